@@ -1,0 +1,110 @@
+//! What a controller did, as facts, and in words.
+
+use std::fmt;
+
+use zue_core::control::{Blocked, Reason};
+use zue_core::{ClusterId, Epoch};
+
+/// Something that happened in a turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A new cluster began.
+    Bootstrapped {
+        /// Its id.
+        cluster: ClusterId,
+        /// Its first epoch.
+        epoch: Epoch,
+    },
+    /// A leader was appointed.
+    LeaderElected {
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Its name.
+        leader: String,
+        /// Why an epoch was to begin.
+        reason: Reason,
+    },
+    /// No leader was appointed; the epoch is used up, and another try follows.
+    ElectionFailed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What stood in the way.
+        why: String,
+    },
+    /// A leader handed over as planned.
+    HandedOver {
+        /// Who led.
+        from: String,
+        /// Who leads.
+        to: String,
+        /// The new epoch.
+        epoch: Epoch,
+    },
+    /// A planned hand-over did not come about.
+    HandOverFailed {
+        /// Who leads.
+        from: String,
+        /// Who was to.
+        to: String,
+        /// What stood in the way.
+        why: String,
+    },
+    /// Nothing can be done; told once, until the reason changes.
+    Blocked(Blocked),
+    /// What controllers write down could not be read or written; told once, until the reason changes.
+    StoreFailed {
+        /// What the store says.
+        why: String,
+    },
+}
+
+impl Event {
+    /// Its name, for logs and Kubernetes Events.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Bootstrapped { .. } => "Bootstrapped",
+            Self::LeaderElected { .. } => "LeaderElected",
+            Self::ElectionFailed { .. } => "ElectionFailed",
+            Self::HandedOver { .. } => "SwitchoverCompleted",
+            Self::HandOverFailed { .. } => "SwitchoverFailed",
+            Self::Blocked(_) => "FailoverBlocked",
+            Self::StoreFailed { .. } => "StoreFailed",
+        }
+    }
+
+    /// Whether somebody may have to look.
+    pub const fn is_warning(&self) -> bool {
+        match self {
+            Self::Bootstrapped { .. } | Self::LeaderElected { .. } | Self::HandedOver { .. } => false,
+            Self::Blocked(Blocked::WaitingForReplicas { .. }) => false,
+            Self::ElectionFailed { .. } | Self::HandOverFailed { .. } | Self::Blocked(_) | Self::StoreFailed { .. } => {
+                true
+            }
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bootstrapped { cluster, epoch } => write!(f, "cluster {cluster} begins with epoch {epoch}"),
+            Self::LeaderElected { epoch, leader, reason } => {
+                write!(f, "{leader} leads epoch {epoch}, because {}", in_words(*reason))
+            }
+            Self::ElectionFailed { epoch, why } => write!(f, "nobody was elected for epoch {epoch}: {why}"),
+            Self::HandedOver { from, to, epoch } => write!(f, "{from} handed over to {to}, which leads epoch {epoch}"),
+            Self::HandOverFailed { from, to, why } => write!(f, "{from} did not hand over to {to}: {why}"),
+            Self::Blocked(blocked) => write!(f, "{blocked}"),
+            Self::StoreFailed { why } => write!(f, "what was decided before cannot be read or written: {why}"),
+        }
+    }
+}
+
+const fn in_words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Bootstrap => "the cluster is new",
+        Reason::NoLeader => "nobody led",
+        Reason::HigherPromise => "a voter had promised an epoch above the leader's",
+        Reason::HandOver => "the leader handed over",
+    }
+}

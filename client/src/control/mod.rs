@@ -1,0 +1,270 @@
+//! The shell around the pure rules of control: polls the replicas, asks `zue_core::control::plan` what to do, and does it. Serves
+//! the operator, `zue dev` and `zue control`. What to do is not decided here.
+
+mod election;
+mod event;
+mod file_store;
+mod peers;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::time::Duration;
+
+use zue_core::control::{Blocked, Reason, Recorded, Seen, Step, Wish, plan};
+use zue_core::{ClusterId, Epoch, ReplicaId};
+use zue_proto::v1;
+
+use crate::backoff::{Backoff, Retry};
+
+use election::{Attempt, ElectError};
+use peers::Peers;
+
+pub use event::Event;
+pub use file_store::{FileStore, FileStoreError};
+
+/// A replica and where it is reached. Its index in the slice is its ordinal.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct NodeAddress {
+    /// Its name, for people.
+    pub name: String,
+    /// host:port of control and replication.
+    pub peer_address: String,
+    /// host:port for clients, as the replicas name it in redirects.
+    pub client_address: String,
+}
+
+/// Where controllers write down what they are about to do. Shared by all controllers of a cluster.
+pub trait Store: Send + Sync {
+    /// Why it could not be read or written.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// What is written down; `Recorded::default()` where nothing ever was.
+    fn load(&self) -> impl Future<Output = Result<Recorded, Self::Error>> + Send;
+
+    /// Replaces `from` by `to`, durably; false where somebody else wrote meanwhile, and then nothing is written.
+    fn swap(&self, from: &Recorded, to: &Recorded) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+}
+
+/// How patient a controller is.
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    /// How long a replica may take to tell its status before it counts as unreachable.
+    pub rpc_timeout: Duration,
+    /// How long a replica may take to write down a promise or the start of its leadership.
+    pub write_timeout: Duration,
+    /// How long a sealing waits for the others once the answers are enough to choose.
+    pub seal_grace: Duration,
+    /// How long a leader holds new appends for a hand-over before it goes on by itself.
+    pub handover_deadline: Duration,
+    /// The pause after a failed election, so that two controllers don't outbid each other for ever.
+    pub election_retry: Backoff,
+    /// The pause after a failed hand-over.
+    pub handover_retry: Backoff,
+}
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        Self {
+            rpc_timeout: Duration::from_millis(800),
+            write_timeout: Duration::from_secs(5),
+            seal_grace: Duration::from_millis(300),
+            handover_deadline: Duration::from_secs(5),
+            election_retry: Backoff { min: Duration::from_millis(200), max: Duration::from_secs(5) },
+            handover_retry: Backoff { min: Duration::from_secs(5), max: Duration::from_secs(30) },
+        }
+    }
+}
+
+/// What one turn saw, planned and did.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The status of every node, by ordinal, or why there is none.
+    pub nodes: Vec<Result<v1::StatusResponse, String>>,
+    /// What is written down after the turn, as far as this controller knows.
+    pub recorded: Recorded,
+    /// What was planned. An election or hand-over whose last try failed is planned again at once, and done after a pause.
+    pub step: Step,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+}
+
+/// Keeps one cluster as it is wished. Holds nothing that a fresh controller would miss.
+#[derive(Debug)]
+pub struct Controller<S> {
+    store: S,
+    config: ControllerConfig,
+    peers: Peers,
+    recorded: Recorded,
+    election: Retry,
+    hand_over: Retry,
+    blocked: Option<Blocked>,
+    store_problem: Option<String>,
+}
+
+impl<S: Store> Controller<S> {
+    /// A controller that knows nothing yet.
+    pub fn new(store: S, config: ControllerConfig) -> Self {
+        Self {
+            store,
+            config,
+            peers: Peers::default(),
+            recorded: Recorded::default(),
+            election: Retry::default(),
+            hand_over: Retry::default(),
+            blocked: None,
+            store_problem: None,
+        }
+    }
+
+    /// Looks at all nodes and takes the next step, if there is one. Call it again after a few hundred milliseconds. May be
+    /// dropped at any point: the next turn, of this or another controller, goes on from there.
+    pub async fn turn(&mut self, nodes: &[NodeAddress], wish: &Wish) -> Turn {
+        let mut events = Vec::new();
+        let (mut statuses, loaded) = tokio::join!(self.peers.poll(nodes, self.config.rpc_timeout), self.store.load());
+        let seen = seen::all(&mut statuses);
+        let step = match loaded {
+            Ok(recorded) => {
+                self.recorded = recorded;
+                self.step(nodes, wish, &seen, &mut events).await
+            }
+            Err(error) => Err(error),
+        };
+        let step = match step {
+            Ok(step) => {
+                self.store_problem = None;
+                step
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.store_problem.replace(why.clone()) != Some(why.clone()) {
+                    events.push(Event::StoreFailed { why });
+                }
+                Step::Nothing
+            }
+        };
+        Turn { nodes: statuses, recorded: self.recorded.clone(), step, events }
+    }
+
+    async fn step(
+        &mut self,
+        nodes: &[NodeAddress],
+        wish: &Wish,
+        seen: &[Option<Seen>],
+        events: &mut Vec<Event>,
+    ) -> Result<Step, S::Error> {
+        let step = match seen::two_clusters(&self.recorded, seen) {
+            Some(blocked) => Step::Blocked(blocked),
+            None => {
+                self.record_cluster(seen).await?;
+                plan(wish, &self.recorded, seen)
+            }
+        };
+        let blocked = if let Step::Blocked(blocked) = &step { Some(blocked.clone()) } else { None };
+        if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {
+            events.push(Event::Blocked(blocked.clone()));
+        }
+        self.blocked = blocked;
+        match step {
+            Step::Nothing => self.election = Retry::default(),
+            Step::Elect { epoch, prefer, reason } if self.election.is_due() => {
+                let attempt = Attempt { nodes, seen, epoch, prefer, quorum: wish.quorum, reason };
+                self.elect(attempt, events).await;
+            }
+            Step::HandOver { epoch, from, to } if self.hand_over.is_due() => {
+                let attempt = Attempt {
+                    nodes,
+                    seen,
+                    epoch: seen::next_epoch(&self.recorded, seen),
+                    prefer: Some(to),
+                    quorum: wish.quorum,
+                    reason: Reason::HandOver,
+                };
+                self.hand_over(attempt, epoch, from, to, events).await;
+            }
+            Step::Blocked(_) | Step::Elect { .. } | Step::HandOver { .. } => {}
+        }
+        Ok(step)
+    }
+
+    /// A cluster that a replica is part of is written down: it forbids another bootstrap from now on. Not before it was seen,
+    /// since a bootstrap that did not come to pass must be free to begin again.
+    async fn record_cluster(&mut self, seen: &[Option<Seen>]) -> Result<(), S::Error> {
+        let found = seen.iter().flatten().find_map(|seen| seen.cluster);
+        let (None, Some(cluster)) = (self.recorded.cluster, found) else { return Ok(()) };
+        let to = Recorded { cluster: Some(cluster), ..self.recorded.clone() };
+        if self.store.swap(&self.recorded, &to).await? {
+            self.recorded = to;
+        }
+        Ok(())
+    }
+
+    /// Whether the one that was preferred leads now.
+    async fn elect(&mut self, attempt: Attempt<'_>, events: &mut Vec<Event>) -> bool {
+        match self.attempt(&attempt).await {
+            Ok(elected) => {
+                self.election = Retry::default();
+                let (epoch, leader) = (attempt.epoch, elected.leader_name);
+                if let Some(cluster) = elected.bootstrapped {
+                    events.push(Event::Bootstrapped { cluster, epoch });
+                }
+                events.push(Event::LeaderElected { epoch, leader, reason: attempt.reason });
+                Some(elected.leader) == attempt.prefer
+            }
+            Err(error) => {
+                self.election.failed(self.config.election_retry);
+                events.push(Event::ElectionFailed { epoch: attempt.epoch, why: error.to_string() });
+                false
+            }
+        }
+    }
+
+    async fn hand_over(
+        &mut self,
+        attempt: Attempt<'_>,
+        leads: Epoch,
+        from: ReplicaId,
+        to: ReplicaId,
+        events: &mut Vec<Event>,
+    ) {
+        let name = |id| seen::ordinal_of(attempt.seen, id).and_then(|ordinal| attempt.nodes.get(ordinal));
+        let (Some(from_node), Some(to_node)) = (name(from), name(to)) else { return };
+        let (nodes, epoch) = ((from_node.name.clone(), to_node.name.clone()), attempt.epoch);
+        let cluster = attempt.cluster(&self.recorded);
+        let asked = self.ask_to_hand_over(from_node, cluster, leads, from, to).await;
+        let why = match asked {
+            Err(why) => why,
+            Ok(()) if self.elect(attempt, events).await => {
+                self.hand_over = Retry::default();
+                events.push(Event::HandedOver { from: nodes.0, to: nodes.1, epoch });
+                return;
+            }
+            Ok(()) => "it was not elected".to_owned(),
+        };
+        self.hand_over.failed(self.config.handover_retry);
+        events.push(Event::HandOverFailed { from: nodes.0, to: nodes.1, why });
+    }
+
+    async fn ask_to_hand_over(
+        &mut self,
+        from_node: &NodeAddress,
+        cluster: Option<ClusterId>,
+        leads: Epoch,
+        from: ReplicaId,
+        to: ReplicaId,
+    ) -> Result<(), String> {
+        let deadline = self.config.handover_deadline;
+        let request = v1::HandoverRequest {
+            protocol_version: zue_proto::PROTOCOL_VERSION,
+            cluster_id: seen::cluster_bytes(cluster),
+            target: zue_proto::id_bytes(from.0),
+            epoch: leads.0,
+            to: zue_proto::id_bytes(to.0),
+            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+        };
+        let mut node = self.peers.client(from_node)?;
+        let within = deadline.saturating_add(self.config.rpc_timeout);
+        peers::call(within, node.handover(request)).await.map(drop)
+    }
+}

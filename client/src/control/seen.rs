@@ -1,0 +1,175 @@
+//! From what replicas answer to what the rules look at. Pure.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use zue_core::control::{Blocked, Recorded, Seen, SeenRole};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
+use zue_proto::{Malformed, v1};
+
+use super::NodeAddress;
+
+/// A follower that heard nothing from its leader for so long counts as having lost it.
+const LEADER_SILENCE_MAX_MS: u64 = 1_000;
+
+/// What is seen of every node. A status that makes no sense, or comes from a replica that has answered already under another
+/// name, becomes an error in `statuses`.
+pub(super) fn all(statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Option<Seen>> {
+    let mut ordinals: HashMap<ReplicaId, usize> = HashMap::new();
+    let mut see = |(ordinal, status): (usize, &mut Result<v1::StatusResponse, String>)| {
+        let seen = one(status.as_ref().ok()?).map_err(|malformed| format!("its status makes no sense: {malformed}"));
+        let seen = seen.and_then(|seen| match ordinals.insert(seen.replica, ordinal) {
+            None => Ok(seen),
+            Some(first) => Err(format!("it is the same replica as node {first}: two addresses lead to one place")),
+        });
+        seen.map_err(|why| *status = Err(why)).ok()
+    };
+    statuses.iter_mut().enumerate().map(&mut see).collect()
+}
+
+fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
+    Ok(Seen {
+        replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
+        cluster: zue_proto::cluster_id(&status.cluster_id)?,
+        promised: Epoch(status.promised),
+        last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
+        durable: zue_proto::tail(status.durable),
+        role: role(status)?,
+    })
+}
+
+fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
+    Ok(match status.role() {
+        v1::Role::Unspecified | v1::Role::Idle => SeenRole::Idle,
+        v1::Role::Failed => SeenRole::Failed,
+        v1::Role::Follower => {
+            let silence_ms = status.leader_silence_ms.unwrap_or(u64::MAX);
+            SeenRole::Follower { hears_leader: silence_ms < LEADER_SILENCE_MAX_MS }
+        }
+        v1::Role::Leader => {
+            let follower = |follower: &v1::FollowerStatus| {
+                let id = zue_proto::replica_id("followers", &follower.replica_id)?;
+                Ok((id, follower.in_sync, zue_proto::tail(follower.durable).end))
+            };
+            let followers = status.followers.iter().map(follower).collect::<Result<Vec<_>, Malformed>>()?;
+            let log_end: Offset = zue_proto::tail(status.log).end;
+            SeenRole::Leader { log_end, followers, handing_over: status.handing_over }
+        }
+    })
+}
+
+/// While no cluster is recorded, replicas of two clusters are left alone: nobody can say which one is meant.
+pub(super) fn two_clusters(recorded: &Recorded, seen: &[Option<Seen>]) -> Option<Blocked> {
+    let mut clusters = seen.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
+    let (_, expected) = clusters.next().filter(|_| recorded.cluster.is_none())?;
+    let (ordinal, found) = clusters.find(|(_, found)| *found != expected)?;
+    Some(Blocked::ForeignReplica { ordinal, found, expected })
+}
+
+/// Above every epoch that was ever written down or promised.
+pub(super) fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
+    let of = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
+    let greatest = seen.iter().flatten().map(of).max().unwrap_or_default().max(recorded.epoch);
+    Epoch(greatest.0.saturating_add(1))
+}
+
+/// Which node a replica answers at.
+pub(super) fn ordinal_of(seen: &[Option<Seen>], replica: ReplicaId) -> Option<usize> {
+    seen.iter().position(|seen| seen.as_ref().is_some_and(|seen| seen.replica == replica))
+}
+
+pub(super) fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {
+    cluster.map_or_else(Bytes::new, |cluster| zue_proto::id_bytes(cluster.0))
+}
+
+/// Where each voter is reached. One that does not answer now is looked for at the node of its place among the voters (the order
+/// of a bootstrap), else at the first node that no voter answers at. A wrong guess does no harm: a replica refuses what
+/// is meant for another.
+pub(super) fn members(voters: &[ReplicaId], nodes: &[NodeAddress], seen: &[Option<Seen>]) -> Vec<v1::Member> {
+    let answers = |ordinal: usize| seen.get(ordinal).and_then(Option::as_ref).map(|seen| seen.replica);
+    let mut free: Vec<usize> =
+        (0..nodes.len()).filter(|ordinal| answers(*ordinal).is_none_or(|id| !voters.contains(&id))).collect();
+    let mut take = |place: usize| {
+        let at = free.iter().position(|ordinal| *ordinal == place).or(if free.is_empty() { None } else { Some(0) });
+        at.map(|at| free.remove(at))
+    };
+    let guesses: Vec<Option<usize>> =
+        voters.iter().enumerate().map(|(place, voter)| ordinal_of(seen, *voter).or_else(|| take(place))).collect();
+    let member = |(voter, ordinal): (&ReplicaId, Option<usize>)| {
+        let node = ordinal.and_then(|ordinal| nodes.get(ordinal));
+        let text = |field: fn(&NodeAddress) -> &String| node.map(field).cloned().unwrap_or_default();
+        v1::Member {
+            replica_id: zue_proto::id_bytes(voter.0),
+            name: text(|node| &node.name),
+            peer_address: text(|node| &node.peer_address),
+            client_address: text(|node| &node.client_address),
+        }
+    };
+    voters.iter().zip(guesses).map(member).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::Tail;
+
+    use super::*;
+
+    fn node(ordinal: usize) -> NodeAddress {
+        let name = format!("zue-{ordinal}");
+        NodeAddress { peer_address: format!("{name}:9441"), client_address: format!("{name}:9440"), name }
+    }
+
+    fn seen(replica: u128, cluster: Option<u128>) -> Option<Seen> {
+        Some(Seen {
+            replica: ReplicaId(replica),
+            cluster: cluster.map(ClusterId),
+            promised: Epoch(0),
+            last: None,
+            durable: Tail::default(),
+            role: SeenRole::Idle,
+        })
+    }
+
+    fn names(voters: &[u128], seen: &[Option<Seen>]) -> Vec<String> {
+        let voters: Vec<_> = voters.iter().copied().map(ReplicaId).collect();
+        let nodes: Vec<_> = (0..seen.len()).map(node).collect();
+        members(&voters, &nodes, seen).into_iter().map(|member| member.name).collect()
+    }
+
+    #[test]
+    fn a_voter_is_where_it_answers_else_at_its_place() {
+        assert_eq!(names(&[10, 11, 12], &[seen(10, None), None, None]), ["zue-0", "zue-1", "zue-2"]);
+        assert_eq!(names(&[10, 11, 12], &[seen(11, None), seen(10, None), None]), ["zue-1", "zue-0", "zue-2"]);
+    }
+
+    #[test]
+    fn a_voter_whose_place_is_taken_is_looked_for_where_no_voter_answers() {
+        assert_eq!(names(&[10, 11, 12], &[seen(11, None), None, seen(12, None)]), ["zue-1", "zue-0", "zue-2"]);
+    }
+
+    #[test]
+    fn a_voter_whose_disk_was_emptied_keeps_its_address() {
+        assert_eq!(
+            names(&[10, 11, 12], &[seen(10, None), seen(77, None), seen(12, None)]),
+            ["zue-0", "zue-1", "zue-2"]
+        );
+    }
+
+    #[test]
+    fn replicas_of_two_clusters_are_left_alone_until_one_is_recorded() {
+        let mixed = [seen(1, Some(8)), seen(2, None), seen(3, Some(9))];
+        let foreign = Blocked::ForeignReplica { ordinal: 2, found: ClusterId(9), expected: ClusterId(8) };
+        assert_eq!(two_clusters(&Recorded::default(), &mixed), Some(foreign));
+        let recorded = Recorded { cluster: Some(ClusterId(9)), ..Recorded::default() };
+        assert_eq!(two_clusters(&recorded, &mixed), None);
+        assert_eq!(two_clusters(&Recorded::default(), &mixed[..2]), None);
+    }
+
+    #[test]
+    fn one_replica_at_two_addresses_is_seen_once() {
+        let status = v1::StatusResponse { replica_id: zue_proto::id_bytes(7), ..Default::default() };
+        let mut statuses = [Ok(status.clone()), Ok(status)];
+        let seen = all(&mut statuses);
+        assert_eq!((seen[0].is_some(), seen[1].is_some(), statuses[1].is_err()), (true, false, true));
+    }
+}

@@ -1,0 +1,158 @@
+//! A controller against replicas that only keep promises: interrupted anywhere, a fresh one goes on to the same end.
+
+mod world;
+
+use std::time::Duration;
+
+use zue_core::control::Policy;
+
+use super::*;
+use world::{At, Fault, World};
+
+const STATIC: Wish = Wish { policy: Policy::Static { ordinal: 0 }, quorum: None };
+
+fn config() -> ControllerConfig {
+    let soon = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(20) };
+    ControllerConfig {
+        rpc_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(2),
+        election_retry: soon,
+        handover_retry: soon,
+        ..ControllerConfig::default()
+    }
+}
+
+fn controller(world: &World) -> Controller<World> {
+    Controller::new(world.clone(), config())
+}
+
+/// Turns until nothing is left to do and ordinal 0 leads.
+async fn converge(controller: &mut Controller<World>, world: &World) {
+    for _ in 0..200 {
+        let turn = controller.turn(&world.addresses(), &STATIC).await;
+        if turn.step == Step::Nothing && world.leader() == Some(0) && turn.recorded.cluster.is_some() {
+            world.check();
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("no end in sight: {world:?}");
+}
+
+type Scenario = fn(&World);
+const SCENARIOS: [(&str, Scenario); 3] = [
+    ("a new cluster", |_| {}),
+    ("a restarted leader", |world| {
+        world.lead(0, 4);
+        world.restart(0);
+    }),
+    ("an interim leader", |world| world.lead(2, 4)),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_start_ends_with_the_named_leader() {
+    for (name, prepare) in SCENARIOS {
+        let world = World::start(3).await;
+        prepare(&world);
+        converge(&mut controller(&world), &world).await;
+        assert_eq!(world.appointments().len(), 1, "{name}: one appointment is enough");
+    }
+}
+
+/// Kills the controller, or lets the call fail, at each call that changes something, before and after the change.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_dies_anywhere_is_followed_by_one_that_goes_on() {
+    for (name, prepare) in SCENARIOS {
+        for fault in [Fault::Error, Fault::Death] {
+            for applied in [false, true] {
+                let mut call = 0;
+                loop {
+                    let world = World::start(3).await;
+                    prepare(&world);
+                    world.fail(At { call, fault, applied });
+                    let mut first = controller(&world);
+                    tokio::select! {
+                        () = converge(&mut first, &world) => {}
+                        () = world.died() => {}
+                    }
+                    drop(first);
+                    converge(&mut controller(&world), &world).await;
+                    if !world.has_failed() {
+                        break;
+                    }
+                    call += 1;
+                }
+                assert!(call >= 5, "{name}: only {call} calls were there to fail");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_controllers_never_appoint_twice_for_an_epoch() {
+    for _ in 0..20 {
+        let world = World::start(3).await;
+        let (mut one, mut other) = (controller(&world), controller(&world));
+        tokio::join!(converge(&mut one, &world), converge(&mut other, &world));
+        world.restart(0);
+        tokio::join!(converge(&mut one, &world), converge(&mut other, &world));
+        world.check();
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_in_the_store_ends_the_attempt_before_anyone_is_appointed() {
+    let world = World::start(3).await;
+    // Call 0 reserves the epoch, 1 to 3 seal, 4 records the leader.
+    world.fail(At { call: 4, fault: Fault::Conflict, applied: false });
+    let turn = controller(&world).turn(&world.addresses(), &STATIC).await;
+    let why = ElectError::Conflict.to_string();
+    assert_eq!(turn.events, [Event::ElectionFailed { epoch: Epoch(1), why }]);
+    assert_eq!(world.appointments(), []);
+}
+
+#[tokio::test]
+async fn a_block_is_told_once() {
+    let world = World::start(3).await;
+    let mut nodes = world.addresses();
+    nodes[2].peer_address = "127.0.0.1:1".to_owned();
+    let mut controller = controller(&world);
+    let blocked = Blocked::WaitingForReplicas { reachable: 2, replicas: 3 };
+    let turn = controller.turn(&nodes, &STATIC).await;
+    assert_eq!(turn.events, [Event::Blocked(blocked.clone())]);
+    assert!(turn.nodes[2].as_ref().unwrap_err().contains("refused"), "{:?}", turn.nodes[2]);
+    let turn = controller.turn(&nodes, &STATIC).await;
+    assert_eq!((turn.events, turn.step), (Vec::new(), Step::Blocked(blocked)));
+}
+
+#[tokio::test]
+async fn a_cluster_is_written_down_only_once_a_replica_has_it() {
+    let world = World::start(3).await;
+    let mut controller = controller(&world);
+    let turn = controller.turn(&world.addresses(), &STATIC).await;
+    assert!(matches!(turn.events[..], [Event::Bootstrapped { .. }, Event::LeaderElected { .. }]), "{:?}", turn.events);
+    assert_eq!(turn.recorded.cluster, None);
+    let turn = controller.turn(&world.addresses(), &STATIC).await;
+    assert!(turn.recorded.cluster.is_some());
+}
+
+#[tokio::test]
+async fn a_hand_over_is_told_with_both_names() {
+    let world = World::start(3).await;
+    world.lead(2, 4);
+    let turn = controller(&world).turn(&world.addresses(), &STATIC).await;
+    let handed_over = Event::HandedOver { from: "zue-2".to_owned(), to: "zue-0".to_owned(), epoch: Epoch(5) };
+    assert_eq!(turn.events.last(), Some(&handed_over));
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_in_a_seal_holds_up_nobody() {
+    let world = World::start(3).await;
+    world.lead(0, 4);
+    world.restart(0);
+    world.hang_seals_of(1);
+    let begun = tokio::time::Instant::now();
+    let turn = controller(&world).turn(&world.addresses(), &STATIC).await;
+    assert!(matches!(turn.events[..], [Event::LeaderElected { .. }]), "{:?}", turn.events);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}

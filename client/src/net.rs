@@ -1,0 +1,81 @@
+//! Channels to servers, and what a failed call says. Knows no service.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that answers no ping is given up after the sum of these two.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The receive window of a stream and of a connection.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// An address that cannot be one.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{address:?} is no address: host:port is expected")]
+pub struct BadAddress {
+    /// What was given.
+    pub address: String,
+}
+
+/// Checks `host:port`.
+pub fn check_address(address: &str) -> Result<(), BadAddress> {
+    let bad = || BadAddress { address: address.to_owned() };
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    let host_is_fine = !host.is_empty() && !host.contains('/') && (!host.contains(':') || host.starts_with('['));
+    let port_is_fine = port.parse::<u16>().is_ok_and(|port| port != 0);
+    if host_is_fine && port_is_fine && endpoint(address).is_ok() { Ok(()) } else { Err(bad()) }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .tcp_nodelay(true))
+}
+
+/// A channel that connects when it is first used, and again after it broke.
+pub(crate) fn channel(address: &str) -> Result<Channel, BadAddress> {
+    match endpoint(address) {
+        Ok(endpoint) => Ok(endpoint.connect_lazy()),
+        Err(_) => Err(BadAddress { address: address.to_owned() }),
+    }
+}
+
+/// What a failed call says, for people: the node's own words, or the innermost reason of a transport error.
+pub(crate) fn why(status: &Status) -> String {
+    if let Some(error) = zue_proto::error_of(status) {
+        return error.message;
+    }
+    let mut source = status.source();
+    let mut text = status.message().to_owned();
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    if text.is_empty() { status.code().to_string() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:9440", "zue-0.zue-nodes.default.svc:9440", "[::1]:9440"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for bad in ["", "zue-0", ":9440", "zue-0:", "zue-0:0", "zue-0:99999", "::1:9440", "http://zue-0:9440", "a b:1"]
+        {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
+}

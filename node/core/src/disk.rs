@@ -1,0 +1,170 @@
+//! What waits for the disk, and what waits for a commit. Every effect follows all the work asked for before it.
+
+use alloc::vec::Vec;
+
+use crate::io::{Millis, Output, Refusal, Reply, RequestId, Session, Ticket};
+use crate::replica::{Following, Promise, Replica, Role};
+use crate::types::{ClusterId, Epoch, Offset, Tail};
+
+/// What follows once the disk has done its work up to a ticket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    Durable(Tail),
+    Sealed(RequestId, Epoch),
+    Appointed(RequestId, Epoch),
+    Started(Session),
+}
+
+/// An append that waits for its commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) base: Offset,
+    pub(crate) count: u32,
+    pub(crate) duplicate: bool,
+}
+
+impl Replica {
+    pub(crate) fn next_ticket(&mut self) -> Ticket {
+        self.issued = Ticket(self.issued.0.saturating_add(1));
+        self.issued
+    }
+
+    pub(crate) fn write_promise(&mut self, promise: Promise, cluster: Option<ClusterId>, out: &mut Vec<Output>) {
+        assert!(promise.epoch >= self.promise.epoch, "a promise fell");
+        self.promise = promise;
+        self.cluster = cluster;
+        let ticket = self.next_ticket();
+        out.push(Output::WritePromise { ticket, epoch: promise.epoch, leader: promise.leader, cluster });
+    }
+
+    /// Lets an effect follow all work asked of the disk so far.
+    pub(crate) fn after_disk(&mut self, effect: Effect) {
+        self.effects.push_back((self.issued, effect));
+    }
+
+    pub(crate) fn after_write(&mut self) -> Ticket {
+        let ticket = self.next_ticket();
+        self.after_disk(Effect::Durable(self.log));
+        ticket
+    }
+
+    pub(crate) fn persist(&mut self, now: Millis, ticket: Ticket, out: &mut Vec<Output>) {
+        assert!(ticket <= self.issued, "the disk has done work that was never asked for");
+        self.persisted = self.persisted.max(ticket);
+        self.drain_effects(now, out);
+    }
+
+    pub(crate) fn drain_effects(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let mut durable_moved = false;
+        while let Some((_, effect)) = self.effects.pop_front_if(|(ticket, _)| *ticket <= self.persisted) {
+            match effect {
+                Effect::Durable(tail) => {
+                    durable_moved |= tail > self.durable;
+                    self.durable = self.durable.max(tail);
+                }
+                effect => {
+                    // What is answered covers what became durable before it.
+                    self.apply(effect, out);
+                }
+            }
+        }
+        if durable_moved {
+            self.durable_moved(now, out);
+        }
+    }
+
+    pub(crate) fn apply(&mut self, effect: Effect, out: &mut Vec<Output>) {
+        match effect {
+            Effect::Durable(_) => {}
+            Effect::Sealed(request, epoch) => {
+                let superseded = Refusal::Promised { asked: epoch, promised: self.promise.epoch };
+                let still = self.promise.epoch == epoch && self.promise.leader.is_none() && self.role == Role::Idle;
+                let reply = if still { Reply::Sealed(self.sealed()) } else { Reply::Refused(superseded) };
+                out.push(Output::Reply(request, reply));
+            }
+            Effect::Appointed(request, epoch) => {
+                let start = self.history.at(epoch).filter(|_| self.leads(epoch)).cloned();
+                let reply = start.map_or(Reply::Refused(Refusal::SteppedDown), Reply::Appointed);
+                out.push(Output::Reply(request, reply));
+            }
+            Effect::Started(session) => {
+                if matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
+                    out.push(Output::SendStarted { session, log: self.log, durable: self.durable });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn leads(&self, epoch: Epoch) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.start.epoch == epoch)
+    }
+
+    pub(crate) fn durable_moved(&mut self, now: Millis, out: &mut Vec<Output>) {
+        match &self.role {
+            Role::Leader(_) => self.advance_commit(now, out),
+            Role::Follower(_) => {
+                self.follow_commit(out);
+                self.ack(out);
+            }
+            Role::Idle | Role::Failed => {}
+        }
+    }
+
+    /// Tells the leader what is durable, once it has been told where the log ends.
+    pub(crate) fn ack(&self, out: &mut Vec<Output>) {
+        let Role::Follower(Following { session: Some(session), .. }) = self.role else { return };
+        if !self.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
+            out.push(Output::SendAck { session, durable: self.durable });
+        }
+    }
+
+    /// The disk failed: whatever was written last may not be there. Acknowledges nothing any more.
+    pub(crate) fn fail(&mut self, out: &mut Vec<Output>) {
+        self.leave_role(out);
+        self.abandon_waiting(out);
+        self.role = Role::Failed;
+        for (_, effect) in core::mem::take(&mut self.effects) {
+            if let Effect::Sealed(request, _) | Effect::Appointed(request, _) = effect {
+                out.push(Output::Reply(request, Reply::Refused(Refusal::Failed)));
+            }
+        }
+    }
+
+    // ---- waiting appends
+
+    pub(crate) fn wait(&mut self, end: Offset, request: RequestId, base: Offset, count: u32, duplicate: bool) {
+        self.waiting.insert((end, request), Waiting { base, count, duplicate });
+    }
+
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Raises the commit end, and answers the appends that it passes.
+    pub(crate) fn commit(&mut self, end: Offset, out: &mut Vec<Output>) {
+        if end <= self.commit_end {
+            return;
+        }
+        self.commit_end = end;
+        out.push(Output::Committed(end));
+        self.answer_committed(out);
+    }
+
+    pub(crate) fn answer_committed(&mut self, out: &mut Vec<Output>) {
+        while let Some(entry) = self.waiting.first_entry() {
+            let (end, request) = *entry.key();
+            if end > self.commit_end {
+                break;
+            }
+            let Waiting { base, count, duplicate } = entry.remove();
+            let epoch = self.log.epoch;
+            out.push(Output::Reply(request, Reply::Appended { base, count, epoch, duplicate }));
+        }
+    }
+
+    pub(crate) fn abandon_waiting(&mut self, out: &mut Vec<Output>) {
+        for (_, request) in core::mem::take(&mut self.waiting).into_keys() {
+            out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+        }
+    }
+}

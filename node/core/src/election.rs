@@ -1,0 +1,251 @@
+//! From sealed answers to who leads. Pure: the same answers give the same choice to everyone who looks at them.
+
+use alloc::vec::Vec;
+
+use crate::history::EpochStart;
+use crate::quorum::{effective_quorum, is_majority, majority};
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// A replica's answer to a seal: its promise is on disk, and it acknowledges nothing of a lower epoch any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The cluster it belongs to; none before its first epoch.
+    pub cluster: Option<ClusterId>,
+    /// The newest epoch start it holds durably.
+    pub last: Option<EpochStart>,
+    /// What is durable; covers every acknowledgement it ever sent.
+    pub durable: Tail,
+    /// What it knows to be committed.
+    pub commit_end: Offset,
+}
+
+impl Sealed {
+    /// Whether it has never been part of a cluster.
+    pub fn is_blank(&self) -> bool {
+        self.cluster.is_none() && self.last.is_none() && self.durable == Tail::default()
+    }
+}
+
+/// Who is to lead the sealed epoch, and with whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The candidate: the voter with the greatest durable tail.
+    pub leader: ReplicaId,
+    /// Who votes.
+    pub voters: Vec<ReplicaId>,
+    /// How many voters commit.
+    pub quorum: u32,
+    /// The voters before, while a change of voters is unsettled.
+    pub old_voters: Option<Vec<ReplicaId>>,
+    /// Whether this is the first epoch of the cluster.
+    pub bootstrap: bool,
+}
+
+/// Why no leader can be chosen from these answers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoChoice {
+    /// Nobody answered.
+    #[error("no replica answered")]
+    NoAnswers,
+    /// Too few of the voters answered.
+    #[error("{} of {} voters answered, {} are needed", .answered, .voters, majority(*.voters))]
+    NoMajority {
+        /// How many voters answered.
+        answered: usize,
+        /// How many there are.
+        voters: usize,
+        /// Who did not.
+        missing: Vec<ReplicaId>,
+    },
+    /// A first epoch needs every initial voter, blank.
+    #[error("a new cluster needs an answer from all of its {voters} replicas, {answered} blank ones answered")]
+    NotAllBlank {
+        /// How many blank initial voters answered.
+        answered: usize,
+        /// How many initial voters there are.
+        voters: usize,
+    },
+    /// The answers come from different clusters.
+    #[error("the replicas belong to different clusters: {0} and {1}")]
+    MixedClusters(ClusterId, ClusterId),
+}
+
+/// Chooses the leader of a sealed epoch. `answers` come in the order of the ordinals; of equal candidates the preferred one
+/// wins, then the first. `initial` are the voters of a first epoch, `quorum` is the one wished for.
+///
+/// The electorate is the one named by the newest epoch start *among the answers*, so that no stale report can pick the wrong
+/// one; while a change of voters is unsettled, a majority of the old voters is needed as well.
+///
+/// # Errors
+/// Why the answers are not enough.
+pub fn choose(
+    answers: &[Sealed],
+    prefer: Option<ReplicaId>,
+    initial: &[ReplicaId],
+    quorum: Option<u32>,
+) -> Result<Choice, NoChoice> {
+    if answers.is_empty() {
+        return Err(NoChoice::NoAnswers);
+    }
+    one_cluster(answers)?;
+    let newest = answers.iter().filter_map(|answer| answer.last.as_ref()).max_by_key(|start| start.epoch);
+    let Some(newest) = newest else { return choose_first(answers, prefer, initial, quorum) };
+    for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
+        has_majority(electorate, answers)?;
+    }
+    let leader = candidate(answers, &newest.voters, prefer).ok_or(NoChoice::NoAnswers)?;
+    // Unsettled voters are carried over unchanged; a change of voters begins from settled ones only.
+    let old_voters = newest.old_voters.clone().filter(|_| !is_settled(newest, answers));
+    let quorum = effective_quorum(newest.voters.len(), quorum);
+    Ok(Choice { leader, voters: newest.voters.clone(), quorum, old_voters, bootstrap: false })
+}
+
+fn choose_first(
+    answers: &[Sealed],
+    prefer: Option<ReplicaId>,
+    initial: &[ReplicaId],
+    quorum: Option<u32>,
+) -> Result<Choice, NoChoice> {
+    let blank = |id: &&ReplicaId| answers.iter().any(|answer| answer.replica == **id && answer.is_blank());
+    let answered = initial.iter().filter(blank).count();
+    if answered < initial.len() || answers.iter().any(|answer| !answer.is_blank()) {
+        return Err(NoChoice::NotAllBlank { answered, voters: initial.len() });
+    }
+    let leader = candidate(answers, initial, prefer).ok_or(NoChoice::NoAnswers)?;
+    let quorum = effective_quorum(initial.len(), quorum);
+    Ok(Choice { leader, voters: initial.to_vec(), quorum, old_voters: None, bootstrap: true })
+}
+
+fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {
+    let mut clusters = answers.iter().filter_map(|answer| answer.cluster);
+    let Some(first) = clusters.next() else { return Ok(()) };
+    clusters.find(|cluster| *cluster != first).map_or(Ok(()), |other| Err(NoChoice::MixedClusters(first, other)))
+}
+
+fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice> {
+    let missing: Vec<_> =
+        voters.iter().copied().filter(|voter| !answers.iter().any(|answer| answer.replica == *voter)).collect();
+    let answered = voters.len() - missing.len();
+    if answered >= majority(voters.len()) {
+        return Ok(());
+    }
+    Err(NoChoice::NoMajority { answered, voters: voters.len(), missing })
+}
+
+/// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it.
+fn candidate(answers: &[Sealed], voters: &[ReplicaId], prefer: Option<ReplicaId>) -> Option<ReplicaId> {
+    let voting = || answers.iter().filter(|answer| voters.contains(&answer.replica));
+    let best = voting().map(|answer| answer.durable).max()?;
+    let mut equal = voting().filter(|answer| answer.durable == best).map(|answer| answer.replica);
+    let first = equal.clone().next();
+    equal.find(|replica| Some(*replica) == prefer).or(first)
+}
+
+/// Whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
+fn is_settled(newest: &EpochStart, answers: &[Sealed]) -> bool {
+    let holds = |id: &ReplicaId| {
+        let epoch_of = |answer: &Sealed| answer.last.as_ref().map_or(Epoch(0), |last| last.epoch);
+        answers.iter().any(|answer| answer.replica == *id && epoch_of(answer) == newest.epoch)
+    };
+    is_majority(&newest.voters, holds) && newest.old_voters.as_ref().is_none_or(|old| is_majority(old, holds))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+
+    fn start(epoch: u64, voters: &[ReplicaId]) -> EpochStart {
+        EpochStart {
+            epoch: Epoch(epoch),
+            start: Offset(0),
+            leader: voters[0],
+            voters: voters.to_vec(),
+            quorum: effective_quorum(voters.len(), None),
+            old_voters: None,
+        }
+    }
+
+    fn report(replica: u128, epoch: u64, end: u64) -> Sealed {
+        Sealed {
+            replica: ReplicaId(replica),
+            cluster: (epoch > 0).then_some(ClusterId(9)),
+            last: (epoch > 0).then(|| start(epoch, &ALL)),
+            durable: Tail { epoch: Epoch(epoch), end: Offset(end) },
+            commit_end: Offset(0),
+        }
+    }
+
+    fn leader(answers: &[Sealed], prefer: Option<u128>) -> Result<u128, NoChoice> {
+        choose(answers, prefer.map(ReplicaId), &ALL, None).map(|choice| choice.leader.0)
+    }
+
+    #[test]
+    fn a_newer_epoch_beats_a_longer_log() {
+        assert_eq!(leader(&[report(1, 3, 90), report(2, 4, 10)], None), Ok(2));
+    }
+
+    #[test]
+    fn in_one_epoch_the_longer_log_leads_whoever_is_preferred() {
+        assert_eq!(leader(&[report(1, 3, 9), report(2, 3, 10)], Some(1)), Ok(2));
+    }
+
+    #[test]
+    fn ties_go_to_the_preferred_then_to_the_first() {
+        let equal = [report(1, 3, 9), report(2, 3, 9), report(3, 3, 9)];
+        assert_eq!(leader(&equal, Some(2)), Ok(2));
+        assert_eq!(leader(&equal, None), Ok(1));
+        assert_eq!(leader(&equal, Some(7)), Ok(1));
+    }
+
+    #[test]
+    fn a_minority_elects_nobody() {
+        let missing = vec![ReplicaId(1), ReplicaId(2)];
+        assert_eq!(leader(&[report(3, 4, 9)], None), Err(NoChoice::NoMajority { answered: 1, voters: 3, missing }));
+    }
+
+    #[test]
+    fn a_new_cluster_needs_every_replica_blank() {
+        assert_eq!(leader(&[report(1, 0, 0), report(2, 0, 0), report(3, 0, 0)], Some(2)), Ok(2));
+        let two = leader(&[report(1, 0, 0), report(2, 0, 0)], None);
+        assert_eq!(two, Err(NoChoice::NotAllBlank { answered: 2, voters: 3 }));
+    }
+
+    #[test]
+    fn blank_replicas_do_not_vote_in_a_cluster_that_knows_them_not() {
+        let mut stranger = report(7, 0, 0);
+        stranger.replica = ReplicaId(7);
+        assert!(matches!(leader(&[report(1, 4, 9), stranger], None), Err(NoChoice::NoMajority { answered: 1, .. })));
+    }
+
+    #[test]
+    fn the_newest_epoch_start_among_the_answers_names_the_electorate() {
+        let mut newer = report(3, 5, 9);
+        newer.last = Some(start(5, &[ReplicaId(3), ReplicaId(4), ReplicaId(5)]));
+        assert!(matches!(leader(&[report(1, 4, 9), report(2, 4, 9), newer], None), Err(NoChoice::NoMajority { .. })));
+    }
+
+    #[test]
+    fn an_unsettled_change_of_voters_needs_the_old_majority_too_and_is_carried_over() {
+        let mut newest = start(5, &[ReplicaId(3), ReplicaId(4)]);
+        newest.old_voters = Some(vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)]);
+        let with = |replica, epoch, last: &EpochStart| Sealed { last: Some(last.clone()), ..report(replica, epoch, 9) };
+        let new_only = [with(3, 5, &newest), with(4, 5, &newest)];
+        assert!(matches!(leader(&new_only, None), Err(NoChoice::NoMajority { voters: 3, .. })));
+        let both = [report(1, 4, 9), with(3, 5, &newest), with(4, 5, &newest)];
+        let choice = choose(&both, None, &ALL, None).unwrap();
+        assert_eq!((choice.leader, choice.old_voters), (ReplicaId(3), newest.old_voters));
+    }
+
+    #[test]
+    fn replicas_of_two_clusters_elect_nobody() {
+        let mut foreign = report(2, 4, 9);
+        foreign.cluster = Some(ClusterId(8));
+        assert!(matches!(leader(&[report(1, 4, 9), foreign], None), Err(NoChoice::MixedClusters(..))));
+    }
+}

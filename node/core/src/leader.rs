@@ -1,0 +1,171 @@
+//! What a leader knows of its followers: what is committed, who is in sync, who is in reach. Decides nothing about epochs.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::history::EpochStart;
+use crate::io::{Millis, RequestId, Session};
+use crate::quorum::{majority, reached_by};
+use crate::types::{Offset, ReplicaId, Tail};
+
+/// When a follower counts as in sync, and when as in reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncLimits {
+    /// A follower at most this many records behind is in sync.
+    pub lag_records_max: u64,
+    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
+    pub lag_ms_max: u64,
+}
+
+impl Default for SyncLimits {
+    fn default() -> Self {
+        Self { lag_records_max: 1000, lag_ms_max: 2000 }
+    }
+}
+
+/// A follower, as its leader sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// Whether it counts for commits.
+    pub voter: bool,
+    /// The stream it is fed on, once it has answered.
+    pub session: Option<Session>,
+    /// What it has acknowledged as durable in this epoch.
+    pub durable: Tail,
+    /// When it was last heard from.
+    pub heard: Millis,
+    /// When it last had all that the leader then had.
+    pub caught_up: Millis,
+    /// In sync, as of the last look.
+    pub in_sync: bool,
+    /// The leader's log end when the follower was last compared with it, and when.
+    mark: (Offset, Millis),
+}
+
+/// A planned hand-over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HandOver {
+    /// Who waits for the answer; none once it is given.
+    pub(crate) request: Option<RequestId>,
+    pub(crate) to: ReplicaId,
+    pub(crate) until: Millis,
+}
+
+/// The state of a leadership.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Leader {
+    pub(crate) start: EpochStart,
+    pub(crate) followers: BTreeMap<ReplicaId, Progress>,
+    /// Whether the epoch's start is committed.
+    pub(crate) settled: bool,
+    pub(crate) hand_over: Option<HandOver>,
+}
+
+/// How often the set of voters in sync shrank and grew, counted in voters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IsrCounts {
+    /// Voters that left.
+    pub shrinks: u64,
+    /// Voters that came.
+    pub expands: u64,
+}
+
+impl Leader {
+    /// A leadership that begins. Voters count as in sync until they are late, so that an election alone shrinks nothing.
+    pub(crate) fn new(start: EpochStart, learners: &[ReplicaId], now: Millis) -> Self {
+        let progress = |voter| Progress {
+            voter,
+            session: None,
+            durable: Tail::default(),
+            heard: now,
+            caught_up: now,
+            in_sync: voter,
+            mark: (start.start, now),
+        };
+        let voters = start.voters.iter().chain(start.old_voters.iter().flatten()).map(|id| (*id, true));
+        let mut followers: BTreeMap<_, _> = learners.iter().map(|id| (*id, progress(false))).collect();
+        followers.extend(voters.map(|(id, voter)| (id, progress(voter))));
+        followers.remove(&start.leader);
+        Self { start, followers, settled: false, hand_over: None }
+    }
+
+    /// The highest offset that is committed, if this epoch has committed anything: held durably by `quorum` voters, and by a
+    /// majority of the old ones while a change is unsettled, counting only replicas that hold this epoch's start.
+    pub(crate) fn committed(&self, own: Tail) -> Option<Offset> {
+        let reached = |id: &ReplicaId| {
+            let durable = if *id == self.start.leader { Some(own) } else { self.followers.get(id).map(|f| f.durable) };
+            durable.filter(|tail| tail.epoch == self.start.epoch).map(|tail| tail.end)
+        };
+        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
+        let new = reached_by(self.start.voters.iter().map(reached), quorum)?;
+        match &self.start.old_voters {
+            Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(reached), majority(old.len()))?)),
+            _ => Some(new),
+        }
+    }
+
+    /// How many voters answer, this one included.
+    pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
+        let reached = |id: &&ReplicaId| {
+            let alive = |f: &Progress| f.session.is_some() && now.since(f.heard) <= limits.lag_ms_max;
+            **id == self.start.leader || self.followers.get(id).is_some_and(alive)
+        };
+        voters.iter().filter(reached).count()
+    }
+
+    /// Whether enough voters answer for an append to have a chance.
+    pub(crate) fn has_quorum(&self, now: Millis, limits: SyncLimits) -> bool {
+        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
+        let old = self.start.old_voters.as_ref().filter(|_| !self.settled);
+        self.in_reach(&self.start.voters, now, limits) >= quorum
+            && old.is_none_or(|old| self.in_reach(old, now, limits) >= majority(old.len()))
+    }
+
+    /// Looks at every follower again and counts who came and went.
+    pub(crate) fn refresh_isr(&mut self, log_end: Offset, now: Millis, limits: SyncLimits, counts: &mut IsrCounts) {
+        for progress in self.followers.values_mut() {
+            let in_sync = progress.is_in_sync(log_end, now, limits);
+            if progress.voter && progress.in_sync != in_sync {
+                let count = if in_sync { &mut counts.expands } else { &mut counts.shrinks };
+                *count = count.saturating_add(1);
+            }
+            progress.in_sync = in_sync;
+        }
+    }
+
+    /// The voters in sync, this one included.
+    pub(crate) fn isr(&self) -> Vec<ReplicaId> {
+        let in_sync = |id: &&ReplicaId| {
+            **id == self.start.leader || self.followers.get(id).is_some_and(|progress| progress.in_sync)
+        };
+        self.start.voters.iter().filter(in_sync).copied().collect()
+    }
+}
+
+impl Progress {
+    /// Takes note of what the follower holds, at a time when the leader's log ended at `log_end`.
+    pub(crate) fn note(&mut self, durable: Tail, log_end: Offset, now: Millis) {
+        self.heard = now;
+        self.durable = self.durable.max(durable);
+        let (marked_end, marked_at) = self.mark;
+        if self.durable.end >= log_end {
+            self.caught_up = now;
+        } else if self.durable.end >= marked_end {
+            self.caught_up = self.caught_up.max(marked_at);
+        } else {
+            return;
+        }
+        self.mark = (log_end, now);
+    }
+
+    /// How many records it lacks.
+    pub fn lag_records(&self, log_end: Offset) -> u64 {
+        log_end.since(self.durable.end)
+    }
+
+    fn is_in_sync(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let alive = now.since(self.heard) <= limits.lag_ms_max;
+        let close = self.session.is_some() && self.lag_records(log_end) <= limits.lag_records_max;
+        alive && (close || now.since(self.caught_up) <= limits.lag_ms_max)
+    }
+}

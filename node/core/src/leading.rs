@@ -1,0 +1,163 @@
+//! A replica that leads: appends, acknowledgements, commits and hand-over.
+
+use alloc::vec::Vec;
+
+use crate::io::{Millis, Output, Refusal, Reply, RequestId, Session};
+use crate::leader::HandOver;
+use crate::producers::{Appended, ProducerId, Verdict};
+use crate::replica::{Replica, Role};
+use crate::types::{Epoch, ReplicaId, Tail};
+
+impl Replica {
+    pub(crate) fn append(
+        &mut self,
+        now: Millis,
+        request: RequestId,
+        producer: Option<(ProducerId, u64)>,
+        count: u32,
+        out: &mut Vec<Output>,
+    ) {
+        let verdict = match self.may_append(now, count) {
+            Ok(()) => producer.map_or(Verdict::New, |(id, sequence)| self.producers.check(id, sequence, count)),
+            Err(refusal) => Verdict::Refuse(refusal),
+        };
+        match verdict {
+            Verdict::Refuse(refusal) => out.push(Output::Reply(request, Reply::Refused(refusal))),
+            Verdict::Duplicate(base) => {
+                // It is in the log, but perhaps not committed: it is answered when it is.
+                self.wait(base.plus(u64::from(count)), request, base, count, true);
+                self.answer_committed(out);
+            }
+            Verdict::New => {
+                let base = self.log.end;
+                self.log.end = base.plus(u64::from(count));
+                if let Some((producer, sequence)) = producer {
+                    self.producers.record(Appended { producer, sequence, count, base });
+                }
+                self.wait(self.log.end, request, base, count, false);
+                let epoch = self.log.epoch;
+                let ticket = self.after_write();
+                out.push(Output::WriteAppend { ticket, base, epoch });
+            }
+        }
+    }
+
+    fn may_append(&self, now: Millis, count: u32) -> Result<(), Refusal> {
+        let leader = match &self.role {
+            Role::Leader(leader) => leader,
+            Role::Failed => return Err(Refusal::Failed),
+            Role::Idle | Role::Follower(_) => return Err(Refusal::NotLeader),
+        };
+        match () {
+            () if count == 0 => Err(Refusal::Impossible("an append of no records")),
+            () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
+            () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
+            () if !leader.has_quorum(now, self.limits.sync) => Err(Refusal::NoQuorum {
+                in_reach: leader.in_reach(&leader.start.voters, now, self.limits.sync),
+                voters: leader.start.voters.len(),
+                quorum: leader.start.quorum,
+            }),
+            () => Ok(()),
+        }
+    }
+
+    pub(crate) fn started(
+        &mut self,
+        now: Millis,
+        from: ReplicaId,
+        session: Session,
+        durable: Tail,
+        out: &mut Vec<Output>,
+    ) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.followers.get_mut(&from)
+        {
+            progress.session = progress.session.max(Some(session));
+        }
+        self.acked(now, from, session, durable, out);
+    }
+
+    /// An acknowledgement holds whichever stream it came on: within an epoch a follower never cuts what it has acknowledged.
+    pub(crate) fn acked(&mut self, now: Millis, from: ReplicaId, _: Session, durable: Tail, out: &mut Vec<Output>) {
+        let log = self.log;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.followers.get_mut(&from) else { return };
+        if durable > log {
+            return; // No follower can hold more than the leader wrote; a late message of another epoch is no news.
+        }
+        progress.note(durable, log.end, now);
+        leader.refresh_isr(log.end, now, self.limits.sync, &mut self.isr_counts);
+        self.advance_commit(now, out);
+    }
+
+    pub(crate) fn disconnected(&mut self, now: Millis, from: ReplicaId, session: Session) {
+        let log_end = self.log.end;
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let Some(progress) = leader.followers.get_mut(&from).filter(|progress| progress.session == Some(session)) {
+            progress.session = None;
+        }
+        leader.refresh_isr(log_end, now, self.limits.sync, &mut self.isr_counts);
+    }
+
+    pub(crate) fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let log_end = self.log.end;
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.refresh_isr(log_end, now, self.limits.sync, &mut self.isr_counts);
+        if let Some(HandOver { request, to, .. }) = leader.hand_over.take_if(|hand_over| now >= hand_over.until)
+            && let Some(request) = request
+        {
+            out.push(Output::Reply(request, Reply::Refused(Refusal::HandOverTimedOut(to))));
+        }
+    }
+
+    pub(crate) fn advance_commit(&mut self, _: Millis, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(end) = leader.committed(self.durable).filter(|end| *end >= leader.start.start) else { return };
+        leader.settled = true;
+        self.commit(end, out);
+        self.finish_hand_over(out);
+    }
+
+    // ---- hand-over
+
+    pub(crate) fn hand_over(
+        &mut self,
+        now: Millis,
+        request: RequestId,
+        epoch: Epoch,
+        to: ReplicaId,
+        deadline_ms: u64,
+        out: &mut Vec<Output>,
+    ) {
+        let refusal = match &mut self.role {
+            Role::Leader(leader) if leader.start.epoch == epoch => {
+                if !leader.start.voters.contains(&to) || to == self.id {
+                    Refusal::Impossible("the target is no other voter")
+                } else if leader.hand_over.is_some() {
+                    Refusal::HandingOver
+                } else {
+                    let until = Millis(now.0.saturating_add(deadline_ms));
+                    leader.hand_over = Some(HandOver { request: Some(request), to, until });
+                    return self.finish_hand_over(out);
+                }
+            }
+            _ => Refusal::NotLeader,
+        };
+        out.push(Output::Reply(request, Reply::Refused(refusal)));
+    }
+
+    /// Answers once the target durably holds all of the log and all of it is committed. New appends stay held back until the
+    /// deadline: the controller seals meanwhile.
+    fn finish_hand_over(&mut self, out: &mut Vec<Output>) {
+        let (log, commit_end) = (self.log, self.commit_end);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(hand_over) = &mut leader.hand_over else { return };
+        let caught_up = leader.followers.get(&hand_over.to).is_some_and(|progress| progress.durable == log);
+        if caught_up
+            && commit_end == log.end
+            && let Some(request) = hand_over.request.take()
+        {
+            out.push(Output::Reply(request, Reply::HandedOver(log)));
+        }
+    }
+}

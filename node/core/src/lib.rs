@@ -1,0 +1,26 @@
+//! The rules of a Zue replica: facts in, work out. No I/O, no clock, no async, no payload bytes.
+#![no_std]
+
+extern crate alloc;
+
+pub mod control;
+mod disk;
+pub mod election;
+mod following;
+mod history;
+mod io;
+mod leader;
+mod leading;
+mod producers;
+pub mod quorum;
+mod replica;
+mod types;
+mod view;
+
+pub use history::{EpochStart, History, OutOfOrder, VOTERS_MAX};
+pub use io::{FrameFacts, Input, Millis, Output, Refusal, Reply, RequestId, Session, Start, Terms, Ticket};
+pub use leader::{IsrCounts, Progress, SyncLimits};
+pub use producers::{Appended, ProducerId, ProducerLimits, Producers, Verdict};
+pub use replica::{Limits, Promise, Recovered, Replica};
+pub use types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+pub use view::RoleView;

@@ -1,0 +1,271 @@
+//! Who appended what: keeps a repeated append from being stored twice. A function of the log: recording its appends in order
+//! gives the same table on every replica; a cut takes back what it cuts.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::io::Refusal;
+use crate::types::Offset;
+
+/// A producer: 64 bits of the commit end when it was opened, 64 random bits.
+///
+/// All its records lie at or after `born`, so a producer that is not in the table and was born after everything that was ever
+/// evicted is known to be new; any other may have been evicted, and is refused rather than trusted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProducerId {
+    /// A committed end at the time it was opened.
+    pub born: Offset,
+    /// Tells it from others born at the same time.
+    pub nonce: u64,
+}
+
+impl ProducerId {
+    /// The id as it stands in records.
+    pub fn to_u128(self) -> u128 {
+        (u128::from(self.born.0) << 64) | u128::from(self.nonce)
+    }
+
+    /// The id from its form in records.
+    pub fn from_u128(id: u128) -> Self {
+        let low = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(u64::MAX);
+        Self { born: Offset(low(id >> 64)), nonce: low(id) }
+    }
+}
+
+/// An append in the log: a producer's records `sequence..sequence + count` at `base..base + count`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Who appended.
+    pub producer: ProducerId,
+    /// The sequence of its first record.
+    pub sequence: u64,
+    /// How many records.
+    pub count: u32,
+    /// The offset of its first record.
+    pub base: Offset,
+}
+
+/// What an append is, seen from the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Not in the log: append it.
+    New,
+    /// In the log since an earlier try, at this offset.
+    Duplicate(Offset),
+    /// Refuse it.
+    Refuse(Refusal),
+}
+
+/// The limits of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerLimits {
+    /// How many producers are remembered; the one that appended longest ago is forgotten first.
+    pub producers_max: usize,
+    /// How many appends of each are remembered with their offsets.
+    pub appends_max: usize,
+}
+
+impl Default for ProducerLimits {
+    fn default() -> Self {
+        Self { producers_max: 4096, appends_max: 64 }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Producer {
+    next_sequence: u64,
+    /// The offset of its last record; its place in the order of eviction.
+    last: Offset,
+    /// Its last appends, oldest first: first sequence, count, base.
+    appends: VecDeque<(u64, u32, Offset)>,
+}
+
+/// The producers of a log.
+#[derive(Clone, Debug, Default)]
+pub struct Producers {
+    limits: ProducerLimits,
+    known: BTreeMap<ProducerId, Producer>,
+    by_age: BTreeMap<Offset, ProducerId>,
+    /// Every producer that was ever forgotten appended only before this offset.
+    horizon: Offset,
+}
+
+impl Producers {
+    /// An empty table.
+    pub fn new(limits: ProducerLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// How many producers are remembered.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// What to do with an append of `count` records from `sequence` on.
+    pub fn check(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
+        let Some(producer) = self.known.get(&id) else {
+            return match sequence {
+                _ if id.born < self.horizon => Verdict::Refuse(Refusal::UnknownProducer),
+                0 => Verdict::New,
+                found => Verdict::Refuse(Refusal::SequenceGap { found, expected: 0 }),
+            };
+        };
+        let expected = producer.next_sequence;
+        let end = sequence.saturating_add(u64::from(count));
+        match () {
+            () if sequence == expected => Verdict::New,
+            () if sequence > expected => Verdict::Refuse(Refusal::SequenceGap { found: sequence, expected }),
+            () if end > expected => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
+            () => producer.find(sequence, end),
+        }
+    }
+
+    /// Takes note of an append; appends come in the order of the log.
+    pub fn record(&mut self, append: Appended) {
+        let Appended { producer: id, sequence, count, base } = append;
+        let producer = self.known.entry(id).or_default();
+        if !producer.appends.is_empty() || producer.next_sequence > 0 {
+            self.by_age.remove(&producer.last);
+        }
+        producer.next_sequence = sequence.saturating_add(u64::from(count));
+        producer.last = base.plus(u64::from(count).saturating_sub(1));
+        producer.appends.push_back((sequence, count, base));
+        if producer.appends.len() > self.limits.appends_max {
+            producer.appends.pop_front();
+        }
+        self.by_age.insert(producer.last, id);
+        while self.known.len() > self.limits.producers_max {
+            let Some((last, oldest)) = self.by_age.pop_first() else { break };
+            self.known.remove(&oldest);
+            self.horizon = self.horizon.max(last.plus(1));
+        }
+    }
+
+    /// Takes back every append at or after `end`.
+    ///
+    /// A producer whose remembered appends are all cut, while older ones are no longer remembered, is forgotten: where its
+    /// sequence stands is not known any more, and it is refused rather than answered wrongly.
+    pub fn cut(&mut self, end: Offset) {
+        for id in self.by_age.split_off(&end).into_values() {
+            let Some(producer) = self.known.get_mut(&id) else { continue };
+            while let Some((sequence, ..)) = producer.appends.pop_back_if(|(_, _, base)| *base >= end) {
+                producer.next_sequence = sequence;
+            }
+            if let Some((_, count, base)) = producer.appends.back() {
+                producer.last = base.plus(u64::from(*count).saturating_sub(1));
+                self.by_age.insert(producer.last, id);
+                continue;
+            }
+            if producer.next_sequence > 0 {
+                self.horizon = self.horizon.max(end);
+            }
+            self.known.remove(&id);
+        }
+    }
+}
+
+impl Producer {
+    fn find(&self, sequence: u64, end: u64) -> Verdict {
+        let holds = |(first, count, _): &&(u64, u32, Offset)| {
+            *first <= sequence && end <= first.saturating_add(u64::from(*count))
+        };
+        let oldest = self.appends.front().map_or(u64::MAX, |(first, ..)| *first);
+        match self.appends.iter().find(holds) {
+            Some((first, _, base)) => Verdict::Duplicate(base.plus(sequence.saturating_sub(*first))),
+            None if sequence < oldest => Verdict::Refuse(Refusal::Duplicate(sequence)),
+            None => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3 };
+
+    fn id(born: u64, nonce: u64) -> ProducerId {
+        ProducerId { born: Offset(born), nonce }
+    }
+
+    fn table(appends: &[(ProducerId, u64, u32, u64)]) -> Producers {
+        let mut producers = Producers::new(LIMITS);
+        for (producer, sequence, count, base) in appends {
+            assert_eq!(producers.check(*producer, *sequence, *count), Verdict::New);
+            let (producer, sequence, count, base) = (*producer, *sequence, *count, Offset(*base));
+            producers.record(Appended { producer, sequence, count, base });
+        }
+        producers
+    }
+
+    #[test]
+    fn an_id_survives_its_form_in_records() {
+        let id = id(u64::MAX - 3, 77);
+        assert_eq!(ProducerId::from_u128(id.to_u128()), id);
+    }
+
+    #[test]
+    fn a_repeated_append_is_found_where_it_is() {
+        let producers = table(&[(id(0, 1), 0, 2, 0), (id(0, 1), 2, 3, 2)]);
+        assert_eq!(producers.check(id(0, 1), 0, 2), Verdict::Duplicate(Offset(0)));
+        assert_eq!(producers.check(id(0, 1), 2, 3), Verdict::Duplicate(Offset(2)));
+        assert_eq!(producers.check(id(0, 1), 5, 1), Verdict::New);
+    }
+
+    #[test]
+    fn a_gap_is_refused_with_what_is_next() {
+        let producers = table(&[(id(0, 1), 0, 2, 0)]);
+        let refuse = |found, expected| Verdict::Refuse(Refusal::SequenceGap { found, expected });
+        assert_eq!(producers.check(id(0, 1), 3, 1), refuse(3, 2));
+        assert_eq!(producers.check(id(0, 9), 1, 1), refuse(1, 0));
+    }
+
+    #[test]
+    fn an_append_that_only_overlaps_is_refused() {
+        let producers = table(&[(id(0, 1), 0, 2, 0), (id(0, 1), 2, 2, 2)]);
+        assert_eq!(producers.check(id(0, 1), 3, 2), Verdict::Refuse(Refusal::Overlap { first: 3, last: 4 }));
+        assert_eq!(producers.check(id(0, 1), 1, 2), Verdict::Refuse(Refusal::Overlap { first: 1, last: 2 }));
+    }
+
+    #[test]
+    fn a_duplicate_from_before_the_window_is_named_as_one() {
+        let appends = [0, 1, 2, 3, 4].map(|n| (id(0, 1), n, 1, n));
+        let producers = table(&appends);
+        assert_eq!(producers.check(id(0, 1), 1, 1), Verdict::Refuse(Refusal::Duplicate(1)));
+        assert_eq!(producers.check(id(0, 1), 2, 1), Verdict::Duplicate(Offset(2)));
+    }
+
+    #[test]
+    fn a_forgotten_producer_is_refused_and_a_later_one_is_not() {
+        let producers = table(&[(id(0, 1), 0, 1, 0), (id(0, 2), 0, 1, 1), (id(0, 3), 0, 1, 2)]);
+        assert_eq!(producers.check(id(0, 1), 0, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(0, 1), 1, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(1, 4), 0, 1), Verdict::New);
+    }
+
+    #[test]
+    fn a_cut_takes_back_what_it_cuts() {
+        let appends = [(id(0, 1), 0, 2, 0), (id(0, 2), 0, 1, 2), (id(0, 1), 2, 2, 3)];
+        let mut producers = table(&appends);
+        producers.cut(Offset(3));
+        assert_eq!(producers.check(id(0, 1), 2, 2), Verdict::New);
+        assert_eq!(producers.check(id(0, 1), 0, 2), Verdict::Duplicate(Offset(0)));
+        producers.cut(Offset(2));
+        assert_eq!(producers.check(id(0, 2), 0, 1), Verdict::New);
+        assert_eq!(producers.len(), 1);
+    }
+
+    #[test]
+    fn a_cut_deeper_than_the_window_forgets_the_producer() {
+        let appends = [0, 1, 2, 3, 4].map(|n| (id(0, 1), n, 1, n));
+        let mut producers = table(&appends);
+        producers.cut(Offset(2));
+        assert_eq!(producers.check(id(0, 1), 1, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(0, 1), 2, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(2, 1), 0, 1), Verdict::New);
+    }
+}

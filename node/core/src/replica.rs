@@ -1,0 +1,313 @@
+//! A replica: takes facts, gives work. The one place where a role changes. Knows no disk, no network and no clock.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::disk::{Effect, Waiting};
+use crate::election::Sealed;
+use crate::history::{EpochStart, History};
+use crate::io::{Input, Millis, Output, Refusal, Reply, RequestId, Session, Start, Terms, Ticket};
+use crate::leader::{IsrCounts, Leader, SyncLimits};
+use crate::producers::Producers;
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// The limits a replica keeps to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// When a follower is in sync and in reach.
+    pub sync: SyncLimits,
+    /// How many appends may wait for their commit.
+    pub waiting_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024 }
+    }
+}
+
+/// What is promised: no epoch below, and in that epoch no other leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    /// The lowest epoch that may still be followed.
+    pub epoch: Epoch,
+    /// The only leader to follow in it, once known.
+    pub leader: Option<ReplicaId>,
+}
+
+/// What a replica finds on its disk when it starts.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// Its cluster; none before its first epoch.
+    pub cluster: Option<ClusterId>,
+    /// Its promise.
+    pub promise: Promise,
+    /// The epoch starts in its log.
+    pub history: History,
+    /// The end of its log, all of it durable.
+    pub log: Tail,
+    /// What it knew to be committed; at most the log's end.
+    pub commit_end: Offset,
+    /// Who appended what.
+    pub producers: Producers,
+}
+
+/// What a replica does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Idle,
+    Follower(Following),
+    Leader(Leader),
+    Failed,
+}
+
+/// The stream a follower listens to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Following {
+    pub(crate) session: Option<Session>,
+    pub(crate) leader: ReplicaId,
+    pub(crate) epoch: Epoch,
+    pub(crate) heard: Millis,
+    /// What the leader said is committed; may lie beyond what is durable here.
+    pub(crate) commit_end: Offset,
+    pub(crate) leader_log_end: Offset,
+}
+
+/// A replica of the log.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) limits: Limits,
+    pub(crate) cluster: Option<ClusterId>,
+    /// As asked of the disk; acted on at once, told to others only when durable.
+    pub(crate) promise: Promise,
+    pub(crate) history: History,
+    /// The end of the log, as asked of the disk.
+    pub(crate) log: Tail,
+    /// What is durable. Invariant: a prefix of the log, `durable <= log`.
+    pub(crate) durable: Tail,
+    /// What is known to be committed. Invariants: never falls; `commit_end <= log.end`.
+    pub(crate) commit_end: Offset,
+    pub(crate) producers: Producers,
+    pub(crate) role: Role,
+    pub(crate) isr_counts: IsrCounts,
+    pub(crate) issued: Ticket,
+    pub(crate) persisted: Ticket,
+    pub(crate) effects: VecDeque<(Ticket, Effect)>,
+    /// Appends by the offset after which they are answered.
+    pub(crate) waiting: BTreeMap<(Offset, RequestId), Waiting>,
+}
+
+impl Replica {
+    /// A replica that starts: it leads and follows nothing until told to.
+    pub fn new(limits: Limits, recovered: Recovered) -> Self {
+        let Recovered { id, cluster, promise, history, log, commit_end, producers } = recovered;
+        Self {
+            id,
+            limits,
+            cluster,
+            promise,
+            history,
+            log,
+            durable: log,
+            commit_end: commit_end.min(log.end),
+            producers,
+            role: Role::Idle,
+            isr_counts: IsrCounts::default(),
+            issued: Ticket::default(),
+            persisted: Ticket::default(),
+            effects: VecDeque::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
+    pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
+        let commit_before = self.commit_end;
+        match input {
+            Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
+            Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
+            Input::HandOver { request, epoch, to, deadline_ms } => {
+                self.hand_over(now, request, epoch, to, deadline_ms, out);
+            }
+            Input::Append { request, producer, count } => self.append(now, request, producer, count, out),
+            Input::Persisted(ticket) => self.persist(now, ticket, out),
+            Input::DiskFailed => self.fail(out),
+            Input::Tick => self.tick(now, out),
+            Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),
+            Input::Acked { from, session, durable } => self.acked(now, from, session, durable, out),
+            Input::Disconnected { from, session } => self.disconnected(now, from, session),
+            Input::Start { session, start } => self.start(now, session, start, out),
+            Input::Frames { session, prev, facts, commit_end } => {
+                self.frames(now, session, prev, facts, commit_end, out);
+            }
+            Input::Heartbeat { session, commit_end, log_end } => self.heartbeat(now, session, commit_end, log_end, out),
+            Input::StreamEnded { session } => self.stream_ended(session),
+        }
+        assert!(commit_before <= self.commit_end, "the commit end fell");
+        assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
+        assert!(self.durable <= self.log, "more is durable than was written");
+        assert!(self.history.last_epoch() <= self.promise.epoch, "an epoch was accepted above the promise");
+    }
+
+    // ---- promises and appointments
+
+    fn seal(&mut self, request: RequestId, cluster: Option<ClusterId>, epoch: Epoch, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.may_promise(cluster, epoch) {
+            return out.push(Output::Reply(request, Reply::Refused(refusal)));
+        }
+        // From here on nothing of a lower epoch is accepted or acknowledged. Waiting appends are kept: this replica has the
+        // longest log and may well be appointed again.
+        self.leave_role(out);
+        self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
+        self.after_disk(Effect::Sealed(request, epoch));
+    }
+
+    fn may_promise(&self, cluster: Option<ClusterId>, epoch: Epoch) -> Result<(), Refusal> {
+        self.may_serve(cluster)?;
+        if epoch <= self.promise.epoch {
+            return Err(Refusal::Promised { asked: epoch, promised: self.promise.epoch });
+        }
+        Ok(())
+    }
+
+    /// Whether a message of this cluster may be served at all. A blank replica serves any.
+    fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
+        match (&self.role, self.cluster) {
+            (Role::Failed, _) => Err(Refusal::Failed),
+            (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
+            (_, None) if self.log != Tail::default() => Err(Refusal::NotBlank),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn sealed(&self) -> Sealed {
+        Sealed {
+            replica: self.id,
+            cluster: self.cluster,
+            last: self.history.at(self.durable.epoch).cloned(),
+            durable: self.durable,
+            commit_end: self.commit_end,
+        }
+    }
+
+    fn appoint(&mut self, now: Millis, request: RequestId, cluster: ClusterId, terms: Terms, out: &mut Vec<Output>) {
+        let Terms { epoch, voters, quorum, old_voters, learners } = terms;
+        let start = EpochStart { epoch, start: self.log.end, leader: self.id, voters, quorum, old_voters };
+        if let Err(refusal) = self.may_lead(cluster, &start) {
+            return out.push(Output::Reply(request, Reply::Refused(refusal)));
+        }
+        if let Err(_out_of_order) = self.history.push(start.clone()) {
+            return out.push(Output::Reply(request, Reply::Refused(Refusal::AlreadyStarted(epoch))));
+        }
+        self.write_promise(Promise { epoch, leader: Some(self.id) }, Some(cluster), out);
+        self.log.epoch = epoch;
+        let ticket = self.next_ticket();
+        out.push(Output::WriteEpochStart { ticket, start: start.clone() });
+        self.after_disk(Effect::Durable(self.log));
+        self.after_disk(Effect::Appointed(request, epoch));
+        let leader = Leader::new(start, &learners, now);
+        out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
+        self.role = Role::Leader(leader);
+    }
+
+    fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {
+        self.may_serve(Some(cluster))?;
+        // The promise must be durable too: it is, once no work of the disk on it is left.
+        let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
+        if self.promise.epoch != start.epoch || sealing {
+            return Err(Refusal::NotSealed { asked: start.epoch, promised: self.promise.epoch });
+        }
+        if self.history.last_epoch() >= start.epoch {
+            return Err(Refusal::AlreadyStarted(start.epoch));
+        }
+        match self.promise.leader {
+            Some(leader) => Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
+            None => start.check().map_err(Refusal::Impossible),
+        }
+    }
+
+    /// Stops leading or following; what is promised next decides what comes after.
+    pub(crate) fn leave_role(&mut self, out: &mut Vec<Output>) {
+        if let Role::Leader(leader) = &mut self.role {
+            if let Some(request) = leader.hand_over.take().and_then(|hand_over| hand_over.request) {
+                out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+            }
+            out.push(Output::StepDown);
+        }
+        if self.role != Role::Failed {
+            self.role = Role::Idle;
+        }
+    }
+
+    // ---- following
+
+    fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.may_follow(&start) {
+            return out.push(Output::Refuse { session, refusal });
+        }
+        let (depth, common) = self.history.common(self.log.end, &start.history, start.log.end);
+        if common < self.commit_end {
+            // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
+            let refusal = Refusal::Parted { parted: common, commit_end: self.commit_end };
+            self.fail(out);
+            return out.push(Output::Refuse { session, refusal });
+        }
+        self.leave_role(out);
+        self.abandon_waiting(out);
+        let Start { cluster, leader, epoch, history: _, log, commit_end } = start;
+        let promise = Promise { epoch, leader: Some(leader) };
+        if self.promise != promise || self.cluster.is_none() {
+            self.write_promise(promise, Some(cluster), out);
+        }
+        if depth < self.history.depth() || common < self.log.end {
+            self.cut(depth, common, out);
+        }
+        let (session_now, leader_log_end) = (Some(session), log.end);
+        self.role =
+            Role::Follower(Following { session: session_now, leader, epoch, heard: now, commit_end, leader_log_end });
+        self.after_disk(Effect::Started(session));
+        self.drain_effects(now, out);
+    }
+
+    fn may_follow(&self, start: &Start) -> Result<(), Refusal> {
+        self.may_serve(Some(start.cluster))?;
+        let (asked, promised) = (start.epoch, self.promise.epoch);
+        if asked < promised {
+            return Err(Refusal::Promised { asked, promised });
+        }
+        if let Some(leader) = self.promise.leader.filter(|leader| asked == promised && *leader != start.leader) {
+            return Err(Refusal::OtherLeader { epoch: asked, leader });
+        }
+        if start.leader == self.id {
+            return Err(Refusal::Impossible("it comes from this replica itself"));
+        }
+        match start.history.last() {
+            Some(last) if last.epoch != start.epoch => {
+                Err(Refusal::Impossible("its history does not end with its epoch"))
+            }
+            Some(last) if last.leader != start.leader => Err(Refusal::Impossible("its history names another leader")),
+            Some(last) if last.start > start.log.end => {
+                Err(Refusal::Impossible("its epoch starts after its log's end"))
+            }
+            Some(_) => Ok(()),
+            None => Err(Refusal::Impossible("it has no history")),
+        }
+    }
+
+    /// Forgets the records from `end` on and the epoch starts after `depth`. What is left is durable once the disk is done.
+    fn cut(&mut self, depth: usize, end: Offset, out: &mut Vec<Output>) {
+        self.history.cut(depth);
+        self.log = Tail { epoch: self.history.last_epoch(), end };
+        self.durable = self.durable.min(self.log);
+        self.producers.cut(end);
+        // Writes begun before the cut complete, but what they wrote beyond it is gone.
+        let log = self.log;
+        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > log));
+        let ticket = self.next_ticket();
+        out.push(Output::Cut { ticket, depth, end });
+        self.after_disk(Effect::Durable(log));
+    }
+}

@@ -1,0 +1,108 @@
+//! What a replica says of itself. Changes nothing.
+
+use alloc::vec::Vec;
+
+use crate::history::History;
+use crate::io::Millis;
+use crate::leader::{IsrCounts, Progress};
+use crate::replica::{Promise, Replica, Role};
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// What a leader or follower says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RoleView {
+    /// Neither leads nor follows.
+    Idle,
+    /// Follows.
+    Follower {
+        /// Whom.
+        leader: ReplicaId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Whether a stream is open.
+        connected: bool,
+        /// How long ago the leader was heard from, in milliseconds.
+        silence_ms: u64,
+        /// The leader's log end, as last heard.
+        leader_log_end: Offset,
+    },
+    /// Leads.
+    Leader {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Whether the epoch's start is committed.
+        settled: bool,
+        /// Whether new appends are held back for a hand-over.
+        handing_over: bool,
+        /// Whom it feeds, and how far they are.
+        followers: Vec<(ReplicaId, Progress)>,
+        /// The voters in sync, itself included.
+        isr: Vec<ReplicaId>,
+    },
+    /// Its disk or log failed.
+    Failed,
+}
+
+impl Replica {
+    /// What it does, as of `now`.
+    pub fn role(&self, now: Millis) -> RoleView {
+        match &self.role {
+            Role::Idle => RoleView::Idle,
+            Role::Failed => RoleView::Failed,
+            Role::Follower(following) => RoleView::Follower {
+                leader: following.leader,
+                epoch: following.epoch,
+                connected: following.session.is_some(),
+                silence_ms: now.since(following.heard),
+                leader_log_end: following.leader_log_end,
+            },
+            Role::Leader(leader) => RoleView::Leader {
+                epoch: leader.start.epoch,
+                settled: leader.settled,
+                handing_over: leader.hand_over.is_some(),
+                followers: leader.followers.iter().map(|(id, progress)| (*id, progress.clone())).collect(),
+                isr: leader.isr(),
+            },
+        }
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Its cluster; none before its first epoch.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// What it has promised.
+    pub fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// The epoch starts in its log.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The end of its log, as asked of the disk.
+    pub fn log(&self) -> Tail {
+        self.log
+    }
+
+    /// What is durable.
+    pub fn durable(&self) -> Tail {
+        self.durable
+    }
+
+    /// What is known to be committed.
+    pub fn commit_end(&self) -> Offset {
+        self.commit_end
+    }
+
+    /// How often voters came into sync and fell out, while this replica led.
+    pub fn isr_counts(&self) -> IsrCounts {
+        self.isr_counts
+    }
+}

@@ -1,0 +1,84 @@
+//! Which frame may follow which: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
+//! The same rules for what comes from a peer and for what is found on disk.
+
+use zue_core::{EpochStart, Offset, Tail};
+
+use crate::frame::{Fault, Producer, RecordView};
+use crate::limits::{Bounded, Limits};
+
+/// The records of one append by one producer: their sequences are consecutive, like their offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerRun {
+    /// The producer's id.
+    pub id: u128,
+    /// The sequence of the first record.
+    pub sequence: u64,
+    /// The offset of the first record.
+    pub base: Offset,
+    /// How many records.
+    pub count: u64,
+}
+
+/// A place in a sequence of frames, and what may follow there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    /// What the frames so far amount to; inside an append its end is not a tail that a log may have.
+    pub(crate) tail: Tail,
+    /// Of the last record; 0 before the first.
+    pub(crate) timestamp_ms: u64,
+    append: Option<Append>,
+}
+
+/// An append that is not whole yet.
+#[derive(Clone, Copy, Debug)]
+struct Append {
+    base: Offset,
+    producer: Option<Producer>,
+}
+
+impl Order {
+    pub(crate) fn after(tail: Tail, timestamp_ms: u64) -> Self {
+        Self { tail, timestamp_ms, append: None }
+    }
+
+    /// Takes a record. Gives the append that it completes, if that has a producer.
+    pub(crate) fn record(&mut self, record: &RecordView<'_>, limits: &Limits) -> Result<Option<ProducerRun>, Fault> {
+        if record.offset != self.tail.end {
+            return Err(Fault::Offset { expected: self.tail.end, found: record.offset });
+        }
+        if record.epoch != self.tail.epoch {
+            return Err(Fault::Epoch { expected: self.tail.epoch, found: record.epoch });
+        }
+        if record.timestamp_ms < self.timestamp_ms {
+            return Err(Fault::Timestamp { previous: self.timestamp_ms, found: record.timestamp_ms });
+        }
+        let append = self.append.unwrap_or(Append { base: record.offset, producer: record.producer });
+        let before = record.offset.since(append.base);
+        let expected = append.producer.map(|first| Producer { sequence: first.sequence.wrapping_add(before), ..first });
+        if record.producer != expected {
+            return Err(Fault::Producer(record.offset));
+        }
+        let count = before + 1;
+        Bounded::AppendRecords.check(crate::num::length(count), limits.append_records_max)?;
+        self.tail.end = Offset(record.offset.0.checked_add(1).ok_or(Fault::Layout)?);
+        self.timestamp_ms = record.timestamp_ms;
+        self.append = record.more.then_some(append);
+        let run = |first: Producer| ProducerRun { id: first.id, sequence: first.sequence, base: append.base, count };
+        Ok(append.producer.filter(|_| !record.more).map(run))
+    }
+
+    /// Takes an epoch start.
+    pub(crate) fn start(&mut self, start: &EpochStart) -> Result<(), Fault> {
+        if start.epoch <= self.tail.epoch || start.start != self.tail.end || self.append.is_some() {
+            let Tail { epoch: last_epoch, end } = self.tail;
+            return Err(Fault::EpochStart { epoch: start.epoch, start: start.start, last_epoch, end });
+        }
+        self.tail.epoch = start.epoch;
+        Ok(())
+    }
+
+    /// Where the append begins that is not whole yet.
+    pub(crate) fn unfinished(&self) -> Option<Offset> {
+        self.append.map(|append| append.base)
+    }
+}

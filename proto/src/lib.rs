@@ -1,0 +1,19 @@
+//! The wire of Zue: gRPC services, and the one place where wire input is checked.
+
+mod convert;
+mod error;
+
+/// Generated from `zue/v1/*.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions, clippy::indexing_slicing)]
+pub mod v1 {
+    tonic::include_proto!("zue.v1");
+}
+
+/// The encoded descriptors of all services, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zue.bin"));
+
+/// The version of the peer and control protocol that this build speaks; others are refused.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+pub use convert::{Malformed, cluster_id, epoch_start, history, id_bytes, members, replica_id, replica_ids, tail};
+pub use error::{error_of, status_of};
