@@ -112,7 +112,8 @@ impl Replica {
 
     pub(crate) fn advance_commit(&mut self, _: Millis, out: &mut Vec<Output>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(end) = leader.committed(self.durable).filter(|end| *end >= leader.start.start) else { return };
+        let Some(end) = leader.committed(self.durable) else { return };
+        assert!(end >= leader.start.start, "a log that holds an epoch's start ends before it");
         leader.settled = true;
         self.commit(end, out);
         self.finish_hand_over(out);

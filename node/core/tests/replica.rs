@@ -1,0 +1,566 @@
+//! Replicas that talk to each other through a test that carries every message by hand: what is delivered, and when the disk is
+//! done, is the test's choice.
+
+use std::collections::BTreeMap;
+
+use zue_core::election::{Sealed, choose};
+use zue_core::{
+    ClusterId, Epoch, FrameFacts, History, Input, Limits, Millis, Offset, Output, ProducerId, Producers, Promise,
+    Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Start, Tail, Terms, Ticket,
+};
+
+const CLUSTER: ClusterId = ClusterId(7);
+
+/// A replica and what it has asked for that the test has not carried out yet.
+struct Node {
+    replica: Replica,
+    disk: Vec<Output>,
+}
+
+struct World {
+    nodes: BTreeMap<u128, Node>,
+    replies: BTreeMap<u64, Reply>,
+    next: u64,
+    now: u64,
+    /// Streams of the current leader: follower, session, cursor.
+    streams: BTreeMap<u128, (Session, Tail)>,
+    /// Followers whose stream is cut.
+    unreachable: Vec<u128>,
+    /// Replicas whose disk does nothing for now.
+    stuck: Vec<u128>,
+}
+
+fn blank(id: u128) -> Recovered {
+    Recovered {
+        id: ReplicaId(id),
+        cluster: None,
+        promise: Promise::default(),
+        history: History::default(),
+        log: Tail::default(),
+        commit_end: Offset(0),
+        producers: Producers::default(),
+    }
+}
+
+impl World {
+    fn new(count: u128) -> Self {
+        let node = |id| Node { replica: Replica::new(Limits::default(), blank(id)), disk: vec![] };
+        Self {
+            nodes: (1..=count).map(|id| (id, node(id))).collect(),
+            replies: BTreeMap::new(),
+            next: 0,
+            now: 0,
+            streams: BTreeMap::new(),
+            unreachable: vec![],
+            stuck: vec![],
+        }
+    }
+
+    /// Three replicas, the first of which leads epoch 1.
+    fn led() -> Self {
+        let mut world = Self::new(3);
+        world.elect(1, &[1, 2, 3]);
+        world
+    }
+
+    fn replica(&self, id: u128) -> &Replica {
+        &self.nodes[&id].replica
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn step(&mut self, id: u128, input: Input) -> Vec<Output> {
+        let mut out = vec![];
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.replica.step(Millis(self.now), input, &mut out);
+        for output in &out {
+            match output {
+                Output::WritePromise { .. }
+                | Output::Cut { .. }
+                | Output::WriteEpochStart { .. }
+                | Output::WriteAppend { .. }
+                | Output::WriteFrames { .. } => node.disk.push(output.clone()),
+                Output::Reply(RequestId(request), reply) => {
+                    assert!(self.replies.insert(*request, reply.clone()).is_none(), "a request was answered twice");
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    /// Lets a replica's disk finish all its work.
+    fn persist(&mut self, id: u128) -> Vec<Output> {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let Some(last) = node.disk.drain(..).map(|work| ticket(&work)).max() else { return vec![] };
+        self.step(id, Input::Persisted(last))
+    }
+
+    fn ask(&mut self, id: u128, input: impl FnOnce(RequestId) -> Input) -> u64 {
+        let request = self.fresh();
+        self.step(id, input(RequestId(request)));
+        request
+    }
+
+    fn seal(&mut self, id: u128, epoch: u64) -> Result<Sealed, Reply> {
+        let cluster = self.replica(id).cluster();
+        let request = self.ask(id, |request| Input::Seal { request, cluster, epoch: Epoch(epoch) });
+        self.persist(id);
+        match self.replies.remove(&request) {
+            Some(Reply::Sealed(sealed)) => Ok(sealed),
+            other => Err(other.unwrap()),
+        }
+    }
+
+    /// Seals `among`, appoints whom the rule names, and lets everything settle.
+    fn elect(&mut self, epoch: u64, among: &[u128]) -> u128 {
+        let answers: Vec<Sealed> = among.iter().map(|id| self.seal(*id, epoch).unwrap()).collect();
+        let initial: Vec<ReplicaId> = self.nodes.keys().map(|id| ReplicaId(*id)).collect();
+        let choice = choose(&answers, Some(ReplicaId(1)), &initial, None).unwrap();
+        let leader = choice.leader.0;
+        let reply = self.appoint(leader, epoch);
+        assert!(matches!(reply, Some(Reply::Appointed(_))), "{reply:?}");
+        self.connect(leader);
+        self.settle(leader);
+        leader
+    }
+
+    fn terms(&self, epoch: u64) -> Terms {
+        let voters = self.nodes.keys().map(|id| ReplicaId(*id)).collect::<Vec<_>>();
+        let quorum = u32::try_from(voters.len() / 2 + 1).unwrap();
+        Terms { epoch: Epoch(epoch), voters, quorum, old_voters: None, learners: vec![] }
+    }
+
+    fn appoint(&mut self, id: u128, epoch: u64) -> Option<Reply> {
+        let terms = self.terms(epoch);
+        let request = self.ask(id, |request| Input::Appoint { request, cluster: CLUSTER, terms });
+        if !self.stuck.contains(&id) {
+            self.persist(id);
+        }
+        self.replies.remove(&request)
+    }
+
+    /// Opens the leader's streams to all that can be reached.
+    fn connect(&mut self, leader: u128) {
+        self.streams.clear();
+        let of = self.replica(leader);
+        let start = Start {
+            cluster: CLUSTER,
+            leader: ReplicaId(leader),
+            epoch: of.history().last_epoch(),
+            history: of.history().clone(),
+            log: of.log(),
+            commit_end: of.commit_end(),
+        };
+        for id in self.nodes.keys().copied().filter(|id| *id != leader).collect::<Vec<_>>() {
+            if self.unreachable.contains(&id) {
+                continue;
+            }
+            let session = Session(self.fresh());
+            let mut out = self.step(id, Input::Start { session, start: start.clone() });
+            out.extend(self.persist(id));
+            for output in out {
+                if let Output::SendStarted { session, log, durable } = output {
+                    self.streams.insert(id, (session, log));
+                    self.step(leader, Input::Started { from: ReplicaId(id), session, log, durable });
+                }
+            }
+        }
+    }
+
+    /// Feeds every follower all that the leader has.
+    fn feed(&mut self, leader: u128) {
+        let (end, commit_end) = (self.replica(leader).log(), self.replica(leader).commit_end());
+        for (id, (session, prev)) in self.streams.clone() {
+            if self.unreachable.contains(&id) {
+                continue;
+            }
+            if prev < end {
+                let after = |epoch: Epoch| epoch > prev.epoch && epoch <= end.epoch;
+                let starts = self.replica(leader).history().starts();
+                let epoch_starts = starts.iter().filter(|start| after(start.epoch)).cloned().collect();
+                let facts = FrameFacts { end, epoch_starts, appends: vec![] };
+                self.step(id, Input::Frames { session, prev, facts, commit_end });
+                self.streams.insert(id, (session, end));
+            } else {
+                let heartbeat = Input::Heartbeat { session, commit_end, log_end: end.end };
+                let out = self.step(id, heartbeat);
+                self.carry_acks(leader, id, out);
+            }
+        }
+    }
+
+    fn carry_acks(&mut self, leader: u128, from: u128, out: Vec<Output>) {
+        for output in out {
+            if let Output::SendAck { session, durable } = output {
+                self.step(leader, Input::Acked { from: ReplicaId(from), session, durable });
+            }
+        }
+    }
+
+    /// Feeds, persists and acknowledges until nothing is left to do.
+    fn settle(&mut self, leader: u128) {
+        for _ in 0..4 {
+            self.feed(leader);
+            for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                if !self.stuck.contains(&id) {
+                    let out = self.persist(id);
+                    self.carry_acks(leader, id, out);
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, id: u128, count: u32) -> u64 {
+        self.ask(id, |request| Input::Append { request, producer: None, count })
+    }
+
+    /// The process dies and starts again from what its disk holds.
+    fn restart(&mut self, id: u128) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        assert!(node.disk.is_empty(), "this test restarts only replicas whose disk is idle");
+        let r = &node.replica;
+        let recovered = Recovered {
+            cluster: r.cluster(),
+            promise: r.promise(),
+            history: r.history().clone(),
+            log: r.durable(),
+            commit_end: r.commit_end(),
+            ..blank(id)
+        };
+        *node = Node { replica: Replica::new(Limits::default(), recovered), disk: vec![] };
+    }
+}
+
+fn ticket(work: &Output) -> Ticket {
+    match work {
+        Output::WritePromise { ticket, .. }
+        | Output::Cut { ticket, .. }
+        | Output::WriteEpochStart { ticket, .. }
+        | Output::WriteAppend { ticket, .. }
+        | Output::WriteFrames { ticket } => *ticket,
+        other => panic!("{other:?} is no work for a disk"),
+    }
+}
+
+fn appended(base: u64, count: u32, epoch: u64) -> Reply {
+    Reply::Appended { base: Offset(base), count, epoch: Epoch(epoch), duplicate: false }
+}
+
+#[test]
+fn an_append_is_answered_when_a_quorum_holds_it_durably_and_not_before() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    let request = world.append(1, 3);
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), None, "only the leader has it on disk");
+    world.stuck = vec![3];
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 3, 1)));
+    assert_eq!(world.replica(1).commit_end(), Offset(3));
+    assert_eq!(world.replica(2).commit_end(), Offset(3));
+    assert_eq!(world.replica(3).commit_end(), Offset(0), "what is not durable here is not committed here");
+}
+
+#[test]
+fn a_leader_may_commit_before_its_own_disk_is_done() {
+    let mut world = World::led();
+    world.stuck = vec![1];
+    let request = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 1)));
+}
+
+#[test]
+fn a_leader_out_of_reach_of_its_followers_refuses_appends_by_name() {
+    let mut world = World::led();
+    world.now += 10_000;
+    let request = world.append(1, 1);
+    let refusal = Refusal::NoQuorum { in_reach: 1, voters: 3, quorum: 2 };
+    assert_eq!(world.replies.get(&request), Some(&Reply::Refused(refusal)));
+}
+
+#[test]
+fn a_sealed_leader_answers_no_append_and_a_reappointed_one_answers_those_that_waited() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    let request = world.append(1, 1);
+    world.feed(1);
+    world.seal(1, 2).unwrap();
+    world.stuck = vec![];
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), None, "acknowledgements of epoch 1 come too late");
+    let refused = world.append(1, 1);
+    assert_eq!(world.replies.get(&refused), Some(&Reply::Refused(Refusal::NotLeader)));
+    world.seal(2, 2).unwrap();
+    assert!(matches!(world.appoint(1, 2), Some(Reply::Appointed(_))));
+    world.connect(1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 2)));
+}
+
+#[test]
+fn a_follower_cuts_what_the_new_leader_does_not_have() {
+    let mut world = World::led();
+    world.unreachable = vec![2, 3];
+    let lost = world.append(1, 5);
+    world.persist(1);
+    assert_eq!(world.elect(2, &[2, 3]), 2);
+    let kept = world.append(2, 1);
+    world.unreachable = vec![];
+    world.connect(2);
+    world.settle(2);
+    assert_eq!(world.replies.get(&kept), Some(&appended(0, 1, 2)));
+    assert_eq!(
+        world.replies.get(&lost),
+        Some(&Reply::Refused(Refusal::SteppedDown)),
+        "its fate was unknown to the client"
+    );
+    for id in 1..=3 {
+        assert_eq!(world.replica(id).durable(), Tail { epoch: Epoch(2), end: Offset(1) });
+    }
+}
+
+#[test]
+fn records_of_older_epochs_commit_only_with_the_start_of_the_new_one() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    world.append(1, 4);
+    world.settle(1);
+    world.stuck = vec![];
+    for id in 1..=3 {
+        world.persist(id); // all hold the records, nobody was told
+    }
+    let held = world.replica(2).durable();
+    for id in 1..=3 {
+        world.seal(id, 2).unwrap();
+    }
+    world.stuck = vec![2, 3];
+    assert!(matches!(world.appoint(1, 2), Some(Reply::Appointed(_))));
+    let session = Session(999);
+    world.step(1, Input::Started { from: ReplicaId(2), session, log: held, durable: held });
+    world.step(1, Input::Started { from: ReplicaId(3), session, log: held, durable: held });
+    assert_eq!(world.replica(1).commit_end(), Offset(0), "both hold the records, none holds the epoch's start");
+    let durable = Tail { epoch: Epoch(2), end: Offset(4) };
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable });
+    assert_eq!(world.replica(1).commit_end(), Offset(4));
+}
+
+#[test]
+fn leadership_does_not_survive_a_restart() {
+    let mut world = World::led();
+    world.restart(1);
+    assert_eq!(world.appoint(1, 1), Some(Reply::Refused(Refusal::AlreadyStarted(Epoch(1)))));
+    let request = world.append(1, 1);
+    assert_eq!(world.replies.get(&request), Some(&Reply::Refused(Refusal::NotLeader)));
+    assert_eq!(world.elect(2, &[1, 2, 3]), 1);
+}
+
+#[test]
+fn an_epoch_is_promised_once() {
+    let mut world = World::led();
+    world.seal(2, 5).unwrap();
+    let refused = |asked| Err(Reply::Refused(Refusal::Promised { asked: Epoch(asked), promised: Epoch(5) }));
+    assert_eq!(world.seal(2, 5), refused(5));
+    assert_eq!(world.seal(2, 4), refused(4));
+    world.restart(2);
+    assert_eq!(world.seal(2, 5), refused(5));
+}
+
+#[test]
+fn an_epoch_that_was_not_sealed_here_is_not_led() {
+    let mut world = World::led();
+    let refusal = Refusal::NotSealed { asked: Epoch(9), promised: Epoch(1) };
+    assert_eq!(world.appoint(2, 9), Some(Reply::Refused(refusal)));
+}
+
+#[test]
+fn a_sealed_follower_acknowledges_nothing_of_the_old_epoch() {
+    let mut world = World::led();
+    world.append(1, 1);
+    world.feed(1);
+    let cluster = Some(CLUSTER);
+    world.ask(2, |request| Input::Seal { request, cluster, epoch: Epoch(2) });
+    let out = world.persist(2);
+    assert!(!out.iter().any(|output| matches!(output, Output::SendAck { .. })), "{out:?}");
+    let sealed = out.iter().find_map(|output| match output {
+        Output::Reply(_, Reply::Sealed(sealed)) => Some(sealed.durable),
+        _ => None,
+    });
+    assert_eq!(sealed, Some(Tail { epoch: Epoch(1), end: Offset(1) }), "but it reports what it holds");
+}
+
+#[test]
+fn a_second_leader_of_an_epoch_is_refused() {
+    let mut world = World::led();
+    let impostor = {
+        let mut history = world.replica(1).history().starts().to_vec();
+        history[0].leader = ReplicaId(3);
+        let (epoch, log) = (Epoch(1), Tail { epoch: Epoch(1), end: Offset(0) });
+        let history = History::new(history).unwrap();
+        Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(0) }
+    };
+    let session = Session(500);
+    let out = world.step(2, Input::Start { session, start: impostor });
+    let refusal = Refusal::OtherLeader { epoch: Epoch(1), leader: ReplicaId(1) };
+    assert_eq!(out, [Output::Refuse { session, refusal }]);
+}
+
+#[test]
+fn a_replica_whose_committed_records_are_to_be_cut_stands_still() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    world.settle(1);
+    assert_eq!(world.replica(2).commit_end(), Offset(4));
+    let mut starts = world.replica(1).history().starts().to_vec();
+    let mut forged = starts[0].clone();
+    (forged.epoch, forged.start, forged.leader) = (Epoch(2), Offset(1), ReplicaId(3));
+    starts.push(forged);
+    let (epoch, log) = (Epoch(2), Tail { epoch: Epoch(2), end: Offset(1) });
+    let history = History::new(starts).unwrap();
+    let start = Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(1) };
+    let session = Session(500);
+    let out = world.step(2, Input::Start { session, start });
+    let refusal = Refusal::Parted { parted: Offset(1), commit_end: Offset(4) };
+    assert_eq!(out, [Output::Refuse { session, refusal }]);
+    assert!(world.seal(2, 9).is_err(), "it takes part in nothing until a person has looked");
+}
+
+#[test]
+fn frames_that_leave_a_gap_are_refused_and_repeated_ones_change_nothing() {
+    let mut world = World::led();
+    world.append(1, 2);
+    world.settle(1);
+    let (session, log) = world.streams[&2];
+    let frames = |prev: u64, end: u64| {
+        let tail = |end| Tail { epoch: Epoch(1), end: Offset(end) };
+        let facts = FrameFacts { end: tail(end), epoch_starts: vec![], appends: vec![] };
+        Input::Frames { session, prev: tail(prev), facts, commit_end: Offset(0) }
+    };
+    let out = world.step(2, frames(3, 4));
+    let prev = Tail { epoch: Epoch(1), end: Offset(3) };
+    assert_eq!(out, [Output::Refuse { session, refusal: Refusal::Gap { prev, log } }]);
+    assert_eq!(world.step(2, frames(2, 4)), [], "the stream is closed");
+    assert_eq!(world.replica(2).log(), log);
+}
+
+#[test]
+fn a_repeated_append_is_kept_once_and_answered_when_the_first_commits() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    let producer = Some((ProducerId { born: Offset(0), nonce: 5 }, 0));
+    let first = world.ask(1, |request| Input::Append { request, producer, count: 2 });
+    let again = world.ask(1, |request| Input::Append { request, producer, count: 2 });
+    world.settle(1);
+    assert_eq!((world.replies.get(&first), world.replies.get(&again)), (None, None));
+    world.stuck = vec![];
+    world.settle(1);
+    assert_eq!(world.replies.get(&first), Some(&appended(0, 2, 1)));
+    let duplicate = Reply::Appended { base: Offset(0), count: 2, epoch: Epoch(1), duplicate: true };
+    assert_eq!(world.replies.get(&again), Some(&duplicate));
+    assert_eq!(world.replica(1).log().end, Offset(2));
+}
+
+#[test]
+fn a_hand_over_is_answered_when_the_target_holds_everything() {
+    let mut world = World::led();
+    world.stuck = vec![2];
+    let request = world.append(1, 3);
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 3, 1)));
+    let (epoch, to, deadline_ms) = (Epoch(1), ReplicaId(2), 1000);
+    let hand_over = world.ask(1, |request| Input::HandOver { request, epoch, to, deadline_ms });
+    world.settle(1);
+    assert_eq!(world.replies.get(&hand_over), None);
+    let held = world.append(1, 1);
+    assert_eq!(world.replies.get(&held), Some(&Reply::Refused(Refusal::HandingOver)));
+    world.stuck = vec![];
+    world.settle(1);
+    let log = Tail { epoch: Epoch(1), end: Offset(3) };
+    assert_eq!(world.replies.get(&hand_over), Some(&Reply::HandedOver(log)));
+    world.now += 1000;
+    world.feed(1);
+    world.step(1, Input::Tick);
+    world.settle(1);
+    let resumed = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&resumed), Some(&appended(3, 1, 1)), "it goes on when nobody took over");
+}
+
+#[test]
+fn a_follower_leaves_and_joins_the_isr_once_each() {
+    let mut world = World::led();
+    world.append(1, 1);
+    world.settle(1);
+    world.unreachable = vec![3];
+    for _ in 0..5 {
+        world.now += 1000;
+        world.append(1, 2000);
+        world.settle(1);
+        world.step(1, Input::Tick);
+    }
+    let counts = world.replica(1).isr_counts();
+    assert_eq!((counts.shrinks, counts.expands), (1, 0));
+    world.unreachable = vec![];
+    world.settle(1);
+    let counts = world.replica(1).isr_counts();
+    assert_eq!((counts.shrinks, counts.expands), (1, 1));
+}
+
+#[test]
+fn a_failed_disk_ends_everything_that_would_acknowledge() {
+    let mut world = World::led();
+    let request = world.append(1, 1);
+    world.step(1, Input::DiskFailed);
+    assert_eq!(world.replies.get(&request), Some(&Reply::Refused(Refusal::SteppedDown)));
+    let cluster = Some(CLUSTER);
+    let seal = world.ask(1, |request| Input::Seal { request, cluster, epoch: Epoch(2) });
+    assert_eq!(world.replies.get(&seal), Some(&Reply::Refused(Refusal::Failed)));
+    assert_eq!(world.elect(2, &[2, 3]), 2);
+}
+
+#[test]
+fn a_message_of_another_cluster_is_refused() {
+    let mut world = World::led();
+    let cluster = Some(ClusterId(8));
+    let seal = world.ask(2, |request| Input::Seal { request, cluster, epoch: Epoch(2) });
+    let refusal = Refusal::OtherCluster { ours: CLUSTER, theirs: cluster };
+    assert_eq!(world.replies.get(&seal), Some(&Reply::Refused(refusal)));
+}
+
+#[test]
+fn a_follower_answers_a_start_only_when_its_promise_and_its_cut_are_durable() {
+    let mut world = World::led();
+    let mut starts = world.replica(1).history().starts().to_vec();
+    let mut next = starts[0].clone();
+    (next.epoch, next.leader) = (Epoch(2), ReplicaId(3));
+    starts.push(next);
+    let (epoch, log) = (Epoch(2), Tail { epoch: Epoch(2), end: Offset(0) });
+    let history = History::new(starts).unwrap();
+    let start = Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(0) };
+    let session = Session(500);
+    let out = world.step(2, Input::Start { session, start });
+    assert!(matches!(out[..], [Output::WritePromise { epoch: Epoch(2), leader: Some(ReplicaId(3)), .. }]), "{out:?}");
+    let out = world.persist(2);
+    let log = world.replica(2).log();
+    assert_eq!(out, [Output::SendStarted { session, log, durable: log }]);
+}
+
+#[test]
+fn what_the_disk_has_not_done_yet_is_not_acknowledged() {
+    let mut world = World::led();
+    for _ in 0..2 {
+        world.append(1, 1);
+        world.feed(1);
+    }
+    let tickets: Vec<Ticket> = world.nodes[&2].disk.iter().map(ticket).collect();
+    let session = world.streams[&2].0;
+    let out = world.step(2, Input::Persisted(tickets[0]));
+    let durable = Tail { epoch: Epoch(1), end: Offset(1) };
+    assert_eq!(out, [Output::SendAck { session, durable }]);
+    assert_eq!(world.replica(2).log().end, Offset(2));
+}
