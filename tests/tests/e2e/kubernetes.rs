@@ -1,0 +1,171 @@
+//! The Kubernetes that KUBECONFIG names, through kubectl and helm: the same tools that users have.
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::Value;
+use zue_tests::replicas::eventually;
+
+/// Pulling, scheduling and starting, on a machine that may be busy.
+pub const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Runs a program to its end; gives its output, or what it said of its failure.
+pub fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let output =
+        Command::new(program).args(args).output().map_err(|error| format!("{program} does not start: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Runs kubectl, which must succeed.
+pub fn kubectl(args: &[&str]) -> String {
+    run("kubectl", args).unwrap_or_else(|said| panic!("kubectl {args:?} failed: {said}"))
+}
+
+/// An object as JSON.
+pub fn get(args: &[&str]) -> Value {
+    let json = kubectl(&[&["get", "-o", "json"], args].concat());
+    serde_json::from_str(&json).expect("kubectl writes JSON")
+}
+
+/// Applies a manifest; gives what the API server said of a refusal.
+pub fn apply(namespace: &str, manifest: &str) -> Result<String, String> {
+    let file = tempfile::NamedTempFile::new().expect("a file for the manifest");
+    std::fs::write(file.path(), manifest).expect("the file can be written");
+    run("kubectl", &["apply", "-n", namespace, "-f", file.path().to_str().expect("a path of text")])
+}
+
+/// The project's folder.
+pub fn root() -> String {
+    format!("{}/..", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn image(variable: &str, default: &str) -> (String, String) {
+    let image = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    let (repository, tag) = image.rsplit_once(':').expect("an image has a tag");
+    (repository.to_owned(), tag.to_owned())
+}
+
+/// Installs the operator's chart, once for all tests.
+pub fn operator() {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
+        let (operator, operator_tag) = image("ZUE_OPERATOR_IMAGE", "zue-operator:test");
+        let (node, node_tag) = image("ZUE_NODE_IMAGE", "zue-node:test");
+        let chart = format!("{}/charts/zue-operator", root());
+        let set = format!(
+            "image.repository={operator},image.tag={operator_tag},nodeImage.repository={node},nodeImage.tag={node_tag}"
+        );
+        let args = ["upgrade", "--install", "zue-operator", &chart, "-n", "zue-system", "--create-namespace", "--wait"];
+        let timeout = format!("{}s", PATIENCE.as_secs());
+        run("helm", &[&args[..], &["--timeout", &timeout, "--set", &set]].concat())
+            .unwrap_or_else(|said| panic!("helm failed: {said}"));
+    });
+}
+
+/// A ZueCluster in a namespace of its own, reachable from this machine by node ports.
+pub struct Zue {
+    pub namespace: String,
+    pub servers: String,
+}
+
+/// What each test's cluster is called.
+pub const NAME: &str = "events";
+
+impl Zue {
+    /// Creates it and waits until it is Ready. `port` is its first node port, a multiple of ten.
+    pub fn create(namespace: &str, port: u16) -> Self {
+        operator();
+        let nodes = get(&["nodes"]);
+        let address = nodes["items"][0]["status"]["addresses"]
+            .as_array()
+            .and_then(|all| all.iter().find(|one| one["type"] == "InternalIP"))
+            .and_then(|one| one["address"].as_str())
+            .expect("a node has an address")
+            .to_owned();
+        kubectl(&["create", "namespace", namespace]);
+        let manifest = format!(
+            "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  leader: {{policy: \
+             Static, ordinal: 0}}\n  storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
+             \"{address}:{}{{ordinal}}\"\n    perReplicaServices: {{type: NodePort, firstNodePort: {port}}}\n",
+            port / 10
+        );
+        apply(namespace, &manifest).expect("the manifest is right");
+        let zue = Self {
+            namespace: namespace.to_owned(),
+            servers: (0..3).map(|n| format!("{address}:{}", port + n)).collect::<Vec<_>>().join(","),
+        };
+        zue.expect_ready();
+        zue
+    }
+
+    /// Waits until it is Ready.
+    pub fn expect_ready(&self) {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        kubectl(&["wait", "-n", &self.namespace, "--for=condition=Ready", &format!("zue/{NAME}"), &timeout]);
+    }
+
+    pub fn status(&self) -> Value {
+        get(&["-n", &self.namespace, "zue", NAME])["status"].clone()
+    }
+
+    /// The name of the node on which a pod runs.
+    pub fn node_of(&self, pod: &str) -> String {
+        let pod = get(&["-n", &self.namespace, "pod", pod]);
+        pod["spec"]["nodeName"].as_str().expect("the pod is scheduled").to_owned()
+    }
+
+    /// Deletes a pod and keeps it from coming back until the guard is dropped: its volume ties it to a node that takes no pods.
+    pub fn hold_down(&self, pod: &str) -> Cordon {
+        let node = self.node_of(pod);
+        kubectl(&["cordon", &node]);
+        let cordon = Cordon(node);
+        kubectl(&["delete", "pod", "-n", &self.namespace, pod, "--grace-period=1"]);
+        cordon
+    }
+
+    /// Kills every node process of this cluster with SIGKILL, all at once.
+    pub fn kill_all(&self) {
+        let restarts = || -> Vec<u64> { pods().iter().map(|pod| self.restarts(pod)).collect() };
+        let before = restarts();
+        let killers: Vec<_> = pods().iter().map(|pod| self.node_of(pod)).collect();
+        std::thread::scope(|scope| {
+            for node in &killers {
+                scope.spawn(move || {
+                    run("docker", &["exec", node, "pkill", "-KILL", "-x", "zue-node"]).expect("it is killed")
+                });
+            }
+        });
+        let all_restarted = || restarts().iter().zip(&before).all(|(now, before)| now > before).then_some(());
+        eventually(PATIENCE, all_restarted, || "every container has restarted".to_owned());
+    }
+
+    fn restarts(&self, pod: &str) -> u64 {
+        let pod = get(&["-n", &self.namespace, "pod", pod]);
+        pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default()
+    }
+}
+
+impl Drop for Zue {
+    /// What failed is left for a look.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            drop(run("kubectl", &["delete", "namespace", &self.namespace, "--wait=false"]));
+        }
+    }
+}
+
+/// The names of its pods.
+pub fn pods() -> Vec<String> {
+    (0..3).map(|n| format!("{NAME}-{n}")).collect()
+}
+
+/// A node that takes no pods until this is dropped.
+pub struct Cordon(String);
+
+impl Drop for Cordon {
+    fn drop(&mut self) {
+        drop(run("kubectl", &["uncordon", &self.0]));
+    }
+}

@@ -1,0 +1,240 @@
+//! Three real nodes and a real controller on loopback: killed, stopped, starved and fed nonsense.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    clippy::cast_precision_loss,
+    clippy::as_conversions,
+    reason = "this is a test: what is not there fails it"
+)]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use zue_tests::acks::Acks;
+use zue_tests::load::Load;
+use zue_tests::programs::{Process, free_ports, zue, zue_ok};
+use zue_tests::replicas::{check_replicas, eventually, read_lines};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// Three nodes and a controller, each a process of its own.
+struct Cluster {
+    folder: TempDir,
+    base: u16,
+    nodes: Vec<Option<Process>>,
+    _controller: Process,
+}
+
+impl Cluster {
+    /// Starts everything and waits until the first node leads.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let base = free_ports(3, 10, 3);
+        let nodes: Vec<_> = (0..3).map(|n| Some(start_node(&folder, base, n))).collect();
+        let list: Vec<String> =
+            (0..3).map(|n| format!("zue-{n}=127.0.0.1:{}/127.0.0.1:{}", base + 10 * n + 1, base + 10 * n)).collect();
+        let state = folder.path().join("controller.json");
+        let args = ["control", "--nodes", &list.join(","), "--state", state.to_str().expect("a path of text")];
+        let controller = Process::start("zue", &args, &folder.path().join("controller.log"));
+        let cluster = Self { folder, base, nodes, _controller: controller };
+        cluster.expect_leader("zue-0");
+        cluster
+    }
+
+    fn servers(&self) -> String {
+        (0..3).map(|n| format!("127.0.0.1:{}", self.base + 10 * n)).collect::<Vec<_>>().join(",")
+    }
+
+    fn kill(&mut self, n: usize) {
+        self.nodes[n].take().expect("it runs").kill();
+    }
+
+    fn restart(&mut self, n: u16) {
+        self.nodes[usize::from(n)] = Some(start_node(&self.folder, self.base, n));
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let output = zue(&self.servers(), &["-o", "json", "status"], b"");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let members = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        serde_json::Value::Array(members)
+    }
+
+    /// The epoch in which `name` leads, if it does.
+    fn led_by(&self, name: &str) -> Option<u64> {
+        let status = self.status();
+        let leader = status.as_array()?.iter().find(|member| member["role"] == "leader")?;
+        if leader["name"] == name { leader["epoch"].as_u64() } else { None }
+    }
+
+    fn expect_leader(&self, name: &str) -> u64 {
+        eventually(SOON, || self.led_by(name), || format!("{name} leads; status: {}", self.status()))
+    }
+
+    fn check(&self, acks: &Acks) {
+        let names = ["zue-0", "zue-1", "zue-2"].map(str::to_owned);
+        check_replicas(&self.servers(), &names, acks, SOON);
+    }
+}
+
+fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
+    let name = format!("zue-{n}");
+    let port = |kind: u16| format!("127.0.0.1:{}", base + 10 * n + kind);
+    let data = folder.path().join(&name);
+    let args = [
+        "--name",
+        &name,
+        "--data-dir",
+        data.to_str().expect("a path of text"),
+        "--listen-client",
+        &port(0),
+        "--listen-peer",
+        &port(1),
+        "--listen-metrics",
+        &port(2),
+        "--advertise-client",
+        &port(0),
+        "--advertise-peer",
+        &port(1),
+    ];
+    Process::start("zue-node", &args, &folder.path().join(format!("{name}.log")))
+}
+
+#[test]
+fn a_killed_leader_comes_back_at_a_higher_epoch_and_nothing_is_lost_or_doubled() {
+    let mut cluster = Cluster::start();
+    let before = cluster.expect_leader("zue-0");
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    for _ in 0..3 {
+        load.expect_acks(200, SOON);
+        cluster.kill(0);
+        cluster.restart(0);
+    }
+    load.expect_acks(200, SOON);
+    let acks = load.finish();
+    assert!(cluster.expect_leader("zue-0") > before);
+    cluster.check(&acks);
+}
+
+#[test]
+fn all_killed_at_once_come_back_with_every_acknowledged_record() {
+    let mut cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    load.expect_acks(500, SOON);
+    for n in 0..3 {
+        cluster.kill(n);
+    }
+    for n in 0..3 {
+        cluster.restart(n);
+    }
+    load.expect_acks(200, SOON);
+    cluster.check(&load.finish());
+}
+
+#[test]
+fn a_stopped_follower_stalls_nobody() {
+    let cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    load.expect_acks(300, SOON);
+    let stopped = cluster.nodes[2].as_ref().expect("it runs");
+    stopped.signal("STOP");
+    // The original waited five seconds for each append now. Four of them bound the time for 2,000 here.
+    load.expect_acks(2000, SOON);
+    stopped.signal("CONT");
+    cluster.check(&load.finish());
+}
+
+#[test]
+fn without_a_quorum_appends_fail_by_name_reads_go_on_and_one_more_replica_heals_it() {
+    let mut cluster = Cluster::start();
+    zue_ok(&cluster.servers(), &["append", "before"], b"");
+    cluster.kill(1);
+    cluster.kill(2);
+    let begun = Instant::now();
+    let refused = zue(&cluster.servers(), &["--deadline", "3s", "append", "during"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert!(said.contains("1 of 3 voters are in reach, 2 are needed"), "{said}");
+    let first = zue_ok(&cluster.servers(), &["read", "--from", "0", "--max", "1", "--raw"], b"");
+    assert_eq!(first, b"before\n");
+    cluster.restart(1);
+    zue_ok(&cluster.servers(), &["append", "after"], b"");
+    let all = zue_ok(&cluster.servers(), &["read", "--from", "0", "--raw"], b"");
+    assert!(all.ends_with(b"after\n"), "{}", String::from_utf8_lossy(&all));
+}
+
+#[test]
+fn nonsense_gets_a_clear_error_and_the_node_serves_on() {
+    let cluster = Cluster::start();
+    let servers = cluster.servers();
+    let oversized = vec![b'x'; 5 << 20];
+    let refused = zue(&servers, &["append"], &oversized);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("1048576"), "the limit is named: {said}");
+
+    let refused = zue(&servers, &["read", "--from", "999999"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("999999"), "the offset is named: {said}");
+
+    for port in [cluster.base, cluster.base + 1, cluster.base + 2] {
+        let mut garbage = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
+        drop(garbage.write_all(&[0xFF; 4096]));
+        drop(garbage.shutdown(std::net::Shutdown::Write));
+        garbage.set_read_timeout(Some(SOON)).expect("a time to wait");
+        let mut answer = vec![];
+        drop(garbage.read_to_end(&mut answer));
+    }
+    let idle: Vec<TcpStream> =
+        (0..500).map(|_| TcpStream::connect(("127.0.0.1", cluster.base)).expect("the port is open")).collect();
+    let offset = zue_ok(&servers, &["append", "still here"], b"");
+    assert_eq!(offset, b"0\n");
+    drop(idle);
+    assert_eq!(zue(&servers, &["append", "--no-such-flag"], b"").status.code(), Some(2));
+}
+
+#[test]
+fn one_hundred_thousand_lines_come_back_byte_for_byte_from_each_replica() {
+    let cluster = Cluster::start();
+    let mut text = String::new();
+    for n in 0..100_000 {
+        let fill = "x".repeat(n % 120);
+        text.push_str(if n % 17 == 0 { "" } else { &fill });
+        text.push_str(&n.to_string());
+        text.push('\n');
+        text.push_str(if n % 10 == 0 { "\n" } else { "" });
+    }
+    zue_ok(&cluster.servers(), &["append"], text.as_bytes());
+    let lines = text.lines().count();
+    for name in ["zue-0", "zue-1", "zue-2"] {
+        let read = read_lines(&cluster.servers(), name, lines, SOON);
+        assert!(read == text.as_bytes(), "{name} gives back something else than what was appended");
+    }
+}
+
+#[test]
+fn zue_dev_starts_stops_on_sigterm_and_keeps_the_data() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let base = free_ports(3, 10, 3);
+    let data = folder.path().join("data");
+    let port = base.to_string();
+    let args = ["dev", "--data", data.to_str().expect("a path of text"), "--replicas", "3", "--port", &port];
+    let servers = format!("127.0.0.1:{base}");
+    for (n, value) in ["first", "second"].into_iter().enumerate() {
+        let mut dev = Process::start("zue", &args, &folder.path().join("dev.log"));
+        dev.expect_line("zue append", SOON);
+        assert_eq!(zue_ok(&servers, &["append", value], b""), format!("{n}\n").into_bytes());
+        dev.signal("TERM");
+        assert_eq!(dev.wait(), 0);
+    }
+    let mut dev = Process::start("zue", &args, &folder.path().join("dev.log"));
+    dev.expect_line("zue append", SOON);
+    assert_eq!(zue_ok(&servers, &["read", "--from", "0", "--raw"], b""), b"first\nsecond\n");
+    dev.signal("INT");
+    assert_eq!(dev.wait(), 0);
+}
