@@ -85,9 +85,7 @@ fn real_lines() -> Vec<u8> {
     files.sort();
     let mut text = vec![];
     let mut lines = 0;
-    for line in
-        files.iter().flat_map(|file| std::fs::read(file)).collect::<Vec<_>>().concat().split(|byte| *byte == b'\n')
-    {
+    for line in files.iter().flat_map(std::fs::read).collect::<Vec<_>>().concat().split(|byte| *byte == b'\n') {
         text.extend_from_slice(line);
         text.push(b'\n');
         lines += 1;
