@@ -8,6 +8,7 @@
     clippy::float_cmp,
     clippy::cast_precision_loss,
     clippy::as_conversions,
+    unreachable_pub,
     reason = "this is a test: what is not there fails it"
 )]
 
