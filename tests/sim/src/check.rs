@@ -1,0 +1,203 @@
+//! The invariants of protocol.md, checked after every step against everything that was ever committed.
+
+use std::collections::BTreeMap;
+
+use zue_core::election::Sealed;
+use zue_core::{Epoch, EpochStart, Millis, Offset, Recovered, ReplicaId, RoleView, Tail};
+
+use crate::process::Process;
+use crate::storage::{Record, Storage};
+
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    /// Every record that was ever committed, by offset.
+    committed: Vec<Record>,
+    /// Where a producer's record was committed: nonce and sequence.
+    places: BTreeMap<(u64, u64), u64>,
+    leaders: BTreeMap<Epoch, Leadership>,
+    /// How far each epoch's leader has committed.
+    committed_in: BTreeMap<Epoch, Offset>,
+    /// Whom a replica follows in an epoch.
+    bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
+    replicas: BTreeMap<ReplicaId, Told>,
+    violation: Option<String>,
+    pub(crate) acknowledged: u64,
+    pub(crate) reads: u64,
+}
+
+#[derive(Debug)]
+struct Leadership {
+    replica: ReplicaId,
+    life: u64,
+    start: Offset,
+}
+
+/// What a replica has told others, and what was seen of it.
+#[derive(Debug, Default)]
+struct Told {
+    sealed: Epoch,
+    acked: Tail,
+    life: u64,
+    commit_end: Offset,
+}
+
+fn index(offset: Offset) -> usize {
+    usize::try_from(offset.0).unwrap_or(usize::MAX)
+}
+
+impl Checker {
+    pub(crate) fn violated(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violated(what());
+        }
+    }
+
+    pub(crate) fn committed_end(&self) -> Offset {
+        Offset(u64::try_from(self.committed.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn committed_records(&self) -> &[Record] {
+        &self.committed
+    }
+
+    /// A process starts: its log must be whole.
+    pub(crate) fn recovered(&mut self, recovered: &Recovered, records: &[Record]) {
+        let (id, end, commit_end) = (recovered.id, recovered.log.end, recovered.commit_end);
+        self.ensure(index(end) == records.len(), || format!("{id:?} ends at {end} with {} records", records.len()));
+        self.ensure(commit_end <= end, || format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}"));
+        let told = self.replicas.entry(id).or_default();
+        let acked = told.acked;
+        self.ensure(recovered.log >= acked, || format!("{id:?} acknowledged {acked} and recovered {}", recovered.log));
+        let known = records.iter().zip(&self.committed).take(index(commit_end)).all(|(a, b)| a == b);
+        self.ensure(known, || format!("{id:?} recovered records that are not the committed ones"));
+    }
+
+    /// A replica took a step.
+    pub(crate) fn stepped(&mut self, process: &Process, storage: &Storage) {
+        let replica = &process.replica;
+        let (id, commit_end) = (replica.id(), replica.commit_end());
+        let told = self.replicas.entry(id).or_default();
+        if told.life != process.life {
+            (told.life, told.commit_end) = (process.life, Offset(0));
+        }
+        let before = std::mem::replace(&mut told.commit_end, commit_end);
+        self.ensure(before <= commit_end, || format!("{id:?}'s commit end fell from {before} to {commit_end}"));
+        let records = process.records.len();
+        self.ensure(records == index(replica.log().end), || format!("{id:?} has {records} records in {}", replica.log()));
+        let (durable, synced) = (replica.durable(), storage.synced_tail());
+        self.ensure(durable <= synced, || format!("{id:?} takes {durable} for durable, {synced} is"));
+    }
+
+    pub(crate) fn leads(&mut self, process: &Process, epoch: Epoch) {
+        let (replica, life) = (process.replica.id(), process.life);
+        let start = process.replica.history().last().map(|start| start.start).unwrap_or_default();
+        let same = self.leaders.get(&epoch).is_none_or(|leader| (leader.replica, leader.life) == (replica, life));
+        self.ensure(same, || format!("epoch {epoch} is led twice, now by {replica:?}"));
+        self.leaders.insert(epoch, Leadership { replica, life, start });
+        let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
+        let has = process.records.get(..index(must)).is_some_and(|own| Some(own) == self.committed.get(..index(must)));
+        self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
+    }
+
+    pub(crate) fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {
+        let bound = *self.bound.entry((replica, epoch)).or_insert(leader);
+        self.ensure(bound == leader, || format!("{replica:?} follows {bound:?} and {leader:?} in epoch {epoch}"));
+    }
+
+    /// A replica says that everything before `end` is committed.
+    pub(crate) fn committed(&mut self, process: &Process, leads: bool, end: Offset) {
+        let (id, log, durable) = (process.replica.id(), process.replica.log(), process.replica.durable());
+        if leads {
+            let later = self.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
+            if let Some((epoch, leader)) = later {
+                let start = leader.start;
+                self.violated(format!("{id:?} commits up to {end} in epoch {}, but epoch {epoch} started at {start}", log.epoch));
+            }
+            self.committed_in.insert(log.epoch, end);
+        } else {
+            self.ensure(end <= durable.end, || format!("{id:?} follows, and commits {end} beyond its durable {durable}"));
+        }
+        let from = self.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
+        for at in index(from)..index(end) {
+            let Some(record) = process.records.get(at).copied() else {
+                return self.violated(format!("{id:?} commits record {at} that it does not have"));
+            };
+            match self.committed.get(at) {
+                Some(known) => self.ensure(*known == record, || format!("{id:?} commits another record {at}")),
+                None => self.first_commit(record),
+            }
+        }
+    }
+
+    fn first_commit(&mut self, record: Record) {
+        let at = self.committed_end().0;
+        self.committed.push(record);
+        let Record { nonce, sequence, .. } = record;
+        let other = self.places.insert((nonce, sequence), at);
+        self.ensure(other.is_none(), || format!("record {sequence} of producer {nonce:x} is committed at {other:?} and {at}"));
+    }
+
+    pub(crate) fn sealed(&mut self, storage: &Storage, epoch: Epoch, sealed: &Sealed) {
+        let (id, promised) = (storage.id(), storage.synced_promise().epoch);
+        self.ensure(promised >= epoch, || format!("{id:?} says it has promised {epoch}, on disk is {promised}"));
+        let synced = storage.synced_tail();
+        self.ensure(sealed.durable <= synced, || format!("{id:?} says {} is durable, {synced} is", sealed.durable));
+        let told = self.replicas.entry(id).or_default();
+        told.sealed = told.sealed.max(epoch);
+        let acked = told.acked;
+        self.ensure(sealed.durable >= acked, || format!("{id:?} acknowledged {acked} and reports {}", sealed.durable));
+        let last = sealed.last.as_ref().map_or(Epoch(0), |start| start.epoch);
+        self.ensure(last == sealed.durable.epoch, || format!("{id:?} holds {last} and reports {}", sealed.durable));
+    }
+
+    pub(crate) fn appointed(&mut self, storage: &Storage, start: &EpochStart) {
+        let (id, synced) = (storage.id(), storage.synced_tail());
+        let epoch = start.epoch;
+        self.ensure(synced.epoch >= epoch, || format!("{id:?} says it leads {epoch}, on disk is {synced}"));
+    }
+
+    pub(crate) fn acks(&mut self, storage: &Storage, stream_epoch: Epoch, durable: Tail) {
+        let (id, synced) = (storage.id(), storage.synced_tail());
+        self.ensure(durable <= synced, || format!("{id:?} acknowledges {durable}, on disk is {synced}"));
+        let promised = storage.synced_promise().epoch;
+        self.ensure(promised >= stream_epoch, || format!("{id:?} acknowledges in {stream_epoch}, on disk is {promised}"));
+        let told = self.replicas.entry(id).or_default();
+        told.acked = told.acked.max(durable);
+        let sealed = told.sealed;
+        self.ensure(stream_epoch >= sealed, || format!("{id:?} acknowledges in {stream_epoch} after it sealed {sealed}"));
+    }
+
+    pub(crate) fn acknowledged(&mut self, nonce: u64, sequence: u64, count: u32, base: Offset) {
+        self.acknowledged += 1;
+        for k in 0..u64::from(count) {
+            let there = self.committed.get(index(base.plus(k))).is_some_and(|r| (r.nonce, r.sequence) == (nonce, sequence + k));
+            self.ensure(there, || format!("record {sequence}+{k} of producer {nonce:x} is acknowledged at {base}+{k} and not committed there"));
+        }
+    }
+
+    pub(crate) fn is_committed(&self, nonce: u64, sequence: u64) -> bool {
+        self.places.contains_key(&(nonce, sequence))
+    }
+
+    pub(crate) fn read(&mut self, from: Offset, records: &[Record]) {
+        self.reads += 1;
+        let known = self.committed.get(index(from)..).and_then(|known| known.get(..records.len()));
+        self.ensure(known == Some(records), || format!("a read from {from} gave what is not committed"));
+    }
+
+    /// At the end: the replica leads or follows, and its log is the committed one.
+    pub(crate) fn is_whole(&self, process: &Process, storage: &Storage) -> bool {
+        let replica = &process.replica;
+        let end = self.committed_end();
+        let follows = !matches!(replica.role(Millis(0)), RoleView::Idle | RoleView::Failed);
+        follows && replica.log().end == end && replica.commit_end() == end && storage.synced_tail() == replica.log()
+    }
+}

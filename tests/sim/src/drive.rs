@@ -1,0 +1,235 @@
+//! Steps of a replica: facts in, and its outputs carried out, as a node's driver does.
+
+use zue_core::control::{Seen, SeenRole};
+use zue_core::{Appended, Input, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
+
+use crate::message::{Address, Answer, Call, Caller, Message, Up};
+use crate::params::Break;
+use crate::process::{Process, Waiting, WaitingFor};
+use crate::storage::{Batch, Work};
+use crate::world::World;
+
+/// What the outputs of a step may ask to be written.
+#[derive(Debug)]
+pub(crate) enum Payload {
+    Append { producer: ProducerId, sequence: u64, count: u32 },
+    Frames(Batch),
+}
+
+impl World {
+    pub(crate) fn step(&mut self, machine: usize, input: Input, mut payload: Option<Payload>) {
+        let now = self.millis();
+        let Some(process) = self.process(machine) else { return };
+        let mut outputs = Vec::new();
+        process.replica.step(now, input, &mut outputs);
+        for output in outputs {
+            self.output(machine, output, &mut payload);
+        }
+        self.pump(machine);
+        let at = self.machines.get(machine).and_then(|at| Some((at, at.process.as_ref()?)));
+        if let Some((at, process)) = at {
+            self.check.stepped(process, &at.storage);
+        }
+    }
+
+    pub(crate) fn output(&mut self, machine: usize, output: Output, payload: &mut Option<Payload>) {
+        match output {
+            Output::WritePromise { ticket, epoch, leader, cluster } => {
+                self.ask_disk(machine, ticket, Work::Promise { epoch, leader, cluster });
+            }
+            Output::Cut { ticket, depth, end } => {
+                self.trace.say(self.now, format_args!("{machine} cuts to {depth} epochs and {end}"));
+                if let Some(process) = self.process(machine) {
+                    process.records.truncate(usize::try_from(end.0).unwrap_or(usize::MAX));
+                }
+                self.ask_disk(machine, ticket, Work::Cut { depth, end });
+            }
+            Output::WriteEpochStart { ticket, start } => {
+                let Some(process) = self.process(machine) else { return };
+                let depth = process.replica.history().depth();
+                let before = depth.checked_sub(2).and_then(|n| process.replica.history().starts().get(n));
+                let last = before.map(|start| start.epoch).unwrap_or_default();
+                self.write_led(machine, ticket, Batch::epoch_start(last, start));
+            }
+            Output::WriteAppend { ticket, base, epoch } => {
+                let Some(Payload::Append { producer, sequence, count }) = payload.take() else { return };
+                let Some(process) = self.process(machine) else { return };
+                let time = process.wall_ms;
+                let batch = Batch::append(Tail { epoch, end: base }, time, Appended { producer, sequence, count, base });
+                self.write_led(machine, ticket, batch);
+            }
+            Output::WriteFrames { ticket } => {
+                let Some(Payload::Frames(batch)) = payload.take() else { return };
+                if let Some(process) = self.process(machine) {
+                    process.records.extend(batch.records());
+                }
+                self.ask_disk(machine, ticket, Work::Append(batch));
+            }
+            Output::Reply(request, reply) => self.reply(machine, request, reply),
+            Output::SendStarted { session, log, durable } => {
+                self.send_up(machine, session, Up::Started { log, durable });
+            }
+            Output::SendAck { session, durable } => self.send_up(machine, session, Up::Acked { durable }),
+            Output::Refuse { session, refusal } => {
+                self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
+                self.send_up(machine, session, Up::Refused(refusal));
+            }
+            Output::Lead { epoch, followers } => self.lead(machine, epoch, &followers),
+            Output::StepDown => self.end_feeds(machine),
+            Output::Committed(end) => self.committed(machine, end),
+        }
+    }
+
+    /// Writes what a leader adds to its log, and keeps it for its followers.
+    fn write_led(&mut self, machine: usize, ticket: zue_core::Ticket, batch: Batch) {
+        let memory_batches = self.params.memory_batches;
+        let Some(process) = self.process(machine) else { return };
+        process.records.extend(batch.records());
+        process.memory.push_back(batch.clone());
+        let unwritten = process.writer.queue.len() + 1;
+        while process.memory.len() > memory_batches.max(unwritten) {
+            process.memory.pop_front();
+        }
+        self.ask_disk(machine, ticket, Work::Append(batch));
+    }
+
+    fn committed(&mut self, machine: usize, end: Offset) {
+        let Some(at) = self.machines.get_mut(machine) else { return };
+        at.storage.note_commit(end);
+        let Some(process) = &at.process else { return };
+        let leads = matches!(process.replica.role(zue_core::Millis(self.now)), RoleView::Leader { .. });
+        self.trace.say(self.now, format_args!("{machine} knows {end} to be committed"));
+        self.check.committed(process, leads, end);
+    }
+
+    // ---- calls and replies
+
+    pub(crate) fn deliver_to_machine(&mut self, machine: usize, from: Address, message: Message) {
+        if self.machine(machine).process.is_none() {
+            // Sometimes the caller is told at once that nobody listens.
+            if let Message::Call { caller, .. } = message
+                && self.dice.chance(0.5)
+            {
+                self.answer(machine, caller, Answer::Unreachable);
+            }
+            return;
+        }
+        match message {
+            Message::Call { caller, target, call } => {
+                let any = self.broken_by(Break::AnyTarget);
+                if target.is_some_and(|target| !any && target != self.machine(machine).storage.id()) {
+                    return self.answer(machine, caller, Answer::Unreachable);
+                }
+                self.call(machine, caller, call);
+            }
+            Message::Down { session, machine: leader, target, body } => {
+                self.from_leader(machine, session, leader, target, body);
+            }
+            Message::Up { session, from, body } => self.from_follower(machine, session, from, body),
+            Message::Answer { .. } => unreachable!("a machine makes no calls, {from:?}"),
+        }
+    }
+
+    fn call(&mut self, machine: usize, caller: Caller, call: Call) {
+        let request = RequestId(self.next_id());
+        if !matches!(call, Call::Status | Call::Read { .. } | Call::Append { .. }) {
+            self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
+        }
+        let now = self.now;
+        let (input, of, payload) = match call {
+            Call::Status => {
+                let Some(process) = self.process(machine) else { return };
+                let seen = seen(process, now);
+                return self.answer(machine, caller, Answer::Status(seen));
+            }
+            Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
+            Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
+            Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
+            Call::HandOver { epoch, to, deadline_ms } => {
+                (Input::HandOver { request, epoch, to, deadline_ms }, WaitingFor::Other, None)
+            }
+            Call::Append { producer, sequence, count } => {
+                let known = (!self.broken_by(Break::NoDedup)).then_some((producer, sequence));
+                let payload = Payload::Append { producer, sequence, count };
+                let of = WaitingFor::Append { nonce: producer.nonce, sequence, count };
+                (Input::Append { request, producer: known, count }, of, Some(payload))
+            }
+        };
+        let Some(process) = self.process(machine) else { return };
+        process.waiting.insert(request, Waiting { caller, of });
+        process.wall_ms = process.wall_ms.max(now);
+        let before = process.replica.log().end;
+        self.step(machine, input, payload);
+        if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
+            && let Some(epoch) = self.process(machine).map(|process| process.replica.log())
+            && epoch.end > before
+        {
+            let (base, epoch) = (before, epoch.epoch);
+            self.reply(machine, request, Reply::Appended { base, count, epoch, duplicate: false });
+        }
+    }
+
+    fn reply(&mut self, machine: usize, request: RequestId, mut reply: Reply) {
+        let Some(at) = self.machines.get_mut(machine) else { return };
+        let Some(process) = &mut at.process else { return };
+        let Some(Waiting { caller, of }) = process.waiting.remove(&request) else { return };
+        if !matches!(reply, Reply::Appended { .. } | Reply::Refused(Refusal::NotLeader)) {
+            self.trace.say(self.now, format_args!("{machine} answers request {}: {reply:?}", request.0));
+        }
+        if self.broken == Some(Break::SealedReportsCommitted)
+            && let Reply::Sealed(sealed) = &mut reply
+        {
+            sealed.durable.end = sealed.commit_end;
+        }
+        match (&reply, of) {
+            (Reply::Sealed(sealed), WaitingFor::Seal(epoch)) => self.check.sealed(&at.storage, epoch, sealed),
+            (Reply::Appended { base, .. }, WaitingFor::Append { nonce, sequence, count }) => {
+                self.check.acknowledged(nonce, sequence, count, *base);
+            }
+            (Reply::Appointed(start), _) => self.check.appointed(&at.storage, start),
+            _ => {}
+        }
+        self.answer(machine, caller, Answer::Reply(reply));
+    }
+
+    pub(crate) fn answer(&mut self, machine: usize, caller: Caller, answer: Answer) {
+        self.send(Address::Machine(machine), caller.address(), Message::Answer { caller, answer });
+    }
+
+    fn read(&mut self, machine: usize, caller: Caller, from: Offset, records_max: u64) {
+        let uncommitted = self.broken_by(Break::ReadUncommitted);
+        let at = self.machine(machine);
+        let Some(process) = &at.process else { return };
+        let upto = if uncommitted { at.storage.tail().end } else { process.replica.commit_end() };
+        if from > upto {
+            return;
+        }
+        // A leader may know records to be committed before it has written them itself.
+        let records = at.storage.read(from, upto.min(at.storage.tail().end), records_max);
+        self.check.read(from, &records);
+        self.answer(machine, caller, Answer::Records { from, records });
+    }
+}
+
+/// What a replica says of itself to a controller.
+fn seen(process: &Process, now: u64) -> Seen {
+    let replica = &process.replica;
+    let role = match replica.role(zue_core::Millis(now)) {
+        RoleView::Idle => SeenRole::Idle,
+        RoleView::Failed => SeenRole::Failed,
+        RoleView::Follower { silence_ms, .. } => SeenRole::Follower { hears_leader: silence_ms < 300 },
+        RoleView::Leader { handing_over, followers, .. } => SeenRole::Leader {
+            log_end: replica.log().end,
+            followers: followers.iter().map(|(id, f)| (*id, f.in_sync, f.durable.end)).collect::<Vec<(ReplicaId, _, _)>>(),
+            handing_over,
+        },
+    };
+    Seen {
+        replica: replica.id(),
+        cluster: replica.cluster(),
+        promised: replica.promise().epoch,
+        last: replica.history().last().cloned(),
+        durable: replica.durable(),
+        role,
+    }
+}

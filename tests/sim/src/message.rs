@@ -1,0 +1,76 @@
+//! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
+
+use zue_core::control::Seen;
+use zue_core::{ClusterId, Epoch, Offset, ProducerId, Refusal, ReplicaId, Reply, Session, Start, Tail, Terms};
+
+use crate::storage::{Batch, Record};
+
+/// One end of the network.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Address {
+    Machine(usize),
+    Controller(usize),
+    Clients,
+}
+
+/// Who made a call, and which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller {
+    Controller { controller: usize, phase: u64, ordinal: usize },
+    Producer { producer: usize, sequence: u64, attempt: u64 },
+    Reader,
+}
+
+impl Caller {
+    pub(crate) fn address(self) -> Address {
+        match self {
+            Self::Controller { controller, .. } => Address::Controller(controller),
+            Self::Producer { .. } | Self::Reader => Address::Clients,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    Call { caller: Caller, target: Option<ReplicaId>, call: Call },
+    Answer { caller: Caller, answer: Answer },
+    /// From a leader to a follower.
+    Down { session: Session, machine: usize, target: ReplicaId, body: Down },
+    /// From a follower to its leader.
+    Up { session: Session, from: ReplicaId, body: Up },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    Status,
+    Seal { cluster: Option<ClusterId>, epoch: Epoch },
+    Appoint { cluster: ClusterId, terms: Terms },
+    HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
+    Append { producer: ProducerId, sequence: u64, count: u32 },
+    Read { from: Offset, records_max: u64 },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Status(Seen),
+    Reply(Reply),
+    Records { from: Offset, records: Vec<Record> },
+    /// Nobody is there, or somebody else.
+    Unreachable,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Down {
+    Start(Start),
+    Frames { batch: Batch, commit_end: Offset },
+    Heartbeat { commit_end: Offset, log_end: Offset },
+    Close,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Up {
+    Started { log: Tail, durable: Tail },
+    Acked { durable: Tail },
+    Refused(Refusal),
+    Close,
+}

@@ -1,0 +1,262 @@
+//! What differs from run to run, so that rare things happen in some of them; and the rules that can be broken on purpose.
+
+use zue_core::control::{Policy, Wish};
+use zue_core::{Limits, ProducerLimits, SyncLimits};
+
+use crate::dice::Dice;
+
+/// A rule to break, to see that the simulation finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Break {
+    /// The disk's work counts as durable when it is asked for.
+    AckEarly,
+    /// A promise counts as durable when it is asked for.
+    PromiseEarly,
+    /// A cut counts as durable when it is asked for.
+    CutEarly,
+    /// A restarted replica has forgotten its promise.
+    ForgetPromise,
+    /// The longest log leads, whatever its epoch.
+    LongestLog,
+    /// The named replica leads, whether or not it is the candidate.
+    StaticAlways,
+    /// One answer is enough to choose from.
+    MinorityElects,
+    /// A sealed replica reports only what it knows to be committed.
+    SealedReportsCommitted,
+    /// Acknowledgements leave after the replica has promised a higher epoch.
+    LateAck,
+    /// An emptied disk keeps the replica's identity.
+    WipedKeepsId,
+    /// Acknowledgements of older epochs count.
+    CountOldEpochs,
+    /// Frames are written whatever they follow.
+    FramesUnchecked,
+    /// Appends are answered when they are taken, not when they are committed.
+    AnswerEarly,
+    /// Reads give all of the log.
+    ReadUncommitted,
+    /// Repeated appends are not recognised.
+    NoDedup,
+    /// A restarted replica takes all of its log for committed.
+    RestartCommitsAll,
+    /// Messages are taken by whoever is at the address.
+    AnyTarget,
+}
+
+impl Break {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::AckEarly,
+        Self::PromiseEarly,
+        Self::CutEarly,
+        Self::ForgetPromise,
+        Self::LongestLog,
+        Self::StaticAlways,
+        Self::MinorityElects,
+        Self::SealedReportsCommitted,
+        Self::LateAck,
+        Self::WipedKeepsId,
+        Self::CountOldEpochs,
+        Self::FramesUnchecked,
+        Self::AnswerEarly,
+        Self::ReadUncommitted,
+        Self::NoDedup,
+        Self::RestartCommitsAll,
+        Self::AnyTarget,
+    ];
+}
+
+/// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.
+#[derive(Clone, Debug)]
+pub(crate) struct Params {
+    pub(crate) machines: usize,
+    pub(crate) wish: Wish,
+    pub(crate) limits: Limits,
+    pub(crate) producer_limits: ProducerLimits,
+    pub(crate) net: NetParams,
+    pub(crate) disk: DiskParams,
+    pub(crate) control: ControlParams,
+    pub(crate) clients: ClientParams,
+    pub(crate) faults: FaultParams,
+    pub(crate) tick_ms: u64,
+    /// How long a stream may be silent.
+    pub(crate) stream_timeout_ms: u64,
+    /// How many batches a leader keeps in memory for its followers.
+    pub(crate) memory_batches: usize,
+    /// How many bytes of frames are read from the log for a follower at once.
+    pub(crate) frames_bytes: usize,
+    /// How many records may be under way to a follower.
+    pub(crate) window_records: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct NetParams {
+    pub(crate) delay_ms: (u64, u64),
+    pub(crate) long_delay: f64,
+    pub(crate) long_delay_ms: (u64, u64),
+    pub(crate) drop: f64,
+    pub(crate) duplicate: f64,
+    /// Messages of a stream, too, are lost, repeated and swapped one by one.
+    pub(crate) wild_streams: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DiskParams {
+    pub(crate) write_ms: (u64, u64),
+    pub(crate) sync_ms: (u64, u64),
+    pub(crate) slow_sync: f64,
+    pub(crate) batch_max: usize,
+    pub(crate) fail: f64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ControlParams {
+    pub(crate) controllers: usize,
+    pub(crate) turn_ms: (u64, u64),
+    pub(crate) call_timeout_ms: u64,
+    pub(crate) seal_grace_ms: u64,
+    pub(crate) hand_over_ms: u64,
+    /// A controller stops before a step.
+    pub(crate) stop: f64,
+    pub(crate) stale_read: f64,
+    pub(crate) refused_write: f64,
+    pub(crate) lost_answer: f64,
+    pub(crate) store_ms: (u64, u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct ClientParams {
+    pub(crate) producers: usize,
+    pub(crate) pipeline_max: usize,
+    pub(crate) pause_ms: (u64, u64),
+    pub(crate) timeout_ms: u64,
+    pub(crate) records_max: u64,
+    pub(crate) read_ms: (u64, u64),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct FaultParams {
+    pub(crate) pause_ms: (u64, u64),
+    pub(crate) lasts_ms: (u64, u64),
+    /// How likely each fault is, relative to the others; see `faults`.
+    pub(crate) crash: u64,
+    pub(crate) crash_all: u64,
+    pub(crate) pause: u64,
+    pub(crate) partition: u64,
+    pub(crate) wipe: u64,
+    pub(crate) restore_store: u64,
+}
+
+impl Params {
+    pub(crate) fn draw(dice: &mut Dice) -> Self {
+        let machines = dice.pick(&[1, 3, 3, 3, 3, 4, 5, 5]);
+        let lag_ms_max = dice.between((150, 900));
+        let majority_only = dice.chance(0.7);
+        let ordinal = if dice.chance(0.8) { 0 } else { dice.index(machines) };
+        let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
+        Self {
+            machines,
+            wish: Wish { policy: Policy::Static { ordinal }, quorum },
+            limits: Limits {
+                sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
+                waiting_max: dice.pick(&[4, 64, 1024]),
+            },
+            producer_limits: ProducerLimits {
+                producers_max: dice.pick(&[2, 5, 4096]),
+                appends_max: dice.pick(&[3, 8, 64]),
+            },
+            net: NetParams::draw(dice),
+            disk: DiskParams::draw(dice),
+            control: ControlParams::draw(dice),
+            clients: ClientParams::draw(dice),
+            faults: FaultParams::draw(dice),
+            tick_ms: dice.between((20, 120)),
+            stream_timeout_ms: dice.between((100, 600)),
+            memory_batches: dice.pick(&[0, 3, 40]),
+            frames_bytes: dice.pick(&[1, 300, 4000]),
+            window_records: dice.pick(&[1, 10, 200]),
+        }
+    }
+}
+
+impl NetParams {
+    fn draw(dice: &mut Dice) -> Self {
+        let calm = dice.chance(0.3);
+        let up_to = |dice: &mut Dice, max: u64| if calm { 0.0 } else { per_mille(dice.between((0, max))) };
+        Self {
+            delay_ms: (dice.between((0, 2)), dice.between((2, 25))),
+            long_delay: up_to(dice, 60),
+            long_delay_ms: (30, dice.between((60, 1500))),
+            drop: up_to(dice, 40),
+            duplicate: up_to(dice, 60),
+            wild_streams: dice.chance(0.35),
+        }
+    }
+}
+
+impl DiskParams {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            write_ms: (0, dice.between((0, 5))),
+            sync_ms: (0, dice.between((1, 40))),
+            slow_sync: per_mille(dice.between((0, 60))),
+            batch_max: dice.pick(&[1, 3, 20]),
+            fail: if dice.chance(0.25) { per_mille(dice.between((1, 8))) } else { 0.0 },
+        }
+    }
+}
+
+impl ControlParams {
+    fn draw(dice: &mut Dice) -> Self {
+        let rough = dice.chance(0.6);
+        let up_to = |dice: &mut Dice, max: u64| if rough { per_mille(dice.between((0, max))) } else { 0.0 };
+        Self {
+            controllers: dice.pick(&[1, 1, 2, 2, 3]),
+            turn_ms: (10, dice.between((30, 200))),
+            call_timeout_ms: dice.between((40, 300)),
+            seal_grace_ms: dice.between((0, 50)),
+            hand_over_ms: dice.between((50, 500)),
+            stop: up_to(dice, 100),
+            stale_read: up_to(dice, 300),
+            refused_write: up_to(dice, 100),
+            lost_answer: up_to(dice, 100),
+            store_ms: (0, dice.between((1, 40))),
+        }
+    }
+}
+
+impl ClientParams {
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            producers: dice.pick(&[1, 2, 4]),
+            pipeline_max: dice.pick(&[1, 4, 20]),
+            pause_ms: (0, dice.between((2, 60))),
+            timeout_ms: dice.between((50, 400)),
+            records_max: dice.pick(&[1, 3, 6]),
+            read_ms: (20, 120),
+        }
+    }
+}
+
+impl FaultParams {
+    fn draw(dice: &mut Dice) -> Self {
+        let mut weight = |max| if dice.chance(0.6) { dice.between((1, max)) } else { 0 };
+        let (crash, crash_all, pause, partition) = (weight(10), weight(2), weight(5), weight(8));
+        let (wipe, restore_store) = (weight(2), weight(2));
+        Self {
+            pause_ms: (20, dice.between((60, 500))),
+            lasts_ms: (10, dice.between((50, 1200))),
+            crash: crash.max(1),
+            crash_all,
+            pause,
+            partition,
+            wipe,
+            restore_store,
+        }
+    }
+}
+
+fn per_mille(value: u64) -> f64 {
+    f64::from(u32::try_from(value).unwrap_or(u32::MAX)) / 1000.0
+}

@@ -1,0 +1,209 @@
+//! A process on a machine: the replica, its disk's queue, its streams. What a node's driver does, without threads.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use zue_core::{Epoch, Millis, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
+
+use crate::message::{Address, Caller};
+use crate::params::Break;
+use crate::storage::{Batch, Record, Work};
+use crate::world::{Event, ProcessEvent, World};
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// No two processes have the same.
+    pub(crate) life: u64,
+    pub(crate) replica: Replica,
+    pub(crate) writer: Writer,
+    pub(crate) waiting: BTreeMap<RequestId, Waiting>,
+    /// The records of the log as the replica knows it, written or not.
+    pub(crate) records: Vec<Record>,
+    pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+    /// A leader's newest batches.
+    pub(crate) memory: VecDeque<Batch>,
+    pub(crate) inbound: BTreeMap<Session, Inbound>,
+    /// The stream that was last followed.
+    pub(crate) followed: Option<Session>,
+    pub(crate) wall_ms: u64,
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) caller: Caller,
+    /// The epoch of a seal; the producer and sequence of an append.
+    pub(crate) of: WaitingFor,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WaitingFor {
+    Seal(Epoch),
+    Append { nonce: u64, sequence: u64, count: u32 },
+    Other,
+}
+
+/// The disk's work that is not done yet.
+#[derive(Debug, Default)]
+pub(crate) struct Writer {
+    pub(crate) queue: VecDeque<(Ticket, Work)>,
+    busy: bool,
+    /// The last work that is written and not synced.
+    written: Ticket,
+}
+
+/// A stream to a follower.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub(crate) session: Option<Session>,
+    /// Where the follower's log is, once it has said so, and what was sent since.
+    pub(crate) cursor: Option<Tail>,
+    pub(crate) acked: Tail,
+    pub(crate) heard: u64,
+    pub(crate) retry_at: u64,
+}
+
+/// A stream from a leader.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) machine: usize,
+    pub(crate) epoch: Epoch,
+    pub(crate) heard: u64,
+}
+
+impl World {
+    pub(crate) fn start_process(&mut self, machine: usize) {
+        let life = self.next_id();
+        let limits = self.params.producer_limits;
+        let (mut recovered, records) = self.machine(machine).storage.open(limits);
+        self.check.recovered(&recovered, &records);
+        if self.broken_by(Break::ForgetPromise) {
+            recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
+        }
+        if self.broken_by(Break::RestartCommitsAll) {
+            recovered.commit_end = recovered.log.end;
+        }
+        let (log, commit_end, promise) = (recovered.log, recovered.commit_end, recovered.promise);
+        self.trace.say(
+            self.now,
+            format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
+        );
+        let process = Process {
+            life,
+            replica: Replica::new(self.params.limits, recovered),
+            writer: Writer::default(),
+            waiting: BTreeMap::new(),
+            records,
+            feeds: BTreeMap::new(),
+            memory: VecDeque::new(),
+            inbound: BTreeMap::new(),
+            followed: None,
+            wall_ms: 0,
+        };
+        self.machine(machine).process = Some(process);
+        self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
+    }
+
+    /// The process is gone, with whatever was not synced.
+    pub(crate) fn crash(&mut self, machine: usize) {
+        self.trace.say(self.now, format_args!("{machine} crashes"));
+        let Self { machines, dice, .. } = self;
+        let machine = machines.get_mut(machine).expect("a machine of this world");
+        if machine.process.take().is_some() {
+            machine.storage.crash(dice);
+        }
+        machine.held = None;
+    }
+
+    pub(crate) fn process_event(&mut self, machine: usize, event: ProcessEvent) {
+        match event {
+            ProcessEvent::Tick => {
+                self.tick(machine);
+                let tick_ms = self.params.tick_ms;
+                self.after_of(machine, (tick_ms, tick_ms), ProcessEvent::Tick);
+            }
+            ProcessEvent::DiskWrite => self.disk_write(machine),
+            ProcessEvent::DiskSync => self.disk_sync(machine),
+            ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket), None),
+        }
+    }
+
+    // ---- the disk
+
+    pub(crate) fn ask_disk(&mut self, machine: usize, ticket: Ticket, work: Work) {
+        let early = match &work {
+            Work::Append(_) => self.broken_by(Break::AckEarly),
+            Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
+            Work::Cut { .. } => self.broken_by(Break::CutEarly),
+        };
+        if early {
+            self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));
+        }
+        let write_ms = self.params.disk.write_ms;
+        let Some(process) = self.process(machine) else { return };
+        process.writer.queue.push_back((ticket, work));
+        if !std::mem::replace(&mut process.writer.busy, true) {
+            self.after_of(machine, write_ms, ProcessEvent::DiskWrite);
+        }
+    }
+
+    fn disk_write(&mut self, machine: usize) {
+        let fails = self.dice.chance(self.params.disk.fail);
+        let count = self.dice.index(self.params.disk.batch_max) + 1;
+        let at = self.machine(machine);
+        let Some(process) = &mut at.process else { return };
+        let count = count.min(process.writer.queue.len());
+        for (ticket, work) in process.writer.queue.drain(..count) {
+            if let Err(why) = at.storage.write(work) {
+                return self.check.violated(format!("machine {machine} cannot write: {why}"));
+            }
+            process.writer.written = ticket;
+        }
+        if fails {
+            process.writer.queue.clear();
+            self.trace.say(self.now, format_args!("{machine}'s disk fails"));
+            self.step(machine, zue_core::Input::DiskFailed, None);
+            let downtime = self.params.faults.lasts_ms;
+            return self.after(downtime, Event::Restart { machine });
+        }
+        let more = !process.writer.queue.is_empty();
+        let disk = &self.params.disk;
+        let (write_ms, sync_ms) = (disk.write_ms, disk.sync_ms);
+        if more && self.dice.chance(0.3) {
+            return self.after_of(machine, write_ms, ProcessEvent::DiskWrite);
+        }
+        let slow = self.dice.chance(self.params.disk.slow_sync);
+        let sync_ms = if slow { (sync_ms.1, sync_ms.1 * 20) } else { sync_ms };
+        self.after_of(machine, sync_ms, ProcessEvent::DiskSync);
+    }
+
+    fn disk_sync(&mut self, machine: usize) {
+        let at = self.machine(machine);
+        let Some(process) = &mut at.process else { return };
+        at.storage.sync();
+        process.writer.busy = !process.writer.queue.is_empty();
+        let (ticket, busy) = (process.writer.written, process.writer.busy);
+        if busy {
+            self.after_of(machine, self.params.disk.write_ms, ProcessEvent::DiskWrite);
+        }
+        self.step(machine, zue_core::Input::Persisted(ticket), None);
+        if self.broken_by(Break::LateAck) {
+            self.ack_late(machine);
+        }
+    }
+
+    /// Breaks a rule: tells the last leader what is durable, whatever was promised since.
+    fn ack_late(&mut self, machine: usize) {
+        let Some(process) = self.process(machine) else { return };
+        if let (Some(session), durable) = (process.followed, process.replica.durable()) {
+            self.output(machine, Output::SendAck { session, durable }, &mut None);
+        }
+    }
+
+    pub(crate) fn millis(&self) -> Millis {
+        Millis(self.now)
+    }
+
+    pub(crate) fn address_of(&self, replica: ReplicaId) -> Option<Address> {
+        self.homes.get(&replica).map(|machine| Address::Machine(*machine))
+    }
+}

@@ -1,0 +1,230 @@
+//! Streams from a leader to its followers, from both ends.
+
+use zue_core::{Epoch, FrameFacts, Input, Refusal, ReplicaId, Session, Start, Tail};
+
+use crate::drive::Payload;
+use crate::message::{Address, Down, Message, Up};
+use crate::params::Break;
+use crate::process::{Feed, Inbound};
+use crate::storage::Batch;
+use crate::world::World;
+
+impl World {
+    // ---- the leader's end
+
+    pub(crate) fn lead(&mut self, machine: usize, epoch: Epoch, followers: &[ReplicaId]) {
+        self.counts.elections += 1;
+        self.trace.say(self.now, format_args!("{machine} leads {epoch}"));
+        let now = self.now;
+        let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) else { return };
+        self.check.leads(process, epoch);
+        let feed = || Feed { session: None, cursor: None, acked: Tail::default(), heard: now, retry_at: now };
+        process.feeds = followers.iter().map(|id| (*id, feed())).collect();
+        for follower in followers {
+            self.open_feed(machine, *follower);
+        }
+    }
+
+    pub(crate) fn end_feeds(&mut self, machine: usize) {
+        self.trace.say(self.now, format_args!("{machine} leads no more"));
+        let Some(process) = self.process(machine) else { return };
+        process.memory.clear();
+        for (follower, feed) in std::mem::take(&mut process.feeds) {
+            if let Some(session) = feed.session {
+                self.send_down(machine, follower, session, Down::Close);
+            }
+        }
+    }
+
+    fn open_feed(&mut self, machine: usize, follower: ReplicaId) {
+        let session = Session(self.next_id());
+        let now = self.now;
+        let Some(process) = self.process(machine) else { return };
+        let replica = &process.replica;
+        let Some(cluster) = replica.cluster() else { return };
+        let start = Start {
+            cluster,
+            leader: replica.id(),
+            epoch: replica.history().last_epoch(),
+            history: replica.history().clone(),
+            log: replica.log(),
+            commit_end: replica.commit_end(),
+        };
+        let Some(feed) = process.feeds.get_mut(&follower) else { return };
+        (feed.session, feed.cursor, feed.heard) = (Some(session), None, now);
+        self.send_down(machine, follower, session, Down::Start(start));
+    }
+
+    fn send_down(&mut self, machine: usize, target: ReplicaId, session: Session, body: Down) {
+        let Some(to) = self.address_of(target) else { return };
+        self.send(Address::Machine(machine), to, Message::Down { session, machine, target, body });
+    }
+
+    fn close_feed(&mut self, machine: usize, follower: ReplicaId, session: Session, pause_ms: u64) {
+        let retry_at = self.now + self.dice.between((0, pause_ms));
+        let Some(process) = self.process(machine) else { return };
+        if let Some(feed) = process.feeds.get_mut(&follower).filter(|feed| feed.session == Some(session)) {
+            (feed.session, feed.cursor, feed.retry_at) = (None, None, retry_at);
+        }
+        self.step(machine, Input::Disconnected { from: follower, session }, None);
+    }
+
+    pub(crate) fn tick(&mut self, machine: usize) {
+        self.step(machine, Input::Tick, None);
+        let (now, timeout) = (self.now, self.params.stream_timeout_ms);
+        let Some(process) = self.process(machine) else { return };
+        let silent = |heard: u64| now.saturating_sub(heard) > timeout;
+        process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
+        let ended = process.followed.filter(|s| process.inbound.get(s).is_none_or(|inbound| silent(inbound.heard)));
+        let (commit_end, log_end) = (process.replica.commit_end(), process.replica.log().end);
+        let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
+        if let Some(session) = ended {
+            self.step(machine, Input::StreamEnded { session }, None);
+        }
+        for (follower, session, silent, retry_at) in feeds {
+            match session {
+                Some(session) if silent => {
+                    self.send_down(machine, follower, session, Down::Close);
+                    self.close_feed(machine, follower, session, 0);
+                }
+                Some(session) => {
+                    self.send_down(machine, follower, session, Down::Heartbeat { commit_end, log_end });
+                }
+                None if now >= retry_at => self.open_feed(machine, follower),
+                None => {}
+            }
+        }
+    }
+
+    /// Sends every follower what it lacks, as far as its window goes.
+    pub(crate) fn pump(&mut self, machine: usize) {
+        let (window, bytes) = (self.params.window_records, self.params.frames_bytes);
+        let mut sends = Vec::new();
+        let mut lost = Vec::new();
+        let at = self.machine(machine);
+        let Some(process) = &mut at.process else { return };
+        let (log, commit_end) = (process.replica.log(), process.replica.commit_end());
+        for (follower, feed) in &mut process.feeds {
+            let (Some(session), Some(mut cursor)) = (feed.session, feed.cursor) else { continue };
+            while cursor < log && cursor.end.since(feed.acked.end) < window {
+                let batch = match process.memory.iter().find(|batch| batch.prev() == cursor) {
+                    Some(batch) => batch.clone(),
+                    None => match at.storage.read_frames(cursor, bytes) {
+                        Ok(Some(batch)) => batch,
+                        Ok(None) => break,
+                        Err(()) if cursor > at.storage.tail() => break,
+                        Err(()) => {
+                            lost.push((*follower, session));
+                            break;
+                        }
+                    },
+                };
+                cursor = batch.tail();
+                sends.push((*follower, session, Down::Frames { batch, commit_end }));
+            }
+            feed.cursor = Some(cursor);
+        }
+        for (follower, session, body) in sends {
+            self.send_down(machine, follower, session, body);
+        }
+        for (follower, session) in lost {
+            self.check.violated(format!("machine {machine} does not find what follower {follower:?} was sent last"));
+            self.close_feed(machine, follower, session, 0);
+        }
+    }
+
+    pub(crate) fn from_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
+        let now = self.now;
+        let Some(process) = self.process(machine) else { return };
+        let leading = process.replica.log().epoch;
+        let feed = process.feeds.get_mut(&from).filter(|feed| feed.session == Some(session));
+        if let Some(feed) = feed {
+            feed.heard = now;
+            match &body {
+                Up::Started { log, durable } => {
+                    (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
+                }
+                Up::Acked { durable } => feed.acked = feed.acked.max(*durable),
+                Up::Refused(_) | Up::Close => {}
+            }
+        }
+        let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
+        let old = self.broken_by(Break::CountOldEpochs);
+        match body {
+            Up::Started { log, durable } => {
+                let durable = counted(durable, old);
+                self.step(machine, Input::Started { from, session, log, durable }, None);
+            }
+            Up::Acked { durable } => {
+                let durable = counted(durable, old);
+                self.step(machine, Input::Acked { from, session, durable }, None);
+            }
+            Up::Refused(_) | Up::Close => self.close_feed(machine, from, session, 60),
+        }
+    }
+
+    // ---- the follower's end
+
+    pub(crate) fn send_up(&mut self, machine: usize, session: Session, body: Up) {
+        let Some(at) = self.machines.get_mut(machine) else { return };
+        let Some(process) = &mut at.process else { return };
+        let Some(inbound) = process.inbound.get(&session) else { return };
+        if let Up::Started { durable, .. } | Up::Acked { durable } = &body {
+            self.check.acks(&at.storage, inbound.epoch, *durable);
+        }
+        let (from, to) = (at.storage.id(), Address::Machine(inbound.machine));
+        self.send(Address::Machine(machine), to, Message::Up { session, from, body });
+    }
+
+    pub(crate) fn from_leader(&mut self, machine: usize, session: Session, leader: usize, target: ReplicaId, body: Down) {
+        let now = self.now;
+        let any = self.broken_by(Break::AnyTarget);
+        let at = self.machine(machine);
+        let id = at.storage.id();
+        if target != id && !any {
+            let refused = Up::Refused(Refusal::Impossible("it is meant for another replica"));
+            let message = Message::Up { session, from: id, body: refused };
+            return self.send(Address::Machine(machine), Address::Machine(leader), message);
+        }
+        let Some(process) = &mut at.process else { return };
+        if let Some(inbound) = process.inbound.get_mut(&session) {
+            inbound.heard = now;
+        }
+        match body {
+            Down::Start(start) => {
+                process.inbound.insert(session, Inbound { machine: leader, epoch: start.epoch, heard: now });
+                self.trace.say(
+                    now,
+                    format_args!("{machine} is offered stream {} of {} by {leader}, {}", session.0, start.epoch, start.log),
+                );
+                let (epoch, by) = (start.epoch, start.leader);
+                let Some(process) = self.process(machine) else { return };
+                let followed = process.followed.replace(session);
+                self.step(machine, Input::Start { session, start }, None);
+                let Some(process) = self.process(machine) else { return };
+                if process.replica.promise() == (zue_core::Promise { epoch, leader: Some(by) }) {
+                    self.check.follows(id, epoch, by);
+                } else {
+                    process.followed = followed;
+                }
+            }
+            Down::Frames { batch, commit_end } => self.frames(machine, session, batch, commit_end),
+            Down::Heartbeat { commit_end, log_end } => {
+                self.step(machine, Input::Heartbeat { session, commit_end, log_end }, None);
+            }
+            Down::Close => {
+                process.inbound.remove(&session);
+                self.step(machine, Input::StreamEnded { session }, None);
+            }
+        }
+    }
+
+    fn frames(&mut self, machine: usize, session: Session, batch: Batch, commit_end: zue_core::Offset) {
+        let facts = FrameFacts { end: batch.tail(), epoch_starts: batch.epoch_starts(), appends: batch.appends() };
+        let unchecked = self.broken_by(Break::FramesUnchecked);
+        let Some(process) = self.process(machine) else { return };
+        let log = process.replica.log();
+        let prev = if unchecked && batch.tail() > log { log } else { batch.prev() };
+        self.step(machine, Input::Frames { session, prev, facts, commit_end }, Some(Payload::Frames(batch)));
+    }
+}

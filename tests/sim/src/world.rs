@@ -1,0 +1,294 @@
+//! The world: machines, controllers, clients and the network between them, one event after the other.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use zue_core::{ReplicaId, Session, Ticket};
+
+use crate::check::Checker;
+use crate::clients::Clients;
+use crate::controller::Controller;
+use crate::dice::Dice;
+use crate::message::{Address, Message};
+use crate::params::{Break, Params};
+use crate::process::Process;
+use crate::status::{Status, StoreAnswer, StoreCall};
+use crate::storage::Storage;
+use crate::trace::Trace;
+
+/// Something that happens at a time.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Deliver { from: Address, to: Address, message: Message },
+    OfProcess { machine: usize, life: u64, event: ProcessEvent },
+    StoreCall { controller: usize, phase: u64, call: StoreCall },
+    StoreAnswer { controller: usize, phase: u64, answer: StoreAnswer },
+    Controller { controller: usize, phase: u64 },
+    Produce { producer: usize },
+    AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
+    Read,
+    Fault,
+    Restart { machine: usize },
+    Resume { machine: usize },
+    Unblock { from: Address, to: Address },
+}
+
+/// Something that happens to one process, as long as it lives.
+#[derive(Debug)]
+pub(crate) enum ProcessEvent {
+    Tick,
+    DiskWrite,
+    DiskSync,
+    Persisted(Ticket),
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A machine: its disk survives, its process may not.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) storage: Storage,
+    pub(crate) process: Option<Process>,
+    /// What happens to a paused process, in order, once it goes on.
+    pub(crate) held: Option<Vec<Event>>,
+}
+
+/// The network: who cannot reach whom, and the order within streams.
+#[derive(Debug, Default)]
+pub(crate) struct Net {
+    pub(crate) blocked: BTreeSet<(Address, Address)>,
+    broken: BTreeSet<Session>,
+    last: BTreeMap<(Session, Address), u64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) events: u64,
+    pub(crate) faults: u64,
+    pub(crate) elections: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: u64,
+    order: u64,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    pub(crate) dice: Dice,
+    pub(crate) params: Params,
+    pub(crate) broken: Option<Break>,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) controllers: Vec<Controller>,
+    pub(crate) status: Status,
+    pub(crate) clients: Clients,
+    pub(crate) net: Net,
+    pub(crate) check: Checker,
+    pub(crate) trace: Trace,
+    pub(crate) counts: Counts,
+    /// Where each replica was first seen; it stays there as long as its disk does.
+    pub(crate) homes: BTreeMap<ReplicaId, usize>,
+    /// Faults are over.
+    pub(crate) healed: bool,
+    next_id: u64,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, broken: Option<Break>, with_words: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let params = Params::draw(&mut dice);
+        let mut world = Self {
+            now: 0,
+            order: 0,
+            events: BinaryHeap::new(),
+            broken,
+            machines: Vec::new(),
+            controllers: (0..params.control.controllers).map(|_| Controller::default()).collect(),
+            status: Status::default(),
+            clients: Clients::new(&params.clients, &mut dice),
+            net: Net::default(),
+            check: Checker::default(),
+            trace: Trace::new(with_words),
+            counts: Counts::default(),
+            homes: BTreeMap::new(),
+            healed: false,
+            next_id: 0,
+            dice,
+            params,
+        };
+        world.populate();
+        world
+    }
+
+    fn populate(&mut self) {
+        for machine in 0..self.params.machines {
+            let id = ReplicaId(self.dice.id());
+            self.machines.push(Machine { storage: Storage::new(id), process: None, held: None });
+            self.homes.insert(id, machine);
+            self.start_process(machine);
+        }
+        for controller in 0..self.controllers.len() {
+            self.wake_controller(controller);
+        }
+        for producer in 0..self.params.clients.producers {
+            self.after((0, 50), Event::Produce { producer });
+        }
+        self.after((0, 50), Event::Read);
+        self.after((200, 600), Event::Fault);
+    }
+
+    pub(crate) fn broken_by(&self, rule: Break) -> bool {
+        self.broken == Some(rule)
+    }
+
+    /// A number that was never used before.
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn machine(&mut self, machine: usize) -> &mut Machine {
+        self.machines.get_mut(machine).expect("a machine of this world")
+    }
+
+    pub(crate) fn process(&mut self, machine: usize) -> Option<&mut Process> {
+        self.machine(machine).process.as_mut()
+    }
+
+    pub(crate) fn at(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+    }
+
+    pub(crate) fn after(&mut self, delay_ms: (u64, u64), event: Event) {
+        let at = self.now + self.dice.between(delay_ms);
+        self.at(at, event);
+    }
+
+    pub(crate) fn after_of(&mut self, machine: usize, delay_ms: (u64, u64), event: ProcessEvent) {
+        let Some(life) = self.process(machine).map(|process| process.life) else { return };
+        self.after(delay_ms, Event::OfProcess { machine, life, event });
+    }
+
+    /// Takes the next event. False when there is none.
+    pub(crate) fn turn(&mut self) -> bool {
+        let Some(Reverse(Scheduled { at, order, event })) = self.events.pop() else { return false };
+        self.now = at;
+        self.counts.events += 1;
+        self.trace.mix(at);
+        self.trace.mix(order);
+        match self.hold(event) {
+            Some(event) => self.happen(event),
+            None => {}
+        }
+        true
+    }
+
+    /// Keeps back what happens to a paused process.
+    fn hold(&mut self, event: Event) -> Option<Event> {
+        let machine = match &event {
+            Event::Deliver { to: Address::Machine(machine), .. } | Event::OfProcess { machine, .. } => *machine,
+            _ => return Some(event),
+        };
+        match &mut self.machine(machine).held {
+            Some(held) => {
+                held.push(event);
+                None
+            }
+            None => Some(event),
+        }
+    }
+
+    pub(crate) fn happen(&mut self, event: Event) {
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::OfProcess { machine, life, event } => {
+                if self.process(machine).is_some_and(|process| process.life == life) {
+                    self.process_event(machine, event);
+                }
+            }
+            Event::StoreCall { controller, phase, call } => self.store_call(controller, phase, call),
+            Event::StoreAnswer { controller, phase, answer } => self.store_answer(controller, phase, answer),
+            Event::Controller { controller, phase } => self.controller_timer(controller, phase),
+            Event::Produce { producer } => self.produce(producer),
+            Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
+            Event::Read => self.read_somewhere(),
+            Event::Fault => self.fault(),
+            Event::Restart { machine } => self.restart(machine),
+            Event::Resume { machine } => self.resume(machine),
+            Event::Unblock { from, to } => {
+                self.net.blocked.remove(&(from, to));
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: Address, to: Address, message: Message) {
+        match to {
+            Address::Machine(machine) => self.deliver_to_machine(machine, from, message),
+            Address::Controller(controller) => {
+                if let Message::Answer { caller, answer } = message {
+                    self.controller_answer(controller, caller, answer);
+                }
+            }
+            Address::Clients => {
+                if let Message::Answer { caller, answer } = message {
+                    self.client_answer(from, caller, answer);
+                }
+            }
+        }
+    }
+
+    /// Sends a message, which may be lost, late, or repeated.
+    pub(crate) fn send(&mut self, from: Address, to: Address, message: Message) {
+        let stream = match &message {
+            Message::Down { session, .. } | Message::Up { session, .. } => Some(*session),
+            Message::Call { .. } | Message::Answer { .. } => None,
+        };
+        let NetParams { delay_ms, long_delay, long_delay_ms, drop, duplicate, wild_streams } = self.params.net;
+        let in_order = stream.filter(|_| !wild_streams);
+        if in_order.is_some_and(|session| self.net.broken.contains(&session)) {
+            return;
+        }
+        if self.net.blocked.contains(&(from, to)) || self.dice.chance(drop) {
+            // What is lost of a stream is lost with all that follows.
+            self.net.broken.extend(in_order);
+            return;
+        }
+        let delay_ms = if self.dice.chance(long_delay) { long_delay_ms } else { delay_ms };
+        let mut at = self.now + self.dice.between(delay_ms);
+        if let Some(session) = in_order {
+            let last = self.net.last.entry((session, to)).or_default();
+            at = at.max(*last);
+            *last = at;
+        } else if self.dice.chance(duplicate) {
+            let again = at + self.dice.between(long_delay_ms);
+            self.at(again, Event::Deliver { from, to, message: message.clone() });
+        }
+        self.at(at, Event::Deliver { from, to, message });
+    }
+}
+
+use crate::params::NetParams;

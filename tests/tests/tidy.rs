@@ -1,0 +1,79 @@
+//! The source keeps the rules that it sets itself.
+
+#![allow(clippy::indexing_slicing, reason = "this is a test: what is not there fails it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const LINES_MAX: usize = 400;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The Rust files of the project: path below its root, and text.
+fn sources() -> Vec<(String, String)> {
+    let listed =
+        Command::new("git").args(["ls-files", "-co", "--exclude-standard", "*.rs"]).current_dir(root()).output();
+    let listed = String::from_utf8(listed.expect("git runs").stdout).expect("paths are text");
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).ok().map(|text| (path.to_owned(), text));
+    let sources: Vec<_> = listed.lines().filter_map(read).collect();
+    assert!(sources.len() > 50, "only {} files were found", sources.len());
+    sources
+}
+
+/// How long a file is besides its tests.
+fn lines(text: &str) -> usize {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count()
+}
+
+#[test]
+fn every_file_says_what_it_is_for_and_is_short() {
+    let is_test = |path: &str| path.contains("/tests/") || path.ends_with("tests.rs");
+    let problem = |(path, text): &(String, String)| {
+        let silent = !text.starts_with("//!");
+        let long = !is_test(path) && lines(text) > LINES_MAX;
+        (silent || long).then(|| format!("{path}: {} lines", lines(text)))
+    };
+    assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn no_test_is_left_out_and_no_stub_is_left_in() {
+    let marks = [concat!("#[", "ignore"), concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];
+    let problem = |(path, text): &(String, String)| {
+        let found: Vec<_> = marks.iter().filter(|mark| text.contains(**mark)).collect();
+        (!found.is_empty()).then(|| format!("{path}: {found:?}"))
+    };
+    assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[test]
+fn the_crates_depend_on_each_other_in_one_direction() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let uses = |package: &str| -> Vec<String> {
+        let packages = metadata["packages"].as_array().expect("packages");
+        let package =
+            packages.iter().find(|one| one["name"] == package).unwrap_or_else(|| panic!("no package {package}"));
+        let dependencies = package["dependencies"].as_array().expect("dependencies").iter();
+        let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+        normal.filter_map(|dependency| dependency["name"].as_str().map(str::to_owned)).collect()
+    };
+    for (package, never) in [
+        ("zue-core", &["zue-", "tokio", "tonic", "kube", "bytes"][..]),
+        ("zue-log", &["zue-proto", "zue-node", "zue-client", "tokio", "tonic", "kube"]),
+        ("zue-proto", &["zue-log", "zue-node", "zue-client", "kube"]),
+        ("zue-node", &["zue-client", "zue-operator", "kube", "k8s-openapi"]),
+        ("zue-client", &["zue-operator", "kube", "k8s-openapi"]),
+        ("zue-operator", &["zue-log"]),
+    ] {
+        for dependency in uses(package) {
+            assert!(!never.iter().any(|name| dependency.starts_with(name)), "{package} must not know {dependency}");
+        }
+    }
+}
