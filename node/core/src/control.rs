@@ -42,7 +42,7 @@ pub struct Recorded {
 pub struct Seen {
     /// Who it is.
     pub replica: ReplicaId,
-    /// Its cluster; none before its first epoch.
+    /// Its cluster; none before its first epoch start is durable.
     pub cluster: Option<ClusterId>,
     /// The greatest epoch it has promised.
     pub promised: Epoch,

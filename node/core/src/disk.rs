@@ -83,8 +83,13 @@ impl Replica {
                 out.push(Output::Reply(request, reply));
             }
             Effect::Appointed(request, epoch) => {
-                let start = self.history.at(epoch).filter(|_| self.leads(epoch)).cloned();
-                let reply = start.map_or(Reply::Refused(Refusal::SteppedDown), Reply::Appointed);
+                let reply = match &self.role {
+                    Role::Leader(leader) if leader.start.epoch == epoch => {
+                        out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
+                        Reply::Appointed(leader.start.clone())
+                    }
+                    _ => Reply::Refused(Refusal::SteppedDown),
+                };
                 out.push(Output::Reply(request, reply));
             }
             Effect::Started(session) => {
@@ -93,10 +98,6 @@ impl Replica {
                 }
             }
         }
-    }
-
-    pub(crate) fn leads(&self, epoch: Epoch) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.start.epoch == epoch)
     }
 
     pub(crate) fn durable_moved(&mut self, now: Millis, out: &mut Vec<Output>) {

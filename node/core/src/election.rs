@@ -22,9 +22,10 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Whether it has never been part of a cluster.
+    /// Whether it holds nothing at all. A cluster that was named to it without an epoch start counts for nothing: that
+    /// appointment died.
     pub fn is_blank(&self) -> bool {
-        self.cluster.is_none() && self.last.is_none() && self.durable == Tail::default()
+        self.last.is_none() && self.durable == Tail::default()
     }
 }
 
@@ -119,7 +120,7 @@ fn choose_first(
 }
 
 fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {
-    let mut clusters = answers.iter().filter_map(|answer| answer.cluster);
+    let mut clusters = answers.iter().filter(|answer| !answer.is_blank()).filter_map(|answer| answer.cluster);
     let Some(first) = clusters.next() else { return Ok(()) };
     clusters.find(|cluster| *cluster != first).map_or(Ok(()), |other| Err(NoChoice::MixedClusters(first, other)))
 }

@@ -25,7 +25,9 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let log = self.log;
-        let Some(following) = self.listening(session) else { return };
+        let Some(following) = self.listening(session) else {
+            return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
+        };
         if prev != log {
             following.session = None;
             return out.push(Output::Refuse { session, refusal: Refusal::Gap { prev, log } });
@@ -79,7 +81,9 @@ impl Replica {
         log_end: Offset,
         out: &mut Vec<Output>,
     ) {
-        let Some(following) = self.listening(session) else { return };
+        let Some(following) = self.listening(session) else {
+            return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
+        };
         following.heard = now;
         following.commit_end = following.commit_end.max(commit_end);
         following.leader_log_end = following.leader_log_end.max(log_end);

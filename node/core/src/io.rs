@@ -339,6 +339,9 @@ pub enum Refusal {
         /// Our commit end.
         commit_end: Offset,
     },
+    /// The stream is not, or no longer, the one that is listened to.
+    #[error("this stream is not, or no longer, the one that is followed")]
+    OtherStream,
     /// Frames that do not follow the log's end.
     #[error("frames follow {prev}, the log's tail is {log}")]
     Gap {

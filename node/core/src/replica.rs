@@ -104,6 +104,8 @@ impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
         let Recovered { id, cluster, promise, history, log, commit_end, producers } = recovered;
+        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
+        let cluster = cluster.filter(|_| !history.is_empty());
         Self {
             id,
             limits,
@@ -207,10 +209,10 @@ impl Replica {
         let ticket = self.next_ticket();
         out.push(Output::WriteEpochStart { ticket, start: start.clone() });
         self.after_disk(Effect::Durable(self.log));
+        // It feeds nobody before its epoch start is durable: were it to forget it, a repeated appointment could lead the epoch
+        // a second time, from another place.
         self.after_disk(Effect::Appointed(request, epoch));
-        let leader = Leader::new(start, &learners, now);
-        out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
-        self.role = Role::Leader(leader);
+        self.role = Role::Leader(Leader::new(start, &learners, now));
     }
 
     fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {
@@ -248,7 +250,7 @@ impl Replica {
         if let Err(refusal) = self.may_follow(&start) {
             return out.push(Output::Refuse { session, refusal });
         }
-        let (depth, common) = self.history.common(self.log.end, &start.history, start.log.end);
+        let (depth, common) = self.shared_with(&start);
         if common < self.commit_end {
             // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
             let refusal = Refusal::Parted { parted: common, commit_end: self.commit_end };
@@ -270,6 +272,15 @@ impl Replica {
             Role::Follower(Following { session: session_now, leader, epoch, heard: now, commit_end, leader_log_end });
         self.after_disk(Effect::Started(session));
         self.drain_effects(now, out);
+    }
+
+    /// How many epoch starts, and the end of the records, that this log shares with the leader's.
+    fn shared_with(&self, start: &Start) -> (usize, Offset) {
+        // Within its epoch the leader's log only grows, and what was taken from it is a part of it: a start that comes late,
+        // with an end from long ago, must not cut what has been acknowledged since.
+        let same_epoch = self.history.last_epoch() == start.epoch;
+        let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
+        self.history.common(self.log.end, &start.history, leader_end)
     }
 
     fn may_follow(&self, start: &Start) -> Result<(), Refusal> {

@@ -1,6 +1,13 @@
 //! Replicas that talk to each other through a test that carries every message by hand: what is delivered, and when the disk is
 //! done, is the test's choice.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::result_large_err,
+    reason = "this is a test: what is not there fails it"
+)]
+
 use std::collections::BTreeMap;
 
 use zue_core::election::{Sealed, choose};
@@ -444,7 +451,7 @@ fn frames_that_leave_a_gap_are_refused_and_repeated_ones_change_nothing() {
     let out = world.step(2, frames(3, 4));
     let prev = Tail { epoch: Epoch(1), end: Offset(3) };
     assert_eq!(out, [Output::Refuse { session, refusal: Refusal::Gap { prev, log } }]);
-    assert_eq!(world.step(2, frames(2, 4)), [], "the stream is closed");
+    assert_eq!(world.step(2, frames(2, 4)), [Output::Refuse { session, refusal: Refusal::OtherStream }]);
     assert_eq!(world.replica(2).log(), log);
 }
 
@@ -563,4 +570,54 @@ fn what_the_disk_has_not_done_yet_is_not_acknowledged() {
     let durable = Tail { epoch: Epoch(1), end: Offset(1) };
     assert_eq!(out, [Output::SendAck { session, durable }]);
     assert_eq!(world.replica(2).log().end, Offset(2));
+}
+
+#[test]
+fn a_start_that_comes_late_does_not_cut_what_was_acknowledged_since() {
+    let mut world = World::led();
+    let of = world.replica(1);
+    let start = Start {
+        cluster: CLUSTER,
+        leader: ReplicaId(1),
+        epoch: Epoch(1),
+        history: of.history().clone(),
+        log: of.log(),
+        commit_end: of.commit_end(),
+    };
+    world.append(1, 10);
+    world.settle(1);
+    let durable = Tail { epoch: Epoch(1), end: Offset(10) };
+    assert_eq!(world.replica(3).durable(), durable);
+    let session = Session(500);
+    let out = world.step(3, Input::Start { session, start });
+    assert_eq!(out, [Output::SendStarted { session, log: durable, durable }]);
+}
+
+#[test]
+fn a_leader_feeds_nobody_before_its_epoch_start_is_durable() {
+    let mut world = World::new(3);
+    for id in 1..=3 {
+        world.seal(id, 1).unwrap();
+    }
+    let terms = world.terms(1);
+    let mut out = vec![];
+    let appoint = Input::Appoint { request: RequestId(900), cluster: CLUSTER, terms };
+    world.nodes.get_mut(&1).unwrap().replica.step(Millis(0), appoint, &mut out);
+    assert!(!out.iter().any(|output| matches!(output, Output::Lead { .. })), "{out:?}");
+    let last = out.iter().map(ticket).max().unwrap();
+    let out = world.step(1, Input::Persisted(last));
+    assert!(out.iter().any(|output| matches!(output, Output::Lead { .. })), "{out:?}");
+}
+
+#[test]
+fn a_cluster_that_was_named_without_an_epoch_start_binds_nobody() {
+    let recovered = Recovered {
+        cluster: Some(ClusterId(99)),
+        promise: Promise { epoch: Epoch(1), leader: Some(ReplicaId(1)) },
+        ..blank(1)
+    };
+    let mut world = World::new(3);
+    world.nodes.get_mut(&1).unwrap().replica = Replica::new(Limits::default(), recovered);
+    assert_eq!(world.elect(2, &[1, 2, 3]), 1);
+    assert_eq!(world.replica(1).cluster(), Some(CLUSTER));
 }
