@@ -26,6 +26,10 @@ programs() { # COMMAND=PACKAGE...
     </dev/null >"$cache/apt.log" 2>&1 || fail "apt-get failed; see $cache/apt.log"
 }
 
+left() { # PIDFILE PROGRAM
+  [ ! -f "$1" ] || [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ] || rm -f "$1"
+}
+
 # A container engine: the one that answers, or else a dockerd started here.
 engine() {
   if command -v docker >/dev/null && docker info >/dev/null 2>&1; then return; fi
@@ -39,6 +43,9 @@ engine() {
     programs jq=jq
     options=(--add-runtime "capable=$here/runc-capable" --default-runtime capable)
   fi
+  # What a killed engine left; another process may have its number by now.
+  left /var/run/docker.pid dockerd
+  left /var/run/docker/containerd/containerd.pid containerd
   say "starting dockerd (its log: $cache/dockerd.log)"
   setsid dockerd "${options[@]}" >"$cache/dockerd.log" 2>&1 </dev/null &
   pid=$!

@@ -36,6 +36,12 @@ pub fn apply(namespace: &str, manifest: &str) -> Result<String, String> {
     run("kubectl", &["apply", "-n", namespace, "-f", file.path().to_str().expect("a path of text")])
 }
 
+/// Makes a namespace, in place of what an earlier run may have left of it.
+pub fn renew_namespace(namespace: &str) {
+    kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]);
+    kubectl(&["create", "namespace", namespace]);
+}
+
 /// The project's folder.
 pub fn root() -> String {
     format!("{}/..", env!("CARGO_MANIFEST_DIR"))
@@ -84,7 +90,7 @@ impl Zue {
             .and_then(|one| one["address"].as_str())
             .expect("a node has an address")
             .to_owned();
-        kubectl(&["create", "namespace", namespace]);
+        renew_namespace(namespace);
         let manifest = format!(
             "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  leader: {{policy: \
              Static, ordinal: 0}}\n  storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
@@ -129,14 +135,16 @@ impl Zue {
     pub fn kill_all(&self) {
         let restarts = || -> Vec<u64> { pods().iter().map(|pod| self.restarts(pod)).collect() };
         let before = restarts();
-        let killers: Vec<_> = pods().iter().map(|pod| self.node_of(pod)).collect();
-        std::thread::scope(|scope| {
-            for node in &killers {
-                scope.spawn(move || {
-                    run("docker", &["exec", node, "pkill", "-KILL", "-x", "zue-node"]).expect("it is killed")
-                });
-            }
-        });
+        let nodes: Vec<_> = pods().iter().map(|pod| self.node_of(pod)).collect();
+        // Stopped first, so that none sees another die.
+        for signal in ["-STOP", "-KILL"] {
+            std::thread::scope(|scope| {
+                for node in &nodes {
+                    let args = ["exec", node, "pkill", signal, "-x", "zue-node"];
+                    scope.spawn(move || run("docker", &args).expect("the signal arrives"));
+                }
+            });
+        }
         let all_restarted = || restarts().iter().zip(&before).all(|(now, before)| now > before).then_some(());
         eventually(PATIENCE, all_restarted, || "every container has restarted".to_owned());
     }

@@ -1,25 +1,25 @@
-//! A real Prometheus in the cluster, which finds the operator and the nodes by their annotations and scrapes every second.
-
-use std::sync::OnceLock;
+//! A real Prometheus in the cluster, which scrapes the operator and the nodes of one ZueCluster every second.
+//!
+//! Its targets are named one by one: Debian builds Prometheus without the discovery of pods.
 
 use serde_json::Value;
 use zue_tests::replicas::eventually;
 
-use crate::kubernetes::{PATIENCE, apply, kubectl, run};
+use crate::kubernetes::{PATIENCE, apply, get, kubectl, renew_namespace, run};
 
 const NAMESPACE: &str = "zue-monitoring";
 
-/// Starts it, once for all tests.
-pub fn start() {
-    static STARTED: OnceLock<()> = OnceLock::new();
-    STARTED.get_or_init(|| {
-        drop(run("kubectl", &["create", "namespace", NAMESPACE]));
-        let image = std::env::var("ZUE_PROMETHEUS_IMAGE").unwrap_or_else(|_| "zue-prometheus:test".to_owned());
-        apply(NAMESPACE, &include_str!("prometheus.yaml").replace("PROMETHEUS_IMAGE", &image))
-            .expect("the manifest is right");
-        kubectl(&["rollout", "status", "-n", NAMESPACE, "deploy/prometheus", "--timeout=120s"]);
-        eventually(PATIENCE, || ask("vector(1)").ok(), || "Prometheus answers".to_owned());
-    });
+/// Starts it for the ZueCluster of a namespace.
+pub fn start(namespace: &str) {
+    renew_namespace(NAMESPACE);
+    let image = std::env::var("ZUE_PROMETHEUS_IMAGE").unwrap_or_else(|_| "zue-prometheus:test".to_owned());
+    let operator = get(&["-n", "zue-system", "pods"])["items"][0]["status"]["podIP"].clone();
+    let operator = format!("{}:8080", operator.as_str().expect("the operator has an address"));
+    let manifest = include_str!("prometheus.yaml").replace("PROMETHEUS_IMAGE", &image);
+    let manifest = manifest.replace("NAMESPACE", namespace).replace("OPERATOR", &operator);
+    apply(NAMESPACE, &manifest).expect("the manifest is right");
+    kubectl(&["rollout", "status", "-n", NAMESPACE, "deploy/prometheus", "--timeout=120s"]);
+    expect("sum(up)", |value| value == 4.0);
 }
 
 fn ask(query: &str) -> Result<Value, String> {

@@ -1,0 +1,39 @@
+# `make help` lists what there is to do.
+.PHONY: run test check unit e2e sim images clean help
+.DEFAULT_GOAL := help
+SHELL := bash
+SEEDS ?= 2000
+
+run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
+	cargo run --release --locked -p zue-client --bin zue -- dev --data ./zue-data --replicas 3 --port 9440
+
+test: check unit e2e ## Everything that has to pass
+
+check: ## Formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+unit: ## Unit tests, the simulation, real processes, the chart and the generated files
+	tests/kind/cluster tools
+	cargo build --locked --workspace --bins
+	eval "$$(tests/kind/cluster env)" && cargo test --locked --workspace
+
+e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else one made here
+	cargo build --locked --workspace --bins
+	if [ -z "$$KUBECONFIG" ]; then \
+	  tests/kind/cluster up && tests/kind/images && tests/kind/cluster load && eval "$$(tests/kind/cluster env)" || exit 1; \
+	fi; \
+	cargo test --locked --workspace --features zue-tests/e2e --test e2e -- --test-threads=1
+
+sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
+	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
+
+images: ## The container images zue-node:test, zue-operator:test and zue-prometheus:test
+	tests/kind/images
+
+clean: ## Takes the test cluster down and deletes what was compiled
+	tests/kind/cluster down
+	cargo clean
+
+help: ## This list
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
