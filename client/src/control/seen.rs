@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use zue_core::control::{Blocked, Recorded, Seen, SeenRole};
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::{Malformed, v1};
 
 use super::NodeAddress;
@@ -28,14 +28,20 @@ pub(super) fn all(statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Op
 }
 
 fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
+    let durable = zue_proto::tail(status.durable);
     Ok(Seen {
         replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
-        cluster: zue_proto::cluster_id(&status.cluster_id)?,
+        cluster: begun_cluster(&status.cluster_id, durable)?,
         promised: Epoch(status.promised),
         last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
-        durable: zue_proto::tail(status.durable),
+        durable,
         role: role(status)?,
     })
+}
+
+/// A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
+pub(super) fn begun_cluster(cluster_id: &[u8], durable: Tail) -> Result<Option<ClusterId>, Malformed> {
+    Ok(zue_proto::cluster_id(cluster_id)?.filter(|_| durable.epoch > Epoch(0)))
 }
 
 fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
@@ -49,7 +55,8 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
         v1::Role::Leader => {
             let follower = |follower: &v1::FollowerStatus| {
                 let id = zue_proto::replica_id("followers", &follower.replica_id)?;
-                Ok((id, follower.in_sync, zue_proto::tail(follower.durable).end))
+                // One that was not heard from yet counts as in sync at first, but can't take over.
+                Ok((id, follower.in_sync && follower.connected, zue_proto::tail(follower.durable).end))
             };
             let followers = status.followers.iter().map(follower).collect::<Result<Vec<_>, Malformed>>()?;
             let log_end: Offset = zue_proto::tail(status.log).end;
@@ -110,8 +117,6 @@ pub(super) fn members(voters: &[ReplicaId], nodes: &[NodeAddress], seen: &[Optio
 
 #[cfg(test)]
 mod tests {
-    use zue_core::Tail;
-
     use super::*;
 
     fn node(ordinal: usize) -> NodeAddress {
@@ -119,6 +124,7 @@ mod tests {
         NodeAddress { peer_address: format!("{name}:9441"), client_address: format!("{name}:9440"), name }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "stands beside nodes that do not answer")]
     fn seen(replica: u128, cluster: Option<u128>) -> Option<Seen> {
         Some(Seen {
             replica: ReplicaId(replica),

@@ -167,7 +167,7 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     let ours: Vec<&Seen> = nodes.iter().flatten().filter(is_ours).collect();
     let named = nodes.get(ordinal).and_then(Option::as_ref).filter(is_ours);
     let elect =
-        |reason| Step::Elect { epoch: next_epoch(recorded, nodes), prefer: named.map(|seen| seen.replica), reason };
+        |reason| Step::Elect { epoch: next_epoch(recorded, &ours), prefer: named.map(|seen| seen.replica), reason };
 
     let newest = ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
     let Some(newest) = newest else {
@@ -192,7 +192,8 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     {
         return Step::Nothing;
     }
-    if named.is_none() {
+    // An interim leader that answers, but leads no more, shows that the named one was not waited for.
+    if named.is_none() && voter(&newest.leader).is_none() {
         return Step::Blocked(Blocked::StaticLeaderDown { ordinal });
     }
     for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
@@ -205,9 +206,9 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
 }
 
 /// Above every epoch that was ever written down or promised.
-fn next_epoch(recorded: &Recorded, nodes: &[Option<Seen>]) -> Epoch {
+fn next_epoch(recorded: &Recorded, nodes: &[&Seen]) -> Epoch {
     let known = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
-    let seen = nodes.iter().flatten().map(known).max().unwrap_or_default();
+    let seen = nodes.iter().map(|seen| known(seen)).max().unwrap_or_default();
     Epoch(seen.max(recorded.epoch).0.saturating_add(1))
 }
 
@@ -317,6 +318,17 @@ mod tests {
         let silent = SeenRole::Follower { hears_leader: false };
         let nodes = [None, member(2, 4, silent.clone()), member(3, 4, silent)];
         assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Blocked(Blocked::StaticLeaderDown { ordinal: 0 }));
+    }
+
+    #[test]
+    fn an_interim_leader_that_was_sealed_by_an_attempt_that_died_is_replaced_without_the_named_one() {
+        let mut nodes = [None, member(2, 4, SeenRole::Idle), member(3, 4, SeenRole::Follower { hears_leader: false })];
+        for seen in nodes.iter_mut().flatten() {
+            seen.promised = Epoch(5);
+            seen.last.as_mut().unwrap().leader = ReplicaId(2);
+        }
+        let elect = Step::Elect { epoch: Epoch(6), prefer: None, reason: Reason::NoLeader };
+        assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
     }
 
     #[test]

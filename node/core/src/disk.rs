@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::io::{Millis, Output, Refusal, Reply, RequestId, Session, Ticket};
+use crate::io::{Millis, Output, Reply, RequestId, Session, Ticket};
+use crate::refusal::Refusal;
 use crate::replica::{Following, Promise, Replica, Role};
 use crate::types::{ClusterId, Epoch, Offset, Tail};
 

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::io::{FrameFacts, Millis, Output, Refusal, Session};
+use crate::io::{FrameFacts, Millis, Output, Session};
+use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
 use crate::types::{Epoch, Offset, Tail};
 
@@ -57,7 +58,8 @@ impl Replica {
         }
         let depth = self.history.depth();
         for start in epoch_starts {
-            if self.history.push(start).is_err() {
+            let within = self.log.end <= start.start && start.start <= end.end;
+            if !within || self.history.push(start).is_err() {
                 self.history.cut(depth);
                 return Err(Refusal::Impossible("an epoch start is out of order"));
             }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::history::{EpochStart, History};
 use crate::producers::{Appended, ProducerId};
+use crate::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// A monotonic time in milliseconds; only differences count.
@@ -285,119 +286,4 @@ pub enum Reply {
     },
     /// No.
     Refused(Refusal),
-}
-
-/// Why not.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
-    /// A greater or equal epoch is promised.
-    #[error("epoch {asked} is refused: epoch {promised} is promised")]
-    Promised {
-        /// What was asked for.
-        asked: Epoch,
-        /// What is promised.
-        promised: Epoch,
-    },
-    /// The epoch has another leader.
-    #[error("epoch {epoch} is led by {leader}")]
-    OtherLeader {
-        /// The epoch.
-        epoch: Epoch,
-        /// Its leader.
-        leader: ReplicaId,
-    },
-    /// The epoch was led before; leadership does not survive a restart.
-    #[error("epoch {0} has started here before; a new epoch is needed")]
-    AlreadyStarted(Epoch),
-    /// An appointment for an epoch that this replica has not promised.
-    #[error("epoch {asked} was not sealed here: {promised} is promised")]
-    NotSealed {
-        /// What was asked for.
-        asked: Epoch,
-        /// What is promised.
-        promised: Epoch,
-    },
-    /// The message is for another cluster.
-    #[error("this replica belongs to cluster {ours}, the message to {theirs:?}")]
-    OtherCluster {
-        /// Ours.
-        ours: ClusterId,
-        /// The message's.
-        theirs: Option<ClusterId>,
-    },
-    /// A replica without a cluster holds data.
-    #[error("this replica holds data but belongs to no cluster")]
-    NotBlank,
-    /// Impossible terms or history.
-    #[error("the message is impossible: {0}")]
-    Impossible(&'static str),
-    /// The leader's log parts from this one before its commit end.
-    #[error("the logs part at offset {parted}, below the committed end {commit_end}")]
-    Parted {
-        /// Where.
-        parted: Offset,
-        /// Our commit end.
-        commit_end: Offset,
-    },
-    /// The stream is not, or no longer, the one that is listened to.
-    #[error("this stream is not, or no longer, the one that is followed")]
-    OtherStream,
-    /// Frames that do not follow the log's end.
-    #[error("frames follow {prev}, the log's tail is {log}")]
-    Gap {
-        /// What they follow.
-        prev: Tail,
-        /// Where the log ends.
-        log: Tail,
-    },
-    /// The disk or the log failed.
-    #[error("the storage of this replica failed")]
-    Failed,
-    /// This replica does not lead.
-    #[error("this replica does not lead")]
-    NotLeader,
-    /// Too few voters are in reach.
-    #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed")]
-    NoQuorum {
-        /// How many are in reach, the leader included.
-        in_reach: usize,
-        /// How many there are.
-        voters: usize,
-        /// How many are needed.
-        quorum: u32,
-    },
-    /// New appends are held back while the leader hands over.
-    #[error("the leader is handing over")]
-    HandingOver,
-    /// Too many appends are under way.
-    #[error("{0} appends are under way, the most that may be")]
-    Overloaded(usize),
-    /// The leader lost its epoch while the append was under way: it may or may not have been kept.
-    #[error("the leader stepped down while the append was under way")]
-    SteppedDown,
-    /// The hand-over did not finish in time.
-    #[error("replica {0} did not catch up in time")]
-    HandOverTimedOut(ReplicaId),
-    /// The producer's sequence leaves a gap.
-    #[error("sequence {found} leaves a gap: {expected} is next")]
-    SequenceGap {
-        /// What came.
-        found: u64,
-        /// What is next.
-        expected: u64,
-    },
-    /// The producer is not, or no longer, known.
-    #[error("the producer is not known any more")]
-    UnknownProducer,
-    /// The records are in the log, too far back to say where.
-    #[error("the records of sequence {0} are in the log already, too far back to say where")]
-    Duplicate(u64),
-    /// A repeated append that is cut differently.
-    #[error("sequence {first} to {last} overlaps earlier appends without repeating one")]
-    Overlap {
-        /// Its first sequence.
-        first: u64,
-        /// Its last sequence.
-        last: u64,
-    },
 }

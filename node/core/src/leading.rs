@@ -2,9 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::io::{Millis, Output, Refusal, Reply, RequestId, Session};
+use crate::io::{Millis, Output, Reply, RequestId, Session};
 use crate::leader::HandOver;
 use crate::producers::{Appended, ProducerId, Verdict};
+use crate::refusal::Refusal;
 use crate::replica::{Replica, Role};
 use crate::types::{Epoch, ReplicaId, Tail};
 
@@ -18,11 +19,15 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let verdict = match self.may_append(now, count) {
-            Ok(()) => producer.map_or(Verdict::New, |(id, sequence)| self.producers.check(id, sequence, count)),
+            Ok(()) => producer.map_or(Verdict::New, |(id, sequence)| self.judge(id, sequence, count)),
             Err(refusal) => Verdict::Refuse(refusal),
         };
         match verdict {
             Verdict::Refuse(refusal) => out.push(Output::Reply(request, Reply::Refused(refusal))),
+            Verdict::Before(_) => {
+                let sequence = producer.map_or(0, |(_, sequence)| sequence);
+                out.push(Output::Reply(request, Reply::Refused(Refusal::Duplicate(sequence))));
+            }
             Verdict::Duplicate(base) => {
                 // It is in the log, but perhaps not committed: it is answered when it is.
                 self.wait(base.plus(u64::from(count)), request, base, count, true);
@@ -39,6 +44,19 @@ impl Replica {
                 let ticket = self.after_write();
                 out.push(Output::WriteAppend { ticket, base, epoch });
             }
+        }
+    }
+
+    /// What a producer's append is: what is told of an earlier try must be true of a committed one.
+    fn judge(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
+        if id.born > self.log.end {
+            return Verdict::Refuse(Refusal::Impossible("the producer id was not given by this cluster"));
+        }
+        let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.producers.appends_max()));
+        match self.producers.check(id, sequence, count) {
+            Verdict::New if self.producers.is_full(id, self.commit_end) => too_many(),
+            Verdict::Before(end) if end > self.commit_end => too_many(),
+            verdict => verdict,
         }
     }
 
@@ -82,8 +100,9 @@ impl Replica {
         let log = self.log;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
-        if durable > log {
-            return; // No follower can hold more than the leader wrote; a late message of another epoch is no news.
+        let impossible = durable.epoch == leader.start.epoch && durable.end < leader.start.start;
+        if durable > log || impossible {
+            return; // No follower of this leader can say so: it is a late message of another epoch, or nonsense.
         }
         progress.note(durable, log.end, now);
         leader.refresh_isr(log.end, now, self.limits.sync, &mut self.isr_counts);

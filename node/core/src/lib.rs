@@ -13,14 +13,16 @@ mod leader;
 mod leading;
 mod producers;
 pub mod quorum;
+mod refusal;
 mod replica;
 mod types;
 mod view;
 
 pub use history::{EpochStart, History, OutOfOrder, VOTERS_MAX};
-pub use io::{FrameFacts, Input, Millis, Output, Refusal, Reply, RequestId, Session, Start, Terms, Ticket};
+pub use io::{FrameFacts, Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 pub use leader::{IsrCounts, Progress, SyncLimits};
 pub use producers::{Appended, ProducerId, ProducerLimits, Producers, Verdict};
+pub use refusal::Refusal;
 pub use replica::{Limits, Promise, Recovered, Replica};
 pub use types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 pub use view::RoleView;

@@ -3,7 +3,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use crate::io::Refusal;
+use crate::refusal::Refusal;
 use crate::types::Offset;
 
 /// A producer: 64 bits of the commit end when it was opened, 64 random bits.
@@ -51,6 +51,8 @@ pub enum Verdict {
     New,
     /// In the log since an earlier try, at this offset.
     Duplicate(Offset),
+    /// In the log since an earlier try, somewhere before this offset.
+    Before(Offset),
     /// Refuse it.
     Refuse(Refusal),
 }
@@ -124,6 +126,20 @@ impl Producers {
         }
     }
 
+    /// Whether one more append would make it forget where an uncommitted one is. So what it forgets is committed.
+    pub fn is_full(&self, id: ProducerId, commit_end: Offset) -> bool {
+        let oldest = |producer: &Producer| {
+            let full = producer.appends.len() >= self.limits.appends_max;
+            producer.appends.front().filter(|_| full).map(|(_, count, base)| base.plus(u64::from(*count)))
+        };
+        self.known.get(&id).and_then(oldest).is_some_and(|end| end > commit_end)
+    }
+
+    /// How many appends of one producer are remembered.
+    pub fn appends_max(&self) -> usize {
+        self.limits.appends_max
+    }
+
     /// Takes note of an append; appends come in the order of the log.
     pub fn record(&mut self, append: Appended) {
         let Appended { producer: id, sequence, count, base } = append;
@@ -150,6 +166,8 @@ impl Producers {
     /// A producer whose remembered appends are all cut, while older ones are no longer remembered, is forgotten: where its
     /// sequence stands is not known any more, and it is refused rather than answered wrongly.
     pub fn cut(&mut self, end: Offset) {
+        // What a forgotten producer still has in the log lies before the cut.
+        self.horizon = self.horizon.min(end);
         for id in self.by_age.split_off(&end).into_values() {
             let Some(producer) = self.known.get_mut(&id) else { continue };
             while let Some((sequence, ..)) = producer.appends.pop_back_if(|(_, _, base)| *base >= end) {
@@ -173,11 +191,12 @@ impl Producer {
         let holds = |(first, count, _): &&(u64, u32, Offset)| {
             *first <= sequence && end <= first.saturating_add(u64::from(*count))
         };
-        let oldest = self.appends.front().map_or(u64::MAX, |(first, ..)| *first);
-        match self.appends.iter().find(holds) {
-            Some((first, _, base)) => Verdict::Duplicate(base.plus(sequence.saturating_sub(*first))),
-            None if sequence < oldest => Verdict::Refuse(Refusal::Duplicate(sequence)),
-            None => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
+        if let Some((first, _, base)) = self.appends.iter().find(holds) {
+            return Verdict::Duplicate(base.plus(sequence.saturating_sub(*first)));
+        }
+        match self.appends.front() {
+            Some((oldest, _, base)) if end <= *oldest => Verdict::Before(*base),
+            _ => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
         }
     }
 }
@@ -235,8 +254,24 @@ mod tests {
     fn a_duplicate_from_before_the_window_is_named_as_one() {
         let appends = [0, 1, 2, 3, 4].map(|n| (id(0, 1), n, 1, n));
         let producers = table(&appends);
-        assert_eq!(producers.check(id(0, 1), 1, 1), Verdict::Refuse(Refusal::Duplicate(1)));
+        assert_eq!(producers.check(id(0, 1), 1, 1), Verdict::Before(Offset(2)));
         assert_eq!(producers.check(id(0, 1), 2, 1), Verdict::Duplicate(Offset(2)));
+    }
+
+    #[test]
+    fn a_producer_is_full_while_its_oldest_remembered_append_is_uncommitted() {
+        let producers = table(&[(id(0, 1), 0, 2, 0), (id(0, 1), 2, 1, 2), (id(0, 1), 3, 1, 3)]);
+        assert!(producers.is_full(id(0, 1), Offset(1)));
+        assert!(!producers.is_full(id(0, 1), Offset(2)));
+        assert!(!producers.is_full(id(0, 2), Offset(0)));
+    }
+
+    #[test]
+    fn what_was_forgotten_because_of_cut_records_does_not_keep_new_producers_out() {
+        let mut producers = table(&[(id(0, 1), 0, 1, 4), (id(0, 2), 0, 1, 5), (id(0, 3), 0, 1, 6)]);
+        producers.cut(Offset(4));
+        assert_eq!(producers.check(id(4, 9), 0, 1), Verdict::New);
+        assert_eq!(producers.check(id(3, 9), 0, 1), Verdict::Refuse(Refusal::UnknownProducer));
     }
 
     #[test]

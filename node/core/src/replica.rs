@@ -6,10 +6,14 @@ use alloc::vec::Vec;
 use crate::disk::{Effect, Waiting};
 use crate::election::Sealed;
 use crate::history::{EpochStart, History};
-use crate::io::{Input, Millis, Output, Refusal, Reply, RequestId, Session, Start, Terms, Ticket};
+use crate::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 use crate::leader::{IsrCounts, Leader, SyncLimits};
 use crate::producers::Producers;
+use crate::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// How far above its promise an epoch may lie.
+const EPOCHS_AHEAD_MAX: u64 = 1 << 40;
 
 /// The limits a replica keeps to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -172,7 +176,13 @@ impl Replica {
         if epoch <= self.promise.epoch {
             return Err(Refusal::Promised { asked: epoch, promised: self.promise.epoch });
         }
-        Ok(())
+        self.is_near(epoch)
+    }
+
+    /// Epochs are counted up one by one: one that is far ahead is nonsense, and to promise it would leave none above it.
+    fn is_near(&self, epoch: Epoch) -> Result<(), Refusal> {
+        let ahead = epoch.0.saturating_sub(self.promise.epoch.0);
+        if ahead > EPOCHS_AHEAD_MAX { Err(Refusal::Impossible("its epoch is too far ahead")) } else { Ok(()) }
     }
 
     /// Whether a message of this cluster may be served at all. A blank replica serves any.
@@ -292,6 +302,7 @@ impl Replica {
         if let Some(leader) = self.promise.leader.filter(|leader| asked == promised && *leader != start.leader) {
             return Err(Refusal::OtherLeader { epoch: asked, leader });
         }
+        self.is_near(asked)?;
         if start.leader == self.id {
             return Err(Refusal::Impossible("it comes from this replica itself"));
         }

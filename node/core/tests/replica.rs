@@ -370,6 +370,8 @@ fn leadership_does_not_survive_a_restart() {
 fn an_epoch_is_promised_once() {
     let mut world = World::led();
     world.seal(2, 5).unwrap();
+    let far = Err(Reply::Refused(Refusal::Impossible("its epoch is too far ahead")));
+    assert_eq!(world.seal(2, u64::MAX), far, "nothing could be promised after it");
     let refused = |asked| Err(Reply::Refused(Refusal::Promised { asked: Epoch(asked), promised: Epoch(5) }));
     assert_eq!(world.seal(2, 5), refused(5));
     assert_eq!(world.seal(2, 4), refused(4));
@@ -620,4 +622,46 @@ fn a_cluster_that_was_named_without_an_epoch_start_binds_nobody() {
     world.nodes.get_mut(&1).unwrap().replica = Replica::new(Limits::default(), recovered);
     assert_eq!(world.elect(2, &[1, 2, 3]), 1);
     assert_eq!(world.replica(1).cluster(), Some(CLUSTER));
+}
+
+#[test]
+fn an_impossible_acknowledgement_changes_nothing() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    assert_eq!(world.elect(2, &[1, 2, 3]), 1);
+    let before = world.replica(1).commit_end();
+    for (epoch, end) in [(2, 0), (2, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX)] {
+        let durable = Tail { epoch: Epoch(epoch), end: Offset(end) };
+        for from in [1, 2, 3, 99] {
+            world.step(1, Input::Acked { from: ReplicaId(from), session: Session(1), durable });
+            world.step(1, Input::Started { from: ReplicaId(from), session: Session(1), log: durable, durable });
+        }
+    }
+    assert_eq!(world.replica(1).commit_end(), before);
+}
+
+#[test]
+fn a_producer_may_not_run_further_ahead_than_is_remembered() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    let producer = ProducerId { born: Offset(0), nonce: 5 };
+    let send = |world: &mut World, sequence| {
+        world.ask(1, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1 })
+    };
+    for sequence in 0..64 {
+        send(&mut world, sequence);
+    }
+    let refused = send(&mut world, 64);
+    assert_eq!(world.replies.get(&refused), Some(&Reply::Refused(Refusal::ProducerOverloaded(64))));
+    let again = send(&mut world, 0);
+    world.stuck = vec![];
+    world.settle(1);
+    let duplicate = Reply::Appended { base: Offset(0), count: 1, epoch: Epoch(1), duplicate: true };
+    assert_eq!(world.replies.get(&again), Some(&duplicate));
+    for sequence in 64..128 {
+        send(&mut world, sequence);
+    }
+    let long_ago = send(&mut world, 1);
+    assert_eq!(world.replies.get(&long_ago), Some(&Reply::Refused(Refusal::Duplicate(1))), "it is committed");
 }
