@@ -97,8 +97,6 @@ fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
         &port(2),
         "--advertise-client",
         &port(0),
-        "--advertise-peer",
-        &port(1),
     ];
     Process::start("zue-node", &args, &folder.path().join(format!("{name}.log")))
 }

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use zue_node::NodeConfig;
+
 const LINES_MAX: usize = 400;
 
 fn root() -> PathBuf {
@@ -74,6 +76,20 @@ fn the_crates_depend_on_each_other_in_one_direction() {
     ] {
         for dependency in uses(package) {
             assert!(!never.iter().any(|name| dependency.starts_with(name)), "{package} must not know {dependency}");
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_setting_with_its_default() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
+    let NodeConfig { log, replication, limits, .. } = NodeConfig::default();
+    let sections = serde_json::json!({"log": log, "replication": replication, "limits": limits});
+    for (section, settings) in sections.as_object().expect("sections") {
+        for (name, default) in settings.as_object().expect("settings") {
+            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            let row = format!("| `{section}.{name}` | {default} |");
+            assert!(readme.contains(&row), "the README lacks {row}");
         }
     }
 }

@@ -64,7 +64,8 @@ impl RecordHead<'_> {
         let key = self.key.unwrap_or_default();
         Bounded::KeyBytes.check(key.len(), limits.key_bytes_max)?;
         Bounded::RecordBytes.check(key.len().saturating_add(value.len()), limits.record_bytes_max)?;
-        let flags = if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
+        let flags =
+            if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
         for word in [self.offset.0, self.epoch.0, self.timestamp_ms] {
             out.extend_from_slice(&word.to_le_bytes());

@@ -1,1 +1,40 @@
-//! To be filled.
+//! The log of a replica: segments of checked frames, a meta file, and readers over memory maps. Synchronous; knows no network.
+//!
+//! README.md in this crate has the byte layout, what happens in a crash, and what is assumed of the disk.
+
+mod batch;
+mod block;
+mod chain;
+mod config;
+mod cut;
+mod disk;
+mod encode;
+mod error;
+mod frame;
+mod index;
+mod limits;
+mod log;
+mod meta;
+mod num;
+mod open;
+mod order;
+mod os;
+mod reader;
+mod scan;
+mod segment;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod view;
+
+pub use batch::{Batch, BatchBuilder, FrameError};
+pub use config::{ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+pub use disk::{Disk, DiskFile};
+pub use error::{Damage, DiskError, HeaderFault, LogError, OpenError, Operation, ReadError};
+pub use frame::{Fault, Headers, Producer, RecordView};
+pub use limits::{Bounded, LimitError, Limits, VOTERS_MAX};
+pub use log::Log;
+pub use meta::{Meta, Promise};
+pub use open::Recovered;
+pub use order::ProducerRun;
+pub use os::{OsDisk, OsFile};
+pub use reader::{Chunk, Reader, Records};

@@ -1,0 +1,64 @@
+//! What of the log can be set.
+
+/// The least a segment may be asked to hold, bytes.
+pub const SEGMENT_BYTES_MIN: u64 = 32 << 10;
+/// The most a segment may be asked to hold, bytes. It is mapped as a whole.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// What records leave free in a segment, bytes: epoch starts find room there when the disk is full.
+pub const RESERVE_BYTES: u64 = 8 << 10;
+
+/// When appended records count as durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// When they are synced to the disk.
+    #[default]
+    Sync,
+    /// When the operating system has them: a machine that stops may forget what was acknowledged.
+    Os,
+}
+
+/// What of a log can be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// The length of a segment file, bytes. One that begins with a larger batch is as long as that needs.
+    pub segment_bytes_max: u64,
+    /// How many bytes of log there are between two entries of an index.
+    pub index_interval_bytes: u32,
+    /// When appended records count as durable.
+    pub durability: Durability,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { segment_bytes_max: 64 << 20, index_interval_bytes: 4096, durability: Durability::Sync }
+    }
+}
+
+/// A setting out of its bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{setting} is {value}, not within {min} and {max}")]
+pub struct ConfigError {
+    /// The field of [`LogConfig`].
+    pub setting: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// The least it may be.
+    pub min: u64,
+    /// The most it may be.
+    pub max: u64,
+}
+
+impl LogConfig {
+    /// Checks the bounds.
+    ///
+    /// # Errors
+    /// The first setting that is out of them.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os } = *self;
+        let within = |setting, value, min, max| {
+            if value < min || value > max { Err(ConfigError { setting, value, min, max }) } else { Ok(()) }
+        };
+        within("segment_bytes_max", segment_bytes_max, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
+        within("index_interval_bytes", index_interval_bytes.into(), 256, 1 << 20)
+    }
+}

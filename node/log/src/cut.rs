@@ -1,0 +1,112 @@
+//! Cutting the log back. Nothing is overwritten: a further segment says how much of the one before is still in the log, and its
+//! rename is the cut, of records and epoch starts at once. Readers of what was cut go on reading it.
+
+use std::sync::Arc;
+
+use zue_core::{History, Offset, Tail};
+
+use crate::disk::Disk;
+use crate::error::{LogError, ReadError};
+use crate::frame::{Frame, parse};
+use crate::log::Log;
+use crate::num::wide;
+use crate::segment::{Draft, base_of, index_name, segment_name};
+use crate::view::Part;
+
+/// The place of a cut.
+pub(crate) struct Point<F> {
+    /// The segment before the cut, as much of it as stays.
+    pub(crate) part: Part<F>,
+    /// The last timestamp before the cut, ms since the Unix epoch.
+    pub(crate) timestamp_ms: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Cuts the log back to its first `depth` epoch starts and to the offset `end`. All that is left is durable on return. After
+    /// a crash the cut has either been made or not begun.
+    ///
+    /// # Errors
+    /// When there is no such prefix, it would end inside an append, or it would take what is committed; when there is no room for
+    /// a segment, or the disk refuses.
+    pub fn cut(&mut self, depth: usize, end: Offset) -> Result<(), LogError> {
+        self.check_poison()?;
+        let (log, history) = (self.ends.tail, Arc::clone(&self.view.history));
+        let no_such_prefix = LogError::NoSuchPrefix { depth, end, log };
+        let Some((kept, dropped)) = history.starts().split_at_checked(depth) else { return Err(no_such_prefix) };
+        let begun = kept.last().is_none_or(|last| last.start <= end);
+        let over = dropped.first().is_none_or(|next| end <= next.start);
+        if !begun || !over || end < self.view.log_start() || end > log.end {
+            return Err(no_such_prefix);
+        }
+        if end < self.ends.commit_end {
+            return Err(LogError::BelowCommit { end, commit_end: self.ends.commit_end });
+        }
+        if dropped.is_empty() && end == log.end {
+            return self.sync_disk();
+        }
+        let history = History::new(kept.to_vec()).expect("a prefix of a history is one");
+        let point = self.cut_point(Tail { epoch: history.last_epoch(), end })?;
+        self.cut_at(point, history)
+    }
+
+    /// Where the prefix with that tail ends.
+    fn cut_point(&self, tail: Tail) -> Result<Point<D::File>, LogError> {
+        let parts: Vec<_> = self.view.sealed.iter().cloned().chain([self.view.active_part()]).collect();
+        let Some(mut part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
+            // The first segment is replaced by an empty one.
+            let mut part = parts.first().cloned().unwrap_or_else(|| self.view.active_part());
+            (part.bytes_end, part.end) = (part.segment.extent.data_start, tail.end);
+            let timestamp_ms = part.segment.extent.timestamp_ms;
+            return Ok(Point { part, timestamp_ms });
+        };
+        let last = Offset(tail.end.0.saturating_sub(1));
+        let (mut position, bytes) = part.find(last)?;
+        let damage = |position, fault| LogError::Read(ReadError::Damaged(part.damage(position, last, fault)));
+        let (mut at, mut timestamp_ms) = (0, None);
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let (frame, length) = parse(rest, part.segment.mask).map_err(|fault| damage(position, fault))?;
+            match frame {
+                Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
+                    timestamp_ms = Some(record.timestamp_ms);
+                }
+                Frame::Record(_) if timestamp_ms.is_none() => return Err(LogError::InsideAppend { end: tail.end }),
+                Frame::Start(start) if start.epoch <= tail.epoch => {}
+                _ => break,
+            }
+            at += length;
+            position += wide(length);
+        }
+        (part.bytes_end, part.end) = (position, tail.end);
+        Ok(Point { timestamp_ms: timestamp_ms.unwrap_or(part.segment.extent.timestamp_ms), part })
+    }
+
+    /// Makes the cut.
+    pub(crate) fn cut_at(&mut self, point: Point<D::File>, history: History) -> Result<(), LogError> {
+        let Point { part, timestamp_ms } = point;
+        let tail = Tail { epoch: history.last_epoch(), end: part.end };
+        let draft = self.draft(&part, tail.end, history.starts(), timestamp_ms);
+        let reserved = Draft { may_be_short: true, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
+        if Arc::ptr_eq(&part.segment, &self.view.active) {
+            self.sync_disk()?;
+        }
+        let segment = reserved.commit(&self.disk);
+        let segment = self.disk_result(segment)?;
+        self.remove_segments_after(tail.end);
+        self.go_on_in(segment, &part, Arc::new(history));
+        (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
+        self.ends.timestamp_ms = timestamp_ms;
+        assert_eq!(self.view.tail(), tail, "the cut has left another tail");
+        assert!(self.ends.commit_end <= tail.end, "the cut took what is committed");
+        Ok(())
+    }
+
+    /// Removes the segments that a cut has left behind. They are dead already: what fails here is done at the next open.
+    fn remove_segments_after(&self, end: Offset) {
+        let names = self.disk.list().unwrap_or_default();
+        for base in names.iter().filter_map(|name| base_of(name, ".log")).filter(|base| *base > end) {
+            let _ = self.disk.remove(&segment_name(base));
+            let _ = self.disk.remove(&index_name(base));
+        }
+    }
+}

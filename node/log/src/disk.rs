@@ -1,0 +1,57 @@
+//! What the log asks of a disk: one directory of files. The real one is `os`, the simulated one `sim`.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+/// One directory. Clones are handles to the same one.
+pub trait Disk: Clone + Send + Sync + 'static {
+    /// A file of the directory.
+    type File: DiskFile;
+    /// Holds the directory for this process until it is dropped.
+    type Lock: Send + Sync + 'static;
+
+    /// Takes the directory; fails with [`io::ErrorKind::WouldBlock`] when another process holds it.
+    fn lock(&self) -> io::Result<Self::Lock>;
+    /// Makes an empty file, replacing any of that name.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Renames a file, replacing any of the new name. Atomic; durable after [`Disk::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file; what is open or mapped of it stays.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// The names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Makes creations, renames and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// 64 random bits.
+    fn entropy(&self) -> io::Result<u64>;
+    /// Names the machine's current boot: a new one may have lost what was not synced.
+    fn boot_id(&self) -> io::Result<u128>;
+    /// What a person calls the file, for messages; of the directory itself for an empty name.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// One file.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Writes all the bytes at the position.
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Makes what was written durable, and the length with it.
+    fn sync_data(&self) -> io::Result<()>;
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Reserves room up to `bytes`, filled with zeroes, and makes the file that long.
+    fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// The bytes of the range. They must not be written again while the view lives: it may be the file itself.
+    fn view(&self, range: Range<u64>) -> io::Result<Bytes>;
+    /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync
+    /// the system may show bytes that it never wrote. To be called before the first view.
+    fn settle(&self) -> io::Result<()>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|bytes| bytes == 0)
+    }
+}

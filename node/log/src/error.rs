@@ -1,0 +1,265 @@
+//! What can fail: opening, changing, reading. Each error names the file and the place.
+
+use std::io;
+use std::path::PathBuf;
+
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+use crate::config::ConfigError;
+use crate::frame::Fault;
+
+/// What was done to a file, or to the directory, when it failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Operation {
+    Lock,
+    List,
+    Create,
+    Open,
+    Allocate,
+    Write,
+    Sync,
+    Rename,
+    Read,
+    Random,
+    BootId,
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lock => "lock",
+            Self::List => "list",
+            Self::Create => "create",
+            Self::Open => "open",
+            Self::Allocate => "reserve room for",
+            Self::Write => "write",
+            Self::Sync => "sync",
+            Self::Rename => "rename",
+            Self::Read => "read",
+            Self::Random => "draw random bits for",
+            Self::BootId => "name the boot for",
+        })
+    }
+}
+
+/// The disk refused.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}", path.display())]
+pub struct DiskError {
+    /// What was done.
+    pub operation: Operation,
+    /// To which file or directory.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// Adds to an error of the disk what was done to which file.
+pub(crate) trait Context<T> {
+    fn context(self, operation: Operation, path: impl FnOnce() -> PathBuf) -> Result<T, DiskError>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, operation: Operation, path: impl FnOnce() -> PathBuf) -> Result<T, DiskError> {
+        self.map_err(|source| DiskError { operation, path: path(), source })
+    }
+}
+
+/// Bytes of a segment that are not what was written, or are gone.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{} is damaged at byte {position}, records {from} to {to} are in doubt: {fault}", path.display())]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the faulty frame begins.
+    pub position: u64,
+    /// The first record that is in doubt.
+    pub from: Offset,
+    /// The end of what is in doubt, as far as is known (exclusive).
+    pub to: Offset,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// A log that does not open. Nothing was removed or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A setting out of its bounds.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has it open.
+    #[error("{} is held by another process", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There are segments but no meta file: whose they are, and what was promised, is not known.
+    #[error("{} holds {segment} but no meta file", dir.display())]
+    NoMeta {
+        /// The directory.
+        dir: PathBuf,
+        /// One of the segments.
+        segment: String,
+    },
+    /// The meta file is of a log that was in use, and there is no segment.
+    #[error("{} was in use and holds no segment", dir.display())]
+    NoSegments {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file's fixed part is not what was written, or of another version of the format.
+    #[error("{} is damaged: {what}", path.display())]
+    BadHeader {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: HeaderFault,
+    },
+    /// A segment names one before it that is not there.
+    #[error("{} follows a segment at {missing} that is not there", path.display())]
+    Gap {
+        /// The segment that names it.
+        path: PathBuf,
+        /// The base of the missing one.
+        missing: Offset,
+    },
+    /// Records that were durable are damaged or gone.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+}
+
+/// What is wrong with the fixed part of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderFault {
+    /// It is too short.
+    #[error("it is too short")]
+    Short,
+    /// It is not a file of this kind.
+    #[error("it does not begin as a file of this kind does")]
+    Magic,
+    /// It is of an unknown version of the format.
+    #[error("it is of version {0} of the format, which is not known")]
+    Version(u32),
+    /// Its CRC does not match.
+    #[error("its CRC does not match")]
+    Crc,
+    /// It has flags that are not known.
+    #[error("it has unknown flags {0:#x}")]
+    Flags(u32),
+    /// Its name and its content contradict each other.
+    #[error("its name is not that of its content")]
+    Name,
+}
+
+/// A change that was not made. Unless it is [`LogError::Disk`], the log is as before and goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// An earlier write or sync failed; only opening the log again shows what the disk holds.
+    #[error("the log is closed to changes since it could not {operation} {}", path.display())]
+    Poisoned {
+        /// What failed.
+        operation: Operation,
+        /// On which file.
+        path: PathBuf,
+    },
+    /// A write or sync failed. From now on the log is poisoned.
+    #[error(transparent)]
+    Disk(DiskError),
+    /// No room could be reserved for the next segment or the meta file. Nothing has changed; it can be tried again.
+    #[error("there is no room: {0}")]
+    NoRoom(#[source] DiskError),
+    /// The batch does not follow the log's tail.
+    #[error("a batch after {batch} does not follow a log with {log}")]
+    NotNext {
+        /// The log's tail.
+        log: Tail,
+        /// The tail that the batch follows.
+        batch: Tail,
+    },
+    /// The batch's first timestamp lies before the log's last.
+    #[error("timestamp {batch} ms after {log} ms")]
+    TimestampFell {
+        /// The log's last timestamp, ms since the Unix epoch.
+        log: u64,
+        /// The batch's first.
+        batch: u64,
+    },
+    /// There is no such prefix: of `depth` epoch starts and ending at `end`.
+    #[error("there is no prefix of {depth} epoch starts that ends at {end} in a log with {log}")]
+    NoSuchPrefix {
+        /// How many epoch starts were to be kept.
+        depth: usize,
+        /// Where the log was to end.
+        end: Offset,
+        /// The log's tail.
+        log: Tail,
+    },
+    /// The cut would take committed records.
+    #[error("a cut to {end} would take what is committed up to {commit_end}")]
+    BelowCommit {
+        /// Where the log was to end.
+        end: Offset,
+        /// The end of what is committed.
+        commit_end: Offset,
+    },
+    /// The cut would end inside an append.
+    #[error("a cut to {end} would end inside an append")]
+    InsideAppend {
+        /// Where the log was to end.
+        end: Offset,
+    },
+    /// The promise contradicts an earlier one.
+    #[error("epoch {epoch} with leader {leader:?} was not promised: epoch {promised} with leader {bound:?} was")]
+    Promised {
+        /// The epoch to be promised.
+        epoch: Epoch,
+        /// The leader to be bound.
+        leader: Option<ReplicaId>,
+        /// The epoch promised before.
+        promised: Epoch,
+        /// The leader bound before.
+        bound: Option<ReplicaId>,
+    },
+    /// The replica is of another cluster.
+    #[error("this replica is of cluster {held}, not {asked}")]
+    OtherCluster {
+        /// The cluster it is of.
+        held: ClusterId,
+        /// The one asked for.
+        asked: ClusterId,
+    },
+    /// What is there cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A read that gives no records.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The log has no such offset.
+    #[error("{from} is not within {log_start} and {end}")]
+    OutOfRange {
+        /// The offset asked for.
+        from: Offset,
+        /// Where the log starts.
+        log_start: Offset,
+        /// Where it ends, or where the reader said to end.
+        end: Offset,
+    },
+    /// The log asked for parts from this one: it has no prefix with that tail.
+    #[error("no prefix of this log has {from}")]
+    NoSuchPrefix {
+        /// The tail of the other log.
+        from: Tail,
+    },
+    /// The bytes are not what was written. They are not served.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}

@@ -1,0 +1,314 @@
+//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, opening in `open`.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zue_core::{ClusterId, Epoch, History, Offset, ReplicaId, Tail};
+
+use crate::batch::Batch;
+use crate::config::{Durability, LogConfig, RESERVE_BYTES};
+use crate::disk::{Disk, DiskFile};
+use crate::encode::mask_crc;
+use crate::error::{Context, DiskError, LogError, Operation};
+use crate::frame::KIND_RECORD;
+use crate::index::{Entry, IndexWriter, Spacing};
+use crate::meta::{Meta, MetaFile, NotReplaced};
+use crate::num::wide;
+use crate::reader::{Reader, Shared};
+use crate::segment::{Draft, Prev, index_name};
+use crate::view::{Part, View, Walk};
+
+/// An open log. It has one writer, this; any number of [`Reader`]s.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) config: LogConfig,
+    pub(crate) meta: Meta,
+    pub(crate) meta_file: MetaFile<D>,
+    pub(crate) shared: Shared<D::File>,
+    /// The newest view, which `shared` shows to readers.
+    pub(crate) view: Arc<View<D::File>>,
+    pub(crate) writer: Writer<D::File>,
+    pub(crate) ends: Ends,
+    /// What failed, once a write or sync has.
+    pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
+    pub(crate) _lock: D::Lock,
+}
+
+/// Where the next bytes go.
+#[derive(Debug)]
+pub(crate) struct Writer<F> {
+    /// The position in the active segment.
+    pub(crate) position: u64,
+    /// The batch as it is written; kept for its memory.
+    pub(crate) buffer: Vec<u8>,
+    /// The index entries of the batch; kept for their memory.
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) spacing: Spacing,
+    pub(crate) index: IndexWriter<F>,
+    /// The sequence of the active segment, the highest there is.
+    pub(crate) sequence: u64,
+}
+
+/// How far the log has come. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) tail: Tail,
+    pub(crate) durable: Tail,
+    /// Like `durable`, but on the disk whatever the durability.
+    pub(crate) synced: Tail,
+    /// As last noted: may be beyond the durable end, as a leader may commit before its own sync.
+    pub(crate) commit_end: Offset,
+    pub(crate) timestamp_ms: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// What the replica knows of itself, as it is on the disk.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Where the log ends: after what was appended last, durable or not.
+    pub fn tail(&self) -> Tail {
+        self.ends.tail
+    }
+
+    /// Where its durable part ends.
+    pub fn durable(&self) -> Tail {
+        self.ends.durable
+    }
+
+    /// Its epoch starts.
+    pub fn history(&self) -> &History {
+        &self.view.history
+    }
+
+    /// The first offset there is.
+    pub fn log_start(&self) -> Offset {
+        self.view.log_start()
+    }
+
+    /// The last record's timestamp, ms since the Unix epoch; 0 before the first. The next is not to be less.
+    pub fn last_timestamp_ms(&self) -> u64 {
+        self.ends.timestamp_ms
+    }
+
+    /// A reader of this log.
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Promises the epoch, and binds it to a leader once that is known; names the cluster once that is known. Durable on return,
+    /// with what was noted as committed.
+    ///
+    /// # Errors
+    /// When a greater epoch was promised, or this one to another leader, or the replica is of another cluster.
+    pub fn set_promise(
+        &mut self,
+        epoch: Epoch,
+        leader: Option<ReplicaId>,
+        cluster: Option<ClusterId>,
+    ) -> Result<(), LogError> {
+        self.check_poison()?;
+        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
+        let bound = if self.history().is_empty() { None } else { self.meta.cluster };
+        let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
+        if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
+    }
+
+    /// Notes that everything before `end` is committed: it is never cut. Written down with the next promise, segment or close.
+    pub fn note_commit(&mut self, end: Offset) {
+        self.ends.commit_end = self.ends.commit_end.max(end);
+    }
+
+    /// Appends the batch, whole or not at all. It can be read at once and is durable after [`Log::sync`].
+    ///
+    /// # Errors
+    /// When the batch does not follow the tail, there is no room for a further segment, or the disk refuses.
+    pub fn append(&mut self, batch: &Batch) -> Result<Tail, LogError> {
+        self.check_poison()?;
+        if batch.prev() != self.ends.tail {
+            return Err(LogError::NotNext { log: self.ends.tail, batch: batch.prev() });
+        }
+        let (first_ms, last_ms) = batch.timestamps_ms().unwrap_or((self.ends.timestamp_ms, self.ends.timestamp_ms));
+        if first_ms < self.ends.timestamp_ms {
+            return Err(LogError::TimestampFell { log: self.ends.timestamp_ms, batch: first_ms });
+        }
+        let bytes = wide(batch.bytes().len());
+        let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
+        if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.extent.file_bytes {
+            self.roll(bytes)?;
+        }
+        let segment = Arc::clone(&self.view.active);
+        self.writer.fill(batch, segment.mask);
+        let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
+        self.disk_result(written.context(Operation::Write, || segment.path.clone()))?;
+        self.writer.position += bytes;
+        segment.extend_index(&self.writer.entries);
+        self.writer.index.extend(&self.writer.entries);
+        self.ends.tail = batch.tail();
+        self.ends.timestamp_ms = last_ms;
+        if batch.epoch_starts().is_empty() {
+            self.view.grow(self.writer.position, batch.tail().end);
+        } else {
+            let mut history = History::clone(&self.view.history);
+            for start in batch.epoch_starts() {
+                history.push(start.clone()).expect("a batch that follows the tail continues its history");
+            }
+            let active = Part { segment, bytes_end: self.writer.position, end: batch.tail().end };
+            self.show(View::new(Arc::clone(&self.view.sealed), active, Arc::new(history)));
+        }
+        assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
+        Ok(self.ends.tail)
+    }
+
+    /// Makes durable what was appended, as far as the log's durability asks for it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&mut self) -> Result<Tail, LogError> {
+        self.check_poison()?;
+        match self.config.durability {
+            Durability::Sync => self.sync_disk()?,
+            Durability::Os => self.ends.durable = self.ends.tail,
+        }
+        self.writer.index.write_some();
+        Ok(self.ends.durable)
+    }
+
+    /// Closes the log cleanly: all of it is durable, and the next open knows where it ended.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn close(mut self) -> Result<Meta, LogError> {
+        self.check_poison()?;
+        self.sync_disk()?;
+        self.writer.index.write_all();
+        let mut meta = self.meta;
+        meta.session.clean_end = Some(self.ends.tail.end);
+        self.replace_meta(meta)?;
+        Ok(self.meta)
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<(), LogError> {
+        match &self.poison {
+            None => Ok(()),
+            Some((operation, path)) => Err(LogError::Poisoned { operation: *operation, path: path.clone() }),
+        }
+    }
+
+    /// Poisons the log if the disk has failed.
+    pub(crate) fn disk_result<T>(&mut self, result: Result<T, DiskError>) -> Result<T, LogError> {
+        result.map_err(|error| {
+            self.poison = Some((error.operation, error.path.clone()));
+            LogError::Disk(error)
+        })
+    }
+
+    pub(crate) fn sync_disk(&mut self) -> Result<(), LogError> {
+        if self.ends.synced != self.ends.tail {
+            let segment = Arc::clone(&self.view.active);
+            self.disk_result(segment.file.sync_data().context(Operation::Sync, || segment.path.clone()))?;
+            self.ends.synced = self.ends.tail;
+        }
+        self.ends.durable = self.ends.tail;
+        Ok(())
+    }
+
+    pub(crate) fn replace_meta(&mut self, meta: Meta) -> Result<(), LogError> {
+        let commit_end = meta.commit_end.max(self.ends.commit_end.min(self.ends.synced.end));
+        let meta = Meta { commit_end, ..meta };
+        assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
+        match self.meta_file.replace(&meta) {
+            Ok(()) => {}
+            Err(NotReplaced::NoRoom(error)) => return Err(LogError::NoRoom(error)),
+            Err(NotReplaced::Disk(error)) => return self.disk_result(Err(error)),
+        }
+        self.meta = meta;
+        Ok(())
+    }
+
+    pub(crate) fn show(&mut self, view: View<D::File>) {
+        self.view = Arc::new(view);
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
+    }
+
+    /// Goes on in a further segment, which has room for `first_bytes`.
+    fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
+        let active = self.view.active_part();
+        let draft = self.draft(&active, active.end, self.view.history.starts(), self.ends.timestamp_ms);
+        let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
+        // Before the next segment is there, so that only the last one can have a torn tail.
+        self.sync_disk()?;
+        self.writer.index.write_all();
+        let segment = reserved.commit(&self.disk);
+        let segment = self.disk_result(segment)?;
+        let history = Arc::clone(&self.view.history);
+        self.go_on_in(segment, &active, history);
+        match self.replace_meta(self.meta) {
+            // What is committed is written down another time.
+            Err(LogError::NoRoom(_)) => Ok(()),
+            replaced => replaced,
+        }
+    }
+
+    /// A segment that follows the part. If that has no record, the new one takes its place and its name.
+    pub(crate) fn draft<'a>(
+        &self,
+        part: &Part<D::File>,
+        base: Offset,
+        starts: &'a [zue_core::EpochStart],
+        timestamp_ms: u64,
+    ) -> Draft<'a> {
+        let Part { segment, bytes_end, .. } = part;
+        let prev = if segment.base() == base {
+            segment.header.prev
+        } else {
+            Some(Prev { base: segment.base(), sequence: segment.header.sequence, end: *bytes_end })
+        };
+        let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
+        Draft { sequence, base, prev, starts, timestamp_ms, first_bytes: 0, file_bytes, may_be_short: false }
+    }
+
+    /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
+    /// the same base.
+    pub(crate) fn go_on_in(
+        &mut self,
+        segment: Arc<crate::segment::Segment<D::File>>,
+        last: &Part<D::File>,
+        history: Arc<History>,
+    ) {
+        let (base, last_base) = (segment.base(), last.segment.base());
+        let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
+        let sealed: Arc<[Part<D::File>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
+        let (mask, data_start) = (segment.mask, segment.extent.data_start);
+        self.writer.position = data_start;
+        self.writer.sequence = segment.header.sequence;
+        self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
+        self.writer.index = IndexWriter::new(self.disk.create(&index_name(base)).ok(), segment.header.nonce, mask, &[]);
+        let active = Part { segment, bytes_end: data_start, end: base };
+        self.show(View::new(sealed, active, history));
+    }
+}
+
+impl<F> Writer<F> {
+    /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it.
+    fn fill(&mut self, batch: &Batch, mask: u32) {
+        self.buffer.clear();
+        self.entries.clear();
+        self.buffer.extend_from_slice(batch.bytes());
+        let mut walk = Walk::new(batch.bytes());
+        while let Some(frame) = walk.frame() {
+            mask_crc(&mut self.buffer, walk.at, mask);
+            let position = self.position + wide(walk.at);
+            if frame.kind == KIND_RECORD && self.spacing.takes(position) {
+                self.entries.push(Entry { offset: frame.first_word, position, timestamp_ms: frame.timestamp_ms });
+            }
+            walk.pass(frame);
+        }
+    }
+}
+
+/// A shared place for the view.
+pub(crate) fn share<F>(view: &Arc<View<F>>) -> Shared<F> {
+    Arc::new(RwLock::new(Arc::clone(view)))
+}

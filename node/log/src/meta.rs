@@ -1,0 +1,181 @@
+//! The meta file: who the replica is and what it has promised. Replaced as a whole, so that it is the old one or the new one.
+
+use std::io;
+
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
+
+use crate::block::{self, BLOCK_BYTES};
+use crate::config::Durability;
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, DiskError, HeaderFault, LogError, OpenError, Operation};
+use crate::num::wide;
+
+pub(crate) const META_FILE: &str = "meta";
+/// The next meta file. It is made ahead, so that a promise needs no room on a full disk.
+pub(crate) const META_SPARE: &str = "meta.next";
+
+const MAGIC: [u8; 8] = *b"ZUE-MET\n";
+const FLAG_CLUSTER: u32 = 1;
+const FLAG_LEADER: u32 = 2;
+const FLAG_CLEAN: u32 = 4;
+const FLAG_OS: u32 = 8;
+
+/// The highest epoch a replica has promised, and the leader it has bound that promise to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    /// The epoch; 0 before the first promise.
+    pub epoch: Epoch,
+    /// Its leader, once known.
+    pub leader: Option<ReplicaId>,
+}
+
+/// What a replica knows of itself, durably.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Meta {
+    /// Who it is.
+    pub replica: ReplicaId,
+    /// The cluster it is of, once it is of one.
+    pub cluster: Option<ClusterId>,
+    /// How often the log was opened. A lower number than before tells that the disk was restored.
+    pub starts: u64,
+    /// What it has promised. Invariant: the epoch never falls, and one epoch has one leader.
+    pub promise: Promise,
+    /// Everything before this is committed and durable; more may be. Never falls.
+    pub commit_end: Offset,
+    /// How it ran last.
+    pub(crate) session: Session,
+}
+
+/// How a log was used since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Session {
+    /// The boot of the machine.
+    pub(crate) boot: u128,
+    pub(crate) durability: Durability,
+    /// Where the log ended when it was closed; `None` while it is open, and after a crash.
+    pub(crate) clean_end: Option<Offset>,
+}
+
+impl Meta {
+    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let Self { replica, cluster, starts, promise: Promise { epoch, leader }, commit_end, session } = *self;
+        let Session { boot, durability, clean_end } = session;
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = flag(cluster.is_some(), FLAG_CLUSTER)
+            | flag(leader.is_some(), FLAG_LEADER)
+            | flag(clean_end.is_some(), FLAG_CLEAN)
+            | flag(durability == Durability::Os, FLAG_OS);
+        let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0)];
+        let words = [starts, epoch.0, commit_end.0, clean_end.map_or(0, |end| end.0)];
+        let mut fields = ids.map(u128::to_le_bytes).concat();
+        fields.extend(words.map(u64::to_le_bytes).concat());
+        fields.extend(boot.to_le_bytes());
+        block::encode(MAGIC, flags, &fields)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
+        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_OS)?;
+        let has = |flag| flags & flag != 0;
+        let mut parse = || {
+            let (replica, cluster, leader) = (fields.u128()?, fields.u128()?, fields.u128()?);
+            let (starts, epoch, commit_end, clean_end) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+            Some(Self {
+                replica: ReplicaId(replica),
+                cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
+                starts,
+                promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
+                commit_end: Offset(commit_end),
+                session: Session {
+                    boot: fields.u128()?,
+                    durability: if has(FLAG_OS) { Durability::Os } else { Durability::Sync },
+                    clean_end: has(FLAG_CLEAN).then_some(Offset(clean_end)),
+                },
+            })
+        };
+        parse().ok_or(HeaderFault::Short)
+    }
+
+    /// The meta with a promise and a cluster added.
+    pub(crate) fn promise(
+        &self,
+        epoch: Epoch,
+        leader: Option<ReplicaId>,
+        cluster: Option<ClusterId>,
+    ) -> Result<Self, LogError> {
+        let Promise { epoch: promised, leader: bound } = self.promise;
+        let rebound = epoch == promised && leader.is_some() && bound.is_some() && leader != bound;
+        if epoch < promised || rebound {
+            return Err(LogError::Promised { epoch, leader, promised, bound });
+        }
+        if let (Some(held), Some(asked)) = (self.cluster, cluster)
+            && held != asked
+        {
+            return Err(LogError::OtherCluster { held, asked });
+        }
+        let leader = if epoch == promised { leader.or(bound) } else { leader };
+        Ok(Self { promise: Promise { epoch, leader }, cluster: cluster.or(self.cluster), ..*self })
+    }
+}
+
+/// Why the meta file was not replaced.
+pub(crate) enum NotReplaced {
+    NoRoom(DiskError),
+    Disk(DiskError),
+}
+
+impl From<NotReplaced> for OpenError {
+    fn from(error: NotReplaced) -> Self {
+        match error {
+            NotReplaced::NoRoom(error) | NotReplaced::Disk(error) => Self::Disk(error),
+        }
+    }
+}
+
+/// The meta file and its spare.
+#[derive(Debug)]
+pub(crate) struct MetaFile<D: Disk> {
+    disk: D,
+    spare: Option<D::File>,
+}
+
+impl<D: Disk> MetaFile<D> {
+    pub(crate) fn new(disk: D) -> Self {
+        Self { disk, spare: None }
+    }
+
+    /// Replaces the meta file, durably. Without room the old one is there, after another failure either.
+    pub(crate) fn replace(&mut self, meta: &Meta) -> Result<(), NotReplaced> {
+        let path = || self.disk.path(META_SPARE);
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => make_spare(&self.disk).map_err(NotReplaced::NoRoom)?,
+        };
+        let put = || {
+            spare.write_at(0, &meta.encode()).context(Operation::Write, path)?;
+            spare.sync_data().context(Operation::Sync, path)?;
+            self.disk.rename(META_SPARE, META_FILE).context(Operation::Rename, path)?;
+            self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))
+        };
+        put().map_err(NotReplaced::Disk)?;
+        // Without one, the next replacement needs room.
+        self.spare = make_spare(&self.disk).ok();
+        Ok(())
+    }
+}
+
+fn make_spare<D: Disk>(disk: &D) -> Result<D::File, DiskError> {
+    let spare = disk.create(META_SPARE).context(Operation::Create, || disk.path(META_SPARE))?;
+    spare.allocate(wide(BLOCK_BYTES)).context(Operation::Allocate, || disk.path(META_SPARE))?;
+    Ok(spare)
+}
+
+/// Reads the meta file; `None` if there is none.
+pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>>, DiskError> {
+    let path = || disk.path(META_FILE);
+    let file = match disk.open(META_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.context(Operation::Open, path)?,
+    };
+    let bytes = file.len().and_then(|bytes| file.view(0..bytes)).context(Operation::Read, path)?;
+    Ok(Some(Meta::decode(&bytes)))
+}

@@ -1,0 +1,176 @@
+//! Opening a log: from files to what they amount to. Finds the segments that are the log, checks them, cuts away a torn tail.
+//! Damage to what was durable is reported and left as it is.
+
+use std::io;
+use std::sync::Arc;
+
+use zue_core::{History, Offset, ReplicaId};
+
+use crate::chain::{Checked, chain, check, check_index, read_headers};
+use crate::config::{Durability, LogConfig};
+use crate::cut::Point;
+use crate::disk::Disk;
+use crate::error::{Context, DiskError, LogError, OpenError, Operation};
+use crate::log::{Ends, Log, Writer, share};
+use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session};
+use crate::segment::{Draft, SEGMENT_TEMP, base_of, segment_name};
+use crate::view::View;
+
+/// What opening a log found and did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// The directory was empty: this is a new replica.
+    pub initialised: bool,
+    /// Bytes behind the last whole append, which were cut away.
+    pub cut_bytes: u64,
+    /// There were good frames among them: they may have been acknowledged.
+    pub suspect: bool,
+    /// The machine has stopped while acknowledgements did not wait for the disk: any of them may be forgotten.
+    pub may_have_forgotten: bool,
+    /// Indexes that were missing, damaged or stale, and were made again.
+    pub indexes_rebuilt: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in the disk's directory; makes one of a replica named `fresh_id` if the directory is empty.
+    ///
+    /// # Errors
+    /// When another process has it open, or what was durable is damaged or gone. Nothing is removed or changed then.
+    pub fn open(disk: D, config: LogConfig, fresh_id: ReplicaId) -> Result<(Self, Recovered), OpenError> {
+        config.validate()?;
+        let lock = lock(&disk)?;
+        let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
+        let names = disk.list().context(Operation::List, || disk.path(""))?;
+        let mut meta_file = MetaFile::new(disk.clone());
+        let session = Session { boot, durability: config.durability, clean_end: None };
+        let known = read_meta(&disk, &names)?;
+        let meta = if let Some(meta) = known {
+            meta
+        } else {
+            let promise = Promise::default();
+            let meta = Meta { replica: fresh_id, cluster: None, starts: 0, promise, commit_end: Offset(0), session };
+            meta_file.replace(&meta)?;
+            meta
+        };
+        let mut candidates = read_headers(&disk, &names)?;
+        if candidates.is_empty() {
+            if meta.starts > 0 {
+                return Err(OpenError::NoSegments { dir: disk.path("") });
+            }
+            make_first(&disk, &config)?;
+            candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
+        }
+        let chain = chain(&disk, candidates)?;
+        let checked = check(&disk, &config, &meta, chain)?;
+        let mut recovered = Recovered {
+            initialised: known.is_none(),
+            cut_bytes: checked.torn_bytes,
+            suspect: checked.suspect,
+            may_have_forgotten: may_have_forgotten(&meta, boot),
+            indexes_rebuilt: 0,
+        };
+        let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked, &mut recovered);
+        if recovered.cut_bytes > 0 {
+            let (part, history) = (log.view.active_part(), History::clone(&log.view.history));
+            let timestamp_ms = log.ends.timestamp_ms;
+            log.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)?;
+        }
+        // Only now, that nothing has been found which forbids to open.
+        for name in names.iter().filter(|name| log.is_dead(name)) {
+            let _ = log.disk.remove(name);
+        }
+        log.replace_meta(Meta { starts: meta.starts + 1, session, ..meta }).map_err(into_open)?;
+        Ok((log, recovered))
+    }
+
+    /// Whether the file is left over from a cut, or from a segment that was not finished.
+    fn is_dead(&self, name: &str) -> bool {
+        let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
+        let alive =
+            |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
+        base.map_or(name == SEGMENT_TEMP, |base| !alive(base))
+    }
+
+    fn assemble(
+        disk: D,
+        config: LogConfig,
+        (meta, meta_file): (Meta, MetaFile<D>),
+        lock: D::Lock,
+        checked: Checked<D::File>,
+        recovered: &mut Recovered,
+    ) -> Self {
+        let Checked { sealed, active, spacing, state, .. } = checked;
+        let mut index = |part, is_active| {
+            let (writer, rebuilt) = check_index(&disk, part, is_active);
+            recovered.indexes_rebuilt += u64::from(rebuilt);
+            writer
+        };
+        for part in &sealed {
+            index(part, false);
+        }
+        let index = index(&active, true);
+        let history = History::new(state.starts).expect("a scan keeps epoch starts in order");
+        let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
+        let sequence = active.segment.header.sequence;
+        let view = Arc::new(View::new(sealed.into(), active, Arc::new(history)));
+        let (buffer, entries) = (Vec::new(), Vec::new());
+        let (commit_end, timestamp_ms) = (meta.commit_end, order.timestamp_ms);
+        Self {
+            disk,
+            config,
+            meta,
+            meta_file,
+            shared: share(&view),
+            view,
+            writer: Writer { position, buffer, entries, spacing, index, sequence },
+            ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
+            poison: None,
+            _lock: lock,
+        }
+    }
+}
+
+/// What stops a change stops opening.
+fn into_open(error: LogError) -> OpenError {
+    match error {
+        LogError::Disk(error) | LogError::NoRoom(error) => OpenError::Disk(error),
+        error => unreachable!("only the disk refuses what opening does: {error}"),
+    }
+}
+
+/// Whether the machine has stopped since the log was used in a way that does not survive it.
+fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
+    let Session { boot: before, durability, clean_end } = meta.session;
+    meta.starts > 0 && durability == Durability::Os && clean_end.is_none() && before != boot
+}
+
+fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
+    match disk.lock() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::Locked { dir: disk.path("") }),
+        lock => Ok(lock.context(Operation::Lock, || disk.path(""))?),
+    }
+}
+
+fn read_meta<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Meta>, OpenError> {
+    if let Some(meta) = meta::read(disk)? {
+        return meta.map(Some).map_err(|what| OpenError::BadHeader { path: disk.path(META_FILE), what });
+    }
+    match names.iter().find(|name| base_of(name, ".log").is_some()) {
+        Some(segment) => Err(OpenError::NoMeta { dir: disk.path(""), segment: segment.clone() }),
+        None => Ok(None),
+    }
+}
+
+fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {
+    let first = Draft {
+        sequence: 1,
+        base: Offset(0),
+        prev: None,
+        starts: &[],
+        timestamp_ms: 0,
+        first_bytes: 0,
+        file_bytes: config.segment_bytes_max,
+        may_be_short: false,
+    };
+    first.reserve(disk)?.commit(disk).map(|_| ())
+}

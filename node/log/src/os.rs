@@ -1,0 +1,144 @@
+//! A directory of the operating system, read through memory maps.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+use crate::disk::{Disk, DiskFile};
+use crate::num::length;
+
+const LOCK_FILE: &str = "lock";
+
+/// A directory of the operating system.
+#[derive(Clone, Debug)]
+pub struct OsDisk {
+    dir: Arc<Path>,
+}
+
+/// A file of the operating system. It is mapped once, as long as it is at its first view.
+#[derive(Debug)]
+pub struct OsFile {
+    file: File,
+    map: OnceLock<Bytes>,
+}
+
+impl OsDisk {
+    /// The directory, made if it is not there.
+    pub fn new(dir: impl AsRef<Path>) -> io::Result<Self> {
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir: dir.as_ref().into() })
+    }
+}
+
+impl OsFile {
+    fn new(file: File) -> Self {
+        Self { file, map: OnceLock::new() }
+    }
+
+    fn map(&self) -> io::Result<&Bytes> {
+        if self.map.get().is_none() {
+            #[expect(unsafe_code, reason = "memory mapping has no safe interface")]
+            // SAFETY: the directory is locked and ours: files in it are never shortened while they are mapped, and the log gives
+            // out views only of bytes that it has written and never writes again. README.md states this as an assumption.
+            let map = unsafe { Mmap::map(&self.file)? };
+            // Another reader may have been faster; either map shows the same file.
+            let _ = self.map.set(Bytes::from_owner(map));
+        }
+        self.map.get().ok_or_else(|| io::ErrorKind::Other.into())
+    }
+}
+
+impl Disk for OsDisk {
+    type File = OsFile;
+    type Lock = File;
+
+    fn lock(&self) -> io::Result<File> {
+        let file = File::options().create(true).truncate(false).write(true).open(self.path(LOCK_FILE))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn create(&self, name: &str) -> io::Result<OsFile> {
+        File::options().read(true).write(true).create(true).truncate(true).open(self.path(name)).map(OsFile::new)
+    }
+
+    fn open(&self, name: &str) -> io::Result<OsFile> {
+        File::options().read(true).write(true).open(self.path(name)).map(OsFile::new)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
+        fs::read_dir(&self.dir)?.filter_map(|entry| name(entry).transpose()).collect()
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn entropy(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn boot_id(&self) -> io::Result<u128> {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        u128::from_str_radix(&text.trim().replace('-', ""), 16).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+}
+
+impl DiskFile for OsFile {
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        Ok(rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let map = self.map()?;
+        let (start, end) = (length(range.start), length(range.end));
+        if end > map.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(map.slice(start..end))
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.file.sync_data()?;
+        Ok(rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+}

@@ -1,0 +1,295 @@
+//! Reading, while the log is written: by offset for clients, by tail for replication. Nothing is copied that need not be, and
+//! nothing is given out whose CRC does not match.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use zue_core::{EpochStart, Offset, Tail};
+
+use crate::batch::Batch;
+use crate::disk::Disk;
+use crate::encode::{mask_crc, put_start};
+use crate::error::{Damage, ReadError};
+use crate::frame::{Fault, Frame, KIND_RECORD, RecordView, parse};
+use crate::limits::Limits;
+use crate::num::wide;
+use crate::view::{Part, View, Walk};
+
+/// What a log and its readers share: the newest view.
+pub(crate) type Shared<F> = Arc<RwLock<Arc<View<F>>>>;
+
+/// Reads a log. Clones read the same one, from any thread, also while it is written and after it was closed.
+#[derive(Debug)]
+pub struct Reader<D: Disk> {
+    shared: Shared<D::File>,
+}
+
+impl<D: Disk> Clone for Reader<D> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// Consecutive records of one segment, as they are in its file.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    bytes: Bytes,
+    mask: u32,
+    first: Offset,
+    end: Offset,
+    /// Where the bytes are, to name the place of a damage.
+    place: Option<(Arc<std::path::Path>, u64)>,
+}
+
+impl<D: Disk> Reader<D> {
+    pub(crate) fn new(shared: Shared<D::File>) -> Self {
+        Self { shared }
+    }
+
+    fn view(&self) -> Arc<View<D::File>> {
+        Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The log's tail: what was appended, durable or not.
+    pub fn tail(&self) -> Tail {
+        self.view().tail()
+    }
+
+    /// The first offset there is.
+    pub fn log_start(&self) -> Offset {
+        self.view().log_start()
+    }
+
+    /// Records from `from` on, which may lie inside an append, and before `upto`: as many whole appends as `bytes_max` encoded
+    /// bytes hold, at least one. Fewer at the end of a segment; none if `from` is `upto` or the log's end.
+    ///
+    /// # Errors
+    /// When `from` is out of range, or what is there cannot be read.
+    pub fn read(&self, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
+        read(&*self.view(), from, upto, bytes_max)
+    }
+
+    /// The frames that follow the prefix with tail `from`, epoch starts included, up to the one with tail `upto`: as many whole
+    /// appends and epoch starts as `bytes_max` hold, at least one. `None` if nothing follows.
+    ///
+    /// # Errors
+    /// When this log has no prefix with tail `from`, or what follows cannot be read.
+    pub fn read_frames(&self, from: Tail, upto: Tail, bytes_max: usize) -> Result<Option<Batch>, ReadError> {
+        let view = self.view();
+        let upto = upto.min(view.tail());
+        check_prefix(&view, from)?;
+        let read = |bytes_max| {
+            let frames = gather(&*view, from, upto, bytes_max)?;
+            Ok::<_, ReadError>(
+                (!frames.is_empty()).then(|| Batch::decode(frames.into(), from, &Limits::NONE)).transpose(),
+            )
+        };
+        if let Ok(batch) = read(bytes_max)? {
+            return Ok(batch);
+        }
+        // There is damage: give what is in front of it append by append, then name it.
+        match read(0)? {
+            Ok(batch) => Ok(batch),
+            Err(error) => Err(name_damage(&*view, from.end, upto.end, error.fault)),
+        }
+    }
+}
+
+/// Fails unless the log has a prefix with that tail.
+fn check_prefix<F: crate::DiskFile>(view: &View<F>, from: Tail) -> Result<(), ReadError> {
+    let (log_start, tail) = (view.log_start(), view.tail());
+    if from.end < log_start {
+        return Err(ReadError::OutOfRange { from: from.end, log_start, end: tail.end });
+    }
+    let known = from.epoch.0 == 0 || view.history.at(from.epoch).is_some_and(|start| start.start <= from.end);
+    let end = next_start(view, from).map_or(tail.end, |next| next.start);
+    if known && from.end <= end { Ok(()) } else { Err(ReadError::NoSuchPrefix { from }) }
+}
+
+fn next_start<F>(view: &View<F>, after: Tail) -> Option<&EpochStart> {
+    let starts = view.history.starts();
+    starts.get(starts.partition_point(|start| start.epoch <= after.epoch))
+}
+
+fn read<F: crate::DiskFile>(view: &View<F>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
+    let (log_start, end) = (view.log_start(), upto.min(view.tail().end));
+    if from < log_start || from > end {
+        return Err(ReadError::OutOfRange { from, log_start, end });
+    }
+    let Some(part) = view.part(from).filter(|_| from < end) else {
+        return Ok(Chunk { bytes: Bytes::new(), mask: 0, first: from, end: from, place: None });
+    };
+    let (position, bytes) = part.find(from)?;
+    let (length, end) = measure(&part, &bytes, position, from..end, bytes_max)?;
+    let place = Some((Arc::from(part.segment.path.as_path()), position));
+    Ok(Chunk { bytes: bytes.slice(..length), mask: part.segment.mask, first: from, end, place })
+}
+
+/// How many bytes of the part to give out, and the offset they end at.
+fn measure<F: crate::DiskFile>(
+    part: &Part<F>,
+    bytes: &Bytes,
+    position: u64,
+    range: std::ops::Range<Offset>,
+    bytes_max: usize,
+) -> Result<(usize, Offset), ReadError> {
+    let mut walk = Walk::new(bytes);
+    let mut next = range.start;
+    let mut whole = (0, next);
+    while next < range.end && !walk.rest().is_empty() {
+        let frame = walk.frame().filter(|frame| frame.kind != KIND_RECORD || frame.first_word == next.0);
+        let Some(frame) = frame else {
+            if whole.0 > 0 {
+                break;
+            }
+            let found = walk.frame().map(|frame| Fault::Offset { expected: next, found: Offset(frame.first_word) });
+            let fault = found.unwrap_or_else(|| walk.fault(part.segment.mask));
+            return Err(part.damage(position.saturating_add(wide(walk.at)), next, fault).into());
+        };
+        walk.pass(frame);
+        if frame.kind == KIND_RECORD {
+            next = next.plus(1);
+        }
+        if !frame.more || next == range.end {
+            if whole.0 > 0 && walk.at > bytes_max {
+                break;
+            }
+            whole = (walk.at, next);
+        }
+    }
+    Ok(whole)
+}
+
+/// The frames between two tails as they travel, unchecked.
+fn gather<F: crate::DiskFile>(view: &View<F>, from: Tail, upto: Tail, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+    let (mut out, mut at) = (Vec::new(), from);
+    loop {
+        let next = next_start(view, at).filter(|next| next.epoch <= upto.epoch);
+        let frame_at = out.len();
+        let after = if let Some(next) = next.filter(|next| next.start == at.end) {
+            put_start(&mut out, next);
+            Tail { epoch: next.epoch, ..at }
+        } else {
+            let end = next.map_or(upto.end, |next| next.start.min(upto.end));
+            if at.end >= end {
+                break;
+            }
+            let chunk = match read(view, at.end, end, bytes_max.saturating_sub(out.len())) {
+                Err(_) if !out.is_empty() => break,
+                chunk => chunk?,
+            };
+            chunk.put_records(&mut out);
+            Tail { end: chunk.end, ..at }
+        };
+        if frame_at > 0 && out.len() > bytes_max {
+            out.truncate(frame_at);
+            break;
+        }
+        if after == at || out.len() >= bytes_max {
+            break;
+        }
+        at = after;
+    }
+    Ok(out)
+}
+
+/// The damage among the records, which a batch of them has shown to be there.
+fn name_damage<F: crate::DiskFile>(view: &View<F>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
+    match read(view, from, upto, 0) {
+        Err(error) => error,
+        Ok(chunk) => {
+            let found = chunk.records().find_map(Result::err);
+            found.unwrap_or_else(|| chunk.damage(0, from, fault).into())
+        }
+    }
+}
+
+impl Chunk {
+    /// The first record's offset.
+    pub fn first(&self) -> Offset {
+        self.first
+    }
+
+    /// The offset behind the last record: where to read on.
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.first == self.end
+    }
+
+    /// The length of the frames, bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The records, each checked as it is reached. Ends after the first that is damaged.
+    pub fn records(&self) -> Records<'_> {
+        Records { chunk: self, at: 0, next: self.first }
+    }
+
+    /// A key or value of one of the records, shared with the chunk and not copied.
+    ///
+    /// # Panics
+    /// When `part` is not a part of this chunk.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.bytes.slice_ref(part)
+    }
+
+    /// Puts the records as they travel; their CRCs are not checked.
+    fn put_records(&self, out: &mut Vec<u8>) {
+        let mut walk = Walk::new(&self.bytes);
+        while let Some(frame) = walk.frame() {
+            if frame.kind == KIND_RECORD {
+                let frame_at = out.len();
+                out.extend_from_slice(walk.rest().get(..frame.bytes).unwrap_or_default());
+                mask_crc(out, frame_at, self.mask);
+            }
+            walk.pass(frame);
+        }
+    }
+
+    fn damage(&self, at: usize, from: Offset, fault: Fault) -> Damage {
+        let (path, position) =
+            self.place.as_ref().map_or_else(Default::default, |(path, at)| (path.to_path_buf(), *at));
+        Damage { path, position: position.saturating_add(wide(at)), from, to: self.end, fault }
+    }
+}
+
+/// The records of a chunk.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    chunk: &'a Chunk,
+    at: usize,
+    next: Offset,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RecordView<'a>, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.chunk.end {
+            let bytes = self.chunk.bytes.get(self.at..).unwrap_or_default();
+            let fault = match parse(bytes, self.chunk.mask) {
+                Ok((Frame::Record(record), length)) if record.offset == self.next => {
+                    self.at += length;
+                    self.next = record.offset.plus(1);
+                    return Some(Ok(record));
+                }
+                Ok((Frame::Start(_), length)) => {
+                    self.at += length;
+                    continue;
+                }
+                Ok((Frame::Record(record), _)) => Fault::Offset { expected: self.next, found: record.offset },
+                Ok((Frame::Snapshot(_), _)) => Fault::Kind(crate::frame::KIND_SNAPSHOT),
+                Err(fault) => fault,
+            };
+            let damage = self.chunk.damage(self.at, self.next, fault);
+            self.next = self.chunk.end;
+            return Some(Err(damage.into()));
+        }
+        None
+    }
+}

@@ -1,0 +1,208 @@
+//! Segment files: their names, headers and creation. A file appears whole under its name or not at all, and nothing written
+//! in it is ever overwritten.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zue_core::{EpochStart, Offset};
+
+use crate::block::{self, BLOCK_BYTES};
+use crate::config::RESERVE_BYTES;
+use crate::disk::{Disk, DiskFile};
+use crate::encode::put_snapshot;
+use crate::error::{Context, Damage, DiskError, HeaderFault, Operation};
+use crate::frame::{Fault, Snapshot};
+use crate::index::Entry;
+use crate::num::{Cursor, wide};
+
+pub(crate) const SEGMENT_TEMP: &str = "segment.next";
+const MAGIC: [u8; 8] = *b"ZUE-SEG\n";
+
+/// The fixed part of a segment file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    /// Random; enters every CRC of the file, so that no other file's bytes pass for this one's.
+    pub(crate) nonce: u64,
+    /// Rises with every segment made in the directory. The log is the segment with the highest, and what that one follows.
+    pub(crate) sequence: u64,
+    pub(crate) base: Offset,
+    /// The segment before; `None` if the log starts here.
+    pub(crate) prev: Option<Prev>,
+}
+
+/// The segment before, and how much of it is in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Prev {
+    pub(crate) base: Offset,
+    /// Never 0: that says in the file that there is none.
+    pub(crate) sequence: u64,
+    /// The position at which its valid bytes end. What is behind was cut away.
+    pub(crate) end: u64,
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
+        let Self { nonce, sequence, base, prev } = *self;
+        let prev = prev.map_or([0; 3], |Prev { base, sequence, end }| [base.0, sequence, end]);
+        let words = [nonce, sequence, base.0, prev[0], prev[1], prev[2]];
+        block::encode(MAGIC, 0, &words.map(u64::to_le_bytes).concat())
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
+        let (_, mut fields) = block::decode(bytes, MAGIC, 0)?;
+        let mut parse = || {
+            let (nonce, sequence, base) = (fields.u64()?, fields.u64()?, Offset(fields.u64()?));
+            let prev = Prev { base: Offset(fields.u64()?), sequence: fields.u64()?, end: fields.u64()? };
+            Some(Self { nonce, sequence, base, prev: Some(prev).filter(|prev| prev.sequence != 0) })
+        };
+        parse().ok_or(HeaderFault::Short)
+    }
+
+    /// What the file's CRCs are masked with.
+    pub(crate) fn mask(&self) -> u32 {
+        let nonce = self.nonce.to_le_bytes();
+        let mut halves = Cursor(&nonce);
+        halves.u32().unwrap_or_default() ^ halves.u32().unwrap_or_default()
+    }
+}
+
+/// The name of the segment file with that base.
+pub(crate) fn segment_name(base: Offset) -> String {
+    format!("{:020}.log", base.0)
+}
+
+/// The name of its index file.
+pub(crate) fn index_name(base: Offset) -> String {
+    format!("{:020}.index", base.0)
+}
+
+/// The base in the name of a segment or index file.
+pub(crate) fn base_of(name: &str, extension: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(extension)?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok().map(Offset))
+        .flatten()
+}
+
+/// An open segment file.
+#[derive(Debug)]
+pub(crate) struct Segment<F> {
+    pub(crate) file: F,
+    pub(crate) path: PathBuf,
+    pub(crate) header: Header,
+    pub(crate) mask: u32,
+    pub(crate) extent: Extent,
+    index: RwLock<Vec<Entry>>,
+}
+
+/// The length of a segment file, and what its snapshot says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) file_bytes: u64,
+    /// Where the frames behind the snapshot begin.
+    pub(crate) data_start: u64,
+    /// Of the last record before the segment.
+    pub(crate) timestamp_ms: u64,
+}
+
+impl<F: DiskFile> Segment<F> {
+    pub(crate) fn new(file: F, path: PathBuf, header: Header, extent: Extent) -> Self {
+        Self { file, path, header, mask: header.mask(), extent, index: RwLock::default() }
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.header.base
+    }
+
+    /// Says that bytes of it are not what was written.
+    pub(crate) fn damage(&self, position: u64, doubtful: Range<Offset>, fault: Fault) -> Damage {
+        Damage { path: self.path.clone(), position, from: doubtful.start, to: doubtful.end, fault }
+    }
+
+    /// Its index entries, in order.
+    pub(crate) fn index(&self) -> Vec<Entry> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds entries, whose offsets and positions rise.
+    pub(crate) fn extend_index(&self, entries: &[Entry]) {
+        if !entries.is_empty() {
+            self.index.write().unwrap_or_else(PoisonError::into_inner).extend_from_slice(entries);
+        }
+    }
+
+    /// Where to begin to look for the record: a frame at or before it.
+    pub(crate) fn near(&self, offset: Offset) -> u64 {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let after = index.partition_point(|entry| entry.offset <= offset.0);
+        after.checked_sub(1).and_then(|last| index.get(last)).map_or(self.extent.data_start, |entry| entry.position)
+    }
+}
+
+/// A segment that is to be made.
+pub(crate) struct Draft<'a> {
+    pub(crate) sequence: u64,
+    pub(crate) base: Offset,
+    pub(crate) prev: Option<Prev>,
+    /// The epoch starts before it.
+    pub(crate) starts: &'a [EpochStart],
+    pub(crate) timestamp_ms: u64,
+    /// What must find room in it besides header, snapshot and reserve.
+    pub(crate) first_bytes: u64,
+    /// How long the file is to be, if that is enough.
+    pub(crate) file_bytes: u64,
+    /// Whether a shorter file will do when the disk is full.
+    pub(crate) may_be_short: bool,
+}
+
+/// A segment file with room reserved, not yet in the log.
+pub(crate) struct Reserved<F> {
+    file: F,
+    file_bytes: u64,
+    header: Header,
+    head: Vec<u8>,
+    timestamp_ms: u64,
+}
+
+impl Draft<'_> {
+    /// Reserves the room. What fails here has changed nothing.
+    pub(crate) fn reserve<D: Disk>(&self, disk: &D) -> Result<Reserved<D::File>, DiskError> {
+        let Self { sequence, base, prev, starts, timestamp_ms, first_bytes, file_bytes, may_be_short } = *self;
+        let path = || disk.path(SEGMENT_TEMP);
+        let nonce = disk.entropy().context(Operation::Random, path)?;
+        let header = Header { nonce, sequence, base, prev };
+        let mut head = header.encode().to_vec();
+        put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts: starts.to_vec() }, header.mask());
+        let least = wide(head.len()).saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
+        let reserve = |file_bytes: u64| {
+            let file = disk.create(SEGMENT_TEMP).context(Operation::Create, path)?;
+            if let Err(error) = file.allocate(file_bytes) {
+                // Gives back what was reserved; if that fails too, the next open does it.
+                let _ = disk.remove(SEGMENT_TEMP);
+                return Err(error).context(Operation::Allocate, path);
+            }
+            Ok((file, file_bytes))
+        };
+        let (file, file_bytes) = match reserve(least.max(file_bytes)) {
+            Err(_) if may_be_short && least < file_bytes => reserve(least)?,
+            reserved => reserved?,
+        };
+        Ok(Reserved { file, file_bytes, header, head, timestamp_ms })
+    }
+}
+
+impl<F: DiskFile> Reserved<F> {
+    /// Puts the segment into the log: when this returns, it is there durably.
+    pub(crate) fn commit<D: Disk<File = F>>(self, disk: &D) -> Result<Arc<Segment<F>>, DiskError> {
+        let Self { file, file_bytes, header, head, timestamp_ms } = self;
+        let path = || disk.path(SEGMENT_TEMP);
+        file.write_at(0, &head).context(Operation::Write, path)?;
+        file.sync_data().context(Operation::Sync, path)?;
+        let name = segment_name(header.base);
+        disk.rename(SEGMENT_TEMP, &name).context(Operation::Rename, path)?;
+        disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
+        let extent = Extent { file_bytes, data_start: wide(head.len()), timestamp_ms };
+        Ok(Arc::new(Segment::new(file, disk.path(&name), header, extent)))
+    }
+}

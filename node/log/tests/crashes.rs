@@ -1,0 +1,234 @@
+//! Every crash point of a workload: the machine stops before each operation on the disk in turn, and of what was not synced
+//! chance keeps, tears or loses each piece. The log must open, hold all that was durable, and nothing it never held.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "a panic is how a test fails"
+)]
+
+mod common;
+
+use common::{ID, SMALL, SimLog, append, epochs, open, read_all, start};
+use zue_core::{Epoch, Offset, ReplicaId};
+use zue_log::sim::SimDisk;
+use zue_log::{Batch, Log, LogError};
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// One append of so many records of so many bytes.
+    Append(u8, usize),
+    Epoch(u64),
+    Sync,
+    /// Note as committed.
+    Commit(u64),
+    Cut(usize, u64),
+    Promise(u64),
+    /// Close and open.
+    Reopen,
+}
+use Step::{Append, Commit, Cut, Epoch as Start, Promise, Reopen, Sync};
+
+/// Rolls, cuts inside a segment, at a base, across segments and at equal offsets, and all with and without syncs between.
+const WORKLOAD: &[Step] = &[
+    Promise(1),
+    Start(1),
+    Append(1, 100),
+    Append(3, 50),
+    Sync,
+    Append(1, 9000),
+    Append(2, 6000),
+    Append(1, 9000),
+    Commit(5),
+    Promise(2),
+    Append(1, 9000),
+    Sync,
+    Start(2),
+    Append(2, 200),
+    Cut(1, 7),
+    Start(3),
+    Append(1, 3000),
+    Sync,
+    Reopen,
+    Append(2, 9000),
+    Append(1, 9000),
+    Append(4, 100),
+    Sync,
+    Append(1, 9000),
+    Promise(5),
+    Append(1, 9000),
+    Cut(2, 10),
+    Append(1, 77),
+    Start(5),
+    Start(6),
+    Cut(3, 11),
+    Append(1, 10),
+    Sync,
+    Cut(3, 11),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Commit(12),
+    Sync,
+    Start(7),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Cut(4, 14),
+    Promise(9),
+    Append(2, 100),
+    Cut(3, 13),
+    Append(5, 20),
+    Sync,
+    Append(2, 40),
+];
+
+/// What a log holds.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct State {
+    records: Vec<(u64, Vec<u8>)>,
+    epochs: Vec<(u64, u64)>,
+}
+
+/// What a log may hold after a crash.
+#[derive(Debug)]
+struct Allowed {
+    /// The last state that was durable for certain, and all since then.
+    states: Vec<State>,
+    /// The last promise that was made for certain, and the one that was being made.
+    promised: (u64, u64),
+}
+
+impl Allowed {
+    fn now(&self) -> State {
+        self.states.last().unwrap().clone()
+    }
+
+    fn durable(&mut self) {
+        self.states.drain(..self.states.len() - 1);
+    }
+}
+
+fn state(log: &SimLog) -> State {
+    State { records: read_all(log), epochs: epochs(log) }
+}
+
+/// Takes the step, and notes what it may have changed before it is known that it did. `None` once the machine has stopped.
+fn take(step: Step, disk: &SimDisk, mut log: SimLog, allowed: &mut Allowed) -> Option<SimLog> {
+    let mut next = allowed.now();
+    match step {
+        Append(count, bytes) => {
+            let value = |index: u8| {
+                let mut value = format!("{:?} {index} ", log.tail()).into_bytes();
+                value.resize(bytes.max(value.len()), index);
+                value
+            };
+            let values: Vec<_> = (0..count).map(value).collect();
+            next.records.extend(values.iter().map(|value| (log.tail().epoch.0, value.clone())));
+            allowed.states.push(next);
+            log.append(&common::batch(log.tail(), &values)).ok()?;
+        }
+        Start(epoch) => {
+            let at = log.tail().end.0;
+            next.epochs.push((epoch, at));
+            allowed.states.push(next);
+            log.append(&Batch::epoch_start(log.tail().epoch, start(epoch, at)).unwrap()).ok()?;
+        }
+        Sync => {
+            log.sync().ok()?;
+            allowed.durable();
+        }
+        Commit(end) => log.note_commit(Offset(end)),
+        Cut(depth, end) => {
+            next.records.truncate(usize::try_from(end).unwrap());
+            next.epochs.truncate(depth);
+            allowed.states.push(next);
+            let cut = log.cut(depth, Offset(end));
+            assert!(matches!(cut, Ok(()) | Err(LogError::Disk(_) | LogError::NoRoom(_))), "{step:?}: {cut:?}");
+            cut.ok()?;
+            allowed.durable();
+        }
+        Promise(epoch) => {
+            allowed.promised.1 = epoch;
+            log.set_promise(Epoch(epoch), Some(ReplicaId(1)), None).ok()?;
+            allowed.promised.0 = epoch;
+        }
+        Reopen => {
+            log.close().ok()?;
+            allowed.durable();
+            log = Log::open(disk.clone(), SMALL, ID).ok()?.0;
+        }
+    }
+    Some(log)
+}
+
+/// Runs the workload until the machine stops before the operation, if it does.
+fn run(seed: u64, stop_at: Option<u64>) -> (SimDisk, Allowed) {
+    let disk = SimDisk::new(seed);
+    let mut allowed = Allowed { states: vec![State::default()], promised: (0, 0) };
+    if let Some(stop) = stop_at {
+        disk.stop_at(stop);
+    }
+    let mut log = Log::open(disk.clone(), SMALL, ID).ok().map(|(log, _)| log);
+    for step in WORKLOAD {
+        log = log.and_then(|log| take(*step, &disk, log, &mut allowed));
+    }
+    if stop_at.is_none() {
+        assert_eq!(state(&log.expect("the workload takes every step")), allowed.now());
+    }
+    (disk, allowed)
+}
+
+fn check(disk: &SimDisk, allowed: &Allowed, at: &str) {
+    let (log, _) = open(disk);
+    let found = state(&log);
+    assert!(allowed.states.contains(&found), "{at}: the log holds what it never held, or lacks what was durable");
+    assert_eq!((log.tail().end.0, log.durable()), (u64::try_from(found.records.len()).unwrap(), log.tail()), "{at}");
+    let promised = log.meta().promise.epoch.0;
+    assert!(promised == allowed.promised.0 || promised == allowed.promised.1, "{at}: promise {promised}");
+    // It said that this is durable.
+    disk.crash(2);
+    drop(log);
+    let (mut log, recovered) = open(disk);
+    assert_eq!((state(&log), recovered.cut_bytes), (found, 0), "{at}: after a crash of the open log");
+    // The log goes on, and what was left behind does not come back.
+    append(&mut log, &["after", "the crash"]);
+    let longer = state(&log);
+    log.sync().unwrap();
+    disk.crash(1);
+    drop(log);
+    let (log, recovered) = open(disk);
+    assert_eq!((state(&log), recovered.cut_bytes), (longer, 0), "{at}: after a second crash");
+}
+
+fn crash_everywhere(seeds: std::ops::Range<u64>) {
+    let (disk, _) = run(0, None);
+    let operations = disk.operations();
+    assert!(operations > 200, "{operations}");
+    for stop in 0..operations {
+        for seed in seeds.clone() {
+            let at = format!("stopped before operation {stop}, seed {seed}");
+            let (disk, allowed) = run(seed, Some(stop));
+            if seed == 0 {
+                disk.kill();
+            } else {
+                disk.crash(seed);
+            }
+            // Crash again while it recovers.
+            if seed > 1 {
+                disk.stop_at(disk.operations() + seed * 2);
+                let recovering = Log::open(disk.clone(), SMALL, ID);
+                disk.crash(seed + stop);
+                drop(recovering);
+            }
+            check(&disk, &allowed, &at);
+        }
+    }
+}
+
+#[test]
+fn at_every_crash_point_the_log_holds_what_was_durable_and_nothing_it_never_held() {
+    crash_everywhere(0..6);
+}
