@@ -1,8 +1,37 @@
-//! The Rust client of Zue, and the shell around its rules of control.
+//! The Rust client of Zue, a replicated append-only log, and the shell around its rules of control.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use zue_client::{Client, ClientConfig, NewRecord, ReadOptions};
+//!
+//! let client = Client::new(["127.0.0.1:9440"], ClientConfig::default())?;
+//! let record = NewRecord { value: "hello".into(), ..NewRecord::default() };
+//! let appended = client.append(vec![record]).await?;
+//! let mut reader = client.read(ReadOptions { from: appended.base_offset, ..ReadOptions::default() });
+//! while let Some(batch) = reader.next().await {
+//!     println!("{:?}", batch?.records);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+mod appender;
 mod backoff;
+mod client;
+mod config;
 pub mod control;
+mod error;
 mod net;
+mod read;
+mod servers;
+#[cfg(test)]
+mod tests;
 
+pub use appender::{Acks, Appender, Closed};
 pub use backoff::Backoff;
+pub use client::{Appended, Client, ReplicaStatus};
+pub use config::{ClientConfig, IN_FLIGHT_MAX};
+pub use error::{AppendError, Error, NoLeader, Refused};
 pub use net::{BadAddress, check_address};
+pub use read::{ReadBatch, ReadOptions, Reader};
+pub use zue_proto::v1::{DescribeResponse, Header, NewRecord, Outcome, Reason, Record};

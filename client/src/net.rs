@@ -64,6 +64,18 @@ pub(crate) fn why(status: &Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
+/// Whether the call failed before anything of it was sent.
+pub(crate) fn is_unconnected(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

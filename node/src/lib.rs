@@ -1,1 +1,42 @@
-//! To be filled.
+//! The storage node: a thin shell of tokio and tonic around the rules of `zue-core` and the log of `zue-log`.
+//!
+//! The driver owns the replica and is the only one that steps it; the disk has a thread of its own; every follower has a task;
+//! the services check what comes in and wait for answers. What they share goes through bounded queues (`inbox`) and watches
+//! (`state`).
+
+mod append;
+mod args;
+mod cache;
+mod carry;
+mod config;
+mod control;
+mod driver;
+mod errors;
+mod feed;
+mod follow;
+mod http;
+mod inbox;
+mod listener;
+mod log_service;
+mod metrics;
+mod net;
+mod node;
+mod num;
+mod open;
+mod peer;
+mod read;
+mod server;
+mod settings;
+mod state;
+mod status;
+mod storage;
+mod target;
+pub mod telemetry;
+mod units;
+
+pub use args::Args;
+pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};
+pub use metrics::Metrics;
+pub use node::{Addresses, Node, RunningNode, StartError};
+pub use settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};
+pub use units::{BadUnit, ByteSize, Time};

@@ -1,2 +1,57 @@
-//! To be filled.
-fn main() {}
+//! The storage node as a program: exit code 0 after a stop that was asked for, 1 when something failed, 2 for wrong usage.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use zue_node::{Args, Node, NodeConfig, telemetry};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match args.to_config() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("zue-node: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
+    match prepare(&args, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zue-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
+    if args.print_config {
+        print!("{}", serde_yaml::to_string(&config)?);
+        return Ok(());
+    }
+    telemetry::init(args.log_format)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let ended = runtime.block_on(run(config));
+    // A disk that hangs must not keep the process from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(config: NodeConfig) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    // With a failed storage it goes on telling so until a person stops it: a restart would only hide it.
+    let signal = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        () = node.ended() => anyhow::bail!("the replica has stopped itself: an invariant was broken"),
+    };
+    tracing::info!(signal, "stopping");
+    node.stop().await;
+    Ok(())
+}

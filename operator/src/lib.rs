@@ -1,1 +1,27 @@
-//! To be filled.
+//! The operator of Zue: from ZueCluster resources to running, replicated logs.
+//!
+//! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`view`], [`status`], [`labels`], [`rollout`], [`isr`],
+//! [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] (one for each cluster), [`apply`],
+//! [`volumes`], [`store`], [`events`]. Who leads is decided in `zue_core`, by way of `zue_client::control`.
+
+pub mod apply;
+pub mod args;
+pub mod build;
+pub mod caretaker;
+pub mod cluster;
+#[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
+pub mod crd;
+pub mod events;
+pub mod http;
+pub mod isr;
+pub mod kubernetes;
+pub mod labels;
+pub mod metrics;
+pub mod operator;
+pub mod rbac;
+pub mod rollout;
+pub mod status;
+pub mod store;
+pub mod view;
+pub mod volumes;
+pub mod watched;

@@ -1,2 +1,104 @@
-//! To be filled.
-fn main() {}
+//! The operator's program: `zue-operator run`, and what it needs to be installed: `zue-operator crd`, `zue-operator rbac`.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use futures::future::join_all;
+use kube::api::{Api, ListParams};
+use kube::{Client, Config};
+use tracing_subscriber::EnvFilter;
+use zue_operator::args::{Cli, Command, LogFormat, Run};
+use zue_operator::metrics::Metrics;
+use zue_operator::operator::Settings;
+use zue_operator::watched::Guarded;
+use zue_operator::{crd, http, operator, rbac};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => run(args).await,
+        Command::Crd => print(&crd::crd()),
+        Command::Rbac => print(&rbac::cluster_role()),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+fn print(object: &impl serde::Serialize) -> anyhow::Result<()> {
+    print!("{}", serde_yaml::to_string(object)?);
+    Ok(())
+}
+
+async fn run(args: Run) -> anyhow::Result<()> {
+    let Run { namespaces, metrics_address, image, log_format, instance } = args;
+    log_as(log_format);
+    let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
+    let client = Client::try_from(config)?;
+    require_crd(&client, namespaces.first().map(String::as_str)).await?;
+
+    let metrics = Arc::new(Metrics::new()?);
+    let ready = Arc::new(AtomicBool::new(false));
+    let serving = http::serve(metrics_address, http::routes(Arc::clone(&metrics), Arc::clone(&ready)));
+    let settings = Settings { default_image: image, instance };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        namespaces = if namespaces.is_empty() { "all".to_owned() } else { namespaces.join(",") },
+        "the operator starts"
+    );
+    let mut scopes: Vec<Option<String>> = namespaces.into_iter().map(Some).collect();
+    if scopes.is_empty() {
+        scopes.push(None);
+    }
+    let left = Arc::new(std::sync::atomic::AtomicUsize::new(scopes.len()));
+    let operating = join_all(scopes.into_iter().map(|namespace| {
+        let (ready, left) = (Arc::clone(&ready), Arc::clone(&left));
+        let seen = move || {
+            let is_last = left.fetch_sub(1, Ordering::Relaxed) == 1;
+            ready.fetch_or(is_last, Ordering::Relaxed);
+        };
+        operator::run(client.clone(), namespace, settings.clone(), Arc::clone(&metrics), seen)
+    }));
+    tokio::select! {
+        served = serving => served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
+        _ = operating => bail!("the watches have ended"),
+        told = stop() => told.context("cannot listen for signals"),
+    }
+}
+
+fn log_as(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=error"));
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logger = logger.with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => logger.init(),
+        LogFormat::Json => logger.json().flatten_event(true).with_span_list(false).init(),
+    }
+}
+
+/// A missing CRD is said once and plainly, instead of as a watch that fails for ever.
+async fn require_crd(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {
+    let api: Api<Guarded> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    match api.list(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            bail!("Kubernetes knows no ZueCluster: install the CRD first (zue-operator crd | kubectl apply -f -)")
+        }
+        Err(error) => Err(error).context("cannot list ZueClusters"),
+    }
+}
+
+async fn stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("the operator stops");
+    Ok(())
+}

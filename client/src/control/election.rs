@@ -116,14 +116,14 @@ impl<S: Store> Controller<S> {
             });
         }
         let mut answers = Vec::new();
-        let mut refusals = String::new();
+        let mut refusals = Vec::new();
         let mut until = Instant::now() + write_timeout;
         while let Ok(Some((ordinal, answer))) = timeout_at(until, asked.next()).await {
             match answer {
                 Ok(sealed) => answers.push((ordinal, sealed)),
                 Err(why) => {
                     let name = attempt.nodes.get(ordinal).map_or("?", |node| &node.name);
-                    refusals.push_str(&format!("; {name}: {why}"));
+                    refusals.push(format!("; {name}: {why}"));
                 }
             }
             if attempt.choose(&answers).is_ok() {
@@ -131,7 +131,8 @@ impl<S: Store> Controller<S> {
             }
         }
         let sealed_cluster = answers.iter().find_map(|(_, sealed)| sealed.cluster);
-        let choice = attempt.choose(&answers).map_err(|choice| ElectError::NoChoice { choice, refusals })?;
+        let choice =
+            attempt.choose(&answers).map_err(|choice| ElectError::NoChoice { choice, refusals: refusals.concat() })?;
         Ok((choice, sealed_cluster))
     }
 
@@ -177,11 +178,12 @@ fn sealed(answer: v1::SealResponse, asked: ReplicaId, epoch: Epoch) -> Result<Se
     if answer.promised != epoch.0 {
         return Err(format!("it promised epoch {}, not {epoch}", answer.promised));
     }
+    let durable = zue_proto::tail(answer.durable);
     Ok(Sealed {
         replica,
-        cluster: zue_proto::cluster_id(&answer.cluster_id).map_err(malformed)?,
+        cluster: seen::begun_cluster(&answer.cluster_id, durable).map_err(malformed)?,
         last: answer.last_epoch_start.map(zue_proto::epoch_start).transpose().map_err(malformed)?,
-        durable: zue_proto::tail(answer.durable),
+        durable,
         commit_end: Offset(answer.commit_end),
     })
 }

@@ -75,8 +75,10 @@ impl Event {
     /// Whether somebody may have to look.
     pub const fn is_warning(&self) -> bool {
         match self {
-            Self::Bootstrapped { .. } | Self::LeaderElected { .. } | Self::HandedOver { .. } => false,
-            Self::Blocked(Blocked::WaitingForReplicas { .. }) => false,
+            Self::Bootstrapped { .. }
+            | Self::LeaderElected { .. }
+            | Self::HandedOver { .. }
+            | Self::Blocked(Blocked::WaitingForReplicas { .. }) => false,
             Self::ElectionFailed { .. } | Self::HandOverFailed { .. } | Self::Blocked(_) | Self::StoreFailed { .. } => {
                 true
             }

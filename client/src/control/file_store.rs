@@ -63,12 +63,12 @@ impl FileStore {
         let mut lock_path = path.clone().into_os_string();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
-        let at = |path: &Path| move |source| FileStoreError::Io { path: path.to_owned(), source };
-        let lock = File::options().create(true).append(true).open(&lock_path).map_err(at(&lock_path))?;
+        let io = |source| FileStoreError::Io { path: lock_path.clone(), source };
+        let lock = File::options().create(true).append(true).open(&lock_path).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileStoreError::InUse(path)),
-            Err(TryLockError::Error(source)) => return Err(FileStoreError::Io { path: lock_path, source }),
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
         read(&path)?;
         Ok(Self { path: Arc::new(path), writing: Arc::default(), _lock: lock })
@@ -127,14 +127,9 @@ fn parse(text: &str) -> Result<Recorded, usize> {
 
 fn print(recorded: &Recorded) -> String {
     let Recorded { epoch, leader, cluster } = recorded;
-    let mut text = format!("{FIRST_LINE}\nepoch {epoch}\n");
-    if let Some(leader) = leader {
-        text.push_str(&format!("leader {leader}\n"));
-    }
-    if let Some(cluster) = cluster {
-        text.push_str(&format!("cluster {cluster}\n"));
-    }
-    text
+    let leader = leader.map(|leader| format!("leader {leader}\n")).unwrap_or_default();
+    let cluster = cluster.map(|cluster| format!("cluster {cluster}\n")).unwrap_or_default();
+    format!("{FIRST_LINE}\nepoch {epoch}\n{leader}{cluster}")
 }
 
 /// The new file stands whole beside the old one before it takes its name, and the directory is synced before anyone is told.

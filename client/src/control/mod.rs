@@ -18,7 +18,7 @@ use zue_proto::v1;
 
 use crate::backoff::{Backoff, Retry};
 
-use election::{Attempt, ElectError};
+use election::Attempt;
 use peers::Peers;
 
 pub use event::Event;
@@ -154,12 +154,11 @@ impl<S: Store> Controller<S> {
         seen: &[Option<Seen>],
         events: &mut Vec<Event>,
     ) -> Result<Step, S::Error> {
-        let step = match seen::two_clusters(&self.recorded, seen) {
-            Some(blocked) => Step::Blocked(blocked),
-            None => {
-                self.record_cluster(seen).await?;
-                plan(wish, &self.recorded, seen)
-            }
+        let step = if let Some(blocked) = seen::two_clusters(&self.recorded, seen) {
+            Step::Blocked(blocked)
+        } else {
+            self.record_cluster(seen).await?;
+            plan(wish, &self.recorded, seen)
         };
         let blocked = if let Step::Blocked(blocked) = &step { Some(blocked.clone()) } else { None };
         if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {

@@ -73,10 +73,11 @@ pub(super) fn two_clusters(recorded: &Recorded, seen: &[Option<Seen>]) -> Option
     Some(Blocked::ForeignReplica { ordinal, found, expected })
 }
 
-/// Above every epoch that was ever written down or promised.
+/// Above every epoch that was ever written down, or promised by a replica that is not of another cluster.
 pub(super) fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
     let of = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
-    let greatest = seen.iter().flatten().map(of).max().unwrap_or_default().max(recorded.epoch);
+    let is_ours = |seen: &&Seen| seen.cluster.is_none() || seen.cluster == recorded.cluster;
+    let greatest = seen.iter().flatten().filter(is_ours).map(of).max().unwrap_or_default().max(recorded.epoch);
     Epoch(greatest.0.saturating_add(1))
 }
 

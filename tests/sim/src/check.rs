@@ -1,6 +1,6 @@
 //! The invariants of protocol.md, checked after every step against everything that was ever committed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zue_core::election::Sealed;
 use zue_core::{Epoch, EpochStart, Millis, Offset, Recovered, ReplicaId, RoleView, Tail};
@@ -20,6 +20,9 @@ pub(crate) struct Checker {
     /// Whom a replica follows in an epoch.
     bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
     replicas: BTreeMap<ReplicaId, Told>,
+    /// Voters that a leader was or may be appointed with, and their quorum.
+    electorates: Vec<(Vec<ReplicaId>, usize)>,
+    lost: BTreeSet<ReplicaId>,
     violation: Option<String>,
     pub(crate) acknowledged: u64,
     pub(crate) reads: u64,
@@ -37,7 +40,8 @@ struct Leadership {
 struct Told {
     sealed: Epoch,
     acked: Tail,
-    life: u64,
+    /// The epoch of the stream it acknowledged on last.
+    acked_in: Epoch,
     commit_end: Offset,
 }
 
@@ -68,12 +72,36 @@ impl Checker {
         &self.committed
     }
 
+    // ---- lost disks
+
+    pub(crate) fn electorate(&mut self, voters: &[ReplicaId], quorum: usize) {
+        if !self.electorates.iter().any(|(known, _)| known == voters) {
+            self.electorates.push((voters.to_vec(), quorum));
+        }
+    }
+
+    pub(crate) fn electorates(&self) -> impl Iterator<Item = &(Vec<ReplicaId>, usize)> {
+        self.electorates.iter()
+    }
+
+    pub(crate) fn is_lost(&self, replica: ReplicaId) -> bool {
+        self.lost.contains(&replica)
+    }
+
+    pub(crate) fn lose(&mut self, replica: ReplicaId) {
+        self.lost.insert(replica);
+        self.replicas.remove(&replica);
+    }
+
+    // ---- steps
+
     /// A process starts: its log must be whole.
     pub(crate) fn recovered(&mut self, recovered: &Recovered, records: &[Record]) {
         let (id, end, commit_end) = (recovered.id, recovered.log.end, recovered.commit_end);
         self.ensure(index(end) == records.len(), || format!("{id:?} ends at {end} with {} records", records.len()));
         self.ensure(commit_end <= end, || format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}"));
         let told = self.replicas.entry(id).or_default();
+        told.commit_end = commit_end;
         let acked = told.acked;
         self.ensure(recovered.log >= acked, || format!("{id:?} acknowledged {acked} and recovered {}", recovered.log));
         let known = records.iter().zip(&self.committed).take(index(commit_end)).all(|(a, b)| a == b);
@@ -85,14 +113,13 @@ impl Checker {
         let replica = &process.replica;
         let (id, commit_end) = (replica.id(), replica.commit_end());
         let told = self.replicas.entry(id).or_default();
-        if told.life != process.life {
-            (told.life, told.commit_end) = (process.life, Offset(0));
-        }
         let before = std::mem::replace(&mut told.commit_end, commit_end);
         self.ensure(before <= commit_end, || format!("{id:?}'s commit end fell from {before} to {commit_end}"));
         let records = process.records.len();
-        self.ensure(records == index(replica.log().end), || format!("{id:?} has {records} records in {}", replica.log()));
-        let (durable, synced) = (replica.durable(), storage.synced_tail());
+        self.ensure(records == index(replica.log().end), || {
+            format!("{id:?} has {records} records in {}", replica.log())
+        });
+        let (durable, (synced, _)) = (replica.durable(), storage.synced());
         self.ensure(durable <= synced, || format!("{id:?} takes {durable} for durable, {synced} is"));
     }
 
@@ -119,11 +146,16 @@ impl Checker {
             let later = self.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
             if let Some((epoch, leader)) = later {
                 let start = leader.start;
-                self.violated(format!("{id:?} commits up to {end} in epoch {}, but epoch {epoch} started at {start}", log.epoch));
+                self.violated(format!(
+                    "{id:?} commits up to {end} in epoch {}, but epoch {epoch} started at {start}",
+                    log.epoch
+                ));
             }
             self.committed_in.insert(log.epoch, end);
         } else {
-            self.ensure(end <= durable.end, || format!("{id:?} follows, and commits {end} beyond its durable {durable}"));
+            self.ensure(end <= durable.end, || {
+                format!("{id:?} follows, and commits {end} beyond its durable {durable}")
+            });
         }
         let from = self.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
         for at in index(from)..index(end) {
@@ -142,13 +174,26 @@ impl Checker {
         self.committed.push(record);
         let Record { nonce, sequence, .. } = record;
         let other = self.places.insert((nonce, sequence), at);
-        self.ensure(other.is_none(), || format!("record {sequence} of producer {nonce:x} is committed at {other:?} and {at}"));
+        self.ensure(other.is_none(), || {
+            format!("record {sequence} of producer {nonce:x} is committed at {other:?} and {at}")
+        });
+    }
+
+    /// A replica forgets what its leader does not have; never what it has acknowledged to that leader.
+    pub(crate) fn cut(&mut self, process: &Process) {
+        let (id, log, epoch) = (process.replica.id(), process.replica.log(), process.replica.promise().epoch);
+        let told = self.replicas.entry(id).or_default();
+        let (acked, acked_in) = (told.acked, told.acked_in);
+        told.acked = acked.min(log);
+        self.ensure(acked_in < epoch || acked <= log, || {
+            format!("{id:?} cuts to {log}, after {acked} in epoch {epoch}")
+        });
     }
 
     pub(crate) fn sealed(&mut self, storage: &Storage, epoch: Epoch, sealed: &Sealed) {
-        let (id, promised) = (storage.id(), storage.synced_promise().epoch);
+        let (id, (synced, promise)) = (storage.id(), storage.synced());
+        let promised = promise.epoch;
         self.ensure(promised >= epoch, || format!("{id:?} says it has promised {epoch}, on disk is {promised}"));
-        let synced = storage.synced_tail();
         self.ensure(sealed.durable <= synced, || format!("{id:?} says {} is durable, {synced} is", sealed.durable));
         let told = self.replicas.entry(id).or_default();
         told.sealed = told.sealed.max(epoch);
@@ -159,32 +204,45 @@ impl Checker {
     }
 
     pub(crate) fn appointed(&mut self, storage: &Storage, start: &EpochStart) {
-        let (id, synced) = (storage.id(), storage.synced_tail());
+        let (id, (synced, _)) = (storage.id(), storage.synced());
         let epoch = start.epoch;
         self.ensure(synced.epoch >= epoch, || format!("{id:?} says it leads {epoch}, on disk is {synced}"));
     }
 
     pub(crate) fn acks(&mut self, storage: &Storage, stream_epoch: Epoch, durable: Tail) {
-        let (id, synced) = (storage.id(), storage.synced_tail());
+        let (id, (synced, promise)) = (storage.id(), storage.synced());
         self.ensure(durable <= synced, || format!("{id:?} acknowledges {durable}, on disk is {synced}"));
-        let promised = storage.synced_promise().epoch;
-        self.ensure(promised >= stream_epoch, || format!("{id:?} acknowledges in {stream_epoch}, on disk is {promised}"));
+        let promised = promise.epoch;
+        self.ensure(promised >= stream_epoch, || {
+            format!("{id:?} acknowledges in {stream_epoch}, on disk is {promised}")
+        });
         let told = self.replicas.entry(id).or_default();
         told.acked = told.acked.max(durable);
+        told.acked_in = told.acked_in.max(stream_epoch);
         let sealed = told.sealed;
-        self.ensure(stream_epoch >= sealed, || format!("{id:?} acknowledges in {stream_epoch} after it sealed {sealed}"));
+        self.ensure(stream_epoch >= sealed, || {
+            format!("{id:?} acknowledges in {stream_epoch} after it sealed {sealed}")
+        });
     }
 
     pub(crate) fn acknowledged(&mut self, nonce: u64, sequence: u64, count: u32, base: Offset) {
         self.acknowledged += 1;
         for k in 0..u64::from(count) {
-            let there = self.committed.get(index(base.plus(k))).is_some_and(|r| (r.nonce, r.sequence) == (nonce, sequence + k));
-            self.ensure(there, || format!("record {sequence}+{k} of producer {nonce:x} is acknowledged at {base}+{k} and not committed there"));
+            let there =
+                self.committed.get(index(base.plus(k))).is_some_and(|r| (r.nonce, r.sequence) == (nonce, sequence + k));
+            self.ensure(there, || {
+                format!(
+                    "record {sequence}+{k} of producer {nonce:x} is acknowledged at {base}+{k} and not committed there"
+                )
+            });
         }
     }
 
-    pub(crate) fn is_committed(&self, nonce: u64, sequence: u64) -> bool {
-        self.places.contains_key(&(nonce, sequence))
+    pub(crate) fn called_duplicate(&mut self, nonce: u64, sequence: u64, count: u32) {
+        let there = (0..u64::from(count)).all(|k| self.places.contains_key(&(nonce, sequence + k)));
+        self.ensure(there, || {
+            format!("append {sequence} of producer {nonce:x} is called a duplicate, and is not committed")
+        });
     }
 
     pub(crate) fn read(&mut self, from: Offset, records: &[Record]) {
@@ -198,6 +256,6 @@ impl Checker {
         let replica = &process.replica;
         let end = self.committed_end();
         let follows = !matches!(replica.role(Millis(0)), RoleView::Idle | RoleView::Failed);
-        follows && replica.log().end == end && replica.commit_end() == end && storage.synced_tail() == replica.log()
+        follows && replica.log().end == end && replica.commit_end() == end && storage.synced().0 == replica.log()
     }
 }

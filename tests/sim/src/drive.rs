@@ -1,7 +1,7 @@
 //! Steps of a replica: facts in, and its outputs carried out, as a node's driver does.
 
 use zue_core::control::{Seen, SeenRole};
-use zue_core::{Appended, Input, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
+use zue_core::{Input, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
 
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
 use crate::params::Break;
@@ -39,8 +39,9 @@ impl World {
             }
             Output::Cut { ticket, depth, end } => {
                 self.trace.say(self.now, format_args!("{machine} cuts to {depth} epochs and {end}"));
-                if let Some(process) = self.process(machine) {
+                if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
                     process.records.truncate(usize::try_from(end.0).unwrap_or(usize::MAX));
+                    self.check.cut(process);
                 }
                 self.ask_disk(machine, ticket, Work::Cut { depth, end });
             }
@@ -54,14 +55,16 @@ impl World {
             Output::WriteAppend { ticket, base, epoch } => {
                 let Some(Payload::Append { producer, sequence, count }) = payload.take() else { return };
                 let Some(process) = self.process(machine) else { return };
-                let time = process.wall_ms;
-                let batch = Batch::append(Tail { epoch, end: base }, time, Appended { producer, sequence, count, base });
+                let time = process.last_ms;
+                let bytes = self.params.clients.value_bytes;
+                let batch = Batch::append(Tail { epoch, end: base }, time, (producer, sequence, count), bytes);
                 self.write_led(machine, ticket, batch);
             }
             Output::WriteFrames { ticket } => {
                 let Some(Payload::Frames(batch)) = payload.take() else { return };
                 if let Some(process) = self.process(machine) {
-                    process.records.extend(batch.records());
+                    process.records.extend_from_slice(batch.records());
+                    process.last_ms = process.last_ms.max(batch.last_ms());
                 }
                 self.ask_disk(machine, ticket, Work::Append(batch));
             }
@@ -72,7 +75,7 @@ impl World {
             Output::SendAck { session, durable } => self.send_up(machine, session, Up::Acked { durable }),
             Output::Refuse { session, refusal } => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
-                self.send_up(machine, session, Up::Refused(refusal));
+                self.send_up(machine, session, Up::Refused);
             }
             Output::Lead { epoch, followers } => self.lead(machine, epoch, &followers),
             Output::StepDown => self.end_feeds(machine),
@@ -84,7 +87,7 @@ impl World {
     fn write_led(&mut self, machine: usize, ticket: zue_core::Ticket, batch: Batch) {
         let memory_batches = self.params.memory_batches;
         let Some(process) = self.process(machine) else { return };
-        process.records.extend(batch.records());
+        process.records.extend_from_slice(batch.records());
         process.memory.push_back(batch.clone());
         let unwritten = process.writer.queue.len() + 1;
         while process.memory.len() > memory_batches.max(unwritten) {
@@ -116,16 +119,15 @@ impl World {
         }
         match message {
             Message::Call { caller, target, call } => {
-                let any = self.broken_by(Break::AnyTarget);
-                if target.is_some_and(|target| !any && target != self.machine(machine).storage.id()) {
+                if target.is_some_and(|target| target != self.machine(machine).storage.id()) {
                     return self.answer(machine, caller, Answer::Unreachable);
                 }
                 self.call(machine, caller, call);
             }
             Message::Down { session, machine: leader, target, body } => {
-                self.from_leader(machine, session, leader, target, body);
+                self.hear_leader(machine, session, leader, target, body);
             }
-            Message::Up { session, from, body } => self.from_follower(machine, session, from, body),
+            Message::Up { session, from, body } => self.hear_follower(machine, session, from, body),
             Message::Answer { .. } => unreachable!("a machine makes no calls, {from:?}"),
         }
     }
@@ -157,7 +159,7 @@ impl World {
         };
         let Some(process) = self.process(machine) else { return };
         process.waiting.insert(request, Waiting { caller, of });
-        process.wall_ms = process.wall_ms.max(now);
+        process.last_ms = process.last_ms.max(now + process.clock_ms);
         let before = process.replica.log().end;
         self.step(machine, input, payload);
         if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
@@ -173,7 +175,7 @@ impl World {
         let Some(at) = self.machines.get_mut(machine) else { return };
         let Some(process) = &mut at.process else { return };
         let Some(Waiting { caller, of }) = process.waiting.remove(&request) else { return };
-        if !matches!(reply, Reply::Appended { .. } | Reply::Refused(Refusal::NotLeader)) {
+        if !matches!((&reply, of), (Reply::Refused(_), WaitingFor::Append { .. })) {
             self.trace.say(self.now, format_args!("{machine} answers request {}: {reply:?}", request.0));
         }
         if self.broken == Some(Break::SealedReportsCommitted)
@@ -183,6 +185,9 @@ impl World {
         }
         match (&reply, of) {
             (Reply::Sealed(sealed), WaitingFor::Seal(epoch)) => self.check.sealed(&at.storage, epoch, sealed),
+            (Reply::Refused(Refusal::Duplicate(_)), WaitingFor::Append { nonce, sequence, count }) => {
+                self.check.called_duplicate(nonce, sequence, count);
+            }
             (Reply::Appended { base, .. }, WaitingFor::Append { nonce, sequence, count }) => {
                 self.check.acknowledged(nonce, sequence, count, *base);
             }
@@ -205,9 +210,14 @@ impl World {
             return;
         }
         // A leader may know records to be committed before it has written them itself.
-        let records = at.storage.read(from, upto.min(at.storage.tail().end), records_max);
-        self.check.read(from, &records);
-        self.answer(machine, caller, Answer::Records { from, records });
+        let upto = upto.min(at.storage.tail().end).min(from.plus(records_max));
+        match at.storage.read(from.min(upto), upto) {
+            Ok(records) => {
+                self.check.read(from.min(upto), &records);
+                self.answer(machine, caller, Answer::Records { from, records });
+            }
+            Err(error) => self.check.violated(format!("machine {machine} cannot read from {from}: {error}")),
+        }
     }
 }
 
@@ -220,7 +230,10 @@ fn seen(process: &Process, now: u64) -> Seen {
         RoleView::Follower { silence_ms, .. } => SeenRole::Follower { hears_leader: silence_ms < 300 },
         RoleView::Leader { handing_over, followers, .. } => SeenRole::Leader {
             log_end: replica.log().end,
-            followers: followers.iter().map(|(id, f)| (*id, f.in_sync, f.durable.end)).collect::<Vec<(ReplicaId, _, _)>>(),
+            followers: followers
+                .iter()
+                .map(|(id, f)| (*id, f.in_sync, f.durable.end))
+                .collect::<Vec<(ReplicaId, _, _)>>(),
             handing_over,
         },
     };
@@ -228,7 +241,7 @@ fn seen(process: &Process, now: u64) -> Seen {
         replica: replica.id(),
         cluster: replica.cluster(),
         promised: replica.promise().epoch,
-        last: replica.history().last().cloned(),
+        last: replica.history().at(replica.durable().epoch).cloned(),
         durable: replica.durable(),
         role,
     }

@@ -1,7 +1,7 @@
 //! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use zue_core::control::Seen;
-use zue_core::{ClusterId, Epoch, Offset, ProducerId, Refusal, ReplicaId, Reply, Session, Start, Tail, Terms};
+use zue_core::{ClusterId, Epoch, Offset, ProducerId, ReplicaId, Reply, Session, Start, Tail, Terms};
 
 use crate::storage::{Batch, Record};
 
@@ -17,7 +17,7 @@ pub(crate) enum Address {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Caller {
     Controller { controller: usize, phase: u64, ordinal: usize },
-    Producer { producer: usize, sequence: u64, attempt: u64 },
+    Producer { producer: usize, nonce: u64, sequence: u64, attempt: u64 },
     Reader,
 }
 
@@ -32,12 +32,28 @@ impl Caller {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Call { caller: Caller, target: Option<ReplicaId>, call: Call },
-    Answer { caller: Caller, answer: Answer },
+    Call {
+        caller: Caller,
+        target: Option<ReplicaId>,
+        call: Call,
+    },
+    Answer {
+        caller: Caller,
+        answer: Answer,
+    },
     /// From a leader to a follower.
-    Down { session: Session, machine: usize, target: ReplicaId, body: Down },
+    Down {
+        session: Session,
+        machine: usize,
+        target: ReplicaId,
+        body: Down,
+    },
     /// From a follower to its leader.
-    Up { session: Session, from: ReplicaId, body: Up },
+    Up {
+        session: Session,
+        from: ReplicaId,
+        body: Up,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +70,10 @@ pub(crate) enum Call {
 pub(crate) enum Answer {
     Status(Seen),
     Reply(Reply),
-    Records { from: Offset, records: Vec<Record> },
+    Records {
+        from: Offset,
+        records: Vec<Record>,
+    },
     /// Nobody is there, or somebody else.
     Unreachable,
 }
@@ -71,6 +90,5 @@ pub(crate) enum Down {
 pub(crate) enum Up {
     Started { log: Tail, durable: Tail },
     Acked { durable: Tail },
-    Refused(Refusal),
-    Close,
+    Refused,
 }

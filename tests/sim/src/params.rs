@@ -40,13 +40,11 @@ pub enum Break {
     NoDedup,
     /// A restarted replica takes all of its log for committed.
     RestartCommitsAll,
-    /// Messages are taken by whoever is at the address.
-    AnyTarget,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -63,7 +61,6 @@ impl Break {
         Self::ReadUncommitted,
         Self::NoDedup,
         Self::RestartCommitsAll,
-        Self::AnyTarget,
     ];
 }
 
@@ -96,6 +93,7 @@ pub(crate) struct NetParams {
     pub(crate) long_delay: f64,
     pub(crate) long_delay_ms: (u64, u64),
     pub(crate) drop: f64,
+    /// A message arrives twice; calls and their answers, and, in wild streams, theirs.
     pub(crate) duplicate: f64,
     /// Messages of a stream, too, are lost, repeated and swapped one by one.
     pub(crate) wild_streams: bool,
@@ -107,7 +105,10 @@ pub(crate) struct DiskParams {
     pub(crate) sync_ms: (u64, u64),
     pub(crate) slow_sync: f64,
     pub(crate) batch_max: usize,
+    /// A write or sync fails.
     pub(crate) fail: f64,
+    /// The machine stops within a write or sync.
+    pub(crate) stop: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub(crate) struct ControlParams {
     pub(crate) call_timeout_ms: u64,
     pub(crate) seal_grace_ms: u64,
     pub(crate) hand_over_ms: u64,
+    /// A controller elects although nothing asks for it.
+    pub(crate) whim: f64,
     /// A controller stops before a step.
     pub(crate) stop: f64,
     pub(crate) stale_read: f64,
@@ -133,6 +136,7 @@ pub(crate) struct ClientParams {
     pub(crate) timeout_ms: u64,
     pub(crate) records_max: u64,
     pub(crate) read_ms: (u64, u64),
+    pub(crate) value_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -146,12 +150,15 @@ pub(crate) struct FaultParams {
     pub(crate) partition: u64,
     pub(crate) wipe: u64,
     pub(crate) restore_store: u64,
+    /// A leader crashes as it begins to lead.
+    pub(crate) crash_leading: f64,
 }
 
 impl Params {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let machines = dice.pick(&[1, 3, 3, 3, 3, 4, 5, 5]);
-        let lag_ms_max = dice.between((150, 900));
+        let tick_ms = dice.between((20, 120));
+        let lag_ms_max = 2 * tick_ms + dice.between((50, 700));
         let majority_only = dice.chance(0.7);
         let ordinal = if dice.chance(0.8) { 0 } else { dice.index(machines) };
         let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
@@ -171,8 +178,8 @@ impl Params {
             control: ControlParams::draw(dice),
             clients: ClientParams::draw(dice),
             faults: FaultParams::draw(dice),
-            tick_ms: dice.between((20, 120)),
-            stream_timeout_ms: dice.between((100, 600)),
+            tick_ms,
+            stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
             memory_batches: dice.pick(&[0, 3, 40]),
             frames_bytes: dice.pick(&[1, 300, 4000]),
             window_records: dice.pick(&[1, 10, 200]),
@@ -189,7 +196,7 @@ impl NetParams {
             long_delay: up_to(dice, 60),
             long_delay_ms: (30, dice.between((60, 1500))),
             drop: up_to(dice, 40),
-            duplicate: up_to(dice, 60),
+            duplicate: if calm { 0.0 } else { dice.pick(&[0.01, 0.04, 0.04, 0.3]) },
             wild_streams: dice.chance(0.35),
         }
     }
@@ -203,6 +210,7 @@ impl DiskParams {
             slow_sync: per_mille(dice.between((0, 60))),
             batch_max: dice.pick(&[1, 3, 20]),
             fail: if dice.chance(0.25) { per_mille(dice.between((1, 8))) } else { 0.0 },
+            stop: if dice.chance(0.4) { per_mille(dice.between((1, 8))) } else { 0.0 },
         }
     }
 }
@@ -217,6 +225,7 @@ impl ControlParams {
             call_timeout_ms: dice.between((40, 300)),
             seal_grace_ms: dice.between((0, 50)),
             hand_over_ms: dice.between((50, 500)),
+            whim: up_to(dice, 80),
             stop: up_to(dice, 100),
             stale_read: up_to(dice, 300),
             refused_write: up_to(dice, 100),
@@ -235,6 +244,7 @@ impl ClientParams {
             timeout_ms: dice.between((50, 400)),
             records_max: dice.pick(&[1, 3, 6]),
             read_ms: (20, 120),
+            value_bytes: dice.pick(&[0, 20, 3000]),
         }
     }
 }
@@ -253,6 +263,7 @@ impl FaultParams {
             partition,
             wipe,
             restore_store,
+            crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },
         }
     }
 }

@@ -6,7 +6,7 @@ use zue_core::{Epoch, Millis, Output, Replica, ReplicaId, RequestId, Session, Ta
 
 use crate::message::{Address, Caller};
 use crate::params::Break;
-use crate::storage::{Batch, Record, Work};
+use crate::storage::{Batch, Record, Work, WorkError};
 use crate::world::{Event, ProcessEvent, World};
 
 #[derive(Debug)]
@@ -24,7 +24,9 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    pub(crate) wall_ms: u64,
+    /// The greatest timestamp it knows, and how far its clock is off.
+    pub(crate) last_ms: u64,
+    pub(crate) clock_ms: u64,
 }
 
 /// Who waits for a reply.
@@ -74,7 +76,15 @@ impl World {
     pub(crate) fn start_process(&mut self, machine: usize) {
         let life = self.next_id();
         let limits = self.params.producer_limits;
-        let (mut recovered, records) = self.machine(machine).storage.open(limits);
+        if self.dice.chance(self.params.disk.stop * 10.0) {
+            let after = self.dice.between((0, 8));
+            self.machine(machine).storage.fail_soon(after, true);
+        }
+        let (mut recovered, records, last_ms) = match self.machine(machine).storage.open(limits) {
+            Ok(opened) => opened,
+            Err(WorkError::Disk) => return self.crash_for_a_while(machine),
+            Err(WorkError::Wrong(what)) => return self.check.violated(what),
+        };
         self.check.recovered(&recovered, &records);
         if self.broken_by(Break::ForgetPromise) {
             recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
@@ -97,7 +107,8 @@ impl World {
             memory: VecDeque::new(),
             inbound: BTreeMap::new(),
             followed: None,
-            wall_ms: 0,
+            last_ms,
+            clock_ms: self.dice.between((0, 3000)),
         };
         self.machine(machine).process = Some(process);
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
@@ -108,9 +119,10 @@ impl World {
         self.trace.say(self.now, format_args!("{machine} crashes"));
         let Self { machines, dice, .. } = self;
         let machine = machines.get_mut(machine).expect("a machine of this world");
-        if machine.process.take().is_some() {
-            machine.storage.crash(dice);
-        }
+        machine.process = None;
+        // Sometimes only the process stops, and the machine goes on.
+        let machine_too = dice.chance(0.7).then(|| dice.bits());
+        machine.storage.stop(machine_too);
         machine.held = None;
     }
 
@@ -123,6 +135,7 @@ impl World {
             }
             ProcessEvent::DiskWrite => self.disk_write(machine),
             ProcessEvent::DiskSync => self.disk_sync(machine),
+            ProcessEvent::Crash => self.crash_for_a_while(machine),
             ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket), None),
         }
     }
@@ -147,25 +160,20 @@ impl World {
     }
 
     fn disk_write(&mut self, machine: usize) {
-        let fails = self.dice.chance(self.params.disk.fail);
+        self.fail_soon(machine);
         let count = self.dice.index(self.params.disk.batch_max) + 1;
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
         let count = count.min(process.writer.queue.len());
+        let mut written = Ok(());
         for (ticket, work) in process.writer.queue.drain(..count) {
-            if let Err(why) = at.storage.write(work) {
-                return self.check.violated(format!("machine {machine} cannot write: {why}"));
-            }
+            written = written.and_then(|()| at.storage.write(work));
             process.writer.written = ticket;
         }
-        if fails {
-            process.writer.queue.clear();
-            self.trace.say(self.now, format_args!("{machine}'s disk fails"));
-            self.step(machine, zue_core::Input::DiskFailed, None);
-            let downtime = self.params.faults.lasts_ms;
-            return self.after(downtime, Event::Restart { machine });
-        }
         let more = !process.writer.queue.is_empty();
+        if !self.disk_did(machine, written) {
+            return;
+        }
         let disk = &self.params.disk;
         let (write_ms, sync_ms) = (disk.write_ms, disk.sync_ms);
         if more && self.dice.chance(0.3) {
@@ -177,9 +185,12 @@ impl World {
     }
 
     fn disk_sync(&mut self, machine: usize) {
-        let at = self.machine(machine);
-        let Some(process) = &mut at.process else { return };
-        at.storage.sync();
+        self.fail_soon(machine);
+        let synced = self.machine(machine).storage.sync();
+        if !self.disk_did(machine, synced) {
+            return;
+        }
+        let Some(process) = self.process(machine) else { return };
         process.writer.busy = !process.writer.queue.is_empty();
         let (ticket, busy) = (process.writer.written, process.writer.busy);
         if busy {
@@ -189,6 +200,33 @@ impl World {
         if self.broken_by(Break::LateAck) {
             self.ack_late(machine);
         }
+    }
+
+    /// Perhaps one of the next changes of the disk fails.
+    fn fail_soon(&mut self, machine: usize) {
+        let (fails, stops) = (self.dice.chance(self.params.disk.fail), self.dice.chance(self.params.disk.stop));
+        if fails || stops {
+            let after = self.dice.between((0, 5));
+            self.machine(machine).storage.fail_soon(after, stops);
+        }
+    }
+
+    /// Whether the disk did what was asked. If not, the replica is told, or the machine has stopped.
+    fn disk_did(&mut self, machine: usize, done: Result<(), WorkError>) -> bool {
+        match done {
+            Ok(()) => return true,
+            Err(WorkError::Wrong(why)) => self.check.violated(format!("machine {machine} cannot write: {why}")),
+            Err(WorkError::Disk) if self.dice.chance(0.5) => self.crash_for_a_while(machine),
+            Err(WorkError::Disk) => {
+                self.trace.say(self.now, format_args!("{machine}'s disk fails"));
+                if let Some(process) = self.process(machine) {
+                    process.writer.queue.clear();
+                }
+                self.step(machine, zue_core::Input::DiskFailed, None);
+                self.after(self.params.faults.lasts_ms, Event::Restart { machine });
+            }
+        }
+        false
     }
 
     /// Breaks a rule: tells the last leader what is durable, whatever was promised since.

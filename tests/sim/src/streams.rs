@@ -1,13 +1,13 @@
 //! Streams from a leader to its followers, from both ends.
 
-use zue_core::{Epoch, FrameFacts, Input, Refusal, ReplicaId, Session, Start, Tail};
+use zue_core::{Epoch, Input, ReplicaId, Session, Start, Tail};
 
 use crate::drive::Payload;
 use crate::message::{Address, Down, Message, Up};
 use crate::params::Break;
 use crate::process::{Feed, Inbound};
 use crate::storage::Batch;
-use crate::world::World;
+use crate::world::{ProcessEvent, World};
 
 impl World {
     // ---- the leader's end
@@ -22,6 +22,9 @@ impl World {
         process.feeds = followers.iter().map(|id| (*id, feed())).collect();
         for follower in followers {
             self.open_feed(machine, *follower);
+        }
+        if self.dice.chance(self.params.faults.crash_leading) {
+            self.after_of(machine, (0, 12), ProcessEvent::Crash);
         }
     }
 
@@ -69,6 +72,14 @@ impl World {
         self.step(machine, Input::Disconnected { from: follower, session }, None);
     }
 
+    pub(crate) fn close_feeds(&mut self, machine: usize) {
+        let Some(process) = self.process(machine) else { return };
+        let open: Vec<_> = process.feeds.iter().filter_map(|(id, feed)| Some((*id, feed.session?))).collect();
+        for (follower, session) in open {
+            self.close_feed(machine, follower, session, 0);
+        }
+    }
+
     pub(crate) fn tick(&mut self, machine: usize) {
         self.step(machine, Input::Tick, None);
         let (now, timeout) = (self.now, self.params.stream_timeout_ms);
@@ -112,8 +123,8 @@ impl World {
                     None => match at.storage.read_frames(cursor, bytes) {
                         Ok(Some(batch)) => batch,
                         Ok(None) => break,
-                        Err(()) if cursor > at.storage.tail() => break,
-                        Err(()) => {
+                        Err(_) if cursor > at.storage.tail() => break,
+                        Err(_) => {
                             lost.push((*follower, session));
                             break;
                         }
@@ -133,7 +144,7 @@ impl World {
         }
     }
 
-    pub(crate) fn from_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
+    pub(crate) fn hear_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
         let now = self.now;
         let Some(process) = self.process(machine) else { return };
         let leading = process.replica.log().epoch;
@@ -145,7 +156,7 @@ impl World {
                     (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
                 }
                 Up::Acked { durable } => feed.acked = feed.acked.max(*durable),
-                Up::Refused(_) | Up::Close => {}
+                Up::Refused => {}
             }
         }
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
@@ -159,7 +170,7 @@ impl World {
                 let durable = counted(durable, old);
                 self.step(machine, Input::Acked { from, session, durable }, None);
             }
-            Up::Refused(_) | Up::Close => self.close_feed(machine, from, session, 60),
+            Up::Refused => self.close_feed(machine, from, session, 60),
         }
     }
 
@@ -176,14 +187,19 @@ impl World {
         self.send(Address::Machine(machine), to, Message::Up { session, from, body });
     }
 
-    pub(crate) fn from_leader(&mut self, machine: usize, session: Session, leader: usize, target: ReplicaId, body: Down) {
+    pub(crate) fn hear_leader(
+        &mut self,
+        machine: usize,
+        session: Session,
+        leader: usize,
+        target: ReplicaId,
+        body: Down,
+    ) {
         let now = self.now;
-        let any = self.broken_by(Break::AnyTarget);
         let at = self.machine(machine);
         let id = at.storage.id();
-        if target != id && !any {
-            let refused = Up::Refused(Refusal::Impossible("it is meant for another replica"));
-            let message = Message::Up { session, from: id, body: refused };
+        if target != id {
+            let message = Message::Up { session, from: id, body: Up::Refused };
             return self.send(Address::Machine(machine), Address::Machine(leader), message);
         }
         let Some(process) = &mut at.process else { return };
@@ -195,7 +211,10 @@ impl World {
                 process.inbound.insert(session, Inbound { machine: leader, epoch: start.epoch, heard: now });
                 self.trace.say(
                     now,
-                    format_args!("{machine} is offered stream {} of {} by {leader}, {}", session.0, start.epoch, start.log),
+                    format_args!(
+                        "{machine} is offered stream {} of {} by {leader}, {}",
+                        session.0, start.epoch, start.log
+                    ),
                 );
                 let (epoch, by) = (start.epoch, start.leader);
                 let Some(process) = self.process(machine) else { return };
@@ -220,7 +239,11 @@ impl World {
     }
 
     fn frames(&mut self, machine: usize, session: Session, batch: Batch, commit_end: zue_core::Offset) {
-        let facts = FrameFacts { end: batch.tail(), epoch_starts: batch.epoch_starts(), appends: batch.appends() };
+        let batch = match batch.arrive() {
+            Ok(batch) => batch,
+            Err(why) => return self.check.violated(format!("machine {machine} takes frames for wrong: {why}")),
+        };
+        let facts = batch.facts();
         let unchecked = self.broken_by(Break::FramesUnchecked);
         let Some(process) = self.process(machine) else { return };
         let log = process.replica.log();

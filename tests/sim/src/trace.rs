@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Arguments;
 
-const LINES_MAX: usize = 400;
+const LINES_MAX: usize = 150;
 
 #[derive(Debug)]
 pub(crate) struct Trace {

@@ -10,7 +10,7 @@ use crate::clients::Clients;
 use crate::controller::Controller;
 use crate::dice::Dice;
 use crate::message::{Address, Message};
-use crate::params::{Break, Params};
+use crate::params::{Break, NetParams, Params};
 use crate::process::Process;
 use crate::status::{Status, StoreAnswer, StoreCall};
 use crate::storage::Storage;
@@ -40,6 +40,7 @@ pub(crate) enum ProcessEvent {
     DiskWrite,
     DiskSync,
     Persisted(Ticket),
+    Crash,
 }
 
 #[derive(Debug)]
@@ -90,6 +91,7 @@ pub(crate) struct Net {
 pub(crate) struct Counts {
     pub(crate) events: u64,
     pub(crate) faults: u64,
+    pub(crate) faulty_ms: u64,
     pub(crate) elections: u64,
 }
 
@@ -145,8 +147,8 @@ impl World {
 
     fn populate(&mut self) {
         for machine in 0..self.params.machines {
-            let id = ReplicaId(self.dice.id());
-            self.machines.push(Machine { storage: Storage::new(id), process: None, held: None });
+            let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
+            self.machines.push(Machine { storage: Storage::new(id, seed), process: None, held: None });
             self.homes.insert(id, machine);
             self.start_process(machine);
         }
@@ -200,9 +202,8 @@ impl World {
         self.counts.events += 1;
         self.trace.mix(at);
         self.trace.mix(order);
-        match self.hold(event) {
-            Some(event) => self.happen(event),
-            None => {}
+        if let Some(event) = self.hold(event) {
+            self.happen(event);
         }
         true
     }
@@ -290,5 +291,3 @@ impl World {
         self.at(at, Event::Deliver { from, to, message });
     }
 }
-
-use crate::params::NetParams;

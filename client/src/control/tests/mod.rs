@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use zue_core::control::Policy;
 
+use super::election::ElectError;
 use super::*;
 use world::{At, Fault, World};
 

@@ -1,0 +1,242 @@
+//! Moves an appender's batches: connects to the leader, sends what is unsent, takes the answers, and begins again when the
+//! connection or the leader fails. Bounded by the window and by the queue.
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use zue_proto::v1::{self, NewRecord, Reason, append_stream_response::Outcome};
+
+use super::Queued;
+use super::window::Window;
+use crate::client::Failures;
+use crate::error::{AppendError, Error};
+use crate::servers::Server;
+use crate::{Appended, Client};
+
+type Acks = mpsc::Sender<Result<Appended, AppendError>>;
+
+/// The queue, and the record that did not fit into the last batch.
+struct Input {
+    queued: mpsc::Receiver<Queued>,
+    left_over: Option<Queued>,
+    batch_bytes_max: usize,
+    batch_records_max: usize,
+}
+
+/// A connection to the leader.
+struct Line {
+    leader: Server,
+    requests: mpsc::Sender<v1::AppendRequest>,
+    answers: Streaming<v1::AppendStreamResponse>,
+}
+
+/// How a connection ended.
+enum End {
+    /// All is acknowledged, and nothing more comes.
+    Finished,
+    /// Nobody wants the acknowledgements.
+    Abandoned,
+    Failed(Error),
+}
+
+impl Input {
+    /// All that waits now, within the bounds of a batch; waits for the first record. None at the end. May be dropped without
+    /// losing a record.
+    async fn batch(&mut self) -> Option<Vec<NewRecord>> {
+        let first = match self.left_over.take() {
+            Some(queued) => queued,
+            None => self.queued.recv().await?,
+        };
+        let mut bytes = first.bytes;
+        let mut records = vec![first.record];
+        while records.len() < self.batch_records_max {
+            let Ok(next) = self.queued.try_recv() else { break };
+            bytes += next.bytes;
+            if bytes > self.batch_bytes_max {
+                self.left_over = Some(next);
+                break;
+            }
+            records.push(next.record);
+        }
+        Some(records)
+    }
+}
+
+pub(super) async fn run(client: Client, queued: mpsc::Receiver<Queued>, acks: Acks) {
+    let config = client.config();
+    let (batch_bytes_max, batch_records_max) = (config.batch_bytes_max, config.batch_records_max);
+    let mut input = Input { queued, left_over: None, batch_bytes_max, batch_records_max };
+    let mut driver = Driver {
+        window: Window::new(config.in_flight_max),
+        acks,
+        failures: Failures::default(),
+        client: client.clone(),
+    };
+    let error = loop {
+        if driver.window.is_empty() {
+            let Some(records) = input.batch().await else { return };
+            driver.window.push(records, Instant::now());
+        }
+        let error = match driver.connect_and_pump(&mut input).await {
+            End::Finished | End::Abandoned => return,
+            End::Failed(error) => error,
+        };
+        if let Err(error) = driver.failed(error).await {
+            break error;
+        }
+    };
+    let _ = driver.acks.send(Err(AppendError { is_unknown: driver.window.is_unknown(), error })).await;
+}
+
+struct Driver {
+    client: Client,
+    window: Window,
+    acks: Acks,
+    failures: Failures,
+}
+
+impl Driver {
+    async fn connect_and_pump(&mut self, input: &mut Input) -> End {
+        match self.connect().await {
+            Ok(line) => {
+                let leader = line.leader.clone();
+                let end = self.pump(line, input).await;
+                if let End::Failed(error) = &end {
+                    self.client.servers().failed(&leader, error);
+                }
+                end
+            }
+            Err(error) => End::Failed(error),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Line, Error> {
+        let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
+        if !self.window.has_producer() {
+            self.window.renew(self.client.open_producer(begun).await?.id);
+        }
+        let leader = self.client.servers().leader(self.client.time_left(begun)).await?;
+        let mut client = self.client.servers().client(&leader.address)?;
+        let (requests, stream) = mpsc::channel(self.client.config().in_flight_max);
+        // Some servers answer nothing before the first request: it is in the stream by then.
+        self.send_unsent(&requests);
+        let answers = client.append_stream(ReceiverStream::new(stream));
+        let answers = self.client.call(&leader, self.client.time_left(begun), answers).await?;
+        Ok(Line { leader, requests, answers })
+    }
+
+    /// Sends what this connection has not carried. The channel is as long as the window: it takes all of it.
+    fn send_unsent(&mut self, requests: &mpsc::Sender<v1::AppendRequest>) {
+        while let Some(request) = self.window.next_unsent(Instant::now()) {
+            // A closed channel is told by the answers.
+            let _ = requests.try_send(request);
+        }
+    }
+
+    async fn pump(&mut self, mut line: Line, input: &mut Input) -> End {
+        let mut is_at_end = false;
+        loop {
+            if is_at_end && self.window.is_empty() {
+                return End::Finished;
+            }
+            let (since, sent) = (self.window.oldest_since(), self.window.oldest_sent());
+            let sent = sent.unwrap_or_else(Instant::now);
+            let patience = self.client.patience(since.unwrap_or(sent), sent);
+            tokio::select! {
+                biased;
+                answer = line.answers.message() => match self.answered(&line.leader, answer) {
+                    Ok(appended) => {
+                        self.failures = Failures::default();
+                        if self.acks.send(Ok(appended)).await.is_err() {
+                            return End::Abandoned;
+                        }
+                    }
+                    Err(error) => return End::Failed(error),
+                },
+                records = input.batch(), if !is_at_end && self.window.has_room() => match records {
+                    Some(records) => {
+                        self.window.push(records, Instant::now());
+                        self.send_unsent(&line.requests);
+                    }
+                    None => is_at_end = true,
+                },
+                () = sleep_until(sent + patience), if !self.window.is_empty() => {
+                    return End::Failed(Error::no_answer(&line.leader.name, patience));
+                }
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        leader: &Server,
+        answer: Result<Option<v1::AppendStreamResponse>, tonic::Status>,
+    ) -> Result<Appended, Error> {
+        let malformed = |what| Error::Malformed { server: leader.name.clone(), what };
+        let outcome = match answer {
+            Ok(Some(answer)) => answer.outcome,
+            Ok(None) => {
+                return Err(Error::unreachable(&leader.name, "it ended the stream of appends"));
+            }
+            Err(status) => return Err(Error::of_status(&leader.name, &status)),
+        };
+        match outcome {
+            Some(Outcome::Appended(appended)) if self.window.acknowledged(&appended) => {
+                let v1::AppendResponse { base_offset, count, epoch, duplicate: _ } = appended;
+                Ok(Appended { base_offset, count, epoch })
+            }
+            Some(Outcome::Appended(_)) => Err(malformed("the number of appended records differs")),
+            Some(Outcome::Error(error)) => Err(Error::refused(&leader.name, error)),
+            None => Err(malformed("neither an offset nor an error")),
+        }
+    }
+
+    /// Makes ready for the next try, or says that there is none.
+    async fn failed(&mut self, error: Error) -> Result<(), Error> {
+        if error.is_not_appended() || error.reason() == Some(Reason::UnknownProducer) {
+            self.window.refused();
+        } else {
+            self.window.disconnected();
+        }
+        let error = match error.reason() {
+            // A batch that may be in the log is never sent under another producer: it could be stored twice.
+            Some(Reason::UnknownProducer) if !self.window.is_unknown() => {
+                self.window.renew(bytes::Bytes::new());
+                Error::producer_forgotten(error.server().unwrap_or_default())
+            }
+            _ => error,
+        };
+        if !error.is_retriable() {
+            return Err(error);
+        }
+        let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
+        self.client.pause(begun, &mut self.failures, error).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_batch_holds_what_waits_within_its_bounds() {
+        let (queue, queued) = mpsc::channel(10);
+        let room = Arc::new(Semaphore::new(100));
+        for bytes in [4, 4, 4, 20, 1, 1, 1, 1] {
+            let room = Arc::clone(&room).acquire_owned().await.unwrap();
+            queue.send(Queued { record: NewRecord::default(), bytes, _room: room }).await.unwrap();
+        }
+        drop(queue);
+        let mut input = Input { queued, left_over: None, batch_bytes_max: 10, batch_records_max: 3 };
+        let mut sizes = Vec::new();
+        while let Some(records) = input.batch().await {
+            sizes.push(records.len());
+        }
+        assert_eq!(sizes, [2, 1, 1, 3, 1]);
+    }
+}

@@ -1,0 +1,228 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use zue_client::control::NodeAddress;
+
+const EXAMPLES: &str = "\
+Examples:
+  zue dev --data ./zue-data          a cluster of three replicas on this machine
+  zue append hello                   append one record, print its offset
+  zue append --file events.log       append a file, one record a line
+  my-program | zue append            append what a program prints
+  zue read --from 0 --max 10         print ten records
+  zue tail -f                        print records as they come
+  zue status                         who leads, who is in sync, who lags
+
+Exit codes: 0 done, 1 failed, 2 wrong use.";
+
+/// Zue, a replicated append-only log.
+#[derive(Debug, Parser)]
+#[command(name = "zue", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Servers of the cluster, host:port; one that answers is enough
+    #[arg(long, global = true, env = "ZUE_SERVERS", value_delimiter = ',', value_parser = server, value_name = "HOST:PORT,…",
+        default_value = "127.0.0.1:9440,127.0.0.1:9450,127.0.0.1:9460")]
+    pub(crate) servers: Vec<String>,
+    /// How to print; json is one object a line, with keys and values in base64
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    /// How long to try before giving up
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s")]
+    pub(crate) deadline: humantime::Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Append records and print their offsets
+    Append(Append),
+    /// Print records from an offset on, up to the end
+    Read(Read),
+    /// Print the last records
+    Tail(Tail),
+    /// Show the replicas; fails when nobody leads
+    Status,
+    /// Run a cluster on this machine, for development
+    Dev(Dev),
+    /// Run only the controller, for nodes started by hand
+    Control(Control),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value. What
+is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99.")]
+pub(crate) struct Append {
+    /// The value of one record
+    #[arg(conflicts_with = "file")]
+    pub(crate) value: Option<String>,
+    /// Append the lines of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The key of every record
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// A header of every record; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Read {
+    /// The first offset [default: the first that is there]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// How many records at most
+    #[arg(long, value_name = "RECORDS")]
+    pub(crate) max: Option<u64>,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// Go on with the records that come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last records
+    #[arg(short = 'n', long, value_name = "RECORDS", default_value_t = 10)]
+    pub(crate) lines: u64,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Values only, byte for byte, one a line
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Read from this replica, and from no other
+    #[arg(long, value_name = "NAME")]
+    pub(crate) replica: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Where to keep the data; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// How many replicas
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) replicas: u16,
+    /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
+    #[arg(long, default_value_t = 9440, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// How many replicas must have a record before it is committed [default: a majority]
+    #[arg(long)]
+    pub(crate) quorum: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  zue control --state ./control --nodes a=10.0.0.1:9441/10.0.0.1:9440,b=10.0.0.2:9441/10.0.0.2:9440,c=10.0.0.3:9441/10.0.0.3:9440")]
+pub(crate) struct Control {
+    /// All replicas in their order, each a name, where peers and where clients reach it
+    #[arg(long, value_delimiter = ',', value_parser = node, required = true, value_name = "NAME=PEER/CLIENT,…")]
+    pub(crate) nodes: Vec<NodeAddress>,
+    /// Where to write down what was decided; keep it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: PathBuf,
+    /// Which replica is to lead, counted from 0
+    #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
+    pub(crate) leader: usize,
+    /// How many replicas must have a record before it is committed [default: a majority]
+    #[arg(long)]
+    pub(crate) quorum: Option<u32>,
+}
+
+fn server(text: &str) -> Result<String, String> {
+    zue_client::check_address(text).map_err(|bad| bad.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
+    if name.is_empty() {
+        return Err("the name is empty".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn node(text: &str) -> Result<NodeAddress, String> {
+    let parts = text.split_once('=').and_then(|(name, addresses)| Some((name, addresses.split_once('/')?)));
+    let Some((name, (peer_address, client_address))) = parts.filter(|(name, _)| !name.is_empty()) else {
+        return Err("name=peer_host:port/client_host:port is expected".to_owned());
+    };
+    for address in [peer_address, client_address] {
+        zue_client::check_address(address).map_err(|bad| bad.to_string())?;
+    }
+    let (name, peer_address, client_address) = (name.to_owned(), peer_address.to_owned(), client_address.to_owned());
+    Ok(NodeAddress { name, peer_address, client_address })
+}
+
+impl Dev {
+    /// The address of one port of one replica: 0 for clients, 1 for peers, 2 for metrics.
+    pub(crate) fn address(&self, ordinal: u16, port: u16) -> Option<SocketAddr> {
+        let port = self.port.checked_add(ordinal.checked_mul(10)?)?.checked_add(port)?;
+        Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_is_a_name_and_two_addresses() {
+        let address = node("a=h:1/i:2").unwrap();
+        assert_eq!((address.peer_address.as_str(), address.client_address.as_str()), ("h:1", "i:2"));
+        for bad in ["", "a", "a=h:1", "=h:1/i:2", "a=h/i:2", "a=h:1/i"] {
+            assert!(node(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn wrong_use_is_told_by_the_parser() {
+        let lines = [
+            "zue append a --file b",
+            "zue append --header x",
+            "zue dev",
+            "zue dev --data d --replicas 0",
+            "zue dev --data d --replicas 10",
+            "zue status --servers nowhere",
+            "zue read --from x",
+            "zue status -o yaml",
+            "zue control --state s --nodes a",
+        ];
+        for line in lines {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_begins_with_a_dash_comes_after_two() {
+        let cli = Cli::try_parse_from(["zue", "append", "--", "-x"]).unwrap();
+        assert!(matches!(cli.command, Command::Append(Append { value: Some(value), .. }) if value == "-x"));
+    }
+}

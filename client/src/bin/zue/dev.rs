@@ -1,0 +1,201 @@
+//! `zue dev`: a cluster on loopback in one process, kept in one directory.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use futures::future::{join_all, try_join_all};
+use tokio::net::TcpListener;
+use zue_client::control::{FileStore, FileStoreError, NodeAddress, Turn};
+use zue_node::RunningNode;
+use zue_proto::v1::Role;
+
+use crate::Usage;
+use crate::args::Dev;
+use crate::control::{Stop, Turns, check_quorum};
+use crate::node::Replica;
+use crate::output::Out;
+
+/// What the controller writes down; its lock is the lock of the directory.
+const CONTROL_FILE: &str = "control";
+/// How many replicas the directory was made for.
+const REPLICAS_FILE: &str = "replicas";
+/// Once a leader is there, how long the others are waited for before it is told.
+const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
+/// The ports that clients use without being told.
+const PORT_DEFAULT: u16 = 9440;
+
+pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
+    check_quorum(dev.replicas.into(), dev.quorum)?;
+    let replicas = replicas(&dev)?;
+    let mut stop = Stop::new().context("signals cannot be listened to")?;
+    let store = open(&dev.data, dev.replicas)?;
+    check_ports(&replicas).await?;
+    claim(&dev.data, dev.replicas)?;
+    let nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
+    let mut turns = Turns::new(store, replicas.iter().map(address).collect(), 0, dev.quorum);
+    let served = async {
+        let leader = ready(&mut turns).await;
+        welcome(&dev, &replicas, &leader)?;
+        turns.go_on().await;
+        anyhow::Ok(())
+    };
+    let served = tokio::select! {
+        served = served => served,
+        () = stop.asked() => Ok(()),
+    };
+    eprintln!("stopping");
+    // Its connections would be waited for.
+    drop(turns);
+    tokio::select! {
+        () = stop_all(nodes) => served,
+        () = stop.asked() => bail!("stopped without closing the logs cleanly"),
+    }
+}
+
+/// The leader by policy first, so that it does not miss its followers.
+async fn stop_all(nodes: Vec<RunningNode>) {
+    let mut nodes = nodes.into_iter();
+    if let Some(leader) = nodes.next() {
+        leader.stop().await;
+    }
+    join_all(nodes.map(RunningNode::stop)).await;
+}
+
+fn replicas(dev: &Dev) -> anyhow::Result<Vec<Replica>> {
+    let one = |ordinal: u16| {
+        let name = format!("zue-{ordinal}");
+        let address = |port| {
+            let too_high = || Usage(format!("--port {} leaves no ports for {} replicas", dev.port, dev.replicas));
+            dev.address(ordinal, port).ok_or_else(too_high)
+        };
+        let data_dir = dev.data.join(&name);
+        Ok(Replica { name, data_dir, client: address(0)?, peer: address(1)?, metrics: address(2)? })
+    };
+    (0..dev.replicas).map(one).collect()
+}
+
+fn address(replica: &Replica) -> NodeAddress {
+    NodeAddress {
+        name: replica.name.clone(),
+        peer_address: replica.peer.to_string(),
+        client_address: replica.client.to_string(),
+    }
+}
+
+/// Makes the directory, or takes one that was made for as many replicas, and locks it.
+fn open(dir: &Path, replicas: u16) -> anyhow::Result<FileStore> {
+    let cannot = || format!("{} cannot be used", dir.display());
+    fs::create_dir_all(dir).with_context(cannot)?;
+    let is_ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(CONTROL_FILE);
+    let path = dir.join(REPLICAS_FILE);
+    let made_for = match fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse::<u16>().ok(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for entry in fs::read_dir(dir).with_context(cannot)? {
+                if !is_ours(&entry.with_context(cannot)?.file_name()) {
+                    bail!("{} holds other files: choose a new or an empty directory for --data", dir.display());
+                }
+            }
+            Some(replicas)
+        }
+        Err(error) => return Err(error).with_context(cannot),
+    };
+    let store = FileStore::open(dir.join(CONTROL_FILE)).map_err(|error| match error {
+        FileStoreError::InUse(_) => anyhow::anyhow!("{} is in use by another `zue dev`", dir.display()),
+        error => error.into(),
+    })?;
+    match made_for {
+        Some(made_for) if made_for == replicas => {}
+        Some(made_for) => {
+            bail!("{} holds {made_for} replicas: use --replicas {made_for}, or another --data", dir.display())
+        }
+        None => bail!("{}: a number of replicas is expected", path.display()),
+    }
+    Ok(store)
+}
+
+/// Writes down for how many replicas the directory is made.
+fn claim(dir: &Path, replicas: u16) -> anyhow::Result<()> {
+    let path = dir.join(REPLICAS_FILE);
+    fs::write(&path, format!("{replicas}\n")).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+/// Before anything is written, so that a port in use has no other effect than being told.
+async fn check_ports(replicas: &[Replica]) -> anyhow::Result<()> {
+    for Replica { name, client, peer, metrics, .. } in replicas {
+        for (address, what) in [(client, "clients"), (peer, "peers"), (metrics, "metrics")] {
+            if let Err(error) = TcpListener::bind(address).await {
+                bail!("{name} cannot listen on {address} for {what}: {error}; choose another --port");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a leader, and a little for its followers; its name.
+async fn ready(turns: &mut Turns) -> String {
+    let mut led_since = None;
+    loop {
+        let Turn { nodes, .. } = turns.next().await;
+        let Some(leader) = nodes.iter().flatten().find(|status| status.role() == Role::Leader) else { continue };
+        let since = *led_since.get_or_insert_with(Instant::now);
+        if leader.isr.len() == nodes.len() || since.elapsed() > FOLLOWERS_MAX {
+            return leader.name.clone();
+        }
+    }
+}
+
+fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> {
+    let zue = std::env::args().next().unwrap_or_else(|| "zue".to_owned());
+    let mut out = Out::new();
+    let mut say = |text: String| out.line(text.as_bytes());
+    say(format!("{} replicas are ready, {leader} leads; data in {}", replicas.len(), dev.data.display()))?;
+    for Replica { name, client, peer, metrics, .. } in replicas {
+        say(format!("  {name}  clients {client}  peers {peer}  http://{metrics}/metrics"))?;
+    }
+    say("In another terminal:".to_owned())?;
+    let found_by_default = dev.port == PORT_DEFAULT && dev.replicas <= 3;
+    if !found_by_default {
+        let servers: Vec<String> = replicas.iter().map(|replica| replica.client.to_string()).collect();
+        say(format!("  export ZUE_SERVERS={}", servers.join(",")))?;
+    }
+    for command in ["append hello", "read", "tail -f", "status"] {
+        say(format!("  {zue} {command}"))?;
+    }
+    say("Ctrl-C stops it; the data stays.".to_owned())?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_for_one_number_of_replicas_and_one_process() {
+        let outer = tempfile::tempdir().unwrap();
+        let dir = outer.path().join("new");
+        let store = open(&dir, 3).unwrap();
+        claim(&dir, 3).unwrap();
+        assert!(open(&dir, 3).unwrap_err().to_string().contains("in use by another `zue dev`"));
+        drop(store);
+        let error = open(&dir, 5).unwrap_err().to_string();
+        assert!(error.contains("holds 3 replicas: use --replicas 3"), "{error}");
+        open(&dir, 3).unwrap();
+    }
+
+    #[test]
+    fn a_directory_with_other_files_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), "years").unwrap();
+        assert!(open(dir.path(), 3).unwrap_err().to_string().contains("holds other files"));
+    }
+
+    #[test]
+    fn ports_beyond_the_last_are_wrong_use() {
+        let dev = Dev { data: "d".into(), replicas: 3, port: 65_520, quorum: None };
+        assert!(replicas(&dev).err().unwrap().is::<Usage>());
+    }
+}

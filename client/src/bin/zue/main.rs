@@ -1,0 +1,102 @@
+//! The command line of Zue: parses, runs one command, and turns its end into an exit code and one clear line.
+
+mod append;
+mod args;
+mod control;
+mod dev;
+mod lines;
+mod node;
+mod output;
+mod read;
+mod status;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use zue_client::{AppendError, Client, ClientConfig, Error, Reason};
+
+use args::{Cli, Command};
+use output::BrokenPipe;
+
+/// A wrong use that only shows once the command runs; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logs();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return ended(Err(error.into())),
+    };
+    let result = runtime.block_on(run(cli));
+    // A read of standard input cannot be called off; it must not keep the program.
+    runtime.shutdown_background();
+    ended(result)
+}
+
+/// Warnings on stderr; more with `RUST_LOG`.
+fn logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { servers, output, deadline, command } = cli;
+    let client = || {
+        let config = ClientConfig { deadline: deadline.into(), ..ClientConfig::default() };
+        Client::new(servers.clone(), config)
+    };
+    match command {
+        Command::Append(append) => append::run(&client()?, append, output).await?,
+        Command::Read(read) => read::run(&client()?, read, output).await?,
+        Command::Tail(tail) => read::tail(&client()?, tail, output).await?,
+        Command::Status => return status::run(&client()?, output).await,
+        Command::Dev(dev) => dev::run(dev).await?,
+        Command::Control(control) => control::run(control).await?,
+        Command::Version => {
+            output::line(&format!("zue {} (protocol {})", env!("CARGO_PKG_VERSION"), zue_proto::PROTOCOL_VERSION))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match result {
+        Ok(code) => return code,
+        Err(error) => error,
+    };
+    // Whoever read our output has seen enough.
+    if error.is::<BrokenPipe>() {
+        return ExitCode::SUCCESS;
+    }
+    match remedy(&error) {
+        Some(remedy) => eprintln!("zue: {error:#}; {remedy}"),
+        None => eprintln!("zue: {error:#}"),
+    }
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+/// What to do when nobody is there.
+const NO_SERVER: &str =
+    "start a local cluster with `zue dev --data DIR`, or name the servers with --servers or ZUE_SERVERS";
+const SOME_MISSING: &str = "`zue status` shows which replicas are missing";
+
+/// What to do about it, where that is not in the error itself.
+fn remedy(error: &anyhow::Error) -> Option<&'static str> {
+    let append = || error.chain().find_map(|cause| cause.downcast_ref::<AppendError>()).map(|error| &error.error);
+    let error = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).or_else(append)?;
+    let last = if let Error::TimedOut { last, .. } = error { last } else { error };
+    match last {
+        Error::NoLeader(no_leader) if no_leader.answered.is_empty() => Some(NO_SERVER),
+        Error::NoLeader(no_leader) if no_leader.named.is_none() => Some(SOME_MISSING),
+        Error::Refused(refused) if refused.reason == Reason::NoQuorum => Some(SOME_MISSING),
+        _ => None,
+    }
+}

@@ -1,0 +1,29 @@
+//! Replicas inside this process. The one place that knows how the node crate is started.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use zue_node::{ListenSettings, Node, NodeConfig, RunningNode};
+
+/// What `zue dev` says about one replica.
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) client: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+}
+
+impl Replica {
+    pub(crate) async fn start(&self) -> anyhow::Result<RunningNode> {
+        let Self { name, data_dir, client, peer, metrics } = self;
+        let config = NodeConfig {
+            name: name.clone(),
+            data_dir: data_dir.clone(),
+            listen: ListenSettings { client: *client, peer: *peer, metrics: *metrics },
+            ..NodeConfig::default()
+        };
+        Node::start(config).await.with_context(|| format!("{name} does not start"))
+    }
+}

@@ -1,0 +1,62 @@
+//! `zue read` and `zue tail`.
+
+use zue_client::{Client, Header, ReadOptions, Record};
+
+use crate::args::{How, Output, Read, Tail};
+use crate::output::{JsonRecord, Out, text_of};
+
+pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::Result<()> {
+    let Read { from, max, how } = read;
+    let from = match from {
+        Some(from) => from,
+        None => client.range(how.replica.as_deref()).await?.start,
+    };
+    // A limit of 0 is none on the wire.
+    if max == Some(0) {
+        return Ok(());
+    }
+    print(client, ReadOptions { from, max, follow: false, replica: how.replica }, how.raw, output).await
+}
+
+pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow::Result<()> {
+    let Tail { follow, lines, how: How { raw, replica } } = tail;
+    let range = client.range(replica.as_deref()).await?;
+    let from = range.end.saturating_sub(lines).max(range.start);
+    // What is appended meanwhile is for `--follow`.
+    let max = (!follow).then_some(range.end - from);
+    if max == Some(0) {
+        return Ok(());
+    }
+    print(client, ReadOptions { from, max, follow, replica }, raw, output).await
+}
+
+async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output) -> anyhow::Result<()> {
+    let mut reader = client.read(options);
+    let mut out = Out::new();
+    while let Some(batch) = reader.next().await {
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => {
+                out.flush()?;
+                return Err(error.into());
+            }
+        };
+        for record in &batch.records {
+            match output {
+                _ if raw => out.line(&record.value)?,
+                Output::Json => out.json(&JsonRecord::from(record))?,
+                Output::Table => out.line(line(record).as_bytes())?,
+            }
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Offset, key, value, and headers if there are any; `-` stands for no key.
+fn line(record: &Record) -> String {
+    let key = record.key.as_ref().map_or_else(|| "-".to_owned(), |key| text_of(key));
+    let header = |header: &Header| format!("\t{}={}", text_of(header.name.as_bytes()), text_of(&header.value));
+    let headers: String = record.headers.iter().map(header).collect();
+    format!("{}\t{key}\t{}{headers}", record.offset, text_of(&record.value))
+}

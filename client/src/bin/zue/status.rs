@@ -1,0 +1,193 @@
+//! `zue status`: a row for every replica, also for those that do not answer.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use zue_client::{Client, DescribeResponse, ReplicaStatus};
+
+use crate::args::Output;
+use crate::output::{Out, table, text_of};
+
+const HEAD: [&str; 10] =
+    ["NAME", "ROLE", "EPOCH", "ISR", "LOG-START", "LOG-END", "COMMIT", "LAG", "DURABILITY", "ADDRESS"];
+
+/// A replica, as it is shown. What is not known is absent.
+#[derive(Serialize)]
+struct Row {
+    name: Option<String>,
+    role: &'static str,
+    epoch: Option<u64>,
+    /// Whether the leader counts it as in sync.
+    in_sync: Option<bool>,
+    log_start: Option<u64>,
+    log_end: Option<u64>,
+    commit_end: Option<u64>,
+    /// How many records the leader has that this replica has not.
+    lag_records: Option<u64>,
+    durability: Option<String>,
+    version: Option<String>,
+    address: String,
+    problem: Option<String>,
+}
+
+pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitCode> {
+    let replicas = client.status().await;
+    let leader = leader(&replicas).cloned();
+    let answers = replicas.iter().any(|replica| replica.answer.is_ok());
+    let rows: Vec<Row> = replicas.into_iter().map(|replica| row(replica, leader.as_ref())).collect();
+    let mut out = Out::new();
+    match output {
+        Output::Json => rows.iter().try_for_each(|row| out.json(row))?,
+        Output::Table => {
+            let head = HEAD.map(str::to_owned).to_vec();
+            let cells: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
+            table(&cells).iter().try_for_each(|line| out.line(line.as_bytes()))?;
+            for row in &rows {
+                if let Some(problem) = &row.problem {
+                    out.line(format!("{}: {problem}", row.name.as_deref().unwrap_or(&row.address)).as_bytes())?;
+                }
+            }
+        }
+    }
+    out.flush()?;
+    if leader.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if answers {
+        eprintln!("zue: no replica that answers leads");
+    } else {
+        eprintln!("zue: no server answers; {}", crate::NO_SERVER);
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// The newest one that says that it leads.
+fn leader(replicas: &[ReplicaStatus]) -> Option<&DescribeResponse> {
+    let answers = replicas.iter().filter_map(|replica| replica.answer.as_ref().ok());
+    answers.filter(|answer| names_leader(answer, &answer.name)).max_by_key(|answer| answer.epoch)
+}
+
+fn names_leader(answer: &DescribeResponse, name: &str) -> bool {
+    answer.leader.as_ref().is_some_and(|leader| leader.name == name)
+}
+
+fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
+    let in_sync = |name: &str| {
+        leader.filter(|leader| !leader.isr.is_empty()).map(|leader| leader.isr.iter().any(|one| one == name))
+    };
+    let ReplicaStatus { name, address, answer } = replica;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(why) => {
+            let in_sync = name.as_deref().and_then(in_sync);
+            return Row { name, role: "unreachable", address, in_sync, problem: Some(why), ..Row::default() };
+        }
+    };
+    let end = |answer: &DescribeResponse| answer.log_end.max(answer.commit_end);
+    let voter = leader.and_then(|leader| leader.members.iter().find(|member| member.name == answer.name));
+    let role = match voter.map(|member| member.voter) {
+        _ if leader.is_some_and(|leader| leader.name == answer.name) => "leader",
+        _ if answer.leader.is_none() => "idle",
+        Some(false) => "learner",
+        Some(true) | None => "follower",
+    };
+    Row {
+        role,
+        epoch: Some(answer.epoch),
+        in_sync: in_sync(&answer.name),
+        log_start: Some(answer.log_start),
+        log_end: Some(end(&answer)),
+        commit_end: Some(answer.commit_end),
+        lag_records: leader.map(|leader| end(leader).saturating_sub(end(&answer))),
+        durability: Some(answer.durability).filter(|text| !text.is_empty()),
+        version: Some(answer.version).filter(|text| !text.is_empty()),
+        problem: Some(answer.problem).filter(|text| !text.is_empty()),
+        name: Some(answer.name),
+        address,
+    }
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self {
+            name: None,
+            role: "unreachable",
+            epoch: None,
+            in_sync: None,
+            log_start: None,
+            log_end: None,
+            commit_end: None,
+            lag_records: None,
+            durability: None,
+            version: None,
+            address: String::new(),
+            problem: None,
+        }
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let text =
+            |text: &Option<String>| text.as_ref().map_or_else(|| "-".to_owned(), |text| text_of(text.as_bytes()));
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let in_sync = self.in_sync.map_or("-", |in_sync| if in_sync { "yes" } else { "no" });
+        vec![
+            text(&self.name),
+            self.role.to_owned(),
+            number(self.epoch),
+            in_sync.to_owned(),
+            number(self.log_start),
+            number(self.log_end),
+            number(self.commit_end),
+            number(self.lag_records),
+            text(&self.durability),
+            self.address.clone(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_proto::v1::{LeaderHint, MemberHint};
+
+    use super::*;
+
+    fn replica(name: &str, leader: Option<&str>, log_end: u64) -> ReplicaStatus {
+        let member = |name: &str| MemberHint { name: name.to_owned(), voter: name != "c", ..Default::default() };
+        let answer = DescribeResponse {
+            name: name.to_owned(),
+            leader: leader.map(|name| LeaderHint { name: name.to_owned(), ..Default::default() }),
+            members: ["a", "b", "c"].map(member).to_vec(),
+            log_end,
+            isr: if leader == Some(name) { vec!["a".to_owned()] } else { Vec::new() },
+            ..Default::default()
+        };
+        ReplicaStatus { name: Some(name.to_owned()), address: String::new(), answer: Ok(answer) }
+    }
+
+    #[test]
+    fn roles_lag_and_isr_are_as_the_leader_tells() {
+        let down = ReplicaStatus { answer: Err("refused".to_owned()), ..replica("d", None, 0) };
+        let replicas = [
+            replica("a", Some("a"), 9),
+            replica("b", Some("a"), 7),
+            replica("c", Some("a"), 9),
+            replica("b", None, 2),
+            down,
+        ];
+        let leader = leader(&replicas).unwrap();
+        let rows = replicas.iter().map(|replica| row(replica.clone(), Some(leader)));
+        let shown: Vec<_> = rows.map(|row| (row.role, row.lag_records, row.in_sync)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("leader", Some(0), Some(true)),
+                ("follower", Some(2), Some(false)),
+                ("learner", Some(0), Some(false)),
+                ("idle", Some(7), Some(false)),
+                ("unreachable", None, Some(false)),
+            ]
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! The client: one append at a time, each exactly once, and who is who.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use zue_proto::v1::{self, NewRecord, Reason};
+
+use crate::appender::{Acks, Appender};
+use crate::error::{AppendError, Error};
+use crate::read::{self, ReadOptions, Reader};
+use crate::servers::{Server, Servers};
+use crate::{ClientConfig, appender};
+
+/// The last try before the deadline has at least this long.
+const TRY_MIN: Duration = Duration::from_millis(50);
+
+/// Where the records of an append are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// The offset of the first.
+    pub base_offset: u64,
+    /// How many there are; they follow each other.
+    pub count: u32,
+    /// The epoch in which they were committed.
+    pub epoch: u64,
+}
+
+/// One replica, as far as clients see it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReplicaStatus {
+    /// Its name; unknown where an address that nobody names does not answer.
+    pub name: Option<String>,
+    /// Where it was asked.
+    pub address: String,
+    /// What it says, or why it says nothing.
+    pub answer: Result<v1::DescribeResponse, String>,
+}
+
+/// A client of one cluster. Clones share connections.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: ClientConfig,
+    servers: Servers,
+    /// Producers that no append uses now; each append has one to itself, so that many may be under way.
+    idle: Mutex<Vec<Producer>>,
+    under_way: Semaphore,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Producer {
+    pub(crate) id: Bytes,
+    pub(crate) next_sequence: u64,
+}
+
+/// Tries that failed in a row.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failures {
+    count: u32,
+    last: Option<Error>,
+}
+
+impl Client {
+    /// A client that knows these servers (host:port) and finds the others. Connects when it is used.
+    pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>, config: ClientConfig) -> Result<Self, Error> {
+        let config = config.in_bounds();
+        let servers = Servers::new(servers.into_iter().map(Into::into).collect())?;
+        let under_way = Semaphore::new(config.in_flight_max);
+        Ok(Self(Arc::new(Inner { config, servers, idle: Mutex::default(), under_way })))
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.0.servers
+    }
+
+    /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
+    /// once however often it was tried.
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
+        let Ok(_permit) = self.0.under_way.acquire().await else { unreachable!("the semaphore is never closed") };
+        let mut append = Append { client: self, records, producer: None, is_unknown: false };
+        let appended = append.run().await;
+        let Append { producer, is_unknown, .. } = append;
+        if let Some(producer) = producer.filter(|_| !is_unknown) {
+            self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).push(producer);
+        }
+        appended.map_err(|error| AppendError { is_unknown, error })
+    }
+
+    /// Many appends in a row: what is pushed into the one is answered, in order, by the other. Must be called inside a tokio
+    /// runtime.
+    pub fn appender(&self) -> (Appender, Acks) {
+        appender::start(self.clone())
+    }
+
+    /// Reads committed records in order.
+    pub fn read(&self, options: ReadOptions) -> Reader {
+        Reader::new(self.clone(), options)
+    }
+
+    /// Which offsets can be read, from the replica of this name, or from the one that [`Client::read`] would choose.
+    pub async fn range(&self, replica: Option<&str>) -> Result<Range<u64>, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            match read::locate(self, begun, replica, None).await {
+                Ok((_, answer)) => return Ok(answer.log_start..answer.commit_end),
+                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What every replica says of itself. Asks all known addresses once, and retries nothing.
+    pub async fn status(&self) -> Vec<ReplicaStatus> {
+        let described = self.0.servers.describe(self.0.config.deadline, |_| false).await;
+        let members: Vec<v1::MemberHint> = described
+            .iter()
+            .filter_map(|one| one.answer.as_ref().ok())
+            .flat_map(|answer| answer.members.clone())
+            .collect();
+        let mut replicas: Vec<ReplicaStatus> = Vec::new();
+        for one in described {
+            let name = match &one.answer {
+                Ok(answer) => Some(answer.name.clone()),
+                Err(_) => members.iter().find(|member| member.address == one.address).map(|member| member.name.clone()),
+            };
+            let replica = ReplicaStatus { name, address: one.address, answer: one.answer };
+            // A replica that is reached by two addresses is told once, by the one that answers.
+            match replicas.iter_mut().find(|other| other.name.is_some() && other.name == replica.name) {
+                Some(other) if other.answer.is_err() => *other = replica,
+                Some(_) => {}
+                None => replicas.push(replica),
+            }
+        }
+        replicas.sort_by(|a, b| (a.name.is_none(), &a.name, &a.address).cmp(&(b.name.is_none(), &b.name, &b.address)));
+        replicas
+    }
+
+    /// Pauses before the next try of something begun then, or says that the time is over. The last try is made at the deadline.
+    pub(crate) async fn pause(&self, begun: Instant, failures: &mut Failures, error: Error) -> Result<(), Error> {
+        failures.count = failures.count.saturating_add(1);
+        let after = begun.elapsed();
+        let left = self.0.config.deadline.saturating_sub(after);
+        if left.is_zero() {
+            // A try that the deadline cut short tells less than the one before.
+            let before = failures.last.take().filter(|_| !matches!(error, Error::Refused(_)));
+            return Err(Error::TimedOut { after, last: Box::new(before.unwrap_or(error)) });
+        }
+        failures.last = Some(error);
+        tokio::time::sleep(self.0.config.retry.pause(failures.count).min(left)).await;
+        Ok(())
+    }
+
+    /// How long a try may take that is made now, for something begun then.
+    pub(crate) fn time_left(&self, begun: Instant) -> Duration {
+        self.patience(begun, Instant::now())
+    }
+
+    /// How long a try may take that was made at `tried`, for something begun at `begun`.
+    pub(crate) fn patience(&self, begun: Instant, tried: Instant) -> Duration {
+        let left = self.0.config.deadline.saturating_sub(tried.saturating_duration_since(begun));
+        left.min(self.0.config.attempt_timeout).max(TRY_MIN)
+    }
+
+    /// One answer of one server, within the given time. A server that fails is looked for anew.
+    pub(crate) async fn call<T>(
+        &self,
+        server: &Server,
+        within: Duration,
+        answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Error> {
+        let answer = match timeout(within, answer).await {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => Error::of_status(&server.name, &status),
+            Err(_) => Error::no_answer(&server.name, within),
+        };
+        self.0.servers.failed(server, &answer);
+        Err(answer)
+    }
+
+    /// A producer that has appended nothing.
+    pub(crate) async fn open_producer(&self, begun: Instant) -> Result<Producer, Error> {
+        let leader = self.0.servers.leader(self.time_left(begun)).await?;
+        let mut client = self.0.servers.client(&leader.address)?;
+        let answer =
+            self.call(&leader, self.time_left(begun), client.open_producer(v1::OpenProducerRequest {})).await?;
+        Ok(Producer { id: answer.producer_id, next_sequence: 0 })
+    }
+}
+
+/// One append on its way.
+struct Append<'a> {
+    client: &'a Client,
+    records: Vec<NewRecord>,
+    producer: Option<Producer>,
+    /// Whether a try may have succeeded unheard.
+    is_unknown: bool,
+}
+
+impl Append<'_> {
+    /// Tries until it succeeds, fails for good, or the deadline passes.
+    async fn run(&mut self) -> Result<Appended, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            let error = match self.attempt(begun).await {
+                Err(error) if error.is_retriable() => error,
+                result => return result,
+            };
+            self.client.pause(begun, &mut failures, error).await?;
+        }
+    }
+
+    async fn producer(&mut self, begun: Instant) -> Result<Producer, Error> {
+        if let Some(producer) = &self.producer {
+            return Ok(producer.clone());
+        }
+        let idle = self.client.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let producer = match idle {
+            Some(producer) => producer,
+            None => self.client.open_producer(begun).await?,
+        };
+        Ok(self.producer.insert(producer).clone())
+    }
+
+    async fn attempt(&mut self, begun: Instant) -> Result<Appended, Error> {
+        let producer = self.producer(begun).await?;
+        let leader = self.client.0.servers.leader(self.client.time_left(begun)).await?;
+        let mut client = self.client.0.servers.client(&leader.address)?;
+        let request = v1::AppendRequest {
+            log: String::new(),
+            producer_id: producer.id,
+            sequence: producer.next_sequence,
+            records: self.records.clone(),
+        };
+        let within = self.client.time_left(begun);
+        let mut request = tonic::Request::new(request);
+        // The server gives up a little earlier, so that its reason is heard.
+        request.set_timeout(within.mul_f64(0.9));
+        let error = match self.client.call(&leader, within, client.append(request)).await {
+            Ok(response) => return self.appended(&leader, response),
+            Err(error) => error,
+        };
+        // An append that may be in the log is never sent under another producer: it could be stored twice.
+        if error.reason() == Some(Reason::UnknownProducer) && !self.is_unknown {
+            self.producer = None;
+            self.client.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            return Err(Error::producer_forgotten(&leader.name));
+        }
+        self.is_unknown |= !error.is_not_appended();
+        Err(error)
+    }
+
+    fn appended(&mut self, leader: &Server, response: v1::AppendResponse) -> Result<Appended, Error> {
+        let count = u64::from(response.count);
+        if usize::try_from(count) != Ok(self.records.len()) {
+            self.is_unknown = true;
+            return Err(Error::Malformed {
+                server: leader.name.clone(),
+                what: "the number of appended records differs",
+            });
+        }
+        self.is_unknown = false;
+        if let Some(producer) = &mut self.producer {
+            producer.next_sequence += count;
+        }
+        let v1::AppendResponse { base_offset, count, epoch, duplicate: _ } = response;
+        Ok(Appended { base_offset, count, epoch })
+    }
+}

@@ -1,0 +1,278 @@
+//! What can go wrong between a client and a log, as facts.
+
+use std::fmt;
+use std::time::Duration;
+
+use tonic::Status;
+use zue_proto::v1::{self, Outcome, Reason};
+
+use crate::net::{self, BadAddress};
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Error {
+    /// An address makes no sense.
+    #[error(transparent)]
+    BadAddress(#[from] BadAddress),
+    /// No address was given.
+    #[error("no server is named")]
+    NoServers,
+    /// A server said no.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+    /// A server did not answer.
+    #[error("{server} does not answer: {why}")]
+    Unreachable {
+        /// Its name or address.
+        server: String,
+        /// What the connection says.
+        why: String,
+        /// Whether the request may have reached it all the same.
+        is_sent: bool,
+    },
+    /// Nobody is known to lead.
+    #[error(transparent)]
+    NoLeader(NoLeader),
+    /// No replica of this name is known.
+    #[error("no replica is named {name:?}; known are: {}", list(.known))]
+    UnknownReplica {
+        /// The name asked for.
+        name: String,
+        /// The names of the cluster's replicas.
+        known: Vec<String>,
+    },
+    /// Records are missing, or come again.
+    #[error("{server} sent record {found} where {expected} is due: it is not to be trusted")]
+    Gap {
+        /// Who sent it.
+        server: String,
+        /// The offset that was due.
+        expected: u64,
+        /// The offset that came.
+        found: u64,
+    },
+    /// An answer that makes no sense.
+    #[error("{server} answered what makes no sense: {what}")]
+    Malformed {
+        /// Who answered.
+        server: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The deadline passed; the last try failed as told.
+    #[error("given up after {:.1} s: {last}", .after.as_secs_f64())]
+    TimedOut {
+        /// For how long it was tried.
+        after: Duration,
+        /// How the last try failed.
+        last: Box<Error>,
+    },
+}
+
+/// A server's no.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("{server}: {message}")]
+pub struct Refused {
+    /// Who said it.
+    pub server: String,
+    /// Why.
+    pub reason: Reason,
+    /// What is known of an append.
+    pub outcome: Outcome,
+    /// In words.
+    pub message: String,
+    /// The first offset that can be read, for `OFFSET_OUT_OF_RANGE`.
+    pub log_start: u64,
+    /// The end of what can be read, for `OFFSET_OUT_OF_RANGE`.
+    pub commit_end: u64,
+}
+
+/// Why no leader was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NoLeader {
+    /// Who leads as far as the others know, and the address it gives to clients: it could not be reached there.
+    pub named: Option<(String, String)>,
+    /// Who answered.
+    pub answered: Vec<String>,
+    /// Which addresses did not, and why.
+    pub unreachable: Vec<(String, String)>,
+}
+
+impl std::error::Error for NoLeader {}
+
+impl fmt::Display for NoLeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((name, address)) = &self.named {
+            let why = self.unreachable.iter().find(|(unreachable, _)| unreachable == address);
+            let why = why.map_or("no answer", |(_, why)| why);
+            return write!(
+                f,
+                "{name} leads, and {address}, the address it gives to clients, cannot be reached from here: {why}; if it never \
+                 can, set `advertise` of the replicas to addresses that can"
+            );
+        }
+        match self.answered.as_slice() {
+            [] => f.write_str("no server answers")?,
+            answered => write!(f, "no leader is known to {}", answered.join(", "))?,
+        }
+        let mut separator = "; ";
+        for (address, why) in &self.unreachable {
+            write!(f, "{separator}{address}: {why}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+impl Error {
+    pub(crate) fn of_status(server: &str, status: &Status) -> Self {
+        match zue_proto::error_of(status) {
+            Some(error) => Self::refused(server, error),
+            None => Self::Unreachable {
+                server: server.to_owned(),
+                why: net::why(status),
+                is_sent: !net::is_unconnected(status),
+            },
+        }
+    }
+
+    pub(crate) fn refused(server: &str, error: v1::Error) -> Self {
+        let (reason, outcome) = (error.reason(), error.outcome());
+        let v1::Error { message, log_start, commit_end, .. } = error;
+        Self::Refused(Box::new(Refused { server: server.to_owned(), reason, outcome, message, log_start, commit_end }))
+    }
+
+    pub(crate) fn no_answer(server: &str, within: Duration) -> Self {
+        Self::unreachable(server, &format!("nothing within {:.1} s", within.as_secs_f64()))
+    }
+
+    pub(crate) fn unreachable(server: &str, why: &str) -> Self {
+        Self::Unreachable { server: server.to_owned(), why: why.to_owned(), is_sent: true }
+    }
+
+    /// In place of the refusal of a producer that has nothing in the log: another is opened.
+    pub(crate) fn producer_forgotten(server: &str) -> Self {
+        Self::Unreachable {
+            server: server.to_owned(),
+            why: "it has forgotten this producer".to_owned(),
+            is_sent: false,
+        }
+    }
+
+    /// The reason that a server gave, with the last try if the deadline passed.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(refused) => Some(refused.reason),
+            Self::TimedOut { last, .. } => last.reason(),
+            _ => None,
+        }
+    }
+
+    /// Who answered, or did not.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refused) => Some(&refused.server),
+            Self::Unreachable { server, .. } | Self::Gap { server, .. } | Self::Malformed { server, .. } => {
+                Some(server)
+            }
+            Self::TimedOut { last, .. } => last.server(),
+            Self::BadAddress(_) | Self::NoServers | Self::NoLeader(_) | Self::UnknownReplica { .. } => None,
+        }
+    }
+
+    /// Whether trying again, perhaps with another server, may succeed.
+    pub fn is_retriable(&self) -> bool {
+        match self {
+            Self::Refused(refused) => is_retriable(refused.reason),
+            Self::Unreachable { .. } | Self::NoLeader(_) | Self::TimedOut { .. } => true,
+            Self::BadAddress(_)
+            | Self::NoServers
+            | Self::UnknownReplica { .. }
+            | Self::Gap { .. }
+            | Self::Malformed { .. } => false,
+        }
+    }
+
+    /// Whether the append of this try is surely not in the log.
+    pub(crate) fn is_not_appended(&self) -> bool {
+        match self {
+            Self::Refused(refused) => refused.outcome == Outcome::NotAppended,
+            Self::Unreachable { is_sent, .. } => !is_sent,
+            Self::NoLeader(_) | Self::BadAddress(_) | Self::NoServers | Self::UnknownReplica { .. } => true,
+            Self::Gap { .. } | Self::Malformed { .. } | Self::TimedOut { .. } => false,
+        }
+    }
+}
+
+fn is_retriable(reason: Reason) -> bool {
+    match reason {
+        Reason::Unspecified
+        | Reason::NotLeader
+        | Reason::NoQuorum
+        | Reason::SteppedDown
+        | Reason::Overloaded
+        | Reason::TimedOut
+        | Reason::StorageFailed
+        | Reason::ShuttingDown
+        | Reason::StaleEpoch
+        | Reason::DiskFull => true,
+        Reason::TooLarge
+        | Reason::Invalid
+        | Reason::OffsetOutOfRange
+        | Reason::SequenceGap
+        | Reason::UnknownProducer
+        | Reason::Duplicate
+        | Reason::Corrupt
+        | Reason::WrongTarget => false,
+    }
+}
+
+/// A failed append.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("{error}; {}", self.fate())]
+pub struct AppendError {
+    /// Whether the records may be in the log all the same. They are not where this is false.
+    pub is_unknown: bool,
+    /// Why it failed.
+    pub error: Error,
+}
+
+impl AppendError {
+    fn fate(&self) -> &'static str {
+        if self.is_unknown { "the records may have been appended" } else { "the records were not appended" }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_that_cannot_be_followed_names_the_replica_the_address_and_the_remedy() {
+        let no_leader = NoLeader {
+            named: Some(("zue-1".to_owned(), "zue-1.zue-nodes:9440".to_owned())),
+            answered: vec!["zue-0".to_owned()],
+            unreachable: vec![("zue-1.zue-nodes:9440".to_owned(), "name not known".to_owned())],
+        };
+        let text = no_leader.to_string();
+        for fact in ["zue-1 leads", "zue-1.zue-nodes:9440", "name not known", "`advertise`"] {
+            assert!(text.contains(fact), "{fact}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_names_its_last_reason_and_stays_retriable() {
+        let error = v1::Error { reason: Reason::NoQuorum.into(), message: "1 of 3".to_owned(), ..Default::default() };
+        let last = Box::new(Error::refused("zue-0", error));
+        let error = Error::TimedOut { after: Duration::from_secs(2), last };
+        assert_eq!(error.to_string(), "given up after 2.0 s: zue-0: 1 of 3");
+        assert_eq!(
+            (error.reason(), error.server(), error.is_retriable()),
+            (Some(Reason::NoQuorum), Some("zue-0"), true)
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! Reading in order, from whichever replica can: never backwards, never past a gap, on from the last offset when a replica dies.
+
+use std::collections::VecDeque;
+
+use futures::Stream;
+use tokio::time::{Instant, timeout};
+use tonic::Streaming;
+use zue_proto::v1::{self, Reason, Record};
+
+use crate::Client;
+use crate::client::Failures;
+use crate::error::{Error, Refused};
+use crate::servers::{Described, Server, leads};
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// The first offset.
+    pub from: u64,
+    /// How many records at most.
+    pub max: Option<u64>,
+    /// At the end, wait for more.
+    pub follow: bool,
+    /// Read from the replica of this name, and from no other. Otherwise the leader is read, or the replica that has most
+    /// while nobody leads.
+    pub replica: Option<String>,
+}
+
+/// Consecutive records, as a replica sent them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ReadBatch {
+    /// At least one.
+    pub records: Vec<Record>,
+    /// The end of what is committed, as the replica knew it.
+    pub commit_end: u64,
+}
+
+/// A reading under way.
+#[derive(Debug)]
+pub struct Reader {
+    client: Client,
+    options: ReadOptions,
+    position: Position,
+    line: Option<(Server, Streaming<v1::ReadResponse>)>,
+    /// In a row, and since when.
+    failures: Failures,
+    failing_since: Option<Instant>,
+    /// Who failed last.
+    avoid: Option<String>,
+    is_done: bool,
+}
+
+/// How far a reading is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Position {
+    next: u64,
+    left: Option<u64>,
+    /// The greatest end of the committed records that any replica has told.
+    known_end: u64,
+}
+
+impl Position {
+    /// Moves on over these records, or says which offset is missing: `(expected, found)`.
+    fn pass(&mut self, records: &[Record]) -> Result<(), (u64, u64)> {
+        for record in records {
+            if record.offset != self.next || self.left == Some(0) {
+                return Err((self.next, record.offset));
+            }
+            self.next += 1;
+            self.left = self.left.map(|left| left - 1);
+        }
+        Ok(())
+    }
+
+    fn is_at_end(&self, follow: bool) -> bool {
+        self.left == Some(0) || (!follow && self.next >= self.known_end)
+    }
+
+    /// A replica that refuses an offset which another has told to be committed only lags.
+    fn is_known(&self, refused: &Refused) -> bool {
+        refused.log_start <= self.next && self.next <= self.known_end
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(client: Client, options: ReadOptions) -> Self {
+        let position = Position { next: options.from, left: options.max, known_end: 0 };
+        Self {
+            client,
+            options,
+            position,
+            line: None,
+            failures: Failures::default(),
+            failing_since: None,
+            avoid: None,
+            is_done: false,
+        }
+    }
+
+    /// The next records; none at the end, or after an error. May be dropped without losing a record.
+    pub async fn next(&mut self) -> Option<Result<ReadBatch, Error>> {
+        while !self.is_done && self.position.left != Some(0) {
+            let error = match self.step().await {
+                Ok(Some(batch)) => {
+                    (self.failures, self.failing_since, self.avoid) = (Failures::default(), None, None);
+                    return Some(Ok(batch));
+                }
+                Ok(None) => break,
+                Err(error) => error,
+            };
+            if let Some((server, _)) = self.line.take() {
+                self.client.servers().failed(&server, &error);
+                self.avoid = Some(server.name);
+            }
+            let retried = if self.is_retriable(&error) { self.pause(error).await } else { Err(error) };
+            if let Err(error) = retried {
+                self.is_done = true;
+                return Some(Err(error));
+            }
+        }
+        self.is_done = true;
+        None
+    }
+
+    /// The records one by one.
+    pub fn records(self) -> impl Stream<Item = Result<Record, Error>> + Send + Unpin {
+        Box::pin(futures::stream::unfold((self, VecDeque::new()), |(mut reader, mut records)| async move {
+            if records.is_empty() {
+                match reader.next().await? {
+                    Ok(batch) => records.extend(batch.records),
+                    Err(error) => return Some((Err(error), (reader, records))),
+                }
+            }
+            let record = records.pop_front()?;
+            Some((Ok(record), (reader, records)))
+        }))
+    }
+
+    fn is_retriable(&self, error: &Error) -> bool {
+        match error {
+            Error::Refused(refused) if refused.reason == Reason::OffsetOutOfRange => self.position.is_known(refused),
+            Error::Refused(refused) if refused.reason == Reason::Corrupt => self.options.replica.is_none(),
+            error => error.is_retriable(),
+        }
+    }
+
+    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+        let begun = *self.failing_since.get_or_insert_with(Instant::now);
+        self.client.pause(begun, &mut self.failures, error).await
+    }
+
+    async fn step(&mut self) -> Result<Option<ReadBatch>, Error> {
+        if self.line.is_none() {
+            self.line = Some(self.open().await?);
+        }
+        let Some((server, answers)) = &mut self.line else { unreachable!("it was opened") };
+        loop {
+            let answer = if self.options.follow {
+                answers.message().await
+            } else {
+                let within = self.client.config().attempt_timeout;
+                let late = |_| Error::no_answer(&server.name, within);
+                timeout(within, answers.message()).await.map_err(late)?
+            };
+            let answer = answer.map_err(|status| Error::of_status(&server.name, &status))?;
+            let Some(v1::ReadResponse { records, commit_end, log_start: _ }) = answer else {
+                if self.position.is_at_end(self.options.follow) {
+                    return Ok(None);
+                }
+                return Err(Error::unreachable(&server.name, "it ended the stream before the end"));
+            };
+            self.position.known_end = self.position.known_end.max(commit_end);
+            self.position.pass(&records).map_err(|(expected, found)| {
+                let server = server.name.clone();
+                Error::Gap { server, expected, found }
+            })?;
+            if !records.is_empty() {
+                return Ok(Some(ReadBatch { records, commit_end }));
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(Server, Streaming<v1::ReadResponse>), Error> {
+        let begun = self.failing_since.unwrap_or_else(Instant::now);
+        let (name, avoid) = (self.options.replica.as_deref(), self.avoid.as_deref());
+        let (server, _) = locate(&self.client, begun, name, avoid).await?;
+        let request = v1::ReadRequest {
+            log: String::new(),
+            from: self.position.next,
+            max_records: self.position.left.unwrap_or(0),
+            follow: self.options.follow,
+        };
+        let mut client = self.client.servers().client(&server.address)?;
+        let answers = self.client.call(&server, self.client.time_left(begun), client.read(request)).await?;
+        Ok((server, answers))
+    }
+}
+
+/// The replica to read: the one of this name, or the leader, or whoever has most while nobody leads.
+pub(crate) async fn locate(
+    client: &Client,
+    begun: Instant,
+    name: Option<&str>,
+    avoid: Option<&str>,
+) -> Result<(Server, v1::DescribeResponse), Error> {
+    let (servers, within) = (client.servers(), client.time_left(begun));
+    let Some(name) = name else {
+        let described = servers.describe(within, |described| best(described, avoid, true).is_some()).await;
+        return best(&described, avoid, false).ok_or_else(|| Error::no_leader(&described));
+    };
+    let described = servers.describe(within, |described| find(described, name).is_some()).await;
+    find(&described, name).ok_or_else(|| not_found(&described, name))
+}
+
+fn answers(described: &[Described]) -> impl Iterator<Item = (&v1::DescribeResponse, Server)> {
+    described.iter().filter_map(|one| {
+        let answer = one.answer.as_ref().ok()?;
+        Some((answer, Server { name: answer.name.clone(), address: one.address.clone() }))
+    })
+}
+
+fn find(described: &[Described], name: &str) -> Option<(Server, v1::DescribeResponse)> {
+    answers(described).find(|(answer, _)| answer.name == name).map(|(answer, server)| (server, answer.clone()))
+}
+
+/// Whoever leads, else whoever has most; who failed last only when there is no other.
+fn best(described: &[Described], avoid: Option<&str>, only_leader: bool) -> Option<(Server, v1::DescribeResponse)> {
+    let wanted = |answer: &v1::DescribeResponse| !only_leader || (leads(answer) && Some(answer.name.as_str()) != avoid);
+    let rank = |answer: &v1::DescribeResponse| {
+        (Some(answer.name.as_str()) != avoid, leads(answer), answer.epoch, answer.commit_end)
+    };
+    let wanted = answers(described).filter(|(answer, _)| wanted(answer));
+    wanted.max_by_key(|(answer, _)| rank(answer)).map(|(answer, server)| (server, answer.clone()))
+}
+
+/// The named one is down, or there is none of that name.
+fn not_found(described: &[Described], name: &str) -> Error {
+    let members = || answers(described).flat_map(|(answer, _)| &answer.members);
+    let mut known: Vec<String> = members().map(|member| member.name.clone()).collect();
+    known.extend(answers(described).map(|(answer, _)| answer.name.clone()));
+    known.sort_unstable();
+    known.dedup();
+    if let Some(member) = members().find(|member| member.name == name) {
+        let address = &member.address;
+        let at = described.iter().find(|one| one.address == *address).and_then(|one| one.answer.as_ref().err());
+        let why = at.map_or_else(|| format!("another answers at {address}"), |why| format!("{address}: {why}"));
+        return Error::unreachable(name, &why);
+    }
+    if known.is_empty() || described.iter().any(|one| one.answer.is_err()) {
+        return Error::no_leader(described);
+    }
+    Error::UnknownReplica { name: name.to_owned(), known }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(offsets: &[u64]) -> Vec<Record> {
+        offsets.iter().map(|offset| Record { offset: *offset, ..Default::default() }).collect()
+    }
+
+    #[test]
+    fn a_reading_moves_by_one_and_tells_what_is_missing() {
+        let from = |next| Position { next, left: Some(3), known_end: 9 };
+        let pass = |offsets: &[u64]| {
+            let mut position = from(4);
+            position.pass(&records(offsets)).map(|()| (position.next, position.left))
+        };
+        assert_eq!(pass(&[4, 5]), Ok((6, Some(1))));
+        assert_eq!(pass(&[4, 6]), Err((5, 6)));
+        assert_eq!(pass(&[3]), Err((4, 3)));
+        assert_eq!(pass(&[4, 5, 6, 7]), Err((7, 7)));
+    }
+
+    #[test]
+    fn a_reading_is_done_at_the_end_it_was_told_of_or_when_it_has_enough() {
+        let at = |next, left| Position { next, left, known_end: 9 };
+        assert!(at(9, None).is_at_end(false) && !at(8, None).is_at_end(false));
+        assert!(!at(9, None).is_at_end(true) && at(4, Some(0)).is_at_end(true));
+    }
+
+    #[test]
+    fn only_an_offset_that_was_told_to_be_committed_is_asked_for_again() {
+        let refused = Refused {
+            server: "zue-1".to_owned(),
+            reason: Reason::OffsetOutOfRange,
+            outcome: v1::Outcome::Unspecified,
+            message: String::new(),
+            log_start: 2,
+            commit_end: 5,
+        };
+        let known = |next, known_end| Position { next, left: None, known_end }.is_known(&refused);
+        assert_eq!([known(7, 7), known(7, 5), known(1, 7)], [true, false, false]);
+    }
+}

@@ -1,0 +1,227 @@
+//! Which servers there are, who leads, and the connections to them. Knows neither appends nor reads.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::transport::Channel;
+use zue_proto::v1;
+use zue_proto::v1::log_client::LogClient;
+
+use crate::error::{Error, NoLeader};
+use crate::net;
+
+/// How long a server may take to say who leads, unless there is less time.
+const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// How long others are waited for once a leader has answered: one of a newer epoch may be among them.
+const GRACE: Duration = Duration::from_millis(100);
+/// How many addresses are remembered beside those given.
+const LEARNT_MAX: usize = 32;
+/// A message of the largest batch fits many times.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A server and where it was reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) address: String,
+}
+
+/// What one address answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Described {
+    pub(crate) address: String,
+    pub(crate) answer: Result<v1::DescribeResponse, String>,
+}
+
+/// Whether this replica says that it leads itself.
+pub(crate) fn leads(description: &v1::DescribeResponse) -> bool {
+    description.leader.as_ref().is_some_and(|leader| leader.name == description.name)
+}
+
+#[derive(Debug, Default)]
+struct State {
+    channels: HashMap<String, Channel>,
+    /// Addresses that servers named.
+    learnt: Vec<String>,
+    leader: Option<Server>,
+}
+
+/// The servers of one cluster.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    given: Vec<String>,
+    state: Mutex<State>,
+}
+
+impl Servers {
+    pub(crate) fn new(given: Vec<String>) -> Result<Self, Error> {
+        if given.is_empty() {
+            return Err(Error::NoServers);
+        }
+        for address in &given {
+            net::check_address(address)?;
+        }
+        Ok(Self { given, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn client(&self, address: &str) -> Result<LogClient<Channel>, Error> {
+        let mut state = self.state();
+        let known = state.channels.get(address).cloned();
+        let channel = known.map_or_else(|| net::channel(address), Ok)?;
+        state.channels.insert(address.to_owned(), channel.clone());
+        Ok(LogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// After a failure the leader is looked for anew. One that was not reached is connected anew as well: its name may lead
+    /// elsewhere by now.
+    pub(crate) fn failed(&self, server: &Server, error: &Error) {
+        let mut state = self.state();
+        if matches!(error, Error::Unreachable { .. }) {
+            state.channels.remove(&server.address);
+        }
+        if state.leader.as_ref() == Some(server) {
+            state.leader = None;
+        }
+    }
+
+    /// Who leads: as found last, or as found now.
+    pub(crate) async fn leader(&self, within: Duration) -> Result<Server, Error> {
+        let known = self.state().leader.clone();
+        if let Some(leader) = known {
+            return Ok(leader);
+        }
+        let described = self.describe(within, |described| newest_leader(described).is_some()).await;
+        let leader = newest_leader(&described).ok_or_else(|| Error::no_leader(&described))?;
+        self.state().leader = Some(leader.clone());
+        Ok(leader)
+    }
+
+    /// What every known address answers, in the order of the answers. Ends soon after these are enough.
+    pub(crate) async fn describe(&self, within: Duration, is_enough: impl Fn(&[Described]) -> bool) -> Vec<Described> {
+        let mut asked: Vec<String> = Vec::new();
+        let mut pending = FuturesUnordered::new();
+        let mut described: Vec<Described> = Vec::new();
+        let within = within.min(DESCRIBE_TIMEOUT_MAX);
+        let mut until = Instant::now() + within;
+        let mut next = self.addresses();
+        loop {
+            next.retain(|address| !asked.contains(address));
+            for address in next.drain(..) {
+                pending.push(self.describe_one(address.clone(), within));
+                asked.push(address);
+            }
+            let Ok(Some(answer)) = timeout_at(until, pending.next()).await else { break };
+            if let Ok(description) = &answer.answer {
+                self.learn(description);
+                next = self.addresses();
+            }
+            described.push(answer);
+            if is_enough(&described) {
+                until = until.min(Instant::now() + GRACE);
+            }
+        }
+        let silent = asked.into_iter().filter(|address| !described.iter().any(|one| one.address == *address));
+        let silent: Vec<_> = silent.map(|address| Described { address, answer: Err("no answer".to_owned()) }).collect();
+        described.extend(silent);
+        described
+    }
+
+    fn describe_one(&self, address: String, within: Duration) -> BoxFuture<'static, Described> {
+        let client = self.client(&address);
+        Box::pin(async move {
+            let answer = match client {
+                Ok(mut client) => timeout(within, client.describe(v1::DescribeRequest::default())).await,
+                Err(error) => return Described { address, answer: Err(error.to_string()) },
+            };
+            let answer = match answer {
+                Ok(Ok(response)) => Ok(response.into_inner()),
+                Ok(Err(status)) => Err(net::why(&status)),
+                Err(_) => Err("no answer".to_owned()),
+            };
+            Described { address, answer }
+        })
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        let mut addresses = self.given.clone();
+        let learnt = self.state().learnt.clone();
+        addresses.extend(learnt.into_iter().filter(|address| !self.given.contains(address)));
+        addresses
+    }
+
+    /// Remembers the addresses that a server names.
+    fn learn(&self, description: &v1::DescribeResponse) {
+        let leader = description.leader.iter().map(|leader| &leader.address);
+        let members = description.members.iter().map(|member| &member.address);
+        let mut state = self.state();
+        for address in leader.chain(members) {
+            if net::check_address(address).is_err() || state.learnt.contains(address) || self.given.contains(address) {
+                continue;
+            }
+            if state.learnt.len() == LEARNT_MAX {
+                let forgotten = state.learnt.remove(0);
+                state.channels.remove(&forgotten);
+            }
+            state.learnt.push(address.clone());
+        }
+    }
+}
+
+/// The one that leads the newest epoch among those that answered and lead; an older leader may not know yet that it is replaced.
+fn newest_leader(described: &[Described]) -> Option<Server> {
+    let answers = described.iter().filter_map(|one| Some((&one.address, one.answer.as_ref().ok()?)));
+    let leader = answers.filter(|(_, answer)| leads(answer)).max_by_key(|(_, answer)| answer.epoch);
+    leader.map(|(address, answer)| Server { name: answer.name.clone(), address: address.clone() })
+}
+
+impl Error {
+    pub(crate) fn no_leader(described: &[Described]) -> Self {
+        Self::NoLeader(no_leader(described))
+    }
+}
+
+fn no_leader(described: &[Described]) -> NoLeader {
+    let answers: Vec<&v1::DescribeResponse> = described.iter().filter_map(|one| one.answer.as_ref().ok()).collect();
+    let mut answered: Vec<String> = answers.iter().map(|answer| answer.name.clone()).collect();
+    answered.sort_unstable();
+    answered.dedup();
+    let unreachable: Vec<(String, String)> =
+        described.iter().filter_map(|one| Some((one.address.clone(), one.answer.as_ref().err()?.clone()))).collect();
+    let newest = answers.iter().filter(|answer| answer.leader.is_some()).max_by_key(|answer| answer.epoch);
+    let named = newest.and_then(|answer| answer.leader.clone()).filter(|leader| !answered.contains(&leader.name));
+    NoLeader { named: named.map(|leader| (leader.name, leader.address)), answered, unreachable }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(name: &str, epoch: u64, leader: Option<&str>) -> Described {
+        let leader = leader.map(|name| v1::LeaderHint { name: name.to_owned(), address: format!("{name}:1") });
+        let response = v1::DescribeResponse { name: name.to_owned(), epoch, leader, ..Default::default() };
+        Described { address: format!("{name}:1"), answer: Ok(response) }
+    }
+
+    #[test]
+    fn of_two_that_lead_the_newer_epoch_counts() {
+        let described = [answer("a", 4, Some("a")), answer("b", 5, Some("b")), answer("c", 6, None)];
+        assert_eq!(newest_leader(&described).unwrap().name, "b");
+    }
+
+    #[test]
+    fn a_leader_that_only_others_name_is_no_leader_but_is_named() {
+        let silent = Described { address: "b:1".to_owned(), answer: Err("refused".to_owned()) };
+        let described = [answer("a", 4, Some("b")), silent];
+        assert_eq!(newest_leader(&described), None);
+        assert_eq!(no_leader(&described).named, Some(("b".to_owned(), "b:1".to_owned())));
+    }
+}

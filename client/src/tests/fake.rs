@@ -1,0 +1,290 @@
+//! Servers of one log in memory, with the faults that a test asks for. The log keeps one copy of each sequence, and checks that no
+//! client leaves a gap.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+use zue_proto::v1::append_stream_response::Outcome as Answer;
+use zue_proto::v1::log_server::{Log, LogServer};
+use zue_proto::v1::{self, Outcome, Reason};
+
+/// What happens to one append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fault {
+    /// No.
+    Refuse(Reason, Outcome),
+    /// It is appended, and the answer gets lost with the connection.
+    AppendAndBreak,
+    /// The connection breaks before.
+    Break,
+    /// Nothing ever comes.
+    Hang,
+    /// All producers are forgotten; the append is refused accordingly.
+    Forget,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Replica {
+    /// It answers nothing.
+    pub(super) is_down: bool,
+    /// How many records it knows to be committed, if not all.
+    pub(super) has: Option<u64>,
+    /// How many records a read gives before it breaks.
+    pub(super) read_max: Option<u64>,
+    /// This record it leaves out.
+    pub(super) skips: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) leader: Option<usize>,
+    pub(super) epoch: u64,
+    pub(super) log: Vec<v1::NewRecord>,
+    pub(super) replicas: Vec<Replica>,
+    pub(super) faults: VecDeque<Fault>,
+    /// Where the replicas say that they are.
+    pub(super) advertised: Vec<String>,
+    /// Each append that reached the leader: producer, sequence.
+    pub(super) tries: Vec<(Bytes, u64)>,
+    producers: HashMap<Bytes, Vec<(u64, u32, u64)>>,
+    opened: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fake {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) addresses: Vec<String>,
+}
+
+pub(super) fn record(value: impl Into<Bytes>) -> v1::NewRecord {
+    v1::NewRecord { value: value.into(), ..Default::default() }
+}
+
+pub(super) fn name(ordinal: usize) -> String {
+    format!("zue-{ordinal}")
+}
+
+fn refusal(reason: Reason, outcome: Outcome, message: &str) -> v1::Error {
+    v1::Error { reason: reason.into(), outcome: outcome.into(), message: message.to_owned(), ..Default::default() }
+}
+
+impl State {
+    fn append(&mut self, request: v1::AppendRequest) -> Result<v1::AppendResponse, v1::Error> {
+        let end = u64::try_from(self.log.len()).unwrap();
+        let count = u32::try_from(request.records.len()).unwrap();
+        self.tries.push((request.producer_id.clone(), request.sequence));
+        let Some(appends) = self.producers.get_mut(&request.producer_id) else {
+            return Err(refusal(Reason::UnknownProducer, Outcome::NotAppended, "this producer is not known"));
+        };
+        let answer = |base_offset, count, duplicate| v1::AppendResponse { base_offset, count, epoch: 1, duplicate };
+        if let Some((_, count, base)) = appends.iter().find(|(sequence, ..)| *sequence == request.sequence) {
+            return Ok(answer(*base, *count, true));
+        }
+        let expected = appends.last().map_or(0, |(sequence, count, _)| sequence + u64::from(*count));
+        if request.sequence != expected {
+            return Err(refusal(Reason::SequenceGap, Outcome::NotAppended, &format!("sequence {expected} is due")));
+        }
+        appends.push((request.sequence, count, end));
+        self.log.extend(request.records);
+        Ok(answer(end, count, false))
+    }
+
+    pub(super) fn values(&self) -> Vec<Bytes> {
+        self.log.iter().map(|record| record.value.clone()).collect()
+    }
+}
+
+impl Fake {
+    pub(super) async fn start(replicas: usize) -> Self {
+        let mut fake = Self::default();
+        let mut listeners = Vec::new();
+        for _ in 0..replicas {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            fake.addresses.push(listener.local_addr().unwrap().to_string());
+            listeners.push(listener);
+        }
+        let mut state = fake.state();
+        (state.leader, state.epoch) = (Some(0), 1);
+        state.replicas = vec![Replica::default(); replicas];
+        state.advertised.clone_from(&fake.addresses);
+        drop(state);
+        for (ordinal, listener) in listeners.into_iter().enumerate() {
+            let service = LogServer::new(Server { ordinal, fake: fake.clone() });
+            let server = tonic::transport::Server::builder().add_service(service);
+            tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        }
+        fake
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn fail(&self, faults: &[Fault]) {
+        self.state().faults.extend(faults);
+    }
+}
+
+struct Server {
+    ordinal: usize,
+    fake: Fake,
+}
+
+enum Next {
+    Answer(v1::AppendResponse),
+    Error(v1::Error),
+    Break,
+    Hang,
+}
+
+impl Server {
+    fn up(&self) -> Result<(), Status> {
+        if self.fake.state().replicas[self.ordinal].is_down { Err(Status::unavailable("down")) } else { Ok(()) }
+    }
+
+    fn hint(state: &State) -> Option<v1::LeaderHint> {
+        let leader = state.leader?;
+        Some(v1::LeaderHint { name: name(leader), address: state.advertised[leader].clone() })
+    }
+
+    fn one(&self, request: v1::AppendRequest) -> Next {
+        let mut state = self.fake.state();
+        if state.replicas[self.ordinal].is_down {
+            return Next::Break;
+        }
+        if state.leader != Some(self.ordinal) {
+            let mut error = refusal(Reason::NotLeader, Outcome::NotAppended, "this replica does not lead");
+            error.leader = Self::hint(&state);
+            return Next::Error(error);
+        }
+        let fault = state.faults.pop_front();
+        match fault {
+            Some(Fault::Refuse(reason, outcome)) => return Next::Error(refusal(reason, outcome, "as asked for")),
+            Some(Fault::Break) => return Next::Break,
+            Some(Fault::Hang) => return Next::Hang,
+            Some(Fault::Forget) => state.producers.clear(),
+            Some(Fault::AppendAndBreak) | None => {}
+        }
+        match state.append(request) {
+            Ok(_) if fault == Some(Fault::AppendAndBreak) => Next::Break,
+            Ok(answer) => Next::Answer(answer),
+            Err(error) => Next::Error(error),
+        }
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Log for Server {
+    type AppendStreamStream = Answers<v1::AppendStreamResponse>;
+    type ReadStream = Answers<v1::ReadResponse>;
+
+    async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+        match self.one(request.into_inner()) {
+            Next::Answer(answer) => Ok(Response::new(answer)),
+            Next::Error(error) => Err(zue_proto::status_of(error)),
+            Next::Break => Err(Status::unavailable("the connection broke")),
+            Next::Hang => std::future::pending().await,
+        }
+    }
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        self.up()?;
+        let me = Self { ordinal: self.ordinal, fake: self.fake.clone() };
+        let (answers, stream) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut requests = request.into_inner();
+            while let Ok(Some(request)) = requests.message().await {
+                let outcome = match me.one(request) {
+                    Next::Answer(answer) => Answer::Appended(answer),
+                    Next::Error(error) => Answer::Error(error),
+                    Next::Break => {
+                        let _ = answers.send(Err(Status::unavailable("the connection broke"))).await;
+                        return;
+                    }
+                    Next::Hang => std::future::pending().await,
+                };
+                if answers.send(Ok(v1::AppendStreamResponse { outcome: Some(outcome) })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        self.up()?;
+        let request = request.into_inner();
+        let state = self.fake.state();
+        let Replica { has, read_max, skips, .. } = state.replicas[self.ordinal];
+        let commit_end = has.unwrap_or(u64::try_from(state.log.len()).unwrap());
+        if request.from > commit_end {
+            let mut error = refusal(Reason::OffsetOutOfRange, Outcome::Unspecified, "the valid range is less");
+            error.commit_end = commit_end;
+            return Err(zue_proto::status_of(error));
+        }
+        let read_end = match request.max_records {
+            0 => commit_end,
+            max => commit_end.min(request.from + max),
+        };
+        let breaks_at = read_max.map(|max| request.from + max).filter(|end| *end < read_end);
+        let records = (request.from..breaks_at.unwrap_or(read_end)).filter(|offset| Some(*offset) != skips);
+        let one = |offset: u64| {
+            let value = state.log[usize::try_from(offset).unwrap()].value.clone();
+            let records = vec![v1::Record { offset, value, ..Default::default() }];
+            Ok(v1::ReadResponse { records, commit_end, log_start: 0 })
+        };
+        let mut answers: Vec<_> = records.map(one).collect();
+        if breaks_at.is_some() {
+            answers.push(Err(Status::unavailable("the connection broke")));
+        }
+        let stream = tokio_stream::iter(answers);
+        if request.follow {
+            return Ok(Response::new(Box::pin(stream.chain(tokio_stream::pending()))));
+        }
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        self.up()?;
+        let state = self.fake.state();
+        let member = |(ordinal, address): (usize, &String)| v1::MemberHint {
+            name: name(ordinal),
+            address: address.clone(),
+            voter: true,
+        };
+        let log_end = u64::try_from(state.log.len()).unwrap();
+        Ok(Response::new(v1::DescribeResponse {
+            name: name(self.ordinal),
+            epoch: state.epoch,
+            leader: Self::hint(&state),
+            commit_end: state.replicas[self.ordinal].has.unwrap_or(log_end),
+            members: state.advertised.iter().enumerate().map(member).collect(),
+            ..Default::default()
+        }))
+    }
+
+    async fn open_producer(
+        &self,
+        _: Request<v1::OpenProducerRequest>,
+    ) -> Result<Response<v1::OpenProducerResponse>, Status> {
+        self.up()?;
+        let mut state = self.fake.state();
+        state.opened += 1;
+        let producer_id = zue_proto::id_bytes(state.opened.into());
+        state.producers.insert(producer_id.clone(), Vec::new());
+        Ok(Response::new(v1::OpenProducerResponse { producer_id }))
+    }
+}

@@ -1,0 +1,163 @@
+//! Appends, from the wire to the answer: within the limits, handed to the driver, answered when committed or when the deadline
+//! has passed. Says of every failure whether the records may be in the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use zue_core::{ProducerId, Reply, Tail};
+use zue_log::{Fault, Limits};
+use zue_proto::v1::{self, Reason};
+
+use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
+use crate::inbox::{Append, Handle, Records, Request};
+use crate::metrics::Metrics;
+use crate::num::narrow;
+use crate::num::wide;
+use crate::settings::LimitSettings;
+use crate::state::Role;
+
+/// What takes appends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Appends {
+    pub(crate) handle: Handle,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) settings: LimitSettings,
+    pub(crate) limits: Limits,
+    /// Bytes of appends that may be on their way to the disk.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// An append that was handed to the driver.
+pub(crate) struct Pending {
+    begun: Instant,
+    deadline: Instant,
+    answer: oneshot::Receiver<Reply>,
+}
+
+/// What to do when too much is on its way to the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WhenFull {
+    /// Refuse: the caller has other things to do.
+    Refuse,
+    /// Wait until the deadline: the caller sends one after the other.
+    Wait,
+}
+
+impl Appends {
+    /// When an append must be answered that may take as long as `asked`.
+    pub(crate) fn deadline(&self, asked: Option<Duration>) -> Instant {
+        let LimitSettings { append_deadline, append_deadline_max, .. } = self.settings;
+        Instant::now() + asked.unwrap_or(append_deadline.0).min(append_deadline_max.0)
+    }
+
+    /// Checks an append and hands it to the driver.
+    pub(crate) async fn submit(
+        &self,
+        request: v1::AppendRequest,
+        deadline: Instant,
+        when_full: WhenFull,
+    ) -> Result<Pending, v1::Error> {
+        let begun = Instant::now();
+        self.check_role()?;
+        let records = parse(request)?;
+        let bytes = self.encoded_bytes(&records)?;
+        let late = || error(Reason::TimedOut, "the deadline passed before the append could be taken on");
+        let permit = match when_full {
+            WhenFull::Refuse => self.try_room(bytes)?,
+            WhenFull::Wait => {
+                let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+                timeout_at(deadline, room).await.map_err(|_| late())?.map_err(|_| shutting_down())?
+            }
+        };
+        let slot = timeout_at(deadline, self.handle.requests.reserve())
+            .await
+            .map_err(|_| late())?
+            .map_err(|_| shutting_down())?;
+        let (reply, answer) = oneshot::channel();
+        slot.send(Request::Append(Append { records, permit, reply }));
+        Ok(Pending { begun, deadline, answer })
+    }
+
+    fn try_room(&self, bytes: u32) -> Result<OwnedSemaphorePermit, v1::Error> {
+        Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| {
+            let max = self.settings.appends_bytes_max;
+            error(Reason::Overloaded, format!("appends of {max} are under way, the most that may be"))
+        })
+    }
+
+    /// What can be said without asking the replica.
+    fn check_role(&self) -> Result<(), v1::Error> {
+        if self.stop.is_cancelled() {
+            return Err(shutting_down());
+        }
+        let view = self.handle.view.borrow();
+        match (view.role, &view.problem) {
+            (Role::Failed, _) => Err(storage_failed(&view)),
+            (Role::Leader, Some(problem)) => Err(error(Reason::DiskFull, format!("appends wait for room: {problem}"))),
+            (Role::Leader, None) => Ok(()),
+            (Role::Idle | Role::Follower, _) => Err(not_leader(&view)),
+        }
+    }
+
+    /// How long the append is in the log. The very code that will encode it says whether it is within the limits.
+    fn encoded_bytes(&self, records: &Records) -> Result<u32, v1::Error> {
+        match records.encode(Tail::default(), 0, self.limits) {
+            Ok(batch) => Ok(narrow(wide(batch.bytes().len()))),
+            Err(Fault::Limit(limit)) => Err(error(Reason::TooLarge, limit.to_string())),
+            Err(Fault::Empty) => Err(invalid("an append of no records")),
+            Err(fault) => Err(invalid(fault)),
+        }
+    }
+
+    /// Waits for the answer until the deadline.
+    pub(crate) async fn answer(&self, pending: Pending) -> Result<v1::AppendResponse, v1::Error> {
+        let Pending { begun, deadline, answer } = pending;
+        let answered = timeout_at(deadline, answer).await;
+        self.metrics.append_duration.observe(begun.elapsed().as_secs_f64());
+        match answered {
+            Ok(Ok(Reply::Appended { base, count, epoch, duplicate })) => {
+                Ok(v1::AppendResponse { base_offset: base.0, count, epoch: epoch.0, duplicate })
+            }
+            Ok(Ok(Reply::Refused(refusal))) => Err(refused(&refusal, &self.handle.view.borrow())),
+            Ok(Ok(_)) => Err(unknown(Reason::Unspecified, "the replica answered another question")),
+            Ok(Err(_gone)) => {
+                Err(unknown(Reason::ShuttingDown, "this replica is shutting down; the append may yet be committed"))
+            }
+            Err(_late) => Err(unknown(
+                Reason::TimedOut,
+                "the append was not committed before its deadline; it may yet be: repeat it with the same producer and \
+                 sequence",
+            )),
+        }
+    }
+}
+
+fn parse(request: v1::AppendRequest) -> Result<Records, v1::Error> {
+    let v1::AppendRequest { log, producer_id, sequence, records } = request;
+    check_log(&log)?;
+    let producer = match <[u8; 16]>::try_from(&*producer_id) {
+        Ok(id) => Some((ProducerId::from_u128(u128::from_be_bytes(id)), sequence)),
+        Err(_) if producer_id.is_empty() => None,
+        Err(_) => return Err(invalid(format!("producer_id is {} bytes long, not 16", producer_id.len()))),
+    };
+    let count = wide(records.len());
+    if sequence.checked_add(count).is_none() {
+        return Err(invalid(format!(
+            "{count} records from sequence {sequence} on go beyond the last sequence there is"
+        )));
+    }
+    Ok(Records { producer, records })
+}
+
+/// A cluster has one log, named by the empty string.
+pub(crate) fn check_log(log: &str) -> Result<(), v1::Error> {
+    if log.is_empty() {
+        return Ok(());
+    }
+    let name: String = log.chars().take(64).collect();
+    Err(invalid(format!("there is no log {name:?}: a cluster has one, named by the empty string")))
+}

@@ -1,0 +1,268 @@
+//! Carrying out what the replica asks for: bytes to the disk and to memory, answers to who waits, news to who watches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use zue_core::{Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, Session, Tail, Ticket};
+use zue_log::Batch;
+
+use crate::driver::{Driver, Leading, Payload, Waiter};
+use crate::inbox::Outbox;
+use crate::num::wide;
+use crate::state::{Ends, Leadership, Member, Role, View};
+use crate::storage::{Task, Work};
+
+impl Driver {
+    pub(crate) fn carry_out(&mut self, outputs: &mut Vec<Output>, payload: Payload) {
+        let mut payload = Some(payload);
+        let mut broken = None;
+        for output in outputs.drain(..) {
+            if let Err(problem) = self.one(output, &mut payload) {
+                broken = Some(problem);
+            }
+        }
+        if let Some(Payload::Append(append)) = payload {
+            // A repeated append: it is in the log already and is answered when that commits.
+            let waiter = Waiter { reply: append.reply, since: None };
+            self.waiters.insert(RequestId(self.next_request), waiter);
+        }
+        if let Some(problem) = broken {
+            tracing::error!(problem, "this replica stops: its log and what it knows of it have parted");
+            self.fail(problem.into());
+        }
+    }
+
+    fn one(&mut self, output: Output, payload: &mut Option<Payload>) -> Result<(), String> {
+        match output {
+            Output::WritePromise { ticket, epoch, leader, cluster } => {
+                self.view_is_stale = true;
+                self.task(ticket, Work::Promise { epoch, leader, cluster });
+            }
+            Output::Cut { ticket, depth, end } => {
+                tracing::warn!(%end, depth, "cutting what the leader does not have");
+                self.task(ticket, Work::Cut { depth, end });
+            }
+            Output::WriteEpochStart { ticket, start } => self.write_epoch_start(ticket, start)?,
+            Output::WriteAppend { ticket, base, epoch } => self.write_append(ticket, base, epoch, payload)?,
+            Output::WriteFrames { ticket } => {
+                let Some(Payload::Frames(batch, permit)) = payload.take() else {
+                    return Err("frames to be written are missing".to_owned());
+                };
+                // Should this replica lead next: its own timestamps must not fall below these.
+                let last_ms = batch.timestamps_ms().map_or(0, |(_, last)| last);
+                self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(last_ms);
+                self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(permit) });
+            }
+            Output::Reply(request, reply) => self.reply(request, reply, payload),
+            Output::SendStarted { session, log, durable } => {
+                self.send(session, |outbox| outbox.started = Some((log, durable)));
+            }
+            Output::SendAck { session, durable } => self.send(session, |outbox| outbox.durable = Some(durable)),
+            Output::Refuse { session, refusal } => self.refuse(session, refusal),
+            Output::Lead { epoch, followers } => self.lead(epoch, &followers),
+            Output::StepDown => self.step_down(),
+            Output::Committed(end) => self.parts.storage.note_commit(end.min(self.parts.replica.durable().end)),
+        }
+        Ok(())
+    }
+
+    fn task(&mut self, ticket: Ticket, work: Work) {
+        self.tasks.push(Task { ticket, work, permit: None });
+    }
+
+    fn write_epoch_start(&mut self, ticket: Ticket, start: EpochStart) -> Result<(), String> {
+        let starts = self.parts.replica.history().starts();
+        let last = starts.iter().rev().map(|before| before.epoch).find(|epoch| *epoch < start.epoch);
+        let batch = Batch::epoch_start(last.unwrap_or_default(), start).map_err(|fault| fault.to_string())?;
+        self.parts.cache.push(batch.clone());
+        self.task(ticket, Work::Write(batch));
+        Ok(())
+    }
+
+    fn write_append(
+        &mut self,
+        ticket: Ticket,
+        base: Offset,
+        epoch: Epoch,
+        payload: &mut Option<Payload>,
+    ) -> Result<(), String> {
+        let Some(Payload::Append(append)) = payload.take() else {
+            return Err("records to be written are missing".to_owned());
+        };
+        self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(unix_ms());
+        let prev = Tail { epoch, end: base };
+        let batch = append
+            .records
+            .encode(prev, self.parts.last_timestamp_ms, self.parts.limits)
+            .map_err(|fault| format!("records that were within all limits cannot be encoded: {fault}"))?;
+        self.parts.metrics.append_records.inc_by(batch.record_count());
+        self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
+        self.parts.cache.push(batch.clone());
+        self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(append.permit) });
+        // The replica named the request when it was told of the append, and this is the newest.
+        let waiter = Waiter { reply: append.reply, since: Some(Instant::now()) };
+        self.waiters.insert(RequestId(self.next_request), waiter);
+        Ok(())
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply, payload: &mut Option<Payload>) {
+        if matches!(reply, Reply::Appointed(_)) {
+            self.view_is_stale = true;
+        }
+        if let Some(Waiter { reply: waiter, since }) = self.waiters.remove(&request) {
+            if let (Some(since), Reply::Appended { .. }) = (since, &reply) {
+                self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
+            }
+            let _ = waiter.send(reply);
+            return;
+        }
+        // An append that is answered in the very step it came in.
+        match payload.take() {
+            Some(Payload::Append(append)) if reply == Reply::Refused(Refusal::HandingOver) => self.hold(append),
+            Some(Payload::Append(append)) => drop(append.reply.send(reply)),
+            other => *payload = other,
+        }
+    }
+
+    // ---- following
+
+    fn send(&self, session: Session, change: impl FnOnce(&mut Outbox)) {
+        if let Some(outbox) = self.outboxes.get(&session) {
+            outbox.send_modify(change);
+        }
+    }
+
+    fn refuse(&mut self, session: Session, refusal: Refusal) {
+        if !self.outboxes.contains_key(&session) {
+            return; // It has been told before.
+        }
+        tracing::warn!(%refusal, "refusing a leader's stream");
+        let promised = self.parts.replica.promise().epoch;
+        if let Refusal::Parted { .. } = refusal {
+            self.problem = Some(refusal.to_string().into());
+        }
+        self.view_is_stale = true;
+        self.send(session, |outbox| outbox.refused = Some((refusal, promised)));
+        self.outboxes.remove(&session);
+    }
+
+    // ---- leading
+
+    fn lead(&mut self, epoch: Epoch, followers: &[ReplicaId]) {
+        let named = self.appointed.take().filter(|(appointed, _)| *appointed == epoch);
+        let replica = &self.parts.replica;
+        let Some(cluster) = replica.cluster() else { return };
+        let identity = &self.parts.handle.identity;
+        let mut members = named.map(|(_, members)| members).unwrap_or_default();
+        // What this replica says of itself beats what the controller knows of it.
+        let me = Member {
+            id: identity.id,
+            name: identity.name.clone(),
+            peer_address: identity.peer_address.clone(),
+            client_address: identity.client_address.clone(),
+            voter: true,
+        };
+        members.retain(|member| member.id != me.id);
+        members.push(me.clone());
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        let members: Arc<[Member]> = members.into();
+        let history = Arc::new(replica.history().clone());
+        let leadership = Arc::new(Leadership { cluster, epoch, history, me, members: Arc::clone(&members) });
+        // A leader's first words must not name an end that lies before its epoch's start.
+        self.publish_ends();
+        let stop = CancellationToken::new();
+        let mut notes = BTreeMap::new();
+        for follower in followers {
+            let Some(member) = members.iter().find(|member| member.id == *follower) else {
+                tracing::warn!(replica = %follower, "no address is known of this follower: it is not fed");
+                continue;
+            };
+            let note = self.parts.peers.spawn(&leadership, member.clone(), self.parts.handle.clone(), stop.clone());
+            notes.insert(*follower, note);
+        }
+        tracing::info!(%epoch, followers = wide(followers.len()), "leading");
+        self.leading = Some(Leading { stop, members, notes });
+        self.followed = None;
+        self.view_is_stale = true;
+    }
+
+    fn step_down(&mut self) {
+        if let Some(leading) = self.leading.take() {
+            leading.stop.cancel();
+            tracing::info!("stepping down");
+        }
+        self.parts.cache.clear();
+        self.parts.metrics.replication_lag_records.reset();
+        self.view_is_stale = true;
+    }
+
+    // ---- publishing
+
+    /// Gives the disk its work, and the others the news.
+    pub(crate) fn publish(&mut self) {
+        if !self.tasks.is_empty() {
+            self.parts.storage.push(self.tasks.drain(..));
+        }
+        self.publish_ends();
+        if std::mem::take(&mut self.view_is_stale) {
+            let view = self.view();
+            replace(&self.parts.view, view);
+        }
+    }
+
+    fn publish_ends(&self) {
+        let replica = &self.parts.replica;
+        let (log, durable, commit_end) = (replica.log(), replica.durable(), replica.commit_end());
+        let changed = |ends: &mut Ends| {
+            let new = Ends { log_start: ends.log_start, log, durable, commit_end };
+            let changed = *ends != new;
+            *ends = new;
+            changed
+        };
+        self.parts.ends.send_if_modified(changed);
+    }
+
+    fn view(&self) -> View {
+        let replica = &self.parts.replica;
+        let role = self.role();
+        let (leader, members) = match role {
+            Role::Leader => (
+                Some(zue_proto::v1::LeaderHint {
+                    name: self.parts.handle.identity.name.clone(),
+                    address: self.parts.handle.identity.client_address.clone(),
+                }),
+                self.leading.as_ref().map(|leading| Arc::clone(&leading.members)),
+            ),
+            Role::Follower => (
+                self.followed.as_ref().map(|(leader, _)| leader.to_hint()),
+                self.followed.as_ref().map(|(_, members)| Arc::clone(members)),
+            ),
+            Role::Idle | Role::Failed => (None, None),
+        };
+        View {
+            role,
+            cluster: replica.cluster(),
+            epoch: replica.history().last_epoch(),
+            leader,
+            members: members.unwrap_or_default(),
+            isr: self.isr_names(),
+            problem: self.problem.clone(),
+        }
+    }
+}
+
+fn replace(sender: &watch::Sender<View>, view: View) {
+    sender.send_if_modified(|old| {
+        let changed = *old != view;
+        *old = view;
+        changed
+    });
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,143 @@
+//! What a controller may ask of this node: its status, a promise, to lead, to hand over.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+use zue_core::{Epoch, Refusal, ReplicaId, Reply, Terms};
+use zue_proto::v1::control_server::Control as ControlApi;
+use zue_proto::v1::{self, Reason};
+use zue_proto::{Malformed, cluster_id, id_bytes, replica_id, replica_ids};
+
+use crate::errors::{error, invalid, refused, shutting_down, status};
+use crate::inbox::{Control, Handle};
+use crate::state::Member;
+use crate::target::{self, Target};
+
+/// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a hand-over may be asked to take.
+const HANDOVER_MAX: Duration = Duration::from_mins(1);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct ControlService {
+    pub(crate) handle: Handle,
+}
+
+impl ControlService {
+    fn check(&self, protocol_version: u32, target: &[u8]) -> Result<(), Status> {
+        target::check(&self.handle.identity, &Target { protocol_version, target }).map_err(status)
+    }
+
+    /// Asks the replica, and gives up waiting after a while.
+    async fn ask(&self, control: Control, within: Duration) -> Result<Reply, Status> {
+        let late = || status(error(Reason::TimedOut, format!("this replica did not get it done within {within:?}")));
+        match timeout(within, self.handle.control(control)).await {
+            Err(_) => Err(late()),
+            Ok(Err(_gone)) => Err(status(shutting_down())),
+            Ok(Ok(Reply::Refused(refusal))) => Err(status(self.refused(&refusal))),
+            Ok(Ok(reply)) => Ok(reply),
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> v1::Error {
+        refused(refusal, &self.handle.view.borrow())
+    }
+}
+
+fn malformed(error: Malformed) -> Status {
+    status(invalid(error))
+}
+
+/// A reply to another question: a bug.
+fn mixed_up() -> Status {
+    Status::internal("the replica answered another question")
+}
+
+#[tonic::async_trait]
+impl ControlApi for ControlService {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        match timeout(ANSWER_TIMEOUT, self.handle.status()).await {
+            Ok(Ok(status)) => Ok(Response::new(status)),
+            Ok(Err(_gone)) => Err(status(shutting_down())),
+            Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
+        }
+    }
+
+    async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
+        let v1::SealRequest { protocol_version, cluster_id: cluster, target, epoch } = request.into_inner();
+        self.check(protocol_version, &target)?;
+        let cluster = cluster_id(&cluster).map_err(malformed)?;
+        let Reply::Sealed(sealed) = self.ask(Control::Seal { cluster, epoch: Epoch(epoch) }, ANSWER_TIMEOUT).await?
+        else {
+            return Err(mixed_up());
+        };
+        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end } = sealed;
+        Ok(Response::new(v1::SealResponse {
+            replica_id: id_bytes(replica.0),
+            cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
+            promised: epoch,
+            last_epoch_start: last.as_ref().map(Into::into),
+            durable: Some(durable.into()),
+            commit_end: commit_end.0,
+            suspect: self.handle.identity.suspect,
+        }))
+    }
+
+    async fn appoint(&self, request: Request<v1::AppointRequest>) -> Result<Response<v1::AppointResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.protocol_version, &request.target)?;
+        let appoint = parse_appoint(request).map_err(status)?;
+        match self.ask(appoint, ANSWER_TIMEOUT).await? {
+            Reply::Appointed(start) => Ok(Response::new(v1::AppointResponse { epoch_start: Some((&start).into()) })),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    async fn handover(&self, request: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
+        let v1::HandoverRequest { protocol_version, cluster_id: cluster, target, epoch, to, deadline_ms } =
+            request.into_inner();
+        self.check(protocol_version, &target)?;
+        let theirs = cluster_id(&cluster).map_err(malformed)?;
+        let ours = self.handle.view.borrow().cluster;
+        if let Some(ours) = ours.filter(|_| theirs != ours) {
+            return Err(status(self.refused(&Refusal::OtherCluster { ours, theirs })));
+        }
+        let to = replica_id("to", &to).map_err(malformed)?;
+        let deadline = Duration::from_millis(deadline_ms.into()).min(HANDOVER_MAX);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let hand_over = Control::HandOver { epoch: Epoch(epoch), to, deadline_ms };
+        match self.ask(hand_over, deadline + ANSWER_TIMEOUT).await? {
+            Reply::HandedOver(log) => Ok(Response::new(v1::HandoverResponse { log: Some(log.into()) })),
+            _ => Err(mixed_up()),
+        }
+    }
+}
+
+fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
+    let v1::AppointRequest {
+        protocol_version: _,
+        cluster_id: cluster,
+        target: _,
+        epoch,
+        voters,
+        quorum,
+        old_voters,
+        learners,
+    } = request;
+    let cluster = cluster_id(&cluster).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
+    let voters = Member::parse_all(voters, true).map_err(invalid)?;
+    let learners = Member::parse_all(learners, false).map_err(invalid)?;
+    let old_voters = replica_ids("old_voters", &old_voters).map_err(invalid)?;
+    let ids = |members: &[Member]| members.iter().map(|member| member.id).collect::<Vec<ReplicaId>>();
+    let terms = Terms {
+        epoch: Epoch(epoch),
+        voters: ids(&voters),
+        quorum,
+        old_voters: Some(old_voters).filter(|old| !old.is_empty()),
+        learners: ids(&learners),
+    };
+    let members = voters.into_iter().chain(learners).collect();
+    Ok(Control::Appoint { cluster, terms, members })
+}

@@ -1,0 +1,308 @@
+//! The driver: the one task that owns the replica. Takes what has happened, lets the replica decide, and hands the work that
+//! follows to the disk, the followers and whoever waits. Waits for none of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use zue_core::{Epoch, FrameFacts, Input, Millis, Output, Replica, ReplicaId, Reply, RequestId, Session};
+use zue_log::{Batch, Limits};
+
+use crate::cache::TailCache;
+use crate::inbox::{Append, Control, Fact, Follow, Handle, Outbox, Records, Request};
+use crate::metrics::Metrics;
+use crate::num::wide;
+use crate::open::appends_of;
+use crate::peer::{PeerNote, Peers};
+use crate::state::{Ends, Member, View};
+use crate::storage::{DiskFact, Storage, Task};
+
+/// How many inputs are taken before the outputs of all are published.
+const TAKEN_MAX: usize = 512;
+/// No requests are taken while more work than this waits for the disk. Each makes at most three pieces.
+const DISK_TASKS_MAX: usize = 4096;
+/// How many appends are held back during a hand-over.
+const HELD_MAX: usize = 4096;
+
+/// Who waits for a reply.
+pub(crate) struct Waiter {
+    pub(crate) reply: oneshot::Sender<Reply>,
+    /// When the append got its offset.
+    pub(crate) since: Option<Instant>,
+}
+
+/// What an input carries that the replica never sees.
+pub(crate) enum Payload {
+    None,
+    Append(Append),
+    Frames(Batch, tokio::sync::OwnedSemaphorePermit),
+}
+
+/// The followers that are fed while this replica leads.
+pub(crate) struct Leading {
+    pub(crate) stop: CancellationToken,
+    pub(crate) members: Arc<[Member]>,
+    pub(crate) notes: BTreeMap<ReplicaId, Arc<PeerNote>>,
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) replica: Replica,
+    pub(crate) storage: Storage,
+    pub(crate) handle: Handle,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) facts: mpsc::Receiver<Fact>,
+    pub(crate) disk: mpsc::Receiver<DiskFact>,
+    pub(crate) ends: watch::Sender<Ends>,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) cache: Arc<TailCache>,
+    pub(crate) peers: Peers,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    pub(crate) tick: Duration,
+    pub(crate) last_timestamp_ms: u64,
+}
+
+/// The driver.
+pub(crate) struct Driver {
+    pub(crate) parts: Parts,
+    pub(crate) born: Instant,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) waiters: BTreeMap<RequestId, Waiter>,
+    pub(crate) next_request: u64,
+    pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
+    pub(crate) leading: Option<Leading>,
+    /// Who was named with the last appointment, until its epoch start is durable and they are fed.
+    pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
+    /// Appends that came during a hand-over, in their order.
+    pub(crate) held: VecDeque<Append>,
+    /// The leader that is followed, and its members.
+    pub(crate) followed: Option<(Member, Arc<[Member]>)>,
+    pub(crate) problem: Option<Arc<str>>,
+    pub(crate) view_is_stale: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            born: Instant::now(),
+            outputs: Vec::new(),
+            tasks: Vec::new(),
+            waiters: BTreeMap::new(),
+            next_request: 0,
+            outboxes: BTreeMap::new(),
+            leading: None,
+            appointed: None,
+            held: VecDeque::new(),
+            followed: None,
+            problem: None,
+            view_is_stale: true,
+        }
+    }
+
+    /// Runs until it is stopped, then lets the disk finish.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let (mut requests, mut facts, mut disk) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tick = tokio::time::interval(self.parts.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.publish();
+        let mut disk_lives = true;
+        loop {
+            let disk_is_free = self.parts.storage.len() < DISK_TASKS_MAX;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                taken = self.parts.disk.recv_many(&mut disk, TAKEN_MAX), if disk_lives => {
+                    if taken == 0 {
+                        disk_lives = false;
+                        self.fail("the thread of the disk has ended".into());
+                    }
+                }
+                _ = self.parts.facts.recv_many(&mut facts, TAKEN_MAX) => {}
+                _ = self.parts.requests.recv_many(&mut requests, TAKEN_MAX), if disk_is_free => {}
+                _ = tick.tick() => self.tick(),
+            }
+            disk.drain(..).for_each(|fact| self.disk_fact(fact));
+            facts.drain(..).for_each(|fact| self.fact(fact));
+            requests.drain(..).for_each(|request| self.request(request));
+            self.publish();
+        }
+        self.finish().await;
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        Millis(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Lets the replica take one input, and carries out what follows.
+    pub(crate) fn step(&mut self, input: Input, payload: Payload) {
+        let now = self.now();
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.parts.replica.step(now, input, &mut outputs);
+        self.carry_out(&mut outputs, payload);
+        self.outputs = outputs;
+    }
+
+    fn disk_fact(&mut self, fact: DiskFact) {
+        match fact {
+            DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket), Payload::None),
+            DiskFact::Full(problem) => {
+                self.problem = problem;
+                self.view_is_stale = true;
+            }
+            DiskFact::Failed(problem) => self.fail(problem),
+        }
+    }
+
+    /// Nothing that was written is to be trusted from here on.
+    pub(crate) fn fail(&mut self, problem: Arc<str>) {
+        self.problem = Some(problem);
+        self.view_is_stale = true;
+        self.step(Input::DiskFailed, Payload::None);
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        let input = match fact {
+            Fact::Started { from, session, log, durable } => Input::Started { from, session, log, durable },
+            Fact::Acked { from, session, durable } => Input::Acked { from, session, durable },
+            Fact::Disconnected { from, session } => Input::Disconnected { from, session },
+            Fact::Status(reply) => {
+                let _ = reply.send(self.status());
+                return;
+            }
+        };
+        self.step(input, Payload::None);
+    }
+
+    fn tick(&mut self) {
+        self.step(Input::Tick, Payload::None);
+        self.view_is_stale = true;
+        self.measure();
+        self.release_held();
+    }
+
+    fn request(&mut self, request: Request) {
+        match request {
+            Request::Append(append) if self.held.is_empty() => self.append(append),
+            Request::Append(append) => self.hold(append),
+            Request::Control(control, reply) => self.control(control, reply),
+            Request::Follow(session, message) => self.follow(session, message),
+        }
+    }
+
+    fn wait(&mut self, reply: oneshot::Sender<Reply>, since: Option<Instant>) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.waiters.insert(request, Waiter { reply, since });
+        request
+    }
+
+    fn append(&mut self, append: Append) {
+        if append.reply.is_closed() {
+            return; // Its deadline has passed, and its client was told that it was not appended.
+        }
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        let Records { producer, .. } = append.records;
+        let count = append.records.count();
+        self.step(Input::Append { request, producer, count }, Payload::Append(append));
+    }
+
+    fn control(&mut self, control: Control, reply: oneshot::Sender<Reply>) {
+        let request = self.wait(reply, None);
+        match control {
+            Control::Seal { cluster, epoch } => {
+                self.step(Input::Seal { request, cluster, epoch }, Payload::None);
+            }
+            Control::Appoint { cluster, terms, members } => {
+                let epoch = terms.epoch;
+                self.step(Input::Appoint { request, cluster, terms }, Payload::None);
+                if self.parts.replica.history().last_epoch() == epoch {
+                    // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
+                    self.appointed = Some((epoch, members));
+                }
+            }
+            Control::HandOver { epoch, to, deadline_ms } => {
+                self.step(Input::HandOver { request, epoch, to, deadline_ms }, Payload::None);
+            }
+        }
+        self.release_held();
+    }
+
+    fn follow(&mut self, session: Session, message: Follow) {
+        match message {
+            Follow::Start { start, leader, members, outbox } => {
+                self.outboxes.insert(session, outbox);
+                self.step(Input::Start { session, start }, Payload::None);
+                if self.outboxes.contains_key(&session) {
+                    // Not refused. What another stream was for is over.
+                    self.outboxes.retain(|other, _| *other == session);
+                    self.followed = Some((leader, members.into()));
+                }
+                self.release_held();
+            }
+            Follow::Frames { batch, commit_end, permit } => {
+                let (prev, end) = (batch.prev(), batch.tail());
+                let facts =
+                    FrameFacts { end, epoch_starts: batch.epoch_starts().to_vec(), appends: appends_of(&batch) };
+                let input = Input::Frames { session, prev, facts, commit_end };
+                self.step(input, Payload::Frames(batch, permit));
+            }
+            Follow::Heartbeat { commit_end, log_end } => {
+                self.step(Input::Heartbeat { session, commit_end, log_end }, Payload::None);
+            }
+            Follow::Ended => {
+                self.outboxes.remove(&session);
+                self.step(Input::StreamEnded { session }, Payload::None);
+            }
+        }
+    }
+
+    // ---- appends during a hand-over
+
+    pub(crate) fn hold(&mut self, append: Append) {
+        if self.held.len() < HELD_MAX {
+            self.held.push_back(append);
+        } else {
+            let _ = append.reply.send(Reply::Refused(zue_core::Refusal::Overloaded(HELD_MAX)));
+        }
+    }
+
+    /// Tries the held appends again; they are held again if the hand-over still goes on.
+    fn release_held(&mut self) {
+        for _ in 0..self.held.len() {
+            let Some(append) = self.held.pop_front() else { break };
+            let held_before = self.held.len();
+            self.append(append);
+            if self.held.len() > held_before {
+                // The first is held again, behind the others: put it back in front, and leave the rest.
+                self.held.rotate_right(1);
+                break;
+            }
+        }
+    }
+
+    /// Tells those who wait, and lets the disk do what it has been asked for.
+    async fn finish(mut self) {
+        if let Some(leading) = self.leading.take() {
+            leading.stop.cancel();
+        }
+        tracing::info!(waiting = wide(self.waiters.len()), log = %self.parts.replica.log(), "stopping");
+        // Who waits sees the sender go, and says that this replica is shutting down.
+        let Self { parts: Parts { storage, mut disk, .. }, waiters, held, outboxes, .. } = self;
+        drop((waiters, held, outboxes));
+        let closed = storage.close();
+        tokio::pin!(closed);
+        loop {
+            tokio::select! {
+                () = &mut closed => return,
+                fact = disk.recv() => if fact.is_none() { break },
+            }
+        }
+        closed.await;
+    }
+}

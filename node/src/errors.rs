@@ -1,0 +1,94 @@
+//! What a client or a controller is told: every refusal as a reason, an outcome and facts, in one place.
+
+use tonic::Status;
+use zue_core::{Offset, Refusal};
+use zue_log::ReadError;
+use zue_proto::status_of;
+use zue_proto::v1::{Error, Outcome, Reason};
+
+use crate::state::View;
+
+/// An error with a reason and a message.
+pub(crate) fn error(reason: Reason, message: impl Into<String>) -> Error {
+    Error { reason: reason.into(), outcome: Outcome::NotAppended.into(), message: message.into(), ..Error::default() }
+}
+
+/// A request that makes no sense.
+pub(crate) fn invalid(message: impl ToString) -> Error {
+    error(Reason::Invalid, message.to_string())
+}
+
+/// An error that leaves open whether the append is in the log.
+pub(crate) fn unknown(reason: Reason, message: impl Into<String>) -> Error {
+    Error { outcome: Outcome::Unknown.into(), ..error(reason, message) }
+}
+
+/// The node is stopping.
+pub(crate) fn shutting_down() -> Error {
+    error(Reason::ShuttingDown, "this replica is shutting down")
+}
+
+/// As a gRPC status, without an outcome: for calls that append nothing.
+pub(crate) fn status(error: Error) -> Status {
+    status_of(Error { outcome: Outcome::Unspecified.into(), ..error })
+}
+
+/// What a refusal of the replica means. `view` says where to go instead.
+pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Promised { .. }
+        | Refusal::OtherLeader { .. }
+        | Refusal::AlreadyStarted(_)
+        | Refusal::NotSealed { .. }
+        | Refusal::OtherStream => error(Reason::StaleEpoch, message),
+        Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
+        Refusal::Impossible(_) | Refusal::Overlap { .. } | Refusal::Gap { .. } => error(Reason::Invalid, message),
+        Refusal::Parted { .. } | Refusal::Failed => storage_failed(view),
+        Refusal::NotLeader => not_leader(view),
+        Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),
+        Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) => {
+            error(Reason::Overloaded, message)
+        }
+        Refusal::SteppedDown => Error { leader: view.leader.clone(), ..unknown(Reason::SteppedDown, message) },
+        Refusal::HandOverTimedOut(_) => error(Reason::TimedOut, message),
+        Refusal::SequenceGap { expected, .. } => {
+            Error { expected_sequence: *expected, ..error(Reason::SequenceGap, message) }
+        }
+        Refusal::UnknownProducer => error(Reason::UnknownProducer, message),
+        // It is in the log: neither outcome fits.
+        Refusal::Duplicate(_) => Error { outcome: Outcome::Unspecified.into(), ..error(Reason::Duplicate, message) },
+    }
+}
+
+/// This replica does not lead; who does, if that is known here.
+pub(crate) fn not_leader(view: &View) -> Error {
+    let message = match &view.leader {
+        Some(leader) => format!("this replica does not lead; {} does, at {}", leader.name, leader.address),
+        None => "this replica does not lead, and knows of no leader".to_owned(),
+    };
+    Error { leader: view.leader.clone(), ..error(Reason::NotLeader, message) }
+}
+
+/// This replica's storage failed; the view says how.
+pub(crate) fn storage_failed(view: &View) -> Error {
+    let problem = view.problem.as_deref().unwrap_or("its cause is in the log of the process");
+    error(Reason::StorageFailed, format!("the storage of this replica failed: {problem}"))
+}
+
+/// An offset that is not there.
+pub(crate) fn out_of_range(from: u64, log_start: Offset, commit_end: Offset) -> Error {
+    let message =
+        format!("offset {from} is not within {log_start} and {commit_end}, where this replica's log can be read");
+    Error { log_start: log_start.0, commit_end: commit_end.0, ..error(Reason::OffsetOutOfRange, message) }
+}
+
+/// A read that gives no records.
+pub(crate) fn read_failed(failure: &ReadError, commit_end: Offset) -> Error {
+    match failure {
+        ReadError::OutOfRange { from, log_start, .. } => out_of_range(from.0, *log_start, commit_end),
+        ReadError::NoSuchPrefix { .. } => error(Reason::Invalid, failure.to_string()),
+        ReadError::Damaged(damage) => error(Reason::Corrupt, damage.to_string()),
+        ReadError::Disk(disk) => error(Reason::StorageFailed, crate::storage::full(disk)),
+    }
+}

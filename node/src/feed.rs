@@ -1,0 +1,329 @@
+//! One replication stream, from the leader's side: from memory where the follower is near, from the disk where it is not, never
+//! more under way than the window. Ends with the reason why.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use zue_core::{Offset, Tail};
+use zue_log::ReadError;
+use zue_proto::v1::replication_client::ReplicationClient;
+use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
+use zue_proto::{PROTOCOL_VERSION, id_bytes};
+
+use crate::inbox::{Fact, Gone};
+use crate::net;
+use crate::peer::Peer;
+use crate::state::Ends;
+
+/// How long a follower has to answer a leader's first words: it may have to write its promise and to cut.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// A follower answers each heartbeat; silent for this many of them, or for the least time, it is given up.
+const SILENT_HEARTBEATS: u32 = 20;
+const SILENCE_MIN: Duration = Duration::from_secs(3);
+/// How long to wait for the disk's thread when frames that left the memory are not on the disk yet.
+const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
+/// How many messages wait for the connection.
+const OUTGOING_MAX: usize = 2;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Ended {
+    #[error("no connection: {0}")]
+    Connect(String),
+    #[error("the call failed: {0}")]
+    Call(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("the follower answered out of turn")]
+    OutOfTurn,
+    #[error("the follower closed the stream")]
+    Closed,
+    #[error("the log cannot be read: {0}")]
+    Read(String),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+type Reading = Pin<Box<dyn Future<Output = Result<Option<zue_log::Batch>, ReadError>> + Send + Sync>>;
+
+/// An open stream to a follower that has answered.
+pub(crate) struct Session<'a> {
+    peer: &'a Peer,
+    id: zue_core::Session,
+    ends: watch::Receiver<Ends>,
+    outgoing: mpsc::Sender<LeaderMessage>,
+    incoming: Streaming<FollowerMessage>,
+    heartbeat: Interval,
+    /// The tail of what has been sent.
+    sent: Tail,
+    commit_sent: Offset,
+    heartbeat_due: bool,
+    /// What is under way: the tail after each message, and its bytes.
+    window: VecDeque<(Tail, usize)>,
+    window_bytes: usize,
+    /// Not near the end: fed from the disk.
+    repairing: bool,
+    next: Option<LeaderMessage>,
+    reading: Option<Reading>,
+    heard: Instant,
+}
+
+/// What happens next on a stream.
+enum Event {
+    Heard(Option<FollowerMessage>),
+    Read(Result<Option<zue_log::Batch>, ReadError>),
+    HeartbeatDue,
+    /// There may be something to send.
+    News,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let fact = Fact::Disconnected { from: self.peer.member.id, session: self.id };
+        if let Err(mpsc::error::TrySendError::Full(fact)) = self.peer.handle.facts.try_send(fact) {
+            let facts = self.peer.handle.facts.clone();
+            tokio::spawn(async move { facts.send(fact).await });
+        }
+    }
+}
+
+fn message(message: leader_message::Message) -> LeaderMessage {
+    LeaderMessage { message: Some(message) }
+}
+
+fn call_failed(status: &Status) -> Ended {
+    Ended::Call(zue_proto::error_of(status).map_or_else(|| status.to_string(), |error| error.message))
+}
+
+impl<'a> Session<'a> {
+    /// Opens a stream and agrees on where the follower's log ends.
+    pub(crate) async fn open(peer: &'a Peer) -> Result<Self, Ended> {
+        let channel = net::connect(&peer.member.peer_address)
+            .await
+            .map_err(|error| Ended::Connect(crate::storage::full(&error)))?;
+        let mut client = ReplicationClient::new(channel)
+            .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(net::ANSWER_BYTES_MAX);
+        let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
+        // There is room for the first message.
+        let _ = outgoing.try_send(message(leader_message::Message::Start(start(peer))));
+        let opening = async {
+            let mut incoming = client.follow(ReceiverStream::new(messages)).await?.into_inner();
+            Ok::<_, Status>((incoming.message().await?, incoming))
+        };
+        let (first, incoming) = timeout(START_TIMEOUT, opening)
+            .await
+            .map_err(|_| Ended::Timeout(START_TIMEOUT))?
+            .map_err(|status| call_failed(&status))?;
+        let started = match first.and_then(|first| first.message) {
+            Some(follower_message::Message::Started(started)) => started,
+            Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
+            Some(follower_message::Message::Ack(_)) => return Err(Ended::OutOfTurn),
+            None => return Err(Ended::Closed),
+        };
+        let (log, durable) = (zue_proto::tail(started.log), zue_proto::tail(started.durable));
+        let mut heartbeat = tokio::time::interval(peer.shared.settings.heartbeat_interval.0);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let session = Self {
+            peer,
+            id: peer.handle.session(),
+            ends: peer.handle.ends.clone(),
+            outgoing,
+            incoming,
+            heartbeat,
+            sent: log,
+            commit_sent: Offset::default(),
+            heartbeat_due: true,
+            window: VecDeque::new(),
+            window_bytes: 0,
+            repairing: false,
+            next: None,
+            reading: None,
+            heard: Instant::now(),
+        };
+        session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable }).await?;
+        Ok(session.choose_source())
+    }
+
+    /// Near the end it is fed from memory, further away from the disk.
+    fn choose_source(mut self) -> Self {
+        let shared = &self.peer.shared;
+        let lag = self.ends.borrow().log.end.since(self.sent.end);
+        let is_near = lag <= shared.settings.inline_catchup_records && shared.cache.after(self.sent, 0).is_some();
+        self.repairing = lag > 0 && !is_near;
+        if lag > 0 && is_near {
+            shared.metrics.inline_catchups.inc();
+        }
+        self
+    }
+
+    async fn tell(&self, fact: Fact) -> Result<(), Ended> {
+        Ok(self.peer.handle.fact(fact).await?)
+    }
+
+    /// Feeds the follower until something ends that.
+    pub(crate) async fn feed(mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.turn().await {
+                return ended;
+            }
+        }
+    }
+
+    /// Waits for one thing to happen, and deals with it.
+    async fn turn(&mut self) -> Result<(), Ended> {
+        self.prepare();
+        let heartbeat = self.peer.shared.settings.heartbeat_interval.0;
+        let silence = (heartbeat * SILENT_HEARTBEATS).max(SILENCE_MIN);
+        let idle = self.next.is_none() && self.reading.is_none();
+        let happened = tokio::select! {
+            incoming = self.incoming.message() => Event::Heard(incoming.map_err(|status| call_failed(&status))?),
+            permit = self.outgoing.reserve(), if self.next.is_some() => {
+                if let Some(next) = self.next.take() {
+                    permit.map_err(|_| Ended::Closed)?.send(next);
+                }
+                Event::News
+            }
+            read = ready(&mut self.reading) => Event::Read(read),
+            changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
+            _ = self.heartbeat.tick() => Event::HeartbeatDue,
+            () = tokio::time::sleep_until(self.heard + silence) => return Err(Ended::Timeout(silence)),
+        };
+        match happened {
+            Event::News => {}
+            Event::HeartbeatDue => self.heartbeat_due = true,
+            Event::Heard(message) => self.heard(message).await?,
+            Event::Read(read) => {
+                self.reading = None;
+                self.read(read)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the next message ready, or begins to read it.
+    fn prepare(&mut self) {
+        if self.next.is_some() || self.reading.is_some() {
+            return;
+        }
+        let Ends { log, commit_end, .. } = *self.ends.borrow_and_update();
+        let settings = &self.peer.shared.settings;
+        let has_room = self.window_bytes < settings.inflight_bytes_max.length();
+        if self.sent < log && has_room {
+            let found = if self.repairing { None } else { self.peer.shared.cache.after(self.sent, self.batch_bytes()) };
+            if let Some((frames, tail)) = found {
+                self.send_frames(frames, tail, commit_end);
+            } else {
+                self.repairing = true;
+                self.reading = Some(self.read_from_disk(log));
+            }
+        } else if self.heartbeat_due || commit_end > self.commit_sent {
+            self.heartbeat_due = false;
+            self.commit_sent = commit_end;
+            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end: log.end.0 };
+            self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
+        }
+    }
+
+    fn batch_bytes(&self) -> usize {
+        self.peer.shared.settings.repair_batch_bytes.length()
+    }
+
+    fn send_frames(&mut self, frames: Bytes, tail: Tail, commit_end: Offset) {
+        self.window.push_back((tail, frames.len()));
+        self.window_bytes += frames.len();
+        self.commit_sent = commit_end;
+        let prev = std::mem::replace(&mut self.sent, tail);
+        let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0 };
+        self.next = Some(message(leader_message::Message::Frames(frames)));
+    }
+
+    fn read_from_disk(&self, upto: Tail) -> Reading {
+        let (reader, from, bytes_max) = (self.peer.shared.reader.clone(), self.sent, self.batch_bytes());
+        let read = move || {
+            // What left the memory may still be on its way to the disk.
+            if reader.tail() <= from { Ok(None) } else { reader.read_frames(from, upto, bytes_max) }
+        };
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(read).await {
+                Ok(Ok(None)) | Err(_) => {
+                    tokio::time::sleep(NOT_WRITTEN_YET).await;
+                    Ok(None)
+                }
+                Ok(read) => read,
+            }
+        })
+    }
+
+    fn read(&mut self, read: Result<Option<zue_log::Batch>, ReadError>) -> Result<(), Ended> {
+        let metrics = &self.peer.shared.metrics;
+        let batch = match read {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                if let ReadError::Damaged(_) = error {
+                    metrics.crc_errors.inc();
+                }
+                return Err(Ended::Read(crate::storage::full(&error)));
+            }
+        };
+        metrics.repair_batches.inc();
+        metrics.repair_records.inc_by(batch.record_count());
+        let Ends { log, commit_end, .. } = *self.ends.borrow();
+        self.send_frames(batch.bytes().clone(), batch.tail(), commit_end);
+        let near = log.end.since(self.sent.end) <= self.peer.shared.settings.inline_catchup_records;
+        self.repairing = !near;
+        Ok(())
+    }
+
+    async fn heard(&mut self, incoming: Option<FollowerMessage>) -> Result<(), Ended> {
+        self.heard = Instant::now();
+        let durable = match incoming.ok_or(Ended::Closed)?.message {
+            Some(follower_message::Message::Ack(ack)) => zue_proto::tail(ack.durable),
+            Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
+            Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
+        };
+        while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
+            self.window_bytes = self.window_bytes.saturating_sub(bytes);
+        }
+        self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable }).await
+    }
+}
+
+/// The leader's first words.
+fn start(peer: &Peer) -> v1::Start {
+    let leadership = &peer.leadership;
+    let Ends { log, commit_end, .. } = *peer.handle.ends.borrow();
+    v1::Start {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_id: id_bytes(leadership.cluster.0),
+        target: id_bytes(peer.member.id.0),
+        leader: Some(leadership.me.to_wire()),
+        epoch: leadership.epoch.0,
+        history: leadership.history.starts().iter().map(Into::into).collect(),
+        log: Some(log.into()),
+        commit_end: commit_end.0,
+        members: leadership.members.iter().map(crate::state::Member::to_wire).collect(),
+    }
+}
+
+fn refusal(refused: v1::Refused) -> Ended {
+    Ended::Refused(refused.error.map_or_else(|| "without a reason".to_owned(), |error| error.message))
+}
+
+/// Waits for what is being read; for ever if nothing is.
+async fn ready(reading: &mut Option<Reading>) -> Result<Option<zue_log::Batch>, ReadError> {
+    match reading {
+        Some(reading) => reading.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,233 @@
+//! The follower's side of replication: takes a leader's stream, checks every message before the replica hears of it, and sends
+//! back what the replica says.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use zue_core::{Epoch, Offset, Refusal, Session, Tail};
+use zue_log::{Batch, Fault, Limits};
+use zue_proto::v1::replication_server::Replication;
+use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
+
+use crate::errors::{error, invalid, refused, shutting_down, status};
+use crate::inbox::{Follow, Handle, Outbox};
+use crate::metrics::Metrics;
+use crate::net::PEER_MESSAGE_BYTES_MAX;
+use crate::num::narrow;
+use crate::num::wide;
+use crate::state::Member;
+use crate::target::{self, Target};
+
+/// How long a leader may take to say its first words.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers wait for the connection.
+const ANSWERS_MAX: usize = 4;
+
+/// What a leader may send is bounded by the message alone: its own limits have let it into the log.
+fn limits() -> Limits {
+    let bytes_max = narrow(wide(PEER_MESSAGE_BYTES_MAX));
+    Limits {
+        record_bytes_max: bytes_max,
+        key_bytes_max: bytes_max,
+        headers_max: u16::MAX,
+        header_name_bytes_max: u16::MAX,
+        header_value_bytes_max: bytes_max,
+        append_records_max: u32::MAX,
+        batch_bytes_max: bytes_max,
+    }
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplicationService {
+    pub(crate) handle: Handle,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Bytes of frames that may be on their way to the disk.
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room_bytes: u32,
+    pub(crate) stop: CancellationToken,
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<FollowerMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type FollowStream = Answers;
+
+    async fn follow(&self, request: Request<Streaming<LeaderMessage>>) -> Result<Response<Answers>, Status> {
+        let (answers, stream) = mpsc::channel(ANSWERS_MAX);
+        let service = self.clone();
+        let incoming = request.into_inner();
+        tokio::spawn(async move { service.serve(incoming, answers).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// What ends a stream from this side.
+enum End {
+    /// Tell the leader why.
+    Refuse(v1::Error),
+    /// There is nobody to tell.
+    Quiet,
+}
+
+impl ReplicationService {
+    async fn serve(
+        self,
+        mut incoming: Streaming<LeaderMessage>,
+        answers: mpsc::Sender<Result<FollowerMessage, Status>>,
+    ) {
+        let session = self.handle.session();
+        let (outbox, news) = watch::channel(Outbox::default());
+        let listening = async {
+            let end = self.listen(session, &mut incoming, outbox, news.clone()).await;
+            let _ = self.handle.follow(session, Follow::Ended).await;
+            end
+        };
+        let end = tokio::select! {
+            end = listening => Some(end),
+            told = self.answer(&answers, news.clone()) => { let _ = self.handle.follow(session, Follow::Ended).await; told }
+            () = self.stop.cancelled() => Some(End::Refuse(shutting_down())),
+        };
+        if let Some(End::Refuse(error)) = end {
+            tracing::warn!(reason = error.message, "a leader's stream is refused");
+            let promised = self.handle.view.borrow().epoch.0;
+            let refused = v1::Refused { error: Some(error), promised };
+            let _ = answers.send(Ok(answer(follower_message::Message::Refused(refused)))).await;
+        }
+    }
+
+    /// Hears the leader out.
+    async fn listen(
+        &self,
+        session: Session,
+        incoming: &mut Streaming<LeaderMessage>,
+        outbox: watch::Sender<Outbox>,
+        news: watch::Receiver<Outbox>,
+    ) -> End {
+        let first = match timeout(START_TIMEOUT, incoming.message()).await {
+            Ok(Ok(Some(LeaderMessage { message: Some(leader_message::Message::Start(start)) }))) => start,
+            Ok(Ok(Some(_))) => return End::Refuse(invalid("the first message of a leader is no Start")),
+            Ok(Ok(None) | Err(_)) => return End::Quiet,
+            Err(_) => return End::Refuse(error(Reason::TimedOut, "no Start came in time")),
+        };
+        let start = match self.parse_start(first, outbox) {
+            Ok(start) => start,
+            Err(error) => return End::Refuse(error),
+        };
+        if self.handle.follow(session, start).await.is_err() {
+            return End::Refuse(shutting_down());
+        }
+        let mut expected: Option<Tail> = None;
+        while let Ok(Some(LeaderMessage { message })) = incoming.message().await {
+            let parsed = match message {
+                Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
+                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end })) => {
+                    Ok(Follow::Heartbeat { commit_end: Offset(commit_end), log_end: Offset(log_end) })
+                }
+                Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
+            };
+            let told = match parsed {
+                Ok(message) => self.handle.follow(session, message).await,
+                Err(error) => return End::Refuse(error),
+            };
+            if told.is_err() {
+                return End::Refuse(shutting_down());
+            }
+        }
+        End::Quiet
+    }
+
+    fn parse_start(&self, wire: v1::Start, outbox: watch::Sender<Outbox>) -> Result<Follow, v1::Error> {
+        let v1::Start { protocol_version, cluster_id, target, leader, epoch, history, log, commit_end, members } = wire;
+        target::check(&self.handle.identity, &Target { protocol_version, target: &target })?;
+        let cluster =
+            zue_proto::cluster_id(&cluster_id).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
+        let history = zue_proto::history(history).map_err(invalid)?;
+        let leader = Member::parse(leader.ok_or_else(|| invalid("leader is missing"))?, true).map_err(invalid)?;
+        let mut members = Member::parse_all(members, false).map_err(invalid)?;
+        let voters = history.last().map(|last| last.voters.clone()).unwrap_or_default();
+        for member in &mut members {
+            member.voter = voters.contains(&member.id);
+        }
+        let start = zue_core::Start {
+            cluster,
+            leader: leader.id,
+            epoch: Epoch(epoch),
+            history,
+            log: zue_proto::tail(log),
+            commit_end: Offset(commit_end),
+        };
+        Ok(Follow::Start { start, leader, members, outbox })
+    }
+
+    /// Checks every byte of the frames, and waits until there is room for them.
+    async fn frames(
+        &self,
+        wire: v1::Frames,
+        expected: &mut Option<Tail>,
+        news: &watch::Receiver<Outbox>,
+    ) -> Result<Follow, v1::Error> {
+        let v1::Frames { prev, frames, commit_end } = wire;
+        let prev = zue_proto::tail(prev);
+        let started = news.borrow().started.map(|(log, _)| log);
+        let log = expected.or(started).ok_or_else(|| invalid("frames came before this replica has started"))?;
+        if prev != log {
+            return Err(refused(&Refusal::Gap { prev, log }, &self.handle.view.borrow()));
+        }
+        let bytes = narrow(wide(frames.len())).min(self.room_bytes);
+        let permit = Arc::clone(&self.room).acquire_many_owned(bytes).await.map_err(|_| shutting_down())?;
+        let batch = Batch::decode(frames, prev, &limits()).map_err(|fault| {
+            if let Fault::Crc { .. } = fault.fault {
+                self.metrics.crc_errors.inc();
+            }
+            error(Reason::Corrupt, fault.to_string())
+        })?;
+        *expected = Some(batch.tail());
+        Ok(Follow::Frames { batch, commit_end: Offset(commit_end), permit })
+    }
+
+    /// Tells the leader the news, until the stream is refused or its end is known.
+    async fn answer(
+        &self,
+        answers: &mpsc::Sender<Result<FollowerMessage, Status>>,
+        mut news: watch::Receiver<Outbox>,
+    ) -> Option<End> {
+        let mut has_started = false;
+        loop {
+            let Outbox { started, durable, refused: refusal } = news.borrow_and_update().clone();
+            if let Some((refusal, promised)) = refusal {
+                let error = refused(&refusal, &self.handle.view.borrow());
+                let refused = v1::Refused { error: Some(error), promised: promised.0 };
+                let _ = answers.send(Ok(answer(follower_message::Message::Refused(refused)))).await;
+                return None;
+            }
+            if let Some((log, durable)) = started.filter(|_| !has_started) {
+                has_started = true;
+                let started = v1::Started { log: Some(log.into()), durable: Some(durable.into()) };
+                answers.send(Ok(answer(follower_message::Message::Started(started)))).await.ok()?;
+            }
+            if let Some(durable) = durable.filter(|_| has_started) {
+                let ack = v1::Ack { durable: Some(durable.into()) };
+                answers.send(Ok(answer(follower_message::Message::Ack(ack)))).await.ok()?;
+            }
+            if news.changed().await.is_err() {
+                // The replica follows another stream now.
+                let _ =
+                    answers.send(Err(status(error(Reason::StaleEpoch, "this replica follows another stream")))).await;
+                return None;
+            }
+        }
+    }
+}
+
+fn answer(message: follower_message::Message) -> FollowerMessage {
+    FollowerMessage { message: Some(message) }
+}

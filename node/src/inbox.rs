@@ -1,0 +1,165 @@
+//! How everyone else speaks to the driver: two bounded queues and two watches. Requests may make work for the disk, and wait
+//! while it has much to do; facts never do, and are always taken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use zue_core::{ClusterId, Epoch, Offset, ProducerId, Refusal, ReplicaId, Reply, Session, Start, Tail, Terms};
+use zue_log::{Batch, BatchBuilder, Fault, Limits, Producer};
+use zue_proto::v1;
+
+use crate::state::{Ends, Member, View};
+
+/// An append that has been found to be within its limits.
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) records: Records,
+    /// Its share of the bytes that may be on their way to the disk.
+    pub(crate) permit: OwnedSemaphorePermit,
+    /// Dropped when nobody waits any more; if that is before the append has an offset, it never gets one.
+    pub(crate) reply: oneshot::Sender<Reply>,
+}
+
+/// The records of one append.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    pub(crate) producer: Option<(ProducerId, u64)>,
+    pub(crate) records: Vec<v1::NewRecord>,
+}
+
+impl Records {
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.records.len()).unwrap_or(u32::MAX)
+    }
+
+    /// As they stand in a log that ends with `prev`. How long that is depends on neither `prev` nor the time.
+    pub(crate) fn encode(&self, prev: Tail, timestamp_ms: u64, limits: Limits) -> Result<Batch, Fault> {
+        let mut batch = BatchBuilder::new(prev, timestamp_ms, limits);
+        let mut sequence = self.producer.map_or(0, |(_, sequence)| sequence);
+        for record in &self.records {
+            let v1::NewRecord { key, value, headers } = record;
+            let producer = self.producer.map(|(id, _)| Producer { id: id.to_u128(), sequence });
+            let headers = headers.iter().map(|v1::Header { name, value }| (name.as_str(), Bytes::as_ref(value)));
+            batch.push(key.as_deref(), value, headers, producer)?;
+            sequence = sequence.wrapping_add(1);
+        }
+        batch.finish()
+    }
+}
+
+/// What is to be told to a leader on a follower's stream; newer news replaces older.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Outbox {
+    /// Where the log ended when the stream was taken on, and what of it was durable.
+    pub(crate) started: Option<(Tail, Tail)>,
+    pub(crate) durable: Option<Tail>,
+    /// Why the stream is refused, and what is promised instead.
+    pub(crate) refused: Option<(Refusal, Epoch)>,
+}
+
+/// What asks for something to be done, perhaps by the disk.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Append(Append),
+    Control(Control, oneshot::Sender<Reply>),
+    Follow(Session, Follow),
+}
+
+/// What a controller asks for.
+#[derive(Debug)]
+pub(crate) enum Control {
+    Seal { cluster: Option<ClusterId>, epoch: Epoch },
+    Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member> },
+    HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
+}
+
+/// What comes on a leader's stream, in its order.
+#[derive(Debug)]
+pub(crate) enum Follow {
+    Start { start: Start, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox> },
+    Frames { batch: Batch, commit_end: Offset, permit: OwnedSemaphorePermit },
+    Heartbeat { commit_end: Offset, log_end: Offset },
+    Ended,
+}
+
+/// What has happened, and makes no work for the disk.
+#[derive(Debug)]
+pub(crate) enum Fact {
+    /// A follower has opened its log.
+    Started {
+        from: ReplicaId,
+        session: Session,
+        log: Tail,
+        durable: Tail,
+    },
+    Acked {
+        from: ReplicaId,
+        session: Session,
+        durable: Tail,
+    },
+    Disconnected {
+        from: ReplicaId,
+        session: Session,
+    },
+    /// Someone wants to know all about this replica.
+    Status(oneshot::Sender<v1::StatusResponse>),
+}
+
+/// Who this replica is; does not change while it runs.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: ReplicaId,
+    pub(crate) name: String,
+    /// What clients are told.
+    pub(crate) client_address: String,
+    /// Where peers reach it, as far as it knows.
+    pub(crate) peer_address: String,
+    pub(crate) starts: u64,
+    pub(crate) durability: &'static str,
+    pub(crate) suspect: bool,
+}
+
+/// The driver, seen from everyone else.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) facts: mpsc::Sender<Fact>,
+    pub(crate) ends: watch::Receiver<Ends>,
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) sessions: Arc<AtomicU64>,
+}
+
+/// The driver has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("this replica is shutting down")]
+pub(crate) struct Gone;
+
+impl Handle {
+    /// A name for a new stream, never used before in this process.
+    pub(crate) fn session(&self) -> Session {
+        Session(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) async fn control(&self, control: Control) -> Result<Reply, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Control(control, reply)).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn follow(&self, session: Session, message: Follow) -> Result<(), Gone> {
+        self.requests.send(Request::Follow(session, message)).await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn fact(&self, fact: Fact) -> Result<(), Gone> {
+        self.facts.send(fact).await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn status(&self) -> Result<v1::StatusResponse, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.fact(Fact::Status(reply)).await?;
+        answer.await.map_err(|_| Gone)
+    }
+}

@@ -1,0 +1,176 @@
+//! What clients may ask of this node: append, read, who leads, a producer id.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+use zue_core::ProducerId;
+use zue_log::{OsDisk, Reader};
+use zue_proto::v1::log_server::Log;
+use zue_proto::v1::{self, append_stream_response};
+use zue_proto::{id_bytes, status_of};
+
+use crate::append::{Appends, Pending, WhenFull, check_log};
+use crate::errors::status;
+use crate::num::length;
+use crate::read::{Read, too_many};
+use crate::settings::LimitSettings;
+use crate::state::{Ends, View};
+
+/// How many messages of a read wait for the connection.
+const RESPONSES_MAX: usize = 2;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct LogService {
+    pub(crate) appends: Appends,
+    pub(crate) reader: Reader<OsDisk>,
+    /// How many reads may go on at once.
+    pub(crate) readers: Arc<Semaphore>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Log for LogService {
+    type AppendStreamStream = Responses<v1::AppendStreamResponse>;
+    type ReadStream = Responses<v1::ReadResponse>;
+
+    async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
+        let deadline = self.appends.deadline(time_allowed(request.metadata()));
+        let pending = self.appends.submit(request.into_inner(), deadline, WhenFull::Refuse).await.map_err(status_of)?;
+        self.appends.answer(pending).await.map(Response::new).map_err(status_of)
+    }
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<v1::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        // One more is being answered. Of a producer no more may be under way than are remembered: they wait instead.
+        let LimitSettings { stream_appends_max, producer_appends_max, .. } = self.appends.settings;
+        let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
+        let (pending, answers) = mpsc::channel(waiting_max);
+        let appends = self.appends.clone();
+        tokio::spawn(take_on(appends.clone(), request.into_inner(), pending));
+        // The answers come in the order of the requests, each no later than its deadline.
+        let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
+            let appends = appends.clone();
+            async move {
+                let answered = match submitted {
+                    Ok(pending) => appends.answer(pending).await,
+                    Err(error) => Err(error),
+                };
+                let outcome = match answered {
+                    Ok(appended) => append_stream_response::Outcome::Appended(appended),
+                    Err(error) => append_stream_response::Outcome::Error(error),
+                };
+                Ok(v1::AppendStreamResponse { outcome: Some(outcome) })
+            }
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        check_log(&request.log).map_err(status)?;
+        let appends = &self.appends;
+        let place = Arc::clone(&self.readers)
+            .try_acquire_owned()
+            .map_err(|_| status(too_many(appends.settings.readers_max)))?;
+        let read = Read {
+            reader: self.reader.clone(),
+            ends: appends.handle.ends.clone(),
+            metrics: Arc::clone(&appends.metrics),
+            bytes_max: appends.settings.read_bytes_max.length(),
+            stop: appends.stop.clone(),
+            place,
+        };
+        read.check(request.from).map_err(status)?;
+        let (responses, stream) = mpsc::channel(RESPONSES_MAX);
+        tokio::spawn(read.run(request, responses));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        check_log(&request.into_inner().log).map_err(status)?;
+        let handle = &self.appends.handle;
+        let Ends { commit_end, log, .. } = *handle.ends.borrow();
+        let View { role: _, cluster, epoch, leader, members, problem, isr } = handle.view.borrow().clone();
+        let member = |member: &crate::state::Member| v1::MemberHint {
+            name: member.name.clone(),
+            address: member.client_address.clone(),
+            voter: member.voter,
+        };
+        Ok(Response::new(v1::DescribeResponse {
+            name: handle.identity.name.clone(),
+            cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
+            replica_id: id_bytes(handle.identity.id.0),
+            epoch: epoch.0,
+            log_start: self.reader.log_start().0,
+            commit_end: commit_end.0,
+            leader,
+            members: members.iter().map(member).collect(),
+            log_end: log.end.0,
+            durability: handle.identity.durability.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            isr: isr.to_vec(),
+            problem: problem.as_deref().unwrap_or_default().to_owned(),
+        }))
+    }
+
+    async fn open_producer(
+        &self,
+        _: Request<v1::OpenProducerRequest>,
+    ) -> Result<Response<v1::OpenProducerResponse>, Status> {
+        let born = self.appends.handle.ends.borrow().commit_end;
+        let producer = ProducerId { born, nonce: rand::random() };
+        Ok(Response::new(v1::OpenProducerResponse { producer_id: id_bytes(producer.to_u128()) }))
+    }
+}
+
+/// Takes the requests of a stream on, one after the other, as long as not too many are unanswered.
+async fn take_on(
+    appends: Appends,
+    mut requests: Streaming<v1::AppendRequest>,
+    pending: mpsc::Sender<Result<Pending, v1::Error>>,
+) {
+    loop {
+        let Ok(place) = pending.reserve().await else { return };
+        let request = tokio::select! {
+            request = requests.message() => request,
+            () = appends.stop.cancelled() => {
+                place.send(Err(crate::errors::shutting_down()));
+                return;
+            }
+        };
+        let Ok(Some(request)) = request else { return };
+        let deadline = appends.deadline(None);
+        place.send(appends.submit(request, deadline, WhenFull::Wait).await);
+    }
+}
+
+/// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.
+fn time_allowed(metadata: &MetadataMap) -> Option<Duration> {
+    grpc_timeout(metadata).map(|asked| asked.saturating_sub((asked / 10).min(Duration::from_millis(50))))
+}
+
+/// The unit is the last letter.
+fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}

@@ -1,0 +1,344 @@
+//! A running node: three ports, the driver and the disk's thread, from start to stop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use zue_core::ReplicaId;
+
+use crate::append::Appends;
+use crate::cache::TailCache;
+use crate::config::{ConfigError, NodeConfig};
+use crate::control::ControlService;
+use crate::driver::{Driver, Parts};
+use crate::follow::ReplicationService;
+use crate::http::{Readiness, Shown, router};
+use crate::inbox::{Handle, Identity};
+use crate::listener::Listener;
+use crate::log_service::LogService;
+use crate::metrics::Metrics;
+use crate::num::{length, narrow};
+use crate::open::{Opened, open};
+use crate::peer::Peers;
+use crate::server::{serve_clients, serve_peers};
+use crate::settings::Durability;
+use crate::state::{Ends, Role, View};
+use crate::storage::Storage;
+
+/// How many messages of each kind wait for the driver.
+const INBOX_MAX: usize = 1024;
+/// A scraper that says nothing for so long is hung up on.
+const METRICS_SILENCE_MAX: Duration = Duration::from_mins(2);
+/// How long open calls may take to end when the node stops, and the disk to finish.
+const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
+const DISK_ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A node that does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It cannot listen.
+    #[error("cannot listen on {address} for {port}")]
+    Listen {
+        /// What the port is for.
+        port: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its log does not open.
+    #[error("the data directory cannot be used")]
+    Open(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Something that cannot happen in a node that was built right.
+    #[error("the node cannot be set up")]
+    SetUp(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Where a node listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For peers and controllers.
+    pub peer: SocketAddr,
+    /// For metrics and health.
+    pub metrics: SocketAddr,
+}
+
+/// A storage node.
+#[derive(Debug)]
+pub struct Node;
+
+/// A node that runs. Dropping it stops it less gracefully than [`RunningNode::stop`].
+#[derive(Debug)]
+pub struct RunningNode {
+    addresses: Addresses,
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    readiness: watch::Sender<Readiness>,
+    /// Ends the calls, then the driver.
+    stop_calls: CancellationToken,
+    stop_driver: CancellationToken,
+    servers: JoinSet<()>,
+    driver: JoinHandle<()>,
+}
+
+struct Ports {
+    client: Listener,
+    peer: Listener,
+    metrics: Listener,
+}
+
+impl Ports {
+    async fn bind(config: &NodeConfig, metrics: &Metrics) -> Result<(Self, Addresses), StartError> {
+        let connections_max = config.limits.connections_max;
+        let bind = async |port, address, silence_max| {
+            let bound = async {
+                let listener = Listener::bind(address, port, connections_max, silence_max, metrics).await?;
+                Ok((listener.address()?, listener))
+            };
+            bound.await.map_err(|source| StartError::Listen { port, address, source })
+        };
+        let (client_at, client) = bind("client", config.listen.client, None).await?;
+        let (peer_at, peer) = bind("peer", config.listen.peer, None).await?;
+        let (metrics_at, metrics) = bind("metrics", config.listen.metrics, Some(METRICS_SILENCE_MAX)).await?;
+        Ok((Self { client, peer, metrics }, Addresses { client: client_at, peer: peer_at, metrics: metrics_at }))
+    }
+}
+
+fn set_up(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+    StartError::SetUp(Box::new(error))
+}
+
+impl Node {
+    /// Starts a node: listens, opens the log, then serves. While the log is being opened only the metrics port answers.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used, a port is taken, or the log does not open.
+    pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+        config.validate()?;
+        let metrics = Arc::new(Metrics::new().map_err(set_up)?);
+        let (ports, addresses) = Ports::bind(&config, &metrics).await?;
+        let (readiness, readiness_seen) = watch::channel(Readiness::default());
+        let stop_calls = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        let data_dir: Arc<Path> = config.data_dir.as_path().into();
+        let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir };
+        let stopped = stop_calls.clone().cancelled_owned();
+        servers.spawn(async move {
+            let served = axum::serve(ports.metrics, router(shown)).with_graceful_shutdown(stopped).await;
+            log_end("metrics", served);
+        });
+        let opened = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || open(&config)).await.map_err(set_up)?
+        };
+        let opened = opened.map_err(|error| StartError::Open(Box::new(error)))?;
+        let stop_driver = CancellationToken::new();
+        let built = Built::new(&config, addresses, opened, &metrics, &stop_calls)?;
+        readiness.send_replace(Readiness::Open { view: built.handle.view.clone(), reader: built.log.reader.clone() });
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let client =
+            serve_clients(ports.client, built.log, health_service.clone(), stop_calls.clone()).map_err(set_up)?;
+        servers.spawn(async move { log_end("client", client.await) });
+        let peer = serve_peers(ports.peer, built.replication, built.control, health_service, stop_calls.clone());
+        servers.spawn(async move { log_end("peer", peer.await) });
+        servers.spawn(report_health(health, built.handle.view.clone(), stop_calls.clone()));
+        let driver = tokio::spawn(built.driver.run(stop_driver.clone()));
+        tracing::info!(name = config.name, client = %addresses.client, peer = %addresses.peer,
+            metrics = %addresses.metrics, "serving");
+        let handle = built.handle;
+        Ok(RunningNode { addresses, handle, metrics, readiness, stop_calls, stop_driver, servers, driver })
+    }
+}
+
+fn log_end<E: std::error::Error>(port: &str, served: Result<(), E>) {
+    if let Err(error) = served {
+        tracing::error!(port, error = %crate::storage::full(&error), "a port is not served any more");
+    }
+}
+
+/// Tells the health service whether the log serves.
+async fn report_health(
+    health: tonic_health::server::HealthReporter,
+    mut view: watch::Receiver<View>,
+    stop: CancellationToken,
+) {
+    loop {
+        let serves = view.borrow_and_update().role != Role::Failed && !stop.is_cancelled();
+        let status =
+            if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        for service in ["", "zue.v1.Log", "zue.v1.Control", "zue.v1.Replication"] {
+            health.set_service_status(service, status).await;
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u64, suspect: bool) -> Identity {
+    Identity {
+        id,
+        name: config.name.clone(),
+        client_address: config.advertise.client.clone().unwrap_or_else(|| addresses.client.to_string()),
+        peer_address: addresses.peer.to_string(),
+        starts,
+        durability: match config.log.durability {
+            Durability::Sync => "sync",
+            Durability::Os => "os",
+        },
+        suspect,
+    }
+}
+
+/// The parts of a node, put together.
+struct Built {
+    driver: Driver,
+    handle: Handle,
+    log: LogService,
+    replication: ReplicationService,
+    control: ControlService,
+}
+
+impl Built {
+    fn new(
+        config: &NodeConfig,
+        addresses: Addresses,
+        opened: Opened,
+        metrics: &Arc<Metrics>,
+        stop_calls: &CancellationToken,
+    ) -> Result<Self, StartError> {
+        let Opened { log, replica, suspect } = opened;
+        let identity = identity(config, addresses, replica.id(), log.meta().starts, suspect);
+        let (requests, requests_in) = mpsc::channel(INBOX_MAX);
+        let (facts, facts_in) = mpsc::channel(INBOX_MAX);
+        let (disk_facts, disk) = mpsc::channel(INBOX_MAX);
+        let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
+        let (view, view_seen) = watch::channel(View::default());
+        let handle = Handle {
+            identity: Arc::new(identity),
+            requests,
+            facts,
+            ends: ends_seen,
+            view: view_seen,
+            sessions: Arc::new(AtomicU64::new(1)),
+        };
+        let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
+        let replication = config.replication;
+        let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
+        let peers = Peers {
+            reader: reader.clone(),
+            cache: Arc::clone(&cache),
+            settings: replication,
+            metrics: Arc::clone(metrics),
+        };
+        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics)).map_err(set_up)?;
+        let limits = config.limits.to_log();
+        let driver = Driver::new(Parts {
+            replica,
+            storage,
+            handle: handle.clone(),
+            requests: requests_in,
+            facts: facts_in,
+            disk,
+            ends,
+            view,
+            cache,
+            peers,
+            metrics: Arc::clone(metrics),
+            limits,
+            tick: replication.heartbeat_interval.0 / 2,
+            last_timestamp_ms,
+        });
+        let appends = Appends {
+            handle: handle.clone(),
+            metrics: Arc::clone(metrics),
+            settings: config.limits,
+            limits,
+            room: Arc::new(Semaphore::new(config.limits.appends_bytes_max.length())),
+            stop: stop_calls.clone(),
+        };
+        let readers = Arc::new(Semaphore::new(length(config.limits.readers_max)));
+        let room_bytes = narrow(replication.inflight_bytes_max.0);
+        let follow = ReplicationService {
+            handle: handle.clone(),
+            metrics: Arc::clone(metrics),
+            room: Arc::new(Semaphore::new(length(room_bytes))),
+            room_bytes,
+            stop: stop_calls.clone(),
+        };
+        let control = ControlService { handle: handle.clone() };
+        Ok(Self { driver, handle, log: LogService { appends, reader, readers }, replication: follow, control })
+    }
+}
+
+impl RunningNode {
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Who it is.
+    pub fn replica_id(&self) -> ReplicaId {
+        self.handle.identity.id
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Waits until its storage has failed, and says why. It goes on serving what it can.
+    pub async fn failed(&self) -> String {
+        let mut view = self.handle.view.clone();
+        match view.wait_for(|view| view.role == Role::Failed).await {
+            Ok(view) => view.problem.as_deref().unwrap_or("the storage failed").to_owned(),
+            Err(_) => "the driver has ended".to_owned(),
+        }
+    }
+
+    /// Waits until it has stopped itself, because an invariant of its rules was broken. It serves nothing any more: the process
+    /// should end.
+    pub async fn ended(&self) {
+        let mut view = self.handle.view.clone();
+        // Only the driver's end ends this: it is never true.
+        let _ = view.wait_for(|_| false).await;
+    }
+
+    /// Stops: no new calls, waiting ones are answered, the disk finishes, the log is closed cleanly.
+    pub async fn stop(mut self) {
+        self.readiness.send_replace(Readiness::Stopping);
+        self.stop_calls.cancel();
+        self.stop_driver.cancel();
+        if timeout(DISK_ENDS_WITHIN, &mut self.driver).await.is_err() {
+            tracing::error!("the disk does not finish: stopping without it");
+        }
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        if timeout(CALLS_END_WITHIN, ended).await.is_err() {
+            tracing::info!("open calls are cut off");
+        }
+        self.servers.shutdown().await;
+    }
+}
+
+impl Drop for RunningNode {
+    fn drop(&mut self) {
+        self.stop_calls.cancel();
+        self.stop_driver.cancel();
+    }
+}

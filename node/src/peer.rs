@@ -1,0 +1,95 @@
+//! The leader's side of replication: one task a follower. Connects, says where the leader's log is, and keeps it connected until
+//! the leadership ends. What one follower does costs the others nothing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use zue_log::{OsDisk, Reader};
+
+use crate::cache::TailCache;
+use crate::feed::Session;
+use crate::inbox::Handle;
+use crate::metrics::Metrics;
+use crate::settings::ReplicationSettings;
+use crate::state::{Leadership, Member};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// What all peer tasks of a node share.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    pub(crate) reader: Reader<OsDisk>,
+    pub(crate) cache: Arc<TailCache>,
+    pub(crate) settings: ReplicationSettings,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Why the last stream to a follower ended, if none is open.
+#[derive(Debug, Default)]
+pub(crate) struct PeerNote(Mutex<Option<String>>);
+
+impl PeerNote {
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether that is news.
+    fn set(&self, problem: Option<String>) -> bool {
+        let mut note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = *note != problem;
+        *note = problem;
+        changed
+    }
+}
+
+impl Peers {
+    /// Feeds a follower until it is stopped.
+    pub(crate) fn spawn(
+        &self,
+        leadership: &Arc<Leadership>,
+        member: Member,
+        handle: Handle,
+        stop: CancellationToken,
+    ) -> Arc<PeerNote> {
+        let note = Arc::new(PeerNote::default());
+        let peer =
+            Peer { shared: self.clone(), leadership: Arc::clone(leadership), member, handle, note: Arc::clone(&note) };
+        tokio::spawn(async move { stop.run_until_cancelled(peer.run()).await });
+        note
+    }
+}
+
+/// A follower, and what it takes to feed it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) shared: Peers,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) member: Member,
+    pub(crate) handle: Handle,
+    note: Arc<PeerNote>,
+}
+
+impl Peer {
+    async fn run(self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let ended = match Session::open(&self).await {
+                Ok(session) => {
+                    self.note.set(None);
+                    tracing::info!(follower = self.member.name, "feeding a follower");
+                    backoff = BACKOFF_MIN;
+                    session.feed().await
+                }
+                Err(ended) => ended,
+            };
+            if self.note.set(Some(ended.to_string())) {
+                tracing::warn!(follower = self.member.name, address = self.member.peer_address, problem = %ended,
+                    "the stream to a follower ended");
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+}

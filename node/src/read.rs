@@ -1,0 +1,162 @@
+//! One read: a task that reads chunk by chunk, no faster than its client takes them, and waits for news at the end if it is to
+//! follow. Serves what is committed and checked, and nothing else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use zue_core::Offset;
+use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
+use zue_proto::{id_bytes, v1};
+
+use crate::errors::{error, out_of_range, read_failed, shutting_down, status};
+use crate::metrics::Metrics;
+use crate::num::wide;
+use crate::state::Ends;
+
+/// One read.
+pub(crate) struct Read {
+    pub(crate) reader: Reader<OsDisk>,
+    pub(crate) ends: watch::Receiver<Ends>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) bytes_max: usize,
+    pub(crate) stop: CancellationToken,
+    /// Its place among the reads that go on at once.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+type Responses = mpsc::Sender<Result<v1::ReadResponse, Status>>;
+
+/// Nobody listens any more.
+struct Gone;
+
+impl Read {
+    /// Checks where it is to begin.
+    pub(crate) fn check(&self, from: u64) -> Result<(), v1::Error> {
+        let Ends { commit_end, .. } = *self.ends.borrow();
+        let log_start = self.reader.log_start();
+        if from < log_start.0 || from > commit_end.0 {
+            return Err(out_of_range(from, log_start, commit_end));
+        }
+        Ok(())
+    }
+
+    /// Serves until the client has what it asked for, or is gone.
+    pub(crate) async fn run(mut self, request: v1::ReadRequest, responses: Responses) {
+        let v1::ReadRequest { log: _, from, max_records, follow } = request;
+        let mut left = if max_records == 0 { u64::MAX } else { max_records };
+        let mut at = Offset(from);
+        // Without following, the end is what was committed when the request came.
+        let target = if follow { Offset(u64::MAX) } else { self.ends.borrow().commit_end };
+        if at >= target || follow {
+            // The client learns at once what there is.
+            if self.send(&responses, Vec::new()).await.is_err() {
+                return;
+            }
+        }
+        let stop = self.stop.clone();
+        while at < target && left > 0 {
+            let served = tokio::select! {
+                served = self.next(at, target, left, &responses) => served,
+                () = responses.closed() => Err(Gone),
+                () = stop.cancelled() => {
+                    let _ = responses.try_send(Err(status(shutting_down())));
+                    Err(Gone)
+                }
+            };
+            match served {
+                Ok(end) => {
+                    left = left.saturating_sub(end.since(at));
+                    at = end;
+                }
+                Err(Gone) => return,
+            }
+        }
+        drop(self.place);
+    }
+
+    /// Waits for records and serves some; where they end.
+    async fn next(&mut self, at: Offset, target: Offset, left: u64, responses: &Responses) -> Result<Offset, Gone> {
+        let readable = match self.ends.wait_for(|ends| ends.readable() > at).await {
+            Ok(ends) => ends.readable(),
+            Err(_) => return Err(Gone),
+        };
+        let upto = readable.min(target).min(at.plus(left));
+        let (reader, bytes_max) = (self.reader.clone(), self.bytes_max);
+        let read = tokio::task::spawn_blocking(move || reader.read(at, upto, bytes_max)).await;
+        let chunk = match read {
+            Ok(Ok(chunk)) => chunk,
+            Ok(Err(failure)) => return self.fail(&failure, responses).await,
+            Err(_) => return Err(Gone),
+        };
+        self.metrics.read_bytes.inc_by(wide(chunk.encoded_bytes()));
+        self.serve(&chunk, upto, responses).await
+    }
+
+    /// Sends the records of a chunk, in messages of about the size that one may have.
+    async fn serve(&self, chunk: &Chunk, upto: Offset, responses: &Responses) -> Result<Offset, Gone> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut end = chunk.first();
+        for record in chunk.records() {
+            let record = match record {
+                Ok(record) if record.offset < upto => record,
+                Ok(_) => break,
+                Err(failure) => {
+                    // What is in front of the damage is whole.
+                    self.send(responses, records).await?;
+                    return self.fail(&failure, responses).await;
+                }
+            };
+            end = record.offset.plus(1);
+            if bytes > 0 && bytes + record.payload_bytes() > self.bytes_max {
+                self.send(responses, std::mem::take(&mut records)).await?;
+                bytes = 0;
+            }
+            bytes += record.payload_bytes().max(1);
+            records.push(to_wire(chunk, &record));
+        }
+        self.send(responses, records).await?;
+        Ok(end)
+    }
+
+    async fn send(&self, responses: &Responses, records: Vec<v1::Record>) -> Result<(), Gone> {
+        self.metrics.read_records.inc_by(wide(records.len()));
+        let Ends { commit_end, .. } = *self.ends.borrow();
+        let log_start = self.reader.log_start();
+        let response = v1::ReadResponse { records, commit_end: commit_end.0, log_start: log_start.0 };
+        responses.send(Ok(response)).await.map_err(|_| Gone)
+    }
+
+    async fn fail(&self, failure: &ReadError, responses: &Responses) -> Result<Offset, Gone> {
+        if let ReadError::Damaged(damage) = failure {
+            self.metrics.crc_errors.inc();
+            tracing::error!(%damage, "a record is not served");
+        }
+        let failure = read_failed(failure, self.ends.borrow().commit_end);
+        let _ = responses.send(Err(status(failure))).await;
+        Err(Gone)
+    }
+}
+
+/// Keys and values are shared with the mapped file, not copied.
+fn to_wire(chunk: &Chunk, record: &RecordView<'_>) -> v1::Record {
+    let header =
+        |(name, value): (&str, &[u8])| v1::Header { name: name.to_owned(), value: Bytes::copy_from_slice(value) };
+    v1::Record {
+        offset: record.offset.0,
+        epoch: record.epoch.0,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.map(|key| chunk.share(key)),
+        value: chunk.share(record.value),
+        headers: record.headers().map(header).collect(),
+        producer_id: record.producer.map(|producer| id_bytes(producer.id)).unwrap_or_default(),
+        sequence: record.producer.map(|producer| producer.sequence).unwrap_or_default(),
+    }
+}
+
+/// Too many reads at once.
+pub(crate) fn too_many(max: u32) -> v1::Error {
+    error(v1::Reason::Overloaded, format!("{max} reads go on at once, the most that may"))
+}

@@ -1,0 +1,272 @@
+//! The three sections of knobs that a node's file and a `ZueCluster` share. Declared here once: the same structs are parsed,
+//! documented and put into the CRD's schema, with these defaults. Names are camelCase, as Kubernetes has them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zue_core::{ProducerLimits, SyncLimits};
+
+use crate::config::{ConfigError, bounded};
+use crate::units::{ByteSize, Time};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// When an appended record counts as durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Durability {
+    /// When the disk has confirmed it (fsync).
+    #[default]
+    Sync,
+    /// When the operating system has it: a machine that crashes may forget what was acknowledged.
+    Os,
+}
+
+/// How the log is kept on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// The size of a segment file, from 32KiB to 4GiB.
+    pub segment_bytes_max: ByteSize,
+    /// How much log lies between two entries of an index, from 256B to 1MiB.
+    pub index_interval_bytes: ByteSize,
+    /// When an appended record counts as durable.
+    pub durability: Durability,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: ByteSize(64 * MIB),
+            index_interval_bytes: ByteSize(4 * KIB),
+            durability: Durability::Sync,
+        }
+    }
+}
+
+/// How followers are fed, and when they count as in sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ReplicationSettings {
+    /// How often a leader with nothing to send says that it lives, from 10ms to 10s.
+    pub heartbeat_interval: Time,
+    /// A follower at most this many records behind is in sync.
+    #[schemars(range(min = 1))]
+    pub lag_records_max: u64,
+    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach. From four
+    /// times `heartbeatInterval` to 10m.
+    pub lag_time_max: Time,
+    /// A follower at most this many records behind is fed from memory; further behind, it is repaired from the log.
+    pub inline_catchup_records: u64,
+    /// How much of the log's end is kept in memory for that, from 64KiB to 4GiB.
+    pub inline_catchup_bytes: ByteSize,
+    /// How much of the log one message of a repair holds at most, from 4KiB to 8MiB.
+    pub repair_batch_bytes: ByteSize,
+    /// How much may be under way to one follower, unacknowledged, from 64KiB to 1GiB.
+    pub inflight_bytes_max: ByteSize,
+}
+
+impl Default for ReplicationSettings {
+    fn default() -> Self {
+        Self {
+            heartbeat_interval: Time::from_millis(100),
+            lag_records_max: 1000,
+            lag_time_max: Time::from_millis(2000),
+            inline_catchup_records: 10_000,
+            inline_catchup_bytes: ByteSize(32 * MIB),
+            repair_batch_bytes: ByteSize(MIB),
+            inflight_bytes_max: ByteSize(16 * MIB),
+        }
+    }
+}
+
+/// What a node takes on at most. Beyond a limit a request is refused with an error that names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Key, value and headers of one record together, up to 32MiB.
+    pub record_bytes_max: ByteSize,
+    /// The key of a record, up to 32MiB.
+    pub key_bytes_max: ByteSize,
+    /// How many headers one record has.
+    pub headers_max: u16,
+    /// The name of a header, up to 65535B.
+    pub header_name_bytes_max: ByteSize,
+    /// The value of a header, up to 32MiB.
+    pub header_value_bytes_max: ByteSize,
+    /// How many records one append has.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub append_records_max: u32,
+    /// One append as it stands in the log, from `recordBytesMax` and 4KiB up to 64MiB.
+    pub append_bytes_max: ByteSize,
+    /// How many appends are under way at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub appends_max: u32,
+    /// How many bytes of appends are on their way to the disk at once, from `appendBytesMax` to 4GiB.
+    pub appends_bytes_max: ByteSize,
+    /// How many appends of one stream are under way at once; no more than `producerAppendsMax` either. Further ones wait.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub stream_appends_max: u32,
+    /// How long an append waits for its commit when the request does not say, up to 10m.
+    pub append_deadline: Time,
+    /// How long it waits at most, whatever the request says, up to 10m.
+    pub append_deadline_max: Time,
+    /// How many producers are remembered. The same on all replicas of a cluster.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub producers_max: u32,
+    /// How many appends of each producer are remembered with their offsets, and so may be under way at once. The same on all
+    /// replicas of a cluster.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub producer_appends_max: u32,
+    /// How much one message of a read holds, about; a larger record comes alone. From 4KiB to 16MiB.
+    pub read_bytes_max: ByteSize,
+    /// How many reads go on at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub readers_max: u32,
+    /// How many connections each port takes; further ones are closed at once.
+    #[schemars(range(min = 8, max = 100_000))]
+    pub connections_max: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            record_bytes_max: ByteSize(MIB),
+            key_bytes_max: ByteSize(64 * KIB),
+            headers_max: 64,
+            header_name_bytes_max: ByteSize(256),
+            header_value_bytes_max: ByteSize(64 * KIB),
+            append_records_max: 10_000,
+            append_bytes_max: ByteSize(8 * MIB),
+            appends_max: 16 * 1024,
+            appends_bytes_max: ByteSize(64 * MIB),
+            stream_appends_max: 256,
+            append_deadline: Time::from_millis(10_000),
+            append_deadline_max: Time::from_millis(60_000),
+            producers_max: 4096,
+            producer_appends_max: 256,
+            read_bytes_max: ByteSize(256 * KIB),
+            readers_max: 1024,
+            connections_max: 1024,
+        }
+    }
+}
+
+impl LogSettings {
+    /// Checks the bounds of every knob.
+    ///
+    /// # Errors
+    /// The first one out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os } = *self;
+        let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
+        sizes("log.segmentBytesMax", segment_bytes_max, 32 * KIB, 4 * GIB)?;
+        sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)
+    }
+
+    pub(crate) fn to_log(self) -> zue_log::LogConfig {
+        let Self { segment_bytes_max, index_interval_bytes, durability } = self;
+        zue_log::LogConfig {
+            segment_bytes_max: segment_bytes_max.0,
+            index_interval_bytes: narrow(index_interval_bytes.0),
+            durability: match durability {
+                Durability::Sync => zue_log::Durability::Sync,
+                Durability::Os => zue_log::Durability::Os,
+            },
+        }
+    }
+}
+
+impl ReplicationSettings {
+    /// Checks the bounds of every knob.
+    ///
+    /// # Errors
+    /// The first one out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self {
+            heartbeat_interval,
+            lag_records_max,
+            lag_time_max,
+            inline_catchup_records: _,
+            inline_catchup_bytes,
+            repair_batch_bytes,
+            inflight_bytes_max,
+        } = *self;
+        let times = |field, value, min, max| bounded(field, value, Time::from_millis(min), Time::from_millis(max));
+        let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
+        times("replication.heartbeatInterval", heartbeat_interval, 10, 10_000)?;
+        times("replication.lagTimeMax", lag_time_max, heartbeat_interval.millis().saturating_mul(4), 600_000)?;
+        bounded("replication.lagRecordsMax", lag_records_max, 1, u64::MAX)?;
+        sizes("replication.inlineCatchupBytes", inline_catchup_bytes, 64 * KIB, 4 * GIB)?;
+        sizes("replication.repairBatchBytes", repair_batch_bytes, 4 * KIB, 8 * MIB)?;
+        sizes("replication.inflightBytesMax", inflight_bytes_max, 64 * KIB, GIB)
+    }
+
+    pub(crate) fn to_sync(self) -> SyncLimits {
+        SyncLimits { lag_records_max: self.lag_records_max, lag_ms_max: self.lag_time_max.millis() }
+    }
+}
+
+impl LimitSettings {
+    /// Checks the bounds of every knob.
+    ///
+    /// # Errors
+    /// The first one out of its bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
+        let times = |field, value| bounded(field, value, Time::from_millis(1), Time::from_millis(600_000));
+        sizes("limits.recordBytesMax", self.record_bytes_max, 1, 32 * MIB)?;
+        sizes("limits.keyBytesMax", self.key_bytes_max, 1, 32 * MIB)?;
+        sizes("limits.headerNameBytesMax", self.header_name_bytes_max, 1, 65_535)?;
+        sizes("limits.headerValueBytesMax", self.header_value_bytes_max, 1, 32 * MIB)?;
+        sizes("limits.appendBytesMax", self.append_bytes_max, self.record_bytes_max.0 + 4 * KIB, 64 * MIB)?;
+        sizes("limits.appendsBytesMax", self.appends_bytes_max, self.append_bytes_max.0, 4 * GIB - 1)?;
+        sizes("limits.readBytesMax", self.read_bytes_max, 4 * KIB, 16 * MIB)?;
+        times("limits.appendDeadline", self.append_deadline)?;
+        times("limits.appendDeadlineMax", self.append_deadline_max)?;
+        bounded("limits.appendRecordsMax", self.append_records_max, 1, 1_000_000)?;
+        bounded("limits.appendsMax", self.appends_max, 1, 1_000_000)?;
+        bounded("limits.streamAppendsMax", self.stream_appends_max, 1, 100_000)?;
+        bounded("limits.producersMax", self.producers_max, 1, 10_000_000)?;
+        bounded("limits.producerAppendsMax", self.producer_appends_max, 1, 10_000)?;
+        bounded("limits.readersMax", self.readers_max, 1, 100_000)?;
+        bounded("limits.connectionsMax", self.connections_max, 8, 100_000)
+    }
+
+    pub(crate) fn to_log(self) -> zue_log::Limits {
+        zue_log::Limits {
+            record_bytes_max: narrow(self.record_bytes_max.0),
+            key_bytes_max: narrow(self.key_bytes_max.0),
+            headers_max: self.headers_max,
+            header_name_bytes_max: u16::try_from(self.header_name_bytes_max.0).unwrap_or(u16::MAX),
+            header_value_bytes_max: narrow(self.header_value_bytes_max.0),
+            append_records_max: self.append_records_max,
+            batch_bytes_max: narrow(self.append_bytes_max.0),
+        }
+    }
+
+    pub(crate) fn to_producers(self) -> ProducerLimits {
+        let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        ProducerLimits { producers_max: count(self.producers_max), appends_max: count(self.producer_appends_max) }
+    }
+}
+
+/// A size that was checked to be within 32 bits.
+fn narrow(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_their_bounds_and_agree_with_the_log() {
+        LogSettings::default().validate().unwrap();
+        ReplicationSettings::default().validate().unwrap();
+        LimitSettings::default().validate().unwrap();
+        assert_eq!(LimitSettings::default().to_log(), zue_log::Limits::default());
+        assert_eq!(LogSettings::default().to_log(), zue_log::LogConfig::default());
+        assert_eq!(ReplicationSettings::default().to_sync(), SyncLimits::default());
+    }
+}

@@ -1,0 +1,118 @@
+//! What the driver lets everyone else see: the ends of the log, and who leads. Published through watches, so that who waits for
+//! news needs no polling and who is slow misses only what is outdated.
+
+use std::sync::Arc;
+
+use zue_core::{ClusterId, Epoch, History, Offset, ReplicaId, Tail};
+use zue_proto::v1;
+
+use crate::config::is_address;
+
+/// The ends of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) log_start: Offset,
+    /// The end of the log, as asked of the disk.
+    pub(crate) log: Tail,
+    pub(crate) durable: Tail,
+    /// A leader may know more to be committed than its own disk holds: reads end at the lower of the two.
+    pub(crate) commit_end: Offset,
+}
+
+impl Ends {
+    /// Where reads end: what is committed and on this disk.
+    pub(crate) fn readable(&self) -> Offset {
+        self.commit_end.min(self.durable.end)
+    }
+}
+
+/// What this replica does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Role {
+    #[default]
+    Idle,
+    Follower,
+    Leader,
+    Failed,
+}
+
+/// A replica and where it is reached. Checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    pub(crate) id: ReplicaId,
+    pub(crate) name: String,
+    pub(crate) peer_address: String,
+    pub(crate) client_address: String,
+    pub(crate) voter: bool,
+}
+
+/// Who leads, and with whom.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) role: Role,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) epoch: Epoch,
+    pub(crate) leader: Option<v1::LeaderHint>,
+    pub(crate) members: Arc<[Member]>,
+    /// The names of the voters in sync; on the leader.
+    pub(crate) isr: Arc<[String]>,
+    /// Why the role is `Failed`, or what else a person should know.
+    pub(crate) problem: Option<Arc<str>>,
+}
+
+/// A leadership, as its peer tasks need it.
+#[derive(Clone, Debug)]
+pub(crate) struct Leadership {
+    pub(crate) cluster: ClusterId,
+    pub(crate) epoch: Epoch,
+    pub(crate) history: Arc<History>,
+    pub(crate) me: Member,
+    pub(crate) members: Arc<[Member]>,
+}
+
+/// A member that cannot be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum BadMember {
+    #[error(transparent)]
+    Id(#[from] zue_proto::Malformed),
+    #[error("member {name:?} has the {kind} address {address:?}: host:port is expected")]
+    Address { name: String, kind: &'static str, address: String },
+    #[error("{0} members are too many")]
+    TooMany(usize),
+}
+
+/// How many members a message may name: voters, as many old ones, and learners.
+const MEMBERS_MAX: usize = 32;
+
+impl Member {
+    pub(crate) fn parse(wire: v1::Member, voter: bool) -> Result<Self, BadMember> {
+        let v1::Member { replica_id, name, peer_address, client_address } = wire;
+        let id = zue_proto::replica_id("replica_id", &replica_id)?;
+        for (kind, address) in [("peer", &peer_address), ("client", &client_address)] {
+            if !is_address(address) {
+                return Err(BadMember::Address { name, kind, address: address.clone() });
+            }
+        }
+        Ok(Self { id, name, peer_address, client_address, voter })
+    }
+
+    pub(crate) fn parse_all(wire: Vec<v1::Member>, voter: bool) -> Result<Vec<Self>, BadMember> {
+        if wire.len() > MEMBERS_MAX {
+            return Err(BadMember::TooMany(wire.len()));
+        }
+        wire.into_iter().map(|member| Self::parse(member, voter)).collect()
+    }
+
+    pub(crate) fn to_wire(&self) -> v1::Member {
+        v1::Member {
+            replica_id: zue_proto::id_bytes(self.id.0),
+            name: self.name.clone(),
+            peer_address: self.peer_address.clone(),
+            client_address: self.client_address.clone(),
+        }
+    }
+
+    pub(crate) fn to_hint(&self) -> v1::LeaderHint {
+        v1::LeaderHint { name: self.name.clone(), address: self.client_address.clone() }
+    }
+}

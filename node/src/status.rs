@@ -1,0 +1,122 @@
+//! What the driver says of itself: to controllers, and in metrics.
+
+use std::sync::Arc;
+
+use zue_core::{Progress, ReplicaId, RoleView};
+use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
+
+use crate::driver::Driver;
+use crate::num::{gauge, wide};
+use crate::state::Role;
+
+impl Driver {
+    pub(crate) fn role(&self) -> Role {
+        match self.parts.replica.role(self.now()) {
+            RoleView::Idle => Role::Idle,
+            RoleView::Follower { .. } => Role::Follower,
+            RoleView::Leader { .. } => Role::Leader,
+            RoleView::Failed => Role::Failed,
+        }
+    }
+
+    /// The names of the voters in sync; none where none leads.
+    pub(crate) fn isr_names(&self) -> Arc<[String]> {
+        let (Some(leading), RoleView::Leader { isr, .. }) = (&self.leading, self.parts.replica.role(self.now())) else {
+            return Arc::default();
+        };
+        let in_sync = leading.members.iter().filter(|member| isr.contains(&member.id));
+        in_sync.map(|member| member.name.clone()).collect()
+    }
+
+    pub(crate) fn status(&self) -> v1::StatusResponse {
+        let replica = &self.parts.replica;
+        let identity = &self.parts.handle.identity;
+        let (promise, counts) = (replica.promise(), replica.isr_counts());
+        let mut status = v1::StatusResponse {
+            name: identity.name.clone(),
+            replica_id: id_bytes(identity.id.0),
+            cluster_id: replica.cluster().map(|id| id_bytes(id.0)).unwrap_or_default(),
+            starts: identity.starts,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+            promised: promise.epoch.0,
+            promised_leader: promise.leader.map(|id| id_bytes(id.0)).unwrap_or_default(),
+            last_epoch_start: replica.history().last().map(Into::into),
+            log_start: self.parts.handle.ends.borrow().log_start.0,
+            log: Some(replica.log().into()),
+            durable: Some(replica.durable().into()),
+            commit_end: replica.commit_end().0,
+            problem: self.problem.as_deref().unwrap_or_default().to_owned(),
+            client_address: identity.client_address.clone(),
+            durability: identity.durability.to_owned(),
+            isr_shrinks: counts.shrinks,
+            isr_expands: counts.expands,
+            ..v1::StatusResponse::default()
+        };
+        match replica.role(self.now()) {
+            RoleView::Idle => status.set_role(v1::Role::Idle),
+            RoleView::Failed => status.set_role(v1::Role::Failed),
+            RoleView::Follower { silence_ms, .. } => {
+                status.set_role(v1::Role::Follower);
+                status.leader_silence_ms = Some(silence_ms);
+            }
+            RoleView::Leader { settled, handing_over, followers, isr, .. } => {
+                status.set_role(v1::Role::Leader);
+                status.settled = settled;
+                status.handing_over = handing_over;
+                status.isr = isr.into_iter().map(|id| id_bytes(id.0)).collect();
+                status.followers = followers.iter().map(|(id, progress)| self.follower(*id, progress)).collect();
+            }
+        }
+        status
+    }
+
+    fn follower(&self, id: ReplicaId, progress: &Progress) -> v1::FollowerStatus {
+        let leading = self.leading.as_ref();
+        let member = leading.and_then(|leading| leading.members.iter().find(|member| member.id == id));
+        let problem = leading.and_then(|leading| leading.notes.get(&id)).and_then(|note| note.problem());
+        let log_end = self.parts.replica.log().end;
+        let lag_records = progress.lag_records(log_end);
+        v1::FollowerStatus {
+            replica_id: id_bytes(id.0),
+            name: member.map(|member| member.name.clone()).unwrap_or_default(),
+            connected: progress.session.is_some(),
+            in_sync: progress.in_sync,
+            durable: Some(progress.durable.into()),
+            lag_records,
+            lag_ms: if lag_records == 0 && progress.session.is_some() {
+                0
+            } else {
+                self.now().since(progress.caught_up)
+            },
+            voter: progress.voter,
+            problem: problem.unwrap_or_default(),
+        }
+    }
+
+    /// Sets what is read from the replica, once a tick.
+    pub(crate) fn measure(&self) {
+        let metrics = &self.parts.metrics;
+        let replica = &self.parts.replica;
+        let catch_up = |counter: &prometheus::IntCounter, now: u64| counter.inc_by(now.saturating_sub(counter.get()));
+        catch_up(&metrics.isr_shrinks, replica.isr_counts().shrinks);
+        catch_up(&metrics.isr_expands, replica.isr_counts().expands);
+        metrics.epoch.set(gauge(replica.history().last_epoch().0));
+        metrics.log_end.set(gauge(replica.log().end.0));
+        metrics.commit.set(gauge(replica.commit_end().0));
+        let RoleView::Leader { followers, isr, .. } = replica.role(self.now()) else {
+            metrics.is_leader.set(0);
+            metrics.isr_size.set(0);
+            return;
+        };
+        metrics.is_leader.set(1);
+        metrics.isr_size.set(gauge(wide(isr.len())));
+        let Some(leading) = &self.leading else { return };
+        for (id, progress) in followers {
+            if let Some(member) = leading.members.iter().find(|member| member.id == id) {
+                let lag = gauge(progress.lag_records(replica.log().end));
+                metrics.replication_lag_records.with_label_values(&[member.name.as_str()]).set(lag);
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Whether a message of a peer or a controller is meant for this replica and speaks its language.
+
+use zue_proto::PROTOCOL_VERSION;
+use zue_proto::v1::{Error, Reason};
+
+use crate::errors::{error, invalid};
+use crate::inbox::Identity;
+
+/// What such a message says of whom it is for.
+pub(crate) struct Target<'a> {
+    pub(crate) protocol_version: u32,
+    pub(crate) target: &'a [u8],
+}
+
+/// Refuses what is for another replica, or in another version of the protocol. The cluster is the replica's own to check.
+pub(crate) fn check(identity: &Identity, message: &Target<'_>) -> Result<(), Error> {
+    let Target { protocol_version, target } = *message;
+    if protocol_version != PROTOCOL_VERSION {
+        let message = format!("version {protocol_version} of the protocol is not spoken here, but {PROTOCOL_VERSION}");
+        return Err(error(Reason::WrongTarget, message));
+    }
+    let target = zue_proto::replica_id("target", target).map_err(invalid)?;
+    if target == identity.id {
+        return Ok(());
+    }
+    let message = format!("the message is for replica {target}; this is {}, replica {}", identity.name, identity.id);
+    Err(error(Reason::WrongTarget, message))
+}

@@ -1,0 +1,54 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// The operator of Zue: reconciles ZueCluster resources.
+#[derive(Parser, Debug)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Runs the operator until it is told to stop.
+    Run(Run),
+    /// Prints the definition of the ZueCluster resource.
+    Crd,
+    /// Prints the role that the operator needs.
+    Rbac,
+}
+
+/// How to run.
+#[derive(clap::Args, Debug)]
+pub struct Run {
+    /// A namespace to watch; several by commas or by repeating it. All by default.
+    #[arg(long = "namespace", env = "ZUE_OPERATOR_NAMESPACES", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// Where to serve /metrics, /livez and /readyz.
+    #[arg(long, env = "ZUE_OPERATOR_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub metrics_address: SocketAddr,
+    /// The nodes' image for clusters that name none.
+    #[arg(long, env = "ZUE_OPERATOR_IMAGE", default_value = concat!("zue-node:", env!("CARGO_PKG_VERSION")))]
+    pub image: String,
+    /// How log lines look. What is logged is set by the variable `RUST_LOG`.
+    #[arg(long, env = "ZUE_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// The name of this pod, for Events.
+    #[arg(long, env = "POD_NAME", default_value = "zue-operator")]
+    pub instance: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}

@@ -1,0 +1,26 @@
+//! The command line of a node. Everything that differs from pod to pod is here, everything else is in the configuration file.
+
+use crate::cluster::Cluster;
+
+/// Where the configuration file's directory is mounted.
+pub const CONFIG_DIRECTORY: &str = "/etc/zue";
+/// The configuration file in it.
+pub const CONFIG_FILE: &str = "node.yaml";
+/// Where the volume is mounted.
+pub const DATA_DIRECTORY: &str = "/data";
+
+/// The arguments of a pod, which the kubelet completes from the variables `POD_NAME` and `POD_INDEX`.
+pub fn template(cluster: &Cluster) -> Vec<String> {
+    args(cluster, "$(POD_NAME)", "$(POD_INDEX)")
+}
+
+/// The arguments of one pod.
+pub fn args(cluster: &Cluster, pod: &str, ordinal: &str) -> Vec<String> {
+    vec![
+        format!("--config={CONFIG_DIRECTORY}/{CONFIG_FILE}"),
+        format!("--data-dir={DATA_DIRECTORY}"),
+        format!("--name={pod}"),
+        format!("--advertise-client={}", cluster.client_address_of(pod, ordinal)),
+        "--log-format=json".to_owned(),
+    ]
+}

@@ -1,0 +1,151 @@
+//! The pods of a cluster: fit for namespaces that enforce the restricted profile, and spread out as far as that goes.
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
+use super::{DATA_VOLUME, config, label_selector, labels, strings};
+use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT};
+use crate::crd::PodSettings;
+
+/// The user and group of the images.
+const USER: i64 = 65532;
+const CONFIG_VOLUME: &str = "config";
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+pub(super) fn template(cluster: &Cluster, config: &str) -> PodTemplateSpec {
+    // Kubernetes itself says what the annotations for Prometheus mean nowhere; every example configuration reads these.
+    let mut annotations = strings(&[
+        ("zue.io/config", &config::fingerprint(config)),
+        ("prometheus.io/scrape", "true"),
+        ("prometheus.io/port", &METRICS_PORT.to_string()),
+        ("prometheus.io/path", "/metrics"),
+    ]);
+    annotations.extend(cluster.spec.pod.annotations.clone());
+    let metadata = ObjectMeta { labels: Some(labels(cluster)), annotations: Some(annotations), ..Default::default() };
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec(cluster)) }
+}
+
+fn spec(cluster: &Cluster) -> PodSpec {
+    let PodSettings {
+        annotations: _,
+        affinity,
+        node_selector,
+        tolerations,
+        topology_spread_constraints,
+        image_pull_secrets,
+        priority_class_name,
+    } = cluster.spec.pod.clone();
+    let config = ConfigMapVolumeSource { name: cluster.name.clone(), ..Default::default() };
+    PodSpec {
+        service_account_name: Some(cluster.name.clone()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(30),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            // A large log is not walked through at every start.
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..Default::default()
+        }),
+        containers: vec![container(cluster)],
+        volumes: Some(vec![Volume { name: CONFIG_VOLUME.to_owned(), config_map: Some(config), ..Default::default() }]),
+        affinity: Some(affinity.unwrap_or_else(|| apart(cluster))),
+        topology_spread_constraints: Some(spread(cluster, topology_spread_constraints)),
+        node_selector: Some(node_selector).filter(|labels| !labels.is_empty()),
+        tolerations: Some(tolerations).filter(|tolerations| !tolerations.is_empty()),
+        image_pull_secrets: Some(image_pull_secrets).filter(|secrets| !secrets.is_empty()),
+        priority_class_name,
+        ..Default::default()
+    }
+}
+
+fn container(cluster: &Cluster) -> Container {
+    Container {
+        name: "node".to_owned(),
+        image: Some(cluster.image.clone()),
+        args: Some(args::template(cluster)),
+        env: Some(vec![
+            from_field("POD_NAME", "metadata.name"),
+            from_field("POD_INDEX", "metadata.labels['apps.kubernetes.io/pod-index']"),
+        ]),
+        ports: Some(vec![port("client", CLIENT_PORT), port("peer", PEER_PORT), port("metrics", METRICS_PORT)]),
+        resources: cluster.spec.resources.clone(),
+        // The log is opened while the process answers already: five minutes to start are for a slow image or disk.
+        startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(300), ..probe("/livez") }),
+        liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..probe("/livez") }),
+        readiness_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(2), ..probe("/readyz") }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..Default::default()
+        }),
+        volume_mounts: Some(vec![
+            VolumeMount { name: DATA_VOLUME.to_owned(), mount_path: DATA_DIRECTORY.to_owned(), ..Default::default() },
+            VolumeMount {
+                name: CONFIG_VOLUME.to_owned(),
+                mount_path: CONFIG_DIRECTORY.to_owned(),
+                read_only: Some(true),
+                ..Default::default()
+            },
+        ]),
+        ..Default::default()
+    }
+}
+
+fn from_field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.to_owned(), api_version: Some("v1".to_owned()) };
+    let source = EnvVarSource { field_ref: Some(field), ..Default::default() };
+    EnvVar { name: name.to_owned(), value_from: Some(source), value: None }
+}
+
+fn port(name: &str, number: i32) -> ContainerPort {
+    let (name, protocol) = (Some(name.to_owned()), Some("TCP".to_owned()));
+    ContainerPort { name, container_port: number, protocol, ..Default::default() }
+}
+
+fn probe(path: &str) -> Probe {
+    let port = IntOrString::String("metrics".to_owned());
+    let http_get = HTTPGetAction { path: Some(path.to_owned()), port, ..Default::default() };
+    Probe { http_get: Some(http_get), timeout_seconds: Some(5), ..Default::default() }
+}
+
+/// Replicas on one host fail together: the scheduler is asked for another host, not made to wait for one.
+fn apart(cluster: &Cluster) -> Affinity {
+    let term = PodAffinityTerm {
+        label_selector: Some(label_selector(cluster)),
+        topology_key: HOSTNAME.to_owned(),
+        ..Default::default()
+    };
+    let weighted = WeightedPodAffinityTerm { weight: 100, pod_affinity_term: term };
+    let pod_anti_affinity = PodAntiAffinity {
+        preferred_during_scheduling_ignored_during_execution: Some(vec![weighted]),
+        ..Default::default()
+    };
+    Affinity { pod_anti_affinity: Some(pod_anti_affinity), ..Default::default() }
+}
+
+fn spread(cluster: &Cluster, asked_for: Option<Vec<TopologySpreadConstraint>>) -> Vec<TopologySpreadConstraint> {
+    let soft = |key: &str| TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: key.to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        ..Default::default()
+    };
+    let mut constraints = asked_for.unwrap_or_else(|| vec![soft(HOSTNAME), soft(ZONE)]);
+    for constraint in &mut constraints {
+        constraint.label_selector.get_or_insert_with(|| label_selector(cluster));
+    }
+    constraints
+}

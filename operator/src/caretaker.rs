@@ -1,0 +1,290 @@
+//! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and tells what
+//! it sees as status, labels, Events and metrics. It ends when the resource is gone.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tracing::{error, warn};
+use zue_client::control::{Controller, ControllerConfig, Event, Turn};
+use zue_core::control::{Blocked, Reason};
+
+use crate::build::{INSTANCE_LABEL, ROLE_LABEL};
+use crate::cluster::Cluster;
+use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::events::{Happening, Teller};
+use crate::isr::IsrTracker;
+use crate::kubernetes::{FIELD_MANAGER, within};
+use crate::labels::{self, Relabel};
+use crate::metrics::{Counts, Key, Metrics};
+use crate::rollout::{self, PodRevision};
+use crate::status::{self, Workload};
+use crate::store::{StatusStore, recorded};
+use crate::view::{self, Seen, View};
+use crate::watched::Clusters;
+
+/// How often to look.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Offsets alone are not written more often than this.
+const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after the API server did not take something.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What every caretaker uses.
+#[derive(Clone)]
+pub struct Shared {
+    /// The way to the API server.
+    pub client: Client,
+    /// The resources, as watched.
+    pub clusters: Clusters,
+    /// The nodes' pods, as watched.
+    pub pods: Store<Pod>,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// The image of clusters that name none.
+    pub default_image: Arc<str>,
+    /// The name of the operator's own pod.
+    pub instance: Arc<str>,
+}
+
+/// What reconciliations leave behind for the caretaker.
+pub type SharedWorkload = Arc<Mutex<Workload>>;
+
+/// One cluster's caretaker.
+pub struct Caretaker {
+    shared: Shared,
+    cluster: Cluster,
+    controller: Controller<StatusStore>,
+    workload: SharedWorkload,
+    teller: Teller,
+    isr: IsrTracker,
+    counts: Counts,
+    rolling: bool,
+    /// The status as it was last written.
+    written: ZueClusterStatus,
+    written_at: Instant,
+    /// Nothing is written to the API server before this.
+    quiet_until: Instant,
+}
+
+impl Caretaker {
+    /// A caretaker that goes on from the status it finds.
+    pub fn new(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) -> Self {
+        let store = StatusStore::new(shared.client.clone(), &cluster);
+        Self {
+            controller: Controller::new(store, ControllerConfig::default()),
+            teller: Teller::new(shared.client.clone(), &cluster, &shared.instance),
+            isr: IsrTracker::new(before.isr.clone()),
+            counts: Counts::default(),
+            rolling: false,
+            written: before,
+            written_at: Instant::now(),
+            quiet_until: Instant::now(),
+            shared,
+            cluster,
+            workload,
+        }
+    }
+
+    /// Looks again and again until the resource is gone.
+    pub async fn run(mut self) {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let key = self.key();
+        while self.refresh() {
+            looks.tick().await;
+            self.look().await;
+        }
+        self.shared.metrics.forget(&key);
+    }
+
+    fn key(&self) -> Key {
+        (self.cluster.namespace.clone(), self.cluster.name.clone())
+    }
+
+    /// Takes over what the resource says now; false if it is gone.
+    fn refresh(&mut self) -> bool {
+        let key = ObjectRef::new(&self.cluster.name).within(&self.cluster.namespace);
+        let Some(found) = self.shared.clusters.get(&key) else { return false };
+        if found.uid().as_ref() != Some(&self.cluster.uid) {
+            return false;
+        }
+        // A resource that makes no sense any more leaves the cluster as it was; the reconciliation says so.
+        if let Ok(resource) = &found.0
+            && resource.metadata.generation != self.cluster.generation
+            && let Ok(cluster) = Cluster::new(resource, &self.shared.default_image)
+        {
+            self.cluster = cluster;
+        }
+        true
+    }
+
+    async fn look(&mut self) {
+        let turn = self.controller.turn(&self.cluster.addresses(), &self.cluster.wish()).await;
+        let pods = self.pods();
+        let seen =
+            Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
+        let view = view::view(&self.cluster, seen, &pods);
+        let happenings = self.take_note(&turn, &view);
+        self.shared.metrics.saw(&self.key(), view.clone(), self.counts.clone());
+        self.label(labels::changes(&view)).await;
+        for happening in happenings {
+            self.teller.tell(&happening).await;
+        }
+        let workload = self.roll(&view, &pods).await;
+        self.write_status(&turn, &view, &workload).await;
+    }
+
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        let is_ours = |pod: &Arc<Pod>| {
+            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&self.cluster.name);
+            of_cluster && pod.namespace().as_ref() == Some(&self.cluster.namespace)
+        };
+        self.shared.pods.state().into_iter().filter(is_ours).collect()
+    }
+
+    /// Counts what happened, and puts it into words.
+    fn take_note(&mut self, turn: &Turn, view: &View) -> Vec<Happening> {
+        let mut happenings: Vec<Happening> = Vec::new();
+        for event in &turn.events {
+            let of = if event.is_warning() { Happening::warning } else { Happening::normal };
+            let reason = match event {
+                Event::Blocked(Blocked::WaitingForReplicas { .. }) => "WaitingForReplicas",
+                event => event.name(),
+            };
+            let happening = of(reason, event.to_string());
+            happenings.push(match event {
+                Event::LeaderElected { leader, reason, .. } => {
+                    if let Some(reason) = unplanned(*reason) {
+                        *self.counts.failovers.entry(reason).or_default() += 1;
+                    }
+                    happening.about(leader)
+                }
+                Event::HandedOver { to, .. } => {
+                    self.counts.switchovers += 1;
+                    happening.about(to)
+                }
+                _ => happening,
+            });
+        }
+        let change = self.isr.see(view.isr());
+        (self.counts.isr_shrinks, self.counts.isr_expands) = (self.isr.shrinks, self.isr.expands);
+        let size = view.isr_size();
+        happenings.extend(change.left.iter().map(|pod| {
+            Happening::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))
+                .about(pod)
+        }));
+        happenings.extend(change.joined.iter().map(|pod| {
+            Happening::normal("ReplicaJoinedISR", format!("{pod} is in sync; {size} replicas are in sync")).about(pod)
+        }));
+        happenings
+    }
+
+    async fn label(&mut self, changes: Vec<Relabel>) {
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
+        for Relabel { pod, role } in changes {
+            if !self.may_write() {
+                return;
+            }
+            let patch = Patch::Merge(json!({ "metadata": { "labels": { ROLE_LABEL: role } } }));
+            match within(format!("label pod {pod}"), api.patch(&pod, &manager(), &patch)).await {
+                Ok(_) => {}
+                // It went away meanwhile.
+                Err(error) if error.code() == Some(404) => {}
+                Err(error) => self.refused(&error),
+            }
+        }
+    }
+
+    /// Replaces the next pod, if it is time, and says how far that has come.
+    async fn roll(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
+        let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(wanted) = workload.revision.clone() else { return workload };
+        let revisions: Vec<PodRevision> = pods.iter().map(|pod| revision(pod)).collect();
+        workload.stale_pods = rollout::remaining(&wanted, &revisions);
+        if workload.stale_pods > 0 && !self.rolling {
+            let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
+            self.teller.tell(&Happening::normal("RolloutStarted", note)).await;
+        } else if workload.stale_pods == 0 && self.rolling {
+            self.teller.tell(&Happening::normal("RolloutCompleted", "all pods are up to date")).await;
+        }
+        self.rolling = workload.stale_pods > 0;
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
+        for name in rollout::next(view, &wanted, &revisions) {
+            let uid = pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
+            if !self.may_write() {
+                break;
+            }
+            // This pod and no other of its name: what is known of it may be old.
+            let preconditions = Some(Preconditions { uid, resource_version: None });
+            let params = DeleteParams { preconditions, ..DeleteParams::default() };
+            match within(format!("replace pod {name}"), api.delete(&name, &params)).await {
+                Ok(_) => {
+                    let note = format!("{name} is replaced by one of the new revision");
+                    self.teller.tell(&Happening::normal("PodReplaced", note).about(&name)).await;
+                }
+                Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+                Err(error) => self.refused(&error),
+            }
+        }
+        workload
+    }
+
+    /// Writes the status if something has happened, or if offsets have changed for a while.
+    async fn write_status(&mut self, turn: &Turn, view: &View, workload: &Workload) {
+        let status = status::report(&self.cluster, view, workload, &self.written, Timestamp::now());
+        let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
+        if status == self.written || !is_due || !self.may_write() {
+            return;
+        }
+        let api: Api<ZueCluster> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
+        let patch = Patch::Merge(status::patch(&status));
+        match within("report the status", api.patch_status(&self.cluster.name, &manager(), &patch)).await {
+            Ok(found) => {
+                self.written = status;
+                self.written_at = Instant::now();
+                // Only this operator writes; whoever else did is noticed at the next swap at the latest.
+                if recorded(found.status.as_ref()).is_ok_and(|found| found != turn.recorded) {
+                    warn!("the status was changed by somebody else");
+                }
+            }
+            Err(error) if error.code() == Some(404) => {}
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn may_write(&self) -> bool {
+        Instant::now() >= self.quiet_until
+    }
+
+    fn refused(&mut self, error: &crate::kubernetes::Error) {
+        error!("{error}");
+        self.quiet_until = Instant::now() + REFUSED_PAUSE;
+    }
+}
+
+fn manager() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// The reason of an election that nobody planned, as a label.
+const fn unplanned(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Bootstrap | Reason::HandOver => None,
+        Reason::NoLeader => Some("NoLeader"),
+        Reason::HigherPromise => Some("HigherPromise"),
+    }
+}
+
+fn revision(pod: &Pod) -> PodRevision {
+    PodRevision {
+        pod: pod.name_any(),
+        revision: pod.labels().get("controller-revision-hash").cloned(),
+        leaving: pod.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,229 @@
+//! A ZueCluster as the rest of the operator knows it: checked once, with its names and addresses worked out.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource as _, ResourceExt as _};
+use zue_client::control::NodeAddress;
+use zue_core::control::{Policy, Wish};
+
+use crate::crd::{LeaderPolicy, ZueCluster, ZueClusterSpec};
+
+/// The port of the log, for clients.
+pub const CLIENT_PORT: i32 = 9440;
+/// The port of control and replication.
+pub const PEER_PORT: i32 = 9441;
+/// The port of metrics and health.
+pub const METRICS_PORT: i32 = 9442;
+
+/// The replicas there may be at most.
+const REPLICAS_MAX: u32 = 9;
+/// Pod names, and the hash that a StatefulSet adds to its own, must fit into labels of 63 characters.
+const NAME_BYTES_MAX: usize = 40;
+
+/// A checked ZueCluster.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cluster {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which one of that name.
+    pub uid: String,
+    /// How often its spec was changed.
+    pub generation: Option<i64>,
+    /// What the objects made for it refer to.
+    pub owner: OwnerReference,
+    /// The nodes' image.
+    pub image: String,
+    /// What its owner asks for.
+    pub spec: ZueClusterSpec,
+}
+
+/// What the API server should have refused: a resource from before the present CRD, or one without it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Invalid {
+    /// No namespace, name or uid: not from an API server.
+    #[error("metadata.{0} is missing")]
+    Missing(&'static str),
+    /// The name fits into no label.
+    #[error("metadata.name is {bytes} bytes long; at most {NAME_BYTES_MAX} are allowed")]
+    NameTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Too many or too few.
+    #[error("spec.replicas is {0}; 1 to {REPLICAS_MAX} are allowed")]
+    Replicas(u32),
+    /// Not a majority, or more than there are.
+    #[error(
+        "spec.quorum is {quorum}; it must be more than half of the {replicas} replicas, and no more than there are"
+    )]
+    Quorum {
+        /// What is asked for.
+        quorum: u32,
+        /// How many there are.
+        replicas: u32,
+    },
+    /// A setting that a schema cannot bound.
+    #[error("spec.config.{0}")]
+    Settings(String),
+    /// No replica has that ordinal.
+    #[error("spec.leader.ordinal is {ordinal}; there are {replicas} replicas, counted from 0")]
+    LeaderOrdinal {
+        /// What is asked for.
+        ordinal: u32,
+        /// How many there are.
+        replicas: u32,
+    },
+}
+
+impl Cluster {
+    /// The checked cluster; `default_image` where the resource names none.
+    pub fn new(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
+        let spec = resource.spec.clone();
+        let name = resource.metadata.name.clone().ok_or(Invalid::Missing("name"))?;
+        if name.len() > NAME_BYTES_MAX {
+            return Err(Invalid::NameTooLong { bytes: name.len() });
+        }
+        let replicas = spec.replicas;
+        if !(1..=REPLICAS_MAX).contains(&replicas) {
+            return Err(Invalid::Replicas(replicas));
+        }
+        if let Some(quorum) = spec.quorum.filter(|quorum| *quorum <= replicas / 2 || *quorum > replicas) {
+            return Err(Invalid::Quorum { quorum, replicas });
+        }
+        if spec.leader.ordinal >= replicas {
+            return Err(Invalid::LeaderOrdinal { ordinal: spec.leader.ordinal, replicas });
+        }
+        spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
+        Ok(Self {
+            namespace: resource.namespace().ok_or(Invalid::Missing("namespace"))?,
+            name,
+            uid: resource.uid().ok_or(Invalid::Missing("uid"))?,
+            generation: resource.metadata.generation,
+            owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
+            image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            spec,
+        })
+    }
+
+    /// What the control logic is to bring about.
+    pub fn wish(&self) -> Wish {
+        let policy = match self.spec.leader.policy {
+            LeaderPolicy::Static => Policy::Static { ordinal: as_index(self.spec.leader.ordinal) },
+        };
+        Wish { policy, quorum: self.spec.quorum }
+    }
+
+    /// The ordinals.
+    pub fn ordinals(&self) -> std::ops::Range<u32> {
+        0..self.spec.replicas
+    }
+
+    /// The name of a replica and its pod.
+    pub fn pod(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    /// The names of all pods, by ordinal.
+    pub fn pods(&self) -> Vec<String> {
+        self.ordinals().map(|ordinal| self.pod(ordinal)).collect()
+    }
+
+    /// The headless Service that gives each pod its name.
+    pub fn nodes_service(&self) -> String {
+        format!("{}-nodes", self.name)
+    }
+
+    /// The Service of the leader.
+    pub fn leader_service(&self) -> String {
+        format!("{}-leader", self.name)
+    }
+
+    /// host:port of control and replication, of a pod.
+    fn peer_address_of(&self, pod: &str) -> String {
+        format!("{pod}.{}.{}.svc:{PEER_PORT}", self.nodes_service(), self.namespace)
+    }
+
+    /// host:port that clients are told, of a pod and ordinal named in any way (the kubelet's `$(POD_NAME)` included).
+    pub fn client_address_of(&self, pod: &str, ordinal: &str) -> String {
+        match &self.spec.external_access {
+            None => format!("{pod}.{}.{}.svc:{CLIENT_PORT}", self.nodes_service(), self.namespace),
+            Some(access) => access
+                .address_template
+                .replace("{pod}", pod)
+                .replace("{ordinal}", ordinal)
+                .replace("{namespace}", &self.namespace)
+                .replace("{cluster}", &self.name),
+        }
+    }
+
+    /// Where all replicas are reached, by ordinal.
+    pub fn addresses(&self) -> Vec<NodeAddress> {
+        let address = |ordinal: u32| {
+            let name = self.pod(ordinal);
+            NodeAddress {
+                peer_address: self.peer_address_of(&name),
+                client_address: self.client_address_of(&name, &ordinal.to_string()),
+                name,
+            }
+        };
+        self.ordinals().map(address).collect()
+    }
+}
+
+/// An ordinal is at most 8.
+fn as_index(ordinal: u32) -> usize {
+    usize::try_from(ordinal).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::crd::ExternalAccess;
+
+    /// A resource as the API server would hand it out.
+    pub(crate) fn resource(spec: &str) -> ZueCluster {
+        let spec: ZueClusterSpec = serde_yaml::from_str(spec).unwrap();
+        let mut resource = ZueCluster::new("orders", spec);
+        resource.metadata.namespace = Some("shop".to_owned());
+        resource.metadata.uid = Some("u-1".to_owned());
+        resource.metadata.generation = Some(4);
+        resource
+    }
+
+    pub(crate) fn cluster(spec: &str) -> Cluster {
+        Cluster::new(&resource(spec), "zue-node:test").unwrap()
+    }
+
+    #[test]
+    fn an_empty_spec_is_three_replicas_led_by_the_first() {
+        let cluster = cluster("{}");
+        assert_eq!(cluster.pods(), ["orders-0", "orders-1", "orders-2"]);
+        assert_eq!(cluster.wish(), Wish { policy: Policy::Static { ordinal: 0 }, quorum: None });
+        assert_eq!(cluster.image, "zue-node:test");
+        assert_eq!(cluster.spec.storage.size, "10Gi");
+        let first = &cluster.addresses()[0];
+        assert_eq!(first.peer_address, "orders-0.orders-nodes.shop.svc:9441");
+        assert_eq!(first.client_address, "orders-0.orders-nodes.shop.svc:9440");
+    }
+
+    #[test]
+    fn the_address_template_names_each_replica() {
+        let mut cluster = cluster("{}");
+        let address_template = "{pod}.{cluster}.{namespace}.example.com:3094{ordinal}".to_owned();
+        cluster.spec.external_access = Some(ExternalAccess { address_template, per_replica_services: None });
+        assert_eq!(cluster.addresses()[2].client_address, "orders-2.orders.shop.example.com:30942");
+        assert_eq!(cluster.addresses()[2].peer_address, "orders-2.orders-nodes.shop.svc:9441");
+    }
+
+    #[test]
+    fn what_the_api_server_should_have_refused_is_refused_with_its_field() {
+        let refused = |spec: &str| Cluster::new(&resource(spec), "i").unwrap_err().to_string();
+        assert!(refused("replicas: 10").starts_with("spec.replicas is 10"));
+        assert!(refused("{replicas: 4, quorum: 2}").starts_with("spec.quorum is 2"));
+        assert!(refused("{replicas: 3, quorum: 4}").starts_with("spec.quorum is 4"));
+        assert!(refused("leader: {ordinal: 3}").starts_with("spec.leader.ordinal is 3"));
+        let segments = refused("config: {log: {segmentBytesMax: 1KiB}}");
+        assert!(segments.starts_with("spec.config.log.segmentBytesMax is 1KiB"), "{segments}");
+    }
+}

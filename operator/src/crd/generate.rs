@@ -1,0 +1,46 @@
+//! The CRD as Kubernetes takes it, made from the types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+use serde_json::Value;
+
+use super::ZueCluster;
+
+/// The CRD of ZueCluster.
+pub fn crd() -> CustomResourceDefinition {
+    let mut value = serde_json::to_value(ZueCluster::crd()).unwrap_or_default();
+    plain(&mut value);
+    // A CRD that was a value a moment ago is one again.
+    serde_json::from_value(value).unwrap_or_else(|_| ZueCluster::crd())
+}
+
+/// The schema of the resource.
+pub fn schema() -> Value {
+    let versions = crd().spec.versions;
+    let schema = versions.into_iter().next().and_then(|version| version.schema?.open_api_v3_schema);
+    serde_json::to_value(schema).unwrap_or_default()
+}
+
+/// Without what Kubernetes warns about or what only gets in the way: it knows no unsigned numbers, and a field that may be null as
+/// well as absent would slip past `has()` in a rule.
+fn plain(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("nullable");
+            // Kubernetes refuses unknown fields by itself, and this beside properties.
+            if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
+                fields.remove("additionalProperties");
+            }
+            if let Some(Value::String(format)) = fields.get_mut("format") {
+                match format.as_str() {
+                    "uint8" | "uint16" => "int32".clone_into(format),
+                    "uint32" | "uint64" => "int64".clone_into(format),
+                    _ => {}
+                }
+            }
+            fields.values_mut().for_each(plain);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        _ => {}
+    }
+}

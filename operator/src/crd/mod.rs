@@ -1,0 +1,268 @@
+//! The ZueCluster resource, `zue.io/v1alpha1`: what its owner asks for. The status is in [`status`], the CRD itself is made by
+//! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
+
+mod generate;
+mod settings;
+pub mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use generate::{crd, schema};
+pub use settings::NodeSettings;
+pub use status::ZueClusterStatus;
+
+/// A replicated append-only log: its replicas, their storage, and who leads.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[kube(
+    group = "zue.io",
+    version = "v1alpha1",
+    kind = "ZueCluster",
+    doc = "A replicated append-only log: one leader, one order.",
+    namespaced,
+    shortname = "zue",
+    category = "zue",
+    status = "ZueClusterStatus",
+    derive = "PartialEq",
+    annotation("helm.sh/resource-policy", "keep"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether appends are taken"
+    ),
+    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader", description = "The pod that leads"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "The greatest epoch"),
+    printcolumn(
+        name = "ISR",
+        type_ = "integer",
+        json_path = ".status.inSyncReplicas",
+        description = "Voters in sync, the leader included"
+    ),
+    printcolumn(
+        name = "Lag",
+        type_ = "integer",
+        json_path = ".status.lagRecords",
+        description = "Records that the last follower is behind"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Commit end",
+        type_ = "integer",
+        json_path = ".status.commitEnd",
+        description = "The end of what is committed",
+        priority = 1
+    ),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = 1),
+    printcolumn(
+        name = "Why",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        description = "What Ready says",
+        priority = 1
+    ),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
+        .message("metadata.name becomes part of Service and pod names: at most 40 of a-z, 0-9 and -, a letter first")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.quorum) || (self.quorum * 2 > self.replicas && self.quorum <= self.replicas)")
+        .message("the quorum must be more than half of the replicas, and no more than there are")
+        .field_path(".quorum"),
+    validation = Rule::new("self.leader.ordinal < self.replicas")
+        .message("ordinals begin at 0: the leader's must be less than the number of replicas")
+        .field_path(".leader.ordinal")
+)]
+pub struct ZueClusterSpec {
+    /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. Can't be changed
+    /// yet.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 9))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("the number of replicas can't be changed yet: changing the members of a running cluster comes with a later version"))]
+    pub replicas: u32,
+    /// How many replicas must hold a record durably before it is acknowledged: more than half of them, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9))]
+    pub quorum: Option<u32>,
+    /// Who leads.
+    #[serde(default)]
+    pub leader: Leader,
+    /// The nodes' image; by default the one that the operator was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 500))]
+    pub image: Option<String>,
+    /// Where the log is kept.
+    #[serde(default)]
+    pub storage: Storage,
+    /// What each node may use; nothing is requested by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Settings of the nodes. A change restarts them one by one, the leader last.
+    #[serde(default)]
+    pub config: NodeSettings,
+    /// How clients outside of Kubernetes reach the replicas. Without it they advertise their names inside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_access: Option<ExternalAccess>,
+    /// Where and how the pods run.
+    #[serde(default)]
+    pub pod: PodSettings,
+}
+
+fn default_replicas() -> u32 {
+    3
+}
+
+/// Who leads.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Leader {
+    /// How the leader is found. Only `Static` for now: the replica that is named leads whenever its log is complete, and while its
+    /// pod is down appends wait for it. `Automatic`, which moves the leadership to another replica, comes with a later version.
+    #[serde(default)]
+    pub policy: LeaderPolicy,
+    /// The replica that leads: the number at the end of its pod's name.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 8))]
+    pub ordinal: u32,
+}
+
+/// How the leader is found.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[schemars(inline)]
+pub enum LeaderPolicy {
+    #[default]
+    #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
+    Static,
+}
+
+/// Where the log is kept. The volumes stay when the ZueCluster is deleted; one of the same name finds its data again.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+        "has(self.storageClassName) == has(oldSelf.storageClassName) && \
+         (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+    .message("the storage class of existing volumes can't be changed")
+    .field_path(".storageClassName"))]
+pub struct Storage {
+    /// The size of each replica's volume. It may grow where the storage class allows it, and never shrinks.
+    #[serde(default = "default_size")]
+    #[schemars(length(min = 1, max = 20), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)$"))]
+    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0")
+        .message("a volume can't shrink"))]
+    pub size: String,
+    /// The storage class; by default the one of the Kubernetes cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+fn default_size() -> String {
+    "10Gi".to_owned()
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { size: default_size(), storage_class_name: None }
+    }
+}
+
+/// How clients outside of Kubernetes reach the replicas.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalAccess {
+    /// What each replica tells clients to connect to, as `host:port`; `{pod}`, `{ordinal}`, `{namespace}` and `{cluster}` are
+    /// replaced.
+    #[schemars(
+        length(min = 3, max = 300),
+        regex(pattern = r"^([-a-zA-Z0-9.]|\{(pod|ordinal|namespace|cluster)\})+:([0-9]|\{ordinal\}){1,5}$")
+    )]
+    pub address_template: String,
+    /// A Service for each replica, named like its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_replica_services: Option<PerReplicaServices>,
+}
+
+/// A Service for each replica.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.firstNodePort) == (self.type == 'NodePort')")
+    .message("firstNodePort goes with the type NodePort, and must be given then: the address template has to name the ports")
+    .field_path(".firstNodePort"))]
+pub struct PerReplicaServices {
+    /// The type of the Services.
+    #[serde(rename = "type")]
+    pub type_: ServiceType,
+    /// The node port of replica 0; each further replica has the next one. With 30940, a template says `:3094{ordinal}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65527))]
+    pub first_node_port: Option<i32>,
+    /// Annotations of the Services, as load balancers and DNS controllers want them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The type of a Service.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[schemars(inline)]
+#[allow(
+    missing_docs,
+    reason = "they are Kubernetes' own, and a documented variant would not be a plain enum in the schema"
+)]
+pub enum ServiceType {
+    ClusterIP,
+    NodePort,
+    LoadBalancer,
+}
+
+impl ServiceType {
+    /// As Kubernetes calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIP => "ClusterIP",
+            Self::NodePort => "NodePort",
+            Self::LoadBalancer => "LoadBalancer",
+        }
+    }
+}
+
+/// Where and how the pods run.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSettings {
+    /// Further annotations of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub annotations: BTreeMap<String, String>,
+    /// By default replicas avoid nodes that have one already, if they can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tolerations: Vec<Toleration>,
+    /// By default replicas are spread over hosts and zones, as far as that goes. A constraint without a labelSelector counts the
+    /// pods of this cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
+    /// Secrets to pull the image with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// The priority of the pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub priority_class_name: Option<String>,
+}

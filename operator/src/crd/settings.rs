@@ -1,0 +1,28 @@
+//! The nodes' settings that a ZueCluster offers: the node's own structs, so that a knob, its default, its bounds and its documentation
+//! are declared once. They are written as they stand into the nodes' configuration file.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use zue_node::{ConfigError, LimitSettings, LogSettings, ReplicationSettings};
+
+/// Settings of the nodes.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSettings {
+    /// How the log is kept on disk.
+    pub log: LogSettings,
+    /// How followers are fed, and when they count as in sync.
+    pub replication: ReplicationSettings,
+    /// What a node takes on at most.
+    pub limits: LimitSettings,
+}
+
+impl NodeSettings {
+    /// Checks what a schema cannot say.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Self { log, replication, limits } = self;
+        log.validate()?;
+        replication.validate()?;
+        limits.validate()
+    }
+}

@@ -1,0 +1,114 @@
+//! What the operator says of a ZueCluster. Three fields are what controllers write down before they act, by compare-and-swap; all
+//! others are a report.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator says of a ZueCluster.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct ZueClusterStatus {
+    /// The generation of the resource that this report is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked` and `Reconciled`, each with a reason
+    /// and a message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Written down before an epoch begins: the greatest epoch ever reserved. No epoch is used twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Written down before an appointment: the replica id of the leader that was decided on last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
+    pub recorded_leader: Option<String>,
+    /// Written down once a replica was seen to belong to it: the id of the log. It forbids that another one is begun in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
+    pub cluster_id: Option<String>,
+    /// The pod that leads; absent while none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub leader: Option<String>,
+    /// The pods in sync, the leader included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), inner(length(max = 63)))]
+    pub isr: Vec<String>,
+    /// How many pods are in sync, the leader included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_sync_replicas: Option<u32>,
+    /// How many replicas must hold a record before it is acknowledged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<u32>,
+    /// How many records the follower that is furthest behind lacks; absent while nobody leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<u64>,
+    /// The end of what is committed, when it was last written here: a log in use is ahead of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_end: Option<u64>,
+    /// How many replicas there are to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// How many pods are ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<u32>,
+    /// The version that the nodes run, or several while they are being replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub version: Option<String>,
+    /// The labels of the pods, as a selector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 300))]
+    pub selector: Option<String>,
+    /// The replicas, in the order of their ordinals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["pod".into()]))]
+    pub members: Vec<Member>,
+}
+
+/// A replica.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its pod.
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// Its data directory's id; another one means that its disk was emptied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub replica_id: Option<String>,
+    /// What it does.
+    #[serde(default)]
+    pub role: MemberRole,
+    /// Whether it is in sync.
+    #[serde(default)]
+    pub in_sync: bool,
+    /// The end of what is durable on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durable_end: Option<u64>,
+    /// How many records it is behind the leader; absent while nobody leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<u64>,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub problem: Option<String>,
+}
+
+/// What a replica does: leads, follows, neither, has failed, or does not answer.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
+pub enum MemberRole {
+    Leader,
+    Follower,
+    Idle,
+    Failed,
+    #[default]
+    Unreachable,
+}

@@ -1,0 +1,62 @@
+//! How the operator calls the API server: never longer than a few seconds, and with errors that say what was tried.
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Who owns the fields that the operator applies.
+pub const FIELD_MANAGER: &str = "zue-operator";
+
+/// A call that takes longer has failed: the control of a cluster must not wait for it.
+const CALL_MAX: Duration = Duration::from_secs(5);
+
+/// A call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It was refused, or the API server was not reached.
+    #[error("cannot {what}: {}", in_words(.source))]
+    Failed {
+        /// What was tried.
+        what: String,
+        /// What the API server or the network says.
+        source: Box<kube::Error>,
+    },
+    /// No answer came.
+    #[error("cannot {what}: no answer from the API server within {} s", CALL_MAX.as_secs())]
+    TimedOut {
+        /// What was tried.
+        what: String,
+    },
+}
+
+impl Error {
+    /// The HTTP status of the answer, if there was one.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Failed { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::TimedOut { .. } => None,
+        }
+    }
+}
+
+/// kube's own words repeat the whole answer.
+fn in_words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The answer to a call, or what was tried and why it failed.
+pub async fn within<T>(
+    what: impl Into<String>,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_MAX, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Error::Failed { what: what.into(), source: Box::new(source) }),
+        Err(_) => Err(Error::TimedOut { what: what.into() }),
+    }
+}

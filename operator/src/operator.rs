@@ -1,0 +1,215 @@
+//! The controller: from a changed ZueCluster to applied objects, and one caretaker for each cluster.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::object::HasStatus as _;
+use kube::runtime::controller::{Action, Controller, Error as ControllerError};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use tokio::task::AbortHandle;
+use tracing::{Instrument as _, error, info, info_span, warn};
+
+use crate::apply;
+use crate::caretaker::{Caretaker, Shared, SharedWorkload};
+use crate::cluster::{Cluster, Invalid};
+use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::events::{Happening, Teller};
+use crate::kubernetes::within;
+use crate::metrics::{Key, Metrics};
+use crate::status::{self, Workload};
+use crate::watched::{self, Guarded};
+
+/// All is looked at again after this, whether or not a change was seen.
+const AGAIN: Duration = Duration::from_mins(5);
+/// The pause after a reconciliation that failed.
+const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
+
+/// What the operator is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The image of clusters that name none.
+    pub default_image: String,
+    /// The name of the operator's own pod.
+    pub instance: String,
+}
+
+/// A reconciliation that failed, at least in part.
+#[derive(Debug, thiserror::Error)]
+enum ReconcileError {
+    /// The resource is not one that this version knows.
+    #[error("the resource cannot be read: {0}")]
+    Unreadable(String),
+    /// The resource makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Objects could not be applied.
+    #[error("{0}")]
+    Apply(String),
+}
+
+struct Context {
+    shared: Shared,
+    caretakers: Mutex<HashMap<Key, Ward>>,
+}
+
+/// A cluster that is taken care of.
+struct Ward {
+    uid: String,
+    workload: SharedWorkload,
+    task: AbortHandle,
+}
+
+/// Runs the controller for one namespace, or for all, until the program ends. `ready` is called once everything is seen.
+pub async fn run(
+    client: Client,
+    namespace: Option<String>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    ready: impl FnOnce() + Send + 'static,
+) {
+    let (pods, watching_pods) = watched::pods(api(&client, namespace.as_deref()));
+    let (clusters, writer) = reflector::store();
+    // Changes of the status are its own; only a new generation is news.
+    let changed = watcher(api::<Guarded>(&client, namespace.as_deref()), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let shared = Shared {
+        client: client.clone(),
+        clusters: clusters.clone(),
+        pods: pods.clone(),
+        metrics,
+        default_image: settings.default_image.into(),
+        instance: settings.instance.into(),
+    };
+    let context = Arc::new(Context { shared, caretakers: Mutex::default() });
+    let controller = Controller::for_stream(changed, clusters.clone())
+        .owns(api::<StatefulSet>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<Service>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<ConfigMap>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<ServiceAccount>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<PodDisruptionBudget>(&client, namespace.as_deref()), watched::managed())
+        .run(reconcile, |_, _, _| Action::requeue(AGAIN_AFTER_FAILURE), context)
+        .for_each(|outcome| async move { log(outcome) });
+    let all_seen = async move {
+        if clusters.wait_until_ready().await.is_ok() && pods.wait_until_ready().await.is_ok() {
+            info!("all ZueClusters and their pods are seen");
+            ready();
+        }
+    };
+    tokio::join!(watching_pods, controller, all_seen);
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn log<O>(outcome: Result<(O, Action), ControllerError<ReconcileError, watcher::Error>>) {
+    match outcome {
+        // An object outlives its owner by a moment.
+        Ok(_) | Err(ControllerError::ObjectNotFound(_)) => {}
+        Err(ControllerError::ReconcilerFailed(error, resource)) => {
+            error!(namespace = resource.namespace, cluster = resource.name, "{error}");
+        }
+        Err(error) => warn!("{error}"),
+    }
+}
+
+async fn reconcile(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begun = Instant::now();
+    let outcome = Box::pin(reconcile_one(&resource, &context)).await;
+    context.shared.metrics.reconciled(begun.elapsed(), outcome.is_err());
+    outcome
+}
+
+async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, ReconcileError> {
+    let resource = resource.0.as_ref().map_err(|invalid| ReconcileError::Unreadable(invalid.error.clone()))?;
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let cluster = match Cluster::new(resource, &context.shared.default_image) {
+        Ok(cluster) => cluster,
+        Err(invalid) => {
+            say_invalid(resource, &invalid, &context.shared.client).await;
+            return Err(invalid.into());
+        }
+    };
+    let applied = apply::objects(&context.shared.client, &cluster).await;
+    let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
+    let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
+    let workload = Workload {
+        generation: cluster.generation,
+        revision: applied.stateful_set.as_ref().and_then(revision),
+        problem: problem.clone(),
+        stale_pods: 0,
+    };
+    if let Some(size) = applied.grown_to {
+        let note = format!("the volumes are grown to {size}");
+        let mut teller = Teller::new(context.shared.client.clone(), &cluster, &context.shared.instance);
+        teller.tell(&Happening::normal("VolumeResized", note)).await;
+    }
+    context.take_care(cluster, resource.status().cloned().unwrap_or_default(), workload);
+    problem.map_or(Ok(Action::requeue(AGAIN)), |problem| Err(ReconcileError::Apply(problem)))
+}
+
+impl Context {
+    /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
+    fn take_care(&self, cluster: Cluster, before: ZueClusterStatus, workload: Workload) {
+        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
+        caretakers.retain(|_, ward| !ward.task.is_finished());
+        if let Some(ward) = caretakers.get(&key).filter(|ward| ward.uid == cluster.uid) {
+            *ward.workload.lock().unwrap_or_else(PoisonError::into_inner) = workload;
+            return;
+        }
+        let uid = cluster.uid.clone();
+        let workload = Arc::new(Mutex::new(workload));
+        let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
+        let caretaker = Caretaker::new(self.shared.clone(), cluster, before, Arc::clone(&workload));
+        let task = tokio::spawn(caretaker.run().instrument(span)).abort_handle();
+        if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
+            // It was of a resource that bore the same name.
+            former.task.abort();
+        }
+    }
+}
+
+/// The revision of new pods; none while the StatefulSet's controller has not taken note of the newest template.
+fn revision(set: &StatefulSet) -> Option<String> {
+    let status = set.status.as_ref()?;
+    let is_current = status.observed_generation >= set.metadata.generation;
+    status.update_revision.clone().filter(|revision| is_current && !revision.is_empty())
+}
+
+/// Says in the status that the resource makes no sense; the cluster goes on as it was.
+async fn say_invalid(resource: &ZueCluster, invalid: &Invalid, client: &Client) {
+    let Some(namespace) = resource.namespace() else { return };
+    let before = resource.status.clone().unwrap_or_default();
+    let facts = [status::invalid(invalid.to_string())];
+    let conditions = status::merge(&before.conditions, &facts, resource.metadata.generation, Timestamp::now());
+    if conditions == before.conditions {
+        return;
+    }
+    let api: Api<ZueCluster> = Api::namespaced(client.clone(), &namespace);
+    let patch = Patch::Merge(serde_json::json!({ "status": { "conditions": conditions } }));
+    let (name, params) = (resource.name_any(), PatchParams::default());
+    let patched = api.patch_status(&name, &params, &patch);
+    if let Err(error) = within("report that the resource is invalid", patched).await {
+        warn!("{error}");
+    }
+}

@@ -1,0 +1,44 @@
+//! What the operator must be allowed to do, and nothing else.
+
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The role, under the name that the chart gives it when it is installed as `zue-operator`.
+pub fn cluster_role() -> ClusterRole {
+    ClusterRole {
+        metadata: ObjectMeta { name: Some("zue-operator".to_owned()), ..Default::default() },
+        rules: Some(rules()),
+        aggregation_rule: None,
+    }
+}
+
+/// The rules. Each line is used: watching, server-side apply (get, create, patch), and what is deleted or replaced.
+pub fn rules() -> Vec<PolicyRule> {
+    let applied = &["get", "list", "watch", "create", "patch"];
+    let applied_and_deleted = &["get", "list", "watch", "create", "patch", "delete"];
+    vec![
+        rule("zue.io", &["zueclusters"], &["get", "list", "watch"]),
+        rule("zue.io", &["zueclusters/status"], &["get", "update", "patch"]),
+        // Where owner references that block a deletion must be permitted.
+        rule("zue.io", &["zueclusters/finalizers"], &["update"]),
+        rule("apps", &["statefulsets"], applied_and_deleted),
+        rule("", &["services"], applied_and_deleted),
+        rule("", &["configmaps", "serviceaccounts"], applied),
+        rule("policy", &["poddisruptionbudgets"], applied),
+        // Role labels, and the replacement of pods one by one.
+        rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        // Volumes that grow.
+        rule("", &["persistentvolumeclaims"], &["get", "patch"]),
+        rule("events.k8s.io", &["events"], &["create"]),
+    ]
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(owned(resources)),
+        verbs: owned(verbs),
+        ..Default::default()
+    }
+}

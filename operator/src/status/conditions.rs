@@ -1,0 +1,266 @@
+//! The conditions of a ZueCluster: each with a reason for programs and a message that a person can act on.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use zue_core::control::Blocked;
+
+use super::Workload;
+use crate::crd::status::MemberRole;
+use crate::view::{Replica, View};
+
+/// The condition that says whether the Kubernetes objects are as they should be.
+pub const RECONCILED: &str = "Reconciled";
+
+/// What a condition says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fact {
+    /// The condition.
+    pub type_: &'static str,
+    /// Whether it holds.
+    pub holds: bool,
+    /// In one word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+fn fact(type_: &'static str, holds: bool, reason: &'static str, message: String) -> Fact {
+    Fact { type_, holds, reason, message }
+}
+
+/// The resource makes no sense; nothing else can be said.
+pub fn invalid(message: String) -> Fact {
+    fact(RECONCILED, false, "Invalid", message)
+}
+
+/// Everything that conditions say.
+pub(super) fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
+    vec![
+        ready(view),
+        progressing(view, workload),
+        degraded(view),
+        leader_elected(view),
+        fully_replicated(view),
+        failover_blocked(view),
+        reconciled(workload),
+    ]
+}
+
+fn ready(view: &View) -> Fact {
+    let type_ = "Ready";
+    let Some(leader) = &view.leader else { return fact(type_, false, "NoLeader", nobody_leads(view)) };
+    let (isr, quorum) = (view.isr_size(), view.quorum);
+    if view.takes_appends() {
+        return fact(type_, true, "TakesAppends", format!("{leader} takes appends"));
+    }
+    let (replicas, late) = (view.size(), out_of_sync(view));
+    let message = format!("{isr} of {replicas} replicas are in sync, {quorum} are needed to append; {late}");
+    fact(type_, false, "BelowQuorum", message)
+}
+
+fn leader_elected(view: &View) -> Fact {
+    match (&view.leader, view.leads_epoch) {
+        (Some(leader), epoch) => {
+            let message = format!("{leader} leads epoch {}", epoch.unwrap_or_default());
+            fact("LeaderElected", true, "Elected", message)
+        }
+        (None, _) => fact("LeaderElected", false, "NoLeader", nobody_leads(view)),
+    }
+}
+
+fn fully_replicated(view: &View) -> Fact {
+    let type_ = "FullyReplicated";
+    match (&view.leader, view.is_whole()) {
+        (None, _) => fact(type_, false, "NoLeader", nobody_leads(view)),
+        (Some(_), true) => fact(type_, true, "AllInSync", "all replicas are in sync".to_owned()),
+        (Some(_), false) => fact(type_, false, "OutOfSync", out_of_sync(view)),
+    }
+}
+
+fn degraded(view: &View) -> Fact {
+    let type_ = "Degraded";
+    let failed: Vec<String> =
+        view.replicas.iter().filter(|replica| replica.role == MemberRole::Failed).map(failure).collect();
+    if !failed.is_empty() {
+        return fact(type_, true, "ReplicaFailed", failed.join("; "));
+    }
+    let silent = |replica: &&Replica| replica.role == MemberRole::Unreachable;
+    let silent: Vec<&str> = view.replicas.iter().filter(silent).map(|replica| replica.pod.as_str()).collect();
+    if !silent.is_empty() {
+        return fact(type_, true, "ReplicaUnreachable", format!("no answer from {}", silent.join(", ")));
+    }
+    if view.leader.is_some() && !view.is_whole() {
+        return fact(type_, true, "OutOfSync", out_of_sync(view));
+    }
+    fact(type_, false, "AllWell", "all replicas answer".to_owned())
+}
+
+fn failure(replica: &Replica) -> String {
+    let problem: String = replica.problem.as_deref().unwrap_or("it does not say why").chars().take(300).collect();
+    format!("{} has failed: {problem}", replica.pod)
+}
+
+fn progressing(view: &View, workload: &Workload) -> Fact {
+    let type_ = "Progressing";
+    let (ready, replicas) = (view.ready(), view.size());
+    if workload.stale_pods > 0 {
+        let message = format!("{} of {replicas} pods are still to be replaced", workload.stale_pods);
+        return fact(type_, true, "RollingOut", message);
+    }
+    if ready < replicas {
+        return fact(type_, true, "PodsStarting", format!("{ready} of {replicas} pods are ready"));
+    }
+    fact(type_, false, "Converged", "all pods are ready and up to date".to_owned())
+}
+
+fn failover_blocked(view: &View) -> Fact {
+    let type_ = "FailoverBlocked";
+    match &view.blocked {
+        // A cluster that has not begun has nothing to fail over.
+        Some(blocked @ Blocked::WaitingForReplicas { .. }) => fact(type_, false, reason(blocked), blocked.to_string()),
+        Some(blocked) => fact(type_, true, reason(blocked), blocked.to_string()),
+        None => fact(type_, false, "NotBlocked", "nothing stands in the way of an election".to_owned()),
+    }
+}
+
+const fn reason(blocked: &Blocked) -> &'static str {
+    match blocked {
+        Blocked::WaitingForReplicas { .. } => "WaitingForReplicas",
+        Blocked::DataGone(_) => "DataGone",
+        Blocked::NoMajority { .. } => "NoMajority",
+        Blocked::StaticLeaderDown { .. } => "StaticLeaderDown",
+        Blocked::ForeignReplica { .. } => "ForeignReplica",
+    }
+}
+
+fn reconciled(workload: &Workload) -> Fact {
+    match &workload.problem {
+        Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem.clone()),
+        None => fact(RECONCILED, true, "Applied", "all objects are as the spec wants them".to_owned()),
+    }
+}
+
+fn nobody_leads(view: &View) -> String {
+    match &view.blocked {
+        Some(blocked) => blocked.to_string(),
+        None => "nobody leads; an election is under way".to_owned(),
+    }
+}
+
+fn out_of_sync(view: &View) -> String {
+    let late: Vec<&str> =
+        view.replicas.iter().filter(|replica| !replica.in_sync).map(|replica| replica.pod.as_str()).collect();
+    format!("out of sync: {}", late.join(", "))
+}
+
+/// The conditions with what is known now. The time of a transition is that of the last change from true to false or back; conditions
+/// that nothing is said about stay.
+pub fn merge(before: &[Condition], facts: &[Fact], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    let mut conditions = before.to_vec();
+    // The API server keeps seconds.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    for Fact { type_, holds, reason, message } in facts {
+        let status = if *holds { "True" } else { "False" };
+        let old = conditions.iter().position(|condition| condition.type_ == *type_);
+        let since = old.and_then(|at| conditions.get(at)).filter(|old| old.status == status);
+        let condition = Condition {
+            type_: (*type_).to_owned(),
+            status: status.to_owned(),
+            reason: (*reason).to_owned(),
+            message: message.clone(),
+            observed_generation: generation,
+            last_transition_time: since.map_or(Time(now), |old| old.last_transition_time.clone()),
+        };
+        match old.and_then(|at| conditions.get_mut(at)) {
+            Some(old) => *old = condition,
+            None => conditions.push(condition),
+        }
+    }
+    conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::control::Step;
+
+    use super::*;
+    use crate::view::tests::{follower, healthy, leader, look, silent};
+
+    fn said(view: &View) -> Vec<(&'static str, bool, &'static str)> {
+        facts(view, &Workload::default()).into_iter().map(|fact| (fact.type_, fact.holds, fact.reason)).collect()
+    }
+
+    fn message(view: &View, type_: &str) -> String {
+        facts(view, &Workload::default()).into_iter().find(|fact| fact.type_ == type_).unwrap().message
+    }
+
+    #[test]
+    fn a_healthy_cluster_says_so() {
+        let expected = [
+            ("Ready", true, "TakesAppends"),
+            ("Progressing", false, "Converged"),
+            ("Degraded", false, "AllWell"),
+            ("LeaderElected", true, "Elected"),
+            ("FullyReplicated", true, "AllInSync"),
+            ("FailoverBlocked", false, "NotBlocked"),
+            ("Reconciled", true, "Applied"),
+        ];
+        assert_eq!(said(&healthy()), expected);
+    }
+
+    #[test]
+    fn one_follower_down_degrades_but_does_not_stop() {
+        let view = look(&[leader(1, 4, &[1, 3], &[(2, 70), (3, 0)]), silent(), follower(3)], &Step::Nothing, &[]);
+        let said = said(&view);
+        assert!(said.contains(&("Ready", true, "TakesAppends")));
+        assert!(said.contains(&("Degraded", true, "ReplicaUnreachable")));
+        assert!(said.contains(&("FullyReplicated", false, "OutOfSync")));
+        assert_eq!(message(&view, "FullyReplicated"), "out of sync: orders-1");
+    }
+
+    #[test]
+    fn below_the_quorum_nothing_is_taken_and_the_missing_are_named() {
+        let view = look(&[leader(1, 4, &[1], &[(2, 70), (3, 70)]), silent(), silent()], &Step::Nothing, &[]);
+        assert!(said(&view).contains(&("Ready", false, "BelowQuorum")));
+        let expected = "1 of 3 replicas are in sync, 2 are needed to append; out of sync: orders-1, orders-2";
+        assert_eq!(message(&view, "Ready"), expected);
+    }
+
+    #[test]
+    fn a_blocked_election_says_why() {
+        let step = Step::Blocked(Blocked::StaticLeaderDown { ordinal: 0 });
+        let view = look(&[silent(), follower(2), follower(3)], &step, &[]);
+        let said = said(&view);
+        assert!(said.contains(&("FailoverBlocked", true, "StaticLeaderDown")));
+        assert!(said.contains(&("Ready", false, "NoLeader")));
+        assert!(message(&view, "Ready").contains("replica 0 is to lead by the Static policy"));
+    }
+
+    #[test]
+    fn a_transition_is_timed_only_when_the_status_flips() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let says = |holds, message: &str| vec![fact("Ready", holds, "R", message.to_owned())];
+        let first = merge(&[], &says(true, "a"), Some(1), at(10));
+        let reworded = merge(&first, &says(true, "b"), Some(2), at(20));
+        assert_eq!((reworded[0].last_transition_time.0, reworded[0].message.as_str()), (at(10), "b"));
+        assert_eq!(reworded[0].observed_generation, Some(2));
+        let flipped = merge(&reworded, &says(false, "b"), Some(2), at(30));
+        assert_eq!(flipped[0].last_transition_time.0, at(30));
+    }
+
+    #[test]
+    fn conditions_of_others_are_kept() {
+        let other = Condition {
+            type_: "Audited".to_owned(),
+            status: "True".to_owned(),
+            reason: "X".to_owned(),
+            message: String::new(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        let merged =
+            merge(std::slice::from_ref(&other), &facts(&healthy(), &Workload::default()), None, Timestamp::UNIX_EPOCH);
+        assert_eq!(merged[0], other);
+        assert_eq!(merged.len(), 8);
+    }
+}

@@ -1,0 +1,181 @@
+//! The status of a ZueCluster, from what is seen. Pure: the time comes in, and nothing changes unless something has happened.
+
+mod conditions;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::build;
+use crate::cluster::Cluster;
+use crate::crd::ZueClusterStatus;
+use crate::crd::status::Member;
+use crate::view::{Replica, View};
+
+pub use conditions::{Fact, RECONCILED, invalid, merge};
+
+/// A problem is cut to this length.
+const PROBLEM_CHARS_MAX: usize = 400;
+/// The fields that controllers write down by compare-and-swap; a report never touches them.
+const RECORDED: [&str; 3] = ["epoch", "recordedLeader", "clusterId"];
+
+/// What is known beside the nodes and pods themselves.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Workload {
+    /// The generation of the resource that was applied last.
+    pub generation: Option<i64>,
+    /// The revision that the StatefulSet gives new pods, once it has taken note of its newest template.
+    pub revision: Option<String>,
+    /// What stood in the way of applying the objects.
+    pub problem: Option<String>,
+    /// How many pods are of an older revision.
+    pub stale_pods: usize,
+}
+
+/// The status to write; what controllers have written down is carried over from `before`.
+pub fn report(
+    cluster: &Cluster,
+    view: &View,
+    workload: &Workload,
+    before: &ZueClusterStatus,
+    now: Timestamp,
+) -> ZueClusterStatus {
+    let facts = conditions::facts(view, workload);
+    let selector: Vec<String> =
+        build::selector(cluster).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    ZueClusterStatus {
+        observed_generation: workload.generation.or(before.observed_generation),
+        conditions: merge(&before.conditions, &facts, cluster.generation, now),
+        epoch: before.epoch,
+        recorded_leader: before.recorded_leader.clone(),
+        cluster_id: before.cluster_id.clone(),
+        leader: view.leader.clone(),
+        isr: view.isr(),
+        in_sync_replicas: Some(view.isr_size()),
+        quorum: Some(view.quorum),
+        lag_records: view.lag_records(),
+        commit_end: view.commit_end.or(before.commit_end),
+        replicas: Some(view.size()),
+        ready_replicas: Some(view.ready()),
+        version: versions(view).or_else(|| before.version.clone()),
+        selector: Some(selector.join(",")),
+        members: view.replicas.iter().map(member).collect(),
+    }
+}
+
+fn versions(view: &View) -> Option<String> {
+    let mut versions: Vec<&str> = view.replicas.iter().filter_map(|replica| replica.version.as_deref()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    Some(versions.join(", ")).filter(|versions| !versions.is_empty())
+}
+
+fn member(replica: &Replica) -> Member {
+    Member {
+        pod: replica.pod.clone(),
+        replica_id: replica.replica_id.clone(),
+        role: replica.role,
+        in_sync: replica.in_sync,
+        durable_end: replica.durable_end,
+        lag_records: replica.lag_records,
+        problem: replica.problem.as_ref().map(|problem| problem.chars().take(PROBLEM_CHARS_MAX).collect()),
+    }
+}
+
+/// Whether they differ in more than offsets, which change all the time in a log that is in use.
+pub fn differs(one: &ZueClusterStatus, other: &ZueClusterStatus) -> bool {
+    without_offsets(one) != without_offsets(other)
+}
+
+fn without_offsets(status: &ZueClusterStatus) -> ZueClusterStatus {
+    let mut status = status.clone();
+    (status.commit_end, status.lag_records) = (None, None);
+    for member in &mut status.members {
+        (member.durable_end, member.lag_records) = (None, None);
+    }
+    status
+}
+
+/// The merge patch that writes a report: all of its fields, absent ones taken away, and none of those written down by controllers.
+pub fn patch(status: &ZueClusterStatus) -> Value {
+    let absent = ["observedGeneration", "leader", "lagRecords", "commitEnd", "version", "conditions", "isr", "members"];
+    let mut fields: Map<String, Value> = absent.iter().map(|field| ((*field).to_owned(), Value::Null)).collect();
+    if let Ok(Value::Object(present)) = serde_json::to_value(status) {
+        fields.extend(present);
+    }
+    fields.retain(|field, _| !RECORDED.contains(&field.as_str()));
+    serde_json::json!({ "status": fields })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::tests::cluster;
+    use crate::crd::status::MemberRole;
+    use crate::view::tests::healthy;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn workload() -> Workload {
+        Workload { generation: Some(4), revision: Some("a".to_owned()), problem: None, stale_pods: 0 }
+    }
+
+    fn reported(view: &View, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
+        report(&cluster("{}"), view, &workload(), before, at(second))
+    }
+
+    #[test]
+    fn a_converged_and_idle_cluster_is_reported_the_same_for_ever() {
+        let first = reported(&healthy(), &ZueClusterStatus::default(), 10);
+        assert_eq!(reported(&healthy(), &first, 5000), first);
+        assert_eq!(
+            (first.leader.as_deref(), first.in_sync_replicas, first.lag_records),
+            (Some("orders-0"), Some(3), Some(0))
+        );
+        assert_eq!((first.observed_generation, first.version.as_deref()), (Some(4), Some("0.1.0")));
+    }
+
+    #[test]
+    fn offsets_alone_can_wait() {
+        let first = reported(&healthy(), &ZueClusterStatus::default(), 10);
+        let mut view = healthy();
+        view.commit_end = Some(99);
+        view.replicas[1].durable_end = Some(98);
+        view.replicas[1].lag_records = Some(1);
+        let busy = reported(&view, &first, 11);
+        assert_ne!(busy, first);
+        assert!(!differs(&busy, &first));
+        view.replicas[1].in_sync = false;
+        assert!(differs(&reported(&view, &first, 11), &first));
+    }
+
+    #[test]
+    fn a_report_never_touches_what_controllers_have_written_down() {
+        let before = ZueClusterStatus {
+            epoch: Some(7),
+            recorded_leader: Some("ab".to_owned()),
+            cluster_id: Some("cd".to_owned()),
+            ..Default::default()
+        };
+        let status = reported(&healthy(), &before, 10);
+        assert_eq!(
+            (status.epoch, &status.recorded_leader, &status.cluster_id),
+            (Some(7), &before.recorded_leader, &before.cluster_id)
+        );
+        let patch = patch(&status);
+        let fields = patch["status"].as_object().unwrap();
+        assert!(RECORDED.iter().all(|field| !fields.contains_key(*field)), "{fields:?}");
+        assert_eq!(fields["leader"], "orders-0");
+    }
+
+    #[test]
+    fn what_is_known_no_more_is_taken_away() {
+        let mut view = healthy();
+        view.leader = None;
+        view.replicas[0].role = MemberRole::Unreachable;
+        let status = reported(&view, &ZueClusterStatus::default(), 10);
+        assert_eq!(patch(&status)["status"]["leader"], Value::Null);
+        assert!(patch(&status)["status"].as_object().unwrap().contains_key("lagRecords"));
+    }
+}

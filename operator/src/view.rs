@@ -1,0 +1,320 @@
+//! What a look at the nodes and pods of a cluster shows. Pure: no clock, no network.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use zue_core::control::{Blocked, Step};
+use zue_core::quorum::effective_quorum;
+use zue_proto::v1;
+
+use crate::build::ROLE_LABEL;
+use crate::cluster::Cluster;
+use crate::crd::status::MemberRole;
+
+/// One replica.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Replica {
+    /// Its pod's name.
+    pub pod: String,
+    /// Its id in hex; none while it does not answer.
+    pub replica_id: Option<String>,
+    /// What it does.
+    pub role: MemberRole,
+    /// Whether it counts as in sync.
+    pub in_sync: bool,
+    /// The end of what is durable on it.
+    pub durable_end: Option<u64>,
+    /// How many records it is behind, by the leader's word.
+    pub lag_records: Option<u64>,
+    /// How long ago it was last caught up, in milliseconds, by the leader's word.
+    pub lag_ms: Option<u64>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// The version of its program.
+    pub version: Option<String>,
+    /// Whether its pod is ready.
+    pub ready: bool,
+    /// The role that its pod is labelled with; the outer none where there is no pod.
+    pub label: Option<Option<String>>,
+}
+
+/// A cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct View {
+    /// The replicas by ordinal.
+    pub replicas: Vec<Replica>,
+    /// The name of the leader's pod.
+    pub leader: Option<String>,
+    /// The epoch it leads.
+    pub leads_epoch: Option<u64>,
+    /// The greatest epoch ever reserved.
+    pub epoch: u64,
+    /// How many replicas commit.
+    pub quorum: u32,
+    /// The end of what is committed, as far as anyone who answers knows.
+    pub commit_end: Option<u64>,
+    /// Why the control logic can do nothing, if it cannot.
+    pub blocked: Option<Blocked>,
+}
+
+/// What one turn of the control logic saw, as facts.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The status of every node by ordinal, or why there is none.
+    pub nodes: &'a [Result<v1::StatusResponse, String>],
+    /// The greatest epoch written down.
+    pub epoch: u64,
+    /// What was planned.
+    pub step: &'a Step,
+    /// The pods in sync when that was last known.
+    pub isr_before: &'a [String],
+}
+
+/// Puts together what was seen of the nodes and of their pods.
+pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View {
+    let leader = leader_of(seen.nodes);
+    let names = cluster.pods();
+    let replica = |(ordinal, name): (usize, &String)| {
+        let status = seen.nodes.get(ordinal).map(Result::as_ref);
+        let pod = pods.iter().map(AsRef::as_ref).find(|pod| pod.name_any() == *name);
+        let mut replica = match status {
+            Some(Ok(status)) => answered(name, status),
+            Some(Err(_)) | None => Replica { pod: name.clone(), ..Replica::default() },
+        };
+        replica.ready = pod.is_some_and(is_ready);
+        replica.label = pod.map(|pod| pod.labels().get(ROLE_LABEL).cloned());
+        match (leader, status) {
+            (Some(leader), Some(Ok(status))) => by_the_leader(&mut replica, leader, &status.replica_id),
+            (Some(leader), _) => by_the_leader_of_the_silent(&mut replica, leader),
+            // Nobody says who is in sync any more: who was, and is in reach, still has what it had.
+            (None, Some(Ok(_))) => replica.in_sync = seen.isr_before.contains(name),
+            (None, _) => {}
+        }
+        replica
+    };
+    let replicas: Vec<Replica> = names.iter().enumerate().map(replica).collect();
+    let answers = || seen.nodes.iter().flatten();
+    let start = leader.and_then(|leader| leader.last_epoch_start.as_ref());
+    View {
+        leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
+        leads_epoch: start.map(|start| start.epoch),
+        epoch: seen.epoch,
+        quorum: start.map_or_else(|| effective_quorum(names.len(), cluster.spec.quorum), |start| start.quorum),
+        commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
+        blocked: if let Step::Blocked(blocked) = seen.step { Some(blocked.clone()) } else { None },
+        replicas,
+    }
+}
+
+impl View {
+    /// The pods in sync.
+    pub fn isr(&self) -> Vec<String> {
+        self.replicas.iter().filter(|replica| replica.in_sync).map(|replica| replica.pod.clone()).collect()
+    }
+
+    /// How many replicas are in sync.
+    pub fn isr_size(&self) -> u32 {
+        count(self.replicas.iter().filter(|replica| replica.in_sync).count())
+    }
+
+    /// How many replicas there are to be.
+    pub fn size(&self) -> u32 {
+        count(self.replicas.len())
+    }
+
+    /// How many pods are ready.
+    pub fn ready(&self) -> u32 {
+        count(self.replicas.iter().filter(|replica| replica.ready).count())
+    }
+
+    /// Whether appends are taken: somebody leads, and enough are in sync to commit.
+    pub fn takes_appends(&self) -> bool {
+        self.leader.is_some() && self.isr_size() >= self.quorum
+    }
+
+    /// Whether all replicas are in sync with a leader.
+    pub fn is_whole(&self) -> bool {
+        self.leader.is_some() && self.replicas.iter().all(|replica| replica.in_sync)
+    }
+
+    /// How many records the follower that is furthest behind lacks; none while nobody leads.
+    pub fn lag_records(&self) -> Option<u64> {
+        self.leader.as_ref().and_then(|_| self.replicas.iter().filter_map(|replica| replica.lag_records).max())
+    }
+}
+
+/// Of those who say they lead, the one with the newest epoch: another does not know yet that it leads no more.
+fn leader_of(nodes: &[Result<v1::StatusResponse, String>]) -> Option<&v1::StatusResponse> {
+    let epoch = |status: &&v1::StatusResponse| status.last_epoch_start.as_ref().map_or(0, |start| start.epoch);
+    nodes.iter().flatten().filter(|status| status.role() == v1::Role::Leader).max_by_key(epoch)
+}
+
+fn answered(pod: &str, status: &v1::StatusResponse) -> Replica {
+    Replica {
+        pod: pod.to_owned(),
+        replica_id: zue_proto::replica_id("replica_id", &status.replica_id).ok().map(|id| id.to_string()),
+        role: match status.role() {
+            // Until it is known that no newer epoch is led by another.
+            v1::Role::Unspecified | v1::Role::Idle | v1::Role::Leader => MemberRole::Idle,
+            v1::Role::Follower => MemberRole::Follower,
+            v1::Role::Failed => MemberRole::Failed,
+        },
+        durable_end: status.durable.as_ref().map(|tail| tail.end),
+        problem: Some(status.problem.clone()).filter(|problem| !problem.is_empty()),
+        version: Some(status.version.clone()).filter(|version| !version.is_empty()),
+        ..Replica::default()
+    }
+}
+
+fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id: &[u8]) {
+    replica.in_sync = leader.isr.iter().any(|id| id == replica_id);
+    if leader.replica_id == replica_id {
+        replica.role = MemberRole::Leader;
+        (replica.lag_records, replica.lag_ms) = (Some(0), Some(0));
+        return;
+    }
+    let Some(follower) = leader.followers.iter().find(|follower| follower.replica_id == replica_id) else { return };
+    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), Some(follower.lag_ms));
+    if !follower.problem.is_empty() {
+        replica.problem.get_or_insert_with(|| follower.problem.clone());
+    }
+}
+
+/// A replica that does not answer here is found by the name that the leader knows it by.
+fn by_the_leader_of_the_silent(replica: &mut Replica, leader: &v1::StatusResponse) {
+    let Some(follower) = leader.followers.iter().find(|follower| follower.name == replica.pod) else { return };
+    replica.in_sync = leader.isr.contains(&follower.replica_id);
+    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), Some(follower.lag_ms));
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// There are at most nine.
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
+
+    use super::*;
+    use crate::cluster::tests::cluster;
+
+    pub(crate) type Answer = Result<v1::StatusResponse, String>;
+
+    fn status(replica: u128, role: v1::Role) -> v1::StatusResponse {
+        v1::StatusResponse {
+            name: format!("orders-{}", replica - 1),
+            replica_id: zue_proto::id_bytes(replica),
+            cluster_id: zue_proto::id_bytes(9),
+            version: "0.1.0".to_owned(),
+            role: role.into(),
+            durable: Some(v1::Tail { epoch: 4, end: 10 }),
+            commit_end: 10,
+            ..Default::default()
+        }
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "it stands in a list beside one that does not answer")]
+    pub(crate) fn follower(replica: u128) -> Answer {
+        Ok(status(replica, v1::Role::Follower))
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "it stands in a list beside one that does not answer")]
+    pub(crate) fn leader(replica: u128, epoch: u64, isr: &[u128], lags: &[(u128, u64)]) -> Answer {
+        let voters = (1..=3).map(zue_proto::id_bytes).collect();
+        let start = v1::EpochStart { epoch, voters, quorum: 2, ..Default::default() };
+        let progress = |(id, lag): &(u128, u64)| v1::FollowerStatus {
+            replica_id: zue_proto::id_bytes(*id),
+            name: format!("orders-{}", id - 1),
+            in_sync: isr.contains(id),
+            lag_records: *lag,
+            lag_ms: *lag,
+            voter: true,
+            ..Default::default()
+        };
+        Ok(v1::StatusResponse {
+            last_epoch_start: Some(start),
+            isr: isr.iter().copied().map(zue_proto::id_bytes).collect(),
+            followers: lags.iter().map(progress).collect(),
+            ..status(replica, v1::Role::Leader)
+        })
+    }
+
+    pub(crate) fn silent() -> Answer {
+        Err("no answer within 800 ms".to_owned())
+    }
+
+    pub(crate) fn pod(name: &str, ready: bool, label: Option<&str>) -> Arc<Pod> {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(name.to_owned());
+        let label = label.map(|label| [(ROLE_LABEL.to_owned(), label.to_owned())].into());
+        pod.metadata.labels = label;
+        let status = if ready { "True" } else { "False" }.to_owned();
+        let condition = PodCondition { type_: "Ready".to_owned(), status, ..Default::default() };
+        pod.status = Some(PodStatus { conditions: Some(vec![condition]), ..Default::default() });
+        Arc::new(pod)
+    }
+
+    pub(crate) fn look(nodes: &[Answer], step: &Step, isr_before: &[&str]) -> View {
+        let before: Vec<String> = isr_before.iter().map(|pod| (*pod).to_owned()).collect();
+        let pods: Vec<_> = (0..3).map(|ordinal| pod(&format!("orders-{ordinal}"), true, None)).collect();
+        view(&cluster("{}"), Seen { nodes, epoch: 4, step, isr_before: &before }, &pods)
+    }
+
+    pub(crate) fn healthy() -> View {
+        let nodes = [leader(1, 4, &[1, 2, 3], &[(2, 0), (3, 0)]), follower(2), follower(3)];
+        look(&nodes, &Step::Nothing, &[])
+    }
+
+    #[test]
+    fn a_healthy_cluster_is_whole_and_takes_appends() {
+        let view = healthy();
+        assert_eq!((view.leader.as_deref(), view.leads_epoch, view.quorum), (Some("orders-0"), Some(4), 2));
+        assert_eq!(view.isr(), ["orders-0", "orders-1", "orders-2"]);
+        assert!(view.is_whole() && view.takes_appends());
+        assert_eq!((view.lag_records(), view.commit_end, view.ready()), (Some(0), Some(10), 3));
+    }
+
+    #[test]
+    fn a_follower_that_is_down_keeps_its_lag_by_the_leaders_word() {
+        let nodes = [leader(1, 4, &[1, 3], &[(2, 70), (3, 0)]), silent(), follower(3)];
+        let view = look(&nodes, &Step::Nothing, &[]);
+        let down = &view.replicas[1];
+        assert_eq!((down.role, down.in_sync, down.lag_records), (MemberRole::Unreachable, false, Some(70)));
+        assert_eq!(view.lag_records(), Some(70));
+        assert!(view.takes_appends() && !view.is_whole());
+    }
+
+    #[test]
+    fn of_two_that_say_they_lead_the_newer_epoch_leads() {
+        let nodes = [leader(1, 4, &[1, 2, 3], &[]), leader(2, 5, &[2, 3], &[(1, 3)]), follower(3)];
+        let view = look(&nodes, &Step::Nothing, &[]);
+        assert_eq!((view.leader.as_deref(), view.leads_epoch), (Some("orders-1"), Some(5)));
+        assert_eq!(view.replicas[0].role, MemberRole::Idle);
+        assert_eq!(view.isr(), ["orders-1", "orders-2"]);
+    }
+
+    #[test]
+    fn without_a_leader_those_in_sync_before_stay_so_while_they_are_in_reach() {
+        let view = look(&[silent(), follower(2), follower(3)], &Step::Nothing, &["orders-0", "orders-1"]);
+        assert_eq!(view.isr(), ["orders-1"]);
+        assert_eq!((view.leader.as_deref(), view.lag_records()), (None, None));
+        assert!(!view.takes_appends());
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_is_not_ready() {
+        let mut leaving = Pod::clone(&pod("orders-0", true, None));
+        assert!(is_ready(&leaving));
+        leaving.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
+        assert!(!is_ready(&leaving));
+    }
+}

@@ -1,0 +1,153 @@
+//! What the API server will take and refuse, asked of the CRD itself: its rules are evaluated here, without a cluster.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
+
+use kube::core::cel;
+use serde_json::{Value, json};
+use zue_operator::crd::{ZueCluster, ZueClusterSpec, schema};
+
+/// A resource as the API server would store it: with its defaults.
+fn resource(spec: &str) -> Value {
+    named("my-log", spec)
+}
+
+fn named(name: &str, spec: &str) -> Value {
+    let spec: ZueClusterSpec = serde_yaml::from_str(spec).unwrap();
+    serde_json::to_value(ZueCluster::new(name, spec)).unwrap()
+}
+
+fn refused(now: &Value, before: Option<&Value>) -> Vec<(String, String)> {
+    match cel::Validator::new().validate(&schema(), now, before) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(|error| (error.field_path.clone(), error.message.clone())).collect(),
+    }
+}
+
+#[test]
+fn what_makes_sense_is_taken() {
+    for spec in [
+        "{}",
+        "replicas: 1",
+        "{replicas: 4, quorum: 3}",
+        "{replicas: 5, quorum: 5, leader: {ordinal: 4}}",
+        "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: LoadBalancer}}",
+        "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort, firstNodePort: 30940}}",
+    ] {
+        assert_eq!(refused(&resource(spec), None), [], "{spec}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_field() {
+    let cases = [
+        ("{replicas: 3, quorum: 1}", "spec.quorum", "more than half"),
+        ("{replicas: 3, quorum: 4}", "spec.quorum", "no more than there are"),
+        ("{replicas: 4, quorum: 2}", "spec.quorum", "more than half"),
+        ("{leader: {ordinal: 3}}", "spec.leader.ordinal", "less than the number of replicas"),
+        (
+            "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort}}",
+            "spec.externalAccess.perReplicaServices.firstNodePort",
+            "NodePort",
+        ),
+        (
+            "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: ClusterIP, firstNodePort: 30940}}",
+            "spec.externalAccess.perReplicaServices.firstNodePort",
+            "NodePort",
+        ),
+    ];
+    for (spec, field, words) in cases {
+        let refused = refused(&resource(spec), None);
+        assert_eq!(refused.len(), 1, "{spec}: {refused:?}");
+        assert_eq!(refused[0].0.replace("..", "."), field, "{spec}");
+        assert!(refused[0].1.contains(words), "{spec}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_name_that_fits_into_no_service_is_refused() {
+    for name in ["9lives", "a.b", "a-name-of-forty-one-characters-is-too-long"] {
+        assert!(refused(&named(name, "{}"), None)[0].1.contains("metadata.name"), "{name}");
+    }
+    for name in ["a", "log-1", "a-name-of-forty-characters-is-just-short"] {
+        assert_eq!(refused(&named(name, "{}"), None), [], "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
+    let cases = [
+        ("replicas: 3", "replicas: 5", "can't be changed yet"),
+        ("storage: {size: 2Gi}", "storage: {size: 1500Mi}", "can't shrink"),
+        ("storage: {storageClassName: a}", "storage: {storageClassName: b}", "can't be changed"),
+        // A field that was not there, or is there no more, must not slip past the rule.
+        ("{}", "storage: {storageClassName: b}", "can't be changed"),
+        ("storage: {storageClassName: a}", "{}", "can't be changed"),
+    ];
+    for (before, now, words) in cases {
+        let refused = refused(&resource(now), Some(&resource(before)));
+        assert!(refused.len() == 1 && refused[0].1.contains(words), "{before} to {now}: {refused:?}");
+    }
+    for (before, now) in [
+        ("storage: {size: 1Gi}", "storage: {size: 1024Mi}"),
+        ("storage: {size: 1Gi}", "storage: {size: 2Gi}"),
+        ("{}", "{quorum: 3, image: other, leader: {ordinal: 2}}"),
+    ] {
+        assert_eq!(refused(&resource(now), Some(&resource(before))), [], "{before} to {now}");
+    }
+}
+
+/// Visits our own fields, not those of the types that are Kubernetes' own.
+fn visit(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
+    let theirs = [
+        "spec.resources",
+        "spec.pod.affinity",
+        "spec.pod.tolerations",
+        "spec.pod.topologySpreadConstraints",
+        "spec.pod.imagePullSecrets",
+        "status.conditions",
+    ];
+    check(path, schema);
+    if theirs.contains(&path) {
+        return;
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        visit(&path, field, check);
+    }
+    if let Some(items) = schema.get("items") {
+        visit(&format!("{path}[]"), items, check);
+    }
+}
+
+#[test]
+fn every_field_is_documented_and_bounded() {
+    let schema = schema();
+    let mut seen = 0;
+    for root in ["spec", "status"] {
+        visit(root, &schema["properties"][root], &mut |path, field| {
+            seen += 1;
+            if !path.ends_with("[]") {
+                assert!(field["description"].as_str().is_some_and(|text| text.len() > 5), "{path} is not documented");
+            }
+            let bound = match field["type"].as_str() {
+                Some("string") if field.get("enum").is_none() => "maxLength",
+                Some("array") => "maxItems",
+                Some("object") if field.get("additionalProperties").is_some() => "maxProperties",
+                _ => return,
+            };
+            assert!(field.get(bound).is_some(), "{path} has no {bound}");
+        });
+    }
+    assert!(seen > 60, "only {seen} fields were seen");
+}
+
+#[test]
+fn the_schema_is_structural_and_without_warnings() {
+    let text = schema().to_string();
+    for word in ["anyOf", "oneOf", "\"const\"", "uint", "\"nullable\"", "$ref"] {
+        assert!(!text.contains(word), "{word}");
+    }
+    assert_eq!(
+        schema()["properties"]["status"]["properties"]["conditions"]["x-kubernetes-list-map-keys"],
+        json!(["type"])
+    );
+}

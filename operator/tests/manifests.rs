@@ -1,0 +1,200 @@
+//! What is generated equals what is committed: the CRD, the chart's rights, the plain manifests. Run with `ZUE_UPDATE=1` to write them
+//! anew.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use clap::Parser as _;
+use kube::core::cel;
+use serde::Deserialize as _;
+use serde_json::Value;
+use zue_operator::args::{self, Cli};
+use zue_operator::cluster::Cluster;
+use zue_operator::crd::{LeaderPolicy, ZueCluster, crd, schema};
+use zue_operator::rbac;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn is_current(file: &str, expected: &str) {
+    let path = root().join(file);
+    if std::env::var_os("ZUE_UPDATE").is_some() {
+        std::fs::write(&path, expected).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{file} is out of date: run `ZUE_UPDATE=1 cargo test -p zue-operator --test manifests`");
+}
+
+/// helm, where there is one.
+fn helm() -> Option<PathBuf> {
+    let cached = std::env::home_dir().map(|home| home.join(".cache/zue-kind/bin/helm"));
+    let found = [Some(PathBuf::from("helm")), cached]
+        .into_iter()
+        .flatten()
+        .find(|helm| Command::new(helm).arg("version").output().is_ok_and(|output| output.status.success()));
+    if found.is_none() {
+        eprintln!("there is no helm: the chart is not rendered");
+    }
+    found
+}
+
+fn render(extra: &[&str]) -> Option<Output> {
+    let chart = root().join("charts/zue-operator");
+    let mut command = Command::new(helm()?);
+    // A helm that was built from source does not know which Kubernetes it is for.
+    command.args(["template", "zue-operator"]).arg(chart).args([
+        "--namespace",
+        "zue-system",
+        "--kube-version",
+        "1.34.0",
+    ]);
+    Some(command.args(extra).output().unwrap())
+}
+
+fn rendered(extra: &[&str]) -> Option<String> {
+    let output = render(extra)?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn documents(yaml: &str) -> Vec<Value> {
+    let documents = serde_yaml::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap());
+    documents.filter(|document| !document.is_null()).collect()
+}
+
+fn of_kind(documents: &[Value], kind: &str) -> Vec<Value> {
+    documents.iter().filter(|document| document["kind"] == kind).cloned().collect()
+}
+
+#[test]
+fn the_crd_is_current() {
+    let yaml = serde_yaml::to_string(&crd()).unwrap();
+    assert!(!yaml.contains("{{"), "the chart's copy would be taken for a template");
+    is_current("deploy/crd.yaml", &yaml);
+    is_current("charts/zue-operator/templates/crd.yaml", &yaml);
+}
+
+#[test]
+fn the_charts_rights_are_current() {
+    let rules = serde_json::json!({ "rules": rbac::rules() });
+    is_current("charts/zue-operator/files/rules.yaml", &serde_yaml::to_string(&rules).unwrap());
+}
+
+#[test]
+fn the_plain_manifests_are_the_rendered_chart() {
+    let Some(chart) = rendered(&[]) else { return };
+    let namespace = "\
+# What `helm template` makes of charts/zue-operator, in a namespace of its own. Install it with
+#   kubectl apply -f deploy/operator.yaml
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: zue-system
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+";
+    is_current("deploy/operator.yaml", &format!("{namespace}{chart}"));
+}
+
+#[test]
+fn the_rendered_role_is_the_one_that_the_program_prints() {
+    let Some(chart) = rendered(&[]) else { return };
+    let roles = of_kind(&documents(&chart), "ClusterRole");
+    assert_eq!(roles.len(), 1);
+    assert_eq!(roles[0]["rules"], serde_json::to_value(rbac::rules()).unwrap());
+    assert_eq!(roles[0]["metadata"]["name"], rbac::cluster_role().metadata.name.unwrap());
+}
+
+#[test]
+fn with_namespaces_to_watch_there_is_a_role_in_each_and_none_for_all() {
+    let Some(chart) = rendered(&["--set", "watchNamespaces={a,b}"]) else { return };
+    let documents = documents(&chart);
+    assert_eq!(of_kind(&documents, "ClusterRole"), [Value::Null; 0]);
+    let roles = of_kind(&documents, "Role");
+    let places: Vec<_> = roles.iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
+    assert_eq!(places, ["a", "b"]);
+    assert_eq!(run_of(&documents).namespaces, ["a", "b"]);
+}
+
+/// The Deployment's arguments, read by the program's own parser.
+fn run_of(documents: &[Value]) -> args::Run {
+    let deployment = of_kind(documents, "Deployment").remove(0);
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let args: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+    match Cli::try_parse_from(std::iter::once("zue-operator".to_owned()).chain(args)).unwrap().command {
+        args::Command::Run(run) => run,
+        other => panic!("the chart starts {other:?}"),
+    }
+}
+
+#[test]
+fn the_program_understands_the_charts_arguments() {
+    let Some(chart) = rendered(&["--set", "nodeImage.repository=r/zue-node,nodeImage.tag=t,logFormat=text"]) else {
+        return;
+    };
+    let run = run_of(&documents(&chart));
+    assert_eq!((run.image.as_str(), run.metrics_address.port()), ("r/zue-node:t", 8080));
+    assert_eq!((run.namespaces.len(), run.log_format), (0, args::LogFormat::Text));
+}
+
+#[test]
+fn values_that_the_chart_does_not_know_are_refused() {
+    for wrong in ["replicas=2", "image.pullPolicy=Sometimes", "watchNamespaces={Not_A_Name}", "logFormat=xml"] {
+        let Some(output) = render(&["--set", wrong]) else { return };
+        assert!(!output.status.success(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_crd_stays_when_the_chart_goes() {
+    assert_eq!(crd().metadata.annotations.unwrap()["helm.sh/resource-policy"], "keep");
+}
+
+/// Every field of a document must be one that the schema knows.
+fn knows(path: &str, schema: &Value, value: &Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if schema.get("additionalProperties").is_some()
+                    || schema.get("x-kubernetes-preserve-unknown-fields").is_some()
+                {
+                    continue;
+                }
+                let field = schema["properties"].get(name);
+                knows(&format!("{path}.{name}"), field.unwrap_or_else(|| panic!("{path} has no field {name}")), value);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| knows(path, &schema["items"], item)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_samples_are_good() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(root().join("deploy/samples")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for document in documents(&text) {
+            assert_eq!((&document["apiVersion"], &document["kind"]), (&"zue.io/v1alpha1".into(), &"ZueCluster".into()));
+            knows("spec", &schema()["properties"]["spec"], &document["spec"]);
+            assert_eq!(document["spec"]["leader"]["policy"], "Static", "{}", path.display());
+            let mut resource: ZueCluster = serde_json::from_value(document).unwrap();
+            assert_eq!(resource.spec.leader.policy, LeaderPolicy::Static);
+            resource.metadata.namespace.get_or_insert("default".to_owned());
+            resource.metadata.uid = Some("u".to_owned());
+            Cluster::new(&resource, "image").unwrap();
+            cel::Validator::new().validate(&schema(), &serde_json::to_value(&resource).unwrap(), None).unwrap();
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2);
+}
+
+#[test]
+#[should_panic(expected = "spec.storage has no field sise")]
+fn a_field_that_is_not_known_is_denied() {
+    knows("spec", &schema()["properties"]["spec"], &serde_json::json!({ "storage": { "sise": "1Gi" } }));
+}

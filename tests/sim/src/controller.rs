@@ -1,0 +1,371 @@
+//! Controllers: they remember nothing between turns, work side by side and stop anywhere. What to do is decided by the real
+//! `plan` and `choose`; the order of an attempt (reserve, seal, choose, record, appoint) is that of the client's controller.
+
+use zue_core::control::{Reason, Recorded, Seen, Step, plan};
+use zue_core::election::{Choice, Sealed, choose};
+use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
+
+use crate::message::{Address, Answer, Call, Caller, Message};
+use crate::params::Break;
+use crate::status::{StoreAnswer, StoreCall};
+use crate::world::{Event, World};
+
+#[derive(Debug, Default)]
+pub(crate) struct Controller {
+    /// What answers and timers must name to be heard.
+    phase: u64,
+    state: State,
+    /// The plan that the trace told last.
+    told: Option<Step>,
+    /// Elections that failed in a row: the pause after them grows, so that controllers don't outbid each other for ever.
+    failed: u32,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Waiting,
+    Looking {
+        seen: Vec<Option<Seen>>,
+        missing: usize,
+        recorded: Option<Recorded>,
+    },
+    HandingOver(Attempt),
+    Reserving(Attempt),
+    Sealing {
+        attempt: Attempt,
+        answers: Vec<(usize, Sealed)>,
+        missing: usize,
+        grace: bool,
+    },
+    Recording {
+        attempt: Attempt,
+        choice: Choice,
+        cluster: ClusterId,
+    },
+    Appointing,
+}
+
+/// One attempt at an epoch.
+#[derive(Clone, Debug)]
+struct Attempt {
+    seen: Vec<Option<Seen>>,
+    recorded: Recorded,
+    epoch: Epoch,
+    prefer: Option<ReplicaId>,
+    reason: Reason,
+    /// It goes on whatever the store says: no mistake of a controller may do harm.
+    careless: bool,
+}
+
+impl Attempt {
+    fn cluster(&self) -> Option<ClusterId> {
+        self.recorded.cluster.or_else(|| self.seen.iter().flatten().find_map(|seen| seen.cluster))
+    }
+
+    /// The voters of a first epoch; none in any other.
+    fn initial(&self) -> Vec<ReplicaId> {
+        let all = || self.seen.iter().flatten().map(|seen| seen.replica).collect();
+        if self.reason == Reason::Bootstrap { all() } else { Vec::new() }
+    }
+}
+
+fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
+    let known = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
+    Epoch(known.max(recorded.epoch).0 + 1)
+}
+
+impl World {
+    pub(crate) fn wake_controller(&mut self, controller: usize) {
+        let failed = self.controllers.get(controller).map_or(0, |at| at.failed);
+        let phase = self.enter(controller, State::Waiting);
+        let (low, high) = self.params.control.turn_ms;
+        self.after((low, high + (20 << failed.min(7)) - 20), Event::Controller { controller, phase });
+    }
+
+    fn set_failed(&mut self, controller: usize, failed: impl FnOnce(u32) -> u32) {
+        if let Some(at) = self.controllers.get_mut(controller) {
+            at.failed = failed(at.failed);
+        }
+    }
+
+    fn enter(&mut self, controller: usize, state: State) -> u64 {
+        let phase = self.next_id();
+        if let Some(at) = self.controllers.get_mut(controller) {
+            (at.phase, at.state) = (phase, state);
+        }
+        phase
+    }
+
+    /// Enters a state that ends by itself after a time.
+    fn enter_for(&mut self, controller: usize, state: State, ms: u64) -> u64 {
+        let phase = self.enter(controller, state);
+        let at = self.now + ms;
+        self.at(at, Event::Controller { controller, phase });
+        phase
+    }
+
+    /// The controller stops here: the next one begins from nothing.
+    fn stop(&mut self, controller: usize) {
+        self.set_failed(controller, |_| 0);
+        self.wake_controller(controller);
+    }
+
+    /// Nothing came of it: the next turn begins from nothing, later and later.
+    fn give_up(&mut self, controller: usize) {
+        self.set_failed(controller, |failed| failed + 1);
+        self.wake_controller(controller);
+    }
+
+    fn ask(&mut self, controller: usize, phase: u64, ordinal: usize, target: Option<ReplicaId>, call: Call) {
+        let caller = Caller::Controller { controller, phase, ordinal };
+        let message = Message::Call { caller, target, call };
+        self.send(Address::Controller(controller), Address::Machine(ordinal), message);
+    }
+
+    pub(crate) fn controller_timer(&mut self, controller: usize, phase: u64) {
+        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
+        match std::mem::take(&mut at.state) {
+            State::Waiting => self.look(controller),
+            State::Looking { seen, recorded: Some(recorded), .. } => self.decide(controller, seen, recorded),
+            State::Sealing { attempt, answers, .. } => self.choose(controller, attempt, answers),
+            _ => self.give_up(controller),
+        }
+    }
+
+    fn look(&mut self, controller: usize) {
+        let machines = self.machines.len();
+        let looking = State::Looking { seen: vec![None; machines], missing: machines + 1, recorded: None };
+        let phase = self.enter_for(controller, looking, self.params.control.call_timeout_ms);
+        self.call_store(controller, phase, StoreCall::Load);
+        for ordinal in 0..machines {
+            self.ask(controller, phase, ordinal, None, Call::Status);
+        }
+    }
+
+    pub(crate) fn store_answer(&mut self, controller: usize, phase: u64, answer: StoreAnswer) {
+        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
+        match (std::mem::take(&mut at.state), answer) {
+            (State::Looking { seen, missing, .. }, StoreAnswer::Loaded(recorded)) => {
+                at.state = State::Looking { seen, missing: missing.saturating_sub(1), recorded: Some(recorded) };
+                self.looked(controller, phase);
+            }
+            (State::Reserving(attempt), StoreAnswer::Swapped(done)) if done || attempt.careless => {
+                self.seal(controller, attempt);
+            }
+            (State::Recording { attempt, choice, cluster }, StoreAnswer::Swapped(done)) if done || attempt.careless => {
+                self.appoint(controller, &attempt, choice, cluster);
+            }
+            _ => self.give_up(controller),
+        }
+    }
+
+    pub(crate) fn controller_answer(&mut self, controller: usize, caller: Caller, answer: Answer) {
+        let Caller::Controller { phase, ordinal, .. } = caller else { return };
+        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
+        match &mut at.state {
+            State::Looking { seen, missing, .. } => {
+                *missing = missing.saturating_sub(1);
+                if let (Answer::Status(status), Some(place)) = (answer, seen.get_mut(ordinal)) {
+                    *place = Some(status);
+                }
+                self.looked(controller, phase);
+            }
+            State::Sealing { answers, missing, .. } => {
+                *missing = missing.saturating_sub(1);
+                if let Answer::Reply(Reply::Sealed(sealed)) = answer
+                    && !answers.iter().any(|(at, _)| *at == ordinal)
+                {
+                    answers.push((ordinal, sealed));
+                }
+                self.sealed_one(controller, phase);
+            }
+            State::HandingOver(attempt) => {
+                let attempt = attempt.clone();
+                match answer {
+                    Answer::Reply(Reply::HandedOver(_)) => self.reserve(controller, attempt),
+                    _ => self.give_up(controller),
+                }
+            }
+            State::Appointing => match answer {
+                Answer::Reply(Reply::Appointed(_)) => self.stop(controller),
+                _ => self.give_up(controller),
+            },
+            State::Waiting | State::Reserving(_) | State::Recording { .. } => {}
+        }
+    }
+
+    fn looked(&mut self, controller: usize, phase: u64) {
+        let Some(at) = self.controllers.get(controller) else { return };
+        if matches!(&at.state, State::Looking { missing: 0, .. }) {
+            self.controller_timer(controller, phase);
+        }
+    }
+
+    fn decide(&mut self, controller: usize, seen: Vec<Option<Seen>>, recorded: Recorded) {
+        if self.dice.chance(self.params.control.stop) {
+            return self.stop(controller);
+        }
+        let held = |seen: &Seen| seen.cluster.filter(|_| seen.last.is_some());
+        let found = seen.iter().flatten().find_map(held);
+        if let (None, Some(cluster)) = (recorded.cluster, found) {
+            // Written down before anything else is done; the next turn goes on.
+            let to = Recorded { cluster: Some(cluster), ..recorded.clone() };
+            let phase = self.enter_for(controller, State::Waiting, self.params.control.call_timeout_ms);
+            return self.call_store(controller, phase, StoreCall::Swap { from: recorded, to });
+        }
+        if self.dice.chance(self.params.control.whim) {
+            return self.elect_on_a_whim(controller, seen, recorded);
+        }
+        let step = plan(&self.params.wish, &recorded, &seen);
+        let told = self.controllers.get_mut(controller).and_then(|at| at.told.replace(step.clone()));
+        if told.as_ref() != Some(&step) {
+            self.trace.say(self.now, format_args!("controller {controller} plans {step:?}"));
+        }
+        match step {
+            Step::Nothing | Step::Blocked(_) => self.stop(controller),
+            Step::Elect { epoch, prefer, reason } => {
+                self.reserve(controller, Attempt { seen, recorded, epoch, prefer, reason, careless: false });
+            }
+            Step::HandOver { epoch, from, to } => {
+                let next = next_epoch(&recorded, &seen);
+                let Some(ordinal) = seen.iter().position(|seen| seen.as_ref().is_some_and(|s| s.replica == from))
+                else {
+                    return self.give_up(controller);
+                };
+                let attempt = Attempt {
+                    seen,
+                    recorded,
+                    epoch: next,
+                    prefer: Some(to),
+                    reason: Reason::HandOver,
+                    careless: false,
+                };
+                let deadline_ms = self.params.control.hand_over_ms;
+                let phase = self.enter_for(controller, State::HandingOver(attempt), deadline_ms + 100);
+                self.ask(controller, phase, ordinal, Some(from), Call::HandOver { epoch, to, deadline_ms });
+            }
+        }
+    }
+
+    /// An election that nothing asks for, of an epoch that may be taken, with or without the store.
+    fn elect_on_a_whim(&mut self, controller: usize, seen: Vec<Option<Seen>>, recorded: Recorded) {
+        let next = next_epoch(&recorded, &seen);
+        let epoch = Epoch((next.0 + self.dice.between((0, 3))).saturating_sub(2).max(1));
+        let someone = self.dice.index(seen.len());
+        let prefer = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica);
+        let first = seen.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
+        let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
+        self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim"));
+        let attempt = Attempt { seen, recorded, epoch, prefer, reason, careless: self.dice.chance(0.5) };
+        if self.dice.chance(0.5) { self.seal(controller, attempt) } else { self.reserve(controller, attempt) }
+    }
+
+    fn reserve(&mut self, controller: usize, attempt: Attempt) {
+        let from = attempt.recorded.clone();
+        let to = Recorded { epoch: attempt.epoch, ..from.clone() };
+        let phase = self.enter_for(controller, State::Reserving(attempt), self.params.control.call_timeout_ms);
+        self.call_store(controller, phase, StoreCall::Swap { from, to });
+    }
+
+    fn seal(&mut self, controller: usize, mut attempt: Attempt) {
+        if self.dice.chance(self.params.control.stop) {
+            return self.stop(controller);
+        }
+        attempt.recorded.epoch = attempt.epoch;
+        let (cluster, epoch) = (attempt.cluster(), attempt.epoch);
+        let ours = |seen: &&Seen| seen.cluster.is_none() || seen.cluster == cluster;
+        let targets: Vec<_> = attempt
+            .seen
+            .iter()
+            .enumerate()
+            .filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref().filter(ours)?.replica)))
+            .collect();
+        let state = State::Sealing { attempt, answers: Vec::new(), missing: targets.len(), grace: false };
+        let phase = self.enter_for(controller, state, self.params.control.call_timeout_ms);
+        for (ordinal, target) in targets {
+            self.ask(controller, phase, ordinal, Some(target), Call::Seal { cluster, epoch });
+        }
+    }
+
+    /// Once the answers are enough, the others are waited for only a little.
+    fn sealed_one(&mut self, controller: usize, phase: u64) {
+        let grace_ms = self.params.control.seal_grace_ms;
+        let Some(at) = self.controllers.get(controller) else { return };
+        let State::Sealing { attempt, answers, missing, grace } = &at.state else { return };
+        if *missing == 0 {
+            return self.controller_timer(controller, phase);
+        }
+        if *grace || self.choice(attempt, answers).is_none() {
+            return;
+        }
+        if let Some(Controller { state: State::Sealing { grace, .. }, .. }) = self.controllers.get_mut(controller) {
+            *grace = true;
+        }
+        let at = self.now + grace_ms;
+        self.at(at, Event::Controller { controller, phase });
+    }
+
+    fn choice(&self, attempt: &Attempt, answers: &[(usize, Sealed)]) -> Option<Choice> {
+        let mut in_order = answers.to_vec();
+        in_order.sort_by_key(|(ordinal, _)| *ordinal);
+        let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
+        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum).ok();
+        self.choose_badly(chosen, attempt, &answers)
+    }
+
+    /// Breaks a rule of the choice, if one is to be broken.
+    fn choose_badly(&self, chosen: Option<Choice>, attempt: &Attempt, answers: &[Sealed]) -> Option<Choice> {
+        let held = |answer: &&Sealed| answer.last.is_some();
+        match self.broken {
+            Some(Break::LongestLog) => {
+                let mut choice = chosen?;
+                let voting = answers.iter().filter(|answer| choice.voters.contains(&answer.replica));
+                choice.leader = voting.max_by_key(|answer| answer.durable.end)?.replica;
+                Some(choice)
+            }
+            Some(Break::StaticAlways) => {
+                let mut choice = chosen?;
+                let there = |id: &ReplicaId| answers.iter().any(|answer| answer.replica == *id);
+                choice.leader =
+                    attempt.prefer.filter(there).filter(|id| choice.voters.contains(id)).unwrap_or(choice.leader);
+                Some(choice)
+            }
+            Some(Break::MinorityElects) if chosen.is_none() => {
+                let best = answers.iter().filter(held).max_by_key(|answer| answer.durable)?;
+                let last = best.last.clone()?;
+                let (leader, voters, quorum) = (best.replica, last.voters, last.quorum);
+                Some(Choice { leader, voters, quorum, old_voters: last.old_voters, bootstrap: false })
+            }
+            _ => chosen,
+        }
+    }
+
+    fn choose(&mut self, controller: usize, mut attempt: Attempt, answers: Vec<(usize, Sealed)>) {
+        let Some(choice) = self.choice(&attempt, &answers) else { return self.give_up(controller) };
+        if choice.bootstrap && attempt.recorded.cluster.is_some() || self.dice.chance(self.params.control.stop) {
+            return self.give_up(controller);
+        }
+        let sealed_cluster = answers.iter().find_map(|(_, sealed)| sealed.cluster);
+        let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.dice.id()));
+        let from = attempt.recorded.clone();
+        let to = Recorded { leader: Some(choice.leader), ..from.clone() };
+        attempt.recorded = to.clone();
+        self.trace.say(self.now, format_args!("controller {controller} chooses {choice:?} for {}", attempt.epoch));
+        let state = State::Recording { attempt, choice, cluster };
+        let phase = self.enter_for(controller, state, self.params.control.call_timeout_ms);
+        self.call_store(controller, phase, StoreCall::Swap { from, to });
+    }
+
+    fn appoint(&mut self, controller: usize, attempt: &Attempt, choice: Choice, cluster: ClusterId) {
+        if self.dice.chance(self.params.control.stop) {
+            return self.stop(controller);
+        }
+        let Choice { leader, voters, quorum, old_voters, bootstrap: _ } = choice;
+        self.check_electorate(&voters);
+        let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters, learners: Vec::new() };
+        let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
+        let phase = self.enter_for(controller, State::Appointing, self.params.control.call_timeout_ms);
+        self.ask(controller, phase, ordinal, Some(leader), Call::Appoint { cluster, terms });
+    }
+}

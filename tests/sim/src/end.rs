@@ -1,0 +1,238 @@
+//! A run from its seed to its verdict: faults, then healing, then quiet.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use zue_core::control::Policy;
+use zue_core::{Offset, ReplicaId, RoleView};
+
+use crate::params::Break;
+use crate::world::World;
+
+/// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
+const REST_MS: u64 = 60_000;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many events until everything is put right.
+    pub events: u64,
+    /// The rule to break.
+    pub broken: Option<Break>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { events: 1500, broken: None }
+    }
+}
+
+/// What happened in a run that went well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Events, healing included.
+    pub events: u64,
+    /// Faults made on purpose, besides those of the network and the controllers.
+    pub faults: u64,
+    /// Virtual milliseconds until everything was put right, and until all was at rest.
+    pub faulty_ms: u64,
+    /// See `faulty_ms`.
+    pub total_ms: u64,
+    /// Leaderships.
+    pub elections: u64,
+    /// Records committed.
+    pub committed: u64,
+    /// Appends answered.
+    pub acknowledged: u64,
+    /// Reads answered.
+    pub reads: u64,
+    /// Of everything that happened.
+    pub trace_hash: u64,
+}
+
+/// What was violated, and where.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed to replay.
+    pub seed: u64,
+    /// The number of the event.
+    pub event: u64,
+    /// The violated invariant.
+    pub what: String,
+    /// The last lines of the trace; empty unless replayed.
+    pub trace: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for line in &self.trace {
+            writeln!(f, "{line}")?;
+        }
+        write!(f, "seed {}, event {}: {}", self.seed, self.event, self.what)
+    }
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// The first violation.
+pub fn run(seed: u64, options: Options) -> Result<Report, Failure> {
+    run_traced(seed, options, false)
+}
+
+/// Runs one seed again, with words.
+///
+/// # Errors
+/// The first violation and what led to it.
+pub fn replay(seed: u64, options: Options) -> Result<Report, Failure> {
+    run_traced(seed, options, true)
+}
+
+fn run_traced(seed: u64, options: Options, with_words: bool) -> Result<Report, Failure> {
+    let mut world = World::new(seed, options.broken, with_words);
+    let ran = quietly(|| world.run(options.events));
+    let what = match ran {
+        Ok(Ok(())) => return Ok(world.report()),
+        Ok(Err(what)) => what,
+        Err(panic) => format!("a rule's assertion failed: {panic}"),
+    };
+    Err(Failure { seed, event: world.counts.events, what, trace: world.trace.take_lines() })
+}
+
+/// Runs something whose panics are results, not news.
+fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    thread_local!(static QUIET: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    QUIET.set(false);
+    ran.map_err(|panic| {
+        let words = panic.downcast_ref::<&str>().map(|words| (*words).to_owned());
+        words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "?".to_owned())
+    })
+}
+
+impl World {
+    fn run(&mut self, events: u64) -> Result<(), String> {
+        while self.counts.events < events {
+            self.turn_checked()?;
+        }
+        self.counts.faulty_ms = self.now;
+        self.heal();
+        self.rest()?;
+        // It must be possible to append.
+        self.clients.known_end = self.check.committed_end();
+        self.clients.open(&mut self.dice);
+        self.append_new(self.clients.producers.len() - 1, 1);
+        let before = self.check.committed_end();
+        self.rest()?;
+        if self.check.committed_end() <= before {
+            return Err("a new append was not committed".to_owned());
+        }
+        self.compare()
+    }
+
+    fn turn_checked(&mut self) -> Result<(), String> {
+        if !self.turn() {
+            return Err("nothing happens any more".to_owned());
+        }
+        self.check.violation().map_or(Ok(()), |what| Err(what.to_owned()))
+    }
+
+    /// Goes on until all appends are answered and all voters are equal.
+    fn rest(&mut self) -> Result<(), String> {
+        let until = self.now + REST_MS;
+        while !self.is_at_rest() {
+            if self.now > until {
+                return Err(self.unrest());
+            }
+            self.turn_checked()?;
+        }
+        Ok(())
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.clients.is_quiet() && self.is_led_as_wished() && self.unequal().is_empty()
+    }
+
+    /// The named replica leads; if its disk was lost, any other.
+    fn is_led_as_wished(&self) -> bool {
+        let Policy::Static { ordinal } = self.params.wish.policy;
+        let Some(leader) = self.leader() else { return false };
+        let named = self.machines.get(ordinal).map(|at| at.storage.id());
+        leader == ordinal || named.is_none_or(|named| !self.voters(leader).contains(&named))
+    }
+
+    fn voters(&self, leader: usize) -> Vec<ReplicaId> {
+        let process = self.machines.get(leader).and_then(|at| at.process.as_ref());
+        let start = process.and_then(|process| process.replica.history().last());
+        start.map(|start| start.voters.clone()).unwrap_or_default()
+    }
+
+    /// The machine that leads the newest epoch.
+    fn leader(&self) -> Option<usize> {
+        let leads = |machine: &usize| {
+            let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
+            process.is_some_and(|p| matches!(p.replica.role(self.millis()), RoleView::Leader { settled: true, .. }))
+        };
+        let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica.log().epoch);
+        (0..self.machines.len()).filter(leads).max_by_key(epoch)
+    }
+
+    /// The machines that are down, and those whose replicas vote and do not hold all of the leader's log, committed.
+    fn unequal(&self) -> Vec<usize> {
+        let process = |machine: usize| self.machines.get(machine).and_then(|at| Some((at, at.process.as_ref()?)));
+        let Some(machine) = self.leader() else { return Vec::new() };
+        let Some((_, leader)) = process(machine) else { return Vec::new() };
+        let voters = self.voters(machine);
+        let is_equal = |machine: &usize| {
+            process(*machine).is_some_and(|(at, process)| {
+                !voters.contains(&at.storage.id())
+                    || (process.replica.log() == leader.replica.log() && self.check.is_whole(process, &at.storage))
+            })
+        };
+        (0..self.machines.len()).filter(|machine| !is_equal(machine)).collect()
+    }
+
+    fn unrest(&self) -> String {
+        let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
+        format!("no rest: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer")
+    }
+
+    /// Compares the voters' logs on disk, record for record.
+    fn compare(&mut self) -> Result<(), String> {
+        let voters = self.leader().map(|leader| self.voters(leader)).unwrap_or_default();
+        for machine in 0..self.machines.len() {
+            let all = self.check.committed_records();
+            let end = self.check.committed_end();
+            let Some(at) = self.machines.get(machine) else { continue };
+            if voters.contains(&at.storage.id()) && at.storage.read(Offset(0), end).ok().as_deref() != Some(all) {
+                return Err(format!("machine {machine} does not hold what was committed"));
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            events: self.counts.events,
+            faults: self.counts.faults,
+            faulty_ms: self.counts.faulty_ms,
+            total_ms: self.now,
+            elections: self.counts.elections,
+            committed: self.check.committed_end().0,
+            acknowledged: self.check.acknowledged,
+            reads: self.check.reads,
+            trace_hash: self.trace.hash(),
+        }
+    }
+}

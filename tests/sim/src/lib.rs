@@ -1,0 +1,23 @@
+//! A seeded simulation of a Zue cluster: the real rules, election and control planning, in a world whose network, disks, clocks,
+//! controllers and clients fail as chance has it. One seed is one run, and the same run each time.
+
+mod check;
+mod clients;
+mod controller;
+mod dice;
+mod drive;
+mod end;
+mod faults;
+mod message;
+mod params;
+mod process;
+mod search;
+mod status;
+mod storage;
+mod streams;
+mod trace;
+mod world;
+
+pub use end::{Failure, Options, Report, replay, run};
+pub use params::Break;
+pub use search::{Totals, search};

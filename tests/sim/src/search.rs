@@ -1,0 +1,79 @@
+//! Many runs, on all cores.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{available_parallelism, scope};
+
+use crate::end::{Failure, Options, Report, replay, run};
+
+/// What many runs amount to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Runs.
+    pub seeds: u64,
+    /// Events in all of them.
+    pub events: u64,
+    /// Faults made on purpose.
+    pub faults: u64,
+    /// Leaderships.
+    pub elections: u64,
+    /// Records committed.
+    pub committed: u64,
+    /// Appends answered.
+    pub acknowledged: u64,
+    /// Reads answered.
+    pub reads: u64,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.events += report.events;
+        self.faults += report.faults;
+        self.elections += report.elections;
+        self.committed += report.committed;
+        self.acknowledged += report.acknowledged;
+        self.reads += report.reads;
+    }
+}
+
+/// Runs all seeds of the range, and calls `progress` after each. Every failure ends the search.
+///
+/// # Errors
+/// The failure of the lowest seed that failed, with its trace.
+pub fn search(seeds: Range<u64>, options: Options, progress: impl Fn(&Totals) + Sync) -> Result<Totals, Failure> {
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new((Totals::default(), None::<Failure>));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let outcome = run(seed, options);
+            let (totals, failure) = &mut *found.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(report) => {
+                    totals.add(&report);
+                    progress(totals);
+                }
+                Err(new) => {
+                    next.store(seeds.end, Ordering::Relaxed);
+                    if failure.as_ref().is_none_or(|old| new.seed < old.seed) {
+                        *failure = Some(new);
+                    }
+                }
+            }
+        }
+    };
+    scope(|scope| {
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        (totals, None) => Ok(totals),
+        (_, Some(failure)) => Err(replay(failure.seed, options).err().unwrap_or(failure)),
+    }
+}

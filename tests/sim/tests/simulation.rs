@@ -1,0 +1,46 @@
+//! The simulation as a test: thousands of seeds hold every invariant, and every rule that is broken on purpose is found.
+//! `SEEDS=n` runs as many; `SEED=n` runs that one only.
+
+use zue_sim::{Break, Options, replay, run, search};
+
+const SEEDS: u64 = 2000;
+/// Every broken rule is found within so many seeds.
+const BREAK_SEEDS: u64 = 2000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn every_seed_holds_every_invariant() {
+    let seeds = number("SEED").map_or(0..number("SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    match search(seeds, Options::default(), |_| {}) {
+        Ok(totals) => println!("{totals:?}"),
+        Err(failure) => panic!("{failure}\nreplay it with SEED={}", failure.seed),
+    }
+}
+
+#[test]
+fn equal_seeds_are_equal_runs() {
+    let mut hashes: Vec<u64> = (0..20)
+        .map(|seed| {
+            let report = run(seed, Options::default()).unwrap();
+            assert_eq!(Ok(report), replay(seed, Options::default()).map_err(|failure| failure.what));
+            report.trace_hash
+        })
+        .collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 20);
+}
+
+#[test]
+fn every_rule_broken_on_purpose_is_found() {
+    for rule in Break::ALL {
+        let options = Options { broken: Some(rule), ..Options::default() };
+        match search(0..BREAK_SEEDS, options, |_| {}) {
+            Ok(_) => panic!("{rule:?} was not found in {BREAK_SEEDS} seeds"),
+            Err(failure) => println!("{rule:?}: seed {}, event {}: {}", failure.seed, failure.event, failure.what),
+        }
+    }
+}
