@@ -154,12 +154,11 @@ impl<S: Store> Controller<S> {
         seen: &[Option<Seen>],
         events: &mut Vec<Event>,
     ) -> Result<Step, S::Error> {
-        let step = if let Some(blocked) = seen::two_clusters(&self.recorded, seen) {
-            Step::Blocked(blocked)
-        } else {
+        let mut step = plan(wish, &self.recorded, seen);
+        if !matches!(step, Step::Blocked(Blocked::ForeignReplica { .. })) {
             self.record_cluster(seen).await?;
-            plan(wish, &self.recorded, seen)
-        };
+            step = plan(wish, &self.recorded, seen);
+        }
         let blocked = if let Step::Blocked(blocked) = &step { Some(blocked.clone()) } else { None };
         if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {
             events.push(Event::Blocked(blocked.clone()));
@@ -171,11 +170,11 @@ impl<S: Store> Controller<S> {
                 let attempt = Attempt { nodes, seen, epoch, prefer, quorum: wish.quorum, reason };
                 self.elect(attempt, events).await;
             }
-            Step::HandOver { epoch, from, to } if self.hand_over.is_due() => {
+            Step::HandOver { epoch, from, to, next } if self.hand_over.is_due() => {
                 let attempt = Attempt {
                     nodes,
                     seen,
-                    epoch: seen::next_epoch(&self.recorded, seen),
+                    epoch: next,
                     prefer: Some(to),
                     quorum: wish.quorum,
                     reason: Reason::HandOver,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use zue_core::control::{Blocked, Recorded, Seen, SeenRole};
+use zue_core::control::{Seen, SeenRole};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::{Malformed, v1};
 
@@ -63,22 +63,6 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
             SeenRole::Leader { log_end, followers, handing_over: status.handing_over }
         }
     })
-}
-
-/// While no cluster is recorded, replicas of two clusters are left alone: nobody can say which one is meant.
-pub(super) fn two_clusters(recorded: &Recorded, seen: &[Option<Seen>]) -> Option<Blocked> {
-    let mut clusters = seen.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
-    let (_, expected) = clusters.next().filter(|_| recorded.cluster.is_none())?;
-    let (ordinal, found) = clusters.find(|(_, found)| *found != expected)?;
-    Some(Blocked::ForeignReplica { ordinal, found, expected })
-}
-
-/// Above every epoch that was ever written down, or promised by a replica that is not of another cluster.
-pub(super) fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
-    let of = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
-    let is_ours = |seen: &&Seen| seen.cluster.is_none() || seen.cluster == recorded.cluster;
-    let greatest = seen.iter().flatten().filter(is_ours).map(of).max().unwrap_or_default().max(recorded.epoch);
-    Epoch(greatest.0.saturating_add(1))
 }
 
 /// Which node a replica answers at.
@@ -160,16 +144,6 @@ mod tests {
             names(&[10, 11, 12], &[seen(10, None), seen(77, None), seen(12, None)]),
             ["zue-0", "zue-1", "zue-2"]
         );
-    }
-
-    #[test]
-    fn replicas_of_two_clusters_are_left_alone_until_one_is_recorded() {
-        let mixed = [seen(1, Some(8)), seen(2, None), seen(3, Some(9))];
-        let foreign = Blocked::ForeignReplica { ordinal: 2, found: ClusterId(9), expected: ClusterId(8) };
-        assert_eq!(two_clusters(&Recorded::default(), &mixed), Some(foreign));
-        let recorded = Recorded { cluster: Some(ClusterId(9)), ..Recorded::default() };
-        assert_eq!(two_clusters(&recorded, &mixed), None);
-        assert_eq!(two_clusters(&Recorded::default(), &mixed[..2]), None);
     }
 
     #[test]

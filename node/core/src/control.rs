@@ -101,6 +101,8 @@ pub enum Step {
         from: ReplicaId,
         /// Who is to.
         to: ReplicaId,
+        /// The epoch to reserve for that.
+        next: Epoch,
     },
 }
 
@@ -162,19 +164,26 @@ pub enum Blocked {
 /// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
 pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     let Policy::Static { ordinal } = wish.policy;
-    let cluster = recorded.cluster.or_else(|| nodes.iter().flatten().find_map(|seen| seen.cluster));
+    let cluster = match one_cluster(recorded, nodes) {
+        Ok(cluster) => cluster,
+        Err(blocked) => return Step::Blocked(blocked),
+    };
     let is_ours = |seen: &&Seen| seen.cluster.is_none() || seen.cluster == cluster;
     let ours: Vec<&Seen> = nodes.iter().flatten().filter(is_ours).collect();
     let named = nodes.get(ordinal).and_then(Option::as_ref).filter(is_ours);
-    let elect =
-        |reason| Step::Elect { epoch: next_epoch(recorded, &ours), prefer: named.map(|seen| seen.replica), reason };
+    let next = next_epoch(recorded, &ours);
+    let elect = |reason| Step::Elect { epoch: next, prefer: named.map(|seen| seen.replica), reason };
 
     let newest = ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
     let Some(newest) = newest else {
         return match recorded.cluster {
-            _ if ours.len() < nodes.len() => waiting(nodes, cluster, ours.len()),
-            Some(cluster) => Step::Blocked(Blocked::DataGone(cluster)),
-            None => elect(Reason::Bootstrap),
+            None if ours.len() == nodes.len() => elect(Reason::Bootstrap),
+            None => Step::Blocked(Blocked::WaitingForReplicas { reachable: ours.len(), replicas: nodes.len() }),
+            Some(cluster) if ours.len() == nodes.len() => Step::Blocked(Blocked::DataGone(cluster)),
+            Some(_) => {
+                let (answered, voters) = (ours.len(), nodes.len());
+                Step::Blocked(Blocked::NoMajority { answered, voters, needed: majority(voters) })
+            }
         };
     };
     if let Some(leader) = ours.iter().find(|seen| leads(seen, newest)) {
@@ -182,7 +191,7 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         if ours.iter().any(|seen| deaf(&seen)) {
             return elect(Reason::HigherPromise);
         }
-        return named.map_or(Step::Nothing, |named| hand_over(leader, newest, named));
+        return named.map_or(Step::Nothing, |named| hand_over(leader, newest, named, next));
     }
     let voter = |id: &ReplicaId| ours.iter().find(|seen| seen.replica == *id);
     let hears = |id: &ReplicaId| voter(id).is_some_and(|seen| seen.role == SeenRole::Follower { hears_leader: true });
@@ -212,14 +221,19 @@ fn next_epoch(recorded: &Recorded, nodes: &[&Seen]) -> Epoch {
     Epoch(seen.max(recorded.epoch).0.saturating_add(1))
 }
 
-/// No epoch is known, and some replica is missing or foreign.
-fn waiting(nodes: &[Option<Seen>], expected: Option<ClusterId>, ours: usize) -> Step {
-    let foreign = nodes.iter().enumerate().find_map(|(ordinal, seen)| {
-        let found = seen.as_ref()?.cluster?;
-        let expected = expected.filter(|expected| *expected != found)?;
-        Some(Blocked::ForeignReplica { ordinal, found, expected })
-    });
-    Step::Blocked(foreign.unwrap_or(Blocked::WaitingForReplicas { reachable: ours, replicas: nodes.len() }))
+/// The cluster that is recorded, else the one that the replicas belong to. While none is recorded, replicas of two clusters are
+/// left alone: nobody can say which one is meant.
+fn one_cluster(recorded: &Recorded, nodes: &[Option<Seen>]) -> Result<Option<ClusterId>, Blocked> {
+    let mut found = nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
+    let Some(expected) = recorded.cluster.or_else(|| found.clone().next().map(|(_, cluster)| cluster)) else {
+        return Ok(None);
+    };
+    match found.find(|(_, found)| *found != expected) {
+        Some((ordinal, found)) if recorded.cluster.is_none() => {
+            Err(Blocked::ForeignReplica { ordinal, found, expected })
+        }
+        _ => Ok(Some(expected)),
+    }
 }
 
 fn leads(seen: &Seen, newest: &EpochStart) -> bool {
@@ -228,13 +242,13 @@ fn leads(seen: &Seen, newest: &EpochStart) -> bool {
 }
 
 /// The named replica takes over once it is in sync, not before: it could not win the election.
-fn hand_over(leader: &Seen, newest: &EpochStart, named: &Seen) -> Step {
+fn hand_over(leader: &Seen, newest: &EpochStart, named: &Seen, next: Epoch) -> Step {
     let SeenRole::Leader { followers, handing_over, .. } = &leader.role else { return Step::Nothing };
     let in_sync = followers.iter().any(|(replica, in_sync, _)| *replica == named.replica && *in_sync);
     if *handing_over || leader.replica == named.replica || !newest.voters.contains(&named.replica) || !in_sync {
         return Step::Nothing;
     }
-    Step::HandOver { epoch: newest.epoch, from: leader.replica, to: named.replica }
+    Step::HandOver { epoch: newest.epoch, from: leader.replica, to: named.replica, next }
 }
 
 #[cfg(test)]
@@ -299,6 +313,22 @@ mod tests {
     }
 
     #[test]
+    fn a_recorded_cluster_that_nobody_answers_for_is_no_new_one() {
+        let blocked = Blocked::NoMajority { answered: 0, voters: 3, needed: 2 };
+        assert_eq!(plan(&STATIC, &recorded(4), &[None, None, None]), Step::Blocked(blocked));
+    }
+
+    #[test]
+    fn replicas_of_two_clusters_are_left_alone_until_one_is_recorded() {
+        let mut foreign = member(3, 9, follower());
+        foreign.as_mut().unwrap().cluster = Some(ClusterId(8));
+        let nodes = [member(1, 4, leading(&[(2, true)])), member(2, 4, follower()), foreign];
+        let blocked = Blocked::ForeignReplica { ordinal: 2, found: ClusterId(8), expected: CLUSTER };
+        assert_eq!(plan(&STATIC, &Recorded::default(), &nodes), Step::Blocked(blocked));
+        assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
+    }
+
+    #[test]
     fn a_cluster_with_its_named_leader_is_left_alone() {
         let nodes =
             [member(1, 4, leading(&[(2, true), (3, true)])), member(2, 4, follower()), member(3, 4, follower())];
@@ -350,7 +380,7 @@ mod tests {
             [member(1, 4, follower()), member(2, 4, leading(&[(1, in_sync), (3, true)])), member(3, 4, follower())]
         };
         assert_eq!(plan(&STATIC, &recorded(4), &nodes(false)), Step::Nothing);
-        let step = Step::HandOver { epoch: Epoch(4), from: ReplicaId(2), to: ReplicaId(1) };
+        let step = Step::HandOver { epoch: Epoch(4), from: ReplicaId(2), to: ReplicaId(1), next: Epoch(5) };
         assert_eq!(plan(&STATIC, &recorded(4), &nodes(true)), step);
     }
 

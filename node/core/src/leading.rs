@@ -50,7 +50,8 @@ impl Replica {
     /// What a producer's append is: what is told of an earlier try must be true of a committed one.
     fn judge(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
         if id.born > self.log.end {
-            return Verdict::Refuse(Refusal::Impossible("the producer id was not given by this cluster"));
+            // More was committed elsewhere than this replica has: it does not know yet that it was deposed.
+            return Verdict::Refuse(Refusal::NotLeader);
         }
         let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.producers.appends_max()));
         match self.producers.check(id, sequence, count) {

@@ -20,6 +20,8 @@ pub(crate) struct Checker {
     /// Whom a replica follows in an epoch.
     bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
     replicas: BTreeMap<ReplicaId, Told>,
+    /// How far a replica has acknowledged an epoch whose start it held.
+    acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
     /// Voters that a leader was or may be appointed with, and their quorum.
     electorates: Vec<(Vec<ReplicaId>, usize)>,
     lost: BTreeSet<ReplicaId>,
@@ -140,7 +142,7 @@ impl Checker {
     }
 
     /// A replica says that everything before `end` is committed.
-    pub(crate) fn committed(&mut self, process: &Process, leads: bool, end: Offset) {
+    pub(crate) fn committed(&mut self, process: &Process, storage: &Storage, leads: bool, end: Offset) {
         let (id, log, durable) = (process.replica.id(), process.replica.log(), process.replica.durable());
         if leads {
             let later = self.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
@@ -152,6 +154,7 @@ impl Checker {
                 ));
             }
             self.committed_in.insert(log.epoch, end);
+            self.quorum_has(process, storage, Tail { epoch: log.epoch, end });
         } else {
             self.ensure(end <= durable.end, || {
                 format!("{id:?} follows, and commits {end} beyond its durable {durable}")
@@ -167,6 +170,18 @@ impl Checker {
                 None => self.first_commit(record),
             }
         }
+    }
+
+    /// Enough voters have said that they hold this, epoch start and all.
+    fn quorum_has(&mut self, process: &Process, storage: &Storage, tail: Tail) {
+        let Some(start) = process.replica.history().last() else { return };
+        let has = |id: &&ReplicaId| {
+            let own = **id == storage.id() && storage.synced().0 >= tail;
+            own || self.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
+        };
+        let count = start.voters.iter().filter(has).count();
+        let quorum = usize::try_from(start.quorum).unwrap_or(usize::MAX);
+        self.ensure(count >= quorum, || format!("{tail} is committed with {count} of {quorum} voters"));
     }
 
     fn first_commit(&mut self, record: Record) {
@@ -218,6 +233,8 @@ impl Checker {
         });
         let told = self.replicas.entry(id).or_default();
         told.acked = told.acked.max(durable);
+        let acked = self.acked_in.entry((id, durable.epoch)).or_default();
+        *acked = durable.end.max(*acked);
         told.acked_in = told.acked_in.max(stream_epoch);
         let sealed = told.sealed;
         self.ensure(stream_epoch >= sealed, || {

@@ -227,8 +227,7 @@ impl World {
             Step::Elect { epoch, prefer, reason } => {
                 self.reserve(controller, Attempt { seen, recorded, epoch, prefer, reason, careless: false });
             }
-            Step::HandOver { epoch, from, to } => {
-                let next = next_epoch(&recorded, &seen);
+            Step::HandOver { epoch, from, to, next } => {
                 let Some(ordinal) = seen.iter().position(|seen| seen.as_ref().is_some_and(|s| s.replica == from))
                 else {
                     return self.give_up(controller);

@@ -102,7 +102,7 @@ impl World {
         let Some(process) = &at.process else { return };
         let leads = matches!(process.replica.role(zue_core::Millis(self.now)), RoleView::Leader { .. });
         self.trace.say(self.now, format_args!("{machine} knows {end} to be committed"));
-        self.check.committed(process, leads, end);
+        self.check.committed(process, &at.storage, leads, end);
     }
 
     // ---- calls and replies
