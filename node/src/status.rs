@@ -41,7 +41,8 @@ impl Driver {
             protocol_version: PROTOCOL_VERSION,
             promised: promise.epoch.0,
             promised_leader: promise.leader.map(|id| id_bytes(id.0)).unwrap_or_default(),
-            last_epoch_start: replica.history().last().map(Into::into),
+            // As a seal would answer: one that is not durable may yet be forgotten.
+            last_epoch_start: replica.history().at(replica.durable().epoch).map(Into::into),
             log_start: self.parts.handle.ends.borrow().log_start.0,
             log: Some(replica.log().into()),
             durable: Some(replica.durable().into()),

@@ -1,5 +1,7 @@
 //! Three nodes and a controller, in one process: what is acknowledged is there, on every replica, whatever stops and starts.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
+
 mod common;
 
 use std::time::{Duration, Instant};

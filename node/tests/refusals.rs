@@ -1,5 +1,7 @@
 //! What a node refuses, and that it serves on afterwards: bad requests, wrong targets, garbage, too many connections.
 
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,11 @@
 //! Nodes in this process, on loopback, and a controller that does what a test tells it to.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "every test file uses a part of it")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::struct_field_names,
+    clippy::unwrap_used,
+    reason = "this is a test: what is not there fails it"
+)]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
