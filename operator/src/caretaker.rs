@@ -65,6 +65,8 @@ pub struct Caretaker {
     isr: IsrTracker,
     counts: Counts,
     rolling: bool,
+    /// The pod that was deleted last, by uid: the watch may be behind.
+    deleted: Option<String>,
     /// The status as it was last written.
     written: ZueClusterStatus,
     written_at: Instant,
@@ -82,6 +84,7 @@ impl Caretaker {
             isr: IsrTracker::new(before.isr.clone()),
             counts: Counts::default(),
             rolling: false,
+            deleted: None,
             written: before,
             written_at: Instant::now(),
             quiet_until: Instant::now(),
@@ -205,15 +208,16 @@ impl Caretaker {
     async fn roll(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(wanted) = workload.revision.clone() else { return workload };
-        let revisions: Vec<PodRevision> = pods.iter().map(|pod| revision(pod)).collect();
+        let revisions: Vec<PodRevision> = pods.iter().map(|pod| revision(pod, self.deleted.as_deref())).collect();
         workload.stale_pods = rollout::remaining(&wanted, &revisions);
         if workload.stale_pods > 0 && !self.rolling {
             let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
             self.teller.tell(&Happening::normal("RolloutStarted", note)).await;
-        } else if workload.stale_pods == 0 && self.rolling {
-            self.teller.tell(&Happening::normal("RolloutCompleted", "all pods are up to date")).await;
+            self.rolling = true;
+        } else if self.rolling && workload.stale_pods == 0 && view.ready() == view.size() {
+            self.teller.tell(&Happening::normal("RolloutCompleted", "all pods are ready and up to date")).await;
+            self.rolling = false;
         }
-        self.rolling = workload.stale_pods > 0;
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
         for name in rollout::next(view, &wanted, &revisions) {
             let uid = pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
@@ -221,10 +225,11 @@ impl Caretaker {
                 break;
             }
             // This pod and no other of its name: what is known of it may be old.
-            let preconditions = Some(Preconditions { uid, resource_version: None });
+            let preconditions = Some(Preconditions { uid: uid.clone(), resource_version: None });
             let params = DeleteParams { preconditions, ..DeleteParams::default() };
             match within(format!("replace pod {name}"), api.delete(&name, &params)).await {
                 Ok(_) => {
+                    self.deleted = uid;
                     let note = format!("{name} is replaced by one of the new revision");
                     self.teller.tell(&Happening::normal("PodReplaced", note).about(&name)).await;
                 }
@@ -281,10 +286,11 @@ const fn unplanned(reason: Reason) -> Option<&'static str> {
     }
 }
 
-fn revision(pod: &Pod) -> PodRevision {
+fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
     PodRevision {
         pod: pod.name_any(),
         revision: pod.labels().get("controller-revision-hash").cloned(),
-        leaving: pod.metadata.deletion_timestamp.is_some(),
+        leaving: pod.metadata.deletion_timestamp.is_some()
+            || (deleted.is_some() && pod.metadata.uid.as_deref() == deleted),
     }
 }

@@ -31,8 +31,9 @@ pub fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
     if !broken.is_empty() {
         return broken;
     }
-    let all_ready = view.replicas.iter().all(|replica| replica.ready);
-    if !view.is_whole() || !all_ready || pods.iter().any(|pod| pod.leaving) {
+    // A leader takes a while to see that a follower is gone: in sync by its word alone is not enough.
+    let all_at_work = view.replicas.iter().all(|replica| replica.ready && at_work(replica.role));
+    if !view.is_whole() || !all_at_work || pods.iter().any(|pod| pod.leaving) {
         return Vec::new();
     }
     let follower = stale().rfind(|replica| replica.role != MemberRole::Leader);
@@ -66,6 +67,11 @@ mod tests {
         assert_eq!(next(&view, "b", &pods(["a", "b", "b"])), ["orders-0"]);
         assert_eq!(next(&view, "b", &pods(["b", "b", "b"])), [""; 0]);
         assert_eq!(remaining("b", &pods(["a", "b", "a"])), 2);
+        let mut led_by_the_last = healthy();
+        led_by_the_last.replicas[0].role = MemberRole::Follower;
+        led_by_the_last.replicas[2].role = MemberRole::Leader;
+        assert_eq!(next(&led_by_the_last, "b", &pods(["a", "b", "a"])), ["orders-0"]);
+        assert_eq!(next(&led_by_the_last, "b", &pods(["b", "b", "a"])), ["orders-2"]);
     }
 
     #[test]
@@ -76,6 +82,9 @@ mod tests {
         assert_eq!(next(&view, "b", &stale), [""; 0]);
         let mut view = healthy();
         view.replicas[1].ready = false;
+        assert_eq!(next(&view, "b", &stale), [""; 0]);
+        let mut view = healthy();
+        view.replicas[1].role = MemberRole::Idle;
         assert_eq!(next(&view, "b", &stale), [""; 0]);
         let mut leaving = stale.clone();
         leaving[2].leaving = true;

@@ -27,6 +27,8 @@ pub struct Replica {
     pub lag_records: Option<u64>,
     /// How long ago it was last caught up, in milliseconds, by the leader's word.
     pub lag_ms: Option<u64>,
+    /// Whether it has never been part of the cluster that others are part of: its disk was emptied.
+    pub blank: bool,
     /// What is wrong with it.
     pub problem: Option<String>,
     /// The version of its program.
@@ -91,8 +93,13 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
         }
         replica
     };
-    let replicas: Vec<Replica> = names.iter().enumerate().map(replica).collect();
+    let mut replicas: Vec<Replica> = names.iter().enumerate().map(replica).collect();
     let answers = || seen.nodes.iter().flatten();
+    if answers().any(|status| !status.cluster_id.is_empty()) {
+        for (replica, status) in replicas.iter_mut().zip(seen.nodes) {
+            replica.blank = status.as_ref().is_ok_and(|status| status.cluster_id.is_empty());
+        }
+    }
     let start = leader.and_then(|leader| leader.last_epoch_start.as_ref());
     View {
         leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
@@ -307,6 +314,17 @@ pub(crate) mod tests {
         assert_eq!(view.isr(), ["orders-1"]);
         assert_eq!((view.leader.as_deref(), view.lag_records()), (None, None));
         assert!(!view.takes_appends());
+    }
+
+    #[test]
+    fn an_emptied_disk_is_told_from_a_new_cluster() {
+        let mut blank = status(7, v1::Role::Idle);
+        blank.cluster_id.clear();
+        let nodes = [leader(1, 4, &[1, 2], &[(2, 0)]), follower(2), Ok(blank.clone())];
+        let view = look(&nodes, &Step::Nothing, &[]);
+        assert_eq!(view.replicas.iter().map(|replica| replica.blank).collect::<Vec<_>>(), [false, false, true]);
+        let fresh = look(&[Ok(blank), silent(), silent()], &Step::Nothing, &[]);
+        assert!(fresh.replicas.iter().all(|replica| !replica.blank));
     }
 
     #[test]

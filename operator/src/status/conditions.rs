@@ -84,6 +84,15 @@ fn degraded(view: &View) -> Fact {
     if !failed.is_empty() {
         return fact(type_, true, "ReplicaFailed", failed.join("; "));
     }
+    let blank: Vec<&str> =
+        view.replicas.iter().filter(|replica| replica.blank).map(|replica| replica.pod.as_str()).collect();
+    if !blank.is_empty() {
+        let message = format!(
+            "the disk of {} was emptied: it forgot what it promised, so it has no vote, and this version can't take it back",
+            blank.join(", ")
+        );
+        return fact(type_, true, "ReplicaBlank", message);
+    }
     let silent = |replica: &&Replica| replica.role == MemberRole::Unreachable;
     let silent: Vec<&str> = view.replicas.iter().filter(silent).map(|replica| replica.pod.as_str()).collect();
     if !silent.is_empty() {
