@@ -1,6 +1,7 @@
 //! The Kubernetes that KUBECONFIG names, through kubectl and helm: the same tools that users have.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -122,6 +123,19 @@ impl Zue {
         pod["spec"]["nodeName"].as_str().expect("the pod is scheduled").to_owned()
     }
 
+    /// Forwards a port of a pod to this machine.
+    pub fn forward(&self, pod: &str, port: u16) -> Forward {
+        let mut command = Command::new("kubectl");
+        command.args(["port-forward", "-n", &self.namespace, &format!("pod/{pod}"), &format!(":{port}")]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("kubectl starts");
+        let mut line = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        output.read_line(&mut line).expect("it says where it listens");
+        // Forwarding from 127.0.0.1:34567 -> 9441
+        let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("no address in {line:?}"));
+        Forward { address: format!("http://{address}"), child, _output: output }
+    }
+
     /// Deletes a pod and keeps it from coming back until the guard is dropped: its volume ties it to a node that takes no pods.
     pub fn hold_down(&self, pod: &str) -> Cordon {
         let node = self.node_of(pod);
@@ -167,6 +181,21 @@ impl Drop for Zue {
 /// The names of its pods.
 pub fn pods() -> Vec<String> {
     (0..3).map(|n| format!("{NAME}-{n}")).collect()
+}
+
+/// A forwarded port, until this is dropped.
+pub struct Forward {
+    pub address: String,
+    child: Child,
+    /// Kept open: it ends when it cannot say what it does.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 /// A node that takes no pods until this is dropped.

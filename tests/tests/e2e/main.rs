@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, operator, pods, renew_namespace, root};
+use zue_proto::v1::{self, Reason, control_client::ControlClient};
 use zue_tests::load::Load;
 use zue_tests::programs::{zue, zue_ok};
 use zue_tests::replicas::{check_replicas, eventually, read_lines};
@@ -236,7 +237,40 @@ fn bad_input_is_refused_by_name_and_the_nodes_serve_on() {
     let idle: Vec<TcpStream> = (0..500).map(|_| TcpStream::connect(first).expect("the port is open")).collect();
     assert_eq!(zue_ok(servers, &["append", "still here"], b""), b"0\n");
     drop(idle);
+    wrong_epochs(&cluster);
     let restarts = get(&["-n", &cluster.namespace, "pods"]);
     let restarts = restarts["items"].as_array().expect("a list").iter();
     assert!(restarts.map(|pod| &pod["status"]["containerStatuses"][0]["restartCount"]).all(|count| count == 0));
+}
+
+/// A seal of an epoch that was promised before, of another cluster, or for another replica is refused, and nothing changes.
+fn wrong_epochs(cluster: &Zue) {
+    let forward = cluster.forward(&format!("{NAME}-1"), 9441);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut control = ControlClient::connect(forward.address.clone()).await.expect("the port is forwarded");
+        let status = control.status(v1::StatusRequest {}).await.expect("a status").into_inner();
+        let right = v1::SealRequest {
+            protocol_version: zue_proto::PROTOCOL_VERSION,
+            cluster_id: status.cluster_id.clone(),
+            target: status.replica_id.clone(),
+            epoch: status.promised,
+        };
+        let foreign = zue_proto::id_bytes(7);
+        for (request, reason, named) in [
+            (right.clone(), Reason::StaleEpoch, status.promised.to_string()),
+            (v1::SealRequest { epoch: 0, ..right.clone() }, Reason::StaleEpoch, status.promised.to_string()),
+            (v1::SealRequest { target: foreign.clone(), ..right.clone() }, Reason::WrongTarget, "7".to_owned()),
+            (v1::SealRequest { cluster_id: foreign, epoch: 99, ..right.clone() }, Reason::WrongTarget, "7".to_owned()),
+            (v1::SealRequest { protocol_version: 99, ..right.clone() }, Reason::WrongTarget, "99".to_owned()),
+        ] {
+            let refused = control.seal(request.clone()).await.expect_err("it is wrong");
+            let error = zue_proto::error_of(&refused).unwrap_or_else(|| panic!("no facts in {refused}"));
+            assert_eq!(error.reason(), reason, "{request:?}: {refused}");
+            assert!(error.message.contains(&named), "{request:?}: {refused}");
+        }
+        let after = control.status(v1::StatusRequest {}).await.expect("a status").into_inner();
+        assert_eq!((after.promised, after.role), (status.promised, status.role));
+    });
+    assert_eq!(zue_ok(&cluster.servers, &["append", "and here"], b""), b"1\n");
 }
