@@ -18,6 +18,9 @@ use crate::metrics::Metrics;
 /// How long to wait before looking for room on a full disk again.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
 
+/// How often what is committed is written down, so that a replica that starts alone can serve it.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the disk says.
 #[derive(Debug)]
 pub(crate) enum DiskFact {
@@ -71,16 +74,14 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// Waits for work and takes all there is; none once it is closed and done.
+    /// Waits for work and takes all there is, perhaps nothing after a while; none once it is closed and done.
     fn take(&self) -> Option<VecDeque<Task>> {
-        let mut waiting = self.waiting();
-        while waiting.tasks.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting = self.ready.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        Some(std::mem::take(&mut waiting.tasks))
+        let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
+        let (mut waiting, _) = self
+            .ready
+            .wait_timeout_while(self.waiting(), COMMIT_INTERVAL, idle)
+            .unwrap_or_else(PoisonError::into_inner);
+        if waiting.tasks.is_empty() && waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
     }
 
     /// Waits a little; whether it was closed meanwhile.
@@ -118,7 +119,7 @@ impl Storage {
     ) -> Result<Self, SpawnError> {
         let queue = Arc::new(Queue::default());
         let (done_tx, done) = oneshot::channel();
-        let worker = Worker { log, queue: Arc::clone(&queue), facts, metrics };
+        let worker = Worker { log, queue: Arc::clone(&queue), facts, metrics, commit_written: Instant::now() };
         thread::Builder::new().name(format!("disk {name}")).spawn(move || {
             worker.run();
             let _ = done_tx.send(());
@@ -137,7 +138,7 @@ impl Storage {
         self.queue.waiting().tasks.len()
     }
 
-    /// Notes what is committed; written down with the next promise, segment or close.
+    /// Notes what is committed; written down within a second or so.
     pub(crate) fn note_commit(&self, end: Offset) {
         self.queue.committed.store(end.0, Ordering::Release);
     }
@@ -168,6 +169,7 @@ struct Worker {
     queue: Arc<Queue>,
     facts: mpsc::Sender<DiskFact>,
     metrics: Arc<Metrics>,
+    commit_written: Instant,
 }
 
 impl Worker {
@@ -180,6 +182,9 @@ impl Worker {
                 Err(Stop::Closed) => break,
                 Err(Stop::Failed(error)) => return self.fail(&error),
             }
+            if let Err(error) = self.write_commit() {
+                return self.fail(&error);
+            }
         }
         self.log.note_commit(Offset(self.queue.committed.load(Ordering::Acquire)));
         if let Err(error) = self.log.close() {
@@ -187,8 +192,19 @@ impl Worker {
         }
     }
 
+    fn write_commit(&mut self) -> Result<(), LogError> {
+        if self.commit_written.elapsed() < COMMIT_INTERVAL {
+            return Ok(());
+        }
+        self.commit_written = Instant::now();
+        self.log.write_commit()
+    }
+
     /// Does the work and makes it durable; the last ticket.
     fn work(&mut self, tasks: VecDeque<Task>) -> Result<Option<Ticket>, Stop> {
+        if tasks.is_empty() {
+            return Ok(None);
+        }
         let mut last = None;
         let mut permits = Vec::new();
         for Task { ticket, work, permit } in tasks {

@@ -1,6 +1,7 @@
 //! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and tells what
 //! it sees as status, labels, Events and metrics. It ends when the resource is gone.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -128,7 +129,8 @@ impl Caretaker {
     }
 
     async fn look(&mut self) {
-        let turn = self.controller.turn(&self.cluster.addresses(), &self.cluster.wish()).await;
+        let addresses = self.cluster.addresses(|name| ip_of(&self.pods(), name));
+        let turn = self.controller.turn(&addresses, &self.cluster.wish()).await;
         let pods = self.pods();
         let seen =
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
@@ -293,4 +295,10 @@ fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
         leaving: pod.metadata.deletion_timestamp.is_some()
             || (deleted.is_some() && pod.metadata.uid.as_deref() == deleted),
     }
+}
+
+/// The IP of a pod that is not on its way out.
+fn ip_of(pods: &[Arc<Pod>], name: &str) -> Option<IpAddr> {
+    let pod = pods.iter().find(|pod| pod.name_any() == name && pod.metadata.deletion_timestamp.is_none())?;
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }

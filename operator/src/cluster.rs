@@ -1,5 +1,7 @@
 //! A ZueCluster as the rest of the operator knows it: checked once, with its names and addresses worked out.
 
+use std::net::IpAddr;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use zue_client::control::NodeAddress;
@@ -157,12 +159,18 @@ impl Cluster {
         }
     }
 
-    /// Where all replicas are reached, by ordinal.
-    pub fn addresses(&self) -> Vec<NodeAddress> {
+    /// Where all replicas are reached, by ordinal. This operator dials the IPs that it knows of pods: a name follows a pod that
+    /// was made anew only seconds later.
+    pub fn addresses(&self, ip_of: impl Fn(&str) -> Option<IpAddr>) -> Vec<NodeAddress> {
         let address = |ordinal: u32| {
             let name = self.pod(ordinal);
+            let dial = |ip| match ip {
+                IpAddr::V4(ip) => format!("{ip}:{PEER_PORT}"),
+                IpAddr::V6(ip) => format!("[{ip}]:{PEER_PORT}"),
+            };
             NodeAddress {
                 peer_address: self.peer_address_of(&name),
+                dial_address: ip_of(&name).map(dial),
                 client_address: self.client_address_of(&name, &ordinal.to_string()),
                 name,
             }
@@ -202,7 +210,10 @@ pub(crate) mod tests {
         assert_eq!(cluster.wish(), Wish { policy: Policy::Static { ordinal: 0 }, quorum: None });
         assert_eq!(cluster.image, "zue-node:test");
         assert_eq!(cluster.spec.storage.size, "10Gi");
-        let first = &cluster.addresses()[0];
+        let ip = |name: &str| (name == "orders-0").then_some(IpAddr::from([10, 244, 1, 7]));
+        let first = &cluster.addresses(ip)[0];
+        assert_eq!(first.dial_address.as_deref(), Some("10.244.1.7:9441"));
+        assert_eq!(cluster.addresses(ip)[1].dial_address, None);
         assert_eq!(first.peer_address, "orders-0.orders-nodes.shop.svc:9441");
         assert_eq!(first.client_address, "orders-0.orders-nodes.shop.svc:9440");
     }
@@ -212,8 +223,8 @@ pub(crate) mod tests {
         let mut cluster = cluster("{}");
         let address_template = "{pod}.{cluster}.{namespace}.example.com:3094{ordinal}".to_owned();
         cluster.spec.external_access = Some(ExternalAccess { address_template, per_replica_services: None });
-        assert_eq!(cluster.addresses()[2].client_address, "orders-2.orders.shop.example.com:30942");
-        assert_eq!(cluster.addresses()[2].peer_address, "orders-2.orders-nodes.shop.svc:9441");
+        assert_eq!(cluster.addresses(|_| None)[2].client_address, "orders-2.orders.shop.example.com:30942");
+        assert_eq!(cluster.addresses(|_| None)[2].peer_address, "orders-2.orders-nodes.shop.svc:9441");
     }
 
     #[test]

@@ -133,6 +133,26 @@ fn all_killed_at_once_come_back_with_every_acknowledged_record() {
 }
 
 #[test]
+fn a_replica_that_comes_back_alone_serves_what_was_committed() {
+    let mut cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_millis(1));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        load.expect_acks(100, SOON);
+    }
+    for n in 0..3 {
+        cluster.kill(n);
+    }
+    cluster.restart(2);
+    let alone = read_lines(&cluster.servers(), "zue-2", 100, SOON);
+    assert!(alone.starts_with(b"load-0\nload-1\n"), "{}", String::from_utf8_lossy(&alone));
+    for n in 0..2 {
+        cluster.restart(n);
+    }
+    cluster.check(&load.finish());
+}
+
+#[test]
 fn a_stopped_follower_stalls_nobody() {
     let cluster = Cluster::start();
     let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));

@@ -29,10 +29,18 @@ pub use file_store::{FileStore, FileStoreError};
 pub struct NodeAddress {
     /// Its name, for people.
     pub name: String,
-    /// host:port of control and replication.
+    /// host:port of control and replication, as the replicas are told to reach each other.
     pub peer_address: String,
+    /// host:port that this controller takes instead, if it knows one that changes sooner than a name does.
+    pub dial_address: Option<String>,
     /// host:port for clients, as the replicas name it in redirects.
     pub client_address: String,
+}
+
+impl NodeAddress {
+    fn dialled(&self) -> &String {
+        self.dial_address.as_ref().unwrap_or(&self.peer_address)
+    }
 }
 
 /// Where controllers write down what they are about to do. Shared by all controllers of a cluster.

@@ -13,17 +13,17 @@ use zue_proto::v1::control_client::ControlClient;
 use super::NodeAddress;
 use crate::net;
 
-/// One connection a peer address.
+/// One connection an address.
 #[derive(Debug, Default)]
 pub(super) struct Peers(HashMap<String, Channel>);
 
 impl Peers {
     pub(super) fn client(&mut self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
-        if let Some(channel) = self.0.get(&node.peer_address) {
+        if let Some(channel) = self.0.get(node.dialled()) {
             return Ok(ControlClient::new(channel.clone()));
         }
-        let channel = net::channel(&node.peer_address).map_err(|bad| bad.to_string())?;
-        self.0.insert(node.peer_address.clone(), channel.clone());
+        let channel = net::channel(node.dialled()).map_err(|bad| bad.to_string())?;
+        self.0.insert(node.dialled().clone(), channel.clone());
         Ok(ControlClient::new(channel))
     }
 
@@ -33,7 +33,7 @@ impl Peers {
         nodes: &[NodeAddress],
         timeout: Duration,
     ) -> Vec<Result<v1::StatusResponse, String>> {
-        self.0.retain(|address, _| nodes.iter().any(|node| node.peer_address == *address));
+        self.0.retain(|address, _| nodes.iter().any(|node| node.dialled() == address));
         let clients: Vec<_> = nodes.iter().map(|node| self.client(node)).collect();
         let statuses = join_all(
             clients.into_iter().map(|client| async move { call(timeout, client?.status(v1::StatusRequest {})).await }),
@@ -42,7 +42,7 @@ impl Peers {
         for (node, status) in nodes.iter().zip(&statuses) {
             // The pod may have moved: the next turn looks its name up again instead of waiting for a dead connection.
             if status.is_err() {
-                self.0.remove(&node.peer_address);
+                self.0.remove(node.dialled());
             }
         }
         statuses

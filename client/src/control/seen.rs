@@ -106,7 +106,12 @@ mod tests {
 
     fn node(ordinal: usize) -> NodeAddress {
         let name = format!("zue-{ordinal}");
-        NodeAddress { peer_address: format!("{name}:9441"), client_address: format!("{name}:9440"), name }
+        NodeAddress {
+            peer_address: format!("{name}:9441"),
+            client_address: format!("{name}:9440"),
+            dial_address: None,
+            name,
+        }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "stands beside nodes that do not answer")]

@@ -115,9 +115,25 @@ impl<D: Disk> Log<D> {
         if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
     }
 
-    /// Notes that everything before `end` is committed: it is never cut. Written down with the next promise, segment or close.
+    /// Notes that everything before `end` is committed: it is never cut. Written down by [`Log::write_commit`], and with the next
+    /// promise, segment or close.
     pub fn note_commit(&mut self, end: Offset) {
         self.ends.commit_end = self.ends.commit_end.max(end);
+    }
+
+    /// Writes down what is committed and durable, if more is than was written down. Without room the old figure stays.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_commit(&mut self) -> Result<(), LogError> {
+        self.check_poison()?;
+        if self.ends.commit_end.min(self.ends.synced.end) <= self.meta.commit_end {
+            return Ok(());
+        }
+        match self.replace_meta(self.meta) {
+            Err(LogError::NoRoom(_)) => Ok(()),
+            replaced => replaced,
+        }
     }
 
     /// Appends the batch, whole or not at all. It can be read at once and is durable after [`Log::sync`].

@@ -81,6 +81,7 @@ fn address(replica: &Replica) -> NodeAddress {
     NodeAddress {
         name: replica.name.clone(),
         peer_address: replica.peer.to_string(),
+        dial_address: None,
         client_address: replica.client.to_string(),
     }
 }

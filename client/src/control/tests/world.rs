@@ -95,8 +95,12 @@ impl World {
         for ordinal in 0..replicas {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            let node =
-                NodeAddress { name: format!("zue-{ordinal}"), peer_address: address.clone(), client_address: address };
+            let node = NodeAddress {
+                name: format!("zue-{ordinal}"),
+                peer_address: address.clone(),
+                client_address: address,
+                dial_address: None,
+            };
             let mut state = world.lock();
             state.addresses.push(node);
             state.replicas.push(Replica::default());
