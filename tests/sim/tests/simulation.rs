@@ -3,7 +3,7 @@
 
 use zue_sim::{Break, Options, replay, run, search};
 
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 10_000;
 /// Every broken rule is found within so many seeds.
 const BREAK_SEEDS: u64 = 2000;
 
