@@ -35,6 +35,8 @@ pub(super) enum ElectError {
     Store(String),
     #[error("another controller wrote meanwhile")]
     Conflict,
+    #[error("no epoch is left above {0}: a replica says that it has promised the last one")]
+    NoEpochLeft(Epoch),
     #[error("{choice}{refusals}")]
     NoChoice { choice: NoChoice, refusals: String },
     #[error("cluster {0} is recorded, but every replica that answers is blank")]
@@ -65,7 +67,9 @@ impl Attempt<'_> {
 
 impl<S: Store> Controller<S> {
     pub(super) async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<Elected, ElectError> {
-        assert!(attempt.epoch > self.recorded.epoch, "an epoch is reserved once");
+        if attempt.epoch <= self.recorded.epoch {
+            return Err(ElectError::NoEpochLeft(self.recorded.epoch));
+        }
         self.write_down(Recorded { epoch: attempt.epoch, ..self.recorded.clone() }).await?;
         let known = attempt.cluster(&self.recorded);
         let (choice, sealed_cluster) = self.seal(attempt, known).await?;
