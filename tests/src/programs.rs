@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -136,6 +137,11 @@ pub fn zue_ok(servers: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
+/// How many ports a test may take, and how many tests of one process have a place of their own.
+const PLACE_PORTS: u16 = 32;
+const PLACES: u16 = 64;
+static CALLS: AtomicU16 = AtomicU16::new(0);
+
 /// `count` ports that were free a moment ago, all on loopback, `step` apart from each other, with `each` in a row.
 ///
 /// # Panics
@@ -143,8 +149,11 @@ pub fn zue_ok(servers: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
 pub fn free_ports(count: u16, step: u16, each: u16) -> u16 {
     let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     let block_is_free = |base: &u16| (0..count).all(|n| (0..each).all(|m| is_free(base + n * step + m)));
-    // Start somewhere else in each process, so that tests that run at the same time rarely meet.
-    let start = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap_or_default();
-    let bases = (start..60_000).step_by(usize::from(count * step).max(1));
+    // Tests of this process each get a place of their own, since a port that is free now may be about to be taken; other
+    // processes start elsewhere and rarely meet.
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) % PLACES;
+    let start = 20_000 + u16::try_from(std::process::id() % 200).unwrap_or_default() * 64 + call * PLACE_PORTS;
+    assert!(count * step <= PLACE_PORTS, "{count} times {step} ports do not fit into {PLACE_PORTS}");
+    let bases = (start..60_000).step_by(usize::from(PLACES * PLACE_PORTS));
     bases.into_iter().find(block_is_free).expect("there are free ports")
 }
