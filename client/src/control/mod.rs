@@ -162,10 +162,9 @@ impl<S: Store> Controller<S> {
         seen: &[Option<Seen>],
         events: &mut Vec<Event>,
     ) -> Result<Step, S::Error> {
-        let mut step = plan(wish, &self.recorded, seen);
+        let step = plan(wish, &self.recorded, seen);
         if !matches!(step, Step::Blocked(Blocked::ForeignReplica { .. })) {
             self.record_cluster(seen).await?;
-            step = plan(wish, &self.recorded, seen);
         }
         let blocked = if let Step::Blocked(blocked) = &step { Some(blocked.clone()) } else { None };
         if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {
