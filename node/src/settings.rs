@@ -164,7 +164,7 @@ impl LogSettings {
         sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)
     }
 
-    pub(crate) fn to_log(self) -> zue_log::LogConfig {
+    pub(crate) fn to_log(self, producers: zue_core::ProducerLimits) -> zue_log::LogConfig {
         let Self { segment_bytes_max, index_interval_bytes, durability } = self;
         zue_log::LogConfig {
             segment_bytes_max: segment_bytes_max.0,
@@ -173,6 +173,7 @@ impl LogSettings {
                 Durability::Sync => zue_log::Durability::Sync,
                 Durability::Os => zue_log::Durability::Os,
             },
+            producers,
         }
     }
 }
@@ -266,7 +267,7 @@ mod tests {
         ReplicationSettings::default().validate().unwrap();
         LimitSettings::default().validate().unwrap();
         assert_eq!(LimitSettings::default().to_log(), zue_log::Limits::default());
-        assert_eq!(LogSettings::default().to_log(), zue_log::LogConfig::default());
+        assert_eq!(LogSettings::default().to_log(zue_core::ProducerLimits::default()), zue_log::LogConfig::default());
         assert_eq!(ReplicationSettings::default().to_sync(), SyncLimits::default());
     }
 }

@@ -21,7 +21,7 @@ mod view;
 pub use history::{EpochStart, History, OutOfOrder, VOTERS_MAX};
 pub use io::{FrameFacts, Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 pub use leader::{IsrCounts, Progress, SyncLimits};
-pub use producers::{Appended, ProducerId, ProducerLimits, Producers, Verdict};
+pub use producers::{Appended, BadTable, ProducerId, ProducerLimits, Producers, Verdict};
 pub use refusal::Refusal;
 pub use replica::{Limits, Promise, Recovered, Replica};
 pub use types::{ClusterId, Epoch, Offset, ReplicaId, Tail};

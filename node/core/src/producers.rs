@@ -6,6 +6,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use crate::refusal::Refusal;
 use crate::types::Offset;
 
+mod encoding;
+
+pub use encoding::BadTable;
+
 /// A producer: 64 bits of the commit end when it was opened, 64 random bits.
 ///
 /// All its records lie at or after `born`, so a producer that is not in the table and was born after everything that was ever
@@ -72,7 +76,7 @@ impl Default for ProducerLimits {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Producer {
     next_sequence: u64,
     /// The offset of its last record; its place in the order of eviction.
@@ -82,7 +86,7 @@ struct Producer {
 }
 
 /// The producers of a log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Producers {
     limits: ProducerLimits,
     known: BTreeMap<ProducerId, Producer>,
@@ -154,6 +158,11 @@ impl Producers {
             producer.appends.pop_front();
         }
         self.by_age.insert(producer.last, id);
+        self.forget_surplus();
+    }
+
+    /// Forgets those that appended longest ago until the rest is within the limit.
+    fn forget_surplus(&mut self) {
         while self.known.len() > self.limits.producers_max {
             let Some((last, oldest)) = self.by_age.pop_first() else { break };
             self.known.remove(&oldest);

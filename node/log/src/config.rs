@@ -1,5 +1,7 @@
 //! What of the log can be set.
 
+use zue_core::ProducerLimits;
+
 /// The least a segment may be asked to hold, bytes.
 pub const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 /// The most a segment may be asked to hold, bytes. It is mapped as a whole.
@@ -26,11 +28,14 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// When appended records count as durable.
     pub durability: Durability,
+    /// How much is remembered of who appended what.
+    pub producers: ProducerLimits,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { segment_bytes_max: 64 << 20, index_interval_bytes: 4096, durability: Durability::Sync }
+        let (durability, producers) = (Durability::Sync, ProducerLimits::default());
+        Self { segment_bytes_max: 64 << 20, index_interval_bytes: 4096, durability, producers }
     }
 }
 
@@ -54,7 +59,7 @@ impl LogConfig {
     /// # Errors
     /// The first setting that is out of them.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os } = *self;
+        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os, .. } = *self;
         let within = |setting, value, min, max| {
             if value < min || value > max { Err(ConfigError { setting, value, min, max }) } else { Ok(()) }
         };

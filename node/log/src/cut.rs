@@ -14,9 +14,9 @@ use crate::segment::{Draft, base_of, index_name, segment_name};
 use crate::view::Part;
 
 /// The place of a cut.
-pub(crate) struct Point<F> {
+pub(crate) struct Point<D: Disk> {
     /// The segment before the cut, as much of it as stays.
-    pub(crate) part: Part<F>,
+    pub(crate) part: Part<D>,
     /// The last timestamp before the cut, ms since the Unix epoch.
     pub(crate) timestamp_ms: u64,
 }
@@ -50,13 +50,14 @@ impl<D: Disk> Log<D> {
     }
 
     /// Where the prefix with that tail ends.
-    fn cut_point(&self, tail: Tail) -> Result<Point<D::File>, LogError> {
+    fn cut_point(&self, tail: Tail) -> Result<Point<D>, LogError> {
         let parts: Vec<_> = self.view.sealed.iter().cloned().chain([self.view.active_part()]).collect();
         let Some(mut part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
             // The first segment is replaced by an empty one.
             let mut part = parts.first().cloned().unwrap_or_else(|| self.view.active_part());
-            (part.bytes_end, part.end) = (part.segment.extent.data_start, tail.end);
-            let timestamp_ms = part.segment.extent.timestamp_ms;
+            let body = part.segment.body(part.bytes_end).map_err(LogError::Read)?;
+            let (data_start, timestamp_ms) = (body.data_start, body.timestamp_ms);
+            (part.bytes_end, part.end) = (data_start, tail.end);
             return Ok(Point { part, timestamp_ms });
         };
         let last = Offset(tail.end.0.saturating_sub(1));
@@ -78,22 +79,26 @@ impl<D: Disk> Log<D> {
             position += wide(length);
         }
         (part.bytes_end, part.end) = (position, tail.end);
-        Ok(Point { timestamp_ms: timestamp_ms.unwrap_or(part.segment.extent.timestamp_ms), part })
+        let before = part.segment.body(part.bytes_end).map_err(LogError::Read)?.timestamp_ms;
+        Ok(Point { timestamp_ms: timestamp_ms.unwrap_or(before), part })
     }
 
     /// Makes the cut.
-    pub(crate) fn cut_at(&mut self, point: Point<D::File>, history: History) -> Result<(), LogError> {
+    pub(crate) fn cut_at(&mut self, point: Point<D>, history: History) -> Result<(), LogError> {
         let Point { part, timestamp_ms } = point;
         let tail = Tail { epoch: history.last_epoch(), end: part.end };
-        let draft = self.draft(&part, tail.end, history.starts(), timestamp_ms);
+        let mut producers = self.producers.clone();
+        producers.cut(tail.end);
+        let draft = self.draft(&part, history.starts(), timestamp_ms, &producers);
         let reserved = Draft { may_be_short: true, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
         if Arc::ptr_eq(&part.segment, &self.view.active) {
             self.sync_disk()?;
         }
-        let segment = reserved.commit(&self.disk);
-        let segment = self.disk_result(segment)?;
+        let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
+        let next = self.disk_result(next)?;
+        self.producers = producers;
         self.remove_segments_after(tail.end);
-        self.go_on_in(segment, &part, Arc::new(history));
+        self.go_on_in(next, &part, Arc::new(history));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         self.ends.timestamp_ms = timestamp_ms;
         assert_eq!(self.view.tail(), tail, "the cut has left another tail");

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 /// One directory. Clones are handles to the same one.
-pub trait Disk: Clone + Send + Sync + 'static {
+pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// A file of the directory.
     type File: DiskFile;
     /// Holds the directory for this process until it is dropped.
@@ -36,7 +36,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// One file.
-pub trait DiskFile: Send + Sync + 'static {
+pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     /// Writes all the bytes at the position.
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes what was written durable, and the length with it.
@@ -45,6 +45,8 @@ pub trait DiskFile: Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     /// Reserves room up to `bytes`, filled with zeroes, and makes the file that long.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
+    /// A copy of the bytes of the range.
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
     /// The bytes of the range. They must not be written again while the view lives: it may be the file itself.
     fn view(&self, range: Range<u64>) -> io::Result<Bytes>;
     /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync

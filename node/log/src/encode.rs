@@ -126,17 +126,18 @@ pub(crate) fn put_start(out: &mut Vec<u8>, start: &EpochStart) {
     close_frame(out, frame_at);
 }
 
-/// The frame of a snapshot; its place for extensions is empty. Its CRC is masked by `mask`.
+/// The frame of a snapshot. Its CRC is masked by `mask`.
 pub(crate) fn put_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot, mask: u32) {
-    let Snapshot { base, timestamp_ms, starts } = snapshot;
+    let Snapshot { base, timestamp_ms, starts, producers } = snapshot;
     let frame_at = open_frame(out, KIND_SNAPSHOT, 0, 0);
     out.extend_from_slice(&base.0.to_le_bytes());
     out.extend_from_slice(&timestamp_ms.to_le_bytes());
     out.extend_from_slice(&u32::try_from(starts.len()).unwrap_or(u32::MAX).to_le_bytes());
-    out.extend_from_slice(&0_u32.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(producers.len()).unwrap_or(u32::MAX).to_le_bytes());
     for start in starts {
         put_start(out, start);
     }
+    out.extend_from_slice(producers);
     close_frame(out, frame_at);
     mask_crc(out, frame_at, mask);
 }

@@ -204,6 +204,8 @@ pub(crate) struct Snapshot {
     pub(crate) timestamp_ms: u64,
     /// The epoch starts before the segment, oldest first.
     pub(crate) starts: Vec<EpochStart>,
+    /// Who appended what before the segment: [`zue_core::Producers`] as bytes.
+    pub(crate) producers: Vec<u8>,
 }
 
 /// One checked frame.
@@ -340,7 +342,7 @@ fn parse_snapshot(mut body: Cursor<'_>) -> Result<Snapshot, Fault> {
     if body.0.len() != length(extension_bytes.into()) {
         return Err(Fault::Layout);
     }
-    Ok(Snapshot { base, timestamp_ms, starts })
+    Ok(Snapshot { base, timestamp_ms, starts, producers: body.0.to_vec() })
 }
 
 /// Voters that can elect and commit: what is encoded and what is decoded must both pass.

@@ -113,12 +113,13 @@ pub(crate) fn decode(bytes: &[u8], nonce: u64, mask: u32) -> Option<Vec<Entry>> 
         return None;
     }
     let (entries, []) = cursor.0.as_chunks::<ENTRY_BYTES>() else { return None };
-    entries
+    let entries: Option<Vec<Entry>> = entries
         .iter()
         .map(|bytes| {
             let mut cursor = Cursor(bytes);
             let entry = Entry { offset: cursor.u64()?, position: cursor.u64()?, timestamp_ms: cursor.u64()? };
             (encode_entry(entry, mask) == *bytes).then_some(entry)
         })
-        .collect()
+        .collect();
+    entries.filter(|entries| entries.is_sorted_by(|a, b| a.offset < b.offset && a.position < b.position))
 }

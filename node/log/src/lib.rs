@@ -4,6 +4,7 @@
 
 mod batch;
 mod block;
+mod body;
 mod chain;
 mod config;
 mod cut;
@@ -24,6 +25,7 @@ mod scan;
 mod segment;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod verify;
 mod view;
 
 pub use batch::{Batch, BatchBuilder, FrameError};
@@ -38,3 +40,4 @@ pub use open::Recovered;
 pub use order::ProducerRun;
 pub use os::{OsDisk, OsFile};
 pub use reader::{Chunk, Reader, Records};
+pub use verify::{Verified, Verifier};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use zue_core::{ClusterId, Epoch, History, Offset, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
 
 use crate::batch::Batch;
 use crate::config::{Durability, LogConfig, RESERVE_BYTES};
@@ -24,11 +24,13 @@ pub struct Log<D: Disk> {
     pub(crate) config: LogConfig,
     pub(crate) meta: Meta,
     pub(crate) meta_file: MetaFile<D>,
-    pub(crate) shared: Shared<D::File>,
+    pub(crate) shared: Shared<D>,
     /// The newest view, which `shared` shows to readers.
-    pub(crate) view: Arc<View<D::File>>,
+    pub(crate) view: Arc<View<D>>,
     pub(crate) writer: Writer<D::File>,
     pub(crate) ends: Ends,
+    /// Who appended what, up to the tail.
+    pub(crate) producers: Producers,
     /// What failed, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
     pub(crate) _lock: D::Lock,
@@ -92,6 +94,11 @@ impl<D: Disk> Log<D> {
         self.ends.timestamp_ms
     }
 
+    /// Who appended what.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
     /// A reader of this log.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(Arc::clone(&self.shared))
@@ -151,7 +158,7 @@ impl<D: Disk> Log<D> {
         }
         let bytes = wide(batch.bytes().len());
         let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
-        if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.extent.file_bytes {
+        if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.file_bytes {
             self.roll(bytes)?;
         }
         let segment = Arc::clone(&self.view.active);
@@ -163,6 +170,7 @@ impl<D: Disk> Log<D> {
         self.writer.index.extend(&self.writer.entries);
         self.ends.tail = batch.tail();
         self.ends.timestamp_ms = last_ms;
+        batch.producers().iter().for_each(|run| self.producers.record(run.appended()));
         if batch.epoch_starts().is_empty() {
             self.view.grow(self.writer.position, batch.tail().end);
         } else {
@@ -243,7 +251,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    pub(crate) fn show(&mut self, view: View<D::File>) {
+    pub(crate) fn show(&mut self, view: View<D>) {
         self.view = Arc::new(view);
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
     }
@@ -251,15 +259,15 @@ impl<D: Disk> Log<D> {
     /// Goes on in a further segment, which has room for `first_bytes`.
     fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
         let active = self.view.active_part();
-        let draft = self.draft(&active, active.end, self.view.history.starts(), self.ends.timestamp_ms);
+        let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
         let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
         // Before the next segment is there, so that only the last one can have a torn tail.
         self.sync_disk()?;
         self.writer.index.write_all();
-        let segment = reserved.commit(&self.disk);
-        let segment = self.disk_result(segment)?;
+        let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
+        let next = self.disk_result(next)?;
         let history = Arc::clone(&self.view.history);
-        self.go_on_in(segment, &active, history);
+        self.go_on_in(next, &active, history);
         match self.replace_meta(self.meta) {
             // What is committed is written down another time.
             Err(LogError::NoRoom(_)) => Ok(()),
@@ -270,38 +278,34 @@ impl<D: Disk> Log<D> {
     /// A segment that follows the part. If that has no record, the new one takes its place and its name.
     pub(crate) fn draft<'a>(
         &self,
-        part: &Part<D::File>,
-        base: Offset,
+        part: &Part<D>,
         starts: &'a [zue_core::EpochStart],
         timestamp_ms: u64,
+        producers: &'a Producers,
     ) -> Draft<'a> {
-        let Part { segment, bytes_end, .. } = part;
+        let Part { segment, bytes_end, end: base } = part;
+        let base = *base;
         let prev = if segment.base() == base {
             segment.header.prev
         } else {
             Some(Prev { base: segment.base(), sequence: segment.header.sequence, end: *bytes_end })
         };
         let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
-        Draft { sequence, base, prev, starts, timestamp_ms, first_bytes: 0, file_bytes, may_be_short: false }
+        Draft { sequence, base, prev, starts, timestamp_ms, producers, first_bytes: 0, file_bytes, may_be_short: false }
     }
 
     /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
     /// the same base.
-    pub(crate) fn go_on_in(
-        &mut self,
-        segment: Arc<crate::segment::Segment<D::File>>,
-        last: &Part<D::File>,
-        history: Arc<History>,
-    ) {
+    pub(crate) fn go_on_in(&mut self, active: Part<D>, last: &Part<D>, history: Arc<History>) {
+        let (segment, data_start) = (&active.segment, active.bytes_end);
         let (base, last_base) = (segment.base(), last.segment.base());
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
-        let sealed: Arc<[Part<D::File>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
-        let (mask, data_start) = (segment.mask, segment.extent.data_start);
+        let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
+        let mask = segment.mask;
         self.writer.position = data_start;
         self.writer.sequence = segment.header.sequence;
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
         self.writer.index = IndexWriter::new(self.disk.create(&index_name(base)).ok(), segment.header.nonce, mask, &[]);
-        let active = Part { segment, bytes_end: data_start, end: base };
         self.show(View::new(sealed, active, history));
     }
 }
@@ -325,6 +329,6 @@ impl<F> Writer<F> {
 }
 
 /// A shared place for the view.
-pub(crate) fn share<F>(view: &Arc<View<F>>) -> Shared<F> {
+pub(crate) fn share<D: Disk>(view: &Arc<View<D>>) -> Shared<D> {
     Arc::new(RwLock::new(Arc::clone(view)))
 }

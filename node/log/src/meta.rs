@@ -176,6 +176,6 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.context(Operation::Open, path)?,
     };
-    let bytes = file.len().and_then(|bytes| file.view(0..bytes)).context(Operation::Read, path)?;
+    let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
     Ok(Some(Meta::decode(&bytes)))
 }

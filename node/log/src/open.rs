@@ -1,10 +1,11 @@
-//! Opening a log: from files to what they amount to. Finds the segments that are the log, checks them, cuts away a torn tail.
+//! Opening a log: from files to what they amount to. Finds the segments that are the log, checks the active one, cuts away a torn
+//! tail. The others are checked as they are read, so that opening does not take longer for a longer log.
 //! Damage to what was durable is reported and left as it is.
 
 use std::io;
 use std::sync::Arc;
 
-use zue_core::{History, Offset, ReplicaId};
+use zue_core::{History, Offset, Producers, ReplicaId};
 
 use crate::chain::{Checked, chain, check, check_index, read_headers};
 use crate::config::{Durability, LogConfig};
@@ -27,8 +28,6 @@ pub struct Recovered {
     pub suspect: bool,
     /// The machine has stopped while acknowledgements did not wait for the disk: any of them may be forgotten.
     pub may_have_forgotten: bool,
-    /// Indexes that were missing, damaged or stale, and were made again.
-    pub indexes_rebuilt: u64,
 }
 
 impl<D: Disk> Log<D> {
@@ -62,14 +61,13 @@ impl<D: Disk> Log<D> {
         }
         let chain = chain(&disk, candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
-        let mut recovered = Recovered {
+        let recovered = Recovered {
             initialised: known.is_none(),
             cut_bytes: checked.torn_bytes,
             suspect: checked.suspect,
             may_have_forgotten: may_have_forgotten(&meta, boot),
-            indexes_rebuilt: 0,
         };
-        let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked, &mut recovered);
+        let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
         if recovered.cut_bytes > 0 {
             let (part, history) = (log.view.active_part(), History::clone(&log.view.history));
             let timestamp_ms = log.ends.timestamp_ms;
@@ -96,20 +94,12 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
         (meta, meta_file): (Meta, MetaFile<D>),
         lock: D::Lock,
-        checked: Checked<D::File>,
-        recovered: &mut Recovered,
+        checked: Checked<D>,
     ) -> Self {
         let Checked { sealed, active, spacing, state, .. } = checked;
-        let mut index = |part, is_active| {
-            let (writer, rebuilt) = check_index(&disk, part, is_active);
-            recovered.indexes_rebuilt += u64::from(rebuilt);
-            writer
-        };
-        for part in &sealed {
-            index(part, false);
-        }
-        let index = index(&active, true);
+        let index = check_index(&disk, &active.segment);
         let history = History::new(state.starts).expect("a scan keeps epoch starts in order");
+        let producers = state.producers;
         let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
         let sequence = active.segment.header.sequence;
         let view = Arc::new(View::new(sealed.into(), active, Arc::new(history)));
@@ -124,6 +114,7 @@ impl<D: Disk> Log<D> {
             view,
             writer: Writer { position, buffer, entries, spacing, index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
+            producers,
             poison: None,
             _lock: lock,
         }
@@ -168,9 +159,10 @@ fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {
         prev: None,
         starts: &[],
         timestamp_ms: 0,
+        producers: &Producers::new(config.producers),
         first_bytes: 0,
         file_bytes: config.segment_bytes_max,
         may_be_short: false,
     };
-    first.reserve(disk)?.commit(disk).map(|_| ())
+    first.reserve(disk)?.commit(disk, config.index_interval_bytes).map(|_| ())
 }

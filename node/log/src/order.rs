@@ -1,7 +1,7 @@
 //! Which frame may follow which: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
 //! The same rules for what comes from a peer and for what is found on disk.
 
-use zue_core::{EpochStart, Offset, Tail};
+use zue_core::{Appended, EpochStart, Offset, ProducerId, Tail};
 
 use crate::frame::{Fault, Producer, RecordView};
 use crate::limits::{Bounded, Limits};
@@ -17,6 +17,15 @@ pub struct ProducerRun {
     pub base: Offset,
     /// How many records.
     pub count: u64,
+}
+
+impl ProducerRun {
+    /// As the rules of deduplication know it.
+    pub fn appended(&self) -> Appended {
+        let Self { id, sequence, base, count } = *self;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Appended { producer: ProducerId::from_u128(id), sequence, count, base }
+    }
 }
 
 /// A place in a sequence of frames, and what may follow there.

@@ -125,6 +125,12 @@ impl DiskFile for OsFile {
         Ok(rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, bytes)?)
     }
 
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let mut bytes = vec![0; length(range.end.saturating_sub(range.start))];
+        self.file.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes.into())
+    }
+
     fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
         if range.is_empty() {
             return Ok(Bytes::new());

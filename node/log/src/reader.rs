@@ -13,15 +13,16 @@ use crate::error::{Damage, ReadError};
 use crate::frame::{Fault, Frame, KIND_RECORD, RecordView, parse};
 use crate::limits::Limits;
 use crate::num::wide;
+use crate::verify::Verifier;
 use crate::view::{Part, View, Walk};
 
 /// What a log and its readers share: the newest view.
-pub(crate) type Shared<F> = Arc<RwLock<Arc<View<F>>>>;
+pub(crate) type Shared<D> = Arc<RwLock<Arc<View<D>>>>;
 
 /// Reads a log. Clones read the same one, from any thread, also while it is written and after it was closed.
 #[derive(Debug)]
 pub struct Reader<D: Disk> {
-    shared: Shared<D::File>,
+    shared: Shared<D>,
 }
 
 impl<D: Disk> Clone for Reader<D> {
@@ -42,11 +43,11 @@ pub struct Chunk {
 }
 
 impl<D: Disk> Reader<D> {
-    pub(crate) fn new(shared: Shared<D::File>) -> Self {
+    pub(crate) fn new(shared: Shared<D>) -> Self {
         Self { shared }
     }
 
-    fn view(&self) -> Arc<View<D::File>> {
+    fn view(&self) -> Arc<View<D>> {
         Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -58,6 +59,11 @@ impl<D: Disk> Reader<D> {
     /// The first offset there is.
     pub fn log_start(&self) -> Offset {
         self.view().log_start()
+    }
+
+    /// Checks all that the log holds now, a piece at a time.
+    pub fn verifier(&self) -> Verifier<D> {
+        Verifier::new(&self.view())
     }
 
     /// Records from `from` on, which may lie inside an append, and before `upto`: as many whole appends as `bytes_max` encoded
@@ -96,7 +102,7 @@ impl<D: Disk> Reader<D> {
 }
 
 /// Fails unless the log has a prefix with that tail.
-fn check_prefix<F: crate::DiskFile>(view: &View<F>, from: Tail) -> Result<(), ReadError> {
+fn check_prefix<D: Disk>(view: &View<D>, from: Tail) -> Result<(), ReadError> {
     let (log_start, tail) = (view.log_start(), view.tail());
     if from.end < log_start {
         return Err(ReadError::OutOfRange { from: from.end, log_start, end: tail.end });
@@ -106,12 +112,12 @@ fn check_prefix<F: crate::DiskFile>(view: &View<F>, from: Tail) -> Result<(), Re
     if known && from.end <= end { Ok(()) } else { Err(ReadError::NoSuchPrefix { from }) }
 }
 
-fn next_start<F>(view: &View<F>, after: Tail) -> Option<&EpochStart> {
+fn next_start<D: Disk>(view: &View<D>, after: Tail) -> Option<&EpochStart> {
     let starts = view.history.starts();
     starts.get(starts.partition_point(|start| start.epoch <= after.epoch))
 }
 
-fn read<F: crate::DiskFile>(view: &View<F>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
+fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
     let (log_start, end) = (view.log_start(), upto.min(view.tail().end));
     if from < log_start || from > end {
         return Err(ReadError::OutOfRange { from, log_start, end });
@@ -126,8 +132,8 @@ fn read<F: crate::DiskFile>(view: &View<F>, from: Offset, upto: Offset, bytes_ma
 }
 
 /// How many bytes of the part to give out, and the offset they end at.
-fn measure<F: crate::DiskFile>(
-    part: &Part<F>,
+fn measure<D: Disk>(
+    part: &Part<D>,
     bytes: &Bytes,
     position: u64,
     range: std::ops::Range<Offset>,
@@ -161,7 +167,7 @@ fn measure<F: crate::DiskFile>(
 }
 
 /// The frames between two tails as they travel, unchecked.
-fn gather<F: crate::DiskFile>(view: &View<F>, from: Tail, upto: Tail, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+fn gather<D: Disk>(view: &View<D>, from: Tail, upto: Tail, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
     let (mut out, mut at) = (Vec::new(), from);
     loop {
         let next = next_start(view, at).filter(|next| next.epoch <= upto.epoch);
@@ -194,7 +200,7 @@ fn gather<F: crate::DiskFile>(view: &View<F>, from: Tail, upto: Tail, bytes_max:
 }
 
 /// The damage among the records, which a batch of them has shown to be there.
-fn name_damage<F: crate::DiskFile>(view: &View<F>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
+fn name_damage<D: Disk>(view: &View<D>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
     match read(view, from, upto, 0) {
         Err(error) => error,
         Ok(chunk) => {

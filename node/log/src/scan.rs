@@ -1,6 +1,6 @@
 //! Scanning a segment: every frame checked, up to the first that is not what belongs there. Decides nothing.
 
-use zue_core::{EpochStart, History, Tail};
+use zue_core::{EpochStart, History, ProducerLimits, Producers, Tail};
 
 use crate::frame::{Fault, Frame, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT, Snapshot, parse, peek};
 use crate::index::{Entry, Spacing};
@@ -13,6 +13,7 @@ use crate::order::Order;
 pub(crate) struct State {
     pub(crate) order: Order,
     pub(crate) starts: Vec<EpochStart>,
+    pub(crate) producers: Producers,
 }
 
 /// What a scan found.
@@ -27,24 +28,13 @@ pub(crate) struct Found {
 }
 
 impl State {
-    /// The state before a log that starts with the snapshot.
-    pub(crate) fn at_start(snapshot: Snapshot) -> Result<Self, Fault> {
-        let Snapshot { base, timestamp_ms, starts } = snapshot;
+    /// The state before a segment with the snapshot.
+    pub(crate) fn at_start(snapshot: Snapshot, limits: ProducerLimits) -> Result<Self, Fault> {
+        let Snapshot { base, timestamp_ms, starts, producers } = snapshot;
         let tail = Tail { epoch: starts.last().map_or_else(Default::default, |start| start.epoch), end: base };
         check_history(&starts, tail)?;
-        Ok(Self { order: Order::after(tail, timestamp_ms), starts })
-    }
-
-    /// Goes on in a segment with the snapshot. It may have epoch starts at its base that are frames nowhere.
-    pub(crate) fn enter(&mut self, snapshot: Snapshot) -> Result<(), Fault> {
-        let Snapshot { base, timestamp_ms, starts } = snapshot;
-        let Some(further) = starts.strip_prefix(self.starts.as_slice()) else { return Err(Fault::Snapshot) };
-        if base != self.order.tail.end || timestamp_ms != self.order.timestamp_ms {
-            return Err(Fault::Snapshot);
-        }
-        further.iter().try_for_each(|start| self.order.start(start))?;
-        self.starts = starts;
-        Ok(())
+        let producers = Producers::decode(&producers, limits).map_err(|_| Fault::Snapshot)?;
+        Ok(Self { order: Order::after(tail, timestamp_ms), starts, producers })
     }
 
     /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
@@ -57,7 +47,10 @@ impl State {
             let taken = parse(bytes.get(at..).unwrap_or_default(), mask).and_then(|(frame, length)| {
                 match frame {
                     Frame::Record(record) => {
-                        order.record(&record, &Limits::NONE)?;
+                        let run = order.record(&record, &Limits::NONE)?;
+                        if let Some(run) = run {
+                            self.producers.record(run.appended());
+                        }
                         if spaced.takes(frame_at) {
                             let (offset, timestamp_ms) = (record.offset.0, record.timestamp_ms);
                             found.entries.push(Entry { offset, position: frame_at, timestamp_ms });

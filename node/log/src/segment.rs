@@ -1,20 +1,17 @@
 //! Segment files: their names, headers and creation. A file appears whole under its name or not at all, and nothing written
 //! in it is ever overwritten.
 
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
-
-use zue_core::{EpochStart, Offset};
+use zue_core::{EpochStart, Offset, Producers};
 
 use crate::block::{self, BLOCK_BYTES};
+use crate::body::{Body, Segment};
 use crate::config::RESERVE_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::encode::put_snapshot;
-use crate::error::{Context, Damage, DiskError, HeaderFault, Operation};
-use crate::frame::{Fault, Snapshot};
-use crate::index::Entry;
+use crate::error::{Context, DiskError, HeaderFault, Operation};
+use crate::frame::Snapshot;
 use crate::num::{Cursor, wide};
+use crate::view::Part;
 
 pub(crate) const SEGMENT_TEMP: &str = "segment.next";
 const MAGIC: [u8; 8] = *b"ZUE-SEG\n";
@@ -85,61 +82,6 @@ pub(crate) fn base_of(name: &str, extension: &str) -> Option<Offset> {
         .flatten()
 }
 
-/// An open segment file.
-#[derive(Debug)]
-pub(crate) struct Segment<F> {
-    pub(crate) file: F,
-    pub(crate) path: PathBuf,
-    pub(crate) header: Header,
-    pub(crate) mask: u32,
-    pub(crate) extent: Extent,
-    index: RwLock<Vec<Entry>>,
-}
-
-/// The length of a segment file, and what its snapshot says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Extent {
-    pub(crate) file_bytes: u64,
-    /// Where the frames behind the snapshot begin.
-    pub(crate) data_start: u64,
-    /// Of the last record before the segment.
-    pub(crate) timestamp_ms: u64,
-}
-
-impl<F: DiskFile> Segment<F> {
-    pub(crate) fn new(file: F, path: PathBuf, header: Header, extent: Extent) -> Self {
-        Self { file, path, header, mask: header.mask(), extent, index: RwLock::default() }
-    }
-
-    pub(crate) fn base(&self) -> Offset {
-        self.header.base
-    }
-
-    /// Says that bytes of it are not what was written.
-    pub(crate) fn damage(&self, position: u64, doubtful: Range<Offset>, fault: Fault) -> Damage {
-        Damage { path: self.path.clone(), position, from: doubtful.start, to: doubtful.end, fault }
-    }
-
-    /// Its index entries, in order.
-    pub(crate) fn index(&self) -> Vec<Entry> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Adds entries, whose offsets and positions rise.
-    pub(crate) fn extend_index(&self, entries: &[Entry]) {
-        if !entries.is_empty() {
-            self.index.write().unwrap_or_else(PoisonError::into_inner).extend_from_slice(entries);
-        }
-    }
-
-    /// Where to begin to look for the record: a frame at or before it.
-    pub(crate) fn near(&self, offset: Offset) -> u64 {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let after = index.partition_point(|entry| entry.offset <= offset.0);
-        after.checked_sub(1).and_then(|last| index.get(last)).map_or(self.extent.data_start, |entry| entry.position)
-    }
-}
-
 /// A segment that is to be made.
 pub(crate) struct Draft<'a> {
     pub(crate) sequence: u64,
@@ -148,6 +90,8 @@ pub(crate) struct Draft<'a> {
     /// The epoch starts before it.
     pub(crate) starts: &'a [EpochStart],
     pub(crate) timestamp_ms: u64,
+    /// Who appended what before it.
+    pub(crate) producers: &'a Producers,
     /// What must find room in it besides header, snapshot and reserve.
     pub(crate) first_bytes: u64,
     /// How long the file is to be, if that is enough.
@@ -157,8 +101,8 @@ pub(crate) struct Draft<'a> {
 }
 
 /// A segment file with room reserved, not yet in the log.
-pub(crate) struct Reserved<F> {
-    file: F,
+pub(crate) struct Reserved<D: Disk> {
+    file: D::File,
     file_bytes: u64,
     header: Header,
     head: Vec<u8>,
@@ -167,13 +111,15 @@ pub(crate) struct Reserved<F> {
 
 impl Draft<'_> {
     /// Reserves the room. What fails here has changed nothing.
-    pub(crate) fn reserve<D: Disk>(&self, disk: &D) -> Result<Reserved<D::File>, DiskError> {
-        let Self { sequence, base, prev, starts, timestamp_ms, first_bytes, file_bytes, may_be_short } = *self;
+    pub(crate) fn reserve<D: Disk>(&self, disk: &D) -> Result<Reserved<D>, DiskError> {
+        let Self { sequence, base, prev, starts, timestamp_ms, producers, first_bytes, file_bytes, may_be_short } =
+            *self;
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
         let header = Header { nonce, sequence, base, prev };
         let mut head = header.encode().to_vec();
-        put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts: starts.to_vec() }, header.mask());
+        let (starts, producers) = (starts.to_vec(), producers.encode());
+        put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());
         let least = wide(head.len()).saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
         let reserve = |file_bytes: u64| {
             let file = disk.create(SEGMENT_TEMP).context(Operation::Create, path)?;
@@ -192,17 +138,18 @@ impl Draft<'_> {
     }
 }
 
-impl<F: DiskFile> Reserved<F> {
-    /// Puts the segment into the log: when this returns, it is there durably.
-    pub(crate) fn commit<D: Disk<File = F>>(self, disk: &D) -> Result<Arc<Segment<F>>, DiskError> {
+impl<D: Disk> Reserved<D> {
+    /// Puts the segment, which has no frames yet, into the log: when this returns, it is there durably.
+    pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<Part<D>, DiskError> {
         let Self { file, file_bytes, header, head, timestamp_ms } = self;
         let path = || disk.path(SEGMENT_TEMP);
         file.write_at(0, &head).context(Operation::Write, path)?;
         file.sync_data().context(Operation::Sync, path)?;
-        let name = segment_name(header.base);
-        disk.rename(SEGMENT_TEMP, &name).context(Operation::Rename, path)?;
+        disk.rename(SEGMENT_TEMP, &segment_name(header.base)).context(Operation::Rename, path)?;
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
-        let extent = Extent { file_bytes, data_start: wide(head.len()), timestamp_ms };
-        Ok(Arc::new(Segment::new(file, disk.path(&name), header, extent)))
+        let segment = Segment::new(disk, file, file_bytes, header, index_interval);
+        let data_start = wide(head.len());
+        segment.begin(Body::new(data_start, timestamp_ms));
+        Ok(Part { segment: segment.into(), bytes_end: data_start, end: header.base })
     }
 }

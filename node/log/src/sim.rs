@@ -335,6 +335,10 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.view(range)
+    }
+
     fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
         self.with(false, |inode| {
             let bytes = inode.bytes.get(length(range.start)..length(range.end));

@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use zue_core::{History, Offset, Tail};
 
-use crate::disk::DiskFile;
+use crate::body::Segment;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, Operation, ReadError};
 use crate::frame::{Fault, KIND_RECORD, Peek, parse, peek};
 use crate::num::wide;
-use crate::segment::Segment;
 
 /// A segment, and how much of it is in the log.
 #[derive(Debug)]
-pub(crate) struct Part<F> {
-    pub(crate) segment: Arc<Segment<F>>,
+pub(crate) struct Part<D: Disk> {
+    pub(crate) segment: Arc<Segment<D>>,
     /// The position at which its frames in the log end.
     pub(crate) bytes_end: u64,
     /// The offset at which its records in the log end.
     pub(crate) end: Offset,
 }
 
-impl<F> Clone for Part<F> {
+impl<D: Disk> Clone for Part<D> {
     fn clone(&self) -> Self {
         Self { segment: Arc::clone(&self.segment), bytes_end: self.bytes_end, end: self.end }
     }
@@ -31,16 +31,16 @@ impl<F> Clone for Part<F> {
 
 /// One prefix of the log.
 #[derive(Debug)]
-pub(crate) struct View<F> {
-    pub(crate) sealed: Arc<[Part<F>]>,
-    pub(crate) active: Arc<Segment<F>>,
+pub(crate) struct View<D: Disk> {
+    pub(crate) sealed: Arc<[Part<D>]>,
+    pub(crate) active: Arc<Segment<D>>,
     pub(crate) history: Arc<History>,
     bytes_end: AtomicU64,
     end: AtomicU64,
 }
 
-impl<F: DiskFile> View<F> {
-    pub(crate) fn new(sealed: Arc<[Part<F>]>, active: Part<F>, history: Arc<History>) -> Self {
+impl<D: Disk> View<D> {
+    pub(crate) fn new(sealed: Arc<[Part<D>]>, active: Part<D>, history: Arc<History>) -> Self {
         let Part { segment, bytes_end, end } = active;
         Self { sealed, active: segment, history, bytes_end: AtomicU64::new(bytes_end), end: AtomicU64::new(end.0) }
     }
@@ -61,13 +61,13 @@ impl<F: DiskFile> View<F> {
     }
 
     /// The active segment as far as it is in the log.
-    pub(crate) fn active_part(&self) -> Part<F> {
+    pub(crate) fn active_part(&self) -> Part<D> {
         let end = self.tail().end;
         Part { segment: Arc::clone(&self.active), bytes_end: self.bytes_end.load(Ordering::Acquire), end }
     }
 
     /// The part that holds the record, if the log does.
-    pub(crate) fn part(&self, offset: Offset) -> Option<Part<F>> {
+    pub(crate) fn part(&self, offset: Offset) -> Option<Part<D>> {
         let active = self.active_part();
         if offset >= active.end {
             return None;
@@ -80,7 +80,7 @@ impl<F: DiskFile> View<F> {
     }
 }
 
-impl<F: DiskFile> Part<F> {
+impl<D: Disk> Part<D> {
     /// The bytes from the position to the end of the part.
     pub(crate) fn bytes(&self, from: u64) -> Result<Bytes, ReadError> {
         let Segment { file, path, .. } = &*self.segment;
@@ -90,7 +90,7 @@ impl<F: DiskFile> Part<F> {
     /// Walks from the nearest indexed frame to the record. Gives its position and the bytes from there to the end of the part.
     /// The frames it walks past are not checked beyond their place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
-        let near = self.segment.near(offset);
+        let near = self.segment.body(self.bytes_end)?.near(offset);
         let bytes = self.bytes(near)?;
         let mut walk = Walk::new(&bytes);
         let fault = loop {

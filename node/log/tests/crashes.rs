@@ -12,9 +12,9 @@
 mod common;
 
 use common::{ID, SMALL, SimLog, append, epochs, open, read_all, start};
-use zue_core::{Epoch, Offset, ReplicaId};
+use zue_core::{Epoch, Offset, Producers, ReplicaId};
 use zue_log::sim::SimDisk;
-use zue_log::{Batch, Log, LogError};
+use zue_log::{Batch, Log, LogError, Producer, ProducerRun};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -86,10 +86,12 @@ const WORKLOAD: &[Step] = &[
 ];
 
 /// What a log holds.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug)]
 struct State {
     records: Vec<(u64, Vec<u8>)>,
     epochs: Vec<(u64, u64)>,
+    /// Who appended what.
+    producers: Producers,
 }
 
 /// What a log may hold after a crash.
@@ -111,8 +113,12 @@ impl Allowed {
     }
 }
 
+fn empty() -> State {
+    State { records: vec![], epochs: vec![], producers: Producers::new(SMALL.producers) }
+}
+
 fn state(log: &SimLog) -> State {
-    State { records: read_all(log), epochs: epochs(log) }
+    State { records: read_all(log), epochs: epochs(log), producers: log.producers().clone() }
 }
 
 /// Takes the step, and notes what it may have changed before it is known that it did. `None` once the machine has stopped.
@@ -127,8 +133,13 @@ fn take(step: Step, disk: &SimDisk, mut log: SimLog, allowed: &mut Allowed) -> O
             };
             let values: Vec<_> = (0..count).map(value).collect();
             next.records.extend(values.iter().map(|value| (log.tail().epoch.0, value.clone())));
+            let base = log.tail().end;
+            // More producers than the table holds.
+            let producer = Producer { id: (base.0 % 6).into(), sequence: base.0 };
+            let run = ProducerRun { id: producer.id, sequence: base.0, base, count: count.into() };
+            next.producers.record(run.appended());
             allowed.states.push(next);
-            log.append(&common::batch(log.tail(), &values)).ok()?;
+            log.append(&common::batch_by(log.tail(), &values, Some(producer))).ok()?;
         }
         Start(epoch) => {
             let at = log.tail().end.0;
@@ -144,6 +155,9 @@ fn take(step: Step, disk: &SimDisk, mut log: SimLog, allowed: &mut Allowed) -> O
         Cut(depth, end) => {
             next.records.truncate(usize::try_from(end).unwrap());
             next.epochs.truncate(depth);
+            if Offset(end) < log.tail().end {
+                next.producers.cut(Offset(end));
+            }
             allowed.states.push(next);
             let cut = log.cut(depth, Offset(end));
             assert!(matches!(cut, Ok(()) | Err(LogError::Disk(_) | LogError::NoRoom(_))), "{step:?}: {cut:?}");
@@ -167,7 +181,7 @@ fn take(step: Step, disk: &SimDisk, mut log: SimLog, allowed: &mut Allowed) -> O
 /// Runs the workload until the machine stops before the operation, if it does.
 fn run(seed: u64, stop_at: Option<u64>) -> (SimDisk, Allowed) {
     let disk = SimDisk::new(seed);
-    let mut allowed = Allowed { states: vec![State::default()], promised: (0, 0) };
+    let mut allowed = Allowed { states: vec![empty()], promised: (0, 0) };
     if let Some(stop) = stop_at {
         disk.stop_at(stop);
     }

@@ -12,7 +12,7 @@ mod common;
 
 use std::io::ErrorKind;
 
-use common::{ID, SMALL, append, batch, fill, fresh, open, read_all, segments, start_epoch, try_open};
+use common::{ID, SMALL, SimLog, append, batch, fill, fresh, open, read_all, segments, start_epoch, try_open};
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Damage, Disk, Durability, Log, LogConfig, LogError, OpenError, ReadError};
@@ -134,13 +134,21 @@ fn a_bit_flipped_anywhere_in_a_sealed_segment_is_noticed() {
         for bit in [0, 7] {
             disk.damage(sealed, |bytes| bytes[byte] ^= 1 << bit);
             match try_open(&disk) {
-                Err(OpenError::Damaged(_) | OpenError::BadHeader { .. } | OpenError::Gap { .. }) => {}
+                Err(OpenError::BadHeader { .. } | OpenError::Gap { .. }) => {}
+                Ok((log, _)) if damages(&log).iter().any(|damage| damage.path.ends_with(sealed)) => {}
                 other => panic!("bit {bit} of byte {byte} of {end}: {other:?}"),
             }
             disk.damage(sealed, |bytes| bytes[byte] ^= 1 << bit);
         }
     }
-    try_open(&disk).unwrap();
+    assert_eq!(damages(&open(&disk).0), []);
+}
+
+/// All that a check of every byte finds, in pieces so small that they end inside frames.
+fn damages(log: &SimLog) -> Vec<Damage> {
+    let mut verifier = log.reader().verifier();
+    let step = || verifier.step(300).unwrap();
+    std::iter::from_fn(step).filter_map(|verified| verified.damage).collect()
 }
 
 #[test]
@@ -204,7 +212,7 @@ fn a_segment_of_another_directory_does_not_pass_for_ones_own() {
         bytes.clone_from(&foreign);
         bytes[..128].copy_from_slice(&header);
     });
-    assert!(matches!(try_open(&ours), Err(OpenError::Damaged(Damage { position: 128, .. }))));
+    assert!(matches!(&damages(&open(&ours).0)[..], [Damage { position: 128, .. }]));
 }
 
 type Change = (&'static str, fn(&mut Vec<u8>));
@@ -229,15 +237,15 @@ fn an_index_that_is_damaged_missing_or_stale_is_made_again() {
         for name in &indexes {
             disk.damage(name, change);
         }
-        let (log, recovered) = open(&disk);
-        assert_eq!((recovered.indexes_rebuilt, read_all(&log)), (indexes.len() as u64, held.clone()), "{what}");
+        let (log, _) = open(&disk);
+        assert_eq!(read_all(&log), held, "{what}");
         log.close().unwrap();
         assert_eq!(indexes.iter().map(|name| disk.content(name).unwrap()).collect::<Vec<_>>(), good, "{what}");
     }
     disk.remove(&indexes[1]).unwrap();
-    assert_eq!(open(&disk).1.indexes_rebuilt, 1);
-    let (log, recovered) = open(&disk);
-    assert_eq!((recovered.indexes_rebuilt, read_all(&log)), (0, held));
+    let (log, _) = open(&disk);
+    assert_eq!(read_all(&log), held);
+    assert_eq!(disk.content(&indexes[1]).unwrap(), good[1]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use zue_core::{
-    Appended, ClusterId, Epoch, EpochStart, FrameFacts, Offset, ProducerId, ProducerLimits, Producers, Promise,
+    Appended, ClusterId, Epoch, EpochStart, FrameFacts, Offset, ProducerId, ProducerLimits, Promise,
     Recovered, ReplicaId, Tail,
 };
 use zue_log::sim::SimDisk;
@@ -212,7 +212,7 @@ impl Storage {
     /// Opens the log: what a replica finds, its records, and the last timestamp.
     pub(crate) fn open(&mut self, limits: ProducerLimits) -> Result<(Recovered, Vec<Record>, u64), WorkError> {
         let config =
-            LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, index_interval_bytes: 256, ..LogConfig::default() };
+            LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, index_interval_bytes: 256, producers: limits, ..LogConfig::default() };
         let opened = Log::open(self.disk.clone(), config, self.id);
         let (log, _) = opened.map_err(|error| match error {
             zue_log::OpenError::Disk(_) => WorkError::Disk,
@@ -221,6 +221,7 @@ impl Storage {
         let zue_log::Meta { replica, cluster, commit_end, .. } = *log.meta();
         let zue_log::Promise { epoch, leader } = log.meta().promise;
         let (tail, history, last_ms) = (log.tail(), log.history().clone(), log.last_timestamp_ms());
+        let producers = log.producers().clone();
         self.log = Some(log);
         let lost = tail < self.synced || epoch < self.promise.epoch || replica != self.id;
         if lost {
@@ -231,9 +232,8 @@ impl Storage {
             )));
         }
         self.note_synced();
-        let (mut producers, mut records, mut at) = (Producers::new(limits), Vec::new(), Tail::default());
+        let (mut records, mut at) = (Vec::new(), Tail::default());
         while let Some(batch) = self.read_frames(at, 64 << 10).map_err(wrong_read)? {
-            batch.appends().into_iter().for_each(|append| producers.record(append));
             records.extend_from_slice(batch.records());
             at = batch.tail();
         }

@@ -1,15 +1,19 @@
 //! What the tests of the log share: small logs on a simulated disk, and what they hold as plain values.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
+use zue_core::{Epoch, EpochStart, Offset, ProducerLimits, ReplicaId, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{Batch, BatchBuilder, Disk, Limits, Log, LogConfig, OpenError, Reader, Recovered};
+use zue_log::{Batch, BatchBuilder, Disk, Limits, Log, LogConfig, OpenError, Producer, Reader, Recovered};
 
 pub(crate) const ID: ReplicaId = ReplicaId(0x1d);
 
 /// Small segments, so that a handful of records of a few KiB rolls.
-pub(crate) const SMALL: LogConfig =
-    LogConfig { segment_bytes_max: 32 << 10, index_interval_bytes: 1024, durability: zue_log::Durability::Sync };
+pub(crate) const SMALL: LogConfig = LogConfig {
+    segment_bytes_max: 32 << 10,
+    index_interval_bytes: 1024,
+    durability: zue_log::Durability::Sync,
+    producers: ProducerLimits { producers_max: 4, appends_max: 3 },
+};
 
 pub(crate) type SimLog = Log<SimDisk>;
 
@@ -42,9 +46,15 @@ pub(crate) fn start(epoch: u64, at: u64) -> EpochStart {
 
 /// One append of the given values.
 pub(crate) fn batch<V: AsRef<[u8]>>(prev: Tail, values: &[V]) -> Batch {
+    batch_by(prev, values, None)
+}
+
+/// One append of the given values by a producer.
+pub(crate) fn batch_by<V: AsRef<[u8]>>(prev: Tail, values: &[V], producer: Option<Producer>) -> Batch {
     let mut builder = BatchBuilder::new(prev, 1000 + prev.end.0, Limits::default());
-    for value in values {
-        builder.push(Some(b"key"), value.as_ref(), [("h", b"1".as_slice())], None).unwrap();
+    for (value, n) in values.iter().zip(0..) {
+        let producer = producer.map(|first| Producer { sequence: first.sequence + n, ..first });
+        builder.push(Some(b"key"), value.as_ref(), [("h", b"1".as_slice())], producer).unwrap();
     }
     builder.finish().unwrap()
 }
