@@ -73,7 +73,7 @@ impl ControlApi for ControlService {
         else {
             return Err(mixed_up());
         };
-        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end } = sealed;
+        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end, suspect } = sealed;
         Ok(Response::new(v1::SealResponse {
             replica_id: id_bytes(replica.0),
             cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
@@ -81,7 +81,7 @@ impl ControlApi for ControlService {
             last_epoch_start: last.as_ref().map(Into::into),
             durable: Some(durable.into()),
             commit_end: commit_end.0,
-            suspect: self.handle.identity.suspect,
+            suspect: suspect.map(Into::into),
         }))
     }
 

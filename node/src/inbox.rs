@@ -118,7 +118,6 @@ pub(crate) struct Identity {
     pub(crate) peer_address: String,
     pub(crate) starts: u64,
     pub(crate) durability: &'static str,
-    pub(crate) suspect: bool,
 }
 
 /// The driver, seen from everyone else.

@@ -191,7 +191,7 @@ async fn report_health(
     }
 }
 
-fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u64, suspect: bool) -> Identity {
+fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u64) -> Identity {
     Identity {
         id,
         name: config.name.clone(),
@@ -202,7 +202,6 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u6
             Durability::Sync => "sync",
             Durability::Os => "os",
         },
-        suspect,
     }
 }
 
@@ -223,8 +222,8 @@ impl Built {
         metrics: &Arc<Metrics>,
         stop_calls: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let Opened { log, replica, suspect } = opened;
-        let identity = identity(config, addresses, replica.id(), log.meta().starts, suspect);
+        let Opened { log, replica } = opened;
+        let identity = identity(config, addresses, replica.id(), log.meta().starts);
         let (requests, requests_in) = mpsc::channel(INBOX_MAX);
         let (facts, facts_in) = mpsc::channel(INBOX_MAX);
         let (disk_facts, disk) = mpsc::channel(INBOX_MAX);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use zue_core::{Appended, Limits, Promise, Recovered, Replica, ReplicaId};
+use zue_core::{Appended, Limits, Offset, Promise, Recovered, Replica, ReplicaId, Tail};
 use zue_log::{Log, OpenError, OsDisk};
 
 use crate::config::NodeConfig;
@@ -22,8 +22,6 @@ pub(crate) enum OpenNodeError {
 pub(crate) struct Opened {
     pub(crate) log: Log<OsDisk>,
     pub(crate) replica: Replica,
-    /// A tail that may have been acknowledged was lost at this start.
-    pub(crate) suspect: bool,
 }
 
 /// Opens the log; makes a new replica if the directory is empty. Blocks meanwhile.
@@ -33,9 +31,11 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let disk = OsDisk::new(dir).map_err(|source| OpenNodeError::MakeDir { dir: dir.to_owned(), source })?;
     let (log, found) = Log::open(disk, config.log.to_log(limits.to_producers()), fresh_id())?;
     let zue_log::Recovered { initialised, cut_bytes, suspect, may_have_forgotten } = found;
-    let suspect = suspect || may_have_forgotten;
     let meta = log.meta();
-    tracing::info!(replica = %meta.replica, starts = meta.starts, initialised, cut_bytes, suspect,
+    // How much of its epochs it has lost is not known.
+    let all = Tail { epoch: meta.promise.epoch, end: Offset(u64::MAX) };
+    let suspect = (suspect || may_have_forgotten).then_some(all);
+    tracing::info!(replica = %meta.replica, starts = meta.starts, initialised, cut_bytes, ?suspect,
         log = %log.tail(), commit_end = %meta.commit_end, "the log is open");
     let recovered = Recovered {
         id: meta.replica,
@@ -45,10 +45,11 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         log: log.tail(),
         commit_end: meta.commit_end,
         producers: log.producers().clone(),
+        suspect,
     };
     let limits = Limits { sync: config.replication.to_sync(), waiting_max: length(limits.appends_max) };
     let replica = Replica::new(limits, recovered);
-    Ok(Opened { log, replica, suspect })
+    Ok(Opened { log, replica })
 }
 
 /// An id that no replica has had. Never 0, which stands for none.

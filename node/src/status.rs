@@ -52,6 +52,7 @@ impl Driver {
             durability: identity.durability.to_owned(),
             isr_shrinks: counts.shrinks,
             isr_expands: counts.expands,
+            suspect: replica.suspect().map(Into::into),
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {

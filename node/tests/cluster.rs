@@ -204,6 +204,7 @@ async fn a_majority_without_the_leader_goes_on_and_the_old_leader_joins_it() {
             last: answer.last_epoch_start.map(|start| zue_proto::epoch_start(start).unwrap()),
             durable: zue_proto::tail(answer.durable),
             commit_end: zue_core::Offset(answer.commit_end),
+            suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
         })
         .collect();
     let choice = choose(&answers, None, &cluster.ids, None).unwrap();

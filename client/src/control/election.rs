@@ -189,5 +189,6 @@ fn sealed(answer: v1::SealResponse, asked: ReplicaId, epoch: Epoch) -> Result<Se
         last: answer.last_epoch_start.map(zue_proto::epoch_start).transpose().map_err(malformed)?,
         durable,
         commit_end: Offset(answer.commit_end),
+        suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
     })
 }

@@ -62,6 +62,8 @@ impl Replica {
                 Effect::Durable(tail) => {
                     durable_moved |= tail > self.durable;
                     self.durable = self.durable.max(tail);
+                    // What it may have acknowledged is back, or was never committed: the leader of a later epoch would hold it.
+                    self.suspect.take_if(|suspect| *suspect <= self.durable);
                 }
                 effect => {
                     // What is answered covers what became durable before it.

@@ -19,13 +19,16 @@ pub struct Sealed {
     pub durable: Tail,
     /// What it knows to be committed.
     pub commit_end: Offset,
+    /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
+    /// does not hold any more. Above `durable`; none once it holds as much again.
+    pub suspect: Option<Tail>,
 }
 
 impl Sealed {
-    /// Whether it holds nothing at all. A cluster that was named to it without an epoch start counts for nothing: that
-    /// appointment died.
+    /// Whether it holds nothing at all, and never did. A cluster that was named to it without an epoch start counts for nothing:
+    /// that appointment died.
     pub fn is_blank(&self) -> bool {
-        self.last.is_none() && self.durable == Tail::default()
+        self.last.is_none() && self.durable == Tail::default() && self.suspect.is_none()
     }
 }
 
@@ -60,6 +63,19 @@ pub enum NoChoice {
         /// Who did not.
         missing: Vec<ReplicaId>,
     },
+    /// What a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
+    #[error(
+        "replica {replica} lost what it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter has to \
+         answer, {} did not", .missing.len()
+    )]
+    Suspect {
+        /// Who has lost it.
+        replica: ReplicaId,
+        /// Where its log may have ended.
+        suspect: Tail,
+        /// Who may hold it and did not answer.
+        missing: Vec<ReplicaId>,
+    },
     /// A first epoch needs every initial voter, blank.
     #[error("a new cluster needs an answer from all of its {voters} replicas, {answered} blank ones answered")]
     NotAllBlank {
@@ -77,7 +93,8 @@ pub enum NoChoice {
 /// wins, then the first. `initial` are the voters of a first epoch, `quorum` is the one wished for.
 ///
 /// The electorate is the one named by the newest epoch start *among the answers*, so that no stale report can pick the wrong
-/// one; while a change of voters is unsettled, a majority of the old voters is needed as well.
+/// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
+/// unknown, never as absent: unless the candidate's log reaches as far, every voter has to answer.
 ///
 /// # Errors
 /// Why the answers are not enough.
@@ -97,6 +114,7 @@ pub fn choose(
         has_majority(electorate, answers)?;
     }
     let leader = candidate(answers, &newest.voters, prefer).ok_or(NoChoice::NoAnswers)?;
+    nothing_is_lost(newest, answers, leader)?;
     // Unsettled voters are carried over unchanged; a change of voters begins from settled ones only.
     let old_voters = newest.old_voters.clone().filter(|_| !is_settled(newest, answers));
     let quorum = effective_quorum(newest.voters.len(), quorum);
@@ -133,6 +151,19 @@ fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice
         return Ok(());
     }
     Err(NoChoice::NoMajority { answered, voters: voters.len(), missing })
+}
+
+/// Fails while a voter that does not answer may hold what another has lost and the candidate does not have.
+fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId) -> Result<(), NoChoice> {
+    let electorate = || newest.voters.iter().chain(newest.old_voters.iter().flatten());
+    let answer = |voter: &ReplicaId| answers.iter().find(|answer| answer.replica == *voter);
+    let holds = answer(&candidate).map_or_else(Tail::default, |answer| answer.durable);
+    let suspects = electorate().filter_map(answer).filter_map(|answer| Some((answer.suspect?, answer.replica)));
+    let Some((suspect, replica)) = suspects.filter(|(suspect, _)| *suspect > holds).max() else { return Ok(()) };
+    let mut missing: Vec<_> = electorate().filter(|voter| answer(voter).is_none()).copied().collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() { Ok(()) } else { Err(NoChoice::Suspect { replica, suspect, missing }) }
 }
 
 /// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it.
@@ -179,7 +210,13 @@ mod tests {
             last: (epoch > 0).then(|| start(epoch, &ALL)),
             durable: Tail { epoch: Epoch(epoch), end: Offset(end) },
             commit_end: Offset(0),
+            suspect: None,
         }
+    }
+
+    fn suspect(replica: u128, (epoch, end): (u64, u64), (lost_epoch, lost_end): (u64, u64)) -> Sealed {
+        let suspect = Tail { epoch: Epoch(lost_epoch), end: Offset(lost_end) };
+        Sealed { suspect: Some(suspect), ..report(replica, epoch, end) }
     }
 
     fn leader(answers: &[Sealed], prefer: Option<u128>) -> Result<u128, NoChoice> {
@@ -241,6 +278,47 @@ mod tests {
         let both = [report(1, 4, 9), with(3, 5, &newest), with(4, 5, &newest)];
         let choice = choose(&both, None, &ALL, None).unwrap();
         assert_eq!((choice.leader, choice.old_voters), (ReplicaId(3), newest.old_voters));
+    }
+
+    #[test]
+    fn what_a_voter_has_lost_is_waited_for_until_every_voter_answers() {
+        // Replica 3 may have acknowledged up to 9 together with replica 1, which is down.
+        let two = [report(2, 4, 7), suspect(3, (4, 5), (4, 9))];
+        let tail = Tail { epoch: Epoch(4), end: Offset(9) };
+        let waits = NoChoice::Suspect { replica: ReplicaId(3), suspect: tail, missing: vec![ReplicaId(1)] };
+        assert_eq!(leader(&two, None), Err(waits));
+        let [second, third] = two;
+        assert_eq!(leader(&[report(1, 4, 9), second.clone(), third.clone()], None), Ok(1));
+        // Nobody has it: it was never committed, or its voters lost it all.
+        assert_eq!(leader(&[report(1, 4, 6), second, third], None), Ok(2));
+    }
+
+    #[test]
+    fn what_a_voter_has_lost_does_not_matter_when_the_candidate_holds_it() {
+        for candidate in [report(2, 4, 9), report(2, 5, 8)] {
+            assert_eq!(leader(&[candidate, suspect(3, (4, 5), (4, 9))], None), Ok(2));
+        }
+    }
+
+    #[test]
+    fn what_a_replica_without_a_vote_has_lost_does_not_matter() {
+        assert_eq!(leader(&[report(1, 4, 9), report(2, 4, 9), suspect(7, (4, 5), (4, 20))], None), Ok(1));
+    }
+
+    #[test]
+    fn what_an_old_voter_has_lost_is_waited_for_too() {
+        let mut newest = start(5, &[ReplicaId(3), ReplicaId(4), ReplicaId(5)]);
+        newest.old_voters = Some(vec![ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
+        let with = |sealed: Sealed| Sealed { last: Some(newest.clone()), ..sealed };
+        let answers = [suspect(2, (4, 5), (5, 9)), with(report(3, 5, 8)), with(report(4, 5, 8))];
+        let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, &ALL, None) else { panic!() };
+        assert_eq!((replica, missing), (ReplicaId(2), vec![ReplicaId(5)]));
+    }
+
+    #[test]
+    fn a_replica_that_lost_all_it_had_is_not_blank() {
+        let answers = [report(1, 0, 0), report(2, 0, 0), suspect(3, (0, 0), (1, 4))];
+        assert_eq!(leader(&answers, None), Err(NoChoice::NotAllBlank { answered: 2, voters: 3 }));
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Recovered {
     pub commit_end: Offset,
     /// Who appended what.
     pub producers: Producers,
+    /// Where its log may have ended before the disk lost or damaged a part of it.
+    pub suspect: Option<Tail>,
 }
 
 /// What a replica does.
@@ -95,6 +97,8 @@ pub struct Replica {
     /// What is known to be committed. Invariants: never falls; `commit_end <= log.end`.
     pub(crate) commit_end: Offset,
     pub(crate) producers: Producers,
+    /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
+    pub(crate) suspect: Option<Tail>,
     pub(crate) role: Role,
     pub(crate) isr_counts: IsrCounts,
     pub(crate) issued: Ticket,
@@ -107,9 +111,9 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
-        let Recovered { id, cluster, promise, history, log, commit_end, producers } = recovered;
+        let Recovered { id, cluster, promise, history, log, commit_end, producers, suspect } = recovered;
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let cluster = cluster.filter(|_| !history.is_empty());
+        let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
         Self {
             id,
             limits,
@@ -120,6 +124,7 @@ impl Replica {
             durable: log,
             commit_end: commit_end.min(log.end),
             producers,
+            suspect: suspect.filter(|suspect| *suspect > log),
             role: Role::Idle,
             isr_counts: IsrCounts::default(),
             issued: Ticket::default(),
@@ -155,6 +160,7 @@ impl Replica {
         assert!(commit_before <= self.commit_end, "the commit end fell");
         assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
         assert!(self.durable <= self.log, "more is durable than was written");
+        assert!(self.suspect.is_none_or(|lost| lost > self.durable), "what is durable is called lost");
         assert!(self.history.last_epoch() <= self.promise.epoch, "an epoch was accepted above the promise");
     }
 
@@ -202,6 +208,7 @@ impl Replica {
             last: self.history.at(self.durable.epoch).cloned(),
             durable: self.durable,
             commit_end: self.commit_end,
+            suspect: self.suspect,
         }
     }
 

@@ -101,6 +101,11 @@ impl Replica {
         self.commit_end
     }
 
+    /// Up to where it may have acknowledged what its disk has lost since.
+    pub fn suspect(&self) -> Option<Tail> {
+        self.suspect
+    }
+
     /// How often voters came into sync and fell out, while this replica led.
     pub fn isr_counts(&self) -> IsrCounts {
         self.isr_counts

@@ -46,6 +46,7 @@ fn blank(id: u128) -> Recovered {
         log: Tail::default(),
         commit_end: Offset(0),
         producers: Producers::default(),
+        suspect: None,
     }
 }
 
@@ -622,6 +623,26 @@ fn a_cluster_that_was_named_without_an_epoch_start_binds_nobody() {
     world.nodes.get_mut(&1).unwrap().replica = Replica::new(Limits::default(), recovered);
     assert_eq!(world.elect(2, &[1, 2, 3]), 1);
     assert_eq!(world.replica(1).cluster(), Some(CLUSTER));
+}
+
+#[test]
+fn a_replica_says_what_it_has_lost_until_it_holds_as_much_again() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    // Replica 3 has acknowledged 4 records and finds 1 of them.
+    let (lost, found) = (world.replica(3).durable(), Tail { end: Offset(1), ..world.replica(3).durable() });
+    let r = world.replica(3);
+    let (cluster, promise, history) = (r.cluster(), r.promise(), r.history().clone());
+    let recovered = Recovered { cluster, promise, history, log: found, suspect: Some(lost), ..blank(3) };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered.clone());
+    assert_eq!(world.replica(3).suspect(), Some(lost));
+    world.elect(2, &[1, 2, 3]);
+    world.settle(1);
+    assert_eq!(world.replica(3).suspect(), None, "{:?}", world.replica(3).durable());
+    // What reaches as far when it starts has lost nothing.
+    let whole = Recovered { log: lost, ..recovered };
+    assert_eq!(Replica::new(Limits::default(), whole).suspect(), None);
 }
 
 #[test]

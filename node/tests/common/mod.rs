@@ -211,6 +211,7 @@ fn sealed(answer: v1::SealResponse) -> Sealed {
         last: answer.last_epoch_start.map(|start| zue_proto::epoch_start(start).unwrap()),
         durable: zue_proto::tail(answer.durable),
         commit_end: Offset(answer.commit_end),
+        suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use zue_core::{
-    Appended, ClusterId, Epoch, EpochStart, FrameFacts, Offset, ProducerId, ProducerLimits, Promise,
-    Recovered, ReplicaId, Tail,
+    Appended, ClusterId, Epoch, EpochStart, FrameFacts, Offset, ProducerId, ProducerLimits, Promise, Recovered,
+    ReplicaId, Tail,
 };
 use zue_log::sim::SimDisk;
 use zue_log::{BatchBuilder, Limits, Log, LogConfig, LogError, Producer, ReadError, RecordView, SEGMENT_BYTES_MIN};
@@ -211,8 +211,12 @@ impl Storage {
 
     /// Opens the log: what a replica finds, its records, and the last timestamp.
     pub(crate) fn open(&mut self, limits: ProducerLimits) -> Result<(Recovered, Vec<Record>, u64), WorkError> {
-        let config =
-            LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, index_interval_bytes: 256, producers: limits, ..LogConfig::default() };
+        let config = LogConfig {
+            segment_bytes_max: SEGMENT_BYTES_MIN,
+            index_interval_bytes: 256,
+            producers: limits,
+            ..LogConfig::default()
+        };
         let opened = Log::open(self.disk.clone(), config, self.id);
         let (log, _) = opened.map_err(|error| match error {
             zue_log::OpenError::Disk(_) => WorkError::Disk,
@@ -238,7 +242,11 @@ impl Storage {
             at = batch.tail();
         }
         let promise = Promise { epoch, leader };
-        Ok((Recovered { id: replica, cluster, promise, history, log: tail, commit_end, producers }, records, last_ms))
+        Ok((
+            Recovered { id: replica, cluster, promise, history, log: tail, commit_end, producers, suspect: None },
+            records,
+            last_ms,
+        ))
     }
 
     /// The frames after `from`, about as many as `bytes_max` hold, at least one; none if nothing follows.

@@ -296,7 +296,7 @@ impl Control for Node {
                 last_epoch_start: me.last.as_ref().map(Into::into),
                 durable: Some(Tail { epoch, end: Offset(0) }.into()),
                 commit_end: 0,
-                suspect: false,
+                suspect: None,
             })
         })
         .await

@@ -61,7 +61,11 @@ impl Producers {
             let mut appends = VecDeque::new();
             for _ in 0..u32::from_le_bytes(array(rest)?) {
                 let sequence = u64::from_le_bytes(array(rest)?);
-                appends.push_back((sequence, u32::from_le_bytes(array(rest)?), Offset(u64::from_le_bytes(array(rest)?))));
+                appends.push_back((
+                    sequence,
+                    u32::from_le_bytes(array(rest)?),
+                    Offset(u64::from_le_bytes(array(rest)?)),
+                ));
             }
             let surplus = appends.len().saturating_sub(limits.appends_max);
             appends.drain(..surplus);
