@@ -56,6 +56,13 @@ impl Body {
         }
     }
 
+    /// The last entry before the offset that lies at most at the position.
+    pub(crate) fn last_before(&self, offset: Offset, position: u64) -> Option<Entry> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let after = index.partition_point(|entry| entry.offset < offset.0 && entry.position <= position);
+        after.checked_sub(1).and_then(|last| index.get(last)).copied()
+    }
+
     /// Where to begin to look for the record: a frame at or before it.
     pub(crate) fn near(&self, offset: Offset) -> u64 {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);

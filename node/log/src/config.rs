@@ -6,6 +6,8 @@ use zue_core::ProducerLimits;
 pub const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 /// The most a segment may be asked to hold, bytes. It is mapped as a whole.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// The most milliseconds that a sync may be put off by [`Durability::Interval`].
+pub const SYNC_INTERVAL_MS_MAX: u32 = 60_000;
 /// What records leave free in a segment, bytes: epoch starts find room there when the disk is full.
 pub const RESERVE_BYTES: u64 = 8 << 10;
 
@@ -15,8 +17,18 @@ pub enum Durability {
     /// When they are synced to the disk.
     #[default]
     Sync,
+    /// When the operating system has them; they are synced to the disk at latest so many milliseconds later. A machine that stops may
+    /// forget what was acknowledged in that time.
+    Interval(u32),
     /// When the operating system has them: a machine that stops may forget what was acknowledged.
     Os,
+}
+
+impl Durability {
+    /// Whether what is acknowledged is on the disk.
+    pub fn waits_for_disk(self) -> bool {
+        self == Self::Sync
+    }
 }
 
 /// What of a log can be set.
@@ -59,10 +71,13 @@ impl LogConfig {
     /// # Errors
     /// The first setting that is out of them.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os, .. } = *self;
+        let Self { segment_bytes_max, index_interval_bytes, durability, producers: _ } = *self;
         let within = |setting, value, min, max| {
             if value < min || value > max { Err(ConfigError { setting, value, min, max }) } else { Ok(()) }
         };
+        if let Durability::Interval(ms) = durability {
+            within("durability interval, ms", ms.into(), 1, SYNC_INTERVAL_MS_MAX.into())?;
+        }
         within("segment_bytes_max", segment_bytes_max, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("index_interval_bytes", index_interval_bytes.into(), 256, 1 << 20)
     }

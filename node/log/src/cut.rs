@@ -97,6 +97,7 @@ impl<D: Disk> Log<D> {
         let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
         let next = self.disk_result(next)?;
         self.producers = producers;
+        self.cuts += 1;
         self.remove_segments_after(tail.end);
         self.go_on_in(next, &part, Arc::new(history));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);

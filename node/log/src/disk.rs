@@ -11,7 +11,7 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// A file of the directory.
     type File: DiskFile;
     /// Holds the directory for this process until it is dropped.
-    type Lock: Send + Sync + 'static;
+    type Lock: std::fmt::Debug + Send + Sync + 'static;
 
     /// Takes the directory; fails with [`io::ErrorKind::WouldBlock`] when another process holds it.
     fn lock(&self) -> io::Result<Self::Lock>;

@@ -244,6 +244,25 @@ pub(crate) fn peek(bytes: &[u8]) -> Option<Peek> {
     Some(Peek { bytes: total, kind, more, first_word, timestamp_ms: third_word })
 }
 
+/// The record that `bytes` begin with, and its length: the short way for what is read most, a record without headers; `None` says
+/// nothing of the bytes.
+#[inline]
+pub(crate) fn record(bytes: &[u8], mask: u32) -> Option<(RecordView<'_>, usize)> {
+    let mut cursor = Cursor(bytes.first_chunk::<RECORD_BYTES_MIN>()?.as_slice());
+    let (stored, frame_bytes) = (cursor.u32()?, cursor.u32()?);
+    let (kind, flags, header_count, key_bytes) = (cursor.u8()?, cursor.u8()?, cursor.u16()?, cursor.u32()?);
+    if kind != KIND_RECORD || flags & !RECORD_FLAGS != 0 || header_count != 0 {
+        return None;
+    }
+    let total = length(frame_bytes.into()).checked_add(PREFIX_BYTES)?;
+    if crc32fast::hash(bytes.get(LENGTH_AT..total)?) != stored ^ mask {
+        return None;
+    }
+    let (offset, epoch, timestamp_ms) = (Offset(cursor.u64()?), Epoch(cursor.u64()?), cursor.u64()?);
+    let body = Cursor(bytes.get(RECORD_BYTES_MIN..total)?);
+    Some((finish_record(body, (offset, epoch, timestamp_ms), flags, 0, key_bytes).ok()?, total))
+}
+
 /// Checks the frame that `bytes` begin with, and gives its length. The CRC is expected to be masked by `mask`: 0 on the wire.
 pub(crate) fn parse(bytes: &[u8], mask: u32) -> Result<(Frame<'_>, usize), Fault> {
     let truncated = |need| Fault::Truncated { need: wide(need), have: wide(bytes.len()) };
@@ -285,8 +304,20 @@ fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
 }
 
 fn parse_record(mut body: Cursor<'_>, flags: u8, header_count: u16, key_bytes: u32) -> Result<RecordView<'_>, Fault> {
+    let mut place = || Some((Offset(body.u64()?), Epoch(body.u64()?), body.u64()?));
+    let place = place().ok_or(Fault::Layout)?;
+    finish_record(body, place, flags, header_count, key_bytes)
+}
+
+#[inline]
+fn finish_record(
+    mut body: Cursor<'_>,
+    (offset, epoch, timestamp_ms): (Offset, Epoch, u64),
+    flags: u8,
+    header_count: u16,
+    key_bytes: u32,
+) -> Result<RecordView<'_>, Fault> {
     let mut parse = || {
-        let (offset, epoch, timestamp_ms) = (Offset(body.u64()?), Epoch(body.u64()?), body.u64()?);
         let producer = match flags & FLAG_PRODUCER {
             0 => None,
             _ => Some(Producer { id: body.u128()?, sequence: body.u64()? }),

@@ -5,11 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
 
 use crate::batch::Batch;
-use crate::config::{Durability, LogConfig, RESERVE_BYTES};
+use crate::body::Segment;
+use crate::config::{LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
 use crate::encode::mask_crc;
 use crate::error::{Context, DiskError, LogError, Operation};
 use crate::frame::KIND_RECORD;
+use crate::fill::{Fill, zeroes_of};
 use crate::index::{Entry, IndexWriter, Spacing};
 use crate::meta::{Meta, MetaFile, NotReplaced};
 use crate::num::wide;
@@ -31,9 +33,29 @@ pub struct Log<D: Disk> {
     pub(crate) ends: Ends,
     /// Who appended what, up to the tail.
     pub(crate) producers: Producers,
+    /// How many cuts there were since the log was opened.
+    pub(crate) cuts: u64,
     /// What failed, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
     pub(crate) _lock: D::Lock,
+}
+
+/// A sync that is due: everything before it was written.
+#[derive(Debug)]
+pub struct SyncPoint<D: Disk> {
+    segment: Arc<Segment<D>>,
+    tail: Tail,
+    cuts: u64,
+}
+
+impl<D: Disk> SyncPoint<D> {
+    /// Syncs. What comes of it is to be given to [`Log::synced`], and is not to be tried again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn run(&self) -> Result<(), DiskError> {
+        self.segment.file.sync_data().context(Operation::Sync, || self.segment.path.clone())
+    }
 }
 
 /// Where the next bytes go.
@@ -46,6 +68,7 @@ pub(crate) struct Writer<F> {
     /// The index entries of the batch; kept for their memory.
     pub(crate) entries: Vec<Entry>,
     pub(crate) spacing: Spacing,
+    pub(crate) fill: Fill,
     pub(crate) index: IndexWriter<F>,
     /// The sequence of the active segment, the highest there is.
     pub(crate) sequence: u64,
@@ -190,10 +213,56 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the disk refuses.
     pub fn sync(&mut self) -> Result<Tail, LogError> {
+        match self.sync_point()? {
+            Some(point) => {
+                let result = point.run();
+                self.synced(&point, result)
+            }
+            None => Ok(self.ends.durable),
+        }
+    }
+
+    /// What a sync now has to do, so that another thread can do it while this one appends on; `None` if what was appended counts
+    /// as durable already, or does now.
+    ///
+    /// # Errors
+    /// When the log is poisoned.
+    pub fn sync_point(&mut self) -> Result<Option<SyncPoint<D>>, LogError> {
+        if self.config.durability.waits_for_disk() {
+            return self.flush_point();
+        }
         self.check_poison()?;
-        match self.config.durability {
-            Durability::Sync => self.sync_disk()?,
-            Durability::Os => self.ends.durable = self.ends.tail,
+        self.ends.durable = self.ends.tail;
+        Ok(None)
+    }
+
+    /// What it takes to have on the disk all that was appended, whatever the durability.
+    ///
+    /// # Errors
+    /// When the log is poisoned.
+    pub fn flush_point(&mut self) -> Result<Option<SyncPoint<D>>, LogError> {
+        self.check_poison()?;
+        if self.ends.synced == self.ends.tail {
+            return Ok(None);
+        }
+        let segment = Arc::clone(&self.view.active);
+        if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
+            let filled = segment.file.write_at(zeroes.start, zeroes_of(&zeroes));
+            self.disk_result(filled.context(Operation::Write, || segment.path.clone()))?;
+        }
+        Ok(Some(SyncPoint { segment, tail: self.ends.tail, cuts: self.cuts }))
+    }
+
+    /// Takes note of what came of the point. What was cut meanwhile does not become durable by it.
+    ///
+    /// # Errors
+    /// When the sync failed: the log is poisoned then.
+    pub fn synced(&mut self, point: &SyncPoint<D>, result: Result<(), DiskError>) -> Result<Tail, LogError> {
+        self.disk_result(result)?;
+        self.check_poison()?;
+        if point.cuts == self.cuts {
+            self.ends.synced = self.ends.synced.max(point.tail);
+            self.ends.durable = self.ends.durable.max(point.tail);
         }
         self.writer.index.write_some();
         Ok(self.ends.durable)
@@ -229,10 +298,9 @@ impl<D: Disk> Log<D> {
     }
 
     pub(crate) fn sync_disk(&mut self) -> Result<(), LogError> {
-        if self.ends.synced != self.ends.tail {
-            let segment = Arc::clone(&self.view.active);
-            self.disk_result(segment.file.sync_data().context(Operation::Sync, || segment.path.clone()))?;
-            self.ends.synced = self.ends.tail;
+        if let Some(point) = self.flush_point()? {
+            let result = point.run();
+            self.synced(&point, result)?;
         }
         self.ends.durable = self.ends.tail;
         Ok(())
@@ -305,6 +373,7 @@ impl<D: Disk> Log<D> {
         self.writer.position = data_start;
         self.writer.sequence = segment.header.sequence;
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
+        self.writer.fill = Fill::new(data_start);
         self.writer.index = IndexWriter::new(self.disk.create(&index_name(base)).ok(), segment.header.nonce, mask, &[]);
         self.show(View::new(sealed, active, history));
     }

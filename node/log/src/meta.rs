@@ -5,7 +5,6 @@ use std::io;
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 
 use crate::block::{self, BLOCK_BYTES};
-use crate::config::Durability;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, HeaderFault, LogError, OpenError, Operation};
 use crate::num::wide;
@@ -18,7 +17,7 @@ const MAGIC: [u8; 8] = *b"ZUE-MET\n";
 const FLAG_CLUSTER: u32 = 1;
 const FLAG_LEADER: u32 = 2;
 const FLAG_CLEAN: u32 = 4;
-const FLAG_OS: u32 = 8;
+const FLAG_LAZY: u32 = 8;
 
 /// The highest epoch a replica has promised, and the leader it has bound that promise to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -51,7 +50,8 @@ pub struct Meta {
 pub(crate) struct Session {
     /// The boot of the machine.
     pub(crate) boot: u128,
-    pub(crate) durability: Durability,
+    /// Acknowledgements did not wait for the disk.
+    pub(crate) lazy: bool,
     /// Where the log ended when it was closed; `None` while it is open, and after a crash.
     pub(crate) clean_end: Option<Offset>,
 }
@@ -59,12 +59,12 @@ pub(crate) struct Session {
 impl Meta {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let Self { replica, cluster, starts, promise: Promise { epoch, leader }, commit_end, session } = *self;
-        let Session { boot, durability, clean_end } = session;
+        let Session { boot, lazy, clean_end } = session;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
             | flag(clean_end.is_some(), FLAG_CLEAN)
-            | flag(durability == Durability::Os, FLAG_OS);
+            | flag(lazy, FLAG_LAZY);
         let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0)];
         let words = [starts, epoch.0, commit_end.0, clean_end.map_or(0, |end| end.0)];
         let mut fields = ids.map(u128::to_le_bytes).concat();
@@ -74,7 +74,7 @@ impl Meta {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
-        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_OS)?;
+        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY)?;
         let has = |flag| flags & flag != 0;
         let mut parse = || {
             let (replica, cluster, leader) = (fields.u128()?, fields.u128()?, fields.u128()?);
@@ -87,7 +87,7 @@ impl Meta {
                 commit_end: Offset(commit_end),
                 session: Session {
                     boot: fields.u128()?,
-                    durability: if has(FLAG_OS) { Durability::Os } else { Durability::Sync },
+                    lazy: has(FLAG_LAZY),
                     clean_end: has(FLAG_CLEAN).then_some(Offset(clean_end)),
                 },
             })

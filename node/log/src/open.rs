@@ -8,10 +8,11 @@ use std::sync::Arc;
 use zue_core::{History, Offset, Producers, ReplicaId};
 
 use crate::chain::{Checked, chain, check, check_index, read_headers};
-use crate::config::{Durability, LogConfig};
+use crate::config::LogConfig;
 use crate::cut::Point;
 use crate::disk::Disk;
 use crate::error::{Context, DiskError, LogError, OpenError, Operation};
+use crate::fill::Fill;
 use crate::log::{Ends, Log, Writer, share};
 use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session};
 use crate::segment::{Draft, SEGMENT_TEMP, base_of, segment_name};
@@ -41,7 +42,7 @@ impl<D: Disk> Log<D> {
         let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
         let mut meta_file = MetaFile::new(disk.clone());
-        let session = Session { boot, durability: config.durability, clean_end: None };
+        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean_end: None };
         let known = read_meta(&disk, &names)?;
         let meta = if let Some(meta) = known {
             meta
@@ -112,9 +113,10 @@ impl<D: Disk> Log<D> {
             meta_file,
             shared: share(&view),
             view,
-            writer: Writer { position, buffer, entries, spacing, index, sequence },
+            writer: Writer { position, buffer, entries, spacing, fill: Fill::new(position), index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
+            cuts: 0,
             poison: None,
             _lock: lock,
         }
@@ -131,8 +133,8 @@ fn into_open(error: LogError) -> OpenError {
 
 /// Whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
-    let Session { boot: before, durability, clean_end } = meta.session;
-    meta.starts > 0 && durability == Durability::Os && clean_end.is_none() && before != boot
+    let Session { boot: before, lazy, clean_end } = meta.session;
+    meta.starts > 0 && lazy && clean_end.is_none() && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

@@ -10,9 +10,9 @@ use crate::batch::Batch;
 use crate::disk::Disk;
 use crate::encode::{mask_crc, put_start};
 use crate::error::{Damage, ReadError};
-use crate::frame::{Fault, Frame, KIND_RECORD, RecordView, parse};
+use crate::frame::{Fault, Frame, KIND_RECORD, RecordView, parse, record};
 use crate::limits::Limits;
-use crate::num::wide;
+use crate::num::{length, wide};
 use crate::verify::Verifier;
 use crate::view::{Part, View, Walk};
 
@@ -126,9 +126,9 @@ fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -
         return Ok(Chunk { bytes: Bytes::new(), mask: 0, first: from, end: from, place: None });
     };
     let (position, bytes) = part.find(from)?;
-    let (length, end) = measure(&part, &bytes, position, from..end, bytes_max)?;
+    let (bytes_end, end) = measure(&part, &bytes, position, from..end, bytes_max)?;
     let place = Some((Arc::from(part.segment.path.as_path()), position));
-    Ok(Chunk { bytes: bytes.slice(..length), mask: part.segment.mask, first: from, end, place })
+    Ok(Chunk { bytes: bytes.slice(..bytes_end), mask: part.segment.mask, first: from, end, place })
 }
 
 /// How many bytes of the part to give out, and the offset they end at.
@@ -139,7 +139,28 @@ fn measure<D: Disk>(
     range: std::ops::Range<Offset>,
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
-    let mut walk = Walk::new(bytes);
+    // Most of the way is in the index.
+    let body = part.segment.body(part.bytes_end)?;
+    let far = body.last_before(range.end, position.saturating_add(wide(bytes_max)));
+    if let Some(entry) = far.filter(|entry| entry.offset > range.start.0 && entry.position > position) {
+        let at = length(entry.position - position);
+        let (bytes, end) = walk(part, bytes, (position, at), Offset(entry.offset)..range.end, bytes_max).unwrap_or_default();
+        if bytes > 0 {
+            return Ok((bytes, end));
+        }
+    }
+    walk(part, bytes, (position, 0), range, bytes_max)
+}
+
+/// Walks from a frame on to the last end of an append within `bytes_max`, or the first one behind.
+fn walk<D: Disk>(
+    part: &Part<D>,
+    bytes: &Bytes,
+    (position, at): (u64, usize),
+    range: std::ops::Range<Offset>,
+    bytes_max: usize,
+) -> Result<(usize, Offset), ReadError> {
+    let mut walk = Walk { bytes, at };
     let mut next = range.start;
     let mut whole = (0, next);
     while next < range.end && !walk.rest().is_empty() {
@@ -278,6 +299,13 @@ impl<'a> Iterator for Records<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.chunk.end {
             let bytes = self.chunk.bytes.get(self.at..).unwrap_or_default();
+            if let Some((record, length)) = record(bytes, self.chunk.mask)
+                && record.offset == self.next
+            {
+                self.at += length;
+                self.next = record.offset.plus(1);
+                return Some(Ok(record));
+            }
             let fault = match parse(bytes, self.chunk.mask) {
                 Ok((Frame::Record(record), length)) if record.offset == self.next => {
                     self.at += length;

@@ -113,7 +113,7 @@ impl<D: Disk> Part<D> {
 
 /// A walk over frames that does not check their CRCs.
 pub(crate) struct Walk<'a> {
-    bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// Where the frame that is next begins.
     pub(crate) at: usize,
 }
