@@ -221,7 +221,7 @@ impl BatchBuilder {
             end: Tail { epoch: self.prev.epoch, end: self.end },
             timestamps_ms: Some((self.timestamp_ms, self.timestamp_ms)),
             starts: Arc::default(),
-            producers: self.run.into_iter().collect(),
+            producers: self.run.map_or_else(|| Arc::from([]), |run| Arc::from([run])),
         })
     }
 }

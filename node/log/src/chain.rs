@@ -17,6 +17,9 @@ use crate::scan::{State, any_frame, used};
 use crate::segment::{Header, Prev, base_of, index_name, segment_name};
 use crate::view::Part;
 
+/// How much of the old bytes in a file that was used before is searched for frames that were not acknowledged.
+const USED_BYTES_MAX: usize = 16 << 20;
+
 /// A segment file whose header is good.
 pub(crate) struct Candidate<F> {
     file: F,
@@ -38,6 +41,8 @@ pub(crate) struct Checked<D: Disk> {
     pub(crate) torn_bytes: u64,
     /// There are good frames among it.
     pub(crate) suspect: bool,
+    /// The log has to go on in another segment, so that what is left behind its end never counts.
+    pub(crate) renew: bool,
 }
 
 /// Reads the header of every segment file.
@@ -116,10 +121,14 @@ pub(crate) fn check<D: Disk>(
         return Err(segment.damage(bytes_end, tail.end..durable_end, fault).into());
     }
     let rest = bytes.get(found.bytes..).unwrap_or_default();
-    let torn = rest.get(..used(rest)).unwrap_or_default();
-    let (torn_bytes, suspect) = (wide(torn.len()), any_frame(torn, segment.mask, tail));
+    // Behind the log in a file that was used before are old bytes: whether any of them is torn cannot be told.
+    let old = segment.header.used;
+    let torn = rest.get(..if old { rest.len().min(USED_BYTES_MAX) } else { used(rest) }).unwrap_or_default();
+    let closed = meta.session.clean_end == Some(tail.end);
+    let suspect = !(old && closed) && any_frame(torn, segment.mask, tail);
+    let (torn_bytes, renew) = if old { (0, !closed) } else { (wide(torn.len()), !torn.is_empty()) };
     let active = Part { segment: segment.into(), bytes_end, end: tail.end };
-    Ok(Checked { sealed, active, spacing, state, torn_bytes, suspect })
+    Ok(Checked { sealed, active, spacing, state, torn_bytes, suspect, renew })
 }
 
 impl<F: DiskFile> Candidate<F> {

@@ -90,7 +90,8 @@ impl<D: Disk> Log<D> {
         let mut producers = self.producers.clone();
         producers.cut(tail.end);
         let draft = self.draft(&part, history.starts(), timestamp_ms, &producers);
-        let reserved = Draft { may_be_short: true, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
+        let reserved =
+            Draft { may_be_short: true, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
         if Arc::ptr_eq(&part.segment, &self.view.active) {
             self.sync_disk()?;
         }

@@ -14,6 +14,9 @@ const FLAGS_AT: usize = 9;
 const HEADER_COUNT_AT: usize = 10;
 
 /// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
+/// The most that a record has besides key, value and headers.
+const FRAME_BYTES: usize = 64;
+
 fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32) -> usize {
     let frame_at = out.len();
     out.extend_from_slice(&[0; PREFIX_BYTES]);
@@ -66,6 +69,7 @@ impl RecordHead<'_> {
         Bounded::RecordBytes.check(key.len().saturating_add(value.len()), limits.record_bytes_max)?;
         let flags =
             if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
+        out.reserve(key.len().saturating_add(value.len()).saturating_add(FRAME_BYTES));
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
         for word in [self.offset.0, self.epoch.0, self.timestamp_ms] {
             out.extend_from_slice(&word.to_le_bytes());

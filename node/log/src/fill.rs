@@ -2,12 +2,16 @@
 //! costs a write to the file system's journal; in room that was written before, a sync moves data only. So small syncs write zeroes
 //! for many of their kind ahead, which are synced together with the data in front of them.
 
+use std::io;
 use std::ops::Range;
 
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, DiskError, Operation};
 use crate::num::length;
+use crate::segment::SEGMENT_SPARE;
 
 /// Syncs of more bytes than this pay for their room themselves: zeroes would double what is written.
-const SYNC_BYTES_MAX: u64 = 256 << 10;
+const SYNC_BYTES_MAX: u64 = 64 << 10;
 /// For how many syncs of the same size there are to be zeroes.
 const SYNCS_AHEAD: u64 = 32;
 const FILL_BYTES_MIN: u64 = 64 << 10;
@@ -24,8 +28,9 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    pub(crate) fn new(position: u64) -> Self {
-        Self { synced: position, filled: position }
+    /// At a position in a file that has been written up to `filled`.
+    pub(crate) fn new(position: u64, filled: u64) -> Self {
+        Self { synced: position, filled }
     }
 
     /// What to fill before a sync of what was written up to `position`.
@@ -47,6 +52,66 @@ pub(crate) fn zeroes_of(range: &Range<u64>) -> &'static [u8] {
     ZEROES.get(..length(range.end.saturating_sub(range.start))).unwrap_or(&ZEROES)
 }
 
+/// Writes zeroes to a file, as far as it is reserved but at most to `bytes_max`; gives the position up to which it did.
+pub(crate) fn fill<F: DiskFile>(file: &F, from: u64, bytes_max: u64) -> io::Result<u64> {
+    let mut at = from;
+    while at < bytes_max {
+        let zeroes = at..bytes_max.min(at.saturating_add(FILL_BYTES_MAX));
+        file.write_at(at, zeroes_of(&zeroes))?;
+        at = zeroes.end;
+    }
+    Ok(at)
+}
+
+/// A segment file that is made ahead, off the way of appends: reserved and filled with zeroes.
+#[derive(Debug)]
+pub struct Preparation<D: Disk> {
+    disk: D,
+    file: D::File,
+    file_bytes: u64,
+    filled: u64,
+}
+
+/// A segment file that waits to be used.
+#[derive(Debug)]
+pub(crate) struct Spare<F> {
+    pub(crate) file: F,
+    pub(crate) file_bytes: u64,
+    pub(crate) filled: u64,
+    /// It was a segment before: there are other bytes than zeroes in it.
+    pub(crate) used: bool,
+}
+
+impl<D: Disk> Preparation<D> {
+    /// Reserves the room; `None` if there is none, or the disk refuses otherwise.
+    pub(crate) fn begin(disk: &D, file_bytes: u64) -> Option<Self> {
+        let file = disk.create(SEGMENT_SPARE).ok()?;
+        if file.allocate(file_bytes).is_err() {
+            // Gives back what was reserved.
+            let _ = disk.remove(SEGMENT_SPARE);
+            return None;
+        }
+        Some(Self { disk: disk.clone(), file, file_bytes, filled: 0 })
+    }
+
+    /// Writes and syncs a piece; whether there is more to do. To be given to [`crate::Log::prepared`] when there is not.
+    ///
+    /// # Errors
+    /// When the disk refuses: it is of no use then, and a segment will be made when one is needed.
+    pub fn step(&mut self) -> Result<bool, DiskError> {
+        let upto = self.file_bytes.min(self.filled.saturating_add(FILL_BYTES_MAX));
+        let path = || self.disk.path(SEGMENT_SPARE);
+        self.filled = fill(&self.file, self.filled, upto).context(Operation::Write, path)?;
+        self.file.sync_data().context(Operation::Sync, path)?;
+        Ok(self.filled < self.file_bytes)
+    }
+
+    pub(crate) fn finish(self) -> Spare<D::File> {
+        let Self { file, file_bytes, filled, .. } = self;
+        Spare { file, file_bytes, filled, used: false }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,7 +121,7 @@ mod tests {
 
     #[test]
     fn small_syncs_find_zeroes_that_an_earlier_one_has_written() {
-        let mut fill = Fill::new(1000);
+        let mut fill = Fill::new(1000, 1000);
         let first = fill.next(11_000, FILE).unwrap();
         assert_eq!(first, 11_000..11_000 + 320_000);
         let mut position = 11_000;
@@ -69,10 +134,10 @@ mod tests {
 
     #[test]
     fn large_syncs_and_the_end_of_the_file_are_not_filled() {
-        let mut fill = Fill::new(0);
+        let mut fill = Fill::new(0, 0);
         assert_eq!(fill.next(1 << 20, FILE), None);
         assert_eq!(fill.next(FILE - 10, FILE), None);
-        let mut fill = Fill::new(FILE - 100);
+        let mut fill = Fill::new(FILE - 100, FILE - 100);
         assert_eq!(fill.next(FILE - 50, FILE), Some(FILE - 50..FILE));
         assert_eq!(fill.next(FILE, FILE), None);
         assert_eq!(fill.next(FILE, FILE), None);

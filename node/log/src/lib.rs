@@ -13,8 +13,8 @@ mod encode;
 mod error;
 mod fill;
 mod frame;
-mod index;
 mod group;
+mod index;
 mod limits;
 mod log;
 mod meta;
@@ -31,9 +31,12 @@ mod verify;
 mod view;
 
 pub use batch::{Batch, BatchBuilder, FrameError};
-pub use config::{ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS_MAX};
+pub use config::{
+    ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS_MAX,
+};
 pub use disk::{Disk, DiskFile};
 pub use error::{Damage, DiskError, HeaderFault, LogError, OpenError, Operation, ReadError};
+pub use fill::Preparation;
 pub use frame::{Fault, Headers, Producer, RecordView};
 pub use group::SharedLog;
 pub use limits::{Bounded, LimitError, Limits, VOTERS_MAX};

@@ -10,8 +10,8 @@ use crate::config::{LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
 use crate::encode::mask_crc;
 use crate::error::{Context, DiskError, LogError, Operation};
+use crate::fill::{Fill, Preparation, Spare, zeroes_of};
 use crate::frame::KIND_RECORD;
-use crate::fill::{Fill, zeroes_of};
 use crate::index::{Entry, IndexWriter, Spacing};
 use crate::meta::{Meta, MetaFile, NotReplaced};
 use crate::num::wide;
@@ -33,6 +33,10 @@ pub struct Log<D: Disk> {
     pub(crate) ends: Ends,
     /// Who appended what, up to the tail.
     pub(crate) producers: Producers,
+    /// A file for the next segment.
+    pub(crate) spare: Option<Spare<D::File>>,
+    /// One is being made.
+    pub(crate) preparing: bool,
     /// How many cuts there were since the log was opened.
     pub(crate) cuts: u64,
     /// What failed, once a write or sync has.
@@ -268,6 +272,24 @@ impl<D: Disk> Log<D> {
         Ok(self.ends.durable)
     }
 
+    /// What it takes to have the next segment's file ready before it is needed; `None` while it is too early, or under way, or
+    /// done, or there is no room.
+    pub fn prepare(&mut self) -> Option<Preparation<D>> {
+        let early = self.writer.position < self.view.active.file_bytes / 2;
+        if early || self.preparing || self.spare.is_some() || self.poison.is_some() {
+            return None;
+        }
+        let preparation = Preparation::begin(&self.disk, self.config.segment_bytes_max);
+        self.preparing = preparation.is_some();
+        preparation
+    }
+
+    /// Takes what was prepared, or takes note that it failed.
+    pub fn prepared(&mut self, preparation: Option<Preparation<D>>) {
+        self.preparing = false;
+        self.spare = preparation.map(Preparation::finish);
+    }
+
     /// Closes the log cleanly: all of it is durable, and the next open knows where it ended.
     ///
     /// # Errors
@@ -328,7 +350,7 @@ impl<D: Disk> Log<D> {
     fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
         let active = self.view.active_part();
         let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
-        let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk).map_err(LogError::NoRoom)?;
+        let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
         // Before the next segment is there, so that only the last one can have a torn tail.
         self.sync_disk()?;
         self.writer.index.write_all();
@@ -359,12 +381,24 @@ impl<D: Disk> Log<D> {
             Some(Prev { base: segment.base(), sequence: segment.header.sequence, end: *bytes_end })
         };
         let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
-        Draft { sequence, base, prev, starts, timestamp_ms, producers, first_bytes: 0, file_bytes, may_be_short: false }
+        let (first_bytes, fill_bytes, may_be_short) = (0, 0, false);
+        Draft {
+            sequence,
+            base,
+            prev,
+            starts,
+            timestamp_ms,
+            producers,
+            first_bytes,
+            file_bytes,
+            may_be_short,
+            fill_bytes,
+        }
     }
 
     /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
     /// the same base.
-    pub(crate) fn go_on_in(&mut self, active: Part<D>, last: &Part<D>, history: Arc<History>) {
+    pub(crate) fn go_on_in(&mut self, (active, fill): (Part<D>, Fill), last: &Part<D>, history: Arc<History>) {
         let (segment, data_start) = (&active.segment, active.bytes_end);
         let (base, last_base) = (segment.base(), last.segment.base());
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
@@ -373,7 +407,7 @@ impl<D: Disk> Log<D> {
         self.writer.position = data_start;
         self.writer.sequence = segment.header.sequence;
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
-        self.writer.fill = Fill::new(data_start);
+        self.writer.fill = fill;
         self.writer.index = IndexWriter::new(self.disk.create(&index_name(base)).ok(), segment.header.nonce, mask, &[]);
         self.show(View::new(sealed, active, history));
     }

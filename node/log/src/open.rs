@@ -15,8 +15,11 @@ use crate::error::{Context, DiskError, LogError, OpenError, Operation};
 use crate::fill::Fill;
 use crate::log::{Ends, Log, Writer, share};
 use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session};
-use crate::segment::{Draft, SEGMENT_TEMP, base_of, segment_name};
+use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, segment_name};
 use crate::view::View;
+
+/// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
+const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
 
 /// What opening a log found and did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,6 +65,7 @@ impl<D: Disk> Log<D> {
         }
         let chain = chain(&disk, candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
+        let renew = checked.renew;
         let recovered = Recovered {
             initialised: known.is_none(),
             cut_bytes: checked.torn_bytes,
@@ -69,7 +73,7 @@ impl<D: Disk> Log<D> {
             may_have_forgotten: may_have_forgotten(&meta, boot),
         };
         let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
-        if recovered.cut_bytes > 0 {
+        if renew {
             let (part, history) = (log.view.active_part(), History::clone(&log.view.history));
             let timestamp_ms = log.ends.timestamp_ms;
             log.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)?;
@@ -87,7 +91,7 @@ impl<D: Disk> Log<D> {
         let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
-        base.map_or(name == SEGMENT_TEMP, |base| !alive(base))
+        base.map_or(name == SEGMENT_TEMP || name == SEGMENT_SPARE, |base| !alive(base))
     }
 
     fn assemble(
@@ -113,9 +117,11 @@ impl<D: Disk> Log<D> {
             meta_file,
             shared: share(&view),
             view,
-            writer: Writer { position, buffer, entries, spacing, fill: Fill::new(position), index, sequence },
+            writer: Writer { position, buffer, entries, spacing, fill: Fill::new(position, position), index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
+            spare: None,
+            preparing: false,
             cuts: 0,
             poison: None,
             _lock: lock,
@@ -165,6 +171,7 @@ fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {
         first_bytes: 0,
         file_bytes: config.segment_bytes_max,
         may_be_short: false,
+        fill_bytes: FIRST_FILL_BYTES_MAX,
     };
-    first.reserve(disk)?.commit(disk, config.index_interval_bytes).map(|_| ())
+    first.reserve(disk, &mut None)?.commit(disk, config.index_interval_bytes).map(|_| ())
 }

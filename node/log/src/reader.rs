@@ -144,7 +144,8 @@ fn measure<D: Disk>(
     let far = body.last_before(range.end, position.saturating_add(wide(bytes_max)));
     if let Some(entry) = far.filter(|entry| entry.offset > range.start.0 && entry.position > position) {
         let at = length(entry.position - position);
-        let (bytes, end) = walk(part, bytes, (position, at), Offset(entry.offset)..range.end, bytes_max).unwrap_or_default();
+        let (bytes, end) =
+            walk(part, bytes, (position, at), Offset(entry.offset)..range.end, bytes_max).unwrap_or_default();
         if bytes > 0 {
             return Ok((bytes, end));
         }

@@ -9,12 +9,16 @@ use crate::config::RESERVE_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::encode::put_snapshot;
 use crate::error::{Context, DiskError, HeaderFault, Operation};
+use crate::fill::{Fill, Spare, fill};
 use crate::frame::Snapshot;
 use crate::num::{Cursor, wide};
 use crate::view::Part;
 
 pub(crate) const SEGMENT_TEMP: &str = "segment.next";
+/// A file for a segment to come.
+pub(crate) const SEGMENT_SPARE: &str = "segment.spare";
 const MAGIC: [u8; 8] = *b"ZUE-SEG\n";
+const FLAG_USED: u32 = 1;
 
 /// The fixed part of a segment file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Header {
     pub(crate) base: Offset,
     /// The segment before; `None` if the log starts here.
     pub(crate) prev: Option<Prev>,
+    /// The file was a segment before: what is behind the log's end is not zeroes but old bytes, whose CRCs are masked otherwise.
+    pub(crate) used: bool,
 }
 
 /// The segment before, and how much of it is in the log.
@@ -40,18 +46,19 @@ pub(crate) struct Prev {
 
 impl Header {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
-        let Self { nonce, sequence, base, prev } = *self;
+        let Self { nonce, sequence, base, prev, used } = *self;
         let prev = prev.map_or([0; 3], |Prev { base, sequence, end }| [base.0, sequence, end]);
         let words = [nonce, sequence, base.0, prev[0], prev[1], prev[2]];
-        block::encode(MAGIC, 0, &words.map(u64::to_le_bytes).concat())
+        block::encode(MAGIC, if used { FLAG_USED } else { 0 }, &words.map(u64::to_le_bytes).concat())
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
-        let (_, mut fields) = block::decode(bytes, MAGIC, 0)?;
+        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_USED)?;
+        let used = flags & FLAG_USED != 0;
         let mut parse = || {
             let (nonce, sequence, base) = (fields.u64()?, fields.u64()?, Offset(fields.u64()?));
             let prev = Prev { base: Offset(fields.u64()?), sequence: fields.u64()?, end: fields.u64()? };
-            Some(Self { nonce, sequence, base, prev: Some(prev).filter(|prev| prev.sequence != 0) })
+            Some(Self { nonce, sequence, base, used, prev: Some(prev).filter(|prev| prev.sequence != 0) })
         };
         parse().ok_or(HeaderFault::Short)
     }
@@ -98,29 +105,51 @@ pub(crate) struct Draft<'a> {
     pub(crate) file_bytes: u64,
     /// Whether a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
+    /// How much of the file to fill with zeroes at once, if it is made now.
+    pub(crate) fill_bytes: u64,
 }
 
 /// A segment file with room reserved, not yet in the log.
 pub(crate) struct Reserved<D: Disk> {
-    file: D::File,
-    file_bytes: u64,
+    spare: Spare<D::File>,
+    /// What it is called until it is in the log.
+    name: &'static str,
     header: Header,
     head: Vec<u8>,
     timestamp_ms: u64,
+    fill_bytes: u64,
 }
 
 impl Draft<'_> {
-    /// Reserves the room. What fails here has changed nothing.
-    pub(crate) fn reserve<D: Disk>(&self, disk: &D) -> Result<Reserved<D>, DiskError> {
-        let Self { sequence, base, prev, starts, timestamp_ms, producers, first_bytes, file_bytes, may_be_short } =
-            *self;
+    /// Reserves the room, in the spare file if that is large enough. What fails here has changed nothing.
+    pub(crate) fn reserve<D: Disk>(
+        &self,
+        disk: &D,
+        spare: &mut Option<Spare<D::File>>,
+    ) -> Result<Reserved<D>, DiskError> {
+        let Self {
+            sequence,
+            base,
+            prev,
+            starts,
+            timestamp_ms,
+            producers,
+            first_bytes,
+            file_bytes,
+            may_be_short,
+            fill_bytes,
+        } = *self;
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
-        let header = Header { nonce, sequence, base, prev };
+        let used = spare.as_ref().is_some_and(|spare| spare.used);
+        let header = Header { nonce, sequence, base, prev, used };
         let mut head = header.encode().to_vec();
         let (starts, producers) = (starts.to_vec(), producers.encode());
         put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());
         let least = wide(head.len()).saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
+        if let Some(spare) = spare.take_if(|spare| least <= spare.file_bytes) {
+            return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, fill_bytes });
+        }
         let reserve = |file_bytes: u64| {
             let file = disk.create(SEGMENT_TEMP).context(Operation::Create, path)?;
             if let Err(error) = file.allocate(file_bytes) {
@@ -134,22 +163,26 @@ impl Draft<'_> {
             Err(_) if may_be_short && least < file_bytes => reserve(least)?,
             reserved => reserved?,
         };
-        Ok(Reserved { file, file_bytes, header, head, timestamp_ms })
+        let spare = Spare { file, file_bytes, filled: 0, used: false };
+        Ok(Reserved { spare, name: SEGMENT_TEMP, header, head, timestamp_ms, fill_bytes })
     }
 }
 
 impl<D: Disk> Reserved<D> {
     /// Puts the segment, which has no frames yet, into the log: when this returns, it is there durably.
-    pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<Part<D>, DiskError> {
-        let Self { file, file_bytes, header, head, timestamp_ms } = self;
-        let path = || disk.path(SEGMENT_TEMP);
+    pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<(Part<D>, Fill), DiskError> {
+        let Self { spare, name, header, head, timestamp_ms, fill_bytes } = self;
+        let Spare { file, file_bytes, filled, .. } = spare;
+        let path = || disk.path(name);
         file.write_at(0, &head).context(Operation::Write, path)?;
+        let filled = fill(&file, filled.max(wide(head.len())), fill_bytes.min(file_bytes));
+        let filled = filled.context(Operation::Write, path)?;
         file.sync_data().context(Operation::Sync, path)?;
-        disk.rename(SEGMENT_TEMP, &segment_name(header.base)).context(Operation::Rename, path)?;
+        disk.rename(name, &segment_name(header.base)).context(Operation::Rename, path)?;
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let segment = Segment::new(disk, file, file_bytes, header, index_interval);
         let data_start = wide(head.len());
         segment.begin(Body::new(data_start, timestamp_ms));
-        Ok(Part { segment: segment.into(), bytes_end: data_start, end: header.base })
+        Ok((Part { segment: segment.into(), bytes_end: data_start, end: header.base }, Fill::new(data_start, filled)))
     }
 }
