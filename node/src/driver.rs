@@ -150,6 +150,7 @@ impl Driver {
     fn disk_fact(&mut self, fact: DiskFact) {
         match fact {
             DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket), Payload::None),
+            DiskFact::Promised(ticket) => self.step(Input::Promised(ticket), Payload::None),
             DiskFact::Full(problem) => {
                 self.problem = problem;
                 self.view_is_stale = true;

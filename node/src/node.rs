@@ -200,6 +200,7 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u6
         starts,
         durability: match config.log.durability {
             Durability::Sync => "sync",
+            Durability::Interval => "interval",
             Durability::Os => "os",
         },
     }

@@ -18,6 +18,9 @@ pub enum Durability {
     /// When the disk has confirmed it (fsync).
     #[default]
     Sync,
+    /// When the operating system has it; it is synced to the disk at latest `syncInterval` later. A machine that crashes may forget
+    /// what was acknowledged in that time.
+    Interval,
     /// When the operating system has it: a machine that crashes may forget what was acknowledged.
     Os,
 }
@@ -32,6 +35,8 @@ pub struct LogSettings {
     pub index_interval_bytes: ByteSize,
     /// When an appended record counts as durable.
     pub durability: Durability,
+    /// With durability `Interval`: how long a record may stay unsynced, from 1ms to 1m.
+    pub sync_interval: Time,
 }
 
 impl Default for LogSettings {
@@ -40,6 +45,7 @@ impl Default for LogSettings {
             segment_bytes_max: ByteSize(64 * MIB),
             index_interval_bytes: ByteSize(4 * KIB),
             durability: Durability::Sync,
+            sync_interval: Time::from_millis(100),
         }
     }
 }
@@ -158,19 +164,23 @@ impl LogSettings {
     /// # Errors
     /// The first one out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { segment_bytes_max, index_interval_bytes, durability: Durability::Sync | Durability::Os } = *self;
+        let Self { segment_bytes_max, index_interval_bytes, durability: _, sync_interval } = *self;
         let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
         sizes("log.segmentBytesMax", segment_bytes_max, 32 * KIB, 4 * GIB)?;
-        sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)
+        sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)?;
+        bounded("log.syncInterval", sync_interval, Time::from_millis(1), Time::from_millis(60_000))
     }
 
     pub(crate) fn to_log(self, producers: zue_core::ProducerLimits) -> zue_log::LogConfig {
-        let Self { segment_bytes_max, index_interval_bytes, durability } = self;
+        let Self { segment_bytes_max, index_interval_bytes, durability, sync_interval } = self;
         zue_log::LogConfig {
             segment_bytes_max: segment_bytes_max.0,
             index_interval_bytes: narrow(index_interval_bytes.0),
             durability: match durability {
                 Durability::Sync => zue_log::Durability::Sync,
+                Durability::Interval => {
+                    zue_log::Durability::Interval(u32::try_from(sync_interval.0.as_millis()).unwrap_or(u32::MAX))
+                }
                 Durability::Os => zue_log::Durability::Os,
             },
             producers,

@@ -1,5 +1,10 @@
-//! The disk's thread: does the work of the log in order, whatever waits under one sync, and says how far it has come. Never
-//! tries again after a failed write or sync. Knows no protocol.
+//! The disk's threads: one does the work of the log in order, one syncs what was written meanwhile and says how far it has come.
+//! Never tries again after a failed write or sync. Knows no protocol.
+
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod worker;
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,12 +12,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Ticket};
-use zue_log::{Batch, Log, LogError, OsDisk};
+use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
+use self::syncer::Syncer;
+use self::worker::Worker;
 use crate::metrics::Metrics;
 
 /// How long to wait before looking for room on a full disk again.
@@ -26,6 +33,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) enum DiskFact {
     /// All work up to this ticket is durable.
     Persisted(Ticket),
+    /// The promise of this ticket is durable, while work before it waits for room.
+    Promised(Ticket),
     /// Work waits for room, for this reason; or waits no more.
     Full(Option<Arc<str>>),
     /// A write or sync failed: nothing more will be persisted.
@@ -35,9 +44,18 @@ pub(crate) enum DiskFact {
 /// A piece of work.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Promise { epoch: Epoch, leader: Option<ReplicaId>, cluster: Option<ClusterId> },
-    Cut { depth: usize, end: Offset },
+    Promise {
+        epoch: Epoch,
+        leader: Option<ReplicaId>,
+        cluster: Option<ClusterId>,
+    },
+    Cut {
+        depth: usize,
+        end: Offset,
+    },
     Write(Batch),
+    /// Done ahead of its place.
+    Done,
 }
 
 /// Work and its place in the order.
@@ -84,44 +102,52 @@ impl Queue {
         if waiting.tasks.is_empty() && waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
     }
 
-    /// Waits a little; whether it was closed meanwhile.
-    fn pause(&self) -> bool {
-        let waiting = self.waiting();
-        let (waiting, _) = self
-            .ready
-            .wait_timeout_while(waiting, ROOM_RETRY, |waiting| !waiting.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting.closed
+    /// Waits a little, but not beyond the next work, which is taken; `None` once it is closed.
+    fn pause(&self) -> Option<VecDeque<Task>> {
+        let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
+        let (mut waiting, _) =
+            self.ready.wait_timeout_while(self.waiting(), ROOM_RETRY, idle).unwrap_or_else(PoisonError::into_inner);
+        if waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
     }
 }
 
-/// The disk's thread, seen from the driver.
+/// The disk's threads, seen from the driver.
 #[derive(Debug)]
 pub(crate) struct Storage {
     queue: Arc<Queue>,
     done: Option<oneshot::Receiver<()>>,
 }
 
-/// Why the thread of the disk does not run.
+/// Why the threads of the disk do not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpawnError {
-    #[error("cannot start the thread of the disk")]
+    #[error("cannot start a thread of the disk")]
     Thread(#[from] io::Error),
 }
 
 impl Storage {
-    /// Starts the thread on an open log.
-    pub(crate) fn spawn(
-        log: Log<OsDisk>,
+    /// Starts the threads on an open log.
+    pub(crate) fn spawn<D: Disk>(
+        log: Log<D>,
         name: &str,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, SpawnError> {
         let queue = Arc::new(Queue::default());
         let (done_tx, done) = oneshot::channel();
-        let worker = Worker { log, queue: Arc::clone(&queue), facts, metrics, commit_written: Instant::now() };
+        let flush_interval = match log.durability() {
+            Durability::Interval(ms) => Some(Duration::from_millis(ms.into())),
+            Durability::Sync | Durability::Os => None,
+        };
+        let log = Arc::new(SharedLog::new(log));
+        let syncer = Syncer::new(Arc::clone(&log), facts.clone(), metrics, flush_interval);
+        let syncing = {
+            let syncer = Arc::clone(&syncer);
+            thread::Builder::new().name(format!("sync {name}")).spawn(move || syncer.run())?
+        };
+        let worker = Worker::new(log, Arc::clone(&queue), facts, syncer);
         thread::Builder::new().name(format!("disk {name}")).spawn(move || {
-            worker.run();
+            worker.run(syncing);
             let _ = done_tx.send(());
         })?;
         Ok(Self { queue, done: Some(done) })
@@ -158,111 +184,9 @@ impl Drop for Storage {
     }
 }
 
-/// What ends the work.
-enum Stop {
-    Failed(LogError),
-    Closed,
-}
-
-struct Worker {
-    log: Log<OsDisk>,
-    queue: Arc<Queue>,
-    facts: mpsc::Sender<DiskFact>,
-    metrics: Arc<Metrics>,
-    commit_written: Instant,
-}
-
-impl Worker {
-    fn run(mut self) {
-        while let Some(tasks) = self.queue.take() {
-            self.log.note_commit(Offset(self.queue.committed.load(Ordering::Acquire)));
-            match self.work(tasks) {
-                Ok(Some(ticket)) => self.tell(DiskFact::Persisted(ticket)),
-                Ok(None) => {}
-                Err(Stop::Closed) => break,
-                Err(Stop::Failed(error)) => return self.fail(&error),
-            }
-            if let Err(error) = self.write_commit() {
-                return self.fail(&error);
-            }
-        }
-        self.log.note_commit(Offset(self.queue.committed.load(Ordering::Acquire)));
-        if let Err(error) = self.log.close() {
-            tracing::error!(error = %full(&error), "the log could not be closed cleanly");
-        }
-    }
-
-    fn write_commit(&mut self) -> Result<(), LogError> {
-        if self.commit_written.elapsed() < COMMIT_INTERVAL {
-            return Ok(());
-        }
-        self.commit_written = Instant::now();
-        self.log.write_commit()
-    }
-
-    /// Does the work and makes it durable; the last ticket.
-    fn work(&mut self, tasks: VecDeque<Task>) -> Result<Option<Ticket>, Stop> {
-        if tasks.is_empty() {
-            return Ok(None);
-        }
-        let mut last = None;
-        let mut permits = Vec::new();
-        for Task { ticket, work, permit } in tasks {
-            self.until_there_is_room(&work)?;
-            last = Some(ticket);
-            permits.extend(permit);
-        }
-        let begun = Instant::now();
-        self.log.sync().map_err(Stop::Failed)?;
-        self.metrics.fsync_duration.observe(begun.elapsed().as_secs_f64());
-        Ok(last)
-    }
-
-    /// A full disk changes nothing: the work waits until there is room. Everything else that fails is final.
-    fn until_there_is_room(&mut self, work: &Work) -> Result<(), Stop> {
-        let mut is_full = false;
-        loop {
-            match self.one(work) {
-                Err(error @ LogError::NoRoom { .. }) => {
-                    if !is_full {
-                        tracing::error!(error = %full(&error), "the disk is full: appends wait for room");
-                        self.tell(DiskFact::Full(Some(full(&error).into())));
-                        is_full = true;
-                    }
-                    if self.queue.pause() {
-                        return Err(Stop::Closed);
-                    }
-                }
-                result => {
-                    if is_full {
-                        self.tell(DiskFact::Full(None));
-                    }
-                    return result.map_err(Stop::Failed);
-                }
-            }
-        }
-    }
-
-    fn one(&mut self, work: &Work) -> Result<(), LogError> {
-        match work {
-            Work::Promise { epoch, leader, cluster } => self.log.set_promise(*epoch, *leader, *cluster),
-            Work::Cut { depth, end } => self.log.cut(*depth, *end),
-            Work::Write(batch) => self.log.append(batch).map(|_| ()),
-        }
-    }
-
-    fn tell(&self, fact: DiskFact) {
-        // Nobody listens any more once the driver has ended: then the work is done for its own sake.
-        let _ = self.facts.blocking_send(fact);
-    }
-
-    /// Whatever was written last may not be there. The log stays locked until the process ends, so that nobody opens it and
-    /// believes what is in memory only.
-    fn fail(self, error: &LogError) {
-        tracing::error!(error = %full(error), "the disk failed: this replica acknowledges nothing any more");
-        self.tell(DiskFact::Failed(full(error).into()));
-        while self.queue.take().is_some() {}
-    }
+/// Tells the driver. Nobody listens any more once it has ended: then the work is done for its own sake.
+fn tell(facts: &mpsc::Sender<DiskFact>, fact: DiskFact) {
+    let _ = facts.blocking_send(fact);
 }
 
 /// An error with its sources, on one line.

@@ -1,5 +1,6 @@
 //! What waits for the disk, and what waits for a commit. Every effect follows all the work asked for before it.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::io::{Millis, Output, Reply, RequestId, Session, Ticket};
@@ -53,6 +54,17 @@ impl Replica {
         assert!(ticket <= self.issued, "the disk has done work that was never asked for");
         self.persisted = self.persisted.max(ticket);
         self.drain_effects(now, out);
+    }
+
+    /// Answers what waited for the promise alone: how much is durable is told as it is, and what is still to be written will not be
+    /// acknowledged in an epoch below the promise.
+    pub(crate) fn promised(&mut self, ticket: Ticket, out: &mut Vec<Output>) {
+        assert!(ticket <= self.issued, "the disk has done work that was never asked for");
+        let sealed = |(asked, effect): &(Ticket, Effect)| *asked <= ticket && matches!(effect, Effect::Sealed(..));
+        let (now, later) = core::mem::take(&mut self.effects).into_iter().partition(sealed);
+        self.effects = later;
+        let now: VecDeque<(Ticket, Effect)> = now;
+        now.into_iter().for_each(|(_, effect)| self.apply(effect, out));
     }
 
     pub(crate) fn drain_effects(&mut self, now: Millis, out: &mut Vec<Output>) {

@@ -117,6 +117,8 @@ pub enum Input {
     },
     /// All work on disk up to this ticket is durable.
     Persisted(Ticket),
+    /// The promise of this ticket is durable, while work asked for before it still waits for room on the disk: a full replica votes.
+    Promised(Ticket),
     /// The disk failed: nothing more will be persisted.
     DiskFailed,
     /// Time passes.

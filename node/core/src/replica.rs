@@ -145,6 +145,7 @@ impl Replica {
             }
             Input::Append { request, producer, count } => self.append(now, request, producer, count, out),
             Input::Persisted(ticket) => self.persist(now, ticket, out),
+            Input::Promised(ticket) => self.promised(ticket, out),
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
             Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),

@@ -576,6 +576,23 @@ fn what_the_disk_has_not_done_yet_is_not_acknowledged() {
 }
 
 #[test]
+fn a_replica_whose_disk_is_full_votes_with_what_is_durable() {
+    let mut world = World::led();
+    world.append(1, 1);
+    world.feed(1);
+    let durable = world.replica(2).durable();
+    assert!(durable < world.replica(2).log(), "a write waits");
+    let request = world.ask(2, |request| Input::Seal { request, cluster: Some(CLUSTER), epoch: Epoch(7) });
+    let promise = world.nodes[&2].disk.iter().map(ticket).max().unwrap();
+    world.step(2, Input::Promised(promise));
+    let Some(Reply::Sealed(sealed)) = world.replies.remove(&request) else { panic!("it is not sealed") };
+    assert_eq!(sealed.durable, durable);
+    // The write is made at last: it is not acknowledged any more.
+    let out = world.persist(2);
+    assert!(!out.iter().any(|output| matches!(output, Output::SendAck { .. } | Output::Reply(..))), "{out:?}");
+}
+
+#[test]
 fn a_start_that_comes_late_does_not_cut_what_was_acknowledged_since() {
     let mut world = World::led();
     let of = world.replica(1);

@@ -6,7 +6,7 @@ use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
 
 use crate::batch::Batch;
 use crate::body::Segment;
-use crate::config::{LogConfig, RESERVE_BYTES};
+use crate::config::{Durability, LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
 use crate::encode::mask_crc;
 use crate::error::{Context, DiskError, LogError, Operation};
@@ -124,6 +124,11 @@ impl<D: Disk> Log<D> {
     /// Who appended what.
     pub fn producers(&self) -> &Producers {
         &self.producers
+    }
+
+    /// When what is appended counts as durable.
+    pub fn durability(&self) -> Durability {
+        self.config.durability
     }
 
     /// A reader of this log.

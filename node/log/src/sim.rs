@@ -45,6 +45,7 @@ struct World {
     operations: u64,
     fail_at: Option<(u64, io::ErrorKind)>,
     stop_at: Option<u64>,
+    full: bool,
 }
 
 /// The name `to` becomes the file, `from` ceases to be a name.
@@ -80,6 +81,11 @@ impl SimDisk {
     /// Lets the operation of that number fail, counted from 0. A failed write has written a part.
     pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
         self.world().fail_at = Some((operation, kind));
+    }
+
+    /// Whether there is no room for anything further.
+    pub fn set_full(&self, full: bool) {
+        self.world().full = full;
     }
 
     /// Lets the machine stop before the operation of that number: that and all later ones fail, until the crash.
@@ -329,6 +335,9 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
+        if self.disk.world().full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.with(true, |inode| {
             inode.bytes.resize(inode.bytes.len().max(length(bytes)), 0);
             Ok(())

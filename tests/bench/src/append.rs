@@ -101,7 +101,9 @@ fn many_threads(subject: &dyn Subject, bytes: usize, appends: usize) -> Result<f
     thread::scope(|scope| {
         let one = || (0..appends).try_for_each(|_| subject.append(&[value.as_slice()], true));
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(one)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?)
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?)
     })?;
     Ok(rate(appends * THREADS, begun.elapsed()))
 }

@@ -56,12 +56,16 @@ fn main() -> anyhow::Result<()> {
     {
         return opening::fill(dir.as_ref(), bytes.parse()?);
     }
-    anyhow::ensure!(args.is_empty(), "usage: zue-bench; QUICK=1 takes a minute; ONLY=append,read,open,sizes takes a part");
+    anyhow::ensure!(
+        args.is_empty(),
+        "usage: zue-bench; QUICK=1 takes a minute; ONLY=append,read,open,sizes takes a part"
+    );
     let quick = std::env::var_os("QUICK").is_some();
     let only = std::env::var("ONLY").unwrap_or_else(|_| "append,read,open,sizes".into());
     let out = PathBuf::from("target/bench-log");
     std::fs::create_dir_all(&out)?;
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}")?);
+    let bar =
+        ProgressBar::new(0).with_style(ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(200));
     let plan = Plan {
         rounds: if quick { 3 } else { 9 },

@@ -18,11 +18,7 @@ fn contenders() -> Vec<(&'static str, Make)> {
     #[cfg(feature = "peers")]
     {
         use crate::peers::{Commitlog, Fjall, RaftEngine};
-        all.extend([
-            ("commitlog", Commitlog::make as Make),
-            ("raft-engine", RaftEngine::make),
-            ("fjall", Fjall::make),
-        ]);
+        all.extend([("commitlog", Commitlog::make as Make), ("raft-engine", RaftEngine::make), ("fjall", Fjall::make)]);
     }
     all
 }

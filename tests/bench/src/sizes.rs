@@ -41,7 +41,8 @@ fn one(plan: &Plan, report: &mut Report, workload: &str, interval: u32, sizes: (
     let mut log = zue.log().lock();
     let mut random = SmallRng::seed_from_u64(7);
     let count = plan.scaled(10_000);
-    let (mut append, mut scan, mut read, mut look_up) = (Times::default(), Times::default(), Times::default(), Times::default());
+    let (mut append, mut scan, mut read, mut look_up) =
+        (Times::default(), Times::default(), Times::default(), Times::default());
     let bytes = vec![b'x'; sizes.1];
     for _ in 0..count {
         let size = random.random_range(sizes.0..=sizes.1);

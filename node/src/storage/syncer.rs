@@ -1,0 +1,135 @@
+//! The thread that syncs.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use zue_core::Ticket;
+use zue_log::{Disk, LogError, Preparation, SharedLog};
+
+use super::{DiskFact, full, tell};
+use crate::metrics::Metrics;
+
+/// Syncs what was written, and tells how far that is.
+pub(super) struct Syncer<D: Disk> {
+    log: Arc<SharedLog<D>>,
+    facts: mpsc::Sender<DiskFact>,
+    metrics: Arc<Metrics>,
+    /// How long what was written may stay unsynced, if acknowledgements do not wait for a sync.
+    flush_interval: Option<Duration>,
+    written: Mutex<Written>,
+    ready: Condvar,
+}
+
+/// What was written and waits to be synced.
+#[derive(Debug, Default)]
+struct Written {
+    ticket: Option<Ticket>,
+    permits: Vec<OwnedSemaphorePermit>,
+    closed: bool,
+}
+
+impl<D: Disk> Syncer<D> {
+    pub(super) fn new(
+        log: Arc<SharedLog<D>>,
+        facts: mpsc::Sender<DiskFact>,
+        metrics: Arc<Metrics>,
+        flush_interval: Option<Duration>,
+    ) -> Arc<Self> {
+        let (written, ready) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { log, facts, metrics, flush_interval, written, ready })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Written> {
+        // Nothing panics while it holds the lock.
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything up to this ticket is written.
+    pub(super) fn written(&self, ticket: Ticket, permit: Option<OwnedSemaphorePermit>) {
+        let mut waiting = self.waiting();
+        waiting.ticket = Some(ticket);
+        waiting.permits.extend(permit);
+        drop(waiting);
+        self.ready.notify_one();
+    }
+
+    /// Lets it sync what was written, and end.
+    pub(super) fn close(&self) {
+        self.waiting().closed = true;
+        self.ready.notify_one();
+    }
+
+    pub(super) fn run(&self) {
+        let (mut flushed, mut preparing) = (Instant::now(), None);
+        loop {
+            let (ticket, permits, closed) = self.take(flushed);
+            let begun = Instant::now();
+            let synced = match self.flush_interval {
+                Some(interval) if begun.duration_since(flushed) >= interval => {
+                    flushed = begun;
+                    self.log.flush().and_then(|_| self.log.sync())
+                }
+                _ => self.log.sync(),
+            };
+            if let Err(error) = synced {
+                return self.fail(&error);
+            }
+            if let Some(ticket) = ticket {
+                self.metrics.fsync_duration.observe(begun.elapsed().as_secs_f64());
+                tell(&self.facts, DiskFact::Persisted(ticket));
+            }
+            drop(permits);
+            if closed {
+                // It panics only for a broken invariant, which it has told of.
+                let _ = preparing.map(JoinHandle::join);
+                return;
+            }
+            preparing = self.prepare().or(preparing);
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn take(&self, flushed: Instant) -> (Option<Ticket>, Vec<OwnedSemaphorePermit>, bool) {
+        let idle = |written: &mut Written| written.ticket.is_none() && !written.closed;
+        let mut waiting = self.waiting();
+        waiting = match self.flush_interval {
+            Some(interval) => {
+                let left = interval.saturating_sub(flushed.elapsed());
+                self.ready.wait_timeout_while(waiting, left, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.ready.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        (waiting.ticket.take(), std::mem::take(&mut waiting.permits), waiting.closed)
+    }
+
+    /// Makes the next segment's file ahead, beside the work.
+    fn prepare(&self) -> Option<JoinHandle<()>> {
+        let mut preparation = self.log.lock().prepare()?;
+        let log = Arc::clone(&self.log);
+        let prepare = move || {
+            let done = loop {
+                match preparation.step() {
+                    Ok(true) => {}
+                    Ok(false) => break Some(preparation),
+                    Err(error) => {
+                        tracing::warn!(error = %full(&error), "no segment could be prepared: the next one is made when needed");
+                        break None::<Preparation<D>>;
+                    }
+                }
+            };
+            log.lock().prepared(done);
+        };
+        let spawned = thread::Builder::new().name("prepare".into()).spawn(prepare);
+        spawned
+            .inspect_err(|error| tracing::warn!(%error, "no segment is prepared: the next one is made when needed"))
+            .ok()
+    }
+
+    /// The worker finds the log poisoned with its next work; what waits is not acknowledged.
+    fn fail(&self, error: &LogError) {
+        tracing::error!(error = %full(error), "a sync failed");
+        tell(&self.facts, DiskFact::Failed(full(error).into()));
+    }
+}

@@ -1,0 +1,144 @@
+//! Storage on a disk that is full or fails.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail, Ticket};
+use zue_log::sim::SimDisk;
+use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
+
+use super::{DiskFact, Storage, Task, Work};
+use crate::metrics::Metrics;
+
+struct Bench {
+    disk: SimDisk,
+    storage: Storage,
+    facts: mpsc::Receiver<DiskFact>,
+    tail: Tail,
+    ticket: u64,
+}
+
+fn config() -> LogConfig {
+    LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, ..LogConfig::default() }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let disk = SimDisk::new(1);
+        let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
+        let (sender, facts) = mpsc::channel(16);
+        let tail = log.tail();
+        let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap())).unwrap();
+        Self { disk, storage, facts, tail, ticket: 0 }
+    }
+
+    fn push(&mut self, work: Work) -> Ticket {
+        self.ticket += 1;
+        let ticket = Ticket(self.ticket);
+        self.storage.push(std::iter::once(Task { ticket, work, permit: None }));
+        ticket
+    }
+
+    fn append(&mut self, bytes: usize) -> Ticket {
+        let mut builder = BatchBuilder::new(self.tail, 1, Limits::default());
+        builder.push(None, &vec![1; bytes], [], None).unwrap();
+        let batch = builder.finish().unwrap();
+        self.tail = batch.tail();
+        self.push(Work::Write(batch))
+    }
+
+    fn promise(&mut self, epoch: u64) -> Ticket {
+        self.push(Work::Promise { epoch: Epoch(epoch), leader: None, cluster: None })
+    }
+
+    fn fact(&mut self) -> DiskFact {
+        let wait = async { tokio::time::timeout(Duration::from_secs(20), self.facts.recv()).await };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(wait).expect("it says something").expect("it lives")
+    }
+
+    fn until_persisted(&mut self, ticket: Ticket) {
+        loop {
+            match self.fact() {
+                DiskFact::Persisted(persisted) if persisted == ticket => return,
+                DiskFact::Persisted(persisted) if persisted < ticket => {}
+                fact => panic!("{fact:?} where {ticket:?} is to be persisted"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_appends_waiting_but_not_promises() {
+    let mut bench = Bench::new();
+    let first = bench.append(8000);
+    bench.until_persisted(first);
+    bench.disk.set_full(true);
+    let (fits, waits, behind) = (bench.append(8000), bench.append(20_000), bench.append(10));
+    let promise = bench.promise(3);
+    let mut facts = vec![bench.fact(), bench.fact()];
+    while !facts.iter().any(|fact| matches!(fact, DiskFact::Promised(_))) {
+        facts.push(bench.fact());
+    }
+    assert!(facts.iter().any(|fact| matches!(fact, DiskFact::Full(Some(_)))), "{facts:?}");
+    assert!(facts.iter().any(|fact| matches!(fact, DiskFact::Promised(ticket) if *ticket == promise)), "{facts:?}");
+    let beyond = |fact: &DiskFact| matches!(fact, DiskFact::Persisted(ticket) if *ticket > fits);
+    assert!(!facts.iter().any(beyond), "{facts:?}");
+    let later = bench.promise(4);
+    while !matches!(bench.fact(), DiskFact::Promised(ticket) if ticket == later) {}
+    bench.disk.set_full(false);
+    let mut facts = vec![];
+    while !matches!(facts.last(), Some(DiskFact::Persisted(ticket)) if *ticket == later) {
+        facts.push(bench.fact());
+    }
+    assert!(facts.iter().any(|fact| matches!(fact, DiskFact::Full(None))), "{facts:?}");
+    assert!(waits < behind);
+    bench.disk.kill();
+    let (log, _) = Log::open(bench.disk.clone(), config(), ReplicaId(1)).unwrap();
+    assert_eq!((log.tail(), log.meta().promise.epoch), (bench.tail, Epoch(4)));
+}
+
+#[test]
+fn an_epoch_start_finds_room_on_a_full_disk() {
+    let mut bench = Bench::new();
+    bench.promise(1);
+    let mut last = bench.append(7000);
+    for _ in 0..2 {
+        last = bench.append(7000);
+    }
+    bench.until_persisted(last);
+    bench.disk.set_full(true);
+    let start = EpochStart {
+        epoch: Epoch(1),
+        start: bench.tail.end,
+        leader: ReplicaId(1),
+        voters: vec![ReplicaId(1)],
+        quorum: 1,
+        old_voters: None,
+    };
+    let ticket = bench.push(Work::Write(Batch::epoch_start(Epoch(0), start).unwrap()));
+    bench.until_persisted(ticket);
+}
+
+#[test]
+fn what_fails_is_told_and_nothing_is_persisted_after_it() {
+    for further in 0..2 {
+        let mut bench = Bench::new();
+        let first = bench.append(10);
+        bench.until_persisted(first);
+        // The write or the sync of the next append.
+        bench.disk.fail_at(bench.disk.operations() + further, io::ErrorKind::Other);
+        bench.append(10);
+        assert!(matches!(bench.fact(), DiskFact::Failed(_)));
+        bench.append(10);
+        bench.storage.queue.close();
+        while let Some(fact) = bench.facts.blocking_recv() {
+            assert!(matches!(fact, DiskFact::Failed(_)), "{fact:?}");
+        }
+        bench.disk.kill();
+        let (log, _) = Log::open(bench.disk.clone(), config(), ReplicaId(1)).unwrap();
+        assert!(log.tail().end >= Offset(1));
+    }
+}

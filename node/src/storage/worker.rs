@@ -1,0 +1,150 @@
+//! The thread that writes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use zue_core::Offset;
+use zue_log::{Disk, LogError, SharedLog};
+
+use super::syncer::Syncer;
+use super::{COMMIT_INTERVAL, DiskFact, Queue, Task, Work, full, tell};
+
+pub(super) struct Worker<D: Disk> {
+    log: Arc<SharedLog<D>>,
+    queue: Arc<Queue>,
+    facts: mpsc::Sender<DiskFact>,
+    syncer: Arc<Syncer<D>>,
+    commit_written: Instant,
+}
+
+/// What ends the work.
+enum Stop {
+    Failed(LogError),
+    Closed,
+}
+
+impl<D: Disk> Worker<D> {
+    pub(super) fn new(
+        log: Arc<SharedLog<D>>,
+        queue: Arc<Queue>,
+        facts: mpsc::Sender<DiskFact>,
+        syncer: Arc<Syncer<D>>,
+    ) -> Self {
+        Self { log, queue, facts, syncer, commit_written: Instant::now() }
+    }
+
+    pub(super) fn run(mut self, syncing: JoinHandle<()>) {
+        let stop = self.work();
+        self.syncer.close();
+        // It panics only for a broken invariant, which it has told of.
+        let _ = syncing.join();
+        match stop {
+            Stop::Failed(error) => self.fail(&error),
+            Stop::Closed => self.close(),
+        }
+    }
+
+    fn work(&mut self) -> Stop {
+        while let Some(tasks) = self.queue.take() {
+            if let Err(stop) = self.all(tasks).and_then(|()| self.write_commit().map_err(Stop::Failed)) {
+                return stop;
+            }
+        }
+        Stop::Closed
+    }
+
+    /// Does the work; what is written by then is synced meanwhile.
+    fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stop> {
+        while let Some(Task { ticket, work, permit }) = tasks.pop_front() {
+            self.until_there_is_room(&work, &mut tasks)?;
+            self.syncer.written(ticket, permit);
+        }
+        Ok(())
+    }
+
+    /// A full disk changes nothing: the work waits until there is room. Everything else that fails is final.
+    fn until_there_is_room(&mut self, work: &Work, behind: &mut VecDeque<Task>) -> Result<(), Stop> {
+        let mut is_full = false;
+        loop {
+            match self.one(work) {
+                Err(error @ LogError::NoRoom { .. }) => {
+                    if !is_full {
+                        tracing::error!(error = %full(&error), "the disk is full: appends wait for room");
+                        tell(&self.facts, DiskFact::Full(Some(full(&error).into())));
+                        is_full = true;
+                    }
+                    self.promise_ahead(behind)?;
+                    behind.extend(self.queue.pause().ok_or(Stop::Closed)?);
+                }
+                result => {
+                    if is_full {
+                        tell(&self.facts, DiskFact::Full(None));
+                    }
+                    return result.map_err(Stop::Failed);
+                }
+            }
+        }
+    }
+
+    /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
+    fn promise_ahead(&mut self, tasks: &mut VecDeque<Task>) -> Result<(), Stop> {
+        for task in tasks.iter_mut().filter(|task| matches!(task.work, Work::Promise { .. })) {
+            match self.one(&task.work) {
+                Ok(()) => {
+                    task.work = Work::Done;
+                    tell(&self.facts, DiskFact::Promised(task.ticket));
+                }
+                Err(LogError::NoRoom { .. }) => break,
+                Err(error) => return Err(Stop::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&self, work: &Work) -> Result<(), LogError> {
+        let mut log = self.log.lock();
+        match work {
+            Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
+            Work::Cut { depth, end } => log.cut(*depth, *end),
+            Work::Write(batch) => log.append(batch).map(|_| ()),
+            Work::Done => Ok(()),
+        }
+    }
+
+    fn note_commit(&self) {
+        self.log.lock().note_commit(Offset(self.queue.committed.load(Ordering::Acquire)));
+    }
+
+    fn write_commit(&mut self) -> Result<(), LogError> {
+        self.note_commit();
+        if self.commit_written.elapsed() < COMMIT_INTERVAL {
+            return Ok(());
+        }
+        self.commit_written = Instant::now();
+        self.log.lock().write_commit()
+    }
+
+    fn close(self) {
+        self.note_commit();
+        let Self { log, syncer, .. } = self;
+        drop(syncer);
+        let Some(log) = Arc::into_inner(log) else {
+            return tracing::error!("the log is still in use and cannot be closed cleanly");
+        };
+        if let Err(error) = log.into_inner().close() {
+            tracing::error!(error = %full(&error), "the log could not be closed cleanly");
+        }
+    }
+
+    /// Whatever was written last may not be there. The log stays locked until the process ends, so that nobody opens it and
+    /// believes what is in memory only.
+    fn fail(self, error: &LogError) {
+        tracing::error!(error = %full(error), "the disk failed: this replica acknowledges nothing any more");
+        tell(&self.facts, DiskFact::Failed(full(error).into()));
+        while self.queue.take().is_some() {}
+    }
+}
