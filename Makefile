@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e sim images clean help
+.PHONY: run test check unit e2e sim bench-log images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -11,7 +11,7 @@ test: check unit e2e ## Everything that has to pass
 
 check: ## Formatting and lints
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e -- -D warnings
 
 unit: ## Unit tests, the simulation, real processes, the chart and the generated files
 	tests/kind/cluster tools
@@ -28,6 +28,9 @@ e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else on
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
 	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
 
+bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
+	cargo run --release --locked -p zue-bench --features peers
+
 images: ## The container images zue-node:test, zue-operator:test and zue-prometheus:test
 	tests/kind/images
 
@@ -36,4 +39,4 @@ clean: ## Takes the test cluster down and deletes what was compiled
 	cargo clean
 
 help: ## This list
-	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16

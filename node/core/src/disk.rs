@@ -64,7 +64,9 @@ impl Replica {
         let (now, later) = core::mem::take(&mut self.effects).into_iter().partition(sealed);
         self.effects = later;
         let now: VecDeque<(Ticket, Effect)> = now;
-        now.into_iter().for_each(|(_, effect)| self.apply(effect, out));
+        for (_, effect) in now {
+            self.apply(effect, out);
+        }
     }
 
     pub(crate) fn drain_effects(&mut self, now: Millis, out: &mut Vec<Output>) {

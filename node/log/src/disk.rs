@@ -21,6 +21,8 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Renames a file, replacing any of the new name. Atomic; durable after [`Disk::sync_dir`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Lets two files exchange their names. Atomic; durable after [`Disk::sync_dir`].
+    fn exchange(&self, a: &str, b: &str) -> io::Result<()>;
     /// Removes a file; what is open or mapped of it stays.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of all files.

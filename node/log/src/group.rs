@@ -7,7 +7,8 @@ use zue_core::Tail;
 
 use crate::disk::Disk;
 use crate::error::LogError;
-use crate::log::{Log, SyncPoint};
+use crate::log::Log;
+use crate::sync::SyncPoint;
 
 /// How often a thread that is about to sync lets others run, so that their appends share the sync.
 const YIELDS_MAX: u32 = 16;

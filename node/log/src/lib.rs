@@ -27,6 +27,7 @@ mod scan;
 mod segment;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sync;
 mod verify;
 mod view;
 
@@ -40,10 +41,11 @@ pub use fill::Preparation;
 pub use frame::{Fault, Headers, Producer, RecordView};
 pub use group::SharedLog;
 pub use limits::{Bounded, LimitError, Limits, VOTERS_MAX};
-pub use log::{Log, SyncPoint};
+pub use log::Log;
 pub use meta::{Meta, Promise};
 pub use open::Recovered;
 pub use order::ProducerRun;
 pub use os::{OsDisk, OsFile};
 pub use reader::{Chunk, Reader, Records};
+pub use sync::SyncPoint;
 pub use verify::{Verified, Verifier};

@@ -5,18 +5,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
 
 use crate::batch::Batch;
-use crate::body::Segment;
 use crate::config::{Durability, LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
 use crate::encode::mask_crc;
 use crate::error::{Context, DiskError, LogError, Operation};
-use crate::fill::{Fill, Preparation, Spare, zeroes_of};
+use crate::fill::{Fill, Spare};
 use crate::frame::KIND_RECORD;
 use crate::index::{Entry, IndexWriter, Spacing};
 use crate::meta::{Meta, MetaFile, NotReplaced};
 use crate::num::wide;
 use crate::reader::{Reader, Shared};
-use crate::segment::{Draft, Prev, index_name};
+use crate::segment::{Draft, Prev, index_name, keep_reserve};
 use crate::view::{Part, View, Walk};
 
 /// An open log. It has one writer, this; any number of [`Reader`]s.
@@ -42,24 +41,6 @@ pub struct Log<D: Disk> {
     /// What failed, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
     pub(crate) _lock: D::Lock,
-}
-
-/// A sync that is due: everything before it was written.
-#[derive(Debug)]
-pub struct SyncPoint<D: Disk> {
-    segment: Arc<Segment<D>>,
-    tail: Tail,
-    cuts: u64,
-}
-
-impl<D: Disk> SyncPoint<D> {
-    /// Syncs. What comes of it is to be given to [`Log::synced`], and is not to be tried again.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn run(&self) -> Result<(), DiskError> {
-        self.segment.file.sync_data().context(Operation::Sync, || self.segment.path.clone())
-    }
 }
 
 /// Where the next bytes go.
@@ -217,84 +198,6 @@ impl<D: Disk> Log<D> {
         Ok(self.ends.tail)
     }
 
-    /// Makes durable what was appended, as far as the log's durability asks for it.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&mut self) -> Result<Tail, LogError> {
-        match self.sync_point()? {
-            Some(point) => {
-                let result = point.run();
-                self.synced(&point, result)
-            }
-            None => Ok(self.ends.durable),
-        }
-    }
-
-    /// What a sync now has to do, so that another thread can do it while this one appends on; `None` if what was appended counts
-    /// as durable already, or does now.
-    ///
-    /// # Errors
-    /// When the log is poisoned.
-    pub fn sync_point(&mut self) -> Result<Option<SyncPoint<D>>, LogError> {
-        if self.config.durability.waits_for_disk() {
-            return self.flush_point();
-        }
-        self.check_poison()?;
-        self.ends.durable = self.ends.tail;
-        Ok(None)
-    }
-
-    /// What it takes to have on the disk all that was appended, whatever the durability.
-    ///
-    /// # Errors
-    /// When the log is poisoned.
-    pub fn flush_point(&mut self) -> Result<Option<SyncPoint<D>>, LogError> {
-        self.check_poison()?;
-        if self.ends.synced == self.ends.tail {
-            return Ok(None);
-        }
-        let segment = Arc::clone(&self.view.active);
-        if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
-            let filled = segment.file.write_at(zeroes.start, zeroes_of(&zeroes));
-            self.disk_result(filled.context(Operation::Write, || segment.path.clone()))?;
-        }
-        Ok(Some(SyncPoint { segment, tail: self.ends.tail, cuts: self.cuts }))
-    }
-
-    /// Takes note of what came of the point. What was cut meanwhile does not become durable by it.
-    ///
-    /// # Errors
-    /// When the sync failed: the log is poisoned then.
-    pub fn synced(&mut self, point: &SyncPoint<D>, result: Result<(), DiskError>) -> Result<Tail, LogError> {
-        self.disk_result(result)?;
-        self.check_poison()?;
-        if point.cuts == self.cuts {
-            self.ends.synced = self.ends.synced.max(point.tail);
-            self.ends.durable = self.ends.durable.max(point.tail);
-        }
-        self.writer.index.write_some();
-        Ok(self.ends.durable)
-    }
-
-    /// What it takes to have the next segment's file ready before it is needed; `None` while it is too early, or under way, or
-    /// done, or there is no room.
-    pub fn prepare(&mut self) -> Option<Preparation<D>> {
-        let early = self.writer.position < self.view.active.file_bytes / 2;
-        if early || self.preparing || self.spare.is_some() || self.poison.is_some() {
-            return None;
-        }
-        let preparation = Preparation::begin(&self.disk, self.config.segment_bytes_max);
-        self.preparing = preparation.is_some();
-        preparation
-    }
-
-    /// Takes what was prepared, or takes note that it failed.
-    pub fn prepared(&mut self, preparation: Option<Preparation<D>>) {
-        self.preparing = false;
-        self.spare = preparation.map(Preparation::finish);
-    }
-
     /// Closes the log cleanly: all of it is durable, and the next open knows where it ended.
     ///
     /// # Errors
@@ -322,15 +225,6 @@ impl<D: Disk> Log<D> {
             self.poison = Some((error.operation, error.path.clone()));
             LogError::Disk(error)
         })
-    }
-
-    pub(crate) fn sync_disk(&mut self) -> Result<(), LogError> {
-        if let Some(point) = self.flush_point()? {
-            let result = point.run();
-            self.synced(&point, result)?;
-        }
-        self.ends.durable = self.ends.tail;
-        Ok(())
     }
 
     pub(crate) fn replace_meta(&mut self, meta: Meta) -> Result<(), LogError> {
@@ -363,6 +257,7 @@ impl<D: Disk> Log<D> {
         let next = self.disk_result(next)?;
         let history = Arc::clone(&self.view.history);
         self.go_on_in(next, &active, history);
+        keep_reserve(&self.disk);
         match self.replace_meta(self.meta) {
             // What is committed is written down another time.
             Err(LogError::NoRoom(_)) => Ok(()),
@@ -386,7 +281,7 @@ impl<D: Disk> Log<D> {
             Some(Prev { base: segment.base(), sequence: segment.header.sequence, end: *bytes_end })
         };
         let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
-        let (first_bytes, fill_bytes, may_be_short) = (0, 0, false);
+        let (first_bytes, zero_bytes, may_be_short) = (0, 0, false);
         Draft {
             sequence,
             base,
@@ -397,7 +292,7 @@ impl<D: Disk> Log<D> {
             first_bytes,
             file_bytes,
             may_be_short,
-            fill_bytes,
+            zero_bytes,
         }
     }
 

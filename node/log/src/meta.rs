@@ -131,16 +131,20 @@ impl From<NotReplaced> for OpenError {
     }
 }
 
-/// The meta file and its spare.
+/// The meta file and its spare: they exchange their names, so that a promise needs no room.
 #[derive(Debug)]
 pub(crate) struct MetaFile<D: Disk> {
     disk: D,
+    file: Option<D::File>,
     spare: Option<D::File>,
 }
 
 impl<D: Disk> MetaFile<D> {
     pub(crate) fn new(disk: D) -> Self {
-        Self { disk, spare: None }
+        let long_enough = |file: &D::File| file.len().is_ok_and(|bytes| bytes >= wide(BLOCK_BYTES));
+        let file = disk.open(META_FILE).ok();
+        let spare = disk.open(META_SPARE).ok().filter(long_enough);
+        Self { disk, file, spare }
     }
 
     /// Replaces the meta file, durably. Without room the old one is there, after another failure either.
@@ -153,12 +157,18 @@ impl<D: Disk> MetaFile<D> {
         let put = || {
             spare.write_at(0, &meta.encode()).context(Operation::Write, path)?;
             spare.sync_data().context(Operation::Sync, path)?;
-            self.disk.rename(META_SPARE, META_FILE).context(Operation::Rename, path)?;
-            self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))
+            let exchanged = self.file.is_some() && self.disk.exchange(META_SPARE, META_FILE).is_ok();
+            if !exchanged {
+                // There is none yet, or the file system cannot exchange names.
+                self.disk.rename(META_SPARE, META_FILE).context(Operation::Rename, path)?;
+            }
+            self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))?;
+            Ok(exchanged)
         };
-        put().map_err(NotReplaced::Disk)?;
-        // Without one, the next replacement needs room.
-        self.spare = make_spare(&self.disk).ok();
+        let exchanged = put().map_err(NotReplaced::Disk)?;
+        let before = self.file.replace(spare);
+        // Without a spare, the next replacement needs room.
+        self.spare = if exchanged { before } else { make_spare(&self.disk).ok() };
         Ok(())
     }
 }

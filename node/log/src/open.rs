@@ -15,7 +15,7 @@ use crate::error::{Context, DiskError, LogError, OpenError, Operation};
 use crate::fill::Fill;
 use crate::log::{Ends, Log, Writer, share};
 use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session};
-use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, segment_name};
+use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, keep_reserve, segment_name};
 use crate::view::View;
 
 /// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
@@ -83,6 +83,7 @@ impl<D: Disk> Log<D> {
             let _ = log.disk.remove(name);
         }
         log.replace_meta(Meta { starts: meta.starts + 1, session, ..meta }).map_err(into_open)?;
+        keep_reserve(&log.disk);
         Ok((log, recovered))
     }
 
@@ -171,7 +172,7 @@ fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {
         first_bytes: 0,
         file_bytes: config.segment_bytes_max,
         may_be_short: false,
-        fill_bytes: FIRST_FILL_BYTES_MAX,
+        zero_bytes: FIRST_FILL_BYTES_MAX,
     };
     first.reserve(disk, &mut None)?.commit(disk, config.index_interval_bytes).map(|_| ())
 }

@@ -79,6 +79,11 @@ impl Disk for OsDisk {
         fs::rename(self.path(from), self.path(to))
     }
 
+    fn exchange(&self, a: &str, b: &str) -> io::Result<()> {
+        let (a, b, flags) = (self.path(a), self.path(b), rustix::fs::RenameFlags::EXCHANGE);
+        Ok(rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, flags)?)
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
     }

@@ -17,6 +17,9 @@ use crate::view::Part;
 pub(crate) const SEGMENT_TEMP: &str = "segment.next";
 /// A file for a segment to come.
 pub(crate) const SEGMENT_SPARE: &str = "segment.spare";
+/// Room that is given up when a full disk has to take a segment all the same.
+pub(crate) const RESERVE_FILE: &str = "reserve";
+const RESERVE_FILE_BYTES: u64 = 64 << 10;
 const MAGIC: [u8; 8] = *b"ZUE-SEG\n";
 const FLAG_USED: u32 = 1;
 
@@ -106,7 +109,7 @@ pub(crate) struct Draft<'a> {
     /// Whether a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
     /// How much of the file to fill with zeroes at once, if it is made now.
-    pub(crate) fill_bytes: u64,
+    pub(crate) zero_bytes: u64,
 }
 
 /// A segment file with room reserved, not yet in the log.
@@ -117,7 +120,7 @@ pub(crate) struct Reserved<D: Disk> {
     header: Header,
     head: Vec<u8>,
     timestamp_ms: u64,
-    fill_bytes: u64,
+    zero_bytes: u64,
 }
 
 impl Draft<'_> {
@@ -137,7 +140,7 @@ impl Draft<'_> {
             first_bytes,
             file_bytes,
             may_be_short,
-            fill_bytes,
+            zero_bytes,
         } = *self;
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
@@ -148,7 +151,7 @@ impl Draft<'_> {
         put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());
         let least = wide(head.len()).saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
         if let Some(spare) = spare.take_if(|spare| least <= spare.file_bytes) {
-            return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, fill_bytes });
+            return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, zero_bytes });
         }
         let reserve = |file_bytes: u64| {
             let file = disk.create(SEGMENT_TEMP).context(Operation::Create, path)?;
@@ -160,22 +163,35 @@ impl Draft<'_> {
             Ok((file, file_bytes))
         };
         let (file, file_bytes) = match reserve(least.max(file_bytes)) {
-            Err(_) if may_be_short && least < file_bytes => reserve(least)?,
+            Err(_) if may_be_short => reserve(least).or_else(|error| match disk.remove(RESERVE_FILE) {
+                Ok(()) => reserve(least),
+                Err(_) => Err(error),
+            })?,
             reserved => reserved?,
         };
         let spare = Spare { file, file_bytes, filled: 0, used: false };
-        Ok(Reserved { spare, name: SEGMENT_TEMP, header, head, timestamp_ms, fill_bytes })
+        Ok(Reserved { spare, name: SEGMENT_TEMP, header, head, timestamp_ms, zero_bytes })
+    }
+}
+
+/// Makes the reserve again, if there is room; without it a full disk can do less, but nothing is wrong.
+pub(crate) fn keep_reserve<D: Disk>(disk: &D) {
+    if disk.open(RESERVE_FILE).is_err()
+        && let Ok(file) = disk.create(RESERVE_FILE)
+        && file.allocate(RESERVE_FILE_BYTES).is_err()
+    {
+        let _ = disk.remove(RESERVE_FILE);
     }
 }
 
 impl<D: Disk> Reserved<D> {
     /// Puts the segment, which has no frames yet, into the log: when this returns, it is there durably.
     pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<(Part<D>, Fill), DiskError> {
-        let Self { spare, name, header, head, timestamp_ms, fill_bytes } = self;
+        let Self { spare, name, header, head, timestamp_ms, zero_bytes } = self;
         let Spare { file, file_bytes, filled, .. } = spare;
         let path = || disk.path(name);
         file.write_at(0, &head).context(Operation::Write, path)?;
-        let filled = fill(&file, filled.max(wide(head.len())), fill_bytes.min(file_bytes));
+        let filled = fill(&file, filled.max(wide(head.len())), zero_bytes.min(file_bytes));
         let filled = filled.context(Operation::Write, path)?;
         file.sync_data().context(Operation::Sync, path)?;
         disk.rename(name, &segment_name(header.base)).context(Operation::Rename, path)?;

@@ -45,14 +45,15 @@ struct World {
     operations: u64,
     fail_at: Option<(u64, io::ErrorKind)>,
     stop_at: Option<u64>,
-    full: bool,
+    /// How many bytes can still be reserved; any number if none is said.
+    room: Option<usize>,
 }
 
-/// The name `to` becomes the file, `from` ceases to be a name.
+/// Names become files, at once, and `from` ceases to be a name.
 #[derive(Debug)]
 struct Rename {
     from: Option<String>,
-    to: Option<(String, usize)>,
+    to: Vec<(String, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -83,9 +84,9 @@ impl SimDisk {
         self.world().fail_at = Some((operation, kind));
     }
 
-    /// Whether there is no room for anything further.
-    pub fn set_full(&self, full: bool) {
-        self.world().full = full;
+    /// How many bytes can still be reserved; any number for `None`.
+    pub fn set_room(&self, room: Option<usize>) {
+        self.world().room = room;
     }
 
     /// Lets the machine stop before the operation of that number: that and all later ones fail, until the crash.
@@ -183,9 +184,7 @@ impl Rename {
         if let Some(from) = &self.from {
             names.remove(from);
         }
-        if let Some((to, inode)) = &self.to {
-            names.insert(to.clone(), *inode);
-        }
+        names.extend(self.to.iter().cloned());
     }
 }
 
@@ -231,7 +230,7 @@ impl Disk for SimDisk {
         world.operation()?;
         let inode = world.inodes.len();
         world.inodes.push(Inode::default());
-        world.rename(Rename { from: None, to: Some((name.to_owned(), inode)) });
+        world.rename(Rename { from: None, to: vec![(name.to_owned(), inode)] });
         Ok(SimFile { disk: self.clone(), inode, boot: world.boot })
     }
 
@@ -244,15 +243,25 @@ impl Disk for SimDisk {
         let mut world = self.world();
         world.operation()?;
         let inode = world.inode(from)?;
-        world.rename(Rename { from: Some(from.to_owned()), to: Some((to.to_owned(), inode)) });
+        world.rename(Rename { from: Some(from.to_owned()), to: vec![(to.to_owned(), inode)] });
+        Ok(())
+    }
+
+    fn exchange(&self, a: &str, b: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.operation()?;
+        let to = vec![(a.to_owned(), world.inode(b)?), (b.to_owned(), world.inode(a)?)];
+        world.rename(Rename { from: None, to });
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         world.operation()?;
-        world.inode(name)?;
-        world.rename(Rename { from: Some(name.to_owned()), to: None });
+        let inode = world.inode(name)?;
+        let freed = world.inodes.get(inode).map_or(0, |inode| inode.bytes.len());
+        world.room = world.room.map(|room| room.saturating_add(freed));
+        world.rename(Rename { from: Some(name.to_owned()), to: vec![] });
         Ok(())
     }
 
@@ -335,11 +344,16 @@ impl DiskFile for SimFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        if self.disk.world().full {
-            return Err(io::ErrorKind::StorageFull.into());
+        let bytes = length(bytes);
+        let more = self.with(true, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
+        {
+            let mut world = self.disk.world();
+            if let Some(room) = world.room {
+                world.room = Some(room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+            }
         }
-        self.with(true, |inode| {
-            inode.bytes.resize(inode.bytes.len().max(length(bytes)), 0);
+        self.with(false, |inode| {
+            inode.bytes.resize(inode.bytes.len().max(bytes), 0);
             Ok(())
         })
     }

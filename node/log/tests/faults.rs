@@ -296,6 +296,25 @@ fn a_full_disk_poisons_nothing_and_the_log_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_disk_that_stays_full_lets_the_log_promise_and_recover() {
+    let (disk, begins, _) = with_last_append();
+    disk.set_room(Some(0));
+    disk.kill();
+    // A torn tail, which takes a segment to cut.
+    disk.damage(FIRST, |bytes| bytes[begins + 60..].fill(0));
+    let (mut log, recovered) = open(&disk);
+    assert!(recovered.cut_bytes > 0);
+    for epoch in 1..20 {
+        log.set_promise(Epoch(epoch), None, None).unwrap();
+    }
+    start_epoch(&mut log, 19);
+    log.sync().unwrap();
+    disk.kill();
+    let (log, _) = open(&disk);
+    assert_eq!((read_all(&log).len(), log.tail().epoch, log.meta().promise.epoch), (1, Epoch(19), Epoch(19)));
+}
+
+#[test]
 fn a_cut_on_a_full_disk_makes_do_with_a_short_segment() {
     let (disk, mut log) = fresh(28);
     fill(&mut log, 5, 4000);

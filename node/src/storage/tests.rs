@@ -75,7 +75,7 @@ fn a_full_disk_keeps_appends_waiting_but_not_promises() {
     let mut bench = Bench::new();
     let first = bench.append(8000);
     bench.until_persisted(first);
-    bench.disk.set_full(true);
+    bench.disk.set_room(Some(0));
     let (fits, waits, behind) = (bench.append(8000), bench.append(20_000), bench.append(10));
     let promise = bench.promise(3);
     let mut facts = vec![bench.fact(), bench.fact()];
@@ -88,7 +88,7 @@ fn a_full_disk_keeps_appends_waiting_but_not_promises() {
     assert!(!facts.iter().any(beyond), "{facts:?}");
     let later = bench.promise(4);
     while !matches!(bench.fact(), DiskFact::Promised(ticket) if ticket == later) {}
-    bench.disk.set_full(false);
+    bench.disk.set_room(None);
     let mut facts = vec![];
     while !matches!(facts.last(), Some(DiskFact::Persisted(ticket)) if *ticket == later) {
         facts.push(bench.fact());
@@ -109,7 +109,7 @@ fn an_epoch_start_finds_room_on_a_full_disk() {
         last = bench.append(7000);
     }
     bench.until_persisted(last);
-    bench.disk.set_full(true);
+    bench.disk.set_room(Some(0));
     let start = EpochStart {
         epoch: Epoch(1),
         start: bench.tail.end,

@@ -26,6 +26,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::Report;
 
+/// Measures some of it.
+type Part = fn(&Plan, &mut Report) -> anyhow::Result<()>;
+
 /// How much is measured.
 pub(crate) struct Plan {
     /// Rounds in which everybody has a turn.
@@ -75,7 +78,7 @@ fn main() -> anyhow::Result<()> {
         bar,
     };
     let mut report = Report::default();
-    let parts: [(&str, fn(&Plan, &mut Report) -> anyhow::Result<()>); 4] =
+    let parts: [(&str, Part); 4] =
         [("append", append::run), ("read", read::run), ("open", opening::run), ("sizes", sizes::run)];
     for (name, run) in parts {
         if only.split(',').any(|part| part == name) {
