@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use zue_core::{Appended, Limits, Offset, Promise, Recovered, Replica, ReplicaId, Tail};
+use zue_core::{Appended, Limits, Promise, Recovered, Replica, ReplicaId};
 use zue_log::{Log, OpenError, OsDisk};
 
 use crate::config::NodeConfig;
@@ -30,12 +30,12 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let limits = &config.limits;
     let disk = OsDisk::new(dir).map_err(|source| OpenNodeError::MakeDir { dir: dir.to_owned(), source })?;
     let (log, found) = Log::open(disk, config.log.to_log(limits.to_producers()), fresh_id())?;
-    let zue_log::Recovered { initialised, cut_bytes, suspect, may_have_forgotten } = found;
+    let zue_log::Recovered { initialised, cut_bytes, damaged, suspect, may_have_forgotten } = found;
+    for damage in damaged {
+        tracing::error!(%damage, "the log is damaged");
+    }
     let meta = log.meta();
-    // How much of its epochs it has lost is not known.
-    let all = Tail { epoch: meta.promise.epoch, end: Offset(u64::MAX) };
-    let suspect = (suspect || may_have_forgotten).then_some(all);
-    tracing::info!(replica = %meta.replica, starts = meta.starts, initialised, cut_bytes, ?suspect,
+    tracing::info!(replica = %meta.replica, starts = meta.starts, initialised, cut_bytes, ?suspect, may_have_forgotten,
         log = %log.tail(), commit_end = %meta.commit_end, "the log is open");
     let recovered = Recovered {
         id: meta.replica,

@@ -170,6 +170,14 @@ impl Producers {
         }
     }
 
+    /// Forgets everybody: who appended what before `end` is not known any more. Those born before are refused until they are
+    /// recorded again.
+    pub fn forget(&mut self, end: Offset) {
+        self.known.clear();
+        self.by_age.clear();
+        self.horizon = self.horizon.max(end);
+    }
+
     /// Takes back every append at or after `end`.
     ///
     /// A producer whose remembered appends are all cut, while older ones are no longer remembered, is forgotten: where its
@@ -301,6 +309,20 @@ mod tests {
         producers.cut(Offset(2));
         assert_eq!(producers.check(id(0, 2), 0, 1), Verdict::New);
         assert_eq!(producers.len(), 1);
+    }
+
+    #[test]
+    fn forgotten_producers_are_refused_until_they_are_recorded_again() {
+        let id = |born| ProducerId { born: Offset(born), nonce: 1 };
+        let mut producers = Producers::default();
+        producers.record(Appended { producer: id(0), sequence: 0, count: 2, base: Offset(0) });
+        producers.forget(Offset(5));
+        assert_eq!(producers.check(id(0), 2, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(4), 0, 1), Verdict::Refuse(Refusal::UnknownProducer));
+        assert_eq!(producers.check(id(5), 0, 1), Verdict::New);
+        producers.record(Appended { producer: id(0), sequence: 3, count: 1, base: Offset(5) });
+        assert_eq!(producers.check(id(0), 4, 1), Verdict::New);
+        assert_eq!(producers.check(id(0), 2, 1), Verdict::Before(Offset(5)));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use zue_core::{Epoch, EpochStart, Offset, Tail};
 
 use crate::encode::{RecordHead, close_frame, put_start, set_more};
-use crate::frame::{Fault, Frame, KIND_SNAPSHOT, Producer, check_voters, parse};
+use crate::fault::Fault;
+use crate::frame::{Frame, Producer, check_voters, parse};
 use crate::limits::{Bounded, LimitError, Limits};
 use crate::num::wide;
 use crate::order::{Order, ProducerRun};
@@ -82,7 +83,7 @@ impl Batch {
                     order.start(&start).map_err(at(position))?;
                     starts.push(start);
                 }
-                Frame::Snapshot(_) => return Err(at(position)(Fault::Kind(KIND_SNAPSHOT))),
+                local => return Err(at(position)(Fault::Kind(local.kind()))),
             }
             position += length;
         }

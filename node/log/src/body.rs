@@ -1,27 +1,29 @@
 //! An open segment. What is in its file beyond the header is looked at when it is first used, so that opening a log does not
 //! grow with it.
 
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use zue_core::Offset;
+use bytes::Bytes;
+use zue_core::{Epoch, Offset, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Damage, Operation, ReadError};
-use crate::frame::{Fault, Frame, KIND_RECORD, Snapshot, parse};
+use crate::error::{Context, Operation, ReadError};
+use crate::fault::Fault;
+use crate::frame::{Frame, Snapshot, parse};
 use crate::index::{self, Entry, IndexWriter, Spacing};
 use crate::num::wide;
+use crate::place::Place;
+use crate::resync::{Frames, GoodFrames, Hole, Piece};
 use crate::segment::{Header, index_name, segment_name};
-use crate::view::Walk;
+use crate::view::Part;
 
 /// An open segment file.
 #[derive(Debug)]
 pub(crate) struct Segment<D: Disk> {
     pub(crate) file: D::File,
     pub(crate) file_bytes: u64,
-    pub(crate) path: PathBuf,
+    pub(crate) place: Arc<Place>,
     pub(crate) header: Header,
     pub(crate) mask: u32,
     index_interval: u32,
@@ -34,13 +36,13 @@ pub(crate) struct Segment<D: Disk> {
 pub(crate) struct Body {
     /// Where the frames behind the snapshot begin.
     pub(crate) data_start: u64,
-    /// Of the last record before the segment.
-    pub(crate) timestamp_ms: u64,
+    /// Of the last record before the segment; unknown when the snapshot is damaged.
+    pub(crate) timestamp_ms: Option<u64>,
     index: RwLock<Vec<Entry>>,
 }
 
 impl Body {
-    pub(crate) fn new(data_start: u64, timestamp_ms: u64) -> Self {
+    pub(crate) fn new(data_start: u64, timestamp_ms: Option<u64>) -> Self {
         Self { data_start, timestamp_ms, index: RwLock::default() }
     }
 
@@ -63,27 +65,23 @@ impl Body {
         after.checked_sub(1).and_then(|last| index.get(last)).copied()
     }
 
-    /// Where to begin to look for the record: a frame at or before it.
-    pub(crate) fn near(&self, offset: Offset) -> u64 {
+    /// Where to begin to look for the record: a frame at or before it, if any is indexed.
+    pub(crate) fn near(&self, offset: Offset) -> Option<Entry> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let after = index.partition_point(|entry| entry.offset <= offset.0);
-        after.checked_sub(1).and_then(|last| index.get(last)).map_or(self.data_start, |entry| entry.position)
+        after.checked_sub(1).and_then(|last| index.get(last)).copied()
     }
 }
 
 impl<D: Disk> Segment<D> {
     pub(crate) fn new(disk: &D, file: D::File, file_bytes: u64, header: Header, index_interval: u32) -> Self {
         let (path, mask) = (disk.path(&segment_name(header.base)), header.mask());
-        Self { file, file_bytes, path, header, mask, index_interval, disk: disk.clone(), body: OnceLock::new() }
+        let (place, disk, body) = (Arc::new(Place::new(path)), disk.clone(), OnceLock::new());
+        Self { file, file_bytes, place, header, mask, index_interval, disk, body }
     }
 
     pub(crate) fn base(&self) -> Offset {
         self.header.base
-    }
-
-    /// Says that bytes of it are not what was written.
-    pub(crate) fn damage(&self, position: u64, doubtful: Range<Offset>, fault: Fault) -> Damage {
-        Damage { path: self.path.clone(), position, from: doubtful.start, to: doubtful.end, fault }
     }
 
     /// The entries of its index that are known.
@@ -103,7 +101,7 @@ impl<D: Disk> Segment<D> {
 
     /// Reads and checks its snapshot; gives it and where the frames behind it begin.
     pub(crate) fn snapshot(&self) -> Result<(Snapshot, u64), ReadError> {
-        let bytes = self.file.view(0..self.file_bytes).context(Operation::Read, || self.path.clone())?;
+        let bytes = self.view(0, self.file_bytes)?;
         let found = match parse(bytes.get(BLOCK_BYTES..).unwrap_or_default(), self.mask) {
             Ok((Frame::Snapshot(snapshot), bytes)) if snapshot.base == self.base() => {
                 Ok((snapshot, wide(BLOCK_BYTES + bytes)))
@@ -111,47 +109,72 @@ impl<D: Disk> Segment<D> {
             Ok(_) => Err(Fault::Snapshot),
             Err(fault) => Err(fault),
         };
-        found.map_err(|fault| self.damage(wide(BLOCK_BYTES), self.base()..self.base(), fault).into())
+        let (position, from, to) = (wide(BLOCK_BYTES), self.base(), self.base());
+        found.map_err(|fault| self.place.note(Hole { position, from, to, fault }).into())
     }
 
-    /// What is in it; its frames in the log end at `bytes_end`.
-    pub(crate) fn body(&self, bytes_end: u64) -> Result<&Body, ReadError> {
-        if let Some(body) = self.body.get() {
+    /// The bytes between two positions.
+    pub(crate) fn view(&self, from: u64, to: u64) -> Result<Bytes, ReadError> {
+        Ok(self.file.view(from..to.max(from)).context(Operation::Read, || self.place.path.clone())?)
+    }
+}
+
+impl<D: Disk> Part<D> {
+    /// What is in the segment.
+    pub(crate) fn body(&self) -> Result<&Body, ReadError> {
+        let segment = &*self.segment;
+        if let Some(body) = segment.body.get() {
             return Ok(body);
         }
-        let (Snapshot { timestamp_ms, .. }, data_start) = self.snapshot()?;
-        let body = Body::new(data_start, timestamp_ms);
-        body.extend_index(&self.load_index(data_start, bytes_end)?);
+        let body = match segment.snapshot() {
+            Ok((Snapshot { timestamp_ms, .. }, data_start)) => Body::new(data_start, Some(timestamp_ms)),
+            // The records can be read without it.
+            Err(ReadError::Damaged(_)) => Body::new(self.first_frame()?, None),
+            Err(error) => return Err(error),
+        };
+        body.extend_index(&self.load_index(body.data_start)?);
         // If another reader was faster, it has found the same.
-        Ok(self.body.get_or_init(|| body))
+        Ok(segment.body.get_or_init(|| body))
+    }
+
+    /// Where the first good frame begins that is not the snapshot.
+    fn first_frame(&self) -> Result<u64, ReadError> {
+        let bytes = self.segment.view(0, self.bytes_end)?;
+        let before = Tail { epoch: Epoch(0), end: self.segment.base() };
+        let mut frames = GoodFrames::behind(&bytes, self.segment.mask, BLOCK_BYTES, before);
+        Ok(frames.find(|good| good.missing_end().is_some()).map_or(self.bytes_end, |good| wide(good.at)))
     }
 
     /// The entries of the index file, and of the frames behind its last one; those of all frames if it is damaged or missing. The
     /// file is made again if it lacks any.
-    fn load_index(&self, data_start: u64, bytes_end: u64) -> Result<Vec<Entry>, ReadError> {
-        let name = index_name(self.base());
+    fn load_index(&self, data_start: u64) -> Result<Vec<Entry>, ReadError> {
+        let Segment { disk, header, mask, index_interval, place, .. } = &*self.segment;
+        let name = index_name(header.base);
         let read = || {
-            let file = self.disk.open(&name).ok()?;
+            let file = disk.open(&name).ok()?;
             let bytes = file.read(0..file.len().ok()?).ok()?;
-            index::decode(&bytes, self.header.nonce, self.mask)
+            index::decode(&bytes, header.nonce, *mask)
         };
         let found = read();
         let mut entries = found.clone().unwrap_or_default();
         // A cut has left the entries of what it took.
-        entries.retain(|entry| (data_start..bytes_end).contains(&entry.position));
-        let from = entries.last().map_or(data_start, |last| last.position);
-        let mut spacing = Spacing::new(self.index_interval, from);
-        let bytes = self.file.view(from..bytes_end).context(Operation::Read, || self.path.clone())?;
-        let mut walk = Walk::new(&bytes);
-        while let Some(frame) = walk.frame() {
-            let position = from.saturating_add(wide(walk.at));
-            if frame.kind == KIND_RECORD && spacing.takes(position) {
-                entries.push(Entry { offset: frame.first_word, position, timestamp_ms: frame.timestamp_ms });
+        entries.retain(|entry| (data_start..self.bytes_end).contains(&entry.position));
+        let (from, next) =
+            entries.last().map_or((data_start, header.base), |last| (last.position, Offset(last.offset)));
+        let mut spacing = Spacing::new(*index_interval, from);
+        let bytes = self.segment.view(from, self.bytes_end)?;
+        for piece in Frames::new(&bytes, *mask, from, next, self.end) {
+            match piece {
+                Piece::Record(position, record) if spacing.takes(position) => {
+                    let (offset, timestamp_ms) = (record.offset.0, record.timestamp_ms);
+                    entries.push(Entry { offset, position, timestamp_ms });
+                }
+                Piece::Record(..) => {}
+                Piece::Hole(hole) => drop(place.note(hole)),
             }
-            walk.pass(frame);
         }
         if found.as_ref() != Some(&entries) {
-            IndexWriter::new(self.disk.create(&name).ok(), self.header.nonce, self.mask, &entries).write_all();
+            IndexWriter::new(disk.create(&name).ok(), header.nonce, *mask, &entries).write_all();
         }
         Ok(entries)
     }

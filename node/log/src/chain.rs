@@ -2,23 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::Offset;
+use zue_core::{Offset, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::body::{Body, Segment};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, HeaderFault, OpenError, Operation, ReadError};
-use crate::frame::Fault;
+use crate::error::{Context, Damage, HeaderFault, OpenError, Operation, ReadError};
+use crate::fault::Fault;
 use crate::index::{self, IndexWriter, Spacing};
 use crate::meta::Meta;
 use crate::num::wide;
-use crate::scan::{State, any_frame, used};
+use crate::resync::Hole;
+use crate::scan::State;
 use crate::segment::{Header, Prev, base_of, index_name, segment_name};
+use crate::survey::{Known, survey};
 use crate::view::Part;
-
-/// How much of the old bytes in a file that was used before is searched for frames that were not acknowledged.
-const USED_BYTES_MAX: usize = 16 << 20;
 
 /// A segment file whose header is good.
 pub(crate) struct Candidate<F> {
@@ -30,17 +29,19 @@ pub(crate) struct Candidate<F> {
 /// The segments of the log, oldest first. All but the last end where the next one says.
 pub(crate) type Chain<F> = Vec<Candidate<F>>;
 
-/// A log whose active segment was checked.
+/// A log whose active segment was looked at.
 pub(crate) struct Checked<D: Disk> {
     pub(crate) sealed: Vec<Part<D>>,
     pub(crate) active: Part<D>,
+    /// Where its frames begin.
+    pub(crate) data_start: u64,
     /// Of the active segment's index.
     pub(crate) spacing: Spacing,
     pub(crate) state: State,
+    pub(crate) damaged: Vec<Damage>,
+    pub(crate) suspect: Option<Tail>,
     /// What is behind the last whole append, and not zero.
     pub(crate) torn_bytes: u64,
-    /// There are good frames among it.
-    pub(crate) suspect: bool,
     /// The log has to go on in another segment, so that what is left behind its end never counts.
     pub(crate) renew: bool,
 }
@@ -80,7 +81,7 @@ pub(crate) fn chain<D: Disk>(
     Ok(chain)
 }
 
-/// Checks the active segment, every byte of it, and that the others reach as far as they should. What is in them is checked when
+/// Looks at every byte of the active segment, and whether the others reach as far as they should. What is in them is checked when
 /// it is read.
 pub(crate) fn check<D: Disk>(
     disk: &D,
@@ -90,45 +91,51 @@ pub(crate) fn check<D: Disk>(
 ) -> Result<Checked<D>, OpenError> {
     let followers: Vec<Header> = chain.iter().skip(1).map(|next| next.header).collect();
     let last = chain.pop().expect("a chain has a last segment");
-    let seal = |(candidate, next): (Candidate<D::File>, &Header)| {
+    let (found, known) = (last.header.sequence, meta.synced.sequence);
+    if found < known {
+        return Err(OpenError::NewestGone { dir: disk.path(""), found, known });
+    }
+    let mut damaged = Vec::new();
+    let mut seal = |(candidate, next): (Candidate<D::File>, &Header)| {
         let segment = candidate.segment(disk, config);
-        let bytes_end = next.prev.map_or(0, |Prev { end, .. }| end);
-        if bytes_end > segment.file_bytes {
-            let fault = Fault::Truncated { need: bytes_end, have: segment.file_bytes };
-            return Err(segment.damage(segment.file_bytes, segment.base()..next.base, fault));
+        let need = next.prev.map_or(0, |Prev { end, .. }| end);
+        let (have, end) = (segment.file_bytes, next.base);
+        if need > have {
+            let fault = Fault::Truncated { need, have };
+            damaged.push(segment.place.damage(Hole { position: have, from: segment.base(), to: end, fault }));
         }
-        Ok(Part { segment: segment.into(), bytes_end, end: next.base })
+        Part { segment: segment.into(), bytes_end: need.min(have), end }
     };
-    let sealed = chain.into_iter().zip(&followers).map(seal).collect::<Result<_, _>>()?;
-    if meta.session.clean_end.is_none() {
+    let sealed = chain.into_iter().zip(&followers).map(&mut seal).collect();
+    if !meta.session.clean {
         last.file.settle().context(Operation::Sync, || disk.path(&segment_name(last.header.base)))?;
     }
     let segment = last.segment(disk, config);
     let (snapshot, data_start) = segment.snapshot().map_err(into_open)?;
-    let body = Body::new(data_start, snapshot.timestamp_ms);
-    // What a clean close has seen is durable, like what is committed.
-    let durable_end = meta.commit_end.max(meta.session.clean_end.unwrap_or_default());
-    let mut state = State::at_start(snapshot, config.producers)
-        .map_err(|fault| segment.damage(wide(BLOCK_BYTES), segment.base()..durable_end, fault))?;
-    let bytes = segment.file.view(data_start..segment.file_bytes).context(Operation::Read, || segment.path.clone())?;
+    let body = Body::new(data_start, Some(snapshot.timestamp_ms));
+    let base = segment.base();
+    let in_snapshot = |fault| segment.place.damage(Hole { position: wide(BLOCK_BYTES), from: base, to: base, fault });
+    let mut state = State::at_start(snapshot, config.producers).map_err(in_snapshot)?;
+    let bytes = segment.view(data_start, segment.file_bytes).map_err(into_open)?;
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
-    let found = state.scan(&bytes, segment.mask, data_start, &mut spacing);
-    body.extend_index(&found.entries);
+    let is_same = found == known;
+    let synced = if is_same { meta.synced.tail } else { state.order.tail };
+    let (closed, used) = (is_same && meta.session.clean, segment.header.used);
+    let known = Known { commit_end: meta.commit_end, synced, closed, used };
+    let survey = survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known)
+        .map_err(|hole| OpenError::HistoryGap(segment.place.damage(hole)))?;
+    body.extend_index(&survey.entries);
+    damaged.extend(survey.holes.iter().map(|hole| segment.place.damage(*hole)));
+    survey
+        .holes
+        .iter()
+        .filter(|hole| hole.from < state.order.tail.end)
+        .for_each(|hole| drop(segment.place.note(*hole)));
     segment.begin(body);
-    let (tail, bytes_end) = (state.order.tail, data_start + wide(found.bytes));
-    if tail.end < durable_end {
-        let fault = found.fault.unwrap_or(Fault::Empty);
-        return Err(segment.damage(bytes_end, tail.end..durable_end, fault).into());
-    }
-    let rest = bytes.get(found.bytes..).unwrap_or_default();
-    // Behind the log in a file that was used before are old bytes: whether any of them is torn cannot be told.
-    let old = segment.header.used;
-    let torn = rest.get(..if old { rest.len().min(USED_BYTES_MAX) } else { used(rest) }).unwrap_or_default();
-    let closed = meta.session.clean_end == Some(tail.end);
-    let suspect = !(old && closed) && any_frame(torn, segment.mask, tail);
-    let (torn_bytes, renew) = if old { (0, !closed) } else { (wide(torn.len()), !torn.is_empty()) };
-    let active = Part { segment: segment.into(), bytes_end, end: tail.end };
-    Ok(Checked { sealed, active, spacing, state, torn_bytes, suspect, renew })
+    let (torn_bytes, renew) = (wide(survey.torn_bytes), survey.renew);
+    let bytes_end = data_start.saturating_add(wide(survey.bytes));
+    let active = Part { segment: segment.into(), bytes_end, end: state.order.tail.end };
+    Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: survey.suspect, torn_bytes, renew })
 }
 
 impl<F: DiskFile> Candidate<F> {

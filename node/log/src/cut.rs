@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use zue_core::{History, Offset, Tail};
 
 use crate::disk::Disk;
@@ -55,31 +56,32 @@ impl<D: Disk> Log<D> {
         let Some(mut part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
             // The first segment is replaced by an empty one.
             let mut part = parts.first().cloned().unwrap_or_else(|| self.view.active_part());
-            let body = part.segment.body(part.bytes_end).map_err(LogError::Read)?;
-            let (data_start, timestamp_ms) = (body.data_start, body.timestamp_ms);
+            let body = part.body()?;
+            let (data_start, timestamp_ms) = (body.data_start, body.timestamp_ms.unwrap_or_default());
             (part.bytes_end, part.end) = (data_start, tail.end);
             return Ok(Point { part, timestamp_ms });
         };
-        let last = Offset(tail.end.0.saturating_sub(1));
-        let (mut position, bytes) = part.find(last)?;
-        let damage = |position, fault| LogError::Read(ReadError::Damaged(part.damage(position, last, fault)));
+        let (mut position, bytes) = match part.find(Offset(tail.end.0.saturating_sub(1))) {
+            // The last record that stays is damaged, and stays so.
+            Err(ReadError::Damaged(damage)) => (damage.position, Bytes::new()),
+            found => found?,
+        };
         let (mut at, mut timestamp_ms) = (0, None);
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let (frame, length) = parse(rest, part.segment.mask).map_err(|fault| damage(position, fault))?;
+        while let Ok((frame, length)) = parse(bytes.get(at..).unwrap_or_default(), part.segment.mask) {
             match frame {
                 Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
                     timestamp_ms = Some(record.timestamp_ms);
                 }
                 Frame::Record(_) if timestamp_ms.is_none() => return Err(LogError::InsideAppend { end: tail.end }),
                 Frame::Start(start) if start.epoch <= tail.epoch => {}
+                Frame::SyncMark(_) => {}
                 _ => break,
             }
             at += length;
             position += wide(length);
         }
+        let before = part.body()?.timestamp_ms.unwrap_or_default();
         (part.bytes_end, part.end) = (position, tail.end);
-        let before = part.segment.body(part.bytes_end).map_err(LogError::Read)?.timestamp_ms;
         Ok(Point { timestamp_ms: timestamp_ms.unwrap_or(before), part })
     }
 

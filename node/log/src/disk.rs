@@ -23,6 +23,8 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Lets two files exchange their names. Atomic; durable after [`Disk::sync_dir`].
     fn exchange(&self, a: &str, b: &str) -> io::Result<()>;
+    /// Gives a file a further name, replacing any of that name. Durable after [`Disk::sync_dir`].
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file; what is open or mapped of it stays.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of all files.

@@ -3,11 +3,13 @@
 use zue_core::{Epoch, EpochStart, Offset};
 
 use crate::frame::{
-    FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT, LENGTH_AT,
-    PREFIX_BYTES, Producer, Snapshot,
+    FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT, KIND_SYNC_MARK,
+    LENGTH_AT, PREFIX_BYTES, Producer, Snapshot, SyncMark,
 };
 use crate::limits::{Bounded, LimitError, Limits};
 
+/// The length of a sync mark.
+pub(crate) const SYNC_MARK_BYTES: usize = 40;
 /// Where the flags are.
 const FLAGS_AT: usize = 9;
 /// Where the count of headers is.
@@ -144,6 +146,16 @@ pub(crate) fn put_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot, mask: u32) {
     out.extend_from_slice(producers);
     close_frame(out, frame_at);
     mask_crc(out, frame_at, mask);
+}
+
+/// The frame of a sync mark.
+pub(crate) fn put_sync_mark(out: &mut Vec<u8>, mark: SyncMark) {
+    let SyncMark { position, tail } = mark;
+    let frame_at = open_frame(out, KIND_SYNC_MARK, 0, 0);
+    for word in [position, tail.epoch.0, tail.end.0] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    close_frame(out, frame_at);
 }
 
 /// Masks, or unmasks, the CRC of the frame that begins at `frame_at`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 use crate::config::ConfigError;
-use crate::frame::Fault;
+use crate::fault::Fault;
 
 /// What was done to a file, or to the directory, when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +20,7 @@ pub enum Operation {
     Write,
     Sync,
     Rename,
+    Link,
     Read,
     Random,
     BootId,
@@ -36,6 +37,7 @@ impl std::fmt::Display for Operation {
             Self::Write => "write",
             Self::Sync => "sync",
             Self::Rename => "rename",
+            Self::Link => "make another name",
             Self::Read => "read",
             Self::Random => "draw random bits for",
             Self::BootId => "name the boot for",
@@ -82,6 +84,10 @@ pub struct Damage {
     pub fault: Fault,
 }
 
+/// What is to be done about a log that does not open.
+const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
+                      replica then, and copies the log from the others";
+
 /// A log that does not open. Nothing was removed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -98,7 +104,7 @@ pub enum OpenError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// There are segments but no meta file: whose they are, and what was promised, is not known.
-    #[error("{} holds {segment} but no meta file", dir.display())]
+    #[error("{} holds {segment} but no meta file. {REMEDY}", dir.display())]
     NoMeta {
         /// The directory.
         dir: PathBuf,
@@ -106,13 +112,13 @@ pub enum OpenError {
         segment: String,
     },
     /// The meta file is of a log that was in use, and there is no segment.
-    #[error("{} was in use and holds no segment", dir.display())]
+    #[error("{} was in use and holds no segment. {REMEDY}", dir.display())]
     NoSegments {
         /// The directory.
         dir: PathBuf,
     },
     /// A file's fixed part is not what was written, or of another version of the format.
-    #[error("{} is damaged: {what}", path.display())]
+    #[error("{} is damaged: {what}. {REMEDY}", path.display())]
     BadHeader {
         /// The file.
         path: PathBuf,
@@ -120,16 +126,31 @@ pub enum OpenError {
         what: HeaderFault,
     },
     /// A segment names one before it that is not there.
-    #[error("{} follows a segment at {missing} that is not there", path.display())]
+    #[error("{} follows a segment at {missing} that is not there. {REMEDY}", path.display())]
     Gap {
         /// The segment that names it.
         path: PathBuf,
         /// The base of the missing one.
         missing: Offset,
     },
-    /// Records that were durable are damaged or gone.
-    #[error(transparent)]
+    /// The segment that was made last is not there.
+    #[error(
+        "{} lacks its newest segment: one of sequence {known} was in use, the newest found is of {found}. {REMEDY}", dir.display()
+    )]
+    NewestGone {
+        /// The directory.
+        dir: PathBuf,
+        /// The greatest sequence of a segment that is there.
+        found: u64,
+        /// That of the segment that was in use.
+        known: u64,
+    },
+    /// What a segment rests on is damaged.
+    #[error("{0}. {REMEDY}")]
     Damaged(#[from] Damage),
+    /// An epoch may have started where committed records are damaged.
+    #[error("{0}. An epoch may have started there, and without its start the log cannot be used. {REMEDY}")]
+    HistoryGap(#[source] Damage),
 }
 
 /// What is wrong with the fixed part of a file.

@@ -1,9 +1,10 @@
 //! The frame, the unit of the log: the same bytes on the wire and on every replica; on disk only its CRC is masked.
 //! Looks at one frame at a time; the order of frames is `order`'s. README.md has the layout.
 
-use zue_core::{Epoch, EpochStart, Offset, ReplicaId};
+use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
 
-use crate::limits::{LimitError, VOTERS_MAX};
+use crate::fault::Fault;
+use crate::limits::VOTERS_MAX;
 use crate::num::{Cursor, length, wide};
 
 /// CRC and length, in front of every frame.
@@ -16,111 +17,13 @@ pub(crate) const LENGTH_AT: usize = 4;
 pub(crate) const KIND_RECORD: u8 = 1;
 pub(crate) const KIND_EPOCH_START: u8 = 2;
 pub(crate) const KIND_SNAPSHOT: u8 = 3;
+pub(crate) const KIND_SYNC_MARK: u8 = 5;
 
 pub(crate) const FLAG_MORE: u8 = 1;
 pub(crate) const FLAG_KEY: u8 = 2;
 pub(crate) const FLAG_PRODUCER: u8 = 4;
 const RECORD_FLAGS: u8 = FLAG_MORE | FLAG_KEY | FLAG_PRODUCER;
 pub(crate) const FLAG_OLD_VOTERS: u8 = 1;
-
-/// Why bytes are not a frame, or not the frame that belongs there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Fault {
-    /// The bytes end before the frame does.
-    #[error("{have} bytes where a frame needs {need}")]
-    Truncated {
-        /// How many bytes the frame needs.
-        need: u64,
-        /// How many there are.
-        have: u64,
-    },
-    /// The CRC does not match.
-    #[error("CRC {stored:08x} where the bytes give {computed:08x}")]
-    Crc {
-        /// The CRC in the frame, unmasked.
-        stored: u32,
-        /// The CRC of the bytes.
-        computed: u32,
-    },
-    /// A kind of frame that is unknown, or has no place there.
-    #[error("a frame of kind {0}")]
-    Kind(u8),
-    /// Unknown flags.
-    #[error("flags {flags:#04x} in a frame of kind {kind}")]
-    Flags {
-        /// The kind of the frame.
-        kind: u8,
-        /// Its flags.
-        flags: u8,
-    },
-    /// The parts of the frame do not add up to its length.
-    #[error("the parts of a frame do not add up to its length")]
-    Layout,
-    /// A header's name is not UTF-8.
-    #[error("the name of a header is not UTF-8")]
-    HeaderName,
-    /// No voters, too many, or a quorum that is not more than half of them and at most all.
-    #[error("quorum {quorum} of {voters} voters ({old_voters} old ones)")]
-    Voters {
-        /// The quorum.
-        quorum: u32,
-        /// How many voters.
-        voters: usize,
-        /// How many old voters.
-        old_voters: usize,
-    },
-    /// A record that is not the next one.
-    #[error("record {found} where record {expected} belongs")]
-    Offset {
-        /// The offset that is next.
-        expected: Offset,
-        /// The offset in the frame.
-        found: Offset,
-    },
-    /// A record of another epoch than the one in force.
-    #[error("a record of epoch {found} in epoch {expected}")]
-    Epoch {
-        /// The epoch in force.
-        expected: Epoch,
-        /// The epoch in the frame.
-        found: Epoch,
-    },
-    /// An epoch start that cannot follow: its epoch is not greater, or it is not at the end, or it is inside an append.
-    #[error("a start of epoch {epoch} at {start} where epoch {last_epoch} ends at {end}")]
-    EpochStart {
-        /// The epoch that would start.
-        epoch: Epoch,
-        /// Where it would start.
-        start: Offset,
-        /// The epoch in force.
-        last_epoch: Epoch,
-        /// Where it belongs.
-        end: Offset,
-    },
-    /// A timestamp before the one of the record before.
-    #[error("timestamp {found} ms after {previous} ms")]
-    Timestamp {
-        /// The timestamp before, ms since the Unix epoch.
-        previous: u64,
-        /// The timestamp in the frame.
-        found: u64,
-    },
-    /// The records of one append are not of one producer with consecutive sequences.
-    #[error("record {0} does not continue its append's producer and sequence")]
-    Producer(Offset),
-    /// The last append is not whole.
-    #[error("the append that begins at {0} is not whole")]
-    Unfinished(Offset),
-    /// There is no frame.
-    #[error("there is no frame")]
-    Empty,
-    /// A snapshot that contradicts the segments before it.
-    #[error("the segment's snapshot contradicts what is before it")]
-    Snapshot,
-    /// A limit is exceeded.
-    #[error(transparent)]
-    Limit(#[from] LimitError),
-}
 
 /// Who sent a record, so that it is appended once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -208,12 +111,34 @@ pub(crate) struct Snapshot {
     pub(crate) producers: Vec<u8>,
 }
 
+/// Tells that a sync had succeeded when what follows was written: a bad frame in front of it was once whole on the disk. Local to
+/// a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SyncMark {
+    /// The position in the segment up to which everything was durable.
+    pub(crate) position: u64,
+    /// What the log amounted to there.
+    pub(crate) tail: Tail,
+}
+
 /// One checked frame.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
     Record(RecordView<'a>),
     Start(EpochStart),
     Snapshot(Snapshot),
+    SyncMark(SyncMark),
+}
+
+impl Frame<'_> {
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Self::Record(_) => KIND_RECORD,
+            Self::Start(_) => KIND_EPOCH_START,
+            Self::Snapshot(_) => KIND_SNAPSHOT,
+            Self::SyncMark(_) => KIND_SYNC_MARK,
+        }
+    }
 }
 
 /// What can be said of a frame without checking its CRC: enough to walk past it.
@@ -237,7 +162,8 @@ pub(crate) fn peek(bytes: &[u8]) -> Option<Peek> {
     let (kind, flags) = (cursor.u8()?, cursor.u8()?);
     let _counts = cursor.array::<6>()?;
     let (first_word, _epoch, third_word) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
-    if total < RECORD_BYTES_MIN || total > bytes.len() || !matches!(kind, KIND_RECORD..=KIND_SNAPSHOT) {
+    if total < RECORD_BYTES_MIN || total > bytes.len() || !matches!(kind, KIND_RECORD..=KIND_SNAPSHOT | KIND_SYNC_MARK)
+    {
         return None;
     }
     let more = kind == KIND_RECORD && flags & FLAG_MORE != 0;
@@ -290,7 +216,7 @@ fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
     let known = match kind {
         KIND_RECORD => RECORD_FLAGS,
         KIND_EPOCH_START => FLAG_OLD_VOTERS,
-        KIND_SNAPSHOT => 0,
+        KIND_SNAPSHOT | KIND_SYNC_MARK => 0,
         _ => return Err(Fault::Kind(kind)),
     };
     if flags & !known != 0 {
@@ -299,7 +225,8 @@ fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
     match kind {
         KIND_RECORD => parse_record(cursor, flags, header_count, key_bytes).map(Frame::Record),
         KIND_EPOCH_START => parse_start(cursor, flags).map(Frame::Start),
-        _ => parse_snapshot(cursor).map(Frame::Snapshot),
+        KIND_SNAPSHOT => parse_snapshot(cursor).map(Frame::Snapshot),
+        _ => parse_sync_mark(cursor).map(Frame::SyncMark),
     }
 }
 
@@ -374,6 +301,14 @@ fn parse_snapshot(mut body: Cursor<'_>) -> Result<Snapshot, Fault> {
         return Err(Fault::Layout);
     }
     Ok(Snapshot { base, timestamp_ms, starts, producers: body.0.to_vec() })
+}
+
+fn parse_sync_mark(mut body: Cursor<'_>) -> Result<SyncMark, Fault> {
+    let mut parse = || {
+        let (position, epoch, end) = (body.u64()?, Epoch(body.u64()?), Offset(body.u64()?));
+        Some(SyncMark { position, tail: Tail { epoch, end } })
+    };
+    parse().filter(|_| body.0.is_empty()).ok_or(Fault::Layout)
 }
 
 /// Voters that can elect and commit: what is encoded and what is decoded must both pass.

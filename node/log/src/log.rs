@@ -7,12 +7,12 @@ use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
 use crate::batch::Batch;
 use crate::config::{Durability, LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
-use crate::encode::mask_crc;
-use crate::error::{Context, DiskError, LogError, Operation};
+use crate::encode::{SYNC_MARK_BYTES, mask_crc, put_sync_mark};
+use crate::error::{Context, Damage, DiskError, LogError, Operation};
 use crate::fill::{Fill, Spare};
-use crate::frame::KIND_RECORD;
+use crate::frame::{KIND_RECORD, SyncMark};
 use crate::index::{Entry, IndexWriter, Spacing};
-use crate::meta::{Meta, MetaFile, NotReplaced};
+use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
 use crate::num::wide;
 use crate::reader::{Reader, Shared};
 use crate::segment::{Draft, Prev, index_name, keep_reserve};
@@ -48,6 +48,10 @@ pub struct Log<D: Disk> {
 pub(crate) struct Writer<F> {
     /// The position in the active segment.
     pub(crate) position: u64,
+    /// Everything in front of it is on the disk.
+    pub(crate) synced: u64,
+    /// Up to where the segment says so itself.
+    pub(crate) marked: u64,
     /// The batch as it is written; kept for its memory.
     pub(crate) buffer: Vec<u8>,
     /// The index entries of the batch; kept for their memory.
@@ -112,6 +116,11 @@ impl<D: Disk> Log<D> {
         self.config.durability
     }
 
+    /// As [`Reader::damaged`].
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.reader().damaged()
+    }
+
     /// A reader of this log.
     pub fn reader(&self) -> Reader<D> {
         Reader::new(Arc::clone(&self.shared))
@@ -130,7 +139,8 @@ impl<D: Disk> Log<D> {
     ) -> Result<(), LogError> {
         self.check_poison()?;
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let bound = if self.history().is_empty() { None } else { self.meta.cluster };
+        let began = !self.history().is_empty() || self.meta.suspect.is_some();
+        let bound = self.meta.cluster.filter(|_| began);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
         if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
     }
@@ -169,16 +179,16 @@ impl<D: Disk> Log<D> {
         if first_ms < self.ends.timestamp_ms {
             return Err(LogError::TimestampFell { log: self.ends.timestamp_ms, batch: first_ms });
         }
-        let bytes = wide(batch.bytes().len());
+        let bytes = wide(batch.bytes().len() + SYNC_MARK_BYTES);
         let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
         if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.file_bytes {
             self.roll(bytes)?;
         }
         let segment = Arc::clone(&self.view.active);
-        self.writer.fill(batch, segment.mask);
+        self.writer.fill(batch, segment.mask, self.ends.synced);
         let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
-        self.disk_result(written.context(Operation::Write, || segment.path.clone()))?;
-        self.writer.position += bytes;
+        self.disk_result(written.context(Operation::Write, || segment.place.path.clone()))?;
+        self.writer.position += wide(self.writer.buffer.len());
         segment.extend_index(&self.writer.entries);
         self.writer.index.extend(&self.writer.entries);
         self.ends.tail = batch.tail();
@@ -207,7 +217,7 @@ impl<D: Disk> Log<D> {
         self.sync_disk()?;
         self.writer.index.write_all();
         let mut meta = self.meta;
-        meta.session.clean_end = Some(self.ends.tail.end);
+        meta.session.clean = true;
         self.replace_meta(meta)?;
         Ok(self.meta)
     }
@@ -229,7 +239,9 @@ impl<D: Disk> Log<D> {
 
     pub(crate) fn replace_meta(&mut self, meta: Meta) -> Result<(), LogError> {
         let commit_end = meta.commit_end.max(self.ends.commit_end.min(self.ends.synced.end));
-        let meta = Meta { commit_end, ..meta };
+        let synced = Synced { sequence: self.writer.sequence, tail: self.ends.synced };
+        let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
+        let meta = Meta { commit_end, suspect, synced, ..meta };
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         match self.meta_file.replace(&meta) {
             Ok(()) => {}
@@ -304,7 +316,7 @@ impl<D: Disk> Log<D> {
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
         let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
         let mask = segment.mask;
-        self.writer.position = data_start;
+        (self.writer.position, self.writer.synced, self.writer.marked) = (data_start, data_start, data_start);
         self.writer.sequence = segment.header.sequence;
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
         self.writer.fill = fill;
@@ -314,15 +326,23 @@ impl<D: Disk> Log<D> {
 }
 
 impl<F> Writer<F> {
-    /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it.
-    fn fill(&mut self, batch: &Batch, mask: u32) {
+    /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it; in front of it a mark
+    /// of what is synced, if more is than was marked.
+    fn fill(&mut self, batch: &Batch, mask: u32, synced: Tail) {
         self.buffer.clear();
         self.entries.clear();
+        if self.synced > self.marked {
+            put_sync_mark(&mut self.buffer, SyncMark { position: self.synced, tail: synced });
+            mask_crc(&mut self.buffer, 0, mask);
+            self.marked = self.synced;
+        }
+        let batch_at = self.buffer.len();
         self.buffer.extend_from_slice(batch.bytes());
         let mut walk = Walk::new(batch.bytes());
         while let Some(frame) = walk.frame() {
-            mask_crc(&mut self.buffer, walk.at, mask);
-            let position = self.position + wide(walk.at);
+            let frame_at = batch_at + walk.at;
+            mask_crc(&mut self.buffer, frame_at, mask);
+            let position = self.position + wide(frame_at);
             if frame.kind == KIND_RECORD && self.spacing.takes(position) {
                 self.entries.push(Entry { offset: frame.first_word, position, timestamp_ms: frame.timestamp_ms });
             }

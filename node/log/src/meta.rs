@@ -2,9 +2,9 @@
 
 use std::io;
 
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
-use crate::block::{self, BLOCK_BYTES};
+use crate::block;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, HeaderFault, LogError, OpenError, Operation};
 use crate::num::wide;
@@ -14,10 +14,13 @@ pub(crate) const META_FILE: &str = "meta";
 pub(crate) const META_SPARE: &str = "meta.next";
 
 const MAGIC: [u8; 8] = *b"ZUE-MET\n";
+const META_BYTES: usize = 256;
 const FLAG_CLUSTER: u32 = 1;
 const FLAG_LEADER: u32 = 2;
 const FLAG_CLEAN: u32 = 4;
 const FLAG_LAZY: u32 = 8;
+const FLAG_SUSPECT: u32 = 16;
+const FLAGS: u32 = FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY | FLAG_SUSPECT;
 
 /// The highest epoch a replica has promised, and the leader it has bound that promise to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,8 +44,21 @@ pub struct Meta {
     pub promise: Promise,
     /// Everything before this is committed and durable; more may be. Never falls.
     pub commit_end: Offset,
+    /// Where the log may have ended before the disk lost or damaged a part of it: up to there it may have acknowledged what it does
+    /// not hold. None once it holds as much again.
+    pub suspect: Option<Tail>,
+    /// What was on the disk when this was written.
+    pub(crate) synced: Synced,
     /// How it ran last.
     pub(crate) session: Session,
+}
+
+/// How much of the log is known to be on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Synced {
+    /// The active segment. A cut makes another, and what is said of this one no longer counts.
+    pub(crate) sequence: u64,
+    pub(crate) tail: Tail,
 }
 
 /// How a log was used since it was opened.
@@ -52,44 +68,51 @@ pub(crate) struct Session {
     pub(crate) boot: u128,
     /// Acknowledgements did not wait for the disk.
     pub(crate) lazy: bool,
-    /// Where the log ended when it was closed; `None` while it is open, and after a crash.
-    pub(crate) clean_end: Option<Offset>,
+    /// It was closed; not so while it is open, and after a crash.
+    pub(crate) clean: bool,
 }
 
 impl Meta {
-    pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
-        let Self { replica, cluster, starts, promise: Promise { epoch, leader }, commit_end, session } = *self;
-        let Session { boot, lazy, clean_end } = session;
+    /// Of a replica that has nothing yet.
+    pub(crate) fn new(replica: ReplicaId, session: Session) -> Self {
+        let (promise, synced) = (Promise::default(), Synced::default());
+        Self { replica, cluster: None, starts: 0, promise, commit_end: Offset(0), suspect: None, synced, session }
+    }
+
+    pub(crate) fn encode(&self) -> [u8; META_BYTES] {
+        let Self { replica, cluster, starts, promise: Promise { epoch, leader }, .. } = *self;
+        let Self { commit_end, suspect, synced, session: Session { boot, lazy, clean }, .. } = *self;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
-            | flag(clean_end.is_some(), FLAG_CLEAN)
-            | flag(lazy, FLAG_LAZY);
-        let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0)];
-        let words = [starts, epoch.0, commit_end.0, clean_end.map_or(0, |end| end.0)];
-        let mut fields = ids.map(u128::to_le_bytes).concat();
-        fields.extend(words.map(u64::to_le_bytes).concat());
-        fields.extend(boot.to_le_bytes());
+            | flag(clean, FLAG_CLEAN)
+            | flag(lazy, FLAG_LAZY)
+            | flag(suspect.is_some(), FLAG_SUSPECT);
+        let (suspect, Synced { sequence, tail }) = (suspect.unwrap_or_default(), synced);
+        let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0), boot];
+        let words = [starts, epoch.0, commit_end.0, sequence, tail.epoch.0, tail.end.0, suspect.epoch.0, suspect.end.0];
+        let fields = [ids.map(u128::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat()].concat();
         block::encode(MAGIC, flags, &fields)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
-        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY)?;
+        let (flags, mut fields) = block::decode::<META_BYTES>(bytes, MAGIC, FLAGS)?;
         let has = |flag| flags & flag != 0;
         let mut parse = || {
             let (replica, cluster, leader) = (fields.u128()?, fields.u128()?, fields.u128()?);
-            let (starts, epoch, commit_end, clean_end) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+            let (boot, starts, epoch, commit_end) = (fields.u128()?, fields.u64()?, fields.u64()?, fields.u64()?);
+            let sequence = fields.u64()?;
+            let mut tail = || Some(Tail { epoch: Epoch(fields.u64()?), end: Offset(fields.u64()?) });
+            let (synced, suspect) = (Synced { sequence, tail: tail()? }, tail()?);
             Some(Self {
                 replica: ReplicaId(replica),
                 cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
                 starts,
                 promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
                 commit_end: Offset(commit_end),
-                session: Session {
-                    boot: fields.u128()?,
-                    lazy: has(FLAG_LAZY),
-                    clean_end: has(FLAG_CLEAN).then_some(Offset(clean_end)),
-                },
+                suspect: has(FLAG_SUSPECT).then_some(suspect),
+                synced,
+                session: Session { boot, lazy: has(FLAG_LAZY), clean: has(FLAG_CLEAN) },
             })
         };
         parse().ok_or(HeaderFault::Short)
@@ -141,7 +164,7 @@ pub(crate) struct MetaFile<D: Disk> {
 
 impl<D: Disk> MetaFile<D> {
     pub(crate) fn new(disk: D) -> Self {
-        let long_enough = |file: &D::File| file.len().is_ok_and(|bytes| bytes >= wide(BLOCK_BYTES));
+        let long_enough = |file: &D::File| file.len().is_ok_and(|bytes| bytes >= wide(META_BYTES));
         let file = disk.open(META_FILE).ok();
         let spare = disk.open(META_SPARE).ok().filter(long_enough);
         Self { disk, file, spare }
@@ -175,7 +198,7 @@ impl<D: Disk> MetaFile<D> {
 
 fn make_spare<D: Disk>(disk: &D) -> Result<D::File, DiskError> {
     let spare = disk.create(META_SPARE).context(Operation::Create, || disk.path(META_SPARE))?;
-    spare.allocate(wide(BLOCK_BYTES)).context(Operation::Allocate, || disk.path(META_SPARE))?;
+    spare.allocate(wide(META_BYTES)).context(Operation::Allocate, || disk.path(META_SPARE))?;
     Ok(spare)
 }
 

@@ -5,31 +5,35 @@
 use std::io;
 use std::sync::Arc;
 
-use zue_core::{History, Offset, Producers, ReplicaId};
+use zue_core::{History, Offset, Producers, ReplicaId, Tail};
 
 use crate::chain::{Checked, chain, check, check_index, read_headers};
 use crate::config::LogConfig;
 use crate::cut::Point;
 use crate::disk::Disk;
-use crate::error::{Context, DiskError, LogError, OpenError, Operation};
+use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
 use crate::fill::Fill;
 use crate::log::{Ends, Log, Writer, share};
-use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session};
-use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, keep_reserve, segment_name};
+use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
+use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, keep_reserve, kept_name, segment_name};
 use crate::view::View;
 
 /// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
 const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
 
 /// What opening a log found and did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recovered {
     /// The directory was empty: this is a new replica.
     pub initialised: bool,
     /// Bytes behind the last whole append, which were cut away.
     pub cut_bytes: u64,
-    /// There were good frames among them: they may have been acknowledged.
-    pub suspect: bool,
+    /// What is damaged, as far as it was looked at. Committed records among it are in the log and cannot be read; others are behind
+    /// its end, and their bytes are kept as long as they are suspect.
+    pub damaged: Vec<Damage>,
+    /// Where the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
+    /// acknowledged what it does not hold. As in [`Meta::suspect`].
+    pub suspect: Option<Tail>,
     /// The machine has stopped while acknowledgements did not wait for the disk: any of them may be forgotten.
     pub may_have_forgotten: bool,
 }
@@ -45,13 +49,12 @@ impl<D: Disk> Log<D> {
         let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
         let mut meta_file = MetaFile::new(disk.clone());
-        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean_end: None };
+        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean: false };
         let known = read_meta(&disk, &names)?;
         let meta = if let Some(meta) = known {
             meta
         } else {
-            let promise = Promise::default();
-            let meta = Meta { replica: fresh_id, cluster: None, starts: 0, promise, commit_end: Offset(0), session };
+            let meta = Meta::new(fresh_id, session);
             meta_file.replace(&meta)?;
             meta
         };
@@ -65,30 +68,48 @@ impl<D: Disk> Log<D> {
         }
         let chain = chain(&disk, candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
+        let may_have_forgotten = may_have_forgotten(&meta, boot);
+        // How much of its epochs it has forgotten is not known.
+        let forgotten = may_have_forgotten.then_some(Tail { epoch: meta.promise.epoch, end: Offset(u64::MAX) });
+        let tail = checked.state.order.tail;
+        let suspect = meta.suspect.max(checked.suspect).max(forgotten).filter(|suspect| *suspect > tail);
+        let (cut_bytes, damaged) = (checked.torn_bytes, checked.damaged.clone());
+        let recovered = Recovered { initialised: known.is_none(), cut_bytes, damaged, suspect, may_have_forgotten };
         let renew = checked.renew;
-        let recovered = Recovered {
-            initialised: known.is_none(),
-            cut_bytes: checked.torn_bytes,
-            suspect: checked.suspect,
-            may_have_forgotten: may_have_forgotten(&meta, boot),
-        };
         let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
         if renew {
-            let (part, history) = (log.view.active_part(), History::clone(&log.view.history));
-            let timestamp_ms = log.ends.timestamp_ms;
-            log.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)?;
+            log.cut_what_is_torn(suspect)?;
         }
+        log.replace_meta(Meta { starts: meta.starts + 1, suspect, session, ..log.meta }).map_err(into_open)?;
         // Only now, that nothing has been found which forbids to open.
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
         }
-        log.replace_meta(Meta { starts: meta.starts + 1, session, ..meta }).map_err(into_open)?;
         keep_reserve(&log.disk);
         Ok((log, recovered))
     }
 
-    /// Whether the file is left over from a cut, or from a segment that was not finished.
+    /// Ends the log where what is whole ends. What may have been acknowledged is written down first, and its bytes stay.
+    fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
+        let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
+        if suspect.is_some() {
+            self.replace_meta(Meta { suspect, ..self.meta }).map_err(into_open)?;
+            if part.end == part.segment.base() {
+                // The new segment takes its name.
+                let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));
+                self.disk.link(&name, &kept).context(Operation::Link, || self.disk.path(&kept))?;
+                self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))?;
+            }
+        }
+        let timestamp_ms = self.ends.timestamp_ms;
+        self.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)
+    }
+
+    /// Whether the file is left over from a cut, from a segment that was not finished, or from a question that is settled.
     fn is_dead(&self, name: &str) -> bool {
+        if is_kept(name) {
+            return self.meta.suspect.is_none();
+        }
         let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
@@ -102,11 +123,12 @@ impl<D: Disk> Log<D> {
         lock: D::Lock,
         checked: Checked<D>,
     ) -> Self {
-        let Checked { sealed, active, spacing, state, .. } = checked;
+        let Checked { sealed, active, data_start, spacing, state, .. } = checked;
         let index = check_index(&disk, &active.segment);
         let history = History::new(state.starts).expect("a scan keeps epoch starts in order");
         let producers = state.producers;
         let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
+        let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
         let sequence = active.segment.header.sequence;
         let view = Arc::new(View::new(sealed.into(), active, Arc::new(history)));
         let (buffer, entries) = (Vec::new(), Vec::new());
@@ -118,7 +140,7 @@ impl<D: Disk> Log<D> {
             meta_file,
             shared: share(&view),
             view,
-            writer: Writer { position, buffer, entries, spacing, fill: Fill::new(position, position), index, sequence },
+            writer: Writer { position, synced, marked, buffer, entries, spacing, fill, index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
             spare: None,
@@ -140,8 +162,8 @@ fn into_open(error: LogError) -> OpenError {
 
 /// Whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
-    let Session { boot: before, lazy, clean_end } = meta.session;
-    meta.starts > 0 && lazy && clean_end.is_none() && before != boot
+    let Session { boot: before, lazy, clean } = meta.session;
+    meta.starts > 0 && lazy && !clean && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

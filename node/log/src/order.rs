@@ -3,7 +3,8 @@
 
 use zue_core::{Appended, EpochStart, Offset, ProducerId, Tail};
 
-use crate::frame::{Fault, Producer, RecordView};
+use crate::fault::Fault;
+use crate::frame::{Producer, RecordView};
 use crate::limits::{Bounded, Limits};
 
 /// The records of one append by one producer: their sequences are consecutive, like their offsets.

@@ -84,6 +84,14 @@ impl Disk for OsDisk {
         Ok(rustix::fs::renameat_with(rustix::fs::CWD, a, rustix::fs::CWD, b, flags)?)
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(to)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::hard_link(self.path(from), self.path(to))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path(name))
     }

@@ -1,6 +1,7 @@
 //! Reading, while the log is written: by offset for clients, by tail for replication. Nothing is copied that need not be, and
 //! nothing is given out whose CRC does not match.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -10,9 +11,12 @@ use crate::batch::Batch;
 use crate::disk::Disk;
 use crate::encode::{mask_crc, put_start};
 use crate::error::{Damage, ReadError};
-use crate::frame::{Fault, Frame, KIND_RECORD, RecordView, parse, record};
+use crate::fault::Fault;
+use crate::frame::{Frame, KIND_RECORD, RecordView, parse, record};
 use crate::limits::Limits;
 use crate::num::{length, wide};
+use crate::place::Place;
+use crate::resync::{Hole, first_hole};
 use crate::verify::Verifier;
 use crate::view::{Part, View, Walk};
 
@@ -38,8 +42,8 @@ pub struct Chunk {
     mask: u32,
     first: Offset,
     end: Offset,
-    /// Where the bytes are, to name the place of a damage.
-    place: Option<(Arc<std::path::Path>, u64)>,
+    /// Where the bytes are; `None` if there are none.
+    place: Option<(Arc<Place>, u64)>,
 }
 
 impl<D: Disk> Reader<D> {
@@ -64,6 +68,20 @@ impl<D: Disk> Reader<D> {
     /// Checks all that the log holds now, a piece at a time.
     pub fn verifier(&self) -> Verifier<D> {
         Verifier::new(&self.view())
+    }
+
+    /// What is known to be damaged: what opening the log found in its last segment, and what reads and verifiers have found since. A
+    /// place without records in doubt does no harm.
+    pub fn damaged(&self) -> Vec<Damage> {
+        let view = self.view();
+        let active = view.active_part();
+        let clip = |part: &Part<D>| {
+            let end = part.end;
+            let within = |damage: &Damage| damage.from <= end;
+            let damaged = part.segment.place.damaged().into_iter().filter(within);
+            damaged.map(|damage| Damage { to: damage.to.min(end), ..damage }).collect::<Vec<_>>()
+        };
+        view.sealed.iter().chain([&active]).flat_map(clip).collect()
     }
 
     /// Records from `from` on, which may lie inside an append, and before `upto`: as many whole appends as `bytes_max` encoded
@@ -127,21 +145,20 @@ fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -
     };
     let (position, bytes) = part.find(from)?;
     let (bytes_end, end) = measure(&part, &bytes, position, from..end, bytes_max)?;
-    let place = Some((Arc::from(part.segment.path.as_path()), position));
+    let place = Some((Arc::clone(&part.segment.place), position));
     Ok(Chunk { bytes: bytes.slice(..bytes_end), mask: part.segment.mask, first: from, end, place })
 }
 
-/// How many bytes of the part to give out, and the offset they end at.
+/// How many bytes of the part to give out, and the offset they end at: an end of an append, or where damage begins.
 fn measure<D: Disk>(
     part: &Part<D>,
     bytes: &Bytes,
     position: u64,
-    range: std::ops::Range<Offset>,
+    range: Range<Offset>,
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
     // Most of the way is in the index.
-    let body = part.segment.body(part.bytes_end)?;
-    let far = body.last_before(range.end, position.saturating_add(wide(bytes_max)));
+    let far = part.body()?.last_before(range.end, position.saturating_add(wide(bytes_max)));
     if let Some(entry) = far.filter(|entry| entry.offset > range.start.0 && entry.position > position) {
         let at = length(entry.position - position);
         let (bytes, end) =
@@ -158,21 +175,20 @@ fn walk<D: Disk>(
     part: &Part<D>,
     bytes: &Bytes,
     (position, at): (u64, usize),
-    range: std::ops::Range<Offset>,
+    range: Range<Offset>,
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
     let mut walk = Walk { bytes, at };
     let mut next = range.start;
     let mut whole = (0, next);
-    while next < range.end && !walk.rest().is_empty() {
+    while next < range.end {
         let frame = walk.frame().filter(|frame| frame.kind != KIND_RECORD || frame.first_word == next.0);
         let Some(frame) = frame else {
-            if whole.0 > 0 {
-                break;
-            }
-            let found = walk.frame().map(|frame| Fault::Offset { expected: next, found: Offset(frame.first_word) });
-            let fault = found.unwrap_or_else(|| walk.fault(part.segment.mask));
-            return Err(part.damage(position.saturating_add(wide(walk.at)), next, fault).into());
+            return match (whole, walk.at) {
+                ((1.., _), _) => Ok(whole),
+                (_, at) if next > range.start => Ok((at, next)),
+                (_, at) => Err(part.damage(position.saturating_add(wide(at)), next)),
+            };
         };
         walk.pass(frame);
         if frame.kind == KIND_RECORD {
@@ -221,14 +237,20 @@ fn gather<D: Disk>(view: &View<D>, from: Tail, upto: Tail, bytes_max: usize) -> 
     Ok(out)
 }
 
-/// The damage among the records, which a batch of them has shown to be there.
+/// The damage among the records of the append at `from`, which a batch of them has shown to be there.
 fn name_damage<D: Disk>(view: &View<D>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
-    match read(view, from, upto, 0) {
-        Err(error) => error,
-        Ok(chunk) => {
-            let found = chunk.records().find_map(Result::err);
-            found.unwrap_or_else(|| chunk.damage(0, from, fault).into())
+    let first_error = |chunk: &Chunk| chunk.records().find_map(Result::err);
+    let name = || {
+        let chunk = read(view, from, upto, 0)?;
+        if let Some(error) = first_error(&chunk) {
+            return Err(error);
         }
+        // It ends inside the append, where the damage begins.
+        first_error(&read(view, chunk.end, upto, 0)?).map_or(Ok(chunk), Err)
+    };
+    match name() {
+        Err(error) => error,
+        Ok(chunk) => chunk.note(Hole { position: 0, from, to: chunk.end, fault }),
     }
 }
 
@@ -279,10 +301,11 @@ impl Chunk {
         }
     }
 
-    fn damage(&self, at: usize, from: Offset, fault: Fault) -> Damage {
-        let (path, position) =
-            self.place.as_ref().map_or_else(Default::default, |(path, at)| (path.to_path_buf(), *at));
-        Damage { path, position: position.saturating_add(wide(at)), from, to: self.end, fault }
+    /// Names damage at a place in the chunk.
+    fn note(&self, hole: Hole) -> ReadError {
+        let place = self.place.as_ref().map(|(place, at)| (place, at.saturating_add(hole.position)));
+        let (place, position) = place.expect("a chunk that has records has a place");
+        place.note(Hole { position, ..hole }).into()
     }
 }
 
@@ -307,23 +330,19 @@ impl<'a> Iterator for Records<'a> {
                 self.next = record.offset.plus(1);
                 return Some(Ok(record));
             }
-            let fault = match parse(bytes, self.chunk.mask) {
+            match parse(bytes, self.chunk.mask) {
                 Ok((Frame::Record(record), length)) if record.offset == self.next => {
                     self.at += length;
                     self.next = record.offset.plus(1);
                     return Some(Ok(record));
                 }
-                Ok((Frame::Start(_), length)) => {
-                    self.at += length;
-                    continue;
+                Ok((Frame::Start(_) | Frame::SyncMark(_), length)) => self.at += length,
+                Ok(_) | Err(_) => {
+                    let from = std::mem::replace(&mut self.next, self.chunk.end);
+                    let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..self.chunk.end);
+                    return Some(Err(self.chunk.note(hole)));
                 }
-                Ok((Frame::Record(record), _)) => Fault::Offset { expected: self.next, found: record.offset },
-                Ok((Frame::Snapshot(_), _)) => Fault::Kind(crate::frame::KIND_SNAPSHOT),
-                Err(fault) => fault,
-            };
-            let damage = self.chunk.damage(self.at, self.next, fault);
-            self.next = self.chunk.end;
-            return Some(Err(damage.into()));
+            }
         }
         None
     }

@@ -2,7 +2,8 @@
 
 use zue_core::{EpochStart, History, ProducerLimits, Producers, Tail};
 
-use crate::frame::{Fault, Frame, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT, Snapshot, parse, peek};
+use crate::fault::Fault;
+use crate::frame::{Frame, Snapshot, parse};
 use crate::index::{Entry, Spacing};
 use crate::limits::Limits;
 use crate::num::wide;
@@ -23,8 +24,18 @@ pub(crate) struct Found {
     pub(crate) bytes: usize,
     /// The index entries of their records.
     pub(crate) entries: Vec<Entry>,
-    /// Why the scan ended before the bytes did.
-    pub(crate) fault: Option<Fault>,
+    /// Where the scan ended, if that is not with a whole append at the end of the bytes.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// Where something else is than what belongs there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// Among the bytes that were scanned.
+    pub(crate) at: usize,
+    /// What the frames before it amount to, perhaps a part of an append among them.
+    pub(crate) order: Order,
+    pub(crate) fault: Fault,
 }
 
 impl State {
@@ -39,7 +50,7 @@ impl State {
 
     /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
     pub(crate) fn scan(&mut self, bytes: &[u8], mask: u32, position: u64, spacing: &mut Spacing) -> Found {
-        let mut found = Found { bytes: 0, entries: Vec::new(), fault: None };
+        let mut found = Found { bytes: 0, entries: Vec::new(), stop: None };
         let (mut at, mut order, mut spaced) = (0, self.order, *spacing);
         let mut entries_whole = 0;
         while at < bytes.len() {
@@ -60,14 +71,15 @@ impl State {
                         order.start(&start)?;
                         self.starts.push(start);
                     }
-                    Frame::Snapshot(_) => return Err(Fault::Kind(KIND_SNAPSHOT)),
+                    Frame::SyncMark(_) if order.unfinished().is_none() => {}
+                    Frame::SyncMark(_) | Frame::Snapshot(_) => return Err(Fault::Kind(frame.kind())),
                 }
                 Ok(length)
             });
             match taken {
                 Ok(length) => at += length,
                 Err(fault) => {
-                    found.fault = Some(fault);
+                    found.stop = Some(Stop { at, order, fault });
                     break;
                 }
             }
@@ -77,7 +89,8 @@ impl State {
             }
         }
         found.entries.truncate(entries_whole);
-        found.fault = found.fault.or(order.unfinished().map(Fault::Unfinished));
+        let unfinished = || order.unfinished().map(|base| Stop { at, order, fault: Fault::Unfinished(base) });
+        found.stop = found.stop.or_else(unfinished);
         found
     }
 }
@@ -94,17 +107,4 @@ pub(crate) fn used(bytes: &[u8]) -> usize {
     let zero_pages = pages.iter().rev().take_while(|page| **page == PAGE).count();
     let rest = bytes.get(..bytes.len() - zero_pages * PAGE.len()).unwrap_or_default();
     rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
-}
-
-/// Whether a good frame of the same segment, of a record from `tail` on or of a later epoch, begins anywhere in the bytes.
-pub(crate) fn any_frame(bytes: &[u8], mask: u32, tail: Tail) -> bool {
-    (0..bytes.len()).any(|at| {
-        let rest = bytes.get(at..).unwrap_or_default();
-        peek(rest).is_some_and(|frame| match frame.kind {
-            // The frame's claims come first: a CRC at every byte would take too long.
-            KIND_RECORD => frame.first_word >= tail.end.0 && parse(rest, mask).is_ok(),
-            KIND_EPOCH_START => frame.first_word > tail.epoch.0 && parse(rest, mask).is_ok(),
-            _ => false,
-        })
-    })
 }

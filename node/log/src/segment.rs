@@ -20,6 +20,7 @@ pub(crate) const SEGMENT_SPARE: &str = "segment.spare";
 /// Room that is given up when a full disk has to take a segment all the same.
 pub(crate) const RESERVE_FILE: &str = "reserve";
 const RESERVE_FILE_BYTES: u64 = 64 << 10;
+const KEPT: &str = "kept";
 const MAGIC: [u8; 8] = *b"ZUE-SEG\n";
 const FLAG_USED: u32 = 1;
 
@@ -56,7 +57,7 @@ impl Header {
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
-        let (flags, mut fields) = block::decode(bytes, MAGIC, FLAG_USED)?;
+        let (flags, mut fields) = block::decode::<BLOCK_BYTES>(bytes, MAGIC, FLAG_USED)?;
         let used = flags & FLAG_USED != 0;
         let mut parse = || {
             let (nonce, sequence, base) = (fields.u64()?, fields.u64()?, Offset(fields.u64()?));
@@ -82,6 +83,15 @@ pub(crate) fn segment_name(base: Offset) -> String {
 /// The name of its index file.
 pub(crate) fn index_name(base: Offset) -> String {
     format!("{:020}.index", base.0)
+}
+
+/// The name under which a segment file is kept whose own name goes to another.
+pub(crate) fn kept_name(header: &Header) -> String {
+    format!("{:020}-{}.{KEPT}", header.base.0, header.sequence)
+}
+
+pub(crate) fn is_kept(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension == KEPT)
 }
 
 /// The base in the name of a segment or index file.
@@ -198,7 +208,7 @@ impl<D: Disk> Reserved<D> {
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let segment = Segment::new(disk, file, file_bytes, header, index_interval);
         let data_start = wide(head.len());
-        segment.begin(Body::new(data_start, timestamp_ms));
+        segment.begin(Body::new(data_start, Some(timestamp_ms)));
         Ok((Part { segment: segment.into(), bytes_end: data_start, end: header.base }, Fill::new(data_start, filled)))
     }
 }

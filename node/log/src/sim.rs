@@ -255,6 +255,14 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.operation()?;
+        let inode = world.inode(from)?;
+        world.rename(Rename { from: None, to: vec![(to.to_owned(), inode)] });
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         world.operation()?;

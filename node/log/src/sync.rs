@@ -14,6 +14,7 @@ use crate::log::Log;
 #[derive(Debug)]
 pub struct SyncPoint<D: Disk> {
     segment: Arc<Segment<D>>,
+    position: u64,
     tail: Tail,
     cuts: u64,
 }
@@ -24,7 +25,7 @@ impl<D: Disk> SyncPoint<D> {
     /// # Errors
     /// When the disk refuses.
     pub fn run(&self) -> Result<(), DiskError> {
-        self.segment.file.sync_data().context(Operation::Sync, || self.segment.path.clone())
+        self.segment.file.sync_data().context(Operation::Sync, || self.segment.place.path.clone())
     }
 }
 
@@ -69,9 +70,10 @@ impl<D: Disk> Log<D> {
         let segment = Arc::clone(&self.view.active);
         if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
             let filled = segment.file.write_at(zeroes.start, zeroes_of(&zeroes));
-            self.disk_result(filled.context(Operation::Write, || segment.path.clone()))?;
+            self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
-        Ok(Some(SyncPoint { segment, tail: self.ends.tail, cuts: self.cuts }))
+        let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.cuts);
+        Ok(Some(SyncPoint { segment, position, tail, cuts }))
     }
 
     /// Takes note of what came of the point. What was cut meanwhile does not become durable by it.
@@ -84,6 +86,9 @@ impl<D: Disk> Log<D> {
         if point.cuts == self.cuts {
             self.ends.synced = self.ends.synced.max(point.tail);
             self.ends.durable = self.ends.durable.max(point.tail);
+            if Arc::ptr_eq(&point.segment, &self.view.active) {
+                self.writer.synced = self.writer.synced.max(point.position);
+            }
         }
         self.writer.index.write_some();
         Ok(self.ends.durable)

@@ -2,21 +2,28 @@
 
 use std::sync::Arc;
 
-use zue_core::ProducerLimits;
+use zue_core::{Epoch, Offset, ProducerLimits, Producers, Tail};
 
+use crate::block::BLOCK_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, Operation, ReadError};
-use crate::frame::Fault;
+use crate::fault::Fault;
 use crate::index::Spacing;
 use crate::num::wide;
-use crate::scan::State;
+use crate::order::Order;
+use crate::resync::{GoodFrames, GoodKind, Hole};
+use crate::scan::{State, Stop};
+use crate::segment::Header;
 use crate::view::{Part, View};
 
-/// Goes over a log as it was when it began, from the first segment to the last, and names what is damaged.
+/// Goes over a log as it was when it began, from the first segment to the last, and names what is damaged. What it finds is known from
+/// then on: see [`crate::Reader::damaged`].
 #[derive(Debug)]
 pub struct Verifier<D: Disk> {
     parts: std::vec::IntoIter<Part<D>>,
     now: Option<Place<D>>,
+    /// What the segments so far amount to, unless the last one is damaged.
+    before: Option<State>,
 }
 
 /// A place in a segment.
@@ -25,21 +32,22 @@ struct Place<D: Disk> {
     part: Part<D>,
     position: u64,
     state: State,
+    is_whole: bool,
 }
 
 /// What a step has checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
     /// How many bytes.
     pub bytes: u64,
-    /// What is damaged there. The rest of its segment is not checked.
+    /// What is damaged behind them. The next step goes on behind that.
     pub damage: Option<Damage>,
 }
 
 impl<D: Disk> Verifier<D> {
     pub(crate) fn new(view: &Arc<View<D>>) -> Self {
         let parts: Vec<_> = view.sealed.iter().cloned().chain([view.active_part()]).collect();
-        Self { parts: parts.into_iter(), now: None }
+        Self { parts: parts.into_iter(), now: None, before: None }
     }
 
     /// Checks about as many bytes further; `None` once all are checked.
@@ -47,60 +55,108 @@ impl<D: Disk> Verifier<D> {
     /// # Errors
     /// When the disk refuses. The next step goes on with the next segment.
     pub fn step(&mut self, bytes_max: usize) -> Result<Option<Verified>, ReadError> {
-        let step = match self.now.take() {
-            Some(place) => place.step(bytes_max),
+        let before = self.before.take();
+        let (verified, place) = match self.now.take() {
+            Some(place) => place.step(bytes_max)?,
             None => match self.parts.next() {
-                Some(part) => Place::at_start(part),
+                Some(part) => Place::enter(part, before.as_ref())?,
                 None => return Ok(None),
             },
         };
-        match step {
-            Ok((verified, now)) => {
-                self.now = now;
-                Ok(Some(verified))
-            }
-            Err(ReadError::Damaged(damage)) => Ok(Some(Verified { bytes: 0, damage: Some(damage) })),
-            Err(error) => Err(error),
+        if place.position < place.part.bytes_end || place.state.order.tail.end != place.part.end {
+            self.now = Some(place);
+        } else {
+            self.before = Some(place.state).filter(|_| place.is_whole);
         }
+        Ok(Some(verified))
     }
 }
 
 impl<D: Disk> Place<D> {
-    fn at_start(part: Part<D>) -> Result<(Verified, Option<Self>), ReadError> {
-        let (snapshot, position) = part.segment.snapshot()?;
-        // Producers are not compared: what a cut has taken back is forgotten, not undone.
-        let state = State::at_start(snapshot, ProducerLimits::default());
-        let state = state.map_err(|fault| part.damage(position, part.segment.base(), fault))?;
-        Ok((Verified { bytes: position, damage: None }, Some(Self { part, position, state })))
+    /// Checks what is in front of a segment's frames.
+    fn enter(part: Part<D>, before: Option<&State>) -> Result<(Verified, Self), ReadError> {
+        let (segment, base) = (&part.segment, part.segment.base());
+        let damaged = |position, fault| segment.place.note(Hole { position, from: base, to: base, fault });
+        let head = segment.file.read(0..wide(BLOCK_BYTES));
+        let head = head.context(Operation::Read, || segment.place.path.clone())?;
+        let head = Header::decode(&head).ok().filter(|header| *header == segment.header);
+        let found = match segment.snapshot() {
+            Ok((snapshot, data_start)) => {
+                let follows = before.is_none_or(|before| {
+                    snapshot.starts.starts_with(&before.starts)
+                        && snapshot.timestamp_ms >= before.order.timestamp_ms
+                        && base == before.order.tail.end
+                });
+                // Producers are not compared: what a cut has taken back is forgotten, not undone.
+                let state = State::at_start(snapshot, ProducerLimits::default()).ok().filter(|_| follows);
+                state.map(|state| (state, data_start)).ok_or_else(|| damaged(wide(BLOCK_BYTES), Fault::Snapshot))
+            }
+            Err(ReadError::Damaged(damage)) => Err(damage),
+            Err(error) => return Err(error),
+        };
+        let damage = if head.is_none() { Some(damaged(0, Fault::Header)) } else { found.as_ref().err().cloned() };
+        let (state, position) = found.unwrap_or_else(|_| (from_here(Tail { epoch: Epoch(0), end: base }), 0));
+        let mut place = Self { is_whole: damage.is_none(), part, position, state };
+        if place.position == 0 {
+            place.pass(wide(BLOCK_BYTES), base)?;
+        }
+        Ok((Verified { bytes: position, damage }, place))
     }
 
-    fn step(mut self, bytes_max: usize) -> Result<(Verified, Option<Self>), ReadError> {
+    fn step(mut self, bytes_max: usize) -> Result<(Verified, Self), ReadError> {
         let Part { segment, bytes_end, end } = &self.part;
         let rest = bytes_end.saturating_sub(self.position);
         let mut take = rest.min(wide(bytes_max).max(1));
         let found = loop {
-            let bytes = segment.file.view(self.position..self.position + take);
-            let bytes = bytes.context(Operation::Read, || segment.path.clone())?;
-            let mut spacing = Spacing::new(u32::MAX, self.position);
-            let found = self.state.scan(&bytes, segment.mask, self.position, &mut spacing);
+            let bytes = segment.view(self.position, self.position.saturating_add(take))?;
+            let found =
+                self.state.scan(&bytes, segment.mask, self.position, &mut Spacing::new(u32::MAX, self.position));
             if found.bytes > 0 || take == rest {
                 break found;
             }
             // One append is longer.
             take = rest.min(take.saturating_mul(2));
         };
-        self.position += wide(found.bytes);
         let tail = self.state.order.tail.end;
-        let damage = match found.fault {
+        let stop = match found.stop {
             // The piece ends inside a frame or an append.
-            Some(Fault::Truncated { .. } | Fault::Unfinished(_)) if take < rest => None,
-            Some(fault) => Some(fault),
-            None if self.position == *bytes_end && tail != *end => Some(Fault::Offset { expected: *end, found: tail }),
-            None => None,
+            Some(Stop { fault: Fault::Truncated { .. } | Fault::Unfinished(_), .. }) if take < rest => None,
+            None if take == rest && tail != *end => {
+                Some(Stop { at: found.bytes, order: self.state.order, fault: Fault::Empty })
+            }
+            stop => stop,
         };
-        let damage = damage.map(|fault| self.part.damage(self.position, tail, fault));
-        let verified = Verified { bytes: wide(found.bytes), damage };
-        let more = verified.damage.is_none() && self.position < *bytes_end;
-        Ok((verified, more.then_some(self)))
+        self.position = self.position.saturating_add(wide(found.bytes));
+        let mut verified = Verified { bytes: wide(found.bytes), damage: None };
+        if let Some(Stop { at, order, fault }) = stop {
+            let position = self.position.saturating_add(wide(at.saturating_sub(found.bytes)));
+            let (place, from) = (Arc::clone(&segment.place), order.tail.end);
+            let to = self.pass(position, from)?;
+            verified.damage = Some(place.note(Hole { position, from, to, fault }));
+        }
+        Ok((verified, self))
     }
+
+    /// Goes on behind the bad frame at the position, where record `from` should be; the end of what is damaged.
+    fn pass(&mut self, position: u64, from: Offset) -> Result<Offset, ReadError> {
+        let Part { segment, bytes_end, end } = &self.part;
+        let bytes = segment.view(position, *bytes_end)?;
+        let after = Tail { epoch: Epoch(0), end: from };
+        let mut good = GoodFrames::behind(&bytes, segment.mask, 0, after).filter_map(|good| {
+            let tail = match good.kind {
+                GoodKind::Record { epoch, offset } => Tail { epoch, end: offset },
+                GoodKind::Start { epoch, start } => Tail { epoch: Epoch(epoch.0.saturating_sub(1)), end: start },
+                GoodKind::SyncMark(_) => return None,
+            };
+            (tail.end <= *end).then_some((position.saturating_add(wide(good.at)), tail))
+        });
+        let (next, tail) = good.next().unwrap_or((*bytes_end, Tail { end: *end, ..after }));
+        (self.position, self.state, self.is_whole) = (next, from_here(tail), false);
+        Ok(tail.end)
+    }
+}
+
+/// The state in front of a frame when what is before it is not known.
+fn from_here(tail: Tail) -> State {
+    State { order: Order::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
 }

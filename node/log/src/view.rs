@@ -8,10 +8,11 @@ use bytes::Bytes;
 use zue_core::{History, Offset, Tail};
 
 use crate::body::Segment;
-use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Damage, Operation, ReadError};
-use crate::frame::{Fault, KIND_RECORD, Peek, parse, peek};
-use crate::num::wide;
+use crate::disk::Disk;
+use crate::error::ReadError;
+use crate::frame::{KIND_RECORD, Peek, peek};
+use crate::num::{length, wide};
+use crate::resync::{Frames, Piece, first_hole};
 
 /// A segment, and how much of it is in the log.
 #[derive(Debug)]
@@ -81,33 +82,52 @@ impl<D: Disk> View<D> {
 }
 
 impl<D: Disk> Part<D> {
-    /// The bytes from the position to the end of the part.
-    pub(crate) fn bytes(&self, from: u64) -> Result<Bytes, ReadError> {
-        let Segment { file, path, .. } = &*self.segment;
-        Ok(file.view(from..self.bytes_end.max(from)).context(Operation::Read, || path.clone())?)
-    }
-
-    /// Walks from the nearest indexed frame to the record. Gives its position and the bytes from there to the end of the part.
-    /// The frames it walks past are not checked beyond their place.
+    /// Where the record is, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
+    /// as each is in its place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
-        let near = self.segment.body(self.bytes_end)?.near(offset);
-        let bytes = self.bytes(near)?;
-        let mut walk = Walk::new(&bytes);
-        let fault = loop {
-            let Some(peek) = walk.frame() else { break walk.fault(self.segment.mask) };
-            if peek.kind == KIND_RECORD && peek.first_word >= offset.0 {
-                if peek.first_word == offset.0 {
-                    return Ok((near.saturating_add(wide(walk.at)), bytes.slice(walk.at..)));
+        let body = self.body()?;
+        let near = body.near(offset);
+        let (from, first) =
+            near.map_or((body.data_start, self.segment.base()), |near| (near.position, Offset(near.offset)));
+        let bytes = self.segment.view(from, self.bytes_end)?;
+        let (mut walk, mut next) = (Walk::new(&bytes), first);
+        while let Some(frame) = walk.frame() {
+            if frame.kind == KIND_RECORD {
+                if frame.first_word != next.0 {
+                    break;
                 }
-                break Fault::Offset { expected: offset, found: Offset(peek.first_word) };
+                if next == offset {
+                    return Ok((from.saturating_add(wide(walk.at)), bytes.slice(walk.at..)));
+                }
+                next = next.plus(1);
             }
-            walk.pass(peek);
-        };
-        Err(self.damage(near.saturating_add(wide(walk.at)), offset, fault).into())
+            walk.pass(frame);
+        }
+        for piece in Frames::new(&bytes, self.segment.mask, from, first, self.end) {
+            match piece {
+                Piece::Record(position, record) if record.offset == offset => {
+                    return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
+                }
+                Piece::Record(..) => {}
+                Piece::Hole(hole) => {
+                    let damage = self.segment.place.note(hole);
+                    if hole.to > offset {
+                        return Err(damage.into());
+                    }
+                }
+            }
+        }
+        unreachable!("a part holds, or lacks, every record up to its end")
     }
 
-    pub(crate) fn damage(&self, position: u64, from: Offset, fault: Fault) -> Damage {
-        self.segment.damage(position, from..self.end, fault)
+    /// The damage at the position, where the frame of record `from` should be.
+    pub(crate) fn damage(&self, position: u64, from: Offset) -> ReadError {
+        match self.segment.view(position, self.bytes_end) {
+            Ok(bytes) => {
+                self.segment.place.note(first_hole(&bytes, self.segment.mask, position, from..self.end)).into()
+            }
+            Err(error) => error,
+        }
     }
 }
 
@@ -133,10 +153,5 @@ impl<'a> Walk<'a> {
 
     pub(crate) fn pass(&mut self, peek: Peek) {
         self.at += peek.bytes;
-    }
-
-    /// Why there is no frame where the walk has stopped.
-    pub(crate) fn fault(&self, mask: u32) -> Fault {
-        parse(self.rest(), mask).err().unwrap_or(Fault::Layout)
     }
 }

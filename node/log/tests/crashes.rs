@@ -196,7 +196,12 @@ fn run(seed: u64, stop_at: Option<u64>) -> (SimDisk, Allowed) {
 }
 
 fn check(disk: &SimDisk, allowed: &Allowed, at: &str) {
-    let (log, _) = open(disk);
+    let (log, recovered) = open(disk);
+    assert_eq!(
+        (recovered.suspect, &*recovered.damaged),
+        (None, [].as_slice()),
+        "{at}: a crash loses nothing that was told"
+    );
     let found = state(&log);
     assert!(allowed.states.contains(&found), "{at}: the log holds what it never held, or lacks what was durable");
     assert_eq!((log.tail().end.0, log.durable()), (u64::try_from(found.records.len()).unwrap(), log.tail()), "{at}");

@@ -218,7 +218,7 @@ impl Storage {
             ..LogConfig::default()
         };
         let opened = Log::open(self.disk.clone(), config, self.id);
-        let (log, _) = opened.map_err(|error| match error {
+        let (log, found) = opened.map_err(|error| match error {
             zue_log::OpenError::Disk(_) => WorkError::Disk,
             error => WorkError::Wrong(format!("{:?} does not open: {error}", self.id)),
         })?;
@@ -243,7 +243,16 @@ impl Storage {
         }
         let promise = Promise { epoch, leader };
         Ok((
-            Recovered { id: replica, cluster, promise, history, log: tail, commit_end, producers, suspect: None },
+            Recovered {
+                id: replica,
+                cluster,
+                promise,
+                history,
+                log: tail,
+                commit_end,
+                producers,
+                suspect: found.suspect,
+            },
             records,
             last_ms,
         ))

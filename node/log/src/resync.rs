@@ -1,0 +1,217 @@
+//! Frames of which some may be damaged: where the next good one is, and what it says of what is missing. Looks at bytes only.
+
+use zue_core::{Epoch, Offset, Tail};
+
+use crate::fault::Fault;
+use crate::frame::{Frame, KIND_EPOCH_START, KIND_RECORD, KIND_SYNC_MARK, RecordView, SyncMark, parse, peek};
+use crate::num::wide;
+use crate::scan::used;
+
+/// How many bytes of CRC are computed at most for each byte that is looked at: payloads may be made to look like frames.
+const CRC_BYTES_MAX: usize = 32;
+
+/// Bytes that are not what was written, and the records that are in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hole {
+    /// In the segment.
+    pub(crate) position: u64,
+    pub(crate) from: Offset,
+    pub(crate) to: Offset,
+    pub(crate) fault: Fault,
+}
+
+/// A good frame behind damage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Good {
+    /// Where it begins among the bytes.
+    pub(crate) at: usize,
+    /// Its length.
+    pub(crate) bytes: usize,
+    pub(crate) kind: GoodKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GoodKind {
+    Record { epoch: Epoch, offset: Offset },
+    Start { epoch: Epoch, start: Offset },
+    SyncMark(SyncMark),
+}
+
+impl Good {
+    /// The end of what is missing in front of it, unless it does not say.
+    pub(crate) fn missing_end(&self) -> Option<Offset> {
+        match self.kind {
+            GoodKind::Record { offset, .. } => Some(offset),
+            GoodKind::Start { start, .. } => Some(start),
+            GoodKind::SyncMark(_) => None,
+        }
+    }
+
+    /// The tail of a log that ends with it.
+    fn tail(&self) -> Tail {
+        match self.kind {
+            GoodKind::Record { epoch, offset } => Tail { epoch, end: offset.plus(1) },
+            GoodKind::Start { epoch, start } => Tail { epoch, end: start },
+            GoodKind::SyncMark(mark) => mark.tail,
+        }
+    }
+}
+
+/// The good frames from a byte on, of a log that holds a prefix with a given tail in front of it.
+pub(crate) struct GoodFrames<'a> {
+    bytes: &'a [u8],
+    mask: u32,
+    at: usize,
+    /// None begins from here on.
+    end: usize,
+    after: Tail,
+    crc_bytes_left: usize,
+}
+
+impl<'a> GoodFrames<'a> {
+    /// Those behind the bad frame at byte `bad_at`.
+    pub(crate) fn behind(bytes: &'a [u8], mask: u32, bad_at: usize, after: Tail) -> Self {
+        let at = bad_at.saturating_add(1);
+        let end = bad_at.saturating_add(used(bytes.get(bad_at..).unwrap_or_default()));
+        Self { bytes, mask, at, end, after, crc_bytes_left: (end - bad_at).saturating_mul(CRC_BYTES_MAX) }
+    }
+
+    fn look(&mut self) -> Option<Good> {
+        let rest = self.bytes.get(self.at..)?;
+        let peek = peek(rest)?;
+        // Its claims come first: a CRC at every byte would take too long.
+        let may_follow = match peek.kind {
+            KIND_RECORD => peek.first_word >= self.after.end.0,
+            KIND_EPOCH_START => peek.first_word > self.after.epoch.0,
+            KIND_SYNC_MARK => true,
+            _ => false,
+        };
+        if !may_follow {
+            return None;
+        }
+        self.crc_bytes_left = self.crc_bytes_left.checked_sub(peek.bytes)?;
+        let kind = match parse(rest, self.mask).ok()?.0 {
+            Frame::Record(record) if record.epoch >= self.after.epoch => {
+                GoodKind::Record { epoch: record.epoch, offset: record.offset }
+            }
+            Frame::Start(start) if start.start >= self.after.end => {
+                GoodKind::Start { epoch: start.epoch, start: start.start }
+            }
+            Frame::SyncMark(mark) => GoodKind::SyncMark(mark),
+            _ => return None,
+        };
+        Some(Good { at: self.at, bytes: peek.bytes, kind })
+    }
+}
+
+impl Iterator for GoodFrames<'_> {
+    type Item = Good;
+
+    fn next(&mut self) -> Option<Good> {
+        while self.at < self.end {
+            if let Some(good) = self.look() {
+                self.at += good.bytes;
+                return Some(good);
+            }
+            self.at += 1;
+        }
+        None
+    }
+}
+
+/// What is found behind a bad frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Behind {
+    /// The greatest tail that a good frame tells of.
+    pub(crate) tail: Tail,
+    /// The bad frame was once whole on the disk: a sync had succeeded before something behind it was written.
+    pub(crate) was_durable: bool,
+}
+
+/// Looks at everything behind the bad frame at byte `at`, whose position in the segment is `position`.
+pub(crate) fn behind(bytes: &[u8], mask: u32, at: usize, position: u64, after: Tail) -> Behind {
+    let frames = GoodFrames::behind(bytes, mask, at, after);
+    frames.fold(Behind::default(), |found, good| Behind {
+        tail: found.tail.max(good.tail()),
+        was_durable: found.was_durable || matches!(good.kind, GoodKind::SyncMark(sync) if sync.position > position),
+    })
+}
+
+/// The records of a segment, each checked; what is damaged is passed over.
+pub(crate) struct Frames<'a> {
+    bytes: &'a [u8],
+    mask: u32,
+    /// Where the bytes are in the segment.
+    position: u64,
+    at: usize,
+    /// The record that is next.
+    next: Offset,
+    /// Where the records end.
+    end: Offset,
+}
+
+/// What comes next.
+pub(crate) enum Piece<'a> {
+    /// A record, and where its frame begins in the segment.
+    Record(u64, RecordView<'a>),
+    Hole(Hole),
+}
+
+impl<'a> Frames<'a> {
+    /// Those of the bytes, which lie at the position, begin with the frame of record `next` or one before it that has no record, and
+    /// should hold all before `end`.
+    pub(crate) fn new(bytes: &'a [u8], mask: u32, position: u64, next: Offset, end: Offset) -> Self {
+        Self { bytes, mask, position, at: 0, next, end }
+    }
+
+    /// Passes over what is not the next record.
+    fn hole(&mut self, fault: Fault) -> Piece<'a> {
+        let (bad_at, from, after) = (self.at, self.next, Tail { epoch: Epoch(0), end: self.next });
+        let good = GoodFrames::behind(self.bytes, self.mask, bad_at, after)
+            .find_map(|good| good.missing_end().map(|end| (good.at, end)))
+            .filter(|(_, end)| *end <= self.end);
+        (self.at, self.next) = good.unwrap_or((self.bytes.len(), self.end));
+        let position = self.position.saturating_add(wide(bad_at));
+        Piece::Hole(Hole { position, from, to: self.next, fault })
+    }
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        loop {
+            let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty());
+            let Some(rest) = rest else {
+                return (self.next < self.end).then(|| self.hole(Fault::Empty));
+            };
+            match parse(rest, self.mask) {
+                Ok((Frame::Record(record), bytes)) if record.offset == self.next => {
+                    let position = self.position.saturating_add(wide(self.at));
+                    self.at = self.at.saturating_add(bytes);
+                    self.next = self.next.plus(1);
+                    return Some(Piece::Record(position, record));
+                }
+                Ok((Frame::Start(_) | Frame::SyncMark(_), bytes)) => self.at = self.at.saturating_add(bytes),
+                Ok((Frame::Record(RecordView { offset, .. }), _)) if (self.next..self.end).contains(&offset) => {
+                    let fault = Fault::Offset { expected: self.next, found: offset };
+                    let position = self.position.saturating_add(wide(self.at));
+                    let from = std::mem::replace(&mut self.next, offset);
+                    return Some(Piece::Hole(Hole { position, from, to: offset, fault }));
+                }
+                Ok((Frame::Record(record), _)) => {
+                    return Some(self.hole(Fault::Offset { expected: self.next, found: record.offset }));
+                }
+                Ok((frame, _)) => return Some(self.hole(Fault::Kind(frame.kind()))),
+                Err(fault) => return Some(self.hole(fault)),
+            }
+        }
+    }
+}
+
+/// The first damage among the bytes, which lie at the position and should hold those records.
+pub(crate) fn first_hole(bytes: &[u8], mask: u32, position: u64, records: std::ops::Range<Offset>) -> Hole {
+    let hole = |piece| if let Piece::Hole(hole) = piece { Some(hole) } else { None };
+    let none = Hole { position, from: records.start, to: records.start, fault: Fault::Layout };
+    Frames::new(bytes, mask, position, records.start, records.end).find_map(hole).unwrap_or(none)
+}
