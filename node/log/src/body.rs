@@ -18,10 +18,13 @@ use crate::resync::{Frames, GoodFrames, Hole, Piece};
 use crate::segment::{Header, index_name, segment_name};
 use crate::view::Part;
 
+/// How much of a segment is read at first for its snapshot.
+const SNAPSHOT_BYTES: u64 = 16 << 10;
+
 /// An open segment file.
 #[derive(Debug)]
 pub(crate) struct Segment<D: Disk> {
-    pub(crate) file: D::File,
+    pub(crate) file: Arc<D::File>,
     pub(crate) file_bytes: u64,
     pub(crate) place: Arc<Place>,
     pub(crate) header: Header,
@@ -76,7 +79,10 @@ impl Body {
 impl<D: Disk> Segment<D> {
     pub(crate) fn new(disk: &D, file: D::File, file_bytes: u64, header: Header, index_interval: u32) -> Self {
         let (path, mask) = (disk.path(&segment_name(header.base)), header.mask());
-        let (place, disk, body) = (Arc::new(Place::new(path)), disk.clone(), OnceLock::new());
+        let file = Arc::new(file);
+        let same: Arc<dyn DiskFile> = Arc::<D::File>::clone(&file);
+        let place = Arc::new(Place::new(path, same, mask));
+        let (disk, body) = (disk.clone(), OnceLock::new());
         Self { file, file_bytes, place, header, mask, index_interval, disk, body }
     }
 
@@ -101,16 +107,23 @@ impl<D: Disk> Segment<D> {
 
     /// Reads and checks its snapshot; gives it and where the frames behind it begin.
     pub(crate) fn snapshot(&self) -> Result<(Snapshot, u64), ReadError> {
-        let bytes = self.view(0, self.file_bytes)?;
-        let found = match parse(bytes.get(BLOCK_BYTES..).unwrap_or_default(), self.mask) {
-            Ok((Frame::Snapshot(snapshot), bytes)) if snapshot.base == self.base() => {
-                Ok((snapshot, wide(BLOCK_BYTES + bytes)))
-            }
-            Ok(_) => Err(Fault::Snapshot),
-            Err(fault) => Err(fault),
+        let (base, position) = (self.base(), wide(BLOCK_BYTES));
+        let read = |bytes: u64| {
+            let end = position.saturating_add(bytes).min(self.file_bytes);
+            self.file.read(position..end.max(position)).context(Operation::Read, || self.place.path.clone())
         };
-        let (position, from, to) = (wide(BLOCK_BYTES), self.base(), self.base());
-        found.map_err(|fault| self.place.note(Hole { position, from, to, fault }).into())
+        let mut bytes = read(SNAPSHOT_BYTES)?;
+        if let Err(Fault::Truncated { need, .. }) = parse(&bytes, self.mask) {
+            bytes = read(need)?;
+        }
+        let fault = match parse(&bytes, self.mask) {
+            Ok((Frame::Snapshot(snapshot), bytes)) if snapshot.base == base => {
+                return Ok((snapshot, position.saturating_add(wide(bytes))));
+            }
+            Ok(_) => Fault::Snapshot,
+            Err(fault) => fault,
+        };
+        Err(self.place.note(Hole { position, until: position, from: base, to: base, fault }).into())
     }
 
     /// The bytes between two positions.
@@ -170,7 +183,12 @@ impl<D: Disk> Part<D> {
                     entries.push(Entry { offset, position, timestamp_ms });
                 }
                 Piece::Record(..) => {}
-                Piece::Hole(hole) => drop(place.note(hole)),
+                Piece::Hole(hole) => {
+                    let error = place.blame(hole);
+                    if let ReadError::Disk(_) = error {
+                        return Err(error);
+                    }
+                }
             }
         }
         if found.as_ref() != Some(&entries) {

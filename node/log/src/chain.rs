@@ -102,7 +102,13 @@ pub(crate) fn check<D: Disk>(
         let (have, end) = (segment.file_bytes, next.base);
         if need > have {
             let fault = Fault::Truncated { need, have };
-            damaged.push(segment.place.damage(Hole { position: have, from: segment.base(), to: end, fault }));
+            damaged.push(segment.place.damage(Hole {
+                position: have,
+                until: have,
+                from: segment.base(),
+                to: end,
+                fault,
+            }));
         }
         Part { segment: segment.into(), bytes_end: need.min(have), end }
     };
@@ -114,7 +120,8 @@ pub(crate) fn check<D: Disk>(
     let (snapshot, data_start) = segment.snapshot().map_err(into_open)?;
     let body = Body::new(data_start, Some(snapshot.timestamp_ms));
     let base = segment.base();
-    let in_snapshot = |fault| segment.place.damage(Hole { position: wide(BLOCK_BYTES), from: base, to: base, fault });
+    let position = wide(BLOCK_BYTES);
+    let in_snapshot = |fault| segment.place.damage(Hole { position, until: position, from: base, to: base, fault });
     let mut state = State::at_start(snapshot, config.producers).map_err(in_snapshot)?;
     let bytes = segment.view(data_start, segment.file_bytes).map_err(into_open)?;
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
@@ -123,7 +130,10 @@ pub(crate) fn check<D: Disk>(
     let (closed, used) = (is_same && meta.session.clean, segment.header.used);
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
     let survey = survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known)
-        .map_err(|hole| OpenError::HistoryGap(segment.place.damage(hole)))?;
+        .map_err(|hole| OpenError::HistoryGap(segment.place.damage(hole)));
+    // Before anything is made of it.
+    segment.place.all_could_be_read()?;
+    let survey = survey?;
     body.extend_index(&survey.entries);
     damaged.extend(survey.holes.iter().map(|hole| segment.place.damage(*hole)));
     survey

@@ -67,7 +67,13 @@ impl<D: Disk> Log<D> {
             found => found?,
         };
         let (mut at, mut timestamp_ms) = (0, None);
-        while let Ok((frame, length)) = parse(bytes.get(at..).unwrap_or_default(), part.segment.mask) {
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Ok((frame, length)) = parse(rest, part.segment.mask) else {
+                // What is damaged may be cut there; what cannot be read may not.
+                part.segment.place.all_could_be_read().map_err(ReadError::from)?;
+                break;
+            };
             match frame {
                 Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
                     timestamp_ms = Some(record.timestamp_ms);

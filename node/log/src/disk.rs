@@ -53,6 +53,10 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
     /// The bytes of the range. They must not be written again while the view lives: it may be the file itself.
     fn view(&self, range: Range<u64>) -> io::Result<Bytes>;
+    /// Whether bytes of a view could not be read: it shows zeroes there. Reading them by [`DiskFile::read`] tells why.
+    fn has_faulted(&self) -> bool {
+        false
+    }
     /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync
     /// the system may show bytes that it never wrote. To be called before the first view.
     fn settle(&self) -> io::Result<()>;

@@ -18,6 +18,7 @@ mod group;
 mod index;
 mod limits;
 mod log;
+mod map;
 mod meta;
 mod num;
 mod open;

@@ -5,12 +5,13 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use memmap2::Mmap;
 
 use crate::disk::{Disk, DiskFile};
+use crate::map::Map;
 use crate::num::length;
 
 const LOCK_FILE: &str = "lock";
@@ -21,11 +22,14 @@ pub struct OsDisk {
     dir: Arc<Path>,
 }
 
-/// A file of the operating system. It is mapped once, as long as it is at its first view.
+/// A file of the operating system. It is mapped as long as it is at its first view.
 #[derive(Debug)]
 pub struct OsFile {
     file: File,
-    map: OnceLock<Bytes>,
+    map: OnceLock<Map>,
+    /// The map that is used when a page of the first could not be read.
+    other: Mutex<Option<Map>>,
+    faulted: AtomicBool,
 }
 
 impl OsDisk {
@@ -38,19 +42,22 @@ impl OsDisk {
 
 impl OsFile {
     fn new(file: File) -> Self {
-        Self { file, map: OnceLock::new() }
+        Self { file, map: OnceLock::new(), other: Mutex::default(), faulted: AtomicBool::new(false) }
     }
 
-    fn map(&self) -> io::Result<&Bytes> {
-        if self.map.get().is_none() {
-            #[expect(unsafe_code, reason = "memory mapping has no safe interface")]
-            // SAFETY: the directory is locked and ours: files in it are never shortened while they are mapped, and the log gives
-            // out views only of bytes that it has written and never writes again. README.md states this as an assumption.
-            let map = unsafe { Mmap::map(&self.file)? };
-            // Another reader may have been faster; either map shows the same file.
-            let _ = self.map.set(Bytes::from_owner(map));
+    fn slice(map: &Map, range: Range<u64>) -> io::Result<Bytes> {
+        let (start, end) = (length(range.start), length(range.end));
+        if end > map.bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(map.bytes.slice(start..end)) }
+    }
+
+    /// A map that shows no zeroes yet where there are none: a page may be readable again.
+    fn another(&self, bytes: usize) -> io::Result<Map> {
+        self.faulted.store(true, Ordering::Release);
+        let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*other {
+            Some(map) if !map.has_faulted() && map.bytes.len() >= bytes => Ok(map.clone()),
+            _ => Ok(other.insert(Map::new(&self.file)?).clone()),
         }
-        self.map.get().ok_or_else(|| io::ErrorKind::Other.into())
     }
 }
 
@@ -148,12 +155,18 @@ impl DiskFile for OsFile {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let map = self.map()?;
-        let (start, end) = (length(range.start), length(range.end));
-        if end > map.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(map.slice(start..end))
+        let map = if let Some(map) = self.map.get() {
+            map
+        } else {
+            let map = Map::new(&self.file)?;
+            // Another reader may have been faster; either map shows the same file.
+            self.map.get_or_init(|| map)
+        };
+        if map.has_faulted() { Self::slice(&self.another(length(range.end))?, range) } else { Self::slice(map, range) }
+    }
+
+    fn has_faulted(&self) -> bool {
+        self.faulted.load(Ordering::Acquire) || self.map.get().is_some_and(Map::has_faulted)
     }
 
     fn settle(&self) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! Where bytes are: a segment file, and what of it is known to be damaged. Shared by all who read the segment.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Damage;
-use crate::resync::Hole;
+use crate::disk::DiskFile;
+use crate::error::{Context, Damage, DiskError, Operation, ReadError};
+use crate::resync::{Hole, first_hole};
 
 /// How many damaged places of one segment are remembered one by one.
 const HOLES_MAX: usize = 256;
@@ -13,13 +15,15 @@ const HOLES_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    mask: u32,
     /// In order, apart from each other.
     holes: Mutex<Vec<Hole>>,
 }
 
 impl Place {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, holes: Mutex::default() }
+    pub(crate) fn new(path: PathBuf, file: Arc<dyn DiskFile>, mask: u32) -> Self {
+        Self { path, file, mask, holes: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Hole>> {
@@ -28,7 +32,7 @@ impl Place {
 
     /// Says that bytes of it are not what was written.
     pub(crate) fn damage(&self, hole: Hole) -> Damage {
-        let Hole { position, from, to, fault } = hole;
+        let Hole { position, until: _, from, to, fault } = hole;
         Damage { path: self.path.clone(), position, from, to, fault }
     }
 
@@ -47,7 +51,38 @@ impl Place {
         } else if let Some(last) = holes.last_mut() {
             (last.from, last.to) = (last.from.min(hole.from), last.to.max(hole.to));
         }
+        drop(holes);
         self.damage(hole)
+    }
+
+    /// Says why a view of the file shows bad bytes: they are damaged, or they could not be read.
+    pub(crate) fn blame(&self, hole: Hole) -> ReadError {
+        match self.could_be_read(hole) {
+            Ok(()) => self.note(hole).into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Fails if the bytes of the hole, or whatever a view of the file has shown, could not be read.
+    fn could_be_read(&self, hole: Hole) -> Result<(), DiskError> {
+        if !self.file.has_faulted() {
+            return Ok(());
+        }
+        let bytes = self.file.read(hole.position..hole.until).context(Operation::Read, || self.path.clone())?;
+        match first_hole(&bytes, self.mask, hole.position, hole.from..hole.to) {
+            Some(_) => Ok(()),
+            None => Err(self.unreadable()),
+        }
+    }
+
+    /// Fails if anything that was seen of the file could not be read.
+    pub(crate) fn all_could_be_read(&self) -> Result<(), DiskError> {
+        if self.file.has_faulted() { Err(self.unreadable()) } else { Ok(()) }
+    }
+
+    fn unreadable(&self) -> DiskError {
+        let source = io::Error::other("a page of it could not be read");
+        DiskError { operation: Operation::Read, path: self.path.clone(), source }
     }
 
     /// What is known to be damaged.

@@ -250,7 +250,7 @@ fn name_damage<D: Disk>(view: &View<D>, from: Offset, upto: Offset, fault: Fault
     };
     match name() {
         Err(error) => error,
-        Ok(chunk) => chunk.note(Hole { position: 0, from, to: chunk.end, fault }),
+        Ok(chunk) => chunk.blame(Hole { position: 0, until: wide(chunk.bytes.len()), from, to: chunk.end, fault }),
     }
 }
 
@@ -301,11 +301,11 @@ impl Chunk {
         }
     }
 
-    /// Names damage at a place in the chunk.
-    fn note(&self, hole: Hole) -> ReadError {
-        let place = self.place.as_ref().map(|(place, at)| (place, at.saturating_add(hole.position)));
-        let (place, position) = place.expect("a chunk that has records has a place");
-        place.note(Hole { position, ..hole }).into()
+    /// Says why bytes at a place in the chunk are bad.
+    fn blame(&self, hole: Hole) -> ReadError {
+        let (place, at) = self.place.as_ref().expect("a chunk that has records has a place");
+        let (position, until) = (at.saturating_add(hole.position), at.saturating_add(hole.until));
+        place.blame(Hole { position, until, ..hole })
     }
 }
 
@@ -340,7 +340,7 @@ impl<'a> Iterator for Records<'a> {
                 Ok(_) | Err(_) => {
                     let from = std::mem::replace(&mut self.next, self.chunk.end);
                     let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..self.chunk.end);
-                    return Some(Err(self.chunk.note(hole)));
+                    return hole.map(|hole| Err(self.chunk.blame(hole)));
                 }
             }
         }

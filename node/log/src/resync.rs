@@ -1,5 +1,7 @@
 //! Frames of which some may be damaged: where the next good one is, and what it says of what is missing. Looks at bytes only.
 
+use std::ops::Range;
+
 use zue_core::{Epoch, Offset, Tail};
 
 use crate::fault::Fault;
@@ -15,6 +17,8 @@ const CRC_BYTES_MAX: usize = 32;
 pub(crate) struct Hole {
     /// In the segment.
     pub(crate) position: u64,
+    /// Where in the segment something good follows, if the bytes were looked at.
+    pub(crate) until: u64,
     pub(crate) from: Offset,
     pub(crate) to: Offset,
     pub(crate) fault: Fault,
@@ -171,8 +175,9 @@ impl<'a> Frames<'a> {
             .find_map(|good| good.missing_end().map(|end| (good.at, end)))
             .filter(|(_, end)| *end <= self.end);
         (self.at, self.next) = good.unwrap_or((self.bytes.len(), self.end));
-        let position = self.position.saturating_add(wide(bad_at));
-        Piece::Hole(Hole { position, from, to: self.next, fault })
+        let (position, until) =
+            (self.position.saturating_add(wide(bad_at)), self.position.saturating_add(wide(self.at)));
+        Piece::Hole(Hole { position, until, from, to: self.next, fault })
     }
 }
 
@@ -197,7 +202,7 @@ impl<'a> Iterator for Frames<'a> {
                     let fault = Fault::Offset { expected: self.next, found: offset };
                     let position = self.position.saturating_add(wide(self.at));
                     let from = std::mem::replace(&mut self.next, offset);
-                    return Some(Piece::Hole(Hole { position, from, to: offset, fault }));
+                    return Some(Piece::Hole(Hole { position, until: position, from, to: offset, fault }));
                 }
                 Ok((Frame::Record(record), _)) => {
                     return Some(self.hole(Fault::Offset { expected: self.next, found: record.offset }));
@@ -210,8 +215,7 @@ impl<'a> Iterator for Frames<'a> {
 }
 
 /// The first damage among the bytes, which lie at the position and should hold those records.
-pub(crate) fn first_hole(bytes: &[u8], mask: u32, position: u64, records: std::ops::Range<Offset>) -> Hole {
+pub(crate) fn first_hole(bytes: &[u8], mask: u32, position: u64, records: Range<Offset>) -> Option<Hole> {
     let hole = |piece| if let Piece::Hole(hole) = piece { Some(hole) } else { None };
-    let none = Hole { position, from: records.start, to: records.start, fault: Fault::Layout };
-    Frames::new(bytes, mask, position, records.start, records.end).find_map(hole).unwrap_or(none)
+    Frames::new(bytes, mask, position, records.start, records.end).find_map(hole)
 }

@@ -70,9 +70,8 @@ pub(crate) fn survey(
         if state.order.tail.end >= known.commit_end {
             break stop;
         }
-        let after = stop.order.tail;
-        let hole =
-            |to| Hole { position: position.saturating_add(wide(stop.at)), from: after.end, to, fault: stop.fault };
+        let (after, bad_at) = (stop.order.tail, position.saturating_add(wide(stop.at)));
+        let hole = |to| Hole { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
         let next = next_place(bytes, mask, stop).filter(|next| next.offset <= known.commit_end);
         let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
@@ -103,7 +102,7 @@ pub(crate) fn survey(
         && !ends_in_hole
     {
         let to = suspect.end.max(tail.end);
-        survey.holes.push(Hole { position, from: tail.end, to, fault: stop.fault });
+        survey.holes.push(Hole { position, until: position, from: tail.end, to, fault: stop.fault });
     }
     survey.torn_bytes = if known.used { 0 } else { used(rest) };
     survey.renew = known.used || ends_in_hole || survey.torn_bytes > 0;

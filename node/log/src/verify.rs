@@ -76,7 +76,8 @@ impl<D: Disk> Place<D> {
     /// Checks what is in front of a segment's frames.
     fn enter(part: Part<D>, before: Option<&State>) -> Result<(Verified, Self), ReadError> {
         let (segment, base) = (&part.segment, part.segment.base());
-        let damaged = |position, fault| segment.place.note(Hole { position, from: base, to: base, fault });
+        let damaged =
+            |position, fault| segment.place.note(Hole { position, until: position, from: base, to: base, fault });
         let head = segment.file.read(0..wide(BLOCK_BYTES));
         let head = head.context(Operation::Read, || segment.place.path.clone())?;
         let head = Header::decode(&head).ok().filter(|header| *header == segment.header);
@@ -132,7 +133,10 @@ impl<D: Disk> Place<D> {
             let position = self.position.saturating_add(wide(at.saturating_sub(found.bytes)));
             let (place, from) = (Arc::clone(&segment.place), order.tail.end);
             let to = self.pass(position, from)?;
-            verified.damage = Some(place.note(Hole { position, from, to, fault }));
+            match place.blame(Hole { position, until: self.position, from, to, fault }) {
+                ReadError::Damaged(damage) => verified.damage = Some(damage),
+                error => return Err(error),
+            }
         }
         Ok((verified, self))
     }

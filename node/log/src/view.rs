@@ -10,9 +10,10 @@ use zue_core::{History, Offset, Tail};
 use crate::body::Segment;
 use crate::disk::Disk;
 use crate::error::ReadError;
+use crate::fault::Fault;
 use crate::frame::{KIND_RECORD, Peek, peek};
 use crate::num::{length, wide};
-use crate::resync::{Frames, Piece, first_hole};
+use crate::resync::{Frames, Hole, Piece, first_hole};
 
 /// A segment, and how much of it is in the log.
 #[derive(Debug)]
@@ -110,9 +111,9 @@ impl<D: Disk> Part<D> {
                 }
                 Piece::Record(..) => {}
                 Piece::Hole(hole) => {
-                    let damage = self.segment.place.note(hole);
+                    let error = self.segment.place.blame(hole);
                     if hole.to > offset {
-                        return Err(damage.into());
+                        return Err(error);
                     }
                 }
             }
@@ -124,7 +125,9 @@ impl<D: Disk> Part<D> {
     pub(crate) fn damage(&self, position: u64, from: Offset) -> ReadError {
         match self.segment.view(position, self.bytes_end) {
             Ok(bytes) => {
-                self.segment.place.note(first_hole(&bytes, self.segment.mask, position, from..self.end)).into()
+                let hole = first_hole(&bytes, self.segment.mask, position, from..self.end);
+                let none = Hole { position, until: self.bytes_end, from, to: from, fault: Fault::Layout };
+                self.segment.place.blame(hole.unwrap_or(none))
             }
             Err(error) => error,
         }

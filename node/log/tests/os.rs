@@ -10,12 +10,15 @@
 
 mod common;
 
+use std::io::BufRead;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::{ID, SMALL, append, fill, read_all, start_epoch};
-use zue_core::{Offset, Tail};
-use zue_log::{Log, OpenError, OsDisk, Recovered};
+use zue_core::{Epoch, Offset, Tail};
+use zue_log::{Log, OpenError, OsDisk, ReadError, Recovered};
 
 fn open(dir: &std::path::Path) -> (Log<OsDisk>, Recovered) {
     Log::open(OsDisk::new(dir).unwrap(), SMALL, ID).unwrap()
@@ -103,4 +106,98 @@ fn readers_see_whole_appends_while_the_log_rolls_and_is_cut() {
         }
         done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_an_error_of_the_disk_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    fill(&mut log, 40, 3000);
+    log.note_commit(Offset(40));
+    let held = read_all(&log);
+    log.close().unwrap();
+    let (log, _) = open(dir.path());
+    let reader = log.reader();
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.to_str().unwrap().ends_with(".log"));
+    names.sort();
+    assert!(names.len() >= 3);
+    let base: u64 = names[1].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    // Maps the file, and shows what is there while it can be read.
+    assert_eq!(common::read_from(&reader, 0), held);
+    let whole = std::fs::read(&names[1]).unwrap();
+    let file = std::fs::File::options().write(true).open(&names[1]).unwrap();
+    file.set_len(8192).unwrap();
+    let chunk = |offset: u64| reader.read(Offset(offset), Offset(offset + 1), 0);
+    let first =
+        |offset| chunk(offset).and_then(|chunk| chunk.records().next().unwrap().map(|record| record.value.to_vec()));
+    // The first of the segment is there, a later one is not; neither is it called damaged.
+    assert_eq!(first(base).unwrap(), held[usize::try_from(base).unwrap()].1);
+    for _ in 0..2 {
+        let error = first(base + 5).unwrap_err();
+        assert!(matches!(error, ReadError::Disk(_)), "{error}");
+        let error = reader.read_frames(Tail { epoch: Epoch(0), end: Offset(base + 5) }, log.tail(), 0).unwrap_err();
+        assert!(matches!(error, ReadError::Disk(_)), "{error}");
+    }
+    assert_eq!(log.damaged(), []);
+    // Other segments are read as before, and so is this one once it can be.
+    let before = usize::try_from(base).unwrap();
+    assert_eq!((0..base).map(|offset| first(offset).unwrap()).collect::<Vec<_>>().len(), before);
+    file.set_len(u64::try_from(whole.len()).unwrap()).unwrap();
+    std::fs::write(&names[1], &whole).unwrap();
+    assert_eq!(common::read_from(&reader, 0), held);
+    assert_eq!(log.damaged(), []);
+}
+
+#[test]
+fn a_verifier_tells_what_cannot_be_read_from_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    fill(&mut log, 40, 3000);
+    let first = dir.path().join("00000000000000000000.log");
+    std::fs::File::options().write(true).open(&first).unwrap().set_len(8192).unwrap();
+    let (mut verifier, mut errors) = (log.reader().verifier(), Vec::new());
+    loop {
+        match verifier.step(1 << 20) {
+            Ok(None) => break,
+            Ok(Some(step)) => assert_eq!(step.damage, None),
+            Err(error) => errors.push(error),
+        }
+    }
+    assert!(matches!(&errors[..], [ReadError::Disk(_)]), "{errors:?}");
+}
+
+const CHILD: &str = "ZUE_LOG_TEST_CHILD";
+
+/// Not a test of its own: what the next one runs as a process.
+#[test]
+fn child_with_a_mapped_log() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let (mut log, _) = open(std::path::Path::new(&dir));
+    append(&mut log, &["mapped"]);
+    assert_eq!(read_all(&log).len(), 1);
+    println!("mapped");
+    let _ = std::io::stdin().read_line(&mut String::new());
+}
+
+#[test]
+fn a_bus_error_elsewhere_does_what_it_always_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_with_a_mapped_log", "--nocapture"])
+        .env(CHILD, dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("mapped")), "the child does not get there");
+    // The first one that is not a fault only takes away the handler that Rust itself has installed.
+    let ended = (0..200).find_map(|_| {
+        let sent = Command::new("kill").args(["-BUS", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        child.try_wait().unwrap()
+    });
+    let _ = child.kill();
+    assert_eq!(ended.and_then(|status| status.signal()), Some(7));
 }
