@@ -1,7 +1,13 @@
 //! A process that maps a log and is sent a signal that is not about its maps. A file of its own: what is forked holds the locks of the
 //! process for a moment.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "a panic is how a test fails"
+)]
 
 mod common;
 
