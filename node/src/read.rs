@@ -67,8 +67,8 @@ impl Read {
                 }
             };
             match served {
-                Ok(end) => {
-                    left = left.saturating_sub(end.since(at));
+                Ok((end, count)) => {
+                    left = left.saturating_sub(count);
                     at = end;
                 }
                 Err(Gone) => return,
@@ -77,8 +77,14 @@ impl Read {
         drop(self.place);
     }
 
-    /// Waits for records and serves some; where they end.
-    async fn next(&mut self, at: Offset, target: Offset, left: u64, responses: &Responses) -> Result<Offset, Gone> {
+    /// Waits for records and serves some; where they end, and how many there were.
+    async fn next(
+        &mut self,
+        at: Offset,
+        target: Offset,
+        left: u64,
+        responses: &Responses,
+    ) -> Result<(Offset, u64), Gone> {
         let readable = match self.ends.wait_for(|ends| ends.readable() > at).await {
             Ok(ends) => ends.readable(),
             Err(_) => return Err(Gone),
@@ -95,14 +101,17 @@ impl Read {
         self.serve(&chunk, upto, responses).await
     }
 
-    /// Sends the records of a chunk, in messages of about the size that one may have.
-    async fn serve(&self, chunk: &Chunk, upto: Offset, responses: &Responses) -> Result<Offset, Gone> {
-        let (mut records, mut bytes) = (Vec::new(), 0);
+    /// Sends the records of a chunk, in messages of about the size that one may have; where it ends, and how many there were.
+    async fn serve(&self, chunk: &Chunk, upto: Offset, responses: &Responses) -> Result<(Offset, u64), Gone> {
+        let (mut records, mut bytes, mut served) = (Vec::new(), 0, 0);
         let mut end = chunk.first();
         for record in chunk.records() {
             let record = match record {
                 Ok(record) if record.offset < upto => record,
-                Ok(_) => break,
+                Ok(_) => {
+                    self.send(responses, records).await?;
+                    return Ok((end, served));
+                }
                 Err(failure) => {
                     // What is in front of the damage is whole.
                     self.send(responses, records).await?;
@@ -116,9 +125,11 @@ impl Read {
             }
             bytes += record.payload_bytes().max(1);
             records.push(to_wire(chunk, &record));
+            served += 1;
         }
         self.send(responses, records).await?;
-        Ok(end)
+        // Behind the last record there may be some that were compacted away.
+        Ok((chunk.end().min(upto), served))
     }
 
     async fn send(&self, responses: &Responses, records: Vec<v1::Record>) -> Result<(), Gone> {
@@ -129,7 +140,7 @@ impl Read {
         responses.send(Ok(response)).await.map_err(|_| Gone)
     }
 
-    async fn fail(&self, failure: &ReadError, responses: &Responses) -> Result<Offset, Gone> {
+    async fn fail(&self, failure: &ReadError, responses: &Responses) -> Result<(Offset, u64), Gone> {
         if let ReadError::Damaged(damage) = failure {
             self.metrics.crc_errors.inc();
             tracing::error!(%damage, "a record is not served");

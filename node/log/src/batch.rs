@@ -83,6 +83,14 @@ impl Batch {
                     order.start(&start).map_err(at(position))?;
                     starts.push(start);
                 }
+                Frame::Gap(gap) => {
+                    if order.unfinished().is_none() {
+                        append_at = position;
+                    }
+                    order.gap(&gap).map_err(at(position))?;
+                    first_ms.get_or_insert(gap.timestamp_ms);
+                    producers.extend(gap.runs);
+                }
                 local => return Err(at(position)(Fault::Kind(local.kind()))),
             }
             position += length;
@@ -118,7 +126,7 @@ impl Batch {
         self.end
     }
 
-    /// How many records it has.
+    /// How many offsets it takes: those of its records, and of records that were compacted away.
     pub fn record_count(&self) -> u64 {
         self.end.end.since(self.prev.end)
     }

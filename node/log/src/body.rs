@@ -182,7 +182,7 @@ impl<D: Disk> Part<D> {
                     let (offset, timestamp_ms) = (record.offset.0, record.timestamp_ms);
                     entries.push(Entry { offset, position, timestamp_ms });
                 }
-                Piece::Record(..) => {}
+                Piece::Record(..) | Piece::Gap(..) => {}
                 Piece::Hole(hole) => {
                     let error = place.blame(hole);
                     if let ReadError::Disk(_) = error {

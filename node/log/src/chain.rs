@@ -15,7 +15,7 @@ use crate::meta::Meta;
 use crate::num::wide;
 use crate::resync::Hole;
 use crate::scan::State;
-use crate::segment::{Header, Prev, base_of, index_name, segment_name};
+use crate::segment::{Header, base_of, index_name, segment_name};
 use crate::survey::{Known, survey};
 use crate::view::Part;
 
@@ -72,9 +72,15 @@ pub(crate) fn chain<D: Disk>(
     let newest = all.iter().max_by_key(|(_, candidate)| candidate.header.sequence).map(|(base, _)| *base);
     let mut chain: Chain<D::File> = newest.and_then(|base| all.remove(&base)).into_iter().collect();
     while let Some(Header { base, sequence, prev: Some(prev), .. }) = chain.last().map(|last| last.header) {
-        let found = all
-            .remove(&prev.base)
-            .filter(|found| found.header.sequence == prev.sequence && prev.sequence < sequence && prev.base < base);
+        let follows = |found: &Candidate<_>| {
+            let Header { sequence: found_sequence, .. } = found.header;
+            // A file from before it was written anew has other bytes than this one follows.
+            let generation = found.header.generation();
+            (found_sequence, prev.generation) == (prev.sequence, prev.generation.min(generation))
+                && prev.sequence < sequence
+                && prev.base < base
+        };
+        let found = all.remove(&prev.base).filter(follows);
         chain.push(found.ok_or_else(|| OpenError::Gap { path: disk.path(&segment_name(base)), missing: prev.base })?);
     }
     chain.reverse();
@@ -98,7 +104,7 @@ pub(crate) fn check<D: Disk>(
     let mut damaged = Vec::new();
     let mut seal = |(candidate, next): (Candidate<D::File>, &Header)| {
         let segment = candidate.segment(disk, config);
-        let need = next.prev.map_or(0, |Prev { end, .. }| end);
+        let need = segment.header.end_before(next);
         let (have, end) = (segment.file_bytes, next.base);
         if need > have {
             let fault = Fault::Truncated { need, have };

@@ -78,7 +78,12 @@ impl<D: Disk> Log<D> {
                 Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
                     timestamp_ms = Some(record.timestamp_ms);
                 }
-                Frame::Record(_) if timestamp_ms.is_none() => return Err(LogError::InsideAppend { end: tail.end }),
+                Frame::Gap(gap) if timestamp_ms.is_none() && gap.end == tail.end && gap.open.is_none() => {
+                    timestamp_ms = Some(gap.timestamp_ms);
+                }
+                Frame::Record(_) | Frame::Gap(_) if timestamp_ms.is_none() => {
+                    return Err(LogError::InsideAppend { end: tail.end });
+                }
                 Frame::Start(start) if start.epoch <= tail.epoch => {}
                 Frame::SyncMark(_) => {}
                 _ => break,

@@ -15,11 +15,11 @@ const FLAGS_AT: usize = 9;
 /// Where the count of headers is.
 const HEADER_COUNT_AT: usize = 10;
 
-/// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
 /// The most that a record has besides key, value and headers.
 const FRAME_BYTES: usize = 64;
 
-fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32) -> usize {
+/// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
+pub(crate) fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32) -> usize {
     let frame_at = out.len();
     out.extend_from_slice(&[0; PREFIX_BYTES]);
     out.extend_from_slice(&[kind, flags, 0, 0]);

@@ -4,6 +4,7 @@
 use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
 
 use crate::fault::Fault;
+use crate::gap::{Gap, parse_gap};
 use crate::limits::VOTERS_MAX;
 use crate::num::{Cursor, length, wide};
 
@@ -17,6 +18,7 @@ pub(crate) const LENGTH_AT: usize = 4;
 pub(crate) const KIND_RECORD: u8 = 1;
 pub(crate) const KIND_EPOCH_START: u8 = 2;
 pub(crate) const KIND_SNAPSHOT: u8 = 3;
+pub(crate) const KIND_GAP: u8 = 4;
 pub(crate) const KIND_SYNC_MARK: u8 = 5;
 
 pub(crate) const FLAG_MORE: u8 = 1;
@@ -127,6 +129,7 @@ pub(crate) enum Frame<'a> {
     Record(RecordView<'a>),
     Start(EpochStart),
     Snapshot(Snapshot),
+    Gap(Gap),
     SyncMark(SyncMark),
 }
 
@@ -136,6 +139,7 @@ impl Frame<'_> {
             Self::Record(_) => KIND_RECORD,
             Self::Start(_) => KIND_EPOCH_START,
             Self::Snapshot(_) => KIND_SNAPSHOT,
+            Self::Gap(_) => KIND_GAP,
             Self::SyncMark(_) => KIND_SYNC_MARK,
         }
     }
@@ -147,12 +151,26 @@ pub(crate) struct Peek {
     /// The frame's length, prefix included; the bytes reach that far.
     pub(crate) bytes: usize,
     pub(crate) kind: u8,
-    /// Of a record: whether further ones of its append follow.
+    /// Of a record or gap: whether further records of its append follow.
     pub(crate) more: bool,
-    /// A record's offset; an epoch start's epoch.
+    /// The offset of a record, or that of a gap's first; an epoch start's epoch.
     pub(crate) first_word: u64,
+    /// The offset behind a record or gap.
+    pub(crate) end: u64,
     /// A record's timestamp.
     pub(crate) timestamp_ms: u64,
+}
+
+impl Peek {
+    /// Whether it takes offsets.
+    pub(crate) fn takes_offsets(&self) -> bool {
+        matches!(self.kind, KIND_RECORD | KIND_GAP)
+    }
+
+    /// Whether it is, or stands for, that record.
+    pub(crate) fn holds(&self, offset: Offset) -> bool {
+        self.first_word <= offset.0 && offset.0 < self.end
+    }
 }
 
 /// Looks at the frame that `bytes` begin with; `None` if they cannot begin with a whole one.
@@ -162,12 +180,12 @@ pub(crate) fn peek(bytes: &[u8]) -> Option<Peek> {
     let (kind, flags) = (cursor.u8()?, cursor.u8()?);
     let _counts = cursor.array::<6>()?;
     let (first_word, _epoch, third_word) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
-    if total < RECORD_BYTES_MIN || total > bytes.len() || !matches!(kind, KIND_RECORD..=KIND_SNAPSHOT | KIND_SYNC_MARK)
-    {
+    if total < RECORD_BYTES_MIN || total > bytes.len() || !matches!(kind, KIND_RECORD..=KIND_SYNC_MARK) {
         return None;
     }
-    let more = kind == KIND_RECORD && flags & FLAG_MORE != 0;
-    Some(Peek { bytes: total, kind, more, first_word, timestamp_ms: third_word })
+    let more = matches!(kind, KIND_RECORD | KIND_GAP) && flags & FLAG_MORE != 0;
+    let end = if kind == KIND_GAP { cursor.u64()? } else { first_word.saturating_add(1) };
+    Some(Peek { bytes: total, kind, more, first_word, end, timestamp_ms: third_word })
 }
 
 /// The record that `bytes` begin with, and its length: the short way for what is read most, a record without headers; `None` says
@@ -217,6 +235,7 @@ fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
         KIND_RECORD => RECORD_FLAGS,
         KIND_EPOCH_START => FLAG_OLD_VOTERS,
         KIND_SNAPSHOT | KIND_SYNC_MARK => 0,
+        KIND_GAP => FLAG_MORE | FLAG_PRODUCER,
         _ => return Err(Fault::Kind(kind)),
     };
     if flags & !known != 0 {
@@ -226,6 +245,7 @@ fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
         KIND_RECORD => parse_record(cursor, flags, header_count, key_bytes).map(Frame::Record),
         KIND_EPOCH_START => parse_start(cursor, flags).map(Frame::Start),
         KIND_SNAPSHOT => parse_snapshot(cursor).map(Frame::Snapshot),
+        KIND_GAP => parse_gap(cursor, flags).map(Frame::Gap),
         _ => parse_sync_mark(cursor).map(Frame::SyncMark),
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod fault;
 mod fill;
 mod frame;
+mod gap;
 mod group;
 mod index;
 mod limits;

@@ -290,7 +290,8 @@ impl<D: Disk> Log<D> {
         let prev = if segment.base() == base {
             segment.header.prev
         } else {
-            Some(Prev { base: segment.base(), sequence: segment.header.sequence, end: *bytes_end })
+            let (sequence, generation) = (segment.header.sequence, segment.header.generation());
+            Some(Prev { base: segment.base(), sequence, end: *bytes_end, generation })
         };
         let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
         let (first_bytes, zero_bytes, may_be_short) = (0, 0, false);

@@ -5,6 +5,7 @@ use zue_core::{Appended, EpochStart, Offset, ProducerId, Tail};
 
 use crate::fault::Fault;
 use crate::frame::{Producer, RecordView};
+use crate::gap::{Gap, Open};
 use crate::limits::{Bounded, Limits};
 
 /// The records of one append by one producer: their sequences are consecutive, like their offsets.
@@ -21,6 +22,11 @@ pub struct ProducerRun {
 }
 
 impl ProducerRun {
+    /// Behind its last record.
+    pub(crate) fn end(&self) -> Offset {
+        self.base.plus(self.count)
+    }
+
     /// As the rules of deduplication know it.
     pub fn appended(&self) -> Appended {
         let Self { id, sequence, base, count } = *self;
@@ -36,14 +42,8 @@ pub(crate) struct Order {
     pub(crate) tail: Tail,
     /// Of the last record; 0 before the first.
     pub(crate) timestamp_ms: u64,
-    append: Option<Append>,
-}
-
-/// An append that is not whole yet.
-#[derive(Clone, Copy, Debug)]
-struct Append {
-    base: Offset,
-    producer: Option<Producer>,
+    /// The append that is not whole yet.
+    append: Option<Open>,
 }
 
 impl Order {
@@ -62,7 +62,7 @@ impl Order {
         if record.timestamp_ms < self.timestamp_ms {
             return Err(Fault::Timestamp { previous: self.timestamp_ms, found: record.timestamp_ms });
         }
-        let append = self.append.unwrap_or(Append { base: record.offset, producer: record.producer });
+        let append = self.append.unwrap_or(Open { base: record.offset, producer: record.producer });
         let before = record.offset.since(append.base);
         let expected = append.producer.map(|first| Producer { sequence: first.sequence.wrapping_add(before), ..first });
         if record.producer != expected {
@@ -75,6 +75,21 @@ impl Order {
         self.append = record.more.then_some(append);
         let run = |first: Producer| ProducerRun { id: first.id, sequence: first.sequence, base: append.base, count };
         Ok(append.producer.filter(|_| !record.more).map(run))
+    }
+
+    /// Takes a gap.
+    pub(crate) fn gap(&mut self, gap: &Gap) -> Result<(), Fault> {
+        if gap.from != self.tail.end {
+            return Err(Fault::Offset { expected: self.tail.end, found: gap.from });
+        }
+        if gap.epoch != self.tail.epoch {
+            return Err(Fault::Epoch { expected: self.tail.epoch, found: gap.epoch });
+        }
+        if gap.timestamp_ms < self.timestamp_ms {
+            return Err(Fault::Timestamp { previous: self.timestamp_ms, found: gap.timestamp_ms });
+        }
+        (self.tail.end, self.timestamp_ms, self.append) = (gap.end, gap.timestamp_ms, gap.open);
+        Ok(())
     }
 
     /// Takes an epoch start.

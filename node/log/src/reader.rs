@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::encode::{mask_crc, put_start};
 use crate::error::{Damage, ReadError};
 use crate::fault::Fault;
-use crate::frame::{Frame, KIND_RECORD, RecordView, parse, record};
+use crate::frame::{Frame, KIND_GAP, RecordView, parse, record};
 use crate::limits::Limits;
 use crate::num::{length, wide};
 use crate::place::Place;
@@ -35,7 +35,7 @@ impl<D: Disk> Clone for Reader<D> {
     }
 }
 
-/// Consecutive records of one segment, as they are in its file.
+/// Consecutive records of one segment, as they are in its file; some of them, or all, may have been compacted away.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     bytes: Bytes,
@@ -182,7 +182,7 @@ fn walk<D: Disk>(
     let mut next = range.start;
     let mut whole = (0, next);
     while next < range.end {
-        let frame = walk.frame().filter(|frame| frame.kind != KIND_RECORD || frame.first_word == next.0);
+        let frame = walk.frame().filter(|frame| !frame.takes_offsets() || frame.holds(next));
         let Some(frame) = frame else {
             return match (whole, walk.at) {
                 ((1.., _), _) => Ok(whole),
@@ -191,8 +191,8 @@ fn walk<D: Disk>(
             };
         };
         walk.pass(frame);
-        if frame.kind == KIND_RECORD {
-            next = next.plus(1);
+        if frame.takes_offsets() {
+            next = Offset(frame.end).min(range.end);
         }
         if !frame.more || next == range.end {
             if whole.0 > 0 && walk.at > bytes_max {
@@ -288,11 +288,16 @@ impl Chunk {
         self.bytes.slice_ref(part)
     }
 
-    /// Puts the records as they travel; their CRCs are not checked.
+    /// Puts the records and gaps as they travel; their CRCs are not checked.
     fn put_records(&self, out: &mut Vec<u8>) {
         let mut walk = Walk::new(&self.bytes);
         while let Some(frame) = walk.frame() {
-            if frame.kind == KIND_RECORD {
+            let gap =
+                (frame.kind == KIND_GAP && frame.first_word < self.first.0).then(|| parse(walk.rest(), self.mask));
+            if let Some(Ok((Frame::Gap(gap), _))) = gap {
+                // It stands for records that are not asked for, too.
+                gap.behind(self.first).put(out);
+            } else if frame.takes_offsets() {
                 let frame_at = out.len();
                 out.extend_from_slice(walk.rest().get(..frame.bytes).unwrap_or_default());
                 mask_crc(out, frame_at, self.mask);
@@ -337,6 +342,10 @@ impl<'a> Iterator for Records<'a> {
                     return Some(Ok(record));
                 }
                 Ok((Frame::Start(_) | Frame::SyncMark(_), length)) => self.at += length,
+                Ok((Frame::Gap(gap), length)) if (gap.from..gap.end).contains(&self.next) => {
+                    self.at += length;
+                    self.next = gap.end;
+                }
                 Ok(_) | Err(_) => {
                     let from = std::mem::replace(&mut self.next, self.chunk.end);
                     let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..self.chunk.end);

@@ -5,7 +5,8 @@ use std::ops::Range;
 use zue_core::{Epoch, Offset, Tail};
 
 use crate::fault::Fault;
-use crate::frame::{Frame, KIND_EPOCH_START, KIND_RECORD, KIND_SYNC_MARK, RecordView, SyncMark, parse, peek};
+use crate::frame::{Frame, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, RecordView, SyncMark, parse, peek};
+use crate::gap::Gap;
 use crate::num::wide;
 use crate::scan::used;
 
@@ -36,8 +37,16 @@ pub(crate) struct Good {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum GoodKind {
-    Record { epoch: Epoch, offset: Offset },
-    Start { epoch: Epoch, start: Offset },
+    /// A record or a gap.
+    Records {
+        epoch: Epoch,
+        from: Offset,
+        end: Offset,
+    },
+    Start {
+        epoch: Epoch,
+        start: Offset,
+    },
     SyncMark(SyncMark),
 }
 
@@ -45,7 +54,7 @@ impl Good {
     /// The end of what is missing in front of it, unless it does not say.
     pub(crate) fn missing_end(&self) -> Option<Offset> {
         match self.kind {
-            GoodKind::Record { offset, .. } => Some(offset),
+            GoodKind::Records { from, .. } => Some(from),
             GoodKind::Start { start, .. } => Some(start),
             GoodKind::SyncMark(_) => None,
         }
@@ -54,7 +63,7 @@ impl Good {
     /// The tail of a log that ends with it.
     fn tail(&self) -> Tail {
         match self.kind {
-            GoodKind::Record { epoch, offset } => Tail { epoch, end: offset.plus(1) },
+            GoodKind::Records { epoch, end, .. } => Tail { epoch, end },
             GoodKind::Start { epoch, start } => Tail { epoch, end: start },
             GoodKind::SyncMark(mark) => mark.tail,
         }
@@ -85,7 +94,7 @@ impl<'a> GoodFrames<'a> {
         let peek = peek(rest)?;
         // Its claims come first: a CRC at every byte would take too long.
         let may_follow = match peek.kind {
-            KIND_RECORD => peek.first_word >= self.after.end.0,
+            KIND_RECORD | KIND_GAP => peek.first_word >= self.after.end.0,
             KIND_EPOCH_START => peek.first_word > self.after.epoch.0,
             KIND_SYNC_MARK => true,
             _ => false,
@@ -96,7 +105,10 @@ impl<'a> GoodFrames<'a> {
         self.crc_bytes_left = self.crc_bytes_left.checked_sub(peek.bytes)?;
         let kind = match parse(rest, self.mask).ok()?.0 {
             Frame::Record(record) if record.epoch >= self.after.epoch => {
-                GoodKind::Record { epoch: record.epoch, offset: record.offset }
+                GoodKind::Records { epoch: record.epoch, from: record.offset, end: record.offset.plus(1) }
+            }
+            Frame::Gap(gap) if gap.epoch >= self.after.epoch => {
+                GoodKind::Records { epoch: gap.epoch, from: gap.from, end: gap.end }
             }
             Frame::Start(start) if start.start >= self.after.end => {
                 GoodKind::Start { epoch: start.epoch, start: start.start }
@@ -158,6 +170,8 @@ pub(crate) struct Frames<'a> {
 pub(crate) enum Piece<'a> {
     /// A record, and where its frame begins in the segment.
     Record(u64, RecordView<'a>),
+    /// What stands for records that were removed, and where its frame begins; of the first, a part may lie before what is asked for.
+    Gap(u64, Gap),
     Hole(Hole),
 }
 
@@ -197,8 +211,16 @@ impl<'a> Iterator for Frames<'a> {
                     self.next = self.next.plus(1);
                     return Some(Piece::Record(position, record));
                 }
+                Ok((Frame::Gap(gap), bytes)) if (gap.from..gap.end).contains(&self.next) => {
+                    let position = self.position.saturating_add(wide(self.at));
+                    self.at = self.at.saturating_add(bytes);
+                    self.next = gap.end;
+                    return Some(Piece::Gap(position, gap));
+                }
                 Ok((Frame::Start(_) | Frame::SyncMark(_), bytes)) => self.at = self.at.saturating_add(bytes),
-                Ok((Frame::Record(RecordView { offset, .. }), _)) if (self.next..self.end).contains(&offset) => {
+                Ok((Frame::Record(RecordView { offset, .. }) | Frame::Gap(Gap { from: offset, .. }), _))
+                    if (self.next..self.end).contains(&offset) =>
+                {
                     let fault = Fault::Offset { expected: self.next, found: offset };
                     let position = self.position.saturating_add(wide(self.at));
                     let from = std::mem::replace(&mut self.next, offset);

@@ -71,6 +71,10 @@ impl State {
                         order.start(&start)?;
                         self.starts.push(start);
                     }
+                    Frame::Gap(gap) => {
+                        order.gap(&gap)?;
+                        gap.runs.iter().for_each(|run| self.producers.record(run.appended()));
+                    }
                     Frame::SyncMark(_) if order.unfinished().is_none() => {}
                     Frame::SyncMark(_) | Frame::Snapshot(_) => return Err(Fault::Kind(frame.kind())),
                 }

@@ -34,6 +34,8 @@ pub(crate) struct Header {
     pub(crate) base: Offset,
     /// The segment before; `None` if the log starts here.
     pub(crate) prev: Option<Prev>,
+    /// How often it was written anew, and where its valid bytes end since then; `None` if it is as it was made.
+    pub(crate) rewritten: Option<Rewritten>,
     /// The file was a segment before: what is behind the log's end is not zeroes but old bytes, whose CRCs are masked otherwise.
     pub(crate) used: bool,
 }
@@ -46,14 +48,28 @@ pub(crate) struct Prev {
     pub(crate) sequence: u64,
     /// The position at which its valid bytes end. What is behind was cut away.
     pub(crate) end: u64,
+    /// How often it had been written anew then. Once it was again, it says itself where it ends.
+    pub(crate) generation: u64,
+}
+
+/// A segment that was written anew, without what was compacted away or with what was repaired. It has the identity of the one whose
+/// place it took: base, sequence and what it follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Rewritten {
+    /// Rises each time; never 0: that says in the file that it was not.
+    pub(crate) generation: u64,
+    /// The position at which its valid bytes end.
+    pub(crate) end: u64,
 }
 
 impl Header {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
-        let Self { nonce, sequence, base, prev, used } = *self;
-        let prev = prev.map_or([0; 3], |Prev { base, sequence, end }| [base.0, sequence, end]);
-        let words = [nonce, sequence, base.0, prev[0], prev[1], prev[2]];
-        block::encode(MAGIC, if used { FLAG_USED } else { 0 }, &words.map(u64::to_le_bytes).concat())
+        let Self { nonce, sequence, base, prev, rewritten, used } = *self;
+        let prev = prev.map_or([0; 4], |Prev { base, sequence, end, generation }| [base.0, sequence, end, generation]);
+        let rewritten = rewritten.map_or([0; 2], |Rewritten { generation, end }| [generation, end]);
+        let words = [[nonce, sequence, base.0].as_slice(), &prev, &rewritten].concat();
+        let fields: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
+        block::encode(MAGIC, if used { FLAG_USED } else { 0 }, &fields)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
@@ -61,10 +77,26 @@ impl Header {
         let used = flags & FLAG_USED != 0;
         let mut parse = || {
             let (nonce, sequence, base) = (fields.u64()?, fields.u64()?, Offset(fields.u64()?));
-            let prev = Prev { base: Offset(fields.u64()?), sequence: fields.u64()?, end: fields.u64()? };
-            Some(Self { nonce, sequence, base, used, prev: Some(prev).filter(|prev| prev.sequence != 0) })
+            let (prev_base, prev_sequence) = (Offset(fields.u64()?), fields.u64()?);
+            let (end, generation) = (fields.u64()?, fields.u64()?);
+            let prev = Prev { base: prev_base, sequence: prev_sequence, end, generation };
+            let prev = Some(prev).filter(|prev| prev.sequence != 0);
+            let rewritten = Rewritten { generation: fields.u64()?, end: fields.u64()? };
+            let rewritten = Some(rewritten).filter(|rewritten| rewritten.generation != 0);
+            Some(Self { nonce, sequence, base, prev, rewritten, used })
         };
         parse().ok_or(HeaderFault::Short)
+    }
+
+    /// How often it was written anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.rewritten.map_or(0, |rewritten| rewritten.generation)
+    }
+
+    /// Where its valid bytes end, given the segment that follows it.
+    pub(crate) fn end_before(&self, next: &Self) -> u64 {
+        let said = next.prev.map_or((0, 0), |prev| (prev.generation, prev.end));
+        self.rewritten.map_or(said, |own| said.max((own.generation, own.end))).1
     }
 
     /// What the file's CRCs are masked with.
@@ -155,7 +187,7 @@ impl Draft<'_> {
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
         let used = spare.as_ref().is_some_and(|spare| spare.used);
-        let header = Header { nonce, sequence, base, prev, used };
+        let header = Header { nonce, sequence, base, prev, rewritten: None, used };
         let mut head = header.encode().to_vec();
         let (starts, producers) = (starts.to_vec(), producers.encode());
         put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());

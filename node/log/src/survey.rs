@@ -122,7 +122,7 @@ fn next_place(bytes: &[u8], mask: u32, stop: Stop) -> Option<Next> {
     let after = stop.order.tail;
     GoodFrames::behind(bytes, mask, stop.at, after).find_map(|good| {
         let same_epoch = match good.kind {
-            GoodKind::Record { epoch, .. } => epoch == after.epoch,
+            GoodKind::Records { epoch, .. } => epoch == after.epoch,
             // Epochs rise: none lies between these two.
             GoodKind::Start { epoch, .. } => epoch == Epoch(after.epoch.0.saturating_add(1)),
             GoodKind::SyncMark(_) => false,

@@ -148,7 +148,7 @@ impl<D: Disk> Place<D> {
         let after = Tail { epoch: Epoch(0), end: from };
         let mut good = GoodFrames::behind(&bytes, segment.mask, 0, after).filter_map(|good| {
             let tail = match good.kind {
-                GoodKind::Record { epoch, offset } => Tail { epoch, end: offset },
+                GoodKind::Records { epoch, from, .. } => Tail { epoch, end: from },
                 GoodKind::Start { epoch, start } => Tail { epoch: Epoch(epoch.0.saturating_sub(1)), end: start },
                 GoodKind::SyncMark(_) => return None,
             };

@@ -11,7 +11,7 @@ use crate::body::Segment;
 use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::fault::Fault;
-use crate::frame::{KIND_RECORD, Peek, peek};
+use crate::frame::{Peek, peek};
 use crate::num::{length, wide};
 use crate::resync::{Frames, Hole, Piece, first_hole};
 
@@ -83,7 +83,7 @@ impl<D: Disk> View<D> {
 }
 
 impl<D: Disk> Part<D> {
-    /// Where the record is, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
+    /// Where the record is, or the gap that stands for it, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
     /// as each is in its place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
         let body = self.body()?;
@@ -93,14 +93,14 @@ impl<D: Disk> Part<D> {
         let bytes = self.segment.view(from, self.bytes_end)?;
         let (mut walk, mut next) = (Walk::new(&bytes), first);
         while let Some(frame) = walk.frame() {
-            if frame.kind == KIND_RECORD {
-                if frame.first_word != next.0 {
+            if frame.takes_offsets() {
+                if frame.first_word != next.0 || frame.end <= next.0 {
                     break;
                 }
-                if next == offset {
+                if frame.holds(offset) {
                     return Ok((from.saturating_add(wide(walk.at)), bytes.slice(walk.at..)));
                 }
-                next = next.plus(1);
+                next = Offset(frame.end);
             }
             walk.pass(frame);
         }
@@ -109,7 +109,10 @@ impl<D: Disk> Part<D> {
                 Piece::Record(position, record) if record.offset == offset => {
                     return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
                 }
-                Piece::Record(..) => {}
+                Piece::Gap(position, gap) if gap.end > offset => {
+                    return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
+                }
+                Piece::Record(..) | Piece::Gap(..) => {}
                 Piece::Hole(hole) => {
                     let error = self.segment.place.blame(hole);
                     if hole.to > offset {
