@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use zue_core::{Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, Session, Tail, Ticket};
 use zue_log::Batch;
 
-use crate::driver::{Driver, Leading, Payload, Waiter};
+use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
 use crate::inbox::Outbox;
 use crate::num::wide;
 use crate::state::{Ends, Leadership, Member, Role, View};
@@ -152,11 +152,47 @@ impl Driver {
     // ---- leading
 
     fn lead(&mut self, epoch: Epoch, followers: &[ReplicaId]) {
-        let named = self.appointed.take().filter(|(appointed, _)| *appointed == epoch);
-        let replica = &self.parts.replica;
-        let Some(cluster) = replica.cluster() else { return };
+        let Some(cluster) = self.parts.replica.cluster() else { return };
+        let (me, members) = self.members(epoch);
+        let history = Arc::new(self.parts.replica.history().clone());
+        let leadership = Arc::new(Leadership { cluster, epoch, history, me, members: Arc::clone(&members) });
+        // A leader's first words must not name an end that lies before its epoch's start.
+        self.publish_ends();
+        let (stop, fed, mut feeds) = self.leading.take().map_or_else(
+            || (CancellationToken::new(), Arc::default(), BTreeMap::new()),
+            |Leading { stop, members, feeds }| (stop, members, feeds),
+        );
+        let member_of = |members: &[Member], id| members.iter().find(|member| member.id == id).cloned();
+        let goes_on = |id: &ReplicaId| followers.contains(id) && member_of(&fed, *id) == member_of(&members, *id);
+        let ended = feeds.extract_if(.., |id, _| !goes_on(id));
+        ended.for_each(|(_, feed)| feed.stop.cancel());
+        for follower in followers {
+            if feeds.contains_key(follower) {
+                continue;
+            }
+            let Some(member) = member_of(&members, *follower) else {
+                tracing::warn!(replica = %follower, "no address is known of this follower: it is not fed");
+                continue;
+            };
+            let stop = stop.child_token();
+            let note = self.parts.peers.spawn(&leadership, member, self.parts.handle.clone(), stop.clone());
+            feeds.insert(*follower, Feed { note, stop });
+        }
+        tracing::info!(%epoch, followers = wide(followers.len()), "leading");
+        self.parts.metrics.replication_lag_records.reset();
+        self.leading = Some(Leading { stop, members, feeds });
+        self.followed = None;
+        self.view_is_stale = true;
+    }
+
+    /// This replica, and all members of the epoch that it leads by their names.
+    fn members(&self, epoch: Epoch) -> (Member, Arc<[Member]>) {
+        let named = self.appointed.as_ref().filter(|(appointed, _)| *appointed == epoch);
+        let mut members: Vec<Member> = named.map(|(_, members)| members.clone()).unwrap_or_default();
+        let learners = self.learners.iter().filter(|learner| members.iter().all(|member| member.id != learner.id));
+        let learners: Vec<Member> = learners.cloned().collect();
+        members.extend(learners);
         let identity = &self.parts.handle.identity;
-        let mut members = named.map(|(_, members)| members).unwrap_or_default();
         // What this replica says of itself beats what the controller knows of it.
         let me = Member {
             id: identity.id,
@@ -168,25 +204,7 @@ impl Driver {
         members.retain(|member| member.id != me.id);
         members.push(me.clone());
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        let members: Arc<[Member]> = members.into();
-        let history = Arc::new(replica.history().clone());
-        let leadership = Arc::new(Leadership { cluster, epoch, history, me, members: Arc::clone(&members) });
-        // A leader's first words must not name an end that lies before its epoch's start.
-        self.publish_ends();
-        let stop = CancellationToken::new();
-        let mut notes = BTreeMap::new();
-        for follower in followers {
-            let Some(member) = members.iter().find(|member| member.id == *follower) else {
-                tracing::warn!(replica = %follower, "no address is known of this follower: it is not fed");
-                continue;
-            };
-            let note = self.parts.peers.spawn(&leadership, member.clone(), self.parts.handle.clone(), stop.clone());
-            notes.insert(*follower, note);
-        }
-        tracing::info!(%epoch, followers = wide(followers.len()), "leading");
-        self.leading = Some(Leading { stop, members, notes });
-        self.followed = None;
-        self.view_is_stale = true;
+        (me, members.into())
     }
 
     fn step_down(&mut self) {
@@ -194,6 +212,7 @@ impl Driver {
             leading.stop.cancel();
             tracing::info!("stepping down");
         }
+        self.learners.clear();
         self.parts.cache.clear();
         self.parts.metrics.replication_lag_records.reset();
         self.view_is_stale = true;

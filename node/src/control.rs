@@ -1,4 +1,4 @@
-//! What a controller may ask of this node: its status, a promise, to lead, to hand over.
+//! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use zue_core::{Epoch, Refusal, ReplicaId, Reply, Terms};
 use zue_proto::v1::control_server::Control as ControlApi;
 use zue_proto::v1::{self, Reason};
-use zue_proto::{Malformed, cluster_id, id_bytes, replica_id, replica_ids};
+use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::inbox::{Control, Handle};
@@ -28,6 +28,16 @@ pub(crate) struct ControlService {
 impl ControlService {
     fn check(&self, protocol_version: u32, target: &[u8]) -> Result<(), Status> {
         target::check(&self.handle.identity, &Target { protocol_version, target }).map_err(status)
+    }
+
+    /// Refuses what is said of another cluster than this replica's.
+    fn check_cluster(&self, cluster: &[u8]) -> Result<(), Status> {
+        let theirs = cluster_id(cluster).map_err(malformed)?;
+        let ours = self.handle.view.borrow().cluster;
+        match ours.filter(|_| theirs != ours) {
+            Some(ours) => Err(status(self.refused(&Refusal::OtherCluster { ours, theirs }))),
+            None => Ok(()),
+        }
     }
 
     /// Asks the replica, and gives up waiting after a while.
@@ -95,15 +105,23 @@ impl ControlApi for ControlService {
         }
     }
 
+    async fn learners(&self, request: Request<v1::LearnersRequest>) -> Result<Response<v1::LearnersResponse>, Status> {
+        let v1::LearnersRequest { protocol_version, cluster_id: cluster, target, epoch, learners } =
+            request.into_inner();
+        self.check(protocol_version, &target)?;
+        self.check_cluster(&cluster)?;
+        let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
+        match self.ask(Control::Learners { epoch: Epoch(epoch), learners }, ANSWER_TIMEOUT).await? {
+            Reply::Learners(_) => Ok(Response::new(v1::LearnersResponse {})),
+            _ => Err(mixed_up()),
+        }
+    }
+
     async fn handover(&self, request: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
         let v1::HandoverRequest { protocol_version, cluster_id: cluster, target, epoch, to, deadline_ms } =
             request.into_inner();
         self.check(protocol_version, &target)?;
-        let theirs = cluster_id(&cluster).map_err(malformed)?;
-        let ours = self.handle.view.borrow().cluster;
-        if let Some(ours) = ours.filter(|_| theirs != ours) {
-            return Err(status(self.refused(&Refusal::OtherCluster { ours, theirs })));
-        }
+        self.check_cluster(&cluster)?;
         let to = replica_id("to", &to).map_err(malformed)?;
         let deadline = Duration::from_millis(deadline_ms.into()).min(HANDOVER_MAX);
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
@@ -116,28 +134,15 @@ impl ControlApi for ControlService {
 }
 
 fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
-    let v1::AppointRequest {
-        protocol_version: _,
-        cluster_id: cluster,
-        target: _,
-        epoch,
-        voters,
-        quorum,
-        old_voters,
-        learners,
-    } = request;
+    let v1::AppointRequest { protocol_version: _, cluster_id: cluster, target: _, epoch, voters, quorum, old_voters } =
+        request;
     let cluster = cluster_id(&cluster).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
-    let voters = Member::parse_all(voters, true).map_err(invalid)?;
-    let learners = Member::parse_all(learners, false).map_err(invalid)?;
-    let old_voters = replica_ids("old_voters", &old_voters).map_err(invalid)?;
+    let mut members = Member::parse_all(voters, true).map_err(invalid)?;
+    let old_members = Member::parse_all(old_voters, false).map_err(invalid)?;
     let ids = |members: &[Member]| members.iter().map(|member| member.id).collect::<Vec<ReplicaId>>();
-    let terms = Terms {
-        epoch: Epoch(epoch),
-        voters: ids(&voters),
-        quorum,
-        old_voters: Some(old_voters).filter(|old| !old.is_empty()),
-        learners: ids(&learners),
-    };
-    let members = voters.into_iter().chain(learners).collect();
+    let voters = ids(&members);
+    let old_voters = Some(ids(&old_members)).filter(|old| !old.is_empty());
+    members.extend(old_members.into_iter().filter(|old| !voters.contains(&old.id)));
+    let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters };
     Ok(Control::Appoint { cluster, terms, members })
 }

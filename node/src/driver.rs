@@ -45,7 +45,13 @@ pub(crate) enum Payload {
 pub(crate) struct Leading {
     pub(crate) stop: CancellationToken,
     pub(crate) members: Arc<[Member]>,
-    pub(crate) notes: BTreeMap<ReplicaId, Arc<PeerNote>>,
+    pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+}
+
+/// The task that feeds one follower.
+pub(crate) struct Feed {
+    pub(crate) note: Arc<PeerNote>,
+    pub(crate) stop: CancellationToken,
 }
 
 /// What the driver is made of.
@@ -76,8 +82,10 @@ pub(crate) struct Driver {
     pub(crate) next_request: u64,
     pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
     pub(crate) leading: Option<Leading>,
-    /// Who was named with the last appointment, until its epoch start is durable and they are fed.
+    /// Who was named with the last appointment.
     pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
+    /// Whom this leader is to feed beside them.
+    pub(crate) learners: Vec<Member>,
     /// Appends that came during a hand-over, in their order.
     pub(crate) held: VecDeque<Append>,
     /// The leader that is followed, and its members.
@@ -98,6 +106,7 @@ impl Driver {
             outboxes: BTreeMap::new(),
             leading: None,
             appointed: None,
+            learners: Vec::new(),
             held: VecDeque::new(),
             followed: None,
             problem: None,
@@ -225,6 +234,14 @@ impl Driver {
                 if self.parts.replica.history().last_epoch() == epoch {
                     // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
                     self.appointed = Some((epoch, members));
+                }
+            }
+            Control::Learners { epoch, learners } => {
+                let ids = learners.iter().map(|learner| learner.id).collect();
+                let before = std::mem::replace(&mut self.learners, learners);
+                self.step(Input::Learners { request, epoch, learners: ids }, Payload::None);
+                if self.waiters.contains_key(&request) {
+                    self.learners = before;
                 }
             }
             Control::HandOver { epoch, to, deadline_ms } => {

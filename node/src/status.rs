@@ -76,7 +76,7 @@ impl Driver {
     fn follower(&self, id: ReplicaId, progress: &Progress) -> v1::FollowerStatus {
         let leading = self.leading.as_ref();
         let member = leading.and_then(|leading| leading.members.iter().find(|member| member.id == id));
-        let problem = leading.and_then(|leading| leading.notes.get(&id)).and_then(|note| note.problem());
+        let problem = leading.and_then(|leading| leading.feeds.get(&id)).and_then(|feed| feed.note.problem());
         let log_end = self.parts.replica.log().end;
         let lag_records = progress.lag_records(log_end);
         v1::FollowerStatus {
@@ -89,7 +89,7 @@ impl Driver {
             lag_ms: if lag_records == 0 && progress.session.is_some() {
                 0
             } else {
-                self.now().since(progress.caught_up)
+                progress.caught_up.map_or(u64::MAX, |caught_up| self.now().since(caught_up))
             },
             voter: progress.voter,
             problem: problem.unwrap_or_default(),

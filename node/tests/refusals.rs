@@ -165,7 +165,7 @@ async fn a_controller_with_the_wrong_epoch_cluster_or_target_is_refused() {
     append_all(&mut cluster.client(0).await, vec![b"it still leads".to_vec()]).await;
 
     let answers = cluster.seal_all().await;
-    let choice = zue_core::election::choose(&answers, None, &cluster.ids, None).unwrap();
+    let choice = zue_core::election::choose(&answers, None, &cluster.ids, None, None).unwrap();
     let leader = cluster.ids.iter().position(|id| *id == choice.leader).unwrap();
     let good = cluster.appoint_request(leader, cluster.epoch, &choice);
     let mut control = cluster.control(leader).await;
@@ -219,7 +219,7 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
         quorum: 2,
         old_voters: None,
     };
-    let member = v1::Member { replica_id: id_bytes(5), name: "five".to_owned(), ..cluster.member(0) };
+    let member = v1::Member { replica_id: id_bytes(5), name: "five".to_owned(), ..cluster.member(cluster.ids[0]) };
     let good = v1::Start {
         protocol_version: PROTOCOL_VERSION,
         cluster_id: id_bytes(ClusterId(9).0),

@@ -89,7 +89,7 @@ async fn led_with_a_fake(count: usize) -> (Cluster, watch::Sender<bool>, Arc<Ato
         cluster_id: cluster.cluster_bytes(),
         target: id_bytes(cluster.ids[0].0),
         epoch: cluster.epoch,
-        voters: (0..count).map(|ordinal| cluster.member(ordinal)).chain([fake]).collect(),
+        voters: (0..count).map(|ordinal| cluster.member(cluster.ids[ordinal])).chain([fake]).collect(),
         quorum: 2,
         ..v1::AppointRequest::default()
     };

@@ -61,7 +61,7 @@ impl Attempt<'_> {
         let mut in_order: Vec<_> = answers.iter().collect();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
-        choose(&answers, self.prefer, &self.initial(), self.quorum)
+        choose(&answers, self.prefer, &self.initial(), self.quorum, None)
     }
 }
 
@@ -152,16 +152,15 @@ impl<S: Store> Controller<S> {
         let Some(node) = ordinal.and_then(|ordinal| attempt.nodes.get(ordinal)) else {
             unreachable!("the chosen one answered at one of the nodes");
         };
-        let old_voters = old_voters.iter().flatten().map(|id| zue_proto::id_bytes(id.0)).collect();
+        let members = |ids: &[ReplicaId]| seen::members(ids, attempt.nodes, attempt.seen);
         let request = v1::AppointRequest {
             protocol_version: zue_proto::PROTOCOL_VERSION,
             cluster_id: seen::cluster_bytes(Some(cluster)),
             target: zue_proto::id_bytes(leader.0),
             epoch: attempt.epoch.0,
-            voters: seen::members(voters, attempt.nodes, attempt.seen),
+            voters: members(voters),
             quorum: *quorum,
-            old_voters,
-            learners: Vec::new(),
+            old_voters: old_voters.as_deref().map(members).unwrap_or_default(),
         };
         let answer = match self.peers.client(node) {
             Ok(mut client) => peers::call(self.config.write_timeout, client.appoint(request)).await,

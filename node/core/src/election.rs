@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::history::EpochStart;
+use crate::history::{EpochStart, VOTERS_MAX};
 use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -30,6 +30,16 @@ impl Sealed {
     pub fn is_blank(&self) -> bool {
         self.last.is_none() && self.durable == Tail::default() && self.suspect.is_none()
     }
+}
+
+/// A wished change of the voters: one replica, never more. Two sets that differ by one have a voter in common in any two of
+/// their majorities.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A replica that has caught up is to vote.
+    Add(ReplicaId),
+    /// A voter is to vote no more.
+    Remove(ReplicaId),
 }
 
 /// Who is to lead the sealed epoch, and with whom.
@@ -96,6 +106,8 @@ pub enum NoChoice {
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
 /// unknown, never as absent: unless the candidate's log reaches as far, every voter has to answer.
 ///
+/// The voters stay as they are, but for a `change` from settled ones that the answers bear out; another is left for the next time.
+///
 /// # Errors
 /// Why the answers are not enough.
 pub fn choose(
@@ -103,6 +115,7 @@ pub fn choose(
     prefer: Option<ReplicaId>,
     initial: &[ReplicaId],
     quorum: Option<u32>,
+    change: Option<Change>,
 ) -> Result<Choice, NoChoice> {
     if answers.is_empty() {
         return Err(NoChoice::NoAnswers);
@@ -113,12 +126,47 @@ pub fn choose(
     for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
         has_majority(electorate, answers)?;
     }
-    let leader = candidate(answers, &newest.voters, prefer).ok_or(NoChoice::NoAnswers)?;
+    let leader = candidate(answers, &newest.voters, prefer, change).ok_or(NoChoice::NoAnswers)?;
     nothing_is_lost(newest, answers, leader)?;
-    // Unsettled voters are carried over unchanged; a change of voters begins from settled ones only.
-    let old_voters = newest.old_voters.clone().filter(|_| !is_settled(newest, answers));
-    let quorum = effective_quorum(newest.voters.len(), quorum);
-    Ok(Choice { leader, voters: newest.voters.clone(), quorum, old_voters, bootstrap: false })
+    let choice = |voters: Vec<ReplicaId>, old_voters| {
+        let quorum = effective_quorum(voters.len(), quorum);
+        Choice { leader, voters, quorum, old_voters, bootstrap: false }
+    };
+    let voters = newest.voters.clone();
+    if !is_settled(newest, answers) {
+        return Ok(choice(voters, newest.old_voters.clone()));
+    }
+    let has_quorum = |changed: &Vec<ReplicaId>| {
+        let answered = changed.iter().filter(|id| answer_of(answers, **id).is_some()).count();
+        u32::try_from(answered).is_ok_and(|answered| answered >= effective_quorum(changed.len(), quorum))
+    };
+    let changed = change.and_then(|change| changed(newest, answers, leader, change)).filter(has_quorum);
+    Ok(changed.map_or_else(|| choice(voters.clone(), None), |changed| choice(changed, Some(voters.clone()))))
+}
+
+/// The voters after the change, unless it cannot be made now: an added replica has to hold the newest epoch start, so one that is
+/// blank or far behind is none, and the leader is never removed.
+fn changed(newest: &EpochStart, answers: &[Sealed], leader: ReplicaId, change: Change) -> Option<Vec<ReplicaId>> {
+    let mut voters = newest.voters.clone();
+    match change {
+        Change::Add(new) => {
+            let answer = answer_of(answers, new)?;
+            let is_fit = answer.durable.epoch == newest.epoch && answer.suspect.is_none();
+            let is_new = !voters.contains(&new) && voters.len() < VOTERS_MAX;
+            (is_fit && is_new).then(|| {
+                voters.push(new);
+                voters
+            })
+        }
+        Change::Remove(gone) => (gone != leader && voters.contains(&gone)).then(|| {
+            voters.retain(|voter| *voter != gone);
+            voters
+        }),
+    }
+}
+
+fn answer_of(answers: &[Sealed], replica: ReplicaId) -> Option<&Sealed> {
+    answers.iter().find(|answer| answer.replica == replica)
 }
 
 fn choose_first(
@@ -132,7 +180,7 @@ fn choose_first(
     if answered < initial.len() || answers.iter().any(|answer| !answer.is_blank()) {
         return Err(NoChoice::NotAllBlank { answered, voters: initial.len() });
     }
-    let leader = candidate(answers, initial, prefer).ok_or(NoChoice::NoAnswers)?;
+    let leader = candidate(answers, initial, prefer, None).ok_or(NoChoice::NoAnswers)?;
     let quorum = effective_quorum(initial.len(), quorum);
     Ok(Choice { leader, voters: initial.to_vec(), quorum, old_voters: None, bootstrap: true })
 }
@@ -156,7 +204,7 @@ fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice
 /// Fails while a voter that does not answer may hold what another has lost and the candidate does not have.
 fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId) -> Result<(), NoChoice> {
     let electorate = || newest.voters.iter().chain(newest.old_voters.iter().flatten());
-    let answer = |voter: &ReplicaId| answers.iter().find(|answer| answer.replica == *voter);
+    let answer = |voter: &ReplicaId| answer_of(answers, *voter);
     let holds = answer(&candidate).map_or_else(Tail::default, |answer| answer.durable);
     let suspects = electorate().filter_map(answer).filter_map(|answer| Some((answer.suspect?, answer.replica)));
     let Some((suspect, replica)) = suspects.filter(|(suspect, _)| *suspect > holds).max() else { return Ok(()) };
@@ -166,13 +214,19 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
     if missing.is_empty() { Ok(()) } else { Err(NoChoice::Suspect { replica, suspect, missing }) }
 }
 
-/// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it.
-fn candidate(answers: &[Sealed], voters: &[ReplicaId], prefer: Option<ReplicaId>) -> Option<ReplicaId> {
+/// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it. Of equal ones not
+/// the one that is to be removed.
+fn candidate(
+    answers: &[Sealed],
+    voters: &[ReplicaId],
+    prefer: Option<ReplicaId>,
+    change: Option<Change>,
+) -> Option<ReplicaId> {
     let voting = || answers.iter().filter(|answer| voters.contains(&answer.replica));
     let best = voting().map(|answer| answer.durable).max()?;
-    let mut equal = voting().filter(|answer| answer.durable == best).map(|answer| answer.replica);
-    let first = equal.clone().next();
-    equal.find(|replica| Some(*replica) == prefer).or(first)
+    let equal = || voting().filter(|answer| answer.durable == best).map(|answer| answer.replica);
+    let staying = || equal().filter(|replica| change != Some(Change::Remove(*replica)));
+    staying().find(|replica| Some(*replica) == prefer).or_else(|| staying().next()).or_else(|| equal().next())
 }
 
 /// Whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
@@ -220,7 +274,7 @@ mod tests {
     }
 
     fn leader(answers: &[Sealed], prefer: Option<u128>) -> Result<u128, NoChoice> {
-        choose(answers, prefer.map(ReplicaId), &ALL, None).map(|choice| choice.leader.0)
+        choose(answers, prefer.map(ReplicaId), &ALL, None, None).map(|choice| choice.leader.0)
     }
 
     #[test]
@@ -276,7 +330,7 @@ mod tests {
         let new_only = [with(3, 5, &newest), with(4, 5, &newest)];
         assert!(matches!(leader(&new_only, None), Err(NoChoice::NoMajority { voters: 3, .. })));
         let both = [report(1, 4, 9), with(3, 5, &newest), with(4, 5, &newest)];
-        let choice = choose(&both, None, &ALL, None).unwrap();
+        let choice = choose(&both, None, &ALL, None, None).unwrap();
         assert_eq!((choice.leader, choice.old_voters), (ReplicaId(3), newest.old_voters));
     }
 
@@ -311,7 +365,9 @@ mod tests {
         newest.old_voters = Some(vec![ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
         let with = |sealed: Sealed| Sealed { last: Some(newest.clone()), ..sealed };
         let answers = [suspect(2, (4, 5), (5, 9)), with(report(3, 5, 8)), with(report(4, 5, 8))];
-        let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, &ALL, None) else { panic!() };
+        let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, &ALL, None, None) else {
+            panic!()
+        };
         assert_eq!((replica, missing), (ReplicaId(2), vec![ReplicaId(5)]));
     }
 
@@ -326,5 +382,86 @@ mod tests {
         let mut foreign = report(2, 4, 9);
         foreign.cluster = Some(ClusterId(8));
         assert!(matches!(leader(&[report(1, 4, 9), foreign], None), Err(NoChoice::MixedClusters(..))));
+    }
+
+    fn voters(answers: &[Sealed], change: Change) -> (u128, Vec<u128>, Option<Vec<u128>>) {
+        let numbers = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect();
+        let choice = choose(answers, Some(ReplicaId(1)), &ALL, None, Some(change)).unwrap();
+        (choice.leader.0, numbers(choice.voters), choice.old_voters.map(numbers))
+    }
+
+    const ADD_4: Change = Change::Add(ReplicaId(4));
+    const REMOVE_1: Change = Change::Remove(ReplicaId(1));
+    const REMOVE_3: Change = Change::Remove(ReplicaId(3));
+
+    #[test]
+    fn a_change_of_settled_voters_records_the_old_ones() {
+        let four = [report(1, 4, 9), report(2, 4, 9), report(3, 4, 9), report(4, 4, 7)];
+        assert_eq!(voters(&four, ADD_4), (1, vec![1, 2, 3, 4], Some(vec![1, 2, 3])));
+        assert_eq!(voters(&four, REMOVE_3), (1, vec![1, 2], Some(vec![1, 2, 3])));
+        let choice = choose(&four, None, &ALL, Some(3), Some(ADD_4)).unwrap();
+        assert_eq!(choice.quorum, 3);
+    }
+
+    #[test]
+    fn a_replica_that_is_blank_behind_or_has_lost_something_is_not_added() {
+        let with = |fourth: Sealed| [report(1, 4, 9), report(2, 4, 9), report(3, 4, 9), fourth];
+        for fourth in [report(4, 0, 0), report(4, 3, 9), suspect(4, (4, 5), (4, 7))] {
+            assert_eq!(voters(&with(fourth), ADD_4), (1, vec![1, 2, 3], None));
+        }
+        let silent = [report(1, 4, 9), report(2, 4, 9), report(3, 4, 9)];
+        assert_eq!(voters(&silent, ADD_4), (1, vec![1, 2, 3], None));
+    }
+
+    #[test]
+    fn an_added_replica_does_not_lead_the_epoch_that_adds_it() {
+        let ahead = [report(1, 4, 8), report(2, 4, 8), report(3, 4, 8), report(4, 4, 9)];
+        assert_eq!(voters(&ahead, ADD_4).0, 1);
+    }
+
+    #[test]
+    fn the_one_that_is_removed_does_not_lead_and_stays_while_its_log_is_the_longest() {
+        let equal = [report(1, 4, 9), report(2, 4, 9), report(3, 4, 9)];
+        assert_eq!(voters(&equal, REMOVE_1), (2, vec![2, 3], Some(vec![1, 2, 3])));
+        let ahead = [report(1, 4, 9), report(2, 4, 8), report(3, 4, 8)];
+        assert_eq!(voters(&ahead, REMOVE_1), (1, vec![1, 2, 3], None));
+    }
+
+    #[test]
+    fn no_change_leaves_voters_that_could_not_commit() {
+        // Without replica 3, replica 2 would have to answer.
+        assert_eq!(voters(&[report(1, 4, 9), report(3, 4, 9)], REMOVE_3), (1, vec![1, 2, 3], None));
+        assert_eq!(voters(&[report(1, 4, 9), report(2, 4, 9)], REMOVE_3), (1, vec![1, 2], Some(vec![1, 2, 3])));
+        // Of four, three would have to.
+        assert_eq!(voters(&[report(1, 4, 9), report(2, 4, 9), report(4, 4, 9)], ADD_4).1, [1, 2, 3, 4]);
+        let wished = choose(&[report(1, 4, 9), report(2, 4, 9)], None, &ALL, Some(3), Some(REMOVE_3)).unwrap();
+        assert_eq!((wished.voters.len(), wished.quorum), (2, 2), "a wished quorum is at most all voters");
+    }
+
+    #[test]
+    fn voters_do_not_change_before_the_last_change_is_settled() {
+        // Epoch 5 has added replica 4, and only replicas 1 and 4 are seen to hold it: no majority of either set.
+        let mut newest = start(5, &[ReplicaId(1), ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
+        newest.old_voters = Some(ALL.to_vec());
+        let with = |replica| Sealed { last: Some(newest.clone()), ..report(replica, 5, 9) };
+        let unsettled = [with(1), report(2, 4, 9), report(3, 4, 9), with(4)];
+        assert_eq!(voters(&unsettled, REMOVE_3), (1, vec![1, 2, 3, 4], Some(vec![1, 2, 3])));
+        // Three of four hold it, but of the old three only one answers so: still carried over.
+        let mut five = start(6, &[ReplicaId(1), ReplicaId(4), ReplicaId(5)]);
+        five.old_voters = Some(ALL.to_vec());
+        let with_five = |replica| Sealed { last: Some(five.clone()), ..report(replica, 6, 9) };
+        let new_only = [with_five(1), report(2, 4, 9), with_five(4), with_five(5)];
+        assert_eq!(voters(&new_only, Change::Remove(ReplicaId(5))), (1, vec![1, 4, 5], Some(vec![1, 2, 3])));
+        // Settled: the change is taken, and the old ones of the change before are done with.
+        let settled = [with(1), with(2), with(4), report(3, 4, 9)];
+        assert_eq!(voters(&settled, REMOVE_3), (1, vec![1, 2, 4], Some(vec![1, 2, 3, 4])));
+        let carried_on = choose(&settled, None, &ALL, None, None).unwrap();
+        assert_eq!((carried_on.voters.len(), carried_on.old_voters), (4, None));
+    }
+
+    #[test]
+    fn a_first_epoch_changes_nothing() {
+        let blank = [report(1, 0, 0), report(2, 0, 0), report(3, 0, 0), report(4, 0, 0)];
+        assert_eq!(voters(&blank, ADD_4), (1, vec![1, 2, 3], None));
     }
 }

@@ -42,8 +42,6 @@ pub struct Terms {
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
-    /// Who is fed without being counted.
-    pub learners: Vec<ReplicaId>,
 }
 
 /// A leader's first words to a follower.
@@ -94,6 +92,16 @@ pub enum Input {
         cluster: ClusterId,
         /// The terms of the epoch.
         terms: Terms,
+    },
+    /// A controller names those that the leader is to feed beside the voters; whom it named before and does not name now is fed no
+    /// more. Lasts as long as the leadership.
+    Learners {
+        /// Answered with [`Reply::Learners`].
+        request: RequestId,
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who is fed without being counted.
+        learners: Vec<ReplicaId>,
     },
     /// A controller asks the leader to let `to` catch up wholly.
     HandOver {
@@ -253,7 +261,8 @@ pub enum Output {
         /// Why.
         refusal: Refusal,
     },
-    /// Leader: open a stream to each follower, and keep opening it until told to stop.
+    /// Leader: open a stream to each follower, and keep opening it until told to stop. Comes again when the learners change: who is
+    /// not named any more is fed no more, the other streams go on.
     Lead {
         /// The epoch.
         epoch: Epoch,
@@ -273,6 +282,8 @@ pub enum Reply {
     Sealed(crate::election::Sealed),
     /// The epoch start is durable and this replica leads.
     Appointed(EpochStart),
+    /// These learners are fed.
+    Learners(Vec<ReplicaId>),
     /// The target holds all of the log.
     HandedOver(Tail),
     /// The records are committed.

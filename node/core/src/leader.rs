@@ -34,8 +34,8 @@ pub struct Progress {
     pub durable: Tail,
     /// When it was last heard from.
     pub heard: Millis,
-    /// When it last had all that the leader then had.
-    pub caught_up: Millis,
+    /// When it last had all that the leader then had; none while it never had.
+    pub caught_up: Option<Millis>,
     /// In sync, as of the last look.
     pub in_sync: bool,
     /// The leader's log end when the follower was last compared with it, and when.
@@ -72,21 +72,26 @@ pub struct IsrCounts {
 
 impl Leader {
     /// A leadership that begins. Voters count as in sync until they are late, so that an election alone shrinks nothing.
-    pub(crate) fn new(start: EpochStart, learners: &[ReplicaId], now: Millis) -> Self {
-        let progress = |voter| Progress {
-            voter,
-            session: None,
-            durable: Tail::default(),
-            heard: now,
-            caught_up: now,
-            in_sync: voter,
-            mark: (start.start, now),
-        };
-        let voters = start.voters.iter().chain(start.old_voters.iter().flatten()).map(|id| (*id, true));
-        let mut followers: BTreeMap<_, _> = learners.iter().map(|id| (*id, progress(false))).collect();
-        followers.extend(voters.map(|(id, voter)| (id, progress(voter))));
+    pub(crate) fn new(start: EpochStart, now: Millis) -> Self {
+        let electorate = start.voters.iter().chain(start.old_voters.iter().flatten());
+        let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
+        let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
         Self { start, followers, settled: false, hand_over: None }
+    }
+
+    /// Whether it is fed for its vote, be it one of before the change that is under way.
+    fn elects(&self, id: ReplicaId) -> bool {
+        self.start.voters.contains(&id) || self.start.old_voters.iter().flatten().any(|old| *old == id)
+    }
+
+    /// Feeds these learners and no others. They count as in sync only once they are.
+    pub(crate) fn teach(&mut self, learners: &[ReplicaId], log_end: Offset, now: Millis) {
+        let electorate: Vec<ReplicaId> = self.followers.keys().copied().filter(|id| self.elects(*id)).collect();
+        self.followers.retain(|id, _| electorate.contains(id) || learners.contains(id));
+        for id in learners.iter().filter(|id| **id != self.start.leader) {
+            self.followers.entry(*id).or_insert_with(|| Progress::new(false, log_end, now));
+        }
     }
 
     /// The highest offset that is committed, if this epoch has committed anything: held durably by `quorum` voters, and by a
@@ -143,15 +148,27 @@ impl Leader {
 }
 
 impl Progress {
+    fn new(voter: bool, log_end: Offset, now: Millis) -> Self {
+        Self {
+            voter,
+            session: None,
+            durable: Tail::default(),
+            heard: now,
+            caught_up: voter.then_some(now),
+            in_sync: voter,
+            mark: (log_end, now),
+        }
+    }
+
     /// Takes note of what the follower holds, at a time when the leader's log ended at `log_end`.
     pub(crate) fn note(&mut self, durable: Tail, log_end: Offset, now: Millis) {
         self.heard = now;
         self.durable = self.durable.max(durable);
         let (marked_end, marked_at) = self.mark;
         if self.durable.end >= log_end {
-            self.caught_up = now;
+            self.caught_up = Some(now);
         } else if self.durable.end >= marked_end {
-            self.caught_up = self.caught_up.max(marked_at);
+            self.caught_up = self.caught_up.max(Some(marked_at));
         } else {
             return;
         }
@@ -166,6 +183,6 @@ impl Progress {
     fn is_in_sync(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let alive = now.since(self.heard) <= limits.lag_ms_max;
         let close = self.session.is_some() && self.lag_records(log_end) <= limits.lag_records_max;
-        alive && (close || now.since(self.caught_up) <= limits.lag_ms_max)
+        alive && (close || self.caught_up.is_some_and(|caught_up| now.since(caught_up) <= limits.lag_ms_max))
     }
 }

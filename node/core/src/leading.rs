@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::disk::Effect;
+use crate::history::VOTERS_MAX;
 use crate::io::{Millis, Output, Reply, RequestId, Session};
 use crate::leader::HandOver;
 use crate::producers::{Appended, ProducerId, Verdict};
@@ -137,6 +139,34 @@ impl Replica {
         leader.settled = true;
         self.commit(end, out);
         self.finish_hand_over(out);
+    }
+
+    // ---- learners
+
+    pub(crate) fn learners(
+        &mut self,
+        now: Millis,
+        request: RequestId,
+        epoch: Epoch,
+        learners: Vec<ReplicaId>,
+        out: &mut Vec<Output>,
+    ) {
+        let log_end = self.log.end;
+        // Before its epoch start is durable it feeds nobody.
+        let begun = !self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Appointed(..)));
+        let reply = match &mut self.role {
+            Role::Leader(leader) if leader.start.epoch == epoch && begun => {
+                if learners.len() > VOTERS_MAX {
+                    Reply::Refused(Refusal::Impossible("it names too many learners"))
+                } else {
+                    leader.teach(&learners, log_end, now);
+                    out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
+                    Reply::Learners(learners)
+                }
+            }
+            _ => Reply::Refused(Refusal::NotLeader),
+        };
+        out.push(Output::Reply(request, reply));
     }
 
     // ---- hand-over

@@ -140,6 +140,7 @@ impl Replica {
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
+            Input::Learners { request, epoch, learners } => self.learners(now, request, epoch, learners, out),
             Input::HandOver { request, epoch, to, deadline_ms } => {
                 self.hand_over(now, request, epoch, to, deadline_ms, out);
             }
@@ -214,7 +215,7 @@ impl Replica {
     }
 
     fn appoint(&mut self, now: Millis, request: RequestId, cluster: ClusterId, terms: Terms, out: &mut Vec<Output>) {
-        let Terms { epoch, voters, quorum, old_voters, learners } = terms;
+        let Terms { epoch, voters, quorum, old_voters } = terms;
         let start = EpochStart { epoch, start: self.log.end, leader: self.id, voters, quorum, old_voters };
         if let Err(refusal) = self.may_lead(cluster, &start) {
             return out.push(Output::Reply(request, Reply::Refused(refusal)));
@@ -230,7 +231,7 @@ impl Replica {
         // It feeds nobody before its epoch start is durable: were it to forget it, a repeated appointment could lead the epoch
         // a second time, from another place.
         self.after_disk(Effect::Appointed(request, epoch));
-        self.role = Role::Leader(Leader::new(start, &learners, now));
+        self.role = Role::Leader(Leader::new(start, now));
     }
 
     fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use zue_core::election::{Sealed, choose};
 use zue_core::{
     ClusterId, Epoch, FrameFacts, History, Input, Limits, Millis, Offset, Output, ProducerId, Producers, Promise,
-    Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Start, Tail, Terms, Ticket,
+    Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Session, Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -127,7 +127,7 @@ impl World {
     fn elect(&mut self, epoch: u64, among: &[u128]) -> u128 {
         let answers: Vec<Sealed> = among.iter().map(|id| self.seal(*id, epoch).unwrap()).collect();
         let initial: Vec<ReplicaId> = self.nodes.keys().map(|id| ReplicaId(*id)).collect();
-        let choice = choose(&answers, Some(ReplicaId(1)), &initial, None).unwrap();
+        let choice = choose(&answers, Some(ReplicaId(1)), &initial, None, None).unwrap();
         let leader = choice.leader.0;
         let reply = self.appoint(leader, epoch);
         assert!(matches!(reply, Some(Reply::Appointed(_))), "{reply:?}");
@@ -139,7 +139,7 @@ impl World {
     fn terms(&self, epoch: u64) -> Terms {
         let voters = self.nodes.keys().map(|id| ReplicaId(*id)).collect::<Vec<_>>();
         let quorum = u32::try_from(voters.len() / 2 + 1).unwrap();
-        Terms { epoch: Epoch(epoch), voters, quorum, old_voters: None, learners: vec![] }
+        Terms { epoch: Epoch(epoch), voters, quorum, old_voters: None }
     }
 
     fn appoint(&mut self, id: u128, epoch: u64) -> Option<Reply> {
@@ -220,6 +220,46 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A replica that holds nothing joins the world.
+    fn join(&mut self, id: u128) {
+        self.nodes.insert(id, Node { replica: Replica::new(Limits::default(), blank(id)), disk: vec![] });
+    }
+
+    /// Names the leader's learners; whom it feeds then, if it takes them.
+    fn teach(&mut self, leader: u128, epoch: u64, learners: &[u128]) -> Result<Vec<u128>, Reply> {
+        let request = RequestId(self.fresh());
+        let learners = learners.iter().copied().map(ReplicaId).collect();
+        let out = self.step(leader, Input::Learners { request, epoch: Epoch(epoch), learners });
+        match self.replies.remove(&request.0) {
+            Some(Reply::Learners(_)) => {}
+            other => return Err(other.unwrap()),
+        }
+        let fed = out.into_iter().find_map(|output| match output {
+            Output::Lead { followers, .. } => Some(followers.into_iter().map(|id| id.0).collect()),
+            _ => None,
+        });
+        Ok(fed.unwrap())
+    }
+
+    /// Seals `among` and appoints `leader` with these voters, after those.
+    fn change_voters(&mut self, leader: u128, epoch: u64, among: &[u128], voters: &[u128], old: Option<&[u128]>) {
+        for id in among {
+            self.seal(*id, epoch).unwrap();
+        }
+        let ids = |ids: &[u128]| ids.iter().copied().map(ReplicaId).collect::<Vec<_>>();
+        let quorum = u32::try_from(voters.len() / 2 + 1).unwrap();
+        let terms = Terms { epoch: Epoch(epoch), voters: ids(voters), quorum, old_voters: old.map(ids) };
+        let request = self.ask(leader, |request| Input::Appoint { request, cluster: CLUSTER, terms });
+        self.persist(leader);
+        assert!(matches!(self.replies.remove(&request), Some(Reply::Appointed(_))));
+    }
+
+    fn progress(&self, leader: u128, of: u128) -> Option<(bool, bool)> {
+        let RoleView::Leader { followers, .. } = self.replica(leader).role(Millis(self.now)) else { panic!() };
+        let follower = followers.iter().find(|(id, _)| id.0 == of);
+        follower.map(|(_, progress)| (progress.voter, progress.in_sync))
     }
 
     fn append(&mut self, id: u128, count: u32) -> u64 {
@@ -702,4 +742,81 @@ fn a_producer_may_not_run_further_ahead_than_is_remembered() {
     }
     let long_ago = send(&mut world, 1);
     assert_eq!(world.replies.get(&long_ago), Some(&Reply::Refused(Refusal::Duplicate(1))), "it is committed");
+}
+
+// ---- members
+
+#[test]
+fn a_learner_is_fed_and_counts_for_nothing() {
+    let mut world = World::led();
+    world.append(1, 5);
+    world.settle(1);
+    world.join(4);
+    assert_eq!(world.teach(1, 1, &[4]), Ok(vec![2, 3, 4]));
+    world.step(1, Input::Tick);
+    assert_eq!(world.progress(1, 4), Some((false, false)), "it has nothing yet");
+    world.connect(1);
+    world.settle(1);
+    assert_eq!(world.replica(4).commit_end(), Offset(5));
+    assert_eq!(world.progress(1, 4), Some((false, true)));
+    world.stuck = vec![2, 3];
+    let request = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replica(4).durable().end, Offset(6));
+    assert_eq!(world.replies.get(&request), None, "two replicas of four hold it, but one of three voters");
+}
+
+#[test]
+fn whom_the_controller_does_not_name_any_more_is_fed_no_more_but_voters_always_are() {
+    let mut world = World::led();
+    world.join(4);
+    world.join(5);
+    assert_eq!(world.teach(1, 1, &[4]), Ok(vec![2, 3, 4]));
+    assert_eq!(world.teach(1, 1, &[5, 2, 1]), Ok(vec![2, 3, 5]));
+    assert_eq!(world.progress(1, 2).map(|(voter, _)| voter), Some(true));
+    assert_eq!(world.teach(1, 1, &[]), Ok(vec![2, 3]));
+}
+
+#[test]
+fn learners_of_another_epoch_or_of_no_leader_are_refused() {
+    let mut world = World::led();
+    world.join(4);
+    assert_eq!(world.teach(1, 2, &[4]), Err(Reply::Refused(Refusal::NotLeader)));
+    assert_eq!(world.teach(2, 1, &[4]), Err(Reply::Refused(Refusal::NotLeader)));
+    let many: Vec<u128> = (10..30).collect();
+    assert!(matches!(world.teach(1, 1, &many), Err(Reply::Refused(Refusal::Impossible(_)))));
+}
+
+#[test]
+fn a_change_of_voters_commits_nothing_before_a_majority_of_the_old_ones_has_it() {
+    let mut world = World::new(2);
+    world.elect(1, &[1, 2]);
+    world.join(3);
+    world.change_voters(1, 2, &[1, 2, 3], &[1, 2, 3], Some(&[1, 2]));
+    world.connect(1);
+    world.stuck = vec![2];
+    let request = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replica(3).durable().end, Offset(1));
+    assert_eq!(world.replies.get(&request), None, "two of three voters hold it, but one of the old two");
+    world.stuck = vec![];
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 2)));
+    // Settled: from here on the new voters alone decide.
+    world.stuck = vec![2];
+    let request = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&request), Some(&appended(1, 1, 2)));
+}
+
+#[test]
+fn a_voter_that_is_being_removed_is_fed_until_the_change_is_settled_in_a_later_epoch() {
+    let mut world = World::led();
+    world.change_voters(1, 2, &[1, 2, 3], &[1, 2], Some(&[1, 2, 3]));
+    assert_eq!(world.teach(1, 2, &[]), Ok(vec![2, 3]));
+    assert_eq!(world.progress(1, 3).map(|(voter, _)| voter), Some(false));
+    world.connect(1);
+    world.settle(1);
+    world.change_voters(1, 3, &[1, 2, 3], &[1, 2], None);
+    assert_eq!(world.teach(1, 3, &[]), Ok(vec![2]));
 }

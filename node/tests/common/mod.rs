@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use zue_core::election::{Choice, Sealed, choose};
+use zue_core::election::{Change, Choice, Sealed, choose};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_node::{LimitSettings, ListenSettings, Node, NodeConfig, ReplicationSettings, RunningNode, Time};
 use zue_proto::v1::control_client::ControlClient;
@@ -39,6 +39,8 @@ pub struct Cluster {
     pub configs: Vec<NodeConfig>,
     pub nodes: Vec<Option<RunningNode>>,
     pub ids: Vec<ReplicaId>,
+    /// Replicas whose disk was lost, and where they were.
+    pub lost: Vec<(ReplicaId, usize)>,
     pub cluster: Option<ClusterId>,
     pub epoch: u64,
 }
@@ -46,8 +48,15 @@ pub struct Cluster {
 impl Cluster {
     /// Nodes without a leader.
     pub async fn start(count: usize, change: impl Fn(&mut NodeConfig)) -> Self {
-        let mut cluster =
-            Self { dirs: Vec::new(), configs: Vec::new(), nodes: Vec::new(), ids: Vec::new(), cluster: None, epoch: 0 };
+        let mut cluster = Self {
+            dirs: Vec::new(),
+            configs: Vec::new(),
+            nodes: Vec::new(),
+            ids: Vec::new(),
+            lost: Vec::new(),
+            cluster: None,
+            epoch: 0,
+        };
         for ordinal in 0..count {
             let dir = tempfile::tempdir().unwrap();
             let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -98,6 +107,17 @@ impl Cluster {
         self.nodes[ordinal] = Some(node);
     }
 
+    /// On the same ports, with an empty disk: another replica.
+    pub async fn wipe(&mut self, ordinal: usize) {
+        self.stop(ordinal).await;
+        std::fs::remove_dir_all(&self.configs[ordinal].data_dir).unwrap();
+        let node = Node::start(self.configs[ordinal].clone()).await.unwrap();
+        self.lost.push((self.ids[ordinal], ordinal));
+        assert!(self.lost.iter().all(|(id, _)| *id != node.replica_id()));
+        self.ids[ordinal] = node.replica_id();
+        self.nodes[ordinal] = Some(node);
+    }
+
     pub async fn control(&self, ordinal: usize) -> ControlClient<Channel> {
         ControlClient::connect(format!("http://{}", self.configs[ordinal].listen.peer)).await.unwrap()
     }
@@ -107,10 +127,12 @@ impl Cluster {
         client.max_decoding_message_size(64 << 20)
     }
 
-    pub fn member(&self, ordinal: usize) -> v1::Member {
-        let config = &self.configs[ordinal];
+    pub fn member(&self, id: ReplicaId) -> v1::Member {
+        let at = self.ids.iter().position(|known| *known == id);
+        let lost = || self.lost.iter().find(|(lost, _)| *lost == id).unwrap().1;
+        let config = &self.configs[at.unwrap_or_else(lost)];
         v1::Member {
-            replica_id: id_bytes(self.ids[ordinal].0),
+            replica_id: id_bytes(id.0),
             name: config.name.clone(),
             peer_address: config.listen.peer.to_string(),
             client_address: config.listen.client.to_string(),
@@ -131,7 +153,7 @@ impl Cluster {
     }
 
     pub fn appoint_request(&self, ordinal: usize, epoch: u64, choice: &Choice) -> v1::AppointRequest {
-        let member = |id: &ReplicaId| self.member(self.ids.iter().position(|known| known == id).unwrap());
+        let member = |id: &ReplicaId| self.member(*id);
         v1::AppointRequest {
             protocol_version: PROTOCOL_VERSION,
             cluster_id: self.cluster_bytes(),
@@ -139,8 +161,7 @@ impl Cluster {
             epoch,
             voters: choice.voters.iter().map(member).collect(),
             quorum: choice.quorum,
-            old_voters: Vec::new(),
-            learners: Vec::new(),
+            old_voters: choice.old_voters.iter().flatten().map(member).collect(),
         }
     }
 
@@ -159,16 +180,33 @@ impl Cluster {
 
     /// Seals all that run, chooses by the rule and appoints; who leads.
     pub async fn elect(&mut self, prefer: Option<usize>) -> usize {
+        self.change(prefer, None).await.0
+    }
+
+    /// The same, with a change of the voters: who leads, and what was chosen.
+    pub async fn change(&mut self, prefer: Option<usize>, change: Option<Change>) -> (usize, Choice) {
         let answers = self.seal_all().await;
         let prefer = prefer.map(|ordinal| self.ids[ordinal]);
-        let choice = choose(&answers, prefer, &self.ids, None).unwrap();
+        let choice = choose(&answers, prefer, &self.ids, None, change).unwrap();
         if choice.bootstrap {
             self.cluster = Some(ClusterId(77));
         }
         let leader = self.ids.iter().position(|id| *id == choice.leader).unwrap();
         let request = self.appoint_request(leader, self.epoch, &choice);
         self.control(leader).await.appoint(request).await.unwrap();
-        leader
+        (leader, choice)
+    }
+
+    /// Lets the leader feed these beside the voters.
+    pub async fn teach(&self, leader: usize, learners: &[usize]) {
+        let request = v1::LearnersRequest {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: self.cluster_bytes(),
+            target: id_bytes(self.ids[leader].0),
+            epoch: self.epoch,
+            learners: learners.iter().map(|ordinal| self.member(self.ids[*ordinal])).collect(),
+        };
+        self.control(leader).await.learners(request).await.unwrap();
     }
 
     pub async fn status(&self, ordinal: usize) -> v1::StatusResponse {

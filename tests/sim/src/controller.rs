@@ -309,7 +309,7 @@ impl World {
         let mut in_order = answers.to_vec();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
-        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum).ok();
+        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum, None).ok();
         self.choose_badly(chosen, attempt, &answers)
     }
 
@@ -362,7 +362,7 @@ impl World {
         }
         let Choice { leader, voters, quorum, old_voters, bootstrap: _ } = choice;
         self.check_electorate(&voters);
-        let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters, learners: Vec::new() };
+        let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
         let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
         let phase = self.enter_for(controller, State::Appointing, self.params.control.call_timeout_ms);
         self.ask(controller, phase, ordinal, Some(leader), Call::Appoint { cluster, terms });

@@ -319,7 +319,7 @@ impl Control for Node {
                 leader: request.target,
                 voters: request.voters.into_iter().map(|member| member.replica_id).collect(),
                 quorum: request.quorum,
-                old_voters: request.old_voters,
+                old_voters: request.old_voters.into_iter().map(|member| member.replica_id).collect(),
             };
             me.last = Some(zue_proto::epoch_start(start.clone()).unwrap());
             (me.cluster, me.leads) = (request.cluster_id.to_vec(), true);
@@ -327,6 +327,10 @@ impl Control for Node {
             Ok(v1::AppointResponse { epoch_start: Some(start) })
         })
         .await
+    }
+
+    async fn learners(&self, _: Request<v1::LearnersRequest>) -> Result<Response<v1::LearnersResponse>, Status> {
+        self.change(|_| Ok(v1::LearnersResponse {})).await
     }
 
     async fn handover(&self, request: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
