@@ -1,8 +1,9 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e sim bench-log images clean help
+.PHONY: run test check unit e2e sim chaos bench-log images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
+DURATION ?= 300
 
 run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
 	cargo run --release --locked -p zue-client --bin zue -- dev --data ./zue-data --replicas 3 --port 9440
@@ -27,6 +28,10 @@ e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else on
 
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
 	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
+
+chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
+	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	target/release/zue-chaos run --duration $(DURATION) $(addprefix --seed ,$(SEED))
 
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers

@@ -39,8 +39,23 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(name: &str, args: &[&str], log: &Path) -> Self {
+        Self::start_in(None, name, args, log)
+    }
+
+    /// The same, in a network namespace of this name.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_in(network: Option<&str>, name: &str, args: &[&str], log: &Path) -> Self {
         let errors = std::fs::File::options().create(true).append(true).open(log).expect("the log can be written");
-        let mut command = Command::new(program(name));
+        let mut command = network.map_or_else(
+            || Command::new(program(name)),
+            |network| {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{network}")).arg(program(name));
+                command
+            },
+        );
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         let output = child.stdout.take().expect("its output is piped");

@@ -1,0 +1,160 @@
+//! Nodes and a controller, each a process of its own.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use zue_client::{Client, ClientConfig, ReplicaStatus};
+use zue_tests::programs::Process;
+
+/// Where a node runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) ip: String,
+    /// The namespace of its network, if it has one of its own.
+    pub(crate) network: Option<String>,
+    pub(crate) data: PathBuf,
+}
+
+/// Who leads, and since which epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leader {
+    pub(crate) node: usize,
+    pub(crate) epoch: u64,
+}
+
+pub(crate) struct Cluster {
+    dir: PathBuf,
+    places: Vec<Place>,
+    nodes: Vec<Option<Process>>,
+    controllers: [Option<Process>; 2],
+    eye: Client,
+}
+
+impl Cluster {
+    /// Starts the nodes with this configuration, and a controller; comes back when somebody leads.
+    pub(crate) async fn start(dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
+        std::fs::write(dir.join("node.yaml"), config)?;
+        let patience = ClientConfig { deadline: Duration::from_millis(700), ..ClientConfig::default() };
+        let eye = Client::new(addresses(&places), patience)?;
+        let nodes = places.iter().map(|_| None).collect();
+        let mut cluster = Self { dir: dir.to_owned(), places, nodes, controllers: [None, None], eye };
+        for node in 0..cluster.len() {
+            cluster.start_node(node);
+        }
+        cluster.start_controller(0)?;
+        cluster.expect_leader(Duration::from_secs(30)).await?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// A client of all nodes.
+    pub(crate) fn client(&self, config: ClientConfig) -> Result<Client> {
+        Ok(Client::new(addresses(&self.places), config)?)
+    }
+
+    pub(crate) fn start_node(&mut self, node: usize) {
+        let Place { name, ip, network, data } = &self.places[node];
+        let port = |port: u16| format!("{ip}:{port}");
+        let (config, data) = (text(&self.dir.join("node.yaml")), text(data));
+        let args = [
+            ["--config", &config],
+            ["--name", name],
+            ["--data-dir", &data],
+            ["--listen-client", &port(9440)],
+            ["--listen-peer", &port(9441)],
+            ["--listen-metrics", &port(9442)],
+        ];
+        let log = self.dir.join(format!("{name}.log"));
+        self.nodes[node] = Some(Process::start_in(network.as_deref(), "zue-node", args.as_flattened(), &log));
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, node: usize) {
+        if let Some(mut process) = self.nodes[node].take() {
+            process.kill();
+        }
+    }
+
+    /// SIGSTOP, SIGCONT.
+    pub(crate) fn signal(&self, node: usize, signal: &str) {
+        if let Some(process) = &self.nodes[node] {
+            process.signal(signal);
+        }
+    }
+
+    /// SIGTERM to all nodes, each of which must end by itself and well.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.controllers = [None, None];
+        for node in 0..self.len() {
+            self.signal(node, "TERM");
+        }
+        for (place, node) in self.places.iter().zip(&mut self.nodes) {
+            let code = node.as_mut().map(Process::wait);
+            ensure!(code.is_none_or(|code| code == 0), "{} ended with {code:?}", place.name);
+            *node = None;
+        }
+        Ok(())
+    }
+
+    /// Starts one of two controllers. The second writes down elsewhere: it begins with what the first knows by now.
+    pub(crate) fn start_controller(&mut self, which: usize) -> Result<()> {
+        let mut nodes = String::new();
+        for Place { name, ip, .. } in &self.places {
+            let _ = write!(nodes, "{name}={ip}:9441/{ip}:9440,");
+        }
+        let state = |which: usize| self.dir.join(format!("control-{which}.json"));
+        if which > 0 {
+            std::fs::copy(state(0), state(which)).context("the first controller has written nothing")?;
+        }
+        let args = ["control", "--nodes", nodes.trim_end_matches(','), "--state", &text(&state(which))];
+        let name = format!("control-{which}");
+        let network = self.places.iter().any(|place| place.network.is_some()).then_some(name.as_str());
+        let log = self.dir.join(format!("{name}.log"));
+        self.controllers[which] = Some(Process::start_in(network, "zue", &args, &log));
+        Ok(())
+    }
+
+    pub(crate) fn kill_controller(&mut self, which: usize) {
+        self.controllers[which] = None;
+    }
+
+    /// What every node says of itself.
+    pub(crate) async fn status(&self) -> Vec<ReplicaStatus> {
+        self.eye.status().await
+    }
+
+    /// Who leads by what the nodes say.
+    pub(crate) async fn leader(&self) -> Option<Leader> {
+        let status = self.status().await;
+        let answers = status.iter().filter_map(|one| one.answer.as_ref().ok());
+        let leads = answers.filter(|answer| answer.leader.as_ref().is_some_and(|leader| leader.name == answer.name));
+        let newest = leads.max_by_key(|answer| answer.epoch)?;
+        let node = self.places.iter().position(|place| place.name == newest.name)?;
+        Some(Leader { node, epoch: newest.epoch })
+    }
+
+    pub(crate) async fn expect_leader(&self, within: Duration) -> Result<Leader> {
+        let end = Instant::now() + within;
+        loop {
+            if let Some(leader) = self.leader().await {
+                return Ok(leader);
+            }
+            ensure!(Instant::now() < end, "nobody leads after {within:?}: {:?}", self.status().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn addresses(places: &[Place]) -> Vec<String> {
+    places.iter().map(|place| format!("{}:9440", place.ip)).collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,257 @@
+//! What goes wrong, in an order that the seed gives: a deck of cards is drawn again and again, and each fault lasts a while.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::cluster::Cluster;
+use crate::disk::Volume;
+use crate::network::Network;
+
+/// Whom a fault strikes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Whom {
+    Leader,
+    Follower,
+}
+
+/// Which packets are lost, as seen from the node that is struck.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Way {
+    In,
+    Out,
+    Both,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Fault {
+    Kill(Whom),
+    KillAll,
+    Pause(Whom),
+    /// Cut off from all other nodes and the controllers; clients still reach it.
+    Cut(Whom, Way),
+    /// From one other node only.
+    CutOne(Whom, Way),
+    Slow(Whom),
+    FullDisk(Whom),
+    KillController,
+    /// A second controller, with what the first had written down by then.
+    SecondController,
+}
+
+const DECK: [(Fault, usize); 17] = [
+    (Fault::Kill(Whom::Leader), 12),
+    (Fault::Kill(Whom::Follower), 2),
+    (Fault::KillAll, 1),
+    (Fault::Pause(Whom::Leader), 1),
+    (Fault::Pause(Whom::Follower), 1),
+    (Fault::Cut(Whom::Leader, Way::Both), 1),
+    (Fault::Cut(Whom::Leader, Way::In), 1),
+    (Fault::Cut(Whom::Leader, Way::Out), 1),
+    (Fault::Cut(Whom::Follower, Way::Both), 1),
+    (Fault::CutOne(Whom::Leader, Way::In), 1),
+    (Fault::CutOne(Whom::Leader, Way::Out), 1),
+    (Fault::Slow(Whom::Leader), 1),
+    (Fault::Slow(Whom::Follower), 1),
+    (Fault::FullDisk(Whom::Leader), 1),
+    (Fault::FullDisk(Whom::Follower), 1),
+    (Fault::KillController, 1),
+    (Fault::SecondController, 1),
+];
+
+/// How long a fault lasts, ms, and how long until the next one begins: at times they overlap.
+const LASTS: std::ops::Range<u64> = 200..3_500;
+const UNTIL_NEXT: std::ops::Range<u64> = 500..3_500;
+const SLOW_KBIT: u64 = 1_000;
+/// The faults of nodes that may last at the same time.
+const STRUCK_MAX: usize = 2;
+
+/// How a fault ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Cure {
+    Start,
+    Continue,
+    Join(Vec<(usize, usize)>),
+    Fast,
+    Empty,
+    StartController,
+    EndController,
+}
+
+struct Struck {
+    /// The node, or none for the controllers.
+    node: Option<usize>,
+    cure: Cure,
+    until: Instant,
+}
+
+pub(crate) struct Faults {
+    dice: Xoshiro256PlusPlus,
+    deck: Vec<Fault>,
+    struck: Vec<Struck>,
+    network: Network,
+    volumes: Vec<Volume>,
+    pub(crate) counts: BTreeMap<Fault, u64>,
+    pub(crate) leader_kills: u64,
+}
+
+impl Faults {
+    pub(crate) fn new(seed: u64, network: Network, volumes: Vec<Volume>) -> Self {
+        let dice = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let (deck, struck, counts) = (vec![], vec![], BTreeMap::new());
+        Self { dice, deck, struck, network, volumes, counts, leader_kills: 0 }
+    }
+
+    /// One fault after the other for this long; then everything is put right.
+    pub(crate) async fn run(&mut self, cluster: &mut Cluster, lasting: Duration) -> Result<()> {
+        let end = Instant::now() + lasting;
+        while Instant::now() < end {
+            let fault = self.draw();
+            self.strike(cluster, fault).await?;
+            let next = Instant::now() + Duration::from_millis(self.dice.random_range(UNTIL_NEXT));
+            while let Some(cured) = self.struck.iter().map(|struck| struck.until).min().filter(|until| *until <= next) {
+                tokio::time::sleep_until(cured.into()).await;
+                self.cure(cluster, cured)?;
+            }
+            tokio::time::sleep_until(next.into()).await;
+        }
+        self.cure_all(cluster)
+    }
+
+    pub(crate) fn cure_all(&mut self, cluster: &mut Cluster) -> Result<()> {
+        let last = self.struck.iter().map(|struck| struck.until).max();
+        last.map_or(Ok(()), |last| self.cure(cluster, last))
+    }
+
+    fn draw(&mut self) -> Fault {
+        if self.deck.is_empty() {
+            self.deck = DECK.iter().flat_map(|(fault, count)| std::iter::repeat_n(*fault, *count)).collect();
+            self.deck.shuffle(&mut self.dice);
+        }
+        self.deck.pop().unwrap_or(Fault::KillAll)
+    }
+
+    /// Ends what has lasted until then.
+    fn cure(&mut self, cluster: &mut Cluster, now: Instant) -> Result<()> {
+        for struck in self.struck.extract_if(.., |struck| struck.until <= now) {
+            match (struck.cure, struck.node) {
+                (Cure::Start, Some(node)) => cluster.start_node(node),
+                (Cure::Continue, Some(node)) => cluster.signal(node, "CONT"),
+                (Cure::Fast, Some(node)) => self.network.fast(node)?,
+                (Cure::Empty, Some(node)) => self.volumes[node].empty()?,
+                (Cure::Join(cuts), _) => {
+                    cuts.into_iter().try_for_each(|(from, to)| self.network.join(from, to))?;
+                }
+                (Cure::StartController, _) => cluster.start_controller(0)?,
+                (Cure::EndController, _) => cluster.kill_controller(1),
+                (Cure::Start | Cure::Continue | Cure::Fast | Cure::Empty, None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A node that is well, if one may be struck now.
+    async fn pick(&mut self, cluster: &Cluster, whom: Whom) -> Option<usize> {
+        let struck: Vec<_> = self.struck.iter().filter_map(|struck| struck.node).collect();
+        if struck.len() >= STRUCK_MAX {
+            return None;
+        }
+        let leader = cluster.leader().await.map(|leader| leader.node);
+        let well = |node: &usize| !struck.contains(node);
+        match whom {
+            Whom::Leader => leader.filter(well),
+            Whom::Follower => {
+                let nodes: Vec<_> = (0..cluster.len()).filter(|node| Some(*node) != leader).filter(well).collect();
+                nodes.get(self.dice.random_range(0..nodes.len().max(1))).copied()
+            }
+        }
+    }
+
+    async fn strike(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<()> {
+        let node = match fault {
+            Fault::Kill(whom)
+            | Fault::Pause(whom)
+            | Fault::Cut(whom, _)
+            | Fault::CutOne(whom, _)
+            | Fault::Slow(whom)
+            | Fault::FullDisk(whom) => match self.pick(cluster, whom).await {
+                Some(node) => Some(node),
+                // Nobody leads, or enough is broken already.
+                None => return Ok(()),
+            },
+            Fault::KillAll if self.struck.iter().any(|struck| struck.node.is_some()) => return Ok(()),
+            Fault::KillAll => None,
+            Fault::KillController | Fault::SecondController
+                if self.struck.iter().any(|struck| struck.node.is_none()) =>
+            {
+                return Ok(());
+            }
+            Fault::KillController | Fault::SecondController => None,
+        };
+        let cure = self.begin(cluster, fault, node).await?;
+        *self.counts.entry(fault).or_default() += 1;
+        let until = Instant::now() + Duration::from_millis(self.dice.random_range(LASTS));
+        match fault {
+            Fault::KillAll => {
+                let all = (0..cluster.len()).map(|node| Struck { node: Some(node), cure: Cure::Start, until });
+                self.struck.extend(all);
+            }
+            _ => self.struck.push(Struck { node, cure, until }),
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, cluster: &mut Cluster, fault: Fault, node: Option<usize>) -> Result<Cure> {
+        let at = node.unwrap_or_default();
+        Ok(match fault {
+            Fault::Kill(whom) => {
+                self.leader_kills += u64::from(whom == Whom::Leader);
+                cluster.kill(at);
+                Cure::Start
+            }
+            Fault::KillAll => {
+                self.leader_kills += u64::from(cluster.leader().await.is_some());
+                (0..cluster.len()).for_each(|node| cluster.kill(node));
+                Cure::Start
+            }
+            Fault::Pause(_) => {
+                cluster.signal(at, "STOP");
+                Cure::Continue
+            }
+            Fault::Cut(_, way) => self.cut(at, (0..self.network.hosts()).filter(|other| *other != at), way)?,
+            Fault::CutOne(_, way) => {
+                let other = (at + self.dice.random_range(1..cluster.len())) % cluster.len();
+                self.cut(at, std::iter::once(other), way)?
+            }
+            Fault::Slow(_) => {
+                self.network.slow(at, SLOW_KBIT)?;
+                Cure::Fast
+            }
+            Fault::FullDisk(_) => {
+                self.volumes[at].fill()?;
+                Cure::Empty
+            }
+            Fault::KillController => {
+                cluster.kill_controller(0);
+                Cure::StartController
+            }
+            Fault::SecondController => {
+                cluster.start_controller(1)?;
+                Cure::EndController
+            }
+        })
+    }
+
+    fn cut(&self, node: usize, others: impl Iterator<Item = usize>, way: Way) -> Result<Cure> {
+        let cuts: Vec<_> = others
+            .flat_map(|other| [(way != Way::In).then_some((node, other)), (way != Way::Out).then_some((other, node))])
+            .flatten()
+            .collect();
+        cuts.iter().try_for_each(|(from, to)| self.network.cut(*from, *to))?;
+        Ok(Cure::Join(cuts))
+    }
+}

@@ -1,0 +1,80 @@
+//! Real nodes and a real controller under real faults (`make chaos`), and what failover, catch-up and a stopped follower cost.
+
+#![allow(clippy::indexing_slicing, reason = "this is a test: what is not there fails it")]
+
+mod clients;
+mod cluster;
+mod disk;
+mod faults;
+mod history;
+mod network;
+mod run;
+mod world;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use rand::RngExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Parser)]
+#[command(name = "zue-chaos")]
+struct Arguments {
+    /// Where the replicas' data and what the programs say is kept; deleted after a run that found nothing.
+    #[arg(long, default_value = "target/chaos")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Kills, stops, cuts off and fills at random, and checks every answer
+    Run {
+        /// Gives the order of the faults [default: any]
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Seconds of faults
+        #[arg(long, default_value_t = 300)]
+        duration: u64,
+        /// How many replicas [default: 3, with every fourth seed 5]
+        #[arg(long)]
+        replicas: Option<usize>,
+        /// Fewer kills of a leader fail the run
+        #[arg(long, default_value_t = 20)]
+        leader_kills: u64,
+    },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    world::enter()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // The first process of a world gets no signal that it does not ask for.
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            done = act(arguments) => done,
+            _ = interrupt.recv() => anyhow::bail!("interrupted"),
+            _ = terminate.recv() => anyhow::bail!("terminated"),
+        }
+    })
+}
+
+async fn act(Arguments { dir, command }: Arguments) -> Result<()> {
+    std::fs::create_dir_all(&dir)?;
+    let dir = tempfile::Builder::new().prefix("run-").disable_cleanup(true).tempdir_in(dir.canonicalize()?)?;
+    let done = match command {
+        Command::Run { seed, duration, replicas, leader_kills } => {
+            let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+            let replicas = replicas.unwrap_or(if seed.is_multiple_of(4) { 5 } else { 3 });
+            let lasting = Duration::from_secs(duration);
+            run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min: leader_kills }).await
+        }
+    };
+    done.with_context(|| format!("what the programs said is in {}", dir.path().display()))?;
+    drop(std::fs::remove_dir_all(dir.path()));
+    Ok(())
+}
