@@ -298,6 +298,11 @@ impl RunningNode {
         self.handle.identity.id
     }
 
+    /// Whether it leads.
+    pub fn leads(&self) -> bool {
+        self.handle.view.borrow().role == Role::Leader
+    }
+
     /// What it counts.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics

@@ -12,7 +12,7 @@ use crate::state::Role;
 impl Driver {
     pub(crate) fn role(&self) -> Role {
         match self.parts.replica.role(self.now()) {
-            RoleView::Idle => Role::Idle,
+            RoleView::Idle { .. } => Role::Idle,
             RoleView::Follower { .. } => Role::Follower,
             RoleView::Leader { .. } => Role::Leader,
             RoleView::Failed => Role::Failed,
@@ -56,10 +56,14 @@ impl Driver {
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {
-            RoleView::Idle => status.set_role(v1::Role::Idle),
+            RoleView::Idle { waiting_ms } => {
+                status.set_role(v1::Role::Idle);
+                status.leader_silence_ms = Some(waiting_ms);
+            }
             RoleView::Failed => status.set_role(v1::Role::Failed),
-            RoleView::Follower { silence_ms, .. } => {
+            RoleView::Follower { silence_ms, connected, .. } => {
                 status.set_role(v1::Role::Follower);
+                status.leader_connected = connected;
                 status.leader_silence_ms = Some(silence_ms);
             }
             RoleView::Leader { settled, handing_over, followers, isr, .. } => {

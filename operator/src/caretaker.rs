@@ -284,6 +284,7 @@ const fn unplanned(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Bootstrap | Reason::HandOver => None,
         Reason::NoLeader => Some("NoLeader"),
+        Reason::LeaderLost => Some("LeaderLost"),
         Reason::HigherPromise => Some("HigherPromise"),
     }
 }

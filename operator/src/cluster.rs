@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use zue_client::control::NodeAddress;
+use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
 use zue_core::control::{Policy, Wish};
+use zue_node::Time;
 
-use crate::crd::{LeaderPolicy, ZueCluster, ZueClusterSpec};
+use crate::crd::{Leader, LeaderPolicy, ZueCluster, ZueClusterSpec};
 
 /// The port of the log, for clients.
 pub const CLIENT_PORT: i32 = 9440;
@@ -68,6 +69,16 @@ pub enum Invalid {
     /// A setting that a schema cannot bound.
     #[error("spec.config.{0}")]
     Settings(String),
+    /// Too short or too long.
+    #[error("spec.leader.detectionTime is {time}; it must be from {min} to {max}")]
+    DetectionTime {
+        /// What is asked for.
+        time: Time,
+        /// The least there may be, with this heartbeat.
+        min: Time,
+        /// The most.
+        max: Time,
+    },
     /// No replica has that ordinal.
     #[error("spec.leader.ordinal is {ordinal}; there are {replicas} replicas, counted from 0")]
     LeaderOrdinal {
@@ -96,6 +107,11 @@ impl Cluster {
         if spec.leader.ordinal >= replicas {
             return Err(Invalid::LeaderOrdinal { ordinal: spec.leader.ordinal, replicas });
         }
+        let (min, max) = (detection_time_min(spec.config.replication.heartbeat_interval), Time(DETECTION_TIME_MAX));
+        let time = spec.leader.detection_time;
+        if time < min || time > max {
+            return Err(Invalid::DetectionTime { time, min, max });
+        }
         spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
         Ok(Self {
             namespace: resource.namespace().ok_or(Invalid::Missing("namespace"))?,
@@ -110,10 +126,13 @@ impl Cluster {
 
     /// What the control logic is to bring about.
     pub fn wish(&self) -> Wish {
-        let policy = match self.spec.leader.policy {
-            LeaderPolicy::Static => Policy::Static { ordinal: as_index(self.spec.leader.ordinal) },
+        let Leader { policy, ordinal, detection_time } = self.spec.leader;
+        let policy = match policy {
+            LeaderPolicy::Automatic => Policy::Automatic,
+            LeaderPolicy::Static => Policy::Static,
         };
-        Wish { policy, quorum: self.spec.quorum }
+        let detection_ms = detection_time.millis();
+        Wish { policy, ordinal: as_index(ordinal), switch_to: None, detection_ms, quorum: self.spec.quorum }
     }
 
     /// The ordinals.
@@ -179,6 +198,11 @@ impl Cluster {
     }
 }
 
+/// Shorter, and a leader with nothing to say would count as lost.
+fn detection_time_min(heartbeat_interval: Time) -> Time {
+    Time(DETECTION_TIME_MIN.max(heartbeat_interval.0.saturating_mul(3)))
+}
+
 /// An ordinal is at most 8.
 fn as_index(ordinal: u32) -> usize {
     usize::try_from(ordinal).unwrap_or(usize::MAX)
@@ -207,7 +231,8 @@ pub(crate) mod tests {
     fn an_empty_spec_is_three_replicas_led_by_the_first() {
         let cluster = cluster("{}");
         assert_eq!(cluster.pods(), ["orders-0", "orders-1", "orders-2"]);
-        assert_eq!(cluster.wish(), Wish { policy: Policy::Static { ordinal: 0 }, quorum: None });
+        let wish = Wish { policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+        assert_eq!(cluster.wish(), wish);
         assert_eq!(cluster.image, "zue-node:test");
         assert_eq!(cluster.spec.storage.size, "10Gi");
         let ip = |name: &str| (name == "orders-0").then_some(IpAddr::from([10, 244, 1, 7]));
@@ -216,6 +241,12 @@ pub(crate) mod tests {
         assert_eq!(cluster.addresses(ip)[1].dial_address, None);
         assert_eq!(first.peer_address, "orders-0.orders-nodes.shop.svc:9441");
         assert_eq!(first.client_address, "orders-0.orders-nodes.shop.svc:9440");
+    }
+
+    #[test]
+    fn a_static_leader_and_the_detection_time_are_taken_from_the_spec() {
+        let wish = cluster("leader: {policy: Static, ordinal: 2, detectionTime: 3s}").wish();
+        assert_eq!((wish.policy, wish.ordinal, wish.detection_ms), (Policy::Static, 2, 3000));
     }
 
     #[test]
@@ -234,6 +265,10 @@ pub(crate) mod tests {
         assert!(refused("{replicas: 4, quorum: 2}").starts_with("spec.quorum is 2"));
         assert!(refused("{replicas: 3, quorum: 4}").starts_with("spec.quorum is 4"));
         assert!(refused("leader: {ordinal: 3}").starts_with("spec.leader.ordinal is 3"));
+        let short = refused("leader: {detectionTime: 299ms}");
+        assert_eq!(short, "spec.leader.detectionTime is 299ms; it must be from 300ms to 1m");
+        let slow = "{leader: {detectionTime: 2s}, config: {replication: {heartbeatInterval: 1s, lagTimeMax: 10s}}}";
+        assert!(refused(slow).ends_with("from 3s to 1m"));
         let segments = refused("config: {log: {segmentBytesMax: 1KiB}}");
         assert!(segments.starts_with("spec.config.log.segmentBytesMax is 1KiB"), "{segments}");
     }

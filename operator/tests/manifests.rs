@@ -180,9 +180,8 @@ fn the_samples_are_good() {
         for document in documents(&text) {
             assert_eq!((&document["apiVersion"], &document["kind"]), (&"zue.io/v1alpha1".into(), &"ZueCluster".into()));
             knows("spec", &schema()["properties"]["spec"], &document["spec"]);
-            assert_eq!(document["spec"]["leader"]["policy"], "Static", "{}", path.display());
             let mut resource: ZueCluster = serde_json::from_value(document).unwrap();
-            assert_eq!(resource.spec.leader.policy, LeaderPolicy::Static);
+            assert_eq!(resource.spec.leader.policy, LeaderPolicy::Automatic);
             resource.metadata.namespace.get_or_insert("default".to_owned());
             resource.metadata.uid = Some("u".to_owned());
             Cluster::new(&resource, "image").unwrap();

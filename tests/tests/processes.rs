@@ -31,13 +31,20 @@ struct Cluster {
 impl Cluster {
     /// Starts everything and waits until the first node leads.
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further arguments for the controller.
+    fn start_with(control: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let base = free_ports(3, 10, 3);
         let nodes: Vec<_> = (0..3).map(|n| Some(start_node(&folder, base, n))).collect();
         let list: Vec<String> =
             (0..3).map(|n| format!("zue-{n}=127.0.0.1:{}/127.0.0.1:{}", base + 10 * n + 1, base + 10 * n)).collect();
         let state = folder.path().join("controller.json");
-        let args = ["control", "--nodes", &list.join(","), "--state", state.to_str().expect("a path of text")];
+        let list = list.join(",");
+        let args = ["control", "--nodes", &list, "--state", state.to_str().expect("a path of text")];
+        let args = [&args, control].concat();
         let controller = Process::start("zue", &args, &folder.path().join("controller.log"));
         let cluster = Self { folder, base, nodes, _controller: controller };
         cluster.expect_leader("zue-0");
@@ -61,6 +68,14 @@ impl Cluster {
         let text = String::from_utf8_lossy(&output.stdout);
         let members = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         serde_json::Value::Array(members)
+    }
+
+    /// Who leads, and in which epoch.
+    fn leader(&self) -> Option<(usize, u64)> {
+        let status = self.status();
+        let leader = status.as_array()?.iter().find(|member| member["role"] == "leader")?;
+        let ordinal = leader["name"].as_str()?.strip_prefix("zue-")?.parse().ok()?;
+        Some((ordinal, leader["epoch"].as_u64()?))
     }
 
     /// The epoch in which `name` leads, if it does.
@@ -102,8 +117,8 @@ fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
 }
 
 #[test]
-fn a_killed_leader_comes_back_at_a_higher_epoch_and_nothing_is_lost_or_doubled() {
-    let mut cluster = Cluster::start();
+fn a_killed_static_leader_comes_back_at_a_higher_epoch_and_nothing_is_lost_or_doubled() {
+    let mut cluster = Cluster::start_with(&["--policy", "static"]);
     let before = cluster.expect_leader("zue-0");
     let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
     for _ in 0..3 {
@@ -115,6 +130,26 @@ fn a_killed_leader_comes_back_at_a_higher_epoch_and_nothing_is_lost_or_doubled()
     let acks = load.finish();
     assert!(cluster.expect_leader("zue-0") > before);
     cluster.check(&acks);
+}
+
+#[test]
+fn a_killed_leader_is_replaced_by_another_and_nothing_is_lost_or_doubled() {
+    let mut cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    let mut last_epoch = 0;
+    for _ in 0..3 {
+        load.expect_acks(200, SOON);
+        let (leader, epoch) = eventually(SOON, || cluster.leader(), || format!("one leads: {}", cluster.status()));
+        assert!(epoch > last_epoch, "epoch {epoch} after {last_epoch}");
+        last_epoch = epoch;
+        cluster.kill(leader);
+        // Dead, it is not there to lead again.
+        load.expect_acks(200, SOON);
+        let (next, _) = eventually(SOON, || cluster.leader(), || format!("one leads: {}", cluster.status()));
+        assert_ne!(next, leader);
+        cluster.restart(u16::try_from(leader).expect("there are three"));
+    }
+    cluster.check(&load.finish());
 }
 
 #[test]

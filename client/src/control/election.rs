@@ -17,6 +17,8 @@ pub(super) struct Attempt<'a> {
     pub(super) seen: &'a [Option<Seen>],
     pub(super) epoch: Epoch,
     pub(super) prefer: Option<ReplicaId>,
+    /// Who is not sealed.
+    pub(super) without: Option<ReplicaId>,
     pub(super) quorum: Option<u32>,
     pub(super) reason: Reason,
 }
@@ -99,10 +101,11 @@ impl<S: Store> Controller<S> {
         cluster: Option<ClusterId>,
     ) -> Result<(Choice, Option<ClusterId>), ElectError> {
         let write_timeout = self.config.write_timeout;
-        let is_ours = |seen: &Seen| seen.cluster.is_none() || seen.cluster == cluster;
+        let is_asked =
+            |seen: &Seen| (seen.cluster.is_none() || seen.cluster == cluster) && Some(seen.replica) != attempt.without;
         let mut asked = FuturesUnordered::new();
         for (ordinal, (node, seen)) in attempt.nodes.iter().zip(attempt.seen).enumerate() {
-            let Some(seen) = seen.as_ref().filter(|seen| is_ours(seen)) else { continue };
+            let Some(seen) = seen.as_ref().filter(|seen| is_asked(seen)) else { continue };
             let client = self.peers.client(node);
             let (replica, epoch) = (seen.replica, attempt.epoch);
             let request = v1::SealRequest {

@@ -106,6 +106,7 @@ const fn in_words(reason: Reason) -> &'static str {
     match reason {
         Reason::Bootstrap => "the cluster is new",
         Reason::NoLeader => "nobody led",
+        Reason::LeaderLost => "a majority of the voters had lost the leader",
         Reason::HigherPromise => "a voter had promised an epoch above the leader's",
         Reason::HandOver => "the leader handed over",
     }

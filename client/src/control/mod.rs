@@ -24,6 +24,13 @@ use peers::Peers;
 pub use event::Event;
 pub use file_store::{FileStore, FileStoreError};
 
+/// A voter that hears nothing of a leader for so long has lost it, unless something else is asked for.
+pub const DETECTION_TIME_DEFAULT: Duration = Duration::from_secs(1);
+/// The bounds of that. Shorter, and one pause of a busy machine passes for a loss.
+pub const DETECTION_TIME_MIN: Duration = Duration::from_millis(300);
+/// The bounds of that.
+pub const DETECTION_TIME_MAX: Duration = Duration::from_mins(1);
+
 /// A replica and where it is reached. Its index in the slice is its ordinal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NodeAddress {
@@ -173,8 +180,8 @@ impl<S: Store> Controller<S> {
         self.blocked = blocked;
         match step {
             Step::Nothing => self.election = Retry::default(),
-            Step::Elect { epoch, prefer, reason } if self.election.is_due() => {
-                let attempt = Attempt { nodes, seen, epoch, prefer, quorum: wish.quorum, reason };
+            Step::Elect { epoch, prefer, without, reason } if self.election.is_due() => {
+                let attempt = Attempt { nodes, seen, epoch, prefer, without, quorum: wish.quorum, reason };
                 self.elect(attempt, events).await;
             }
             Step::HandOver { epoch, from, to, next } if self.hand_over.is_due() => {
@@ -183,6 +190,7 @@ impl<S: Store> Controller<S> {
                     seen,
                     epoch: next,
                     prefer: Some(to),
+                    without: None,
                     quorum: wish.quorum,
                     reason: Reason::HandOver,
                 };

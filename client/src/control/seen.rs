@@ -9,9 +9,6 @@ use zue_proto::{Malformed, v1};
 
 use super::NodeAddress;
 
-/// A follower that heard nothing from its leader for so long counts as having lost it.
-const LEADER_SILENCE_MAX_MS: u64 = 1_000;
-
 /// What is seen of every node. A status that makes no sense, or comes from a replica that has answered already under another
 /// name, becomes an error in `statuses`.
 pub(super) fn all(statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Option<Seen>> {
@@ -35,6 +32,7 @@ fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
         promised: Epoch(status.promised),
         last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
         durable,
+        leaving: status.leaving,
         role: role(status)?,
     })
 }
@@ -45,13 +43,11 @@ pub(super) fn begun_cluster(cluster_id: &[u8], durable: Tail) -> Result<Option<C
 }
 
 fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
+    let silence_ms = status.leader_silence_ms.unwrap_or(u64::MAX);
     Ok(match status.role() {
-        v1::Role::Unspecified | v1::Role::Idle => SeenRole::Idle,
+        v1::Role::Unspecified | v1::Role::Idle => SeenRole::Idle { waiting_ms: silence_ms },
         v1::Role::Failed => SeenRole::Failed,
-        v1::Role::Follower => {
-            let silence_ms = status.leader_silence_ms.unwrap_or(u64::MAX);
-            SeenRole::Follower { hears_leader: silence_ms < LEADER_SILENCE_MAX_MS }
-        }
+        v1::Role::Follower => SeenRole::Follower { silence_ms, connected: status.leader_connected },
         v1::Role::Leader => {
             let follower = |follower: &v1::FollowerStatus| {
                 let id = zue_proto::replica_id("followers", &follower.replica_id)?;
@@ -60,7 +56,9 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
             };
             let followers = status.followers.iter().map(follower).collect::<Result<Vec<_>, Malformed>>()?;
             let log_end: Offset = zue_proto::tail(status.log).end;
-            SeenRole::Leader { log_end, followers, handing_over: status.handing_over }
+            let switch_to = Some(&status.switch_to).filter(|id| !id.is_empty());
+            let switch_to = switch_to.map(|id| zue_proto::replica_id("switch_to", id)).transpose()?;
+            SeenRole::Leader { log_end, followers, handing_over: status.handing_over, switch_to }
         }
     })
 }
@@ -122,7 +120,8 @@ mod tests {
             promised: Epoch(0),
             last: None,
             durable: Tail::default(),
-            role: SeenRole::Idle,
+            leaving: false,
+            role: SeenRole::Idle { waiting_ms: 0 },
         })
     }
 

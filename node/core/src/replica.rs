@@ -100,6 +100,8 @@ pub struct Replica {
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
     pub(crate) role: Role,
+    /// Since when it waits for a leader, while it neither leads nor follows.
+    pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
     pub(crate) issued: Ticket,
     pub(crate) persisted: Ticket,
@@ -126,6 +128,7 @@ impl Replica {
             producers,
             suspect: suspect.filter(|suspect| *suspect > log),
             role: Role::Idle,
+            idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
             issued: Ticket::default(),
             persisted: Ticket::default(),
@@ -136,7 +139,7 @@ impl Replica {
 
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
-        let commit_before = self.commit_end;
+        let (commit_before, promised_before, was_idle) = (self.commit_end, self.promise.epoch, self.role == Role::Idle);
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
@@ -158,6 +161,9 @@ impl Replica {
             }
             Input::Heartbeat { session, commit_end, log_end } => self.heartbeat(now, session, commit_end, log_end, out),
             Input::StreamEnded { session } => self.stream_ended(session),
+        }
+        if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
+            self.idle_since = now;
         }
         assert!(commit_before <= self.commit_end, "the commit end fell");
         assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");

@@ -12,7 +12,10 @@ use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RoleView {
     /// Neither leads nor follows.
-    Idle,
+    Idle {
+        /// How long it has waited for a leader, in milliseconds, since it started or made its last promise.
+        waiting_ms: u64,
+    },
     /// Follows.
     Follower {
         /// Whom.
@@ -47,7 +50,7 @@ impl Replica {
     /// What it does, as of `now`.
     pub fn role(&self, now: Millis) -> RoleView {
         match &self.role {
-            Role::Idle => RoleView::Idle,
+            Role::Idle => RoleView::Idle { waiting_ms: now.since(self.idle_since) },
             Role::Failed => RoleView::Failed,
             Role::Follower(following) => RoleView::Follower {
                 leader: following.leader,

@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zue_client::control::DETECTION_TIME_DEFAULT;
+use zue_node::Time;
 
 pub use generate::{crd, schema};
 pub use settings::NodeSettings;
@@ -120,25 +122,35 @@ fn default_replicas() -> u32 {
 }
 
 /// Who leads.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[serde(rename_all = "camelCase")]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Leader {
-    /// How the leader is found. Only `Static` for now: the replica that is named leads whenever its log is complete, and while its
-    /// pod is down appends wait for it. `Automatic`, which moves the leadership to another replica, comes with a later version.
-    #[serde(default)]
+    /// `Automatic`: whoever leads goes on, and is replaced within seconds once the operator and a majority of the voters have lost
+    /// it. `Static`: the replica that is named leads whenever its log is complete, and while its pod is down appends wait for it.
     pub policy: LeaderPolicy,
-    /// The replica that leads: the number at the end of its pod's name.
-    #[serde(default)]
+    /// The number at the end of a pod's name. `Static`: the replica that leads. `Automatic`: the one that leads first, and that is
+    /// chosen from equal candidates.
     #[schemars(range(min = 0, max = 8))]
     pub ordinal: u32,
+    /// With `Automatic`: a voter that hears nothing of the leader for so long has lost it; a connection that broke tells it at once.
+    /// From 300ms to 1m, and at least three times `config.replication.heartbeatInterval`. A shorter time finds a machine that hangs
+    /// sooner, a longer one is less easily mistaken.
+    pub detection_time: Time,
+}
+
+impl Default for Leader {
+    fn default() -> Self {
+        Self { policy: LeaderPolicy::default(), ordinal: 0, detection_time: Time(DETECTION_TIME_DEFAULT) }
+    }
 }
 
 /// How the leader is found.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
+#[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
 pub enum LeaderPolicy {
     #[default]
-    #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
+    Automatic,
     Static,
 }
 

@@ -272,7 +272,7 @@ impl Checker {
     pub(crate) fn is_whole(&self, process: &Process, storage: &Storage) -> bool {
         let replica = &process.replica;
         let end = self.committed_end();
-        let follows = !matches!(replica.role(Millis(0)), RoleView::Idle | RoleView::Failed);
+        let follows = !matches!(replica.role(Millis(0)), RoleView::Idle { .. } | RoleView::Failed);
         follows && replica.log().end == end && replica.commit_end() == end && storage.synced().0 == replica.log()
     }
 }

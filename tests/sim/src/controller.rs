@@ -53,6 +53,7 @@ struct Attempt {
     recorded: Recorded,
     epoch: Epoch,
     prefer: Option<ReplicaId>,
+    without: Option<ReplicaId>,
     reason: Reason,
     /// It goes on whatever the store says: no mistake of a controller may do harm.
     careless: bool,
@@ -224,8 +225,8 @@ impl World {
         }
         match step {
             Step::Nothing | Step::Blocked(_) => self.stop(controller),
-            Step::Elect { epoch, prefer, reason } => {
-                self.reserve(controller, Attempt { seen, recorded, epoch, prefer, reason, careless: false });
+            Step::Elect { epoch, prefer, without, reason } => {
+                self.reserve(controller, Attempt { seen, recorded, epoch, prefer, without, reason, careless: false });
             }
             Step::HandOver { epoch, from, to, next } => {
                 let Some(ordinal) = seen.iter().position(|seen| seen.as_ref().is_some_and(|s| s.replica == from))
@@ -237,6 +238,7 @@ impl World {
                     recorded,
                     epoch: next,
                     prefer: Some(to),
+                    without: None,
                     reason: Reason::HandOver,
                     careless: false,
                 };
@@ -256,7 +258,7 @@ impl World {
         let first = seen.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
         let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
         self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim"));
-        let attempt = Attempt { seen, recorded, epoch, prefer, reason, careless: self.dice.chance(0.5) };
+        let attempt = Attempt { seen, recorded, epoch, prefer, without: None, reason, careless: self.dice.chance(0.5) };
         if self.dice.chance(0.5) { self.seal(controller, attempt) } else { self.reserve(controller, attempt) }
     }
 
@@ -273,7 +275,8 @@ impl World {
         }
         attempt.recorded.epoch = attempt.epoch;
         let (cluster, epoch) = (attempt.cluster(), attempt.epoch);
-        let ours = |seen: &&Seen| seen.cluster.is_none() || seen.cluster == cluster;
+        let ours =
+            |seen: &&Seen| (seen.cluster.is_none() || seen.cluster == cluster) && Some(seen.replica) != attempt.without;
         let targets: Vec<_> = attempt
             .seen
             .iter()

@@ -225,9 +225,9 @@ impl World {
 fn seen(process: &Process, now: u64) -> Seen {
     let replica = &process.replica;
     let role = match replica.role(zue_core::Millis(now)) {
-        RoleView::Idle => SeenRole::Idle,
+        RoleView::Idle { waiting_ms } => SeenRole::Idle { waiting_ms },
         RoleView::Failed => SeenRole::Failed,
-        RoleView::Follower { silence_ms, .. } => SeenRole::Follower { hears_leader: silence_ms < 300 },
+        RoleView::Follower { silence_ms, connected, .. } => SeenRole::Follower { silence_ms, connected },
         RoleView::Leader { handing_over, followers, .. } => SeenRole::Leader {
             log_end: replica.log().end,
             followers: followers
@@ -235,6 +235,7 @@ fn seen(process: &Process, now: u64) -> Seen {
                 .map(|(id, f)| (*id, f.in_sync, f.durable.end))
                 .collect::<Vec<(ReplicaId, _, _)>>(),
             handing_over,
+            switch_to: None,
         },
     };
     Seen {
@@ -243,6 +244,7 @@ fn seen(process: &Process, now: u64) -> Seen {
         promised: replica.promise().epoch,
         last: replica.history().at(replica.durable().epoch).cloned(),
         durable: replica.durable(),
+        leaving: false,
         role,
     }
 }

@@ -164,10 +164,13 @@ impl World {
         self.clients.is_quiet() && self.is_led_as_wished() && self.unequal().is_empty()
     }
 
-    /// The named replica leads; if its disk was lost, any other.
+    /// Static: the named replica leads; if its disk was lost, any other. Automatic: any leads.
     fn is_led_as_wished(&self) -> bool {
-        let Policy::Static { ordinal } = self.params.wish.policy;
         let Some(leader) = self.leader() else { return false };
+        if self.params.wish.policy == Policy::Automatic {
+            return true;
+        }
+        let ordinal = self.params.wish.ordinal;
         let named = self.machines.get(ordinal).map(|at| at.storage.id());
         leader == ordinal || named.is_none_or(|named| !self.voters(leader).contains(&named))
     }

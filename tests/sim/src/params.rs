@@ -159,12 +159,13 @@ impl Params {
         let machines = dice.pick(&[1, 3, 3, 3, 3, 4, 5, 5]);
         let tick_ms = dice.between((20, 120));
         let lag_ms_max = 2 * tick_ms + dice.between((50, 700));
+        let policy = if dice.chance(0.7) { Policy::Automatic } else { Policy::Static };
         let majority_only = dice.chance(0.7);
         let ordinal = if dice.chance(0.8) { 0 } else { dice.index(machines) };
         let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
         Self {
             machines,
-            wish: Wish { policy: Policy::Static { ordinal }, quorum },
+            wish: Wish { policy, ordinal, switch_to: None, detection_ms: dice.between((150, 600)), quorum },
             limits: Limits {
                 sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
                 waiting_max: dice.pick(&[4, 64, 1024]),

@@ -93,8 +93,8 @@ impl Zue {
             .to_owned();
         renew_namespace(namespace);
         let manifest = format!(
-            "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  leader: {{policy: \
-             Static, ordinal: 0}}\n  storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
+            "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  \
+             storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
              \"{address}:{}{{ordinal}}\"\n    perReplicaServices: {{type: NodePort, firstNodePort: {port}}}\n",
             port / 10
         );

@@ -147,19 +147,24 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
 }
 
 #[test]
-fn a_deleted_leader_comes_back_with_its_data_at_a_higher_epoch_and_nothing_is_lost() {
+fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
     let cluster = Zue::create("e2e-leader", 31020);
-    let leader = format!("{NAME}-0");
+    let leader = cluster.status()["leader"].as_str().expect("a leader").to_owned();
     let epoch = cluster.status()["epoch"].as_u64().expect("an epoch");
     let load = Load::start(&cluster.servers, "load", PACE);
     load.expect_acks(500, PATIENCE);
-    kubectl(&["delete", "pod", "-n", &cluster.namespace, &leader]);
-    let again = || {
+    let deleted = Instant::now();
+    // Without grace: as if its machine were gone.
+    kubectl(&["delete", "pod", "-n", &cluster.namespace, &leader, "--grace-period=0", "--force", "--wait=false"]);
+    let replaced = || {
         let status = cluster.status();
-        (status["epoch"].as_u64()? > epoch && status["leader"] == leader.as_str()).then_some(())
+        (status["epoch"].as_u64()? > epoch && status["leader"].as_str()? != leader).then_some(())
     };
-    eventually(PATIENCE, again, || format!("{leader} leads again; status: {}", cluster.status()));
+    eventually(Duration::from_secs(20), replaced, || format!("another leads; status: {}", cluster.status()));
+    println!("another leads {:?} after {leader} was deleted", deleted.elapsed());
     load.expect_acks(500, PATIENCE);
+    let whole = || (cluster.status()["isr"].as_array()?.len() == 3).then_some(());
+    eventually(PATIENCE, whole, || format!("{leader} is back in sync; status: {}", cluster.status()));
     check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use zue_client::control::NodeAddress;
+use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,9 +126,32 @@ pub(crate) struct Dev {
     /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
     #[arg(long, default_value_t = 9440, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) leadership: Leadership,
+}
+
+/// How a cluster is led.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Leadership {
     /// How many replicas must have a record before it is committed [default: a majority]
     #[arg(long)]
     pub(crate) quorum: Option<u32>,
+    /// Replace a leader that is lost, or wait for the named one
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) policy: Policy,
+    /// Which replica leads, counted from 0; with the policy automatic only at first, and where several are equal
+    #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
+    pub(crate) leader: usize,
+    /// How long a leader must be silent to be lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = detection_time)]
+    pub(crate) detection_time: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Policy {
+    #[default]
+    Automatic,
+    Static,
 }
 
 #[derive(Debug, Args)]
@@ -141,17 +165,21 @@ pub(crate) struct Control {
     /// Where to write down what was decided; keep it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: PathBuf,
-    /// Which replica is to lead, counted from 0
-    #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
-    pub(crate) leader: usize,
-    /// How many replicas must have a record before it is committed [default: a majority]
-    #[arg(long)]
-    pub(crate) quorum: Option<u32>,
+    #[command(flatten)]
+    pub(crate) leadership: Leadership,
 }
 
 fn server(text: &str) -> Result<String, String> {
     zue_client::check_address(text).map_err(|bad| bad.to_string())?;
     Ok(text.to_owned())
+}
+
+fn detection_time(text: &str) -> Result<Duration, String> {
+    let time: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
+    if !(DETECTION_TIME_MIN..=DETECTION_TIME_MAX).contains(&time) {
+        return Err("it must be from 300ms to 1m".to_owned());
+    }
+    Ok(time)
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -214,6 +242,9 @@ mod tests {
             "zue read --from x",
             "zue status -o yaml",
             "zue control --state s --nodes a",
+            "zue dev --data d --policy sometimes",
+            "zue dev --data d --detection-time 299ms",
+            "zue dev --data d --detection-time 2m",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

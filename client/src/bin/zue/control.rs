@@ -9,7 +9,7 @@ use zue_client::control::{Controller, ControllerConfig, Event, FileStore, FileSt
 use zue_core::control::{Policy, Wish};
 
 use crate::Usage;
-use crate::args::Control;
+use crate::args::{self, Control, Leadership};
 use crate::output;
 
 /// Between two turns.
@@ -42,9 +42,15 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, leader: usize, quorum: Option<u32>) -> Self {
+    pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, leadership: &Leadership) -> Self {
         let controller = Controller::new(store, ControllerConfig::default());
-        Self { controller, nodes, wish: Wish { policy: Policy::Static { ordinal: leader }, quorum } }
+        let Leadership { quorum, policy, leader, detection_time } = *leadership;
+        let policy = match policy {
+            args::Policy::Automatic => Policy::Automatic,
+            args::Policy::Static => Policy::Static,
+        };
+        let detection_ms = u64::try_from(detection_time.as_millis()).unwrap_or(u64::MAX);
+        Self { controller, nodes, wish: Wish { policy, ordinal: leader, switch_to: None, detection_ms, quorum } }
     }
 
     /// One turn, then a pause. What happened goes to stderr.
@@ -69,7 +75,7 @@ fn tell(event: &Event) {
 }
 
 pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
-    let Control { nodes, state, leader, quorum } = control;
+    let Control { nodes, state, leadership } = control;
     let count = nodes.len();
     let is_twice = |(n, node): (usize, &NodeAddress)| nodes.iter().skip(n + 1).any(|other| same(node, other));
     if nodes.iter().enumerate().any(is_twice) {
@@ -80,20 +86,18 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
             Usage(format!("--nodes names {count} nodes; a cluster has {} at most", zue_core::VOTERS_MAX)).into()
         );
     }
-    if leader >= count {
-        return Err(Usage(format!("--leader {leader} is none of the {count} nodes, which count from 0")).into());
-    }
-    check_quorum(count, quorum)?;
+    check(count, &leadership)?;
     let mut stop = Stop::new().context("signals cannot be listened to")?;
     let store = FileStore::open(&state).map_err(|error| match error {
         FileStoreError::InUse(path) => anyhow::anyhow!("{} is in use by another controller", path.display()),
         error => error.into(),
     })?;
-    output::line(&format!(
-        "controlling {count} nodes, with {} to lead",
-        nodes.get(leader).map_or("", |node| &node.name)
-    ))?;
-    let mut turns = Turns::new(store, nodes, leader, quorum);
+    let named = nodes.get(leadership.leader).map_or("", |node| &node.name);
+    output::line(&match leadership.policy {
+        args::Policy::Automatic => format!("controlling {count} nodes; a leader that is lost is replaced"),
+        args::Policy::Static => format!("controlling {count} nodes, with {named} to lead"),
+    })?;
+    let mut turns = Turns::new(store, nodes, &leadership);
     tokio::select! {
         () = turns.go_on() => {}
         () = stop.asked() => {}
@@ -105,7 +109,12 @@ fn same(a: &NodeAddress, b: &NodeAddress) -> bool {
     a.name == b.name || a.peer_address == b.peer_address || a.client_address == b.client_address
 }
 
-pub(crate) fn check_quorum(replicas: usize, quorum: Option<u32>) -> anyhow::Result<()> {
+/// Checks what depends on the number of replicas.
+pub(crate) fn check(replicas: usize, leadership: &Leadership) -> anyhow::Result<()> {
+    let Leadership { quorum, leader, policy: _, detection_time: _ } = *leadership;
+    if leader >= replicas {
+        return Err(Usage(format!("--leader {leader} is none of the {replicas} nodes, which count from 0")).into());
+    }
     match quorum.map(|quorum| zue_node::check_quorum(replicas, quorum)) {
         None | Some(Ok(())) => Ok(()),
         Some(Err(bad)) => Err(Usage(format!("--quorum: {bad}")).into()),

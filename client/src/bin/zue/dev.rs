@@ -14,7 +14,7 @@ use zue_proto::v1::Role;
 
 use crate::Usage;
 use crate::args::Dev;
-use crate::control::{Stop, Turns, check_quorum};
+use crate::control::{Stop, Turns, check};
 use crate::node::Replica;
 use crate::output::Out;
 
@@ -28,14 +28,14 @@ const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
 const PORT_DEFAULT: u16 = 9440;
 
 pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
-    check_quorum(dev.replicas.into(), dev.quorum)?;
+    check(dev.replicas.into(), &dev.leadership)?;
     let replicas = replicas(&dev)?;
     let mut stop = Stop::new().context("signals cannot be listened to")?;
     let store = open(&dev.data, dev.replicas)?;
     check_ports(&replicas).await?;
     claim(&dev.data, dev.replicas)?;
     let nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
-    let mut turns = Turns::new(store, replicas.iter().map(address).collect(), 0, dev.quorum);
+    let mut turns = Turns::new(store, replicas.iter().map(address).collect(), &dev.leadership);
     let served = async {
         let leader = ready(&mut turns).await;
         welcome(&dev, &replicas, &leader)?;
@@ -55,13 +55,11 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     }
 }
 
-/// The leader by policy first, so that it does not miss its followers.
+/// The leader first, so that it does not miss its followers.
 async fn stop_all(nodes: Vec<RunningNode>) {
-    let mut nodes = nodes.into_iter();
-    if let Some(leader) = nodes.next() {
-        leader.stop().await;
-    }
-    join_all(nodes.map(RunningNode::stop)).await;
+    let (leaders, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(RunningNode::leads);
+    join_all(leaders.into_iter().map(RunningNode::stop)).await;
+    join_all(others.into_iter().map(RunningNode::stop)).await;
 }
 
 fn replicas(dev: &Dev) -> anyhow::Result<Vec<Replica>> {
@@ -172,7 +170,10 @@ fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Cli, Command};
 
     #[test]
     fn a_directory_is_for_one_number_of_replicas_and_one_process() {
@@ -196,7 +197,8 @@ mod tests {
 
     #[test]
     fn ports_beyond_the_last_are_wrong_use() {
-        let dev = Dev { data: "d".into(), replicas: 3, port: 65_520, quorum: None };
+        let cli = Cli::try_parse_from("zue dev --data d --replicas 3 --port 65520".split(' ')).unwrap();
+        let Command::Dev(dev) = cli.command else { panic!() };
         assert!(replicas(&dev).err().unwrap().is::<Usage>());
     }
 }

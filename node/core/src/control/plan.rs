@@ -1,0 +1,204 @@
+//! The plan itself.
+
+use alloc::vec::Vec;
+
+use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
+use crate::history::EpochStart;
+use crate::quorum::{is_majority, majority};
+use crate::types::{ClusterId, Epoch, ReplicaId};
+
+/// What is looked at, sorted.
+struct Look<'a> {
+    wish: &'a Wish,
+    nodes: &'a [Option<Seen>],
+    cluster: Option<ClusterId>,
+    /// The replicas of the cluster, and blank ones, that answer; in the order of the ordinals.
+    ours: Vec<&'a Seen>,
+    /// An epoch above every one that was ever written down or promised.
+    next: Epoch,
+}
+
+/// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
+pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+    let cluster = match one_cluster(recorded, nodes) {
+        Ok(cluster) => cluster,
+        Err(blocked) => return Step::Blocked(blocked),
+    };
+    let ours: Vec<&Seen> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
+    let next = next_epoch(recorded, &ours);
+    let look = Look { wish, nodes, cluster, ours, next };
+    let newest = look.ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
+    let Some(newest) = newest else { return look.begin(recorded) };
+    match look.ours.iter().find(|seen| leads(seen, newest)) {
+        Some(leader) => look.led(newest, leader),
+        None => look.not_led(newest),
+    }
+}
+
+impl Look<'_> {
+    /// No replica that answers holds an epoch start.
+    fn begin(&self, recorded: &Recorded) -> Step {
+        let (answered, replicas) = (self.ours.len(), self.nodes.len());
+        match recorded.cluster {
+            None if answered == replicas => self.elect(Reason::Bootstrap, self.preferred(), None),
+            None => Step::Blocked(Blocked::WaitingForReplicas { reachable: answered, replicas }),
+            Some(cluster) if answered == replicas => Step::Blocked(Blocked::DataGone(cluster)),
+            Some(_) => Step::Blocked(Blocked::NoMajority { answered, voters: replicas, needed: majority(replicas) }),
+        }
+    }
+
+    /// The leader of the newest epoch answers, and leads.
+    fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
+        let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.promised > newest.epoch);
+        let automatic = self.wish.policy == Policy::Automatic;
+        if newest.voters.iter().any(is_deaf) {
+            // Whoever leads goes on, if it can.
+            let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
+            return self.elect(Reason::HigherPromise, prefer, None);
+        }
+        // It can commit nothing, and they can, without it.
+        if automatic && is_lost(newest, |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen)))
+        {
+            return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
+        }
+        self.successor(newest, leader).map_or(Step::Nothing, |to| Step::HandOver {
+            epoch: newest.epoch,
+            from: leader.replica,
+            to,
+            next: self.next,
+        })
+    }
+
+    /// The leader of the newest epoch does not answer, or does not lead any more.
+    fn not_led(&self, newest: &EpochStart) -> Step {
+        let is_silent = self.seen(newest.leader).is_none();
+        let reason = if is_silent { Reason::LeaderLost } else { Reason::NoLeader };
+        let can_vote = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != SeenRole::Failed);
+        let has_lost = |id| can_vote(&id) && self.seen(id).is_some_and(|seen| !self.hears(seen, newest, is_silent));
+        if self.wish.policy == Policy::Static {
+            // The leader itself counts: it hears itself, wherever it is.
+            let is_heard =
+                |id: &ReplicaId| *id == newest.leader || self.seen(*id).is_some_and(|s| self.hears(s, newest, true));
+            if is_silent && is_majority(&newest.voters, is_heard) {
+                return Step::Nothing;
+            }
+            // An interim leader that answers, but leads no more, shows that the named one was not waited for.
+            if is_silent && self.preferred().is_none() {
+                return Step::Blocked(Blocked::StaticLeaderDown { ordinal: self.wish.ordinal });
+            }
+        }
+        for electorate in electorates(newest) {
+            let (answered, voters) = (electorate.iter().filter(|id| can_vote(id)).count(), electorate.len());
+            if answered < majority(voters) {
+                return Step::Blocked(Blocked::NoMajority { answered, voters, needed: majority(voters) });
+            }
+        }
+        if self.wish.policy == Policy::Static || is_lost(newest, has_lost) {
+            return self.elect(reason, self.preferred(), None);
+        }
+        // Enough voters hear a leader that this controller does not see, or may hear it for all that is known.
+        Step::Nothing
+    }
+
+    /// Who is to take over from a leader that is well. Only one that is in sync: no other could win the election.
+    fn successor(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
+        let SeenRole::Leader { followers, handing_over, switch_to, .. } = &leader.role else { return None };
+        let is_ready = |id: &ReplicaId| {
+            let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
+            is_in_sync && newest.voters.contains(id) && self.seen(*id).is_some_and(|seen| !seen.leaving)
+        };
+        let wanted = match self.wish.policy {
+            _ if *handing_over => None,
+            Policy::Static => self.preferred(),
+            Policy::Automatic => self.wish.switch_to.and_then(|ordinal| self.at(ordinal)).or(*switch_to),
+        };
+        if let Some(wanted) = wanted.filter(|wanted| *wanted == leader.replica || is_ready(wanted)) {
+            return Some(wanted).filter(|wanted| *wanted != leader.replica);
+        }
+        if !leader.leaving || *handing_over || self.wish.policy == Policy::Static {
+            return None;
+        }
+        // The one that holds most takes over soonest; of equal ones the first.
+        let ready = self.ours.iter().map(|seen| seen.replica).filter(is_ready);
+        let end = |id: &ReplicaId| followers.iter().find(|(replica, ..)| replica == id).map(|(_, _, end)| *end);
+        ready.rev().max_by_key(end)
+    }
+
+    /// Whether a voter hears a leader, of the newest epoch or of one that began out of sight. The leader of the newest epoch leads
+    /// no more if it answers otherwise.
+    fn hears(&self, seen: &Seen, newest: &EpochStart, leader_may_lead: bool) -> bool {
+        let SeenRole::Follower { silence_ms, connected } = seen.role else { return false };
+        let of_leader = if leader_may_lead { seen.promised >= newest.epoch } else { seen.promised > newest.epoch };
+        // A stream that ended tells at once what silence tells only after a while.
+        of_leader && connected && silence_ms < self.wish.detection_ms
+    }
+
+    /// Whether a voter has waited in vain for a leader that leads by its own word. A stream that ended may be opened again.
+    fn waits(&self, seen: &Seen) -> bool {
+        match seen.role {
+            SeenRole::Idle { waiting_ms: ms } | SeenRole::Follower { silence_ms: ms, .. } => {
+                ms >= self.wish.detection_ms
+            }
+            SeenRole::Leader { .. } | SeenRole::Failed => false,
+        }
+    }
+
+    fn elect(&self, reason: Reason, prefer: Option<ReplicaId>, without: Option<ReplicaId>) -> Step {
+        Step::Elect { epoch: self.next, prefer, without, reason }
+    }
+
+    fn seen(&self, id: ReplicaId) -> Option<&Seen> {
+        self.ours.iter().copied().find(|seen| seen.replica == id)
+    }
+
+    /// The replica that answers at an ordinal.
+    fn at(&self, ordinal: usize) -> Option<ReplicaId> {
+        let seen = self.nodes.get(ordinal)?.as_ref()?;
+        Some(seen.replica).filter(|_| is_ours(seen, self.cluster))
+    }
+
+    fn preferred(&self) -> Option<ReplicaId> {
+        self.at(self.wish.ordinal)
+    }
+}
+
+/// The voters, and the old ones while a change is unsettled.
+fn electorates(newest: &EpochStart) -> impl Iterator<Item = &Vec<ReplicaId>> {
+    core::iter::once(&newest.voters).chain(&newest.old_voters)
+}
+
+/// Whether a majority of each electorate has lost the leader: without them it commits nothing, and they can elect another.
+fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool) -> bool {
+    electorates(newest).all(|electorate| is_majority(electorate, |id| has_lost(*id)))
+}
+
+fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {
+    seen.cluster.is_none() || seen.cluster == cluster
+}
+
+fn leads(seen: &Seen, newest: &EpochStart) -> bool {
+    let is_newest = seen.last.as_ref().is_some_and(|last| last.epoch == newest.epoch);
+    is_newest && matches!(seen.role, SeenRole::Leader { .. })
+}
+
+/// Above every epoch that was ever written down or promised.
+fn next_epoch(recorded: &Recorded, nodes: &[&Seen]) -> Epoch {
+    let known = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
+    let seen = nodes.iter().map(|seen| known(seen)).max().unwrap_or_default();
+    Epoch(seen.max(recorded.epoch).0.saturating_add(1))
+}
+
+/// The cluster that is recorded, else the one that the replicas belong to. While none is recorded, replicas of two clusters are
+/// left alone: nobody can say which one is meant.
+fn one_cluster(recorded: &Recorded, nodes: &[Option<Seen>]) -> Result<Option<ClusterId>, Blocked> {
+    let mut found = nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
+    let Some(expected) = recorded.cluster.or_else(|| found.clone().next().map(|(_, cluster)| cluster)) else {
+        return Ok(None);
+    };
+    match found.find(|(_, found)| *found != expected) {
+        Some((ordinal, found)) if recorded.cluster.is_none() => {
+            Err(Blocked::ForeignReplica { ordinal, found, expected })
+        }
+        _ => Ok(Some(expected)),
+    }
+}

@@ -1,0 +1,317 @@
+//! The plan for every shape of a cluster.
+
+use alloc::vec;
+
+use super::*;
+use crate::quorum::majority;
+
+const AUTOMATIC: Wish =
+    Wish { policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const STATIC: Wish = Wish { policy: Policy::Static, ..AUTOMATIC };
+const CLUSTER: ClusterId = ClusterId(9);
+
+#[expect(clippy::unnecessary_wraps, reason = "a node as the plan sees it")]
+fn blank(replica: u128) -> Option<Seen> {
+    Some(Seen {
+        replica: ReplicaId(replica),
+        cluster: None,
+        promised: Epoch(0),
+        last: None,
+        durable: Tail::default(),
+        leaving: false,
+        role: IDLE,
+    })
+}
+
+fn member(replica: u128, epoch: u64, role: SeenRole) -> Option<Seen> {
+    let voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+    let start =
+        EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None };
+    Some(Seen { cluster: Some(CLUSTER), promised: Epoch(epoch), last: Some(start), role, ..blank(replica)? })
+}
+
+fn leading(followers: &[(u128, bool)]) -> SeenRole {
+    let followers = followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect();
+    SeenRole::Leader { log_end: Offset(5), followers, handing_over: false, switch_to: None }
+}
+
+const IDLE: SeenRole = SeenRole::Idle { waiting_ms: 10 };
+const FORSAKEN: SeenRole = SeenRole::Idle { waiting_ms: 1000 };
+const HEARS: SeenRole = SeenRole::Follower { silence_ms: 90, connected: true };
+const ENDED: SeenRole = SeenRole::Follower { silence_ms: 90, connected: false };
+const SILENT: SeenRole = SeenRole::Follower { silence_ms: 1000, connected: true };
+
+fn recorded(epoch: u64) -> Recorded {
+    Recorded { epoch: Epoch(epoch), leader: None, cluster: Some(CLUSTER) }
+}
+
+#[test]
+fn a_new_cluster_begins_when_all_replicas_answer_and_are_blank() {
+    let elect = Step::Elect { epoch: Epoch(1), prefer: Some(ReplicaId(1)), without: None, reason: Reason::Bootstrap };
+    assert_eq!(plan(&STATIC, &Recorded::default(), &[blank(1), blank(2), blank(3)]), elect);
+    let waiting = Step::Blocked(Blocked::WaitingForReplicas { reachable: 2, replicas: 3 });
+    assert_eq!(plan(&STATIC, &Recorded::default(), &[blank(1), None, blank(3)]), waiting);
+}
+
+#[test]
+fn a_recorded_cluster_whose_replicas_are_all_blank_is_not_begun_again() {
+    let step = plan(&STATIC, &recorded(4), &[blank(1), blank(2), blank(3)]);
+    assert_eq!(step, Step::Blocked(Blocked::DataGone(CLUSTER)));
+}
+
+#[test]
+fn a_recorded_cluster_that_nobody_answers_for_is_no_new_one() {
+    let blocked = Blocked::NoMajority { answered: 0, voters: 3, needed: 2 };
+    assert_eq!(plan(&STATIC, &recorded(4), &[None, None, None]), Step::Blocked(blocked));
+}
+
+#[test]
+fn replicas_of_two_clusters_are_left_alone_until_one_is_recorded() {
+    let mut foreign = member(3, 9, HEARS);
+    foreign.as_mut().unwrap().cluster = Some(ClusterId(8));
+    let nodes = [member(1, 4, leading(&[(2, true)])), member(2, 4, HEARS), foreign];
+    let blocked = Blocked::ForeignReplica { ordinal: 2, found: ClusterId(8), expected: CLUSTER };
+    assert_eq!(plan(&STATIC, &Recorded::default(), &nodes), Step::Blocked(blocked));
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
+}
+
+#[test]
+fn a_cluster_with_its_named_leader_is_left_alone() {
+    let nodes = [member(1, 4, leading(&[(2, true), (3, true)])), member(2, 4, HEARS), member(3, 4, HEARS)];
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
+}
+
+#[test]
+fn a_restarted_leader_is_appointed_at_a_higher_epoch_than_any_seen() {
+    let nodes = [member(1, 4, IDLE), member(2, 4, HEARS), None];
+    let elect = |epoch| Step::Elect {
+        epoch: Epoch(epoch),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        reason: Reason::NoLeader,
+    };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect(5));
+    assert_eq!(plan(&STATIC, &recorded(8), &nodes), elect(9));
+}
+
+#[test]
+fn a_named_leader_that_is_down_is_waited_for() {
+    let nodes = [None, member(2, 4, SILENT), member(3, 4, SILENT)];
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Blocked(Blocked::StaticLeaderDown { ordinal: 0 }));
+}
+
+#[test]
+fn an_interim_leader_that_was_sealed_by_an_attempt_that_died_is_replaced_without_the_named_one() {
+    let mut nodes = [None, member(2, 4, IDLE), member(3, 4, SILENT)];
+    for seen in nodes.iter_mut().flatten() {
+        seen.promised = Epoch(5);
+        seen.last.as_mut().unwrap().leader = ReplicaId(2);
+    }
+    let elect = Step::Elect { epoch: Epoch(6), prefer: None, without: None, reason: Reason::NoLeader };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
+}
+
+#[test]
+fn a_leader_that_only_the_controller_has_lost_is_left_alone() {
+    let nodes = [None, member(2, 4, HEARS), member(3, 4, HEARS)];
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
+}
+
+#[test]
+fn a_minority_is_not_asked_to_elect() {
+    let nodes = [member(1, 4, IDLE), None, None];
+    let blocked = Blocked::NoMajority { answered: 1, voters: 3, needed: 2 };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Blocked(blocked));
+}
+
+#[test]
+fn an_interim_leader_hands_over_once_the_named_one_is_in_sync() {
+    let nodes = |in_sync| [member(1, 4, HEARS), member(2, 4, leading(&[(1, in_sync), (3, true)])), member(3, 4, HEARS)];
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes(false)), Step::Nothing);
+    let step = Step::HandOver { epoch: Epoch(4), from: ReplicaId(2), to: ReplicaId(1), next: Epoch(5) };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes(true)), step);
+}
+
+#[test]
+fn a_voter_that_promised_a_higher_epoch_is_taken_back_by_a_new_one() {
+    let mut deaf = member(3, 4, IDLE);
+    deaf.as_mut().unwrap().promised = Epoch(6);
+    let nodes = [member(1, 4, leading(&[(2, true)])), member(2, 4, HEARS), deaf];
+    let elect =
+        Step::Elect { epoch: Epoch(7), prefer: Some(ReplicaId(1)), without: None, reason: Reason::HigherPromise };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
+}
+
+#[test]
+fn a_named_replica_with_an_empty_disk_lets_the_candidate_lead() {
+    let nodes = [blank(7), member(2, 4, SILENT), member(3, 4, SILENT)];
+    let elect = Step::Elect { epoch: Epoch(5), prefer: Some(ReplicaId(7)), without: None, reason: Reason::LeaderLost };
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
+}
+
+// ---- Automatic
+
+type Node = Option<Seen>;
+
+/// Nodes of a cluster of three in epoch 4, led by replica 1.
+fn three(roles: [Option<SeenRole>; 3]) -> [Node; 3] {
+    let mut replica = 0;
+    roles.map(|role| {
+        replica += 1;
+        role.and_then(|role| member(replica, 4, role))
+    })
+}
+
+fn five(roles: [Option<SeenRole>; 5]) -> [Node; 5] {
+    let mut replica = 0;
+    roles.map(|role| {
+        replica += 1;
+        let mut node = role.and_then(|role| member(replica, 4, role))?;
+        node.last.as_mut()?.voters = (1..=5).map(ReplicaId).collect();
+        Some(node)
+    })
+}
+
+fn elect(prefer: Option<u128>, without: Option<u128>, reason: Reason) -> Step {
+    Step::Elect { epoch: Epoch(5), prefer: prefer.map(ReplicaId), without: without.map(ReplicaId), reason }
+}
+
+fn no_majority(answered: usize, voters: usize) -> Step {
+    Step::Blocked(Blocked::NoMajority { answered, voters, needed: majority(voters) })
+}
+
+fn all_in_sync() -> SeenRole {
+    leading(&[(2, true), (3, true)])
+}
+
+#[test]
+fn a_leader_is_replaced_once_the_controller_and_a_majority_of_the_voters_have_lost_it() {
+    let lost = || elect(None, None, Reason::LeaderLost);
+    let gone = || elect(Some(1), None, Reason::NoLeader);
+    for (roles, step) in [
+        ([None, Some(SILENT), Some(SILENT)], lost()),
+        ([None, Some(ENDED), Some(ENDED)], lost()),
+        ([None, Some(ENDED), Some(IDLE)], lost()),
+        ([None, Some(HEARS), Some(SILENT)], Step::Nothing),
+        ([None, Some(HEARS), Some(HEARS)], Step::Nothing),
+        ([None, Some(HEARS), None], no_majority(1, 3)),
+        ([None, Some(SILENT), None], no_majority(1, 3)),
+        ([None, Some(SILENT), Some(SeenRole::Failed)], no_majority(1, 3)),
+        // Its own word, whatever the others have not noticed yet.
+        ([Some(IDLE), Some(HEARS), Some(HEARS)], gone()),
+        ([Some(IDLE), Some(HEARS), None], gone()),
+        ([Some(SeenRole::Failed), Some(HEARS), Some(HEARS)], gone()),
+        ([Some(SeenRole::Failed), Some(HEARS), None], no_majority(1, 3)),
+        ([Some(IDLE), None, None], no_majority(1, 3)),
+    ] {
+        assert_eq!(plan(&AUTOMATIC, &recorded(4), &three(roles.clone())), step, "{roles:?}");
+    }
+}
+
+#[test]
+fn a_majority_is_of_all_voters_not_of_those_that_answer() {
+    let lost = || elect(None, None, Reason::LeaderLost);
+    for (roles, step) in [
+        ([None, Some(SILENT), Some(SILENT), Some(SILENT), None], lost()),
+        ([None, Some(SILENT), Some(SILENT), Some(HEARS), None], Step::Nothing),
+        ([None, Some(SILENT), Some(SILENT), None, None], no_majority(2, 5)),
+    ] {
+        assert_eq!(plan(&AUTOMATIC, &recorded(4), &five(roles.clone())), step, "{roles:?}");
+    }
+}
+
+#[test]
+fn a_leader_that_answers_but_that_a_majority_has_lost_is_passed_over() {
+    let lost = elect(Some(1), Some(1), Reason::LeaderLost);
+    for (two, three_, step) in [
+        (SILENT, SILENT, lost.clone()),
+        (SILENT, FORSAKEN, lost),
+        // It may be on its way to them.
+        (SILENT, IDLE, Step::Nothing),
+        (ENDED, ENDED, Step::Nothing),
+        (SILENT, HEARS, Step::Nothing),
+        // It could not be elected without it.
+        (SILENT, SeenRole::Failed, Step::Nothing),
+    ] {
+        let nodes = three([Some(all_in_sync()), Some(two), Some(three_)]);
+        assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), step, "{nodes:?}");
+        assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing, "{nodes:?}");
+    }
+}
+
+#[test]
+fn a_newer_leader_out_of_sight_is_left_alone_while_it_is_heard() {
+    let mut nodes = five([Some(IDLE), None, Some(HEARS), Some(HEARS), Some(HEARS)]);
+    for seen in nodes.iter_mut().skip(2).flatten() {
+        seen.promised = Epoch(5);
+    }
+    assert_eq!(plan(&AUTOMATIC, &recorded(5), &nodes), Step::Nothing);
+}
+
+#[test]
+fn an_unsettled_change_of_voters_needs_the_old_majority_to_have_lost_the_leader_too() {
+    let mut nodes = five([None, Some(SILENT), Some(SILENT), Some(HEARS), Some(HEARS)]);
+    for seen in nodes.iter_mut().flatten() {
+        let last = seen.last.as_mut().unwrap();
+        last.voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+        last.old_voters = Some(vec![ReplicaId(1), ReplicaId(4), ReplicaId(5)]);
+    }
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing);
+    for seen in nodes.iter_mut().skip(3).flatten() {
+        seen.role = ENDED;
+    }
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), elect(None, None, Reason::LeaderLost));
+}
+
+#[test]
+fn a_leader_other_than_the_preferred_one_goes_on() {
+    let wish = Wish { ordinal: 2, ..AUTOMATIC };
+    let nodes = three([Some(all_in_sync()), Some(HEARS), Some(HEARS)]);
+    assert_eq!(plan(&wish, &recorded(4), &nodes), Step::Nothing);
+    let mut deaf = nodes;
+    deaf[1].as_mut().unwrap().promised = Epoch(6);
+    let stays =
+        Step::Elect { epoch: Epoch(7), prefer: Some(ReplicaId(1)), without: None, reason: Reason::HigherPromise };
+    assert_eq!(plan(&wish, &recorded(4), &deaf), stays);
+}
+
+fn hands_over_to(to: u128) -> Step {
+    Step::HandOver { epoch: Epoch(4), from: ReplicaId(1), to: ReplicaId(to), next: Epoch(5) }
+}
+
+#[test]
+fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
+    let by_leader = |to, in_sync, handing_over| {
+        let SeenRole::Leader { log_end, followers, .. } = leading(&[(2, true), (3, in_sync)]) else { panic!() };
+        let switch_to = Some(ReplicaId(to));
+        three([Some(SeenRole::Leader { log_end, followers, handing_over, switch_to }), Some(HEARS), Some(HEARS)])
+    };
+    let asked = |wish: &Wish, nodes: &[Node]| plan(wish, &recorded(4), nodes);
+    assert_eq!(asked(&AUTOMATIC, &by_leader(3, true, false)), hands_over_to(3));
+    assert_eq!(asked(&AUTOMATIC, &by_leader(3, false, false)), Step::Nothing);
+    assert_eq!(asked(&AUTOMATIC, &by_leader(3, true, true)), Step::Nothing);
+    assert_eq!(asked(&AUTOMATIC, &by_leader(1, true, false)), Step::Nothing);
+    // Static names its leader.
+    assert_eq!(asked(&STATIC, &by_leader(3, true, false)), Step::Nothing);
+    let nodes = three([Some(leading(&[(2, true), (3, true)])), Some(HEARS), Some(HEARS)]);
+    let to = |ordinal| Wish { switch_to: Some(ordinal), ..AUTOMATIC };
+    assert_eq!(asked(&to(2), &nodes), hands_over_to(3));
+    assert_eq!(asked(&to(0), &nodes), Step::Nothing);
+    assert_eq!(asked(&to(7), &nodes), Step::Nothing);
+}
+
+#[test]
+fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
+    let leaving = |followers: &[(u128, bool, u64)], also: Option<usize>| {
+        let followers = followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect();
+        let role = SeenRole::Leader { log_end: Offset(5), followers, handing_over: false, switch_to: None };
+        let mut nodes = three([Some(role), Some(HEARS), Some(HEARS)]);
+        for ordinal in core::iter::once(0).chain(also) {
+            nodes[ordinal].as_mut().unwrap().leaving = true;
+        }
+        plan(&AUTOMATIC, &recorded(4), &nodes)
+    };
+    assert_eq!(leaving(&[(2, true, 4), (3, true, 5)], None), hands_over_to(3));
+    assert_eq!(leaving(&[(2, true, 5), (3, true, 5)], None), hands_over_to(2));
+    assert_eq!(leaving(&[(2, true, 5), (3, false, 5)], Some(1)), Step::Nothing);
+}
