@@ -166,7 +166,7 @@ impl<D: Disk> Part<D> {
         let read = || {
             let file = disk.open(&name).ok()?;
             let bytes = file.read(0..file.len().ok()?).ok()?;
-            index::decode(&bytes, header.nonce, *mask)
+            index::decode(&bytes, header.nonce, *mask).ok()
         };
         let found = read();
         let mut entries = found.clone().unwrap_or_default();

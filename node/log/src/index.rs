@@ -59,7 +59,7 @@ impl<F: crate::DiskFile> IndexWriter<F> {
 
     /// Goes on in a file that already holds `entries` entries.
     pub(crate) fn resume(file: F, mask: u32, entries: usize) -> Self {
-        let position = wide(HEADER_BYTES + entries * ENTRY_BYTES);
+        let position = position_of(entries);
         Self { file: Some(file), position, mask, pending: Vec::new() }
     }
 
@@ -106,20 +106,29 @@ fn encode_entry(Entry { offset, position, timestamp_ms }: Entry, mask: u32) -> [
     out
 }
 
-/// The entries of an index file; `None` if anything in it is not as it was written for the segment of that nonce.
-pub(crate) fn decode(bytes: &[u8], nonce: u64, mask: u32) -> Option<Vec<Entry>> {
-    let mut cursor = Cursor(bytes);
-    if cursor.array()? != encode_header(nonce) {
-        return None;
+/// The entries of an index file.
+///
+/// # Errors
+/// The position of the first byte that is not as it was written for the segment of that nonce.
+pub(crate) fn decode(bytes: &[u8], nonce: u64, mask: u32) -> Result<Vec<Entry>, u64> {
+    let rest = bytes.split_first_chunk().filter(|(head, _)| **head == encode_header(nonce));
+    let Some((_, rest)) = rest else { return Err(0) };
+    let (whole, torn) = rest.as_chunks::<ENTRY_BYTES>();
+    let mut entries: Vec<Entry> = Vec::with_capacity(whole.len());
+    for bytes in whole {
+        let position = position_of(entries.len());
+        let mut cursor = Cursor(bytes);
+        let mut parse = || Some(Entry { offset: cursor.u64()?, position: cursor.u64()?, timestamp_ms: cursor.u64()? });
+        let entry = parse().filter(|entry| encode_entry(*entry, mask) == *bytes).ok_or(position)?;
+        if entries.last().is_some_and(|last| last.offset >= entry.offset || last.position >= entry.position) {
+            return Err(position);
+        }
+        entries.push(entry);
     }
-    let (entries, []) = cursor.0.as_chunks::<ENTRY_BYTES>() else { return None };
-    let entries: Option<Vec<Entry>> = entries
-        .iter()
-        .map(|bytes| {
-            let mut cursor = Cursor(bytes);
-            let entry = Entry { offset: cursor.u64()?, position: cursor.u64()?, timestamp_ms: cursor.u64()? };
-            (encode_entry(entry, mask) == *bytes).then_some(entry)
-        })
-        .collect();
-    entries.filter(|entries| entries.is_sorted_by(|a, b| a.offset < b.offset && a.position < b.position))
+    if torn.is_empty() { Ok(entries) } else { Err(wide(bytes.len() - torn.len())) }
+}
+
+/// Where the entry of that number is in an index file.
+pub(crate) fn position_of(entry: usize) -> u64 {
+    wide(HEADER_BYTES + entry * ENTRY_BYTES)
 }

@@ -14,7 +14,7 @@ pub(crate) const META_FILE: &str = "meta";
 pub(crate) const META_SPARE: &str = "meta.next";
 
 const MAGIC: [u8; 8] = *b"ZUE-MET\n";
-const META_BYTES: usize = 256;
+pub(crate) const META_BYTES: usize = 256;
 const FLAG_CLUSTER: u32 = 1;
 const FLAG_LEADER: u32 = 2;
 const FLAG_CLEAN: u32 = 4;

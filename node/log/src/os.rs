@@ -20,6 +20,7 @@ const LOCK_FILE: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct OsDisk {
     dir: Arc<Path>,
+    read_only: bool,
 }
 
 /// A file of the operating system. It is mapped as long as it is at its first view.
@@ -36,7 +37,17 @@ impl OsDisk {
     /// The directory, made if it is not there.
     pub fn new(dir: impl AsRef<Path>) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir: dir.as_ref().into() })
+        Ok(Self { dir: dir.as_ref().into(), read_only: false })
+    }
+
+    /// The directory, only to be looked at: nothing in it is made or changed, and it needs no right to write. While it is locked, no
+    /// one can write a log in it, and others can look at it.
+    ///
+    /// # Errors
+    /// When there is no such directory.
+    pub fn read_only(dir: impl AsRef<Path>) -> io::Result<Self> {
+        fs::read_dir(&dir)?;
+        Ok(Self { dir: dir.as_ref().into(), read_only: true })
     }
 }
 
@@ -66,8 +77,20 @@ impl Disk for OsDisk {
     type Lock = File;
 
     fn lock(&self) -> io::Result<File> {
-        let file = File::options().create(true).truncate(false).write(true).open(self.path(LOCK_FILE))?;
-        match file.try_lock() {
+        let (file, locked) = if self.read_only {
+            let file = match File::open(self.path(LOCK_FILE)) {
+                // Nobody has ever locked it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(&self.dir)?,
+                file => file?,
+            };
+            let locked = file.try_lock_shared();
+            (file, locked)
+        } else {
+            let file = File::options().create(true).truncate(false).write(true).open(self.path(LOCK_FILE))?;
+            let locked = file.try_lock();
+            (file, locked)
+        };
+        match locked {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             Err(TryLockError::Error(error)) => Err(error),
@@ -79,7 +102,7 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
-        File::options().read(true).write(true).open(self.path(name)).map(OsFile::new)
+        File::options().read(true).write(!self.read_only).open(self.path(name)).map(OsFile::new)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -16,6 +16,7 @@ Examples:
   zue read --from 0 --max 10         print ten records
   zue tail -f                        print records as they come
   zue status                         who leads, who is in sync, who lags
+  zue log verify ./zue-data/dev-0    whether every byte of a stopped node's log is as it was written
 
 Exit codes: 0 done, 1 failed, 2 wrong use.";
 
@@ -58,8 +59,54 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Run only the controller, for nodes started by hand
     Control(Control),
+    /// Look after the log in a data directory whose node does not run
+    #[command(subcommand)]
+    Log(Log),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Log {
+    /// Check every byte and name what is damaged; changes nothing
+    #[command(after_help = LOG_EXIT_CODES)]
+    Verify(LogDir),
+    /// Print what the files hold, frame by frame; changes nothing
+    #[command(after_help = LOG_EXIT_CODES)]
+    Dump(LogDump),
+    /// Do what a node does when it opens its log: cut a torn tail, make indexes again, remove left-overs
+    #[command(after_help = LOG_EXIT_CODES)]
+    Repair(LogRepair),
+}
+
+const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
+
+#[derive(Debug, Args)]
+pub(crate) struct LogDir {
+    /// The node's data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogDump {
+    #[command(flatten)]
+    pub(crate) dir: LogDir,
+    /// The first offset [default: the first that is there]
+    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// How many records at most
+    #[arg(long, value_name = "RECORDS")]
+    pub(crate) max: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogRepair {
+    #[command(flatten)]
+    pub(crate) dir: LogDir,
+    /// Only say what would be done; changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod args;
 mod control;
 mod dev;
 mod lines;
+mod log;
 mod node;
 mod output;
 mod read;
@@ -60,6 +61,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => return status::run(&client()?, output).await,
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Control(control) => control::run(control).await?,
+        Command::Log(log) => return log::run(log, output),
         Command::Version => {
             output::line(&format!("zue {} (protocol {})", env!("CARGO_PKG_VERSION"), zue_proto::PROTOCOL_VERSION))?;
         }

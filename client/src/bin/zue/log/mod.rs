@@ -1,0 +1,92 @@
+//! `zue log`: looks after the log in a data directory whose node does not run. What it tells of a log is the log's own code's word.
+
+mod dump;
+mod repair;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use zue_log::{Damage, Disk, Log, OpenError, OsDisk, ReadError};
+
+use crate::Usage;
+use crate::args::{self, Output};
+
+/// How many bytes are checked at a time.
+const STEP_BYTES: usize = 4 << 20;
+/// The exit code of a log that is damaged.
+const DAMAGED: u8 = 1;
+
+pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
+    let is_sound = match log {
+        args::Log::Verify(of) => verify::run(&directory(&of.dir)?, output)?,
+        args::Log::Dump(args::LogDump { dir, from, max }) => dump::run(&directory(&dir.dir)?, from, max, output)?,
+        args::Log::Repair(args::LogRepair { dir, dry_run }) => {
+            repair::run(&dir.dir, &directory(&dir.dir)?, dry_run, output)?
+        }
+    };
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+/// The directory, only to be looked at, if there is a log in it.
+fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
+    let cannot = |error: std::io::Error| Usage(format!("cannot read {}: {error}", dir.display()));
+    let disk = OsDisk::read_only(dir).map_err(cannot)?;
+    if !zue_log::holds_log(&disk).map_err(cannot)? {
+        return Err(Usage(format!("{} holds no log: name a node's data directory", dir.display())).into());
+    }
+    Ok(disk)
+}
+
+/// Something that is damaged. What is not known is absent.
+#[derive(Debug, Serialize)]
+struct Finding {
+    file: PathBuf,
+    /// The first byte in the file that is not as it should be.
+    position: Option<u64>,
+    /// The records that are in doubt, as offsets, the second one exclusive.
+    from: Option<u64>,
+    to: Option<u64>,
+    what: String,
+}
+
+impl From<Damage> for Finding {
+    fn from(damage: Damage) -> Self {
+        let what = damage.to_string();
+        let Damage { path, position, from, to, .. } = damage;
+        Self { file: path, position: Some(position), from: Some(from.0), to: Some(to.0), what }
+    }
+}
+
+/// The damage that keeps a log from being opened.
+///
+/// # Errors
+/// What keeps it from being looked at.
+fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
+    let whole = |file: PathBuf, position| Finding { file, position, from: None, to: None, what: String::new() };
+    let what = error.to_string();
+    let finding = match error {
+        OpenError::Locked { .. } => {
+            return Err(Usage(format!("{what}: stop the node that runs on it, and try again")).into());
+        }
+        error @ (OpenError::Disk(_) | OpenError::Config(_)) => return Err(Usage(error.to_string()).into()),
+        OpenError::NoMeta { dir, .. } | OpenError::NoSegments { dir } | OpenError::NewestGone { dir, .. } => {
+            whole(dir, None)
+        }
+        OpenError::BadHeader { path, .. } | OpenError::Gap { path, .. } => whole(path, Some(0)),
+        OpenError::Damaged(damage) | OpenError::HistoryGap(damage) => damage.into(),
+    };
+    Ok(Finding { what, ..finding })
+}
+
+/// Checks all that the log holds; gives what is damaged, in order, and how many bytes were checked.
+fn check<D: Disk>(log: &Log<D>) -> anyhow::Result<(Vec<Damage>, u64)> {
+    let (mut verifier, mut damaged, mut bytes) = (log.reader().verifier(), Vec::new(), 0);
+    let cannot = |error: ReadError| Usage(error.to_string());
+    while let Some(verified) = verifier.step(STEP_BYTES).map_err(cannot)? {
+        bytes += verified.bytes;
+        damaged.extend(verified.damage);
+    }
+    Ok((damaged, bytes))
+}
