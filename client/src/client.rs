@@ -121,6 +121,33 @@ impl Client {
         }
     }
 
+    /// The end of all that was committed anywhere when this was called; a leader that a majority confirms says so.
+    pub async fn end(&self) -> Result<u64, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            match self.ask_end(begun).await {
+                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn ask_end(&self, begun: Instant) -> Result<u64, Error> {
+        let leader = self.leader(begun).await?;
+        let within = self.time_left(begun);
+        let consistency = v1::Consistency::Linearizable.into();
+        let mut request = tonic::Request::new(v1::DescribeRequest { log: String::new(), consistency });
+        request.set_timeout(within.mul_f64(0.9));
+        let mut client = self.0.servers.client(&leader.address)?;
+        Ok(self.call(&leader, within, client.describe(request)).await?.commit_end)
+    }
+
+    /// Who leads, for something begun then.
+    pub(crate) async fn leader(&self, begun: Instant) -> Result<Server, Error> {
+        self.0.servers.leader(self.time_left(begun)).await
+    }
+
     /// What every replica says of itself. Asks all known addresses once, and retries nothing.
     pub async fn status(&self) -> Vec<ReplicaStatus> {
         let described = self.0.servers.describe(self.0.config.deadline, |_| false).await;
@@ -191,7 +218,7 @@ impl Client {
 
     /// A producer that has appended nothing.
     pub(crate) async fn open_producer(&self, begun: Instant) -> Result<Producer, Error> {
-        let leader = self.0.servers.leader(self.time_left(begun)).await?;
+        let leader = self.leader(begun).await?;
         let mut client = self.0.servers.client(&leader.address)?;
         let answer =
             self.call(&leader, self.time_left(begun), client.open_producer(v1::OpenProducerRequest {})).await?;
@@ -236,7 +263,7 @@ impl Append<'_> {
 
     async fn attempt(&mut self, begun: Instant) -> Result<Appended, Error> {
         let producer = self.producer(begun).await?;
-        let leader = self.client.0.servers.leader(self.client.time_left(begun)).await?;
+        let leader = self.client.leader(begun).await?;
         let mut client = self.client.0.servers.client(&leader.address)?;
         let request = v1::AppendRequest {
             log: String::new(),

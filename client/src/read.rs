@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use futures::Stream;
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
-use zue_proto::v1::{self, Reason, Record};
+use zue_proto::v1::{self, Consistency, Reason, Record};
 
 use crate::Client;
 use crate::client::Failures;
@@ -21,6 +21,8 @@ pub struct ReadOptions {
     pub max: Option<u64>,
     /// At the end, wait for more.
     pub follow: bool,
+    /// See all that was committed when the reading began: only a leader that a majority confirms is read.
+    pub linearizable: bool,
     /// Read from the replica of this name, and from no other. Otherwise the leader is read, or the replica that has most
     /// while nobody leads.
     pub replica: Option<String>,
@@ -182,13 +184,17 @@ impl Reader {
 
     async fn open(&self) -> Result<(Server, Streaming<v1::ReadResponse>), Error> {
         let begun = self.failing_since.unwrap_or_else(Instant::now);
-        let (name, avoid) = (self.options.replica.as_deref(), self.avoid.as_deref());
-        let (server, _) = locate(&self.client, begun, name, avoid).await?;
+        let server = match (self.options.replica.as_deref(), self.avoid.as_deref()) {
+            (None, _) if self.options.linearizable => self.client.leader(begun).await?,
+            (name, avoid) => locate(&self.client, begun, name, avoid).await?.0,
+        };
+        let consistency = if self.options.linearizable { Consistency::Linearizable } else { Consistency::Committed };
         let request = v1::ReadRequest {
             log: String::new(),
             from: self.position.next,
             max_records: self.position.left.unwrap_or(0),
             follow: self.options.follow,
+            consistency: consistency.into(),
         };
         let mut client = self.client.servers().client(&server.address)?;
         let answers = self.client.call(&server, self.client.time_left(begun), client.read(request)).await?;

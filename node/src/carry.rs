@@ -60,7 +60,9 @@ impl Driver {
             Output::SendStarted { session, log, durable } => {
                 self.send(session, |outbox| outbox.started = Some((log, durable)));
             }
-            Output::SendAck { session, durable } => self.send(session, |outbox| outbox.durable = Some(durable)),
+            Output::SendAck { session, durable, round } => {
+                self.send(session, |outbox| outbox.ack = Some((durable, round)));
+            }
             Output::Refuse { session, refusal } => self.refuse(session, refusal),
             Output::Lead { epoch, followers } => self.lead(epoch, &followers),
             Output::StepDown => self.step_down(),
@@ -236,7 +238,7 @@ impl Driver {
         let replica = &self.parts.replica;
         let (log, durable, commit_end) = (replica.log(), replica.durable(), replica.commit_end());
         let changed = |ends: &mut Ends| {
-            let new = Ends { log_start: ends.log_start, log, durable, commit_end };
+            let new = Ends { log_start: ends.log_start, log, durable, commit_end, round: replica.round() };
             let changed = *ends != new;
             *ends = new;
             changed

@@ -178,8 +178,9 @@ impl Driver {
     fn fact(&mut self, fact: Fact) {
         let input = match fact {
             Fact::Started { from, session, log, durable } => Input::Started { from, session, log, durable },
-            Fact::Acked { from, session, durable } => Input::Acked { from, session, durable },
+            Fact::Acked { from, session, durable, round } => Input::Acked { from, session, durable, round },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
+            Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
             Fact::Status(reply) => {
                 let _ = reply.send(self.status());
                 return;
@@ -263,15 +264,15 @@ impl Driver {
                 }
                 self.release_held();
             }
-            Follow::Frames { batch, commit_end, permit } => {
+            Follow::Frames { batch, commit_end, round, permit } => {
                 let (prev, end) = (batch.prev(), batch.tail());
                 let facts =
                     FrameFacts { end, epoch_starts: batch.epoch_starts().to_vec(), appends: appends_of(&batch) };
-                let input = Input::Frames { session, prev, facts, commit_end };
+                let input = Input::Frames { session, prev, facts, commit_end, round };
                 self.step(input, Payload::Frames(batch, permit));
             }
-            Follow::Heartbeat { commit_end, log_end } => {
-                self.step(Input::Heartbeat { session, commit_end, log_end }, Payload::None);
+            Follow::Heartbeat { commit_end, log_end, round } => {
+                self.step(Input::Heartbeat { session, commit_end, log_end, round }, Payload::None);
             }
             Follow::Ended => {
                 self.outboxes.remove(&session);

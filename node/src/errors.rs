@@ -47,7 +47,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::Parted { .. } | Refusal::Failed => storage_failed(view),
         Refusal::NotLeader => not_leader(view),
         Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),
-        Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) => {
+        Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) | Refusal::TooManyReads(_) => {
             error(Reason::Overloaded, message)
         }
         Refusal::SteppedDown => Error { leader: view.leader.clone(), ..unknown(Reason::SteppedDown, message) },

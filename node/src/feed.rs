@@ -66,6 +66,7 @@ pub(crate) struct Session<'a> {
     /// The tail of what has been sent.
     sent: Tail,
     commit_sent: Offset,
+    round_sent: u64,
     heartbeat_due: bool,
     /// What is under way: the tail after each message, and its bytes.
     window: VecDeque<(Tail, usize)>,
@@ -142,6 +143,7 @@ impl<'a> Session<'a> {
             heartbeat,
             sent: log,
             commit_sent: Offset::default(),
+            round_sent: 0,
             heartbeat_due: true,
             window: VecDeque::new(),
             window_bytes: 0,
@@ -215,21 +217,22 @@ impl<'a> Session<'a> {
         if self.next.is_some() || self.reading.is_some() {
             return;
         }
-        let Ends { log, commit_end, .. } = *self.ends.borrow_and_update();
+        let ends = *self.ends.borrow_and_update();
+        let Ends { log, commit_end, round, .. } = ends;
         let settings = &self.peer.shared.settings;
         let has_room = self.window_bytes < settings.inflight_bytes_max.length();
         if self.sent < log && has_room {
             let found = if self.repairing { None } else { self.peer.shared.cache.after(self.sent, self.batch_bytes()) };
             if let Some((frames, tail)) = found {
-                self.send_frames(frames, tail, commit_end);
+                self.send_frames(frames, tail, ends);
             } else {
                 self.repairing = true;
                 self.reading = Some(self.read_from_disk(log));
             }
-        } else if self.heartbeat_due || commit_end > self.commit_sent {
+        } else if self.heartbeat_due || commit_end > self.commit_sent || round > self.round_sent {
             self.heartbeat_due = false;
-            self.commit_sent = commit_end;
-            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end: log.end.0 };
+            (self.commit_sent, self.round_sent) = (commit_end, round);
+            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end: log.end.0, round };
             self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
         }
     }
@@ -238,12 +241,13 @@ impl<'a> Session<'a> {
         self.peer.shared.settings.repair_batch_bytes.length()
     }
 
-    fn send_frames(&mut self, frames: Bytes, tail: Tail, commit_end: Offset) {
+    fn send_frames(&mut self, frames: Bytes, tail: Tail, ends: Ends) {
+        let Ends { commit_end, round, .. } = ends;
         self.window.push_back((tail, frames.len()));
         self.window_bytes += frames.len();
-        self.commit_sent = commit_end;
+        (self.commit_sent, self.round_sent) = (commit_end, round);
         let prev = std::mem::replace(&mut self.sent, tail);
-        let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0 };
+        let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0, round };
         self.next = Some(message(leader_message::Message::Frames(frames)));
     }
 
@@ -278,24 +282,24 @@ impl<'a> Session<'a> {
         };
         metrics.repair_batches.inc();
         metrics.repair_records.inc_by(batch.record_count());
-        let Ends { log, commit_end, .. } = *self.ends.borrow();
-        self.send_frames(batch.bytes().clone(), batch.tail(), commit_end);
-        let near = log.end.since(self.sent.end) <= self.peer.shared.settings.inline_catchup_records;
+        let ends = *self.ends.borrow();
+        self.send_frames(batch.bytes().clone(), batch.tail(), ends);
+        let near = ends.log.end.since(self.sent.end) <= self.peer.shared.settings.inline_catchup_records;
         self.repairing = !near;
         Ok(())
     }
 
     async fn heard(&mut self, incoming: Option<FollowerMessage>) -> Result<(), Ended> {
         self.heard = Instant::now();
-        let durable = match incoming.ok_or(Ended::Closed)?.message {
-            Some(follower_message::Message::Ack(ack)) => zue_proto::tail(ack.durable),
+        let (durable, round) = match incoming.ok_or(Ended::Closed)?.message {
+            Some(follower_message::Message::Ack(ack)) => (zue_proto::tail(ack.durable), ack.round),
             Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
         while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
             self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }
-        self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable }).await
+        self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round }).await
     }
 }
 

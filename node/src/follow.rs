@@ -129,8 +129,8 @@ impl ReplicationService {
         while let Ok(Some(LeaderMessage { message })) = incoming.message().await {
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
-                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end })) => {
-                    Ok(Follow::Heartbeat { commit_end: Offset(commit_end), log_end: Offset(log_end) })
+                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end, round })) => {
+                    Ok(Follow::Heartbeat { commit_end: Offset(commit_end), log_end: Offset(log_end), round })
                 }
                 Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
             };
@@ -175,7 +175,7 @@ impl ReplicationService {
         expected: &mut Option<Tail>,
         news: &watch::Receiver<Outbox>,
     ) -> Result<Follow, v1::Error> {
-        let v1::Frames { prev, frames, commit_end } = wire;
+        let v1::Frames { prev, frames, commit_end, round } = wire;
         let prev = zue_proto::tail(prev);
         let started = news.borrow().started.map(|(log, _)| log);
         let log = expected.or(started).ok_or_else(|| invalid("frames came before this replica has started"))?;
@@ -191,7 +191,7 @@ impl ReplicationService {
             error(Reason::Corrupt, fault.to_string())
         })?;
         *expected = Some(batch.tail());
-        Ok(Follow::Frames { batch, commit_end: Offset(commit_end), permit })
+        Ok(Follow::Frames { batch, commit_end: Offset(commit_end), round, permit })
     }
 
     /// Tells the leader the news, until the stream is refused or its end is known.
@@ -202,7 +202,7 @@ impl ReplicationService {
     ) -> Option<End> {
         let mut has_started = false;
         loop {
-            let Outbox { started, durable, refused: refusal } = news.borrow_and_update().clone();
+            let Outbox { started, ack, refused: refusal } = news.borrow_and_update().clone();
             if let Some((refusal, promised)) = refusal {
                 let error = refused(&refusal, &self.handle.view.borrow());
                 let refused = v1::Refused { error: Some(error), promised: promised.0 };
@@ -214,8 +214,8 @@ impl ReplicationService {
                 let started = v1::Started { log: Some(log.into()), durable: Some(durable.into()) };
                 answers.send(Ok(answer(follower_message::Message::Started(started)))).await.ok()?;
             }
-            if let Some(durable) = durable.filter(|_| has_started) {
-                let ack = v1::Ack { durable: Some(durable.into()) };
+            if let Some((durable, round)) = ack.filter(|_| has_started) {
+                let ack = v1::Ack { durable: Some(durable.into()), round };
                 answers.send(Ok(answer(follower_message::Message::Ack(ack)))).await.ok()?;
             }
             if news.changed().await.is_err() {

@@ -54,7 +54,8 @@ impl Records {
 pub(crate) struct Outbox {
     /// Where the log ended when the stream was taken on, and what of it was durable.
     pub(crate) started: Option<(Tail, Tail)>,
-    pub(crate) durable: Option<Tail>,
+    /// What is durable, and the greatest round heard of.
+    pub(crate) ack: Option<(Tail, u64)>,
     /// Why the stream is refused, and what is promised instead.
     pub(crate) refused: Option<(Refusal, Epoch)>,
 }
@@ -80,8 +81,8 @@ pub(crate) enum Control {
 #[derive(Debug)]
 pub(crate) enum Follow {
     Start { start: Start, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox> },
-    Frames { batch: Batch, commit_end: Offset, permit: OwnedSemaphorePermit },
-    Heartbeat { commit_end: Offset, log_end: Offset },
+    Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64 },
     Ended,
 }
 
@@ -99,11 +100,14 @@ pub(crate) enum Fact {
         from: ReplicaId,
         session: Session,
         durable: Tail,
+        round: u64,
     },
     Disconnected {
         from: ReplicaId,
         session: Session,
     },
+    /// A client wants to read all that is committed by now.
+    ConfirmRead(oneshot::Sender<Reply>),
     /// Someone wants to know all about this replica.
     Status(oneshot::Sender<v1::StatusResponse>),
 }
@@ -155,6 +159,12 @@ impl Handle {
 
     pub(crate) async fn fact(&self, fact: Fact) -> Result<(), Gone> {
         self.facts.send(fact).await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn confirm_read(&self) -> Result<Reply, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.fact(Fact::ConfirmRead(reply)).await?;
+        answer.await.map_err(|_| Gone)
     }
 
     pub(crate) async fn status(&self) -> Result<v1::StatusResponse, Gone> {

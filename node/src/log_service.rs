@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use zue_core::ProducerId;
+use zue_core::{ProducerId, Reply};
 use zue_log::{OsDisk, Reader};
 use zue_proto::v1::log_server::Log;
 use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{id_bytes, status_of};
 
 use crate::append::{Appends, Pending, WhenFull, check_log};
-use crate::errors::status;
+use crate::errors::{error, refused, shutting_down, status};
 use crate::num::length;
 use crate::read::{Read, too_many};
 use crate::settings::LimitSettings;
@@ -76,6 +77,7 @@ impl Log for LogService {
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let deadline = self.appends.deadline(time_allowed(request.metadata()));
         let request = request.into_inner();
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
@@ -90,6 +92,7 @@ impl Log for LogService {
             stop: appends.stop.clone(),
             place,
         };
+        self.ensure(request.consistency(), deadline).await.map_err(status)?;
         read.check(request.from).map_err(status)?;
         let (responses, stream) = mpsc::channel(RESPONSES_MAX);
         tokio::spawn(read.run(request, responses));
@@ -97,7 +100,10 @@ impl Log for LogService {
     }
 
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
-        check_log(&request.into_inner().log).map_err(status)?;
+        let deadline = self.appends.deadline(time_allowed(request.metadata()));
+        let request = request.into_inner();
+        check_log(&request.log).map_err(status)?;
+        self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
         let View { role: _, cluster, epoch, leader, members, problem, isr } = handle.view.borrow().clone();
@@ -133,6 +139,32 @@ impl Log for LogService {
     }
 }
 
+impl LogService {
+    /// Waits until what the request must see is known here.
+    async fn ensure(&self, consistency: v1::Consistency, deadline: Instant) -> Result<(), v1::Error> {
+        match consistency {
+            v1::Consistency::Committed => Ok(()),
+            v1::Consistency::Linearizable => timeout_at(deadline, self.confirm()).await.unwrap_or_else(|_| {
+                Err(error(v1::Reason::TimedOut, "the deadline passed before a majority said that this replica leads"))
+            }),
+        }
+    }
+
+    /// Waits until all that was committed when this was called is known here to be.
+    async fn confirm(&self) -> Result<(), v1::Error> {
+        let handle = &self.appends.handle;
+        let commit_end = match handle.confirm_read().await {
+            Ok(Reply::ReadConfirmed { commit_end }) => commit_end,
+            Ok(Reply::Refused(refusal)) => return Err(refused(&refusal, &handle.view.borrow())),
+            Ok(_) => return Err(error(v1::Reason::Unspecified, "the replica answered another question")),
+            Err(_gone) => return Err(shutting_down()),
+        };
+        // The answer may overtake the news.
+        let known = handle.ends.clone().wait_for(|ends| ends.commit_end >= commit_end).await.map(drop);
+        known.map_err(|_| shutting_down())
+    }
+}
+
 /// Takes the requests of a stream on, one after the other, as long as not too many are unanswered.
 async fn take_on(
     appends: Appends,
@@ -144,7 +176,7 @@ async fn take_on(
         let request = tokio::select! {
             request = requests.message() => request,
             () = appends.stop.cancelled() => {
-                place.send(Err(crate::errors::shutting_down()));
+                place.send(Err(shutting_down()));
                 return;
             }
         };

@@ -47,7 +47,11 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         producers: log.producers().clone(),
         suspect,
     };
-    let limits = Limits { sync: config.replication.to_sync(), waiting_max: length(limits.appends_max) };
+    let limits = Limits {
+        sync: config.replication.to_sync(),
+        waiting_max: length(limits.appends_max),
+        reads_max: length(limits.readers_max),
+    };
     let replica = Replica::new(limits, recovered);
     Ok(Opened { log, replica })
 }

@@ -45,7 +45,7 @@ impl Read {
 
     /// Serves until the client has what it asked for, or is gone.
     pub(crate) async fn run(mut self, request: v1::ReadRequest, responses: Responses) {
-        let v1::ReadRequest { log: _, from, max_records, follow } = request;
+        let v1::ReadRequest { log: _, from, max_records, follow, consistency: _ } = request;
         let mut left = if max_records == 0 { u64::MAX } else { max_records };
         let mut at = Offset(from);
         // Without following, the end is what was committed when the request came.

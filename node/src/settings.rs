@@ -126,7 +126,7 @@ pub struct LimitSettings {
     pub producer_appends_max: u32,
     /// How much one message of a read holds, about; a larger record comes alone. From 4KiB to 16MiB.
     pub read_bytes_max: ByteSize,
-    /// How many reads go on at once.
+    /// How many reads go on at once, and how many requests wait until a majority has confirmed the leader.
     #[schemars(range(min = 1, max = 100_000))]
     pub readers_max: u32,
     /// How many connections each port takes; further ones are closed at once.

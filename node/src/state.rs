@@ -17,6 +17,8 @@ pub(crate) struct Ends {
     pub(crate) durable: Tail,
     /// A leader may know more to be committed than its own disk holds: reads end at the lower of the two.
     pub(crate) commit_end: Offset,
+    /// The newest round of questions to the followers.
+    pub(crate) round: u64,
 }
 
 impl Ends {

@@ -234,6 +234,7 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
     let start = |start| leader_message::Message::Start(start);
     let frames = |frames: &'static [u8]| {
         leader_message::Message::Frames(v1::Frames {
+            round: 0,
             prev: Some(Tail::default().into()),
             frames: Bytes::from_static(frames),
             commit_end: 0,

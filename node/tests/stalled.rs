@@ -53,7 +53,7 @@ impl Replication for Fake {
                         log: Some(Tail::default().into()),
                         durable: Some(Tail::default().into()),
                     }),
-                    _ => follower_message::Message::Ack(v1::Ack { durable: Some(durable.into()) }),
+                    _ => follower_message::Message::Ack(v1::Ack { durable: Some(durable.into()), round: 0 }),
                 };
                 if answers.send(Ok(FollowerMessage { message: Some(answer) })).await.is_err() {
                     return;

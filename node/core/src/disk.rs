@@ -130,9 +130,9 @@ impl Replica {
 
     /// Tells the leader what is durable, once it has been told where the log ends.
     pub(crate) fn ack(&self, out: &mut Vec<Output>) {
-        let Role::Follower(Following { session: Some(session), .. }) = self.role else { return };
+        let Role::Follower(Following { session: Some(session), round, .. }) = self.role else { return };
         if !self.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
-            out.push(Output::SendAck { session, durable: self.durable });
+            out.push(Output::SendAck { session, durable: self.durable, round });
         }
     }
 

@@ -7,6 +7,27 @@ use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
 use crate::types::{Epoch, Offset, Tail};
 
+/// What every message of a leader tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    pub(crate) commit_end: Offset,
+    pub(crate) log_end: Offset,
+    pub(crate) round: u64,
+}
+
+impl Following {
+    /// Takes it in; whether a new round is to be answered.
+    fn hear(&mut self, now: Millis, told: Told) -> bool {
+        let Told { commit_end, log_end, round } = told;
+        self.heard = now;
+        self.commit_end = self.commit_end.max(commit_end);
+        self.leader_log_end = self.leader_log_end.max(log_end);
+        let is_new = round > self.round;
+        self.round = self.round.max(round);
+        is_new
+    }
+}
+
 impl Replica {
     /// The stream that is listened to, if it is this one.
     fn listening(&mut self, session: Session) -> Option<&mut Following> {
@@ -22,7 +43,7 @@ impl Replica {
         session: Session,
         prev: Tail,
         facts: FrameFacts,
-        commit_end: Offset,
+        told: Told,
         out: &mut Vec<Output>,
     ) {
         let log = self.log;
@@ -33,21 +54,21 @@ impl Replica {
             following.session = None;
             return out.push(Output::Refuse { session, refusal: Refusal::Gap { prev, log } });
         }
-        let (epoch, log_end) = (following.epoch, facts.end.end);
+        let epoch = following.epoch;
         if let Err(refusal) = self.accept(facts, epoch) {
             if let Some(following) = self.listening(session) {
                 following.session = None;
             }
             return out.push(Output::Refuse { session, refusal });
         }
-        if let Some(following) = self.listening(session) {
-            following.heard = now;
-            following.commit_end = following.commit_end.max(commit_end);
-            following.leader_log_end = following.leader_log_end.max(log_end);
-        }
+        let is_asked = self.listening(session).is_some_and(|following| following.hear(now, told));
         let ticket = self.after_write();
         out.push(Output::WriteFrames { ticket });
         self.follow_commit(out);
+        if is_asked {
+            // Whether it follows does not depend on the disk.
+            self.ack(out);
+        }
     }
 
     /// Takes the facts of frames into the log's, all of them or none.
@@ -75,20 +96,11 @@ impl Replica {
         Ok(())
     }
 
-    pub(crate) fn heartbeat(
-        &mut self,
-        now: Millis,
-        session: Session,
-        commit_end: Offset,
-        log_end: Offset,
-        out: &mut Vec<Output>,
-    ) {
+    pub(crate) fn heartbeat(&mut self, now: Millis, session: Session, told: Told, out: &mut Vec<Output>) {
         let Some(following) = self.listening(session) else {
             return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
         };
-        following.heard = now;
-        following.commit_end = following.commit_end.max(commit_end);
-        following.leader_log_end = following.leader_log_end.max(log_end);
+        following.hear(now, told);
         self.follow_commit(out);
         self.ack(out);
     }

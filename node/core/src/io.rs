@@ -123,6 +123,11 @@ pub enum Input {
         /// How many records; at least 1.
         count: u32,
     },
+    /// A client wants to read all that is committed by now.
+    ConfirmRead {
+        /// Answered with [`Reply::ReadConfirmed`].
+        request: RequestId,
+    },
     /// All work on disk up to this ticket is durable.
     Persisted(Ticket),
     /// The promise of this ticket is durable, while work asked for before it still waits for room on the disk: a full replica votes.
@@ -150,6 +155,8 @@ pub enum Input {
         session: Session,
         /// Up to where.
         durable: Tail,
+        /// The greatest round it has heard of on this stream.
+        round: u64,
     },
     /// Leader: the stream to a follower ended.
     Disconnected {
@@ -175,6 +182,8 @@ pub enum Input {
         facts: FrameFacts,
         /// What the leader knows to be committed.
         commit_end: Offset,
+        /// The leader's newest round; repeated in the next acknowledgement.
+        round: u64,
     },
     /// Follower: the leader lives.
     Heartbeat {
@@ -184,6 +193,8 @@ pub enum Input {
         commit_end: Offset,
         /// The leader's log end.
         log_end: Offset,
+        /// The leader's newest round; repeated in the next acknowledgement.
+        round: u64,
     },
     /// Follower: the leader's stream ended.
     StreamEnded {
@@ -253,6 +264,8 @@ pub enum Output {
         session: Session,
         /// Up to where.
         durable: Tail,
+        /// The greatest round heard of on this stream.
+        round: u64,
     },
     /// Follower: refuse a stream and close it.
     Refuse {
@@ -296,6 +309,11 @@ pub enum Reply {
         epoch: Epoch,
         /// They were in the log already.
         duplicate: bool,
+    },
+    /// This replica led when it was asked: whatever was committed then lies before this offset.
+    ReadConfirmed {
+        /// What is to be read.
+        commit_end: Offset,
     },
     /// No.
     Refused(Refusal),

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::history::EpochStart;
 use crate::io::{Millis, RequestId, Session};
 use crate::quorum::{majority, reached_by};
+use crate::reads::Reads;
 use crate::types::{Offset, ReplicaId, Tail};
 
 /// When a follower counts as in sync, and when as in reach.
@@ -32,6 +33,8 @@ pub struct Progress {
     pub session: Option<Session>,
     /// What it has acknowledged as durable in this epoch.
     pub durable: Tail,
+    /// The last round of questions that it has answered as a follower in this epoch.
+    pub round: u64,
     /// When it was last heard from.
     pub heard: Millis,
     /// When it last had all that the leader then had; none while it never had.
@@ -59,6 +62,7 @@ pub(crate) struct Leader {
     /// Whether the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
+    pub(crate) reads: Reads,
 }
 
 /// How often the set of voters in sync shrank and grew, counted in voters.
@@ -77,7 +81,7 @@ impl Leader {
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        Self { start, followers, settled: false, hand_over: None }
+        Self { start, followers, settled: false, hand_over: None, reads: Reads::default() }
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
@@ -153,6 +157,7 @@ impl Progress {
             voter,
             session: None,
             durable: Tail::default(),
+            round: 0,
             heard: now,
             caught_up: voter.then_some(now),
             in_sync: voter,

@@ -95,21 +95,27 @@ impl Replica {
         {
             progress.session = progress.session.max(Some(session));
         }
-        self.acked(now, from, session, durable, out);
+        self.acked(now, from, durable, 0, out);
     }
 
     /// An acknowledgement holds whichever stream it came on: within an epoch a follower never cuts what it has acknowledged.
-    pub(crate) fn acked(&mut self, now: Millis, from: ReplicaId, _: Session, durable: Tail, out: &mut Vec<Output>) {
+    pub(crate) fn acked(&mut self, now: Millis, from: ReplicaId, durable: Tail, round: u64, out: &mut Vec<Output>) {
         let log = self.log;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
-        let impossible = durable.epoch == leader.start.epoch && durable.end < leader.start.start;
-        if durable > log || impossible {
+        let of_this_epoch = durable.epoch == leader.start.epoch;
+        let impossible = of_this_epoch && durable.end < leader.start.start;
+        if durable > log || impossible || round > self.round {
             return; // No follower of this leader can say so: it is a late message of another epoch, or nonsense.
         }
         progress.note(durable, log.end, now);
+        if of_this_epoch {
+            // What holds this epoch's start was sent to this leader, and no sooner than it led.
+            progress.round = progress.round.max(round);
+        }
         leader.refresh_isr(log.end, now, self.limits.sync, &mut self.isr_counts);
         self.advance_commit(now, out);
+        self.answer_reads(out);
     }
 
     pub(crate) fn disconnected(&mut self, now: Millis, from: ReplicaId, session: Session) {
@@ -130,6 +136,7 @@ impl Replica {
         {
             out.push(Output::Reply(request, Reply::Refused(Refusal::HandOverTimedOut(to))));
         }
+        self.give_up_reads(now, out);
     }
 
     pub(crate) fn advance_commit(&mut self, _: Millis, out: &mut Vec<Output>) {
@@ -138,6 +145,7 @@ impl Replica {
         assert!(end >= leader.start.start, "a log that holds an epoch's start ends before it");
         leader.settled = true;
         self.commit(end, out);
+        self.ask_for_early_reads(out);
         self.finish_hand_over(out);
     }
 

@@ -13,6 +13,7 @@ mod leader;
 mod leading;
 mod producers;
 pub mod quorum;
+mod reads;
 mod refusal;
 mod replica;
 mod types;

@@ -87,11 +87,14 @@ pub enum Refusal {
     /// Too many appends are under way.
     #[error("{0} appends are under way, the most that may be")]
     Overloaded(usize),
+    /// Too many reads wait to be confirmed.
+    #[error("{0} reads wait to be confirmed, the most that may")]
+    TooManyReads(usize),
     /// The producer has as many appends under way as are remembered.
     #[error("the producer has {0} appends under way, the most that may be")]
     ProducerOverloaded(usize),
-    /// The leader lost its epoch while the append was under way: it may or may not have been kept.
-    #[error("the leader stepped down while the append was under way")]
+    /// The leader lost its epoch while the request was under way: an append may or may not have been kept.
+    #[error("the leader stepped down while the request was under way")]
     SteppedDown,
     /// The hand-over did not finish in time.
     #[error("replica {0} did not catch up in time")]

@@ -5,10 +5,12 @@ use alloc::vec::Vec;
 
 use crate::disk::{Effect, Waiting};
 use crate::election::Sealed;
+use crate::following::Told;
 use crate::history::{EpochStart, History};
 use crate::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 use crate::leader::{IsrCounts, Leader, SyncLimits};
 use crate::producers::Producers;
+use crate::reads::abandon_reads;
 use crate::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -22,11 +24,13 @@ pub struct Limits {
     pub sync: SyncLimits,
     /// How many appends may wait for their commit.
     pub waiting_max: usize,
+    /// How many reads may wait to be confirmed.
+    pub reads_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024 }
+        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024 }
     }
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct Following {
     /// What the leader said is committed; may lie beyond what is durable here.
     pub(crate) commit_end: Offset,
     pub(crate) leader_log_end: Offset,
+    /// The greatest round that the leader has told on this stream.
+    pub(crate) round: u64,
 }
 
 /// A replica of the log.
@@ -103,6 +109,8 @@ pub struct Replica {
     /// Since when it waits for a leader, while it neither leads nor follows.
     pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
+    /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
+    pub(crate) round: u64,
     pub(crate) issued: Ticket,
     pub(crate) persisted: Ticket,
     pub(crate) effects: VecDeque<(Ticket, Effect)>,
@@ -130,6 +138,7 @@ impl Replica {
             role: Role::Idle,
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
+            round: 0,
             issued: Ticket::default(),
             persisted: Ticket::default(),
             effects: VecDeque::new(),
@@ -148,18 +157,22 @@ impl Replica {
                 self.hand_over(now, request, epoch, to, deadline_ms, out);
             }
             Input::Append { request, producer, count } => self.append(now, request, producer, count, out),
+            Input::ConfirmRead { request } => self.confirm_read(now, request, out),
             Input::Persisted(ticket) => self.persist(now, ticket, out),
             Input::Promised(ticket) => self.promised(ticket, out),
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
             Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),
-            Input::Acked { from, session, durable } => self.acked(now, from, session, durable, out),
+            Input::Acked { from, session: _, durable, round } => self.acked(now, from, durable, round, out),
             Input::Disconnected { from, session } => self.disconnected(now, from, session),
             Input::Start { session, start } => self.start(now, session, start, out),
-            Input::Frames { session, prev, facts, commit_end } => {
-                self.frames(now, session, prev, facts, commit_end, out);
+            Input::Frames { session, prev, facts, commit_end, round } => {
+                let told = Told { commit_end, log_end: facts.end.end, round };
+                self.frames(now, session, prev, facts, told, out);
             }
-            Input::Heartbeat { session, commit_end, log_end } => self.heartbeat(now, session, commit_end, log_end, out),
+            Input::Heartbeat { session, commit_end, log_end, round } => {
+                self.heartbeat(now, session, Told { commit_end, log_end, round }, out);
+            }
             Input::StreamEnded { session } => self.stream_ended(session),
         }
         if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
@@ -262,6 +275,7 @@ impl Replica {
             if let Some(request) = leader.hand_over.take().and_then(|hand_over| hand_over.request) {
                 out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
             }
+            abandon_reads(leader, out);
             out.push(Output::StepDown);
         }
         if self.role != Role::Failed {
@@ -293,8 +307,15 @@ impl Replica {
             self.cut(depth, common, out);
         }
         let (session_now, leader_log_end) = (Some(session), log.end);
-        self.role =
-            Role::Follower(Following { session: session_now, leader, epoch, heard: now, commit_end, leader_log_end });
+        self.role = Role::Follower(Following {
+            session: session_now,
+            leader,
+            epoch,
+            heard: now,
+            commit_end,
+            leader_log_end,
+            round: 0,
+        });
         self.after_disk(Effect::Started(session));
         self.drain_effects(now, out);
     }

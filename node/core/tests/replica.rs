@@ -182,6 +182,7 @@ impl World {
     /// Feeds every follower all that the leader has.
     fn feed(&mut self, leader: u128) {
         let (end, commit_end) = (self.replica(leader).log(), self.replica(leader).commit_end());
+        let round = self.replica(leader).round();
         for (id, (session, prev)) in self.streams.clone() {
             if self.unreachable.contains(&id) {
                 continue;
@@ -191,10 +192,10 @@ impl World {
                 let starts = self.replica(leader).history().starts();
                 let epoch_starts = starts.iter().filter(|start| after(start.epoch)).cloned().collect();
                 let facts = FrameFacts { end, epoch_starts, appends: vec![] };
-                self.step(id, Input::Frames { session, prev, facts, commit_end });
+                self.step(id, Input::Frames { session, prev, facts, commit_end, round });
                 self.streams.insert(id, (session, end));
             } else {
-                let heartbeat = Input::Heartbeat { session, commit_end, log_end: end.end };
+                let heartbeat = Input::Heartbeat { session, commit_end, log_end: end.end, round };
                 let out = self.step(id, heartbeat);
                 self.carry_acks(leader, id, out);
             }
@@ -203,8 +204,8 @@ impl World {
 
     fn carry_acks(&mut self, leader: u128, from: u128, out: Vec<Output>) {
         for output in out {
-            if let Output::SendAck { session, durable } = output {
-                self.step(leader, Input::Acked { from: ReplicaId(from), session, durable });
+            if let Output::SendAck { session, durable, round } = output {
+                self.step(leader, Input::Acked { from: ReplicaId(from), session, durable, round });
             }
         }
     }
@@ -393,7 +394,7 @@ fn records_of_older_epochs_commit_only_with_the_start_of_the_new_one() {
     world.step(1, Input::Started { from: ReplicaId(3), session, log: held, durable: held });
     assert_eq!(world.replica(1).commit_end(), Offset(0), "both hold the records, none holds the epoch's start");
     let durable = Tail { epoch: Epoch(2), end: Offset(4) };
-    world.step(1, Input::Acked { from: ReplicaId(2), session, durable });
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: 0 });
     assert_eq!(world.replica(1).commit_end(), Offset(4));
 }
 
@@ -489,7 +490,7 @@ fn frames_that_leave_a_gap_are_refused_and_repeated_ones_change_nothing() {
     let frames = |prev: u64, end: u64| {
         let tail = |end| Tail { epoch: Epoch(1), end: Offset(end) };
         let facts = FrameFacts { end: tail(end), epoch_starts: vec![], appends: vec![] };
-        Input::Frames { session, prev: tail(prev), facts, commit_end: Offset(0) }
+        Input::Frames { session, prev: tail(prev), facts, commit_end: Offset(0), round: 0 }
     };
     let out = world.step(2, frames(3, 4));
     let prev = Tail { epoch: Epoch(1), end: Offset(3) };
@@ -611,7 +612,7 @@ fn what_the_disk_has_not_done_yet_is_not_acknowledged() {
     let session = world.streams[&2].0;
     let out = world.step(2, Input::Persisted(tickets[0]));
     let durable = Tail { epoch: Epoch(1), end: Offset(1) };
-    assert_eq!(out, [Output::SendAck { session, durable }]);
+    assert_eq!(out, [Output::SendAck { session, durable, round: 0 }]);
     assert_eq!(world.replica(2).log().end, Offset(2));
 }
 
@@ -712,7 +713,7 @@ fn an_impossible_acknowledgement_changes_nothing() {
     for (epoch, end) in [(2, 0), (2, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX)] {
         let durable = Tail { epoch: Epoch(epoch), end: Offset(end) };
         for from in [1, 2, 3, 99] {
-            world.step(1, Input::Acked { from: ReplicaId(from), session: Session(1), durable });
+            world.step(1, Input::Acked { from: ReplicaId(from), session: Session(1), durable, round: 0 });
             world.step(1, Input::Started { from: ReplicaId(from), session: Session(1), log: durable, durable });
         }
     }
@@ -819,4 +820,123 @@ fn a_voter_that_is_being_removed_is_fed_until_the_change_is_settled_in_a_later_e
     world.settle(1);
     world.change_voters(1, 3, &[1, 2, 3], &[1, 2], None);
     assert_eq!(world.teach(1, 3, &[]), Ok(vec![2]));
+}
+
+// ---- reads that are confirmed
+
+fn confirm_read(world: &mut World, id: u128) -> u64 {
+    world.ask(id, |request| Input::ConfirmRead { request })
+}
+
+fn confirmed(end: u64) -> Reply {
+    Reply::ReadConfirmed { commit_end: Offset(end) }
+}
+
+#[test]
+fn a_read_is_confirmed_by_a_majority_asked_after_it_came() {
+    let mut world = World::led();
+    world.append(1, 3);
+    world.settle(1);
+    // Whoever is asked before the read comes confirms nothing of it.
+    let (session, _) = world.streams[&2];
+    let durable = world.replica(2).durable();
+    let before = world.replica(1).round();
+    let read = confirm_read(&mut world, 1);
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: before });
+    assert_eq!(world.replies.remove(&read), None);
+    world.unreachable = vec![3];
+    world.feed(1);
+    assert_eq!(world.replies.remove(&read), Some(confirmed(3)));
+}
+
+#[test]
+fn a_leader_alone_in_its_cluster_confirms_by_itself() {
+    let mut world = World::new(1);
+    world.elect(1, &[1]);
+    let read = confirm_read(&mut world, 1);
+    assert_eq!(world.replies.remove(&read), Some(confirmed(0)));
+}
+
+#[test]
+fn a_deposed_leader_confirms_nothing_even_if_it_does_not_know() {
+    let mut world = World::led();
+    world.append(1, 3);
+    world.settle(1);
+    world.unreachable = vec![1];
+    for id in [2, 3] {
+        world.seal(id, 2).unwrap();
+    }
+    let read = confirm_read(&mut world, 1);
+    world.unreachable.clear();
+    world.settle(1);
+    assert_eq!(world.replies.remove(&read), None);
+    // It learns of its successor, and says so to who waits.
+    world.seal(1, 3).unwrap();
+    assert_eq!(world.replies.remove(&read), Some(Reply::Refused(Refusal::SteppedDown)));
+}
+
+#[test]
+fn a_read_waits_until_the_epoch_has_committed_its_start() {
+    let mut world = World::new(3);
+    world.unreachable = vec![3];
+    world.elect(1, &[1, 2, 3]);
+    world.append(1, 4);
+    world.feed(1);
+    world.persist(1);
+    // Four records are durable on 2, but it has not said so when the leader changes.
+    world.persist(2);
+    for id in [1, 2] {
+        world.seal(id, 2).unwrap();
+    }
+    world.stuck = vec![2];
+    assert!(matches!(world.appoint(1, 2), Some(Reply::Appointed(_))));
+    world.connect(1);
+    let read = confirm_read(&mut world, 1);
+    world.settle(1);
+    assert_eq!(world.replies.remove(&read), None, "nothing is committed in epoch 2, so nothing can be confirmed");
+    world.stuck.clear();
+    world.settle(1);
+    world.settle(1);
+    assert_eq!(world.replies.remove(&read), Some(confirmed(4)));
+}
+
+#[test]
+fn an_answer_given_in_an_earlier_epoch_confirms_nothing() {
+    let mut world = World::led();
+    let (session, _) = world.streams[&2];
+    let old = world.replica(2).durable();
+    confirm_read(&mut world, 1);
+    world.feed(1);
+    world.elect(2, &[1, 2, 3]);
+    let read = confirm_read(&mut world, 1);
+    let round = world.replica(1).round();
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable: old, round });
+    assert_eq!(world.replies.remove(&read), None);
+    world.feed(1);
+    assert_eq!(world.replies.remove(&read), Some(confirmed(0)));
+}
+
+#[test]
+fn reads_are_refused_by_who_does_not_lead_and_given_up_by_who_is_cut_off() {
+    let mut world = World::led();
+    let read = confirm_read(&mut world, 2);
+    assert_eq!(world.replies.remove(&read), Some(Reply::Refused(Refusal::NotLeader)));
+    let read = confirm_read(&mut world, 1);
+    world.now += 10_000;
+    world.step(1, Input::Tick);
+    let no_quorum = Reply::Refused(Refusal::NoQuorum { in_reach: 1, voters: 3, quorum: 2 });
+    assert_eq!(world.replies.remove(&read), Some(no_quorum.clone()));
+    let read = confirm_read(&mut world, 1);
+    assert_eq!(world.replies.remove(&read), Some(no_quorum));
+}
+
+#[test]
+fn only_so_many_reads_wait() {
+    let mut world = World::led();
+    let max = Limits::default().reads_max;
+    let reads: Vec<u64> = (0..=max).map(|_| confirm_read(&mut world, 1)).collect();
+    let last = *reads.last().unwrap();
+    assert_eq!(world.replies.remove(&last), Some(Reply::Refused(Refusal::TooManyReads(max))));
+    world.feed(1);
+    assert!(reads[..max].iter().all(|read| world.replies.remove(read) == Some(confirmed(0))));
 }

@@ -242,7 +242,7 @@ impl Cluster {
     }
 }
 
-fn sealed(answer: v1::SealResponse) -> Sealed {
+pub fn sealed(answer: v1::SealResponse) -> Sealed {
     Sealed {
         replica: zue_proto::replica_id("replica_id", &answer.replica_id).unwrap(),
         cluster: zue_proto::cluster_id(&answer.cluster_id).unwrap(),

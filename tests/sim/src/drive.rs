@@ -72,7 +72,9 @@ impl World {
             Output::SendStarted { session, log, durable } => {
                 self.send_up(machine, session, Up::Started { log, durable });
             }
-            Output::SendAck { session, durable } => self.send_up(machine, session, Up::Acked { durable }),
+            Output::SendAck { session, durable, round } => {
+                self.send_up(machine, session, Up::Acked { durable, round });
+            }
             Output::Refuse { session, refusal } => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
                 self.send_up(machine, session, Up::Refused);

@@ -81,14 +81,14 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     Start(Start),
-    Frames { batch: Batch, commit_end: Offset },
-    Heartbeat { commit_end: Offset, log_end: Offset },
+    Frames { batch: Batch, commit_end: Offset, round: u64 },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64 },
     Close,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
     Started { log: Tail, durable: Tail },
-    Acked { durable: Tail },
+    Acked { durable: Tail, round: u64 },
     Refused,
 }

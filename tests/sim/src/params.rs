@@ -169,6 +169,7 @@ impl Params {
             limits: Limits {
                 sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
                 waiting_max: dice.pick(&[4, 64, 1024]),
+                reads_max: 64,
             },
             producer_limits: ProducerLimits {
                 producers_max: dice.pick(&[2, 5, 4096]),

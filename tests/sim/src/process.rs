@@ -233,7 +233,7 @@ impl World {
     fn ack_late(&mut self, machine: usize) {
         let Some(process) = self.process(machine) else { return };
         if let (Some(session), durable) = (process.followed, process.replica.durable()) {
-            self.output(machine, Output::SendAck { session, durable }, &mut None);
+            self.output(machine, Output::SendAck { session, durable, round: 0 }, &mut None);
         }
     }
 

@@ -87,7 +87,8 @@ impl World {
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
         process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
         let ended = process.followed.filter(|s| process.inbound.get(s).is_none_or(|inbound| silent(inbound.heard)));
-        let (commit_end, log_end) = (process.replica.commit_end(), process.replica.log().end);
+        let replica = &process.replica;
+        let (commit_end, log_end, round) = (replica.commit_end(), replica.log().end, replica.round());
         let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
         if let Some(session) = ended {
             self.step(machine, Input::StreamEnded { session }, None);
@@ -99,7 +100,7 @@ impl World {
                     self.close_feed(machine, follower, session, 0);
                 }
                 Some(session) => {
-                    self.send_down(machine, follower, session, Down::Heartbeat { commit_end, log_end });
+                    self.send_down(machine, follower, session, Down::Heartbeat { commit_end, log_end, round });
                 }
                 None if now >= retry_at => self.open_feed(machine, follower),
                 None => {}
@@ -114,7 +115,7 @@ impl World {
         let mut lost = Vec::new();
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
-        let (log, commit_end) = (process.replica.log(), process.replica.commit_end());
+        let (log, commit_end, round) = (process.replica.log(), process.replica.commit_end(), process.replica.round());
         for (follower, feed) in &mut process.feeds {
             let (Some(session), Some(mut cursor)) = (feed.session, feed.cursor) else { continue };
             while cursor < log && cursor.end.since(feed.acked.end) < window {
@@ -131,7 +132,7 @@ impl World {
                     },
                 };
                 cursor = batch.tail();
-                sends.push((*follower, session, Down::Frames { batch, commit_end }));
+                sends.push((*follower, session, Down::Frames { batch, commit_end, round }));
             }
             feed.cursor = Some(cursor);
         }
@@ -155,7 +156,7 @@ impl World {
                 Up::Started { log, durable } => {
                     (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
                 }
-                Up::Acked { durable } => feed.acked = feed.acked.max(*durable),
+                Up::Acked { durable, .. } => feed.acked = feed.acked.max(*durable),
                 Up::Refused => {}
             }
         }
@@ -166,9 +167,9 @@ impl World {
                 let durable = counted(durable, old);
                 self.step(machine, Input::Started { from, session, log, durable }, None);
             }
-            Up::Acked { durable } => {
+            Up::Acked { durable, round } => {
                 let durable = counted(durable, old);
-                self.step(machine, Input::Acked { from, session, durable }, None);
+                self.step(machine, Input::Acked { from, session, durable, round }, None);
             }
             Up::Refused => self.close_feed(machine, from, session, 60),
         }
@@ -180,7 +181,7 @@ impl World {
         let Some(at) = self.machines.get_mut(machine) else { return };
         let Some(process) = &mut at.process else { return };
         let Some(inbound) = process.inbound.get(&session) else { return };
-        if let Up::Started { durable, .. } | Up::Acked { durable } = &body {
+        if let Up::Started { durable, .. } | Up::Acked { durable, .. } = &body {
             self.check.acks(&at.storage, inbound.epoch, *durable);
         }
         let (from, to) = (at.storage.id(), Address::Machine(inbound.machine));
@@ -227,9 +228,9 @@ impl World {
                     process.followed = followed;
                 }
             }
-            Down::Frames { batch, commit_end } => self.frames(machine, session, batch, commit_end),
-            Down::Heartbeat { commit_end, log_end } => {
-                self.step(machine, Input::Heartbeat { session, commit_end, log_end }, None);
+            Down::Frames { batch, commit_end, round } => self.frames(machine, session, batch, commit_end, round),
+            Down::Heartbeat { commit_end, log_end, round } => {
+                self.step(machine, Input::Heartbeat { session, commit_end, log_end, round }, None);
             }
             Down::Close => {
                 process.inbound.remove(&session);
@@ -238,7 +239,7 @@ impl World {
         }
     }
 
-    fn frames(&mut self, machine: usize, session: Session, batch: Batch, commit_end: zue_core::Offset) {
+    fn frames(&mut self, machine: usize, session: Session, batch: Batch, commit_end: zue_core::Offset, round: u64) {
         let batch = match batch.arrive() {
             Ok(batch) => batch,
             Err(why) => return self.check.violated(format!("machine {machine} takes frames for wrong: {why}")),
@@ -248,6 +249,6 @@ impl World {
         let Some(process) = self.process(machine) else { return };
         let log = process.replica.log();
         let prev = if unchecked && batch.tail() > log { log } else { batch.prev() };
-        self.step(machine, Input::Frames { session, prev, facts, commit_end }, Some(Payload::Frames(batch)));
+        self.step(machine, Input::Frames { session, prev, facts, commit_end, round }, Some(Payload::Frames(batch)));
     }
 }

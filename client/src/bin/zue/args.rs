@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Show the replicas; fails when nobody leads
     Status,
+    /// Measure how many appends there are in a second, and how long each takes
+    Bench(Bench),
     /// Run a cluster on this machine, for development
     Dev(Dev),
     /// Run only the controller, for nodes started by hand
@@ -136,6 +138,9 @@ pub(crate) struct Read {
     /// How many records at most
     #[arg(long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
+    /// Up to all that is committed anywhere by now: the leader asks a majority whether it still leads
+    #[arg(long, conflicts_with = "replica")]
+    pub(crate) linearizable: bool,
     #[command(flatten)]
     pub(crate) how: How,
 }
@@ -160,6 +165,32 @@ pub(crate) struct How {
     /// Read from this replica, and from no other
     #[arg(long, value_name = "NAME")]
     pub(crate) replica: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints a line for every window, and one for the whole run. Without --rate the next append begins when one is answered. With it
+appends begin at a steady rate, whatever the answers do: one that has to wait, because --in-flight are under way, has waited since
+its turn. The records stay in the log.")]
+pub(crate) struct Bench {
+    /// How long
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) duration: humantime::Duration,
+    /// The length of a window
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = window)]
+    pub(crate) every: humantime::Duration,
+    /// Bytes of a record's value
+    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=32 << 20))]
+    pub(crate) size: u32,
+    /// Records of an append
+    #[arg(long, value_name = "RECORDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch: u32,
+    /// Appends under way at once, at most
+    #[arg(long, value_name = "APPENDS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) in_flight: u32,
+    /// Appends that begin in a second [default: as many as are answered]
+    #[arg(long, value_name = "APPENDS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -229,6 +260,12 @@ fn detection_time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// Something to wait for.
+fn window(text: &str) -> Result<humantime::Duration, String> {
+    let window: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
+    if window.as_millis() < 10 { Err("at least 10ms is expected".to_owned()) } else { Ok(window) }
+}
+
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
     if name.is_empty() {
@@ -292,6 +329,9 @@ mod tests {
             "zue dev --data d --policy sometimes",
             "zue dev --data d --detection-time 299ms",
             "zue dev --data d --detection-time 2m",
+            "zue bench --every 1ms",
+            "zue bench --batch 0",
+            "zue read --linearizable --replica zue-1",
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

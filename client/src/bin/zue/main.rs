@@ -2,6 +2,7 @@
 
 mod append;
 mod args;
+mod bench;
 mod control;
 mod dev;
 mod lines;
@@ -50,15 +51,14 @@ fn logs() {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { servers, output, deadline, command } = cli;
-    let client = || {
-        let config = ClientConfig { deadline: deadline.into(), ..ClientConfig::default() };
-        Client::new(servers.clone(), config)
-    };
+    let config = ClientConfig { deadline: deadline.into(), ..ClientConfig::default() };
+    let client = || Client::new(servers.clone(), config.clone());
     match command {
         Command::Append(append) => append::run(&client()?, append, output).await?,
         Command::Read(read) => read::run(&client()?, read, output).await?,
         Command::Tail(tail) => read::tail(&client()?, tail, output).await?,
         Command::Status => return status::run(&client()?, output).await,
+        Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Control(control) => control::run(control).await?,
         Command::Log(log) => return log::run(log, output),

@@ -6,7 +6,7 @@ use crate::args::{How, Output, Read, Tail};
 use crate::output::{JsonRecord, Out, text_of};
 
 pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::Result<()> {
-    let Read { from, max, how } = read;
+    let Read { from, max, linearizable, how } = read;
     let from = match from {
         Some(from) => from,
         None => client.range(how.replica.as_deref()).await?.start,
@@ -15,7 +15,8 @@ pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::
     if max == Some(0) {
         return Ok(());
     }
-    print(client, ReadOptions { from, max, follow: false, replica: how.replica }, how.raw, output).await
+    let options = ReadOptions { from, max, linearizable, replica: how.replica, ..ReadOptions::default() };
+    print(client, options, how.raw, output).await
 }
 
 pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow::Result<()> {
@@ -27,7 +28,7 @@ pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow:
     if max == Some(0) {
         return Ok(());
     }
-    print(client, ReadOptions { from, max, follow, replica }, raw, output).await
+    print(client, ReadOptions { from, max, follow, replica, ..ReadOptions::default() }, raw, output).await
 }
 
 async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output) -> anyhow::Result<()> {

@@ -1,0 +1,71 @@
+//! Reads of running nodes: which replicas answer, how much they show, and what a reader that stands still costs the others.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
+
+mod common;
+
+use common::{Cluster, append_all, error_of};
+use zue_core::election::choose;
+use zue_proto::v1::{self, Consistency, Reason};
+
+fn linearizable(from: u64) -> v1::ReadRequest {
+    v1::ReadRequest { from, consistency: Consistency::Linearizable.into(), ..v1::ReadRequest::default() }
+}
+
+async fn read(cluster: &Cluster, ordinal: usize, request: v1::ReadRequest) -> Result<Vec<v1::Record>, tonic::Status> {
+    let mut responses = cluster.client(ordinal).await.read(request).await?.into_inner();
+    let mut records = Vec::new();
+    while let Some(response) = responses.message().await? {
+        records.extend(response.records);
+    }
+    Ok(records)
+}
+
+async fn end(cluster: &Cluster, ordinal: usize) -> Result<u64, tonic::Status> {
+    let request = v1::DescribeRequest { consistency: Consistency::Linearizable.into(), ..Default::default() };
+    Ok(cluster.client(ordinal).await.describe(request).await?.into_inner().commit_end)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linearizable_read_shows_all_that_was_acknowledged_and_only_the_leader_answers_it() {
+    let mut cluster = Cluster::led().await;
+    for n in 0..50 {
+        append_all(&mut cluster.client(0).await, vec![format!("{n}").into_bytes()]).await;
+        assert_eq!(end(&cluster, 0).await.unwrap(), n + 1);
+        assert_eq!(read(&cluster, 0, linearizable(n)).await.unwrap().len(), 1);
+    }
+    for status in [read(&cluster, 1, linearizable(0)).await.unwrap_err(), end(&cluster, 1).await.unwrap_err()] {
+        let (reason, error, _) = error_of(&status);
+        assert_eq!(reason, Reason::NotLeader);
+        assert_eq!(error.leader.unwrap().address, cluster.configs[0].listen.client.to_string());
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_does_not_know_that_it_was_deposed_answers_no_linearizable_read() {
+    let mut cluster = Cluster::led().await;
+    append_all(&mut cluster.client(0).await, vec![b"old".to_vec()]).await;
+    // The others are asked for their promise, the leader is not.
+    cluster.epoch += 1;
+    let mut answers = Vec::new();
+    for ordinal in [1, 2] {
+        let request = cluster.seal_request(ordinal, cluster.epoch);
+        let sealed = cluster.control(ordinal).await.seal(request).await.unwrap().into_inner();
+        answers.push(common::sealed(sealed));
+    }
+    let (by_end, by_read) = tokio::join!(end(&cluster, 0), read(&cluster, 0, linearizable(0)));
+    for status in [by_end.unwrap_err(), by_read.unwrap_err()] {
+        let reason = error_of(&status).0;
+        assert!(matches!(reason, Reason::NoQuorum | Reason::TimedOut), "{status:?}");
+    }
+    // The next leader takes it on as a follower.
+    let choice = choose(&answers, None, &cluster.ids, None, None).unwrap();
+    let leader = cluster.ids.iter().position(|id| *id == choice.leader).unwrap();
+    let request = cluster.appoint_request(leader, cluster.epoch, &choice);
+    cluster.control(leader).await.appoint(request).await.unwrap();
+    cluster.settle(leader).await;
+    assert_eq!(end(&cluster, leader).await.unwrap(), 1);
+    assert_eq!(error_of(&end(&cluster, 0).await.unwrap_err()).0, Reason::NotLeader);
+    cluster.stop_all().await;
+}
