@@ -282,7 +282,7 @@ fn manager() -> PatchParams {
 /// The reason of an election that nobody planned, as a label.
 const fn unplanned(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::Bootstrap | Reason::HandOver => None,
+        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled => None,
         Reason::NoLeader => Some("NoLeader"),
         Reason::LeaderLost => Some("LeaderLost"),
         Reason::HigherPromise => Some("HigherPromise"),

@@ -132,7 +132,14 @@ impl Cluster {
             LeaderPolicy::Static => Policy::Static,
         };
         let detection_ms = detection_time.millis();
-        Wish { policy, ordinal: as_index(ordinal), switch_to: None, detection_ms, quorum: self.spec.quorum }
+        Wish {
+            replicas: as_index(self.spec.replicas),
+            policy,
+            ordinal: as_index(ordinal),
+            switch_to: None,
+            detection_ms,
+            quorum: self.spec.quorum,
+        }
     }
 
     /// The ordinals.
@@ -231,7 +238,14 @@ pub(crate) mod tests {
     fn an_empty_spec_is_three_replicas_led_by_the_first() {
         let cluster = cluster("{}");
         assert_eq!(cluster.pods(), ["orders-0", "orders-1", "orders-2"]);
-        let wish = Wish { policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+        let wish = Wish {
+            replicas: 3,
+            policy: Policy::Automatic,
+            ordinal: 0,
+            switch_to: None,
+            detection_ms: 1000,
+            quorum: None,
+        };
         assert_eq!(cluster.wish(), wish);
         assert_eq!(cluster.image, "zue-node:test");
         assert_eq!(cluster.spec.storage.size, "10Gi");

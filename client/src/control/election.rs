@@ -4,8 +4,8 @@
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
-use zue_core::control::{Reason, Recorded, Seen};
-use zue_core::election::{Choice, NoChoice, Sealed, choose};
+use zue_core::control::{Reason, Recorded, Seen, Wish};
+use zue_core::election::{Change, Choice, NoChoice, Sealed, choose};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_proto::v1;
 
@@ -19,7 +19,9 @@ pub(super) struct Attempt<'a> {
     pub(super) prefer: Option<ReplicaId>,
     /// Who is not sealed.
     pub(super) without: Option<ReplicaId>,
-    pub(super) quorum: Option<u32>,
+    /// The voter to add or to remove, if the answers bear it out.
+    pub(super) change: Option<Change>,
+    pub(super) wish: &'a Wish,
     pub(super) reason: Reason,
 }
 
@@ -27,6 +29,7 @@ pub(super) struct Attempt<'a> {
 pub(super) struct Elected {
     pub(super) leader: ReplicaId,
     pub(super) leader_name: String,
+    pub(super) choice: Choice,
     /// The cluster that began with this epoch, if one did.
     pub(super) bootstrapped: Option<ClusterId>,
 }
@@ -55,7 +58,7 @@ impl Attempt<'_> {
 
     /// The voters of a first epoch; none in any other.
     fn initial(&self) -> Vec<ReplicaId> {
-        let all = || self.seen.iter().flatten().map(|seen| seen.replica).collect();
+        let all = || self.seen.iter().take(self.wish.replicas).flatten().map(|seen| seen.replica).collect();
         if self.reason == Reason::Bootstrap { all() } else { Vec::new() }
     }
 
@@ -63,7 +66,7 @@ impl Attempt<'_> {
         let mut in_order: Vec<_> = answers.iter().collect();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
-        choose(&answers, self.prefer, &self.initial(), self.quorum, None)
+        choose(&answers, self.prefer, &self.initial(), self.wish.quorum, self.change)
     }
 }
 
@@ -81,7 +84,8 @@ impl<S: Store> Controller<S> {
         self.write_down(Recorded { leader: Some(choice.leader), ..self.recorded.clone() }).await?;
         let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(rand::random::<u128>().max(1)));
         let leader_name = self.appoint(attempt, &choice, cluster).await?;
-        Ok(Elected { leader: choice.leader, leader_name, bootstrapped: choice.bootstrap.then_some(cluster) })
+        let bootstrapped = choice.bootstrap.then_some(cluster);
+        Ok(Elected { leader: choice.leader, leader_name, choice, bootstrapped })
     }
 
     async fn write_down(&mut self, to: Recorded) -> Result<(), ElectError> {

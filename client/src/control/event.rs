@@ -49,6 +49,45 @@ pub enum Event {
         /// What stood in the way.
         why: String,
     },
+    /// A replica that has caught up votes.
+    VoterAdded {
+        /// The epoch from which on it does.
+        epoch: Epoch,
+        /// Its name.
+        name: String,
+        /// How many voters there are now.
+        voters: usize,
+    },
+    /// A voter votes no more. Its data stays where it is.
+    VoterRemoved {
+        /// The epoch from which on it doesn't.
+        epoch: Epoch,
+        /// Its name.
+        name: String,
+        /// How many voters there are now.
+        voters: usize,
+    },
+    /// A change of voters is settled: those before it need not be asked any more.
+    VotersSettled {
+        /// The epoch.
+        epoch: Epoch,
+        /// How many voters there are.
+        voters: usize,
+    },
+    /// An epoch began without the change of voters that was wished for; another try follows.
+    VotersUnchanged {
+        /// The epoch.
+        epoch: Epoch,
+        /// How many voters there are.
+        voters: usize,
+    },
+    /// The leader did not take the names of its learners; another try follows.
+    LearnersRefused {
+        /// Who leads.
+        leader: String,
+        /// What stood in the way.
+        why: String,
+    },
     /// Nothing can be done; told once, until the reason changes.
     Blocked(Blocked),
     /// What controllers write down could not be read or written; told once, until the reason changes.
@@ -67,6 +106,11 @@ impl Event {
             Self::ElectionFailed { .. } => "ElectionFailed",
             Self::HandedOver { .. } => "SwitchoverCompleted",
             Self::HandOverFailed { .. } => "SwitchoverFailed",
+            Self::VoterAdded { .. } => "VoterAdded",
+            Self::VoterRemoved { .. } => "VoterRemoved",
+            Self::VotersSettled { .. } => "VotersSettled",
+            Self::VotersUnchanged { .. } => "VotersUnchanged",
+            Self::LearnersRefused { .. } => "LearnersRefused",
             Self::Blocked(_) => "FailoverBlocked",
             Self::StoreFailed { .. } => "StoreFailed",
         }
@@ -78,10 +122,16 @@ impl Event {
             Self::Bootstrapped { .. }
             | Self::LeaderElected { .. }
             | Self::HandedOver { .. }
+            | Self::VoterAdded { .. }
+            | Self::VoterRemoved { .. }
+            | Self::VotersSettled { .. }
             | Self::Blocked(Blocked::WaitingForReplicas { .. }) => false,
-            Self::ElectionFailed { .. } | Self::HandOverFailed { .. } | Self::Blocked(_) | Self::StoreFailed { .. } => {
-                true
-            }
+            Self::ElectionFailed { .. }
+            | Self::HandOverFailed { .. }
+            | Self::VotersUnchanged { .. }
+            | Self::LearnersRefused { .. }
+            | Self::Blocked(_)
+            | Self::StoreFailed { .. } => true,
         }
     }
 }
@@ -96,6 +146,19 @@ impl fmt::Display for Event {
             Self::ElectionFailed { epoch, why } => write!(f, "nobody was elected for epoch {epoch}: {why}"),
             Self::HandedOver { from, to, epoch } => write!(f, "{from} handed over to {to}, which leads epoch {epoch}"),
             Self::HandOverFailed { from, to, why } => write!(f, "{from} did not hand over to {to}: {why}"),
+            Self::VoterAdded { epoch, name, voters } => {
+                write!(f, "{name} votes from epoch {epoch} on; {voters} replicas do")
+            }
+            Self::VoterRemoved { epoch, name, voters } => {
+                write!(f, "{name} votes no more from epoch {epoch} on; {voters} replicas do")
+            }
+            Self::VotersSettled { epoch, voters } => {
+                write!(f, "the change of voters is settled with epoch {epoch}; {voters} replicas vote")
+            }
+            Self::VotersUnchanged { epoch, voters } => {
+                write!(f, "epoch {epoch} began with the same {voters} voters: too few answered to change them")
+            }
+            Self::LearnersRefused { leader, why } => write!(f, "{leader} does not feed its learners: {why}"),
             Self::Blocked(blocked) => write!(f, "{blocked}"),
             Self::StoreFailed { why } => write!(f, "what was decided before cannot be read or written: {why}"),
         }
@@ -109,5 +172,7 @@ const fn in_words(reason: Reason) -> &'static str {
         Reason::LeaderLost => "a majority of the voters had lost the leader",
         Reason::HigherPromise => "a voter had promised an epoch above the leader's",
         Reason::HandOver => "the leader handed over",
+        Reason::VotersChange => "the voters were to change",
+        Reason::VotersSettled => "a change of voters was to be settled",
     }
 }

@@ -4,6 +4,7 @@
 mod election;
 mod event;
 mod file_store;
+mod members;
 mod peers;
 mod seen;
 #[cfg(test)]
@@ -114,6 +115,7 @@ pub struct Controller<S> {
     recorded: Recorded,
     election: Retry,
     hand_over: Retry,
+    members: Retry,
     blocked: Option<Blocked>,
     store_problem: Option<String>,
 }
@@ -128,6 +130,7 @@ impl<S: Store> Controller<S> {
             recorded: Recorded::default(),
             election: Retry::default(),
             hand_over: Retry::default(),
+            members: Retry::default(),
             blocked: None,
             store_problem: None,
         }
@@ -180,9 +183,13 @@ impl<S: Store> Controller<S> {
         self.blocked = blocked;
         match step {
             Step::Nothing => self.election = Retry::default(),
-            Step::Elect { epoch, prefer, without, reason } if self.election.is_due() => {
-                let attempt = Attempt { nodes, seen, epoch, prefer, without, quorum: wish.quorum, reason };
-                self.elect(attempt, events).await;
+            Step::Elect { epoch, prefer, without, change, reason }
+                if self.election.is_due() && (!members::is_change(reason) || self.members.is_due()) =>
+            {
+                self.elect(Attempt { nodes, seen, epoch, prefer, without, change, wish, reason }, events).await;
+            }
+            Step::Feed { epoch, leader, ref learners } if self.members.is_due() => {
+                self.feed(nodes, seen, epoch, leader, learners, events).await;
             }
             Step::HandOver { epoch, from, to, next } if self.hand_over.is_due() => {
                 let attempt = Attempt {
@@ -191,12 +198,13 @@ impl<S: Store> Controller<S> {
                     epoch: next,
                     prefer: Some(to),
                     without: None,
-                    quorum: wish.quorum,
+                    change: None,
+                    wish,
                     reason: Reason::HandOver,
                 };
                 self.hand_over(attempt, epoch, from, to, events).await;
             }
-            Step::Blocked(_) | Step::Elect { .. } | Step::HandOver { .. } => {}
+            Step::Blocked(_) | Step::Elect { .. } | Step::HandOver { .. } | Step::Feed { .. } => {}
         }
         Ok(step)
     }
@@ -222,8 +230,14 @@ impl<S: Store> Controller<S> {
                 if let Some(cluster) = elected.bootstrapped {
                     events.push(Event::Bootstrapped { cluster, epoch });
                 }
-                events.push(Event::LeaderElected { epoch, leader, reason: attempt.reason });
-                Some(elected.leader) == attempt.prefer
+                let is_preferred = Some(elected.leader) == attempt.prefer;
+                if members::is_change(attempt.reason) {
+                    self.voters_changed(&attempt, &elected.choice, events);
+                }
+                if !members::is_change(attempt.reason) || !is_preferred {
+                    events.push(Event::LeaderElected { epoch, leader, reason: attempt.reason });
+                }
+                is_preferred
             }
             Err(error) => {
                 self.election.failed(self.config.election_retry);

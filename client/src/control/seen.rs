@@ -58,7 +58,13 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
             let log_end: Offset = zue_proto::tail(status.log).end;
             let switch_to = Some(&status.switch_to).filter(|id| !id.is_empty());
             let switch_to = switch_to.map(|id| zue_proto::replica_id("switch_to", id)).transpose()?;
-            SeenRole::Leader { log_end, followers, handing_over: status.handing_over, switch_to }
+            SeenRole::Leader {
+                log_end,
+                settled: status.settled,
+                followers,
+                handing_over: status.handing_over,
+                switch_to,
+            }
         }
     })
 }

@@ -1,15 +1,20 @@
 //! What a controller does next, from what it sees. Reads no clock and no network; level-triggered: every step may be lost,
 //! repeated, or done by another controller, since the replicas' promises make it safe.
 
+mod members;
+#[cfg(test)]
+mod members_tests;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use alloc::vec::Vec;
 
+use crate::election::Change;
 use crate::history::EpochStart;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
+pub use members::nodes_needed;
 pub use plan::plan;
 
 /// Who is to lead.
@@ -25,6 +30,8 @@ pub enum Policy {
 /// What the owner of the cluster asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wish {
+    /// How many replicas there are to be: those at the first nodes. Others are fed and vote no more.
+    pub replicas: usize,
     /// Who is to lead.
     pub policy: Policy,
     /// Static: who leads. Automatic: who wins ties.
@@ -86,6 +93,8 @@ pub enum SeenRole {
     Leader {
         /// Its log end.
         log_end: Offset,
+        /// Whether its epoch's start is committed: from here on the voters may change.
+        settled: bool,
         /// Its followers' progress: who, whether in sync, and the durable end.
         followers: Vec<(ReplicaId, bool, Offset)>,
         /// Whether it holds new appends for a hand-over.
@@ -113,8 +122,19 @@ pub enum Step {
         /// Who is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the longest
         /// log, and would be chosen again.
         without: Option<ReplicaId>,
+        /// The voter to add or to remove with this epoch.
+        change: Option<Change>,
         /// Why.
         reason: Reason,
+    },
+    /// Tell the leader whom to feed beside the voters.
+    Feed {
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who leads.
+        leader: ReplicaId,
+        /// Whom to feed, and nobody else.
+        learners: Vec<ReplicaId>,
     },
     /// Ask the leader to hand over, then elect with the target preferred.
     HandOver {
@@ -142,6 +162,10 @@ pub enum Reason {
     HigherPromise,
     /// The leader handed over.
     HandOver,
+    /// A replica is to vote, or to vote no more.
+    VotersChange,
+    /// A change of voters is settled: those before it need not be asked any more.
+    VotersSettled,
 }
 
 /// Why nothing can be done.

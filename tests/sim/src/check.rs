@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use zue_core::election::Sealed;
+use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, Recovered, ReplicaId, RoleView, Tail};
 
 use crate::process::Process;
@@ -175,13 +176,21 @@ impl Checker {
     /// Enough voters have said that they hold this, epoch start and all.
     fn quorum_has(&mut self, process: &Process, storage: &Storage, tail: Tail) {
         let Some(start) = process.replica.history().last() else { return };
-        let has = |id: &&ReplicaId| {
-            let own = **id == storage.id() && storage.synced().0 >= tail;
-            own || self.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
+        let count = |voters: &[ReplicaId], tail: Tail| {
+            let has = |id: &&ReplicaId| {
+                let own = **id == storage.id() && storage.synced().0 >= tail;
+                own || self.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
+            };
+            voters.iter().filter(has).count()
         };
-        let count = start.voters.iter().filter(has).count();
-        let quorum = usize::try_from(start.quorum).unwrap_or(usize::MAX);
-        self.ensure(count >= quorum, || format!("{tail} is committed with {count} of {quorum} voters"));
+        let (had, quorum) = (count(&start.voters, tail), usize::try_from(start.quorum).unwrap_or(usize::MAX));
+        // The change of voters itself is committed with the old ones too.
+        let begun = Tail { epoch: tail.epoch, end: start.start };
+        let old = start.old_voters.as_deref().map(|old| (count(old, begun), majority(old.len())));
+        self.ensure(had >= quorum, || format!("{tail} is committed with {had} of {quorum} voters"));
+        if let Some((had, needed)) = old {
+            self.ensure(had >= needed, || format!("{tail} is committed with {had} of {needed} old voters"));
+        }
     }
 
     fn first_commit(&mut self, record: Record) {

@@ -2,7 +2,7 @@
 //! `plan` and `choose`; the order of an attempt (reserve, seal, choose, record, appoint) is that of the client's controller.
 
 use zue_core::control::{Reason, Recorded, Seen, Step, plan};
-use zue_core::election::{Choice, Sealed, choose};
+use zue_core::election::{Change, Choice, Sealed, choose};
 use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
 
 use crate::message::{Address, Answer, Call, Caller, Message};
@@ -43,7 +43,8 @@ enum State {
         choice: Choice,
         cluster: ClusterId,
     },
-    Appointing,
+    /// Waiting for the leader to take its appointment, or its learners.
+    Asking,
 }
 
 /// One attempt at an epoch.
@@ -54,6 +55,7 @@ struct Attempt {
     epoch: Epoch,
     prefer: Option<ReplicaId>,
     without: Option<ReplicaId>,
+    change: Option<Change>,
     reason: Reason,
     /// It goes on whatever the store says: no mistake of a controller may do harm.
     careless: bool,
@@ -188,8 +190,8 @@ impl World {
                     _ => self.give_up(controller),
                 }
             }
-            State::Appointing => match answer {
-                Answer::Reply(Reply::Appointed(_)) => self.stop(controller),
+            State::Asking => match answer {
+                Answer::Reply(Reply::Appointed(_) | Reply::Learners(_)) => self.stop(controller),
                 _ => self.give_up(controller),
             },
             State::Waiting | State::Reserving(_) | State::Recording { .. } => {}
@@ -225,8 +227,15 @@ impl World {
         }
         match step {
             Step::Nothing | Step::Blocked(_) => self.stop(controller),
-            Step::Elect { epoch, prefer, without, reason } => {
-                self.reserve(controller, Attempt { seen, recorded, epoch, prefer, without, reason, careless: false });
+            Step::Elect { epoch, prefer, without, change, reason } => {
+                let careless = false;
+                let attempt = Attempt { seen, recorded, epoch, prefer, without, change, reason, careless };
+                self.reserve(controller, attempt);
+            }
+            Step::Feed { epoch, leader, learners } => {
+                let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
+                let phase = self.enter_for(controller, State::Asking, self.params.control.call_timeout_ms);
+                self.ask(controller, phase, ordinal, Some(leader), Call::Learners { epoch, learners });
             }
             Step::HandOver { epoch, from, to, next } => {
                 let Some(ordinal) = seen.iter().position(|seen| seen.as_ref().is_some_and(|s| s.replica == from))
@@ -239,6 +248,7 @@ impl World {
                     epoch: next,
                     prefer: Some(to),
                     without: None,
+                    change: None,
                     reason: Reason::HandOver,
                     careless: false,
                 };
@@ -257,9 +267,22 @@ impl World {
         let prefer = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica);
         let first = seen.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
         let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
-        self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim"));
-        let attempt = Attempt { seen, recorded, epoch, prefer, without: None, reason, careless: self.dice.chance(0.5) };
+        let change = self.change_on_a_whim(&seen);
+        self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim, {change:?}"));
+        let attempt =
+            Attempt { seen, recorded, epoch, prefer, without: None, change, reason, careless: self.dice.chance(0.5) };
         if self.dice.chance(0.5) { self.seal(controller, attempt) } else { self.reserve(controller, attempt) }
+    }
+
+    /// Some replica, a voter or not, is to vote or to vote no more, whatever is wished.
+    fn change_on_a_whim(&mut self, seen: &[Option<Seen>]) -> Option<Change> {
+        let someone = self.dice.index(seen.len());
+        let someone = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica)?;
+        match self.dice.index(3) {
+            0 => None,
+            1 => Some(Change::Add(someone)),
+            _ => Some(Change::Remove(someone)),
+        }
     }
 
     fn reserve(&mut self, controller: usize, attempt: Attempt) {
@@ -312,7 +335,7 @@ impl World {
         let mut in_order = answers.to_vec();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
-        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum, None).ok();
+        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum, attempt.change).ok();
         self.choose_badly(chosen, attempt, &answers)
     }
 
@@ -367,7 +390,7 @@ impl World {
         self.check_electorate(&voters);
         let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
         let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
-        let phase = self.enter_for(controller, State::Appointing, self.params.control.call_timeout_ms);
+        let phase = self.enter_for(controller, State::Asking, self.params.control.call_timeout_ms);
         self.ask(controller, phase, ordinal, Some(leader), Call::Appoint { cluster, terms });
     }
 }

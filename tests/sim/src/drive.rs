@@ -149,6 +149,9 @@ impl World {
             Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
+            Call::Learners { epoch, learners } => {
+                (Input::Learners { request, epoch, learners }, WaitingFor::Other, None)
+            }
             Call::HandOver { epoch, to, deadline_ms } => {
                 (Input::HandOver { request, epoch, to, deadline_ms }, WaitingFor::Other, None)
             }
@@ -230,11 +233,12 @@ fn seen(process: &Process, now: u64) -> Seen {
         RoleView::Idle { waiting_ms } => SeenRole::Idle { waiting_ms },
         RoleView::Failed => SeenRole::Failed,
         RoleView::Follower { silence_ms, connected, .. } => SeenRole::Follower { silence_ms, connected },
-        RoleView::Leader { handing_over, followers, .. } => SeenRole::Leader {
+        RoleView::Leader { handing_over, followers, settled, .. } => SeenRole::Leader {
             log_end: replica.log().end,
+            settled,
             followers: followers
                 .iter()
-                .map(|(id, f)| (*id, f.in_sync, f.durable.end))
+                .map(|(id, f)| (*id, f.in_sync && f.session.is_some(), f.durable.end))
                 .collect::<Vec<(ReplicaId, _, _)>>(),
             handing_over,
             switch_to: None,

@@ -61,6 +61,7 @@ pub(crate) enum Call {
     Status,
     Seal { cluster: Option<ClusterId>, epoch: Epoch },
     Appoint { cluster: ClusterId, terms: Terms },
+    Learners { epoch: Epoch, learners: Vec<ReplicaId> },
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
     Append { producer: ProducerId, sequence: u64, count: u32 },
     Read { from: Offset, records_max: u64 },

@@ -165,7 +165,14 @@ impl Params {
         let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
         Self {
             machines,
-            wish: Wish { policy, ordinal, switch_to: None, detection_ms: dice.between((150, 600)), quorum },
+            wish: Wish {
+                replicas: machines,
+                policy,
+                ordinal,
+                switch_to: None,
+                detection_ms: dice.between((150, 600)),
+                quorum,
+            },
             limits: Limits {
                 sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
                 waiting_max: dice.pick(&[4, 64, 1024]),

@@ -19,6 +19,8 @@ pub(crate) struct Process {
     /// The records of the log as the replica knows it, written or not.
     pub(crate) records: Vec<Record>,
     pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+    /// The epoch in which it last led.
+    pub(crate) led: Option<Epoch>,
     /// A leader's newest batches.
     pub(crate) memory: VecDeque<Batch>,
     pub(crate) inbound: BTreeMap<Session, Inbound>,
@@ -104,6 +106,7 @@ impl World {
             waiting: BTreeMap::new(),
             records,
             feeds: BTreeMap::new(),
+            led: None,
             memory: VecDeque::new(),
             inbound: BTreeMap::new(),
             followed: None,

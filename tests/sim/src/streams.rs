@@ -13,17 +13,28 @@ impl World {
     // ---- the leader's end
 
     pub(crate) fn lead(&mut self, machine: usize, epoch: Epoch, followers: &[ReplicaId]) {
-        self.counts.elections += 1;
-        self.trace.say(self.now, format_args!("{machine} leads {epoch}"));
         let now = self.now;
         let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) else { return };
-        self.check.leads(process, epoch);
+        let begins = process.led != Some(epoch);
+        process.led = Some(epoch);
+        let ended: Vec<_> = process.feeds.extract_if(.., |id, _| !followers.contains(id)).collect();
+        let new: Vec<_> = followers.iter().filter(|id| !process.feeds.contains_key(id)).copied().collect();
         let feed = || Feed { session: None, cursor: None, acked: Tail::default(), heard: now, retry_at: now };
-        process.feeds = followers.iter().map(|id| (*id, feed())).collect();
-        for follower in followers {
-            self.open_feed(machine, *follower);
+        process.feeds.extend(new.iter().map(|id| (*id, feed())));
+        if begins {
+            self.counts.elections += 1;
+            self.check.leads(process, epoch);
         }
-        if self.dice.chance(self.params.faults.crash_leading) {
+        self.trace.say(now, format_args!("{machine} leads {epoch} and feeds {followers:?}"));
+        for (follower, feed) in ended {
+            if let Some(session) = feed.session {
+                self.send_down(machine, follower, session, Down::Close);
+            }
+        }
+        for follower in new {
+            self.open_feed(machine, follower);
+        }
+        if begins && self.dice.chance(self.params.faults.crash_leading) {
             self.after_of(machine, (0, 12), ProcessEvent::Crash);
         }
     }

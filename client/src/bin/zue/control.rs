@@ -50,7 +50,12 @@ impl Turns {
             args::Policy::Static => Policy::Static,
         };
         let detection_ms = u64::try_from(detection_time.as_millis()).unwrap_or(u64::MAX);
-        Self { controller, nodes, wish: Wish { policy, ordinal: leader, switch_to: None, detection_ms, quorum } }
+        let replicas = nodes.len();
+        Self {
+            controller,
+            nodes,
+            wish: Wish { replicas, policy, ordinal: leader, switch_to: None, detection_ms, quorum },
+        }
     }
 
     /// One turn, then a pause. What happened goes to stderr.

@@ -10,7 +10,8 @@ use super::election::ElectError;
 use super::*;
 use world::{At, Fault, World};
 
-const STATIC: Wish = Wish { policy: Policy::Static, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const STATIC: Wish =
+    Wish { replicas: 3, policy: Policy::Static, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
 
 fn config() -> ControllerConfig {
     let soon = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(20) };

@@ -8,14 +8,14 @@ use crate::quorum::{is_majority, majority};
 use crate::types::{ClusterId, Epoch, ReplicaId};
 
 /// What is looked at, sorted.
-struct Look<'a> {
-    wish: &'a Wish,
-    nodes: &'a [Option<Seen>],
+pub(super) struct Look<'a> {
+    pub(super) wish: &'a Wish,
+    pub(super) nodes: &'a [Option<Seen>],
     cluster: Option<ClusterId>,
     /// The replicas of the cluster, and blank ones, that answer; in the order of the ordinals.
-    ours: Vec<&'a Seen>,
+    pub(super) ours: Vec<&'a Seen>,
     /// An epoch above every one that was ever written down or promised.
-    next: Epoch,
+    pub(super) next: Epoch,
 }
 
 /// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
@@ -38,7 +38,8 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
 impl Look<'_> {
     /// No replica that answers holds an epoch start.
     fn begin(&self, recorded: &Recorded) -> Step {
-        let (answered, replicas) = (self.ours.len(), self.nodes.len());
+        let replicas = self.wish.replicas;
+        let answered = (0..replicas).filter(|ordinal| self.at(*ordinal).is_some()).count();
         match recorded.cluster {
             None if answered == replicas => self.elect(Reason::Bootstrap, self.preferred(), None),
             None => Step::Blocked(Blocked::WaitingForReplicas { reachable: answered, replicas }),
@@ -51,7 +52,7 @@ impl Look<'_> {
     fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
         let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.promised > newest.epoch);
         let automatic = self.wish.policy == Policy::Automatic;
-        if newest.voters.iter().any(is_deaf) {
+        if newest.voters.iter().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id)) {
             // Whoever leads goes on, if it can.
             let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
             return self.elect(Reason::HigherPromise, prefer, None);
@@ -61,12 +62,10 @@ impl Look<'_> {
         {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
-        self.successor(newest, leader).map_or(Step::Nothing, |to| Step::HandOver {
-            epoch: newest.epoch,
-            from: leader.replica,
-            to,
-            next: self.next,
-        })
+        match self.successor(newest, leader) {
+            Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next },
+            None => self.membership(newest, leader),
+        }
     }
 
     /// The leader of the newest epoch does not answer, or does not lead any more.
@@ -105,7 +104,8 @@ impl Look<'_> {
         let SeenRole::Leader { followers, handing_over, switch_to, .. } = &leader.role else { return None };
         let is_ready = |id: &ReplicaId| {
             let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
-            is_in_sync && newest.voters.contains(id) && self.seen(*id).is_some_and(|seen| !seen.leaving)
+            let stays = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving);
+            is_in_sync && newest.voters.contains(id) && stays
         };
         let wanted = match self.wish.policy {
             _ if *handing_over => None,
@@ -115,7 +115,8 @@ impl Look<'_> {
         if let Some(wanted) = wanted.filter(|wanted| *wanted == leader.replica || is_ready(wanted)) {
             return Some(wanted).filter(|wanted| *wanted != leader.replica);
         }
-        if !leader.leaving || *handing_over || self.wish.policy == Policy::Static {
+        let goes = leader.leaving || !self.is_wished(leader.replica);
+        if !goes || *handing_over || self.wish.policy == Policy::Static {
             return None;
         }
         // The one that holds most takes over soonest; of equal ones the first.
@@ -143,18 +144,23 @@ impl Look<'_> {
         }
     }
 
-    fn elect(&self, reason: Reason, prefer: Option<ReplicaId>, without: Option<ReplicaId>) -> Step {
-        Step::Elect { epoch: self.next, prefer, without, reason }
+    pub(super) fn elect(&self, reason: Reason, prefer: Option<ReplicaId>, without: Option<ReplicaId>) -> Step {
+        Step::Elect { epoch: self.next, prefer, without, change: None, reason }
     }
 
-    fn seen(&self, id: ReplicaId) -> Option<&Seen> {
+    pub(super) fn seen(&self, id: ReplicaId) -> Option<&Seen> {
         self.ours.iter().copied().find(|seen| seen.replica == id)
     }
 
     /// The replica that answers at an ordinal.
-    fn at(&self, ordinal: usize) -> Option<ReplicaId> {
+    pub(super) fn at(&self, ordinal: usize) -> Option<ReplicaId> {
         let seen = self.nodes.get(ordinal)?.as_ref()?;
         Some(seen.replica).filter(|_| is_ours(seen, self.cluster))
+    }
+
+    /// Whether it is at one of the nodes that are to be members.
+    fn is_wished(&self, id: ReplicaId) -> bool {
+        (0..self.wish.replicas).any(|ordinal| self.at(ordinal) == Some(id))
     }
 
     fn preferred(&self) -> Option<ReplicaId> {
@@ -163,7 +169,7 @@ impl Look<'_> {
 }
 
 /// The voters, and the old ones while a change is unsettled.
-fn electorates(newest: &EpochStart) -> impl Iterator<Item = &Vec<ReplicaId>> {
+pub(super) fn electorates(newest: &EpochStart) -> impl Iterator<Item = &Vec<ReplicaId>> {
     core::iter::once(&newest.voters).chain(&newest.old_voters)
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::quorum::majority;
 
 const AUTOMATIC: Wish =
-    Wish { policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+    Wish { replicas: 3, policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
 const STATIC: Wish = Wish { policy: Policy::Static, ..AUTOMATIC };
 const CLUSTER: ClusterId = ClusterId(9);
 
@@ -32,7 +32,7 @@ fn member(replica: u128, epoch: u64, role: SeenRole) -> Option<Seen> {
 
 fn leading(followers: &[(u128, bool)]) -> SeenRole {
     let followers = followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect();
-    SeenRole::Leader { log_end: Offset(5), followers, handing_over: false, switch_to: None }
+    SeenRole::Leader { log_end: Offset(5), settled: true, followers, handing_over: false, switch_to: None }
 }
 
 const IDLE: SeenRole = SeenRole::Idle { waiting_ms: 10 };
@@ -47,7 +47,13 @@ fn recorded(epoch: u64) -> Recorded {
 
 #[test]
 fn a_new_cluster_begins_when_all_replicas_answer_and_are_blank() {
-    let elect = Step::Elect { epoch: Epoch(1), prefer: Some(ReplicaId(1)), without: None, reason: Reason::Bootstrap };
+    let elect = Step::Elect {
+        epoch: Epoch(1),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        change: None,
+        reason: Reason::Bootstrap,
+    };
     assert_eq!(plan(&STATIC, &Recorded::default(), &[blank(1), blank(2), blank(3)]), elect);
     let waiting = Step::Blocked(Blocked::WaitingForReplicas { reachable: 2, replicas: 3 });
     assert_eq!(plan(&STATIC, &Recorded::default(), &[blank(1), None, blank(3)]), waiting);
@@ -88,6 +94,7 @@ fn a_restarted_leader_is_appointed_at_a_higher_epoch_than_any_seen() {
         epoch: Epoch(epoch),
         prefer: Some(ReplicaId(1)),
         without: None,
+        change: None,
         reason: Reason::NoLeader,
     };
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect(5));
@@ -107,7 +114,7 @@ fn an_interim_leader_that_was_sealed_by_an_attempt_that_died_is_replaced_without
         seen.promised = Epoch(5);
         seen.last.as_mut().unwrap().leader = ReplicaId(2);
     }
-    let elect = Step::Elect { epoch: Epoch(6), prefer: None, without: None, reason: Reason::NoLeader };
+    let elect = Step::Elect { epoch: Epoch(6), prefer: None, without: None, change: None, reason: Reason::NoLeader };
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
 }
 
@@ -137,15 +144,26 @@ fn a_voter_that_promised_a_higher_epoch_is_taken_back_by_a_new_one() {
     let mut deaf = member(3, 4, IDLE);
     deaf.as_mut().unwrap().promised = Epoch(6);
     let nodes = [member(1, 4, leading(&[(2, true)])), member(2, 4, HEARS), deaf];
-    let elect =
-        Step::Elect { epoch: Epoch(7), prefer: Some(ReplicaId(1)), without: None, reason: Reason::HigherPromise };
+    let elect = Step::Elect {
+        epoch: Epoch(7),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        change: None,
+        reason: Reason::HigherPromise,
+    };
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
 }
 
 #[test]
 fn a_named_replica_with_an_empty_disk_lets_the_candidate_lead() {
     let nodes = [blank(7), member(2, 4, SILENT), member(3, 4, SILENT)];
-    let elect = Step::Elect { epoch: Epoch(5), prefer: Some(ReplicaId(7)), without: None, reason: Reason::LeaderLost };
+    let elect = Step::Elect {
+        epoch: Epoch(5),
+        prefer: Some(ReplicaId(7)),
+        without: None,
+        change: None,
+        reason: Reason::LeaderLost,
+    };
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect);
 }
 
@@ -173,7 +191,13 @@ fn five(roles: [Option<SeenRole>; 5]) -> [Node; 5] {
 }
 
 fn elect(prefer: Option<u128>, without: Option<u128>, reason: Reason) -> Step {
-    Step::Elect { epoch: Epoch(5), prefer: prefer.map(ReplicaId), without: without.map(ReplicaId), reason }
+    Step::Elect {
+        epoch: Epoch(5),
+        prefer: prefer.map(ReplicaId),
+        without: without.map(ReplicaId),
+        change: None,
+        reason,
+    }
 }
 
 fn no_majority(answered: usize, voters: usize) -> Step {
@@ -270,8 +294,13 @@ fn a_leader_other_than_the_preferred_one_goes_on() {
     assert_eq!(plan(&wish, &recorded(4), &nodes), Step::Nothing);
     let mut deaf = nodes;
     deaf[1].as_mut().unwrap().promised = Epoch(6);
-    let stays =
-        Step::Elect { epoch: Epoch(7), prefer: Some(ReplicaId(1)), without: None, reason: Reason::HigherPromise };
+    let stays = Step::Elect {
+        epoch: Epoch(7),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        change: None,
+        reason: Reason::HigherPromise,
+    };
     assert_eq!(plan(&wish, &recorded(4), &deaf), stays);
 }
 
@@ -284,7 +313,11 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
     let by_leader = |to, in_sync, handing_over| {
         let SeenRole::Leader { log_end, followers, .. } = leading(&[(2, true), (3, in_sync)]) else { panic!() };
         let switch_to = Some(ReplicaId(to));
-        three([Some(SeenRole::Leader { log_end, followers, handing_over, switch_to }), Some(HEARS), Some(HEARS)])
+        three([
+            Some(SeenRole::Leader { log_end, settled: true, followers, handing_over, switch_to }),
+            Some(HEARS),
+            Some(HEARS),
+        ])
     };
     let asked = |wish: &Wish, nodes: &[Node]| plan(wish, &recorded(4), nodes);
     assert_eq!(asked(&AUTOMATIC, &by_leader(3, true, false)), hands_over_to(3));
@@ -304,7 +337,8 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
 fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
     let leaving = |followers: &[(u128, bool, u64)], also: Option<usize>| {
         let followers = followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect();
-        let role = SeenRole::Leader { log_end: Offset(5), followers, handing_over: false, switch_to: None };
+        let role =
+            SeenRole::Leader { log_end: Offset(5), settled: true, followers, handing_over: false, switch_to: None };
         let mut nodes = three([Some(role), Some(HEARS), Some(HEARS)]);
         for ordinal in core::iter::once(0).chain(also) {
             nodes[ordinal].as_mut().unwrap().leaving = true;

@@ -1,0 +1,122 @@
+//! Who is to be fed and who is to vote, while a leader leads: one small step at a time towards the first `replicas` nodes. Knows
+//! nothing of steps taken before: each follows from what is seen, so any may be lost, repeated, or taken by two controllers.
+
+use alloc::vec::Vec;
+
+use super::plan::{Look, electorates};
+use super::{Reason, Seen, SeenRole, Step, Wish};
+use crate::election::Change;
+use crate::history::{EpochStart, VOTERS_MAX};
+use crate::quorum::{effective_quorum, majority};
+use crate::types::ReplicaId;
+
+/// What a leader says of those it feeds.
+struct Fed<'a> {
+    leader: ReplicaId,
+    start: &'a EpochStart,
+    followers: &'a [(ReplicaId, bool, crate::types::Offset)],
+}
+
+impl Fed<'_> {
+    fn is_in_sync(&self, id: ReplicaId) -> bool {
+        id == self.leader || self.followers.iter().any(|(follower, in_sync, _)| *follower == id && *in_sync)
+    }
+
+    fn in_sync(&self, ids: &[ReplicaId]) -> usize {
+        ids.iter().filter(|id| self.is_in_sync(**id)).count()
+    }
+
+    /// Whether these voters would commit at once, and the present ones can decide on them.
+    fn would_do(&self, voters: &[ReplicaId], quorum: Option<u32>) -> bool {
+        let needed = effective_quorum(voters.len(), quorum);
+        let in_sync = |ids| u32::try_from(self.in_sync(ids)).unwrap_or(u32::MAX);
+        in_sync(voters) >= needed && self.has_majorities()
+    }
+
+    fn has_majorities(&self) -> bool {
+        electorates(self.start).all(|electorate| self.in_sync(electorate) >= majority(electorate.len()))
+    }
+
+    /// Those that it feeds without counting them.
+    fn learners(&self) -> impl Iterator<Item = ReplicaId> {
+        self.followers.iter().map(|(id, ..)| *id).filter(|id| !elects(self.start, *id))
+    }
+}
+
+fn elects(start: &EpochStart, id: ReplicaId) -> bool {
+    electorates(start).flatten().any(|elector| *elector == id)
+}
+
+impl Look<'_> {
+    /// The next step towards the wished members, under a leader that is well.
+    pub(super) fn membership(&self, start: &EpochStart, leader: &Seen) -> Step {
+        let SeenRole::Leader { followers, settled, handing_over: false, .. } = &leader.role else {
+            return Step::Nothing;
+        };
+        let fed = Fed { leader: leader.replica, start, followers };
+        let learners: Vec<ReplicaId> = self.learners(start).collect();
+        if learners.len() != fed.learners().count() || fed.learners().any(|id| !learners.contains(&id)) {
+            return Step::Feed { epoch: start.epoch, leader: leader.replica, learners };
+        }
+        if !settled || !fed.has_majorities() {
+            return Step::Nothing;
+        }
+        let prefer = Some(leader.replica);
+        match self.change(&fed, &learners) {
+            // An epoch that records no old voters ends the change: they need not be asked any more.
+            None if start.old_voters.is_some() => self.elect(Reason::VotersSettled, prefer, None),
+            None => Step::Nothing,
+            change => Step::Elect { epoch: self.next, prefer, without: None, change, reason: Reason::VotersChange },
+        }
+    }
+
+    /// Whoever is at a wished node and does not vote.
+    pub(super) fn learners(&self, start: &EpochStart) -> impl Iterator<Item = ReplicaId> {
+        let wished = (0..self.wish.replicas).filter_map(|ordinal| self.at(ordinal));
+        let is_fit = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != SeenRole::Failed);
+        wished.filter(move |id| !elects(start, *id) && is_fit(id))
+    }
+
+    /// The next voter to go or to come. One goes only while there are more than wished, or when another that has caught up is to
+    /// take its place.
+    fn change(&self, fed: &Fed<'_>, learners: &[ReplicaId]) -> Option<Change> {
+        let (voters, quorum) = (&fed.start.voters, self.wish.quorum);
+        let ready = learners.iter().copied().find(|id| fed.is_in_sync(*id));
+        let without = |gone: ReplicaId| voters.iter().copied().filter(|id| *id != gone).collect::<Vec<_>>();
+        let with = |new: ReplicaId| voters.iter().copied().chain([new]).collect::<Vec<_>>();
+        // A leader hands over before it goes.
+        let may_go = |gone: &ReplicaId| *gone != fed.leader && fed.would_do(&without(*gone), quorum);
+        let remove = self.superfluous(voters).find(may_go);
+        if let Some(gone) = remove.filter(|_| voters.len() > self.wish.replicas || ready.is_some()) {
+            return Some(Change::Remove(gone));
+        }
+        let has_room = voters.len() < self.wish.replicas || self.superfluous(voters).next().is_some();
+        ready.filter(|new| has_room && voters.len() < VOTERS_MAX && fed.would_do(&with(*new), quorum)).map(Change::Add)
+    }
+
+    /// The voters that are to go, those first whose disk is lost, then the highest ordinals. A voter counts as lost when all the
+    /// wished nodes answer and it is at none: one that merely does not answer may come back with its disk.
+    fn superfluous<'a>(&'a self, voters: &'a [ReplicaId]) -> impl Iterator<Item = ReplicaId> + 'a {
+        let wished = self.nodes.get(..self.wish.replicas).unwrap_or_default();
+        let all_answer = wished.len() == self.wish.replicas && wished.iter().all(Option::is_some);
+        let lost = voters.iter().copied().filter(move |id| all_answer && self.seen(*id).is_none());
+        let beyond = (self.wish.replicas..self.nodes.len()).rev().filter_map(|ordinal| self.at(ordinal));
+        lost.chain(beyond.filter(|id| voters.contains(id)))
+    }
+}
+
+/// How many of the nodes have to run, the first ones: the wished ones, and all up to the last one that has a say. Those behind may
+/// be stopped for good.
+pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
+    let all = nodes.len().max(wish.replicas);
+    let newest = nodes.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
+    let leads =
+        |seen: &&Seen| seen.last.as_ref() == newest && matches!(seen.role, SeenRole::Leader { settled: true, .. });
+    let (Some(start), Some(_)) = (newest, nodes.iter().flatten().find(leads)) else { return all };
+    let has_say = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| elects(start, seen.replica));
+    let is_seen = |id: &ReplicaId| nodes.iter().flatten().any(|seen| seen.replica == *id);
+    // One that is not seen may be at any node that does not answer.
+    let hidden = !electorates(start).flatten().all(is_seen);
+    let last = nodes.iter().rposition(|seen| has_say(seen) || (hidden && seen.is_none()));
+    wish.replicas.max(last.map_or(0, |last| last + 1))
+}
