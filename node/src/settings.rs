@@ -184,6 +184,7 @@ impl LogSettings {
                 Durability::Os => zue_log::Durability::Os,
             },
             producers,
+            compaction: None,
         }
     }
 }

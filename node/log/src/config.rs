@@ -31,6 +31,21 @@ impl Durability {
     }
 }
 
+/// How a log is compacted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompactionConfig {
+    /// How long a record with a key and an empty value, which deletes the key, is kept at least, ms.
+    pub tombstone_retention_ms: u64,
+    /// How much of what may be compacted has not been yet when compaction begins, in percent of its bytes: from 1 to 100.
+    pub dirty_percent: u8,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        Self { tombstone_retention_ms: 24 * 60 * 60 * 1000, dirty_percent: 50 }
+    }
+}
+
 /// What of a log can be set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogConfig {
@@ -40,6 +55,8 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// When appended records count as durable.
     pub durability: Durability,
+    /// Whether, of records with the same key, only the newest are kept; `None` keeps all.
+    pub compaction: Option<CompactionConfig>,
     /// How much is remembered of who appended what.
     pub producers: ProducerLimits,
 }
@@ -47,7 +64,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         let (durability, producers) = (Durability::Sync, ProducerLimits::default());
-        Self { segment_bytes_max: 64 << 20, index_interval_bytes: 4096, durability, producers }
+        Self { segment_bytes_max: 64 << 20, index_interval_bytes: 4096, durability, compaction: None, producers }
     }
 }
 
@@ -71,12 +88,15 @@ impl LogConfig {
     /// # Errors
     /// The first setting that is out of them.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { segment_bytes_max, index_interval_bytes, durability, producers: _ } = *self;
+        let Self { segment_bytes_max, index_interval_bytes, durability, compaction, producers: _ } = *self;
         let within = |setting, value, min, max| {
             if value < min || value > max { Err(ConfigError { setting, value, min, max }) } else { Ok(()) }
         };
         if let Durability::Interval(ms) = durability {
             within("durability interval, ms", ms.into(), 1, SYNC_INTERVAL_MS_MAX.into())?;
+        }
+        if let Some(CompactionConfig { dirty_percent, tombstone_retention_ms: _ }) = compaction {
+            within("compaction dirty_percent", dirty_percent.into(), 1, 100)?;
         }
         within("segment_bytes_max", segment_bytes_max, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("index_interval_bytes", index_interval_bytes.into(), 256, 1 << 20)

@@ -48,6 +48,16 @@ impl Gap {
         self
     }
 
+    /// The part of it in front of `end`, which lies inside it between two appends. What the last timestamp was there is not known: it
+    /// is at least `timestamp_ms`.
+    pub(crate) fn before(mut self, end: Offset, timestamp_ms: u64) -> Self {
+        if end < self.end {
+            (self.end, self.timestamp_ms, self.open) = (end, timestamp_ms, None);
+            self.runs.retain(|run| run.end() <= end);
+        }
+        self
+    }
+
     /// Puts its frame.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         let Self { from, end, epoch, timestamp_ms, open, runs } = self;
@@ -185,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_gap_forgets_what_lies_outside_it() {
-        let part = gap().behind(Offset(13));
-        assert_eq!((part.from, part.end), (Offset(13), Offset(20)));
+        let part = gap().behind(Offset(13)).before(Offset(18), 400);
+        assert_eq!((part.from, part.end, part.timestamp_ms, part.open), (Offset(13), Offset(18), 400, None));
         assert_eq!(part.runs, [run(3, 15, 3)]);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! README.md in this crate has the byte layout, what happens in a crash, and what is assumed of the disk.
 
+mod anew;
 mod batch;
 mod block;
 mod body;
 mod chain;
+mod compact;
 mod config;
 mod cut;
 mod disk;
@@ -30,6 +32,7 @@ mod os;
 mod overlay;
 mod place;
 mod reader;
+mod repair;
 mod resync;
 mod scan;
 mod segment;
@@ -40,9 +43,12 @@ mod sync;
 mod verify;
 mod view;
 
+pub use anew::{Refused, Rewritten};
 pub use batch::{Batch, BatchBuilder, FrameError};
+pub use compact::{Compacting, Compaction};
 pub use config::{
-    ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SYNC_INTERVAL_MS_MAX,
+    CompactionConfig, ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    SYNC_INTERVAL_MS_MAX,
 };
 pub use disk::{Disk, DiskFile};
 pub use dump::{DumpItem, Dumped, dump};
@@ -60,5 +66,6 @@ pub use order::ProducerRun;
 pub use os::{OsDisk, OsFile};
 pub use overlay::{Changes, Overlay, OverlayFile};
 pub use reader::{Chunk, Reader, Records};
+pub use repair::{Excerpt, Repair};
 pub use sync::SyncPoint;
 pub use verify::{Verified, Verifier};

@@ -36,6 +36,8 @@ pub struct Log<D: Disk> {
     pub(crate) spare: Option<Spare<D::File>>,
     /// One is being made.
     pub(crate) preparing: bool,
+    /// A segment may be being written anew: there is one such file at most.
+    pub(crate) compacting: bool,
     /// How many cuts there were since the log was opened.
     pub(crate) cuts: u64,
     /// What failed, once a write or sync has.
@@ -258,7 +260,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Goes on in a further segment, which has room for `first_bytes`.
-    fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
+    pub(crate) fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
         let active = self.view.active_part();
         let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
         let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;

@@ -47,6 +47,8 @@ pub struct Meta {
     /// Where the log may have ended before the disk lost or damaged a part of it: up to there it may have acknowledged what it does
     /// not hold. None once it holds as much again.
     pub suspect: Option<Tail>,
+    /// Of the records before this, only the newest of each key are left.
+    pub(crate) compacted: Offset,
     /// What was on the disk when this was written.
     pub(crate) synced: Synced,
     /// How it ran last.
@@ -76,12 +78,22 @@ impl Meta {
     /// Of a replica that has nothing yet.
     pub(crate) fn new(replica: ReplicaId, session: Session) -> Self {
         let (promise, synced) = (Promise::default(), Synced::default());
-        Self { replica, cluster: None, starts: 0, promise, commit_end: Offset(0), suspect: None, synced, session }
+        Self {
+            replica,
+            cluster: None,
+            starts: 0,
+            promise,
+            commit_end: Offset(0),
+            suspect: None,
+            compacted: Offset(0),
+            synced,
+            session,
+        }
     }
 
     pub(crate) fn encode(&self) -> [u8; META_BYTES] {
         let Self { replica, cluster, starts, promise: Promise { epoch, leader }, .. } = *self;
-        let Self { commit_end, suspect, synced, session: Session { boot, lazy, clean }, .. } = *self;
+        let Self { commit_end, suspect, compacted, synced, session: Session { boot, lazy, clean }, .. } = *self;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
@@ -90,7 +102,17 @@ impl Meta {
             | flag(suspect.is_some(), FLAG_SUSPECT);
         let (suspect, Synced { sequence, tail }) = (suspect.unwrap_or_default(), synced);
         let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0), boot];
-        let words = [starts, epoch.0, commit_end.0, sequence, tail.epoch.0, tail.end.0, suspect.epoch.0, suspect.end.0];
+        let words = [
+            starts,
+            epoch.0,
+            commit_end.0,
+            sequence,
+            tail.epoch.0,
+            tail.end.0,
+            suspect.epoch.0,
+            suspect.end.0,
+            compacted.0,
+        ];
         let fields = [ids.map(u128::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat()].concat();
         block::encode(MAGIC, flags, &fields)
     }
@@ -104,6 +126,7 @@ impl Meta {
             let sequence = fields.u64()?;
             let mut tail = || Some(Tail { epoch: Epoch(fields.u64()?), end: Offset(fields.u64()?) });
             let (synced, suspect) = (Synced { sequence, tail: tail()? }, tail()?);
+            let compacted = Offset(fields.u64()?);
             Some(Self {
                 replica: ReplicaId(replica),
                 cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
@@ -111,6 +134,7 @@ impl Meta {
                 promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
                 commit_end: Offset(commit_end),
                 suspect: has(FLAG_SUSPECT).then_some(suspect),
+                compacted,
                 synced,
                 session: Session { boot, lazy: has(FLAG_LAZY), clean: has(FLAG_CLEAN) },
             })

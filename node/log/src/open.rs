@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use zue_core::{History, Offset, Producers, ReplicaId, Tail};
 
+use crate::anew::SEGMENT_ANEW;
 use crate::chain::{Checked, chain, check, check_index, read_headers};
 use crate::config::LogConfig;
 use crate::cut::Point;
@@ -113,7 +114,7 @@ impl<D: Disk> Log<D> {
         let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
-        base.map_or(name == SEGMENT_TEMP || name == SEGMENT_SPARE, |base| !alive(base))
+        base.map_or([SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_ANEW].contains(&name), |base| !alive(base))
     }
 
     fn assemble(
@@ -145,6 +146,7 @@ impl<D: Disk> Log<D> {
             producers,
             spare: None,
             preparing: false,
+            compacting: false,
             cuts: 0,
             poison: None,
             _lock: lock,

@@ -102,6 +102,11 @@ impl Order {
         Ok(())
     }
 
+    /// The append that is not whole yet.
+    pub(crate) fn open(&self) -> Option<Open> {
+        self.append
+    }
+
     /// Where the append begins that is not whole yet.
     pub(crate) fn unfinished(&self) -> Option<Offset> {
         self.append.map(|append| append.base)

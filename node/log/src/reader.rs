@@ -51,7 +51,7 @@ impl<D: Disk> Reader<D> {
         Self { shared }
     }
 
-    fn view(&self) -> Arc<View<D>> {
+    pub(crate) fn view(&self) -> Arc<View<D>> {
         Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
     }
 

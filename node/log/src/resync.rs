@@ -182,6 +182,11 @@ impl<'a> Frames<'a> {
         Self { bytes, mask, position, at: 0, next, end }
     }
 
+    /// Where the frame begins that comes next, and the record that it should be or stand in front of.
+    pub(crate) fn place(&self) -> (u64, Offset) {
+        (self.position.saturating_add(wide(self.at)), self.next)
+    }
+
     /// Passes over what is not the next record.
     fn hole(&mut self, fault: Fault) -> Piece<'a> {
         let (bad_at, from, after) = (self.at, self.next, Tail { epoch: Epoch(0), end: self.next });

@@ -12,6 +12,7 @@ pub(crate) const SMALL: LogConfig = LogConfig {
     segment_bytes_max: 32 << 10,
     index_interval_bytes: 1024,
     durability: zue_log::Durability::Sync,
+    compaction: None,
     producers: ProducerLimits { producers_max: 4, appends_max: 3 },
 };
 
