@@ -17,6 +17,8 @@ use crate::servers::{Described, Server, leads};
 pub struct ReadOptions {
     /// The first offset.
     pub from: u64,
+    /// Begin with the first record that is no older, in milliseconds since the Unix epoch; `from` may then lie before all there is.
+    pub from_timestamp_ms: Option<u64>,
     /// How many records at most.
     pub max: Option<u64>,
     /// At the end, wait for more.
@@ -43,7 +45,8 @@ pub struct Reader {
     client: Client,
     options: ReadOptions,
     position: Position,
-    line: Option<(Server, Streaming<v1::ReadResponse>)>,
+    /// Whom is read, what it sends, and whether it has sent anything.
+    line: Option<(Server, Streaming<v1::ReadResponse>, bool)>,
     /// In a row, and since when.
     failures: Failures,
     failing_since: Option<Instant>,
@@ -56,15 +59,22 @@ pub struct Reader {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Position {
     next: u64,
+    /// Until a record has come: how old the first one may be, wherever it is.
+    not_before_ms: Option<u64>,
     left: Option<u64>,
     /// The greatest end of the committed records that any replica has told.
     known_end: u64,
+    /// The greatest that one has told when it was asked to read: where a reading ends that does not follow.
+    target: u64,
 }
 
 impl Position {
     /// Moves on over these records, or says which offset is missing: `(expected, found)`.
     fn pass(&mut self, records: &[Record]) -> Result<(), (u64, u64)> {
         for record in records {
+            if self.not_before_ms.take().is_some() {
+                self.next = self.next.max(record.offset);
+            }
             if record.offset != self.next || self.left == Some(0) {
                 return Err((self.next, record.offset));
             }
@@ -75,7 +85,7 @@ impl Position {
     }
 
     fn is_at_end(&self, follow: bool) -> bool {
-        self.left == Some(0) || (!follow && self.next >= self.known_end)
+        self.left == Some(0) || (!follow && (self.next >= self.target || self.not_before_ms.is_some()))
     }
 
     /// A replica that refuses an offset which another has told to be committed only lags.
@@ -86,7 +96,13 @@ impl Position {
 
 impl Reader {
     pub(crate) fn new(client: Client, options: ReadOptions) -> Self {
-        let position = Position { next: options.from, left: options.max, known_end: 0 };
+        let position = Position {
+            next: options.from,
+            not_before_ms: options.from_timestamp_ms,
+            left: options.max,
+            known_end: 0,
+            target: 0,
+        };
         Self {
             client,
             options,
@@ -110,7 +126,7 @@ impl Reader {
                 Ok(None) => break,
                 Err(error) => error,
             };
-            if let Some((server, _)) = self.line.take() {
+            if let Some((server, ..)) = self.line.take() {
                 self.client.servers().failed(&server, &error);
                 self.avoid = Some(server.name);
             }
@@ -153,9 +169,10 @@ impl Reader {
 
     async fn step(&mut self) -> Result<Option<ReadBatch>, Error> {
         if self.line.is_none() {
-            self.line = Some(self.open().await?);
+            let (server, answers) = self.open().await?;
+            self.line = Some((server, answers, false));
         }
-        let Some((server, answers)) = &mut self.line else { unreachable!("it was opened") };
+        let Some((server, answers, has_sent)) = &mut self.line else { unreachable!("it was opened") };
         loop {
             let answer = if self.options.follow {
                 answers.message().await
@@ -172,6 +189,9 @@ impl Reader {
                 return Err(Error::unreachable(&server.name, "it ended the stream before the end"));
             };
             self.position.known_end = self.position.known_end.max(commit_end);
+            if !std::mem::replace(has_sent, true) {
+                self.position.target = self.position.target.max(commit_end);
+            }
             self.position.pass(&records).map_err(|(expected, found)| {
                 let server = server.name.clone();
                 Error::Gap { server, expected, found }
@@ -195,6 +215,7 @@ impl Reader {
             max_records: self.position.left.unwrap_or(0),
             follow: self.options.follow,
             consistency: consistency.into(),
+            from_timestamp_ms: self.position.not_before_ms,
         };
         let mut client = self.client.servers().client(&server.address)?;
         let answers = self.client.call(&server, self.client.time_left(begun), client.read(request)).await?;
@@ -262,13 +283,17 @@ fn not_found(described: &[Described], name: &str) -> Error {
 mod tests {
     use super::*;
 
+    fn told(end: u64) -> Position {
+        Position { next: 0, not_before_ms: None, left: None, known_end: end, target: end }
+    }
+
     fn records(offsets: &[u64]) -> Vec<Record> {
         offsets.iter().map(|offset| Record { offset: *offset, ..Default::default() }).collect()
     }
 
     #[test]
     fn a_reading_moves_by_one_and_tells_what_is_missing() {
-        let from = |next| Position { next, left: Some(3), known_end: 9 };
+        let from = |next| Position { next, left: Some(3), ..told(9) };
         let pass = |offsets: &[u64]| {
             let mut position = from(4);
             position.pass(&records(offsets)).map(|()| (position.next, position.left))
@@ -281,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_reading_is_done_at_the_end_it_was_told_of_or_when_it_has_enough() {
-        let at = |next, left| Position { next, left, known_end: 9 };
+        let at = |next, left| Position { next, left, ..told(9) };
         assert!(at(9, None).is_at_end(false) && !at(8, None).is_at_end(false));
         assert!(!at(9, None).is_at_end(true) && at(4, Some(0)).is_at_end(true));
     }
@@ -296,7 +321,7 @@ mod tests {
             log_start: 2,
             commit_end: 5,
         };
-        let known = |next, known_end| Position { next, left: None, known_end }.is_known(&refused);
+        let known = |next, known_end| Position { next, ..told(known_end) }.is_known(&refused);
         assert_eq!([known(7, 7), known(7, 5), known(1, 7)], [true, false, false]);
     }
 }

@@ -244,6 +244,8 @@ impl Driver {
             changed
         };
         self.parts.ends.send_if_modified(changed);
+        let end = self.parts.ends.borrow().readable();
+        self.parts.readable.send_if_modified(|readable| std::mem::replace(readable, end) != end);
     }
 
     fn view(&self) -> View {

@@ -63,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) facts: mpsc::Receiver<Fact>,
     pub(crate) disk: mpsc::Receiver<DiskFact>,
     pub(crate) ends: watch::Sender<Ends>,
+    pub(crate) readable: watch::Sender<zue_core::Offset>,
     pub(crate) view: watch::Sender<View>,
     pub(crate) cache: Arc<TailCache>,
     pub(crate) peers: Peers,

@@ -132,6 +132,8 @@ pub(crate) struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) facts: mpsc::Sender<Fact>,
     pub(crate) ends: watch::Receiver<Ends>,
+    /// Where reads end. By itself, so that who follows is woken by commits alone.
+    pub(crate) readable: watch::Receiver<Offset>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) sessions: Arc<AtomicU64>,
 }

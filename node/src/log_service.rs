@@ -87,15 +87,17 @@ impl Log for LogService {
         let read = Read {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),
+            readable: appends.handle.readable.clone(),
             metrics: Arc::clone(&appends.metrics),
             bytes_max: appends.settings.read_bytes_max.length(),
             stop: appends.stop.clone(),
+            not_before_ms: 0,
             place,
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
-        read.check(request.from).map_err(status)?;
+        let from = read.begin(&request).await.map_err(status)?;
         let (responses, stream) = mpsc::channel(RESPONSES_MAX);
-        tokio::spawn(read.run(request, responses));
+        tokio::spawn(read.run(from, request, responses));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

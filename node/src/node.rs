@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zue_core::ReplicaId;
+use zue_core::{Offset, ReplicaId};
 
 use crate::append::Appends;
 use crate::cache::TailCache;
@@ -229,12 +229,14 @@ impl Built {
         let (facts, facts_in) = mpsc::channel(INBOX_MAX);
         let (disk_facts, disk) = mpsc::channel(INBOX_MAX);
         let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
+        let (readable, readable_seen) = watch::channel(Offset::default());
         let (view, view_seen) = watch::channel(View::default());
         let handle = Handle {
             identity: Arc::new(identity),
             requests,
             facts,
             ends: ends_seen,
+            readable: readable_seen,
             view: view_seen,
             sessions: Arc::new(AtomicU64::new(1)),
         };
@@ -257,6 +259,7 @@ impl Built {
             facts: facts_in,
             disk,
             ends,
+            readable,
             view,
             cache,
             peers,

@@ -20,9 +20,13 @@ use crate::state::Ends;
 pub(crate) struct Read {
     pub(crate) reader: Reader<OsDisk>,
     pub(crate) ends: watch::Receiver<Ends>,
+    /// Where reads end; the one of these that is waited for.
+    pub(crate) readable: watch::Receiver<Offset>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bytes_max: usize,
     pub(crate) stop: CancellationToken,
+    /// Records that are older are passed over.
+    pub(crate) not_before_ms: u64,
     /// Its place among the reads that go on at once.
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -33,28 +37,44 @@ type Responses = mpsc::Sender<Result<v1::ReadResponse, Status>>;
 struct Gone;
 
 impl Read {
-    /// Checks where it is to begin.
-    pub(crate) fn check(&self, from: u64) -> Result<(), v1::Error> {
+    /// Finds and checks where it is to begin.
+    pub(crate) async fn begin(&self, request: &v1::ReadRequest) -> Result<Offset, v1::Error> {
+        let (reader, from) = (self.reader.clone(), Offset(request.from));
+        let from = match request.from_timestamp_ms {
+            Some(time) => from.max(self.offset_at(time).await?),
+            None => from,
+        };
         let Ends { commit_end, .. } = *self.ends.borrow();
-        let log_start = self.reader.log_start();
-        if from < log_start.0 || from > commit_end.0 {
-            return Err(out_of_range(from, log_start, commit_end));
+        let log_start = reader.log_start();
+        if from < log_start || from > commit_end {
+            return Err(out_of_range(from.0, log_start, commit_end));
         }
-        Ok(())
+        Ok(from)
+    }
+
+    /// The first committed record that is no older, or where it will be: what is not committed may yet be replaced.
+    async fn offset_at(&self, timestamp_ms: u64) -> Result<Offset, v1::Error> {
+        let reader = self.reader.clone();
+        let found = tokio::task::spawn_blocking(move || reader.offset_at(timestamp_ms)).await;
+        let Ends { commit_end, .. } = *self.ends.borrow();
+        match found {
+            Ok(Ok(offset)) => Ok(offset.min(commit_end)),
+            Ok(Err(failure)) => Err(read_failed(&failure, commit_end)),
+            Err(_) => Err(error(v1::Reason::Unspecified, "the read ended by itself")),
+        }
     }
 
     /// Serves until the client has what it asked for, or is gone.
-    pub(crate) async fn run(mut self, request: v1::ReadRequest, responses: Responses) {
-        let v1::ReadRequest { log: _, from, max_records, follow, consistency: _ } = request;
+    pub(crate) async fn run(mut self, from: Offset, request: v1::ReadRequest, responses: Responses) {
+        let v1::ReadRequest { log: _, from: _, max_records, follow, consistency: _, from_timestamp_ms } = request;
+        self.not_before_ms = from_timestamp_ms.unwrap_or_default();
         let mut left = if max_records == 0 { u64::MAX } else { max_records };
-        let mut at = Offset(from);
-        // Without following, the end is what was committed when the request came.
-        let target = if follow { Offset(u64::MAX) } else { self.ends.borrow().commit_end };
-        if at >= target || follow {
-            // The client learns at once what there is.
-            if self.send(&responses, Vec::new()).await.is_err() {
-                return;
-            }
+        let mut at = from;
+        // Without following, the end is what was committed when the request came; the client learns it at once.
+        let commit_end = self.ends.borrow().commit_end;
+        let target = if follow { Offset(u64::MAX) } else { commit_end };
+        if self.send(&responses, Vec::new(), commit_end).await.is_err() {
+            return;
         }
         let stop = self.stop.clone();
         while at < target && left > 0 {
@@ -85,8 +105,8 @@ impl Read {
         left: u64,
         responses: &Responses,
     ) -> Result<(Offset, u64), Gone> {
-        let readable = match self.ends.wait_for(|ends| ends.readable() > at).await {
-            Ok(ends) => ends.readable(),
+        let readable = match self.readable.wait_for(|readable| *readable > at).await {
+            Ok(readable) => *readable,
             Err(_) => return Err(Gone),
         };
         let upto = readable.min(target).min(at.plus(left));
@@ -109,32 +129,42 @@ impl Read {
             let record = match record {
                 Ok(record) if record.offset < upto => record,
                 Ok(_) => {
-                    self.send(responses, records).await?;
+                    self.serve_some(responses, records).await?;
                     return Ok((end, served));
                 }
                 Err(failure) => {
                     // What is in front of the damage is whole.
-                    self.send(responses, records).await?;
+                    self.serve_some(responses, records).await?;
                     return self.fail(&failure, responses).await;
                 }
             };
             end = record.offset.plus(1);
+            if record.timestamp_ms < self.not_before_ms {
+                continue;
+            }
             if bytes > 0 && bytes + record.payload_bytes() > self.bytes_max {
-                self.send(responses, std::mem::take(&mut records)).await?;
+                self.serve_some(responses, std::mem::take(&mut records)).await?;
                 bytes = 0;
             }
             bytes += record.payload_bytes().max(1);
             records.push(to_wire(chunk, &record));
             served += 1;
         }
-        self.send(responses, records).await?;
+        self.serve_some(responses, records).await?;
         // Behind the last record there may be some that were compacted away.
         Ok((chunk.end().min(upto), served))
     }
 
-    async fn send(&self, responses: &Responses, records: Vec<v1::Record>) -> Result<(), Gone> {
-        self.metrics.read_records.inc_by(wide(records.len()));
+    async fn serve_some(&self, responses: &Responses, records: Vec<v1::Record>) -> Result<(), Gone> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let Ends { commit_end, .. } = *self.ends.borrow();
+        self.send(responses, records, commit_end).await
+    }
+
+    async fn send(&self, responses: &Responses, records: Vec<v1::Record>, commit_end: Offset) -> Result<(), Gone> {
+        self.metrics.read_records.inc_by(wide(records.len()));
         let log_start = self.reader.log_start();
         let response = v1::ReadResponse { records, commit_end: commit_end.0, log_start: log_start.0 };
         responses.send(Ok(response)).await.map_err(|_| Gone)

@@ -69,3 +69,76 @@ async fn a_leader_that_does_not_know_that_it_was_deposed_answers_no_linearizable
     assert_eq!(error_of(&end(&cluster, 0).await.unwrap_err()).0, Reason::NotLeader);
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_leads_to_the_first_committed_record_that_is_no_older() {
+    let mut cluster = Cluster::led().await;
+    for n in 0..20 {
+        append_all(&mut cluster.client(0).await, vec![vec![n; 100]]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let all = read(&cluster, 0, v1::ReadRequest::default()).await.unwrap();
+    assert_eq!(all.len(), 20);
+    let at = |time: u64| v1::ReadRequest { from_timestamp_ms: Some(time), ..v1::ReadRequest::default() };
+    for time in all.iter().flat_map(|record| [record.timestamp_ms, record.timestamp_ms + 1]).chain([0]) {
+        let expected: Vec<_> = all.iter().filter(|record| record.timestamp_ms >= time).cloned().collect();
+        assert_eq!(read(&cluster, 0, at(time)).await.unwrap(), expected);
+    }
+    // What comes later is waited for, and `from` is a bound too.
+    let last = all.last().unwrap().timestamp_ms;
+    let follow = v1::ReadRequest { follow: true, max_records: 1, ..at(last + 1) };
+    let waiting = read(&cluster, 0, follow);
+    let late = async {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        append_all(&mut cluster.client(0).await, vec![b"late".to_vec()]).await;
+    };
+    let (waited, ()) = tokio::join!(waiting, late);
+    assert_eq!(waited.unwrap()[0].offset, 20);
+    let bounded = v1::ReadRequest { from: 7, ..at(0) };
+    assert_eq!(read(&cluster, 0, bounded).await.unwrap()[0].offset, 7);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stand_still_hold_nobody_up_and_all_others_are_woken_by_each_commit() {
+    let cluster = Cluster::led().await;
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    // A connection each, whose buffers fill up once nobody takes what comes.
+    let mut still = Vec::new();
+    for _ in 0..20 {
+        still.push(cluster.client(0).await.read(follow()).await.unwrap().into_inner());
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let client = cluster.client(0).await;
+        for _ in 0..100 {
+            let mut client = client.clone();
+            tasks.spawn(async move {
+                let mut records = client.read(follow()).await.unwrap().into_inner();
+                let mut next = 0;
+                while next < 300 {
+                    for record in records.message().await.unwrap().unwrap().records {
+                        assert_eq!(record.offset, next);
+                        next += 1;
+                    }
+                }
+            });
+        }
+    }
+    for n in 0..30 {
+        append_all(&mut cluster.client(0).await, (0..10).map(|_| vec![n; 1 << 10]).collect()).await;
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    // They find everything once they go on.
+    for records in &mut still {
+        let mut next = 0;
+        while next < 300 {
+            for record in records.message().await.unwrap().unwrap().records {
+                assert_eq!(record.offset, next);
+                next += 1;
+            }
+        }
+    }
+}

@@ -68,6 +68,13 @@ impl Body {
         after.checked_sub(1).and_then(|last| index.get(last)).copied()
     }
 
+    /// The last entry that is older. What a cut has left in the index is no older than what is in front of it.
+    pub(crate) fn last_older(&self, timestamp_ms: u64) -> Option<Entry> {
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let after = index.partition_point(|entry| entry.timestamp_ms < timestamp_ms);
+        after.checked_sub(1).and_then(|last| index.get(last)).copied()
+    }
+
     /// Where to begin to look for the record: a frame at or before it, if any is indexed.
     pub(crate) fn near(&self, offset: Offset) -> Option<Entry> {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);

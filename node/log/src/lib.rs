@@ -40,6 +40,7 @@ mod segment;
 pub mod sim;
 mod survey;
 mod sync;
+mod time;
 mod verify;
 mod view;
 

@@ -93,6 +93,15 @@ impl<D: Disk> Reader<D> {
         read(&*self.view(), from, upto, bytes_max)
     }
 
+    /// The offset of the first record that can be read and is no older than a time, ms since the Unix epoch: committed or not. The
+    /// log's end if all are older.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn offset_at(&self, timestamp_ms: u64) -> Result<Offset, ReadError> {
+        self.view().offset_at(timestamp_ms)
+    }
+
     /// The frames that follow the prefix with tail `from`, epoch starts included, up to the one with tail `upto`: as many whole
     /// appends and epoch starts as `bytes_max` hold, at least one. `None` if nothing follows.
     ///

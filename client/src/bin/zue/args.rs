@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
@@ -135,6 +135,12 @@ pub(crate) struct Read {
     /// The first offset [default: the first that is there]
     #[arg(long, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
+    /// From the first record on that was appended at this time or later, such as 2026-11-01T00:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = humantime::parse_rfc3339_weak)]
+    pub(crate) at: Option<SystemTime>,
+    /// From the first record on that was appended within this time
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"])]
+    pub(crate) since: Option<humantime::Duration>,
     /// How many records at most
     #[arg(long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
@@ -330,6 +336,8 @@ mod tests {
             "zue dev --data d --detection-time 299ms",
             "zue dev --data d --detection-time 2m",
             "zue bench --every 1ms",
+            "zue read --at yesterday",
+            "zue read --since 1h --from 3",
             "zue bench --batch 0",
             "zue read --linearizable --replica zue-1",
         ];

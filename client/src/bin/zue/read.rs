@@ -1,22 +1,33 @@
 //! `zue read` and `zue tail`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use zue_client::{Client, Header, ReadOptions, Record};
 
 use crate::args::{How, Output, Read, Tail};
 use crate::output::{JsonRecord, Out, text_of};
 
 pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::Result<()> {
-    let Read { from, max, linearizable, how } = read;
-    let from = match from {
-        Some(from) => from,
-        None => client.range(how.replica.as_deref()).await?.start,
+    let Read { from, at, since, max, linearizable, how } = read;
+    let since = since.map(|since| SystemTime::now().checked_sub(since.into()).unwrap_or(UNIX_EPOCH));
+    let from_timestamp_ms = at.or(since).map(unix_ms);
+    let from = match (from, from_timestamp_ms) {
+        (Some(from), _) => from,
+        (None, Some(_)) => 0,
+        (None, None) => client.range(how.replica.as_deref()).await?.start,
     };
     // A limit of 0 is none on the wire.
     if max == Some(0) {
         return Ok(());
     }
-    let options = ReadOptions { from, max, linearizable, replica: how.replica, ..ReadOptions::default() };
+    let options =
+        ReadOptions { from, from_timestamp_ms, max, linearizable, replica: how.replica, ..ReadOptions::default() };
     print(client, options, how.raw, output).await
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow::Result<()> {
