@@ -41,9 +41,9 @@ impl Driver {
                 self.view_is_stale = true;
                 self.task(ticket, Work::Promise { epoch, leader, cluster });
             }
-            Output::Cut { ticket, depth, end } => {
-                tracing::warn!(%end, depth, "cutting what the leader does not have");
-                self.task(ticket, Work::Cut { depth, end });
+            Output::Cut { ticket, to } => {
+                tracing::warn!(%to, "cutting what the leader does not have");
+                self.task(ticket, Work::Cut(to));
             }
             Output::WriteEpochStart { ticket, start } => self.write_epoch_start(ticket, start)?,
             Output::WriteAppend { ticket, base, epoch } => self.write_append(ticket, base, epoch, payload)?,

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Ticket};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
 use self::syncer::Syncer;
@@ -49,10 +49,7 @@ pub(crate) enum Work {
         leader: Option<ReplicaId>,
         cluster: Option<ClusterId>,
     },
-    Cut {
-        depth: usize,
-        end: Offset,
-    },
+    Cut(Tail),
     Write(Batch),
     /// Done ahead of its place.
     Done,

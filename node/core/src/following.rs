@@ -77,16 +77,16 @@ impl Replica {
         if end <= self.log || end.epoch > epoch || end.end < self.log.end {
             return Err(Refusal::Impossible("the frames do not lead forward"));
         }
-        let depth = self.history.depth();
+        let last = self.history.last_epoch();
         for start in epoch_starts {
             let within = self.log.end <= start.start && start.start <= end.end;
             if !within || self.history.push(start).is_err() {
-                self.history.cut(depth);
+                self.history.cut(last);
                 return Err(Refusal::Impossible("an epoch start is out of order"));
             }
         }
         if self.history.last_epoch() != end.epoch {
-            self.history.cut(depth);
+            self.history.cut(last);
             return Err(Refusal::Impossible("the epoch starts do not lead to the epoch of the end"));
         }
         self.log = end;

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::types::{Epoch, Offset, ReplicaId};
+use crate::producers::Producers;
+use crate::types::{Epoch, Offset, ReplicaId, Tail};
 
 /// How many voters there may be at most.
 pub const VOTERS_MAX: usize = 9;
@@ -124,9 +125,16 @@ impl History {
         self.0.is_empty()
     }
 
-    /// Keeps the first `depth` epoch starts.
-    pub fn cut(&mut self, depth: usize) {
-        self.0.truncate(depth);
+    /// Keeps the epoch starts up to that epoch.
+    pub fn cut(&mut self, last: Epoch) {
+        self.0.truncate(self.0.partition_point(|start| start.epoch <= last));
+    }
+
+    /// Forgets what a log that begins at `log_start` does not need: keeps the epoch start that the last record before it was
+    /// appended in, and all later ones. As that record is committed, every later leader has that epoch start.
+    pub fn trim(&mut self, log_start: Offset) {
+        let begun = self.0.partition_point(|start| start.start < log_start);
+        self.0.drain(..begun.saturating_sub(1));
     }
 
     /// The newest epoch start that a log prefix with last epoch `epoch` holds.
@@ -134,13 +142,43 @@ impl History {
         self.0.iter().rev().find(|start| start.epoch == epoch)
     }
 
-    /// Where this log and another part: how many epoch starts they share, and the end of the records they share.
-    pub fn common(&self, end: Offset, other: &Self, other_end: Offset) -> (usize, Offset) {
-        let depth = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b).count();
-        if depth == 0 {
-            return (0, Offset(0));
-        }
-        let end_of_shared = |history: &Self, end| history.0.get(depth).map_or(end, |next| next.start);
-        (depth, end_of_shared(self, end).min(end_of_shared(other, other_end)))
+    /// The longest prefix that this log and another share. None if they share no epoch start: then it is the empty log, or, where
+    /// one of them was trimmed, not known.
+    pub fn common(&self, end: Offset, other: &Self, other_end: Offset) -> Option<Tail> {
+        // What a trimmed log has forgotten, it shares: both hold the first epoch start that it has kept, or they share none.
+        let first = self.first_epoch().max(other.first_epoch());
+        let (ours, theirs) = (self.since(first), other.since(first));
+        let depth = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+        let epoch = ours.get(depth.checked_sub(1)?)?.epoch;
+        let end_of_shared = |starts: &[EpochStart], end| starts.get(depth).map_or(end, |next| next.start);
+        Some(Tail { epoch, end: end_of_shared(ours, end).min(end_of_shared(theirs, other_end)) })
+    }
+
+    fn first_epoch(&self) -> Epoch {
+        self.0.first().map_or(Epoch(0), |first| first.epoch)
+    }
+
+    fn since(&self, first: Epoch) -> &[EpochStart] {
+        self.0.split_at(self.0.partition_point(|start| start.epoch < first)).1
+    }
+}
+
+/// Where a log begins that lacks what lies before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The first offset there is.
+    pub at: Offset,
+    /// The epoch starts before it, from the one on that the last record before it was appended in.
+    pub history: History,
+    /// The timestamp of that record, in milliseconds since the Unix epoch; 0 if it is not known.
+    pub timestamp_ms: u64,
+    /// Who appended what before it.
+    pub producers: Producers,
+}
+
+impl Origin {
+    /// The tail of a log that holds nothing more.
+    pub fn tail(&self) -> Tail {
+        Tail { epoch: self.history.last_epoch(), end: self.at }
     }
 }

@@ -217,14 +217,12 @@ pub enum Output {
         /// The cluster this replica belongs to.
         cluster: Option<ClusterId>,
     },
-    /// Keep `depth` epoch starts and the records before `end`, atomically and durably.
+    /// Keep the prefix of the log with that tail, atomically and durably.
     Cut {
         /// Its place in the disk's work.
         ticket: Ticket,
-        /// How many epoch starts stay.
-        depth: usize,
-        /// Where the records end.
-        end: Offset,
+        /// The tail of what stays.
+        to: Tail,
     },
     /// Write an epoch start at the end of the log.
     WriteEpochStart {

@@ -19,7 +19,7 @@ mod replica;
 mod types;
 mod view;
 
-pub use history::{EpochStart, History, OutOfOrder, VOTERS_MAX};
+pub use history::{EpochStart, History, Origin, OutOfOrder, VOTERS_MAX};
 pub use io::{FrameFacts, Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 pub use leader::{IsrCounts, Progress, SyncLimits};
 pub use producers::{Appended, BadTable, ProducerId, ProducerLimits, Producers, Verdict};

@@ -289,10 +289,10 @@ impl Replica {
         if let Err(refusal) = self.may_follow(&start) {
             return out.push(Output::Refuse { session, refusal });
         }
-        let (depth, common) = self.shared_with(&start);
-        if common < self.commit_end {
+        let shared = self.shared_with(&start);
+        if shared.end < self.commit_end {
             // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
-            let refusal = Refusal::Parted { parted: common, commit_end: self.commit_end };
+            let refusal = Refusal::Parted { parted: shared.end, commit_end: self.commit_end };
             self.fail(out);
             return out.push(Output::Refuse { session, refusal });
         }
@@ -303,8 +303,8 @@ impl Replica {
         if self.promise != promise || self.cluster.is_none() {
             self.write_promise(promise, Some(cluster), out);
         }
-        if depth < self.history.depth() || common < self.log.end {
-            self.cut(depth, common, out);
+        if shared != self.log {
+            self.cut(shared, out);
         }
         let (session_now, leader_log_end) = (Some(session), log.end);
         self.role = Role::Follower(Following {
@@ -320,13 +320,13 @@ impl Replica {
         self.drain_effects(now, out);
     }
 
-    /// How many epoch starts, and the end of the records, that this log shares with the leader's.
-    fn shared_with(&self, start: &Start) -> (usize, Offset) {
+    /// The tail of what this log shares with the leader's.
+    fn shared_with(&self, start: &Start) -> Tail {
         // Within its epoch the leader's log only grows, and what was taken from it is a part of it: a start that comes late,
         // with an end from long ago, must not cut what has been acknowledged since.
         let same_epoch = self.history.last_epoch() == start.epoch;
         let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
-        self.history.common(self.log.end, &start.history, leader_end)
+        self.history.common(self.log.end, &start.history, leader_end).unwrap_or_default()
     }
 
     fn may_follow(&self, start: &Start) -> Result<(), Refusal> {
@@ -355,17 +355,16 @@ impl Replica {
         }
     }
 
-    /// Forgets the records from `end` on and the epoch starts after `depth`. What is left is durable once the disk is done.
-    fn cut(&mut self, depth: usize, end: Offset, out: &mut Vec<Output>) {
-        self.history.cut(depth);
-        self.log = Tail { epoch: self.history.last_epoch(), end };
-        self.durable = self.durable.min(self.log);
-        self.producers.cut(end);
+    /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
+    fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
+        self.history.cut(to.epoch);
+        self.log = to;
+        self.durable = self.durable.min(to);
+        self.producers.cut(to.end);
         // Writes begun before the cut complete, but what they wrote beyond it is gone.
-        let log = self.log;
-        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > log));
+        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
         let ticket = self.next_ticket();
-        out.push(Output::Cut { ticket, depth, end });
-        self.after_disk(Effect::Durable(log));
+        out.push(Output::Cut { ticket, to });
+        self.after_disk(Effect::Durable(to));
     }
 }

@@ -285,7 +285,7 @@ impl<D: Disk> Log<D> {
             *place = Part { segment: segment.into(), bytes_end: position, end: part.end };
         }
         let (active, history) = (self.view.active_part(), Arc::clone(&self.view.history));
-        self.show(View::new(sealed.into(), active, history));
+        self.show(View::new(sealed.into(), active, history, self.view.log_start));
         Ok(true)
     }
 

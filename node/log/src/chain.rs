@@ -64,14 +64,20 @@ pub(crate) fn read_headers<D: Disk>(
     names.iter().filter_map(|name| base_of(name, ".log").map(|base| read(base, name))).collect()
 }
 
-/// The segments that are the log: the one made last, and those it follows. The others were cut away.
+/// The segments that are the log: the one made last, and those it follows, as far as they hold anything from the log's start on.
+/// The others were cut away or trimmed.
 pub(crate) fn chain<D: Disk>(
     disk: &D,
+    log_start: Offset,
     mut all: BTreeMap<Offset, Candidate<D::File>>,
 ) -> Result<Chain<D::File>, OpenError> {
     let newest = all.iter().max_by_key(|(_, candidate)| candidate.header.sequence).map(|(base, _)| *base);
     let mut chain: Chain<D::File> = newest.and_then(|base| all.remove(&base)).into_iter().collect();
     while let Some(Header { base, sequence, prev: Some(prev), .. }) = chain.last().map(|last| last.header) {
+        if base <= log_start {
+            // Those before may be gone.
+            break;
+        }
         let follows = |found: &Candidate<_>| {
             let Header { sequence: found_sequence, .. } = found.header;
             // A file from before it was written anew has other bytes than this one follows.

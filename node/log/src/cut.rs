@@ -23,30 +23,30 @@ pub(crate) struct Point<D: Disk> {
 }
 
 impl<D: Disk> Log<D> {
-    /// Cuts the log back to its first `depth` epoch starts and to the offset `end`. All that is left is durable on return. After
-    /// a crash the cut has either been made or not begun.
+    /// Cuts the log back to the prefix with that tail. All that is left is durable on return. After a crash the cut has either been
+    /// made or not begun.
     ///
     /// # Errors
     /// When there is no such prefix, it would end inside an append, or it would take what is committed; when there is no room for
     /// a segment, or the disk refuses.
-    pub fn cut(&mut self, depth: usize, end: Offset) -> Result<(), LogError> {
+    pub fn cut(&mut self, to: Tail) -> Result<(), LogError> {
         self.check_poison()?;
-        let (log, history) = (self.ends.tail, Arc::clone(&self.view.history));
-        let no_such_prefix = LogError::NoSuchPrefix { depth, end, log };
-        let Some((kept, dropped)) = history.starts().split_at_checked(depth) else { return Err(no_such_prefix) };
-        let begun = kept.last().is_none_or(|last| last.start <= end);
-        let over = dropped.first().is_none_or(|next| end <= next.start);
-        if !begun || !over || end < self.view.log_start() || end > log.end {
-            return Err(no_such_prefix);
+        let (log, mut history) = (self.ends.tail, History::clone(&self.view.history));
+        let dropped = history.starts().iter().find(|start| start.epoch > to.epoch).map(|next| next.start);
+        history.cut(to.epoch);
+        let begun = history.last().is_none_or(|last| last.start <= to.end);
+        let over = dropped.is_none_or(|next| to.end <= next);
+        let within = self.view.log_start <= to.end && to.end <= log.end;
+        if history.last_epoch() != to.epoch || !begun || !over || !within {
+            return Err(LogError::NoSuchPrefix { to, log });
         }
-        if end < self.ends.commit_end {
-            return Err(LogError::BelowCommit { end, commit_end: self.ends.commit_end });
+        if to.end < self.ends.commit_end {
+            return Err(LogError::BelowCommit { end: to.end, commit_end: self.ends.commit_end });
         }
-        if dropped.is_empty() && end == log.end {
+        if to == log {
             return self.sync_disk();
         }
-        let history = History::new(kept.to_vec()).expect("a prefix of a history is one");
-        let point = self.cut_point(Tail { epoch: history.last_epoch(), end })?;
+        let point = self.cut_point(to)?;
         self.cut_at(point, history)
     }
 

@@ -84,7 +84,9 @@ pub fn dump<D: Disk>(
     from: Offset,
     mut each: impl FnMut(&Dumped<'_>) -> ControlFlow<()>,
 ) -> Result<(), OpenError> {
+    let mut log_start = Offset::default();
     if let Some(meta) = meta::read(disk)? {
+        log_start = meta.map_or(log_start, |meta| meta.log_start);
         let item = meta.map_or_else(DumpItem::BadMeta, DumpItem::Meta);
         let (path, position, bytes) = (&*disk.path(META_FILE), 0, wide(meta::META_BYTES));
         if each(&Dumped { path, position, bytes, item }).is_break() {
@@ -92,7 +94,7 @@ pub fn dump<D: Disk>(
         }
     }
     let names = disk.list().context(Operation::List, || disk.path(""))?;
-    let segments = chain(disk, read_headers(disk, &names)?)?;
+    let segments = chain(disk, log_start, read_headers(disk, &names)?)?;
     let nexts = segments.iter().skip(1).map(|next| Some(next.header)).chain([None]);
     for (segment, next) in segments.iter().zip(nexts) {
         if next.is_some_and(|next| next.base <= from) {

@@ -209,15 +209,23 @@ pub enum LogError {
         /// The batch's first.
         batch: u64,
     },
-    /// There is no such prefix: of `depth` epoch starts and ending at `end`.
-    #[error("there is no prefix of {depth} epoch starts that ends at {end} in a log with {log}")]
+    /// The log has no prefix with that tail.
+    #[error("no prefix of a log with {log} has {to}")]
     NoSuchPrefix {
-        /// How many epoch starts were to be kept.
-        depth: usize,
-        /// Where the log was to end.
-        end: Offset,
+        /// The tail asked for.
+        to: Tail,
         /// The log's tail.
         log: Tail,
+    },
+    /// The trim would take what is not known to be committed.
+    #[error("a trim before {before} is not within {log_start} and {commit_end}, the end of what is committed")]
+    AboveCommit {
+        /// Where the log was to start.
+        before: Offset,
+        /// Where it starts.
+        log_start: Offset,
+        /// The end of what is committed.
+        commit_end: Offset,
     },
     /// The cut would take committed records.
     #[error("a cut to {end} would take what is committed up to {commit_end}")]

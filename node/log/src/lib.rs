@@ -41,6 +41,7 @@ pub mod sim;
 mod survey;
 mod sync;
 mod time;
+mod trim;
 mod verify;
 mod view;
 

@@ -1,4 +1,4 @@
-//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, opening in `open`.
+//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, trimming in `trim`, opening in `open`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -100,7 +100,7 @@ impl<D: Disk> Log<D> {
 
     /// The first offset there is.
     pub fn log_start(&self) -> Offset {
-        self.view.log_start()
+        self.view.log_start
     }
 
     /// The last record's timestamp, ms since the Unix epoch; 0 before the first. The next is not to be less.
@@ -204,7 +204,7 @@ impl<D: Disk> Log<D> {
                 history.push(start.clone()).expect("a batch that follows the tail continues its history");
             }
             let active = Part { segment, bytes_end: self.writer.position, end: batch.tail().end };
-            self.show(View::new(Arc::clone(&self.view.sealed), active, Arc::new(history)));
+            self.show(View::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
         }
         assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
         Ok(self.ends.tail)
@@ -288,13 +288,24 @@ impl<D: Disk> Log<D> {
         producers: &'a Producers,
     ) -> Draft<'a> {
         let Part { segment, bytes_end, end: base } = part;
-        let base = *base;
-        let prev = if segment.base() == base {
+        let prev = if segment.base() == *base {
             segment.header.prev
         } else {
             let (sequence, generation) = (segment.header.sequence, segment.header.generation());
             Some(Prev { base: segment.base(), sequence, end: *bytes_end, generation })
         };
+        Draft { prev, ..self.draft_at(*base, starts, timestamp_ms, producers) }
+    }
+
+    /// A segment with that base, which follows none.
+    pub(crate) fn draft_at<'a>(
+        &self,
+        base: Offset,
+        starts: &'a [zue_core::EpochStart],
+        timestamp_ms: u64,
+        producers: &'a Producers,
+    ) -> Draft<'a> {
+        let prev = None;
         let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
         let (first_bytes, zero_bytes, may_be_short) = (0, 0, false);
         Draft {
@@ -314,17 +325,22 @@ impl<D: Disk> Log<D> {
     /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
     /// the same base.
     pub(crate) fn go_on_in(&mut self, (active, fill): (Part<D>, Fill), last: &Part<D>, history: Arc<History>) {
-        let (segment, data_start) = (&active.segment, active.bytes_end);
-        let (base, last_base) = (segment.base(), last.segment.base());
+        let (base, last_base) = (active.segment.base(), last.segment.base());
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
         let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
-        let mask = segment.mask;
+        self.write_to(&active, fill);
+        self.show(View::new(sealed, active, history, self.view.log_start));
+    }
+
+    /// Lets the next bytes go to that segment.
+    pub(crate) fn write_to(&mut self, active: &Part<D>, fill: Fill) {
+        let (segment, data_start) = (&active.segment, active.bytes_end);
         (self.writer.position, self.writer.synced, self.writer.marked) = (data_start, data_start, data_start);
         self.writer.sequence = segment.header.sequence;
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
         self.writer.fill = fill;
-        self.writer.index = IndexWriter::new(self.disk.create(&index_name(base)).ok(), segment.header.nonce, mask, &[]);
-        self.show(View::new(sealed, active, history));
+        let index_file = self.disk.create(&index_name(segment.base())).ok();
+        self.writer.index = IndexWriter::new(index_file, segment.header.nonce, segment.mask, &[]);
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Meta {
     pub promise: Promise,
     /// Everything before this is committed and durable; more may be. Never falls.
     pub commit_end: Offset,
+    /// What lies before is trimmed: it is not read any more, and may be gone. Never falls, and is at most the commit end.
+    pub log_start: Offset,
     /// Where the log may have ended before the disk lost or damaged a part of it: up to there it may have acknowledged what it does
     /// not hold. None once it holds as much again.
     pub suspect: Option<Tail>,
@@ -84,6 +86,7 @@ impl Meta {
             starts: 0,
             promise,
             commit_end: Offset(0),
+            log_start: Offset(0),
             suspect: None,
             compacted: Offset(0),
             synced,
@@ -93,7 +96,8 @@ impl Meta {
 
     pub(crate) fn encode(&self) -> [u8; META_BYTES] {
         let Self { replica, cluster, starts, promise: Promise { epoch, leader }, .. } = *self;
-        let Self { commit_end, suspect, compacted, synced, session: Session { boot, lazy, clean }, .. } = *self;
+        let Self { commit_end, log_start, suspect, compacted, synced, session: Session { boot, lazy, clean }, .. } =
+            *self;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
@@ -112,6 +116,7 @@ impl Meta {
             suspect.epoch.0,
             suspect.end.0,
             compacted.0,
+            log_start.0,
         ];
         let fields = [ids.map(u128::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat()].concat();
         block::encode(MAGIC, flags, &fields)
@@ -126,13 +131,14 @@ impl Meta {
             let sequence = fields.u64()?;
             let mut tail = || Some(Tail { epoch: Epoch(fields.u64()?), end: Offset(fields.u64()?) });
             let (synced, suspect) = (Synced { sequence, tail: tail()? }, tail()?);
-            let compacted = Offset(fields.u64()?);
+            let (compacted, log_start) = (Offset(fields.u64()?), Offset(fields.u64()?));
             Some(Self {
                 replica: ReplicaId(replica),
                 cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
                 starts,
                 promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
                 commit_end: Offset(commit_end),
+                log_start,
                 suspect: has(FLAG_SUSPECT).then_some(suspect),
                 compacted,
                 synced,

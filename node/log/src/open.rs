@@ -67,7 +67,7 @@ impl<D: Disk> Log<D> {
             make_first(&disk, &config)?;
             candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
         }
-        let chain = chain(&disk, candidates)?;
+        let chain = chain(&disk, meta.log_start, candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
         let may_have_forgotten = may_have_forgotten(&meta, boot);
         // How much of its epochs it has forgotten is not known.
@@ -126,14 +126,18 @@ impl<D: Disk> Log<D> {
     ) -> Self {
         let Checked { sealed, active, data_start, spacing, state, .. } = checked;
         let index = check_index(&disk, &active.segment);
-        let history = History::new(state.starts).expect("a scan keeps epoch starts in order");
+        let mut history = History::new(state.starts).expect("a scan keeps epoch starts in order");
+        let oldest = sealed.first().unwrap_or(&active).segment.base();
+        history.trim(oldest);
+        // A log that was reset begins where its first segment does.
+        let log_start = meta.log_start.max(oldest);
         let producers = state.producers;
         let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
         let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
         let sequence = active.segment.header.sequence;
-        let view = Arc::new(View::new(sealed.into(), active, Arc::new(history)));
+        let view = Arc::new(View::new(sealed.into(), active, Arc::new(history), log_start));
         let (buffer, entries) = (Vec::new(), Vec::new());
-        let (commit_end, timestamp_ms) = (meta.commit_end, order.timestamp_ms);
+        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), order.timestamp_ms);
         Self {
             disk,
             config,

@@ -62,7 +62,7 @@ impl<D: Disk> Reader<D> {
 
     /// The first offset there is.
     pub fn log_start(&self) -> Offset {
-        self.view().log_start()
+        self.view().log_start
     }
 
     /// Checks all that the log holds now, a piece at a time.
@@ -76,8 +76,8 @@ impl<D: Disk> Reader<D> {
         let view = self.view();
         let active = view.active_part();
         let clip = |part: &Part<D>| {
-            let end = part.end;
-            let within = |damage: &Damage| damage.from <= end;
+            let (start, end) = (view.log_start, part.end);
+            let within = |damage: &Damage| damage.from <= end && damage.to >= start;
             let damaged = part.segment.place.damaged().into_iter().filter(within);
             damaged.map(|damage| Damage { to: damage.to.min(end), ..damage }).collect::<Vec<_>>()
         };
@@ -90,7 +90,12 @@ impl<D: Disk> Reader<D> {
     /// # Errors
     /// When `from` is out of range, or what is there cannot be read.
     pub fn read(&self, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
-        read(&*self.view(), from, upto, bytes_max)
+        let view = self.view();
+        if from < view.log_start {
+            let end = upto.min(view.tail().end);
+            return Err(ReadError::OutOfRange { from, log_start: view.log_start, end });
+        }
+        read(&*view, from, upto, bytes_max)
     }
 
     /// The offset of the first record that can be read and is no older than a time, ms since the Unix epoch: committed or not. The
@@ -130,9 +135,9 @@ impl<D: Disk> Reader<D> {
 
 /// Fails unless the log has a prefix with that tail.
 fn check_prefix<D: Disk>(view: &View<D>, from: Tail) -> Result<(), ReadError> {
-    let (log_start, tail) = (view.log_start(), view.tail());
-    if from.end < log_start {
-        return Err(ReadError::OutOfRange { from: from.end, log_start, end: tail.end });
+    let (oldest, tail) = (view.oldest(), view.tail());
+    if from.end < oldest {
+        return Err(ReadError::OutOfRange { from: from.end, log_start: oldest, end: tail.end });
     }
     let known = from.epoch.0 == 0 || view.history.at(from.epoch).is_some_and(|start| start.start <= from.end);
     let end = next_start(view, from).map_or(tail.end, |next| next.start);
@@ -145,9 +150,9 @@ fn next_start<D: Disk>(view: &View<D>, after: Tail) -> Option<&EpochStart> {
 }
 
 fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
-    let (log_start, end) = (view.log_start(), upto.min(view.tail().end));
-    if from < log_start || from > end {
-        return Err(ReadError::OutOfRange { from, log_start, end });
+    let (oldest, end) = (view.oldest(), upto.min(view.tail().end));
+    if from < oldest || from > end {
+        return Err(ReadError::OutOfRange { from, log_start: view.log_start, end });
     }
     let Some(part) = view.part(from).filter(|_| from < end) else {
         return Ok(Chunk { bytes: Bytes::new(), mask: 0, first: from, end: from, place: None });

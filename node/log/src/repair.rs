@@ -75,7 +75,7 @@ impl<D: Disk> Reader<D> {
     /// The part that has the record.
     fn part(&self, offset: Offset, upto: Offset) -> Result<Part<D>, ReadError> {
         let view = self.view();
-        let (log_start, end) = (view.log_start(), view.tail().end.min(upto));
+        let (log_start, end) = (view.oldest(), view.tail().end.min(upto));
         let part = view.part(offset).filter(|_| log_start <= offset && offset < end);
         part.ok_or(ReadError::OutOfRange { from: offset, log_start, end })
     }

@@ -25,7 +25,7 @@ impl<D: Disk> View<D> {
         }
         for part in parts.get(from..).unwrap_or_default() {
             if let Some(offset) = part.offset_at(timestamp_ms)? {
-                return Ok(offset.max(self.log_start()));
+                return Ok(offset.max(self.log_start));
             }
         }
         Ok(active.end)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zue_core::{Epoch, Offset, ProducerLimits, Producers, Tail};
+use zue_core::{Epoch, EpochStart, Offset, ProducerLimits, Producers, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::disk::{Disk, DiskFile};
@@ -84,7 +84,7 @@ impl<D: Disk> Place<D> {
         let found = match segment.snapshot() {
             Ok((snapshot, data_start)) => {
                 let follows = before.is_none_or(|before| {
-                    snapshot.starts.starts_with(&before.starts)
+                    continues(&snapshot.starts, &before.starts)
                         && snapshot.timestamp_ms >= before.order.timestamp_ms
                         && base == before.order.tail.end
                 });
@@ -163,4 +163,10 @@ impl<D: Disk> Place<D> {
 /// The state in front of a frame when what is before it is not known.
 fn from_here(tail: Tail) -> State {
     State { order: Order::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
+}
+
+/// Whether the epoch starts of a segment's snapshot are those before it, without the first ones if the log was trimmed between.
+fn continues(starts: &[EpochStart], before: &[EpochStart]) -> bool {
+    let first = starts.first().map_or(Epoch(0), |first| first.epoch);
+    starts.starts_with(before.split_at(before.partition_point(|start| start.epoch < first)).1)
 }

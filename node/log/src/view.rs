@@ -37,21 +37,25 @@ pub(crate) struct View<D: Disk> {
     pub(crate) sealed: Arc<[Part<D>]>,
     pub(crate) active: Arc<Segment<D>>,
     pub(crate) history: Arc<History>,
+    /// What lies before is not read any more, except for replication.
+    pub(crate) log_start: Offset,
     bytes_end: AtomicU64,
     end: AtomicU64,
 }
 
 impl<D: Disk> View<D> {
-    pub(crate) fn new(sealed: Arc<[Part<D>]>, active: Part<D>, history: Arc<History>) -> Self {
-        let Part { segment, bytes_end, end } = active;
-        Self { sealed, active: segment, history, bytes_end: AtomicU64::new(bytes_end), end: AtomicU64::new(end.0) }
+    pub(crate) fn new(sealed: Arc<[Part<D>]>, active: Part<D>, history: Arc<History>, log_start: Offset) -> Self {
+        let Part { segment: active, bytes_end, end } = active;
+        let (bytes_end, end) = (AtomicU64::new(bytes_end), AtomicU64::new(end.0));
+        Self { sealed, active, history, log_start, bytes_end, end }
     }
 
     pub(crate) fn tail(&self) -> Tail {
         Tail { epoch: self.history.last_epoch(), end: Offset(self.end.load(Ordering::Acquire)) }
     }
 
-    pub(crate) fn log_start(&self) -> Offset {
+    /// The first offset that is still in a segment; at most the log's start.
+    pub(crate) fn oldest(&self) -> Offset {
         self.sealed.first().map_or(self.active.base(), |first| first.segment.base())
     }
 

@@ -157,7 +157,7 @@ fn a_cut_anywhere_keeps_the_prefix_and_nothing_else() {
     for (depth, end) in bases.map(|base| (depth(base), base)).chain(middles) {
         let (disk, mut log) = long();
         let reader = log.reader();
-        log.cut(depth, Offset(end)).unwrap();
+        log.cut(tail(depth as u64, end)).unwrap();
         assert_eq!(log.durable(), log.tail());
         let kept = &held[..usize::try_from(end).unwrap()];
         let check = |log: &common::SimLog| {
@@ -187,7 +187,7 @@ fn a_reader_of_what_is_cut_reads_on() {
     let (_disk, mut log) = long();
     let held = read_all(&log);
     let chunk = log.reader().read(Offset(70), Offset(80), 100_000).unwrap();
-    log.cut(1, Offset(5)).unwrap();
+    log.cut(tail(1, 5)).unwrap();
     fill(&mut log, 80, 1500);
     let values: Vec<_> = chunk.records().map(|record| record.unwrap().value.to_vec()).collect();
     assert!(!values.is_empty());
@@ -197,14 +197,14 @@ fn a_reader_of_what_is_cut_reads_on() {
 #[test]
 fn cuts_that_are_no_prefix_are_refused() {
     let (_disk, mut log) = long();
-    for (depth, end) in [(1, 41), (3, 61), (4, 59), (5, 80), (4, 81), (2, 39)] {
-        assert!(matches!(log.cut(depth, Offset(end)), Err(LogError::NoSuchPrefix { .. })), "{depth} {end}");
+    for (epoch, end) in [(1, 41), (3, 61), (4, 59), (5, 80), (4, 81), (2, 39)] {
+        assert!(matches!(log.cut(tail(epoch, end)), Err(LogError::NoSuchPrefix { .. })), "{epoch} {end}");
     }
     append(&mut log, &["a", "b"]);
-    assert!(matches!(log.cut(4, Offset(81)), Err(LogError::InsideAppend { .. })));
+    assert!(matches!(log.cut(tail(4, 81)), Err(LogError::InsideAppend { .. })));
     log.note_commit(Offset(50));
-    assert!(matches!(log.cut(3, Offset(49)), Err(LogError::BelowCommit { .. })));
-    log.cut(3, Offset(50)).unwrap();
+    assert!(matches!(log.cut(tail(3, 49)), Err(LogError::BelowCommit { .. })));
+    log.cut(tail(3, 50)).unwrap();
 }
 
 #[test]

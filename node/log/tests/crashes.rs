@@ -11,8 +11,8 @@
 
 mod common;
 
-use common::{ID, SMALL, SimLog, append, epochs, open, read_all, start};
-use zue_core::{Epoch, Offset, Producers, ReplicaId};
+use common::{ID, SMALL, SimLog, append, open, read_all, start};
+use zue_core::{Epoch, History, Offset, Origin, Producers, ReplicaId, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Batch, Log, LogError, Producer, ProducerRun};
 
@@ -24,14 +24,19 @@ enum Step {
     Sync,
     /// Note as committed.
     Commit(u64),
+    /// To so many of all epoch starts, and to the offset.
     Cut(usize, u64),
+    Trim(u64),
+    /// To an empty log that begins at the offset, in the epoch, which began five records before.
+    Reset(u64, u64),
     Promise(u64),
     /// Close and open.
     Reopen,
 }
-use Step::{Append, Commit, Cut, Epoch as Start, Promise, Reopen, Sync};
+use Step::{Append, Commit, Cut, Epoch as Start, Promise, Reopen, Reset, Sync, Trim};
 
-/// Rolls, cuts inside a segment, at a base, across segments and at equal offsets, and all with and without syncs between.
+/// Rolls, cuts inside a segment, at a base, across segments and at equal offsets, trims inside a segment and over several, resets to
+/// a name that is taken and to one that is not, and all with and without syncs between.
 const WORKLOAD: &[Step] = &[
     Promise(1),
     Start(1),
@@ -83,15 +88,82 @@ const WORKLOAD: &[Step] = &[
     Append(5, 20),
     Sync,
     Append(2, 40),
+    Trim(6),
+    Append(1, 9000),
+    Cut(3, 18),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Commit(21),
+    Append(1, 9000),
+    // Beyond what is synced.
+    Trim(21),
+    Append(1, 9000),
+    Reopen,
+    Start(10),
+    Append(2, 6000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Sync,
+    Commit(25),
+    Trim(24),
+    Trim(25),
+    Cut(1, 27),
+    // The base of a segment.
+    Reset(27, 11),
+    Append(2, 9000),
+    Append(1, 9000),
+    Sync,
+    Append(1, 9000),
+    Commit(29),
+    // Inside an append.
+    Trim(28),
+    Start(12),
+    Append(1, 9000),
+    Reset(100, 12),
+    Trim(100),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Sync,
+    Commit(105),
+    Start(13),
+    Trim(105),
+    Cut(1, 105),
+    Append(1, 30),
+    Sync,
+    Append(1, 9000),
 ];
 
 /// What a log holds.
 #[derive(Clone, PartialEq, Debug)]
 struct State {
+    log_start: u64,
+    /// From the start on.
     records: Vec<(u64, Vec<u8>)>,
     epochs: Vec<(u64, u64)>,
     /// Who appended what.
     producers: Producers,
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.log_start + self.records.len() as u64
+    }
+
+    fn trimmed(&self, before: u64) -> Self {
+        let mut trimmed = self.clone();
+        trimmed.records.drain(..usize::try_from(before - self.log_start).unwrap());
+        trimmed.log_start = before;
+        let begun = self.epochs.iter().filter(|(_, start)| *start < before).count();
+        trimmed.epochs.drain(..begun.saturating_sub(1));
+        trimmed
+    }
 }
 
 /// What a log may hold after a crash.
@@ -114,11 +186,26 @@ impl Allowed {
 }
 
 fn empty() -> State {
-    State { records: vec![], epochs: vec![], producers: Producers::new(SMALL.producers) }
+    State { log_start: 0, records: vec![], epochs: vec![], producers: Producers::new(SMALL.producers) }
 }
 
 fn state(log: &SimLog) -> State {
-    State { records: read_all(log), epochs: epochs(log), producers: log.producers().clone() }
+    let (log_start, mut history) = (log.log_start(), log.history().clone());
+    // It keeps what it needs for the segments that it has.
+    history.trim(log_start);
+    let epochs = history.starts().iter().map(|start| (start.epoch.0, start.start.0)).collect();
+    State { log_start: log_start.0, records: read_all(log), epochs, producers: log.producers().clone() }
+}
+
+fn origin(at: u64, epoch: u64) -> Origin {
+    let mut producers = Producers::new(SMALL.producers);
+    producers.record(ProducerRun { id: 1, sequence: 0, base: Offset(at - 2), count: 2 }.appended());
+    let history = History::new(vec![start(epoch, at - 5)]).unwrap();
+    Origin { at: Offset(at), history, timestamp_ms: 1000 + at - 1, producers }
+}
+
+fn reset(at: u64, epoch: u64) -> State {
+    State { log_start: at, records: vec![], epochs: vec![(epoch, at - 5)], producers: origin(at, epoch).producers }
 }
 
 /// Takes the step, and notes what it may have changed before it is known that it did. `None` once the machine has stopped.
@@ -153,15 +240,32 @@ fn take(step: Step, disk: &SimDisk, mut log: SimLog, allowed: &mut Allowed) -> O
         }
         Commit(end) => log.note_commit(Offset(end)),
         Cut(depth, end) => {
-            next.records.truncate(usize::try_from(end).unwrap());
+            next.records.truncate(usize::try_from(end - next.log_start).unwrap());
             next.epochs.truncate(depth);
+            let to = Tail { epoch: Epoch(next.epochs.last().map_or(0, |(epoch, _)| *epoch)), end: Offset(end) };
             if Offset(end) < log.tail().end {
                 next.producers.cut(Offset(end));
             }
             allowed.states.push(next);
-            let cut = log.cut(depth, Offset(end));
+            let cut = log.cut(to);
             assert!(matches!(cut, Ok(()) | Err(LogError::Disk(_) | LogError::NoRoom(_))), "{step:?}: {cut:?}");
             cut.ok()?;
+            allowed.durable();
+        }
+        Trim(before) => {
+            let trimmed = allowed.states.iter().filter(|state| state.end() >= before);
+            let trimmed: Vec<_> = trimmed.map(|state| state.trimmed(before)).collect();
+            allowed.states.extend(trimmed);
+            let trim = log.trim(Offset(before));
+            assert!(matches!(trim, Ok(_) | Err(LogError::Disk(_) | LogError::NoRoom(_))), "{step:?}: {trim:?}");
+            assert_eq!(trim.ok()?, Offset(before));
+            allowed.states.retain(|state| state.log_start == before);
+        }
+        Reset(at, epoch) => {
+            allowed.states.push(reset(at, epoch));
+            let reset = log.reset(&origin(at, epoch));
+            assert!(matches!(reset, Ok(()) | Err(LogError::Disk(_) | LogError::NoRoom(_))), "{step:?}: {reset:?}");
+            reset.ok()?;
             allowed.durable();
         }
         Promise(epoch) => {
@@ -204,7 +308,7 @@ fn check(disk: &SimDisk, allowed: &Allowed, at: &str) {
     );
     let found = state(&log);
     assert!(allowed.states.contains(&found), "{at}: the log holds what it never held, or lacks what was durable");
-    assert_eq!((log.tail().end.0, log.durable()), (u64::try_from(found.records.len()).unwrap(), log.tail()), "{at}");
+    assert_eq!((log.tail().end.0, log.durable()), (found.end(), log.tail()), "{at}");
     let promised = log.meta().promise.epoch.0;
     assert!(promised == allowed.promised.0 || promised == allowed.promised.1, "{at}: promise {promised}");
     // It said that this is durable.

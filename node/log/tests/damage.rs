@@ -268,7 +268,7 @@ fn a_cut_to_a_damaged_place_is_made() {
     for damaged in [5, 6] {
         flip(&disk, FIRST, frames[damaged].start + 45, 4);
     }
-    log.cut(1, Offset(6)).unwrap();
+    log.cut(tail(1, 6)).unwrap();
     append(&mut log, &["new"]);
     assert_eq!(read_around(&log.reader(), 0, 10_000), (vec![0, 1, 2, 3, 4, 6], vec![(5, 6)]));
     drop(log);
@@ -530,7 +530,7 @@ fn a_verifier_names_all_damage_whatever_the_size_of_its_steps() {
 fn a_log_without_damage_verifies() {
     let (disk, _) = sealed(18);
     let (mut log, _) = open(&disk);
-    log.cut(2, Offset(60)).unwrap();
+    log.cut(tail(2, 60)).unwrap();
     log.append(&batch(log.tail(), &["x"])).unwrap();
     let mut verifier = log.reader().verifier();
     let mut bytes = 0;

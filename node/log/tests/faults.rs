@@ -240,7 +240,7 @@ fn a_failed_write_or_sync_poisons_until_the_log_is_reopened() {
         let poisoned = |result: Result<(), LogError>| assert!(matches!(result, Err(LogError::Poisoned { .. })));
         poisoned(log.append(&batch(log.tail(), &["c"])).map(|_| ()));
         poisoned(log.sync().map(|_| ()));
-        poisoned(log.cut(0, Offset(0)));
+        poisoned(log.cut(Tail::default()));
         poisoned(log.set_promise(Epoch(9), None, None));
         assert_eq!(log.reader().read(Offset(0), Offset(1), 100).unwrap().end(), Offset(1));
         poisoned(log.close().map(|_| ()));
@@ -297,7 +297,7 @@ fn a_cut_on_a_full_disk_makes_do_with_a_short_segment() {
     let (disk, mut log) = fresh(28);
     fill(&mut log, 5, 4000);
     disk.fail_at(disk.operations() + 1, ErrorKind::StorageFull);
-    log.cut(0, Offset(2)).unwrap();
+    log.cut(Tail { epoch: Epoch(0), end: Offset(2) }).unwrap();
     assert!(disk.content(segments(&disk).last().unwrap()).unwrap().len() < 16 << 10);
     fill(&mut log, 20, 4000);
     log.close().unwrap();

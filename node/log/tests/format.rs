@@ -58,7 +58,7 @@ fn a_segment_begins_with_these_bytes() {
     let (disk, mut log) = fresh(7);
     start_epoch(&mut log, 1);
     log.append(&batch(log.tail(), &["x"])).unwrap();
-    log.cut(1, Offset(0)).unwrap();
+    log.cut(Tail { epoch: Epoch(1), end: Offset(0) }).unwrap();
     let bytes = disk.content("00000000000000000000.log").unwrap();
     assert_eq!(u64::try_from(bytes.len()).unwrap(), SMALL.segment_bytes_max);
     assert_eq!(hex(&bytes[..128 + 176]), SEGMENT);

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use common::{SMALL, append, fill, fresh, read_all, segments, start_epoch};
-use zue_core::{Offset, ReplicaId};
+use zue_core::{Epoch, Offset, ReplicaId, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{
     BadIndex, Changes, Disk, DiskFile as _, DumpItem, IndexFault, Log, OpenError, OsDisk, Overlay, bad_indexes, dump,
@@ -38,7 +38,7 @@ fn used(seed: u64) -> SimDisk {
     log.note_commit(Offset(30));
     start_epoch(&mut log, 2);
     fill(&mut log, 30, 1500);
-    log.cut(2, Offset(50)).unwrap();
+    log.cut(Tail { epoch: Epoch(2), end: Offset(50) }).unwrap();
     fill(&mut log, 5, 1500);
     log.sync().unwrap();
     fill(&mut log, 1, 1500);

@@ -1,4 +1,4 @@
-//! The log against a model of plain vectors, under random appends, epochs, cuts, crashes and reads.
+//! The log against a model of plain vectors, under random appends, epochs, cuts, trims, crashes and reads.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
 
 mod common;
 
-use common::{append, batch, epochs, open, read_all, read_from, start};
+use common::{SimLog, append, batch, open, read_all, read_from, start};
 use proptest::prelude::*;
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
@@ -29,6 +29,10 @@ enum Step {
     /// What is kept of the frames, in 255ths.
     Cut {
         kept: u8,
+    },
+    /// What is taken of what is left, in 255ths.
+    Trim {
+        taken: u8,
     },
     Crash {
         seed: u64,
@@ -51,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1_u64..3).prop_map(|skip| Step::Epoch { skip }),
         2 => Just(Step::Sync),
         2 => any::<u8>().prop_map(|kept| Step::Cut { kept }),
+        1 => any::<u8>().prop_map(|taken| Step::Trim { taken }),
         1 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
@@ -65,6 +70,9 @@ enum Entry {
     Start(u64),
     Append(Vec<Vec<u8>>),
 }
+
+/// Records with their epochs, and epoch starts.
+type Held = (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>);
 
 #[derive(Clone, PartialEq, Debug, Default)]
 struct Model(Vec<Entry>);
@@ -97,8 +105,42 @@ impl Model {
         Tail { epoch: Epoch(self.epochs().last().map_or(0, |(epoch, _)| *epoch)), end: Offset(self.end()) }
     }
 
+    /// What is there of the records and epochs of a log that begins later.
+    fn from(&self, log_start: u64) -> Held {
+        let (mut records, mut epochs) = (self.records(), self.epochs());
+        let begun = epochs.iter().filter(|(_, start)| *start < log_start).count();
+        epochs.drain(..begun.saturating_sub(1));
+        (records.split_off(usize::try_from(log_start).unwrap()), epochs)
+    }
+
     fn prefix(&self, fraction: u8) -> Self {
         Self(self.0[..self.0.len() * usize::from(fraction) / 255].to_vec())
+    }
+}
+
+fn held(log: &SimLog) -> Held {
+    let mut history = log.history().clone();
+    history.trim(log.log_start());
+    (read_all(log), history.starts().iter().map(|start| (start.epoch.0, start.start.0)).collect())
+}
+
+fn read(log: &SimLog, model: &Model, from: u8, bytes_max: usize) {
+    let log_start = log.log_start().0;
+    let from = log_start + (model.end() - log_start) * u64::from(from) / 255;
+    let chunk = log.reader().read(Offset(from), Offset(u64::MAX), bytes_max).unwrap();
+    let read: Vec<_> = chunk.records().map(|record| record.unwrap().value.to_vec()).collect();
+    let held = model.records();
+    let held = &held[usize::try_from(from).unwrap()..];
+    assert!(read.iter().zip(held).all(|(read, (_, held))| read == held));
+    assert!(!read.is_empty() || held.is_empty());
+}
+
+fn replicate(log: &SimLog, model: &Model, from: u8, bytes_max: usize) {
+    let prefix = model.prefix(from);
+    if Offset(prefix.end()) >= log.log_start() {
+        let frames = log.reader().read_frames(prefix.tail(), log.tail(), bytes_max).unwrap();
+        assert_eq!(frames.is_none(), prefix == *model);
+        assert!(frames.is_none_or(|frames| frames.prev() == prefix.tail() && frames.tail() > prefix.tail()));
     }
 }
 
@@ -106,7 +148,7 @@ fn run(steps: &[Step]) {
     let disk = SimDisk::new(1);
     let (mut log, _) = open(&disk);
     let mut model = Model::default();
-    let mut durable = 0;
+    let (mut durable, mut log_start) = (0, 0);
     for step in steps {
         match *step {
             Step::Append { records, bytes } => {
@@ -125,17 +167,28 @@ fn run(steps: &[Step]) {
                 durable = model.0.len();
             }
             Step::Cut { kept } => {
-                model = model.prefix(kept);
-                log.cut(model.epochs().len(), Offset(model.end())).unwrap();
+                let prefix = model.prefix(kept);
+                if prefix.end() < log_start {
+                    continue;
+                }
+                model = prefix;
+                log.cut(model.tail()).unwrap();
                 durable = model.0.len();
+            }
+            Step::Trim { taken } => {
+                log_start += (model.end() - log_start) * u64::from(taken) / 255;
+                log.note_commit(Offset(log_start));
+                log.trim(Offset(log_start)).unwrap();
+                let reaches = |kept: &usize| Model(model.0[..*kept].to_vec()).end() >= log_start;
+                durable = (durable..=model.0.len()).find(reaches).unwrap();
             }
             Step::Crash { seed } => {
                 disk.crash(seed);
                 drop(log);
                 log = open(&disk).0;
-                let held = (durable..=model.0.len()).map(|kept| Model(model.0[..kept].to_vec()));
-                let same = |model: &Model| (model.records(), model.epochs()) == (read_all(&log), epochs(&log));
-                model = held.into_iter().find(same).expect("a crash keeps a prefix that has all that was durable");
+                let may_be = (durable..=model.0.len()).map(|kept| Model(model.0[..kept].to_vec()));
+                let same = |model: &Model| model.from(log_start) == held(&log);
+                model = may_be.into_iter().find(same).expect("a crash keeps a prefix that has all that was durable");
                 durable = model.0.len();
             }
             Step::Kill => {
@@ -148,26 +201,14 @@ fn run(steps: &[Step]) {
                 log = open(&disk).0;
                 durable = model.0.len();
             }
-            Step::Read { from, bytes_max } => {
-                let from = model.end() * u64::from(from) / 255;
-                let chunk = log.reader().read(Offset(from), Offset(u64::MAX), bytes_max).unwrap();
-                let read: Vec<_> = chunk.records().map(|record| record.unwrap().value.to_vec()).collect();
-                let held = model.records();
-                let held = &held[usize::try_from(from).unwrap()..];
-                assert!(read.iter().zip(held).all(|(read, (_, held))| read == held));
-                assert!(!read.is_empty() || held.is_empty());
-            }
-            Step::Replicate { from, bytes_max } => {
-                let prefix = model.prefix(from);
-                let frames = log.reader().read_frames(prefix.tail(), log.tail(), bytes_max).unwrap();
-                assert_eq!(frames.is_none(), prefix == model);
-                assert!(frames.is_none_or(|frames| frames.prev() == prefix.tail() && frames.tail() > prefix.tail()));
-            }
+            Step::Read { from, bytes_max } => read(&log, &model, from, bytes_max),
+            Step::Replicate { from, bytes_max } => replicate(&log, &model, from, bytes_max),
         }
-        assert_eq!((log.tail(), log.history().depth()), (model.tail(), model.epochs().len()), "after {step:?}");
+        assert_eq!((log.tail(), log.log_start()), (model.tail(), Offset(log_start)), "after {step:?}");
     }
-    assert_eq!((read_all(&log), epochs(&log)), (model.records(), model.epochs()));
-    assert_eq!(read_from(&log.reader(), model.end() / 2), model.records()[usize::try_from(model.end() / 2).unwrap()..]);
+    assert_eq!(held(&log), model.from(log_start));
+    let middle = log_start.midpoint(model.end());
+    assert_eq!(read_from(&log.reader(), middle), model.records()[usize::try_from(middle).unwrap()..]);
     let beyond = log.reader().read(Offset(model.end() + 1), Offset(u64::MAX), 1);
     assert!(matches!(beyond, Err(ReadError::OutOfRange { .. })));
     let wrong = batch(Tail { end: Offset(model.end() + 1), ..log.tail() }, &["x"]);

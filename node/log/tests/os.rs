@@ -32,7 +32,7 @@ fn a_directory_keeps_its_log() {
     drop(log);
     let (mut log, recovered) = open(dir.path());
     assert_eq!((recovered.cut_bytes, read_all(&log) == held), (0, true));
-    log.cut(1, Offset(7)).unwrap();
+    log.cut(Tail { epoch: Epoch(1), end: Offset(7) }).unwrap();
     append(&mut log, &["new"]);
     log.close().unwrap();
     let (log, _) = open(dir.path());
@@ -98,8 +98,8 @@ fn readers_see_whole_appends_while_the_log_rolls_and_is_cut() {
             }
             let Tail { end, .. } = log.tail();
             let kept = end.0 / 6 * 3;
-            let depth = log.history().starts().iter().filter(|start| start.start.0 <= kept).count();
-            log.cut(depth, Offset(kept)).unwrap();
+            let epoch = log.history().starts().iter().rfind(|start| start.start.0 <= kept).unwrap().epoch;
+            log.cut(Tail { epoch, end: Offset(kept) }).unwrap();
         }
         done.store(true, Ordering::Relaxed);
     });

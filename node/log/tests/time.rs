@@ -111,8 +111,9 @@ fn after(steps: &[Step]) -> (SimDisk, SimLog) {
                 let wanted = log.tail().end.0.saturating_sub(*records);
                 ends.retain(|end| *end <= wanted);
                 let end = *ends.last().unwrap();
-                let depth = log.history().starts().iter().filter(|start| start.start.0 <= end).count();
-                log.cut(depth, Offset(end)).unwrap();
+                let begun = log.history().starts().iter().rfind(|start| start.start.0 <= end);
+                let to = Tail { epoch: begun.map_or_else(Default::default, |start| start.epoch), end: Offset(end) };
+                log.cut(to).unwrap();
                 epoch = log.history().last_epoch().0.max(epoch);
             }
             Step::Reopen => {

@@ -109,7 +109,7 @@ impl<D: Disk> Worker<D> {
         let mut log = self.log.lock();
         match work {
             Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
-            Work::Cut { depth, end } => log.cut(*depth, *end),
+            Work::Cut(to) => log.cut(*to),
             Work::Write(batch) => log.append(batch).map(|_| ()),
             Work::Done => Ok(()),
         }

@@ -37,13 +37,13 @@ impl World {
             Output::WritePromise { ticket, epoch, leader, cluster } => {
                 self.ask_disk(machine, ticket, Work::Promise { epoch, leader, cluster });
             }
-            Output::Cut { ticket, depth, end } => {
-                self.trace.say(self.now, format_args!("{machine} cuts to {depth} epochs and {end}"));
+            Output::Cut { ticket, to } => {
+                self.trace.say(self.now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
-                    process.records.truncate(usize::try_from(end.0).unwrap_or(usize::MAX));
+                    process.records.truncate(usize::try_from(to.end.0).unwrap_or(usize::MAX));
                     self.check.cut(process);
                 }
-                self.ask_disk(machine, ticket, Work::Cut { depth, end });
+                self.ask_disk(machine, ticket, Work::Cut(to));
             }
             Output::WriteEpochStart { ticket, start } => {
                 let Some(process) = self.process(machine) else { return };

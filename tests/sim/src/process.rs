@@ -149,7 +149,7 @@ impl World {
         let early = match &work {
             Work::Append(_) => self.broken_by(Break::AckEarly),
             Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
-            Work::Cut { .. } => self.broken_by(Break::CutEarly),
+            Work::Cut(_) => self.broken_by(Break::CutEarly),
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));

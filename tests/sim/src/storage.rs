@@ -24,7 +24,7 @@ pub(crate) struct Record {
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
     Promise { epoch: Epoch, leader: Option<ReplicaId>, cluster: Option<ClusterId> },
-    Cut { depth: usize, end: Offset },
+    Cut(Tail),
     Append(Batch),
 }
 
@@ -174,7 +174,7 @@ impl Storage {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         match work {
             Work::Promise { epoch, leader, cluster } => log.set_promise(epoch, leader, cluster),
-            Work::Cut { depth, end } => log.cut(depth, end),
+            Work::Cut(to) => log.cut(to),
             Work::Append(batch) => log.append(&batch.frames).map(drop),
         }
         .map_err(work_error)?;

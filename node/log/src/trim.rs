@@ -1,0 +1,132 @@
+//! Trimming and resetting: the log begins later. Where it begins is written down first; then segments of which nothing is left are
+//! removed, oldest first. Readers of what is trimmed go on reading it.
+
+use std::sync::Arc;
+
+use zue_core::{History, Offset, Origin, ProducerLimits, Producers};
+
+use crate::disk::Disk;
+use crate::error::{LogError, ReadError};
+use crate::frame::Snapshot;
+use crate::log::Log;
+use crate::meta::Meta;
+use crate::reader::Reader;
+use crate::segment::{Draft, base_of, index_name, segment_name};
+use crate::view::{Part, View};
+
+impl<D: Disk> Log<D> {
+    /// Lets the log begin at that offset, if it begins before it. Where it begins is durable on return. What lies before is not
+    /// read any more; segments that hold nothing else are removed. Needs no room on the disk.
+    ///
+    /// # Errors
+    /// When not all before the offset is noted as committed, or the disk refuses.
+    pub fn trim(&mut self, before: Offset) -> Result<Offset, LogError> {
+        self.check_poison()?;
+        let (log_start, commit_end) = (self.view.log_start, self.ends.commit_end.min(self.ends.tail.end));
+        if before <= log_start {
+            return Ok(log_start);
+        }
+        if before > commit_end {
+            return Err(LogError::AboveCommit { before, log_start, commit_end });
+        }
+        if before > self.ends.synced.end {
+            self.sync_disk()?;
+        }
+        self.replace_meta(Meta { log_start: before, ..self.meta })?;
+        let active = self.view.active_part();
+        // A segment ends where the next one begins.
+        let sealed = Arc::clone(&self.view.sealed);
+        let ends = sealed.iter().skip(1).chain([&active]).map(|next| next.segment.base());
+        let dead = sealed.iter().zip(ends).take_while(|(_, end)| *end <= before).count();
+        let (dead, kept) = sealed.split_at(dead);
+        let mut history = Arc::clone(&self.view.history);
+        if !dead.is_empty() {
+            Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
+        }
+        self.show(View::new(kept.into(), active, history, before));
+        self.remove(dead);
+        Ok(before)
+    }
+
+    /// Removes segments that are not in the log any more. What fails here is done at the next open.
+    fn remove(&self, dead: &[Part<D>]) {
+        for base in dead.iter().map(|part| part.segment.base()) {
+            let _ = self.disk.remove(&segment_name(base));
+            let _ = self.disk.remove(&index_name(base));
+        }
+    }
+
+    /// Forgets the whole log and lets it begin anew, where and with what another's begins. Durable on return; after a crash it is
+    /// the old log or the new one.
+    ///
+    /// # Errors
+    /// When it would begin before the end of what is committed, when there is no room for a segment, or the disk refuses.
+    pub fn reset(&mut self, origin: &Origin) -> Result<(), LogError> {
+        self.check_poison()?;
+        let Origin { at, history, timestamp_ms, producers } = origin;
+        let (at, tail, timestamp_ms) = (*at, origin.tail(), *timestamp_ms);
+        if at < self.ends.commit_end {
+            return Err(LogError::BelowCommit { end: at, commit_end: self.ends.commit_end });
+        }
+        if history.last().is_some_and(|last| last.start > at) {
+            return Err(LogError::NoSuchPrefix { to: tail, log: tail });
+        }
+        // It follows none, and so none of the others is in the log once it is.
+        let draft =
+            Draft { prev: None, may_be_short: true, ..self.draft_at(at, history.starts(), timestamp_ms, producers) };
+        let reserved = draft.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
+        let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
+        let (active, fill) = self.disk_result(next)?;
+        self.producers = producers.clone();
+        self.cuts += 1;
+        self.write_to(&active, fill);
+        self.show(View::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
+        (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
+        (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
+        let names = self.disk.list().unwrap_or_default();
+        for base in names.iter().filter_map(|name| base_of(name, ".log")).filter(|base| *base != at) {
+            let _ = self.disk.remove(&segment_name(base));
+            let _ = self.disk.remove(&index_name(base));
+        }
+        match self.replace_meta(Meta { log_start: at, ..self.meta }) {
+            // The segment says so itself.
+            Err(LogError::NoRoom(_)) => Ok(()),
+            replaced => replaced,
+        }
+    }
+}
+
+impl<D: Disk> Reader<D> {
+    /// Its epoch starts, and the first offset that can still be replicated, which may lie before the log's start.
+    pub fn held(&self) -> (Arc<History>, Offset) {
+        let view = self.view();
+        (Arc::clone(&view.history), view.oldest())
+    }
+
+    /// What a log has to begin with so that what can be replicated from this one follows it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn origin(&self, limits: ProducerLimits) -> Result<Origin, ReadError> {
+        let view = self.view();
+        let (at, first) = (view.oldest(), view.sealed.first().map_or(&view.active, |first| &first.segment));
+        let begun = view.history.starts().iter().rev().find(|start| start.start < at).map(|start| start.epoch);
+        let mut history = History::clone(&view.history);
+        history.trim(at);
+        history.cut(begun.unwrap_or_default());
+        let known = match first.snapshot() {
+            Ok((Snapshot { timestamp_ms, producers, .. }, _)) => {
+                Producers::decode(&producers, limits).ok().map(|producers| (timestamp_ms, producers))
+            }
+            Err(ReadError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let (timestamp_ms, producers) = known.unwrap_or_else(|| {
+            // Whoever appended before is refused, not trusted.
+            let mut producers = Producers::new(limits);
+            producers.forget(at);
+            (0, producers)
+        });
+        Ok(Origin { at, history, timestamp_ms, producers })
+    }
+}
