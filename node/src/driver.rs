@@ -162,8 +162,10 @@ impl Driver {
             DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket), Payload::None),
             DiskFact::Promised(ticket) => self.step(Input::Promised(ticket), Payload::None),
             DiskFact::Full(problem) => {
+                let is_full = problem.is_some();
                 self.problem = problem;
                 self.view_is_stale = true;
+                self.step(Input::DiskFull(is_full), Payload::None);
             }
             DiskFact::Failed(problem) => self.fail(problem),
         }

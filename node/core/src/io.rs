@@ -132,6 +132,8 @@ pub enum Input {
     Persisted(Ticket),
     /// The promise of this ticket is durable, while work asked for before it still waits for room on the disk: a full replica votes.
     Promised(Ticket),
+    /// Work for the disk waits for room; or waits no more.
+    DiskFull(bool),
     /// The disk failed: nothing more will be persisted.
     DiskFailed,
     /// Time passes.

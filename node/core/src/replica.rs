@@ -109,6 +109,8 @@ pub struct Replica {
     /// Since when it waits for a leader, while it neither leads nor follows.
     pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
+    /// Since when work for the disk waits for room.
+    pub(crate) full_since: Option<Millis>,
     /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
     pub(crate) round: u64,
     pub(crate) issued: Ticket,
@@ -138,6 +140,7 @@ impl Replica {
             role: Role::Idle,
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
+            full_since: None,
             round: 0,
             issued: Ticket::default(),
             persisted: Ticket::default(),
@@ -160,6 +163,7 @@ impl Replica {
             Input::ConfirmRead { request } => self.confirm_read(now, request, out),
             Input::Persisted(ticket) => self.persist(now, ticket, out),
             Input::Promised(ticket) => self.promised(ticket, out),
+            Input::DiskFull(is_full) => self.full_since = is_full.then(|| self.full_since.unwrap_or(now)),
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
             Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),

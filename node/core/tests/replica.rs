@@ -940,3 +940,45 @@ fn only_so_many_reads_wait() {
     world.feed(1);
     assert!(reads[..max].iter().all(|read| world.replies.remove(read) == Some(confirmed(0))));
 }
+
+// ---- a full disk
+
+/// A leader whose disk has no room, and the request of an append that the others may commit.
+fn full_leader(stuck: &[u128]) -> World {
+    let mut world = World::led();
+    world.stuck = stuck.to_vec();
+    world.step(1, Input::DiskFull(true));
+    world.append(1, 3);
+    world.settle(1);
+    world
+}
+
+fn leads(world: &World, id: u128) -> bool {
+    matches!(world.replica(id).role(Millis(world.now)), zue_core::RoleView::Leader { .. })
+}
+
+#[test]
+fn a_full_leader_makes_way_for_one_that_commits_without_it() {
+    let mut world = full_leader(&[1]);
+    assert_eq!(world.replica(1).commit_end(), Offset(3));
+    world.now += 1999;
+    world.step(1, Input::Tick);
+    assert!(leads(&world, 1), "it may find room yet");
+    world.now += 1;
+    assert!(world.step(1, Input::Tick).contains(&Output::StepDown));
+    assert!(!leads(&world, 1));
+    assert_eq!(world.elect(2, &[2, 3]), 2);
+}
+
+#[test]
+fn a_full_leader_stays_while_nobody_commits_without_it_and_when_it_has_room_again() {
+    let mut world = full_leader(&[1, 3]);
+    world.now += 10_000;
+    world.step(1, Input::Tick);
+    assert!(leads(&world, 1), "one other is no quorum");
+    let mut world = full_leader(&[1]);
+    world.step(1, Input::DiskFull(false));
+    world.now += 10_000;
+    world.step(1, Input::Tick);
+    assert!(leads(&world, 1));
+}
