@@ -193,6 +193,8 @@ impl Driver {
         let mut members: Vec<Member> = named.map(|(_, members)| members.clone()).unwrap_or_default();
         let learners = self.learners.iter().filter(|learner| members.iter().all(|member| member.id != learner.id));
         let learners: Vec<Member> = learners.cloned().collect();
+        // A node holds one replica: where a learner is, a voter of that name is no more.
+        members.retain(|member| learners.iter().all(|learner| learner.name != member.name));
         members.extend(learners);
         let identity = &self.parts.handle.identity;
         // What this replica says of itself beats what the controller knows of it.
@@ -272,7 +274,7 @@ impl Driver {
             leader,
             members: members.unwrap_or_default(),
             isr: self.isr_names(),
-            problem: self.problem.clone(),
+            problem: self.problem(),
         }
     }
 }

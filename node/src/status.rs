@@ -47,7 +47,7 @@ impl Driver {
             log: Some(replica.log().into()),
             durable: Some(replica.durable().into()),
             commit_end: replica.commit_end().0,
-            problem: self.problem.as_deref().unwrap_or_default().to_owned(),
+            problem: self.problem().as_deref().unwrap_or_default().to_owned(),
             client_address: identity.client_address.clone(),
             durability: identity.durability.to_owned(),
             isr_shrinks: counts.shrinks,
@@ -75,6 +75,21 @@ impl Driver {
             }
         }
         status
+    }
+
+    /// What a person should know: what is wrong with its storage, or that the cluster goes on without it.
+    pub(crate) fn problem(&self) -> Option<Arc<str>> {
+        self.problem.clone().or_else(|| {
+            let replica = &self.parts.replica;
+            let fed = match replica.role(self.now()) {
+                RoleView::Leader { .. } => true,
+                RoleView::Follower { connected, .. } => connected,
+                RoleView::Idle { .. } | RoleView::Failed => false,
+            };
+            let start = replica.history().last().filter(|_| !fed)?;
+            let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
+            (!start.voters.contains(&replica.id())).then(|| said().into())
+        })
     }
 
     fn follower(&self, id: ReplicaId, progress: &Progress) -> v1::FollowerStatus {

@@ -13,7 +13,7 @@ mod tests;
 use std::future::Future;
 use std::time::Duration;
 
-use zue_core::control::{Blocked, Reason, Recorded, Seen, Step, Wish, plan};
+use zue_core::control::{Blocked, Reason, Recorded, Seen, Step, Wish, nodes_needed, plan};
 use zue_core::{ClusterId, Epoch, ReplicaId};
 use zue_proto::v1;
 
@@ -104,6 +104,8 @@ pub struct Turn {
     pub step: Step,
     /// What happened, in order.
     pub events: Vec<Event>,
+    /// How many of the nodes have to run, the first ones; those behind may be stopped for good.
+    pub needed: usize,
 }
 
 /// Keeps one cluster as it is wished. Holds nothing that a fresh controller would miss.
@@ -162,7 +164,8 @@ impl<S: Store> Controller<S> {
                 Step::Nothing
             }
         };
-        Turn { nodes: statuses, recorded: self.recorded.clone(), step, events }
+        let needed = nodes_needed(wish, &seen);
+        Turn { nodes: statuses, recorded: self.recorded.clone(), step, events, needed }
     }
 
     async fn step(

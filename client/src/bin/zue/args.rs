@@ -204,7 +204,7 @@ pub(crate) struct Dev {
     /// Where to keep the data; made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// How many replicas
+    /// How many replicas; another number than last time adds or removes some, one by one
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     pub(crate) replicas: u16,
     /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
@@ -246,6 +246,9 @@ pub(crate) struct Control {
     /// All replicas in their order, each a name, where peers and where clients reach it
     #[arg(long, value_delimiter = ',', value_parser = node, required = true, value_name = "NAME=PEER/CLIENT,…")]
     pub(crate) nodes: Vec<NodeAddress>,
+    /// How many of them are to be members, the first ones; all if it is not said. The others give up their votes one by one
+    #[arg(long, value_name = "N")]
+    pub(crate) replicas: Option<usize>,
     /// Where to write down what was decided; keep it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: PathBuf,

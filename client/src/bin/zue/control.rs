@@ -42,7 +42,8 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, leadership: &Leadership) -> Self {
+    /// `replicas` of the nodes are to be members, the first ones.
+    pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, replicas: usize, leadership: &Leadership) -> Self {
         let controller = Controller::new(store, ControllerConfig::default());
         let Leadership { quorum, policy, leader, detection_time } = *leadership;
         let policy = match policy {
@@ -50,7 +51,6 @@ impl Turns {
             args::Policy::Static => Policy::Static,
         };
         let detection_ms = u64::try_from(detection_time.as_millis()).unwrap_or(u64::MAX);
-        let replicas = nodes.len();
         Self {
             controller,
             nodes,
@@ -64,6 +64,11 @@ impl Turns {
         turn.events.iter().for_each(tell);
         tokio::time::sleep(TURN_INTERVAL).await;
         turn
+    }
+
+    /// The nodes behind the first ones are looked at no more.
+    pub(crate) fn keep(&mut self, nodes: usize) {
+        self.nodes.truncate(nodes);
     }
 
     /// Turns for ever.
@@ -80,8 +85,9 @@ fn tell(event: &Event) {
 }
 
 pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
-    let Control { nodes, state, leadership } = control;
+    let Control { nodes, replicas, state, leadership } = control;
     let count = nodes.len();
+    let replicas = replicas.unwrap_or(count);
     let is_twice = |(n, node): (usize, &NodeAddress)| nodes.iter().skip(n + 1).any(|other| same(node, other));
     if nodes.iter().enumerate().any(is_twice) {
         return Err(Usage("--nodes names a node or an address twice".to_owned()).into());
@@ -91,7 +97,10 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
             Usage(format!("--nodes names {count} nodes; a cluster has {} at most", zue_core::VOTERS_MAX)).into()
         );
     }
-    check(count, &leadership)?;
+    if !(1..=count).contains(&replicas) {
+        return Err(Usage(format!("--replicas is {replicas}; --nodes names {count}")).into());
+    }
+    check(replicas, &leadership)?;
     let mut stop = Stop::new().context("signals cannot be listened to")?;
     let store = FileStore::open(&state).map_err(|error| match error {
         FileStoreError::InUse(path) => anyhow::anyhow!("{} is in use by another controller", path.display()),
@@ -102,7 +111,7 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
         args::Policy::Automatic => format!("controlling {count} nodes; a leader that is lost is replaced"),
         args::Policy::Static => format!("controlling {count} nodes, with {named} to lead"),
     })?;
-    let mut turns = Turns::new(store, nodes, &leadership);
+    let mut turns = Turns::new(store, nodes, replicas, &leadership);
     tokio::select! {
         () = turns.go_on() => {}
         () = stop.asked() => {}

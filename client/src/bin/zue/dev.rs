@@ -20,8 +20,10 @@ use crate::output::Out;
 
 /// What the controller writes down; its lock is the lock of the directory.
 const CONTROL_FILE: &str = "control";
-/// How many replicas the directory was made for.
+/// How many replicas the directory holds.
 const REPLICAS_FILE: &str = "replicas";
+/// The most that there may be.
+const REPLICAS_MAX: u16 = 9;
 /// Once a leader is there, how long the others are waited for before it is told.
 const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
 /// The ports that clients use without being told.
@@ -29,16 +31,20 @@ const PORT_DEFAULT: u16 = 9440;
 
 pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
-    let replicas = replicas(&dev)?;
     let mut stop = Stop::new().context("signals cannot be listened to")?;
-    let store = open(&dev.data, dev.replicas)?;
+    let (store, made_for) = open(&dev.data, dev.replicas)?;
+    // Replicas that are to go run on until they have given up their votes.
+    let count = made_for.max(dev.replicas);
+    let replicas = replicas(&dev, count)?;
     check_ports(&replicas).await?;
-    claim(&dev.data, dev.replicas)?;
-    let nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
-    let mut turns = Turns::new(store, replicas.iter().map(address).collect(), &dev.leadership);
+    claim(&dev.data, count)?;
+    let mut nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
+    let addresses = replicas.iter().map(address).collect();
+    let mut turns = Turns::new(store, addresses, dev.replicas.into(), &dev.leadership);
     let served = async {
-        let leader = ready(&mut turns).await;
+        let leader = ready(&mut turns, dev.replicas.into()).await;
         welcome(&dev, &replicas, &leader)?;
+        shrink(&dev, &mut turns, &mut nodes).await?;
         turns.go_on().await;
         anyhow::Ok(())
     };
@@ -55,6 +61,20 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     }
 }
 
+/// Stops the replicas that are to go, once nothing depends on them. Their data stays.
+async fn shrink(dev: &Dev, turns: &mut Turns, nodes: &mut Vec<RunningNode>) -> anyhow::Result<()> {
+    let wished = usize::from(dev.replicas);
+    if nodes.len() <= wished {
+        return Ok(());
+    }
+    while turns.next().await.needed > wished {}
+    turns.keep(wished);
+    stop_all(nodes.split_off(wished)).await;
+    claim(&dev.data, dev.replicas)?;
+    eprintln!("{} replicas are left; the data of the others stays in {}", dev.replicas, dev.data.display());
+    Ok(())
+}
+
 /// The leader first, so that it does not miss its followers.
 async fn stop_all(nodes: Vec<RunningNode>) {
     let (leaders, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(RunningNode::leads);
@@ -62,17 +82,17 @@ async fn stop_all(nodes: Vec<RunningNode>) {
     join_all(others.into_iter().map(RunningNode::stop)).await;
 }
 
-fn replicas(dev: &Dev) -> anyhow::Result<Vec<Replica>> {
+fn replicas(dev: &Dev, count: u16) -> anyhow::Result<Vec<Replica>> {
     let one = |ordinal: u16| {
         let name = format!("zue-{ordinal}");
         let address = |port| {
-            let too_high = || Usage(format!("--port {} leaves no ports for {} replicas", dev.port, dev.replicas));
+            let too_high = || Usage(format!("--port {} leaves no ports for {count} replicas", dev.port));
             dev.address(ordinal, port).ok_or_else(too_high)
         };
         let data_dir = dev.data.join(&name);
         Ok(Replica { name, data_dir, client: address(0)?, peer: address(1)?, metrics: address(2)? })
     };
-    (0..dev.replicas).map(one).collect()
+    (0..count).map(one).collect()
 }
 
 fn address(replica: &Replica) -> NodeAddress {
@@ -84,14 +104,14 @@ fn address(replica: &Replica) -> NodeAddress {
     }
 }
 
-/// Makes the directory, or takes one that was made for as many replicas, and locks it.
-fn open(dir: &Path, replicas: u16) -> anyhow::Result<FileStore> {
+/// Makes the directory, or takes one that was made before, and locks it. Says for how many replicas it was made.
+fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
     let cannot = || format!("{} cannot be used", dir.display());
     fs::create_dir_all(dir).with_context(cannot)?;
     let is_ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(CONTROL_FILE);
     let path = dir.join(REPLICAS_FILE);
     let made_for = match fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse::<u16>().ok(),
+        Ok(text) => text.trim().parse::<u16>().ok().filter(|count| (1..=REPLICAS_MAX).contains(count)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for entry in fs::read_dir(dir).with_context(cannot)? {
                 if !is_ours(&entry.with_context(cannot)?.file_name()) {
@@ -106,14 +126,9 @@ fn open(dir: &Path, replicas: u16) -> anyhow::Result<FileStore> {
         FileStoreError::InUse(_) => anyhow::anyhow!("{} is in use by another `zue dev`", dir.display()),
         error => error.into(),
     })?;
-    match made_for {
-        Some(made_for) if made_for == replicas => {}
-        Some(made_for) => {
-            bail!("{} holds {made_for} replicas: use --replicas {made_for}, or another --data", dir.display())
-        }
-        None => bail!("{}: a number of replicas is expected", path.display()),
-    }
-    Ok(store)
+    let made_for =
+        made_for.with_context(|| format!("{}: a number from 1 to {REPLICAS_MAX} is expected", path.display()))?;
+    Ok((store, made_for))
 }
 
 /// Writes down for how many replicas the directory is made.
@@ -135,13 +150,13 @@ async fn check_ports(replicas: &[Replica]) -> anyhow::Result<()> {
 }
 
 /// Waits for a leader, and a little for its followers; its name.
-async fn ready(turns: &mut Turns) -> String {
+async fn ready(turns: &mut Turns, replicas: usize) -> String {
     let mut led_since = None;
     loop {
         let Turn { nodes, .. } = turns.next().await;
         let Some(leader) = nodes.iter().flatten().find(|status| status.role() == Role::Leader) else { continue };
         let since = *led_since.get_or_insert_with(Instant::now);
-        if leader.isr.len() == nodes.len() || since.elapsed() > FOLLOWERS_MAX {
+        if leader.isr.len() >= replicas || since.elapsed() > FOLLOWERS_MAX {
             return leader.name.clone();
         }
     }
@@ -151,14 +166,18 @@ fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> 
     let zue = std::env::args().next().unwrap_or_else(|| "zue".to_owned());
     let mut out = Out::new();
     let mut say = |text: String| out.line(text.as_bytes());
-    say(format!("{} replicas are ready, {leader} leads; data in {}", replicas.len(), dev.data.display()))?;
-    for Replica { name, client, peer, metrics, .. } in replicas {
+    let wished = usize::from(dev.replicas);
+    say(format!("{wished} replicas are ready, {leader} leads; data in {}", dev.data.display()))?;
+    for Replica { name, client, peer, metrics, .. } in replicas.iter().take(wished) {
         say(format!("  {name}  clients {client}  peers {peer}  http://{metrics}/metrics"))?;
     }
     say("In another terminal:".to_owned())?;
+    if replicas.len() > wished {
+        say(format!("{} more run until they have given up their votes", replicas.len() - wished))?;
+    }
     let found_by_default = dev.port == PORT_DEFAULT && dev.replicas <= 3;
     if !found_by_default {
-        let servers: Vec<String> = replicas.iter().map(|replica| replica.client.to_string()).collect();
+        let servers: Vec<String> = replicas.iter().take(wished).map(|replica| replica.client.to_string()).collect();
         say(format!("  export ZUE_SERVERS={}", servers.join(",")))?;
     }
     for command in ["append hello", "read", "tail -f", "status"] {
@@ -176,16 +195,18 @@ mod tests {
     use crate::args::{Cli, Command};
 
     #[test]
-    fn a_directory_is_for_one_number_of_replicas_and_one_process() {
+    fn a_directory_knows_how_many_replicas_it_holds_and_is_for_one_process() {
         let outer = tempfile::tempdir().unwrap();
         let dir = outer.path().join("new");
-        let store = open(&dir, 3).unwrap();
+        let (store, made_for) = open(&dir, 3).unwrap();
+        assert_eq!(made_for, 3);
         claim(&dir, 3).unwrap();
         assert!(open(&dir, 3).unwrap_err().to_string().contains("in use by another `zue dev`"));
         drop(store);
-        let error = open(&dir, 5).unwrap_err().to_string();
-        assert!(error.contains("holds 3 replicas: use --replicas 3"), "{error}");
-        open(&dir, 3).unwrap();
+        assert_eq!(open(&dir, 5).unwrap().1, 3);
+        fs::write(dir.join(REPLICAS_FILE), "10\n").unwrap();
+        let error = open(&dir, 3).unwrap_err().to_string();
+        assert!(error.contains("a number from 1 to 9 is expected"), "{error}");
     }
 
     #[test]
@@ -199,6 +220,6 @@ mod tests {
     fn ports_beyond_the_last_are_wrong_use() {
         let cli = Cli::try_parse_from("zue dev --data d --replicas 3 --port 65520".split(' ')).unwrap();
         let Command::Dev(dev) = cli.command else { panic!() };
-        assert!(replicas(&dev).err().unwrap().is::<Usage>());
+        assert!(replicas(&dev, 3).err().unwrap().is::<Usage>());
     }
 }
