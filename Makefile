@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e sim chaos bench-log images clean help
+.PHONY: run test check unit e2e sim chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -35,6 +35,10 @@ chaos: ## Real processes killed, stopped, cut off and starved for DURATION=secon
 
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
+
+bench-failover bench-catchup bench-stall bench-quiet: bench-%: ## Three real replicas under load: target/bench-cluster
+	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	target/release/zue-chaos $*
 
 images: ## The container images zue-node:test, zue-operator:test and zue-prometheus:test
 	tests/kind/images

@@ -65,6 +65,11 @@ impl Clients {
         Self { client, told: Arc::new(Mutex::new(told)), stop: Arc::default(), seeds: Arc::new(AtomicU64::new(seed)) }
     }
 
+    /// The same, over another client: it finds the leader by itself, and may stay with one that leads no longer.
+    pub(crate) fn over(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,29 +172,29 @@ impl Clients {
         while self.goes_on() {
             let producer = self.open();
             let (appender, mut acks) = self.client.appender();
-            let (pushed, mut waiting) = mpsc::unbounded_channel();
-            let pusher = async {
+            let (sent, mut waiting) = mpsc::unbounded_channel();
+            let push = async {
                 let mut dice = self.dice();
                 while self.goes_on() {
                     let value = self.begin(producer);
                     // The receiver lives as long as this runs.
-                    let _ = pushed.send(value);
+                    let _ = sent.send(value);
                     if appender.push(record(value, &mut dice)).await.is_err() {
                         break;
                     }
                     tokio::time::sleep(PAUSE).await;
                 }
-                drop((appender, pushed));
+                drop((appender, sent));
             };
-            let taker = async {
+            let take = async {
                 while let Some(answer) = acks.next().await {
                     match answer {
-                        Ok(appended) => {
+                        Ok(at) => {
                             let mut values = VecDeque::new();
-                            for _ in 0..appended.count {
+                            for _ in 0..at.count {
                                 values.extend(waiting.recv().await);
                             }
-                            self.acked(values, appended);
+                            self.acked(values, at);
                         }
                         Err(_) => break,
                     }
@@ -199,7 +204,7 @@ impl Clients {
                     self.failed([value], true);
                 }
             };
-            tokio::join!(pusher, taker);
+            tokio::join!(push, take);
         }
     }
 
@@ -226,6 +231,27 @@ impl Clients {
             let name = replica.clone().unwrap_or_default();
             let _ = self.read(&name, ReadOptions { from, max: Some(50), replica, ..ReadOptions::default() }).await;
             tokio::time::sleep(PAUSE * 5).await;
+        }
+    }
+
+    /// Asks what is committed, in ways that must show all that anybody was told before. Unless `by` names a replica: then it asks
+    /// that one, as if it had to know.
+    pub(crate) async fn ask(self, by: Option<String>) {
+        let mut turn = 0_u64;
+        loop {
+            turn += 1;
+            let floor = self.told().history.floor();
+            let from = floor.saturating_sub(10);
+            let options = ReadOptions { from, linearizable: true, ..ReadOptions::default() };
+            let end = match &by {
+                Some(replica) => self.client.range(Some(replica)).await.map(|range| range.end).ok(),
+                None if turn.is_multiple_of(2) => self.client.end().await.ok(),
+                None => self.read("the leader", options).await.ok(),
+            };
+            if let Some(end) = end {
+                self.told().history.linearizable(floor, end);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use zue_client::{Client, ClientConfig, ReplicaStatus};
+use zue_client::{Client, ClientConfig, DescribeResponse, ReplicaStatus};
 use zue_tests::programs::Process;
 
 /// Where a node runs.
@@ -49,8 +49,29 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Three nodes on loopback addresses, with all defaults.
+    pub(crate) async fn on_loopback(dir: &Path) -> Result<Self> {
+        let place = |node: usize| {
+            let name = format!("zue-{node}");
+            Place { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
+        };
+        Self::start(dir, (0..3).map(place).collect(), "{}\n").await
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.places.len()
+    }
+
+    pub(crate) fn name(&self, node: usize) -> &str {
+        &self.places[node].name
+    }
+
+    pub(crate) fn ip(&self, node: usize) -> &str {
+        &self.places[node].ip
+    }
+
+    pub(crate) fn data(&self, node: usize) -> &Path {
+        &self.places[node].data
     }
 
     /// A client of all nodes.
@@ -131,12 +152,40 @@ impl Cluster {
 
     /// Who leads by what the nodes say.
     pub(crate) async fn leader(&self) -> Option<Leader> {
-        let status = self.status().await;
+        self.leading(&self.status().await)
+    }
+
+    fn leading(&self, status: &[ReplicaStatus]) -> Option<Leader> {
         let answers = status.iter().filter_map(|one| one.answer.as_ref().ok());
         let leads = answers.filter(|answer| answer.leader.as_ref().is_some_and(|leader| leader.name == answer.name));
         let newest = leads.max_by_key(|answer| answer.epoch)?;
         let node = self.places.iter().position(|place| place.name == newest.name)?;
         Some(Leader { node, epoch: newest.epoch })
+    }
+
+    /// Waits until all answer, and one of them leads the others and has them in sync.
+    pub(crate) async fn expect_whole(&self, within: Duration) -> Result<Leader> {
+        let end = Instant::now() + within;
+        loop {
+            let status = self.status().await;
+            if let Some(leader) = self.whole(&status) {
+                return Ok(leader);
+            }
+            ensure!(Instant::now() < end, "not all are in sync after {within:?}: {status:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Who leads, if all the others follow and are in sync.
+    pub(crate) fn whole(&self, status: &[ReplicaStatus]) -> Option<Leader> {
+        let leader = self.leading(status)?;
+        let answers: Vec<_> = status.iter().filter_map(|one| one.answer.as_ref().ok()).collect();
+        let names_it = |answer: &&DescribeResponse| {
+            answer.epoch == leader.epoch && answer.leader.as_ref().is_some_and(|one| one.name == self.name(leader.node))
+        };
+        let in_sync = answers.iter().find(|answer| answer.name == self.name(leader.node))?.isr.len();
+        let follow = answers.iter().copied().filter(|answer| names_it(answer)).count();
+        (in_sync == self.len() && follow == self.len()).then_some(leader)
     }
 
     pub(crate) async fn expect_leader(&self, within: Duration) -> Result<Leader> {

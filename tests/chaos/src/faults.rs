@@ -1,6 +1,9 @@
 //! What goes wrong, in an order that the seed gives: a deck of cards is drawn again and again, and each fault lasts a while.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -11,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::cluster::Cluster;
 use crate::disk::Volume;
 use crate::network::Network;
+use crate::world::run;
 
 /// Whom a fault strikes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,12 +42,14 @@ pub(crate) enum Fault {
     CutOne(Whom, Way),
     Slow(Whom),
     FullDisk(Whom),
+    /// Killed, and its disk is lost. Only when the last one that was lost has been replaced.
+    Wipe(Whom),
     KillController,
     /// A second controller, with what the first had written down by then.
     SecondController,
 }
 
-const DECK: [(Fault, usize); 17] = [
+const DECK: [(Fault, usize); 19] = [
     (Fault::Kill(Whom::Leader), 12),
     (Fault::Kill(Whom::Follower), 2),
     (Fault::KillAll, 1),
@@ -59,6 +65,8 @@ const DECK: [(Fault, usize); 17] = [
     (Fault::Slow(Whom::Follower), 1),
     (Fault::FullDisk(Whom::Leader), 1),
     (Fault::FullDisk(Whom::Follower), 1),
+    (Fault::Wipe(Whom::Leader), 1),
+    (Fault::Wipe(Whom::Follower), 1),
     (Fault::KillController, 1),
     (Fault::SecondController, 1),
 ];
@@ -66,7 +74,12 @@ const DECK: [(Fault, usize); 17] = [
 /// How long a fault lasts, ms, and how long until the next one begins: at times they overlap.
 const LASTS: std::ops::Range<u64> = 200..3_500;
 const UNTIL_NEXT: std::ops::Range<u64> = 500..3_500;
+/// Longer than a disk that is lost takes to be noticed, and a replica to count as in sync no more.
+const BETWEEN_WIPES: Duration = Duration::from_secs(10);
 const SLOW_KBIT: u64 = 1_000;
+/// How much is lost by a roll-back.
+const ROLLED_BACK: Duration = Duration::from_secs(2);
+const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(30);
 /// The faults of nodes that may last at the same time.
 const STRUCK_MAX: usize = 2;
 
@@ -95,15 +108,20 @@ pub(crate) struct Faults {
     struck: Vec<Struck>,
     network: Network,
     volumes: Vec<Volume>,
+    wiped: Option<Instant>,
+    log: File,
+    begun: Instant,
     pub(crate) counts: BTreeMap<Fault, u64>,
     pub(crate) leader_kills: u64,
 }
 
 impl Faults {
-    pub(crate) fn new(seed: u64, network: Network, volumes: Vec<Volume>) -> Self {
+    /// What is done goes to a log, too.
+    pub(crate) fn new(seed: u64, network: Network, volumes: Vec<Volume>, log: &Path) -> Result<Self> {
         let dice = Xoshiro256PlusPlus::seed_from_u64(seed);
-        let (deck, struck, counts) = (vec![], vec![], BTreeMap::new());
-        Self { dice, deck, struck, network, volumes, counts, leader_kills: 0 }
+        let (deck, struck, counts, log) = (vec![], vec![], BTreeMap::new(), File::create(log)?);
+        let begun = Instant::now();
+        Ok(Self { dice, deck, struck, network, volumes, wiped: None, log, begun, counts, leader_kills: 0 })
     }
 
     /// One fault after the other for this long; then everything is put right.
@@ -138,6 +156,8 @@ impl Faults {
     /// Ends what has lasted until then.
     fn cure(&mut self, cluster: &mut Cluster, now: Instant) -> Result<()> {
         for struck in self.struck.extract_if(.., |struck| struck.until <= now) {
+            let (at, node) = (self.begun.elapsed(), struck.node.map_or("", |node| self.network.name(node)));
+            writeln!(self.log, "{at:.1?}   {:?} {node}", struck.cure)?;
             match (struck.cure, struck.node) {
                 (Cure::Start, Some(node)) => cluster.start_node(node),
                 (Cure::Continue, Some(node)) => cluster.signal(node, "CONT"),
@@ -171,6 +191,12 @@ impl Faults {
         }
     }
 
+    /// Whether all replicas are voters and have what was acknowledged. That is known a while after the last loss only.
+    async fn may_wipe(&self, cluster: &Cluster) -> bool {
+        let is_long_ago = self.wiped.is_none_or(|wiped| wiped.elapsed() > BETWEEN_WIPES);
+        is_long_ago && cluster.whole(&cluster.status().await).is_some()
+    }
+
     async fn strike(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<()> {
         let node = match fault {
             Fault::Kill(whom)
@@ -178,20 +204,23 @@ impl Faults {
             | Fault::Cut(whom, _)
             | Fault::CutOne(whom, _)
             | Fault::Slow(whom)
-            | Fault::FullDisk(whom) => match self.pick(cluster, whom).await {
-                Some(node) => Some(node),
+            | Fault::FullDisk(whom)
+            | Fault::Wipe(whom) => match self.pick(cluster, whom).await {
                 // Nobody leads, or enough is broken already.
                 None => return Ok(()),
+                Some(_) if matches!(fault, Fault::Wipe(_)) && !self.may_wipe(cluster).await => return Ok(()),
+                Some(node) => Some(node),
             },
             Fault::KillAll if self.struck.iter().any(|struck| struck.node.is_some()) => return Ok(()),
-            Fault::KillAll => None,
             Fault::KillController | Fault::SecondController
                 if self.struck.iter().any(|struck| struck.node.is_none()) =>
             {
                 return Ok(());
             }
-            Fault::KillController | Fault::SecondController => None,
+            Fault::KillAll | Fault::KillController | Fault::SecondController => None,
         };
+        let at = self.begun.elapsed();
+        writeln!(self.log, "{at:.1?} {fault:?} {}", node.map_or("", |node| self.network.name(node)))?;
         let cure = self.begin(cluster, fault, node).await?;
         *self.counts.entry(fault).or_default() += 1;
         let until = Instant::now() + Duration::from_millis(self.dice.random_range(LASTS));
@@ -235,6 +264,13 @@ impl Faults {
                 self.volumes[at].fill()?;
                 Cure::Empty
             }
+            Fault::Wipe(whom) => {
+                self.leader_kills += u64::from(whom == Whom::Leader);
+                self.wiped = Some(Instant::now());
+                cluster.kill(at);
+                std::fs::remove_dir_all(self.volumes[at].data())?;
+                Cure::Start
+            }
             Fault::KillController => {
                 cluster.kill_controller(0);
                 Cure::StartController
@@ -244,6 +280,27 @@ impl Faults {
                 Cure::EndController
             }
         })
+    }
+
+    /// Gives all replicas the disks that they had a while before: what was acknowledged meanwhile is lost.
+    pub(crate) async fn roll_back(&self, cluster: &mut Cluster) -> Result<()> {
+        let replace = |from: &str, to: &str| {
+            self.volumes.iter().try_for_each(|volume| {
+                let (data, before) = (volume.data(), volume.data().with_extension("before"));
+                let path = |name| if name == "data" { &data } else { &before };
+                drop(std::fs::remove_dir_all(path(to)));
+                let (from, to) = (path(from).to_string_lossy(), path(to).to_string_lossy());
+                run("cp", &["-a", &from, &to])
+            })
+        };
+        for (from, to) in [("data", "before"), ("before", "data")] {
+            (0..cluster.len()).for_each(|node| cluster.kill(node));
+            replace(from, to)?;
+            (0..cluster.len()).for_each(|node| cluster.start_node(node));
+            cluster.expect_leader(ROLLED_BACK_WITHIN).await?;
+            tokio::time::sleep(ROLLED_BACK).await;
+        }
+        Ok(())
     }
 
     fn cut(&self, node: usize, others: impl Iterator<Item = usize>, way: Way) -> Result<Cure> {

@@ -136,7 +136,6 @@ impl History {
     }
 
     /// A linearizable read that began at this floor reached this end.
-    #[cfg_attr(not(test), expect(dead_code, reason = "clients do not ask for such reads yet"))]
     pub(crate) fn linearizable(&mut self, floor: u64, end: u64) {
         self.linearizable_reads += 1;
         self.committed(end);
@@ -153,7 +152,7 @@ impl History {
         if let Some(hole) = (0..end).find(|offset| !self.log.contains_key(offset)) {
             self.problem(format!("nobody has given offset {hole}"));
         }
-        let mut problems = std::mem::take(&mut self.problems);
+        let mut problems = vec![];
         for (producer, fates) in (0_u32..).zip(&self.producers) {
             let mut last = None;
             for (number, fate) in (0_u32..).zip(fates) {
@@ -167,6 +166,7 @@ impl History {
                 last = fate.seen.or(last);
             }
         }
+        problems.append(&mut self.problems);
         problems.truncate(PROBLEMS_MAX);
         problems
     }

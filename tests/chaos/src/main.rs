@@ -4,6 +4,7 @@
 
 mod clients;
 mod cluster;
+mod cost;
 mod disk;
 mod faults;
 mod history;
@@ -12,6 +13,7 @@ mod run;
 mod world;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -45,11 +47,46 @@ enum Command {
         /// Fewer kills of a leader fail the run
         #[arg(long, default_value_t = 20)]
         leader_kills: u64,
+        /// Breaks on purpose what is promised: the run must fail
+        #[arg(long = "break", value_enum)]
+        broken: Option<run::Break>,
+    },
+    /// Kills the leader under load: how long until the next append is acknowledged
+    Failover {
+        #[arg(long, default_value_t = 30)]
+        times: usize,
+    },
+    /// Takes a follower's disk away under load: how fast it catches up, and what appends notice of it
+    Catchup {
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        #[arg(long, default_value_t = 1024)]
+        mib: usize,
+    },
+    /// Stops a follower under load: what appends notice of it
+    Stall {
+        #[arg(long, default_value_t = 5)]
+        windows: usize,
+    },
+    /// Keeps the machine busy: the leader must stay
+    Quiet {
+        /// Seconds
+        #[arg(long, default_value_t = 600)]
+        duration: u64,
     },
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run_in_a_world(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zue-chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_in_a_world(arguments: Arguments) -> Result<()> {
     world::enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -67,12 +104,16 @@ async fn act(Arguments { dir, command }: Arguments) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let dir = tempfile::Builder::new().prefix("run-").disable_cleanup(true).tempdir_in(dir.canonicalize()?)?;
     let done = match command {
-        Command::Run { seed, duration, replicas, leader_kills } => {
+        Command::Run { seed, duration, replicas, leader_kills, broken } => {
             let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
             let replicas = replicas.unwrap_or(if seed.is_multiple_of(4) { 5 } else { 3 });
             let lasting = Duration::from_secs(duration);
-            run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min: leader_kills }).await
+            run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min: leader_kills, broken }).await
         }
+        Command::Failover { times } => cost::failover::run(dir.path(), times).await,
+        Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), rounds, mib).await,
+        Command::Stall { windows } => cost::stall::run(dir.path(), windows).await,
+        Command::Quiet { duration } => cost::quiet::run(dir.path(), Duration::from_secs(duration)).await,
     };
     done.with_context(|| format!("what the programs said is in {}", dir.path().display()))?;
     drop(std::fs::remove_dir_all(dir.path()));

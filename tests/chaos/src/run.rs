@@ -6,19 +6,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use tokio::task::JoinSet;
 use zue_client::{Backoff, ClientConfig, ReadOptions};
+use zue_tests::programs::program;
 
 use crate::clients::Clients;
 use crate::cluster::{Cluster, Place};
 use crate::disk::Volume;
 use crate::faults::Faults;
 use crate::network::{self, Network};
+use crate::world::run as run_to_end;
 
 /// Clients of each kind.
 const APPENDING: usize = 4;
 const PIPELINES: usize = 3;
 const PEEKING: usize = 2;
+const ASKING: usize = 3;
 /// Once nothing is wrong any more, the log must be writable, and all replicas the same, within this time.
-const HEALED_WITHIN: Duration = Duration::from_secs(60);
+const HEALED_WITHIN: Duration = Duration::from_mins(1);
 /// Small segments, so that many are begun, cut and left.
 const NODE_CONFIG: &str = "log: {segmentBytesMax: 2MiB}\n";
 const VOLUME_BYTES: u64 = 256 << 20;
@@ -33,10 +36,20 @@ pub(crate) struct Options {
     pub(crate) replicas: usize,
     /// A run with fewer kills of a leader has shown too little.
     pub(crate) leader_kills_min: u64,
+    pub(crate) broken: Option<Break>,
+}
+
+/// What no run may pass with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Break {
+    /// All disks are put back to how they were a while before.
+    RollBack,
+    /// Reads that must show all that is committed ask a follower.
+    StaleReads,
 }
 
 pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
-    let Options { seed, lasting, replicas, leader_kills_min } = options;
+    let Options { seed, lasting, replicas, leader_kills_min, broken } = options;
     println!("seed {seed}: {replicas} replicas, {lasting:?} of faults");
     let names: Vec<_> = (0..replicas).map(|node| format!("zue-{node}")).collect();
     let network = Network::new(names.iter().cloned().chain((0..2).map(|n| format!("control-{n}"))).collect())?;
@@ -52,15 +65,28 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     let mut cluster = Cluster::start(dir, places, NODE_CONFIG).await?;
     let clients = Clients::new(cluster.client(patience())?, seed);
     let (mut appending, mut reading) = (JoinSet::new(), JoinSet::new());
-    (0..APPENDING).for_each(|_| drop(appending.spawn(clients.clone().append())));
-    (0..PIPELINES).for_each(|_| drop(appending.spawn(clients.clone().pipeline())));
-    (0..PEEKING).for_each(|_| drop(reading.spawn(clients.clone().peek(names.clone()))));
-    let everywhere = names.iter().cloned().map(Some).chain([None]);
-    everywhere.for_each(|replica| drop(reading.spawn(clients.clone().follow(replica))));
-
-    let mut faults = Faults::new(seed, network, volumes);
-    let run = faults.run(&mut cluster, lasting).await;
-    run?;
+    let another = || anyhow::Ok(clients.over(cluster.client(patience())?));
+    for _ in 0..APPENDING {
+        appending.spawn(another()?.append());
+    }
+    for _ in 0..PIPELINES {
+        appending.spawn(another()?.pipeline());
+    }
+    for _ in 0..PEEKING {
+        reading.spawn(another()?.peek(names.clone()));
+    }
+    for replica in names.iter().cloned().map(Some).chain([None]) {
+        reading.spawn(another()?.follow(replica));
+    }
+    let replica = names.last().filter(|_| broken == Some(Break::StaleReads));
+    for _ in 0..ASKING {
+        reading.spawn(another()?.ask(replica.cloned()));
+    }
+    let mut faults = Faults::new(seed, network, volumes, &dir.join("faults.log"))?;
+    faults.run(&mut cluster, lasting).await?;
+    if broken == Some(Break::RollBack) {
+        faults.roll_back(&mut cluster).await?;
+    }
     let healed = Instant::now();
     let acked = clients.figures().acked;
     while clients.figures().acked == acked {
@@ -68,6 +94,7 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let writable = healed.elapsed();
+    cluster.expect_whole(HEALED_WITHIN).await?;
     clients.stop();
     while let Some(ended) = tokio::time::timeout(HEALED_WITHIN, appending.join_next()).await? {
         ended?;
@@ -78,6 +105,11 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     let problems = clients.finish(end);
     ensure!(problems.is_empty(), "seed {seed}: {}", problems.join("\n"));
     cluster.stop()?;
+    for node in 0..replicas {
+        // Every byte on the disks, too.
+        let (zue, data) = (program("zue"), cluster.data(node));
+        run_to_end(&zue.to_string_lossy(), &["log", "verify", &data.to_string_lossy()])?;
+    }
     let kills = faults.leader_kills;
     ensure!(kills >= leader_kills_min, "a leader was killed {kills} times only, not {leader_kills_min}");
     println!("zero lost, zero doubled, zero reordered, zero stale, {replicas} replicas the same, {end} records");
