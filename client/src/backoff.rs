@@ -16,9 +16,13 @@ pub struct Backoff {
 impl Backoff {
     /// The pause after `failures` failures in a row; `jitter` in `0.0..1.0` takes it from half of the bound to all of it.
     fn pause_at(self, failures: u32, jitter: f64) -> Duration {
+        self.bound(failures).mul_f64(0.5 + jitter / 2.0)
+    }
+
+    /// The longest pause after `failures` failures in a row.
+    pub(crate) fn bound(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
-        let bound = self.min.saturating_mul(1 << doublings).min(self.max);
-        bound.mul_f64(0.5 + jitter / 2.0)
+        self.min.saturating_mul(1 << doublings).min(self.max)
     }
 
     /// The pause after `failures` failures in a row, jittered.
@@ -37,6 +41,10 @@ pub(crate) struct Retry {
 impl Retry {
     pub(crate) fn is_due(self) -> bool {
         self.not_before.is_none_or(|instant| instant <= Instant::now())
+    }
+
+    pub(crate) fn failures(self) -> u32 {
+        self.failures
     }
 
     pub(crate) fn failed(&mut self, backoff: Backoff) {

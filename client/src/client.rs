@@ -148,6 +148,33 @@ impl Client {
         self.0.servers.leader(self.time_left(begun)).await
     }
 
+    /// Asks the leader to hand over to the replica of this name, and waits until that leads; the epoch. Appends go on meanwhile: for
+    /// the moment of the change they wait.
+    pub async fn switch_over(&self, to: &str) -> Result<u64, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            match self.switch_over_once(begun, to).await {
+                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn switch_over_once(&self, begun: Instant, to: &str) -> Result<u64, Error> {
+        let (leader, epoch) = self.0.servers.find_leader(self.time_left(begun)).await?;
+        if leader.name == to {
+            return Ok(epoch);
+        }
+        let within = self.time_left(begun);
+        let within_ms =
+            u32::try_from(self.0.config.deadline.saturating_sub(begun.elapsed()).as_millis()).unwrap_or(u32::MAX);
+        let request = v1::SwitchOverRequest { to: to.to_owned(), within_ms };
+        let mut client = self.0.servers.client(&leader.address)?;
+        self.call(&leader, within, client.switch_over(request)).await?;
+        Err(Error::NotSwitched { to: to.to_owned(), leader: leader.name })
+    }
+
     /// What every replica says of itself. Asks all known addresses once, and retries nothing.
     pub async fn status(&self) -> Vec<ReplicaStatus> {
         let described = self.0.servers.describe(self.0.config.deadline, |_| false).await;
@@ -207,10 +234,13 @@ impl Client {
         within: Duration,
         answer: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, Error> {
-        let answer = match timeout(within, answer).await {
-            Ok(Ok(response)) => return Ok(response.into_inner()),
-            Ok(Err(status)) => Error::of_status(&server.name, &status),
-            Err(_) => Error::no_answer(&server.name, within),
+        let answer = tokio::select! {
+            answer = timeout(within, answer) => match answer {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => Error::of_status(&server.name, &status),
+                Err(_) => Error::no_answer(&server.name, within),
+            },
+            () = self.0.servers.replaced(server) => Error::replaced(&server.name),
         };
         self.0.servers.failed(server, &answer);
         Err(answer)

@@ -41,6 +41,16 @@ pub enum Error {
         /// The names of the cluster's replicas.
         known: Vec<String>,
     },
+    /// A replica that was to lead does not yet.
+    #[error(
+        "{leader} still leads, not {to}: either that is not in sync, or the policy names another leader, or no controller is at work"
+    )]
+    NotSwitched {
+        /// Who was to lead.
+        to: String,
+        /// Who leads.
+        leader: String,
+    },
     /// Records are missing, or come again.
     #[error("{server} sent record {found} where {expected} is due: it is not to be trusted")]
     Gap {
@@ -150,6 +160,10 @@ impl Error {
         Self::unreachable(server, &format!("nothing within {:.1} s", within.as_secs_f64()))
     }
 
+    pub(crate) fn replaced(server: &str) -> Self {
+        Self::unreachable(server, "another leads by now")
+    }
+
     pub(crate) fn unreachable(server: &str, why: &str) -> Self {
         Self::Unreachable { server: server.to_owned(), why: why.to_owned(), is_sent: true }
     }
@@ -179,6 +193,7 @@ impl Error {
             Self::Unreachable { server, .. } | Self::Gap { server, .. } | Self::Malformed { server, .. } => {
                 Some(server)
             }
+            Self::NotSwitched { leader, .. } => Some(leader),
             Self::TimedOut { last, .. } => last.server(),
             Self::BadAddress(_) | Self::NoServers | Self::NoLeader(_) | Self::UnknownReplica { .. } => None,
         }
@@ -188,7 +203,7 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Refused(refused) => is_retriable(refused.reason),
-            Self::Unreachable { .. } | Self::NoLeader(_) | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::NoLeader(_) | Self::NotSwitched { .. } | Self::TimedOut { .. } => true,
             Self::BadAddress(_)
             | Self::NoServers
             | Self::UnknownReplica { .. }
@@ -203,7 +218,7 @@ impl Error {
             Self::Refused(refused) => refused.outcome == Outcome::NotAppended,
             Self::Unreachable { is_sent, .. } => !is_sent,
             Self::NoLeader(_) | Self::BadAddress(_) | Self::NoServers | Self::UnknownReplica { .. } => true,
-            Self::Gap { .. } | Self::Malformed { .. } | Self::TimedOut { .. } => false,
+            Self::Gap { .. } | Self::Malformed { .. } | Self::NotSwitched { .. } | Self::TimedOut { .. } => false,
         }
     }
 }

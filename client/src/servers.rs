@@ -19,6 +19,8 @@ use crate::net;
 const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// How long others are waited for once a leader has answered: one of a newer epoch may be among them.
 const GRACE: Duration = Duration::from_millis(100);
+/// A leader that has not answered for so long may have been replaced: the others are asked, this often.
+pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(200);
 /// How many addresses are remembered beside those given.
 const LEARNT_MAX: usize = 32;
 /// A message of the largest batch fits many times.
@@ -99,10 +101,34 @@ impl Servers {
         if let Some(leader) = known {
             return Ok(leader);
         }
+        self.find_leader(within).await.map(|(leader, _)| leader)
+    }
+
+    /// Who leads as found now, and which epoch.
+    pub(crate) async fn find_leader(&self, within: Duration) -> Result<(Server, u64), Error> {
         let described = self.describe(within, |described| newest_leader(described).is_some()).await;
         let leader = newest_leader(&described).ok_or_else(|| Error::no_leader(&described))?;
+        let epoch = described.iter().find(|one| one.address == leader.address).and_then(|one| one.answer.as_ref().ok());
         self.state().leader = Some(leader.clone());
-        Ok(leader)
+        Ok((leader, epoch.map_or(0, |answer| answer.epoch)))
+    }
+
+    /// Ends once the others say that another leads than this one, which was found to lead and does not answer. A process that was
+    /// stopped and a machine that is gone break no connection.
+    pub(crate) async fn replaced(&self, leader: &Server) {
+        let is_other =
+            |described: &[Described]| newest_leader(described).is_some_and(|found| found.name != leader.name);
+        loop {
+            tokio::time::sleep(LEADER_SILENCE).await;
+            if self.state().leader.as_ref() != Some(leader) {
+                continue;
+            }
+            let found = newest_leader(&self.describe(LEADER_SILENCE, is_other).await);
+            if let Some(found) = found.filter(|found| found.name != leader.name) {
+                self.state().leader = Some(found);
+                return;
+            }
+        }
     }
 
     /// What every known address answers, in the order of the answers. Ends soon after these are enough.

@@ -12,7 +12,7 @@ use zue_core::{Epoch, FrameFacts, Input, Millis, Output, Replica, ReplicaId, Rep
 use zue_log::{Batch, Limits};
 
 use crate::cache::TailCache;
-use crate::inbox::{Append, Control, Fact, Follow, Handle, Outbox, Records, Request};
+use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records, Request};
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::open::appends_of;
@@ -91,6 +91,12 @@ pub(crate) struct Driver {
     pub(crate) held: VecDeque<Append>,
     /// The leader that is followed, and its members.
     pub(crate) followed: Option<(Member, Arc<[Member]>)>,
+    /// Who is wanted to lead, in place of this replica in that epoch, and until when.
+    pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,
+    /// Whether this replica is about to stop.
+    pub(crate) leaving: bool,
+    /// How long it has been silent.
+    pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
 }
@@ -110,6 +116,9 @@ impl Driver {
             learners: Vec::new(),
             held: VecDeque::new(),
             followed: None,
+            heard: None,
+            switch_to: None,
+            leaving: false,
             problem: None,
             view_is_stale: true,
         }
@@ -184,6 +193,14 @@ impl Driver {
             Fact::Acked { from, session, durable, round } => Input::Acked { from, session, durable, round },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
             Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
+            Fact::Leaving => {
+                self.leaving = true;
+                return;
+            }
+            Fact::SwitchOver { to, within, reply } => {
+                let _ = reply.send(self.switch_over(&to, within));
+                return;
+            }
             Fact::Status(reply) => {
                 let _ = reply.send(self.status());
                 return;
@@ -257,13 +274,14 @@ impl Driver {
 
     fn follow(&mut self, session: Session, message: Follow) {
         match message {
-            Follow::Start { start, leader, members, outbox } => {
+            Follow::Start { start, leader, members, outbox, heard } => {
                 self.outboxes.insert(session, outbox);
                 self.step(Input::Start { session, start }, Payload::None);
                 if self.outboxes.contains_key(&session) {
                     // Not refused. What another stream was for is over.
                     self.outboxes.retain(|other, _| *other == session);
                     self.followed = Some((leader, members.into()));
+                    self.heard = Some(heard);
                 }
                 self.release_held();
             }

@@ -17,7 +17,7 @@ use zue_proto::v1::replication_server::Replication;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
 
 use crate::errors::{error, invalid, refused, shutting_down, status};
-use crate::inbox::{Follow, Handle, Outbox};
+use crate::inbox::{Follow, Handle, Heard, Outbox};
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::num::narrow;
@@ -118,7 +118,8 @@ impl ReplicationService {
             Ok(Ok(None) | Err(_)) => return End::Quiet,
             Err(_) => return End::Refuse(error(Reason::TimedOut, "no Start came in time")),
         };
-        let start = match self.parse_start(first, outbox) {
+        let heard = Arc::new(Heard::now());
+        let start = match self.parse_start(first, outbox, &heard) {
             Ok(start) => start,
             Err(error) => return End::Refuse(error),
         };
@@ -126,7 +127,10 @@ impl ReplicationService {
             return End::Refuse(shutting_down());
         }
         let mut expected: Option<Tail> = None;
-        while let Ok(Some(LeaderMessage { message })) = incoming.message().await {
+        loop {
+            heard.listens();
+            let Ok(Some(LeaderMessage { message })) = incoming.message().await else { return End::Quiet };
+            heard.is_busy();
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
                 Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end, round })) => {
@@ -142,10 +146,14 @@ impl ReplicationService {
                 return End::Refuse(shutting_down());
             }
         }
-        End::Quiet
     }
 
-    fn parse_start(&self, wire: v1::Start, outbox: watch::Sender<Outbox>) -> Result<Follow, v1::Error> {
+    fn parse_start(
+        &self,
+        wire: v1::Start,
+        outbox: watch::Sender<Outbox>,
+        heard: &Arc<Heard>,
+    ) -> Result<Follow, v1::Error> {
         let v1::Start { protocol_version, cluster_id, target, leader, epoch, history, log, commit_end, members } = wire;
         target::check(&self.handle.identity, &Target { protocol_version, target: &target })?;
         let cluster =
@@ -165,7 +173,7 @@ impl ReplicationService {
             log: zue_proto::tail(log),
             commit_end: Offset(commit_end),
         };
-        Ok(Follow::Start { start, leader, members, outbox })
+        Ok(Follow::Start { start, leader, members, outbox, heard: Arc::clone(heard) })
     }
 
     /// Checks every byte of the frames, and waits until there is room for them.

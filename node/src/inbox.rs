@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -77,10 +78,41 @@ pub(crate) enum Control {
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
 }
 
+/// How long a leader has been silent on its stream. While this replica is busy with what it has heard, and so not listening, it
+/// cannot blame the leader.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    born: Instant,
+    /// In milliseconds since then; the greatest number while nobody listens.
+    listening_since: AtomicU64,
+}
+
+impl Heard {
+    pub(crate) fn now() -> Self {
+        Self { born: Instant::now(), listening_since: AtomicU64::new(0) }
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn listens(&self) {
+        self.listening_since.store(self.age_ms(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_busy(&self) {
+        self.listening_since.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    pub(crate) fn silence_ms(&self) -> u64 {
+        self.age_ms().saturating_sub(self.listening_since.load(Ordering::Relaxed))
+    }
+}
+
 /// What comes on a leader's stream, in its order.
 #[derive(Debug)]
 pub(crate) enum Follow {
-    Start { start: Start, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox> },
+    Start { start: Start, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
     Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
     Heartbeat { commit_end: Offset, log_end: Offset, round: u64 },
     Ended,
@@ -108,6 +140,14 @@ pub(crate) enum Fact {
     },
     /// A client wants to read all that is committed by now.
     ConfirmRead(oneshot::Sender<Reply>),
+    /// This replica is about to stop.
+    Leaving,
+    /// Someone wants another to lead.
+    SwitchOver {
+        to: String,
+        within: Duration,
+        reply: oneshot::Sender<Result<(), v1::Error>>,
+    },
     /// Someone wants to know all about this replica.
     Status(oneshot::Sender<v1::StatusResponse>),
 }
@@ -166,6 +206,13 @@ impl Handle {
     pub(crate) async fn confirm_read(&self) -> Result<Reply, Gone> {
         let (reply, answer) = oneshot::channel();
         self.fact(Fact::ConfirmRead(reply)).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Outer: the driver has ended. Inner: what stands against it.
+    pub(crate) async fn switch_over(&self, to: String, within: Duration) -> Result<Result<(), v1::Error>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.fact(Fact::SwitchOver { to, within, reply }).await?;
         answer.await.map_err(|_| Gone)
     }
 

@@ -25,6 +25,8 @@ use crate::state::{Ends, View};
 
 /// How many messages of a read wait for the connection.
 const RESPONSES_MAX: usize = 2;
+/// How long another leader may be wanted.
+const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -129,6 +131,19 @@ impl Log for LogService {
             isr: isr.to_vec(),
             problem: problem.as_deref().unwrap_or_default().to_owned(),
         }))
+    }
+
+    async fn switch_over(
+        &self,
+        request: Request<v1::SwitchOverRequest>,
+    ) -> Result<Response<v1::SwitchOverResponse>, Status> {
+        let v1::SwitchOverRequest { to, within_ms } = request.into_inner();
+        let within = Duration::from_millis(within_ms.into()).min(SWITCH_OVER_MAX);
+        match self.appends.handle.switch_over(to, within).await {
+            Ok(Ok(())) => Ok(Response::new(v1::SwitchOverResponse {})),
+            Ok(Err(error)) => Err(status(error)),
+            Err(_gone) => Err(status(crate::errors::shutting_down())),
+        }
     }
 
     async fn open_producer(

@@ -52,6 +52,12 @@ async fn run(config: NodeConfig) -> anyhow::Result<()> {
         () = node.ended() => anyhow::bail!("the replica has stopped itself: an invariant was broken"),
     };
     tracing::info!(signal, "stopping");
+    tokio::select! {
+        () = node.leave() => {}
+        // Whoever asks twice is in a hurry.
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     node.stop().await;
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::control::ControlService;
 use crate::driver::{Driver, Parts};
 use crate::follow::ReplicationService;
 use crate::http::{Readiness, Shown, router};
-use crate::inbox::{Handle, Identity};
+use crate::inbox::{Fact, Handle, Identity};
 use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::metrics::Metrics;
@@ -38,6 +38,8 @@ const INBOX_MAX: usize = 1024;
 const METRICS_SILENCE_MAX: Duration = Duration::from_mins(2);
 /// How long open calls may take to end when the node stops, and the disk to finish.
 const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
+/// How long a leader that stops waits for a hand-over.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 const DISK_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A node that does not start.
@@ -326,6 +328,24 @@ impl RunningNode {
         let mut view = self.handle.view.clone();
         // Only the driver's end ends this: it is never true.
         let _ = view.wait_for(|_| false).await;
+    }
+
+    /// Before a stop: a leader with others in sync lets the controller hand over to one of them, so that no append has to wait for a
+    /// failover. Ends once this replica follows another, or after a while.
+    pub async fn leave(&self) {
+        let mut view = self.handle.view.clone();
+        let has_successor = {
+            let view = view.borrow();
+            view.role == Role::Leader && view.isr.len() > 1
+        };
+        if !has_successor || self.handle.fact(Fact::Leaving).await.is_err() {
+            return;
+        }
+        tracing::info!("waiting for another to lead");
+        let followed = view.wait_for(|view| matches!(view.role, Role::Follower | Role::Failed));
+        if timeout(LEAVES_WITHIN, followed).await.is_err() {
+            tracing::warn!("no controller has let another lead: stopping all the same");
+        }
     }
 
     /// Stops: no new calls, waiting ones are answered, the disk finishes, the log is closed cleanly.

@@ -1,11 +1,13 @@
 //! What the driver says of itself: to controllers, and in metrics.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use zue_core::{Progress, ReplicaId, RoleView};
+use zue_core::{Epoch, Progress, ReplicaId, RoleView};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
 use crate::driver::Driver;
+use crate::errors::{invalid, not_leader};
 use crate::num::{gauge, wide};
 use crate::state::Role;
 
@@ -53,6 +55,7 @@ impl Driver {
             isr_shrinks: counts.shrinks,
             isr_expands: counts.expands,
             suspect: replica.suspect().map(Into::into),
+            leaving: self.leaving,
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {
@@ -64,12 +67,13 @@ impl Driver {
             RoleView::Follower { silence_ms, connected, .. } => {
                 status.set_role(v1::Role::Follower);
                 status.leader_connected = connected;
-                status.leader_silence_ms = Some(silence_ms);
+                status.leader_silence_ms = Some(self.heard.as_ref().map_or(silence_ms, |heard| heard.silence_ms()));
             }
-            RoleView::Leader { settled, handing_over, followers, isr, .. } => {
+            RoleView::Leader { epoch, settled, handing_over, followers, isr, .. } => {
                 status.set_role(v1::Role::Leader);
                 status.settled = settled;
                 status.handing_over = handing_over;
+                status.switch_to = self.wanted(epoch).map(|id| id_bytes(id.0)).unwrap_or_default();
                 status.isr = isr.into_iter().map(|id| id_bytes(id.0)).collect();
                 status.followers = followers.iter().map(|(id, progress)| self.follower(*id, progress)).collect();
             }
@@ -113,6 +117,27 @@ impl Driver {
             voter: progress.voter,
             problem: problem.unwrap_or_default(),
         }
+    }
+
+    /// Takes note of who is wanted to lead: the controller reads it in the status.
+    pub(crate) fn switch_over(&mut self, to: &str, within: Duration) -> Result<(), v1::Error> {
+        let (RoleView::Leader { epoch, .. }, Some(leading)) = (self.parts.replica.role(self.now()), &self.leading)
+        else {
+            return Err(not_leader(&self.parts.handle.view.borrow()));
+        };
+        let voters = || leading.members.iter().filter(|member| member.voter);
+        let Some(to) = voters().find(|voter| voter.name == to).map(|voter| voter.id) else {
+            let names: Vec<&str> = voters().map(|voter| voter.name.as_str()).collect();
+            return Err(invalid(format!("no voter is named {to:?}; there are: {}", names.join(", "))));
+        };
+        self.switch_to = Some((epoch, to, Instant::now() + within));
+        Ok(())
+    }
+
+    /// Who is still wanted to lead instead of this replica.
+    fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
+        let (asked, to, until) = self.switch_to?;
+        Some(to).filter(|_| asked == epoch && Instant::now() < until)
     }
 
     /// Sets what is read from the replica, once a tick.

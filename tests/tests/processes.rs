@@ -153,6 +153,71 @@ fn a_killed_leader_is_replaced_by_another_and_nothing_is_lost_or_doubled() {
 }
 
 #[test]
+fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
+    let cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    load.expect_acks(200, SOON);
+    let leader = cluster.nodes[0].as_ref().expect("it runs");
+    leader.signal("STOP");
+    // No connection breaks: the voters and the client have to notice the silence.
+    load.expect_acks(500, Duration::from_secs(10));
+    let (next, _) = eventually(SOON, || cluster.leader(), || format!("one leads: {}", cluster.status()));
+    assert_ne!(next, 0);
+    leader.signal("CONT");
+    load.expect_acks(200, SOON);
+    cluster.check(&load.finish());
+}
+
+#[test]
+fn a_switchover_moves_the_leadership_and_no_append_fails() {
+    let cluster = Cluster::start();
+    let servers = cluster.servers();
+    let load = Load::start(&servers, "load", Duration::from_micros(500));
+    for name in ["zue-2", "zue-1", "zue-1", "zue-0"] {
+        load.expect_acks(200, SOON);
+        let said = zue_ok(&servers, &["-o", "json", "switchover", "--to", name], b"");
+        let switched: serde_json::Value = serde_json::from_slice(&said).expect("an answer is JSON");
+        assert_eq!(switched["leader"], name);
+        assert_eq!(cluster.led_by(name), switched["epoch"].as_u64());
+    }
+    cluster.check(&load.finish());
+
+    let refused = zue(&servers, &["switchover", "--to", "zue-9"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("there are: zue-0, zue-1, zue-2"), "{said}");
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over_before() {
+    let mut cluster = Cluster::start();
+    let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));
+    for leader in [0_usize, 1] {
+        load.expect_acks(200, SOON);
+        let is_in_sync = |status: &serde_json::Value| {
+            status.as_array().is_some_and(|all| all.iter().all(|member| member["in_sync"] == true))
+        };
+        eventually(
+            SOON,
+            || is_in_sync(&cluster.status()).then_some(()),
+            || format!("all are in sync: {}", cluster.status()),
+        );
+        let mut stopping = cluster.nodes[leader].take().expect("it runs");
+        stopping.signal("TERM");
+        assert_eq!(stopping.wait(), 0);
+        // It has not waited in vain: somebody leads already.
+        let (next, _) = cluster.leader().expect("another leads");
+        assert_ne!(next, leader);
+        cluster.restart(u16::try_from(leader).expect("there are three"));
+        if next != 1 {
+            zue_ok(&cluster.servers(), &["switchover", "--to", "zue-1"], b"");
+        }
+    }
+    load.expect_acks(200, SOON);
+    cluster.check(&load.finish());
+}
+
+#[test]
 fn all_killed_at_once_come_back_with_every_acknowledged_record() {
     let mut cluster = Cluster::start();
     let load = Load::start(&cluster.servers(), "load", Duration::from_micros(500));

@@ -136,6 +136,10 @@ impl Driver {
 
     async fn pump(&mut self, mut line: Line, input: &mut Input) -> End {
         let mut is_at_end = false;
+        let client = self.client.clone();
+        let leader = line.leader.clone();
+        // Begins anew with every answer.
+        let mut replaced = Box::pin(client.servers().replaced(&leader));
         loop {
             if is_at_end && self.window.is_empty() {
                 return End::Finished;
@@ -148,6 +152,7 @@ impl Driver {
                 answer = line.answers.message() => match self.answered(&line.leader, answer) {
                     Ok(appended) => {
                         self.failures = Failures::default();
+                        replaced.set(client.servers().replaced(&leader));
                         if self.acks.send(Ok(appended)).await.is_err() {
                             return End::Abandoned;
                         }
@@ -156,11 +161,15 @@ impl Driver {
                 },
                 records = input.batch(), if !is_at_end && self.window.has_room() => match records {
                     Some(records) => {
+                        if self.window.is_empty() {
+                            replaced.set(client.servers().replaced(&leader));
+                        }
                         self.window.push(records, Instant::now());
                         self.send_unsent(&line.requests);
                     }
                     None => is_at_end = true,
                 },
+                () = &mut replaced, if !self.window.is_empty() => return End::Failed(Error::replaced(&leader.name)),
                 () = sleep_until(sent + patience), if !self.window.is_empty() => {
                     return End::Failed(Error::no_answer(&line.leader.name, patience));
                 }

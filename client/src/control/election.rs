@@ -104,7 +104,7 @@ impl<S: Store> Controller<S> {
         attempt: &Attempt<'_>,
         cluster: Option<ClusterId>,
     ) -> Result<(Choice, Option<ClusterId>), ElectError> {
-        let write_timeout = self.config.write_timeout;
+        let seal_timeout = self.config.seal_timeout;
         let is_asked =
             |seen: &Seen| (seen.cluster.is_none() || seen.cluster == cluster) && Some(seen.replica) != attempt.without;
         let mut asked = FuturesUnordered::new();
@@ -120,7 +120,7 @@ impl<S: Store> Controller<S> {
             };
             asked.push(async move {
                 let answer = match client {
-                    Ok(mut client) => peers::call(write_timeout, client.seal(request)).await,
+                    Ok(mut client) => peers::call(seal_timeout, client.seal(request)).await,
                     Err(why) => Err(why),
                 };
                 (ordinal, answer.and_then(|answer| sealed(answer, replica, epoch)))
@@ -128,7 +128,7 @@ impl<S: Store> Controller<S> {
         }
         let mut answers = Vec::new();
         let mut refusals = Vec::new();
-        let mut until = Instant::now() + write_timeout;
+        let mut until = Instant::now() + seal_timeout;
         while let Ok(Some((ordinal, answer))) = timeout_at(until, asked.next()).await {
             match answer {
                 Ok(sealed) => answers.push((ordinal, sealed)),
@@ -170,7 +170,10 @@ impl<S: Store> Controller<S> {
             old_voters: old_voters.as_deref().map(members).unwrap_or_default(),
         };
         let answer = match self.peers.client(node) {
-            Ok(mut client) => peers::call(self.config.write_timeout, client.appoint(request)).await,
+            Ok(mut client) => {
+                let within = self.config.appoint_timeout.bound(self.election.failures().saturating_add(1));
+                peers::call(within, client.appoint(request)).await
+            }
             Err(why) => Err(why),
         };
         let not_appointed = |why| ElectError::NotAppointed { name: node.name.clone(), why };

@@ -1,6 +1,7 @@
 //! What a controller did, as facts, and in words.
 
 use std::fmt;
+use std::time::Duration;
 
 use zue_core::control::{Blocked, Reason};
 use zue_core::{ClusterId, Epoch};
@@ -39,6 +40,8 @@ pub enum Event {
         to: String,
         /// The new epoch.
         epoch: Epoch,
+        /// How long appends had to wait.
+        took: Duration,
     },
     /// A planned hand-over did not come about.
     HandOverFailed {
@@ -144,7 +147,10 @@ impl fmt::Display for Event {
                 write!(f, "{leader} leads epoch {epoch}, because {}", in_words(*reason))
             }
             Self::ElectionFailed { epoch, why } => write!(f, "nobody was elected for epoch {epoch}: {why}"),
-            Self::HandedOver { from, to, epoch } => write!(f, "{from} handed over to {to}, which leads epoch {epoch}"),
+            Self::HandedOver { from, to, epoch, took } => {
+                let ms = took.as_millis();
+                write!(f, "{from} handed over to {to}, which leads epoch {epoch}; appends waited for {ms} ms")
+            }
             Self::HandOverFailed { from, to, why } => write!(f, "{from} did not hand over to {to}: {why}"),
             Self::VoterAdded { epoch, name, voters } => {
                 write!(f, "{name} votes from epoch {epoch} on; {voters} replicas do")

@@ -36,7 +36,7 @@ impl<S: Store> Controller<S> {
             learners: seen::members(learners, nodes, seen),
         };
         let fed = match self.peers.client(node) {
-            Ok(mut client) => peers::call(self.config.write_timeout, client.learners(request)).await,
+            Ok(mut client) => peers::call(self.config.rpc_timeout, client.learners(request)).await,
             Err(why) => Err(why),
         };
         match fed {

@@ -11,7 +11,7 @@ mod seen;
 mod tests;
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zue_core::control::{Blocked, Reason, Recorded, Seen, Step, Wish, nodes_needed, plan};
 use zue_core::{ClusterId, Epoch, ReplicaId};
@@ -68,8 +68,11 @@ pub trait Store: Send + Sync {
 pub struct ControllerConfig {
     /// How long a replica may take to tell its status before it counts as unreachable.
     pub rpc_timeout: Duration,
-    /// How long a replica may take to write down a promise or the start of its leadership.
-    pub write_timeout: Duration,
+    /// How long a sealing waits for answers that are enough to choose.
+    pub seal_timeout: Duration,
+    /// How long a replica may take to write down the start of its leadership, at first and after failures in a row: one whose disk
+    /// hangs gives way to another soon, and one whose disk is slow gets its time in the end.
+    pub appoint_timeout: Backoff,
     /// How long a sealing waits for the others once the answers are enough to choose.
     pub seal_grace: Duration,
     /// How long a leader holds new appends for a hand-over before it goes on by itself.
@@ -84,10 +87,11 @@ impl Default for ControllerConfig {
     fn default() -> Self {
         Self {
             rpc_timeout: Duration::from_millis(800),
-            write_timeout: Duration::from_secs(5),
-            seal_grace: Duration::from_millis(300),
-            handover_deadline: Duration::from_secs(5),
-            election_retry: Backoff { min: Duration::from_millis(200), max: Duration::from_secs(5) },
+            seal_timeout: Duration::from_secs(5),
+            appoint_timeout: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(10) },
+            seal_grace: Duration::from_millis(200),
+            handover_deadline: Duration::from_secs(2),
+            election_retry: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5) },
             handover_retry: Backoff { min: Duration::from_secs(5), max: Duration::from_secs(30) },
         }
     }
@@ -262,12 +266,13 @@ impl<S: Store> Controller<S> {
         let (Some(from_node), Some(to_node)) = (name(from), name(to)) else { return };
         let (nodes, epoch) = ((from_node.name.clone(), to_node.name.clone()), attempt.epoch);
         let cluster = attempt.cluster(&self.recorded);
+        let begun = Instant::now();
         let asked = self.ask_to_hand_over(from_node, cluster, leads, from, to).await;
         let why = match asked {
             Err(why) => why,
             Ok(()) if self.elect(attempt, events).await => {
                 self.hand_over = Retry::default();
-                events.push(Event::HandedOver { from: nodes.0, to: nodes.1, epoch });
+                events.push(Event::HandedOver { from: nodes.0, to: nodes.1, epoch, took: begun.elapsed() });
                 return;
             }
             Ok(()) => "it was not elected".to_owned(),

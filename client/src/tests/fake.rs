@@ -276,6 +276,10 @@ impl Log for Server {
         }))
     }
 
+    async fn switch_over(&self, _: Request<v1::SwitchOverRequest>) -> Result<Response<v1::SwitchOverResponse>, Status> {
+        Err(Status::unimplemented("no controller is here"))
+    }
+
     async fn open_producer(
         &self,
         _: Request<v1::OpenProducerRequest>,

@@ -15,6 +15,7 @@ Examples:
   my-program | zue append            append what a program prints
   zue read --from 0 --max 10         print ten records
   zue tail -f                        print records as they come
+  zue switchover --to zue-1          let zue-1 lead
   zue status                         who leads, who is in sync, who lags
   zue log verify ./zue-data/dev-0    whether every byte of a stopped node's log is as it was written
 
@@ -55,6 +56,8 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Show the replicas; fails when nobody leads
     Status,
+    /// Let another replica lead, without a failed append
+    Switchover(Switchover),
     /// Measure how many appends there are in a second, and how long each takes
     Bench(Bench),
     /// Run a cluster on this machine, for development
@@ -128,6 +131,16 @@ pub(crate) struct Append {
     /// A header of every record; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The leader passes this on to the controller (the operator, `zue dev`, `zue control`), which does it as soon as the replica is in sync.
+Not for clusters with a static leader: there the controller is told which one leads.")]
+pub(crate) struct Switchover {
+    /// The name of the replica that is to lead
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use crate::args::{self, Control, Leadership};
 use crate::output;
 
 /// Between two turns.
-pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(200);
+pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// SIGINT and SIGTERM.
 pub(crate) struct Stop {

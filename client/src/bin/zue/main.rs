@@ -11,6 +11,7 @@ mod node;
 mod output;
 mod read;
 mod status;
+mod switchover;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Read(read) => read::run(&client()?, read, output).await?,
         Command::Tail(tail) => read::tail(&client()?, tail, output).await?,
         Command::Status => return status::run(&client()?, output).await,
+        Command::Switchover(switchover) => switchover::run(&client()?, switchover, output).await?,
         Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Control(control) => control::run(control).await?,
