@@ -39,7 +39,10 @@ pub struct Run {
     /// How log lines look. What is logged is set by the variable `RUST_LOG`.
     #[arg(long, env = "ZUE_OPERATOR_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// The name of this pod, for Events.
+    /// The Lease, in the operator's namespace, that one of several operators holds: that one acts.
+    #[arg(long, env = "ZUE_OPERATOR_LEASE", default_value = "zue-operator")]
+    pub lease: String,
+    /// The name of this pod, for Events and the Lease.
     #[arg(long, env = "POD_NAME", default_value = "zue-operator")]
     pub instance: String,
 }

@@ -26,11 +26,12 @@ use crate::metrics::{Counts, Key, Metrics};
 use crate::rollout::{self, PodRevision};
 use crate::status::{self, Workload};
 use crate::store::{StatusStore, recorded};
+use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::Clusters;
 
 /// How often to look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// Offsets alone are not written more often than this.
 const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause after the API server did not take something.
@@ -66,6 +67,9 @@ pub struct Caretaker {
     isr: IsrTracker,
     counts: Counts,
     rolling: bool,
+    /// Who is to lead, by annotation; and the resource's version with it.
+    asked: Option<String>,
+    version: Option<String>,
     /// The pod that was deleted last, by uid: the watch may be behind.
     deleted: Option<String>,
     /// The status as it was last written.
@@ -85,6 +89,8 @@ impl Caretaker {
             isr: IsrTracker::new(before.isr.clone()),
             counts: Counts::default(),
             rolling: false,
+            asked: None,
+            version: None,
             deleted: None,
             written: before,
             written_at: Instant::now(),
@@ -118,6 +124,10 @@ impl Caretaker {
         if found.uid().as_ref() != Some(&self.cluster.uid) {
             return false;
         }
+        if let Ok(resource) = &found.0 {
+            self.asked = resource.annotations().get(SWITCHOVER_ANNOTATION).cloned();
+            self.version = resource.resource_version();
+        }
         // A resource that makes no sense any more leaves the cluster as it was; the reconciliation says so.
         if let Ok(resource) = &found.0
             && resource.metadata.generation != self.cluster.generation
@@ -130,7 +140,10 @@ impl Caretaker {
 
     async fn look(&mut self) {
         let addresses = self.cluster.addresses(|name| ip_of(&self.pods(), name));
-        let turn = self.controller.turn(&addresses, &self.cluster.wish()).await;
+        let asked = switchover::asked(&self.cluster, self.asked.as_deref());
+        let mut wish = self.cluster.wish();
+        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { None };
+        let turn = self.controller.turn(&addresses, &wish).await;
         let pods = self.pods();
         let seen =
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
@@ -141,8 +154,43 @@ impl Caretaker {
         for happening in happenings {
             self.teller.tell(&happening).await;
         }
+        if let Some(asked) = asked {
+            self.obeyed(&asked, &view).await;
+        }
         let workload = self.roll(&view, &pods).await;
         self.write_status(&turn, &view, &workload).await;
+    }
+
+    /// Takes the annotation away once the replica leads, or if it never can.
+    async fn obeyed(&mut self, asked: &Switchover, view: &View) {
+        let refused = match asked {
+            Switchover::To(ordinal)
+                if view.leader.is_some() && view.leader == self.cluster.pods().get(*ordinal).cloned() =>
+            {
+                None
+            }
+            Switchover::To(_) => return,
+            Switchover::Refused(why) => Some(why),
+        };
+        if !self.may_write() {
+            return;
+        }
+        let api: Api<ZueCluster> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
+        // This version and no later one: another pod may be named by now.
+        let metadata = json!({ "resourceVersion": self.version, "annotations": { SWITCHOVER_ANNOTATION: null } });
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        let params = manager();
+        let patched = api.patch(&self.cluster.name, &params, &patch);
+        match within("take the annotation of the switchover away", patched).await {
+            Ok(_) => {
+                self.asked = None;
+                if let Some(why) = refused {
+                    self.teller.tell(&Happening::warning("SwitchoverRefused", why.clone())).await;
+                }
+            }
+            Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+            Err(error) => self.refused(&error),
+        }
     }
 
     fn pods(&self) -> Vec<Arc<Pod>> {
@@ -298,8 +346,8 @@ fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
     }
 }
 
-/// The IP of a pod that is not on its way out.
+/// The IP of a pod, also of one on its way out: if it leads, it is to hand over before it goes.
 fn ip_of(pods: &[Arc<Pod>], name: &str) -> Option<IpAddr> {
-    let pod = pods.iter().find(|pod| pod.name_any() == name && pod.metadata.deletion_timestamp.is_none())?;
+    let pod = pods.iter().find(|pod| pod.name_any() == name)?;
     pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }

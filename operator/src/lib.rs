@@ -1,8 +1,8 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
-//! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`view`], [`status`], [`labels`], [`rollout`], [`isr`],
+//! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`view`], [`status`], [`labels`], [`rollout`], [`isr`], [`switchover`],
 //! [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] (one for each cluster), [`apply`],
-//! [`volumes`], [`store`], [`events`]. Who leads is decided in `zue_core`, by way of `zue_client::control`.
+//! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_client::control`.
 
 pub mod apply;
 pub mod args;
@@ -16,12 +16,14 @@ pub mod http;
 pub mod isr;
 pub mod kubernetes;
 pub mod labels;
+pub mod lease;
 pub mod metrics;
 pub mod operator;
 pub mod rbac;
 pub mod rollout;
 pub mod status;
 pub mod store;
+pub mod switchover;
 pub mod view;
 pub mod volumes;
 pub mod watched;

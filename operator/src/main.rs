@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -11,6 +11,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use tracing_subscriber::EnvFilter;
 use zue_operator::args::{Cli, Command, LogFormat, Run};
+use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
@@ -32,7 +33,7 @@ fn print(object: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 async fn run(args: Run) -> anyhow::Result<()> {
-    let Run { namespaces, metrics_address, image, log_format, instance } = args;
+    let Run { namespaces, metrics_address, image, log_format, lease, instance } = args;
     log_as(log_format);
     let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
     let client = Client::try_from(config)?;
@@ -41,29 +42,68 @@ async fn run(args: Run) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     let serving = http::serve(metrics_address, http::routes(Arc::clone(&metrics), Arc::clone(&ready)));
-    let settings = Settings { default_image: image, instance };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         namespaces = if namespaces.is_empty() { "all".to_owned() } else { namespaces.join(",") },
         "the operator starts"
     );
-    let mut scopes: Vec<Option<String>> = namespaces.into_iter().map(Some).collect();
-    if scopes.is_empty() {
-        scopes.push(None);
-    }
-    let left = Arc::new(std::sync::atomic::AtomicUsize::new(scopes.len()));
-    let operating = join_all(scopes.into_iter().map(|namespace| {
-        let (ready, left) = (Arc::clone(&ready), Arc::clone(&left));
-        let seen = move || {
-            let is_last = left.fetch_sub(1, Ordering::Relaxed) == 1;
-            ready.fetch_or(is_last, Ordering::Relaxed);
-        };
-        operator::run(client.clone(), namespace, settings.clone(), Arc::clone(&metrics), seen)
-    }));
+    let mut seat = Seat::new(client.clone(), lease, instance.clone());
+    let operator =
+        Operator { client, namespaces, settings: Settings { default_image: image, instance }, metrics, ready };
     tokio::select! {
-        served = serving => served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
-        _ = operating => bail!("the watches have ended"),
-        told = stop() => told.context("cannot listen for signals"),
+        served = serving => return served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
+        ended = operator.act_when_seated(&mut seat) => return ended,
+        told = stop() => told.context("cannot listen for signals")?,
+    }
+    seat.leave().await;
+    Ok(())
+}
+
+struct Operator {
+    client: Client,
+    namespaces: Vec<String>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
+}
+
+impl Operator {
+    /// Acts whenever it holds the Lease.
+    async fn act_when_seated(&self, seat: &mut Seat) -> anyhow::Result<()> {
+        loop {
+            seat.take(|| self.stand_by()).await;
+            tracing::info!("this operator acts from now on");
+            self.metrics.acts(true);
+            tokio::select! {
+                () = self.act() => bail!("the watches have ended"),
+                () = seat.keep() => {}
+            }
+            self.metrics.acts(false);
+        }
+    }
+
+    /// There is nothing to see for one that only waits: it is as ready as it gets.
+    fn stand_by(&self) {
+        if !self.ready.swap(true, Ordering::Relaxed) {
+            tracing::info!("another operator acts; this one stands by");
+        }
+    }
+
+    async fn act(&self) {
+        let mut scopes: Vec<Option<String>> = self.namespaces.iter().cloned().map(Some).collect();
+        if scopes.is_empty() {
+            scopes.push(None);
+        }
+        let left = Arc::new(AtomicUsize::new(scopes.len()));
+        let operating = scopes.into_iter().map(|namespace| {
+            let (ready, left) = (Arc::clone(&self.ready), Arc::clone(&left));
+            let seen = move || {
+                let is_last = left.fetch_sub(1, Ordering::Relaxed) == 1;
+                ready.fetch_or(is_last, Ordering::Relaxed);
+            };
+            operator::run(self.client.clone(), namespace, self.settings.clone(), Arc::clone(&self.metrics), seen)
+        });
+        join_all(operating).await;
     }
 }
 

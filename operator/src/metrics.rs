@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use crate::crd::status::MemberRole;
@@ -35,6 +35,7 @@ pub struct Metrics {
     reconciles: IntCounter,
     reconcile_errors: IntCounter,
     reconcile_seconds: Histogram,
+    is_leader: IntGauge,
     clusters: Mutex<BTreeMap<Key, (View, Counts)>>,
 }
 
@@ -52,11 +53,21 @@ impl Metrics {
         )?;
         let build = IntGaugeVec::new(Opts::new("zue_operator_build_info", "Always 1."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let is_leader = IntGauge::new("zue_operator_is_leader", "Whether this operator is the one that acts.")?;
+        own.register(Box::new(is_leader.clone()))?;
         own.register(Box::new(reconciles.clone()))?;
         own.register(Box::new(reconcile_errors.clone()))?;
         own.register(Box::new(reconcile_seconds.clone()))?;
         own.register(Box::new(build))?;
-        Ok(Self { own, reconciles, reconcile_errors, reconcile_seconds, clusters: Mutex::default() })
+        Ok(Self { own, reconciles, reconcile_errors, reconcile_seconds, is_leader, clusters: Mutex::default() })
+    }
+
+    /// Whether this operator acts. One that does not knows nothing of the clusters.
+    pub fn acts(&self, acts: bool) {
+        self.is_leader.set(acts.into());
+        if !acts {
+            self.clusters().clear();
+        }
     }
 
     /// A reconciliation ended.

@@ -67,7 +67,17 @@ struct Ward {
     task: AbortHandle,
 }
 
-/// Runs the controller for one namespace, or for all, until the program ends. `ready` is called once everything is seen.
+impl Drop for Context {
+    /// An operator that acts no more leaves all clusters alone.
+    fn drop(&mut self) {
+        let caretakers = self.caretakers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for ward in caretakers.values() {
+            ward.task.abort();
+        }
+    }
+}
+
+/// Runs the controller for one namespace, or for all, until it is dropped. `ready` is called once everything is seen.
 pub async fn run(
     client: Client,
     namespace: Option<String>,

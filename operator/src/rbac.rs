@@ -17,7 +17,8 @@ pub fn rules() -> Vec<PolicyRule> {
     let applied = &["get", "list", "watch", "create", "patch"];
     let applied_and_deleted = &["get", "list", "watch", "create", "patch", "delete"];
     vec![
-        rule("zue.io", &["zueclusters"], &["get", "list", "watch"]),
+        // To take an annotation away that was obeyed.
+        rule("zue.io", &["zueclusters"], &["get", "list", "watch", "patch"]),
         rule("zue.io", &["zueclusters/status"], &["get", "update", "patch"]),
         // Where owner references that block a deletion must be permitted.
         rule("zue.io", &["zueclusters/finalizers"], &["update"]),

@@ -112,10 +112,26 @@ fn with_namespaces_to_watch_there_is_a_role_in_each_and_none_for_all() {
     let Some(chart) = rendered(&["--set", "watchNamespaces={a,b}"]) else { return };
     let documents = documents(&chart);
     assert_eq!(of_kind(&documents, "ClusterRole"), [Value::Null; 0]);
-    let roles = of_kind(&documents, "Role");
+    let mut roles = of_kind(&documents, "Role");
+    roles.retain(|role| role["metadata"]["name"] != "zue-operator-lease");
     let places: Vec<_> = roles.iter().map(|role| role["metadata"]["namespace"].as_str().unwrap()).collect();
     assert_eq!(places, ["a", "b"]);
     assert_eq!(run_of(&documents).namespaces, ["a", "b"]);
+}
+
+#[test]
+fn two_operators_elect_the_one_that_acts_by_a_lease_that_they_may_write() {
+    let Some(chart) = rendered(&[]) else { return };
+    let documents = documents(&chart);
+    assert_eq!(of_kind(&documents, "Deployment")[0]["spec"]["replicas"], 2);
+    assert_eq!(of_kind(&documents, "PodDisruptionBudget").len(), 1);
+    let role = of_kind(&documents, "Role").remove(0);
+    assert_eq!(role["metadata"]["namespace"], "zue-system");
+    let lease = run_of(&documents).lease;
+    let named = role["rules"].as_array().unwrap().iter().find(|rule| !rule["resourceNames"].is_null()).unwrap();
+    assert_eq!((&named["resourceNames"][0], &named["verbs"]), (&lease.into(), &serde_json::json!(["get", "update"])));
+    let Some(one) = rendered(&["--set", "replicas=1"]) else { return };
+    assert_eq!(of_kind(&self::documents(&one), "PodDisruptionBudget"), [Value::Null; 0]);
 }
 
 /// The Deployment's arguments, read by the program's own parser.
@@ -141,7 +157,7 @@ fn the_program_understands_the_charts_arguments() {
 
 #[test]
 fn values_that_the_chart_does_not_know_are_refused() {
-    for wrong in ["replicas=2", "image.pullPolicy=Sometimes", "watchNamespaces={Not_A_Name}", "logFormat=xml"] {
+    for wrong in ["replicas=0", "image.pullPolicy=Sometimes", "watchNamespaces={Not_A_Name}", "logFormat=xml"] {
         let Some(output) = render(&["--set", wrong]) else { return };
         assert!(!output.status.success(), "{wrong}");
     }
