@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e sim chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
+.PHONY: run test check unit e2e sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -28,6 +28,9 @@ e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else on
 
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
 	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
+
+sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds finds it
+	cargo run --release --locked -p zue-sim -- --breaks --seeds $(SEEDS)
 
 chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins

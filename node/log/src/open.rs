@@ -48,6 +48,8 @@ impl<D: Disk> Log<D> {
         config.validate()?;
         let lock = lock(&disk)?;
         let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
+        // A process that was stopped, or could not sync, may have left names there that the disk does not have yet.
+        disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
         let mut meta_file = MetaFile::new(disk.clone());
         let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean: false };

@@ -94,6 +94,12 @@ impl SimDisk {
         self.world().stop_at = Some(operation);
     }
 
+    /// Whether the machine has stopped, as it was told to.
+    pub fn has_stopped(&self) -> bool {
+        let world = self.world();
+        world.stop_at.is_some_and(|stop| world.operations > stop)
+    }
+
     /// The machine stops and starts again. Of what was not synced, chance keeps, tears or loses each piece on its own.
     pub fn crash(&self, seed: u64) {
         let world = &mut *self.world();

@@ -355,3 +355,22 @@ fn crash_everywhere(seeds: std::ops::Range<u64>) {
 fn at_every_crash_point_the_log_holds_what_was_durable_and_nothing_it_never_held() {
     crash_everywhere(0..6);
 }
+
+/// What the process that was killed had renamed is there when the next one opens, and may still be gone after a crash.
+#[test]
+fn a_machine_that_stops_while_a_log_opens_whose_process_was_killed_loses_nothing() {
+    let operations = run(0, None).0.operations();
+    for stop in 0..operations {
+        for opening in 0..8 {
+            let seed = 1 + (stop + opening) % 5;
+            let at = format!("killed before operation {stop}, stopped {opening} later, seed {seed}");
+            let (disk, allowed) = run(seed, Some(stop));
+            disk.kill();
+            disk.stop_at(disk.operations() + opening);
+            let recovering = Log::open(disk.clone(), SMALL, ID);
+            disk.crash(seed + stop);
+            drop(recovering);
+            check(&disk, &allowed, &at);
+        }
+    }
+}

@@ -6,8 +6,9 @@ use zue_core::election::Sealed;
 use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, Recovered, ReplicaId, RoleView, Tail};
 
+use crate::batch::Record;
 use crate::process::Process;
-use crate::storage::{Record, Storage};
+use crate::storage::Storage;
 
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
@@ -91,6 +92,11 @@ impl Checker {
         self.lost.contains(&replica)
     }
 
+    /// What it holds may be damaged: electorates have to do without it, although it goes on.
+    pub(crate) fn impair(&mut self, replica: ReplicaId) {
+        self.lost.insert(replica);
+    }
+
     pub(crate) fn lose(&mut self, replica: ReplicaId) {
         self.lost.insert(replica);
         self.replicas.remove(&replica);
@@ -102,11 +108,16 @@ impl Checker {
     pub(crate) fn recovered(&mut self, recovered: &Recovered, records: &[Record]) {
         let (id, end, commit_end) = (recovered.id, recovered.log.end, recovered.commit_end);
         self.ensure(index(end) == records.len(), || format!("{id:?} ends at {end} with {} records", records.len()));
-        self.ensure(commit_end <= end, || format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}"));
+        let lossless = recovered.suspect.is_none();
+        self.ensure(commit_end <= end || !lossless, || {
+            format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}")
+        });
         let told = self.replicas.entry(id).or_default();
-        told.commit_end = commit_end;
+        told.commit_end = commit_end.min(end);
         let acked = told.acked;
-        self.ensure(recovered.log >= acked, || format!("{id:?} acknowledged {acked} and recovered {}", recovered.log));
+        // What it has lost, it knows about.
+        let found = recovered.suspect.map_or(recovered.log, |suspect| suspect.max(recovered.log));
+        self.ensure(found >= acked, || format!("{id:?} acknowledged {acked} and recovered {found}"));
         let known = records.iter().zip(&self.committed).take(index(commit_end)).all(|(a, b)| a == b);
         self.ensure(known, || format!("{id:?} recovered records that are not the committed ones"));
     }
@@ -222,7 +233,8 @@ impl Checker {
         let told = self.replicas.entry(id).or_default();
         told.sealed = told.sealed.max(epoch);
         let acked = told.acked;
-        self.ensure(sealed.durable >= acked, || format!("{id:?} acknowledged {acked} and reports {}", sealed.durable));
+        let reported = sealed.suspect.map_or(sealed.durable, |suspect| suspect.max(sealed.durable));
+        self.ensure(reported >= acked, || format!("{id:?} acknowledged {acked} and reports {reported}"));
         let last = sealed.last.as_ref().map_or(Epoch(0), |start| start.epoch);
         self.ensure(last == sealed.durable.epoch, || format!("{id:?} holds {last} and reports {}", sealed.durable));
     }

@@ -5,6 +5,7 @@ use zue_core::control::{Reason, Recorded, Seen, Step, plan};
 use zue_core::election::{Change, Choice, Sealed, choose};
 use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
 
+use crate::coverage::Fault;
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::params::Break;
 use crate::status::{StoreAnswer, StoreCall};
@@ -19,6 +20,8 @@ pub(crate) struct Controller {
     told: Option<Step>,
     /// Elections that failed in a row: the pause after them grows, so that controllers don't outbid each other for ever.
     failed: u32,
+    /// What happens to it, in order, once it is no longer paused.
+    pub(crate) held: Option<Vec<Event>>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +95,15 @@ impl World {
         }
     }
 
+    /// Whether the controller stops here: the next one begins from nothing.
+    fn stops(&mut self) -> bool {
+        let stops = self.dice.chance(self.params.control.stop);
+        if stops {
+            self.counts.faults.count(Fault::ControllerStopped);
+        }
+        stops
+    }
+
     fn enter(&mut self, controller: usize, state: State) -> u64 {
         let phase = self.next_id();
         if let Some(at) = self.controllers.get_mut(controller) {
@@ -108,8 +120,8 @@ impl World {
         phase
     }
 
-    /// The controller stops here: the next one begins from nothing.
-    fn stop(&mut self, controller: usize) {
+    /// Done for this turn.
+    fn end_turn(&mut self, controller: usize) {
         self.set_failed(controller, |_| 0);
         self.wake_controller(controller);
     }
@@ -191,7 +203,7 @@ impl World {
                 }
             }
             State::Asking => match answer {
-                Answer::Reply(Reply::Appointed(_) | Reply::Learners(_)) => self.stop(controller),
+                Answer::Reply(Reply::Appointed(_) | Reply::Learners(_)) => self.end_turn(controller),
                 _ => self.give_up(controller),
             },
             State::Waiting | State::Reserving(_) | State::Recording { .. } => {}
@@ -206,8 +218,8 @@ impl World {
     }
 
     fn decide(&mut self, controller: usize, seen: Vec<Option<Seen>>, recorded: Recorded) {
-        if self.dice.chance(self.params.control.stop) {
-            return self.stop(controller);
+        if self.stops() {
+            return self.end_turn(controller);
         }
         let held = |seen: &Seen| seen.cluster.filter(|_| seen.last.is_some());
         let found = seen.iter().flatten().find_map(held);
@@ -226,7 +238,7 @@ impl World {
             self.trace.say(self.now, format_args!("controller {controller} plans {step:?}"));
         }
         match step {
-            Step::Nothing | Step::Blocked(_) => self.stop(controller),
+            Step::Nothing | Step::Blocked(_) => self.end_turn(controller),
             Step::Elect { epoch, prefer, without, change, reason } => {
                 let careless = false;
                 let attempt = Attempt { seen, recorded, epoch, prefer, without, change, reason, careless };
@@ -267,6 +279,7 @@ impl World {
         let prefer = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica);
         let first = seen.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
         let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
+        self.counts.faults.count(Fault::ControllerRogue);
         let change = self.change_on_a_whim(&seen);
         self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim, {change:?}"));
         let attempt =
@@ -293,8 +306,8 @@ impl World {
     }
 
     fn seal(&mut self, controller: usize, mut attempt: Attempt) {
-        if self.dice.chance(self.params.control.stop) {
-            return self.stop(controller);
+        if self.stops() {
+            return self.end_turn(controller);
         }
         attempt.recorded.epoch = attempt.epoch;
         let (cluster, epoch) = (attempt.cluster(), attempt.epoch);
@@ -368,7 +381,7 @@ impl World {
 
     fn choose(&mut self, controller: usize, mut attempt: Attempt, answers: Vec<(usize, Sealed)>) {
         let Some(choice) = self.choice(&attempt, &answers) else { return self.give_up(controller) };
-        if choice.bootstrap && attempt.recorded.cluster.is_some() || self.dice.chance(self.params.control.stop) {
+        if choice.bootstrap && attempt.recorded.cluster.is_some() || self.stops() {
             return self.give_up(controller);
         }
         let sealed_cluster = answers.iter().find_map(|(_, sealed)| sealed.cluster);
@@ -383,8 +396,8 @@ impl World {
     }
 
     fn appoint(&mut self, controller: usize, attempt: &Attempt, choice: Choice, cluster: ClusterId) {
-        if self.dice.chance(self.params.control.stop) {
-            return self.stop(controller);
+        if self.stops() {
+            return self.end_turn(controller);
         }
         let Choice { leader, voters, quorum, old_voters, bootstrap: _ } = choice;
         self.check_electorate(&voters);

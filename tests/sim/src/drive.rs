@@ -1,12 +1,13 @@
 //! Steps of a replica: facts in, and its outputs carried out, as a node's driver does.
 
 use zue_core::control::{Seen, SeenRole};
-use zue_core::{Input, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
+use zue_core::{Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
 
+use crate::batch::{Batch, Record};
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
 use crate::params::Break;
 use crate::process::{Process, Waiting, WaitingFor};
-use crate::storage::{Batch, Work};
+use crate::storage::Work;
 use crate::world::World;
 
 /// What the outputs of a step may ask to be written.
@@ -18,7 +19,7 @@ pub(crate) enum Payload {
 
 impl World {
     pub(crate) fn step(&mut self, machine: usize, input: Input, mut payload: Option<Payload>) {
-        let now = self.millis();
+        let now = self.clock(machine);
         let Some(process) = self.process(machine) else { return };
         let mut outputs = Vec::new();
         process.replica.step(now, input, &mut outputs);
@@ -102,7 +103,7 @@ impl World {
         let Some(at) = self.machines.get_mut(machine) else { return };
         at.storage.note_commit(end);
         let Some(process) = &at.process else { return };
-        let leads = matches!(process.replica.role(zue_core::Millis(self.now)), RoleView::Leader { .. });
+        let leads = matches!(process.replica.role(Millis::default()), RoleView::Leader { .. });
         self.trace.say(self.now, format_args!("{machine} knows {end} to be committed"));
         self.check.committed(process, &at.storage, leads, end);
     }
@@ -139,11 +140,12 @@ impl World {
         if !matches!(call, Call::Status | Call::Read { .. } | Call::Append { .. }) {
             self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
         }
-        let now = self.now;
+        let clock = self.clock(machine);
+        let wall_ms = self.now + self.machine(machine).clock.wall_ms;
         let (input, of, payload) = match call {
             Call::Status => {
                 let Some(process) = self.process(machine) else { return };
-                let seen = seen(process, now);
+                let seen = seen(process, clock);
                 return self.answer(machine, caller, Answer::Status(seen));
             }
             Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
@@ -164,7 +166,7 @@ impl World {
         };
         let Some(process) = self.process(machine) else { return };
         process.waiting.insert(request, Waiting { caller, of });
-        process.last_ms = process.last_ms.max(now + process.clock_ms);
+        process.last_ms = process.last_ms.max(wall_ms);
         let before = process.replica.log().end;
         self.step(machine, input, payload);
         if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
@@ -208,6 +210,7 @@ impl World {
 
     fn read(&mut self, machine: usize, caller: Caller, from: Offset, records_max: u64) {
         let uncommitted = self.broken_by(Break::ReadUncommitted);
+        let serves_damage = self.broken_by(Break::DamageServed);
         let at = self.machine(machine);
         let Some(process) = &at.process else { return };
         let upto = if uncommitted { at.storage.tail().end } else { process.replica.commit_end() };
@@ -221,15 +224,20 @@ impl World {
                 self.check.read(from.min(upto), &records);
                 self.answer(machine, caller, Answer::Records { from, records });
             }
+            Err(_) if at.storage.is_damaged() && serves_damage => {
+                let records = vec![Record::default(); 1];
+                self.check.read(from.min(upto), &records);
+            }
+            Err(_) if at.storage.is_damaged() => self.answer(machine, caller, Answer::Unreachable),
             Err(error) => self.check.violated(format!("machine {machine} cannot read from {from}: {error}")),
         }
     }
 }
 
 /// What a replica says of itself to a controller.
-fn seen(process: &Process, now: u64) -> Seen {
+fn seen(process: &Process, now: Millis) -> Seen {
     let replica = &process.replica;
-    let role = match replica.role(zue_core::Millis(now)) {
+    let role = match replica.role(now) {
         RoleView::Idle { waiting_ms } => SeenRole::Idle { waiting_ms },
         RoleView::Failed => SeenRole::Failed,
         RoleView::Follower { silence_ms, connected, .. } => SeenRole::Follower { silence_ms, connected },

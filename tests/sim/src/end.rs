@@ -7,16 +7,22 @@ use std::sync::Once;
 use zue_core::control::Policy;
 use zue_core::{Offset, ReplicaId, RoleView};
 
+use crate::coverage::Coverage;
 use crate::params::Break;
 use crate::world::World;
 
 /// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
 const REST_MS: u64 = 60_000;
 
+/// How many events a run has at least, and faults, those of single messages aside.
+pub(crate) const EVENTS_MIN: u64 = 2000;
+/// See [`EVENTS_MIN`].
+pub(crate) const FAULTS_MIN: u64 = 10;
+
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many events until everything is put right.
+    /// How many events there are at least until everything is put right.
     pub events: u64,
     /// The rule to break.
     pub broken: Option<Break>,
@@ -24,7 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: 1500, broken: None }
+        Self { events: EVENTS_MIN, broken: None }
     }
 }
 
@@ -33,8 +39,8 @@ impl Default for Options {
 pub struct Report {
     /// Events, healing included.
     pub events: u64,
-    /// Faults made on purpose, besides those of the network and the controllers.
-    pub faults: u64,
+    /// What went wrong on purpose.
+    pub faults: Coverage,
     /// Virtual milliseconds until everything was put right, and until all was at rest.
     pub faulty_ms: u64,
     /// See `faulty_ms`.
@@ -123,11 +129,14 @@ fn quietly<T>(run: impl FnOnce() -> T) -> Result<T, String> {
 
 impl World {
     fn run(&mut self, events: u64) -> Result<(), String> {
-        while self.counts.events < events {
+        while self.counts.events < events || self.counts.faults.faults() < FAULTS_MIN {
             self.turn_checked()?;
         }
         self.counts.faulty_ms = self.now;
         self.heal();
+        if self.beyond_repair {
+            return Ok(());
+        }
         self.rest()?;
         // It must be possible to append.
         self.clients.known_end = self.check.committed_end();
@@ -185,7 +194,8 @@ impl World {
     fn leader(&self) -> Option<usize> {
         let leads = |machine: &usize| {
             let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
-            process.is_some_and(|p| matches!(p.replica.role(self.millis()), RoleView::Leader { settled: true, .. }))
+            process
+                .is_some_and(|p| matches!(p.replica.role(self.clock(*machine)), RoleView::Leader { settled: true, .. }))
         };
         let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica.log().epoch);
         (0..self.machines.len()).filter(leads).max_by_key(epoch)

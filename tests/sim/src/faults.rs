@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use zue_core::ReplicaId;
 use zue_core::quorum::majority;
 
+use crate::coverage::Fault;
 use crate::message::Address;
 use crate::params::Break;
 use crate::storage::Storage;
-use crate::world::{Event, World};
+use crate::world::{Clock, Event, World};
 
 /// How likely it is, and what it does.
-type Fault = (u64, fn(&mut World));
+type Kind = (u64, fn(&mut World));
 
 impl World {
     pub(crate) fn fault(&mut self) {
@@ -19,12 +20,17 @@ impl World {
             return;
         }
         let f = &self.params.faults;
-        let kinds: [Fault; 6] = [
+        let kinds: [Kind; 11] = [
             (f.crash, Self::crash_one),
             (f.crash_all, Self::crash_all),
             (f.pause, Self::pause_one),
+            (f.pause_controller, Self::pause_controller),
             (f.partition, Self::partition),
             (f.wipe, Self::wipe_one),
+            (f.flip, Self::flip_later),
+            (f.fill, Self::fill_disk),
+            (f.wall_clock, Self::jump_wall_clock),
+            (f.clock, Self::jump_clock),
             (f.restore_store, Self::restore_store),
         ];
         let mut left = self.dice.between((1, kinds.iter().map(|(weight, _)| weight).sum()));
@@ -33,7 +39,6 @@ impl World {
             left = left.saturating_sub(*weight);
             hit
         });
-        self.counts.faults += 1;
         if let Some((_, kind)) = chosen {
             kind(self);
         }
@@ -43,6 +48,8 @@ impl World {
     fn some_machine(&mut self) -> usize {
         self.dice.index(self.machines.len())
     }
+
+    // ---- processes and controllers
 
     pub(crate) fn crash_for_a_while(&mut self, machine: usize) {
         self.crash(machine);
@@ -72,7 +79,7 @@ impl World {
     /// Starts a machine that is down or failed.
     pub(crate) fn restart(&mut self, machine: usize) {
         let failed = |role| role == zue_core::RoleView::Failed;
-        let now = self.millis();
+        let now = self.clock(machine);
         match self.process(machine) {
             Some(process) if !failed(process.replica.role(now)) => return,
             Some(_) => self.crash(machine),
@@ -86,17 +93,54 @@ impl World {
         let at = self.machine(machine);
         if at.process.is_some() && at.held.is_none() {
             at.held = Some(Vec::new());
+            self.counts.faults.count(Fault::ProcessPaused);
             self.trace.say(self.now, format_args!("{machine} is paused"));
-            self.after(self.params.faults.lasts_ms, Event::Resume { machine });
+            self.after(self.params.faults.lasts_ms, Event::Resume { who: Address::Machine(machine) });
         }
     }
 
-    pub(crate) fn resume(&mut self, machine: usize) {
-        self.trace.say(self.now, format_args!("{machine} goes on"));
-        for event in self.machine(machine).held.take().unwrap_or_default() {
+    /// It finds the world changed when it goes on in the middle of what it was doing.
+    fn pause_controller(&mut self) {
+        let controller = self.dice.index(self.controllers.len());
+        if let Some(at) = self.controllers.get_mut(controller).filter(|at| at.held.is_none()) {
+            at.held = Some(Vec::new());
+            self.counts.faults.count(Fault::ControllerPaused);
+            self.trace.say(self.now, format_args!("controller {controller} is paused"));
+            self.after(self.params.faults.lasts_ms, Event::Resume { who: Address::Controller(controller) });
+        }
+    }
+
+    pub(crate) fn resume(&mut self, who: Address) {
+        let held = match who {
+            Address::Machine(machine) => self.machine(machine).held.take(),
+            Address::Controller(controller) => self.controllers.get_mut(controller).and_then(|at| at.held.take()),
+            Address::Clients => None,
+        };
+        if held.is_some() {
+            self.trace.say(self.now, format_args!("{who:?} goes on"));
+        }
+        for event in held.unwrap_or_default() {
             self.happen(event);
         }
     }
+
+    // ---- clocks
+
+    /// A wall clock is set, forwards or backwards.
+    fn jump_wall_clock(&mut self) {
+        let (machine, to) = (self.some_machine(), self.dice.between(Clock::WALL_MS));
+        self.machine(machine).clock.wall_ms = to;
+        self.counts.faults.count(Fault::WallClockJumped);
+    }
+
+    /// A monotonic clock goes on from a later time, as one does that also runs while the machine sleeps.
+    fn jump_clock(&mut self) {
+        let (machine, by) = (self.some_machine(), self.dice.between((1, 20_000)));
+        self.machine(machine).clock.ahead_ms += by;
+        self.counts.faults.count(Fault::ClockJumped);
+    }
+
+    // ---- the network
 
     /// Some cannot reach others for a while, perhaps only in one direction.
     fn partition(&mut self) {
@@ -106,8 +150,12 @@ impl World {
         };
         let all: Vec<_> = everybody(self.machines.len(), self.controllers.len()).collect();
         let side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
+        if side.is_empty() || side.len() == all.len() {
+            return;
+        }
         let one_way = self.dice.chance(0.3);
         let lasts = self.dice.between(self.params.faults.lasts_ms);
+        self.counts.faults.count(if one_way { Fault::PartitionOneWay } else { Fault::PartitionBothWays });
         self.trace.say(self.now, format_args!("cut off for {lasts} ms: {side:?}, one way: {one_way}"));
         for a in &all {
             for b in all.iter().filter(|b| side.contains(a) && !side.contains(b)) {
@@ -120,37 +168,96 @@ impl World {
     }
 
     fn block(&mut self, from: Address, to: Address, lasts: u64) {
-        self.net.blocked.insert((from, to));
+        *self.net.blocked.entry((from, to)).or_default() += 1;
         self.at(self.now + lasts, Event::Unblock { from, to });
+    }
+
+    pub(crate) fn unblock(&mut self, from: Address, to: Address) {
+        if let Some(count) = self.net.blocked.get_mut(&(from, to)) {
+            *count -= 1;
+        }
+        self.net.blocked.retain(|_, count| *count > 0);
+    }
+
+    // ---- disks
+
+    /// Whether every electorate does without this replica and those that are lost already.
+    fn is_dispensable(&self, replica: ReplicaId) -> bool {
+        let survives = |(voters, quorum): &(Vec<ReplicaId>, usize)| {
+            let lost = |id: &&ReplicaId| **id == replica || self.check.is_lost(**id);
+            let left = voters.len() - voters.iter().filter(lost).count();
+            left >= majority(voters.len()) && left >= *quorum
+        };
+        // Until something is committed, a cluster whose first leader is gone waits for a person.
+        let begun = self.machines.len() > 1 && self.check.committed_end() > zue_core::Offset(0);
+        begun && self.check.electorates().all(survives)
     }
 
     /// Empties a disk, as long as no electorate loses too many.
     fn wipe_one(&mut self) {
         let machine = self.some_machine();
-        let old = self.machine(machine).storage.id();
-        let survives = self.check.electorates().all(|(voters, quorum)| {
-            let lost = |id: &&ReplicaId| **id == old || self.check.is_lost(**id);
-            let left = voters.len() - voters.iter().filter(lost).count();
-            left >= majority(voters.len()) && left >= *quorum
-        });
-        // Until something is committed, a cluster whose first leader is gone waits for a person.
-        if !survives || self.machines.len() == 1 || self.check.committed_end() == zue_core::Offset(0) {
+        let id = self.machines_id(machine);
+        if !self.is_dispensable(id) {
             return;
         }
+        self.counts.faults.count(Fault::DiskLost);
         self.crash(machine);
+        self.replace_disk(machine);
+    }
+
+    fn machines_id(&mut self, machine: usize) -> ReplicaId {
+        self.machine(machine).storage.id()
+    }
+
+    /// The machine, which is down, gets an empty disk.
+    pub(crate) fn replace_disk(&mut self, machine: usize) {
+        let old = self.machines_id(machine);
+        self.beyond_repair |= self.machine(machine).storage.is_damaged() && !self.is_dispensable(old);
         self.check.lose(old);
         let id = if self.broken_by(Break::WipedKeepsId) { old } else { ReplicaId(self.dice.id()) };
-        self.trace.say(self.now, format_args!("{machine} loses its disk, {old:?} is {id:?} now"));
+        self.trace.say(self.now, format_args!("{machine} gets an empty disk, {old:?} is {id:?} now"));
         let seed = self.dice.bits();
         self.machine(machine).storage = Storage::new(id, seed);
         self.homes.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
     }
 
+    fn flip_later(&mut self) {
+        let (machine, random) = (self.some_machine(), self.dice.bits());
+        self.machine(machine).storage.flip_later(random);
+    }
+
+    /// Flips a bit of what was synced long ago, as long as no electorate loses too many.
+    pub(crate) fn flip_bit(&mut self, machine: usize) {
+        let id = self.machines_id(machine);
+        if !self.is_dispensable(id) || self.healed {
+            return;
+        }
+        if let Some(file) = self.machine(machine).storage.flip() {
+            self.check.impair(id);
+            self.counts.faults.count(Fault::BitFlipped);
+            self.trace.say(self.now, format_args!("a bit of {machine}'s {file} flips"));
+        }
+    }
+
+    fn fill_disk(&mut self) {
+        let (machine, room) = (self.some_machine(), self.dice.index(9000));
+        self.machine(machine).storage.set_room(Some(room));
+        self.counts.faults.count(Fault::DiskFull);
+        self.trace.say(self.now, format_args!("{machine} has {room} bytes of room left"));
+        self.after(self.params.faults.lasts_ms, Event::DiskEmptied { machine });
+    }
+
+    pub(crate) fn empty_disk(&mut self, machine: usize) {
+        self.machine(machine).storage.set_room(None);
+    }
+
     pub(crate) fn check_electorate(&mut self, voters: &[ReplicaId]) {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
         self.check.electorate(voters, usize::try_from(quorum).unwrap_or(usize::MAX));
     }
+
+    // ---- the end
 
     /// Puts everything right: what goes on from here must end well.
     pub(crate) fn heal(&mut self) {
@@ -167,13 +274,29 @@ impl World {
         // A stream must outlast a round trip, or nothing is ever copied.
         p.stream_timeout_ms = p.stream_timeout_ms.max(300);
 
-        for machine in 0..self.machines.len() {
-            if self.machine(machine).held.is_some() {
-                self.resume(machine);
-            }
-            self.restart(machine);
-            // A message that was lost inside a stream is missed only when another follows.
-            self.close_feeds(machine);
+        for controller in 0..self.controllers.len() {
+            self.resume(Address::Controller(controller));
         }
+        for machine in 0..self.machines.len() {
+            self.heal_machine(machine);
+        }
+    }
+
+    fn heal_machine(&mut self, machine: usize) {
+        self.resume(Address::Machine(machine));
+        self.empty_disk(machine);
+        let now = self.clock(machine);
+        // It goes on at the right speed, and does not fall.
+        let clock = Clock { percent: 100, ahead_ms: now.0.saturating_sub(self.now), wall_ms: 0 };
+        self.machine(machine).clock = clock;
+        if self.machine(machine).storage.is_damaged() {
+            if self.machine(machine).process.is_some() {
+                self.crash(machine);
+            }
+            self.replace_disk(machine);
+        }
+        self.restart(machine);
+        // A message that was lost inside a stream is missed only when another follows.
+        self.close_feeds(machine);
     }
 }

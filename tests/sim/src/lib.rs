@@ -1,9 +1,11 @@
 //! A seeded simulation of a Zue cluster: the real rules, election and control planning, in a world whose network, disks, clocks,
 //! controllers and clients fail as chance has it. One seed is one run, and the same run each time.
 
+mod batch;
 mod check;
 mod clients;
 mod controller;
+mod coverage;
 mod dice;
 mod drive;
 mod end;
@@ -18,6 +20,7 @@ mod streams;
 mod trace;
 mod world;
 
+pub use coverage::{Coverage, Fault};
 pub use end::{Failure, Options, Report, replay, run};
 pub use params::Break;
 pub use search::{Totals, search};

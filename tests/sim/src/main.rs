@@ -1,21 +1,30 @@
-//! Runs seeds: `zue-sim --seeds 2000 [--from 0] [--events 1500] [--break Name]`, or one seed with `SEED=n`.
+//! Runs seeds: `zue-sim --seeds 2000 [--from 0] [--events 2000] [--break Name]`, or one seed with `SEED=n`. `--breaks` looks for every
+//! rule that can be broken on purpose, one after the other.
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zue_sim::{Break, Options, Totals, search};
+use zue_sim::{Break, Failure, Options, Totals, search};
 
-const USAGE: &str = "usage: zue-sim [--seeds N] [--from S] [--events M] [--break NAME]; SEED=n replays one seed";
+const USAGE: &str =
+    "usage: zue-sim [--seeds N] [--from S] [--events M] [--break NAME | --breaks]; SEED=n replays one seed";
 
 struct Arguments {
     seeds: u64,
     from: u64,
     options: Options,
+    /// Look for every broken rule.
+    breaks: bool,
 }
 
 fn parse(mut words: impl Iterator<Item = String>, seed: Option<String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { seeds: 2000, from: 0, options: Options::default() };
+    let mut arguments = Arguments { seeds: 2000, from: 0, options: Options::default(), breaks: false };
     while let Some(word) = words.next() {
+        if word == "--breaks" {
+            arguments.breaks = true;
+            continue;
+        }
         let value = words.next().ok_or_else(|| format!("{word} needs a value; {USAGE}"))?;
         match word.as_str() {
             "--seeds" => arguments.seeds = number(&word, &value)?,
@@ -39,13 +48,16 @@ fn number(word: &str, value: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
-    let Arguments { seeds, from, options } = match parse(std::env::args().skip(1), std::env::var("SEED").ok()) {
+    let Arguments { seeds, from, options, breaks } = match parse(std::env::args().skip(1), std::env::var("SEED").ok()) {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
     };
+    if breaks {
+        return find_all(from..from.saturating_add(seeds), options);
+    }
     let began = Instant::now();
     let every = (seeds / 10).max(1);
     let progress = |totals: &Totals| {
@@ -54,7 +66,12 @@ fn main() -> ExitCode {
         }
     };
     match search(from..from.saturating_add(seeds), options, progress) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(totals) => {
+            for (kind, count) in totals.faults.iter() {
+                println!("  {kind:?}: {count}");
+            }
+            ExitCode::SUCCESS
+        }
         Err(failure) => {
             let broken = options.broken.map_or_else(String::new, |rule| format!(" --break {rule:?}"));
             println!("{failure}");
@@ -64,11 +81,31 @@ fn main() -> ExitCode {
     }
 }
 
+/// Breaks one rule after the other, and says which seed finds it.
+fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
+    let mut all = true;
+    for rule in Break::ALL {
+        let began = Instant::now();
+        let found = search(seeds.clone(), Options { broken: Some(rule), ..options }, |_| {});
+        let ms = began.elapsed().as_millis();
+        match found {
+            Ok(_) => println!("{rule:?}: NOT FOUND in {} seeds, {ms} ms", seeds.end - seeds.start),
+            Err(Failure { seed, event, what, .. }) => {
+                println!("{rule:?}: seed {seed}, event {event}, {ms} ms: {what}");
+                continue;
+            }
+        }
+        all = false;
+    }
+    if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn line(totals: &Totals, began: Instant) -> String {
-    let Totals { seeds, events, faults, elections, committed, acknowledged, reads } = *totals;
+    let Totals { seeds, events, faults, fewest, elections, committed, acknowledged, reads } = *totals;
+    let (faults, fewest_faults) = (faults.faults(), fewest.1);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     format!(
-        "{seeds} seeds, {events} events ({} a second): {faults} faults, {elections} elections, {committed} records, \
+        "{seeds} seeds, {events} events ({} a second): {faults} faults (at least {fewest_faults} a seed), {elections} elections, {committed} records, \
          {acknowledged} answered appends, {reads} reads",
         events.saturating_mul(1000) / ms
     )

@@ -3,7 +3,7 @@
 use zue_core::control::Seen;
 use zue_core::{ClusterId, Epoch, Offset, ProducerId, ReplicaId, Reply, Session, Start, Tail, Terms};
 
-use crate::storage::{Batch, Record};
+use crate::batch::{Batch, Record};
 
 /// One end of the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

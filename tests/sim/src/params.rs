@@ -40,11 +40,17 @@ pub enum Break {
     NoDedup,
     /// A restarted replica takes all of its log for committed.
     RestartCommitsAll,
+    /// A failed sync counts as done.
+    FailedSyncIgnored,
+    /// A restarted replica does not say what its disk has lost.
+    SuspectForgotten,
+    /// Damaged records are served as they are.
+    DamageServed,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -61,6 +67,9 @@ impl Break {
         Self::ReadUncommitted,
         Self::NoDedup,
         Self::RestartCommitsAll,
+        Self::FailedSyncIgnored,
+        Self::SuspectForgotten,
+        Self::DamageServed,
     ];
 }
 
@@ -147,8 +156,13 @@ pub(crate) struct FaultParams {
     pub(crate) crash: u64,
     pub(crate) crash_all: u64,
     pub(crate) pause: u64,
+    pub(crate) pause_controller: u64,
     pub(crate) partition: u64,
     pub(crate) wipe: u64,
+    pub(crate) flip: u64,
+    pub(crate) fill: u64,
+    pub(crate) wall_clock: u64,
+    pub(crate) clock: u64,
     pub(crate) restore_store: u64,
     /// A leader crashes as it begins to lead.
     pub(crate) crash_leading: f64,
@@ -263,6 +277,7 @@ impl FaultParams {
         let mut weight = |max| if dice.chance(0.6) { dice.between((1, max)) } else { 0 };
         let (crash, crash_all, pause, partition) = (weight(10), weight(2), weight(5), weight(8));
         let (wipe, restore_store) = (weight(2), weight(2));
+        let (pause_controller, flip, fill, wall_clock, clock) = (weight(3), weight(4), weight(4), weight(2), weight(2));
         Self {
             pause_ms: (20, dice.between((60, 500))),
             lasts_ms: (10, dice.between((50, 1200))),
@@ -271,6 +286,11 @@ impl FaultParams {
             pause,
             partition,
             wipe,
+            pause_controller,
+            flip,
+            fill,
+            wall_clock,
+            clock,
             restore_store,
             crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },
         }

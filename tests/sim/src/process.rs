@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use zue_core::{Epoch, Millis, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
 
+use crate::batch::{Batch, Record};
+use crate::coverage::Fault;
 use crate::message::{Address, Caller};
 use crate::params::Break;
-use crate::storage::{Batch, Record, Work, WorkError};
-use crate::world::{Event, ProcessEvent, World};
+use crate::storage::{Work, WorkError};
+use crate::world::{Event, Machine, ProcessEvent, World};
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -26,9 +28,8 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    /// The greatest timestamp it knows, and how far its clock is off.
+    /// The greatest timestamp it knows.
     pub(crate) last_ms: u64,
-    pub(crate) clock_ms: u64,
 }
 
 /// Who waits for a reply.
@@ -84,12 +85,19 @@ impl World {
         }
         let (mut recovered, records, last_ms) = match self.machine(machine).storage.open(limits) {
             Ok(opened) => opened,
-            Err(WorkError::Disk) => return self.crash_for_a_while(machine),
+            Err(WorkError::Disk | WorkError::Full) => return self.crash_for_a_while(machine),
+            Err(WorkError::Unusable) => {
+                self.machine(machine).storage.stop(None);
+                return self.replace_disk(machine);
+            }
             Err(WorkError::Wrong(what)) => return self.check.violated(what),
         };
         self.check.recovered(&recovered, &records);
         if self.broken_by(Break::ForgetPromise) {
             recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
+        }
+        if self.broken_by(Break::SuspectForgotten) {
+            recovered.suspect = None;
         }
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;
@@ -111,7 +119,6 @@ impl World {
             inbound: BTreeMap::new(),
             followed: None,
             last_ms,
-            clock_ms: self.dice.between((0, 3000)),
         };
         self.machine(machine).process = Some(process);
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
@@ -120,11 +127,11 @@ impl World {
     /// The process is gone, with whatever was not synced.
     pub(crate) fn crash(&mut self, machine: usize) {
         self.trace.say(self.now, format_args!("{machine} crashes"));
-        let Self { machines, dice, .. } = self;
-        let machine = machines.get_mut(machine).expect("a machine of this world");
-        machine.process = None;
         // Sometimes only the process stops, and the machine goes on.
-        let machine_too = dice.chance(0.7).then(|| dice.bits());
+        let machine_too = self.dice.chance(0.7).then(|| self.dice.bits());
+        self.counts.faults.count(if machine_too.is_some() { Fault::MachineStopped } else { Fault::ProcessKilled });
+        let machine = self.machine(machine);
+        machine.process = None;
         machine.storage.stop(machine_too);
         machine.held = None;
     }
@@ -150,6 +157,7 @@ impl World {
             Work::Append(_) => self.broken_by(Break::AckEarly),
             Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
             Work::Cut(_) => self.broken_by(Break::CutEarly),
+            Work::Done => false,
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));
@@ -169,29 +177,64 @@ impl World {
         let Some(process) = &mut at.process else { return };
         let count = count.min(process.writer.queue.len());
         let mut written = Ok(());
-        for (ticket, work) in process.writer.queue.drain(..count) {
-            written = written.and_then(|()| at.storage.write(work));
-            process.writer.written = ticket;
+        for _ in 0..count {
+            let Some((ticket, work)) = process.writer.queue.front() else { break };
+            written = at.storage.write(work);
+            if written.is_err() {
+                break;
+            }
+            process.writer.written = *ticket;
+            process.writer.queue.pop_front();
         }
+        let full = matches!(written, Err(WorkError::Full));
         let more = !process.writer.queue.is_empty();
-        if !self.disk_did(machine, written) {
+        if full {
+            self.trace.say(self.now, format_args!("{machine} has no room for what comes next"));
+            self.promise_ahead(machine);
+        } else if !self.disk_did(machine, written) {
             return;
         }
         let disk = &self.params.disk;
         let (write_ms, sync_ms) = (disk.write_ms, disk.sync_ms);
-        if more && self.dice.chance(0.3) {
+        if more && !full && self.dice.chance(0.3) {
             return self.after_of(machine, write_ms, ProcessEvent::DiskWrite);
         }
         let slow = self.dice.chance(self.params.disk.slow_sync);
+        if slow {
+            self.counts.faults.count(Fault::SyncSlow);
+        }
         let sync_ms = if slow { (sync_ms.1, sync_ms.1 * 20) } else { sync_ms };
         self.after_of(machine, sync_ms, ProcessEvent::DiskSync);
     }
 
+    /// Without room for what comes first, promises are written before it, so that a full replica votes.
+    fn promise_ahead(&mut self, machine: usize) {
+        let at = self.machine(machine);
+        let Some(process) = &mut at.process else { return };
+        let mut promised = Vec::new();
+        for (ticket, work) in process.writer.queue.iter_mut().filter(|(_, work)| matches!(work, Work::Promise { .. })) {
+            if at.storage.write(work).is_err() {
+                break;
+            }
+            *work = Work::Done;
+            promised.push(*ticket);
+        }
+        for ticket in promised {
+            self.step(machine, zue_core::Input::Promised(ticket), None);
+        }
+    }
+
     fn disk_sync(&mut self, machine: usize) {
         self.fail_soon(machine);
-        let synced = self.machine(machine).storage.sync();
+        let mut synced = self.machine(machine).storage.sync();
+        if synced.is_err() && self.broken_by(Break::FailedSyncIgnored) {
+            synced = Ok(());
+        }
         if !self.disk_did(machine, synced) {
             return;
+        }
+        if self.machine(machine).storage.flip_is_due() {
+            self.flip_bit(machine);
         }
         let Some(process) = self.process(machine) else { return };
         process.writer.busy = !process.writer.queue.is_empty();
@@ -211,6 +254,7 @@ impl World {
         if fails || stops {
             let after = self.dice.between((0, 5));
             self.machine(machine).storage.fail_soon(after, stops);
+            self.counts.faults.count(if stops { Fault::StoppedInWrite } else { Fault::WriteFailed });
         }
     }
 
@@ -219,8 +263,8 @@ impl World {
         match done {
             Ok(()) => return true,
             Err(WorkError::Wrong(why)) => self.check.violated(format!("machine {machine} cannot write: {why}")),
-            Err(WorkError::Disk) if self.dice.chance(0.5) => self.crash_for_a_while(machine),
-            Err(WorkError::Disk) => {
+            Err(_) if self.dice.chance(0.5) => self.crash_for_a_while(machine),
+            Err(_) => {
                 self.trace.say(self.now, format_args!("{machine}'s disk fails"));
                 if let Some(process) = self.process(machine) {
                     process.writer.queue.clear();
@@ -240,8 +284,10 @@ impl World {
         }
     }
 
-    pub(crate) fn millis(&self) -> Millis {
-        Millis(self.now)
+    /// What a machine's monotonic clock says.
+    pub(crate) fn clock(&self, machine: usize) -> Millis {
+        let Some(Machine { clock, .. }) = self.machines.get(machine) else { return Millis(self.now) };
+        Millis(self.now * clock.percent / 100 + clock.ahead_ms)
     }
 
     pub(crate) fn address_of(&self, replica: ReplicaId) -> Option<Address> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{available_parallelism, scope};
 
+use crate::coverage::Coverage;
 use crate::end::{Failure, Options, Report, replay, run};
 
 /// What many runs amount to.
@@ -14,8 +15,10 @@ pub struct Totals {
     pub seeds: u64,
     /// Events in all of them.
     pub events: u64,
-    /// Faults made on purpose.
-    pub faults: u64,
+    /// What went wrong on purpose.
+    pub faults: Coverage,
+    /// The fewest events and faults of a run.
+    pub fewest: (u64, u64),
     /// Leaderships.
     pub elections: u64,
     /// Records committed.
@@ -30,7 +33,9 @@ impl Totals {
     fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.events += report.events;
-        self.faults += report.faults;
+        self.faults.add_all(&report.faults);
+        let (events, faults) = if self.seeds == 1 { (u64::MAX, u64::MAX) } else { self.fewest };
+        self.fewest = (events.min(report.events), faults.min(report.faults.faults()));
         self.elections += report.elections;
         self.committed += report.committed;
         self.acknowledged += report.acknowledged;

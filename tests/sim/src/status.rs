@@ -2,6 +2,7 @@
 
 use zue_core::control::Recorded;
 
+use crate::coverage::Fault;
 use crate::world::{Event, World};
 
 #[derive(Debug, Default)]
@@ -34,12 +35,17 @@ impl World {
             (control.stale_read, control.refused_write, control.lost_answer, control.store_ms);
         let answer = match call {
             StoreCall::Load if !self.status.past.is_empty() && self.dice.chance(stale_read) => {
+                self.counts.faults.count(Fault::StoreStale);
                 let recent = self.dice.index(self.status.past.len().min(4));
                 StoreAnswer::Loaded(self.status.past.iter().rev().nth(recent).cloned().unwrap_or_default())
             }
             StoreCall::Load => StoreAnswer::Loaded(self.status.now.clone()),
             StoreCall::Swap { from, to } => {
-                let swapped = from == self.status.now && !self.dice.chance(refused);
+                let fails = self.dice.chance(refused);
+                if fails {
+                    self.counts.faults.count(Fault::StoreRefused);
+                }
+                let swapped = from == self.status.now && !fails;
                 if swapped {
                     self.trace.say(self.now, format_args!("recorded: {to:?}"));
                     self.status.past.push(std::mem::replace(&mut self.status.now, to));
@@ -47,7 +53,9 @@ impl World {
                 StoreAnswer::Swapped(swapped)
             }
         };
-        if !self.dice.chance(lost) {
+        if self.dice.chance(lost) {
+            self.counts.faults.count(Fault::StoreSilent);
+        } else {
             self.after(store_ms, Event::StoreAnswer { controller, phase, answer });
         }
     }
@@ -55,6 +63,7 @@ impl World {
     /// The store is restored from a backup.
     pub(crate) fn restore_store(&mut self) {
         if !self.status.past.is_empty() {
+            self.counts.faults.count(Fault::StoreRestored);
             let index = self.dice.index(self.status.past.len());
             let old = self.status.past.get(index).cloned().unwrap_or_default();
             self.trace.say(self.now, format_args!("the store is restored to {old:?}"));

@@ -1,31 +1,25 @@
 //! The disk of a machine and the real log on it. The disk outlives the log, and forgets what was not synced.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
-use std::sync::Arc;
 
-use zue_core::{
-    Appended, ClusterId, Epoch, EpochStart, FrameFacts, Offset, ProducerId, ProducerLimits, Promise, Recovered,
-    ReplicaId, Tail,
-};
+use zue_core::{ClusterId, Epoch, Offset, ProducerLimits, Promise, Recovered, ReplicaId, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{BatchBuilder, Limits, Log, LogConfig, LogError, Producer, ReadError, RecordView, SEGMENT_BYTES_MIN};
+use zue_log::{Disk as _, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
-/// A record as the checks see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Record {
-    pub(crate) nonce: u64,
-    pub(crate) sequence: u64,
-    /// Of all that is in it.
-    hash: u64,
-}
+use crate::batch::{Batch, Record};
 
 /// Work for the disk.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    Promise { epoch: Epoch, leader: Option<ReplicaId>, cluster: Option<ClusterId> },
+    Promise {
+        epoch: Epoch,
+        leader: Option<ReplicaId>,
+        cluster: Option<ClusterId>,
+    },
     Cut(Tail),
     Append(Batch),
+    /// Done ahead of its place.
+    Done,
 }
 
 /// Why work was not done.
@@ -33,96 +27,12 @@ pub(crate) enum Work {
 pub(crate) enum WorkError {
     /// The disk was made to fail, or to stop.
     Disk,
+    /// There is no room now; nothing has changed.
+    Full,
+    /// The disk is damaged, and the log says so: only an empty one helps.
+    Unusable,
     /// The log should have been able to.
     Wrong(String),
-}
-
-/// Frames, and their records as the checks see them.
-#[derive(Clone, Debug)]
-pub(crate) struct Batch {
-    frames: zue_log::Batch,
-    records: Arc<[Record]>,
-}
-
-impl Record {
-    fn of(view: &RecordView<'_>) -> Self {
-        let producer = view.producer.map(|producer| (ProducerId::from_u128(producer.id), producer.sequence));
-        let (nonce, sequence) = producer.map_or((0, 0), |(id, sequence)| (id.nonce, sequence));
-        Self::new(view.offset, view.epoch, view.timestamp_ms, (nonce, sequence), view.value)
-    }
-
-    fn new(offset: Offset, epoch: Epoch, time: u64, (nonce, sequence): (u64, u64), value: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (offset, epoch, time, nonce, sequence, value).hash(&mut hasher);
-        Self { nonce, sequence, hash: hasher.finish() }
-    }
-}
-
-impl Batch {
-    pub(crate) fn epoch_start(last: Epoch, start: EpochStart) -> Self {
-        let frames = zue_log::Batch::epoch_start(last, start).expect("a start that the rules have checked");
-        Self { frames, records: Arc::default() }
-    }
-
-    /// One append after `prev`. A producer's values are functions of their sequence: a repeated append is the same.
-    pub(crate) fn append(
-        prev: Tail,
-        time: u64,
-        (producer, sequence, count): (ProducerId, u64, u32),
-        bytes: usize,
-    ) -> Self {
-        let mut builder = BatchBuilder::new(prev, time, Limits::default());
-        let mut records = Vec::new();
-        for k in 0..u64::from(count) {
-            let sequence = sequence + k;
-            let letter = u8::try_from(sequence % 251).unwrap_or_default();
-            let value = vec![letter; bytes * usize::from(letter) / 251];
-            let sent_by = Producer { id: producer.to_u128(), sequence };
-            builder.push(None, &value, [], Some(sent_by)).expect("an append within all limits");
-            records.push(Record::new(prev.end.plus(k), prev.epoch, time, (producer.nonce, sequence), &value));
-        }
-        Self { frames: builder.finish().expect("an append of at least one record"), records: records.into() }
-    }
-
-    /// What arrives of it on the other side of the network.
-    pub(crate) fn arrive(&self) -> Result<Self, String> {
-        let (bytes, prev) = (self.frames.bytes().clone(), self.frames.prev());
-        let frames = zue_log::Batch::decode(bytes, prev, &Limits::default()).map_err(|error| error.to_string())?;
-        if frames.tail() != self.frames.tail() {
-            return Err(format!("a batch with {} arrives with {}", self.frames.tail(), frames.tail()));
-        }
-        Ok(Self { frames, records: Arc::clone(&self.records) })
-    }
-
-    pub(crate) fn prev(&self) -> Tail {
-        self.frames.prev()
-    }
-
-    pub(crate) fn tail(&self) -> Tail {
-        self.frames.tail()
-    }
-
-    pub(crate) fn last_ms(&self) -> u64 {
-        self.frames.timestamps_ms().map_or(0, |(_, last)| last)
-    }
-
-    pub(crate) fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    pub(crate) fn facts(&self) -> FrameFacts {
-        FrameFacts { end: self.tail(), epoch_starts: self.frames.epoch_starts().to_vec(), appends: self.appends() }
-    }
-
-    fn appends(&self) -> Vec<Appended> {
-        let appended = |run: &zue_log::ProducerRun| Appended {
-            producer: ProducerId::from_u128(run.id),
-            sequence: run.sequence,
-            count: u32::try_from(run.count).unwrap_or(u32::MAX),
-            base: run.base,
-        };
-        self.frames.producers().iter().map(appended).collect()
-    }
 }
 
 /// A machine's disk and the log that is open on it.
@@ -133,7 +43,24 @@ pub(crate) struct Storage {
     /// What must be there after a crash.
     synced: Tail,
     promise: Promise,
+    /// The records of the log, synced or not, whatever befalls the disk.
+    records: Vec<Record>,
+    flip: Option<Flip>,
+    /// A bit was flipped: what is read may be an error, never another record.
+    damaged: bool,
 }
+
+/// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
+#[derive(Debug)]
+struct Flip {
+    name: String,
+    position: usize,
+    mask: u8,
+    syncs: u32,
+}
+
+/// After that many syncs with work of their own, what was synced before is marked as such on the disk.
+const FLIP_SYNCS: u32 = 3;
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -143,7 +70,16 @@ impl std::fmt::Debug for Storage {
 
 impl Storage {
     pub(crate) fn new(id: ReplicaId, seed: u64) -> Self {
-        Self { id, disk: SimDisk::new(seed), log: None, synced: Tail::default(), promise: Promise::default() }
+        Self {
+            id,
+            disk: SimDisk::new(seed),
+            log: None,
+            synced: Tail::default(),
+            promise: Promise::default(),
+            records: Vec::new(),
+            flip: None,
+            damaged: false,
+        }
     }
 
     pub(crate) fn id(&self) -> ReplicaId {
@@ -170,22 +106,86 @@ impl Storage {
         if stops { self.disk.stop_at(at) } else { self.disk.fail_at(at, ErrorKind::Other) }
     }
 
-    pub(crate) fn write(&mut self, work: Work) -> Result<(), WorkError> {
+    /// Leaves only so much room on the disk; any amount for `None`.
+    pub(crate) fn set_room(&self, room: Option<usize>) {
+        self.disk.set_room(room);
+    }
+
+    pub(crate) fn write(&mut self, work: &Work) -> Result<(), WorkError> {
+        match self.try_write(work) {
+            Err(WorkError::Full) if self.disk.has_stopped() => Err(WorkError::Disk),
+            written => written,
+        }
+    }
+
+    fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         match work {
-            Work::Promise { epoch, leader, cluster } => log.set_promise(epoch, leader, cluster),
-            Work::Cut(to) => log.cut(to),
-            Work::Append(batch) => log.append(&batch.frames).map(drop),
+            Work::Promise { epoch, leader, cluster } => {
+                log.set_promise(*epoch, *leader, *cluster).map_err(work_error)?;
+            }
+            Work::Cut(to) => {
+                log.cut(*to).map_err(work_error)?;
+                self.records.truncate(usize::try_from(to.end.0).unwrap_or(usize::MAX));
+                self.flip = None;
+            }
+            Work::Append(batch) => {
+                let written = log.append(batch.frames()).map_err(work_error);
+                if !matches!(written, Err(WorkError::Full)) {
+                    // A part of what could not be written whole may be found later.
+                    self.records.extend_from_slice(batch.records());
+                }
+                written?;
+            }
+            Work::Done => {}
         }
-        .map_err(work_error)?;
         self.note_synced();
         Ok(())
+    }
+
+    /// Lets a bit of what is on the disk now flip a little later.
+    pub(crate) fn flip_later(&mut self, random: u64) {
+        let names = self.disk.list().unwrap_or_default();
+        let segments: Vec<_> = names.iter().filter(|name| name.contains(".log") || *name == "meta").collect();
+        let chosen = segments.get(usize::try_from(random % 251).unwrap_or(0) % segments.len().max(1));
+        self.flip = chosen.and_then(|name| {
+            let used = self.disk.content(name)?.iter().rposition(|byte| *byte != 0)?;
+            let position = usize::try_from(random >> 8).unwrap_or(0) % used.max(1);
+            Some(Flip { name: (*name).clone(), position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
+        });
+    }
+
+    /// Whether the bit may flip now.
+    pub(crate) fn flip_is_due(&self) -> bool {
+        self.flip.as_ref().is_some_and(|flip| flip.syncs == 0)
+    }
+
+    /// Flips the bit; the file's name, if there was one to flip.
+    pub(crate) fn flip(&mut self) -> Option<String> {
+        let Flip { name, position, mask, .. } = self.flip.take()?;
+        self.disk.content(&name)?;
+        self.disk.damage(&name, |bytes| {
+            if let Some(byte) = bytes.get_mut(position) {
+                *byte ^= mask;
+            }
+        });
+        self.damaged = true;
+        Some(name)
+    }
+
+    /// Whether a bit was flipped.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), WorkError> {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         log.sync().map_err(work_error)?;
+        let before = self.synced;
         self.note_synced();
+        if let Some(flip) = self.flip.as_mut().filter(|_| before < self.synced) {
+            flip.syncs = flip.syncs.saturating_sub(1);
+        }
         Ok(())
     }
 
@@ -220,6 +220,7 @@ impl Storage {
         let opened = Log::open(self.disk.clone(), config, self.id);
         let (log, found) = opened.map_err(|error| match error {
             zue_log::OpenError::Disk(_) => WorkError::Disk,
+            _ if self.damaged => WorkError::Unusable,
             error => WorkError::Wrong(format!("{:?} does not open: {error}", self.id)),
         })?;
         let zue_log::Meta { replica, cluster, commit_end, .. } = *log.meta();
@@ -227,7 +228,13 @@ impl Storage {
         let (tail, history, last_ms) = (log.tail(), log.history().clone(), log.last_timestamp_ms());
         let producers = log.producers().clone();
         self.log = Some(log);
-        let lost = tail < self.synced || epoch < self.promise.epoch || replica != self.id;
+        // Who appended what is not known where records are damaged: such a replica must not lead, and is begun anew.
+        if found.damaged.iter().any(|damage| damage.from < damage.to.min(tail.end)) {
+            return Err(WorkError::Unusable);
+        }
+        // What was synced is there, or is known to be missing.
+        let found_tail = found.suspect.map_or(tail, |suspect| suspect.max(tail));
+        let lost = found_tail < self.synced || epoch < self.promise.epoch || replica != self.id;
         if lost {
             let (synced, promise) = (self.synced, self.promise);
             return Err(WorkError::Wrong(format!(
@@ -236,11 +243,8 @@ impl Storage {
             )));
         }
         self.note_synced();
-        let (mut records, mut at) = (Vec::new(), Tail::default());
-        while let Some(batch) = self.read_frames(at, 64 << 10).map_err(wrong_read)? {
-            records.extend_from_slice(batch.records());
-            at = batch.tail();
-        }
+        self.records.truncate(usize::try_from(tail.end.0).unwrap_or(usize::MAX));
+        self.compare()?;
         let promise = Promise { epoch, leader };
         Ok((
             Recovered {
@@ -253,9 +257,32 @@ impl Storage {
                 producers,
                 suspect: found.suspect,
             },
-            records,
+            self.records.clone(),
             last_ms,
         ))
+    }
+
+    /// Compares the log with what was written to it, as far as it can be read.
+    fn compare(&self) -> Result<(), WorkError> {
+        let (mut records, mut at) = (Vec::new(), Tail::default());
+        loop {
+            match self.read_frames(at, 64 << 10) {
+                Ok(Some(batch)) => {
+                    records.extend_from_slice(batch.records());
+                    at = batch.tail();
+                }
+                Ok(None) if records == self.records => return Ok(()),
+                Err(_) if self.damaged && self.records.starts_with(&records) => return Ok(()),
+                Ok(None) => {
+                    let (is, was) = (records.len(), self.records.len());
+                    return Err(WorkError::Wrong(format!(
+                        "{:?} reads {is} records, other than the {was} written",
+                        self.id
+                    )));
+                }
+                Err(error) => return Err(WorkError::Wrong(error.to_string())),
+            }
+        }
     }
 
     /// The frames after `from`, about as many as `bytes_max` hold, at least one; none if nothing follows.
@@ -263,7 +290,7 @@ impl Storage {
         let reader = self.log().reader();
         let Some(frames) = reader.read_frames(from, reader.tail(), bytes_max)? else { return Ok(None) };
         let records = self.read(frames.prev().end, frames.tail().end)?.into();
-        Ok(Some(Batch { frames, records }))
+        Ok(Some(Batch::new(frames, records)))
     }
 
     /// The records in `from..upto`.
@@ -287,11 +314,8 @@ impl Storage {
 
 fn work_error(error: LogError) -> WorkError {
     match error {
-        LogError::Poisoned { .. } | LogError::Disk(_) | LogError::NoRoom { .. } => WorkError::Disk,
+        LogError::Poisoned { .. } | LogError::Disk(_) => WorkError::Disk,
+        LogError::NoRoom { .. } => WorkError::Full,
         error => WorkError::Wrong(error.to_string()),
     }
-}
-
-fn wrong_read(error: ReadError) -> WorkError {
-    WorkError::Wrong(error.to_string())
 }

@@ -8,6 +8,7 @@ use zue_core::{ReplicaId, Session, Ticket};
 use crate::check::Checker;
 use crate::clients::Clients;
 use crate::controller::Controller;
+use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
 use crate::message::{Address, Message};
 use crate::params::{Break, NetParams, Params};
@@ -29,7 +30,8 @@ pub(crate) enum Event {
     Read,
     Fault,
     Restart { machine: usize },
-    Resume { machine: usize },
+    Resume { who: Address },
+    DiskEmptied { machine: usize },
     Unblock { from: Address, to: Address },
 }
 
@@ -77,12 +79,35 @@ pub(crate) struct Machine {
     pub(crate) process: Option<Process>,
     /// What happens to a paused process, in order, once it goes on.
     pub(crate) held: Option<Vec<Event>>,
+    pub(crate) clock: Clock,
+}
+
+/// A machine's clocks: how fast the monotonic one goes, how far it has jumped, and how far the wall clock is off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) percent: u64,
+    pub(crate) ahead_ms: u64,
+    pub(crate) wall_ms: u64,
+}
+
+impl Clock {
+    /// A wall clock that may fall without reaching 1970.
+    pub(crate) const WALL_MS: (u64, u64) = (0, 100_000_000);
+
+    fn draw(dice: &mut Dice) -> Self {
+        Self {
+            percent: dice.pick(&[100, 100, 100, 50, 90, 120, 200]),
+            ahead_ms: dice.between((0, 1_000_000)),
+            wall_ms: dice.between(Self::WALL_MS),
+        }
+    }
 }
 
 /// The network: who cannot reach whom, and the order within streams.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    pub(crate) blocked: BTreeSet<(Address, Address)>,
+    /// How many partitions keep messages from one to the other.
+    pub(crate) blocked: BTreeMap<(Address, Address), u64>,
     broken: BTreeSet<Session>,
     last: BTreeMap<(Session, Address), u64>,
 }
@@ -90,7 +115,7 @@ pub(crate) struct Net {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) events: u64,
-    pub(crate) faults: u64,
+    pub(crate) faults: Coverage,
     pub(crate) faulty_ms: u64,
     pub(crate) elections: u64,
 }
@@ -113,6 +138,8 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Where each replica was first seen; it stays there as long as its disk does.
     pub(crate) homes: BTreeMap<ReplicaId, usize>,
+    /// Voters changed so that a damaged replica cannot be done without any more: what follows need not end well.
+    pub(crate) beyond_repair: bool,
     /// Faults are over.
     pub(crate) healed: bool,
     next_id: u64,
@@ -136,6 +163,7 @@ impl World {
             trace: Trace::new(with_words),
             counts: Counts::default(),
             homes: BTreeMap::new(),
+            beyond_repair: false,
             healed: false,
             next_id: 0,
             dice,
@@ -148,7 +176,8 @@ impl World {
     fn populate(&mut self) {
         for machine in 0..self.params.machines {
             let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
-            self.machines.push(Machine { storage: Storage::new(id, seed), process: None, held: None });
+            let (storage, clock) = (Storage::new(id, seed), Clock::draw(&mut self.dice));
+            self.machines.push(Machine { storage, process: None, held: None, clock });
             self.homes.insert(id, machine);
             self.start_process(machine);
         }
@@ -208,13 +237,21 @@ impl World {
         true
     }
 
-    /// Keeps back what happens to a paused process.
+    /// Keeps back what happens to a paused process or controller.
     fn hold(&mut self, event: Event) -> Option<Event> {
-        let machine = match &event {
-            Event::Deliver { to: Address::Machine(machine), .. } | Event::OfProcess { machine, .. } => *machine,
+        let held = match &event {
+            Event::Deliver { to: Address::Machine(machine), .. } | Event::OfProcess { machine, .. } => {
+                &mut self.machine(*machine).held
+            }
+            Event::Deliver { to: Address::Controller(controller), .. }
+            | Event::StoreAnswer { controller, .. }
+            | Event::Controller { controller, .. } => match self.controllers.get_mut(*controller) {
+                Some(at) => &mut at.held,
+                None => return Some(event),
+            },
             _ => return Some(event),
         };
-        match &mut self.machine(machine).held {
+        match held {
             Some(held) => {
                 held.push(event);
                 None
@@ -239,9 +276,10 @@ impl World {
             Event::Read => self.read_somewhere(),
             Event::Fault => self.fault(),
             Event::Restart { machine } => self.restart(machine),
-            Event::Resume { machine } => self.resume(machine),
+            Event::Resume { who } => self.resume(who),
+            Event::DiskEmptied { machine } => self.empty_disk(machine),
             Event::Unblock { from, to } => {
-                self.net.blocked.remove(&(from, to));
+                self.unblock(from, to);
             }
         }
     }
@@ -273,18 +311,27 @@ impl World {
         if in_order.is_some_and(|session| self.net.broken.contains(&session)) {
             return;
         }
-        if self.net.blocked.contains(&(from, to)) || self.dice.chance(drop) {
+        let dropped = self.dice.chance(drop);
+        if dropped {
+            self.counts.faults.count(Fault::MessageLost);
+        }
+        if dropped || self.net.blocked.contains_key(&(from, to)) {
             // What is lost of a stream is lost with all that follows.
             self.net.broken.extend(in_order);
             return;
         }
-        let delay_ms = if self.dice.chance(long_delay) { long_delay_ms } else { delay_ms };
+        let late = self.dice.chance(long_delay);
+        if late {
+            self.counts.faults.count(Fault::MessageLate);
+        }
+        let delay_ms = if late { long_delay_ms } else { delay_ms };
         let mut at = self.now + self.dice.between(delay_ms);
         if let Some(session) = in_order {
             let last = self.net.last.entry((session, to)).or_default();
             at = at.max(*last);
             *last = at;
         } else if self.dice.chance(duplicate) {
+            self.counts.faults.count(Fault::MessageTwice);
             let again = at + self.dice.between(long_delay_ms);
             self.at(again, Event::Deliver { from, to, message: message.clone() });
         }

@@ -1,0 +1,112 @@
+//! Frames on their way, and records as the checks see them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use zue_core::{Appended, Epoch, EpochStart, FrameFacts, Offset, ProducerId, Tail};
+use zue_log::{BatchBuilder, Limits, Producer, RecordView};
+
+/// A record as the checks see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) nonce: u64,
+    pub(crate) sequence: u64,
+    /// Of all that is in it.
+    hash: u64,
+}
+
+/// Frames, and their records as the checks see them.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    frames: zue_log::Batch,
+    records: Arc<[Record]>,
+}
+
+impl Record {
+    pub(crate) fn of(view: &RecordView<'_>) -> Self {
+        let producer = view.producer.map(|producer| (ProducerId::from_u128(producer.id), producer.sequence));
+        let (nonce, sequence) = producer.map_or((0, 0), |(id, sequence)| (id.nonce, sequence));
+        Self::new(view.offset, view.epoch, view.timestamp_ms, (nonce, sequence), view.value)
+    }
+
+    fn new(offset: Offset, epoch: Epoch, time: u64, (nonce, sequence): (u64, u64), value: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (offset, epoch, time, nonce, sequence, value).hash(&mut hasher);
+        Self { nonce, sequence, hash: hasher.finish() }
+    }
+}
+
+impl Batch {
+    pub(crate) fn new(frames: zue_log::Batch, records: Arc<[Record]>) -> Self {
+        Self { frames, records }
+    }
+
+    pub(crate) fn frames(&self) -> &zue_log::Batch {
+        &self.frames
+    }
+
+    pub(crate) fn epoch_start(last: Epoch, start: EpochStart) -> Self {
+        let frames = zue_log::Batch::epoch_start(last, start).expect("a start that the rules have checked");
+        Self { frames, records: Arc::default() }
+    }
+
+    /// One append after `prev`. A producer's values are functions of their sequence: a repeated append is the same.
+    pub(crate) fn append(
+        prev: Tail,
+        time: u64,
+        (producer, sequence, count): (ProducerId, u64, u32),
+        bytes: usize,
+    ) -> Self {
+        let mut builder = BatchBuilder::new(prev, time, Limits::default());
+        let mut records = Vec::new();
+        for k in 0..u64::from(count) {
+            let sequence = sequence + k;
+            let letter = u8::try_from(sequence % 251).unwrap_or_default();
+            let value = vec![letter; bytes * usize::from(letter) / 251];
+            let sent_by = Producer { id: producer.to_u128(), sequence };
+            builder.push(None, &value, [], Some(sent_by)).expect("an append within all limits");
+            records.push(Record::new(prev.end.plus(k), prev.epoch, time, (producer.nonce, sequence), &value));
+        }
+        Self { frames: builder.finish().expect("an append of at least one record"), records: records.into() }
+    }
+
+    /// What arrives of it on the other side of the network.
+    pub(crate) fn arrive(&self) -> Result<Self, String> {
+        let (bytes, prev) = (self.frames.bytes().clone(), self.frames.prev());
+        let frames = zue_log::Batch::decode(bytes, prev, &Limits::default()).map_err(|error| error.to_string())?;
+        if frames.tail() != self.frames.tail() {
+            return Err(format!("a batch with {} arrives with {}", self.frames.tail(), frames.tail()));
+        }
+        Ok(Self { frames, records: Arc::clone(&self.records) })
+    }
+
+    pub(crate) fn prev(&self) -> Tail {
+        self.frames.prev()
+    }
+
+    pub(crate) fn tail(&self) -> Tail {
+        self.frames.tail()
+    }
+
+    pub(crate) fn last_ms(&self) -> u64 {
+        self.frames.timestamps_ms().map_or(0, |(_, last)| last)
+    }
+
+    pub(crate) fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn facts(&self) -> FrameFacts {
+        FrameFacts { end: self.tail(), epoch_starts: self.frames.epoch_starts().to_vec(), appends: self.appends() }
+    }
+
+    fn appends(&self) -> Vec<Appended> {
+        let appended = |run: &zue_log::ProducerRun| Appended {
+            producer: ProducerId::from_u128(run.id),
+            sequence: run.sequence,
+            count: u32::try_from(run.count).unwrap_or(u32::MAX),
+            base: run.base,
+        };
+        self.frames.producers().iter().map(appended).collect()
+    }
+}
