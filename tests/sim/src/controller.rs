@@ -7,7 +7,6 @@ use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
 
 use crate::coverage::Fault;
 use crate::message::{Address, Answer, Call, Caller, Message};
-use crate::params::Break;
 use crate::status::{StoreAnswer, StoreCall};
 use crate::world::{Event, World};
 
@@ -348,35 +347,9 @@ impl World {
         let mut in_order = answers.to_vec();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
-        let chosen = choose(&answers, attempt.prefer, &attempt.initial(), self.params.wish.quorum, attempt.change).ok();
-        self.choose_badly(chosen, attempt, &answers)
-    }
-
-    /// Breaks a rule of the choice, if one is to be broken.
-    fn choose_badly(&self, chosen: Option<Choice>, attempt: &Attempt, answers: &[Sealed]) -> Option<Choice> {
-        let held = |answer: &&Sealed| answer.last.is_some();
-        match self.broken {
-            Some(Break::LongestLog) => {
-                let mut choice = chosen?;
-                let voting = answers.iter().filter(|answer| choice.voters.contains(&answer.replica));
-                choice.leader = voting.max_by_key(|answer| answer.durable.end)?.replica;
-                Some(choice)
-            }
-            Some(Break::StaticAlways) => {
-                let mut choice = chosen?;
-                let there = |id: &ReplicaId| answers.iter().any(|answer| answer.replica == *id);
-                choice.leader =
-                    attempt.prefer.filter(there).filter(|id| choice.voters.contains(id)).unwrap_or(choice.leader);
-                Some(choice)
-            }
-            Some(Break::MinorityElects) if chosen.is_none() => {
-                let best = answers.iter().filter(held).max_by_key(|answer| answer.durable)?;
-                let last = best.last.clone()?;
-                let (leader, voters, quorum) = (best.replica, last.voters, last.quorum);
-                Some(Choice { leader, voters, quorum, old_voters: last.old_voters, bootstrap: false })
-            }
-            _ => chosen,
-        }
+        let Attempt { prefer, change, .. } = *attempt;
+        let chosen = choose(&answers, prefer, &attempt.initial(), self.params.wish.quorum, change).ok();
+        self.broken.map_or_else(|| chosen.clone(), |rule| rule.choose(chosen.clone(), prefer, change, &answers))
     }
 
     fn choose(&mut self, controller: usize, mut attempt: Attempt, answers: Vec<(usize, Sealed)>) {

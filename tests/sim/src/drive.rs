@@ -4,8 +4,8 @@ use zue_core::control::{Seen, SeenRole};
 use zue_core::{Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
 
 use crate::batch::{Batch, Record};
+use crate::breaks::Break;
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
-use crate::params::Break;
 use crate::process::{Process, Waiting, WaitingFor};
 use crate::storage::Work;
 use crate::world::World;

@@ -7,8 +7,8 @@ use std::sync::Once;
 use zue_core::control::Policy;
 use zue_core::{Offset, ReplicaId, RoleView};
 
+use crate::breaks::Break;
 use crate::coverage::Coverage;
-use crate::params::Break;
 use crate::world::World;
 
 /// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use zue_core::ReplicaId;
 use zue_core::quorum::majority;
 
+use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
-use crate::params::Break;
 use crate::storage::Storage;
 use crate::world::{Clock, Event, World};
 

@@ -2,6 +2,7 @@
 //! controllers and clients fail as chance has it. One seed is one run, and the same run each time.
 
 mod batch;
+mod breaks;
 mod check;
 mod clients;
 mod controller;
@@ -20,7 +21,7 @@ mod streams;
 mod trace;
 mod world;
 
+pub use breaks::Break;
 pub use coverage::{Coverage, Fault};
 pub use end::{Failure, Options, Report, replay, run};
-pub use params::Break;
 pub use search::{Totals, search};

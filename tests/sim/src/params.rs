@@ -1,77 +1,9 @@
-//! What differs from run to run, so that rare things happen in some of them; and the rules that can be broken on purpose.
+//! What differs from run to run, so that rare things happen in some of them.
 
 use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
 
 use crate::dice::Dice;
-
-/// A rule to break, to see that the simulation finds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Break {
-    /// The disk's work counts as durable when it is asked for.
-    AckEarly,
-    /// A promise counts as durable when it is asked for.
-    PromiseEarly,
-    /// A cut counts as durable when it is asked for.
-    CutEarly,
-    /// A restarted replica has forgotten its promise.
-    ForgetPromise,
-    /// The longest log leads, whatever its epoch.
-    LongestLog,
-    /// The named replica leads, whether or not it is the candidate.
-    StaticAlways,
-    /// One answer is enough to choose from.
-    MinorityElects,
-    /// A sealed replica reports only what it knows to be committed.
-    SealedReportsCommitted,
-    /// Acknowledgements leave after the replica has promised a higher epoch.
-    LateAck,
-    /// An emptied disk keeps the replica's identity.
-    WipedKeepsId,
-    /// Acknowledgements of older epochs count.
-    CountOldEpochs,
-    /// Frames are written whatever they follow.
-    FramesUnchecked,
-    /// Appends are answered when they are taken, not when they are committed.
-    AnswerEarly,
-    /// Reads give all of the log.
-    ReadUncommitted,
-    /// Repeated appends are not recognised.
-    NoDedup,
-    /// A restarted replica takes all of its log for committed.
-    RestartCommitsAll,
-    /// A failed sync counts as done.
-    FailedSyncIgnored,
-    /// A restarted replica does not say what its disk has lost.
-    SuspectForgotten,
-    /// Damaged records are served as they are.
-    DamageServed,
-}
-
-impl Break {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
-        Self::AckEarly,
-        Self::PromiseEarly,
-        Self::CutEarly,
-        Self::ForgetPromise,
-        Self::LongestLog,
-        Self::StaticAlways,
-        Self::MinorityElects,
-        Self::SealedReportsCommitted,
-        Self::LateAck,
-        Self::WipedKeepsId,
-        Self::CountOldEpochs,
-        Self::FramesUnchecked,
-        Self::AnswerEarly,
-        Self::ReadUncommitted,
-        Self::NoDedup,
-        Self::RestartCommitsAll,
-        Self::FailedSyncIgnored,
-        Self::SuspectForgotten,
-        Self::DamageServed,
-    ];
-}
 
 /// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.
 #[derive(Clone, Debug)]

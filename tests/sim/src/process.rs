@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use zue_core::{Epoch, Millis, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
 
 use crate::batch::{Batch, Record};
+use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Caller};
-use crate::params::Break;
 use crate::storage::{Work, WorkError};
 use crate::world::{Event, Machine, ProcessEvent, World};
 

@@ -3,10 +3,10 @@
 use zue_core::{Epoch, Input, ReplicaId, Session, Start, Tail};
 
 use crate::batch::Batch;
+use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::drive::Payload;
 use crate::message::{Address, Down, Message, Up};
-use crate::params::Break;
 use crate::process::{Feed, Inbound};
 use crate::world::{ProcessEvent, World};
 

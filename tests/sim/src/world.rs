@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use zue_core::{ReplicaId, Session, Ticket};
 
+use crate::breaks::Break;
 use crate::check::Checker;
 use crate::clients::Clients;
 use crate::controller::Controller;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
 use crate::message::{Address, Message};
-use crate::params::{Break, NetParams, Params};
+use crate::params::{NetParams, Params};
 use crate::process::Process;
 use crate::status::{Status, StoreAnswer, StoreCall};
 use crate::storage::Storage;

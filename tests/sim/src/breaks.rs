@@ -1,0 +1,151 @@
+//! The rules that can be broken on purpose, and how the choice of a leader is broken.
+
+use zue_core::ReplicaId;
+use zue_core::election::{Change, Choice, Sealed};
+use zue_core::quorum::{effective_quorum, is_majority};
+
+/// A rule to break, to see that the simulation finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Break {
+    /// The disk's work counts as durable when it is asked for.
+    AckEarly,
+    /// A promise counts as durable when it is asked for.
+    PromiseEarly,
+    /// A cut counts as durable when it is asked for.
+    CutEarly,
+    /// A restarted replica has forgotten its promise.
+    ForgetPromise,
+    /// The longest log leads, whatever its epoch.
+    LongestLog,
+    /// The named replica leads, whether or not it is the candidate.
+    StaticAlways,
+    /// One answer is enough to choose from.
+    MinorityElects,
+    /// A sealed replica reports only what it knows to be committed.
+    SealedReportsCommitted,
+    /// Acknowledgements leave after the replica has promised a higher epoch.
+    LateAck,
+    /// An emptied disk keeps the replica's identity.
+    WipedKeepsId,
+    /// Acknowledgements of older epochs count.
+    CountOldEpochs,
+    /// Frames are written whatever they follow.
+    FramesUnchecked,
+    /// Appends are answered when they are taken, not when they are committed.
+    AnswerEarly,
+    /// Reads give all of the log.
+    ReadUncommitted,
+    /// Repeated appends are not recognised.
+    NoDedup,
+    /// A restarted replica takes all of its log for committed.
+    RestartCommitsAll,
+    /// A failed sync counts as done.
+    FailedSyncIgnored,
+    /// A restarted replica does not say what its disk has lost.
+    SuspectForgotten,
+    /// Damaged records are served as they are.
+    DamageServed,
+    /// Two voters change at once.
+    TwoChanges,
+    /// The oldest epoch start among the answers names the electorate.
+    StaleElectorate,
+}
+
+impl Break {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::AckEarly,
+        Self::PromiseEarly,
+        Self::CutEarly,
+        Self::ForgetPromise,
+        Self::LongestLog,
+        Self::StaticAlways,
+        Self::MinorityElects,
+        Self::SealedReportsCommitted,
+        Self::LateAck,
+        Self::WipedKeepsId,
+        Self::CountOldEpochs,
+        Self::FramesUnchecked,
+        Self::AnswerEarly,
+        Self::ReadUncommitted,
+        Self::NoDedup,
+        Self::RestartCommitsAll,
+        Self::FailedSyncIgnored,
+        Self::SuspectForgotten,
+        Self::DamageServed,
+        Self::TwoChanges,
+        Self::StaleElectorate,
+    ];
+}
+
+impl Break {
+    /// What is chosen instead.
+    pub(crate) fn choose(
+        self,
+        chosen: Option<Choice>,
+        prefer: Option<ReplicaId>,
+        change: Option<Change>,
+        answers: &[Sealed],
+    ) -> Option<Choice> {
+        let answered = |id: &ReplicaId| answers.iter().any(|answer| answer.replica == *id);
+        let newest = answers.iter().filter_map(|answer| answer.last.as_ref()).max_by_key(|start| start.epoch);
+        let with = |voters: Vec<ReplicaId>, choice: Choice| {
+            let quorum = effective_quorum(voters.len(), None);
+            Choice { old_voters: newest.map(|start| start.voters.clone()), voters, quorum, ..choice }
+        };
+        match self {
+            Self::LongestLog => {
+                let choice = chosen?;
+                let voting = answers.iter().filter(|answer| choice.voters.contains(&answer.replica));
+                let leader = voting.max_by_key(|answer| answer.durable.end)?.replica;
+                Some(Choice { leader, ..choice })
+            }
+            Self::StaticAlways => {
+                let choice = chosen?;
+                let leader = prefer.filter(answered).filter(|id| choice.voters.contains(id)).unwrap_or(choice.leader);
+                Some(Choice { leader, ..choice })
+            }
+            Self::MinorityElects if chosen.is_none() => {
+                let best = answers.iter().filter(|answer| answer.last.is_some()).max_by_key(|answer| answer.durable)?;
+                let last = best.last.clone()?;
+                let (leader, voters, quorum) = (best.replica, last.voters, last.quorum);
+                Some(Choice { leader, voters, quorum, old_voters: last.old_voters, bootstrap: false })
+            }
+            Self::TwoChanges => {
+                let choice = chosen?;
+                let changes = newest.is_some_and(|start| start.voters != choice.voters);
+                let other =
+                    choice.voters.iter().find(|id| **id != choice.leader && Some(**id) != added(change)).copied();
+                let voters = changed(&choice, other.map(Change::Remove)).filter(|_| changes);
+                Some(voters.map_or_else(|| choice.clone(), |voters| with(voters, choice.clone())))
+            }
+            Self::StaleElectorate => {
+                let oldest = answers.iter().filter_map(|answer| answer.last.as_ref()).min_by_key(|start| start.epoch);
+                let Some(oldest) = oldest.filter(|start| is_majority(&start.voters, answered)) else { return chosen };
+                let voting = answers.iter().filter(|answer| oldest.voters.contains(&answer.replica));
+                let leader = voting.max_by_key(|answer| answer.durable)?.replica;
+                let (voters, quorum) = (oldest.voters.clone(), oldest.quorum);
+                Some(Choice { leader, voters, quorum, old_voters: None, bootstrap: false })
+            }
+            _ => chosen,
+        }
+    }
+}
+
+fn added(change: Option<Change>) -> Option<ReplicaId> {
+    match change {
+        Some(Change::Add(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// The voters after the change, if it changes anything and leaves the leader.
+fn changed(choice: &Choice, change: Option<Change>) -> Option<Vec<ReplicaId>> {
+    let mut voters = choice.voters.clone();
+    match change? {
+        Change::Add(id) if !voters.contains(&id) => voters.push(id),
+        Change::Remove(id) if id != choice.leader && voters.contains(&id) => voters.retain(|voter| *voter != id),
+        _ => return None,
+    }
+    Some(voters)
+}
