@@ -30,6 +30,15 @@ pub struct Applied {
 /// Applies all objects of a cluster.
 pub async fn objects(client: &Client, cluster: &Cluster) -> Applied {
     let mut applied = Applied::default();
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
+    let cluster = match within("read the StatefulSet", sets.get_opt(&cluster.name)).await {
+        Ok(found) => &cluster.clone().around(found.and_then(|set| set.spec?.replicas)),
+        // Not knowing how many pods there are, it might take some away that are needed.
+        Err(error) => {
+            applied.errors.push(error);
+            return applied;
+        }
+    };
     let Objects { service_account, config_map, services, disruption_budget, mut stateful_set } =
         build::objects(cluster);
     // First of all: a full disk must not block its own cure.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -139,6 +140,8 @@ impl Caretaker {
     }
 
     async fn look(&mut self) {
+        let pods_known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
+        self.cluster = self.cluster.clone().around(pods_known);
         let addresses = self.cluster.addresses(|name| ip_of(&self.pods(), name));
         let asked = switchover::asked(&self.cluster, self.asked.as_deref());
         let mut wish = self.cluster.wish();
@@ -157,6 +160,7 @@ impl Caretaker {
         if let Some(asked) = asked {
             self.obeyed(&asked, &view).await;
         }
+        self.shrink(pods_known, turn.needed).await;
         let workload = self.roll(&view, &pods).await;
         self.write_status(&turn, &view, &workload).await;
     }
@@ -251,6 +255,24 @@ impl Caretaker {
                 Err(error) if error.code() == Some(404) => {}
                 Err(error) => self.refused(&error),
             }
+        }
+    }
+
+    /// Lets the last pods go, once their replicas have no say any more. Their volumes stay.
+    async fn shrink(&mut self, known: Option<i32>, needed: usize) {
+        let (Some(pods), Ok(needed)) = (known, i32::try_from(needed)) else { return };
+        if needed >= pods || !self.may_write() {
+            return;
+        }
+        let api: Api<StatefulSet> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
+        let patch = Patch::Merge(json!({ "spec": { "replicas": needed } }));
+        match within("let the last pods go", api.patch(&self.cluster.name, &manager(), &patch)).await {
+            Ok(_) => {
+                self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods = Some(needed);
+                let note = format!("{pods} pods become {needed}; the volumes of the others stay");
+                self.teller.tell(&Happening::normal("ScaledDown", note)).await;
+            }
+            Err(error) => self.refused(&error),
         }
     }
 

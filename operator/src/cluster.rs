@@ -39,6 +39,8 @@ pub struct Cluster {
     pub image: String,
     /// What its owner asks for.
     pub spec: ZueClusterSpec,
+    /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
+    pub nodes: u32,
 }
 
 /// What the API server should have refused: a resource from before the present CRD, or one without it.
@@ -120,8 +122,17 @@ impl Cluster {
             generation: resource.metadata.generation,
             owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
             image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            nodes: spec.replicas,
             spec,
         })
+    }
+
+    /// The same, around a StatefulSet that has so many pods: they go only when nothing depends on them.
+    #[must_use]
+    pub fn around(mut self, pods: Option<i32>) -> Self {
+        let pods = pods.and_then(|pods| u32::try_from(pods).ok()).unwrap_or_default();
+        self.nodes = pods.min(REPLICAS_MAX).max(self.spec.replicas);
+        self
     }
 
     /// What the control logic is to bring about.
@@ -142,9 +153,9 @@ impl Cluster {
         }
     }
 
-    /// The ordinals.
+    /// The ordinals of the pods.
     pub fn ordinals(&self) -> std::ops::Range<u32> {
-        0..self.spec.replicas
+        0..self.nodes
     }
 
     /// The name of a replica and its pod.
@@ -232,6 +243,14 @@ pub(crate) mod tests {
 
     pub(crate) fn cluster(spec: &str) -> Cluster {
         Cluster::new(&resource(spec), "zue-node:test").unwrap()
+    }
+
+    #[test]
+    fn pods_that_are_to_go_stay_until_they_are_let_go() {
+        let cluster = cluster("replicas: 3");
+        let of = |pods| cluster.clone().around(pods);
+        assert_eq!([None, Some(1), Some(5), Some(-1), Some(99)].map(|pods| of(pods).nodes), [3, 3, 5, 3, 9]);
+        assert_eq!((of(Some(5)).pods().len(), of(Some(5)).wish().replicas), (5, 3));
     }
 
     #[test]

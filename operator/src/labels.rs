@@ -19,6 +19,7 @@ pub fn changes(view: &View) -> Vec<Relabel> {
         let role = match replica.role {
             MemberRole::Leader => Some("leader"),
             MemberRole::Follower => Some("follower"),
+            MemberRole::Learner => Some("learner"),
             MemberRole::Idle | MemberRole::Failed => None,
             // Out of the operator's sight is not out of the clients': nothing is known, unless another leads.
             MemberRole::Unreachable if label == Some("leader") && view.leader.is_some() => None,

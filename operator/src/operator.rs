@@ -165,6 +165,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let workload = Workload {
         generation: cluster.generation,
         revision: applied.stateful_set.as_ref().and_then(revision),
+        pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
         problem: problem.clone(),
         stale_pods: 0,
     };
@@ -184,7 +185,8 @@ impl Context {
         let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
         caretakers.retain(|_, ward| !ward.task.is_finished());
         if let Some(ward) = caretakers.get(&key).filter(|ward| ward.uid == cluster.uid) {
-            *ward.workload.lock().unwrap_or_else(PoisonError::into_inner) = workload;
+            let mut known = ward.workload.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Workload { pods: workload.pods.or(known.pods), ..workload };
             return;
         }
         let uid = cluster.uid.clone();

@@ -52,6 +52,8 @@ pub struct View {
     pub epoch: u64,
     /// How many replicas commit.
     pub quorum: u32,
+    /// How many replicas there are to be.
+    pub wished: u32,
     /// The end of what is committed, as far as anyone who answers knows.
     pub commit_end: Option<u64>,
     /// Why the control logic can do nothing, if it cannot.
@@ -105,6 +107,7 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
         leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
         leads_epoch: start.map(|start| start.epoch),
         epoch: seen.epoch,
+        wished: cluster.spec.replicas,
         quorum: start.map_or_else(|| effective_quorum(names.len(), cluster.spec.quorum), |start| start.quorum),
         commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
         blocked: if let Step::Blocked(blocked) = seen.step { Some(blocked.clone()) } else { None },
@@ -123,7 +126,7 @@ impl View {
         count(self.replicas.iter().filter(|replica| replica.in_sync).count())
     }
 
-    /// How many replicas there are to be.
+    /// How many replicas there are, those included that are still to go.
     pub fn size(&self) -> u32 {
         count(self.replicas.len())
     }
@@ -180,6 +183,9 @@ fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id:
         return;
     }
     let Some(follower) = leader.followers.iter().find(|follower| follower.replica_id == replica_id) else { return };
+    if !follower.voter && replica.role == MemberRole::Follower {
+        replica.role = MemberRole::Learner;
+    }
     (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), Some(follower.lag_ms));
     if !follower.problem.is_empty() {
         replica.problem.get_or_insert_with(|| follower.problem.clone());
@@ -297,6 +303,15 @@ pub(crate) mod tests {
         assert_eq!((down.role, down.in_sync, down.lag_records), (MemberRole::Unreachable, false, Some(70)));
         assert_eq!(view.lag_records(), Some(70));
         assert!(view.takes_appends() && !view.is_whole());
+    }
+
+    #[test]
+    fn a_follower_without_a_vote_is_a_learner() {
+        let mut led = leader(1, 4, &[1, 2], &[(2, 0), (3, 70)]);
+        led.as_mut().unwrap().followers[1].voter = false;
+        let view = look(&[led, follower(2), follower(3)], &Step::Nothing, &[]);
+        assert_eq!((view.replicas[1].role, view.replicas[2].role), (MemberRole::Follower, MemberRole::Learner));
+        assert!(!view.is_whole());
     }
 
     #[test]

@@ -75,7 +75,6 @@ fn a_name_that_fits_into_no_service_is_refused() {
 #[test]
 fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
     let cases = [
-        ("replicas: 3", "replicas: 5", "can't be changed yet"),
         ("storage: {size: 2Gi}", "storage: {size: 1500Mi}", "can't shrink"),
         ("storage: {storageClassName: a}", "storage: {storageClassName: b}", "can't be changed"),
         // A field that was not there, or is there no more, must not slip past the rule.
@@ -87,6 +86,8 @@ fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
         assert!(refused.len() == 1 && refused[0].1.contains(words), "{before} to {now}: {refused:?}");
     }
     for (before, now) in [
+        ("replicas: 3", "replicas: 5"),
+        ("replicas: 5", "replicas: 1"),
         ("storage: {size: 1Gi}", "storage: {size: 1024Mi}"),
         ("storage: {size: 1Gi}", "storage: {size: 2Gi}"),
         ("{}", "{quorum: 3, image: other, leader: {ordinal: 2}}"),

@@ -37,7 +37,7 @@ pub(super) fn disruption_budget(cluster: &Cluster) -> PodDisruptionBudget {
 pub(super) fn stateful_set(cluster: &Cluster, config: &str) -> StatefulSet {
     let retain = || Some("Retain".to_owned());
     let spec = StatefulSetSpec {
-        replicas: i32::try_from(cluster.spec.replicas).ok(),
+        replicas: i32::try_from(cluster.nodes).ok(),
         service_name: Some(cluster.nodes_service()),
         pod_management_policy: Some("Parallel".to_owned()),
         update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),

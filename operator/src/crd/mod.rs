@@ -32,6 +32,11 @@ pub use status::ZueClusterStatus;
     category = "zue",
     status = "ZueClusterStatus",
     derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     annotation("helm.sh/resource-policy", "keep"),
     printcolumn(
         name = "Ready",
@@ -82,12 +87,11 @@ pub use status::ZueClusterStatus;
         .field_path(".leader.ordinal")
 )]
 pub struct ZueClusterSpec {
-    /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. Can't be changed
-    /// yet.
+    /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. It may change: new
+    /// replicas vote once they have caught up; those with the highest ordinals give up their votes one by one before their pods go,
+    /// and their volumes stay.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 9))]
-    #[x_kube(validation = Rule::new("self == oldSelf")
-        .message("the number of replicas can't be changed yet: changing the members of a running cluster comes with a later version"))]
     pub replicas: u32,
     /// How many replicas must hold a record durably before it is acknowledged: more than half of them, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -50,7 +50,7 @@ pub struct ZueClusterStatus {
     /// The end of what is committed, when it was last written here: a log in use is ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_end: Option<u64>,
-    /// How many replicas there are to be.
+    /// How many replicas there are, those included that are still to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
     /// How many pods are ready.
@@ -100,13 +100,14 @@ pub struct Member {
     pub problem: Option<String>,
 }
 
-/// What a replica does: leads, follows, neither, has failed, or does not answer.
+/// What a replica does: leads, follows, copies without a vote, none of these, has failed, or does not answer.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
 pub enum MemberRole {
     Leader,
     Follower,
+    Learner,
     Idle,
     Failed,
     #[default]

@@ -88,7 +88,7 @@ fn degraded(view: &View) -> Fact {
         view.replicas.iter().filter(|replica| replica.blank).map(|replica| replica.pod.as_str()).collect();
     if !blank.is_empty() {
         let message = format!(
-            "the disk of {} was emptied: it forgot what it promised, so it has no vote, and this version can't take it back",
+            "the disk of {} was emptied: it forgot what it promised, so it has no vote until it has caught up again",
             blank.join(", ")
         );
         return fact(type_, true, "ReplicaBlank", message);
@@ -115,6 +115,16 @@ fn progressing(view: &View, workload: &Workload) -> Fact {
     if workload.stale_pods > 0 {
         let message = format!("{} of {replicas} pods are still to be replaced", workload.stale_pods);
         return fact(type_, true, "RollingOut", message);
+    }
+    let of = |role: MemberRole| view.replicas.iter().filter(move |replica| replica.role == role);
+    let learning: Vec<&str> = of(MemberRole::Learner).map(|replica| replica.pod.as_str()).collect();
+    if replicas > view.wished {
+        let message = format!("{replicas} pods become {}: those behind give up their votes one by one", view.wished);
+        return fact(type_, true, "ScalingDown", message);
+    }
+    if !learning.is_empty() {
+        let message = format!("{} copies the log, and votes once it has caught up", learning.join(", "));
+        return fact(type_, true, "ReplicaLearning", message);
     }
     if ready < replicas {
         return fact(type_, true, "PodsStarting", format!("{ready} of {replicas} pods are ready"));
@@ -243,6 +253,17 @@ mod tests {
         assert!(said.contains(&("FailoverBlocked", true, "StaticLeaderDown")));
         assert!(said.contains(&("Ready", false, "NoLeader")));
         assert!(message(&view, "Ready").contains("replica 0 is to lead by the Static policy"));
+    }
+
+    #[test]
+    fn scaling_is_told_until_it_is_done() {
+        let mut view = healthy();
+        view.replicas[2].role = MemberRole::Learner;
+        assert!(said(&view).contains(&("Progressing", true, "ReplicaLearning")));
+        assert!(message(&view, "Progressing").starts_with("orders-2 copies the log"));
+        view.wished = 2;
+        assert!(said(&view).contains(&("Progressing", true, "ScalingDown")));
+        assert!(message(&view, "Progressing").starts_with("3 pods become 2"));
     }
 
     #[test]

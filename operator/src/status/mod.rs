@@ -23,6 +23,8 @@ const RECORDED: [&str; 3] = ["epoch", "recordedLeader", "clusterId"];
 pub struct Workload {
     /// The generation of the resource that was applied last.
     pub generation: Option<i64>,
+    /// How many pods the StatefulSet has, as far as it is known.
+    pub pods: Option<i32>,
     /// The revision that the StatefulSet gives new pods, once it has taken note of its newest template.
     pub revision: Option<String>,
     /// What stood in the way of applying the objects.
@@ -118,7 +120,7 @@ mod tests {
     }
 
     fn workload() -> Workload {
-        Workload { generation: Some(4), revision: Some("a".to_owned()), problem: None, stale_pods: 0 }
+        Workload { generation: Some(4), pods: Some(3), revision: Some("a".to_owned()), problem: None, stale_pods: 0 }
     }
 
     fn reported(view: &View, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
