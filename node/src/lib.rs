@@ -16,6 +16,7 @@ mod feed;
 mod follow;
 mod http;
 mod inbox;
+mod intake;
 mod listener;
 mod log_service;
 mod metrics;

@@ -13,9 +13,11 @@ use zue_proto::v1::replication_server::ReplicationServer;
 
 use crate::control::ControlService;
 use crate::follow::ReplicationService;
+use crate::intake::{Intake, Metered};
 use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::net;
+use crate::num::narrow;
 
 /// How many calls one connection may have at once.
 const STREAMS_MAX: u32 = 256;
@@ -53,6 +55,7 @@ pub(crate) fn serve_clients(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
+    let log = Metered { service: log, intake: Intake::new(narrow(settings.appends_bytes_max.0)) };
     let router = builder().add_service(log).add_service(health).add_service(reflection);
     Ok(router.serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned()))
 }

@@ -108,7 +108,7 @@ pub struct LimitSettings {
     /// How many appends are under way at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub appends_max: u32,
-    /// How many bytes of appends are on their way to the disk at once, from `appendBytesMax` to 4GiB.
+    /// How many bytes of appends are on their way to the disk at once, and how many of requests are being received, from `appendBytesMax` to 4GiB.
     pub appends_bytes_max: ByteSize,
     /// How many appends of one stream are under way at once; no more than `producerAppendsMax` either. Further ones wait.
     #[schemars(range(min = 1, max = 100_000))]
