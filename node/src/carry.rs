@@ -66,7 +66,8 @@ impl Driver {
             Output::Refuse { session, refusal } => self.refuse(session, refusal),
             Output::Lead { epoch, followers } => self.lead(epoch, &followers),
             Output::StepDown => self.step_down(),
-            Output::Committed(end) => self.parts.storage.note_commit(end.min(self.parts.replica.durable().end)),
+            // A leader may commit before its own sync: the log writes down no more than is durable.
+            Output::Committed(end) => self.parts.storage.note_commit(end),
         }
         Ok(())
     }

@@ -98,6 +98,8 @@ pub(crate) struct Driver {
     /// How long it has been silent.
     pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
+    /// What of the log is damaged.
+    pub(crate) damage: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
 }
 
@@ -120,6 +122,7 @@ impl Driver {
             switch_to: None,
             leaving: false,
             problem: None,
+            damage: None,
             view_is_stale: true,
         }
     }
@@ -175,6 +178,10 @@ impl Driver {
                 self.problem = problem;
                 self.view_is_stale = true;
                 self.step(Input::DiskFull(is_full), Payload::None);
+            }
+            DiskFact::Damaged(damage) => {
+                self.damage = damage;
+                self.view_is_stale = true;
             }
             DiskFact::Failed(problem) => self.fail(problem),
         }

@@ -17,6 +17,7 @@ use zue_proto::v1::replication_server::Replication;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
 
 use crate::errors::{error, invalid, refused, shutting_down, status};
+use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
@@ -53,6 +54,7 @@ pub(crate) struct ReplicationService {
     pub(crate) room: Arc<Semaphore>,
     pub(crate) room_bytes: u32,
     pub(crate) stop: CancellationToken,
+    pub(crate) giver: Giver,
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<FollowerMessage, Status>> + Send>>;
@@ -67,6 +69,11 @@ impl Replication for ReplicationService {
         let incoming = request.into_inner();
         tokio::spawn(async move { service.serve(incoming, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let given = self.giver.give(&self.handle.identity, request.into_inner()).await;
+        given.map(Response::new).map_err(status)
     }
 }
 

@@ -13,6 +13,7 @@ mod control;
 mod driver;
 mod errors;
 mod feed;
+mod fetch;
 mod follow;
 mod http;
 mod inbox;

@@ -37,6 +37,11 @@ pub struct Metrics {
     pub repair_records: IntCounter,
     pub inline_catchups: IntCounter,
     pub crc_errors: IntCounter,
+    pub scrub_bytes: IntCounter,
+    pub corrupt_ranges: IntCounter,
+    pub repaired_ranges: IntCounter,
+    pub lost_ranges: IntGauge,
+    pub compaction_bytes: IntCounter,
     pub disk_available_bytes: IntGauge,
     pub disk_capacity_bytes: IntGauge,
     pub connections: IntGaugeVec,
@@ -112,6 +117,16 @@ impl Metrics {
             repair_records: make.counter("zue_repair_records_total", "Records sent to followers from the disk.")?,
             inline_catchups: make.counter("zue_inline_catchups_total", "Followers caught up from memory.")?,
             crc_errors: make.counter("zue_crc_errors_total", "Frames refused for their CRC: read, or received.")?,
+            scrub_bytes: make.counter(
+                "zue_scrub_bytes_total",
+                "Bytes of the log that were read again to see that they are whole.",
+            )?,
+            corrupt_ranges: make.counter("zue_corrupt_ranges_total", "Ranges of records that were found damaged.")?,
+            repaired_ranges: make
+                .counter("zue_repaired_ranges_total", "Damaged ranges that were fetched again from another replica.")?,
+            lost_ranges: make.gauge("zue_lost_ranges", "Damaged ranges that no other replica has whole.")?,
+            compaction_bytes: make
+                .counter("zue_compaction_bytes_total", "Bytes read and written to compact the log.")?,
             disk_available_bytes: make.gauge("zue_disk_available_bytes", "Free bytes on the data directory's disk.")?,
             disk_capacity_bytes: make.gauge("zue_disk_capacity_bytes", "Bytes of that disk.")?,
             connections: make.gauges("zue_node_connections", "Open connections.", "port")?,

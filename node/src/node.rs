@@ -18,6 +18,7 @@ use crate::cache::TailCache;
 use crate::config::{ConfigError, NodeConfig};
 use crate::control::ControlService;
 use crate::driver::{Driver, Parts};
+use crate::fetch::{Fetcher, Giver};
 use crate::follow::ReplicationService;
 use crate::http::{Readiness, Shown, router};
 use crate::inbox::{Fact, Handle, Identity};
@@ -251,7 +252,12 @@ impl Built {
             settings: replication,
             metrics: Arc::clone(metrics),
         };
-        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics)).map_err(set_up)?;
+        let (fetches, fetches_in) = mpsc::channel(1);
+        let asking = Fetcher { identity: Arc::clone(&handle.identity), view: handle.view.clone(), fetches: fetches_in };
+        let stopped = stop_calls.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(asking.run()).await });
+        let upkeep = (config.log.to_upkeep(), fetches);
+        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
         let limits = config.limits.to_log();
         let driver = Driver::new(Parts {
             replica,
@@ -286,6 +292,7 @@ impl Built {
             room: Arc::new(Semaphore::new(length(room_bytes))),
             room_bytes,
             stop: stop_calls.clone(),
+            giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
         };
         let control = ControlService { handle: handle.clone() };
         Ok(Self { driver, handle, log: LogService { appends, reader, readers }, replication: follow, control })

@@ -70,7 +70,7 @@ pub(crate) fn serve_peers(
 ) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send {
     let replication = ReplicationServer::new(replication)
         .max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(net::ANSWER_BYTES_MAX);
+        .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
     let control = ControlServer::new(control).max_decoding_message_size(CONTROL_BYTES_MAX);
     let router = builder().add_service(replication).add_service(control).add_service(health);
     router.serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())

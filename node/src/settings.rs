@@ -5,7 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zue_core::{ProducerLimits, SyncLimits};
 
+use zue_log::CompactionConfig;
+
 use crate::config::{ConfigError, bounded};
+use crate::storage::UpkeepSettings;
 use crate::units::{ByteSize, Time};
 
 const KIB: u64 = 1 << 10;
@@ -37,6 +40,16 @@ pub struct LogSettings {
     pub durability: Durability,
     /// With durability `Interval`: how long a record may stay unsynced, from 1ms to 1m.
     pub sync_interval: Time,
+    /// Whether, of records with the same key, only the newest is kept. Records without a key stay, and the newest segment as it is.
+    pub compaction: bool,
+    /// With compaction: how long a record with a key and an empty value, which deletes the key, is kept at least.
+    pub delete_retention: Time,
+    /// How much compaction and repair read and write in a second, from 64KiB.
+    pub compaction_bytes_per_second: ByteSize,
+    /// How much of the log is read again in a second to see that it is whole; nothing with 0B.
+    pub scrub_bytes_per_second: ByteSize,
+    /// How long it is from the beginning of one such pass over the log to that of the next, from 100ms.
+    pub scrub_interval: Time,
 }
 
 impl Default for LogSettings {
@@ -46,6 +59,11 @@ impl Default for LogSettings {
             index_interval_bytes: ByteSize(4 * KIB),
             durability: Durability::Sync,
             sync_interval: Time::from_millis(100),
+            compaction: false,
+            delete_retention: Time::from_millis(24 * 3_600_000),
+            compaction_bytes_per_second: ByteSize(32 * MIB),
+            scrub_bytes_per_second: ByteSize(4 * MIB),
+            scrub_interval: Time::from_millis(24 * 3_600_000),
         }
     }
 }
@@ -164,15 +182,21 @@ impl LogSettings {
     /// # Errors
     /// The first one out of its bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { segment_bytes_max, index_interval_bytes, durability: _, sync_interval } = *self;
+        let Self { segment_bytes_max, index_interval_bytes, durability: _, sync_interval, .. } = *self;
+        let Self { compaction: _, delete_retention: _, compaction_bytes_per_second, .. } = *self;
+        let Self { scrub_bytes_per_second: _, scrub_interval, .. } = *self;
         let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
         sizes("log.segmentBytesMax", segment_bytes_max, 32 * KIB, 4 * GIB)?;
         sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)?;
+        sizes("log.compactionBytesPerSecond", compaction_bytes_per_second, 64 * KIB, u64::MAX)?;
+        bounded("log.scrubInterval", scrub_interval, Time::from_millis(100), Time::from_millis(u64::MAX))?;
         bounded("log.syncInterval", sync_interval, Time::from_millis(1), Time::from_millis(60_000))
     }
 
     pub(crate) fn to_log(self, producers: zue_core::ProducerLimits) -> zue_log::LogConfig {
-        let Self { segment_bytes_max, index_interval_bytes, durability, sync_interval } = self;
+        let Self { segment_bytes_max, index_interval_bytes, durability, sync_interval, .. } = self;
+        let Self { compaction, delete_retention, .. } = self;
+        let tombstone_retention_ms = delete_retention.millis();
         zue_log::LogConfig {
             segment_bytes_max: segment_bytes_max.0,
             index_interval_bytes: narrow(index_interval_bytes.0),
@@ -184,7 +208,16 @@ impl LogSettings {
                 Durability::Os => zue_log::Durability::Os,
             },
             producers,
-            compaction: None,
+            compaction: compaction.then(|| CompactionConfig { tombstone_retention_ms, ..CompactionConfig::default() }),
+        }
+    }
+
+    pub(crate) fn to_upkeep(self) -> UpkeepSettings {
+        let Self { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = self;
+        UpkeepSettings {
+            scrub_bytes_per_second: scrub_bytes_per_second.0,
+            scrub_interval: scrub_interval.0,
+            compaction_bytes_per_second: compaction_bytes_per_second.0,
         }
     }
 }

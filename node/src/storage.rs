@@ -4,6 +4,7 @@
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod worker;
 
 use std::collections::VecDeque;
@@ -19,6 +20,8 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
 use self::syncer::Syncer;
+use self::upkeep::Upkeep;
+pub(crate) use self::upkeep::{Fetch, NotFetched, UpkeepSettings};
 use self::worker::Worker;
 use crate::metrics::Metrics;
 
@@ -37,6 +40,8 @@ pub(crate) enum DiskFact {
     Promised(Ticket),
     /// Work waits for room, for this reason; or waits no more.
     Full(Option<Arc<str>>),
+    /// Records are damaged, as it says; or none is any more.
+    Damaged(Option<Arc<str>>),
     /// A write or sync failed: nothing more will be persisted.
     Failed(Arc<str>),
 }
@@ -129,6 +134,7 @@ impl Storage {
         name: &str,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
+        upkeep: (UpkeepSettings, mpsc::Sender<Fetch>),
     ) -> Result<Self, SpawnError> {
         let queue = Arc::new(Queue::default());
         let (done_tx, done) = oneshot::channel();
@@ -137,14 +143,16 @@ impl Storage {
             Durability::Sync | Durability::Os => None,
         };
         let log = Arc::new(SharedLog::new(log));
-        let syncer = Syncer::new(Arc::clone(&log), facts.clone(), metrics, flush_interval);
+        let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), flush_interval);
+        let (upkeep, stop_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, upkeep);
+        let keeping = thread::Builder::new().name(format!("upkeep {name}")).spawn(move || upkeep.run())?;
         let syncing = {
             let syncer = Arc::clone(&syncer);
             thread::Builder::new().name(format!("sync {name}")).spawn(move || syncer.run())?
         };
         let worker = Worker::new(log, Arc::clone(&queue), facts, syncer);
         thread::Builder::new().name(format!("disk {name}")).spawn(move || {
-            worker.run(syncing);
+            worker.run(syncing, (&stop_upkeep, keeping));
             let _ = done_tx.send(());
         })?;
         Ok(Self { queue, done: Some(done) })

@@ -34,6 +34,10 @@ type Answers = Pin<Box<dyn Stream<Item = Result<FollowerMessage, Status>> + Send
 impl Replication for Fake {
     type FollowStream = Answers;
 
+    async fn fetch(&self, _: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        Err(Status::unimplemented("it has nothing"))
+    }
+
     async fn follow(&self, incoming: Request<Streaming<LeaderMessage>>) -> Result<Response<Answers>, Status> {
         let (answers, stream) = mpsc::channel(1);
         let (mut incoming, has_disk) = (incoming.into_inner(), self.has_disk.clone());

@@ -218,13 +218,7 @@ impl<D: Disk> Repair<D> {
             Piece::Gap(_, gap) if gap.end <= anew.next() => Ok(()),
             Piece::Gap(_, gap) => anew.gap(gap, |_| true),
             Piece::Hole(hole) if hole.to <= anew.next() => Ok(()),
-            Piece::Hole(hole) => {
-                let before = anew.next();
-                fill(anew, excerpts, hole, end)?;
-                // What nobody has stays as it is, with its bytes unless a part of it is back.
-                let bytes = if anew.next() == before { bytes } else { &[] };
-                if anew.next() < hole.to { anew.hole(bytes, hole) } else { Ok(()) }
-            }
+            Piece::Hole(hole) => fill(anew, excerpts, hole, bytes, end),
         };
         source.step(bytes_max, &mut take)
     }
@@ -238,25 +232,39 @@ impl<D: Disk> Repair<D> {
     }
 }
 
-/// Puts what was fetched where the hole is.
-fn fill<D: Disk>(anew: &mut Anew<D>, excerpts: &[Excerpt], hole: Hole, end: Offset) -> Result<(), Refused> {
+/// Puts what was fetched where the hole is. What nobody has stays damaged; the hole's bytes stay in front of the first of it.
+fn fill<D: Disk>(
+    anew: &mut Anew<D>,
+    excerpts: &[Excerpt],
+    hole: Hole,
+    mut bytes: &[u8],
+    end: Offset,
+) -> Result<(), Refused> {
     for excerpt in excerpts.iter().filter(|excerpt| excerpt.from < hole.to && hole.from < excerpt.end) {
         let mut at = 0;
         while let Ok((frame, length)) = parse(excerpt.bytes.get(at..).unwrap_or_default(), 0) {
-            let bytes = excerpt.bytes.get(at..at + length).unwrap_or_default();
+            let frame_bytes = excerpt.bytes.get(at..at + length).unwrap_or_default();
             at += length;
+            let (from, behind) = match &frame {
+                Frame::Record(record) => (record.offset, record.offset.plus(1)),
+                Frame::Gap(gap) => (gap.from, gap.end),
+                _ => continue,
+            };
+            if behind <= anew.next() || from >= hole.to {
+                continue;
+            }
+            if from > anew.next() {
+                anew.hole(std::mem::take(&mut bytes), Hole { to: from, ..hole })?;
+            }
             match frame {
-                Frame::Record(record) if record.offset == anew.next() && record.offset < hole.to => {
+                Frame::Record(record) => {
                     anew.restores();
-                    anew.record(bytes, &record, 0)?;
+                    anew.record(frame_bytes, &record, 0)?;
                 }
-                Frame::Gap(gap) if gap.from <= anew.next() && anew.next() < gap.end.min(hole.to) => {
-                    let timestamp_ms = anew.timestamp_ms();
-                    anew.gap(gap.before(end, timestamp_ms), |_| true)?;
-                }
+                Frame::Gap(gap) => anew.gap(gap.before(end, anew.timestamp_ms()), |_| true)?,
                 _ => {}
             }
         }
     }
-    Ok(())
+    if anew.next() < hole.to { anew.hole(bytes, hole) } else { Ok(()) }
 }

@@ -30,7 +30,8 @@ impl Bench {
         let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap())).unwrap();
+        let upkeep = (crate::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0);
+        let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), upkeep).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }
 

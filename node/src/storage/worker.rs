@@ -11,6 +11,7 @@ use zue_core::Offset;
 use zue_log::{Disk, LogError, SharedLog};
 
 use super::syncer::Syncer;
+use super::upkeep::Stop;
 use super::{COMMIT_INTERVAL, DiskFact, Queue, Task, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
@@ -22,7 +23,7 @@ pub(super) struct Worker<D: Disk> {
 }
 
 /// What ends the work.
-enum Stop {
+enum Stopped {
     Failed(LogError),
     Closed,
 }
@@ -37,28 +38,29 @@ impl<D: Disk> Worker<D> {
         Self { log, queue, facts, syncer, commit_written: Instant::now() }
     }
 
-    pub(super) fn run(mut self, syncing: JoinHandle<()>) {
-        let stop = self.work();
+    pub(super) fn run(mut self, syncing: JoinHandle<()>, (stop_upkeep, keeping): (&Stop, JoinHandle<()>)) {
+        let stopped = self.work();
+        stop_upkeep.stop();
         self.syncer.close();
         // It panics only for a broken invariant, which it has told of.
-        let _ = syncing.join();
-        match stop {
-            Stop::Failed(error) => self.fail(&error),
-            Stop::Closed => self.close(),
+        let _ = (syncing.join(), keeping.join());
+        match stopped {
+            Stopped::Failed(error) => self.fail(&error),
+            Stopped::Closed => self.close(),
         }
     }
 
-    fn work(&mut self) -> Stop {
+    fn work(&mut self) -> Stopped {
         while let Some(tasks) = self.queue.take() {
-            if let Err(stop) = self.all(tasks).and_then(|()| self.write_commit().map_err(Stop::Failed)) {
+            if let Err(stop) = self.all(tasks).and_then(|()| self.write_commit().map_err(Stopped::Failed)) {
                 return stop;
             }
         }
-        Stop::Closed
+        Stopped::Closed
     }
 
     /// Does the work; what is written by then is synced meanwhile.
-    fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stop> {
+    fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stopped> {
         while let Some(Task { ticket, work, permit }) = tasks.pop_front() {
             self.until_there_is_room(&work, &mut tasks)?;
             self.syncer.written(ticket, permit);
@@ -67,7 +69,7 @@ impl<D: Disk> Worker<D> {
     }
 
     /// A full disk changes nothing: the work waits until there is room. Everything else that fails is final.
-    fn until_there_is_room(&mut self, work: &Work, behind: &mut VecDeque<Task>) -> Result<(), Stop> {
+    fn until_there_is_room(&mut self, work: &Work, behind: &mut VecDeque<Task>) -> Result<(), Stopped> {
         let mut is_full = false;
         loop {
             match self.one(work) {
@@ -78,20 +80,20 @@ impl<D: Disk> Worker<D> {
                         is_full = true;
                     }
                     self.promise_ahead(behind)?;
-                    behind.extend(self.queue.pause().ok_or(Stop::Closed)?);
+                    behind.extend(self.queue.pause().ok_or(Stopped::Closed)?);
                 }
                 result => {
                     if is_full {
                         tell(&self.facts, DiskFact::Full(None));
                     }
-                    return result.map_err(Stop::Failed);
+                    return result.map_err(Stopped::Failed);
                 }
             }
         }
     }
 
     /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
-    fn promise_ahead(&mut self, tasks: &mut VecDeque<Task>) -> Result<(), Stop> {
+    fn promise_ahead(&mut self, tasks: &mut VecDeque<Task>) -> Result<(), Stopped> {
         for task in tasks.iter_mut().filter(|task| matches!(task.work, Work::Promise { .. })) {
             match self.one(&task.work) {
                 Ok(()) => {
@@ -99,7 +101,7 @@ impl<D: Disk> Worker<D> {
                     tell(&self.facts, DiskFact::Promised(task.ticket));
                 }
                 Err(LogError::NoRoom { .. }) => break,
-                Err(error) => return Err(Stop::Failed(error)),
+                Err(error) => return Err(Stopped::Failed(error)),
             }
         }
         Ok(())

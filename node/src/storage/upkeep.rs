@@ -1,0 +1,375 @@
+//! The thread that looks after the log while it is used: repairs what is damaged with the records of other replicas, compacts, and
+//! reads all of it again in time. Slow on purpose: appends come first.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+use zue_core::Offset;
+use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, SharedLog, Verifier};
+
+use super::{DiskFact, Queue, full, tell};
+use crate::metrics::Metrics;
+use crate::num::{gauge, wide};
+
+/// How often it looks whether there is something to do.
+const TURN: Duration = Duration::from_millis(250);
+/// How long until it tries again what has failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// The same, for what no other replica has.
+const RETRY_LOST: Duration = Duration::from_mins(1);
+/// So many records of a range that nobody has are asked for one by one, then fewer and fewer of the rest.
+const MISSES_MAX: u32 = 64;
+/// How much is read at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// How much of one segment is fetched before it is written anew; the rest is fetched after that.
+const EXCERPTS_BYTES_MAX: usize = 64 << 20;
+
+/// How much upkeep may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UpkeepSettings {
+    /// 0: nothing is read again.
+    pub(crate) scrub_bytes_per_second: u64,
+    /// From the beginning of one pass to that of the next.
+    pub(crate) scrub_interval: Duration,
+    pub(crate) compaction_bytes_per_second: u64,
+}
+
+/// Asks the other replicas for records from `from` on and before `upto`.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    pub(crate) from: Offset,
+    pub(crate) upto: Offset,
+    pub(crate) reply: oneshot::Sender<Result<Excerpt, NotFetched>>,
+}
+
+/// Nobody has given them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NotFetched {
+    pub(crate) reason: String,
+    /// Every other replica has answered.
+    pub(crate) all_asked: bool,
+}
+
+/// Tells the thread to end.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    fn stopped(&self) -> MutexGuard<'_, bool> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stop(&self) {
+        *self.stopped() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits so long at most; whether it is to end.
+    fn wait(&self, time: Duration) -> bool {
+        let waited = self.changed.wait_timeout_while(self.stopped(), time, |stopped| !*stopped);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Damage, whatever file it is in by now.
+type Place = (PathBuf, Offset, Offset);
+
+/// What is known of damage.
+#[derive(Clone, Debug)]
+struct Known {
+    retry: Instant,
+    lost: bool,
+    why: String,
+}
+
+/// The thread's state.
+pub(super) struct Upkeep<D: Disk> {
+    log: Arc<SharedLog<D>>,
+    queue: Arc<Queue>,
+    facts: mpsc::Sender<DiskFact>,
+    metrics: Arc<Metrics>,
+    settings: UpkeepSettings,
+    fetches: mpsc::Sender<Fetch>,
+    stop: Arc<Stop>,
+    damaged: BTreeMap<Place, Known>,
+    reported: Option<Arc<str>>,
+    scrub: Option<Verifier<D>>,
+    scrub_due: Instant,
+    compact_due: Instant,
+}
+
+impl<D: Disk> Upkeep<D> {
+    pub(super) fn new(
+        log: Arc<SharedLog<D>>,
+        queue: Arc<Queue>,
+        facts: mpsc::Sender<DiskFact>,
+        metrics: Arc<Metrics>,
+        (settings, fetches): (UpkeepSettings, mpsc::Sender<Fetch>),
+    ) -> (Self, Arc<Stop>) {
+        let (stop, now) = (Arc::new(Stop::default()), Instant::now());
+        let (damaged, reported, scrub, scrub_due, compact_due) = (BTreeMap::new(), None, None, now, now);
+        let ours = Arc::clone(&stop);
+        let new = Self {
+            log,
+            queue,
+            facts,
+            metrics,
+            settings,
+            fetches,
+            stop: ours,
+            damaged,
+            reported,
+            scrub,
+            scrub_due,
+            compact_due,
+        };
+        (new, stop)
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            self.repair();
+            self.compact();
+            self.scrub();
+            if self.stop.wait(TURN) {
+                return;
+            }
+        }
+    }
+
+    /// Waits as long as so many bytes may take; whether it is to end.
+    fn pace(&self, bytes: u64, bytes_per_second: u64) -> bool {
+        let micros = bytes.saturating_mul(1_000_000) / bytes_per_second.max(1);
+        self.stop.wait(Duration::from_micros(micros))
+    }
+
+    /// The log is poisoned: nothing will be persisted any more.
+    fn fail(&self, error: &LogError) {
+        tracing::error!(error = %full(error), "the log could not be looked after");
+        if let LogError::Disk(_) = error {
+            tell(&self.facts, DiskFact::Failed(full(error).into()));
+        }
+    }
+
+    // ---- repair
+
+    fn repair(&mut self) {
+        let found = self.log.lock().damaged();
+        let place = |damage: &Damage| (damage.path.clone(), damage.from, damage.to);
+        let before = std::mem::take(&mut self.damaged);
+        for damage in &found {
+            let known = before.get(&place(damage)).cloned();
+            let is_part = |(path, from, to): &Place| *path == damage.path && *from <= damage.from && damage.to <= *to;
+            if !before.keys().any(is_part) {
+                self.metrics.corrupt_ranges.inc();
+                tracing::error!(%damage, "records are damaged: asking the other replicas for them");
+            }
+            if let Some(known) = known.filter(|known| Instant::now() < known.retry) {
+                self.damaged.insert(place(damage), known);
+                continue;
+            }
+            let known = match self.repair_one(damage) {
+                Ok(()) => Known { retry: Instant::now(), lost: false, why: String::new() },
+                Err(NotFetched { reason, all_asked }) => {
+                    let after = if all_asked { RETRY_LOST } else { RETRY };
+                    Known { retry: Instant::now() + after, lost: all_asked, why: reason }
+                }
+            };
+            self.damaged.insert(place(damage), known);
+        }
+        self.report();
+    }
+
+    /// Tells the driver what is damaged, if that has changed.
+    fn report(&mut self) {
+        let remaining = self.log.lock().damaged();
+        let known = |damage: &Damage| self.damaged.get(&(damage.path.clone(), damage.from, damage.to));
+        self.metrics.lost_ranges.set(gauge(wide(self.damaged.values().filter(|known| known.lost).count())));
+        let problem: Option<Arc<str>> = remaining.first().map(|damage| {
+            let state = match known(damage) {
+                Some(Known { lost: true, .. }) => "no other replica has them whole".to_owned(),
+                Some(Known { why, .. }) => format!("to be repaired: {why}"),
+                None => "to be repaired".to_owned(),
+            };
+            let more = remaining.len().saturating_sub(1);
+            let more = if more > 0 { format!(" ({more} more such places)") } else { String::new() };
+            format!("{damage}; {state}{more}").into()
+        });
+        if problem != self.reported {
+            self.reported.clone_from(&problem);
+            tell(&self.facts, DiskFact::Damaged(problem));
+        }
+    }
+
+    fn repair_one(&self, damage: &Damage) -> Result<(), NotFetched> {
+        let later = |reason: String| NotFetched { reason, all_asked: false };
+        let (reader, committed) = {
+            let log = self.log.lock();
+            (log.reader(), log.meta().commit_end.max(Offset(self.queue.committed.load(Ordering::Acquire))))
+        };
+        let missing = reader.missing(damage).map_err(|error| later(full(&error)))?;
+        if let Some((_, end)) = missing.iter().find(|(_, end)| *end > committed) {
+            return Err(later(format!("what is before {end} is not known to be committed")));
+        }
+        let (excerpts, problem) = self.fetch(&missing);
+        if excerpts.is_empty() && !missing.is_empty() {
+            return Err(problem.unwrap_or_else(|| later("nobody was asked".to_owned())));
+        }
+        let repair = self.log.lock().repair(damage, excerpts);
+        let repair = repair.map_err(|error| {
+            self.fail(&error);
+            later(full(&error))
+        })?;
+        let Some(repair) = repair else { return Ok(()) };
+        self.rewrite(repair).map_err(later)?;
+        let still = reader.missing(damage).map_err(|error| later(full(&error)))?;
+        let filled = missing.iter().filter(|range| !still.contains(range)).count();
+        self.metrics.repaired_ranges.inc_by(wide(filled.max(usize::from(missing.is_empty()))));
+        if filled == 0 && !missing.is_empty() {
+            return Err(problem.unwrap_or_else(|| later("what was fetched does not fill it".to_owned())));
+        }
+        tracing::info!(%damage, filled, ranges = missing.len(), "a damaged segment was written anew");
+        Ok(())
+    }
+
+    /// Fetches the ranges, and gives what was got and why there is no more.
+    fn fetch(&self, missing: &[(Offset, Offset)]) -> (Vec<Excerpt>, Option<NotFetched>) {
+        let (mut excerpts, mut bytes, mut problem) = (Vec::new(), 0, None);
+        for (from, upto) in missing {
+            let (mut at, mut misses, mut pass) = (*from, 0, 1);
+            while at < *upto && bytes < EXCERPTS_BYTES_MAX {
+                let (reply, answer) = oneshot::channel();
+                if self.fetches.blocking_send(Fetch { from: at, upto: *upto, reply }).is_err() {
+                    return (excerpts, problem);
+                }
+                match answer.blocking_recv() {
+                    Ok(Ok(excerpt)) => {
+                        bytes += excerpt.bytes().len();
+                        at = excerpt.end();
+                        excerpts.push(excerpt);
+                    }
+                    Ok(Err(NotFetched { reason, all_asked })) => {
+                        // Lost is only what nobody has, wherever it is.
+                        let all_asked = all_asked && problem.is_none_or(|before: NotFetched| before.all_asked);
+                        problem = Some(NotFetched { reason, all_asked });
+                        // What is behind may be had.
+                        at = at.plus(pass);
+                        misses += 1;
+                        if misses > MISSES_MAX {
+                            pass = u64::saturating_mul(pass, 2);
+                        }
+                    }
+                    Err(_) => return (excerpts, problem),
+                }
+            }
+        }
+        (excerpts, problem)
+    }
+
+    fn rewrite(&self, mut repair: Repair<D>) -> Result<(), String> {
+        let written = loop {
+            match repair.step(PIECE_BYTES) {
+                Ok((bytes, true)) if self.pace(bytes, self.settings.compaction_bytes_per_second) => {
+                    break Err("the node stops".to_owned());
+                }
+                Ok((_, true)) => {}
+                Ok((_, false)) => break repair.finish().map_err(|error: Refused| full(&error)),
+                Err(error) => break Err(full(&error)),
+            }
+        };
+        let mut log = self.log.lock();
+        match written {
+            Ok(rewritten) => log.rewritten(rewritten).map(|_| ()).map_err(|error| {
+                self.fail(&error);
+                full(&error)
+            }),
+            Err(reason) => {
+                log.forget_rewrite();
+                tracing::warn!(reason, "a damaged segment was not written anew");
+                Err(reason)
+            }
+        }
+    }
+
+    // ---- compaction
+
+    fn compact(&mut self) {
+        if Instant::now() < self.compact_due {
+            return;
+        }
+        let Some(mut round) = self.log.lock().compaction(unix_ms()) else { return };
+        let done = loop {
+            match round.step(PIECE_BYTES) {
+                Ok(Compacting::Bytes(bytes)) => {
+                    self.metrics.compaction_bytes.inc_by(bytes);
+                    if self.pace(bytes, self.settings.compaction_bytes_per_second) {
+                        break false;
+                    }
+                }
+                Ok(Compacting::Segment(segment)) => {
+                    if let Err(error) = self.log.lock().rewritten(*segment) {
+                        self.fail(&error);
+                        break false;
+                    }
+                }
+                Ok(Compacting::Done) => break true,
+                Err(error) => {
+                    tracing::warn!(error = %full(&error), "compaction is given up for now");
+                    break false;
+                }
+            }
+        };
+        if !done {
+            self.compact_due = Instant::now() + RETRY;
+        }
+        let noted = self.log.lock().compacted(round, done);
+        if let Err(error) = noted {
+            self.fail(&error);
+        }
+    }
+
+    // ---- scrub
+
+    /// Reads a turn's share again.
+    fn scrub(&mut self) {
+        let rate = self.settings.scrub_bytes_per_second;
+        let now = Instant::now();
+        if rate == 0 || (self.scrub.is_none() && now < self.scrub_due) {
+            return;
+        }
+        let mut verifier = self.scrub.take().unwrap_or_else(|| {
+            self.scrub_due = now + self.settings.scrub_interval;
+            self.log.lock().reader().verifier()
+        });
+        let mut share = rate.saturating_mul(u64::try_from(TURN.as_millis()).unwrap_or(u64::MAX)) / 1000;
+        while share > 0 {
+            match verifier.step(usize::try_from(share).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)) {
+                Ok(Some(checked)) => {
+                    self.metrics.scrub_bytes.inc_by(checked.bytes);
+                    if checked.damage.is_some() {
+                        self.metrics.crc_errors.inc();
+                    }
+                    share = share.saturating_sub(checked.bytes.max(1));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(error = %full(&error), "a part of the log cannot be read again");
+                    break;
+                }
+            }
+        }
+        self.scrub = Some(verifier);
+    }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
