@@ -1,7 +1,7 @@
 //! Group commit: many threads append to one log, and whoever waits first syncs for all that wait. Appends go on meanwhile.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::time::{Duration, Instant};
 
 use zue_core::Tail;
 
@@ -10,8 +10,8 @@ use crate::error::LogError;
 use crate::log::Log;
 use crate::sync::SyncPoint;
 
-/// How often a thread that is about to sync lets others run, so that their appends share the sync.
-const YIELDS_MAX: u32 = 16;
+/// Of the time that the last sync took, one part of so many is waited at most for those whom it let go to append again.
+const GATHER_PARTS: u32 = 4;
 
 /// A log that several threads use.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct SharedLog<D: Disk> {
     log: Mutex<Log<D>>,
     turn: Mutex<Turn>,
     done: Condvar,
+    /// All are back whom the last sync let go.
+    gathered: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +29,22 @@ struct Turn {
     /// How many syncs have begun, and how many of them have ended.
     begun: u64,
     ended: u64,
+    /// What was durable after the last one; `None` if that failed.
+    durable: Option<Tail>,
+    /// How many threads wait for the sync that begins next.
+    waiting: usize,
+    /// How many threads the last sync let go, and how many have come since.
+    released: usize,
+    back: usize,
+    /// How long it took.
+    took: Duration,
 }
 
 impl<D: Disk> SharedLog<D> {
     /// Shares the log.
     pub fn new(log: Log<D>) -> Self {
-        Self { log: Mutex::new(log), turn: Mutex::default(), done: Condvar::new() }
+        let (done, gathered) = (Condvar::new(), Condvar::new());
+        Self { log: Mutex::new(log), turn: Mutex::default(), done, gathered }
     }
 
     /// The log, for this thread alone.
@@ -58,25 +70,48 @@ impl<D: Disk> SharedLog<D> {
         let mut turn = self.turn();
         // A sync that has begun may not cover what was appended since; the next one does.
         let wanted = turn.begun + 1;
+        turn.waiting += 1;
+        turn.back += 1;
+        if turn.syncing && turn.back == turn.released {
+            self.gathered.notify_one();
+        }
         while turn.syncing && turn.ended < wanted {
             turn = self.done.wait(turn).unwrap_or_else(PoisonError::into_inner);
         }
         if turn.ended >= wanted {
+            let durable = turn.durable;
             drop(turn);
-            let mut log = self.lock();
-            return log.sync_point().map(|_| log.durable());
+            return durable.map_or_else(|| self.sync_now(Log::sync_point), Ok);
         }
         turn.syncing = true;
+        let mut turn = self.gather(turn);
         turn.begun += 1;
+        let group = std::mem::take(&mut turn.waiting);
         drop(turn);
-        self.gather();
+        let begun_at = Instant::now();
         let durable = self.sync_now(Log::sync_point);
         let mut turn = self.turn();
         turn.syncing = false;
         turn.ended = turn.begun;
+        turn.durable = durable.as_ref().ok().copied();
+        (turn.released, turn.back, turn.took) = (group, 0, begun_at.elapsed());
         drop(turn);
         self.done.notify_all();
         durable
+    }
+
+    /// Waits until those are back who were let go together, as they are about to append again: one sync for all of them takes less
+    /// time than one for the first and another for the rest.
+    fn gather<'t>(&self, mut turn: MutexGuard<'t, Turn>) -> MutexGuard<'t, Turn> {
+        let until = Instant::now() + turn.took / GATHER_PARTS;
+        while turn.back < turn.released {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            turn = self.gathered.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        turn
     }
 
     /// Syncs all that was appended, whatever the durability asks for.
@@ -100,17 +135,5 @@ impl<D: Disk> SharedLog<D> {
         };
         let result = point.run();
         self.lock().synced(&point, result)
-    }
-
-    /// Lets those append who are about to, for as long as there are more each time.
-    fn gather(&self) {
-        let mut before = None;
-        for _ in 0..YIELDS_MAX {
-            let tail = self.lock().tail();
-            if before.replace(tail) == Some(tail) {
-                break;
-            }
-            thread::yield_now();
-        }
     }
 }

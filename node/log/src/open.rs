@@ -47,6 +47,8 @@ impl<D: Disk> Log<D> {
     pub fn open(disk: D, config: LogConfig, fresh_id: ReplicaId) -> Result<(Self, Recovered), OpenError> {
         config.validate()?;
         let lock = lock(&disk)?;
+        // What a process before this one has renamed must not be undone by a crash once this one has built on it.
+        disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
         // A process that was stopped, or could not sync, may have left names there that the disk does not have yet.
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+pub use chance::{Chance, Every};
 
-use crate::disk::{Disk, DiskFile};
-use crate::num::{length, wide};
+use crate::disk::Disk;
+use chance::Random;
+
+mod chance;
+mod file;
 
 /// A simulated machine's disk. Clones are the same disk, and it outlives any log on it.
 #[derive(Clone, Debug)]
@@ -31,7 +33,7 @@ pub struct SimLock {
     boot: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct World {
     inodes: Vec<Inode>,
     /// The directory as it is seen, and as it is on the disk.
@@ -43,6 +45,10 @@ struct World {
     locked: bool,
     /// How many operations have changed, or tried to change, anything.
     operations: u64,
+    /// How many calls there were, reads among them.
+    calls: u64,
+    fail_call_at: Option<(u64, io::ErrorKind)>,
+    lies: bool,
     fail_at: Option<(u64, io::ErrorKind)>,
     stop_at: Option<u64>,
     /// How many bytes can still be reserved; any number if none is said.
@@ -50,13 +56,13 @@ struct World {
 }
 
 /// Names become files, at once, and `from` ceases to be a name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rename {
     from: Option<String>,
     to: Vec<(String, usize)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Inode {
     bytes: Vec<u8>,
     durable: Vec<u8>,
@@ -102,36 +108,71 @@ impl SimDisk {
 
     /// The machine stops and starts again. Of what was not synced, chance keeps, tears or loses each piece on its own.
     pub fn crash(&self, seed: u64) {
+        let state = self.world().random ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(state);
+        self.crash_by(&mut random);
+        self.world().random = random.0;
+    }
+
+    /// As [`SimDisk::crash`], by what the given chance picks.
+    pub fn crash_by(&self, chance: &mut impl Chance) {
         let world = &mut *self.world();
-        world.random ^= seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut random = world.random;
-        for change in world.unsynced.drain(..) {
-            if next(&mut random).is_multiple_of(2) {
+        // In order, as each name takes its changes in order; that those of different names come in any order, leaving some out shows.
+        for change in std::mem::take(&mut world.unsynced) {
+            if chance.pick(2) == 0 {
                 change.apply(&mut world.durable_names);
             }
         }
         world.names = world.durable_names.clone();
-        for inode in &mut world.inodes {
+        for (at, inode) in world.inodes.iter_mut().enumerate() {
+            if !world.names.values().any(|named| *named == at) {
+                // Nobody can find it any more.
+                continue;
+            }
             for (position, bytes) in inode.unsynced.drain(..) {
-                let kept = keep(&bytes, &mut random);
+                let kept = match chance.pick(3) {
+                    0 => 0..bytes.len(),
+                    1 => 0..0,
+                    _ => chance.part(bytes.len()),
+                };
                 let lies = position.saturating_add(kept.start);
                 put(&mut inode.durable, lies, bytes.get(kept).unwrap_or_default());
             }
             // The length is of the directory's kind: reserved room may be there or not.
-            let longer = inode.bytes.len() > inode.durable.len() && next(&mut random).is_multiple_of(2);
-            if longer {
+            if inode.bytes.len() > inode.durable.len() && chance.pick(2) == 0 {
                 inode.durable.resize(inode.bytes.len(), 0);
             }
             inode.bytes.clone_from(&inode.durable);
         }
-        (world.random, world.boot, world.locked) = (random, world.boot + 1, false);
-        (world.fail_at, world.stop_at) = (None, None);
+        (world.boot, world.locked) = (world.boot + 1, false);
+        (world.fail_at, world.stop_at, world.fail_call_at) = (None, None, None);
+    }
+
+    /// Another disk, which is now as this one is.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.world().clone())))
+    }
+
+    /// How many calls there were, those that only read among them.
+    pub fn calls(&self) -> u64 {
+        self.world().calls
+    }
+
+    /// Lets the call of that number fail, counted from 0, whatever it is.
+    pub fn fail_call_at(&self, call: u64, kind: io::ErrorKind) {
+        self.world().fail_call_at = Some((call, kind));
+    }
+
+    /// Makes a bad disk of it: from now on it says that it has synced, and has not.
+    pub fn lie(&self) {
+        self.world().lies = true;
     }
 
     /// The process stops, the machine does not: nothing is lost, but the log did not close.
     pub fn kill(&self) {
         let world = &mut *self.world();
-        (world.locked, world.fail_at, world.stop_at) = (false, None, None);
+        (world.locked, world.fail_at, world.stop_at, world.fail_call_at) = (false, None, None, None);
     }
 
     /// The content of a file, if there is one of that name.
@@ -152,17 +193,6 @@ impl SimDisk {
     }
 }
 
-/// Which part of an unsynced write the disk holds after a crash: all, nothing, or any range of it.
-fn keep(bytes: &[u8], random: &mut u64) -> Range<usize> {
-    let mut any = || length(next(random) % (wide(bytes.len()) + 1));
-    let (a, b) = (any(), any());
-    match next(random) % 3 {
-        0 => 0..bytes.len(),
-        1 => 0..0,
-        _ => a.min(b)..a.max(b),
-    }
-}
-
 fn put(file: &mut Vec<u8>, position: usize, bytes: &[u8]) {
     let end = position.saturating_add(bytes.len());
     if bytes.is_empty() {
@@ -176,15 +206,6 @@ fn put(file: &mut Vec<u8>, position: usize, bytes: &[u8]) {
     }
 }
 
-/// `SplitMix64` (Steele, Lea, Flood 2014).
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl Rename {
     fn apply(&self, names: &mut BTreeMap<String, usize>) {
         if let Some(from) = &self.from {
@@ -195,8 +216,19 @@ impl Rename {
 }
 
 impl World {
+    /// Counts a call, and fails it if that was asked for.
+    fn call(&mut self) -> io::Result<()> {
+        let number = self.calls;
+        self.calls += 1;
+        match self.fail_call_at {
+            Some((at, kind)) if at == number => Err(kind.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Counts an operation, and fails it if that was asked for.
     fn operation(&mut self) -> io::Result<()> {
+        self.call()?;
         let number = self.operations;
         self.operations += 1;
         if self.stop_at.is_some_and(|stop| number >= stop) {
@@ -224,6 +256,7 @@ impl Disk for SimDisk {
 
     fn lock(&self) -> io::Result<SimLock> {
         let mut world = self.world();
+        world.call()?;
         if world.locked {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -241,7 +274,8 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
-        let world = self.world();
+        let mut world = self.world();
+        world.call()?;
         Ok(SimFile { disk: self.clone(), inode: world.inode(name)?, boot: world.boot })
     }
 
@@ -280,23 +314,34 @@ impl Disk for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.world().names.keys().cloned().collect())
+        let mut world = self.world();
+        world.call()?;
+        Ok(world.names.keys().cloned().collect())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let world = &mut *self.world();
         world.operation()?;
-        world.durable_names.clone_from(&world.names);
-        world.unsynced.clear();
+        if !world.lies {
+            world.durable_names.clone_from(&world.names);
+            world.unsynced.clear();
+        }
         Ok(())
     }
 
     fn entropy(&self) -> io::Result<u64> {
-        Ok(next(&mut self.world().random))
+        let mut world = self.world();
+        world.call()?;
+        let mut random = Random(world.random);
+        let drawn = random.next();
+        world.random = random.0;
+        Ok(drawn)
     }
 
     fn boot_id(&self) -> io::Result<u128> {
-        Ok(self.world().boot.into())
+        let mut world = self.world();
+        world.call()?;
+        Ok(world.boot.into())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -310,80 +355,5 @@ impl Drop for SimLock {
         if world.boot == self.boot {
             world.locked = false;
         }
-    }
-}
-
-impl SimFile {
-    fn with<T>(&self, counted: bool, act: impl FnOnce(&mut Inode) -> io::Result<T>) -> io::Result<T> {
-        let world = &mut *self.disk.world();
-        if world.boot != self.boot {
-            return Err(io::Error::other("the machine has stopped since the file was opened"));
-        }
-        if counted {
-            world.operation()?;
-        }
-        act(world.inodes.get_mut(self.inode).ok_or(io::ErrorKind::NotFound)?)
-    }
-}
-
-impl DiskFile for SimFile {
-    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
-        let write = |bytes: &[u8]| {
-            self.with(false, |inode| {
-                put(&mut inode.bytes, length(position), bytes);
-                inode.unsynced.push((length(position), bytes.to_vec()));
-                Ok(())
-            })
-        };
-        let failed = self.with(true, |_| Ok(()));
-        match failed {
-            Ok(()) => write(bytes),
-            Err(error) => {
-                write(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
-                Err(error)
-            }
-        }
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.with(true, |inode| {
-            inode.durable.clone_from(&inode.bytes);
-            inode.unsynced.clear();
-            Ok(())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.with(false, |inode| Ok(wide(inode.bytes.len())))
-    }
-
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
-        let bytes = length(bytes);
-        let more = self.with(true, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
-        {
-            let mut world = self.disk.world();
-            if let Some(room) = world.room {
-                world.room = Some(room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
-            }
-        }
-        self.with(false, |inode| {
-            inode.bytes.resize(inode.bytes.len().max(bytes), 0);
-            Ok(())
-        })
-    }
-
-    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        self.view(range)
-    }
-
-    fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
-        self.with(false, |inode| {
-            let bytes = inode.bytes.get(length(range.start)..length(range.end));
-            bytes.map(Bytes::copy_from_slice).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-        })
-    }
-
-    fn settle(&self) -> io::Result<()> {
-        self.sync_data()
     }
 }

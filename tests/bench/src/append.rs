@@ -63,6 +63,9 @@ fn series(
     synced: bool,
     measure: impl Fn(&dyn Subject) -> Result<f64>,
 ) -> Result<()> {
+    if std::env::var("MATCH").is_ok_and(|part| !title.contains(&part)) {
+        return Ok(());
+    }
     let contenders: Vec<_> =
         contenders().into_iter().filter(|one| if synced { one.synced } else { one.unsynced }).collect();
     plan.say(title);

@@ -1,0 +1,90 @@
+//! The files of the simulated disk.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::{Inode, SimFile, put};
+use crate::disk::DiskFile;
+use crate::num::{length, wide};
+
+impl SimFile {
+    fn with<T>(&self, counted: bool, act: impl FnOnce(&mut Inode) -> io::Result<T>) -> io::Result<T> {
+        let world = &mut *self.disk.world();
+        if world.boot != self.boot {
+            return Err(io::Error::other("the machine has stopped since the file was opened"));
+        }
+        if counted {
+            world.operation()?;
+        }
+        act(world.inodes.get_mut(self.inode).ok_or(io::ErrorKind::NotFound)?)
+    }
+}
+
+impl DiskFile for SimFile {
+    fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let write = |bytes: &[u8]| {
+            self.with(false, |inode| {
+                put(&mut inode.bytes, length(position), bytes);
+                inode.unsynced.push((length(position), bytes.to_vec()));
+                Ok(())
+            })
+        };
+        let failed = self.with(true, |_| Ok(()));
+        match failed {
+            Ok(()) => write(bytes),
+            Err(error) => {
+                write(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+                Err(error)
+            }
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let lies = self.disk.world().lies;
+        self.with(true, |inode| {
+            if !lies {
+                inode.durable.clone_from(&inode.bytes);
+                inode.unsynced.clear();
+            }
+            Ok(())
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.disk.world().call()?;
+        self.with(false, |inode| Ok(wide(inode.bytes.len())))
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let bytes = length(bytes);
+        let more = self.with(true, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
+        {
+            let mut world = self.disk.world();
+            if let Some(room) = world.room {
+                world.room = Some(room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+            }
+        }
+        self.with(false, |inode| {
+            inode.bytes.resize(inode.bytes.len().max(bytes), 0);
+            Ok(())
+        })
+    }
+
+    fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.view(range)
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.disk.world().call()?;
+        self.with(false, |inode| {
+            let bytes = inode.bytes.get(length(range.start)..length(range.end));
+            bytes.map(Bytes::copy_from_slice).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        })
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
