@@ -9,7 +9,7 @@ use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 use crate::driver::Driver;
 use crate::errors::{invalid, not_leader};
 use crate::num::{gauge, wide};
-use crate::state::Role;
+use crate::state::{Member, Role};
 
 impl Driver {
     pub(crate) fn role(&self) -> Role {
@@ -56,6 +56,7 @@ impl Driver {
             isr_expands: counts.expands,
             suspect: replica.suspect().map(Into::into),
             leaving: self.leaving,
+            members: self.known_members().iter().map(Member::to_wire).collect(),
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {
@@ -94,6 +95,11 @@ impl Driver {
             let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
             (!start.voters.contains(&replica.id())).then(|| said().into())
         })
+    }
+
+    fn known_members(&self) -> Arc<[Member]> {
+        let led = self.leading.as_ref().map(|leading| Arc::clone(&leading.members));
+        led.or_else(|| self.followed.as_ref().map(|(_, members)| Arc::clone(members))).unwrap_or_default()
     }
 
     fn follower(&self, id: ReplicaId, progress: &Progress) -> v1::FollowerStatus {

@@ -160,7 +160,7 @@ fn a_leader_that_hangs_is_replaced_and_follows_when_it_goes_on() {
     let leader = cluster.nodes[0].as_ref().expect("it runs");
     leader.signal("STOP");
     // No connection breaks: the voters and the client have to notice the silence.
-    load.expect_acks(500, Duration::from_secs(10));
+    load.expect_acks(500, Duration::from_secs(4));
     let (next, _) = eventually(SOON, || cluster.leader(), || format!("one leads: {}", cluster.status()));
     assert_ne!(next, 0);
     leader.signal("CONT");

@@ -159,7 +159,7 @@ impl<S: Store> Controller<S> {
         let Some(node) = ordinal.and_then(|ordinal| attempt.nodes.get(ordinal)) else {
             unreachable!("the chosen one answered at one of the nodes");
         };
-        let members = |ids: &[ReplicaId]| seen::members(ids, attempt.nodes, attempt.seen);
+        let members = |ids: &[ReplicaId]| seen::members(ids, attempt.nodes, attempt.seen, &self.homes);
         let request = v1::AppointRequest {
             protocol_version: zue_proto::PROTOCOL_VERSION,
             cluster_id: seen::cluster_bytes(Some(cluster)),

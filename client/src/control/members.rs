@@ -33,7 +33,7 @@ impl<S: Store> Controller<S> {
             cluster_id: seen::cluster_bytes(cluster),
             target: zue_proto::id_bytes(leader.0),
             epoch: epoch.0,
-            learners: seen::members(learners, nodes, seen),
+            learners: seen::members(learners, nodes, seen, &self.homes),
         };
         let fed = match self.peers.client(node) {
             Ok(mut client) => peers::call(self.config.rpc_timeout, client.learners(request)).await,

@@ -4,6 +4,7 @@
 mod election;
 mod event;
 mod file_store;
+mod homes;
 mod members;
 mod peers;
 mod seen;
@@ -20,6 +21,7 @@ use zue_proto::v1;
 use crate::backoff::{Backoff, Retry};
 
 use election::Attempt;
+use homes::Homes;
 use peers::Peers;
 
 pub use event::Event;
@@ -118,6 +120,7 @@ pub struct Controller<S> {
     store: S,
     config: ControllerConfig,
     peers: Peers,
+    homes: Homes,
     recorded: Recorded,
     election: Retry,
     hand_over: Retry,
@@ -133,6 +136,7 @@ impl<S: Store> Controller<S> {
             store,
             config,
             peers: Peers::default(),
+            homes: Homes::default(),
             recorded: Recorded::default(),
             election: Retry::default(),
             hand_over: Retry::default(),
@@ -148,6 +152,7 @@ impl<S: Store> Controller<S> {
         let mut events = Vec::new();
         let (mut statuses, loaded) = tokio::join!(self.peers.poll(nodes, self.config.rpc_timeout), self.store.load());
         let seen = seen::all(&mut statuses);
+        self.homes.learn(nodes, &statuses, &seen);
         let step = match loaded {
             Ok(recorded) => {
                 self.recorded = recorded;

@@ -8,6 +8,7 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::{Malformed, v1};
 
 use super::NodeAddress;
+use super::homes::Homes;
 
 /// What is seen of every node. A status that makes no sense, or comes from a replica that has answered already under another
 /// name, becomes an error in `statuses`.
@@ -78,19 +79,25 @@ pub(super) fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {
     cluster.map_or_else(Bytes::new, |cluster| zue_proto::id_bytes(cluster.0))
 }
 
-/// Where each voter is reached. One that does not answer now is looked for at the node of its place among the voters (the order
-/// of a bootstrap), else at the first node that no voter answers at. A wrong guess does no harm: a replica refuses what
-/// is meant for another.
-pub(super) fn members(voters: &[ReplicaId], nodes: &[NodeAddress], seen: &[Option<Seen>]) -> Vec<v1::Member> {
-    let answers = |ordinal: usize| seen.get(ordinal).and_then(Option::as_ref).map(|seen| seen.replica);
-    let mut free: Vec<usize> =
-        (0..nodes.len()).filter(|ordinal| answers(*ordinal).is_none_or(|id| !voters.contains(&id))).collect();
+/// Where each voter is reached. One that does not answer now is where it was known to be, else it is looked for at the node of its
+/// place among the voters (the order of a bootstrap), else at the first node that no voter is at. A wrong guess does no harm: a
+/// replica refuses what is meant for another.
+pub(super) fn members(
+    voters: &[ReplicaId],
+    nodes: &[NodeAddress],
+    seen: &[Option<Seen>],
+    homes: &Homes,
+) -> Vec<v1::Member> {
+    let is_free = |home: &usize| !voters.iter().any(|voter| ordinal_of(seen, *voter) == Some(*home));
+    let known = |voter: ReplicaId| ordinal_of(seen, voter).or_else(|| homes.of(voter).filter(is_free));
+    let taken: Vec<usize> = voters.iter().filter_map(|voter| known(*voter)).collect();
+    let mut free: Vec<usize> = (0..nodes.len()).filter(|ordinal| !taken.contains(ordinal)).collect();
     let mut take = |place: usize| {
         let at = free.iter().position(|ordinal| *ordinal == place).or(if free.is_empty() { None } else { Some(0) });
         at.map(|at| free.remove(at))
     };
     let guesses: Vec<Option<usize>> =
-        voters.iter().enumerate().map(|(place, voter)| ordinal_of(seen, *voter).or_else(|| take(place))).collect();
+        voters.iter().enumerate().map(|(place, voter)| known(*voter).or_else(|| take(place))).collect();
     let member = |(voter, ordinal): (&ReplicaId, Option<usize>)| {
         let node = ordinal.and_then(|ordinal| nodes.get(ordinal));
         let text = |field: fn(&NodeAddress) -> &String| node.map(field).cloned().unwrap_or_default();
@@ -134,7 +141,7 @@ mod tests {
     fn names(voters: &[u128], seen: &[Option<Seen>]) -> Vec<String> {
         let voters: Vec<_> = voters.iter().copied().map(ReplicaId).collect();
         let nodes: Vec<_> = (0..seen.len()).map(node).collect();
-        members(&voters, &nodes, seen).into_iter().map(|member| member.name).collect()
+        members(&voters, &nodes, seen, &Homes::default()).into_iter().map(|member| member.name).collect()
     }
 
     #[test]

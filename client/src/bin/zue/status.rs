@@ -89,10 +89,9 @@ fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
         _ if leader.is_some_and(|leader| leader.name == answer.name) => "leader",
         _ if answer.leader.is_none() => "idle",
         Some(false) => "learner",
-        Some(true) => "follower",
         // It follows by its own word; the leader that is known does not feed it.
         None if leader.is_some() => "idle",
-        None => "follower",
+        Some(true) | None => "follower",
     };
     Row {
         role,

@@ -8,10 +8,11 @@ use zue_core::control::Policy;
 
 use super::election::ElectError;
 use super::*;
-use world::{At, Fault, World};
+use world::{At, Fault, Hang, World};
 
 const STATIC: Wish =
     Wish { replicas: 3, policy: Policy::Static, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const AUTOMATIC: Wish = Wish { policy: Policy::Automatic, ..STATIC };
 
 fn config() -> ControllerConfig {
     let soon = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(20) };
@@ -152,9 +153,67 @@ async fn a_replica_that_hangs_in_a_seal_holds_up_nobody() {
     let world = World::start(3).await;
     world.lead(0, 4);
     world.restart(0);
-    world.hang_seals_of(1);
+    world.hang(1, Some(Hang::Seal));
     let begun = tokio::time::Instant::now();
     let turn = controller(&world).turn(&world.addresses(), &STATIC).await;
     assert!(matches!(turn.events[..], [Event::LeaderElected { .. }]), "{:?}", turn.events);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_lost_leader_is_replaced_and_one_that_only_the_controller_has_lost_is_not() {
+    let world = World::start(3).await;
+    world.lead(0, 4);
+    let mut nodes = world.addresses();
+    nodes[0].peer_address = "127.0.0.1:1".to_owned();
+    let mut controller = controller(&world);
+    let turn = controller.turn(&nodes, &AUTOMATIC).await;
+    assert_eq!((turn.step, turn.events), (Step::Nothing, Vec::new()));
+    world.restart(0);
+    let turn = controller.turn(&nodes, &AUTOMATIC).await;
+    let elected = Event::LeaderElected { epoch: Epoch(5), leader: "zue-1".to_owned(), reason: Reason::LeaderLost };
+    assert_eq!(turn.events, [elected]);
+    // The others were told where it was, though it does not answer.
+    assert_eq!(controller.turn(&nodes, &AUTOMATIC).await.step, Step::Nothing);
+}
+
+#[tokio::test]
+async fn a_candidate_whose_disk_hangs_gives_way_to_another() {
+    let world = World::start(3).await;
+    world.lead(0, 4);
+    world.restart(0);
+    world.hang(0, Some(Hang::Appoint));
+    let mut controller = controller(&world);
+    let begun = tokio::time::Instant::now();
+    let turn = controller.turn(&world.addresses(), &AUTOMATIC).await;
+    assert!(matches!(&turn.events[..], [Event::ElectionFailed { why, .. }] if why.contains("zue-0")), "{turn:?}");
+    while world.leader().is_none() {
+        controller.turn(&world.addresses(), &AUTOMATIC).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.leader(), Some(1));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    world.check();
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_slows_one_turn_and_is_seen_again_once_it_answers() {
+    let world = World::start(3).await;
+    world.lead(0, 4);
+    let rpc_timeout = Duration::from_millis(400);
+    let mut controller = Controller::new(world.clone(), ControllerConfig { rpc_timeout, ..config() });
+    world.hang(2, Some(Hang::Status));
+    let mut turn = async || {
+        let begun = tokio::time::Instant::now();
+        let turn = controller.turn(&world.addresses(), &AUTOMATIC).await;
+        (turn.nodes[2].is_ok(), begun.elapsed())
+    };
+    let (answers, took) = turn().await;
+    assert!(!answers && took >= rpc_timeout, "{took:?}");
+    let (answers, took) = turn().await;
+    assert!(!answers && took < rpc_timeout, "{took:?}");
+    world.hang(2, None);
+    while !turn().await.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -40,7 +40,16 @@ struct Replica {
     last: Option<EpochStart>,
     leads: bool,
     handing_over: bool,
-    hangs: bool,
+    hangs: Option<Hang>,
+}
+
+/// What is not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hang {
+    Status,
+    Seal,
+    /// And no seal after it.
+    Appoint,
 }
 
 #[derive(Debug, Default)]
@@ -150,8 +159,8 @@ impl World {
         self.lock().replicas[ordinal].leads = false;
     }
 
-    pub(super) fn hang_seals_of(&self, ordinal: usize) {
-        self.lock().replicas[ordinal].hangs = true;
+    pub(super) fn hang(&self, ordinal: usize, hang: Option<Hang>) {
+        self.lock().replicas[ordinal].hangs = hang;
     }
 
     pub(super) fn fail(&self, at: At) {
@@ -241,6 +250,9 @@ impl Node {
 #[tonic::async_trait]
 impl Control for Node {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        while self.world.lock().replicas[self.ordinal].hangs == Some(Hang::Status) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         let mut state = self.world.lock();
         state.replicate();
         let me = &state.replicas[self.ordinal];
@@ -267,6 +279,7 @@ impl Control for Node {
             last_epoch_start: me.last.as_ref().map(Into::into),
             durable: Some(tail),
             leader_silence_ms: (role == v1::Role::Follower).then_some(3),
+            leader_connected: role == v1::Role::Follower,
             followers: (0..state.replicas.len()).filter(|n| me.leads && *n != self.ordinal).map(follower).collect(),
             handing_over: me.handing_over,
             ..Default::default()
@@ -276,7 +289,7 @@ impl Control for Node {
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
         let request = request.into_inner();
         assert_eq!((request.protocol_version, &request.target), (PROTOCOL_VERSION, &id_bytes(id(self.ordinal).0)));
-        if self.world.lock().replicas[self.ordinal].hangs {
+        if self.world.lock().replicas[self.ordinal].hangs == Some(Hang::Seal) {
             return std::future::pending().await;
         }
         self.change(|state| {
@@ -303,6 +316,10 @@ impl Control for Node {
     }
 
     async fn appoint(&self, request: Request<v1::AppointRequest>) -> Result<Response<v1::AppointResponse>, Status> {
+        if self.world.lock().replicas[self.ordinal].hangs == Some(Hang::Appoint) {
+            self.world.hang(self.ordinal, Some(Hang::Seal));
+            return std::future::pending().await;
+        }
         let request = request.into_inner();
         self.change(|state| {
             let Recorded { epoch, leader, .. } = state.recorded;
