@@ -11,8 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use zue_client::{Appended, Client, Error, NewRecord, ReadBatch, ReadOptions};
-
-use crate::history::{History, Seen, Value};
+use zue_history::{History, Seen, Value};
 
 /// Between two appends of one client.
 const PAUSE: Duration = Duration::from_millis(4);

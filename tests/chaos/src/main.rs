@@ -7,7 +7,6 @@ mod cluster;
 mod cost;
 mod disk;
 mod faults;
-mod history;
 mod network;
 mod run;
 mod world;

@@ -23,6 +23,10 @@ pub(crate) struct Batch {
 }
 
 impl Record {
+    pub(crate) fn digest(&self) -> u64 {
+        self.hash
+    }
+
     pub(crate) fn of(view: &RecordView<'_>) -> Self {
         let producer = view.producer.map(|producer| (ProducerId::from_u128(producer.id), producer.sequence));
         let (nonce, sequence) = producer.map_or((0, 0), |(id, sequence)| (id.nonce, sequence));

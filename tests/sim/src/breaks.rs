@@ -47,13 +47,15 @@ pub enum Break {
     DamageServed,
     /// Two voters change at once.
     TwoChanges,
+    /// A leader says where the log ends without asking whether it still leads.
+    ReadUnconfirmed,
     /// The oldest epoch start among the answers names the electorate.
     StaleElectorate,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -74,6 +76,7 @@ impl Break {
         Self::SuspectForgotten,
         Self::DamageServed,
         Self::TwoChanges,
+        Self::ReadUnconfirmed,
         Self::StaleElectorate,
     ];
 }

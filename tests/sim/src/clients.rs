@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use zue_core::{Offset, ProducerId, Refusal, Reply};
+use zue_history::{History, Seen, Value};
 
+use crate::batch::Record;
 use crate::dice::Dice;
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::params::ClientParams;
@@ -14,6 +16,10 @@ pub(crate) struct Clients {
     pub(crate) producers: Vec<Producer>,
     /// The greatest end that a client was told to be committed.
     pub(crate) known_end: Offset,
+    /// All that clients were told.
+    pub(crate) history: History,
+    /// Producers by their nonces, as the history numbers them.
+    numbers: BTreeMap<u64, u32>,
 }
 
 /// Appends in order, several at a time.
@@ -37,15 +43,41 @@ struct Pending {
 
 impl Clients {
     pub(crate) fn new(params: &ClientParams, dice: &mut Dice) -> Self {
-        let mut clients = Self { producers: Vec::new(), known_end: Offset(0) };
+        let mut clients =
+            Self { producers: Vec::new(), known_end: Offset(0), history: History::default(), numbers: BTreeMap::new() };
         for _ in 0..params.producers {
             clients.open(dice);
         }
         clients
     }
 
-    fn fresh(&self, dice: &mut Dice) -> Producer {
+    /// The record as the history knows it; none that nobody sent.
+    pub(crate) fn value(&self, nonce: u64, sequence: u64) -> Value {
+        let producer = self.numbers.get(&nonce).copied().unwrap_or(u32::MAX);
+        Value { producer, number: u32::try_from(sequence).unwrap_or(u32::MAX) }
+    }
+
+    fn seen(&self, record: &Record) -> Seen {
+        Seen { value: self.value(record.nonce, record.sequence), digest: record.digest() }
+    }
+
+    fn read(&mut self, from: &str, first: Offset, records: &[Record]) {
+        for (offset, record) in (first.0..).zip(records) {
+            let seen = self.seen(record);
+            self.history.read(from, offset, seen);
+        }
+    }
+
+    /// What of all this cannot be true, when this is the log.
+    pub(crate) fn contradictions(&mut self, log: &[Record]) -> Vec<String> {
+        self.read("the end", Offset(0), log);
+        self.history.finish(u64::try_from(log.len()).unwrap_or(u64::MAX))
+    }
+
+    fn fresh(&mut self, dice: &mut Dice) -> Producer {
         let id = ProducerId { born: self.known_end, nonce: dice.bits() };
+        let number = self.history.open();
+        self.numbers.insert(id.nonce, number);
         Producer { id, next_sequence: 0, pending: BTreeMap::new(), target: 0 }
     }
 
@@ -83,6 +115,10 @@ impl World {
         let Some(at) = self.clients.producers.get_mut(producer) else { return };
         let sequence = at.next_sequence;
         at.next_sequence += u64::from(count);
+        let value = self.clients.numbers.get(&at.id.nonce).copied().unwrap_or(u32::MAX);
+        for _ in 0..count {
+            self.clients.history.begin(value);
+        }
         at.pending.insert(sequence, Pending { count, attempt: 0, refused: false });
         self.try_append(producer, sequence);
     }
@@ -115,7 +151,12 @@ impl World {
             (Caller::Producer { producer, nonce, sequence, attempt }, _) => (producer, nonce, sequence, attempt),
             (_, Answer::Records { from, records }) => {
                 let count = u64::try_from(records.len()).unwrap_or(0);
+                self.clients.read("a read", *from, records);
                 self.clients.known_end = self.clients.known_end.max(from.plus(count));
+                return;
+            }
+            (Caller::Asker { floor }, Answer::Reply(Reply::ReadConfirmed { commit_end })) => {
+                self.clients.history.linearizable(floor, commit_end.0);
                 return;
             }
             _ => return,
@@ -127,6 +168,11 @@ impl World {
             Answer::Reply(Reply::Appended { base, count, .. }) => {
                 let same = count == pending.count;
                 at.pending.remove(&sequence);
+                for k in 0..u64::from(count) {
+                    let value = self.clients.value(nonce, sequence + k);
+                    self.clients.history.acked(value, base.0 + k);
+                }
+                let Some(at) = self.clients.producers.get_mut(producer) else { return };
                 if let Address::Machine(machine) = from {
                     at.target = machine;
                 }
@@ -173,6 +219,11 @@ impl World {
         let call = Call::Read { from, records_max: 20 };
         let message = Message::Call { caller: Caller::Reader, target: None, call };
         self.send(Address::Clients, Address::Machine(machine), message);
+        // Somebody else asks where the log ends now.
+        let floor = self.clients.history.floor();
+        let (to, caller) = (self.dice.index(self.machines.len()), Caller::Asker { floor });
+        let message = Message::Call { caller, target: None, call: Call::End };
+        self.send(Address::Clients, Address::Machine(to), message);
         self.after(self.params.clients.read_ms, Event::Read);
     }
 }

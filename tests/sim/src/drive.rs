@@ -137,7 +137,7 @@ impl World {
 
     fn call(&mut self, machine: usize, caller: Caller, call: Call) {
         let request = RequestId(self.next_id());
-        if !matches!(call, Call::Status | Call::Read { .. } | Call::Append { .. }) {
+        if !matches!(call, Call::Status | Call::Read { .. } | Call::End | Call::Append { .. }) {
             self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
         }
         let clock = self.clock(machine);
@@ -149,6 +149,15 @@ impl World {
                 return self.answer(machine, caller, Answer::Status(seen));
             }
             Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
+            Call::End => {
+                let Some(process) = self.process(machine) else { return };
+                let leads = matches!(process.replica.role(clock), RoleView::Leader { .. });
+                let commit_end = process.replica.commit_end();
+                if leads && self.broken_by(Break::ReadUnconfirmed) {
+                    return self.answer(machine, caller, Answer::Reply(Reply::ReadConfirmed { commit_end }));
+                }
+                (Input::ConfirmRead { request }, WaitingFor::Other, None)
+            }
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
             Call::Learners { epoch, learners } => {

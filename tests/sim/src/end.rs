@@ -53,6 +53,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Reads answered.
     pub reads: u64,
+    /// Linearizable ones among the clients' questions that were answered.
+    pub linearizable: u64,
     /// Of everything that happened.
     pub trace_hash: u64,
 }
@@ -147,7 +149,9 @@ impl World {
         if self.check.committed_end() <= before {
             return Err("a new append was not committed".to_owned());
         }
-        self.compare()
+        self.compare()?;
+        let contradictions = self.clients.contradictions(self.check.committed_records());
+        contradictions.into_iter().next().map_or(Ok(()), Err)
     }
 
     fn turn_checked(&mut self) -> Result<(), String> {
@@ -243,6 +247,7 @@ impl World {
             total_ms: self.now,
             elections: self.counts.elections,
             committed: self.check.committed_end().0,
+            linearizable: self.clients.history.linearizable_reads,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,
             trace_hash: self.trace.hash(),

@@ -16,16 +16,29 @@ pub(crate) enum Address {
 /// Who made a call, and which.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Caller {
-    Controller { controller: usize, phase: u64, ordinal: usize },
-    Producer { producer: usize, nonce: u64, sequence: u64, attempt: u64 },
+    Controller {
+        controller: usize,
+        phase: u64,
+        ordinal: usize,
+    },
+    Producer {
+        producer: usize,
+        nonce: u64,
+        sequence: u64,
+        attempt: u64,
+    },
     Reader,
+    /// Knows that everything before its floor is committed.
+    Asker {
+        floor: u64,
+    },
 }
 
 impl Caller {
     pub(crate) fn address(self) -> Address {
         match self {
             Self::Controller { controller, .. } => Address::Controller(controller),
-            Self::Producer { .. } | Self::Reader => Address::Clients,
+            Self::Producer { .. } | Self::Reader | Self::Asker { .. } => Address::Clients,
         }
     }
 }
@@ -59,12 +72,34 @@ pub(crate) enum Message {
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     Status,
-    Seal { cluster: Option<ClusterId>, epoch: Epoch },
-    Appoint { cluster: ClusterId, terms: Terms },
-    Learners { epoch: Epoch, learners: Vec<ReplicaId> },
-    HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
-    Append { producer: ProducerId, sequence: u64, count: u32 },
-    Read { from: Offset, records_max: u64 },
+    Seal {
+        cluster: Option<ClusterId>,
+        epoch: Epoch,
+    },
+    Appoint {
+        cluster: ClusterId,
+        terms: Terms,
+    },
+    Learners {
+        epoch: Epoch,
+        learners: Vec<ReplicaId>,
+    },
+    HandOver {
+        epoch: Epoch,
+        to: ReplicaId,
+        deadline_ms: u64,
+    },
+    Append {
+        producer: ProducerId,
+        sequence: u64,
+        count: u32,
+    },
+    Read {
+        from: Offset,
+        records_max: u64,
+    },
+    /// Where the log ends, linearizably.
+    End,
 }
 
 #[derive(Clone, Debug)]

@@ -102,13 +102,19 @@ pub(crate) struct FaultParams {
 
 impl Params {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
-        let machines = dice.pick(&[1, 3, 3, 3, 3, 4, 5, 5]);
+        let machines = dice.pick(&[1, 3, 3, 3, 3, 4, 4, 5, 5, 5]);
         let tick_ms = dice.between((20, 120));
         let lag_ms_max = 2 * tick_ms + dice.between((50, 700));
         let policy = if dice.chance(0.7) { Policy::Automatic } else { Policy::Static };
         let majority_only = dice.chance(0.7);
         let ordinal = if dice.chance(0.8) { 0 } else { dice.index(machines) };
         let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
+        let (mut control, mut faults) = (ControlParams::draw(dice), FaultParams::draw(dice));
+        if machines > 3 && dice.chance(0.4) {
+            // Hardly anything but voters changes, and that all the time.
+            (control.controllers, control.whim, control.stop) = (3, 0.7, 0.2);
+            (faults.wipe, faults.flip, faults.crash_all) = (0, 0, 0);
+        }
         Self {
             machines,
             wish: Wish {
@@ -130,9 +136,9 @@ impl Params {
             },
             net: NetParams::draw(dice),
             disk: DiskParams::draw(dice),
-            control: ControlParams::draw(dice),
+            control,
             clients: ClientParams::draw(dice),
-            faults: FaultParams::draw(dice),
+            faults,
             tick_ms,
             stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
             memory_batches: dice.pick(&[0, 3, 40]),

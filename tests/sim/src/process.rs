@@ -52,6 +52,8 @@ pub(crate) enum WaitingFor {
 pub(crate) struct Writer {
     pub(crate) queue: VecDeque<(Ticket, Work)>,
     busy: bool,
+    /// There was no room for what comes next.
+    full: bool,
     /// The last work that is written and not synced.
     written: Ticket,
 }
@@ -187,7 +189,11 @@ impl World {
             process.writer.queue.pop_front();
         }
         let full = matches!(written, Err(WorkError::Full));
+        let turned = std::mem::replace(&mut process.writer.full, full) != full;
         let more = !process.writer.queue.is_empty();
+        if turned {
+            self.step(machine, zue_core::Input::DiskFull(full), None);
+        }
         if full {
             self.trace.say(self.now, format_args!("{machine} has no room for what comes next"));
             self.promise_ahead(machine);

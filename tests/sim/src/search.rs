@@ -27,6 +27,8 @@ pub struct Totals {
     pub acknowledged: u64,
     /// Reads answered.
     pub reads: u64,
+    /// Linearizable ones.
+    pub linearizable: u64,
 }
 
 impl Totals {
@@ -40,6 +42,7 @@ impl Totals {
         self.committed += report.committed;
         self.acknowledged += report.acknowledged;
         self.reads += report.reads;
+        self.linearizable += report.linearizable;
     }
 }
 

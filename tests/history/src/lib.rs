@@ -9,20 +9,23 @@ const PROBLEMS_MAX: usize = 20;
 
 /// One record that a client wanted to append: the `number`th of `producer`. Used once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Value {
-    pub(crate) producer: u32,
-    pub(crate) number: u32,
+pub struct Value {
+    /// As given by [`History::open`].
+    pub producer: u32,
+    /// Counted from 0.
+    pub number: u32,
 }
 
 impl Value {
     /// As text, filled up to a length.
-    pub(crate) fn encode(self, bytes: usize) -> Vec<u8> {
+    pub fn encode(self, bytes: usize) -> Vec<u8> {
         let mut text = format!("{}:{}:", self.producer, self.number).into_bytes();
         text.resize(bytes.max(text.len()), b'.');
         text
     }
 
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+    /// What [`Value::encode`] has made.
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let mut words = text.split(|byte| *byte == b':');
         let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
         Some(Self { producer: number()?, number: number()? })
@@ -31,45 +34,54 @@ impl Value {
 
 /// A record as a replica gave it. The digest is of all its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Seen {
-    pub(crate) value: Value,
-    pub(crate) digest: u64,
+pub struct Seen {
+    /// Which one it is.
+    pub value: Value,
+    /// Of all its bytes.
+    pub digest: u64,
 }
 
 /// What is known of one record.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
+    /// What was known to be committed before it was sent: it must stand behind that.
+    floor: u64,
     acked: Option<u64>,
     /// It was said that it is not in the log and never will be.
     refused: bool,
     seen: Option<u64>,
 }
 
+/// What was told, in the order in which it was.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     /// By producer and number.
     producers: Vec<Vec<Fate>>,
     log: HashMap<u64, Seen>,
     /// A record before here was said to be committed.
     committed_end: u64,
     problems: Vec<String>,
-    pub(crate) acked: u64,
-    pub(crate) reads: u64,
-    pub(crate) linearizable_reads: u64,
+    /// Records acknowledged.
+    pub acked: u64,
+    /// Records read.
+    pub reads: u64,
+    /// Ends that a linearizable read has reached.
+    pub linearizable_reads: u64,
 }
 
 impl History {
     /// A producer whose records must be in the log in the order of their numbers.
-    pub(crate) fn open(&mut self) -> u32 {
+    pub fn open(&mut self) -> u32 {
         self.producers.push(vec![]);
         u32::try_from(self.producers.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// The producer's next record is about to be sent.
-    pub(crate) fn begin(&mut self, producer: u32) -> Value {
+    pub fn begin(&mut self, producer: u32) -> Value {
+        let floor = self.committed_end;
         let fates = self.fates(producer);
         let number = u32::try_from(fates.len()).unwrap_or(u32::MAX);
-        fates.push(Fate::default());
+        fates.push(Fate { floor, ..Fate::default() });
         Value { producer, number }
     }
 
@@ -88,7 +100,7 @@ impl History {
     }
 
     /// An append was acknowledged at an offset.
-    pub(crate) fn acked(&mut self, value: Value, offset: u64) {
+    pub fn acked(&mut self, value: Value, offset: u64) {
         self.acked += 1;
         self.committed(offset + 1);
         let Some(fate) = self.fate(value) else { return self.problem(format!("{value:?} is acknowledged, unasked")) };
@@ -99,19 +111,19 @@ impl History {
     }
 
     /// An append failed for good: it is not in the log and never will be.
-    pub(crate) fn refused(&mut self, value: Value) {
+    pub fn refused(&mut self, value: Value) {
         if let Some(fate) = self.fate(value) {
             fate.refused = true;
         }
     }
 
     /// A replica said that everything before here is committed.
-    pub(crate) fn committed(&mut self, end: u64) {
+    pub fn committed(&mut self, end: u64) {
         self.committed_end = self.committed_end.max(end);
     }
 
     /// A replica gave this record.
-    pub(crate) fn read(&mut self, from: &str, offset: u64, seen: Seen) {
+    pub fn read(&mut self, from: &str, offset: u64, seen: Seen) {
         self.reads += 1;
         self.committed(offset + 1);
         match self.log.insert(offset, seen) {
@@ -131,12 +143,12 @@ impl History {
     }
 
     /// Where a linearizable read that begins now has to reach at least.
-    pub(crate) fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         self.committed_end
     }
 
     /// A linearizable read that began at this floor reached this end.
-    pub(crate) fn linearizable(&mut self, floor: u64, end: u64) {
+    pub fn linearizable(&mut self, floor: u64, end: u64) {
         self.linearizable_reads += 1;
         self.committed(end);
         if end < floor {
@@ -145,7 +157,7 @@ impl History {
     }
 
     /// What is wrong with all of it, once the whole log was read up to `end`.
-    pub(crate) fn finish(&mut self, end: u64) -> Vec<String> {
+    pub fn finish(&mut self, end: u64) -> Vec<String> {
         if self.committed_end > end {
             self.problem(format!("{} records were committed, the log ends at {end}: lost", self.committed_end));
         }
@@ -178,6 +190,9 @@ impl Fate {
             (Some(acked), None) => Some(format!("was acknowledged at {acked} and is lost")),
             (Some(acked), Some(seen)) if acked != seen => {
                 Some(format!("was acknowledged at {acked} and stands at {seen}"))
+            }
+            (_, Some(seen)) if seen < self.floor => {
+                Some(format!("stands at {seen}, and {} was known to be committed before it was sent", self.floor))
             }
             (_, Some(seen)) if self.refused => Some(format!("failed for good and stands at {seen}")),
             _ => None,
@@ -263,6 +278,16 @@ mod tests {
         history.linearizable(floor, 5);
         let stale: Vec<_> = history.finish(5).into_iter().filter(|what| what.contains("stale")).collect();
         assert_eq!(stale, ["a linearizable read ends at 4; 5 was known to be committed before: stale"]);
+    }
+
+    #[test]
+    fn a_record_in_front_of_what_was_committed_before_it_was_sent_is_found() {
+        let mut history = told();
+        history.committed(5);
+        let late = history.begin(0);
+        read(&mut history, &[(0, 0, 0), (1, 0, 1), (2, 0, 2), (4, late.producer, late.number)]);
+        let problems = history.finish(5).join("; ");
+        assert!(problems.contains("stands at 4, and 5 was known to be committed"), "{problems}");
     }
 
     #[test]
