@@ -49,13 +49,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Three nodes on loopback addresses, with all defaults.
-    pub(crate) async fn on_loopback(dir: &Path) -> Result<Self> {
+    /// Three nodes on loopback addresses.
+    pub(crate) async fn on_loopback(dir: &Path, config: &str) -> Result<Self> {
         let place = |node: usize| {
             let name = format!("zue-{node}");
             Place { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
         };
-        Self::start(dir, (0..3).map(place).collect(), "{}\n").await
+        Self::start(dir, (0..3).map(place).collect(), config).await
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -20,12 +20,17 @@ use clap::{Parser, Subcommand};
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cluster::Cluster;
+
 #[derive(Debug, Parser)]
 #[command(name = "zue-chaos")]
 struct Arguments {
     /// Where the replicas' data and what the programs say is kept; deleted after a run that found nothing.
     #[arg(long, default_value = "target/chaos")]
     dir: PathBuf,
+    /// What the nodes' file says in a measurement, to try settings
+    #[arg(long, default_value = "{}", global = true)]
+    node_config: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -99,9 +104,10 @@ fn run_in_a_world(arguments: Arguments) -> Result<()> {
     })
 }
 
-async fn act(Arguments { dir, command }: Arguments) -> Result<()> {
+async fn act(Arguments { dir, node_config, command }: Arguments) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let dir = tempfile::Builder::new().prefix("run-").disable_cleanup(true).tempdir_in(dir.canonicalize()?)?;
+    let cluster = async |dir| Cluster::on_loopback(dir, &node_config).await;
     let done = match command {
         Command::Run { seed, duration, replicas, leader_kills, broken } => {
             let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
@@ -109,10 +115,12 @@ async fn act(Arguments { dir, command }: Arguments) -> Result<()> {
             let lasting = Duration::from_secs(duration);
             run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min: leader_kills, broken }).await
         }
-        Command::Failover { times } => cost::failover::run(dir.path(), times).await,
-        Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), rounds, mib).await,
-        Command::Stall { windows } => cost::stall::run(dir.path(), windows).await,
-        Command::Quiet { duration } => cost::quiet::run(dir.path(), Duration::from_secs(duration)).await,
+        Command::Failover { times } => cost::failover::run(cluster(dir.path()).await?, times).await,
+        Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), &node_config, rounds, mib).await,
+        Command::Stall { windows } => cost::stall::run(cluster(dir.path()).await?, windows).await,
+        Command::Quiet { duration } => {
+            cost::quiet::run(cluster(dir.path()).await?, Duration::from_secs(duration)).await
+        }
     };
     done.with_context(|| format!("what the programs said is in {}", dir.path().display()))?;
     drop(std::fs::remove_dir_all(dir.path()));

@@ -1,6 +1,5 @@
 //! How long the log is not writable after its leader was killed.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -35,8 +34,7 @@ struct Phases {
     writable: Duration,
 }
 
-pub(crate) async fn run(dir: &Path, times: usize) -> Result<()> {
-    let mut cluster = Cluster::on_loopback(dir).await?;
+pub(crate) async fn run(mut cluster: Cluster, times: usize) -> Result<()> {
     let load = Load::start(&cluster.client(ClientConfig::default())?, Pace::Closed);
     let mut table = Table::new("failover", &["end", "round", "noticed_ms", "appointed_ms", "writable_ms"]);
     let mut goals = vec![];

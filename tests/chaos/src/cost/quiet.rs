@@ -1,6 +1,5 @@
 //! Whether a machine that is merely busy makes a leader look dead.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,8 +16,7 @@ const WINDOW: Duration = Duration::from_secs(20);
 const HOGS: usize = 2;
 const WITHIN: Duration = Duration::from_mins(1);
 
-pub(crate) async fn run(dir: &Path, lasting: Duration) -> Result<()> {
-    let cluster = Cluster::on_loopback(dir).await?;
+pub(crate) async fn run(cluster: Cluster, lasting: Duration) -> Result<()> {
     let begun_in = cluster.expect_whole(WITHIN).await?.epoch;
     let load = Load::start(&cluster.client(ClientConfig::default())?, Pace::Closed);
     let stop = Arc::<AtomicBool>::default();

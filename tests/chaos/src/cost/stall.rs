@@ -1,6 +1,5 @@
 //! What one stopped follower of three costs those who append: windows with and without, in turns.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,8 +14,7 @@ const WINDOW: Duration = Duration::from_secs(8);
 const SETTLE: Duration = Duration::from_secs(2);
 const WITHIN: Duration = Duration::from_mins(1);
 
-pub(crate) async fn run(dir: &Path, windows: usize) -> Result<()> {
-    let cluster = Cluster::on_loopback(dir).await?;
+pub(crate) async fn run(cluster: Cluster, windows: usize) -> Result<()> {
     let load = Load::start(&cluster.client(ClientConfig::default())?, Pace::Closed);
     let columns =
         &["window", "rate_whole", "rate_stopped", "p50_whole_ms", "p50_stopped_ms", "p99_whole_ms", "p99_stopped_ms"];
