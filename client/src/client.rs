@@ -133,6 +133,28 @@ impl Client {
         }
     }
 
+    /// Lets the log start at that offset, if it starts before it: what lies before is not read any more, and its room is given back.
+    /// Answered when a quorum durably keeps to it; retried until the deadline. Gives where the log starts.
+    pub async fn trim(&self, before: u64) -> Result<u64, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            match self.ask_trim(begun, before).await {
+                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
+                result => return result,
+            }
+        }
+    }
+
+    async fn ask_trim(&self, begun: Instant, before: u64) -> Result<u64, Error> {
+        let leader = self.leader(begun).await?;
+        let within = self.time_left(begun);
+        let mut request = tonic::Request::new(v1::TrimRequest { log: String::new(), before });
+        request.set_timeout(within.mul_f64(0.9));
+        let mut client = self.0.servers.client(&leader.address)?;
+        Ok(self.call(&leader, within, client.trim(request)).await?.log_start)
+    }
+
     async fn ask_end(&self, begun: Instant) -> Result<u64, Error> {
         let leader = self.leader(begun).await?;
         let within = self.time_left(begun);

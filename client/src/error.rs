@@ -242,7 +242,8 @@ fn is_retriable(reason: Reason) -> bool {
         | Reason::UnknownProducer
         | Reason::Duplicate
         | Reason::Corrupt
-        | Reason::WrongTarget => false,
+        | Reason::WrongTarget
+        | Reason::NeedsOrigin => false,
     }
 }
 

@@ -45,6 +45,12 @@ impl Driver {
                 tracing::warn!(%to, "cutting what the leader does not have");
                 self.task(ticket, Work::Cut(to));
             }
+            Output::Trim { ticket, before } => self.task(ticket, Work::Trim(before)),
+            Output::Reset { ticket, origin } => {
+                tracing::warn!(at = %origin.at, "beginning anew: what would follow this log is gone from the leader's");
+                self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(origin.timestamp_ms);
+                self.task(ticket, Work::Reset(Box::new(origin)));
+            }
             Output::WriteEpochStart { ticket, start } => self.write_epoch_start(ticket, start)?,
             Output::WriteAppend { ticket, base, epoch } => self.write_append(ticket, base, epoch, payload)?,
             Output::WriteFrames { ticket } => {
@@ -63,6 +69,7 @@ impl Driver {
             Output::SendAck { session, durable, round } => {
                 self.send(session, |outbox| outbox.ack = Some((durable, round)));
             }
+            Output::SendTrimmed { session, log_start } => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
             Output::Refuse { session, refusal } => self.refuse(session, refusal),
             Output::Lead { epoch, followers } => self.lead(epoch, &followers),
             Output::StepDown => self.step_down(),
@@ -157,8 +164,7 @@ impl Driver {
     fn lead(&mut self, epoch: Epoch, followers: &[ReplicaId]) {
         let Some(cluster) = self.parts.replica.cluster() else { return };
         let (me, members) = self.members(epoch);
-        let history = Arc::new(self.parts.replica.history().clone());
-        let leadership = Arc::new(Leadership { cluster, epoch, history, me, members: Arc::clone(&members) });
+        let leadership = Arc::new(Leadership { cluster, epoch, me, members: Arc::clone(&members) });
         // A leader's first words must not name an end that lies before its epoch's start.
         self.publish_ends();
         let (stop, fed, mut feeds) = self.leading.take().map_or_else(
@@ -241,7 +247,7 @@ impl Driver {
         let replica = &self.parts.replica;
         let (log, durable, commit_end) = (replica.log(), replica.durable(), replica.commit_end());
         let changed = |ends: &mut Ends| {
-            let new = Ends { log_start: ends.log_start, log, durable, commit_end, round: replica.round() };
+            let new = Ends { log_start: replica.log_start(), log, durable, commit_end, round: replica.round() };
             let changed = *ends != new;
             *ends = new;
             changed

@@ -198,6 +198,7 @@ impl Driver {
         let input = match fact {
             Fact::Started { from, session, log, durable } => Input::Started { from, session, log, durable },
             Fact::Acked { from, session, durable, round } => Input::Acked { from, session, durable, round },
+            Fact::Trimmed { from, log_start } => Input::Trimmed { from, log_start },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
             Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
             Fact::Leaving => {
@@ -227,6 +228,10 @@ impl Driver {
         match request {
             Request::Append(append) if self.held.is_empty() => self.append(append),
             Request::Append(append) => self.hold(append),
+            Request::Trim { before, reply } => {
+                let request = self.wait(reply, None);
+                self.step(Input::Trim { request, before }, Payload::None);
+            }
             Request::Control(control, reply) => self.control(control, reply),
             Request::Follow(session, message) => self.follow(session, message),
         }
@@ -283,7 +288,7 @@ impl Driver {
         match message {
             Follow::Start { start, leader, members, outbox, heard } => {
                 self.outboxes.insert(session, outbox);
-                self.step(Input::Start { session, start }, Payload::None);
+                self.step(Input::Start { session, start: *start }, Payload::None);
                 if self.outboxes.contains_key(&session) {
                     // Not refused. What another stream was for is over.
                     self.outboxes.retain(|other, _| *other == session);
@@ -299,8 +304,9 @@ impl Driver {
                 let input = Input::Frames { session, prev, facts, commit_end, round };
                 self.step(input, Payload::Frames(batch, permit));
             }
-            Follow::Heartbeat { commit_end, log_end, round } => {
+            Follow::Heartbeat { commit_end, log_end, round, log_start } => {
                 self.step(Input::Heartbeat { session, commit_end, log_end, round }, Payload::None);
+                self.step(Input::LogStart { session, log_start }, Payload::None);
             }
             Follow::Ended => {
                 self.outboxes.remove(&session);

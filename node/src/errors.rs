@@ -50,6 +50,10 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) | Refusal::TooManyReads(_) => {
             error(Reason::Overloaded, message)
         }
+        Refusal::NeedsOrigin { .. } => error(Reason::NeedsOrigin, message),
+        Refusal::TrimOutOfRange { log_start, commit_end, .. } => {
+            Error { log_start: log_start.0, commit_end: commit_end.0, ..error(Reason::OffsetOutOfRange, message) }
+        }
         Refusal::SteppedDown => Error { leader: view.leader.clone(), ..unknown(Reason::SteppedDown, message) },
         Refusal::HandOverTimedOut(_) => error(Reason::TimedOut, message),
         Refusal::SequenceGap { expected, .. } => {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use zue_core::{Offset, Tail};
+use zue_core::{Offset, Origin, ProducerLimits, Producers, Tail};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
@@ -32,6 +32,9 @@ const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 /// How many messages wait for the connection.
 const OUTGOING_MAX: usize = 2;
 
+/// How large the table of who appended what is that a follower is told to begin anew with: there is room for the rest of the message.
+const TABLE_BYTES_MAX: usize = 60 << 20;
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
@@ -43,6 +46,8 @@ pub(crate) enum Ended {
     Timeout(Duration),
     #[error("refused: {0}")]
     Refused(String),
+    #[error("refused: {0}")]
+    NeedsOrigin(String),
     #[error("the follower answered out of turn")]
     OutOfTurn,
     #[error("the follower closed the stream")]
@@ -66,6 +71,7 @@ pub(crate) struct Session<'a> {
     /// The tail of what has been sent.
     sent: Tail,
     commit_sent: Offset,
+    log_start_sent: Offset,
     round_sent: u64,
     heartbeat_due: bool,
     /// What is under way: the tail after each message, and its bytes.
@@ -107,7 +113,8 @@ fn call_failed(status: &Status) -> Ended {
 
 impl<'a> Session<'a> {
     /// Opens a stream and agrees on where the follower's log ends.
-    pub(crate) async fn open(peer: &'a Peer) -> Result<Self, Ended> {
+    pub(crate) async fn open(peer: &'a Peer, with_origin: bool) -> Result<Self, Ended> {
+        let first_words = start(peer, with_origin).await?;
         let channel = net::connect(&peer.member.peer_address)
             .await
             .map_err(|error| Ended::Connect(crate::storage::full(&error)))?;
@@ -116,7 +123,7 @@ impl<'a> Session<'a> {
             .max_decoding_message_size(net::ANSWER_BYTES_MAX);
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         // There is room for the first message.
-        let _ = outgoing.try_send(message(leader_message::Message::Start(start(peer))));
+        let _ = outgoing.try_send(message(leader_message::Message::Start(first_words)));
         let opening = async {
             let mut incoming = client.follow(ReceiverStream::new(messages)).await?.into_inner();
             Ok::<_, Status>((incoming.message().await?, incoming))
@@ -128,7 +135,9 @@ impl<'a> Session<'a> {
         let started = match first.and_then(|first| first.message) {
             Some(follower_message::Message::Started(started)) => started,
             Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
-            Some(follower_message::Message::Ack(_)) => return Err(Ended::OutOfTurn),
+            Some(follower_message::Message::Ack(_) | follower_message::Message::Trimmed(_)) => {
+                return Err(Ended::OutOfTurn);
+            }
             None => return Err(Ended::Closed),
         };
         let (log, durable) = (zue_proto::tail(started.log), zue_proto::tail(started.durable));
@@ -143,6 +152,7 @@ impl<'a> Session<'a> {
             heartbeat,
             sent: log,
             commit_sent: Offset::default(),
+            log_start_sent: Offset::default(),
             round_sent: 0,
             heartbeat_due: true,
             window: VecDeque::new(),
@@ -218,7 +228,7 @@ impl<'a> Session<'a> {
             return;
         }
         let ends = *self.ends.borrow_and_update();
-        let Ends { log, commit_end, round, .. } = ends;
+        let Ends { log, commit_end, round, log_start, .. } = ends;
         let settings = &self.peer.shared.settings;
         let has_room = self.window_bytes < settings.inflight_bytes_max.length();
         if self.sent < log && has_room {
@@ -229,12 +239,18 @@ impl<'a> Session<'a> {
                 self.repairing = true;
                 self.reading = Some(self.read_from_disk(log));
             }
-        } else if self.heartbeat_due || commit_end > self.commit_sent || round > self.round_sent {
+        } else if self.heartbeat_due || self.is_news(ends) {
             self.heartbeat_due = false;
-            (self.commit_sent, self.round_sent) = (commit_end, round);
-            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end: log.end.0, round };
+            (self.commit_sent, self.round_sent, self.log_start_sent) = (commit_end, round, log_start);
+            let (log_end, log_start) = (log.end.0, log_start.0);
+            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start };
             self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
         }
+    }
+
+    /// Whether a follower that needs no frames is to hear of it at once.
+    fn is_news(&self, ends: Ends) -> bool {
+        ends.commit_end > self.commit_sent || ends.round > self.round_sent || ends.log_start > self.log_start_sent
     }
 
     fn batch_bytes(&self) -> usize {
@@ -293,6 +309,10 @@ impl<'a> Session<'a> {
         self.heard = Instant::now();
         let (durable, round) = match incoming.ok_or(Ended::Closed)?.message {
             Some(follower_message::Message::Ack(ack)) => (zue_proto::tail(ack.durable), ack.round),
+            Some(follower_message::Message::Trimmed(v1::Trimmed { log_start })) => {
+                let fact = Fact::Trimmed { from: self.peer.member.id, log_start: Offset(log_start) };
+                return self.tell(fact).await;
+            }
             Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
@@ -304,24 +324,51 @@ impl<'a> Session<'a> {
 }
 
 /// The leader's first words.
-fn start(peer: &Peer) -> v1::Start {
+async fn start(peer: &Peer, with_origin: bool) -> Result<v1::Start, Ended> {
     let leadership = &peer.leadership;
+    let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
+    let origin = if with_origin {
+        let read = tokio::task::spawn_blocking(move || reader.origin(producers).map(|origin| to_wire(&origin))).await;
+        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(crate::storage::full(&error)))?;
+        Some(origin)
+    } else {
+        None
+    };
+    let (history, oldest) = peer.shared.reader.held();
+    let oldest = origin.as_ref().map_or(oldest.0, |origin| origin.at);
     let Ends { log, commit_end, .. } = *peer.handle.ends.borrow();
-    v1::Start {
+    Ok(v1::Start {
         protocol_version: PROTOCOL_VERSION,
         cluster_id: id_bytes(leadership.cluster.0),
         target: id_bytes(peer.member.id.0),
         leader: Some(leadership.me.to_wire()),
         epoch: leadership.epoch.0,
-        history: leadership.history.starts().iter().map(Into::into).collect(),
+        history: history.starts().iter().map(Into::into).collect(),
         log: Some(log.into()),
         commit_end: commit_end.0,
         members: leadership.members.iter().map(crate::state::Member::to_wire).collect(),
+        oldest,
+        origin,
+    })
+}
+
+/// An origin as it is sent. Of a table of producers that is too large for a message, those who appended longest ago are left out:
+/// the follower refuses them as it refuses whom it has forgotten.
+fn to_wire(origin: &Origin) -> v1::Origin {
+    let (mut table, mut producers_max) = (origin.producers.encode(), origin.producers.len());
+    while table.len() > TABLE_BYTES_MAX && producers_max > 0 {
+        producers_max /= 2;
+        let limits = ProducerLimits { producers_max, appends_max: origin.producers.appends_max() };
+        table = Producers::decode(&table, limits).map_or_else(|_| Vec::new(), |fewer| fewer.encode());
     }
+    let history = origin.history.starts().iter().map(Into::into).collect();
+    v1::Origin { at: origin.at.0, history, timestamp_ms: origin.timestamp_ms, producers: table.into() }
 }
 
 fn refusal(refused: v1::Refused) -> Ended {
-    Ended::Refused(refused.error.map_or_else(|| "without a reason".to_owned(), |error| error.message))
+    let needs_origin = refused.error.as_ref().is_some_and(|error| error.reason() == v1::Reason::NeedsOrigin);
+    let message = refused.error.map_or_else(|| "without a reason".to_owned(), |error| error.message);
+    if needs_origin { Ended::NeedsOrigin(message) } else { Ended::Refused(message) }
 }
 
 /// Waits for what is being read; for ever if nothing is.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use zue_core::{Epoch, Offset, Refusal, Session, Tail};
+use zue_core::{Epoch, Offset, ProducerLimits, Refusal, Session, Tail};
 use zue_log::{Batch, Fault, Limits};
 use zue_proto::v1::replication_server::Replication;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
@@ -53,6 +53,8 @@ pub(crate) struct ReplicationService {
     /// Bytes of frames that may be on their way to the disk.
     pub(crate) room: Arc<Semaphore>,
     pub(crate) room_bytes: u32,
+    /// How much is remembered of who appended what.
+    pub(crate) producers: ProducerLimits,
     pub(crate) stop: CancellationToken,
     pub(crate) giver: Giver,
 }
@@ -140,8 +142,9 @@ impl ReplicationService {
             heard.is_busy();
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
-                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end, round })) => {
-                    Ok(Follow::Heartbeat { commit_end: Offset(commit_end), log_end: Offset(log_end), round })
+                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end, round, log_start })) => {
+                    let (commit_end, log_end, log_start) = (Offset(commit_end), Offset(log_end), Offset(log_start));
+                    Ok(Follow::Heartbeat { commit_end, log_end, round, log_start })
                 }
                 Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
             };
@@ -161,7 +164,8 @@ impl ReplicationService {
         outbox: watch::Sender<Outbox>,
         heard: &Arc<Heard>,
     ) -> Result<Follow, v1::Error> {
-        let v1::Start { protocol_version, cluster_id, target, leader, epoch, history, log, commit_end, members } = wire;
+        let v1::Start { protocol_version, cluster_id, target, leader, epoch, .. } = wire;
+        let v1::Start { history, log, commit_end, members, oldest, origin, .. } = wire;
         target::check(&self.handle.identity, &Target { protocol_version, target: &target })?;
         let cluster =
             zue_proto::cluster_id(&cluster_id).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
@@ -179,8 +183,10 @@ impl ReplicationService {
             history,
             log: zue_proto::tail(log),
             commit_end: Offset(commit_end),
+            oldest: Offset(oldest),
+            origin: origin.map(|origin| zue_proto::origin(origin, self.producers)).transpose().map_err(invalid)?,
         };
-        Ok(Follow::Start { start, leader, members, outbox, heard: Arc::clone(heard) })
+        Ok(Follow::Start { start: Box::new(start), leader, members, outbox, heard: Arc::clone(heard) })
     }
 
     /// Checks every byte of the frames, and waits until there is room for them.
@@ -215,9 +221,9 @@ impl ReplicationService {
         answers: &mpsc::Sender<Result<FollowerMessage, Status>>,
         mut news: watch::Receiver<Outbox>,
     ) -> Option<End> {
-        let mut has_started = false;
+        let (mut has_started, mut told) = (false, None);
         loop {
-            let Outbox { started, ack, refused: refusal } = news.borrow_and_update().clone();
+            let Outbox { started, ack, trimmed, refused: refusal } = news.borrow_and_update().clone();
             if let Some((refusal, promised)) = refusal {
                 let error = refused(&refusal, &self.handle.view.borrow());
                 let refused = v1::Refused { error: Some(error), promised: promised.0 };
@@ -232,6 +238,11 @@ impl ReplicationService {
             if let Some((durable, round)) = ack.filter(|_| has_started) {
                 let ack = v1::Ack { durable: Some(durable.into()), round };
                 answers.send(Ok(answer(follower_message::Message::Ack(ack)))).await.ok()?;
+            }
+            if let Some(Offset(log_start)) = trimmed.filter(|_| has_started && trimmed != told) {
+                told = trimmed;
+                let trimmed = v1::Trimmed { log_start };
+                answers.send(Ok(answer(follower_message::Message::Trimmed(trimmed)))).await.ok()?;
             }
             if news.changed().await.is_err() {
                 // The replica follows another stream now.

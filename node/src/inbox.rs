@@ -57,6 +57,8 @@ pub(crate) struct Outbox {
     pub(crate) started: Option<(Tail, Tail)>,
     /// What is durable, and the greatest round heard of.
     pub(crate) ack: Option<(Tail, u64)>,
+    /// Where the log durably starts.
+    pub(crate) trimmed: Option<Offset>,
     /// Why the stream is refused, and what is promised instead.
     pub(crate) refused: Option<(Refusal, Epoch)>,
 }
@@ -65,6 +67,7 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 pub(crate) enum Request {
     Append(Append),
+    Trim { before: Offset, reply: oneshot::Sender<Reply> },
     Control(Control, oneshot::Sender<Reply>),
     Follow(Session, Follow),
 }
@@ -112,9 +115,9 @@ impl Heard {
 /// What comes on a leader's stream, in its order.
 #[derive(Debug)]
 pub(crate) enum Follow {
-    Start { start: Start, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
+    Start { start: Box<Start>, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
     Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
-    Heartbeat { commit_end: Offset, log_end: Offset, round: u64 },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
     Ended,
 }
 
@@ -133,6 +136,11 @@ pub(crate) enum Fact {
         session: Session,
         durable: Tail,
         round: u64,
+    },
+    /// A follower's log durably starts there.
+    Trimmed {
+        from: ReplicaId,
+        log_start: Offset,
     },
     Disconnected {
         from: ReplicaId,
@@ -201,6 +209,12 @@ impl Handle {
 
     pub(crate) async fn fact(&self, fact: Fact) -> Result<(), Gone> {
         self.facts.send(fact).await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn trim(&self, before: Offset) -> Result<Reply, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Trim { before, reply }).await.map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
     }
 
     pub(crate) async fn confirm_read(&self) -> Result<Reply, Gone> {

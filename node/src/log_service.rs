@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
-use zue_core::{ProducerId, Reply};
+use zue_core::{Offset, ProducerId, Reply};
 use zue_log::{OsDisk, Reader};
 use zue_proto::v1::log_server::Log;
 use zue_proto::v1::{self, append_stream_response};
@@ -143,6 +143,22 @@ impl Log for LogService {
             Ok(Ok(())) => Ok(Response::new(v1::SwitchOverResponse {})),
             Ok(Err(error)) => Err(status(error)),
             Err(_gone) => Err(status(crate::errors::shutting_down())),
+        }
+    }
+
+    async fn trim(&self, request: Request<v1::TrimRequest>) -> Result<Response<v1::TrimResponse>, Status> {
+        let deadline = self.appends.deadline(time_allowed(request.metadata()));
+        let v1::TrimRequest { log, before } = request.into_inner();
+        check_log(&log).map_err(status)?;
+        let handle = &self.appends.handle;
+        let reply = timeout_at(deadline, handle.trim(Offset(before))).await.map_err(|_| {
+            status(error(v1::Reason::TimedOut, "the deadline passed before a quorum had trimmed the log; it may yet"))
+        })?;
+        match reply {
+            Ok(Reply::Trimmed(log_start)) => Ok(Response::new(v1::TrimResponse { log_start: log_start.0 })),
+            Ok(Reply::Refused(refusal)) => Err(status(refused(&refusal, &handle.view.borrow()))),
+            Ok(_) => Err(status(error(v1::Reason::Unspecified, "the replica answered another question"))),
+            Err(_gone) => Err(status(shutting_down())),
         }
     }
 

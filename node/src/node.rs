@@ -250,6 +250,7 @@ impl Built {
             reader: reader.clone(),
             cache: Arc::clone(&cache),
             settings: replication,
+            producers: config.limits.to_producers(),
             metrics: Arc::clone(metrics),
         };
         let (fetches, fetches_in) = mpsc::channel(1);
@@ -291,6 +292,7 @@ impl Built {
             metrics: Arc::clone(metrics),
             room: Arc::new(Semaphore::new(length(room_bytes))),
             room_bytes,
+            producers: config.limits.to_producers(),
             stop: stop_calls.clone(),
             giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
         };

@@ -44,6 +44,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         history: log.history().clone(),
         log: log.tail(),
         commit_end: meta.commit_end,
+        log_start: log.log_start(),
         producers: log.producers().clone(),
         suspect,
     };

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use zue_core::ProducerLimits;
 use zue_log::{OsDisk, Reader};
 
 use crate::cache::TailCache;
-use crate::feed::Session;
+use crate::feed::{Ended, Session};
 use crate::inbox::Handle;
 use crate::metrics::Metrics;
 use crate::settings::ReplicationSettings;
@@ -23,6 +24,7 @@ pub(crate) struct Peers {
     pub(crate) reader: Reader<OsDisk>,
     pub(crate) cache: Arc<TailCache>,
     pub(crate) settings: ReplicationSettings,
+    pub(crate) producers: ProducerLimits,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -73,9 +75,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     async fn run(self) {
-        let mut backoff = BACKOFF_MIN;
+        let (mut backoff, mut with_origin) = (BACKOFF_MIN, false);
         loop {
-            let ended = match Session::open(&self).await {
+            let opened = Session::open(&self, with_origin).await;
+            with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
+            let ended = match opened {
                 Ok(session) => {
                     self.note.set(None);
                     tracing::info!(follower = self.member.name, "feeding a follower");

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use zue_core::{ClusterId, Epoch, History, Offset, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::v1;
 
 use crate::config::is_address;
@@ -67,7 +67,6 @@ pub(crate) struct View {
 pub(crate) struct Leadership {
     pub(crate) cluster: ClusterId,
     pub(crate) epoch: Epoch,
-    pub(crate) history: Arc<History>,
     pub(crate) me: Member,
     pub(crate) members: Arc<[Member]>,
 }

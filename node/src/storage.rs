@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail, Ticket};
+use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
 use self::syncer::Syncer;
@@ -55,6 +55,8 @@ pub(crate) enum Work {
         cluster: Option<ClusterId>,
     },
     Cut(Tail),
+    Trim(Offset),
+    Reset(Box<Origin>),
     Write(Batch),
     /// Done ahead of its place.
     Done,

@@ -381,3 +381,55 @@ async fn a_single_replica_is_a_cluster_too() {
     assert_eq!(append_all(&mut cluster.client(0).await, texts(0..100)).await, (0..100).collect::<Vec<u64>>());
     assert_eq!(read_all(&mut cluster.client(0).await, 90).await.len(), 10);
 }
+
+async fn trim(cluster: &Cluster, ordinal: usize, before: u64) -> Result<u64, tonic::Status> {
+    let request = v1::TrimRequest { log: String::new(), before };
+    cluster.client(ordinal).await.trim(request).await.map(|answer| answer.into_inner().log_start)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_whose_disk_was_lost() {
+    let small = |config: &mut zue_node::NodeConfig| {
+        common::quick(config);
+        config.log.segment_bytes_max = zue_node::ByteSize(32 << 10);
+        config.replication.inline_catchup_bytes = zue_node::ByteSize(64 << 10);
+    };
+    let mut cluster = Cluster::start(3, small).await;
+    cluster.elect(Some(0)).await;
+    cluster.settle(0).await;
+    let long = |range: std::ops::Range<usize>| range.map(|n| format!("record {n} {}", "x".repeat(2000)).into_bytes());
+    append_all(&mut cluster.client(0).await, long(0..100).collect()).await;
+    cluster.settle(0).await;
+    // It misses all that is trimmed, and what follows.
+    cluster.stop(2).await;
+    let id = producer(&cluster, 0).await;
+    for sequence in 0..3 {
+        cluster.client(0).await.append(numbered(&id, sequence, "once")).await.unwrap();
+    }
+    append_all(&mut cluster.client(0).await, long(103..200).collect()).await;
+    let (reason, error, _) = error_of(&trim(&cluster, 0, 201).await.unwrap_err());
+    assert_eq!((reason, error.log_start, error.commit_end), (Reason::OffsetOutOfRange, 0, 200));
+    assert_eq!(error_of(&trim(&cluster, 1, 150).await.unwrap_err()).0, Reason::NotLeader);
+    assert_eq!(trim(&cluster, 0, 190).await.unwrap(), 190);
+    assert_eq!(trim(&cluster, 0, 20).await.unwrap(), 190);
+    cluster.until(1, "trimmed", |status| status.log_start == 190).await;
+    cluster.restart(2).await;
+    cluster.until(2, "trimmed", |status| status.log_start == 190 && status.commit_end == 200).await;
+    let kept = read_all(&mut cluster.client(0).await, 190).await;
+    assert_eq!(kept.len(), 10);
+    assert_eq!(read_all(&mut cluster.client(2).await, 190).await, kept);
+    let below = v1::ReadRequest { from: 189, ..v1::ReadRequest::default() };
+    let (reason, error, _) = error_of(&cluster.client(2).await.read(below).await.unwrap_err());
+    assert_eq!((reason, error.log_start), (Reason::OffsetOutOfRange, 190));
+    // It leads, and knows who appended what lies before its log.
+    cluster.stop(1).await;
+    cluster.settle(0).await;
+    cluster.elect(Some(2)).await;
+    cluster.settle(2).await;
+    let again = cluster.client(2).await.append(numbered(&id, 1, "once")).await.unwrap().into_inner();
+    assert_eq!((again.base_offset, again.duplicate), (101, true));
+    append(&cluster, 2, "more").await.unwrap();
+    cluster.stop_all().await;
+    cluster.restart(2).await;
+    assert_eq!(cluster.status(2).await.log_start, 190);
+}

@@ -230,6 +230,8 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
         log: Some(Tail { epoch: Epoch(1), end: Offset(0) }.into()),
         commit_end: 0,
         members: vec![member],
+        oldest: 0,
+        origin: None,
     };
     let start = |start| leader_message::Message::Start(start);
     let frames = |frames: &'static [u8]| {

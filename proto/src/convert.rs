@@ -1,7 +1,7 @@
 //! Wire <-> core types. Whatever comes from the network is checked here and nowhere else.
 
 use bytes::Bytes;
-use zue_core::{ClusterId, Epoch, EpochStart, History, Offset, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, EpochStart, History, Offset, Origin, ProducerLimits, Producers, ReplicaId, Tail};
 
 use crate::v1;
 
@@ -30,6 +30,9 @@ pub enum Malformed {
     /// Epoch starts out of order.
     #[error(transparent)]
     History(#[from] zue_core::OutOfOrder),
+    /// A table of producers that is none.
+    #[error(transparent)]
+    Producers(#[from] zue_core::BadTable),
 }
 
 fn id(field: &'static str, bytes: &[u8]) -> Result<u128, Malformed> {
@@ -83,6 +86,13 @@ pub fn epoch_start(wire: v1::EpochStart) -> Result<EpochStart, Malformed> {
 pub fn history(wire: Vec<v1::EpochStart>) -> Result<History, Malformed> {
     let starts = wire.into_iter().map(epoch_start).collect::<Result<Vec<_>, _>>()?;
     Ok(History::new(starts)?)
+}
+
+/// A checked origin. The table of who appended what is made to fit the limits.
+pub fn origin(wire: v1::Origin, limits: ProducerLimits) -> Result<Origin, Malformed> {
+    let v1::Origin { at, history: starts, timestamp_ms, producers } = wire;
+    let producers = Producers::decode(&producers, limits)?;
+    Ok(Origin { at: Offset(at), history: history(starts)?, timestamp_ms, producers })
 }
 
 /// The ids of members.

@@ -12,9 +12,12 @@ const TYPE_URL: &str = "type.googleapis.com/zue.v1.Error";
 fn code_of(reason: Reason) -> Code {
     match reason {
         Reason::Unspecified => Code::Unknown,
-        Reason::NotLeader | Reason::NoQuorum | Reason::StaleEpoch | Reason::SequenceGap | Reason::WrongTarget => {
-            Code::FailedPrecondition
-        }
+        Reason::NotLeader
+        | Reason::NoQuorum
+        | Reason::StaleEpoch
+        | Reason::SequenceGap
+        | Reason::WrongTarget
+        | Reason::NeedsOrigin => Code::FailedPrecondition,
         Reason::SteppedDown | Reason::ShuttingDown | Reason::StorageFailed => Code::Unavailable,
         Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
         Reason::TimedOut => Code::DeadlineExceeded,

@@ -15,5 +15,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zue.bin
 /// The version of the peer and control protocol that this build speaks; others are refused.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-pub use convert::{Malformed, cluster_id, epoch_start, history, id_bytes, members, replica_id, replica_ids, tail};
+pub use convert::{
+    Malformed, cluster_id, epoch_start, history, id_bytes, members, origin, replica_id, replica_ids, tail,
+};
 pub use error::{error_of, status_of};

@@ -280,6 +280,11 @@ impl Log for Server {
         Err(Status::unimplemented("no controller is here"))
     }
 
+    async fn trim(&self, request: Request<v1::TrimRequest>) -> Result<Response<v1::TrimResponse>, Status> {
+        self.up()?;
+        Ok(Response::new(v1::TrimResponse { log_start: request.into_inner().before }))
+    }
+
     async fn open_producer(
         &self,
         _: Request<v1::OpenProducerRequest>,

@@ -15,6 +15,8 @@ pub(crate) enum Effect {
     Sealed(RequestId, Epoch),
     Appointed(RequestId, Epoch),
     Started(Session),
+    Trimmed(Offset),
+    Reset(Offset),
 }
 
 /// An append that waits for its commit.
@@ -112,8 +114,11 @@ impl Replica {
             Effect::Started(session) => {
                 if matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
                     out.push(Output::SendStarted { session, log: self.log, durable: self.durable });
+                    self.tell_trimmed(out);
                 }
             }
+            Effect::Trimmed(log_start) => self.trim_is_durable(log_start, out),
+            Effect::Reset(at) => self.reset_is_durable(at, out),
         }
     }
 

@@ -115,5 +115,6 @@ impl Replica {
     pub(crate) fn follow_commit(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
         self.commit(following.commit_end.min(self.durable.end), out);
+        self.follow_log_start(out);
     }
 }

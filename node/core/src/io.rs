@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::history::{EpochStart, History};
+use crate::history::{EpochStart, History, Origin};
 use crate::producers::{Appended, ProducerId};
 use crate::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
@@ -59,6 +59,10 @@ pub struct Start {
     pub log: Tail,
     /// What the leader knows to be committed.
     pub commit_end: Offset,
+    /// What lies before is gone from the leader's log. All of it is committed.
+    pub oldest: Offset,
+    /// What a follower has to begin with that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
+    pub origin: Option<Origin>,
 }
 
 /// What the frames of one message hold.
@@ -203,6 +207,27 @@ pub enum Input {
         /// Which.
         session: Session,
     },
+    /// Leader: a client wants the log to start there.
+    Trim {
+        /// Answered with [`Reply::Trimmed`].
+        request: RequestId,
+        /// The first offset to be kept.
+        before: Offset,
+    },
+    /// Leader: a follower's log durably starts there.
+    Trimmed {
+        /// Whose.
+        from: ReplicaId,
+        /// Where.
+        log_start: Offset,
+    },
+    /// Follower: the leader's log starts there.
+    LogStart {
+        /// The stream.
+        session: Session,
+        /// Where.
+        log_start: Offset,
+    },
 }
 
 /// Work to be done, in this order. No output waits for another's success: success comes back as an input.
@@ -225,6 +250,20 @@ pub enum Output {
         ticket: Ticket,
         /// The tail of what stays.
         to: Tail,
+    },
+    /// Let the log start there, durably. All before is committed, and written by now.
+    Trim {
+        /// Its place in the disk's work.
+        ticket: Ticket,
+        /// The first offset to be kept.
+        before: Offset,
+    },
+    /// Forget the whole log and begin anew, atomically and durably.
+    Reset {
+        /// Its place in the disk's work.
+        ticket: Ticket,
+        /// With what.
+        origin: Origin,
     },
     /// Write an epoch start at the end of the log.
     WriteEpochStart {
@@ -266,6 +305,13 @@ pub enum Output {
         durable: Tail,
         /// The greatest round heard of on this stream.
         round: u64,
+    },
+    /// Follower: tell the leader where the log durably starts.
+    SendTrimmed {
+        /// The stream.
+        session: Session,
+        /// Where.
+        log_start: Offset,
     },
     /// Follower: refuse a stream and close it.
     Refuse {
@@ -315,6 +361,8 @@ pub enum Reply {
         /// What is to be read.
         commit_end: Offset,
     },
+    /// The log durably starts there, or later, on a quorum.
+    Trimmed(Offset),
     /// No.
     Refused(Refusal),
 }

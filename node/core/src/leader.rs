@@ -7,6 +7,7 @@ use crate::history::EpochStart;
 use crate::io::{Millis, RequestId, Session};
 use crate::quorum::{majority, reached_by};
 use crate::reads::Reads;
+use crate::trim::Trims;
 use crate::types::{Offset, ReplicaId, Tail};
 
 /// When a follower counts as in sync, and when as in reach.
@@ -33,6 +34,8 @@ pub struct Progress {
     pub session: Option<Session>,
     /// What it has acknowledged as durable in this epoch.
     pub durable: Tail,
+    /// Where its log durably starts.
+    pub log_start: Offset,
     /// The last round of questions that it has answered as a follower in this epoch.
     pub round: u64,
     /// When it was last heard from.
@@ -63,6 +66,7 @@ pub(crate) struct Leader {
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
     pub(crate) reads: Reads,
+    pub(crate) trims: Trims,
 }
 
 /// How often the set of voters in sync shrank and grew, counted in voters.
@@ -81,7 +85,7 @@ impl Leader {
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        Self { start, followers, settled: false, hand_over: None, reads: Reads::default() }
+        Self { start, followers, settled: false, hand_over: None, reads: Reads::default(), trims: Trims::default() }
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
@@ -157,6 +161,7 @@ impl Progress {
             voter,
             session: None,
             durable: Tail::default(),
+            log_start: Offset(0),
             round: 0,
             heard: now,
             caught_up: voter.then_some(now),

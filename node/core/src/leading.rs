@@ -155,6 +155,7 @@ impl Replica {
         assert!(end >= leader.start.start, "a log that holds an epoch's start ends before it");
         leader.settled = true;
         self.commit(end, out);
+        self.adopt_log_start(out);
         self.ask_for_early_reads(out);
         self.finish_hand_over(out);
     }

@@ -16,6 +16,7 @@ pub mod quorum;
 mod reads;
 mod refusal;
 mod replica;
+mod trim;
 mod types;
 mod view;
 

@@ -65,6 +65,22 @@ pub enum Refusal {
         /// Where the log ends.
         log: Tail,
     },
+    /// The leader has forgotten what would follow this log: it has to begin anew, and needs to be told with what.
+    #[error("what follows this log is gone from the leader's, which starts at {oldest}: this one has to begin anew")]
+    NeedsOrigin {
+        /// The oldest that the leader has.
+        oldest: Offset,
+    },
+    /// A trim of what is not committed.
+    #[error("a trim before {before} is not within {log_start} and {commit_end}, the end of what is committed")]
+    TrimOutOfRange {
+        /// Where the log was to start.
+        before: Offset,
+        /// Where it starts.
+        log_start: Offset,
+        /// The end of what is committed.
+        commit_end: Offset,
+    },
     /// The disk or the log failed.
     #[error("the storage of this replica failed")]
     Failed,

@@ -12,6 +12,7 @@ use crate::leader::{IsrCounts, Leader, SyncLimits};
 use crate::producers::Producers;
 use crate::reads::abandon_reads;
 use crate::refusal::Refusal;
+use crate::trim::{Joint, abandon_trims};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// How far above its promise an epoch may lie.
@@ -58,6 +59,8 @@ pub struct Recovered {
     pub log: Tail,
     /// What it knew to be committed; at most the log's end.
     pub commit_end: Offset,
+    /// Where its log starts; at most that.
+    pub log_start: Offset,
     /// Who appended what.
     pub producers: Producers,
     /// Where its log may have ended before the disk lost or damaged a part of it.
@@ -83,6 +86,8 @@ pub(crate) struct Following {
     /// What the leader said is committed; may lie beyond what is durable here.
     pub(crate) commit_end: Offset,
     pub(crate) leader_log_end: Offset,
+    /// Where the leader's log starts; may lie beyond what is known here to be committed.
+    pub(crate) log_start: Offset,
     /// The greatest round that the leader has told on this stream.
     pub(crate) round: u64,
 }
@@ -102,6 +107,10 @@ pub struct Replica {
     pub(crate) durable: Tail,
     /// What is known to be committed. Invariants: never falls; `commit_end <= log.end`.
     pub(crate) commit_end: Offset,
+    /// Where the log starts, as asked of the disk. Invariants: never falls; `log_start <= commit_end`.
+    pub(crate) log_start: Offset,
+    /// The same, as it is on the disk.
+    pub(crate) trimmed: Offset,
     pub(crate) producers: Producers,
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
@@ -123,7 +132,7 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
-        let Recovered { id, cluster, promise, history, log, commit_end, producers, suspect } = recovered;
+        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, suspect } = recovered;
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
         let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
         Self {
@@ -134,7 +143,9 @@ impl Replica {
             history,
             log,
             durable: log,
-            commit_end: commit_end.min(log.end),
+            commit_end: commit_end.max(log_start).min(log.end),
+            log_start,
+            trimmed: log_start,
             producers,
             suspect: suspect.filter(|suspect| *suspect > log),
             role: Role::Idle,
@@ -151,6 +162,7 @@ impl Replica {
 
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
+        let start_before = self.log_start;
         let (commit_before, promised_before, was_idle) = (self.commit_end, self.promise.epoch, self.role == Role::Idle);
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
@@ -178,12 +190,18 @@ impl Replica {
                 self.heartbeat(now, session, Told { commit_end, log_end, round }, out);
             }
             Input::StreamEnded { session } => self.stream_ended(session),
+            Input::Trim { request, before } => self.trim(request, before, out),
+            Input::Trimmed { from, log_start } => self.follower_trimmed(from, log_start, out),
+            Input::LogStart { session, log_start } => self.leader_trimmed(session, log_start, out),
         }
         if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
             self.idle_since = now;
         }
         assert!(commit_before <= self.commit_end, "the commit end fell");
         assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
+        assert!(start_before <= self.log_start, "the log's start fell");
+        assert!(self.log_start <= self.commit_end, "the log starts behind what is committed");
+        assert!(self.trimmed <= self.log_start, "more was trimmed than was asked for");
         assert!(self.durable <= self.log, "more is durable than was written");
         assert!(self.suspect.is_none_or(|lost| lost > self.durable), "what is durable is called lost");
         assert!(self.history.last_epoch() <= self.promise.epoch, "an epoch was accepted above the promise");
@@ -280,6 +298,7 @@ impl Replica {
                 out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
             }
             abandon_reads(leader, out);
+            abandon_trims(leader, out);
             out.push(Output::StepDown);
         }
         if self.role != Role::Failed {
@@ -293,22 +312,28 @@ impl Replica {
         if let Err(refusal) = self.may_follow(&start) {
             return out.push(Output::Refuse { session, refusal });
         }
-        let shared = self.shared_with(&start);
-        if shared.end < self.commit_end {
-            // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
-            let refusal = Refusal::Parted { parted: shared.end, commit_end: self.commit_end };
-            self.fail(out);
-            return out.push(Output::Refuse { session, refusal });
-        }
+        let joint = match self.joint(&start) {
+            Ok(joint) => joint,
+            Err(refusal) => {
+                if let Refusal::Parted { .. } = refusal {
+                    // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
+                    self.fail(out);
+                }
+                return out.push(Output::Refuse { session, refusal });
+            }
+        };
         self.leave_role(out);
         self.abandon_waiting(out);
-        let Start { cluster, leader, epoch, history: _, log, commit_end } = start;
+        let Start { cluster, leader, epoch, history: _, log, commit_end, oldest: _, origin } = start;
         let promise = Promise { epoch, leader: Some(leader) };
         if self.promise != promise || self.cluster.is_none() {
             self.write_promise(promise, Some(cluster), out);
         }
-        if shared != self.log {
-            self.cut(shared, out);
+        match (joint, origin) {
+            (Joint::Shared(shared), _) if shared == self.log => {}
+            (Joint::Shared(shared), _) => self.cut(shared, out),
+            (Joint::Origin, Some(origin)) => self.reset(origin, out),
+            (Joint::Origin, None) => unreachable!("a replica begins anew only with an origin"),
         }
         let (session_now, leader_log_end) = (Some(session), log.end);
         self.role = Role::Follower(Following {
@@ -318,19 +343,21 @@ impl Replica {
             heard: now,
             commit_end,
             leader_log_end,
+            log_start: Offset(0),
             round: 0,
         });
         self.after_disk(Effect::Started(session));
         self.drain_effects(now, out);
     }
 
-    /// The tail of what this log shares with the leader's.
-    fn shared_with(&self, start: &Start) -> Tail {
+    /// The tail of what this log shares with the leader's; none if the leader has forgotten too much to tell.
+    pub(crate) fn shared_with(&self, start: &Start) -> Option<Tail> {
         // Within its epoch the leader's log only grows, and what was taken from it is a part of it: a start that comes late,
         // with an end from long ago, must not cut what has been acknowledged since.
         let same_epoch = self.history.last_epoch() == start.epoch;
         let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
-        self.history.common(self.log.end, &start.history, leader_end).unwrap_or_default()
+        let shared = self.history.common(self.log.end, &start.history, leader_end);
+        shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
     }
 
     fn may_follow(&self, start: &Start) -> Result<(), Refusal> {

@@ -45,6 +45,7 @@ fn blank(id: u128) -> Recovered {
         history: History::default(),
         log: Tail::default(),
         commit_end: Offset(0),
+        log_start: Offset(0),
         producers: Producers::default(),
         suspect: None,
     }
@@ -162,6 +163,8 @@ impl World {
             history: of.history().clone(),
             log: of.log(),
             commit_end: of.commit_end(),
+            oldest: Offset(0),
+            origin: None,
         };
         for id in self.nodes.keys().copied().filter(|id| *id != leader).collect::<Vec<_>>() {
             if self.unreachable.contains(&id) {
@@ -452,7 +455,16 @@ fn a_second_leader_of_an_epoch_is_refused() {
         history[0].leader = ReplicaId(3);
         let (epoch, log) = (Epoch(1), Tail { epoch: Epoch(1), end: Offset(0) });
         let history = History::new(history).unwrap();
-        Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(0) }
+        Start {
+            cluster: CLUSTER,
+            leader: ReplicaId(3),
+            epoch,
+            history,
+            log,
+            commit_end: Offset(0),
+            oldest: Offset(0),
+            origin: None,
+        }
     };
     let session = Session(500);
     let out = world.step(2, Input::Start { session, start: impostor });
@@ -473,7 +485,16 @@ fn a_replica_whose_committed_records_are_to_be_cut_stands_still() {
     starts.push(forged);
     let (epoch, log) = (Epoch(2), Tail { epoch: Epoch(2), end: Offset(1) });
     let history = History::new(starts).unwrap();
-    let start = Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(1) };
+    let start = Start {
+        cluster: CLUSTER,
+        leader: ReplicaId(3),
+        epoch,
+        history,
+        log,
+        commit_end: Offset(1),
+        oldest: Offset(0),
+        origin: None,
+    };
     let session = Session(500);
     let out = world.step(2, Input::Start { session, start });
     let refusal = Refusal::Parted { parted: Offset(1), commit_end: Offset(4) };
@@ -592,7 +613,16 @@ fn a_follower_answers_a_start_only_when_its_promise_and_its_cut_are_durable() {
     starts.push(next);
     let (epoch, log) = (Epoch(2), Tail { epoch: Epoch(2), end: Offset(0) });
     let history = History::new(starts).unwrap();
-    let start = Start { cluster: CLUSTER, leader: ReplicaId(3), epoch, history, log, commit_end: Offset(0) };
+    let start = Start {
+        cluster: CLUSTER,
+        leader: ReplicaId(3),
+        epoch,
+        history,
+        log,
+        commit_end: Offset(0),
+        oldest: Offset(0),
+        origin: None,
+    };
     let session = Session(500);
     let out = world.step(2, Input::Start { session, start });
     assert!(matches!(out[..], [Output::WritePromise { epoch: Epoch(2), leader: Some(ReplicaId(3)), .. }]), "{out:?}");
@@ -644,6 +674,8 @@ fn a_start_that_comes_late_does_not_cut_what_was_acknowledged_since() {
         history: of.history().clone(),
         log: of.log(),
         commit_end: of.commit_end(),
+        oldest: Offset(0),
+        origin: None,
     };
     world.append(1, 10);
     world.settle(1);

@@ -80,6 +80,7 @@ impl<D: Disk> Worker<D> {
                         is_full = true;
                     }
                     self.promise_ahead(behind)?;
+                    self.trim_ahead(work, behind)?;
                     behind.extend(self.queue.pause().ok_or(Stopped::Closed)?);
                 }
                 result => {
@@ -107,11 +108,34 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
+    /// A trim makes room. It goes ahead of appends, but not of what changes which records are the log.
+    fn trim_ahead(&mut self, work: &Work, tasks: &mut VecDeque<Task>) -> Result<(), Stopped> {
+        let changes_the_log = |work: &Work| matches!(work, Work::Cut(_) | Work::Reset(_));
+        if changes_the_log(work) {
+            return Ok(());
+        }
+        for task in tasks.iter_mut().take_while(|task| !changes_the_log(&task.work)) {
+            if let Work::Trim(_) = task.work {
+                match self.one(&task.work) {
+                    Ok(()) => task.work = Work::Done,
+                    Err(LogError::NoRoom { .. } | LogError::AboveCommit { .. }) => break,
+                    Err(error) => return Err(Stopped::Failed(error)),
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn one(&self, work: &Work) -> Result<(), LogError> {
         let mut log = self.log.lock();
         match work {
             Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
             Work::Cut(to) => log.cut(*to),
+            Work::Trim(before) => {
+                log.note_commit(*before);
+                log.trim(*before).map(drop)
+            }
+            Work::Reset(origin) => log.reset(origin),
             Work::Write(batch) => log.append(batch).map(|_| ()),
             Work::Done => Ok(()),
         }

@@ -46,6 +46,10 @@ impl World {
                 }
                 self.ask_disk(machine, ticket, Work::Cut(to));
             }
+            Output::Trim { .. } | Output::Reset { .. } => {
+                self.check.violated("a trim that nobody asked for".to_owned())
+            }
+            Output::SendTrimmed { .. } => {}
             Output::WriteEpochStart { ticket, start } => {
                 let Some(process) = self.process(machine) else { return };
                 let depth = process.replica.history().depth();

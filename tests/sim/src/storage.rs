@@ -254,6 +254,7 @@ impl Storage {
                 history,
                 log: tail,
                 commit_end,
+                log_start: Offset(0),
                 producers,
                 suspect: found.suspect,
             },

@@ -1,6 +1,6 @@
 //! Streams from a leader to its followers, from both ends.
 
-use zue_core::{Epoch, Input, ReplicaId, Session, Start, Tail};
+use zue_core::{Epoch, Input, Offset, ReplicaId, Session, Start, Tail};
 
 use crate::batch::Batch;
 use crate::breaks::Break;
@@ -65,6 +65,8 @@ impl World {
             history: replica.history().clone(),
             log: replica.log(),
             commit_end: replica.commit_end(),
+            oldest: Offset(0),
+            origin: None,
         };
         let Some(feed) = process.feeds.get_mut(&follower) else { return };
         (feed.session, feed.cursor, feed.heard) = (Some(session), None, now);

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Read(Read),
     /// Print the last records
     Tail(Tail),
+    /// Let the log start later, and print where it starts: what lies before is gone
+    Trim(Trim),
     /// Show the replicas; fails when nobody leads
     Status,
     /// Let another replica lead, without a failed append
@@ -174,6 +176,13 @@ pub(crate) struct Tail {
     pub(crate) lines: u64,
     #[command(flatten)]
     pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trim {
+    /// The first offset to be kept; all before it must be committed
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) before: u64,
 }
 
 #[derive(Debug, Args)]

@@ -58,6 +58,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Append(append) => append::run(&client()?, append, output).await?,
         Command::Read(read) => read::run(&client()?, read, output).await?,
         Command::Tail(tail) => read::tail(&client()?, tail, output).await?,
+        Command::Trim(args::Trim { before }) => output::trimmed(client()?.trim(before).await?, output)?,
         Command::Status => return status::run(&client()?, output).await,
         Command::Switchover(switchover) => switchover::run(&client()?, switchover, output).await?,
         Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use zue_client::{Header, Record};
 
+use crate::args::Output;
+
 /// Nobody reads standard output any more.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads the output")]
@@ -45,6 +47,14 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = Out::new();
     out.line(text.as_bytes())?;
     out.flush()
+}
+
+/// Where the log starts after a trim.
+pub(crate) fn trimmed(log_start: u64, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Table => line(&log_start.to_string()),
+        Output::Json => line(&serde_json::json!({ "log_start": log_start }).to_string()),
+    }
 }
 
 /// A record for programs.

@@ -1,0 +1,206 @@
+//! Where the log starts: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it. And
+//! the follower that fell behind the leader's start: it begins anew there.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::disk::Effect;
+use crate::history::Origin;
+use crate::io::{Output, Reply, RequestId, Session, Start};
+use crate::leader::Leader;
+use crate::quorum::{majority, reached_by};
+use crate::refusal::Refusal;
+use crate::replica::{Following, Replica, Role};
+use crate::types::{Offset, ReplicaId, Tail};
+
+/// How many trims may wait for a quorum.
+const TRIMS_MAX: usize = 64;
+
+/// What a leader knows of trims.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Trims {
+    /// Those that wait, by where the log is to start.
+    waiting: BTreeSet<(Offset, RequestId)>,
+    /// Where the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
+    told: Offset,
+}
+
+/// How a follower goes on from a leader's start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Joint {
+    /// From what it shares with the leader.
+    Shared(Tail),
+    /// From the leader's origin: it keeps nothing.
+    Origin,
+}
+
+/// Tells those who wait for a trim that it may or may not be made.
+pub(crate) fn abandon_trims(leader: &mut Leader, out: &mut Vec<Output>) {
+    for (_, request) in core::mem::take(&mut leader.trims.waiting) {
+        out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+    }
+}
+
+impl Leader {
+    /// Where the log starts at least, durably, on a quorum of the voters, and on a majority of the old ones while a change is
+    /// unsettled: so every later leader hears of it before it commits anything.
+    fn trimmed(&self, own: Offset) -> Option<Offset> {
+        let start = |id: &ReplicaId| {
+            if *id == self.start.leader { Some(own) } else { self.followers.get(id).map(|follower| follower.log_start) }
+        };
+        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
+        let new = reached_by(self.start.voters.iter().map(start), quorum)?;
+        match &self.start.old_voters {
+            Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(start), majority(old.len()))?)),
+            _ => Some(new),
+        }
+    }
+}
+
+impl Replica {
+    /// Where the log starts, as asked of the disk.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    // ---- leading
+
+    pub(crate) fn trim(&mut self, request: RequestId, before: Offset, out: &mut Vec<Output>) {
+        let (log_start, commit_end) = (self.log_start, self.commit_end);
+        let refusal = match &mut self.role {
+            Role::Failed => Refusal::Failed,
+            Role::Idle | Role::Follower(_) => Refusal::NotLeader,
+            Role::Leader(_) if before > commit_end => Refusal::TrimOutOfRange { before, log_start, commit_end },
+            Role::Leader(leader) if leader.trims.waiting.len() >= TRIMS_MAX => Refusal::Overloaded(TRIMS_MAX),
+            Role::Leader(leader) => {
+                leader.trims.waiting.insert((before, request));
+                self.start_at(before, out);
+                return self.answer_trims(out);
+            }
+        };
+        out.push(Output::Reply(request, Reply::Refused(refusal)));
+    }
+
+    pub(crate) fn follower_trimmed(&mut self, from: ReplicaId, log_start: Offset, out: &mut Vec<Output>) {
+        let log_end = self.log.end;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.followers.get_mut(&from) else { return };
+        if log_start > log_end {
+            return; // No follower of this leader can say so.
+        }
+        progress.log_start = progress.log_start.max(log_start);
+        leader.trims.told = leader.trims.told.max(log_start);
+        self.adopt_log_start(out);
+        self.answer_trims(out);
+    }
+
+    /// Keeps to what an earlier leader has decided, as soon as that much is known to be committed.
+    pub(crate) fn adopt_log_start(&mut self, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &self.role else { return };
+        let told = leader.trims.told;
+        if told <= self.commit_end {
+            self.start_at(told, out);
+        }
+    }
+
+    fn answer_trims(&mut self, out: &mut Vec<Output>) {
+        let (own, log_start) = (self.trimmed, self.log_start);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(reached) = leader.trimmed(own) else { return };
+        while leader.trims.waiting.first().is_some_and(|(before, _)| *before <= reached) {
+            let Some((_, request)) = leader.trims.waiting.pop_first() else { break };
+            out.push(Output::Reply(request, Reply::Trimmed(log_start)));
+        }
+    }
+
+    // ---- both
+
+    fn start_at(&mut self, before: Offset, out: &mut Vec<Output>) {
+        if before <= self.log_start {
+            return;
+        }
+        self.log_start = before;
+        let ticket = self.next_ticket();
+        out.push(Output::Trim { ticket, before });
+        self.after_disk(Effect::Trimmed(before));
+    }
+
+    /// All that was asked of the disk before is durable too, and so is the record before the start.
+    pub(crate) fn trim_is_durable(&mut self, log_start: Offset, out: &mut Vec<Output>) {
+        self.trimmed = self.trimmed.max(log_start);
+        self.history.trim(log_start);
+        self.answer_trims(out);
+        self.tell_trimmed(out);
+    }
+
+    // ---- following
+
+    pub(crate) fn leader_trimmed(&mut self, session: Session, log_start: Offset, out: &mut Vec<Output>) {
+        match &mut self.role {
+            Role::Follower(following) if following.session == Some(session) => {
+                following.log_start = following.log_start.max(log_start);
+            }
+            _ => return,
+        }
+        self.follow_log_start(out);
+    }
+
+    /// A start beyond what is known here to be committed waits until that has come.
+    pub(crate) fn follow_log_start(&mut self, out: &mut Vec<Output>) {
+        let Role::Follower(following) = &self.role else { return };
+        let log_start = following.log_start;
+        if log_start <= self.commit_end {
+            self.start_at(log_start, out);
+        }
+    }
+
+    pub(crate) fn tell_trimmed(&self, out: &mut Vec<Output>) {
+        if let Role::Follower(Following { session: Some(session), .. }) = self.role
+            && self.trimmed > Offset(0)
+        {
+            out.push(Output::SendTrimmed { session, log_start: self.trimmed });
+        }
+    }
+
+    /// Where the logs are to be joined. A replica begins anew where all that is missing, and all that it holds, lies before what the
+    /// leader still has: that is committed, a quorum without this replica holds it. Never where it knows more to be committed.
+    pub(crate) fn joint(&self, start: &Start) -> Result<Joint, Refusal> {
+        let shared = self.shared_with(start);
+        let parted = |parted| Refusal::Parted { parted, commit_end: self.commit_end };
+        match shared {
+            Some(shared) if shared.end < self.commit_end => return Err(parted(shared.end)),
+            Some(shared) if shared.end >= start.oldest => return Ok(Joint::Shared(shared)),
+            // Had the leader all that is known here to be committed, it would share the epoch start of it.
+            None if self.commit_end > start.oldest => return Err(parted(start.oldest)),
+            _ => {}
+        }
+        let oldest = start.oldest;
+        let origin = start.origin.as_ref().ok_or(Refusal::NeedsOrigin { oldest })?;
+        let begun = origin.history.last().is_none_or(|last| last.start <= origin.at);
+        if origin.at != oldest || !begun || origin.tail() > start.log {
+            return Err(Refusal::Impossible("its origin does not fit its log"));
+        }
+        Ok(Joint::Origin)
+    }
+
+    /// Forgets the whole log. Until the disk is done nothing is known to be durable.
+    pub(crate) fn reset(&mut self, origin: Origin, out: &mut Vec<Output>) {
+        assert!(self.commit_end <= origin.at, "a reset takes what is committed");
+        let tail = origin.tail();
+        self.history = origin.history.clone();
+        self.producers = origin.producers.clone();
+        (self.log, self.durable) = (tail, Tail::default());
+        // Writes begun before complete, but what they wrote is gone.
+        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(_) | Effect::Trimmed(_)));
+        let ticket = self.next_ticket();
+        let at = origin.at;
+        out.push(Output::Reset { ticket, origin });
+        self.after_disk(Effect::Durable(tail));
+        self.after_disk(Effect::Reset(at));
+    }
+
+    pub(crate) fn reset_is_durable(&mut self, at: Offset, out: &mut Vec<Output>) {
+        self.commit(at, out);
+        (self.log_start, self.trimmed) = (self.log_start.max(at), self.trimmed.max(at));
+    }
+}

@@ -1,0 +1,234 @@
+//! Where the log starts: what a leader trims, what a follower keeps to, and what happens to one that fell behind the start.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
+
+use zue_core::{
+    Appended, ClusterId, Epoch, EpochStart, History, Input, Limits, Millis, Offset, Origin, Output, ProducerId,
+    Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Start, Tail, Terms, Ticket,
+};
+
+const CLUSTER: ClusterId = ClusterId(7);
+const SESSION: Session = Session(1);
+
+fn epoch_start(epoch: u64, at: u64) -> EpochStart {
+    let voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+    let (epoch, start) = (Epoch(epoch), Offset(at));
+    EpochStart { epoch, start, leader: ReplicaId(1), voters, quorum: 2, old_voters: None }
+}
+
+fn history(starts: &[(u64, u64)]) -> History {
+    History::new(starts.iter().map(|(epoch, at)| epoch_start(*epoch, *at)).collect()).unwrap()
+}
+
+fn tail(epoch: u64, end: u64) -> Tail {
+    Tail { epoch: Epoch(epoch), end: Offset(end) }
+}
+
+/// A replica with that history, log end, commit end and log start.
+fn replica(id: u128, starts: &[(u64, u64)], end: u64, commit_end: u64, log_start: u64) -> Replica {
+    let history = history(starts);
+    let log = Tail { epoch: history.last_epoch(), end: Offset(end) };
+    let recovered = Recovered {
+        id: ReplicaId(id),
+        cluster: (!history.is_empty()).then_some(CLUSTER),
+        promise: Promise { epoch: log.epoch, leader: None },
+        history,
+        log,
+        commit_end: Offset(commit_end),
+        log_start: Offset(log_start),
+        producers: Producers::default(),
+        suspect: None,
+    };
+    Replica::new(Limits::default(), recovered)
+}
+
+fn step(replica: &mut Replica, input: Input) -> Vec<Output> {
+    let mut out = Vec::new();
+    replica.step(Millis(0), input, &mut out);
+    out
+}
+
+fn persist(replica: &mut Replica, ticket: u64) -> Vec<Output> {
+    step(replica, Input::Persisted(Ticket(ticket)))
+}
+
+fn start(starts: &[(u64, u64)], end: u64, oldest: u64, origin: Option<Origin>) -> Input {
+    let history = history(starts);
+    let log = Tail { epoch: history.last_epoch(), end: Offset(end) };
+    let (epoch, commit_end, oldest) = (log.epoch, Offset(end), Offset(oldest));
+    let (cluster, leader) = (CLUSTER, ReplicaId(1));
+    Input::Start { session: SESSION, start: Start { cluster, leader, epoch, history, log, commit_end, oldest, origin } }
+}
+
+fn origin(starts: &[(u64, u64)], at: u64) -> Origin {
+    let mut producers = Producers::default();
+    let producer = ProducerId { born: Offset(0), nonce: 5 };
+    producers.record(Appended { producer, sequence: 0, count: 1, base: Offset(at - 1) });
+    Origin { at: Offset(at), history: history(starts), timestamp_ms: 9, producers }
+}
+
+/// A leader of epoch 5 over ten committed records.
+fn leader() -> Replica {
+    let mut leader = replica(1, &[(1, 0), (3, 4)], 10, 0, 0);
+    step(&mut leader, Input::Seal { request: RequestId(1), cluster: Some(CLUSTER), epoch: Epoch(5) });
+    persist(&mut leader, 1);
+    let voters = epoch_start(5, 0).voters;
+    let terms = Terms { epoch: Epoch(5), voters, quorum: 2, old_voters: None };
+    step(&mut leader, Input::Appoint { request: RequestId(2), cluster: CLUSTER, terms });
+    persist(&mut leader, 3);
+    let (from, log) = (ReplicaId(2), tail(5, 10));
+    step(&mut leader, Input::Started { from, session: SESSION, log, durable: log });
+    assert_eq!(leader.commit_end(), Offset(10));
+    leader
+}
+
+fn ask(leader: &mut Replica, request: u64, before: u64) -> Vec<Output> {
+    step(leader, Input::Trim { request: RequestId(request), before: Offset(before) })
+}
+
+#[test]
+fn a_trim_is_answered_when_a_quorum_has_it_durably() {
+    let mut leader = leader();
+    assert_eq!(ask(&mut leader, 7, 6), [Output::Trim { ticket: Ticket(4), before: Offset(6) }]);
+    let told = |from| Input::Trimmed { from: ReplicaId(from), log_start: Offset(6) };
+    // One follower is not enough, nor is the leader alone.
+    assert_eq!(step(&mut leader, told(2)), []);
+    let answer = [Output::Reply(RequestId(7), Reply::Trimmed(Offset(6)))];
+    let mut other = leader.clone();
+    assert_eq!(persist(&mut leader, 4), answer);
+    assert_eq!(step(&mut other, told(3)), answer, "two followers are a quorum too");
+    // What was trimmed needs nothing more.
+    assert_eq!(ask(&mut leader, 8, 3), [Output::Reply(RequestId(8), Reply::Trimmed(Offset(6)))]);
+    assert_eq!(leader.history(), &history(&[(3, 4), (5, 10)]));
+}
+
+#[test]
+fn a_trim_of_what_is_not_committed_is_refused_with_the_range() {
+    let mut leader = leader();
+    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5 });
+    let (before, log_start, commit_end) = (Offset(11), Offset(0), Offset(10));
+    let refusal = Refusal::TrimOutOfRange { before, log_start, commit_end };
+    assert_eq!(ask(&mut leader, 7, 11), [Output::Reply(RequestId(7), Reply::Refused(refusal))]);
+    let mut follower = replica(2, &[(1, 0)], 10, 10, 0);
+    let refused = Output::Reply(RequestId(7), Reply::Refused(Refusal::NotLeader));
+    assert_eq!(ask(&mut follower, 7, 1), [refused]);
+}
+
+#[test]
+fn a_leader_that_steps_down_says_that_a_trim_may_or_may_not_be_made() {
+    let mut leader = leader();
+    ask(&mut leader, 7, 6);
+    let out = step(&mut leader, Input::Seal { request: RequestId(8), cluster: Some(CLUSTER), epoch: Epoch(6) });
+    assert!(out.contains(&Output::Reply(RequestId(7), Reply::Refused(Refusal::SteppedDown))), "{out:?}");
+}
+
+#[test]
+fn a_leader_keeps_to_what_an_earlier_one_has_trimmed_once_it_knows_it_to_be_committed() {
+    let mut leader = leader();
+    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5 });
+    let told = Input::Trimmed { from: ReplicaId(3), log_start: Offset(12) };
+    assert_eq!(step(&mut leader, told), []);
+    persist(&mut leader, 4);
+    let acked = Input::Acked { from: ReplicaId(2), session: SESSION, durable: tail(5, 15), round: 0 };
+    let out = step(&mut leader, acked);
+    assert!(out.contains(&Output::Trim { ticket: Ticket(5), before: Offset(12) }), "{out:?}");
+}
+
+#[test]
+fn a_follower_trims_once_it_knows_it_to_be_committed_and_says_when_that_is_durable() {
+    let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
+    step(&mut follower, start(&[(1, 0), (2, 10)], 10, 0, None));
+    persist(&mut follower, 1);
+    // All of it is durable, and the leader has said that ten are committed.
+    let heartbeat = |commit_end| Input::Heartbeat { session: SESSION, commit_end, log_end: Offset(20), round: 0 };
+    step(&mut follower, heartbeat(Offset(10)));
+    let told = |log_start| Input::LogStart { session: SESSION, log_start: Offset(log_start) };
+    assert_eq!(step(&mut follower, told(12)), [], "as far as it does not hold");
+    assert_eq!(step(&mut follower, Input::LogStart { session: Session(9), log_start: Offset(5) }), []);
+    let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
+    step(&mut follower, start(&[(1, 0), (2, 10)], 10, 0, None));
+    persist(&mut follower, 1);
+    step(&mut follower, heartbeat(Offset(10)));
+    assert_eq!(step(&mut follower, told(8)), [Output::Trim { ticket: Ticket(2), before: Offset(8) }]);
+    assert_eq!(persist(&mut follower, 2), [Output::SendTrimmed { session: SESSION, log_start: Offset(8) }]);
+    assert_eq!(step(&mut follower, told(8)), []);
+}
+
+/// What a follower makes of a leader's start: where it cuts to, `Err` for what it refuses, `None` if it begins anew.
+fn joined(follower: &mut Replica, with: Input) -> Result<Option<Tail>, Refusal> {
+    let out = step(follower, with);
+    for output in &out {
+        match output {
+            Output::Refuse { refusal, .. } => return Err(refusal.clone()),
+            Output::Reset { .. } => return Ok(None),
+            Output::Cut { to, .. } => return Ok(Some(*to)),
+            _ => {}
+        }
+    }
+    Ok(Some(follower.log()))
+}
+
+#[test]
+fn histories_are_joined_whichever_of_them_is_trimmed() {
+    let leader = [(1, 0), (3, 10), (5, 20)];
+    for (own, end, commit_end, log_start, theirs, oldest, expected) in [
+        // Neither is, then the leader's, then the follower's, then both.
+        (&[(1, 0), (3, 10)][..], 15, 12, 0, &leader[..], 0, Ok(Some(tail(3, 15)))),
+        (&[(1, 0), (3, 10)], 15, 12, 0, &leader[1..], 12, Ok(Some(tail(3, 15)))),
+        (&[(3, 10)], 15, 12, 12, &leader, 0, Ok(Some(tail(3, 15)))),
+        (&[(3, 10)], 15, 12, 12, &leader[1..], 14, Ok(Some(tail(3, 15)))),
+        // A suffix of a rival epoch is cut.
+        (&[(1, 0), (2, 8)], 15, 5, 0, &leader, 0, Ok(Some(tail(1, 8)))),
+        (&[(3, 10), (4, 14)], 19, 12, 11, &leader[1..], 13, Ok(Some(tail(3, 14)))),
+        // It ends before the leader's oldest, or lacks what the leader's begins with, or has nothing.
+        (&[(1, 0), (3, 10)], 15, 12, 0, &leader[1..], 16, Ok(None)),
+        (&[(1, 0), (2, 8)], 30, 8, 0, &leader[1..], 12, Ok(None)),
+        (&[], 0, 0, 0, &leader[1..], 12, Ok(None)),
+        (&[(1, 0), (2, 8)], 30, 8, 0, &leader[2..], 25, Ok(None)),
+        // It knows more to be committed than it shares: never.
+        (&[(1, 0), (2, 8)], 15, 13, 0, &leader[1..], 12, Err(13)),
+        (&[(3, 10), (4, 14)], 19, 17, 11, &leader[1..], 13, Err(17)),
+        (&[(3, 10), (4, 14)], 19, 17, 11, &leader[1..], 18, Err(17)),
+    ] {
+        let mut follower = replica(2, own, end, commit_end, log_start);
+        let begins = theirs.iter().rfind(|(_, at)| *at < oldest).copied();
+        let anew = (oldest > 0).then(|| origin(&begins.into_iter().collect::<Vec<_>>(), oldest));
+        let case = format!("{own:?} to {end} and {theirs:?} from {oldest}");
+        if let Ok(None) = expected {
+            let asked = joined(&mut follower, start(theirs, 30, oldest, None));
+            assert_eq!(asked, Err(Refusal::NeedsOrigin { oldest: Offset(oldest) }), "{case}");
+        }
+        match (joined(&mut follower, start(theirs, 30, oldest, anew)), expected) {
+            (Ok(to), Ok(expected)) => assert_eq!(to, expected, "{case}"),
+            (Err(Refusal::Parted { commit_end, .. }), Err(expected)) => assert_eq!(commit_end.0, expected, "{case}"),
+            (other, expected) => panic!("{case}: {other:?}, not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_begins_anew_says_nothing_is_durable_before_it_is() {
+    let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+    let anew = origin(&[(3, 10)], 12);
+    let out = step(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(anew.clone())));
+    let reset = Output::Reset { ticket: Ticket(2), origin: anew.clone() };
+    assert_eq!(out.last(), Some(&reset), "{out:?}");
+    assert_eq!((follower.durable(), follower.commit_end(), follower.log_start()), (tail(0, 0), Offset(8), Offset(0)));
+    let out = persist(&mut follower, 2);
+    let (log, durable) = (tail(3, 12), tail(3, 12));
+    assert!(out.contains(&Output::Committed(Offset(12))), "{out:?}");
+    assert!(out.contains(&Output::SendStarted { session: SESSION, log, durable }), "{out:?}");
+    assert!(out.contains(&Output::SendTrimmed { session: SESSION, log_start: Offset(12) }), "{out:?}");
+    assert_eq!((follower.commit_end(), follower.log_start()), (Offset(12), Offset(12)));
+    assert_eq!(follower.history(), &anew.history);
+}
+
+#[test]
+fn an_origin_that_does_not_fit_is_refused() {
+    for (starts, at) in [(&[(3, 13)], 12), (&[(3, 10)], 13), (&[(9, 10)], 12)] {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+        let refused = joined(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(origin(starts, at))));
+        assert!(matches!(refused, Err(Refusal::Impossible(_))), "{refused:?}");
+        assert_eq!(follower.log(), tail(2, 9));
+    }
+}
