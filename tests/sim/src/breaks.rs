@@ -51,11 +51,13 @@ pub enum Break {
     ReadUnconfirmed,
     /// The oldest epoch start among the answers names the electorate.
     StaleElectorate,
+    /// A change of voters elects and settles without a majority of the old ones.
+    OldVotersForgotten,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -78,6 +80,7 @@ impl Break {
         Self::TwoChanges,
         Self::ReadUnconfirmed,
         Self::StaleElectorate,
+        Self::OldVotersForgotten,
     ];
 }
 
@@ -130,6 +133,7 @@ impl Break {
                 let (voters, quorum) = (oldest.voters.clone(), oldest.quorum);
                 Some(Choice { leader, voters, quorum, old_voters: None, bootstrap: false })
             }
+            Self::OldVotersForgotten => chosen.map(|choice| Choice { old_voters: None, ..choice }),
             _ => chosen,
         }
     }

@@ -197,7 +197,9 @@ impl Checker {
         let (had, quorum) = (count(&start.voters, tail), usize::try_from(start.quorum).unwrap_or(usize::MAX));
         // The change of voters itself is committed with the old ones too.
         let begun = Tail { epoch: tail.epoch, end: start.start };
-        let old = start.old_voters.as_deref().map(|old| (count(old, begun), majority(old.len())));
+        let before = process.replica.history().starts().iter().rev().nth(1).map(|before| &before.voters);
+        let changed = before.filter(|voters| **voters != start.voters);
+        let old = start.old_voters.as_ref().or(changed).map(|old| (count(old, begun), majority(old.len())));
         self.ensure(had >= quorum, || format!("{tail} is committed with {had} of {quorum} voters"));
         if let Some((had, needed)) = old {
             self.ensure(had >= needed, || format!("{tail} is committed with {had} of {needed} old voters"));

@@ -28,9 +28,10 @@ pub enum Fault {
     StoreRestored,
     ControllerStopped,
     ControllerRogue,
+    MembersChanged,
 }
 
-const KINDS: [Fault; 24] = [
+const KINDS: [Fault; 25] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -55,6 +56,7 @@ const KINDS: [Fault; 24] = [
     Fault::StoreRestored,
     Fault::ControllerStopped,
     Fault::ControllerRogue,
+    Fault::MembersChanged,
 ];
 
 impl Fault {

@@ -174,7 +174,16 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.clients.is_quiet() && self.is_led_as_wished() && self.unequal().is_empty()
+        self.clients.is_quiet() && self.is_led_as_wished() && self.is_staffed_as_wished() && self.unequal().is_empty()
+    }
+
+    /// The replicas at the first machines vote, nobody else does, and no change is under way.
+    fn is_staffed_as_wished(&self) -> bool {
+        let process = self.leader().and_then(|leader| self.machines.get(leader)?.process.as_ref());
+        let Some(start) = process.and_then(|process| process.replica.history().last()) else { return false };
+        let wished = || self.machines.iter().take(self.params.wish.replicas).map(|at| at.storage.id());
+        let all_vote = wished().all(|id| start.voters.contains(&id)) && start.voters.len() == self.params.wish.replicas;
+        all_vote && start.old_voters.is_none()
     }
 
     /// Static: the named replica leads; if its disk was lost, any other. Automatic: any leads.
@@ -222,7 +231,10 @@ impl World {
 
     fn unrest(&self) -> String {
         let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
-        format!("no rest: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer")
+        let staffed = self.is_staffed_as_wished();
+        format!(
+            "no rest: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}"
+        )
     }
 
     /// Compares the voters' logs on disk, record for record.

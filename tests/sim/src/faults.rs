@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use zue_core::ReplicaId;
+use zue_core::control::Policy;
 use zue_core::quorum::majority;
 
 use crate::breaks::Break;
@@ -20,7 +21,7 @@ impl World {
             return;
         }
         let f = &self.params.faults;
-        let kinds: [Kind; 11] = [
+        let kinds: [Kind; 12] = [
             (f.crash, Self::crash_one),
             (f.crash_all, Self::crash_all),
             (f.pause, Self::pause_one),
@@ -32,6 +33,7 @@ impl World {
             (f.wall_clock, Self::jump_wall_clock),
             (f.clock, Self::jump_clock),
             (f.restore_store, Self::restore_store),
+            (f.scale, Self::scale),
         ];
         let mut left = self.dice.between((1, kinds.iter().map(|(weight, _)| weight).sum()));
         let chosen = kinds.iter().find(|(weight, _)| {
@@ -255,6 +257,18 @@ impl World {
     pub(crate) fn check_electorate(&mut self, voters: &[ReplicaId]) {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
         self.check.electorate(voters, usize::try_from(quorum).unwrap_or(usize::MAX));
+    }
+
+    // ---- members
+
+    /// Another number of replicas is wished for; the named leader is always one of them.
+    fn scale(&mut self) {
+        let least = if self.params.wish.policy == Policy::Static { self.params.wish.ordinal } else { 0 };
+        let replicas = least + 1 + self.dice.index(self.machines.len() - least);
+        if std::mem::replace(&mut self.params.wish.replicas, replicas) != replicas {
+            self.counts.faults.count(Fault::MembersChanged);
+            self.trace.say(self.now, format_args!("{replicas} replicas are wished for"));
+        }
     }
 
     // ---- the end

@@ -96,6 +96,7 @@ pub(crate) struct FaultParams {
     pub(crate) wall_clock: u64,
     pub(crate) clock: u64,
     pub(crate) restore_store: u64,
+    pub(crate) scale: u64,
     /// A leader crashes as it begins to lead.
     pub(crate) crash_leading: f64,
 }
@@ -214,7 +215,7 @@ impl FaultParams {
     fn draw(dice: &mut Dice) -> Self {
         let mut weight = |max| if dice.chance(0.6) { dice.between((1, max)) } else { 0 };
         let (crash, crash_all, pause, partition) = (weight(10), weight(2), weight(5), weight(8));
-        let (wipe, restore_store) = (weight(2), weight(2));
+        let (wipe, restore_store, scale) = (weight(2), weight(2), weight(4));
         let (pause_controller, flip, fill, wall_clock, clock) = (weight(3), weight(4), weight(4), weight(2), weight(2));
         Self {
             pause_ms: (20, dice.between((60, 500))),
@@ -230,6 +231,7 @@ impl FaultParams {
             wall_clock,
             clock,
             restore_store,
+            scale,
             crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },
         }
     }

@@ -38,8 +38,8 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
 impl Look<'_> {
     /// No replica that answers holds an epoch start.
     fn begin(&self, recorded: &Recorded) -> Step {
-        let replicas = self.wish.replicas;
-        let answered = (0..replicas).filter(|ordinal| self.at(*ordinal).is_some()).count();
+        // Those beyond the wished ones too: one that does not answer may hold the cluster that an emptied disk has forgotten.
+        let (answered, replicas) = (self.ours.len(), self.nodes.len());
         match recorded.cluster {
             None if answered == replicas => self.elect(Reason::Bootstrap, self.preferred(), None),
             None => Step::Blocked(Blocked::WaitingForReplicas { reachable: answered, replicas }),
