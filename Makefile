@@ -1,14 +1,15 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
+.PHONY: run test check unit e2e fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
+SECONDS ?= 15
 DURATION ?= 300
 
 run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
 	cargo run --release --locked -p zue-client --bin zue -- dev --data ./zue-data --replicas 3 --port 9440
 
-test: check unit e2e ## Everything that has to pass
+test: check unit fuzz e2e ## Everything that has to pass
 
 check: ## Formatting and lints
 	cargo fmt --all --check
@@ -25,6 +26,9 @@ e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else on
 	  tests/kind/cluster up && tests/kind/images && tests/kind/cluster load && eval "$$(tests/kind/cluster env)" || exit 1; \
 	fi; \
 	cargo test --locked --workspace --features zue-tests/e2e --test e2e -- --test-threads=1
+
+fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for each target
+	fuzz/run $(SECONDS)
 
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
 	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)

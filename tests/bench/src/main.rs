@@ -9,6 +9,7 @@
 )]
 
 mod append;
+mod floor;
 mod opening;
 #[cfg(feature = "peers")]
 mod peers;
@@ -61,10 +62,10 @@ fn main() -> anyhow::Result<()> {
     }
     anyhow::ensure!(
         args.is_empty(),
-        "usage: zue-bench; QUICK=1 takes a minute; ONLY=append,read,open,sizes takes a part"
+        "usage: zue-bench; QUICK=1 takes a minute; ONLY=floor,append,read,open,sizes takes a part, MATCH=text appends whose title has it"
     );
     let quick = std::env::var_os("QUICK").is_some();
-    let only = std::env::var("ONLY").unwrap_or_else(|_| "append,read,open,sizes".into());
+    let only = std::env::var("ONLY").unwrap_or_else(|_| "floor,append,read,open,sizes".into());
     let out = PathBuf::from("target/bench-log");
     std::fs::create_dir_all(&out)?;
     let bar =
@@ -78,8 +79,13 @@ fn main() -> anyhow::Result<()> {
         bar,
     };
     let mut report = Report::default();
-    let parts: [(&str, Part); 4] =
-        [("append", append::run), ("read", read::run), ("open", opening::run), ("sizes", sizes::run)];
+    let parts: [(&str, Part); 5] = [
+        ("floor", floor::run),
+        ("append", append::run),
+        ("read", read::run),
+        ("open", opening::run),
+        ("sizes", sizes::run),
+    ];
     for (name, run) in parts {
         if only.split(',').any(|part| part == name) {
             run(&plan, &mut report)?;

@@ -1,0 +1,4 @@
+//! The target `record`: see the function of that name.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| zue_fuzz::record(input));
