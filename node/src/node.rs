@@ -31,7 +31,7 @@ use crate::peer::Peers;
 use crate::server::{serve_clients, serve_peers};
 use crate::settings::Durability;
 use crate::state::{Ends, Role, View};
-use crate::storage::Storage;
+use crate::storage::{Fetch, Storage};
 
 /// How many messages of each kind wait for the driver.
 const INBOX_MAX: usize = 1024;
@@ -253,11 +253,7 @@ impl Built {
             producers: config.limits.to_producers(),
             metrics: Arc::clone(metrics),
         };
-        let (fetches, fetches_in) = mpsc::channel(1);
-        let asking = Fetcher { identity: Arc::clone(&handle.identity), view: handle.view.clone(), fetches: fetches_in };
-        let stopped = stop_calls.clone();
-        tokio::spawn(async move { stopped.run_until_cancelled(asking.run()).await });
-        let upkeep = (config.log.to_upkeep(), fetches);
+        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls));
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
         let limits = config.limits.to_log();
         let driver = Driver::new(Parts {
@@ -299,6 +295,15 @@ impl Built {
         let control = ControlService { handle: handle.clone() };
         Ok(Self { driver, handle, log: LogService { appends, reader, readers }, replication: follow, control })
     }
+}
+
+/// Takes questions for what is damaged here to the other replicas, until it is stopped.
+fn fetcher(handle: &Handle, stop: &CancellationToken) -> mpsc::Sender<Fetch> {
+    let (ask, fetches) = mpsc::channel(1);
+    let asking = Fetcher { identity: Arc::clone(&handle.identity), view: handle.view.clone(), fetches };
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(asking.run()).await });
+    ask
 }
 
 impl RunningNode {

@@ -47,7 +47,7 @@ impl World {
                 self.ask_disk(machine, ticket, Work::Cut(to));
             }
             Output::Trim { .. } | Output::Reset { .. } => {
-                self.check.violated("a trim that nobody asked for".to_owned())
+                self.check.violated("a trim that nobody asked for".to_owned());
             }
             Output::SendTrimmed { .. } => {}
             Output::WriteEpochStart { ticket, start } => {
