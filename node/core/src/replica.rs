@@ -115,7 +115,6 @@ pub struct Replica {
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
     pub(crate) role: Role,
-    /// Since when it waits for a leader, while it neither leads nor follows.
     pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
     /// Since when work for the disk waits for room.
@@ -162,8 +161,8 @@ impl Replica {
 
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
-        let start_before = self.log_start;
-        let (commit_before, promised_before, was_idle) = (self.commit_end, self.promise.epoch, self.role == Role::Idle);
+        let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
+        let was_idle = self.role == Role::Idle;
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
