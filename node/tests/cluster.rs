@@ -315,7 +315,7 @@ async fn a_learner_that_is_named_no_more_is_fed_no_more_while_the_others_are() {
     until_committed(&cluster, 2, 20).await;
     let status = cluster.status(3).await;
     assert_eq!(status.commit_end, 10);
-    cluster.until(3, "it says so", |status| status.problem.starts_with("no member since epoch 2")).await;
+    cluster.until(3, "it says so", |status| status.problem.starts_with("no member since epoch 3")).await;
     assert_eq!(cluster.status(0).await.followers.len(), 2);
 }
 
