@@ -73,9 +73,16 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            let broken = options.broken.map_or_else(String::new, |rule| format!(" --break {rule:?}"));
             println!("{failure}");
-            println!("replay: SEED={} zue-sim --events {}{broken}", failure.seed, options.events);
+            match options.broken {
+                None if options.events == Options::default().events => {
+                    println!("replay: make sim SEED={}", failure.seed)
+                }
+                None => println!("replay: SEED={} zue-sim --events {}", failure.seed, options.events),
+                Some(rule) => {
+                    println!("replay: SEED={} zue-sim --events {} --break {rule:?}", failure.seed, options.events);
+                }
+            }
             ExitCode::FAILURE
         }
     }
