@@ -24,8 +24,8 @@ impl<D: Disk> View<D> {
             if older { from = middle } else { to = middle }
         }
         for part in parts.get(from..).unwrap_or_default() {
-            if let Some(offset) = part.offset_at(timestamp_ms)? {
-                return Ok(offset.max(self.log_start));
+            if let Some(offset) = part.offset_at(timestamp_ms, self.log_start)? {
+                return Ok(offset);
             }
         }
         Ok(active.end)
@@ -38,7 +38,7 @@ fn time_before<D: Disk>(parts: &[&Part<D>]) -> Result<Option<u64>, ReadError> {
         let body = part.body()?;
         let known = match body.timestamp_ms {
             Some(known) => Some(known),
-            None => part.first_record((body.data_start, part.segment.base()), |_| true)?.map(|(_, time)| time),
+            None => part.first_record((body.data_start, part.segment.base()), |_, _| true)?.map(|(_, time)| time),
         };
         if known.is_some() {
             return Ok(known);
@@ -48,24 +48,27 @@ fn time_before<D: Disk>(parts: &[&Part<D>]) -> Result<Option<u64>, ReadError> {
 }
 
 impl<D: Disk> Part<D> {
-    fn offset_at(&self, timestamp_ms: u64) -> Result<Option<Offset>, ReadError> {
+    fn offset_at(&self, timestamp_ms: u64, log_start: Offset) -> Result<Option<Offset>, ReadError> {
         let body = self.body()?;
-        let older = body.last_older(timestamp_ms);
+        let older =
+            [body.last_older(timestamp_ms), body.near(log_start)].into_iter().flatten().max_by_key(|at| at.offset);
         let from = older.map_or((body.data_start, self.segment.base()), |at| (at.position, Offset(at.offset)));
-        Ok(self.first_record(from, |time| time >= timestamp_ms)?.map(|(offset, _)| offset))
+        Ok(self
+            .first_record(from, |offset, time| offset >= log_start && time >= timestamp_ms)?
+            .map(|(offset, _)| offset))
     }
 
-    /// The first whole record from a frame on whose time is wanted, and that time.
+    /// The first whole record from a frame on that is wanted, and its time.
     fn first_record(
         &self,
         (position, next): (u64, Offset),
-        is_wanted: impl Fn(u64) -> bool,
+        is_wanted: impl Fn(Offset, u64) -> bool,
     ) -> Result<Option<(Offset, u64)>, ReadError> {
         let segment = &*self.segment;
         let bytes = segment.view(position, self.bytes_end)?;
         for piece in Frames::new(&bytes, segment.mask, position, next, self.end) {
             match piece {
-                Piece::Record(_, record) if is_wanted(record.timestamp_ms) => {
+                Piece::Record(_, record) if is_wanted(record.offset, record.timestamp_ms) => {
                     return Ok(Some((record.offset, record.timestamp_ms)));
                 }
                 Piece::Record(..) | Piece::Gap(..) => {}

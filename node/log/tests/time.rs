@@ -71,6 +71,10 @@ enum Step {
     Cut {
         records: u64,
     },
+    /// What lies before so many of the last records is trimmed away.
+    Trim {
+        records: u64,
+    },
     Reopen,
 }
 
@@ -81,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(later, records, bytes)| Step::Append { later, records, bytes }),
         1 => Just(Step::Epoch),
         1 => (1_u64..20).prop_map(|records| Step::Cut { records }),
+        1 => (0_u64..30).prop_map(|records| Step::Trim { records }),
         1 => Just(Step::Reopen),
     ]
 }
@@ -109,12 +114,18 @@ fn after(steps: &[Step]) -> (SimDisk, SimLog) {
             }
             Step::Cut { records } => {
                 let wanted = log.tail().end.0.saturating_sub(*records);
-                ends.retain(|end| *end <= wanted);
-                let end = *ends.last().unwrap();
+                let Some(end) = ends.iter().copied().rfind(|end| *end <= wanted) else { continue };
+                ends.retain(|kept| *kept <= end);
                 let begun = log.history().starts().iter().rfind(|start| start.start.0 <= end);
                 let to = Tail { epoch: begun.map_or_else(Default::default, |start| start.epoch), end: Offset(end) };
                 log.cut(to).unwrap();
                 epoch = log.history().last_epoch().0.max(epoch);
+            }
+            Step::Trim { records } => {
+                let before = Offset(log.tail().end.0.saturating_sub(*records).max(log.log_start().0));
+                log.note_commit(before);
+                log.trim(before).unwrap();
+                ends.retain(|end| *end >= before.0);
             }
             Step::Reopen => {
                 log.sync().unwrap();
