@@ -20,6 +20,9 @@ const APPENDING: usize = 4;
 const PIPELINES: usize = 3;
 const PEEKING: usize = 2;
 const ASKING: usize = 3;
+/// How long clients try. Some give up early, so that there are appends of which nobody was told what became of them.
+const PATIENT: Duration = Duration::from_secs(15);
+const IMPATIENT: Duration = Duration::from_millis(150);
 /// Once nothing is wrong any more, the log must be writable, and all replicas the same, within this time.
 const HEALED_WITHIN: Duration = Duration::from_mins(1);
 /// Small segments, so that many are begun, cut and left.
@@ -63,14 +66,15 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     };
     let places = names.iter().zip(&volumes).enumerate().map(place).collect();
     let mut cluster = Cluster::start(dir, places, NODE_CONFIG).await?;
-    let clients = Clients::new(cluster.client(patience())?, seed);
+    let clients = Clients::new(cluster.client(patience(PATIENT))?, seed);
     let (mut appending, mut reading) = (JoinSet::new(), JoinSet::new());
-    let another = || anyhow::Ok(clients.over(cluster.client(patience())?));
-    for _ in 0..APPENDING {
-        appending.spawn(another()?.append());
+    let over = |deadline| anyhow::Ok(clients.over(cluster.client(patience(deadline))?));
+    let another = || over(PATIENT);
+    for n in 0..APPENDING {
+        appending.spawn(over(if n % 2 == 0 { PATIENT } else { IMPATIENT })?.append());
     }
-    for _ in 0..PIPELINES {
-        appending.spawn(another()?.pipeline());
+    for n in 0..PIPELINES {
+        appending.spawn(over(if n % 2 == 0 { PATIENT } else { IMPATIENT })?.pipeline());
     }
     for _ in 0..PEEKING {
         reading.spawn(another()?.peek(names.clone()));
@@ -116,9 +120,9 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     Ok(())
 }
 
-fn patience() -> ClientConfig {
+fn patience(deadline: Duration) -> ClientConfig {
     ClientConfig {
-        deadline: Duration::from_secs(15),
+        deadline,
         attempt_timeout: Duration::from_secs(2),
         retry: Backoff { min: Duration::from_millis(10), max: Duration::from_millis(200) },
         ..ClientConfig::default()
