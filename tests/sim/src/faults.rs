@@ -257,6 +257,9 @@ impl World {
     pub(crate) fn check_electorate(&mut self, voters: &[ReplicaId]) {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
         self.check.electorate(voters, usize::try_from(quorum).unwrap_or(usize::MAX));
+        // A voter that was lost between its answer and the choice may be one too many for fewer voters.
+        let left = voters.iter().filter(|id| !self.check.is_lost(**id)).count();
+        self.beyond_repair |= left < majority(voters.len());
     }
 
     // ---- members

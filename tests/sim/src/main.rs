@@ -76,7 +76,7 @@ fn main() -> ExitCode {
             println!("{failure}");
             match options.broken {
                 None if options.events == Options::default().events => {
-                    println!("replay: make sim SEED={}", failure.seed)
+                    println!("replay: make sim SEED={}", failure.seed);
                 }
                 None => println!("replay: SEED={} zue-sim --events {}", failure.seed, options.events),
                 Some(rule) => {
