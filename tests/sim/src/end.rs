@@ -136,10 +136,10 @@ impl World {
         }
         self.counts.faulty_ms = self.now;
         self.heal();
+        self.rest()?;
         if self.beyond_repair {
             return Ok(());
         }
-        self.rest()?;
         // It must be possible to append.
         self.clients.known_end = self.check.committed_end();
         self.clients.open(&mut self.dice);
@@ -165,6 +165,9 @@ impl World {
     fn rest(&mut self) -> Result<(), String> {
         let until = self.now + REST_MS;
         while !self.is_at_rest() {
+            if self.beyond_repair {
+                return Ok(());
+            }
             if self.now > until {
                 return Err(self.unrest());
             }
