@@ -47,7 +47,7 @@ pub(crate) struct Options {
 pub(crate) enum Break {
     /// All disks are put back to how they were a while before.
     RollBack,
-    /// Reads that must show all that is committed ask a follower.
+    /// Reads that must show all that is committed ask any replica.
     StaleReads,
 }
 
@@ -82,8 +82,8 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     for replica in names.iter().cloned().map(Some).chain([None]) {
         reading.spawn(another()?.follow(replica));
     }
-    let replica = names.last().filter(|_| broken == Some(Break::StaleReads));
-    for _ in 0..ASKING {
+    for replica in names.iter().cycle().take(ASKING) {
+        let replica = Some(replica).filter(|_| broken == Some(Break::StaleReads));
         reading.spawn(another()?.ask(replica.cloned()));
     }
     let mut faults = Faults::new(seed, network, volumes, &dir.join("faults.log"))?;
