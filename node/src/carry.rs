@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
 use crate::inbox::Outbox;
 use crate::num::wide;
 use crate::state::{Ends, Leadership, Member, Role, View};
-use crate::storage::{Task, Work};
+use crate::storage::{Task, Work, unix_ms};
 
 impl Driver {
     pub(crate) fn carry_out(&mut self, outputs: &mut Vec<Output>, payload: Payload) {
@@ -292,9 +292,4 @@ fn replace(sender: &watch::Sender<View>, view: View) {
         *old = view;
         changed
     });
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

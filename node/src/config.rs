@@ -267,6 +267,10 @@ mod tests {
         }
         let out_of_bounds = [
             ("log: {segmentBytesMax: 1KiB}", "log.segmentBytesMax is 1KiB: it must be between 32KiB and 4GiB"),
+            (
+                "log: {retentionAge: 999ms}",
+                "log.retentionAge is 999ms: it must be between 1s and 18446744073709551615ms",
+            ),
             ("replication: {lagTimeMax: 200ms}", "replication.lagTimeMax is 200ms: it must be between 400ms and 10m"),
             ("limits: {connectionsMax: 1}", "limits.connectionsMax is 1: it must be between 8 and 100000"),
             ("limits: {recordBytesMax: 1GiB}", "limits.recordBytesMax is 1GiB: it must be between 1B and 32MiB"),

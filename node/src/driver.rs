@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, FrameFacts, Input, Millis, Output, Replica, ReplicaId, Reply, RequestId, Session};
+use zue_core::{Epoch, FrameFacts, Input, Millis, Offset, Output, Replica, ReplicaId, Reply, RequestId, Session};
 use zue_log::{Batch, Limits};
 
 use crate::cache::TailCache;
@@ -63,7 +63,7 @@ pub(crate) struct Parts {
     pub(crate) facts: mpsc::Receiver<Fact>,
     pub(crate) disk: mpsc::Receiver<DiskFact>,
     pub(crate) ends: watch::Sender<Ends>,
-    pub(crate) readable: watch::Sender<zue_core::Offset>,
+    pub(crate) readable: watch::Sender<Offset>,
     pub(crate) view: watch::Sender<View>,
     pub(crate) cache: Arc<TailCache>,
     pub(crate) peers: Peers,
@@ -183,7 +183,18 @@ impl Driver {
                 self.damage = damage;
                 self.view_is_stale = true;
             }
+            DiskFact::Expired(before) => self.expired(before),
             DiskFact::Failed(problem) => self.fail(problem),
+        }
+    }
+
+    /// A leader trims, and the others follow. Nobody waits for the answer.
+    fn expired(&mut self, before: Offset) {
+        let replica = &self.parts.replica;
+        if self.leading.is_some() && before > replica.log_start() && before <= replica.commit_end() {
+            tracing::info!(%before, "trimming what is beyond the retention");
+            self.next_request += 1;
+            self.step(Input::Trim { request: RequestId(self.next_request), before }, Payload::None);
         }
     }
 

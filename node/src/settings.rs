@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zue_core::{ProducerLimits, SyncLimits};
 
-use zue_log::CompactionConfig;
+use zue_log::{CompactionConfig, Retention};
 
 use crate::config::{ConfigError, bounded};
 use crate::storage::UpkeepSettings;
@@ -40,6 +40,12 @@ pub struct LogSettings {
     pub durability: Durability,
     /// With durability `Interval`: how long a record may stay unsynced, from 1ms to 1m.
     pub sync_interval: Time,
+    /// With this, the oldest segments go while the others hold at least as much, from 32KiB. Without it nothing goes for its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<ByteSize>,
+    /// With this, a segment goes once its newest record is older, from 1s. Without it nothing goes for its age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_age: Option<Time>,
     /// Whether, of records with the same key, only the newest is kept. Records without a key stay, and the newest segment as it is.
     pub compaction: bool,
     /// With compaction: how long a record with a key and an empty value, which deletes the key, is kept at least.
@@ -59,6 +65,8 @@ impl Default for LogSettings {
             index_interval_bytes: ByteSize(4 * KIB),
             durability: Durability::Sync,
             sync_interval: Time::from_millis(100),
+            retention_bytes: None,
+            retention_age: None,
             compaction: false,
             delete_retention: Time::from_millis(24 * 3_600_000),
             compaction_bytes_per_second: ByteSize(32 * MIB),
@@ -184,11 +192,17 @@ impl LogSettings {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let Self { segment_bytes_max, index_interval_bytes, durability: _, sync_interval, .. } = *self;
         let Self { compaction: _, delete_retention: _, compaction_bytes_per_second, .. } = *self;
-        let Self { scrub_bytes_per_second: _, scrub_interval, .. } = *self;
+        let Self { scrub_bytes_per_second: _, scrub_interval, retention_bytes, retention_age, .. } = *self;
         let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
         sizes("log.segmentBytesMax", segment_bytes_max, 32 * KIB, 4 * GIB)?;
         sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)?;
         sizes("log.compactionBytesPerSecond", compaction_bytes_per_second, 64 * KIB, u64::MAX)?;
+        if let Some(bytes) = retention_bytes {
+            sizes("log.retentionBytes", bytes, 32 * KIB, u64::MAX)?;
+        }
+        if let Some(age) = retention_age {
+            bounded("log.retentionAge", age, Time::from_millis(1000), Time::from_millis(u64::MAX))?;
+        }
         bounded("log.scrubInterval", scrub_interval, Time::from_millis(100), Time::from_millis(u64::MAX))?;
         bounded("log.syncInterval", sync_interval, Time::from_millis(1), Time::from_millis(60_000))
     }
@@ -214,10 +228,15 @@ impl LogSettings {
 
     pub(crate) fn to_upkeep(self) -> UpkeepSettings {
         let Self { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = self;
+        let Self { retention_bytes, retention_age, .. } = self;
         UpkeepSettings {
             scrub_bytes_per_second: scrub_bytes_per_second.0,
             scrub_interval: scrub_interval.0,
             compaction_bytes_per_second: compaction_bytes_per_second.0,
+            retention: Retention {
+                bytes: retention_bytes.map(|bytes| bytes.0),
+                age_ms: retention_age.map(Time::millis),
+            },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The disk's threads: one does the work of the log in order, one syncs what was written meanwhile and says how far it has come.
 //! Never tries again after a failed write or sync. Knows no protocol.
 
+mod retain;
 mod syncer;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Tail, Ticket};
@@ -42,6 +43,8 @@ pub(crate) enum DiskFact {
     Full(Option<Arc<str>>),
     /// Records are damaged, as it says; or none is any more.
     Damaged(Option<Arc<str>>),
+    /// What lies before is older, or more, than is to be kept.
+    Expired(Offset),
     /// A write or sync failed: nothing more will be persisted.
     Failed(Arc<str>),
 }
@@ -206,6 +209,11 @@ pub(crate) fn full(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes free and bytes in all on the disk of a directory.

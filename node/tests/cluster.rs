@@ -433,3 +433,46 @@ async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_who
     cluster.restart(2).await;
     assert_eq!(cluster.status(2).await.log_start, 190);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_beyond_the_retention_goes_from_every_replica_and_the_rest_stays() {
+    const KEPT: u64 = 128 << 10;
+    let small = |config: &mut zue_node::NodeConfig| {
+        common::quick(config);
+        config.log.segment_bytes_max = zue_node::ByteSize(32 << 10);
+        config.log.retention_bytes = Some(zue_node::ByteSize(KEPT));
+    };
+    let mut cluster = Cluster::start(3, small).await;
+    cluster.elect(Some(0)).await;
+    cluster.settle(0).await;
+    let values: Vec<Vec<u8>> = (0..200).map(|n| format!("record {n} {}", "x".repeat(2000)).into_bytes()).collect();
+    append_all(&mut cluster.client(0).await, values.clone()).await;
+    // Of 400 KiB all goes but as much, and not more than one segment besides.
+    let is_kept = |status: &v1::StatusResponse| {
+        let held = (200 - status.log_start) * 2000;
+        status.log_start > 0 && held + (32 << 10) >= KEPT && held <= KEPT + (64 << 10)
+    };
+    for ordinal in 0..3 {
+        cluster.until(ordinal, "trimmed", is_kept).await;
+    }
+    let log_start = cluster.status(0).await.log_start;
+    for ordinal in 0..3 {
+        cluster.until(ordinal, "trimmed alike", |status| status.log_start == log_start).await;
+        let below = v1::ReadRequest { from: log_start - 1, ..v1::ReadRequest::default() };
+        let (reason, error, _) = error_of(&cluster.client(ordinal).await.read(below).await.unwrap_err());
+        assert_eq!((reason, error.log_start), (Reason::OffsetOutOfRange, log_start));
+        let read = read_all(&mut cluster.client(ordinal).await, log_start).await;
+        let kept: Vec<Vec<u8>> = read.into_iter().map(|record| record.value.to_vec()).collect();
+        assert_eq!(kept, values[usize::try_from(log_start).unwrap()..]);
+        let files = std::fs::read_dir(&cluster.configs[ordinal].data_dir).unwrap();
+        let segments = files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "log"));
+        assert!(segments.count() <= 7, "the files of what was trimmed are still there");
+    }
+    // The next leader goes on with it.
+    cluster.stop(0).await;
+    cluster.elect(Some(1)).await;
+    cluster.settle(1).await;
+    append_all(&mut cluster.client(1).await, values[..50].to_vec()).await;
+    cluster.until(2, "trimmed further", |status| status.log_start > log_start).await;
+    cluster.stop_all().await;
+}

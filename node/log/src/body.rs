@@ -32,6 +32,8 @@ pub(crate) struct Segment<D: Disk> {
     index_interval: u32,
     disk: D,
     body: OnceLock<Body>,
+    /// As in the body, for those who need no more than that.
+    timestamp_ms: OnceLock<Option<u64>>,
 }
 
 /// What is known of a segment once it is used.
@@ -89,8 +91,8 @@ impl<D: Disk> Segment<D> {
         let file = Arc::new(file);
         let same: Arc<dyn DiskFile> = Arc::<D::File>::clone(&file);
         let place = Arc::new(Place::new(path, same, mask));
-        let (disk, body) = (disk.clone(), OnceLock::new());
-        Self { file, file_bytes, place, header, mask, index_interval, disk, body }
+        let (disk, body, timestamp_ms) = (disk.clone(), OnceLock::new(), OnceLock::new());
+        Self { file, file_bytes, place, header, mask, index_interval, disk, body, timestamp_ms }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -155,6 +157,20 @@ impl<D: Disk> Part<D> {
         body.extend_index(&self.load_index(body.data_start)?);
         // If another reader was faster, it has found the same.
         Ok(segment.body.get_or_init(|| body))
+    }
+
+    /// The time of the last record before the segment; `None` when the snapshot, which says so, is damaged.
+    pub(crate) fn time_before(&self) -> Result<Option<u64>, ReadError> {
+        let segment = &*self.segment;
+        if let Some(known) = segment.body.get().map(|body| body.timestamp_ms).or(segment.timestamp_ms.get().copied()) {
+            return Ok(known);
+        }
+        let found = match segment.snapshot() {
+            Ok((Snapshot { timestamp_ms, .. }, _)) => Some(timestamp_ms),
+            Err(ReadError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(*segment.timestamp_ms.get_or_init(|| found))
     }
 
     /// Where the first good frame begins that is not the snapshot.

@@ -34,6 +34,7 @@ mod place;
 mod reader;
 mod repair;
 mod resync;
+mod retention;
 mod scan;
 mod segment;
 #[cfg(feature = "sim")]
@@ -69,5 +70,6 @@ pub use os::{OsDisk, OsFile};
 pub use overlay::{Changes, Overlay, OverlayFile};
 pub use reader::{Chunk, Reader, Records};
 pub use repair::{Excerpt, Repair};
+pub use retention::Retention;
 pub use sync::SyncPoint;
 pub use verify::{Verified, Verifier};

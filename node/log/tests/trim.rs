@@ -13,7 +13,7 @@ mod common;
 use common::{SMALL, SimLog, append, batch_by, epochs, fill, fresh, open, read_all, segments, start_epoch, try_open};
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{Batch, Disk, Limits, LogError, OpenError, Producer, ReadError};
+use zue_log::{Batch, Disk, Limits, LogError, OpenError, Producer, ReadError, Retention};
 
 fn tail(epoch: u64, end: u64) -> Tail {
     Tail { epoch: Epoch(epoch), end: Offset(end) }
@@ -245,4 +245,53 @@ fn a_reset_that_would_take_what_is_committed_is_refused() {
     assert!(matches!(log.reset(&origin), Err(LogError::BelowCommit { .. })));
     assert_eq!(read_all(&log), held);
     append(&mut log, &["goes on"]);
+}
+
+#[test]
+fn a_retention_names_the_end_of_a_segment_that_is_committed_and_costs_one_look_at_each() {
+    let (disk, log) = long();
+    let starts = bases(&disk);
+    let last = *starts.last().unwrap();
+    log.close().unwrap();
+    let (mut log, _) = open(&disk);
+    let reader = log.reader();
+    let from = |retention, commit_end, now_ms| {
+        reader.retained_from(retention, Offset(commit_end), now_ms).unwrap().map(|offset| offset.0)
+    };
+    let bytes = |bytes| Retention { bytes: Some(bytes), age_ms: None };
+    let age = |age_ms| Retention { bytes: None, age_ms: Some(age_ms) };
+    assert_eq!(from(Retention::default(), 80, u64::MAX), None);
+    assert_eq!(from(bytes(200_000), 80, 0), None);
+    assert_eq!(from(bytes(0), 80, 0), Some(last));
+    assert_eq!(from(bytes(0), last - 1, 0), Some(starts[starts.len() - 2]));
+    assert_eq!(from(bytes(0), 0, 0), None);
+    // Record n is of 1000 + n: the newest of a segment is the one before the next segment's base.
+    for next in starts.windows(2).map(|pair| pair[1]) {
+        let newest = 1000 + next - 1;
+        assert_eq!(from(age(500), 80, newest + 501), Some(next));
+        let before = starts.iter().rfind(|start| **start < next).filter(|start| **start > 0);
+        assert_eq!(from(age(500), 80, newest + 500), before.copied());
+    }
+    let calls = disk.calls();
+    assert_eq!((from(age(0), 80, u64::MAX), disk.calls()), (Some(last), calls), "it was read before");
+    // What was trimmed is not named again.
+    log.note_commit(Offset(80));
+    log.trim(Offset(last)).unwrap();
+    assert_eq!((from(bytes(0), 80, 0), from(age(0), 80, u64::MAX)), (None, None));
+}
+
+#[test]
+fn a_segment_whose_age_is_not_known_is_as_old_as_what_lies_behind_it() {
+    let (disk, log) = long();
+    let starts = bases(&disk);
+    log.close().unwrap();
+    // The snapshot, which tells of the time before.
+    disk.damage(&segments(&disk)[1], |bytes| bytes[140] ^= 1);
+    let (log, _) = open(&disk);
+    let reader = log.reader();
+    let age = Retention { bytes: None, age_ms: Some(0) };
+    let from = |now_ms| reader.retained_from(age, Offset(80), now_ms).unwrap().map(|offset| offset.0);
+    assert_eq!(from(1000 + starts[1] + 1), None);
+    assert_eq!(from(1000 + starts[2] - 1), None);
+    assert_eq!(from(1000 + starts[2]), Some(starts[2]));
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Offset;
-use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, SharedLog, Verifier};
+use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier};
 
-use super::{DiskFact, Queue, full, tell};
+use super::retain::Retain;
+use super::{DiskFact, Queue, full, tell, unix_ms};
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 
@@ -28,7 +29,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// How much of one segment is fetched before it is written anew; the rest is fetched after that.
 const EXCERPTS_BYTES_MAX: usize = 64 << 20;
 
-/// How much upkeep may cost.
+/// How much upkeep may cost, and what is to go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UpkeepSettings {
     /// 0: nothing is read again.
@@ -36,6 +37,7 @@ pub(crate) struct UpkeepSettings {
     /// From the beginning of one pass to that of the next.
     pub(crate) scrub_interval: Duration,
     pub(crate) compaction_bytes_per_second: u64,
+    pub(crate) retention: Retention,
 }
 
 /// Asks the other replicas for records from `from` on and before `upto`.
@@ -98,6 +100,7 @@ pub(super) struct Upkeep<D: Disk> {
     settings: UpkeepSettings,
     fetches: mpsc::Sender<Fetch>,
     stop: Arc<Stop>,
+    retain: Retain<D>,
     damaged: BTreeMap<Place, Known>,
     reported: Option<Arc<str>>,
     scrub: Option<Verifier<D>>,
@@ -116,6 +119,7 @@ impl<D: Disk> Upkeep<D> {
         let (stop, now) = (Arc::new(Stop::default()), Instant::now());
         let (damaged, reported, scrub, scrub_due, compact_due) = (BTreeMap::new(), None, None, now, now);
         let ours = Arc::clone(&stop);
+        let retain = Retain::new(log.lock().reader(), Arc::clone(&queue), facts.clone(), settings.retention);
         let new = Self {
             log,
             queue,
@@ -124,6 +128,7 @@ impl<D: Disk> Upkeep<D> {
             settings,
             fetches,
             stop: ours,
+            retain,
             damaged,
             reported,
             scrub,
@@ -135,6 +140,7 @@ impl<D: Disk> Upkeep<D> {
 
     pub(super) fn run(mut self) {
         loop {
+            self.retain.turn();
             self.repair();
             self.compact();
             self.scrub();
@@ -144,8 +150,9 @@ impl<D: Disk> Upkeep<D> {
         }
     }
 
-    /// Waits as long as so many bytes may take; whether it is to end.
-    fn pace(&self, bytes: u64, bytes_per_second: u64) -> bool {
+    /// Waits as long as so many bytes may take; whether it is to end. Retention goes on meanwhile: it makes room.
+    fn pace(&mut self, bytes: u64, bytes_per_second: u64) -> bool {
+        self.retain.turn();
         let micros = bytes.saturating_mul(1_000_000) / bytes_per_second.max(1);
         self.stop.wait(Duration::from_micros(micros))
     }
@@ -208,7 +215,7 @@ impl<D: Disk> Upkeep<D> {
         }
     }
 
-    fn repair_one(&self, damage: &Damage) -> Result<(), NotFetched> {
+    fn repair_one(&mut self, damage: &Damage) -> Result<(), NotFetched> {
         let later = |reason: String| NotFetched { reason, all_asked: false };
         let (reader, committed) = {
             let log = self.log.lock();
@@ -273,7 +280,7 @@ impl<D: Disk> Upkeep<D> {
         (excerpts, problem)
     }
 
-    fn rewrite(&self, mut repair: Repair<D>) -> Result<(), String> {
+    fn rewrite(&mut self, mut repair: Repair<D>) -> Result<(), String> {
         let written = loop {
             match repair.step(PIECE_BYTES) {
                 Ok((bytes, true)) if self.pace(bytes, self.settings.compaction_bytes_per_second) => {
@@ -367,9 +374,4 @@ impl<D: Disk> Upkeep<D> {
         }
         self.scrub = Some(verifier);
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
