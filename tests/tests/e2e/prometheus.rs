@@ -15,7 +15,8 @@ pub fn start(namespace: &str) {
     let image = std::env::var("ZUE_PROMETHEUS_IMAGE").unwrap_or_else(|_| "zue-prometheus:test".to_owned());
     // Of the operators one acts, and it alone speaks of clusters.
     let pods = get(&["-n", "zue-system", "pods"])["items"].clone();
-    let address = |pod: &Value| format!("{}:8080", pod["status"]["podIP"].as_str().expect("an operator has an address"));
+    let address =
+        |pod: &Value| format!("{}:8080", pod["status"]["podIP"].as_str().expect("an operator has an address"));
     let operators: Vec<String> = pods.as_array().expect("pods").iter().map(address).collect();
     let targets = 3.0 + f64::from(u32::try_from(operators.len()).expect("few operators"));
     let manifest = include_str!("prometheus.yaml").replace("PROMETHEUS_IMAGE", &image);
