@@ -243,6 +243,17 @@ fn a_learner_that_has_promised_a_higher_epoch_is_taken_back_by_a_new_one() {
 }
 
 #[test]
+fn a_voter_that_was_removed_and_has_promised_a_higher_epoch_does_not_keep_the_change_from_its_end() {
+    let shape = Shape { old: Some(vec![1, 2]), late: vec![2], ..Shape::new(1, &[1], &FIVE[..2]) };
+    let mut nodes = shape.nodes();
+    nodes[1].as_mut().unwrap().promised = Epoch(5);
+    let recorded = Recorded { epoch: Epoch(5), leader: None, cluster: Some(ClusterId(9)) };
+    let (epoch, prefer, reason) = (Epoch(6), Some(ReplicaId(1)), Reason::HigherPromise);
+    let elect = Step::Elect { epoch, prefer, without: None, change: None, reason };
+    assert_eq!(plan(&shape.wish(), &recorded, &nodes), elect);
+}
+
+#[test]
 fn a_new_cluster_begins_only_when_all_nodes_are_blank_be_they_wished_for_or_not() {
     let blank = |id: u128| {
         let seen = Shape::new(3, &[1], &[Replica(id)]).nodes().remove(0);

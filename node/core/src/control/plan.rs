@@ -52,7 +52,7 @@ impl Look<'_> {
     fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
         let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.promised > newest.epoch);
         let automatic = self.wish.policy == Policy::Automatic;
-        if newest.voters.iter().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id)) {
+        if electorates(newest).flatten().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id)) {
             // Whoever leads goes on, if it can.
             let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
             return self.elect(Reason::HigherPromise, prefer, None);
