@@ -1,6 +1,8 @@
-//! Reading in order, from whichever replica can: never backwards, never past a gap, on from the last offset when a replica dies.
+//! Reading in order, from whichever replica can: never backwards, never past what has not come, on from the last offset when a
+//! replica dies.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::time::{Instant, timeout};
@@ -11,6 +13,9 @@ use crate::Client;
 use crate::client::Failures;
 use crate::error::{Error, Refused};
 use crate::servers::{Described, Server, leads};
+
+/// A reading that follows and hears nothing for so long asks whether another replica leads and has more.
+const FOLLOW_IDLE: Duration = Duration::from_secs(3);
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
@@ -30,11 +35,13 @@ pub struct ReadOptions {
     pub replica: Option<String>,
 }
 
-/// Consecutive records, as a replica sent them.
+/// Records in the order of their offsets, as a replica sent them. Offsets are missing where records were compacted away.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReadBatch {
     /// At least one.
     pub records: Vec<Record>,
+    /// The offset to go on from.
+    pub next: u64,
     /// The end of what is committed, as the replica knew it.
     pub commit_end: u64,
 }
@@ -69,18 +76,24 @@ struct Position {
 }
 
 impl Position {
-    /// Moves on over these records, or says which offset is missing: `(expected, found)`.
-    fn pass(&mut self, records: &[Record]) -> Result<(), (u64, u64)> {
+    /// Moves on over what a replica sent, or says what does not follow: `(expected, found)`.
+    fn pass(&mut self, sent: &v1::ReadResponse) -> Result<(), (u64, u64)> {
+        let v1::ReadResponse { records, first, next, .. } = sent;
+        if self.not_before_ms.is_some() {
+            self.next = self.next.max(*first);
+        }
+        if *first != self.next {
+            return Err((self.next, *first));
+        }
         for record in records {
-            if self.not_before_ms.take().is_some() {
-                self.next = self.next.max(record.offset);
-            }
-            if record.offset != self.next || self.left == Some(0) {
+            if record.offset < self.next || record.offset >= *next || self.left == Some(0) {
                 return Err((self.next, record.offset));
             }
-            self.next += 1;
+            self.next = record.offset + 1;
             self.left = self.left.map(|left| left - 1);
+            self.not_before_ms = None;
         }
+        self.next = self.next.max(*next);
         Ok(())
     }
 
@@ -175,29 +188,36 @@ impl Reader {
         let Some((server, answers, has_sent)) = &mut self.line else { unreachable!("it was opened") };
         loop {
             let answer = if self.options.follow {
-                answers.message().await
+                let Ok(answer) = timeout(FOLLOW_IDLE, answers.message()).await else {
+                    if let Some(error) = overtaken(&self.client, &self.options, &self.position, server).await {
+                        return Err(error);
+                    }
+                    continue;
+                };
+                answer
             } else {
                 let within = self.client.config().attempt_timeout;
                 let late = |_| Error::no_answer(&server.name, within);
                 timeout(within, answers.message()).await.map_err(late)?
             };
             let answer = answer.map_err(|status| Error::of_status(&server.name, &status))?;
-            let Some(v1::ReadResponse { records, commit_end, log_start: _ }) = answer else {
+            let Some(sent) = answer else {
                 if self.position.is_at_end(self.options.follow) {
                     return Ok(None);
                 }
                 return Err(Error::unreachable(&server.name, "it ended the stream before the end"));
             };
+            let commit_end = sent.commit_end;
             self.position.known_end = self.position.known_end.max(commit_end);
             if !std::mem::replace(has_sent, true) {
                 self.position.target = self.position.target.max(commit_end);
             }
-            self.position.pass(&records).map_err(|(expected, found)| {
+            self.position.pass(&sent).map_err(|(expected, found)| {
                 let server = server.name.clone();
                 Error::Gap { server, expected, found }
             })?;
-            if !records.is_empty() {
-                return Ok(Some(ReadBatch { records, commit_end }));
+            if !sent.records.is_empty() {
+                return Ok(Some(ReadBatch { records: sent.records, next: self.position.next, commit_end }));
             }
         }
     }
@@ -221,6 +241,16 @@ impl Reader {
         let answers = self.client.call(&server, self.client.time_left(begun), client.read(request)).await?;
         Ok((server, answers))
     }
+}
+
+/// Whether another replica leads and has more, while nothing comes from this one: it may be cut off.
+async fn overtaken(client: &Client, options: &ReadOptions, position: &Position, server: &Server) -> Option<Error> {
+    if options.replica.is_some() {
+        return None;
+    }
+    let (other, described) = locate(client, Instant::now(), None, Some(&server.name)).await.ok()?;
+    let has_more = other != *server && leads(&described) && described.commit_end > position.next;
+    has_more.then(|| Error::unreachable(&server.name, &format!("it sends nothing, and {} has more", other.name)))
 }
 
 /// The replica to read: the one of this name, or the leader, or whoever has most while nobody leads.
@@ -287,21 +317,36 @@ mod tests {
         Position { next: 0, not_before_ms: None, left: None, known_end: end, target: end }
     }
 
-    fn records(offsets: &[u64]) -> Vec<Record> {
-        offsets.iter().map(|offset| Record { offset: *offset, ..Default::default() }).collect()
+    fn sent(first: u64, offsets: &[u64], next: u64) -> v1::ReadResponse {
+        let record = |offset: &u64| Record { offset: *offset, ..Default::default() };
+        v1::ReadResponse { first, next, records: offsets.iter().map(record).collect(), ..Default::default() }
     }
 
     #[test]
-    fn a_reading_moves_by_one_and_tells_what_is_missing() {
-        let from = |next| Position { next, left: Some(3), ..told(9) };
-        let pass = |offsets: &[u64]| {
-            let mut position = from(4);
-            position.pass(&records(offsets)).map(|()| (position.next, position.left))
+    fn a_reading_goes_over_what_was_compacted_away_and_tells_what_does_not_follow() {
+        let pass = |first, offsets: &[u64], next| {
+            let mut position = Position { next: 4, left: Some(3), ..told(9) };
+            position.pass(&sent(first, offsets, next)).map(|()| (position.next, position.left))
         };
-        assert_eq!(pass(&[4, 5]), Ok((6, Some(1))));
-        assert_eq!(pass(&[4, 6]), Err((5, 6)));
-        assert_eq!(pass(&[3]), Err((4, 3)));
-        assert_eq!(pass(&[4, 5, 6, 7]), Err((7, 7)));
+        assert_eq!(pass(4, &[4, 5], 6), Ok((6, Some(1))));
+        assert_eq!(pass(4, &[5, 7], 9), Ok((9, Some(1))));
+        assert_eq!(pass(4, &[], 8), Ok((8, Some(3))));
+        assert_eq!(pass(5, &[5], 6), Err((4, 5)));
+        assert_eq!(pass(3, &[3], 4), Err((4, 3)));
+        assert_eq!(pass(4, &[3], 5), Err((4, 3)));
+        assert_eq!(pass(4, &[5, 5], 6), Err((6, 5)));
+        assert_eq!(pass(4, &[6], 6), Err((4, 6)));
+        assert_eq!(pass(4, &[4, 5, 6, 7], 8), Err((7, 7)));
+    }
+
+    #[test]
+    fn a_reading_by_time_begins_where_the_replica_says_and_keeps_asking_by_time_until_a_record_has_come() {
+        let mut position = Position { not_before_ms: Some(7), ..told(9) };
+        assert_eq!(position.pass(&sent(5, &[], 5)), Ok(()));
+        assert_eq!((position.next, position.not_before_ms), (5, Some(7)));
+        assert_eq!(position.pass(&sent(5, &[6], 7)), Ok(()));
+        assert_eq!((position.next, position.not_before_ms), (7, None));
+        assert_eq!(position.pass(&sent(8, &[8], 9)), Err((7, 8)));
     }
 
     #[test]

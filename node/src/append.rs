@@ -95,9 +95,9 @@ impl Appends {
             return Err(shutting_down());
         }
         let view = self.handle.view.borrow();
-        match (view.role, &view.problem) {
+        match (view.role, &view.full) {
             (Role::Failed, _) => Err(storage_failed(&view)),
-            (Role::Leader, Some(problem)) => Err(error(Reason::DiskFull, format!("appends wait for room: {problem}"))),
+            (Role::Leader, Some(why)) => Err(error(Reason::DiskFull, format!("appends wait for room: {why}"))),
             (Role::Leader, None) => Ok(()),
             (Role::Idle | Role::Follower, _) => Err(not_leader(&view)),
         }

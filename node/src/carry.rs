@@ -281,6 +281,7 @@ impl Driver {
             leader,
             members: members.unwrap_or_default(),
             isr: self.isr_names(),
+            full: self.full.clone(),
             problem: self.problem(),
         }
     }

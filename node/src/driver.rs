@@ -98,6 +98,8 @@ pub(crate) struct Driver {
     /// How long it has been silent.
     pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
+    /// Why there is no room on the disk.
+    pub(crate) full: Option<Arc<str>>,
     /// What of the log is damaged.
     pub(crate) damage: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
@@ -122,6 +124,7 @@ impl Driver {
             switch_to: None,
             leaving: false,
             problem: None,
+            full: None,
             damage: None,
             view_is_stale: true,
         }
@@ -175,7 +178,7 @@ impl Driver {
             DiskFact::Promised(ticket) => self.step(Input::Promised(ticket), Payload::None),
             DiskFact::Full(problem) => {
                 let is_full = problem.is_some();
-                self.problem = problem;
+                self.full = problem;
                 self.view_is_stale = true;
                 self.step(Input::DiskFull(is_full), Payload::None);
             }

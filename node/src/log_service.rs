@@ -90,6 +90,7 @@ impl Log for LogService {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),
             readable: appends.handle.readable.clone(),
+            view: appends.handle.view.clone(),
             metrics: Arc::clone(&appends.metrics),
             bytes_max: appends.settings.read_bytes_max.length(),
             stop: appends.stop.clone(),
@@ -110,7 +111,7 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { role: _, cluster, epoch, leader, members, problem, isr } = handle.view.borrow().clone();
+        let View { role: _, cluster, epoch, leader, members, full: _, problem, isr } = handle.view.borrow().clone();
         let member = |member: &crate::state::Member| v1::MemberHint {
             name: member.name.clone(),
             address: member.client_address.clone(),

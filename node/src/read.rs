@@ -1,6 +1,7 @@
 //! One read: a task that reads chunk by chunk, no faster than its client takes them, and waits for news at the end if it is to
 //! follow. Serves what is committed and checked, and nothing else.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,10 +12,10 @@ use zue_core::Offset;
 use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
 use zue_proto::{id_bytes, v1};
 
-use crate::errors::{error, out_of_range, read_failed, shutting_down, status};
+use crate::errors::{error, out_of_range, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
-use crate::state::Ends;
+use crate::state::{Ends, Role, View};
 
 /// One read.
 pub(crate) struct Read {
@@ -22,6 +23,8 @@ pub(crate) struct Read {
     pub(crate) ends: watch::Receiver<Ends>,
     /// Where reads end; the one of these that is waited for.
     pub(crate) readable: watch::Receiver<Offset>,
+    /// Whether this replica has failed.
+    pub(crate) view: watch::Receiver<View>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bytes_max: usize,
     pub(crate) stop: CancellationToken,
@@ -73,7 +76,7 @@ impl Read {
         // Without following, the end is what was committed when the request came; the client learns it at once.
         let commit_end = self.ends.borrow().commit_end;
         let target = if follow { Offset(u64::MAX) } else { commit_end };
-        if self.send(&responses, Vec::new(), commit_end).await.is_err() {
+        if self.send(&responses, Vec::new(), from..from, commit_end).await.is_err() {
             return;
         }
         let stop = self.stop.clone();
@@ -105,9 +108,14 @@ impl Read {
         left: u64,
         responses: &Responses,
     ) -> Result<(Offset, u64), Gone> {
-        let readable = match self.readable.wait_for(|readable| *readable > at).await {
-            Ok(readable) => *readable,
-            Err(_) => return Err(Gone),
+        let readable = tokio::select! {
+            readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| Gone)?),
+            // Another replica has what will come.
+            view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| Gone)?)),
+        };
+        let readable = match readable {
+            Ok(readable) => readable,
+            Err(failure) => return self.end(failure, responses).await,
         };
         let upto = readable.min(target).min(at.plus(left));
         let (reader, bytes_max) = (self.reader.clone(), self.bytes_max);
@@ -118,55 +126,64 @@ impl Read {
             Err(_) => return Err(Gone),
         };
         self.metrics.read_bytes.inc_by(wide(chunk.encoded_bytes()));
-        self.serve(&chunk, upto, responses).await
+        self.serve(&chunk, at..upto, responses).await
     }
 
     /// Sends the records of a chunk, in messages of about the size that one may have; where it ends, and how many there were.
-    async fn serve(&self, chunk: &Chunk, upto: Offset, responses: &Responses) -> Result<(Offset, u64), Gone> {
-        let (mut records, mut bytes, mut served) = (Vec::new(), 0, 0);
-        let mut end = chunk.first();
+    async fn serve(&self, chunk: &Chunk, range: Range<Offset>, responses: &Responses) -> Result<(Offset, u64), Gone> {
+        let Range { start: mut first, end: upto } = range;
+        let (mut records, mut bytes, mut served, mut end) = (Vec::new(), 0, 0, first);
         for record in chunk.records() {
             let record = match record {
                 Ok(record) if record.offset < upto => record,
-                Ok(_) => {
-                    self.serve_some(responses, records).await?;
-                    return Ok((end, served));
-                }
+                Ok(_) => break,
                 Err(failure) => {
                     // What is in front of the damage is whole.
-                    self.serve_some(responses, records).await?;
+                    self.serve_some(responses, records, first..end).await?;
                     return self.fail(&failure, responses).await;
                 }
             };
+            if record.timestamp_ms >= self.not_before_ms {
+                if bytes > 0 && bytes + record.payload_bytes() > self.bytes_max {
+                    self.serve_some(responses, std::mem::take(&mut records), first..end).await?;
+                    (first, bytes) = (end, 0);
+                }
+                bytes += record.payload_bytes().max(1);
+                records.push(to_wire(chunk, &record));
+                served += 1;
+            }
             end = record.offset.plus(1);
-            if record.timestamp_ms < self.not_before_ms {
-                continue;
-            }
-            if bytes > 0 && bytes + record.payload_bytes() > self.bytes_max {
-                self.serve_some(responses, std::mem::take(&mut records)).await?;
-                bytes = 0;
-            }
-            bytes += record.payload_bytes().max(1);
-            records.push(to_wire(chunk, &record));
-            served += 1;
         }
-        self.serve_some(responses, records).await?;
         // Behind the last record there may be some that were compacted away.
-        Ok((chunk.end().min(upto), served))
+        let end = end.max(chunk.end().min(upto));
+        self.serve_some(responses, records, first..end).await?;
+        Ok((end, served))
     }
 
-    async fn serve_some(&self, responses: &Responses, records: Vec<v1::Record>) -> Result<(), Gone> {
-        if records.is_empty() {
+    async fn serve_some(
+        &self,
+        responses: &Responses,
+        records: Vec<v1::Record>,
+        range: Range<Offset>,
+    ) -> Result<(), Gone> {
+        if range.is_empty() {
             return Ok(());
         }
         let Ends { commit_end, .. } = *self.ends.borrow();
-        self.send(responses, records, commit_end).await
+        self.send(responses, records, range, commit_end).await
     }
 
-    async fn send(&self, responses: &Responses, records: Vec<v1::Record>, commit_end: Offset) -> Result<(), Gone> {
+    async fn send(
+        &self,
+        responses: &Responses,
+        records: Vec<v1::Record>,
+        range: Range<Offset>,
+        commit_end: Offset,
+    ) -> Result<(), Gone> {
         self.metrics.read_records.inc_by(wide(records.len()));
-        let log_start = self.reader.log_start();
-        let response = v1::ReadResponse { records, commit_end: commit_end.0, log_start: log_start.0 };
+        let (log_start, commit_end) = (self.reader.log_start().0, commit_end.0);
+        let Range { start: Offset(first), end: Offset(next) } = range;
+        let response = v1::ReadResponse { records, commit_end, log_start, first, next };
         responses.send(Ok(response)).await.map_err(|_| Gone)
     }
 
@@ -176,7 +193,11 @@ impl Read {
             tracing::error!(%damage, "a record is not served");
         }
         let failure = read_failed(failure, self.ends.borrow().commit_end);
-        let _ = responses.send(Err(status(failure))).await;
+        self.end(failure, responses).await
+    }
+
+    async fn end(&self, why: v1::Error, responses: &Responses) -> Result<(Offset, u64), Gone> {
+        let _ = responses.send(Err(status(why))).await;
         Err(Gone)
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct View {
     pub(crate) members: Arc<[Member]>,
     /// The names of the voters in sync; on the leader.
     pub(crate) isr: Arc<[String]>,
+    /// Why there is no room for appends.
+    pub(crate) full: Option<Arc<str>>,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
 }

@@ -84,7 +84,7 @@ impl Driver {
 
     /// What a person should know: what is wrong with its storage or its log, or that the cluster goes on without it.
     pub(crate) fn problem(&self) -> Option<Arc<str>> {
-        self.problem.clone().or_else(|| self.damage.clone()).or_else(|| {
+        self.problem.clone().or_else(|| self.full.clone()).or_else(|| self.damage.clone()).or_else(|| {
             let replica = &self.parts.replica;
             let fed = match replica.role(self.now()) {
                 RoleView::Leader { .. } => true,

@@ -125,6 +125,7 @@ async fn what_no_replica_has_is_reported_as_lost_and_everything_around_it_is_rea
         };
         assert_eq!(error_of(&refused).0, Reason::Corrupt);
     }
+    append_all(&mut cluster.client(0).await, vec![b"what is damaged keeps nobody from appending".to_vec()]).await;
     cluster.stop_all().await;
 }
 

@@ -244,7 +244,7 @@ impl Log for Server {
         let one = |offset: u64| {
             let value = state.log[usize::try_from(offset).unwrap()].value.clone();
             let records = vec![v1::Record { offset, value, ..Default::default() }];
-            Ok(v1::ReadResponse { records, commit_end, log_start: 0 })
+            Ok(v1::ReadResponse { records, commit_end, log_start: 0, first: offset, next: offset + 1 })
         };
         let mut answers: Vec<_> = records.map(one).collect();
         if breaks_at.is_some() {
