@@ -11,7 +11,7 @@ use crate::error::{LogError, ReadError};
 use crate::frame::{Frame, parse};
 use crate::log::Log;
 use crate::num::wide;
-use crate::segment::{Draft, base_of, index_name, segment_name};
+use crate::segment::Draft;
 use crate::view::Part;
 
 /// The place of a cut.
@@ -52,7 +52,7 @@ impl<D: Disk> Log<D> {
 
     /// Where the prefix with that tail ends.
     fn cut_point(&self, tail: Tail) -> Result<Point<D>, LogError> {
-        let parts: Vec<_> = self.view.sealed.iter().cloned().chain([self.view.active_part()]).collect();
+        let parts = self.view.parts();
         let Some(mut part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
             // The first segment is replaced by an empty one.
             let mut part = parts.first().cloned().unwrap_or_else(|| self.view.active_part());
@@ -112,21 +112,13 @@ impl<D: Disk> Log<D> {
         let next = self.disk_result(next)?;
         self.producers = producers;
         self.cuts += 1;
-        self.remove_segments_after(tail.end);
+        let mut dead = self.view.parts();
+        dead.retain(|part| part.segment.base() > tail.end);
         self.go_on_in(next, &part, Arc::new(history));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         self.ends.timestamp_ms = timestamp_ms;
         assert_eq!(self.view.tail(), tail, "the cut has left another tail");
         assert!(self.ends.commit_end <= tail.end, "the cut took what is committed");
-        Ok(())
-    }
-
-    /// Removes the segments that a cut has left behind. They are dead already: what fails here is done at the next open.
-    fn remove_segments_after(&self, end: Offset) {
-        let names = self.disk.list().unwrap_or_default();
-        for base in names.iter().filter_map(|name| base_of(name, ".log")).filter(|base| *base > end) {
-            let _ = self.disk.remove(&segment_name(base));
-            let _ = self.disk.remove(&index_name(base));
-        }
+        self.retire(dead)
     }
 }

@@ -57,6 +57,11 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     fn has_faulted(&self) -> bool {
         false
     }
+    /// Gives up what it holds of the file for its views; whether none that it gave is left, and nothing else has the file: then it
+    /// can be written over.
+    fn reclaim(&mut self) -> bool {
+        false
+    }
     /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync
     /// the system may show bytes that it never wrote. To be called before the first view.
     fn settle(&self) -> io::Result<()>;

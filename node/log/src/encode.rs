@@ -3,15 +3,13 @@
 use zue_core::{Epoch, EpochStart, Offset};
 
 use crate::frame::{
-    FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT, KIND_SYNC_MARK,
-    LENGTH_AT, PREFIX_BYTES, Producer, Snapshot, SyncMark,
+    FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, FLAGS_AT, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT,
+    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, Producer, Snapshot, SyncMark,
 };
 use crate::limits::{Bounded, LimitError, Limits};
 
 /// The length of a sync mark.
 pub(crate) const SYNC_MARK_BYTES: usize = 40;
-/// Where the flags are.
-const FLAGS_AT: usize = 9;
 /// Where the count of headers is.
 const HEADER_COUNT_AT: usize = 10;
 

@@ -14,6 +14,9 @@ pub(crate) const PREFIX_BYTES: usize = 8;
 const RECORD_BYTES_MIN: usize = 40;
 /// Where the length is, and where what it counts begins.
 pub(crate) const LENGTH_AT: usize = 4;
+/// Where the kind is, and the flags.
+pub(crate) const KIND_AT: usize = 8;
+pub(crate) const FLAGS_AT: usize = 9;
 
 pub(crate) const KIND_RECORD: u8 = 1;
 pub(crate) const KIND_EPOCH_START: u8 = 2;
@@ -24,7 +27,8 @@ pub(crate) const KIND_SYNC_MARK: u8 = 5;
 pub(crate) const FLAG_MORE: u8 = 1;
 pub(crate) const FLAG_KEY: u8 = 2;
 pub(crate) const FLAG_PRODUCER: u8 = 4;
-const RECORD_FLAGS: u8 = FLAG_MORE | FLAG_KEY | FLAG_PRODUCER;
+/// All that any kind of frame has.
+pub(crate) const RECORD_FLAGS: u8 = FLAG_MORE | FLAG_KEY | FLAG_PRODUCER;
 pub(crate) const FLAG_OLD_VOTERS: u8 = 1;
 
 /// Who sent a record, so that it is appended once.

@@ -32,6 +32,7 @@ mod os;
 mod overlay;
 mod place;
 mod reader;
+mod recycle;
 mod repair;
 mod resync;
 mod retention;

@@ -8,7 +8,7 @@ use std::io;
 use std::mem::{MaybeUninit, transmute};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use bytes::Bytes;
 use libc::{c_int, c_void, sigaction, siginfo_t};
@@ -22,15 +22,15 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Maps the file, as long as it is now.
-    pub(crate) fn new(file: &File) -> io::Result<Self> {
+    /// Maps the file, as long as it is now. It holds the token as long as anything of the map is left.
+    pub(crate) fn new(file: &File, token: &Arc<()>) -> io::Result<Self> {
         handle_faults();
-        // SAFETY: the directory is locked and ours: what is given out of a map was written before and is never written again, and
-        // files are not shortened while they are mapped. README.md states this as an assumption. A page that cannot be read all
+        // SAFETY: the directory is locked and ours: what is given out of a map was written before and is not written again while
+        // the map is there, as its token tells, and files are not shortened while they are mapped. README.md states this as an assumption. A page that cannot be read all
         // the same becomes zeroes, before anyone has seen anything else there, or after it was dropped from memory.
         let map = unsafe { Mmap::map(file)? };
         let slot = Slot::claim(map.as_ptr().addr(), map.len());
-        Ok(Self { bytes: Bytes::from_owner(Watched { map, slot }), slot })
+        Ok(Self { bytes: Bytes::from_owner(Watched { map, slot, _token: Arc::clone(token) }), slot })
     }
 
     /// Whether a page of it could not be read, and shows zeroes.
@@ -43,6 +43,8 @@ impl Map {
 struct Watched {
     map: Mmap,
     slot: &'static Slot,
+    /// Goes last, once there is no map.
+    _token: Arc<()>,
 }
 
 impl AsRef<[u8]> for Watched {

@@ -118,7 +118,8 @@ impl<D: Disk> Log<D> {
         let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
-        base.map_or([SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_ANEW].contains(&name), |base| !alive(base))
+        let is_spare = name == SEGMENT_SPARE && self.spare.is_none();
+        base.map_or(is_spare || [SEGMENT_TEMP, SEGMENT_ANEW].contains(&name), |base| !alive(base))
     }
 
     fn assemble(

@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -31,6 +31,8 @@ pub struct OsFile {
     /// The map that is used when a page of the first could not be read.
     other: Mutex<Option<Map>>,
     faulted: AtomicBool,
+    /// Every map of the file holds it, and slices of one keep it.
+    maps: Arc<()>,
 }
 
 impl OsDisk {
@@ -53,7 +55,13 @@ impl OsDisk {
 
 impl OsFile {
     fn new(file: File) -> Self {
-        Self { file, map: OnceLock::new(), other: Mutex::default(), faulted: AtomicBool::new(false) }
+        Self {
+            file,
+            map: OnceLock::new(),
+            other: Mutex::default(),
+            faulted: AtomicBool::new(false),
+            maps: Arc::default(),
+        }
     }
 
     fn slice(map: &Map, range: Range<u64>) -> io::Result<Bytes> {
@@ -67,7 +75,7 @@ impl OsFile {
         let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
         match &*other {
             Some(map) if !map.has_faulted() && map.bytes.len() >= bytes => Ok(map.clone()),
-            _ => Ok(other.insert(Map::new(&self.file)?).clone()),
+            _ => Ok(other.insert(Map::new(&self.file, &self.maps)?).clone()),
         }
     }
 }
@@ -181,7 +189,7 @@ impl DiskFile for OsFile {
         let map = if let Some(map) = self.map.get() {
             map
         } else {
-            let map = Map::new(&self.file)?;
+            let map = Map::new(&self.file, &self.maps)?;
             // Another reader may have been faster; either map shows the same file.
             self.map.get_or_init(|| map)
         };
@@ -190,6 +198,12 @@ impl DiskFile for OsFile {
 
     fn has_faulted(&self) -> bool {
         self.faulted.load(Ordering::Acquire) || self.map.get().is_some_and(Map::has_faulted)
+    }
+
+    fn reclaim(&mut self) -> bool {
+        (self.map, self.other) = (OnceLock::new(), Mutex::default());
+        // A file with another name is somebody's copy.
+        Arc::get_mut(&mut self.maps).is_some() && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
     }
 
     fn settle(&self) -> io::Result<()> {

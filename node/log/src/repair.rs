@@ -67,9 +67,7 @@ impl Excerpt {
 impl<D: Disk> Reader<D> {
     /// The part that has the damage.
     fn part_of(&self, damage: &Damage) -> Option<Part<D>> {
-        let view = self.view();
-        let parts = view.sealed.iter().cloned().chain([view.active_part()]);
-        parts.into_iter().find(|part| part.segment.place.path == damage.path)
+        self.view().parts().into_iter().find(|part| part.segment.place.path == damage.path)
     }
 
     /// The part that has the record.

@@ -5,13 +5,19 @@ use std::ops::Range;
 use zue_core::{Epoch, Offset, Tail};
 
 use crate::fault::Fault;
-use crate::frame::{Frame, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, RecordView, SyncMark, parse, peek};
+use crate::frame::{
+    FLAGS_AT, Frame, KIND_AT, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, RECORD_FLAGS, RecordView,
+    SyncMark, parse, peek,
+};
 use crate::gap::Gap;
 use crate::num::wide;
 use crate::scan::used;
 
 /// How many bytes of CRC are computed at most for each byte that is looked at: payloads may be made to look like frames.
 const CRC_BYTES_MAX: usize = 32;
+
+/// Of so many bytes it is seen at once whether a frame may begin with any.
+const PIECE_BYTES: usize = 32;
 
 /// Bytes that are not what was written, and the records that are in doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +131,10 @@ impl Iterator for GoodFrames<'_> {
 
     fn next(&mut self) -> Option<Good> {
         while self.at < self.end {
+            self.at = self.at.saturating_add(self.bytes.get(self.at..).map_or(0, skipped));
+            if self.at >= self.end {
+                break;
+            }
             if let Some(good) = self.look() {
                 self.at += good.bytes;
                 return Some(good);
@@ -133,6 +143,19 @@ impl Iterator for GoodFrames<'_> {
         }
         None
     }
+}
+
+/// How many bytes lie in front of the first that a frame may begin with, by its kind and flags: most cannot be, and that is seen of
+/// many at once.
+fn skipped(bytes: &[u8]) -> usize {
+    let (kinds, flags) = (bytes.get(KIND_AT..).unwrap_or_default(), bytes.get(FLAGS_AT..).unwrap_or_default());
+    let may_begin =
+        |(kind, flags): (&u8, &u8)| kind.wrapping_sub(KIND_RECORD) < KIND_SYNC_MARK && *flags <= RECORD_FLAGS;
+    let pieces = || kinds.chunks(PIECE_BYTES).zip(flags.chunks(PIECE_BYTES));
+    let any = |(kinds, flags): (&[u8], &[u8])| kinds.iter().zip(flags).fold(false, |any, head| any | may_begin(head));
+    let passed = pieces().take_while(|piece| !any(*piece)).count();
+    let rest = pieces().nth(passed).and_then(|(kinds, flags)| kinds.iter().zip(flags).position(may_begin));
+    rest.map_or(bytes.len(), |rest| passed * PIECE_BYTES + rest)
 }
 
 /// What is found behind a bad frame.
@@ -245,4 +268,22 @@ impl<'a> Iterator for Frames<'a> {
 pub(crate) fn first_hole(bytes: &[u8], mask: u32, position: u64, records: Range<Offset>) -> Option<Hole> {
     let hole = |piece| if let Piece::Hole(hole) = piece { Some(hole) } else { None };
     Frames::new(bytes, mask, position, records.start, records.end).find_map(hole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_place_is_skipped_where_a_frame_may_begin() {
+        for at in 0..100 {
+            for (kind, flags) in [(0, 0), (1, 0), (5, 7), (6, 0), (255, 1), (1, 8)] {
+                let mut bytes = [9; 120];
+                (bytes[at + KIND_AT], bytes[at + FLAGS_AT]) = (kind, flags);
+                let may_begin = (1..=5).contains(&kind) && flags < 8;
+                assert_eq!(skipped(&bytes), if may_begin { at } else { 120 }, "{kind} {flags} at {at}");
+                assert_eq!(skipped(&bytes[..at + FLAGS_AT]), at + FLAGS_AT);
+            }
+        }
+    }
 }

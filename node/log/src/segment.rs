@@ -186,13 +186,16 @@ impl Draft<'_> {
         } = *self;
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
-        let used = spare.as_ref().is_some_and(|spare| spare.used);
-        let header = Header { nonce, sequence, base, prev, rewritten: None, used };
-        let mut head = header.encode().to_vec();
+        let mut header = Header { nonce, sequence, base, prev, rewritten: None, used: false };
+        let mut snapshot = Vec::new();
         let (starts, producers) = (starts.to_vec(), producers.encode());
-        put_snapshot(&mut head, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());
-        let least = wide(head.len()).saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
-        if let Some(spare) = spare.take_if(|spare| least <= spare.file_bytes) {
+        put_snapshot(&mut snapshot, &Snapshot { base, timestamp_ms, starts, producers }, header.mask());
+        let head_bytes = wide(BLOCK_BYTES + snapshot.len());
+        let least = head_bytes.saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
+        let spare = spare.take_if(|spare| least <= spare.file_bytes);
+        header.used = spare.as_ref().is_some_and(|spare| spare.used);
+        let head = [header.encode().as_slice(), &snapshot].concat();
+        if let Some(spare) = spare {
             return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, zero_bytes });
         }
         let reserve = |file_bytes: u64| {

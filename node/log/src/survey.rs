@@ -10,9 +10,6 @@ use crate::order::Order;
 use crate::resync::{GoodFrames, GoodKind, Hole, behind};
 use crate::scan::{State, Stop, used};
 
-/// How much of the old bytes in a file that was used before is searched for frames that may have been acknowledged.
-const USED_BYTES_MAX: usize = 16 << 20;
-
 /// What is known of a log besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
@@ -93,8 +90,7 @@ pub(crate) fn survey(
         return Ok(survey);
     }
     let position = position.saturating_add(wide(stop.at));
-    let searched = if known.used { stop.at.saturating_add(USED_BYTES_MAX).min(bytes.len()) } else { bytes.len() };
-    let behind = behind(bytes.get(..searched).unwrap_or_default(), mask, stop.at, position, stop.order.tail);
+    let behind = behind(bytes, mask, stop.at, position, stop.order.tail);
     // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
     let was_durable = behind.was_durable || ends_in_hole || known.synced > tail;
     survey.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);

@@ -1,5 +1,5 @@
 //! Trimming and resetting: the log begins later. Where it begins is written down first; then segments of which nothing is left are
-//! removed, oldest first. Readers of what is trimmed go on reading it.
+//! removed, or their files used again. Readers of what is trimmed go on reading it.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::frame::Snapshot;
 use crate::log::Log;
 use crate::meta::Meta;
 use crate::reader::Reader;
-use crate::segment::{Draft, base_of, index_name, segment_name};
-use crate::view::{Part, View};
+use crate::segment::Draft;
+use crate::view::View;
 
 impl<D: Disk> Log<D> {
     /// Lets the log begin at that offset, if it begins before it. Where it begins is durable on return. What lies before is not
@@ -39,21 +39,15 @@ impl<D: Disk> Log<D> {
         let ends = sealed.iter().skip(1).chain([&active]).map(|next| next.segment.base());
         let dead = sealed.iter().zip(ends).take_while(|(_, end)| *end <= before).count();
         let (dead, kept) = sealed.split_at(dead);
+        let (dead, kept) = (dead.to_vec(), Arc::<[_]>::from(kept));
+        drop(sealed);
         let mut history = Arc::clone(&self.view.history);
         if !dead.is_empty() {
             Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
         }
-        self.show(View::new(kept.into(), active, history, before));
-        self.remove(dead);
+        self.show(View::new(kept, active, history, before));
+        self.retire(dead)?;
         Ok(before)
-    }
-
-    /// Removes segments that are not in the log any more. What fails here is done at the next open.
-    fn remove(&self, dead: &[Part<D>]) {
-        for base in dead.iter().map(|part| part.segment.base()) {
-            let _ = self.disk.remove(&segment_name(base));
-            let _ = self.disk.remove(&index_name(base));
-        }
     }
 
     /// Forgets the whole log and lets it begin anew, where and with what another's begins. Durable on return; after a crash it is
@@ -80,14 +74,13 @@ impl<D: Disk> Log<D> {
         self.producers = producers.clone();
         self.cuts += 1;
         self.write_to(&active, fill);
+        let mut dead = self.view.parts();
+        // The new one has taken its name.
+        dead.retain(|part| part.segment.base() != at);
         self.show(View::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
-        let names = self.disk.list().unwrap_or_default();
-        for base in names.iter().filter_map(|name| base_of(name, ".log")).filter(|base| *base != at) {
-            let _ = self.disk.remove(&segment_name(base));
-            let _ = self.disk.remove(&index_name(base));
-        }
+        self.retire(dead)?;
         match self.replace_meta(Meta { log_start: at, ..self.meta }) {
             // The segment says so itself.
             Err(LogError::NoRoom(_)) => Ok(()),

@@ -46,7 +46,7 @@ pub struct Verified {
 
 impl<D: Disk> Verifier<D> {
     pub(crate) fn new(view: &Arc<View<D>>) -> Self {
-        let parts: Vec<_> = view.sealed.iter().cloned().chain([view.active_part()]).collect();
+        let parts = view.parts();
         Self { parts: parts.into_iter(), now: None, before: None }
     }
 

@@ -72,6 +72,11 @@ impl<D: Disk> View<D> {
         Part { segment: Arc::clone(&self.active), bytes_end: self.bytes_end.load(Ordering::Acquire), end }
     }
 
+    /// All its parts, oldest first.
+    pub(crate) fn parts(&self) -> Vec<Part<D>> {
+        self.sealed.iter().cloned().chain([self.active_part()]).collect()
+    }
+
     /// The part that holds the record, if the log does.
     pub(crate) fn part(&self, offset: Offset) -> Option<Part<D>> {
         let active = self.active_part();

@@ -12,9 +12,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
-use common::{ID, SMALL, SimLog, append, open, read_all, start};
+use common::{ID, SMALL, SimLog, append, open, read_all, segments, start};
 use zue_core::{Epoch, History, Offset, Origin, Producers, ReplicaId, Tail};
 use zue_log::sim::{Every, SimDisk};
 use zue_log::{Batch, Disk as _, Log, LogError, Producer, ProducerRun, ReadError};
@@ -140,6 +141,36 @@ const WORKLOAD: &[Step] = &[
     Cut(1, 105),
     Append(1, 30),
     Sync,
+    Append(1, 9000),
+    // Into files that were used before: over the end of one, with cuts, another cut, a clean close and trims in them.
+    Append(1, 9000),
+    Append(1, 9000),
+    Sync,
+    Commit(109),
+    Trim(107),
+    Start(14),
+    Append(2, 6000),
+    Append(1, 9000),
+    Sync,
+    Append(1, 200),
+    Cut(1, 109),
+    Append(1, 9000),
+    Append(1, 9000),
+    Append(1, 9000),
+    Sync,
+    Append(2, 100),
+    Cut(1, 112),
+    Append(1, 50),
+    Sync,
+    Start(15),
+    Append(3, 40),
+    Reopen,
+    Append(1, 300),
+    Sync,
+    Commit(116),
+    Trim(112),
+    Append(1, 9000),
+    Append(1, 9000),
     Append(1, 9000),
 ];
 
@@ -300,10 +331,16 @@ fn run_on(disk: SimDisk, stop_at: Option<u64>) -> (SimDisk, Allowed) {
         disk.stop_at(stop);
     }
     let mut log = Log::open(disk.clone(), SMALL, ID).ok().map(|(log, _)| log);
+    let mut used_again = BTreeSet::new();
     for step in WORKLOAD {
         log = log.and_then(|log| take(*step, &disk, log, &mut allowed));
+        if stop_at.is_none() {
+            let headers = segments(&disk).into_iter().map(|name| disk.content(&name).unwrap()[..32].to_vec());
+            used_again.extend(headers.filter(|header| header[12] == 1));
+        }
     }
     if stop_at.is_none() {
+        assert!(used_again.len() >= 10, "{}", used_again.len());
         assert_eq!(state(&log.expect("the workload takes every step")), allowed.now());
     }
     (disk, allowed)
