@@ -93,10 +93,11 @@ impl Header {
         self.rewritten.map_or(0, |rewritten| rewritten.generation)
     }
 
-    /// Where its valid bytes end, given the segment that follows it.
+    /// Where its valid bytes end, given the segment that follows it. What that says of this generation counts: a cut may have taken
+    /// some of the bytes.
     pub(crate) fn end_before(&self, next: &Self) -> u64 {
-        let said = next.prev.map_or((0, 0), |prev| (prev.generation, prev.end));
-        self.rewritten.map_or(said, |own| said.max((own.generation, own.end))).1
+        let (generation, end) = next.prev.map_or((0, 0), |prev| (prev.generation, prev.end));
+        self.rewritten.filter(|own| own.generation > generation).map_or(end, |own| own.end)
     }
 
     /// What the file's CRCs are masked with.
