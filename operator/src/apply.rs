@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::build::{self, INSTANCE_LABEL, Objects, REPLICA_LABEL};
 use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::volumes;
+use crate::{owned, volumes};
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -27,22 +27,16 @@ pub struct Applied {
     pub errors: Vec<Error>,
 }
 
-/// Applies all objects of a cluster.
-pub async fn objects(client: &Client, cluster: &Cluster) -> Applied {
+/// Applies all objects of a cluster; whether a pod of it may be evicted is its caretaker's to say.
+pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce() -> bool) -> Applied {
     let mut applied = Applied::default();
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
-    let cluster = match within("read the StatefulSet", sets.get_opt(&cluster.name)).await {
-        Ok(found) => &cluster.clone().around(found.and_then(|set| set.spec?.replicas)),
-        // Not knowing how many pods there are, it might take some away that are needed.
-        Err(error) => {
-            applied.errors.push(error);
-            return applied;
-        }
-    };
-    let Objects { service_account, config_map, services, disruption_budget, mut stateful_set } =
-        build::objects(cluster);
+    // Not knowing how many pods there are, it might take some away that are needed.
+    let Some(found) = keep(&mut applied.errors, read(&sets, &cluster.name, cluster).await) else { return applied };
+    let cluster = &cluster.clone().around(found.as_ref().and_then(|set| set.spec.as_ref()?.replicas));
+    let Objects { service_account, config_map, services, mut stateful_set } = build::objects(cluster);
     // First of all: a full disk must not block its own cure.
-    match volumes::grow(client, cluster, &mut stateful_set).await {
+    match volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await {
         Ok(grown_to) => applied.grown_to = grown_to,
         Err(error) => applied.errors.push(error),
     }
@@ -52,10 +46,15 @@ pub async fn objects(client: &Client, cluster: &Cluster) -> Applied {
     for service in &services {
         keep(errors, apply(client, cluster, service).await);
     }
-    keep(errors, apply(client, cluster, &disruption_budget).await);
+    keep(errors, disruption_budget(client, cluster, may_evict()).await);
     applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
     keep(errors, delete_orphans(client, cluster, &services).await);
     applied
+}
+
+/// Lets one pod be evicted, or none.
+pub async fn disruption_budget(client: &Client, cluster: &Cluster, may_evict: bool) -> Result<(), Error> {
+    apply(client, cluster, &build::disruption_budget(cluster, may_evict)).await.map(drop)
 }
 
 fn keep<T>(errors: &mut Vec<Error>, result: Result<T, Error>) -> Option<T> {
@@ -68,8 +67,26 @@ where
 {
     let api: Api<K> = Api::namespaced(client.clone(), &cluster.namespace);
     let name = object.name_any();
-    let what = format!("apply {} {name}", K::kind(&()));
-    within(what, api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object))).await
+    let mut object = object.clone();
+    let mut params = PatchParams::apply(FIELD_MANAGER);
+    // What is the cluster's own is made right by force, and by its uid no other; what another makes meanwhile is not.
+    if let Some(found) = read(&api, &name, cluster).await? {
+        object.meta_mut().uid = found.uid();
+        params = params.force();
+    }
+    within(format!("apply {} {name}", K::kind(&())), api.patch(&name, &params, &Patch::Apply(object))).await
+}
+
+/// The object of this name, if there is one; an error if it is another's.
+async fn read<K>(api: &Api<K>, name: &str, cluster: &Cluster) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let found = within(format!("read {} {name}", K::kind(&())), api.get_opt(name)).await?;
+    if let Some(found) = &found {
+        owned::check(found, cluster)?;
+    }
+    Ok(found)
 }
 
 /// The Services of single replicas that are not asked for any more.
@@ -78,8 +95,7 @@ async fn delete_orphans(client: &Client, cluster: &Cluster, wanted: &[Service]) 
     let of_replicas = ListParams::default().labels(&format!("{INSTANCE_LABEL}={},{REPLICA_LABEL}", cluster.name));
     for found in within("list Services", api.list(&of_replicas)).await? {
         let name = found.name_any();
-        let is_ours = found.owner_references().contains(&cluster.owner);
-        if is_ours && !wanted.iter().any(|service| service.name_any() == name) {
+        if owned::check(&found, cluster).is_ok() && !wanted.iter().any(|service| service.name_any() == name) {
             within(format!("delete Service {name}"), api.delete(&name, &DeleteParams::default())).await?;
         }
     }

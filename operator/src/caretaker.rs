@@ -16,6 +16,8 @@ use tracing::{error, warn};
 use zue_client::control::{Controller, ControllerConfig, Event, Turn};
 use zue_core::control::{Blocked, Reason};
 
+use crate::apply;
+use crate::budget::Budget;
 use crate::build::{INSTANCE_LABEL, ROLE_LABEL};
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
@@ -67,6 +69,7 @@ pub struct Caretaker {
     teller: Teller,
     isr: IsrTracker,
     counts: Counts,
+    budget: Budget,
     rolling: bool,
     /// Who is to lead, by annotation; and the resource's version with it.
     asked: Option<String>,
@@ -89,6 +92,7 @@ impl Caretaker {
             teller: Teller::new(shared.client.clone(), &cluster, &shared.instance),
             isr: IsrTracker::new(before.isr.clone()),
             counts: Counts::default(),
+            budget: Budget::default(),
             rolling: false,
             asked: None,
             version: None,
@@ -153,6 +157,7 @@ impl Caretaker {
         let view = view::view(&self.cluster, seen, &pods);
         let happenings = self.take_note(&turn, &view);
         self.shared.metrics.saw(&self.key(), view.clone(), self.counts.clone());
+        self.limit_evictions(&view).await;
         self.label(labels::changes(&view)).await;
         for happening in happenings {
             self.teller.tell(&happening).await;
@@ -240,6 +245,20 @@ impl Caretaker {
             Happening::normal("ReplicaJoinedISR", format!("{pod} is in sync; {size} replicas are in sync")).about(pod)
         }));
         happenings
+    }
+
+    /// Lets a pod be evicted only while the cluster can spare one. Reconciliations apply what is written down here.
+    async fn limit_evictions(&mut self, view: &View) {
+        let may_evict = self.budget.look(view, Instant::now());
+        self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict = may_evict;
+        if !self.budget.is_due(may_evict, Instant::now()) || !self.may_write() {
+            return;
+        }
+        let applied = apply::disruption_budget(&self.shared.client, &self.cluster, may_evict).await;
+        self.budget.told(may_evict, applied.is_ok(), Instant::now());
+        if let Err(error) = applied {
+            error!("{error}");
+        }
     }
 
     async fn label(&mut self, changes: Vec<Relabel>) {

@@ -20,6 +20,24 @@ pub enum Error {
         /// What the API server or the network says.
         source: Box<kube::Error>,
     },
+    /// Another's object bears the name.
+    #[error("{kind} {name} is not this ZueCluster's; rename one of them")]
+    NotOurs {
+        /// What it is.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// An object of a resource that bore the same name.
+    #[error(
+        "{kind} {name} belongs to a ZueCluster of that name that was deleted; until Kubernetes has deleted it as well, it is left alone"
+    )]
+    NotYetGone {
+        /// What it is.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
     /// No answer came.
     #[error("cannot {what}: no answer from the API server within {} s", CALL_MAX.as_secs())]
     TimedOut {
@@ -36,7 +54,7 @@ impl Error {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::TimedOut { .. } => None,
+            Self::NotOurs { .. } | Self::NotYetGone { .. } | Self::TimedOut { .. } => None,
         }
     }
 }

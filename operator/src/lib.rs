@@ -1,11 +1,12 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
-//! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`view`], [`status`], [`labels`], [`rollout`], [`isr`], [`switchover`],
-//! [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] (one for each cluster), [`apply`],
+//! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
+//! [`switchover`], [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] (one for each cluster), [`apply`],
 //! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_client::control`.
 
 pub mod apply;
 pub mod args;
+pub mod budget;
 pub mod build;
 pub mod caretaker;
 pub mod cluster;
@@ -19,6 +20,7 @@ pub mod labels;
 pub mod lease;
 pub mod metrics;
 pub mod operator;
+pub mod owned;
 pub mod rbac;
 pub mod rollout;
 pub mod status;

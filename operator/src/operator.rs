@@ -24,7 +24,7 @@ use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::events::{Happening, Teller};
 use crate::kubernetes::within;
 use crate::metrics::{Key, Metrics};
-use crate::status::{self, Workload};
+use crate::status::{self, Refused, Workload};
 use crate::watched::{self, Guarded};
 
 /// All is looked at again after this, whether or not a change was seen.
@@ -155,11 +155,14 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let cluster = match Cluster::new(resource, &context.shared.default_image) {
         Ok(cluster) => cluster,
         Err(invalid) => {
-            say_invalid(resource, &invalid, &context.shared.client).await;
+            if !context.tell_invalid(resource, &invalid) {
+                say_invalid(resource, &invalid, &context.shared.client).await;
+            }
             return Err(invalid.into());
         }
     };
-    let applied = apply::objects(&context.shared.client, &cluster).await;
+    let may_evict = || context.may_evict(&cluster);
+    let applied = apply::objects(&context.shared.client, &cluster, may_evict).await;
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
     let workload = Workload {
@@ -167,7 +170,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         revision: applied.stateful_set.as_ref().and_then(revision),
         pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
         problem: problem.clone(),
-        stale_pods: 0,
+        ..Workload::default()
     };
     if let Some(size) = applied.grown_to {
         let note = format!("the volumes are grown to {size}");
@@ -179,16 +182,39 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
 }
 
 impl Context {
+    /// What the caretaker of this very resource shares, if there is one.
+    fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
+        let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
+        Some(Arc::clone(&ward.workload))
+    }
+
+    /// Whether the cluster can spare a pod, as far as its caretaker knows.
+    fn may_evict(&self, cluster: &Cluster) -> bool {
+        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let workload = self.shared_with(&key, &cluster.uid);
+        workload.is_some_and(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict)
+    }
+
+    /// Lets the caretaker say that the resource makes no sense; false if there is none.
+    fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
+        let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
+        let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
+        let refused = Refused { generation: resource.metadata.generation, message: invalid.to_string() };
+        workload.lock().unwrap_or_else(PoisonError::into_inner).invalid = Some(refused);
+        true
+    }
+
     /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
     fn take_care(&self, cluster: Cluster, before: ZueClusterStatus, workload: Workload) {
         let key = (cluster.namespace.clone(), cluster.name.clone());
-        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
-        caretakers.retain(|_, ward| !ward.task.is_finished());
-        if let Some(ward) = caretakers.get(&key).filter(|ward| ward.uid == cluster.uid) {
-            let mut known = ward.workload.lock().unwrap_or_else(PoisonError::into_inner);
-            *known = Workload { pods: workload.pods.or(known.pods), ..workload };
+        if let Some(shared) = self.shared_with(&key, &cluster.uid) {
+            let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Workload { pods: workload.pods.or(known.pods), may_evict: known.may_evict, ..workload };
             return;
         }
+        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
+        caretakers.retain(|_, ward| !ward.task.is_finished());
         let uid = cluster.uid.clone();
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
@@ -208,7 +234,7 @@ fn revision(set: &StatefulSet) -> Option<String> {
     status.update_revision.clone().filter(|revision| is_current && !revision.is_empty())
 }
 
-/// Says in the status that the resource makes no sense; the cluster goes on as it was.
+/// Says in the status that the resource makes no sense, where no caretaker does.
 async fn say_invalid(resource: &ZueCluster, invalid: &Invalid, client: &Client) {
     let Some(namespace) = resource.namespace() else { return };
     let before = resource.status.clone().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Which pod to replace next when the template has changed. Pure; asked again after every step.
 
 use crate::crd::status::MemberRole;
-use crate::view::View;
+use crate::view::{Replica, View};
 
 /// Which revision a pod is of.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,16 +24,15 @@ pub fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
         pod.is_some_and(|pod| pod.revision.as_deref() != Some(wanted))
     };
     let stale = || view.replicas.iter().filter(|replica| is_stale(&replica.pod));
-    // A pod whose replica answers as leader or follower is at work, whatever the kubelet has noticed so far.
-    let at_work = |role: MemberRole| matches!(role, MemberRole::Leader | MemberRole::Follower);
-    let broken: Vec<String> =
-        stale().filter(|replica| !replica.ready && !at_work(replica.role)).map(|replica| replica.pod.clone()).collect();
+    // A pod whose replica answers as leader or follower is at work, whatever the kubelet has noticed so far; and one that is in sync
+    // is needed, whatever the operator sees of it.
+    let is_broken = |replica: &&Replica| !replica.ready && !replica.role.is_at_work() && !replica.in_sync;
+    let broken: Vec<String> = stale().filter(is_broken).map(|replica| replica.pod.clone()).collect();
     if !broken.is_empty() {
         return broken;
     }
-    // A leader takes a while to see that a follower is gone: in sync by its word alone is not enough.
-    let all_at_work = view.replicas.iter().all(|replica| replica.ready && at_work(replica.role));
-    if !view.is_whole() || !all_at_work || pods.iter().any(|pod| pod.leaving) {
+    let all_ready = view.replicas.iter().all(|replica| replica.ready);
+    if !view.can_spare_one() || !all_ready || pods.iter().any(|pod| pod.leaving) {
         return Vec::new();
     }
     let follower = stale().rfind(|replica| replica.role != MemberRole::Leader);
@@ -102,5 +101,8 @@ mod tests {
         assert_eq!(next(&view, "c", &pods(["a", "a", "b"])), ["orders-2"]);
         // Not so if it is of the wanted revision: it may be starting.
         assert_eq!(next(&view, "b", &pods(["a", "a", "b"])), [""; 0]);
+        // Nor if the leader counts on it.
+        view.replicas[2].in_sync = true;
+        assert_eq!(next(&view, "c", &pods(["a", "a", "b"])), [""; 0]);
     }
 }

@@ -146,6 +146,12 @@ impl View {
         self.leader.is_some() && self.replicas.iter().all(|replica| replica.in_sync)
     }
 
+    /// Whether any one replica can go, and its disk with it: all are voters, at work and in sync. A leader takes a while to see that a
+    /// follower is gone: in sync by its word alone is not enough.
+    pub fn can_spare_one(&self) -> bool {
+        self.is_whole() && self.replicas.iter().all(|replica| replica.role.is_at_work())
+    }
+
     /// How many records the follower that is furthest behind lacks; none while nobody leads.
     pub fn lag_records(&self) -> Option<u64> {
         self.leader.as_ref().and_then(|_| self.replicas.iter().filter_map(|replica| replica.lag_records).max())

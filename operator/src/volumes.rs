@@ -1,12 +1,12 @@
-//! Volumes that grow. A StatefulSet's claim template can't be changed: the claims are patched, then the StatefulSet is deleted without
-//! its pods and made anew around them.
+//! Volumes that grow: every claim of the cluster's pods that asks for less than the spec. A StatefulSet's claim template can't be
+//! changed: once the claims are patched, the StatefulSet is deleted without its pods and made anew around them.
 
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PropagationPolicy};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
@@ -17,25 +17,38 @@ use crate::kubernetes::{Error, FIELD_MANAGER, within};
 /// How often to look whether the old StatefulSet is gone, and how many times.
 const LOOK: (Duration, u32) = (Duration::from_millis(200), 50);
 
-/// Grows the volumes of a cluster if the spec asks for larger ones, and returns their new size if so. When that fails `wanted` gets
-/// the size that there is, so that all else can be applied.
-pub async fn grow(client: &Client, cluster: &Cluster, wanted: &mut StatefulSet) -> Result<Option<String>, Error> {
-    let api: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
-    let Some(found) = within("read the StatefulSet", api.get_opt(&cluster.name)).await? else { return Ok(None) };
-    let (Some(from), Some(to)) = (size(&found), size(wanted)) else { return Ok(None) };
+/// Grows the volumes of a cluster that are smaller than the spec asks for, and returns their new size if there were any. `found` is
+/// the cluster's own StatefulSet as it is. When that fails `wanted` gets the size that there is, so that all else can be applied.
+pub async fn grow(
+    client: &Client,
+    cluster: &Cluster,
+    found: Option<&StatefulSet>,
+    wanted: &mut StatefulSet,
+) -> Result<Option<String>, Error> {
+    let Some(mut to) = size(wanted) else { return Ok(None) };
+    let from = found.and_then(size);
+    let is_larger = from.as_ref().is_some_and(|from| bytes(&to) > bytes(from));
     // The API server refuses to shrink a resource's volumes; a smaller size is of one that was made anew over volumes that stayed.
-    if bytes(&to) <= bytes(&from) {
-        set_size(wanted, from);
-        return Ok(None);
+    if let Some(from) = from.filter(|_| !is_larger) {
+        set_size(wanted, from.clone());
+        to = from;
     }
-    if let Err(error) = replace(client, cluster, &api, &to).await {
+    // Also those that stayed when their pods went, and came back with them.
+    let grown = grow_claims(client, cluster, &to).await;
+    let Some(found) = found.filter(|_| is_larger) else { return Ok(grown?.then_some(to.0)) };
+    let replaced = match grown {
+        Ok(_) => delete_alone(client, cluster, found).await,
+        Err(error) => Err(error),
+    };
+    if let (Err(_), Some(from)) = (&replaced, size(found)) {
         set_size(wanted, from);
-        return Err(error);
     }
-    Ok(Some(to.0))
+    replaced.map(|()| Some(to.0))
 }
 
-async fn replace(client: &Client, cluster: &Cluster, api: &Api<StatefulSet>, to: &Quantity) -> Result<(), Error> {
+/// Whether there was anything to grow.
+async fn grow_claims(client: &Client, cluster: &Cluster, to: &Quantity) -> Result<bool, Error> {
+    let mut has_grown = false;
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
     for pod in cluster.pods() {
         let name = format!("{DATA_VOLUME}-{pod}");
@@ -44,11 +57,22 @@ async fn replace(client: &Client, cluster: &Cluster, api: &Api<StatefulSet>, to:
             let patch = Patch::Merge(json!({ "spec": { "resources": { "requests": { "storage": to } } } }));
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
             within(format!("grow claim {name}"), claims.patch(&name, &params, &patch)).await?;
+            has_grown = true;
         }
     }
-    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
-    let deleted = within("delete the StatefulSet without its pods", api.delete(&cluster.name, &orphan)).await?;
-    let uid = deleted.left().and_then(|deleted| deleted.uid());
+    Ok(has_grown)
+}
+
+/// Deletes this very StatefulSet, without its pods, and waits until it is gone.
+async fn delete_alone(client: &Client, cluster: &Cluster, set: &StatefulSet) -> Result<(), Error> {
+    let api: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
+    let uid = set.uid();
+    let orphan = DeleteParams {
+        propagation_policy: Some(PropagationPolicy::Orphan),
+        preconditions: Some(Preconditions { uid: uid.clone(), resource_version: None }),
+        ..DeleteParams::default()
+    };
+    within("delete the StatefulSet without its pods", api.delete(&cluster.name, &orphan)).await?;
     for _ in 0..LOOK.1 {
         let found = within("read the StatefulSet", api.get_opt(&cluster.name)).await?;
         if found.is_none_or(|found| found.metadata.deletion_timestamp.is_none() && found.uid() != uid) {

@@ -29,7 +29,7 @@ pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=zue-operator";
 /// The volume claims' name in the template; a claim is then called `data-<pod>`.
 pub const DATA_VOLUME: &str = "data";
 
-/// All objects of a cluster.
+/// All objects of a cluster that its resource alone determines.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Objects {
     /// The pods' identity, which may do nothing.
@@ -38,8 +38,6 @@ pub struct Objects {
     pub config_map: ConfigMap,
     /// For clients, for the leader, for the pods' names, and one for each replica where that is asked for.
     pub services: Vec<Service>,
-    /// At most one pod at a time is evicted.
-    pub disruption_budget: PodDisruptionBudget,
     /// The pods and their volumes.
     pub stateful_set: StatefulSet,
 }
@@ -51,9 +49,13 @@ pub fn objects(cluster: &Cluster) -> Objects {
         service_account: workload::service_account(cluster),
         config_map: config::map(cluster, &config),
         services: services::all(cluster),
-        disruption_budget: workload::disruption_budget(cluster),
         stateful_set: workload::stateful_set(cluster, &config),
     }
+}
+
+/// What keeps pods from being evicted: none may go, or one at a time. Which of the two, only the state of the cluster tells.
+pub fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBudget {
+    workload::disruption_budget(cluster, may_evict)
 }
 
 /// The labels that select a cluster's pods. They can never change: a StatefulSet's selector is immutable.

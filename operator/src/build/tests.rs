@@ -156,9 +156,10 @@ fn replicas_are_spread_softly_unless_the_owner_says_otherwise() {
 }
 
 #[test]
-fn at_most_one_pod_is_evicted_at_a_time() {
-    let spec = objects(&cluster("{}")).disruption_budget.spec.unwrap();
-    assert_eq!(spec.max_unavailable, Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(1)));
+fn at_most_one_pod_is_evicted_at_a_time_and_none_while_all_are_needed() {
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+    let allowed = |may_evict| disruption_budget(&cluster("{}"), may_evict).spec.unwrap().max_unavailable;
+    assert_eq!((allowed(true), allowed(false)), (Some(IntOrString::Int(1)), Some(IntOrString::Int(0))));
 }
 
 #[test]
@@ -172,7 +173,8 @@ fn probes_depend_on_no_quorum() {
 
 #[test]
 fn everything_belongs_to_the_resource() {
-    let Objects { service_account, config_map, services, disruption_budget, stateful_set } = objects(&cluster("{}"));
+    let Objects { service_account, config_map, services, stateful_set } = objects(&cluster("{}"));
+    let disruption_budget = disruption_budget(&cluster("{}"), true);
     let metas = [service_account.metadata, config_map.metadata, disruption_budget.metadata, stateful_set.metadata];
     for meta in metas.into_iter().chain(services.into_iter().map(|service| service.metadata)) {
         let owner = meta.owner_references.unwrap().remove(0);

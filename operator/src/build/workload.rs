@@ -22,11 +22,11 @@ pub(super) fn service_account(cluster: &Cluster) -> ServiceAccount {
     }
 }
 
-pub(super) fn disruption_budget(cluster: &Cluster) -> PodDisruptionBudget {
+pub(super) fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBudget {
     let spec = PodDisruptionBudgetSpec {
-        max_unavailable: Some(IntOrString::Int(1)),
+        max_unavailable: Some(IntOrString::Int(may_evict.into())),
         selector: Some(label_selector(cluster)),
-        // A pod that is not ready gives nothing to protect, and must not keep a node from being drained.
+        // A pod that is not ready may never be: it must not keep a node from being drained for ever.
         unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
         ..Default::default()
     };

@@ -113,3 +113,10 @@ pub enum MemberRole {
     #[default]
     Unreachable,
 }
+
+impl MemberRole {
+    /// Whether it leads or follows, with a vote.
+    pub const fn is_at_work(self) -> bool {
+        matches!(self, Self::Leader | Self::Follower)
+    }
+}

@@ -153,6 +153,9 @@ const fn reason(blocked: &Blocked) -> &'static str {
 }
 
 fn reconciled(workload: &Workload) -> Fact {
+    if let Some(refused) = &workload.invalid {
+        return invalid(refused.message.clone());
+    }
     match &workload.problem {
         Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem.clone()),
         None => fact(RECONCILED, true, "Applied", "all objects are as the spec wants them".to_owned()),

@@ -31,6 +31,19 @@ pub struct Workload {
     pub problem: Option<String>,
     /// How many pods are of an older revision.
     pub stale_pods: usize,
+    /// Whether the cluster can spare a pod, by its caretaker's word.
+    pub may_evict: bool,
+    /// Why the resource as it is now can't be followed; the cluster goes on as it was.
+    pub invalid: Option<Refused>,
+}
+
+/// A resource that makes no sense.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Refused {
+    /// Which generation of it.
+    pub generation: Option<i64>,
+    /// What is wrong with it.
+    pub message: String,
 }
 
 /// The status to write; what controllers have written down is carried over from `before`.
@@ -42,11 +55,16 @@ pub fn report(
     now: Timestamp,
 ) -> ZueClusterStatus {
     let facts = conditions::facts(view, workload);
+    let mut conditions = merge(&before.conditions, &facts, cluster.generation, now);
+    if let Some(Refused { generation, .. }) = workload.invalid {
+        let reconciled = conditions.iter_mut().filter(|condition| condition.type_ == RECONCILED);
+        reconciled.for_each(|condition| condition.observed_generation = generation);
+    }
     let selector: Vec<String> =
         build::selector(cluster).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     ZueClusterStatus {
         observed_generation: workload.generation.or(before.observed_generation),
-        conditions: merge(&before.conditions, &facts, cluster.generation, now),
+        conditions,
         epoch: before.epoch,
         recorded_leader: before.recorded_leader.clone(),
         cluster_id: before.cluster_id.clone(),
@@ -120,7 +138,7 @@ mod tests {
     }
 
     fn workload() -> Workload {
-        Workload { generation: Some(4), pods: Some(3), revision: Some("a".to_owned()), problem: None, stale_pods: 0 }
+        Workload { generation: Some(4), pods: Some(3), revision: Some("a".to_owned()), ..Workload::default() }
     }
 
     fn reported(view: &View, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
@@ -136,6 +154,20 @@ mod tests {
             (Some("orders-0"), Some(3), Some(0))
         );
         assert_eq!((first.observed_generation, first.version.as_deref()), (Some(4), Some("0.1.0")));
+    }
+
+    #[test]
+    fn a_resource_that_makes_no_sense_is_reported_the_same_for_ever() {
+        let refused = Refused { generation: Some(5), message: "spec.replicas is 10".to_owned() };
+        let workload = Workload { invalid: Some(refused), ..workload() };
+        let reported = |before: &_, second| report(&cluster("{}"), &healthy(), &workload, before, at(second));
+        let first = reported(&self::reported(&healthy(), &ZueClusterStatus::default(), 10), 20);
+        let condition = first.conditions.iter().find(|condition| condition.type_ == RECONCILED).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));
+        assert_eq!((condition.message.as_str(), condition.observed_generation), ("spec.replicas is 10", Some(5)));
+        assert_eq!(condition.last_transition_time.0, at(20));
+        assert_eq!(first.observed_generation, Some(4));
+        assert_eq!(reported(&first, 30), first);
     }
 
     #[test]

@@ -1,0 +1,49 @@
+//! Whose an object is. Names are anybody's: one that stands there already may be another's, and is not touched. Pure.
+
+use kube::{Resource, ResourceExt as _};
+
+use crate::cluster::Cluster;
+use crate::crd::ZueCluster;
+use crate::kubernetes::Error;
+
+/// Refuses an object that refers to no owner of this cluster's uid.
+pub fn check<K: Resource<DynamicType = ()>>(found: &K, cluster: &Cluster) -> Result<(), Error> {
+    let owners = found.owner_references();
+    if owners.iter().any(|owner| owner.uid == cluster.uid) {
+        return Ok(());
+    }
+    let (kind, name) = (K::kind(&()).into_owned(), found.name_any());
+    // Those of a resource that was deleted are deleted a moment later.
+    if owners.iter().any(|owner| owner.kind == ZueCluster::kind(&()) && owner.name == cluster.name) {
+        return Err(Error::NotYetGone { kind, name });
+    }
+    Err(Error::NotOurs { kind, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+    use crate::build;
+    use crate::cluster::tests::cluster;
+
+    #[test]
+    fn only_what_refers_to_this_very_resource_is_its() {
+        let cluster = cluster("{}");
+        let ours = build::objects(&cluster).services.remove(0);
+        check(&ours, &cluster).unwrap();
+        let mut earlier = ours.clone();
+        earlier.owner_references_mut()[0].uid = "u-0".to_owned();
+        let said = check(&earlier, &cluster).unwrap_err().to_string();
+        assert!(said.starts_with("Service orders belongs to a ZueCluster of that name that was deleted"), "{said}");
+        let mut another = earlier.clone();
+        another.owner_references_mut()[0].name = "bills".to_owned();
+        let mut nobodys = Service::default();
+        nobodys.metadata.name = Some("orders".to_owned());
+        for found in [another, nobodys] {
+            let said = check(&found, &cluster).unwrap_err().to_string();
+            assert_eq!(said, "Service orders is not this ZueCluster's; rename one of them");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Applying a cluster's objects with a real client, to an API server that keeps what it is told in memory: what is another's is
+//! never touched, and volumes grow.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use zue_operator::apply;
+use zue_operator::cluster::Cluster;
+use zue_operator::crd::ZueCluster;
+
+const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
+const BUDGETS: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";
+const SERVICES: &str = "/api/v1/namespaces/shop/services";
+const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
+const UID: &str = "u-1";
+
+/// Objects by path, and everything that was asked to be changed.
+#[derive(Default)]
+struct Kept {
+    objects: BTreeMap<String, Value>,
+    writes: Vec<(Method, String, Value)>,
+}
+
+#[derive(Clone, Default)]
+struct Api(Arc<Mutex<Kept>>);
+
+impl Api {
+    /// Serves on a port of its own until the test ends.
+    async fn serve(&self) -> Client {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Client::try_from(Config::new(url.parse().unwrap())).unwrap()
+    }
+
+    fn put(&self, collection: &str, name: &str, owner: Option<Value>, mut object: Value) {
+        object["metadata"] = json!({ "name": name, "namespace": "shop", "uid": format!("{name}-uid") });
+        if let Some(owner) = owner {
+            object["metadata"]["ownerReferences"] = json!([owner]);
+        }
+        self.0.lock().unwrap().objects.insert(format!("{collection}/{name}"), object);
+    }
+
+    fn get(&self, collection: &str, name: &str) -> Option<Value> {
+        self.0.lock().unwrap().objects.get(&format!("{collection}/{name}")).cloned()
+    }
+
+    /// What was asked to be changed since this was asked last, as method and path.
+    fn writes(&self) -> Vec<(Method, String, Value)> {
+        std::mem::take(&mut self.0.lock().unwrap().writes)
+    }
+}
+
+fn failure(code: StatusCode) -> Response {
+    let reason = code.canonical_reason().unwrap().replace(' ', "");
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+        "message": "refused", "code": code.as_u16() });
+    (code, status.to_string()).into_response()
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            patch.iter().for_each(|(name, value)| merge(into.entry(name).or_insert(Value::Null), value));
+        }
+        (into, patch) => *into = patch.clone(),
+    }
+}
+
+async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
+    let mut kept = api.0.lock().unwrap();
+    let path = uri.path().to_owned();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if method != Method::GET {
+        kept.writes.push((method.clone(), path.clone(), body.clone()));
+    }
+    let found = kept.objects.get(&path).cloned();
+    match method {
+        Method::GET if path == SERVICES => json!({ "metadata": {}, "items": [] }).to_string().into_response(),
+        Method::GET => found.map_or_else(|| failure(StatusCode::NOT_FOUND), |found| found.to_string().into_response()),
+        Method::DELETE => {
+            let Some(found) = found else { return failure(StatusCode::NOT_FOUND) };
+            if body["preconditions"]["uid"] != found["metadata"]["uid"] {
+                return failure(StatusCode::CONFLICT);
+            }
+            kept.objects.remove(&path);
+            json!({ "kind": "Status", "apiVersion": "v1", "status": "Success" }).to_string().into_response()
+        }
+        Method::PATCH => {
+            let asked = &body["metadata"]["uid"];
+            if !asked.is_null() && found.as_ref().is_none_or(|found| found["metadata"]["uid"] != *asked) {
+                return failure(StatusCode::CONFLICT);
+            }
+            let mut object = found.unwrap_or_else(|| json!({ "metadata": { "uid": "new" } }));
+            merge(&mut object, &body);
+            kept.objects.insert(path, object.clone());
+            object.to_string().into_response()
+        }
+        _ => failure(StatusCode::METHOD_NOT_ALLOWED),
+    }
+}
+
+fn cluster(size: &str) -> Cluster {
+    let spec = serde_json::from_value(json!({ "storage": { "size": size } })).unwrap();
+    let mut resource = ZueCluster::new("orders", spec);
+    resource.metadata.namespace = Some("shop".to_owned());
+    resource.metadata.uid = Some(UID.to_owned());
+    Cluster::new(&resource, "zue-node:test").unwrap()
+}
+
+fn owner(kind: &str, name: &str, uid: &str) -> Option<Value> {
+    Some(json!({ "apiVersion": "v1", "kind": kind, "name": name, "uid": uid }))
+}
+
+fn claim(size: &str) -> Value {
+    json!({ "spec": { "resources": { "requests": { "storage": size } } } })
+}
+
+fn set(size: &str) -> Value {
+    let mut claim = claim(size);
+    claim["metadata"] = json!({ "name": "data" });
+    json!({ "spec": { "replicas": 3, "selector": {}, "template": {}, "volumeClaimTemplates": [claim] } })
+}
+
+fn size_of(claim: &Value) -> &str {
+    claim["spec"]["resources"]["requests"]["storage"].as_str().unwrap()
+}
+
+async fn applied(client: &Client, size: &str) -> (Option<String>, Vec<String>) {
+    let applied = apply::objects(client, &cluster(size), || true).await;
+    (applied.grown_to, applied.errors.iter().map(ToString::to_string).collect())
+}
+
+#[tokio::test]
+async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SERVICES, "orders", None, json!({ "spec": { "selector": { "app": "shop" } } }));
+    api.put(BUDGETS, "orders", owner("Deployment", "orders", "u-9"), json!({}));
+    let (_, errors) = applied(&client, "1Gi").await;
+    let of = |kind| format!("{kind} orders is not this ZueCluster's; rename one of them");
+    assert_eq!(errors, [of("Service"), of("PodDisruptionBudget")]);
+    let touched = |path: String| api.0.lock().unwrap().writes.iter().any(|(_, written, _)| *written == path);
+    assert!(!touched(format!("{SERVICES}/orders")) && !touched(format!("{BUDGETS}/orders")));
+    assert!(touched(format!("{SERVICES}/orders-leader")) && touched(format!("{SETS}/orders")));
+}
+
+#[tokio::test]
+async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SETS, "orders", None, set("1Gi"));
+    api.put(CLAIMS, "data-orders-0", None, claim("1Gi"));
+    let (_, errors) = applied(&client, "2Gi").await;
+    assert_eq!(errors, ["StatefulSet orders is not this ZueCluster's; rename one of them"]);
+    assert_eq!(api.writes(), []);
+    // That of a resource which bore the name goes by itself.
+    api.put(SETS, "orders", owner("ZueCluster", "orders", "u-0"), set("1Gi"));
+    let (_, errors) = applied(&client, "2Gi").await;
+    assert!(errors[0].contains("was deleted"), "{errors:?}");
+    assert_eq!(api.writes(), []);
+}
+
+#[tokio::test]
+async fn ones_own_objects_are_applied_again_by_their_uid_and_the_budget_says_what_it_is_told() {
+    let api = Api::default();
+    let client = api.serve().await;
+    let budget = || api.get(BUDGETS, "orders").unwrap()["spec"]["maxUnavailable"].clone();
+    assert_eq!(applied(&client, "1Gi").await, (None, vec![]));
+    assert_eq!(budget(), 1);
+    apply::disruption_budget(&client, &cluster("1Gi"), false).await.unwrap();
+    assert_eq!(budget(), 0);
+    api.writes();
+    assert_eq!(applied(&client, "1Gi").await, (None, vec![]));
+    assert!(api.writes().iter().all(|(_, path, body)| body["metadata"]["uid"] == "new" || panic!("{path}")));
+}
+
+#[tokio::test]
+async fn growing_volumes_replaces_the_stateful_set_around_its_pods() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SETS, "orders", owner("ZueCluster", "orders", UID), set("1Gi"));
+    for pod in 0..2 {
+        api.put(CLAIMS, &format!("data-orders-{pod}"), None, claim("1Gi"));
+    }
+    assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+    assert_eq!(size_of(&api.get(CLAIMS, "data-orders-1").unwrap()), "2Gi");
+    assert_eq!(api.get(CLAIMS, "data-orders-2"), None);
+    let made = api.get(SETS, "orders").unwrap();
+    assert_eq!((&made["metadata"]["uid"], size_of(&made["spec"]["volumeClaimTemplates"][0])), (&"new".into(), "2Gi"));
+    let deleted: Vec<_> = api.writes().into_iter().filter(|(method, ..)| method == Method::DELETE).collect();
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(
+        (&deleted[0].2["propagationPolicy"], &deleted[0].2["preconditions"]["uid"]),
+        (&"Orphan".into(), &"orders-uid".into())
+    );
+    assert_eq!(applied(&client, "2Gi").await, (None, vec![]));
+}
+
+#[tokio::test]
+async fn a_volume_that_stayed_while_others_grew_grows_when_its_pod_is_back() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SETS, "orders", owner("ZueCluster", "orders", UID), set("2Gi"));
+    for (pod, size) in ["2Gi", "1Gi", "4Gi"].iter().enumerate() {
+        api.put(CLAIMS, &format!("data-orders-{pod}"), None, claim(size));
+    }
+    assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+    let sizes = [0, 1, 2].map(|pod| api.get(CLAIMS, &format!("data-orders-{pod}")).unwrap());
+    assert_eq!([0, 1, 2].map(|pod| size_of(&sizes[pod])), ["2Gi", "2Gi", "4Gi"]);
+    assert!(api.writes().iter().all(|(method, ..)| method != Method::DELETE));
+    // Those of a resource that was deleted, and made anew with more.
+    api.0.lock().unwrap().objects.remove(&format!("{SETS}/orders"));
+    assert_eq!(applied(&client, "3Gi").await, (Some("3Gi".to_owned()), vec![]));
+    assert_eq!(size_of(&api.get(CLAIMS, "data-orders-0").unwrap()), "3Gi");
+}
