@@ -47,7 +47,7 @@ bench-failover bench-catchup bench-stall bench-quiet: bench-%: ## Three real rep
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
 	target/release/zue-chaos $*
 
-images: ## The container images zue-node:test, zue-operator:test and zue-prometheus:test
+images: ## The container images zue-node and zue-operator, tagged with the version and for the tests, and zue-prometheus:test
 	tests/kind/images
 
 clean: ## Takes the test cluster down and deletes what was compiled

@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tracing::{error, warn};
 use zue_client::control::{Controller, ControllerConfig, Event, Turn};
-use zue_core::control::{Blocked, Reason};
+use zue_core::control::Blocked;
 
 use crate::apply;
 use crate::budget::Budget;
@@ -25,7 +25,7 @@ use crate::events::{Happening, Teller};
 use crate::isr::IsrTracker;
 use crate::kubernetes::{FIELD_MANAGER, within};
 use crate::labels::{self, Relabel};
-use crate::metrics::{Counts, Key, Metrics};
+use crate::metrics::{Counts, Key, Metrics, unplanned};
 use crate::rollout::{self, PodRevision};
 use crate::status::{self, Workload};
 use crate::store::{StatusStore, recorded};
@@ -366,16 +366,6 @@ impl Caretaker {
 
 fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-/// The reason of an election that nobody planned, as a label.
-const fn unplanned(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled => None,
-        Reason::NoLeader => Some("NoLeader"),
-        Reason::LeaderLost => Some("LeaderLost"),
-        Reason::HigherPromise => Some("HigherPromise"),
-    }
 }
 
 fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -11,11 +12,16 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use tracing_subscriber::EnvFilter;
 use zue_operator::args::{Cli, Command, LogFormat, Run};
+use zue_operator::kubernetes::within;
 use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
 use zue_operator::{crd, http, operator, rbac};
+
+/// The pause before the API server is asked for the first time again, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -37,8 +43,6 @@ async fn run(args: Run) -> anyhow::Result<()> {
     log_as(log_format);
     let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
     let client = Client::try_from(config)?;
-    require_crd(&client, namespaces.first().map(String::as_str)).await?;
-
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     let serving = http::serve(metrics_address, http::routes(Arc::clone(&metrics), Arc::clone(&ready)));
@@ -70,6 +74,7 @@ struct Operator {
 impl Operator {
     /// Acts whenever it holds the Lease.
     async fn act_when_seated(&self, seat: &mut Seat) -> anyhow::Result<()> {
+        require_crd(&self.client, self.namespaces.first().map(String::as_str)).await?;
         loop {
             seat.take(|| self.stand_by()).await;
             tracing::info!("this operator acts from now on");
@@ -117,18 +122,24 @@ fn log_as(format: LogFormat) {
     }
 }
 
-/// A missing CRD is said once and plainly, instead of as a watch that fails for ever.
+/// A missing CRD is said once and plainly, instead of as a watch that fails for ever. Whatever else fails is tried again: an API server
+/// that is away comes back.
 async fn require_crd(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {
     let api: Api<Guarded> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    match api.list(&ListParams::default().limit(1)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => {
-            bail!("Kubernetes knows no ZueCluster: install the CRD first (zue-operator crd | kubectl apply -f -)")
+    let (first, mut pause) = (ListParams::default().limit(1), PAUSE_MIN);
+    loop {
+        match within("list ZueClusters", api.list(&first)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.code() == Some(404) => {
+                bail!("Kubernetes knows no ZueCluster: install the CRD first (zue-operator crd | kubectl apply -f -)")
+            }
+            Err(error) => tracing::warn!("{error}; it is tried again in {} s", pause.as_secs()),
         }
-        Err(error) => Err(error).context("cannot list ZueClusters"),
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

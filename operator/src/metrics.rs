@@ -9,6 +9,8 @@ use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use zue_core::control::Reason;
+
 use crate::crd::status::MemberRole;
 use crate::view::View;
 
@@ -16,7 +18,7 @@ use crate::view::View;
 pub type Key = (String, String);
 
 /// How often what happened to a cluster, since the operator started.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Counts {
     /// Elections that were not planned, by reason.
     pub failovers: BTreeMap<&'static str, u64>,
@@ -26,6 +28,25 @@ pub struct Counts {
     pub isr_shrinks: u64,
     /// Replicas that came back in sync.
     pub isr_expands: u64,
+}
+
+impl Default for Counts {
+    /// Every reason is there from the beginning: what is born with 1 is no increase.
+    fn default() -> Self {
+        let failovers = [Reason::NoLeader, Reason::LeaderLost, Reason::HigherPromise];
+        let failovers = failovers.into_iter().filter_map(unplanned).map(|reason| (reason, 0)).collect();
+        Self { failovers, switchovers: 0, isr_shrinks: 0, isr_expands: 0 }
+    }
+}
+
+/// The reason of an election that nobody planned, as a label.
+pub const fn unplanned(reason: Reason) -> Option<&'static str> {
+    match reason {
+        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled => None,
+        Reason::NoLeader => Some("NoLeader"),
+        Reason::LeaderLost => Some("LeaderLost"),
+        Reason::HigherPromise => Some("HigherPromise"),
+    }
 }
 
 /// All metrics of the operator.
@@ -146,7 +167,7 @@ impl Series {
         let lag_seconds = GaugeVec::new(
             Opts::new(
                 "zue_replica_lag_seconds",
-                "How long ago the replica was last caught up; absent without a leader.",
+                "How long ago the replica was last caught up; absent without a leader, or if it never was.",
             ),
             &REPLICA,
         )?;
@@ -265,6 +286,17 @@ mod tests {
                 "zue_operator_reconcile_duration_seconds_count 1",
             ],
         );
+    }
+
+    #[test]
+    fn every_reason_of_a_failover_is_told_before_there_is_one() {
+        let metrics = Metrics::new().unwrap();
+        metrics.saw(&key("orders"), healthy(), Counts::default());
+        let text = metrics.text().unwrap();
+        for reason in ["NoLeader", "LeaderLost", "HigherPromise"] {
+            let line = format!(r#"zue_failovers_total{{cluster="orders",namespace="shop",reason="{reason}"}} 0"#);
+            has(&text, &[&line]);
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Replica {
     pub durable_end: Option<u64>,
     /// How many records it is behind, by the leader's word.
     pub lag_records: Option<u64>,
-    /// How long ago it was last caught up, in milliseconds, by the leader's word.
+    /// How long ago it was last caught up, in milliseconds, by the leader's word; none if it never was.
     pub lag_ms: Option<u64>,
     /// Whether it has never been part of the cluster that others are part of: its disk was emptied.
     pub blank: bool,
@@ -192,7 +192,7 @@ fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id:
     if !follower.voter && replica.role == MemberRole::Follower {
         replica.role = MemberRole::Learner;
     }
-    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), Some(follower.lag_ms));
+    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), lag_ms(follower));
     if !follower.problem.is_empty() {
         replica.problem.get_or_insert_with(|| follower.problem.clone());
     }
@@ -202,7 +202,12 @@ fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id:
 fn by_the_leader_of_the_silent(replica: &mut Replica, leader: &v1::StatusResponse) {
     let Some(follower) = leader.followers.iter().find(|follower| follower.name == replica.pod) else { return };
     replica.in_sync = leader.isr.contains(&follower.replica_id);
-    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), Some(follower.lag_ms));
+    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), lag_ms(follower));
+}
+
+/// None of one that was never caught up: its leader has no number for that, and gives the greatest.
+fn lag_ms(follower: &v1::FollowerStatus) -> Option<u64> {
+    Some(follower.lag_ms).filter(|ms| *ms != u64::MAX)
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -309,6 +314,17 @@ pub(crate) mod tests {
         assert_eq!((down.role, down.in_sync, down.lag_records), (MemberRole::Unreachable, false, Some(70)));
         assert_eq!(view.lag_records(), Some(70));
         assert!(view.takes_appends() && !view.is_whole());
+    }
+
+    #[test]
+    fn what_was_never_caught_up_has_no_time_for_which_it_was_not() {
+        let mut led = leader(1, 4, &[1], &[(2, 70), (3, 80)]);
+        for follower in &mut led.as_mut().unwrap().followers {
+            follower.lag_ms = u64::MAX;
+        }
+        let view = look(&[led, follower(2), silent()], &Step::Nothing, &[]);
+        let lags: Vec<_> = view.replicas.iter().map(|replica| (replica.lag_records, replica.lag_ms)).collect();
+        assert_eq!(lags, [(Some(0), Some(0)), (Some(70), None), (Some(80), None)]);
     }
 
     #[test]

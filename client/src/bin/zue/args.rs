@@ -17,7 +17,7 @@ Examples:
   zue tail -f                        print records as they come
   zue switchover --to zue-1          let zue-1 lead
   zue status                         who leads, who is in sync, who lags
-  zue log verify ./zue-data/dev-0    whether every byte of a stopped node's log is as it was written
+  zue log verify ./zue-data/zue-0    whether every byte of a stopped node's log is as it was written
 
 Exit codes: 0 done, 1 failed, 2 wrong use.";
 
