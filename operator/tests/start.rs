@@ -19,7 +19,7 @@ async fn an_api_server_that_is_away_is_waited_for_but_a_missing_crd_ends_the_pro
         let asked = Arc::clone(&asked);
         move || async move {
             let code = match asked.fetch_add(1, Ordering::Relaxed) {
-                0 => StatusCode::SERVICE_UNAVAILABLE,
+                0 => StatusCode::INTERNAL_SERVER_ERROR,
                 _ => StatusCode::NOT_FOUND,
             };
             let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "refused",
