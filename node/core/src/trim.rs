@@ -190,8 +190,9 @@ impl Replica {
         self.history = origin.history.clone();
         self.producers = origin.producers.clone();
         (self.log, self.durable) = (tail, Tail::default());
-        // Writes begun before complete, but what they wrote is gone.
-        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(_) | Effect::Trimmed(_)));
+        // Writes begun before complete, but what they wrote is gone: also what it began anew with before.
+        let is_gone = |effect: &Effect| matches!(effect, Effect::Durable(_) | Effect::Trimmed(_) | Effect::Reset(_));
+        self.effects.retain(|(_, effect)| !is_gone(effect));
         let ticket = self.next_ticket();
         let at = origin.at;
         out.push(Output::Reset { ticket, origin });

@@ -224,6 +224,20 @@ fn a_replica_that_begins_anew_says_nothing_is_durable_before_it_is() {
 }
 
 #[test]
+fn a_replica_that_begins_anew_twice_knows_nothing_of_the_first_time() {
+    let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+    step(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(origin(&[(3, 10)], 12))));
+    let out = step(&mut follower, start(&[(3, 10), (5, 20)], 40, 15, Some(origin(&[(3, 10)], 15))));
+    assert!(matches!(out.last(), Some(Output::Reset { ticket: Ticket(3), .. })), "{out:?}");
+    // The disk has begun the log anew at 12, and is about to do so at 15.
+    persist(&mut follower, 2);
+    assert_eq!((follower.durable(), follower.commit_end(), follower.log_start()), (tail(0, 0), Offset(8), Offset(0)));
+    persist(&mut follower, 3);
+    assert_eq!((follower.durable(), follower.commit_end()), (tail(3, 15), Offset(15)));
+    assert_eq!(follower.log_start(), Offset(15));
+}
+
+#[test]
 fn an_origin_that_does_not_fit_is_refused() {
     for (starts, at) in [(&[(3, 13)], 12), (&[(3, 10)], 13), (&[(9, 10)], 12)] {
         let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
