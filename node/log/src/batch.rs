@@ -230,7 +230,7 @@ impl BatchBuilder {
             end: Tail { epoch: self.prev.epoch, end: self.end },
             timestamps_ms: Some((self.timestamp_ms, self.timestamp_ms)),
             starts: Arc::default(),
-            producers: self.run.map_or_else(|| Arc::from([]), |run| Arc::from([run])),
+            producers: self.run.map_or_else(Arc::default, |run| Arc::from([run])),
         })
     }
 }

@@ -4,7 +4,7 @@ use zue_core::{Epoch, EpochStart, Offset};
 
 use crate::frame::{
     FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, FLAGS_AT, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT,
-    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, Producer, Snapshot, SyncMark,
+    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, PRODUCER_BYTES, Producer, RECORD_BYTES_MIN, Snapshot, SyncMark,
 };
 use crate::limits::{Bounded, LimitError, Limits};
 
@@ -12,9 +12,6 @@ use crate::limits::{Bounded, LimitError, Limits};
 pub(crate) const SYNC_MARK_BYTES: usize = 40;
 /// Where the count of headers is.
 const HEADER_COUNT_AT: usize = 10;
-
-/// The most that a record has besides key, value and headers.
-const FRAME_BYTES: usize = 64;
 
 /// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
 pub(crate) fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32) -> usize {
@@ -69,7 +66,8 @@ impl RecordHead<'_> {
         Bounded::RecordBytes.check(key.len().saturating_add(value.len()), limits.record_bytes_max)?;
         let flags =
             if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
-        out.reserve(key.len().saturating_add(value.len()).saturating_add(FRAME_BYTES));
+        let frame_bytes = RECORD_BYTES_MIN + if self.producer.is_some() { PRODUCER_BYTES } else { 0 };
+        out.reserve(key.len().saturating_add(value.len()).saturating_add(frame_bytes));
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
         for word in [self.offset.0, self.epoch.0, self.timestamp_ms] {
             out.extend_from_slice(&word.to_le_bytes());

@@ -11,7 +11,9 @@ use crate::num::{Cursor, length, wide};
 /// CRC and length, in front of every frame.
 pub(crate) const PREFIX_BYTES: usize = 8;
 /// A record without producer, key, headers and value.
-const RECORD_BYTES_MIN: usize = 40;
+pub(crate) const RECORD_BYTES_MIN: usize = 40;
+/// What it has more with a producer.
+pub(crate) const PRODUCER_BYTES: usize = 24;
 /// Where the length is, and where what it counts begins.
 pub(crate) const LENGTH_AT: usize = 4;
 /// Where the kind is, and the flags.
