@@ -83,7 +83,7 @@ impl ControlApi for ControlService {
         else {
             return Err(mixed_up());
         };
-        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end, suspect } = sealed;
+        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end, suspect, damaged } = sealed;
         Ok(Response::new(v1::SealResponse {
             replica_id: id_bytes(replica.0),
             cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
@@ -92,6 +92,7 @@ impl ControlApi for ControlService {
             durable: Some(durable.into()),
             commit_end: commit_end.0,
             suspect: suspect.map(Into::into),
+            damaged,
         }))
     }
 

@@ -183,8 +183,10 @@ impl Driver {
                 self.step(Input::DiskFull(is_full), Payload::None);
             }
             DiskFact::Damaged(damage) => {
+                let is_damaged = damage.is_some();
                 self.damage = damage;
                 self.view_is_stale = true;
+                self.step(Input::Damaged(is_damaged), Payload::None);
             }
             DiskFact::Expired(before) => self.expired(before),
             DiskFact::Failed(problem) => self.fail(problem),

@@ -47,6 +47,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         log_start: log.log_start(),
         producers: log.producers().clone(),
         suspect,
+        damaged: !log.damaged().is_empty(),
     };
     let limits = Limits {
         sync: config.replication.to_sync(),

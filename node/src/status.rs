@@ -55,6 +55,7 @@ impl Driver {
             isr_shrinks: counts.shrinks,
             isr_expands: counts.expands,
             suspect: replica.suspect().map(Into::into),
+            damaged: replica.is_damaged(),
             leaving: self.leaving,
             members: self.known_members().iter().map(Member::to_wire).collect(),
             ..v1::StatusResponse::default()

@@ -196,17 +196,7 @@ async fn a_majority_without_the_leader_goes_on_and_the_old_leader_joins_it() {
         let (reason, ..) = error_of(&answered.unwrap_err());
         assert_eq!(reason, Reason::NoQuorum);
     }
-    let answers: Vec<_> = answers
-        .into_iter()
-        .map(|answer| zue_core::election::Sealed {
-            replica: zue_proto::replica_id("replica", &answer.replica_id).unwrap(),
-            cluster: zue_proto::cluster_id(&answer.cluster_id).unwrap(),
-            last: answer.last_epoch_start.map(|start| zue_proto::epoch_start(start).unwrap()),
-            durable: zue_proto::tail(answer.durable),
-            commit_end: zue_core::Offset(answer.commit_end),
-            suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
-        })
-        .collect();
+    let answers: Vec<_> = answers.into_iter().map(common::sealed).collect();
     let choice = choose(&answers, None, &cluster.ids, None, None).unwrap();
     let leader = cluster.ids.iter().position(|id| *id == choice.leader).unwrap();
     let appoint = cluster.appoint_request(leader, cluster.epoch, &choice);

@@ -199,5 +199,6 @@ fn sealed(answer: v1::SealResponse, asked: ReplicaId, epoch: Epoch) -> Result<Se
         durable,
         commit_end: Offset(answer.commit_end),
         suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
+        damaged: answer.damaged,
     })
 }

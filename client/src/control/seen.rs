@@ -33,6 +33,7 @@ fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
         promised: Epoch(status.promised),
         last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
         durable,
+        damaged: status.damaged,
         leaving: status.leaving,
         role: role(status)?,
     })
@@ -133,6 +134,7 @@ mod tests {
             promised: Epoch(0),
             last: None,
             durable: Tail::default(),
+            damaged: false,
             leaving: false,
             role: SeenRole::Idle { waiting_ms: 0 },
         })

@@ -68,6 +68,8 @@ pub struct Seen {
     pub last: Option<EpochStart>,
     /// What is durable.
     pub durable: Tail,
+    /// Whether records within its log are damaged.
+    pub damaged: bool,
     /// Whether it is about to stop, and wants to lead no more.
     pub leaving: bool,
     /// What it does.

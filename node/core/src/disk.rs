@@ -4,8 +4,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::io::{Millis, Output, Reply, RequestId, Session, Ticket};
+use crate::recovered::Promise;
 use crate::refusal::Refusal;
-use crate::replica::{Following, Promise, Replica, Role};
+use crate::replica::{Following, Replica, Role};
 use crate::types::{ClusterId, Epoch, Offset, Tail};
 
 /// What follows once the disk has done its work up to a ticket.

@@ -22,6 +22,9 @@ pub struct Sealed {
     /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
     /// does not hold any more. Above `durable`; none once it holds as much again.
     pub suspect: Option<Tail>,
+    /// Records within its log are damaged. What it holds counts all the same: it is committed, and others have it. But it is not to
+    /// lead while another candidate holds as much: it cannot feed what it cannot read, and does not know who appended it.
+    pub damaged: bool,
 }
 
 impl Sealed {
@@ -99,8 +102,8 @@ pub enum NoChoice {
     MixedClusters(ClusterId, ClusterId),
 }
 
-/// Chooses the leader of a sealed epoch. `answers` come in the order of the ordinals; of equal candidates the preferred one
-/// wins, then the first. `initial` are the voters of a first epoch, `quorum` is the one wished for.
+/// Chooses the leader of a sealed epoch. `answers` come in the order of the ordinals; of equal candidates those win whose log is
+/// whole, then the preferred one, then the first. `initial` are the voters of a first epoch, `quorum` is the one wished for.
 ///
 /// The electorate is the one named by the newest epoch start *among the answers*, so that no stale report can pick the wrong
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
@@ -215,7 +218,7 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
 }
 
 /// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it. Of equal ones not
-/// the one that is to be removed.
+/// a damaged one, nor the one that is to be removed.
 fn candidate(
     answers: &[Sealed],
     voters: &[ReplicaId],
@@ -224,7 +227,9 @@ fn candidate(
 ) -> Option<ReplicaId> {
     let voting = || answers.iter().filter(|answer| voters.contains(&answer.replica));
     let best = voting().map(|answer| answer.durable).max()?;
-    let equal = || voting().filter(|answer| answer.durable == best).map(|answer| answer.replica);
+    let reaching = || voting().filter(|answer| answer.durable == best);
+    let is_whole = reaching().any(|answer| !answer.damaged);
+    let equal = || reaching().filter(|answer| !(is_whole && answer.damaged)).map(|answer| answer.replica);
     let staying = || equal().filter(|replica| change != Some(Change::Remove(*replica)));
     staying().find(|replica| Some(*replica) == prefer).or_else(|| staying().next()).or_else(|| equal().next())
 }
@@ -265,6 +270,7 @@ mod tests {
             durable: Tail { epoch: Epoch(epoch), end: Offset(end) },
             commit_end: Offset(0),
             suspect: None,
+            damaged: false,
         }
     }
 
@@ -293,6 +299,15 @@ mod tests {
         assert_eq!(leader(&equal, Some(2)), Ok(2));
         assert_eq!(leader(&equal, None), Ok(1));
         assert_eq!(leader(&equal, Some(7)), Ok(1));
+    }
+
+    #[test]
+    fn of_equal_candidates_a_damaged_one_leads_only_if_all_are() {
+        let damaged = |replica, end| Sealed { damaged: true, ..report(replica, 3, end) };
+        assert_eq!(leader(&[damaged(1, 9), report(2, 3, 9), report(3, 3, 9)], Some(1)), Ok(2));
+        assert_eq!(leader(&[damaged(1, 9), damaged(2, 9), report(3, 3, 8)], Some(2)), Ok(2));
+        // What it holds counts: nobody else has as much.
+        assert_eq!(leader(&[damaged(1, 9), report(2, 3, 8)], Some(2)), Ok(1));
     }
 
     #[test]

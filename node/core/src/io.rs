@@ -138,6 +138,8 @@ pub enum Input {
     Promised(Ticket),
     /// Work for the disk waits for room; or waits no more.
     DiskFull(bool),
+    /// Records within the log are damaged; or all are whole again.
+    Damaged(bool),
     /// The disk failed: nothing more will be persisted.
     DiskFailed,
     /// Time passes.

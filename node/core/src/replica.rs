@@ -8,64 +8,16 @@ use crate::election::Sealed;
 use crate::following::Told;
 use crate::history::{EpochStart, History};
 use crate::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
-use crate::leader::{IsrCounts, Leader, SyncLimits};
+use crate::leader::{IsrCounts, Leader};
 use crate::producers::Producers;
 use crate::reads::abandon_reads;
+use crate::recovered::{Limits, Promise, Recovered};
 use crate::refusal::Refusal;
 use crate::trim::{Joint, abandon_trims};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// How far above its promise an epoch may lie.
 const EPOCHS_AHEAD_MAX: u64 = 1 << 40;
-
-/// The limits a replica keeps to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// When a follower is in sync and in reach.
-    pub sync: SyncLimits,
-    /// How many appends may wait for their commit.
-    pub waiting_max: usize,
-    /// How many reads may wait to be confirmed.
-    pub reads_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024 }
-    }
-}
-
-/// What is promised: no epoch below, and in that epoch no other leader.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Promise {
-    /// The lowest epoch that may still be followed.
-    pub epoch: Epoch,
-    /// The only leader to follow in it, once known.
-    pub leader: Option<ReplicaId>,
-}
-
-/// What a replica finds on its disk when it starts.
-#[derive(Clone, Debug)]
-pub struct Recovered {
-    /// Who it is.
-    pub id: ReplicaId,
-    /// Its cluster; none before its first epoch.
-    pub cluster: Option<ClusterId>,
-    /// Its promise.
-    pub promise: Promise,
-    /// The epoch starts in its log.
-    pub history: History,
-    /// The end of its log, all of it durable.
-    pub log: Tail,
-    /// What it knew to be committed; at most the log's end.
-    pub commit_end: Offset,
-    /// Where its log starts; at most that.
-    pub log_start: Offset,
-    /// Who appended what.
-    pub producers: Producers,
-    /// Where its log may have ended before the disk lost or damaged a part of it.
-    pub suspect: Option<Tail>,
-}
 
 /// What a replica does.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -114,6 +66,8 @@ pub struct Replica {
     pub(crate) producers: Producers,
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
+    /// Records within its log are damaged: it is not to lead while another holds as much.
+    pub(crate) damaged: bool,
     pub(crate) role: Role,
     pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
@@ -131,7 +85,8 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
-        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, suspect } = recovered;
+        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, suspect, damaged } =
+            recovered;
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
         let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
         Self {
@@ -147,6 +102,7 @@ impl Replica {
             trimmed: log_start,
             producers,
             suspect: suspect.filter(|suspect| *suspect > log),
+            damaged,
             role: Role::Idle,
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
@@ -175,6 +131,7 @@ impl Replica {
             Input::Persisted(ticket) => self.persist(now, ticket, out),
             Input::Promised(ticket) => self.promised(ticket, out),
             Input::DiskFull(is_full) => self.full_since = is_full.then(|| self.full_since.unwrap_or(now)),
+            Input::Damaged(is_damaged) => self.damaged = is_damaged,
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
             Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),
@@ -251,6 +208,7 @@ impl Replica {
             durable: self.durable,
             commit_end: self.commit_end,
             suspect: self.suspect,
+            damaged: self.damaged,
         }
     }
 

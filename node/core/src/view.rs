@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use crate::history::History;
 use crate::io::Millis;
 use crate::leader::{IsrCounts, Progress};
-use crate::replica::{Promise, Replica, Role};
+use crate::producers::Producers;
+use crate::recovered::Promise;
+use crate::replica::{Replica, Role};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// What a leader or follower says of itself.
@@ -107,6 +109,16 @@ impl Replica {
     /// Up to where it may have acknowledged what its disk has lost since.
     pub fn suspect(&self) -> Option<Tail> {
         self.suspect
+    }
+
+    /// Who appended what, as far as it knows.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Whether records within its log are damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// How often voters came into sync and fell out, while this replica led.

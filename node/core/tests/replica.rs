@@ -48,6 +48,7 @@ fn blank(id: u128) -> Recovered {
         log_start: Offset(0),
         producers: Producers::default(),
         suspect: None,
+        damaged: false,
     }
 }
 

@@ -38,6 +38,7 @@ fn replica(id: u128, starts: &[(u64, u64)], end: u64, commit_end: u64, log_start
         log_start: Offset(log_start),
         producers: Producers::default(),
         suspect: None,
+        damaged: false,
     };
     Replica::new(Limits::default(), recovered)
 }

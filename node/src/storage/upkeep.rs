@@ -117,7 +117,9 @@ impl<D: Disk> Upkeep<D> {
         (settings, fetches): (UpkeepSettings, mpsc::Sender<Fetch>),
     ) -> (Self, Arc<Stop>) {
         let (stop, now) = (Arc::new(Stop::default()), Instant::now());
-        let (damaged, reported, scrub, scrub_due, compact_due) = (BTreeMap::new(), None, None, now, now);
+        let (damaged, scrub, scrub_due, compact_due) = (BTreeMap::new(), None, now, now);
+        // The driver knows what opening has found, and is told when that is repaired.
+        let reported = log.lock().damaged().first().map(|damage| damage.to_string().into());
         let ours = Arc::clone(&stop);
         let retain = Retain::new(log.lock().reader(), Arc::clone(&queue), facts.clone(), settings.retention);
         let new = Self {

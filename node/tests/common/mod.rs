@@ -250,6 +250,7 @@ pub fn sealed(answer: v1::SealResponse) -> Sealed {
         durable: zue_proto::tail(answer.durable),
         commit_end: Offset(answer.commit_end),
         suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
+        damaged: answer.damaged,
     }
 }
 

@@ -9,6 +9,7 @@ use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 /// A record as the checks see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
+    pub(crate) born: Offset,
     pub(crate) nonce: u64,
     pub(crate) sequence: u64,
     /// Of all that is in it.
@@ -29,14 +30,15 @@ impl Record {
 
     pub(crate) fn of(view: &RecordView<'_>) -> Self {
         let producer = view.producer.map(|producer| (ProducerId::from_u128(producer.id), producer.sequence));
-        let (nonce, sequence) = producer.map_or((0, 0), |(id, sequence)| (id.nonce, sequence));
-        Self::new(view.offset, view.epoch, view.timestamp_ms, (nonce, sequence), view.value)
+        let none = ProducerId { born: Offset(0), nonce: 0 };
+        Self::new(view.offset, view.epoch, view.timestamp_ms, producer.unwrap_or((none, 0)), view.value)
     }
 
-    fn new(offset: Offset, epoch: Epoch, time: u64, (nonce, sequence): (u64, u64), value: &[u8]) -> Self {
+    fn new(offset: Offset, epoch: Epoch, time: u64, (id, sequence): (ProducerId, u64), value: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
+        let ProducerId { born, nonce } = id;
         (offset, epoch, time, nonce, sequence, value).hash(&mut hasher);
-        Self { nonce, sequence, hash: hasher.finish() }
+        Self { born, nonce, sequence, hash: hasher.finish() }
     }
 }
 
@@ -69,7 +71,7 @@ impl Batch {
             let value = vec![letter; bytes * usize::from(letter) / 251];
             let sent_by = Producer { id: producer.to_u128(), sequence };
             builder.push(None, &value, [], Some(sent_by)).expect("an append within all limits");
-            records.push(Record::new(prev.end.plus(k), prev.epoch, time, (producer.nonce, sequence), &value));
+            records.push(Record::new(prev.end.plus(k), prev.epoch, time, (producer, sequence), &value));
         }
         Self { frames: builder.finish().expect("an append of at least one record"), records: records.into() }
     }

@@ -43,6 +43,8 @@ pub enum Break {
     FailedSyncIgnored,
     /// A restarted replica does not say what its disk has lost.
     SuspectForgotten,
+    /// A restarted replica takes who appended what is damaged for new.
+    HoleTrusted,
     /// Damaged records are served as they are.
     DamageServed,
     /// Two voters change at once.
@@ -57,7 +59,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -76,6 +78,7 @@ impl Break {
         Self::RestartCommitsAll,
         Self::FailedSyncIgnored,
         Self::SuspectForgotten,
+        Self::HoleTrusted,
         Self::DamageServed,
         Self::TwoChanges,
         Self::ReadUnconfirmed,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use zue_core::election::Sealed;
 use zue_core::quorum::majority;
-use zue_core::{Epoch, EpochStart, Millis, Offset, Recovered, ReplicaId, RoleView, Tail};
+use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal, ReplicaId, RoleView, Tail, Verdict};
 
 use crate::batch::Record;
 use crate::process::Process;
@@ -146,6 +146,15 @@ impl Checker {
         let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
         let has = process.records.get(..index(must)).is_some_and(|own| Some(own) == self.committed.get(..index(must)));
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
+        // Who appended what is in its log it knows, or knows that it does not.
+        let is_known = |record: &Record| {
+            let id = ProducerId { born: record.born, nonce: record.nonce };
+            let verdict = process.replica.producers().check(id, record.sequence, 1);
+            matches!(verdict, Verdict::Duplicate(_) | Verdict::Before(_) | Verdict::Refuse(Refusal::UnknownProducer))
+        };
+        if let Some(Record { nonce, sequence, .. }) = process.records.iter().find(|record| !is_known(record)) {
+            self.violated(format!("{replica:?} leads, and does not know record {sequence} of producer {nonce:x}"));
+        }
     }
 
     pub(crate) fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {

@@ -271,6 +271,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
         promised: replica.promise().epoch,
         last: replica.history().at(replica.durable().epoch).cloned(),
         durable: replica.durable(),
+        damaged: replica.is_damaged(),
         leaving: false,
         role,
     }

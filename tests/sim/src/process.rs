@@ -101,6 +101,10 @@ impl World {
         if self.broken_by(Break::SuspectForgotten) {
             recovered.suspect = None;
         }
+        if self.broken_by(Break::HoleTrusted) && recovered.damaged {
+            recovered.producers = self.machine(machine).storage.producers_around_holes(limits);
+            recovered.damaged = false;
+        }
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;
         }

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use zue_core::{ClusterId, Epoch, Offset, ProducerLimits, Promise, Recovered, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, Offset, ProducerLimits, Producers, Promise, Recovered, ReplicaId, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Disk as _, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
@@ -226,12 +226,8 @@ impl Storage {
         let zue_log::Meta { replica, cluster, commit_end, .. } = *log.meta();
         let zue_log::Promise { epoch, leader } = log.meta().promise;
         let (tail, history, last_ms) = (log.tail(), log.history().clone(), log.last_timestamp_ms());
-        let producers = log.producers().clone();
+        let (producers, damaged) = (log.producers().clone(), !log.damaged().is_empty());
         self.log = Some(log);
-        // Who appended what is not known where records are damaged: such a replica must not lead, and is begun anew.
-        if found.damaged.iter().any(|damage| damage.from < damage.to.min(tail.end)) {
-            return Err(WorkError::Unusable);
-        }
         // What was synced is there, or is known to be missing.
         let found_tail = found.suspect.map_or(tail, |suspect| suspect.max(tail));
         let lost = found_tail < self.synced || epoch < self.promise.epoch || replica != self.id;
@@ -257,10 +253,26 @@ impl Storage {
                 log_start: Offset(0),
                 producers,
                 suspect: found.suspect,
+                damaged,
             },
             self.records.clone(),
             last_ms,
         ))
+    }
+
+    /// Breaks a rule: who appended what, as far as it can be read, as if nobody had appended the rest.
+    pub(crate) fn producers_around_holes(&self, limits: ProducerLimits) -> Producers {
+        let (mut producers, mut at) = (Producers::new(limits), Tail::default());
+        loop {
+            match self.read_frames(at, 64 << 10) {
+                Ok(Some(batch)) => {
+                    batch.facts().appends.into_iter().for_each(|append| producers.record(append));
+                    at = batch.tail();
+                }
+                Err(ReadError::Damaged(hole)) if hole.to > at.end => at.end = hole.to,
+                _ => return producers,
+            }
+        }
     }
 
     /// Compares the log with what was written to it, as far as it can be read.

@@ -310,6 +310,7 @@ impl Control for Node {
                 durable: Some(Tail { epoch, end: Offset(0) }.into()),
                 commit_end: 0,
                 suspect: None,
+                damaged: false,
             })
         })
         .await

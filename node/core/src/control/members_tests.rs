@@ -74,6 +74,7 @@ impl Shape {
                 promised: Epoch(4),
                 last: Some(start.clone()),
                 durable: Tail { epoch: Epoch(4), end: Offset(5) },
+                damaged: false,
                 leaving: false,
                 role: if id == self.leader { leader } else { follower },
             })

@@ -99,13 +99,13 @@ impl Look<'_> {
         Step::Nothing
     }
 
-    /// Who is to take over from a leader that is well. Only one that is in sync: no other could win the election.
+    /// Who is to take over from a leader that is well. Only one that is in sync and whole: no other could win the election.
     fn successor(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
         let SeenRole::Leader { followers, handing_over, switch_to, .. } = &leader.role else { return None };
         let is_ready = |id: &ReplicaId| {
             let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
-            let stays = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving);
-            is_in_sync && newest.voters.contains(id) && stays
+            let is_fit = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
+            is_in_sync && newest.voters.contains(id) && is_fit
         };
         let wanted = match self.wish.policy {
             _ if *handing_over => None,

@@ -18,6 +18,7 @@ fn blank(replica: u128) -> Option<Seen> {
         promised: Epoch(0),
         last: None,
         durable: Tail::default(),
+        damaged: false,
         leaving: false,
         role: IDLE,
     })
@@ -137,6 +138,9 @@ fn an_interim_leader_hands_over_once_the_named_one_is_in_sync() {
     assert_eq!(plan(&STATIC, &recorded(4), &nodes(false)), Step::Nothing);
     let step = Step::HandOver { epoch: Epoch(4), from: ReplicaId(2), to: ReplicaId(1), next: Epoch(5) };
     assert_eq!(plan(&STATIC, &recorded(4), &nodes(true)), step);
+    let mut damaged = nodes(true);
+    damaged[0].as_mut().unwrap().damaged = true;
+    assert_eq!(plan(&STATIC, &recorded(4), &damaged), Step::Nothing, "it would not be elected");
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! What a replica starts with. No rule is in here.
+
+use crate::history::History;
+use crate::leader::SyncLimits;
+use crate::producers::Producers;
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// The limits a replica keeps to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// When a follower is in sync and in reach.
+    pub sync: SyncLimits,
+    /// How many appends may wait for their commit.
+    pub waiting_max: usize,
+    /// How many reads may wait to be confirmed.
+    pub reads_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024 }
+    }
+}
+
+/// What is promised: no epoch below, and in that epoch no other leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    /// The lowest epoch that may still be followed.
+    pub epoch: Epoch,
+    /// The only leader to follow in it, once known.
+    pub leader: Option<ReplicaId>,
+}
+
+/// What a replica finds on its disk when it starts.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// Its cluster; none before its first epoch.
+    pub cluster: Option<ClusterId>,
+    /// Its promise.
+    pub promise: Promise,
+    /// The epoch starts in its log.
+    pub history: History,
+    /// The end of its log, all of it durable.
+    pub log: Tail,
+    /// What it knew to be committed; at most the log's end.
+    pub commit_end: Offset,
+    /// Where its log starts; at most that.
+    pub log_start: Offset,
+    /// Who appended what.
+    pub producers: Producers,
+    /// Where its log may have ended before the disk lost or damaged a part of it.
+    pub suspect: Option<Tail>,
+    /// Whether records within its log are damaged.
+    pub damaged: bool,
+}
