@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -153,10 +153,10 @@ impl Storage {
         let keeping = thread::Builder::new().name(format!("upkeep {name}")).spawn(move || upkeep.run())?;
         let syncing = {
             let syncer = Arc::clone(&syncer);
-            thread::Builder::new().name(format!("sync {name}")).spawn(move || syncer.run())?
+            spawn(format!("sync {name}"), &facts, move || syncer.run())?
         };
-        let worker = Worker::new(log, Arc::clone(&queue), facts, syncer);
-        thread::Builder::new().name(format!("disk {name}")).spawn(move || {
+        let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
+        spawn(format!("disk {name}"), &facts, move || {
             worker.run(syncing, (&stop_upkeep, keeping));
             let _ = done_tx.send(());
         })?;
@@ -191,6 +191,33 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         self.queue.close();
+    }
+}
+
+/// Starts a thread that the driver cannot do without. It hears of a panic there: other threads can still speak to it, and none of
+/// them would.
+fn spawn(
+    name: String,
+    facts: &mpsc::Sender<DiskFact>,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let mourner = Mourner(facts.clone());
+    thread::Builder::new().name(name).spawn(move || {
+        let _mourner = mourner;
+        run();
+    })
+}
+
+/// Tells the driver when the thread that holds it panics.
+struct Mourner(mpsc::Sender<DiskFact>);
+
+impl Drop for Mourner {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let problem = format!("the thread {:?} panicked", thread::current().name().unwrap_or_default());
+            tracing::error!(problem, "the disk failed: this replica acknowledges nothing any more");
+            tell(&self.0, DiskFact::Failed(problem.into()));
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::io::{FrameFacts, Millis, Output, Session};
+use crate::disk::Effect;
+use crate::io::{FrameFacts, Millis, Output, Session, Start};
 use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
 use crate::types::{Epoch, Offset, Tail};
@@ -29,6 +30,45 @@ impl Following {
 }
 
 impl Replica {
+    pub(crate) fn may_follow(&self, start: &Start) -> Result<(), Refusal> {
+        self.may_serve(Some(start.cluster))?;
+        let (asked, promised) = (start.epoch, self.promise.epoch);
+        if asked < promised {
+            return Err(Refusal::Promised { asked, promised });
+        }
+        if let Some(leader) = self.promise.leader.filter(|leader| asked == promised && *leader != start.leader) {
+            return Err(Refusal::OtherLeader { epoch: asked, leader });
+        }
+        self.is_near(asked)?;
+        if start.leader == self.id {
+            return Err(Refusal::Impossible("it comes from this replica itself"));
+        }
+        match start.history.last() {
+            Some(last) if last.epoch != start.epoch => {
+                Err(Refusal::Impossible("its history does not end with its epoch"))
+            }
+            Some(last) if last.leader != start.leader => Err(Refusal::Impossible("its history names another leader")),
+            Some(last) if last.start > start.log.end => {
+                Err(Refusal::Impossible("its epoch starts after its log's end"))
+            }
+            Some(_) => Ok(()),
+            None => Err(Refusal::Impossible("it has no history")),
+        }
+    }
+
+    /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
+    pub(crate) fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
+        self.history.cut(to.epoch);
+        self.log = to;
+        self.durable = self.durable.min(to);
+        self.producers.cut(to.end);
+        // Writes begun before the cut complete, but what they wrote beyond it is gone.
+        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
+        let ticket = self.next_ticket();
+        out.push(Output::Cut { ticket, to });
+        self.after_disk(Effect::Durable(to));
+    }
+
     /// The stream that is listened to, if it is this one.
     fn listening(&mut self, session: Session) -> Option<&mut Following> {
         match &mut self.role {

@@ -137,14 +137,16 @@ impl Replica {
             out.push(Output::Reply(request, Reply::Refused(Refusal::HandOverTimedOut(to))));
         }
         self.give_up_reads(now, out);
-        self.resign_if_full(now, out);
+        self.resign_if_stuck(now, out);
     }
 
-    /// Leads no longer when its disk has had no room for as long as a follower may lag, and the others commit without it: each of
-    /// them holds more, so one of them is elected. While they have no room either it stays, and appends are refused.
-    fn resign_if_full(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let is_long = self.full_since.is_some_and(|since| now.since(since) >= self.limits.sync.lag_ms_max);
-        if is_long && self.durable.end < self.commit_end && matches!(self.role, Role::Leader(_)) {
+    /// Leads no longer when its disk has had no room for as long as a follower may lag, or has got nothing done for long, and the
+    /// others commit without it: each of them holds more, so one of them is elected. While they are no better off it stays.
+    fn resign_if_stuck(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let is_longer = |since: Option<Millis>, max: u64| since.is_some_and(|since| now.since(since) >= max);
+        let is_full = is_longer(self.full_since, self.limits.sync.lag_ms_max);
+        let is_stalled = is_longer(self.stalled_since, self.limits.stall_ms_max);
+        if (is_full || is_stalled) && self.durable.end < self.commit_end && matches!(self.role, Role::Leader(_)) {
             self.leave_role(out);
         }
     }

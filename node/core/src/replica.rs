@@ -73,6 +73,8 @@ pub struct Replica {
     pub(crate) isr_counts: IsrCounts,
     /// Since when work for the disk waits for room.
     pub(crate) full_since: Option<Millis>,
+    /// Since when there is work for the disk, and none of it gets done.
+    pub(crate) stalled_since: Option<Millis>,
     /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
     pub(crate) round: u64,
     pub(crate) issued: Ticket,
@@ -107,6 +109,7 @@ impl Replica {
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
             full_since: None,
+            stalled_since: None,
             round: 0,
             issued: Ticket::default(),
             persisted: Ticket::default(),
@@ -118,7 +121,7 @@ impl Replica {
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
         let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
-        let was_idle = self.role == Role::Idle;
+        let (was_idle, persisted_before) = (self.role == Role::Idle, self.persisted);
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
@@ -153,6 +156,7 @@ impl Replica {
         if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
             self.idle_since = now;
         }
+        self.note_progress(now, persisted_before);
         assert!(commit_before <= self.commit_end, "the commit end fell");
         assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
         assert!(start_before <= self.log_start, "the log's start fell");
@@ -185,13 +189,13 @@ impl Replica {
     }
 
     /// Epochs are counted up one by one: one that is far ahead is nonsense, and to promise it would leave none above it.
-    fn is_near(&self, epoch: Epoch) -> Result<(), Refusal> {
+    pub(crate) fn is_near(&self, epoch: Epoch) -> Result<(), Refusal> {
         let ahead = epoch.0.saturating_sub(self.promise.epoch.0);
         if ahead > EPOCHS_AHEAD_MAX { Err(Refusal::Impossible("its epoch is too far ahead")) } else { Ok(()) }
     }
 
     /// Whether a message of this cluster may be served at all. A blank replica serves any.
-    fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
+    pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
         match (&self.role, self.cluster) {
             (Role::Failed, _) => Err(Refusal::Failed),
             (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
@@ -315,44 +319,5 @@ impl Replica {
         let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
         let shared = self.history.common(self.log.end, &start.history, leader_end);
         shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
-    }
-
-    fn may_follow(&self, start: &Start) -> Result<(), Refusal> {
-        self.may_serve(Some(start.cluster))?;
-        let (asked, promised) = (start.epoch, self.promise.epoch);
-        if asked < promised {
-            return Err(Refusal::Promised { asked, promised });
-        }
-        if let Some(leader) = self.promise.leader.filter(|leader| asked == promised && *leader != start.leader) {
-            return Err(Refusal::OtherLeader { epoch: asked, leader });
-        }
-        self.is_near(asked)?;
-        if start.leader == self.id {
-            return Err(Refusal::Impossible("it comes from this replica itself"));
-        }
-        match start.history.last() {
-            Some(last) if last.epoch != start.epoch => {
-                Err(Refusal::Impossible("its history does not end with its epoch"))
-            }
-            Some(last) if last.leader != start.leader => Err(Refusal::Impossible("its history names another leader")),
-            Some(last) if last.start > start.log.end => {
-                Err(Refusal::Impossible("its epoch starts after its log's end"))
-            }
-            Some(_) => Ok(()),
-            None => Err(Refusal::Impossible("it has no history")),
-        }
-    }
-
-    /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
-    fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
-        self.history.cut(to.epoch);
-        self.log = to;
-        self.durable = self.durable.min(to);
-        self.producers.cut(to.end);
-        // Writes begun before the cut complete, but what they wrote beyond it is gone.
-        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
-        let ticket = self.next_ticket();
-        out.push(Output::Cut { ticket, to });
-        self.after_disk(Effect::Durable(to));
     }
 }

@@ -1011,7 +1011,55 @@ fn a_full_leader_stays_while_nobody_commits_without_it_and_when_it_has_room_agai
     assert!(leads(&world, 1), "one other is no quorum");
     let mut world = full_leader(&[1]);
     world.step(1, Input::DiskFull(false));
-    world.now += 10_000;
+    world.now += 5_000;
+    world.step(1, Input::Tick);
+    assert!(leads(&world, 1));
+}
+
+// ---- a disk that hangs
+
+#[test]
+fn a_leader_whose_disk_hangs_makes_way_for_one_that_commits_without_it() {
+    let mut world = World::led();
+    world.now += 30_000;
+    world.settle(1);
+    world.stuck = vec![1];
+    world.append(1, 3);
+    world.settle(1);
+    assert_eq!(world.replica(1).commit_end(), Offset(3));
+    world.now += 9_999;
+    world.step(1, Input::Tick);
+    assert!(leads(&world, 1), "a disk may be slow");
+    world.now += 1;
+    assert!(world.step(1, Input::Tick).contains(&Output::StepDown));
+    assert!(!leads(&world, 1));
+    assert_eq!(world.elect(2, &[2, 3]), 2);
+}
+
+#[test]
+fn a_leader_whose_disk_is_slow_goes_on() {
+    let mut world = World::led();
+    world.stuck = vec![1];
+    world.append(1, 3);
+    for _ in 0..4 {
+        world.settle(1);
+        world.append(1, 3);
+        world.now += 9_000;
+        // Some of what waits is done; the rest waits on.
+        let first = ticket(&world.nodes.get_mut(&1).unwrap().disk.remove(0));
+        world.step(1, Input::Persisted(first));
+        world.step(1, Input::Tick);
+        assert!(leads(&world, 1) && !world.nodes[&1].disk.is_empty());
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_stays_while_the_others_are_no_better_off() {
+    let mut world = World::led();
+    world.stuck = vec![1, 2, 3];
+    world.append(1, 3);
+    world.settle(1);
+    world.now += 60_000;
     world.step(1, Input::Tick);
     assert!(leads(&world, 1));
 }

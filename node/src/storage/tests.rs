@@ -143,3 +143,13 @@ fn what_fails_is_told_and_nothing_is_persisted_after_it() {
         assert!(log.tail().end >= Offset(1));
     }
 }
+
+#[test]
+fn a_thread_of_the_disk_that_panics_is_told_of_while_others_live_on() {
+    let (facts, mut told) = mpsc::channel(1);
+    let thread = super::spawn("disk test".to_owned(), &facts, || panic!("a broken invariant")).unwrap();
+    assert!(thread.join().is_err());
+    assert!(matches!(told.try_recv(), Ok(DiskFact::Failed(problem)) if problem.contains("disk test")));
+    super::spawn("disk test".to_owned(), &facts, || {}).unwrap().join().unwrap();
+    assert!(told.try_recv().is_err());
+}

@@ -213,7 +213,12 @@ impl World {
         if slow {
             self.counts.faults.count(Fault::SyncSlow);
         }
-        let sync_ms = if slow { (sync_ms.1, sync_ms.1 * 20) } else { sync_ms };
+        let stall_ms = self.params.limits.stall_ms_max;
+        let sync_ms = match slow {
+            true if self.dice.chance(0.05) => (stall_ms, 2 * stall_ms),
+            true => (sync_ms.1, sync_ms.1 * 20),
+            false => sync_ms,
+        };
         self.after_of(machine, sync_ms, ProcessEvent::DiskSync);
     }
 
