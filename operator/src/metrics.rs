@@ -42,7 +42,9 @@ impl Default for Counts {
 /// The reason of an election that nobody planned, as a label.
 pub const fn unplanned(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled => None,
+        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled | Reason::QuorumChange => {
+            None
+        }
         Reason::NoLeader => Some("NoLeader"),
         Reason::LeaderLost => Some("LeaderLost"),
         Reason::HigherPromise => Some("HigherPromise"),

@@ -180,5 +180,6 @@ const fn in_words(reason: Reason) -> &'static str {
         Reason::HandOver => "the leader handed over",
         Reason::VotersChange => "the voters were to change",
         Reason::VotersSettled => "a change of voters was to be settled",
+        Reason::QuorumChange => "another number of voters was to commit",
     }
 }

@@ -168,6 +168,8 @@ pub enum Reason {
     VotersChange,
     /// A change of voters is settled: those before it need not be asked any more.
     VotersSettled,
+    /// Another number of voters is to commit.
+    QuorumChange,
 }
 
 /// Why nothing can be done.

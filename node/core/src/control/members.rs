@@ -7,7 +7,7 @@ use super::plan::{Look, electorates};
 use super::{Reason, Seen, SeenRole, Step, Wish};
 use crate::election::Change;
 use crate::history::{EpochStart, VOTERS_MAX};
-use crate::quorum::{effective_quorum, majority};
+use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
 
 /// What a leader says of those it feeds.
@@ -58,16 +58,33 @@ impl Look<'_> {
         if learners.len() != fed.learners().count() || fed.learners().any(|id| !learners.contains(&id)) {
             return Step::Feed { epoch: start.epoch, leader: leader.replica, learners };
         }
-        if !settled || !fed.has_majorities() {
+        if !(*settled || self.is_held(start)) || !fed.has_majorities() {
             return Step::Nothing;
         }
         let prefer = Some(leader.replica);
         match self.change(&fed, &learners) {
             // An epoch that records no old voters ends the change: they need not be asked any more.
             None if start.old_voters.is_some() => self.elect(Reason::VotersSettled, prefer, None),
+            None if self.quorum_changes(&fed) => self.elect(Reason::QuorumChange, prefer, None),
             None => Step::Nothing,
             change => Step::Elect { epoch: self.next, prefer, without: None, change, reason: Reason::VotersChange },
         }
+    }
+
+    /// Whether the next epoch may change the voters, by what the replicas say: a majority of each electorate holds the epoch's start.
+    /// A quorum that is larger may never hold it, once a disk is lost.
+    fn is_held(&self, start: &EpochStart) -> bool {
+        let holds = |id: &ReplicaId| {
+            let last = self.seen(*id).and_then(|seen| seen.last.as_ref());
+            last.is_some_and(|last| last.epoch == start.epoch)
+        };
+        electorates(start).all(|electorate| is_majority(electorate, holds))
+    }
+
+    /// Whether another quorum is wished for, and would commit at once.
+    fn quorum_changes(&self, fed: &Fed<'_>) -> bool {
+        let (voters, quorum) = (&fed.start.voters, self.wish.quorum);
+        effective_quorum(voters.len(), quorum) != fed.start.quorum && fed.would_do(voters, quorum)
     }
 
     /// Whoever is at a wished node and does not vote.

@@ -5,6 +5,7 @@ use alloc::vec;
 
 use super::*;
 use crate::election::Change::{self, Add, Remove};
+use crate::quorum::effective_quorum;
 
 /// What is at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +23,9 @@ struct Shape {
     voters: Vec<u128>,
     old: Option<Vec<u128>>,
     settled: bool,
+    /// Who holds the epoch's start beside the leader, if it is not settled.
+    held: Vec<u128>,
+    quorum: Option<u32>,
     learners: Vec<u128>,
     late: Vec<u128>,
     nodes: Vec<At>,
@@ -39,6 +43,8 @@ impl Shape {
             voters: voters.to_vec(),
             old: None,
             settled: true,
+            held: vec![],
+            quorum: None,
             learners: vec![],
             late: vec![],
             nodes: nodes.to_vec(),
@@ -47,7 +53,7 @@ impl Shape {
 
     fn wish(&self) -> Wish {
         let (policy, detection_ms) = (Policy::Automatic, 1000);
-        Wish { replicas: self.replicas, policy, ordinal: 0, switch_to: None, detection_ms, quorum: None }
+        Wish { replicas: self.replicas, policy, ordinal: 0, switch_to: None, detection_ms, quorum: self.quorum }
     }
 
     fn nodes(&self) -> Vec<Option<Seen>> {
@@ -60,9 +66,10 @@ impl Shape {
             start: Offset(0),
             leader: ReplicaId(self.leader),
             voters: ids(&self.voters),
-            quorum: u32::try_from(self.voters.len() / 2 + 1).unwrap(),
+            quorum: effective_quorum(self.voters.len(), self.quorum),
             old_voters: self.old.as_deref().map(ids),
         };
+        let holds = |id| self.settled || id == self.leader || self.held.contains(&id);
         let seen = |at: &At| {
             let Replica(id) = *at else { return None };
             let (log_end, settled, followers) = (Offset(5), self.settled, followers.clone());
@@ -72,7 +79,7 @@ impl Shape {
                 replica: ReplicaId(id),
                 cluster: Some(ClusterId(9)),
                 promised: Epoch(4),
-                last: Some(start.clone()),
+                last: Some(if holds(id) { start.clone() } else { EpochStart { epoch: Epoch(3), ..start.clone() } }),
                 durable: Tail { epoch: Epoch(4), end: Offset(5) },
                 damaged: false,
                 leaving: false,
@@ -159,6 +166,50 @@ fn the_disk_of_a_leader_that_was_replaced_is_no_different() {
     let nodes = [Replica(7), Replica(2), Replica(3)];
     let lost = Shape { leader: 2, late: vec![1], ..Shape::new(3, &[1, 2, 3], &nodes) };
     assert_eq!(lost.run(), ["remove 1", "add 7", "settle"]);
+}
+
+#[test]
+fn a_lost_disk_is_replaced_even_if_all_voters_are_to_commit() {
+    let nodes = [Replica(1), Replica(2), Replica(7)];
+    let three = Shape { quorum: Some(3), late: vec![3], ..Shape::new(3, &[1, 2, 3], &nodes) };
+    // The leader has changed since: this epoch's start reaches no quorum any more.
+    let lost = Shape { settled: false, held: vec![2], learners: vec![7], ..three };
+    assert_eq!(lost.step(), change(Remove(ReplicaId(3))));
+    assert_eq!(Shape { held: vec![], ..lost.clone() }.step(), Step::Nothing);
+    assert_eq!(lost.run(), ["remove 3", "add 7", "settle"]);
+    // Nor does that of an added voter whose disk is lost as well, before it was settled.
+    let old = Some(vec![1, 2]);
+    let again = Shape {
+        quorum: Some(3),
+        late: vec![7],
+        old,
+        ..Shape::new(3, &[1, 2, 7], &[Replica(1), Replica(2), Replica(8)])
+    };
+    let again = Shape { settled: false, held: vec![2], learners: vec![8], ..again };
+    assert_eq!(again.run(), ["remove 7", "add 8", "settle"]);
+}
+
+#[test]
+fn a_changed_quorum_takes_effect_once_it_would_commit() {
+    let elect = Step::Elect {
+        epoch: Epoch(5),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        change: None,
+        reason: Reason::QuorumChange,
+    };
+    let recorded = Recorded { epoch: Epoch(4), leader: None, cluster: Some(ClusterId(9)) };
+    let asked = |shape: &Shape, quorum| plan(&Wish { quorum, ..shape.wish() }, &recorded, &shape.nodes());
+    let two = Shape::new(3, &[1, 2, 3], &FIVE[..3]);
+    assert_eq!(asked(&two, Some(3)), elect);
+    assert_eq!(asked(&two, Some(2)), Step::Nothing);
+    assert_eq!(asked(&two, Some(1)), Step::Nothing);
+    assert_eq!(asked(&Shape { late: vec![3], ..two }, Some(3)), Step::Nothing);
+    // One of three is down, and all were to commit.
+    let all = Shape { quorum: Some(3), late: vec![3], ..Shape::new(3, &[1, 2, 3], &[Replica(1), Replica(2), Silent]) };
+    let all = Shape { settled: false, held: vec![2], ..all };
+    assert_eq!(asked(&all, Some(3)), Step::Nothing);
+    assert_eq!(asked(&all, None), elect);
 }
 
 #[test]
