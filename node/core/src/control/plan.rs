@@ -112,8 +112,8 @@ impl Look<'_> {
             Policy::Static => self.preferred(),
             Policy::Automatic => self.wish.switch_to.and_then(|ordinal| self.at(ordinal)).or(*switch_to),
         };
-        if let Some(wanted) = wanted.filter(|wanted| *wanted == leader.replica || is_ready(wanted)) {
-            return Some(wanted).filter(|wanted| *wanted != leader.replica);
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != leader.replica && is_ready(wanted)) {
+            return Some(wanted);
         }
         let goes = leader.leaving || !self.is_wished(leader.replica);
         if !goes || *handing_over || self.wish.policy == Policy::Static {

@@ -353,3 +353,12 @@ fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
     assert_eq!(leaving(&[(2, true, 5), (3, true, 5)], None), hands_over_to(2));
     assert_eq!(leaving(&[(2, true, 5), (3, false, 5)], Some(1)), Step::Nothing);
 }
+
+#[test]
+fn a_leader_that_is_leaving_hands_over_even_if_it_is_the_one_that_is_asked_for() {
+    let mut nodes = three([Some(leading(&[(2, true), (3, true)])), Some(HEARS), Some(HEARS)]);
+    let wish = Wish { switch_to: Some(0), ..AUTOMATIC };
+    assert_eq!(plan(&wish, &recorded(4), &nodes), Step::Nothing);
+    nodes[0].as_mut().unwrap().leaving = true;
+    assert_eq!(plan(&wish, &recorded(4), &nodes), hands_over_to(2));
+}
