@@ -51,6 +51,9 @@ impl Replica {
             Some(last) if last.start > start.log.end => {
                 Err(Refusal::Impossible("its epoch starts after its log's end"))
             }
+            Some(_) if start.log.epoch != start.epoch => {
+                Err(Refusal::Impossible("its log does not end with its epoch"))
+            }
             Some(_) => Ok(()),
             None => Err(Refusal::Impossible("it has no history")),
         }

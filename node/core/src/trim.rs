@@ -177,7 +177,9 @@ impl Replica {
         let oldest = start.oldest;
         let origin = start.origin.as_ref().ok_or(Refusal::NeedsOrigin { oldest })?;
         let begun = origin.history.last().is_none_or(|last| last.start <= origin.at);
-        if origin.at != oldest || !begun || origin.tail() > start.log {
+        let is_known =
+            origin.history.last().is_none_or(|last| start.history.at(last.epoch).is_none_or(|known| known == last));
+        if origin.at != oldest || !begun || !is_known || origin.tail() > start.log {
             return Err(Refusal::Impossible("its origin does not fit its log"));
         }
         Ok(Joint::Origin)

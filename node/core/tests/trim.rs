@@ -240,10 +240,23 @@ fn a_replica_that_begins_anew_twice_knows_nothing_of_the_first_time() {
 
 #[test]
 fn an_origin_that_does_not_fit_is_refused() {
-    for (starts, at) in [(&[(3, 13)], 12), (&[(3, 10)], 13), (&[(9, 10)], 12)] {
+    for (starts, at) in [(&[(3, 13)], 12), (&[(3, 10)], 13), (&[(9, 10)], 12), (&[(3, 9)], 12)] {
         let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
         let refused = joined(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(origin(starts, at))));
         assert!(matches!(refused, Err(Refusal::Impossible(_))), "{refused:?}");
         assert_eq!(follower.log(), tail(2, 9));
+    }
+}
+
+#[test]
+fn a_start_whose_log_ends_in_another_epoch_is_refused() {
+    // With such an end, an origin of an epoch above the promise would fit.
+    let anew = origin(&[(9, 10)], 12);
+    let Input::Start { session, start } = start(&[(3, 10), (5, 20)], 30, 12, Some(anew)) else { unreachable!() };
+    for epoch in [3, 9] {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+        let start = Start { log: tail(epoch, 30), ..start.clone() };
+        let refused = joined(&mut follower, Input::Start { session, start });
+        assert!(matches!(refused, Err(Refusal::Impossible(_))), "{refused:?}");
     }
 }
