@@ -512,15 +512,61 @@ fn what_was_cut_out_of_a_repaired_segment_never_comes_back() {
     replicate(&log, &mut open(&follower_disk), 3000);
 }
 
+#[test]
+fn what_cannot_be_read_for_a_while_is_neither_compacted_away_nor_taken_for_damage() {
+    let (disk, mut log) = three_keys(22, 60);
+    let (before, sealed) = (read(&log), sealed_end(&disk));
+    disk.fault(FIRST, 4096..8192);
+    assert!(!round(&mut log, 0, 1 << 20).unwrap(), "the round is given up");
+    disk.fault(FIRST, 0..0);
+    assert!(read(&log) == before);
+    compact(&mut log, 0);
+    assert!(read(&log) == left(&before, sealed, 0));
+    assert_eq!((damages(&log), log.damaged()), (vec![], vec![]));
+}
+
+#[test]
+fn a_repair_waits_for_what_cannot_be_read() {
+    let (_, peer) = three_keys(23, 40);
+    for unreadable in [4096..8192, 12_288..16_384] {
+        let (disk, mut log) = three_keys(23, 40);
+        let held = read(&log);
+        disk.damage(FIRST, |bytes| bytes[13_000] ^= 1);
+        assert_eq!(damages(&log).len(), 1);
+        let damage = log.damaged().remove(0);
+        let missing = log.reader().missing(&damage).unwrap();
+        let excerpt = peer.reader().excerpt(missing[0].0, missing[0].1, 3000).unwrap();
+        let mut repair = log.repair(&damage, vec![excerpt]).unwrap().unwrap();
+        disk.fault(FIRST, unreadable);
+        assert!(matches!(log.reader().missing(&damage), Err(ReadError::Disk(_))));
+        assert!(matches!(repair.step(1 << 20), Err(Refused::Read(ReadError::Disk(_)))));
+        disk.fault(FIRST, 0..0);
+        repair_all(&mut log, &peer).unwrap();
+        assert_eq!((damages(&log), log.damaged()), (vec![], vec![]));
+        assert!(read(&log) == held);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Append { records: Vec<(Option<u8>, u16)>, producer: Option<u8> },
+    Append {
+        records: Vec<(Option<u8>, u16)>,
+        producer: Option<u8>,
+    },
     Epoch,
-    Compact { keys_max: usize },
-    Repair { damage: u32 },
+    Compact {
+        keys_max: usize,
+    },
+    Repair {
+        damage: u32,
+    },
     /// The last so many appends go, from the peer too, as far as they are not committed.
-    Cut { appends: usize },
-    Reopen { seed: Option<u64> },
+    Cut {
+        appends: usize,
+    },
+    Reopen {
+        seed: Option<u64>,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
