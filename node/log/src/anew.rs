@@ -256,7 +256,7 @@ impl<D: Disk> Log<D> {
     /// Lets the new file take the old one's place, durably; whether it did: not if the segment was cut or removed meanwhile.
     ///
     /// # Errors
-    /// When the disk refuses. Without room for the meta file nothing has changed.
+    /// When the disk refuses. Without room for the meta file, or the name, the old file stays and the new one is removed.
     pub fn rewritten(&mut self, rewritten: Rewritten<D>) -> Result<bool, LogError> {
         let Rewritten(Anew { part, file, header, position, holes, restored, .. }) = rewritten;
         self.check_poison()?;
@@ -269,11 +269,11 @@ impl<D: Disk> Log<D> {
         };
         if let Some(restored) = restored.filter(|restored| *restored < self.meta.compacted) {
             // What is back may be outdated by what follows it.
-            self.replace_meta(Meta { compacted: restored, ..self.meta })?;
+            self.replace_meta(Meta { compacted: restored, ..self.meta }).inspect_err(|_| self.forget_rewrite())?;
         }
         let name = segment_name(header.base);
         let renamed = self.disk.rename(SEGMENT_ANEW, &name).context(Operation::Rename, || self.disk.path(SEGMENT_ANEW));
-        self.disk_result(renamed)?;
+        self.disk_result(renamed).inspect_err(|_| self.forget_rewrite())?;
         let synced = self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""));
         self.disk_result(synced)?;
         let segment = Segment::new(&self.disk, file, position, header, self.config.index_interval_bytes);

@@ -21,6 +21,7 @@ pub enum Operation {
     Sync,
     Rename,
     Link,
+    Remove,
     Read,
     Random,
     BootId,
@@ -38,6 +39,7 @@ impl std::fmt::Display for Operation {
             Self::Sync => "sync",
             Self::Rename => "rename",
             Self::Link => "make another name",
+            Self::Remove => "remove",
             Self::Read => "read",
             Self::Random => "draw random bits for",
             Self::BootId => "name the boot for",
@@ -55,6 +57,14 @@ pub struct DiskError {
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
+}
+
+impl DiskError {
+    /// A file has no other name for want of room. Nothing has changed then.
+    pub(crate) fn is_no_room_for_name(&self) -> bool {
+        let is_full = matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        self.operation == Operation::Rename && is_full
+    }
 }
 
 /// Adds to an error of the disk what was done to which file.

@@ -231,9 +231,12 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Poisons the log if the disk has failed.
+    /// Poisons the log if the disk has failed. A full one has not.
     pub(crate) fn disk_result<T>(&mut self, result: Result<T, DiskError>) -> Result<T, LogError> {
         result.map_err(|error| {
+            if error.is_no_room_for_name() {
+                return LogError::NoRoom(error);
+            }
             self.poison = Some((error.operation, error.path.clone()));
             LogError::Disk(error)
         })

@@ -218,7 +218,9 @@ impl<D: Disk> MetaFile<D> {
             self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))?;
             Ok(exchanged)
         };
-        let exchanged = put().map_err(NotReplaced::Disk)?;
+        let full = DiskError::is_no_room_for_name;
+        let refused = |error| if full(&error) { NotReplaced::NoRoom(error) } else { NotReplaced::Disk(error) };
+        let exchanged = put().map_err(refused)?;
         let before = self.file.replace(spare);
         // Without a spare, the next replacement needs room.
         self.spare = if exchanged { before } else { make_spare(&self.disk).ok() };

@@ -159,9 +159,7 @@ impl<D: Disk> Source<D> {
             let (Piece::Record(begins, _) | Piece::Gap(begins, _)) = piece else {
                 let Piece::Hole(hole) = piece else { continue };
                 let range = length(hole.position - begun)..length(until - begun);
-                let shown = bytes.get(range).unwrap_or_default();
-                segment.place.is_as_shown(hole, shown).map_err(ReadError::from)?;
-                take(shown, piece)?;
+                take(bytes.get(range).unwrap_or_default(), piece)?;
                 (self.position, self.next) = (until, next);
                 continue;
             };
@@ -197,8 +195,9 @@ impl<D: Disk> Log<D> {
             self.roll(0)?;
         }
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };
-        let anew = Anew::begin(&self.disk, &part, &self.view, self.config.producers)?;
-        Ok(Some(Repair { source: Source::new(part)?, anew, excerpts }))
+        let source = Source::new(part)?;
+        let anew = Anew::begin(&self.disk, &source.part, &self.view, self.config.producers)?;
+        Ok(Some(Repair { source, anew, excerpts }))
     }
 }
 

@@ -1,6 +1,6 @@
-//! A log that is compacted, damaged, repaired, trimmed, cut and reset: the machine stops at every operation. At each such place the
-//! log opens and holds what it held before the step or after it; what was to be repaired is repaired or still named; and what was
-//! not done can be done again.
+//! A log that is compacted, damaged, repaired, trimmed, cut and reset: the machine stops at every operation, and every call of the
+//! disk fails. At each such place the log opens and holds what it held before the step or after it; what was to be repaired is
+//! repaired or still named; and what was not done can be done again.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::ops::{ControlFlow, Range};
 
 use common::{ID, SMALL, SimLog, start};
@@ -20,7 +21,7 @@ use zue_core::{Epoch, History, Offset, Origin, Producers, Tail};
 use zue_log::sim::{Every, SimDisk};
 use zue_log::{
     Batch, BatchBuilder, Compacting, CompactionConfig, Disk as _, DumpItem, Excerpt, Limits, Log, LogConfig, LogError,
-    OpenError, Producer, ProducerRun, ReadError, Refused,
+    OpenError, Operation, Producer, ProducerRun, ReadError, Refused,
 };
 
 const COMPACTED: LogConfig =
@@ -181,6 +182,45 @@ const WORKLOAD: &[Step] = &[
     Append(&[(3, 100)]),
 ];
 
+/// Fewer steps of every kind, for the failures.
+const SHORT: &[Step] = &[
+    Start(1),
+    Append(&[(1, 9000), (2, 5000)]),
+    Append(&[(1, 9000)]),
+    Append(&[(2, 9000)]),
+    Append(&[(3, 9000)]),
+    Append(&[(1, 9000)]),
+    Sync,
+    Commit,
+    Compact(0),
+    Damage(0),
+    Damage(2),
+    Repair,
+    Compact(0),
+    Append(&[(3, 9000)]),
+    Append(&[(2, 0)]),
+    Append(&[(4, 9000)]),
+    Cut(1, 7),
+    Append(&[(2, 0)]),
+    Start(2),
+    Append(&[(4, 9000)]),
+    Append(&[(4, 9000)]),
+    Sync,
+    Commit,
+    Trim(4),
+    Compact(100),
+    Reopen,
+    Reset(20, 3),
+    Append(&[(1, 9000)]),
+    Append(&[(1, 9000)]),
+    Append(&[(1, 9000)]),
+    Sync,
+    Commit,
+    Compact(0),
+    Trim(21),
+    Reopen,
+];
+
 /// A key and a value.
 type Value = (Option<u8>, Vec<u8>);
 
@@ -321,7 +361,6 @@ fn state(log: &SimLog) -> State {
 
 /// Why a step was not taken.
 #[derive(Debug)]
-#[expect(dead_code, reason = "it is only shown")]
 enum Failed {
     Log(LogError),
     /// Work beside the log.
@@ -371,13 +410,6 @@ impl Run {
 
     fn durable(&mut self) {
         self.allowed.drain(..self.allowed.len() - 1);
-    }
-
-    /// Another machine's look at the disk, which neither fails nor counts.
-    fn look(&self) -> SimDisk {
-        let look = self.disk.fork();
-        look.kill();
-        look
     }
 
     /// The same on a disk of its own, after a crash.
@@ -482,8 +514,9 @@ impl Run {
 
     /// The bases of the segments.
     fn bases(&self) -> Vec<u64> {
-        let names = common::segments(&self.look());
-        names.iter().map(|name| name.trim_end_matches(".log").parse().unwrap()).collect()
+        // The one call that fails may be this.
+        let names = self.disk.list().or_else(|_| self.disk.list()).unwrap();
+        names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect()
     }
 
     /// Where what is compacted ends: at a segment.
@@ -521,9 +554,10 @@ impl Run {
         }
     }
 
-    fn damage(&mut self, offset: u64) {
+    /// The file with the record or the gap that stands for it, where in it that lies, and which offsets it takes.
+    fn find(&self, offset: u64) -> Result<(String, usize, Range<u64>), OpenError> {
         let mut found = None;
-        zue_log::dump(&self.look(), Offset(0), |dumped| {
+        zue_log::dump(&self.disk, Offset(0), |dumped| {
             let holds = match &dumped.item {
                 DumpItem::Record(record) if record.offset.0 == offset => offset..offset + 1,
                 DumpItem::Gap(_, from, end) if (from.0..end.0).contains(&offset) => from.0..end.0,
@@ -532,8 +566,13 @@ impl Run {
             let name = dumped.path.file_name().unwrap().to_str().unwrap().to_owned();
             found = Some((name, usize::try_from(dumped.position).unwrap(), holds));
             ControlFlow::Break(())
-        })
-        .unwrap();
+        })?;
+        Ok(found.unwrap())
+    }
+
+    fn damage(&mut self, offset: u64) {
+        // The one call that fails may be here.
+        let found = self.find(offset).or_else(|_| self.find(offset));
         let (name, position, holds) = found.unwrap();
         assert!(self.bases().last().is_none_or(|active| holds.end <= *active), "{offset} is not sealed");
         self.disk.damage(&name, |bytes| bytes[position + 30] ^= 1);
@@ -593,6 +632,10 @@ impl Run {
 
 /// Runs the workload until the machine stops before the operation, if it does.
 fn run(seed: u64, stop_at: Option<u64>) -> Run {
+    run_of(WORKLOAD, seed, stop_at)
+}
+
+fn run_of(workload: &[Step], seed: u64, stop_at: Option<u64>) -> Run {
     let disk = SimDisk::new(seed);
     if let Some(stop) = stop_at {
         disk.stop_at(stop);
@@ -601,7 +644,7 @@ fn run(seed: u64, stop_at: Option<u64>) -> Run {
     if run.log.is_none() {
         return run;
     }
-    for (n, step) in WORKLOAD.iter().enumerate() {
+    for (n, step) in workload.iter().enumerate() {
         let taken = run.take(*step);
         if stop_at.is_some() && taken.is_err() {
             run.log = None;
@@ -680,7 +723,7 @@ fn whatever_a_crash_leaves_of_what_was_not_synced_the_log_holds_what_was_durable
     for stop in 0..=operations {
         let stopped = run(0, Some(stop));
         // Nothing rests on an index.
-        let names = stopped.look().list().unwrap();
+        let names = stopped.disk.list().unwrap();
         names.iter().filter(|name| name.ends_with(".index")).for_each(|name| stopped.disk.damage(name, |_| {}));
         let mut every = Every::default();
         for _ in 0..POSSIBILITIES_MAX {
@@ -694,4 +737,131 @@ fn whatever_a_crash_leaves_of_what_was_not_synced_the_log_holds_what_was_durable
         }
     }
     assert!(looked_at > 1500, "{looked_at}");
+}
+
+/// The newest record of each key, unless it deletes the key, and all without one.
+fn newest(state: &State) -> BTreeMap<u64, Record> {
+    let outdated = state.outdated(state.range.end, u64::MAX);
+    state.records.iter().filter(|(at, _)| !outdated.contains(*at)).map(|(at, record)| (*at, record.clone())).collect()
+}
+
+/// What a failure leaves is what was there before the step or after it. Reads go on; a failed write or sync poisons until the log is
+/// opened again, and nothing else does.
+fn after_failure(run: &mut Run, failed: Failed, kind: ErrorKind, at: &str) {
+    let was_closed = run.log.is_none();
+    let poison = match failed {
+        Failed::Log(LogError::Disk(error)) => {
+            let full = kind == ErrorKind::StorageFull;
+            let was_written = matches!(error.operation, Operation::Write | Operation::Sync);
+            assert!(!full || was_written, "{at}: a full disk poisons: {error}");
+            Some(error)
+        }
+        Failed::Log(LogError::NoRoom(error)) => {
+            assert_eq!(error.source.kind(), kind, "{at}: {error}");
+            None
+        }
+        Failed::Log(LogError::Read(ReadError::Disk(_)))
+        | Failed::Beside(Refused::Read(ReadError::Disk(_)))
+        | Failed::Open(OpenError::Disk(_)) => None,
+        other => panic!("{at}: {other:?}"),
+    };
+    if run.log.is_none() {
+        // It was being closed, or opened.
+        run.disk.kill();
+        run.log = Some(Log::open(run.disk.clone(), COMPACTED, ID).unwrap().0);
+    }
+    let found = state(run.log());
+    assert!(run.allowed.contains(&found), "{at}: the open log holds something else");
+    let Some(error) = poison.filter(|_| !was_closed) else {
+        assert!(run.disk.content(ANEW).is_none(), "{at}: a left-over");
+        run.log().write_commit().unwrap_or_else(|error| panic!("{at}: {error}"));
+        run.allowed = vec![found];
+        return;
+    };
+    let log = run.log();
+    let poisoned = |result: Result<(), LogError>| assert!(matches!(result, Err(LogError::Poisoned { .. })), "{at}");
+    poisoned(log.append(&batch(log.tail(), &[(1, 1)])).map(|_| ()));
+    poisoned(log.sync().map(|_| ()));
+    poisoned(log.trim(log.log_start().plus(1)).map(|_| ()));
+    poisoned(log.reset(&origin(1000, 100)));
+    assert!(log.compaction(0).is_none(), "{at}: {error}");
+    // While it is opened again, a few of the calls fail.
+    for next in [at.len() as u64 % 5, 8, 17, 30] {
+        run.log = None;
+        run.disk.kill();
+        run.disk.fail_call_at(run.disk.calls() + next, kind);
+        run.log = Log::open(run.disk.clone(), COMPACTED, ID).ok().map(|(log, _)| log);
+    }
+    run.log = None;
+    run.disk.kill();
+    let (log, recovered) = Log::open(run.disk.clone(), COMPACTED, ID).unwrap_or_else(|error| panic!("{at}: {error}"));
+    assert_eq!(recovered.suspect, None, "{at}");
+    let found = state(&log);
+    assert!(run.allowed.contains(&found), "{at}: the log holds what it never held, or lacks what it had");
+    (run.log, run.allowed) = (Some(log), vec![found]);
+}
+
+fn fail_everywhere(kind: ErrorKind) {
+    // Checked after every step, and then without these calls.
+    let held = run_of(SHORT, 0, None).now();
+    let calls = run_of(SHORT, 0, Some(u64::MAX)).disk.calls();
+    let mut poisoned = 0;
+    for call in 0..calls {
+        let disk = SimDisk::new(0);
+        disk.fail_call_at(call, kind);
+        let mut run = Run::new(disk);
+        if run.log.is_none() {
+            run.disk.kill();
+            run.log = Some(Log::open(run.disk.clone(), COMPACTED, ID).unwrap().0);
+        }
+        for (n, step) in SHORT.iter().enumerate() {
+            let before = run.now();
+            let Err(failed) = run.take(*step) else { continue };
+            let at = format!("{kind} at call {call}, step {n}, {step:?}");
+            poisoned += u64::from(matches!(failed, Failed::Log(LogError::Disk(_))));
+            after_failure(&mut run, failed, kind, &at);
+            // An append that was not taken back is not to be made twice.
+            let is_done = matches!(step, Append(_) | Start(_)) && run.now() != before;
+            if !is_done {
+                run.take(*step).unwrap_or_else(|error| panic!("{at}: again: {error:?}"));
+            }
+        }
+        let at = format!("{kind} at call {call}");
+        let found = state(run.log());
+        assert_eq!(found, run.now(), "{at}");
+        // Where its segments begin may differ, and so what is compacted.
+        assert_eq!((found.range.clone(), newest(&found)), (held.range.clone(), newest(&held)), "{at}: in the end");
+        run.disk.crash(call);
+        check(&mut run, &at);
+    }
+    assert!(poisoned > 30, "{poisoned}");
+}
+
+#[test]
+fn whichever_call_fails_reads_go_on_and_what_was_not_done_is_done_once_the_log_is_opened_again() {
+    fail_everywhere(ErrorKind::Other);
+}
+
+#[test]
+fn whichever_call_finds_the_disk_full_nothing_is_lost_and_what_was_not_done_is_done_again() {
+    fail_everywhere(ErrorKind::StorageFull);
+}
+
+#[test]
+fn whatever_a_crash_leaves_after_a_failure_is_what_the_log_held() {
+    let calls = run_of(SHORT, 0, Some(u64::MAX)).disk.calls();
+    for call in 0..calls {
+        let disk = SimDisk::new(call);
+        disk.fail_call_at(call, if call % 2 == 0 { ErrorKind::Other } else { ErrorKind::StorageFull });
+        let mut run = Run::new(disk);
+        let mut steps = SHORT.iter();
+        while run.log.is_some() {
+            let Some(step) = steps.next() else { break };
+            if run.take(*step).is_err() {
+                run.log = None;
+            }
+        }
+        run.disk.crash(call);
+        check(&mut run, &format!("failed at call {call}"));
+    }
 }
