@@ -11,11 +11,16 @@ const WHOLE_FOR: Duration = Duration::from_secs(5);
 /// The pause after the API server did not take it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the budget of one cluster is to say, and what it says.
+/// What the budget of one cluster is to say.
 #[derive(Debug, Default)]
 pub struct Budget {
     whole_since: Option<Instant>,
-    told: Option<bool>,
+}
+
+/// What it says.
+#[derive(Debug, Default)]
+pub struct Told {
+    may_evict: Option<bool>,
     quiet_until: Option<Instant>,
 }
 
@@ -34,15 +39,17 @@ impl Budget {
         }
         now.saturating_duration_since(*self.whole_since.get_or_insert(now)) >= WHOLE_FOR
     }
+}
 
+impl Told {
     /// Whether the API server is to be told so now.
     pub fn is_due(&self, may_evict: bool, now: Instant) -> bool {
-        self.told != Some(may_evict) && self.quiet_until.is_none_or(|until| now >= until)
+        self.may_evict != Some(may_evict) && self.quiet_until.is_none_or(|until| now >= until)
     }
 
-    /// Whether it took it.
-    pub fn told(&mut self, may_evict: bool, took: bool, now: Instant) {
-        self.told = took.then_some(may_evict);
+    /// It was told, and took it or not.
+    pub fn set(&mut self, may_evict: bool, took: bool, now: Instant) {
+        self.may_evict = took.then_some(may_evict);
         self.quiet_until = (!took).then(|| now + REFUSED_PAUSE);
     }
 }
@@ -90,13 +97,13 @@ mod tests {
 
     #[test]
     fn it_is_told_when_it_changes_and_again_after_a_refusal() {
-        let (mut budget, begun) = (Budget::default(), Instant::now());
+        let (mut told, begun) = (Told::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
-        assert!(budget.is_due(false, at(0)));
-        budget.told(false, true, at(0));
-        assert!(!budget.is_due(false, at(60)) && budget.is_due(true, at(0)));
-        budget.told(true, false, at(1));
-        assert_eq!([at(2), at(6)].map(|now| budget.is_due(false, now)), [false, true]);
+        assert!(told.is_due(false, at(0)));
+        told.set(false, true, at(0));
+        assert!(!told.is_due(false, at(60)) && told.is_due(true, at(0)));
+        told.set(true, false, at(1));
+        assert_eq!([at(2), at(6)].map(|now| told.is_due(false, now)), [false, true]);
     }
 
     #[test]

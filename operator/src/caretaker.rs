@@ -1,45 +1,39 @@
-//! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and tells what
-//! it sees as status, labels, Events and metrics. It ends when the resource is gone.
+//! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and hands
+//! in what it sees to be told. It ends when the resource is gone.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::join;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use tracing::{error, warn};
+use tracing::error;
 use zue_client::control::{Controller, ControllerConfig, Event, Turn};
 use zue_core::control::Blocked;
 
-use crate::apply;
 use crate::budget::Budget;
-use crate::build::{INSTANCE_LABEL, ROLE_LABEL};
+use crate::build::INSTANCE_LABEL;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::events::{Happening, Teller};
+use crate::events::Happening;
 use crate::isr::IsrTracker;
-use crate::kubernetes::{FIELD_MANAGER, within};
-use crate::labels::{self, Relabel};
+use crate::kubernetes::within;
 use crate::metrics::{Counts, Key, Metrics, unplanned};
+use crate::reporter::{self, Desk, REFUSED_PAUSE, Report, manager};
 use crate::rollout::{self, PodRevision};
-use crate::status::{self, Workload};
-use crate::store::{StatusStore, recorded};
+use crate::status::Workload;
+use crate::store::StatusStore;
 use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::Clusters;
 
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Offsets alone are not written more often than this.
-const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
-/// The pause after the API server did not take something.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
-
 /// What every caretaker uses.
 #[derive(Clone)]
 pub struct Shared {
@@ -60,13 +54,19 @@ pub struct Shared {
 /// What reconciliations leave behind for the caretaker.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
+/// Takes care of a cluster until its resource is gone. `before` is the status as it was found.
+pub async fn take_care(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) {
+    let (caretaker, reporting) = Caretaker::new(shared, cluster, before, workload);
+    join(caretaker.run(), reporting).await;
+}
+
 /// One cluster's caretaker.
-pub struct Caretaker {
+struct Caretaker {
     shared: Shared,
     cluster: Cluster,
     controller: Controller<StatusStore>,
     workload: SharedWorkload,
-    teller: Teller,
+    desk: Desk,
     isr: IsrTracker,
     counts: Counts,
     budget: Budget,
@@ -76,38 +76,42 @@ pub struct Caretaker {
     version: Option<String>,
     /// The pod that was deleted last, by uid: the watch may be behind.
     deleted: Option<String>,
-    /// The status as it was last written.
-    written: ZueClusterStatus,
-    written_at: Instant,
     /// Nothing is written to the API server before this.
     quiet_until: Instant,
 }
 
 impl Caretaker {
-    /// A caretaker that goes on from the status it finds.
-    pub fn new(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) -> Self {
+    /// A caretaker that goes on from the status it finds, and who tells what it sees.
+    fn new(
+        shared: Shared,
+        cluster: Cluster,
+        before: ZueClusterStatus,
+        workload: SharedWorkload,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
+        let isr = IsrTracker::new(before.isr.clone());
+        let told = Arc::clone(&workload);
+        let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
         let store = StatusStore::new(shared.client.clone(), &cluster);
-        Self {
+        let caretaker = Self {
             controller: Controller::new(store, ControllerConfig::default()),
-            teller: Teller::new(shared.client.clone(), &cluster, &shared.instance),
-            isr: IsrTracker::new(before.isr.clone()),
+            desk,
+            isr,
             counts: Counts::default(),
             budget: Budget::default(),
             rolling: false,
             asked: None,
             version: None,
             deleted: None,
-            written: before,
-            written_at: Instant::now(),
             quiet_until: Instant::now(),
             shared,
             cluster,
             workload,
-        }
+        };
+        (caretaker, reporting)
     }
 
     /// Looks again and again until the resource is gone.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let key = self.key();
@@ -155,19 +159,19 @@ impl Caretaker {
         let seen =
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
         let view = view::view(&self.cluster, seen, &pods);
+        let may_evict = self.budget.look(&view, Instant::now());
+        self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict = may_evict;
         let happenings = self.take_note(&turn, &view);
         self.shared.metrics.saw(&self.key(), view.clone(), self.counts.clone());
-        self.limit_evictions(&view).await;
-        self.label(labels::changes(&view)).await;
         for happening in happenings {
-            self.teller.tell(&happening).await;
+            self.desk.tell(happening);
         }
         if let Some(asked) = asked {
             self.obeyed(&asked, &view).await;
         }
         self.shrink(pods_known, turn.needed).await;
         let workload = self.roll(&view, &pods).await;
-        self.write_status(&turn, &view, &workload).await;
+        self.desk.report(Report { cluster: self.cluster.clone(), view, workload, recorded: turn.recorded });
     }
 
     /// Takes the annotation away once the replica leads, or if it never can.
@@ -194,7 +198,7 @@ impl Caretaker {
             Ok(_) => {
                 self.asked = None;
                 if let Some(why) = refused {
-                    self.teller.tell(&Happening::warning("SwitchoverRefused", why.clone())).await;
+                    self.desk.tell(Happening::warning("SwitchoverRefused", why.clone()));
                 }
             }
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
@@ -247,36 +251,6 @@ impl Caretaker {
         happenings
     }
 
-    /// Lets a pod be evicted only while the cluster can spare one. Reconciliations apply what is written down here.
-    async fn limit_evictions(&mut self, view: &View) {
-        let may_evict = self.budget.look(view, Instant::now());
-        self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict = may_evict;
-        if !self.budget.is_due(may_evict, Instant::now()) || !self.may_write() {
-            return;
-        }
-        let applied = apply::disruption_budget(&self.shared.client, &self.cluster, may_evict).await;
-        self.budget.told(may_evict, applied.is_ok(), Instant::now());
-        if let Err(error) = applied {
-            error!("{error}");
-        }
-    }
-
-    async fn label(&mut self, changes: Vec<Relabel>) {
-        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
-        for Relabel { pod, role } in changes {
-            if !self.may_write() {
-                return;
-            }
-            let patch = Patch::Merge(json!({ "metadata": { "labels": { ROLE_LABEL: role } } }));
-            match within(format!("label pod {pod}"), api.patch(&pod, &manager(), &patch)).await {
-                Ok(_) => {}
-                // It went away meanwhile.
-                Err(error) if error.code() == Some(404) => {}
-                Err(error) => self.refused(&error),
-            }
-        }
-    }
-
     /// Lets the last pods go, once their replicas have no say any more. Their volumes stay.
     async fn shrink(&mut self, known: Option<i32>, needed: usize) {
         let (Some(pods), Ok(needed)) = (known, i32::try_from(needed)) else { return };
@@ -289,7 +263,7 @@ impl Caretaker {
             Ok(_) => {
                 self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods = Some(needed);
                 let note = format!("{pods} pods become {needed}; the volumes of the others stay");
-                self.teller.tell(&Happening::normal("ScaledDown", note)).await;
+                self.desk.tell(Happening::normal("ScaledDown", note));
             }
             Err(error) => self.refused(&error),
         }
@@ -303,10 +277,10 @@ impl Caretaker {
         workload.stale_pods = rollout::remaining(&wanted, &revisions);
         if workload.stale_pods > 0 && !self.rolling {
             let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
-            self.teller.tell(&Happening::normal("RolloutStarted", note)).await;
+            self.desk.tell(Happening::normal("RolloutStarted", note));
             self.rolling = true;
         } else if self.rolling && workload.stale_pods == 0 && view.ready() == view.size() {
-            self.teller.tell(&Happening::normal("RolloutCompleted", "all pods are ready and up to date")).await;
+            self.desk.tell(Happening::normal("RolloutCompleted", "all pods are ready and up to date"));
             self.rolling = false;
         }
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
@@ -322,36 +296,13 @@ impl Caretaker {
                 Ok(_) => {
                     self.deleted = uid;
                     let note = format!("{name} is replaced by one of the new revision");
-                    self.teller.tell(&Happening::normal("PodReplaced", note).about(&name)).await;
+                    self.desk.tell(Happening::normal("PodReplaced", note).about(&name));
                 }
                 Err(error) if matches!(error.code(), Some(404 | 409)) => {}
                 Err(error) => self.refused(&error),
             }
         }
         workload
-    }
-
-    /// Writes the status if something has happened, or if offsets have changed for a while.
-    async fn write_status(&mut self, turn: &Turn, view: &View, workload: &Workload) {
-        let status = status::report(&self.cluster, view, workload, &self.written, Timestamp::now());
-        let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
-        if status == self.written || !is_due || !self.may_write() {
-            return;
-        }
-        let api: Api<ZueCluster> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
-        let patch = Patch::Merge(status::patch(&status));
-        match within("report the status", api.patch_status(&self.cluster.name, &manager(), &patch)).await {
-            Ok(found) => {
-                self.written = status;
-                self.written_at = Instant::now();
-                // Only this operator writes; whoever else did is noticed at the next swap at the latest.
-                if recorded(found.status.as_ref()).is_ok_and(|found| found != turn.recorded) {
-                    warn!("the status was changed by somebody else");
-                }
-            }
-            Err(error) if error.code() == Some(404) => {}
-            Err(error) => self.refused(&error),
-        }
     }
 
     fn may_write(&self) -> bool {
@@ -362,10 +313,6 @@ impl Caretaker {
         error!("{error}");
         self.quiet_until = Instant::now() + REFUSED_PAUSE;
     }
-}
-
-fn manager() -> PatchParams {
-    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {

@@ -1,7 +1,7 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
-//! [`switchover`], [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] (one for each cluster), [`apply`],
+//! [`switchover`], [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
 //! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_client::control`.
 
 pub mod apply;
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod operator;
 pub mod owned;
 pub mod rbac;
+pub mod reporter;
 pub mod rollout;
 pub mod status;
 pub mod store;

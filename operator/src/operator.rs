@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::apply;
-use crate::caretaker::{Caretaker, Shared, SharedWorkload};
+use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid};
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::events::{Happening, Teller};
@@ -218,8 +218,8 @@ impl Context {
         let uid = cluster.uid.clone();
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
-        let caretaker = Caretaker::new(self.shared.clone(), cluster, before, Arc::clone(&workload));
-        let task = tokio::spawn(caretaker.run().instrument(span)).abort_handle();
+        let caretaker = caretaker::take_care(self.shared.clone(), cluster, before, Arc::clone(&workload));
+        let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
         if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
             // It was of a resource that bore the same name.
             former.task.abort();

@@ -12,6 +12,9 @@ use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::kubernetes::{FIELD_MANAGER, within};
 
+/// So often a swap is tried while other parts of the resource change.
+const ATTEMPTS: u32 = 5;
+
 /// The status of one ZueCluster as a store.
 ///
 /// What was read or written last is remembered, so that a cluster at rest is not asked for again and again. That may be stale, and
@@ -80,20 +83,24 @@ impl Store for StatusStore {
     async fn swap(&self, from: &Recorded, to: &Recorded) -> Result<bool, StoreError> {
         // Until it is known that it was written, nothing is.
         *self.known() = None;
-        let mut resource = self.get().await?;
-        if recorded(resource.status.as_ref())? != *from {
-            return Ok(false);
-        }
-        write(resource.status.get_or_insert_default(), to);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        match within("write the status", self.api.replace_status(&self.name, &params, &resource)).await {
-            Ok(_) => {
-                *self.known() = Some(to.clone());
-                Ok(true)
+        for _ in 0..ATTEMPTS {
+            let mut resource = self.get().await?;
+            if recorded(resource.status.as_ref())? != *from {
+                return Ok(false);
             }
-            Err(error) if error.code() == Some(409) => Ok(false),
-            Err(error) => Err(error.into()),
+            write(resource.status.get_or_insert_default(), to);
+            match within("write the status", self.api.replace_status(&self.name, &params, &resource)).await {
+                Ok(_) => {
+                    *self.known() = Some(to.clone());
+                    return Ok(true);
+                }
+                // Something of the resource was changed meanwhile: not what is compared, perhaps, but a report or an annotation.
+                Err(error) if error.code() == Some(409) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(false)
     }
 }
 

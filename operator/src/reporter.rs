@@ -1,0 +1,192 @@
+//! Tells what a caretaker sees as role labels, disruption budget, status and Events. It does so beside the caretaker's own work: a slow
+//! API server must not keep a lost leader from being noticed.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use futures::future::join;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, warn};
+use zue_core::control::Recorded;
+
+use crate::apply;
+use crate::budget::Told;
+use crate::build::ROLE_LABEL;
+use crate::caretaker::SharedWorkload;
+use crate::cluster::Cluster;
+use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::events::{Happening, Teller};
+use crate::kubernetes::{FIELD_MANAGER, within};
+use crate::labels::{self, Relabel};
+use crate::status::{self, Workload};
+use crate::store::recorded;
+use crate::view::View;
+
+/// So many Events may wait to be told; further ones are only logged.
+const EVENTS_MAX: usize = 64;
+/// Offsets alone are not written more often than this.
+const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
+/// The pause after the API server did not take something.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What there is to tell of one look.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The cluster as its resource says.
+    pub cluster: Cluster,
+    /// What was seen.
+    pub view: View,
+    /// What is known beside that.
+    pub workload: Workload,
+    /// What is written down.
+    pub recorded: Recorded,
+}
+
+/// Where a caretaker hands in what is to be told. Nothing waits here.
+#[derive(Debug)]
+pub struct Desk {
+    reports: watch::Sender<Option<Report>>,
+    happenings: mpsc::Sender<Happening>,
+}
+
+impl Desk {
+    /// Of the reports that are still to be told, only the latest is.
+    pub fn report(&self, report: Report) {
+        self.reports.send_replace(Some(report));
+    }
+
+    /// Logs it and makes an Event of it, unless too many wait already.
+    pub fn tell(&self, happening: Happening) {
+        if let Err(lost) = self.happenings.try_send(happening) {
+            warn!("too many Events wait for the API server; none is made of this: {}", lost.into_inner().note);
+        }
+    }
+}
+
+/// A desk, and what does its work until it is dropped. `before` is the status as it was found.
+pub fn open(
+    client: &Client,
+    cluster: &Cluster,
+    instance: &str,
+    before: ZueClusterStatus,
+    workload: SharedWorkload,
+) -> (Desk, impl Future<Output = ()> + use<>) {
+    let (reports, mut latest) = watch::channel(None::<Report>);
+    let (happenings, mut told) = mpsc::channel(EVENTS_MAX);
+    let mut teller = Teller::new(client.clone(), cluster, instance);
+    let now = Instant::now();
+    let mut reporter = Reporter {
+        client: client.clone(),
+        workload,
+        budget: Told::default(),
+        written: before,
+        written_at: now,
+        quiet_until: now,
+    };
+    let reporting = async move {
+        while latest.changed().await.is_ok() {
+            let report = latest.borrow_and_update().clone();
+            if let Some(report) = report {
+                reporter.tell(&report).await;
+            }
+        }
+    };
+    let telling = async move {
+        while let Some(happening) = told.recv().await {
+            teller.tell(&happening).await;
+        }
+    };
+    (Desk { reports, happenings }, async move {
+        join(reporting, telling).await;
+    })
+}
+
+struct Reporter {
+    client: Client,
+    workload: SharedWorkload,
+    budget: Told,
+    /// The status as it was last written.
+    written: ZueClusterStatus,
+    written_at: Instant,
+    /// Nothing is written to the API server before this.
+    quiet_until: Instant,
+}
+
+impl Reporter {
+    async fn tell(&mut self, report: &Report) {
+        self.label(report).await;
+        self.limit_evictions(report).await;
+        self.write_status(report).await;
+    }
+
+    async fn label(&mut self, Report { cluster, view, .. }: &Report) {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        for Relabel { pod, role } in labels::changes(view) {
+            if !self.may_write() {
+                return;
+            }
+            let patch = Patch::Merge(json!({ "metadata": { "labels": { ROLE_LABEL: role } } }));
+            match within(format!("label pod {pod}"), api.patch(&pod, &manager(), &patch)).await {
+                Ok(_) => {}
+                // It went away meanwhile.
+                Err(error) if error.code() == Some(404) => {}
+                Err(error) => self.refused(&error),
+            }
+        }
+    }
+
+    /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report.
+    async fn limit_evictions(&mut self, Report { cluster, .. }: &Report) {
+        let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict;
+        if !self.budget.is_due(may_evict, Instant::now()) || !self.may_write() {
+            return;
+        }
+        let applied = apply::disruption_budget(&self.client, cluster, may_evict).await;
+        self.budget.set(may_evict, applied.is_ok(), Instant::now());
+        if let Err(error) = applied {
+            error!("{error}");
+        }
+    }
+
+    /// Writes the status if something has happened, or if offsets have changed for a while.
+    async fn write_status(&mut self, Report { cluster, view, workload, recorded: known }: &Report) {
+        let status = status::report(cluster, view, workload, &self.written, Timestamp::now());
+        let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
+        if status == self.written || !is_due || !self.may_write() {
+            return;
+        }
+        let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let patch = Patch::Merge(status::patch(&status));
+        match within("report the status", api.patch_status(&cluster.name, &manager(), &patch)).await {
+            Ok(found) => {
+                self.written = status;
+                self.written_at = Instant::now();
+                // It only grows. Whatever else was changed is noticed at the next swap.
+                if recorded(found.status.as_ref()).is_ok_and(|found| found.epoch < known.epoch) {
+                    warn!("status.epoch was set back by somebody else");
+                }
+            }
+            Err(error) if error.code() == Some(404) => {}
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn may_write(&self) -> bool {
+        Instant::now() >= self.quiet_until
+    }
+
+    fn refused(&mut self, error: &crate::kubernetes::Error) {
+        error!("{error}");
+        self.quiet_until = Instant::now() + REFUSED_PAUSE;
+    }
+}
+
+/// Who writes.
+pub(crate) fn manager() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}

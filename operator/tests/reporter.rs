@@ -1,0 +1,161 @@
+//! What is told to an API server that takes its time, and what is written down while others write as well.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use zue_client::control::Store as _;
+use zue_core::Epoch;
+use zue_core::control::Recorded;
+use zue_operator::cluster::Cluster;
+use zue_operator::crd::status::MemberRole;
+use zue_operator::crd::{ZueCluster, ZueClusterStatus};
+use zue_operator::events::Happening;
+use zue_operator::reporter::{self, Report};
+use zue_operator::status::Workload;
+use zue_operator::store::StatusStore;
+use zue_operator::view::{Replica, View};
+
+/// Tells of every change that it is asked for; a change of a status is answered only when that is let through.
+#[derive(Clone)]
+struct Api {
+    asked: mpsc::UnboundedSender<(Method, String, Value)>,
+    statuses: Arc<Semaphore>,
+    /// What replacing the status is answered with, last first; then it is done.
+    replaces: Arc<Mutex<Vec<StatusCode>>>,
+}
+
+type Asked = mpsc::UnboundedReceiver<(Method, String, Value)>;
+
+async fn serve(replaces: Vec<StatusCode>) -> (Client, Api, Asked) {
+    let (asked, seen) = mpsc::unbounded_channel();
+    let api = Api { asked, statuses: Arc::new(Semaphore::new(0)), replaces: Arc::new(Mutex::new(replaces)) };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(answer).with_state(api.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (Client::try_from(Config::new(url.parse().unwrap())).unwrap(), api, seen)
+}
+
+async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let refused = |code: StatusCode| {
+        let reason = code.canonical_reason().unwrap().replace(' ', "");
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+            "message": "refused", "code": code.as_u16() });
+        (code, status.to_string()).into_response()
+    };
+    let path = uri.path().to_owned();
+    if method == Method::GET && !path.contains("zueclusters") {
+        return refused(StatusCode::NOT_FOUND);
+    }
+    if method != Method::GET {
+        api.asked.send((method.clone(), path.clone(), body.clone())).unwrap();
+    }
+    if method == Method::PUT
+        && let Some(code) = api.replaces.lock().unwrap().pop()
+    {
+        return refused(code);
+    }
+    if path.ends_with("/status") && method == Method::PATCH {
+        api.statuses.acquire().await.unwrap().forget();
+    }
+    let object = if path.contains("zueclusters") {
+        json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "spec": {},
+            "metadata": { "name": "orders", "namespace": "shop", "uid": "u-1", "resourceVersion": "7" } })
+    } else {
+        let mut object = body;
+        object["metadata"]["name"] = "orders".into();
+        object
+    };
+    object.to_string().into_response()
+}
+
+fn cluster() -> Cluster {
+    let mut resource = ZueCluster::new("orders", serde_json::from_value(json!({})).unwrap());
+    resource.metadata.namespace = Some("shop".to_owned());
+    resource.metadata.uid = Some("u-1".to_owned());
+    Cluster::new(&resource, "zue-node:test").unwrap()
+}
+
+fn report(quorum: u32) -> Report {
+    let leader = Replica {
+        pod: "orders-0".to_owned(),
+        role: MemberRole::Leader,
+        in_sync: true,
+        ready: true,
+        label: Some(Some("leader".to_owned())),
+        ..Replica::default()
+    };
+    let view = View {
+        leader: Some(leader.pod.clone()),
+        replicas: vec![leader],
+        leads_epoch: Some(1),
+        epoch: 1,
+        quorum,
+        wished: 1,
+        commit_end: None,
+        blocked: None,
+    };
+    Report { cluster: cluster(), view, workload: Workload::default(), recorded: Recorded::default() }
+}
+
+/// The next change of something whose path ends so.
+async fn next(asked: &mut Asked, end: &str) -> Value {
+    let found = async {
+        loop {
+            let (_, path, body) = asked.recv().await.unwrap();
+            if path.ends_with(end) {
+                return body;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found).await.unwrap()
+}
+
+#[tokio::test]
+async fn of_what_waits_for_a_slow_api_server_only_the_latest_is_told_and_events_go_their_own_way() {
+    let (client, api, mut asked) = serve(Vec::new()).await;
+    let before = ZueClusterStatus::default();
+    let (desk, reporting) = reporter::open(&client, &cluster(), "operator", before, Arc::default());
+    let reporting = tokio::spawn(reporting);
+    let quorum = |patch: &Value| patch["status"]["quorum"].as_u64().unwrap();
+    desk.report(report(1));
+    // The budget comes before the status: it allows nothing until it is known that it may.
+    assert_eq!(next(&mut asked, "/poddisruptionbudgets/orders").await["spec"]["maxUnavailable"], 0);
+    assert_eq!(quorum(&next(&mut asked, "/status").await), 1);
+    for of_many in 2..9 {
+        desk.report(report(of_many));
+    }
+    desk.tell(Happening::normal("Told", "while the status hangs"));
+    assert_eq!(next(&mut asked, "/events").await["note"], "while the status hangs");
+    api.statuses.add_permits(2);
+    assert_eq!(quorum(&next(&mut asked, "/status").await), 8);
+    drop(desk);
+    tokio::time::timeout(Duration::from_secs(20), reporting).await.unwrap().unwrap();
+    drop((client, api));
+    assert!(asked.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
+    let (from, to) = (Recorded::default(), Recorded { epoch: Epoch(1), ..Recorded::default() });
+    let (client, _, mut asked) = serve(vec![StatusCode::CONFLICT; 2]).await;
+    let store = StatusStore::new(client, &cluster());
+    assert!(store.swap(&from, &to).await.unwrap());
+    for _ in 0..3 {
+        assert_eq!(next(&mut asked, "/status").await["status"]["epoch"], 1);
+    }
+    // But what is compared must be as it was, and nobody tries for ever.
+    assert!(!store.swap(&to, &from).await.unwrap());
+    let (client, _, _asked) = serve(vec![StatusCode::CONFLICT; 99]).await;
+    assert!(!StatusStore::new(client, &cluster()).swap(&from, &to).await.unwrap());
+}
