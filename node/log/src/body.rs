@@ -1,14 +1,15 @@
 //! An open segment. What is in its file beyond the header is looked at when it is first used, so that opening a log does not
 //! grow with it.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use zue_core::{Epoch, Offset, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Operation, ReadError};
+use crate::error::{Context, DiskError, Operation, ReadError};
 use crate::fault::Fault;
 use crate::frame::{Frame, Snapshot, parse};
 use crate::index::{self, Entry, IndexWriter, Spacing};
@@ -31,6 +32,8 @@ pub(crate) struct Segment<D: Disk> {
     pub(crate) mask: u32,
     index_interval: u32,
     disk: D,
+    /// A sync of it has failed.
+    sync_failed: Mutex<bool>,
     body: OnceLock<Body>,
     /// As in the body, for those who need no more than that.
     timestamp_ms: OnceLock<Option<u64>>,
@@ -91,12 +94,24 @@ impl<D: Disk> Segment<D> {
         let file = Arc::new(file);
         let same: Arc<dyn DiskFile> = Arc::<D::File>::clone(&file);
         let place = Arc::new(Place::new(path, same, mask));
-        let (disk, body, timestamp_ms) = (disk.clone(), OnceLock::new(), OnceLock::new());
-        Self { file, file_bytes, place, header, mask, index_interval, disk, body, timestamp_ms }
+        let (disk, sync_failed) = (disk.clone(), Mutex::new(false));
+        let (body, timestamp_ms) = (OnceLock::new(), OnceLock::new());
+        Self { file, file_bytes, place, header, mask, index_interval, disk, sync_failed, body, timestamp_ms }
     }
 
     pub(crate) fn base(&self) -> Offset {
         self.header.base
+    }
+
+    /// Makes durable what was written. Once it has failed it always does: the system tells of a failure once, and takes for written
+    /// what it could not write.
+    pub(crate) fn sync(&self) -> Result<(), DiskError> {
+        // Held meanwhile, so that no other sync hides it.
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced =
+            if *failed { Err(io::Error::other("an earlier sync of it failed")) } else { self.file.sync_data() };
+        *failed = synced.is_err();
+        synced.context(Operation::Sync, || self.place.path.clone())
     }
 
     /// The entries of its index that are known.

@@ -101,7 +101,7 @@ pub fn dump<D: Disk>(
             continue;
         }
         let path = disk.path(&segment_name(segment.header.base));
-        let end = next.and_then(|next| next.prev).map_or(segment.file_bytes, |prev| prev.end);
+        let end = next.map_or(segment.file_bytes, |next| segment.header.end_before(&next));
         let bytes = segment.file.view(0..end.min(segment.file_bytes)).context(Operation::Read, || path.clone())?;
         let walk = Walk { path: &path, bytes: &bytes, header: segment.header, is_last: next.is_none(), from };
         if walk.run(&mut each).is_break() {

@@ -75,6 +75,15 @@ impl Place {
         }
     }
 
+    /// Fails if the bytes of the hole are not those that a view has shown: what replaces them would lose them.
+    pub(crate) fn is_as_shown(&self, hole: Hole, shown: &[u8]) -> Result<(), DiskError> {
+        if !self.file.has_faulted() {
+            return Ok(());
+        }
+        let bytes = self.file.read(hole.position..hole.until).context(Operation::Read, || self.path.clone())?;
+        if bytes == shown { Ok(()) } else { Err(self.unreadable()) }
+    }
+
     /// Fails if anything that was seen of the file could not be read.
     pub(crate) fn all_could_be_read(&self) -> Result<(), DiskError> {
         if self.file.has_faulted() { Err(self.unreadable()) } else { Ok(()) }

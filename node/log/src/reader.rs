@@ -158,7 +158,7 @@ fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -
         return Ok(Chunk { bytes: Bytes::new(), mask: 0, first: from, end: from, place: None });
     };
     let (position, bytes) = part.find(from)?;
-    let (bytes_end, end) = measure(&part, &bytes, position, from..end, bytes_max)?;
+    let (bytes_end, end) = measure(&part, &bytes, position, from..end.min(part.end), bytes_max)?;
     let place = Some((Arc::clone(&part.segment.place), position));
     Ok(Chunk { bytes: bytes.slice(..bytes_end), mask: part.segment.mask, first: from, end, place })
 }

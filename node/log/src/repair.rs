@@ -159,7 +159,9 @@ impl<D: Disk> Source<D> {
             let (Piece::Record(begins, _) | Piece::Gap(begins, _)) = piece else {
                 let Piece::Hole(hole) = piece else { continue };
                 let range = length(hole.position - begun)..length(until - begun);
-                take(bytes.get(range).unwrap_or_default(), piece)?;
+                let shown = bytes.get(range).unwrap_or_default();
+                segment.place.is_as_shown(hole, shown).map_err(ReadError::from)?;
+                take(shown, piece)?;
                 (self.position, self.next) = (until, next);
                 continue;
             };

@@ -233,6 +233,11 @@ impl<'a> Iterator for Frames<'a> {
                 return (self.next < self.end).then(|| self.hole(Fault::Empty));
             };
             match parse(rest, self.mask) {
+                Ok((Frame::Record(_) | Frame::Gap(_), _)) if self.next >= self.end => {
+                    // Not asked for, or not in the log any more.
+                    self.at = self.bytes.len();
+                    return None;
+                }
                 Ok((Frame::Record(record), bytes)) if record.offset == self.next => {
                     let position = self.position.saturating_add(wide(self.at));
                     self.at = self.at.saturating_add(bytes);

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +69,10 @@ struct Inode {
     durable: Vec<u8>,
     /// What was written since the last sync: position and bytes.
     unsynced: Vec<(usize, Vec<u8>)>,
+    /// Views show zeroes there.
+    unreadable: Range<usize>,
+    /// A view has shown, or may have shown, zeroes where there are none.
+    has_faulted: bool,
 }
 
 impl SimDisk {
@@ -129,15 +134,7 @@ impl SimDisk {
                 // Nobody can find it any more.
                 continue;
             }
-            for (position, bytes) in inode.unsynced.drain(..) {
-                let kept = match chance.pick(3) {
-                    0 => 0..bytes.len(),
-                    1 => 0..0,
-                    _ => chance.part(bytes.len()),
-                };
-                let lies = position.saturating_add(kept.start);
-                put(&mut inode.durable, lies, bytes.get(kept).unwrap_or_default());
-            }
+            inode.settle(chance);
             // The length is of the directory's kind: reserved room may be there or not.
             if inode.bytes.len() > inode.durable.len() && chance.pick(2) == 0 {
                 inode.durable.resize(inode.bytes.len(), 0);
@@ -162,6 +159,15 @@ impl SimDisk {
     /// Lets the call of that number fail, counted from 0, whatever it is.
     pub fn fail_call_at(&self, call: u64, kind: io::ErrorKind) {
         self.world().fail_call_at = Some((call, kind));
+    }
+
+    /// Lets views of the file show zeroes in the range, as if pages of a memory map could not be read, until another range is said.
+    pub fn fault(&self, name: &str, unreadable: Range<usize>) {
+        let world = &mut *self.world();
+        let inode = world.names.get(name).copied().and_then(|inode| world.inodes.get_mut(inode));
+        if let Some(inode) = inode {
+            (inode.unreadable, inode.has_faulted) = (unreadable, true);
+        }
     }
 
     /// Makes a bad disk of it: from now on it says that it has synced, and has not.
@@ -203,6 +209,29 @@ fn put(file: &mut Vec<u8>, position: usize, bytes: &[u8]) {
     }
     if let Some(place) = file.get_mut(position..end) {
         place.copy_from_slice(bytes);
+    }
+}
+
+impl Inode {
+    /// Makes durable what was written since the last sync.
+    fn sync(&mut self) {
+        for (position, bytes) in self.unsynced.drain(..) {
+            put(&mut self.durable, position, &bytes);
+        }
+        self.durable.resize(self.bytes.len(), 0);
+    }
+
+    /// Of what was written since the last sync, lets chance keep, tear or lose each piece.
+    fn settle(&mut self, chance: &mut impl Chance) {
+        for (position, bytes) in self.unsynced.drain(..) {
+            let kept = match chance.pick(3) {
+                0 => 0..bytes.len(),
+                1 => 0..0,
+                _ => chance.part(bytes.len()),
+            };
+            let lies = position.saturating_add(kept.start);
+            put(&mut self.durable, lies, bytes.get(kept).unwrap_or_default());
+        }
     }
 }
 

@@ -20,12 +20,12 @@ pub struct SyncPoint<D: Disk> {
 }
 
 impl<D: Disk> SyncPoint<D> {
-    /// Syncs. What comes of it is to be given to [`Log::synced`], and is not to be tried again.
+    /// Syncs, unless an earlier sync of the segment has failed. What comes of it is to be given to [`Log::synced`], and is not to be tried again.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn run(&self) -> Result<(), DiskError> {
-        self.segment.file.sync_data().context(Operation::Sync, || self.segment.place.path.clone())
+        self.segment.sync()
     }
 }
 

@@ -469,13 +469,104 @@ fn a_repair_from_a_compacted_replica_brings_gaps_and_one_from_another_is_compact
     assert_eq!((read(&log), damages(&log)), (left, vec![]));
 }
 
+#[test]
+fn what_was_cut_out_of_a_repaired_segment_never_comes_back() {
+    let (peer_disk, peer) = three_keys(18, 40);
+    let disk = SimDisk::new(19);
+    let mut log = open(&disk);
+    replicate(&peer, &mut log, 3000);
+    log.note_commit(Offset(5));
+    log.write_commit().unwrap();
+    disk.damage(FIRST, |bytes| bytes[6000] ^= 1);
+    assert_eq!(damages(&log).len(), 1);
+    repair_all(&mut log, &peer).unwrap();
+    let held = read(&log);
+    log.cut(Tail { end: Offset(8), ..peer.tail() }).unwrap();
+    start_epoch(&mut log, 2);
+    for _ in 0..4 {
+        put(&mut log, 9, 2000);
+    }
+    log.sync().unwrap();
+    let expected = read(&log);
+    assert!(expected.range(8..).all(|(_, (key, _))| *key == Some(9)));
+    drop((log, peer_disk));
+    disk.kill();
+    let mut log = open(&disk);
+    assert_eq!(damages(&log), []);
+    assert!(read(&log) == expected, "what was cut away is back");
+    let mut dumped = Vec::new();
+    zue_log::dump(&disk, Offset(0), |item| {
+        if let zue_log::DumpItem::Record(record) = item.item {
+            dumped.push((record.offset.0, record.key.map(|key| key[0])));
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(dumped, expected.iter().map(|(offset, (key, _))| (*offset, *key)).collect::<Vec<_>>());
+    fill(&mut log, 20, 4000);
+    commit(&mut log);
+    compact(&mut log, 0);
+    assert!(read(&log).range(8..12).all(|(_, (key, _))| *key == Some(9)));
+    assert!(read(&log).range(..8).all(|(offset, record)| held.get(offset) == Some(record)));
+    let follower_disk = SimDisk::new(20);
+    replicate(&log, &mut open(&follower_disk), 3000);
+}
+
+#[test]
+fn what_cannot_be_read_for_a_while_is_neither_compacted_away_nor_taken_for_damage() {
+    let (disk, mut log) = three_keys(22, 60);
+    let (before, sealed) = (read(&log), sealed_end(&disk));
+    disk.fault(FIRST, 4096..8192);
+    assert!(!round(&mut log, 0, 1 << 20).unwrap(), "the round is given up");
+    disk.fault(FIRST, 0..0);
+    assert!(read(&log) == before);
+    compact(&mut log, 0);
+    assert!(read(&log) == left(&before, sealed, 0));
+    assert_eq!((damages(&log), log.damaged()), (vec![], vec![]));
+}
+
+#[test]
+fn a_repair_waits_for_what_cannot_be_read() {
+    let (_, peer) = three_keys(23, 40);
+    for unreadable in [4096..8192, 12_288..16_384] {
+        let (disk, mut log) = three_keys(23, 40);
+        let held = read(&log);
+        disk.damage(FIRST, |bytes| bytes[13_000] ^= 1);
+        assert_eq!(damages(&log).len(), 1);
+        let damage = log.damaged().remove(0);
+        let missing = log.reader().missing(&damage).unwrap();
+        let excerpt = peer.reader().excerpt(missing[0].0, missing[0].1, 3000).unwrap();
+        let mut repair = log.repair(&damage, vec![excerpt]).unwrap().unwrap();
+        disk.fault(FIRST, unreadable);
+        assert!(matches!(log.reader().missing(&damage), Err(ReadError::Disk(_))));
+        assert!(matches!(repair.step(1 << 20), Err(Refused::Read(ReadError::Disk(_)))));
+        disk.fault(FIRST, 0..0);
+        repair_all(&mut log, &peer).unwrap();
+        assert_eq!((damages(&log), log.damaged()), (vec![], vec![]));
+        assert!(read(&log) == held);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
-    Append { records: Vec<(Option<u8>, u16)>, producer: Option<u8> },
+    Append {
+        records: Vec<(Option<u8>, u16)>,
+        producer: Option<u8>,
+    },
     Epoch,
-    Compact { keys_max: usize },
-    Repair { damage: u32 },
-    Reopen { seed: Option<u64> },
+    Compact {
+        keys_max: usize,
+    },
+    Repair {
+        damage: u32,
+    },
+    /// The last so many appends go, from the peer too, as far as they are not committed.
+    Cut {
+        appends: usize,
+    },
+    Reopen {
+        seed: Option<u64>,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -487,6 +578,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Epoch),
         2 => (1_usize..8).prop_map(|keys_max| Step::Compact { keys_max }),
         1 => any::<u32>().prop_map(|damage| Step::Repair { damage }),
+        1 => (1_usize..8).prop_map(|appends| Step::Cut { appends }),
         1 => proptest::option::of(any::<u64>()).prop_map(|seed| Step::Reopen { seed }),
     ]
 }
@@ -500,6 +592,8 @@ proptest! {
         let mut log = open(&disk);
         let mut peer = Log::open(peer_disk, SMALL, ReplicaId(8)).unwrap().0;
         let mut sequences = [0; 3];
+        let mut places = vec![(peer.tail(), sequences)];
+        let (mut last_epoch, mut committed) = (0, Offset(0));
         // What a repair brings back may have been deleted by a record that has gone, which README.md says.
         let repairs = steps.iter().any(|step| matches!(step, Step::Repair { .. }));
         let now_ms = if repairs { 0 } else { u64::MAX };
@@ -517,19 +611,30 @@ proptest! {
                     replicate(&peer, &mut log, 0);
                 }
                 Step::Epoch => {
-                    let epoch = peer.tail().epoch.0 + 1;
-                    start_epoch(&mut peer, epoch);
+                    last_epoch += 1;
+                    start_epoch(&mut peer, last_epoch);
+                    replicate(&peer, &mut log, 0);
+                }
+                Step::Cut { appends } => {
+                    let committed = places.iter().take_while(|(tail, _)| tail.end < committed).count();
+                    let (to, then) = places[places.len().saturating_sub(appends + 1).max(committed)];
+                    peer.cut(to).unwrap();
+                    log.cut(to).unwrap();
+                    places.retain(|(tail, _)| *tail <= to);
+                    sequences = then;
+                    last_epoch += 1;
+                    start_epoch(&mut peer, last_epoch);
                     replicate(&peer, &mut log, 0);
                 }
                 Step::Compact { keys_max } => {
                     commit(&mut log);
+                    committed = log.tail().end;
                     while round(&mut log, now_ms, keys_max).unwrap() {}
                     let (found, expected) = (read(&log), left(&read(&peer), sealed_end(&disk), now_ms.saturating_sub(1000)));
                     prop_assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
                     prop_assert!(found == expected, "a record has changed");
                 }
                 Step::Repair { damage } => {
-                    commit(&mut log);
                     let names = segments(&disk);
                     let name = &names[damage as usize % names.len()];
                     if names.len() > 1 && name != names.last().unwrap() {
@@ -541,7 +646,7 @@ proptest! {
                     }
                 }
                 Step::Reopen { seed } => {
-                    commit(&mut log);
+                    log.sync().unwrap();
                     match seed {
                         Some(seed) => disk.crash(seed),
                         None => disk.kill(),
@@ -549,6 +654,9 @@ proptest! {
                     drop(log);
                     log = open(&disk);
                 }
+            }
+            if places.last().is_none_or(|(tail, _)| *tail < peer.tail()) {
+                places.push((peer.tail(), sequences));
             }
             prop_assert_eq!(log.tail(), peer.tail());
             prop_assert_eq!(damages(&log), vec![]);

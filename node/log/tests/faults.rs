@@ -251,6 +251,40 @@ fn a_failed_write_or_sync_poisons_until_the_log_is_reopened() {
     }
 }
 
+type Step = fn(&mut SimLog) -> Result<(), LogError>;
+
+#[test]
+fn what_a_failed_sync_has_lost_is_not_taken_for_durable_by_a_later_one() {
+    let steps: [(&str, Step); 4] = [
+        ("roll", |log| log.append(&batch(log.tail(), &[vec![1; 20_000]])).map(|_| ())),
+        ("cut", |log| log.cut(Tail { end: Offset(4), ..log.tail() })),
+        ("trim", |log| {
+            log.note_commit(Offset(4));
+            log.trim(Offset(4)).map(|_| ())
+        }),
+        ("sync", |log| log.sync().map(|_| ())),
+    ];
+    for (what, step) in steps {
+        for seed in 0..8 {
+            let (disk, mut log) = fresh(seed);
+            fill(&mut log, 5, 4000);
+            // Another thread runs it, and has not told of it yet.
+            let point = log.sync_point().unwrap().unwrap();
+            disk.fail_at(disk.operations(), ErrorKind::Other);
+            let result = point.run();
+            assert!(result.is_err());
+            let failed = step(&mut log);
+            assert!(matches!(failed, Err(LogError::Disk(_))), "{what}: {failed:?}");
+            assert!(matches!(log.synced(&point, result), Err(LogError::Disk(_))));
+            let durable = log.durable().end;
+            disk.crash(seed);
+            let (log, _) = open(&disk);
+            assert!(log.tail().end >= durable, "{what}");
+            assert_eq!(read_all(&log).len() as u64, log.tail().end.0, "{what}");
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_poisons_nothing_and_the_log_goes_on_when_there_is_room() {
     for step in 0..2 {

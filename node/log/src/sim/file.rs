@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::chance::Random;
 use super::{Inode, SimFile, put};
 use crate::disk::DiskFile;
 use crate::num::{length, wide};
@@ -43,12 +44,18 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let lies = self.disk.world().lies;
-        self.with(true, |inode| {
-            if !lies {
-                inode.durable.clone_from(&inode.bytes);
-                inode.unsynced.clear();
+        let failed = self.with(true, |_| Ok(()));
+        if lies || self.disk.has_stopped() {
+            return failed;
+        }
+        let mut random = Random(self.disk.operations());
+        self.with(false, |inode| {
+            match &failed {
+                Ok(()) => inode.sync(),
+                // What is lost is shown as before, and no later sync writes it.
+                Err(_) => inode.settle(&mut random),
             }
-            Ok(())
+            failed
         })
     }
 
@@ -73,10 +80,6 @@ impl DiskFile for SimFile {
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        self.view(range)
-    }
-
-    fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
         self.disk.world().call()?;
         self.with(false, |inode| {
             let bytes = inode.bytes.get(length(range.start)..length(range.end));
@@ -87,6 +90,22 @@ impl DiskFile for SimFile {
     /// Views are copies.
     fn reclaim(&mut self) -> bool {
         true
+    }
+
+    fn view(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let (start, bytes) = (length(range.start), self.read(range)?);
+        self.with(false, |inode| {
+            if inode.unreadable.is_empty() {
+                return Ok(bytes);
+            }
+            let is_readable = |at: &usize| !inode.unreadable.contains(at);
+            let shown = bytes.iter().zip(start..).map(|(byte, at)| if is_readable(&at) { *byte } else { 0 });
+            Ok(shown.collect())
+        })
+    }
+
+    fn has_faulted(&self) -> bool {
+        self.with(false, |inode| Ok(inode.has_faulted)).unwrap_or_default()
     }
 
     fn settle(&self) -> io::Result<()> {
