@@ -71,7 +71,17 @@ impl Driver {
             }
             Output::SendTrimmed { session, log_start } => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
             Output::Refuse { session, refusal } => self.refuse(session, refusal),
-            Output::Lead { epoch, followers } => self.lead(epoch, &followers),
+            Output::Lead { epoch, followers } => {
+                // The replica has taken them.
+                match payload.take() {
+                    Some(Payload::Fed { learners, moved }) => {
+                        self.learners = learners;
+                        self.move_voters(epoch, moved);
+                    }
+                    other => *payload = other,
+                }
+                self.lead(epoch, &followers);
+            }
             Output::StepDown => self.step_down(),
             // A leader may commit before its own sync: the log writes down no more than is durable.
             Output::Committed(end) => self.parts.storage.note_commit(end),
@@ -192,6 +202,19 @@ impl Driver {
         self.leading = Some(Leading { stop, members, feeds });
         self.followed = None;
         self.view_is_stale = true;
+    }
+
+    /// Takes note of where voters are that were looked for elsewhere. Who was looked for there is nowhere that is known.
+    fn move_voters(&mut self, epoch: Epoch, moved: Vec<Member>) {
+        let Some(start) = self.parts.replica.history().last() else { return };
+        let Some((_, members)) = self.appointed.as_mut().filter(|(appointed, _)| *appointed == epoch) else { return };
+        for member in moved {
+            let voter = start.voters.contains(&member.id);
+            if voter || start.old_voters.iter().flatten().any(|old| *old == member.id) {
+                members.retain(|known| known.id != member.id && known.name != member.name);
+                members.push(Member { voter, ..member });
+            }
+        }
     }
 
     /// This replica, and all members of the epoch that it leads by their names.

@@ -107,12 +107,13 @@ impl ControlApi for ControlService {
     }
 
     async fn learners(&self, request: Request<v1::LearnersRequest>) -> Result<Response<v1::LearnersResponse>, Status> {
-        let v1::LearnersRequest { protocol_version, cluster_id: cluster, target, epoch, learners } =
+        let v1::LearnersRequest { protocol_version, cluster_id: cluster, target, epoch, learners, moved_voters } =
             request.into_inner();
         self.check(protocol_version, &target)?;
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
-        match self.ask(Control::Learners { epoch: Epoch(epoch), learners }, ANSWER_TIMEOUT).await? {
+        let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
+        match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved }, ANSWER_TIMEOUT).await? {
             Reply::Learners(_) => Ok(Response::new(v1::LearnersResponse {})),
             _ => Err(mixed_up()),
         }
@@ -138,12 +139,46 @@ fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
     let v1::AppointRequest { protocol_version: _, cluster_id: cluster, target: _, epoch, voters, quorum, old_voters } =
         request;
     let cluster = cluster_id(&cluster).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
-    let mut members = Member::parse_all(voters, true).map_err(invalid)?;
-    let old_members = Member::parse_all(old_voters, false).map_err(invalid)?;
-    let ids = |members: &[Member]| members.iter().map(|member| member.id).collect::<Vec<ReplicaId>>();
-    let voters = ids(&members);
-    let old_voters = Some(ids(&old_members)).filter(|old| !old.is_empty());
+    let (voters, mut members) = electorate(voters, true)?;
+    let (old_voters, old_members) = electorate(old_voters, false)?;
+    let old_voters = Some(old_voters).filter(|old| !old.is_empty());
     members.extend(old_members.into_iter().filter(|old| !voters.contains(&old.id)));
     let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters };
     Ok(Control::Appoint { cluster, terms, members })
+}
+
+/// All ids, and the members whose address is known. One whose address is not known votes all the same: it is fed once the leader is
+/// told where it is.
+fn electorate(wire: Vec<v1::Member>, voter: bool) -> Result<(Vec<ReplicaId>, Vec<Member>), v1::Error> {
+    let id = |member: &v1::Member| replica_id("replica_id", &member.replica_id);
+    let ids = wire.iter().map(id).collect::<Result<Vec<_>, Malformed>>().map_err(invalid)?;
+    let known = wire.into_iter().filter(|member| !member.peer_address.is_empty()).collect();
+    Ok((ids, Member::parse_all(known, voter).map_err(invalid)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_voter_whose_address_is_not_known_votes_all_the_same() {
+        let member = |id: u128, address: &str| v1::Member {
+            replica_id: id_bytes(id),
+            name: String::new(),
+            peer_address: address.to_owned(),
+            client_address: address.to_owned(),
+        };
+        let request = v1::AppointRequest {
+            cluster_id: id_bytes(9),
+            voters: vec![member(1, "one:1"), member(2, ""), member(3, "three:1")],
+            old_voters: vec![member(1, "one:1"), member(4, "")],
+            ..v1::AppointRequest::default()
+        };
+        let Ok(Control::Appoint { terms, members, .. }) = parse_appoint(request.clone()) else { panic!("refused") };
+        assert_eq!(terms.voters, [1, 2, 3].map(ReplicaId));
+        assert_eq!(terms.old_voters, Some(vec![ReplicaId(1), ReplicaId(4)]));
+        assert_eq!(members.iter().map(|member| member.id.0).collect::<Vec<_>>(), [1, 3]);
+        let wrong = v1::AppointRequest { voters: vec![member(1, "no address")], ..request };
+        assert!(parse_appoint(wrong).is_err());
+    }
 }

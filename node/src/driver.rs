@@ -39,6 +39,11 @@ pub(crate) enum Payload {
     None,
     Append(Append),
     Frames(Batch, tokio::sync::OwnedSemaphorePermit),
+    /// Whom to feed beside the voters, and voters that are elsewhere than this leader was told.
+    Fed {
+        learners: Vec<Member>,
+        moved: Vec<Member>,
+    },
 }
 
 /// The followers that are fed while this replica leads.
@@ -285,13 +290,9 @@ impl Driver {
                     self.appointed = Some((epoch, members));
                 }
             }
-            Control::Learners { epoch, learners } => {
+            Control::Learners { epoch, learners, moved } => {
                 let ids = learners.iter().map(|learner| learner.id).collect();
-                let before = std::mem::replace(&mut self.learners, learners);
-                self.step(Input::Learners { request, epoch, learners: ids }, Payload::None);
-                if self.waiters.contains_key(&request) {
-                    self.learners = before;
-                }
+                self.step(Input::Learners { request, epoch, learners: ids }, Payload::Fed { learners, moved });
             }
             Control::HandOver { epoch, to, deadline_ms } => {
                 self.step(Input::HandOver { request, epoch, to, deadline_ms }, Payload::None);

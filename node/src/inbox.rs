@@ -77,7 +77,7 @@ pub(crate) enum Request {
 pub(crate) enum Control {
     Seal { cluster: Option<ClusterId>, epoch: Epoch },
     Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member> },
-    Learners { epoch: Epoch, learners: Vec<Member> },
+    Learners { epoch: Epoch, learners: Vec<Member>, moved: Vec<Member> },
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
 }
 

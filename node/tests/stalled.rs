@@ -164,3 +164,46 @@ async fn a_follower_that_stands_still_costs_the_others_nothing() {
         .await;
     assert!(cluster.status(0).await.isr_expands >= 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_feeds_voters_that_it_was_told_nothing_or_wrong_of_once_it_is_told_where_they_are() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.seal_all().await;
+    cluster.cluster = Some(ClusterId(77));
+    let nowhere = |member: v1::Member, address: &str| v1::Member {
+        peer_address: address.to_owned(),
+        client_address: address.to_owned(),
+        ..member
+    };
+    let voters = cluster.ids.iter().map(|id| cluster.member(*id)).zip(["127.0.0.1:1", "127.0.0.1:1", ""]);
+    let appoint = v1::AppointRequest {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_id: cluster.cluster_bytes(),
+        target: id_bytes(cluster.ids[0].0),
+        epoch: cluster.epoch,
+        voters: voters.map(|(member, address)| nowhere(member, address)).collect(),
+        quorum: 2,
+        ..v1::AppointRequest::default()
+    };
+    cluster.control(0).await.appoint(appoint).await.unwrap();
+    cluster.until(0, "one is looked for", |status| status.members.len() == 2).await;
+    assert!(cluster.status(0).await.followers.iter().all(|follower| follower.voter && !follower.connected));
+    cluster.tell(0, &[], &[1, 2]).await;
+    cluster.settle(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn learners_that_were_refused_are_forgotten() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let request = v1::LearnersRequest {
+        protocol_version: PROTOCOL_VERSION,
+        target: id_bytes(cluster.ids[0].0),
+        epoch: 1,
+        learners: vec![v1::Member { replica_id: id_bytes(99), ..cluster.member(cluster.ids[1]) }],
+        ..v1::LearnersRequest::default()
+    };
+    let refused = cluster.control(0).await.learners(request).await.unwrap_err();
+    assert_eq!(error_of(&refused).0, Reason::NotLeader);
+    assert_eq!(cluster.elect(Some(0)).await, 0);
+    cluster.settle(0).await;
+}

@@ -22,6 +22,7 @@ use crate::backoff::{Backoff, Retry};
 
 use election::Attempt;
 use homes::Homes;
+use members::Feed;
 use peers::Peers;
 
 pub use event::Event;
@@ -156,7 +157,7 @@ impl<S: Store> Controller<S> {
         let step = match loaded {
             Ok(recorded) => {
                 self.recorded = recorded;
-                self.step(nodes, wish, &seen, &mut events).await
+                self.step(nodes, wish, (&statuses, &seen), &mut events).await
             }
             Err(error) => Err(error),
         };
@@ -181,7 +182,7 @@ impl<S: Store> Controller<S> {
         &mut self,
         nodes: &[NodeAddress],
         wish: &Wish,
-        seen: &[Option<Seen>],
+        (statuses, seen): (&[Result<v1::StatusResponse, String>], &[Option<Seen>]),
         events: &mut Vec<Event>,
     ) -> Result<Step, S::Error> {
         let step = plan(wish, &self.recorded, seen);
@@ -194,14 +195,20 @@ impl<S: Store> Controller<S> {
         }
         self.blocked = blocked;
         match step {
-            Step::Nothing => self.election = Retry::default(),
+            Step::Nothing => {
+                self.election = Retry::default();
+                if let Some(feed) = Feed::of_misled(nodes, statuses, seen).filter(|_| self.members.is_due()) {
+                    self.feed(feed, events).await;
+                }
+            }
             Step::Elect { epoch, prefer, without, change, reason }
                 if self.election.is_due() && (!members::is_change(reason) || self.members.is_due()) =>
             {
                 self.elect(Attempt { nodes, seen, epoch, prefer, without, change, wish, reason }, events).await;
             }
             Step::Feed { epoch, leader, ref learners } if self.members.is_due() => {
-                self.feed(nodes, seen, epoch, leader, learners, events).await;
+                let feed = Feed { nodes, seen, epoch, leader, learners: learners.clone(), moved: Vec::new() };
+                self.feed(feed, events).await;
             }
             Step::HandOver { epoch, from, to, next } if self.hand_over.is_due() => {
                 let attempt = Attempt {

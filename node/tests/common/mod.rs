@@ -199,12 +199,19 @@ impl Cluster {
 
     /// Lets the leader feed these beside the voters.
     pub async fn teach(&self, leader: usize, learners: &[usize]) {
+        self.tell(leader, learners, &[]).await;
+    }
+
+    /// The same, and where these voters are.
+    pub async fn tell(&self, leader: usize, learners: &[usize], moved: &[usize]) {
+        let members = |at: &[usize]| at.iter().map(|ordinal| self.member(self.ids[*ordinal])).collect();
         let request = v1::LearnersRequest {
             protocol_version: PROTOCOL_VERSION,
             cluster_id: self.cluster_bytes(),
             target: id_bytes(self.ids[leader].0),
             epoch: self.epoch,
-            learners: learners.iter().map(|ordinal| self.member(self.ids[*ordinal])).collect(),
+            learners: members(learners),
+            moved_voters: members(moved),
         };
         self.control(leader).await.learners(request).await.unwrap();
     }
