@@ -2,6 +2,7 @@
 //! follows to the disk, the followers and whoever waits. Waits for none of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -362,9 +363,18 @@ impl Driver {
             leading.stop.cancel();
         }
         tracing::info!(waiting = wide(self.waiters.len()), log = %self.parts.replica.log(), "stopping");
+        let Self { parts: Parts { storage, mut disk, mut requests, .. }, waiters, held, outboxes, .. } = self;
+        // What was not taken on is not appended, and is told so.
+        requests.close();
+        let appends = iter::from_fn(|| requests.try_recv().ok()).filter_map(|request| match request {
+            Request::Append(append) => Some(append),
+            _ => None,
+        });
+        for append in held.into_iter().chain(appends) {
+            let _ = append.reply.send(Reply::Refused(zue_core::Refusal::NotLeader));
+        }
         // Who waits sees the sender go, and says that this replica is shutting down.
-        let Self { parts: Parts { storage, mut disk, .. }, waiters, held, outboxes, .. } = self;
-        drop((waiters, held, outboxes));
+        drop((waiters, outboxes));
         let closed = storage.close();
         tokio::pin!(closed);
         loop {

@@ -166,6 +166,29 @@ async fn a_follower_that_stands_still_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_was_held_back_when_its_leader_stopped_is_known_not_to_be_appended() {
+    let (mut cluster, _disk, _) = led_with_a_fake(2).await;
+    let hand_over = v1::HandoverRequest {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_id: cluster.cluster_bytes(),
+        target: id_bytes(cluster.ids[0].0),
+        epoch: cluster.epoch,
+        to: id_bytes(ReplicaId(1).0),
+        deadline_ms: 60_000,
+    };
+    let mut control = cluster.control(0).await;
+    tokio::spawn(async move { control.handover(hand_over).await });
+    cluster.until(0, "it hands over to one that does not catch up", |status| status.handing_over).await;
+    let mut client = cluster.client(0).await;
+    let append = tokio::spawn(async move { client.append(request(vec![value("waits")])).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!append.is_finished(), "it is held back");
+    cluster.stop(0).await;
+    let (reason, error, _) = error_of(&append.await.unwrap().unwrap_err());
+    assert_eq!((reason, error.outcome()), (Reason::NotLeader, Outcome::NotAppended));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_feeds_voters_that_it_was_told_nothing_or_wrong_of_once_it_is_told_where_they_are() {
     let mut cluster = Cluster::start(3, |_| {}).await;
     cluster.seal_all().await;
