@@ -82,7 +82,7 @@ pub(super) fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {
 
 /// Where each voter is reached. One that does not answer now is where it was known to be, else it is looked for at the node of its
 /// place among the voters (the order of a bootstrap), else at the first node that no voter is at. A wrong guess does no harm: a
-/// replica refuses what is meant for another.
+/// replica refuses what is meant for another, and the leader is told better once that voter answers.
 pub(super) fn members(
     voters: &[ReplicaId],
     nodes: &[NodeAddress],
