@@ -21,6 +21,7 @@ use crate::num::wide;
 use crate::order::{Order, ProducerRun};
 use crate::resync::Hole;
 use crate::segment::{self, Header, segment_name};
+use crate::verify::continues;
 use crate::view::{Part, View};
 
 /// A segment that is being written anew.
@@ -57,12 +58,12 @@ pub struct Rewritten<D: Disk>(Anew<D>);
 fn snapshot<D: Disk>(part: &Part<D>, view: &View<D>, limits: ProducerLimits) -> Result<Snapshot, ReadError> {
     let starts = view.history.starts();
     match part.segment.snapshot() {
-        Ok((snapshot, _)) if starts.starts_with(&snapshot.starts) => return Ok(snapshot),
+        Ok((snapshot, _)) if continues(starts, &snapshot.starts) => return Ok(snapshot),
         Ok(_) | Err(ReadError::Damaged(_)) => {}
         Err(error) => return Err(error),
     }
     let base = part.segment.base();
-    let starts = starts.iter().take_while(|start| start.start < base).cloned().collect();
+    let starts = starts.iter().take_while(|start| start.start <= base).cloned().collect();
     let mut producers = Producers::new(limits);
     producers.forget(base);
     Ok(Snapshot { base, timestamp_ms: timestamp_before(view, base)?, starts, producers: producers.encode() })
@@ -91,9 +92,8 @@ impl<D: Disk> Anew<D> {
         let base = snapshot.base;
         let before = snapshot.starts.last().map_or_else(Default::default, |start| start.epoch);
         let order = Order::after(Tail { epoch: before, end: base }, snapshot.timestamp_ms);
-        let coming =
-            view.history.starts().iter().skip(snapshot.starts.len()).take_while(|start| start.start < part.end);
-        let starts = coming.cloned().collect();
+        let coming = |start: &&EpochStart| start.epoch > before && start.start < part.end;
+        let starts = view.history.starts().iter().filter(coming).cloned().collect();
         let mut out = vec![0; BLOCK_BYTES];
         put_snapshot(&mut out, &snapshot, header.mask());
         let file = disk.create(SEGMENT_ANEW).context(Operation::Create, path)?;

@@ -165,8 +165,8 @@ fn from_here(tail: Tail) -> State {
     State { order: Order::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
 }
 
-/// Whether the epoch starts of a segment's snapshot are those before it, without the first ones if the log was trimmed between.
-fn continues(starts: &[EpochStart], before: &[EpochStart]) -> bool {
+/// Whether epoch starts begin with those that were there before, without the first ones if the log was trimmed between.
+pub(crate) fn continues(starts: &[EpochStart], before: &[EpochStart]) -> bool {
     let first = starts.first().map_or(Epoch(0), |first| first.epoch);
     starts.starts_with(before.split_at(before.partition_point(|start| start.epoch < first)).1)
 }

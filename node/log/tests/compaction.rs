@@ -547,6 +547,30 @@ fn a_repair_waits_for_what_cannot_be_read() {
     }
 }
 
+#[test]
+fn a_segment_that_is_written_anew_after_a_trim_keeps_what_it_rests_on() {
+    let disk = SimDisk::new(24);
+    let mut log = open(&disk);
+    for n in 0..40_u64 {
+        // So that an epoch starts where each segment does.
+        start_epoch(&mut log, n + 1);
+        let producer = Producer { id: ProducerId { born: Offset(0), nonce: n % 2 }.to_u128(), sequence: n / 2 };
+        append(&mut log, &[(Some((n % 3) as u8), vec![b'.'; 4000])], Some(producer));
+    }
+    commit(&mut log);
+    let second: u64 = segments(&disk)[1].trim_end_matches(".log").parse().unwrap();
+    log.trim(Offset(second)).unwrap();
+    let before = log.reader().origin(COMPACTED.producers).unwrap();
+    assert_eq!(damages(&log), []);
+    compact(&mut log, 0);
+    assert!(read(&log).len() < 20);
+    assert_eq!(log.reader().origin(COMPACTED.producers).unwrap(), before);
+    assert_eq!(damages(&log), []);
+    log.close().unwrap();
+    let log = open(&disk);
+    assert_eq!((damages(&log), log.damaged()), (vec![], vec![]));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append {
