@@ -172,7 +172,8 @@ fn measure<D: Disk>(
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
     // Most of the way is in the index.
-    let far = part.body()?.last_before(range.end, position.saturating_add(wide(bytes_max)));
+    let far = position.saturating_add(wide(bytes_max)).min(part.bytes_end.saturating_sub(1));
+    let far = part.body()?.last_before(range.end, far);
     if let Some(entry) = far.filter(|entry| entry.offset > range.start.0 && entry.position > position) {
         let at = length(entry.position - position);
         let (bytes, end) =

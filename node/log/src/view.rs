@@ -137,9 +137,13 @@ impl<D: Disk> Part<D> {
     pub(crate) fn damage(&self, position: u64, from: Offset) -> ReadError {
         match self.segment.view(position, self.bytes_end) {
             Ok(bytes) => {
-                let hole = first_hole(&bytes, self.segment.mask, position, from..self.end);
+                if let Some(hole) = first_hole(&bytes, self.segment.mask, position, from..self.end) {
+                    return self.segment.place.blame(hole);
+                }
+                // Bytes that are good now are not noted.
                 let none = Hole { position, until: self.bytes_end, from, to: from, fault: Fault::Layout };
-                self.segment.place.blame(hole.unwrap_or(none))
+                let readable = self.segment.place.all_could_be_read();
+                readable.map_or_else(Into::into, |()| self.segment.place.damage(none).into())
             }
             Err(error) => error,
         }

@@ -527,6 +527,19 @@ fn a_verifier_names_all_damage_whatever_the_size_of_its_steps() {
 }
 
 #[test]
+fn what_a_cut_has_left_in_an_index_is_not_taken_for_damage() {
+    let (_, mut log) = fresh(19);
+    fill(&mut log, 20, 1000);
+    log.cut(tail(0, 7)).unwrap();
+    fill(&mut log, 5, 900);
+    for (from, upto) in (0..12).flat_map(|from| (from..=12).map(move |upto| (from, upto))) {
+        let chunk = log.reader().read(Offset(from), Offset(upto), 1 << 20).unwrap();
+        assert!(chunk.records().all(|record| record.is_ok()));
+    }
+    assert_eq!(log.damaged(), []);
+}
+
+#[test]
 fn a_log_without_damage_verifies() {
     let (disk, _) = sealed(18);
     let (mut log, _) = open(&disk);
