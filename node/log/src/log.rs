@@ -15,7 +15,7 @@ use crate::index::{Entry, IndexWriter, Spacing};
 use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
 use crate::num::wide;
 use crate::reader::{Reader, Shared};
-use crate::segment::{Draft, Prev, index_name, keep_reserve};
+use crate::segment::{Draft, Prev, index_name};
 use crate::view::{Part, View, Walk};
 
 /// An open log. It has one writer, this; any number of [`Reader`]s.
@@ -274,7 +274,7 @@ impl<D: Disk> Log<D> {
         let next = self.disk_result(next)?;
         let history = Arc::clone(&self.view.history);
         self.go_on_in(next, &active, history);
-        keep_reserve(&self.disk);
+        self.keep_reserve();
         match self.replace_meta(self.meta) {
             // What is committed is written down another time.
             Err(LogError::NoRoom(_)) => Ok(()),

@@ -16,7 +16,7 @@ use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
 use crate::fill::Fill;
 use crate::log::{Ends, Log, Writer, share};
 use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
-use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, keep_reserve, kept_name, segment_name};
+use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
 use crate::view::View;
 
 /// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
@@ -83,6 +83,10 @@ impl<D: Disk> Log<D> {
         let renew = checked.renew;
         let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
         if renew {
+            // They may take the room that the cut needs.
+            for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_ANEW] {
+                let _ = log.disk.remove(name);
+            }
             log.cut_what_is_torn(suspect)?;
         }
         log.replace_meta(Meta { starts: meta.starts + 1, suspect, session, ..log.meta }).map_err(into_open)?;
@@ -90,7 +94,7 @@ impl<D: Disk> Log<D> {
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
         }
-        keep_reserve(&log.disk);
+        log.keep_reserve();
         Ok((log, recovered))
     }
 

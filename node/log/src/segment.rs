@@ -11,6 +11,7 @@ use crate::encode::put_snapshot;
 use crate::error::{Context, DiskError, HeaderFault, Operation};
 use crate::fill::{Fill, Spare, fill};
 use crate::frame::Snapshot;
+use crate::log::Log;
 use crate::num::{Cursor, wide};
 use crate::view::Part;
 
@@ -220,13 +221,28 @@ impl Draft<'_> {
     }
 }
 
-/// Makes the reserve again, if there is room; without it a full disk can do less, but nothing is wrong.
-pub(crate) fn keep_reserve<D: Disk>(disk: &D) {
-    if disk.open(RESERVE_FILE).is_err()
-        && let Ok(file) = disk.create(RESERVE_FILE)
-        && file.allocate(RESERVE_FILE_BYTES).is_err()
-    {
-        let _ = disk.remove(RESERVE_FILE);
+impl<D: Disk> Log<D> {
+    /// Makes the reserve again, or larger, if there is room: enough for a segment that a cut to here makes. Without it a full disk can
+    /// do less, but nothing is wrong.
+    pub(crate) fn keep_reserve(&self) {
+        let starts = self.view.history.starts().to_vec();
+        let snapshot = Snapshot { base: Offset(0), timestamp_ms: 0, starts, producers: self.producers.encode() };
+        let mut head = vec![0; BLOCK_BYTES];
+        put_snapshot(&mut head, &snapshot, 0);
+        let need = wide(head.len()).saturating_add(RESERVE_BYTES).max(RESERVE_FILE_BYTES);
+        let disk = &self.disk;
+        match disk.open(RESERVE_FILE) {
+            Ok(file) if file.len().is_ok_and(|bytes| bytes >= need) => {}
+            // Without room it stays as it is.
+            Ok(file) => drop(file.allocate(need)),
+            Err(_) => {
+                if let Ok(file) = disk.create(RESERVE_FILE)
+                    && file.allocate(need).is_err()
+                {
+                    let _ = disk.remove(RESERVE_FILE);
+                }
+            }
+        }
     }
 }
 

@@ -12,10 +12,12 @@ mod common;
 
 use std::io::ErrorKind;
 
-use common::{ID, SMALL, SimLog, append, batch, fill, fresh, open, read_all, segments, start_epoch, try_open};
-use zue_core::{Epoch, Offset, Tail};
+use common::{
+    ID, SMALL, SimLog, append, batch, batch_by, fill, fresh, open, read_all, segments, start_epoch, try_open,
+};
+use zue_core::{Epoch, Offset, ProducerId, ProducerLimits, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{Damage, Disk, Durability, Log, LogConfig, LogError, OpenError, ReadError};
+use zue_log::{Damage, Disk, Durability, Log, LogConfig, LogError, OpenError, Producer, ReadError};
 
 const FIRST: &str = "00000000000000000000.log";
 
@@ -324,6 +326,40 @@ fn a_disk_that_stays_full_lets_the_log_promise_and_recover() {
     disk.kill();
     let (log, _) = open(&disk);
     assert_eq!((read_all(&log).len(), log.tail().epoch, log.meta().promise.epoch), (1, Epoch(19), Epoch(19)));
+}
+
+#[test]
+fn a_torn_log_of_many_producers_opens_on_a_full_disk() {
+    let producers = ProducerLimits { producers_max: 5000, appends_max: 3 };
+    let config = LogConfig { segment_bytes_max: 1 << 20, producers, ..SMALL };
+    for has_spare in [true, false] {
+        let disk = SimDisk::new(32);
+        let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
+        for n in 0..2500 {
+            let id = ProducerId { born: Offset(0), nonce: n }.to_u128();
+            log.append(&batch_by(log.tail(), &[vec![b'.'; 150]], Some(Producer { id, sequence: 0 }))).unwrap();
+        }
+        log.sync().unwrap();
+        if has_spare {
+            let mut preparation = log.prepare().unwrap();
+            while preparation.step().unwrap() {}
+            log.prepared(Some(preparation));
+        } else {
+            log.close().unwrap();
+            log = Log::open(disk.clone(), config, ID).unwrap().0;
+        }
+        assert_eq!(segments(&disk), [FIRST]);
+        append(&mut log, &["kept"]);
+        log.sync().unwrap();
+        let begins = used(&disk.content(FIRST).unwrap());
+        append(&mut log, &["torn"]);
+        disk.set_room(Some(0));
+        disk.kill();
+        disk.damage(FIRST, |bytes| bytes[begins + 60..].fill(0));
+        let (log, recovered) = Log::open(disk.clone(), config, ID).unwrap();
+        assert!(recovered.cut_bytes > 0);
+        assert_eq!(log.tail().end, Offset(2501));
+    }
 }
 
 #[test]
