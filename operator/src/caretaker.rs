@@ -57,7 +57,7 @@ pub type SharedWorkload = Arc<Mutex<Workload>>;
 /// Takes care of a cluster until its resource is gone. `before` is the status as it was found.
 pub async fn take_care(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) {
     let (caretaker, reporting) = Caretaker::new(shared, cluster, before, workload);
-    join(caretaker.run(), reporting).await;
+    join(Box::pin(caretaker.run()), Box::pin(reporting)).await;
 }
 
 /// One cluster's caretaker.

@@ -162,7 +162,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         }
     };
     let may_evict = || context.may_evict(&cluster);
-    let applied = apply::objects(&context.shared.client, &cluster, may_evict).await;
+    let applied = Box::pin(apply::objects(&context.shared.client, &cluster, may_evict)).await;
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
     let workload = Workload {

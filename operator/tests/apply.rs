@@ -117,8 +117,8 @@ fn cluster(size: &str) -> Cluster {
     Cluster::new(&resource, "zue-node:test").unwrap()
 }
 
-fn owner(kind: &str, name: &str, uid: &str) -> Option<Value> {
-    Some(json!({ "apiVersion": "v1", "kind": kind, "name": name, "uid": uid }))
+fn owner(kind: &str, name: &str, uid: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": kind, "name": name, "uid": uid })
 }
 
 fn claim(size: &str) -> Value {
@@ -136,7 +136,7 @@ fn size_of(claim: &Value) -> &str {
 }
 
 async fn applied(client: &Client, size: &str) -> (Option<String>, Vec<String>) {
-    let applied = apply::objects(client, &cluster(size), || true).await;
+    let applied = Box::pin(apply::objects(client, &cluster(size), || true)).await;
     (applied.grown_to, applied.errors.iter().map(ToString::to_string).collect())
 }
 
@@ -145,7 +145,7 @@ async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
     let api = Api::default();
     let client = api.serve().await;
     api.put(SERVICES, "orders", None, json!({ "spec": { "selector": { "app": "shop" } } }));
-    api.put(BUDGETS, "orders", owner("Deployment", "orders", "u-9"), json!({}));
+    api.put(BUDGETS, "orders", Some(owner("Deployment", "orders", "u-9")), json!({}));
     let (_, errors) = applied(&client, "1Gi").await;
     let of = |kind| format!("{kind} orders is not this ZueCluster's; rename one of them");
     assert_eq!(errors, [of("Service"), of("PodDisruptionBudget")]);
@@ -164,7 +164,7 @@ async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
     assert_eq!(errors, ["StatefulSet orders is not this ZueCluster's; rename one of them"]);
     assert_eq!(api.writes(), []);
     // That of a resource which bore the name goes by itself.
-    api.put(SETS, "orders", owner("ZueCluster", "orders", "u-0"), set("1Gi"));
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", "u-0")), set("1Gi"));
     let (_, errors) = applied(&client, "2Gi").await;
     assert!(errors[0].contains("was deleted"), "{errors:?}");
     assert_eq!(api.writes(), []);
@@ -188,7 +188,7 @@ async fn ones_own_objects_are_applied_again_by_their_uid_and_the_budget_says_wha
 async fn growing_volumes_replaces_the_stateful_set_around_its_pods() {
     let api = Api::default();
     let client = api.serve().await;
-    api.put(SETS, "orders", owner("ZueCluster", "orders", UID), set("1Gi"));
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("1Gi"));
     for pod in 0..2 {
         api.put(CLAIMS, &format!("data-orders-{pod}"), None, claim("1Gi"));
     }
@@ -210,7 +210,7 @@ async fn growing_volumes_replaces_the_stateful_set_around_its_pods() {
 async fn a_volume_that_stayed_while_others_grew_grows_when_its_pod_is_back() {
     let api = Api::default();
     let client = api.serve().await;
-    api.put(SETS, "orders", owner("ZueCluster", "orders", UID), set("2Gi"));
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("2Gi"));
     for (pod, size) in ["2Gi", "1Gi", "4Gi"].iter().enumerate() {
         api.put(CLAIMS, &format!("data-orders-{pod}"), None, claim(size));
     }

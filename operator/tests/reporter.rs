@@ -1,5 +1,5 @@
 //! What is told to an API server that takes its time, and what is written down while others write as well.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -46,7 +46,7 @@ async fn an_api_server_that_is_away_is_waited_for_but_a_missing_crd_ends_the_pro
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), program.wait_with_output()).await.unwrap().unwrap();
+    let ended = tokio::time::timeout(Duration::from_mins(1), program.wait_with_output()).await.unwrap().unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(!ended.status.success() && said.contains("install the CRD first"), "{said}");
     assert!(said.contains("cannot list ZueClusters: refused; it is tried again in 1 s"), "{said}");
