@@ -202,6 +202,31 @@ fn a_full_disk_takes_as_much_as_was_trimmed() {
     assert_eq!(disk.content(SPARE), None);
 }
 
+#[test]
+fn a_sync_in_a_used_file_writes_nothing_but_data() {
+    let (disk, mut log) = fresh(52);
+    let operations = |log: &mut SimLog| {
+        let before = disk.operations();
+        fill(log, 1, 100);
+        log.sync().unwrap();
+        disk.operations() - before
+    };
+    let roll = |log: &mut SimLog| {
+        let count = segments(&disk).len();
+        while segments(&disk).len() == count {
+            fill(log, 1, 1500);
+        }
+    };
+    roll(&mut log);
+    // The record, zeroes ahead, the sync.
+    assert_eq!(operations(&mut log), 3);
+    log.note_commit(log.tail().end);
+    let active = segments(&disk)[1][..20].parse().unwrap();
+    log.trim(Offset(active)).unwrap();
+    roll(&mut log);
+    assert_eq!(operations(&mut log), 2);
+}
+
 /// A log of epoch 1 that goes on in the file of a segment that was cut away: of the same base, with one record of it overwritten by
 /// another of the same length. So the old second record lies where the new one belongs. Gives that base.
 fn over_old_frames(seed: u64) -> (SimDisk, SimLog, u64) {
