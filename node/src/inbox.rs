@@ -13,6 +13,9 @@ use zue_proto::v1;
 
 use crate::state::{Ends, Member, View};
 
+/// What a header takes besides its name and value.
+const HEADER_BYTES: usize = 6;
+
 /// An append that has been found to be within its limits.
 #[derive(Debug)]
 pub(crate) struct Append {
@@ -39,6 +42,11 @@ impl Records {
     pub(crate) fn encode(&self, prev: Tail, timestamp_ms: u64, limits: Limits) -> Result<Batch, Fault> {
         let mut batch = BatchBuilder::new(prev, timestamp_ms, limits);
         let mut sequence = self.producer.map_or(0, |(_, sequence)| sequence);
+        let bytes = |record: &v1::NewRecord| {
+            let headers = record.headers.iter().map(|header| HEADER_BYTES + header.name.len() + header.value.len());
+            record.key.as_ref().map_or(0, Bytes::len) + record.value.len() + headers.sum::<usize>()
+        };
+        batch.reserve(self.records.len(), self.producer.is_some(), self.records.iter().map(bytes).sum());
         for record in &self.records {
             let v1::NewRecord { key, value, headers } = record;
             let producer = self.producer.map(|(id, _)| Producer { id: id.to_u128(), sequence });

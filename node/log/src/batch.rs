@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zue_core::{Epoch, EpochStart, Offset, Tail};
 
-use crate::encode::{RecordHead, close_frame, put_start, set_more};
+use crate::encode::{RecordHead, close_frame, frame_bytes, put_start, set_more};
 use crate::fault::Fault;
 use crate::frame::{Frame, Producer, check_voters, parse};
 use crate::limits::{Bounded, LimitError, Limits};
-use crate::num::wide;
+use crate::num::{length, wide};
 use crate::order::{Order, ProducerRun};
 
 /// Bytes that are not a batch.
@@ -177,6 +177,14 @@ impl BatchBuilder {
         Self { bytes: Vec::new(), prev, end: prev.end, timestamp_ms, limits, open_frame: None, run: None }
     }
 
+    /// Makes room at once for so many records, with a producer or without, whose keys, values and headers have so many bytes
+    /// together: then a batch is not copied while it grows, and holds no more memory than it needs.
+    pub fn reserve(&mut self, records: usize, has_producer: bool, payload_bytes: usize) {
+        let frame_bytes = records.saturating_mul(frame_bytes(has_producer));
+        let bytes_max = length(self.limits.batch_bytes_max.into());
+        self.bytes.reserve_exact(frame_bytes.saturating_add(payload_bytes).min(bytes_max));
+    }
+
     /// Adds a record. Either all records have the same producer and consecutive sequences, or none has a producer.
     ///
     /// # Errors
@@ -189,7 +197,7 @@ impl BatchBuilder {
         producer: Option<Producer>,
     ) -> Result<(), Fault> {
         let count = self.end.since(self.prev.end);
-        Bounded::AppendRecords.check(crate::num::length(count + 1), self.limits.append_records_max)?;
+        Bounded::AppendRecords.check(length(count + 1), self.limits.append_records_max)?;
         let next = |run: ProducerRun| Producer { id: run.id, sequence: run.sequence.wrapping_add(run.count) };
         if count > 0 && self.run.map(next) != producer {
             return Err(Fault::Producer(self.end));

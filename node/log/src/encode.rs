@@ -43,6 +43,11 @@ pub(crate) fn set_more(out: &mut [u8], frame_at: usize, more: bool) {
     }
 }
 
+/// What a record has besides key, headers and value.
+pub(crate) fn frame_bytes(has_producer: bool) -> usize {
+    RECORD_BYTES_MIN + if has_producer { PRODUCER_BYTES } else { 0 }
+}
+
 /// A record's frame, to be closed by [`close_frame`]; `out` is as before if a limit is exceeded.
 pub(crate) struct RecordHead<'a> {
     pub(crate) offset: Offset,
@@ -66,8 +71,7 @@ impl RecordHead<'_> {
         Bounded::RecordBytes.check(key.len().saturating_add(value.len()), limits.record_bytes_max)?;
         let flags =
             if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
-        let frame_bytes = RECORD_BYTES_MIN + if self.producer.is_some() { PRODUCER_BYTES } else { 0 };
-        out.reserve(key.len().saturating_add(value.len()).saturating_add(frame_bytes));
+        out.reserve(key.len().saturating_add(value.len()).saturating_add(frame_bytes(self.producer.is_some())));
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
         for word in [self.offset.0, self.epoch.0, self.timestamp_ms] {
             out.extend_from_slice(&word.to_le_bytes());

@@ -42,6 +42,7 @@ impl Zue {
 /// The batch of the values that follows a tail.
 pub(crate) fn batch(prev: Tail, values: &[&[u8]]) -> Result<Batch> {
     let mut builder = BatchBuilder::new(prev, 1, Limits::default());
+    builder.reserve(values.len(), false, values.iter().map(|value| value.len()).sum());
     for value in values {
         builder.push(None, value, [], None)?;
     }
