@@ -13,6 +13,7 @@ test: check unit fuzz e2e ## Everything that has to pass
 
 check: ## Formatting and lints
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e -- -D warnings
 
 unit: ## Unit tests, the simulation, real processes, the chart and the generated files

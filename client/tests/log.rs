@@ -101,7 +101,7 @@ fn a_sound_log_is_called_sound_and_nothing_is_changed() {
 type Harm = fn(&Path);
 
 /// What is done to a log, and what is said of it: the file and what else is named.
-const DAMAGES: [(Harm, &str, &str); 8] = [
+const DAMAGES: [(Harm, &str, &str); 7] = [
     (|dir| change(&segments(dir)[0], |bytes| bytes[20_000] ^= 4), FIRST, " are in doubt: CRC"),
     (|dir| change(&segments(dir)[0], |bytes| bytes[130] ^= 1), FIRST, "damaged at byte 128"),
     (|dir| change(&segments(dir)[0], |bytes| bytes[3] ^= 1), FIRST, "does not begin as a file of this kind"),
@@ -109,11 +109,6 @@ const DAMAGES: [(Harm, &str, &str); 8] = [
     (|dir| fs::remove_file(&segments(dir)[1]).unwrap(), ".log", "that is not there"),
     (|dir| change(&dir.join("meta"), |bytes| bytes[100] ^= 1), "meta", "its CRC does not match"),
     (|dir| fs::remove_file(dir.join("meta")).unwrap(), FIRST, "but no meta file"),
-    (
-        |dir| change(&dir.join(FIRST).with_extension("index"), |bytes| bytes[70] ^= 1),
-        "0.index",
-        "damaged at byte 64; `zue log repair` makes it again",
-    ),
 ];
 
 #[test]
@@ -132,6 +127,56 @@ fn the_first_damage_is_named_with_its_file_and_place() {
         assert!(found[0]["what"].as_str().unwrap().contains(what), "{out}");
         assert_eq!(state(dir.path()), before, "looking has changed something");
     }
+}
+
+/// As a power failure leaves them, or compaction: they are derived.
+#[test]
+fn an_index_that_will_be_rebuilt_is_no_damage() {
+    let index = |dir: &Path| dir.join(FIRST).with_extension("index");
+    let harms: [(fn(&mut Vec<u8>), &str); 4] = [
+        (|bytes| bytes[70] ^= 1, "damaged at byte 64"),
+        (|bytes| bytes.truncate(70), "damaged at byte 64"),
+        (|bytes| bytes.fill(0), "damaged at byte 0"),
+        (Vec::clear, "it is not there, or empty"),
+    ];
+    for (harm, what) in harms {
+        let dir = data(true);
+        change(&index(dir.path()), harm);
+        let before = state(dir.path());
+        let (code, out, err) = zue(&["verify"], dir.path());
+        let named = format!("0.index: {what}; it holds nothing of its own and will be rebuilt\nsound: ");
+        assert!(code == 0 && err.is_empty() && out.contains(&named), "{code} {out}");
+        let (code, out, _) = zue(&["verify", "-o", "json"], dir.path());
+        let found = json(&out);
+        assert_eq!((code, found.len(), &found[0]["sound"]), (0, 1, &true.into()));
+        assert_eq!(found[0]["indexes"][0], index(dir.path()).to_str().unwrap());
+        assert_eq!(state(dir.path()), before, "looking has changed something");
+    }
+}
+
+/// An entry that is whole and names a place where its record is not: a log would believe it.
+#[test]
+fn an_index_that_is_not_true_is_damage_until_it_is_made_again() {
+    let dir = data(true);
+    let index = dir.path().join(FIRST).with_extension("index");
+    let good = fs::read(&index).unwrap();
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(!0_u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        })
+    };
+    change(&index, |bytes| {
+        let mask = crc(&bytes[32..56]) ^ u32::from_le_bytes(bytes[56..60].try_into().unwrap());
+        bytes[40] += 1;
+        let crc = crc(&bytes[32..56]) ^ mask;
+        bytes[56..60].copy_from_slice(&crc.to_le_bytes());
+    });
+    let (code, out, _) = zue(&["verify"], dir.path());
+    assert!(code == 1 && out.contains("is where it is not; `zue log repair` makes it again\ndamaged: "), "{out}");
+    let (code, out, _) = zue(&["repair"], dir.path());
+    assert_eq!((code, out.as_str()), (0, "made again 00000000000000000000.index\n"));
+    assert_eq!(fs::read(&index).unwrap(), good);
+    assert_eq!(zue(&["verify"], dir.path()).0, 0);
 }
 
 #[test]

@@ -67,6 +67,11 @@ pub fn repair<D: Disk>(disk: D) -> Result<(Log<D>, Recovered), OpenError> {
     let config = LogConfig { producers, ..LogConfig::default() };
     let (log, recovered) = Log::open(disk, config, ReplicaId(0))?;
     for part in &*log.view.sealed {
+        // One that is whole would be believed.
+        if let Some(IndexFault::Wrong { .. }) = index_fault(part, &log.disk)? {
+            let name = index_name(part.segment.base());
+            log.disk.remove(&name).context(Operation::Remove, || log.disk.path(&name))?;
+        }
         // Damage is named by a verifier.
         if let Err(ReadError::Disk(error)) = part.body() {
             return Err(error.into());
@@ -81,29 +86,32 @@ pub fn repair<D: Disk>(disk: D) -> Result<(Log<D>, Recovered), OpenError> {
 /// When the disk refuses.
 pub fn bad_indexes<D: Disk>(log: &Log<D>, disk: &impl Disk) -> Result<Vec<BadIndex>, DiskError> {
     let mut bad = Vec::new();
-    for part in log.view.sealed.iter().chain([&log.view.active_part()]) {
-        let name = index_name(part.segment.base());
-        let path = || disk.path(&name);
-        let file = match disk.open(&name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bad.push(BadIndex { path: path(), fault: IndexFault::Missing });
-                continue;
-            }
-            file => file.context(Operation::Open, path)?,
-        };
-        let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
-        let header = &part.segment.header;
-        let fault = match index::decode(&bytes, header.nonce, part.segment.mask) {
-            _ if bytes.is_empty() => Some(IndexFault::Missing),
-            Ok(entries) => first_wrong(part, &entries)?,
-            Err(position) => Some(IndexFault::Damaged(position)),
-        };
-        bad.extend(fault.map(|fault| BadIndex { path: path(), fault }));
+    for part in log.view.parts() {
+        let path = disk.path(&index_name(part.segment.base()));
+        bad.extend(index_fault(&part, disk)?.map(|fault| BadIndex { path, fault }));
     }
     Ok(bad)
 }
 
-/// The first entry that names a place in the log where its record is not. What was cut may still have entries.
+/// What is wrong with a segment's index file as it is on `disk`.
+fn index_fault<D: Disk>(part: &Part<D>, disk: &impl Disk) -> Result<Option<IndexFault>, DiskError> {
+    let name = index_name(part.segment.base());
+    let path = || disk.path(&name);
+    let file = match disk.open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(IndexFault::Missing)),
+        file => file.context(Operation::Open, path)?,
+    };
+    let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
+    let header = &part.segment.header;
+    match index::decode(&bytes, header.nonce, part.segment.mask) {
+        _ if bytes.is_empty() => Ok(Some(IndexFault::Missing)),
+        Ok(entries) => first_wrong(part, &entries),
+        Err(position) => Ok(Some(IndexFault::Damaged(position))),
+    }
+}
+
+/// The first entry that names a place in the log where its record is not. What was cut may still have entries, and so may what is
+/// known to be damaged.
 fn first_wrong<D: Disk>(part: &Part<D>, entries: &[Entry]) -> Result<Option<IndexFault>, DiskError> {
     let segment = &part.segment;
     let bytes = segment.file.view(0..part.bytes_end).context(Operation::Read, || segment.place.path.clone())?;
@@ -113,7 +121,9 @@ fn first_wrong<D: Disk>(part: &Part<D>, entries: &[Entry]) -> Result<Option<Inde
             (frame.kind, frame.first_word, frame.timestamp_ms) == (KIND_RECORD, entry.offset, entry.timestamp_ms)
         })
     };
-    let within = entries.iter().enumerate().filter(|(_, entry)| entry.position < part.bytes_end);
+    let damaged = segment.place.damaged();
+    let is_damaged = |entry: &Entry| damaged.iter().any(|hole| hole.from.0 <= entry.offset && entry.offset < hole.to.0);
+    let within = entries.iter().enumerate().filter(|(_, entry)| entry.position < part.bytes_end && !is_damaged(entry));
     let wrong = within.into_iter().find(|(_, entry)| !is_there(entry));
     Ok(wrong.map(|(at, entry)| IndexFault::Wrong { position: index::position_of(at), offset: Offset(entry.offset) }))
 }

@@ -1,5 +1,7 @@
 //! `zue log verify`: every byte of the meta file, the segments and the indexes.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use zue_log::{IndexFault, OsDisk, Overlay};
 
@@ -19,6 +21,8 @@ struct Summary {
     bytes: u64,
     /// Behind the last whole append: a crash has left them, and opening the log cuts them away.
     torn_bytes: u64,
+    /// Indexes that are missing, torn or of an older file: they will be rebuilt.
+    indexes: Vec<PathBuf>,
     /// The log has acknowledged, or may have, up to here what it does not hold.
     suspect: Option<u64>,
 }
@@ -40,26 +44,28 @@ pub(super) fn run(disk: &OsDisk, output: Output) -> anyhow::Result<bool> {
     let tail = log.tail();
     damaged.extend(recovered.damaged.into_iter().filter(|damage| damage.from >= tail.end && damage.to > damage.from));
     let indexes = zue_log::bad_indexes(&log, disk).map_err(|error| Usage(error.to_string()))?;
-    let (missing, indexes): (Vec<_>, Vec<_>) =
-        indexes.into_iter().partition(|index| index.fault == IndexFault::Missing);
+    // What a power failure leaves of an index is made again; one that is whole and not true would be believed.
+    let (wrong, rebuilt): (Vec<_>, Vec<_>) =
+        indexes.into_iter().partition(|index| matches!(index.fault, IndexFault::Wrong { .. }));
     for damage in &damaged {
         show(&mut out, output, &damage.clone().into())?;
     }
-    for index in &indexes {
+    for index in &wrong {
         let (file, what) = (index.path.clone(), format!("{index}; `zue log repair` makes it again"));
-        let (IndexFault::Damaged(position) | IndexFault::Wrong { position, .. }) = index.fault else { continue };
+        let IndexFault::Wrong { position, .. } = index.fault else { continue };
         show(&mut out, output, &Finding { file, position: Some(position), from: None, to: None, what })?;
     }
     let forgotten = recovered.may_have_forgotten;
     let suspect = recovered.suspect.filter(|_| !forgotten).map(|suspect| suspect.end.0);
-    let sound = damaged.is_empty() && indexes.is_empty() && suspect.is_none();
+    let sound = damaged.is_empty() && wrong.is_empty() && suspect.is_none();
     let (log_start, log_end, epoch) = (log.log_start().0, tail.end.0, tail.epoch.0);
     let (commit_end, torn_bytes) = (log.meta().commit_end.0, recovered.cut_bytes);
-    let summary = Summary { sound, log_start, log_end, epoch, commit_end, bytes, torn_bytes, suspect };
+    let indexes = rebuilt.iter().map(|index| index.path.clone()).collect();
+    let summary = Summary { sound, log_start, log_end, epoch, commit_end, bytes, torn_bytes, indexes, suspect };
     match output {
         Output::Json => out.json(&summary)?,
         Output::Table => {
-            let lines = missing.iter().map(|index| format!("{index}; the log makes it again"));
+            let lines = rebuilt.iter().map(|index| format!("{index}; it holds nothing of its own and will be rebuilt"));
             lines.chain(summary.lines(forgotten)).try_for_each(|line| out.line(line.as_bytes()))?;
         }
     }
