@@ -75,11 +75,11 @@ impl<S: Store> Controller<S> {
             learners: seen::members(learners, nodes, seen, &self.homes),
             moved_voters: seen::members(moved, nodes, seen, &self.homes),
         };
-        let fed = match self.peers.client(node) {
+        let answer = match self.peers.client(node) {
             Ok(mut client) => peers::call(self.config.rpc_timeout, client.learners(request)).await,
             Err(why) => Err(why),
         };
-        match fed {
+        match answer {
             // It is given time to get through to them.
             Ok(_) if !moved.is_empty() => self.members.failed(self.config.election_retry),
             Ok(_) => self.members = Retry::default(),
