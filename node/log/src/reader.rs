@@ -67,7 +67,7 @@ impl<D: Disk> Reader<D> {
 
     /// Checks all that the log holds now, a piece at a time.
     pub fn verifier(&self) -> Verifier<D> {
-        Verifier::new(&self.view())
+        Verifier::new(self.clone())
     }
 
     /// What is known to be damaged: what opening the log found in its last segment, and what reads and verifiers have found since. A

@@ -1,27 +1,33 @@
 //! Checking every byte of a log, a piece at a time, while it is used.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use zue_core::{Epoch, EpochStart, Offset, ProducerLimits, Producers, Tail};
 
 use crate::block::BLOCK_BYTES;
+use crate::body::Segment;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, Operation, ReadError};
 use crate::fault::Fault;
 use crate::index::Spacing;
 use crate::num::wide;
 use crate::order::Order;
+use crate::reader::Reader;
 use crate::resync::{GoodFrames, GoodKind, Hole};
 use crate::scan::{State, Stop};
 use crate::segment::Header;
-use crate::view::{Part, View};
+use crate::view::Part;
 
-/// Goes over a log as it was when it began, from the first segment to the last, and names what is damaged. What it finds is known from
-/// then on: see [`crate::Reader::damaged`].
+/// Goes over a log, from the first segment to the one that was the last when it began, and names what is damaged. What it finds is
+/// known from then on: see [`crate::Reader::damaged`]. It holds one segment at a time, so that what is trimmed meanwhile can go.
 #[derive(Debug)]
 pub struct Verifier<D: Disk> {
-    parts: std::vec::IntoIter<Part<D>>,
+    reader: Reader<D>,
+    /// Where the log ended when it began.
+    end: Offset,
     now: Option<Place<D>>,
+    /// The last segment that was begun.
+    last: Option<(Offset, Weak<Segment<D>>)>,
     /// What the segments so far amount to, unless the last one is damaged.
     before: Option<State>,
 }
@@ -45,9 +51,21 @@ pub struct Verified {
 }
 
 impl<D: Disk> Verifier<D> {
-    pub(crate) fn new(view: &Arc<View<D>>) -> Self {
-        let parts = view.parts();
-        Self { parts: parts.into_iter(), now: None, before: None }
+    pub(crate) fn new(reader: Reader<D>) -> Self {
+        Self { end: reader.tail().end, reader, now: None, last: None, before: None }
+    }
+
+    /// The next segment, as it is in the log now; whether it follows the last one that was checked.
+    fn next_part(&self) -> Option<(Part<D>, bool)> {
+        let last = self.last.as_ref();
+        let is_next = |part: &Part<D>| {
+            part.segment.base() <= self.end && last.is_none_or(|(last, _)| *last < part.segment.base())
+        };
+        let mut parts = self.reader.view().parts();
+        let at = parts.iter().position(is_next)?;
+        let before = at.checked_sub(1).and_then(|before| parts.get(before));
+        let follows = before.zip(last).is_some_and(|(part, (_, last))| last.as_ptr() == Arc::as_ptr(&part.segment));
+        Some((parts.swap_remove(at), follows))
     }
 
     /// Checks about as many bytes further; `None` once all are checked.
@@ -58,8 +76,11 @@ impl<D: Disk> Verifier<D> {
         let before = self.before.take();
         let (verified, place) = match self.now.take() {
             Some(place) => place.step(bytes_max)?,
-            None => match self.parts.next() {
-                Some(part) => Place::enter(part, before.as_ref())?,
+            None => match self.next_part() {
+                Some((part, follows)) => {
+                    self.last = Some((part.segment.base(), Arc::downgrade(&part.segment)));
+                    Place::enter(part, before.as_ref().filter(|_| follows))?
+                }
                 None => return Ok(None),
             },
         };

@@ -540,6 +540,26 @@ fn what_a_cut_has_left_in_an_index_is_not_taken_for_damage() {
 }
 
 #[test]
+fn a_log_that_is_checked_is_trimmed_and_cut_meanwhile() {
+    let (disk, mut log) = fresh(20);
+    fill(&mut log, 40, 4000);
+    log.sync().unwrap();
+    let mut verifier = log.reader().verifier();
+    assert_eq!(verifier.step(1).unwrap().unwrap().damage, None);
+    log.note_commit(Offset(25));
+    log.trim(Offset(20)).unwrap();
+    assert!(disk.list().unwrap().iter().any(|name| name == "segment.spare"), "nobody holds what was trimmed");
+    assert_eq!(verifier.step(40_000).unwrap().unwrap().damage, None);
+    log.cut(tail(0, 30)).unwrap();
+    start_epoch(&mut log, 1);
+    fill(&mut log, 20, 3000);
+    while let Some(verified) = verifier.step(3000).unwrap() {
+        assert_eq!(verified.damage, None);
+    }
+    assert_eq!(log.damaged(), []);
+}
+
+#[test]
 fn a_log_without_damage_verifies() {
     let (disk, _) = sealed(18);
     let (mut log, _) = open(&disk);
