@@ -20,7 +20,15 @@ const LOCK_FILE: &str = "lock";
 #[derive(Clone, Debug)]
 pub struct OsDisk {
     dir: Arc<Path>,
+    open: Arc<Open>,
     read_only: bool,
+}
+
+/// What is opened once: where no further file can be opened, the log goes on.
+#[derive(Debug)]
+struct Open {
+    dir: File,
+    random: File,
 }
 
 /// A file of the operating system. It is mapped as long as it is at its first view.
@@ -39,7 +47,7 @@ impl OsDisk {
     /// The directory, made if it is not there.
     pub fn new(dir: impl AsRef<Path>) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir: dir.as_ref().into(), read_only: false })
+        Self::open_dir(dir.as_ref(), false)
     }
 
     /// The directory, only to be looked at: nothing in it is made or changed, and it needs no right to write. While it is locked, no
@@ -49,7 +57,12 @@ impl OsDisk {
     /// When there is no such directory.
     pub fn read_only(dir: impl AsRef<Path>) -> io::Result<Self> {
         fs::read_dir(&dir)?;
-        Ok(Self { dir: dir.as_ref().into(), read_only: true })
+        Self::open_dir(dir.as_ref(), true)
+    }
+
+    fn open_dir(dir: &Path, read_only: bool) -> io::Result<Self> {
+        let open = Open { dir: File::open(dir)?, random: File::open("/dev/urandom")? };
+        Ok(Self { dir: dir.into(), open: Arc::new(open), read_only })
     }
 }
 
@@ -140,12 +153,12 @@ impl Disk for OsDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        self.open.dir.sync_all()
     }
 
     fn entropy(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        (&self.open.random).read_exact(&mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
