@@ -43,7 +43,7 @@ pub(crate) fn abandon_trims(leader: &mut Leader, out: &mut Vec<Output>) {
 
 impl Leader {
     /// Where the log starts at least, durably, on a quorum of the voters, and on a majority of the old ones while a change is
-    /// unsettled: so every later leader hears of it before it commits anything.
+    /// unsettled: so every later leader hears of it before it commits anything new.
     fn trimmed(&self, own: Offset) -> Option<Offset> {
         let start = |id: &ReplicaId| {
             if *id == self.start.leader { Some(own) } else { self.followers.get(id).map(|follower| follower.log_start) }

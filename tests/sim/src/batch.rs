@@ -16,6 +16,50 @@ pub(crate) struct Record {
     hash: u64,
 }
 
+/// The records of a log, from where it begins.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Held {
+    first: Offset,
+    records: Vec<Record>,
+}
+
+impl Held {
+    /// None yet.
+    pub(crate) fn at(first: Offset) -> Self {
+        Self { first, records: Vec::new() }
+    }
+
+    pub(crate) fn first(&self) -> Offset {
+        self.first
+    }
+
+    pub(crate) fn end(&self) -> Offset {
+        self.first.plus(u64::try_from(self.records.len()).unwrap_or(u64::MAX))
+    }
+
+    fn index(&self, offset: Offset) -> usize {
+        usize::try_from(offset.since(self.first)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn get(&self, offset: Offset) -> Option<Record> {
+        if offset < self.first { None } else { self.records.get(self.index(offset)).copied() }
+    }
+
+    /// Those within the range that there are.
+    pub(crate) fn range(&self, from: Offset, upto: Offset) -> &[Record] {
+        let (from, upto) = (from.max(self.first), upto.min(self.end()));
+        self.records.get(self.index(from)..self.index(upto)).unwrap_or_default()
+    }
+
+    pub(crate) fn extend(&mut self, more: &[Record]) {
+        self.records.extend_from_slice(more);
+    }
+
+    pub(crate) fn truncate(&mut self, end: Offset) {
+        self.records.truncate(self.index(end));
+    }
+}
+
 /// Frames, and their records as the checks see them.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {

@@ -55,11 +55,23 @@ pub enum Break {
     StaleElectorate,
     /// A change of voters elects and settles without a majority of the old ones.
     OldVotersForgotten,
+    /// A change of voters is begun while the one before is unsettled.
+    ChangeUnsettled,
+    /// A trim counts as durable when it is asked for.
+    TrimEarly,
+    /// A trim takes what is not known to be committed.
+    TrimAboveCommit,
+    /// A trim is answered when it is asked for, not once a quorum keeps to it.
+    TrimAnsweredEarly,
+    /// A follower does not tell a new leader where its log begins.
+    TrimUntold,
+    /// Who begins anew does not hear who appended what before.
+    ResetForgetsProducers,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 30] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -84,6 +96,12 @@ impl Break {
         Self::ReadUnconfirmed,
         Self::StaleElectorate,
         Self::OldVotersForgotten,
+        Self::ChangeUnsettled,
+        Self::TrimEarly,
+        Self::TrimAboveCommit,
+        Self::TrimAnsweredEarly,
+        Self::TrimUntold,
+        Self::ResetForgetsProducers,
     ];
 }
 
@@ -135,6 +153,13 @@ impl Break {
                 let leader = voting.max_by_key(|answer| answer.durable)?.replica;
                 let (voters, quorum) = (oldest.voters.clone(), oldest.quorum);
                 Some(Choice { leader, voters, quorum, old_voters: None, bootstrap: false })
+            }
+            Self::ChangeUnsettled => {
+                let choice = chosen?;
+                let unsettled =
+                    newest.is_some_and(|start| start.voters == choice.voters && choice.old_voters.is_some());
+                let voters = changed(&choice, change).filter(|_| unsettled);
+                Some(voters.map_or_else(|| choice.clone(), |voters| with(voters, choice.clone())))
             }
             Self::OldVotersForgotten => chosen.map(|choice| Choice { old_voters: None, ..choice }),
             _ => chosen,

@@ -1,12 +1,14 @@
 //! The invariants of protocol.md, checked after every step against everything that was ever committed.
 
+mod trims;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use zue_core::election::Sealed;
 use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal, ReplicaId, RoleView, Tail, Verdict};
 
-use crate::batch::Record;
+use crate::batch::{Held, Record};
 use crate::process::Process;
 use crate::storage::Storage;
 
@@ -26,7 +28,17 @@ pub(crate) struct Checker {
     acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
     /// Voters that a leader was or may be appointed with, and their quorum.
     electorates: Vec<(Vec<ReplicaId>, usize)>,
+    /// Who has said that it holds the start of an epoch.
+    holds: BTreeSet<(ReplicaId, Epoch)>,
     lost: BTreeSet<ReplicaId>,
+    /// Where a replica has said that its log begins.
+    said_start: BTreeMap<ReplicaId, Offset>,
+    /// Up to where a trim was answered, by the epoch of the leader that did.
+    trims: BTreeMap<Epoch, Offset>,
+    /// Streams give all that is sent, in order.
+    pub(crate) ordered: bool,
+    /// A stream begins: where its follower begins is told right after that.
+    pub(crate) starting: bool,
     violation: Option<String>,
     pub(crate) acknowledged: u64,
     pub(crate) reads: u64,
@@ -47,6 +59,7 @@ struct Told {
     /// The epoch of the stream it acknowledged on last.
     acked_in: Epoch,
     commit_end: Offset,
+    log_start: Offset,
 }
 
 fn index(offset: Offset) -> usize {
@@ -62,7 +75,7 @@ impl Checker {
         self.violation.as_deref()
     }
 
-    fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
+    pub(crate) fn ensure(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violated(what());
         }
@@ -105,20 +118,24 @@ impl Checker {
     // ---- steps
 
     /// A process starts: its log must be whole.
-    pub(crate) fn recovered(&mut self, recovered: &Recovered, records: &[Record]) {
+    pub(crate) fn recovered(&mut self, recovered: &Recovered, records: &Held) {
         let (id, end, commit_end) = (recovered.id, recovered.log.end, recovered.commit_end);
-        self.ensure(index(end) == records.len(), || format!("{id:?} ends at {end} with {} records", records.len()));
+        self.ensure(end == records.end(), || format!("{id:?} ends at {end} with records up to {}", records.end()));
         let lossless = recovered.suspect.is_none();
         self.ensure(commit_end <= end || !lossless, || {
             format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}")
         });
         let told = self.replicas.entry(id).or_default();
         told.commit_end = commit_end.min(end);
+        let log_start = recovered.log_start;
+        (told.log_start, told.commit_end) = (log_start, told.commit_end.max(log_start));
         let acked = told.acked;
+        let trimmed = self.said_start.get(&id).copied().unwrap_or_default();
+        self.ensure(trimmed <= log_start, || format!("{id:?} said it begins at {trimmed}, and recovered {log_start}"));
         // What it has lost, it knows about.
         let found = recovered.suspect.map_or(recovered.log, |suspect| suspect.max(recovered.log));
         self.ensure(found >= acked, || format!("{id:?} acknowledged {acked} and recovered {found}"));
-        let known = records.iter().zip(&self.committed).take(index(commit_end)).all(|(a, b)| a == b);
+        let known = self.are_committed(records, commit_end.min(end));
         self.ensure(known, || format!("{id:?} recovered records that are not the committed ones"));
     }
 
@@ -129,10 +146,11 @@ impl Checker {
         let told = self.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.commit_end, commit_end);
         self.ensure(before <= commit_end, || format!("{id:?}'s commit end fell from {before} to {commit_end}"));
-        let records = process.records.len();
-        self.ensure(records == index(replica.log().end), || {
-            format!("{id:?} has {records} records in {}", replica.log())
+        let records = process.records.end();
+        self.ensure(records == replica.log().end, || {
+            format!("{id:?} has records up to {records} in {}", replica.log())
         });
+        self.begins(process, storage);
         let (durable, (synced, _)) = (replica.durable(), storage.synced());
         self.ensure(durable <= synced, || format!("{id:?} takes {durable} for durable, {synced} is"));
     }
@@ -144,16 +162,36 @@ impl Checker {
         self.ensure(same, || format!("epoch {epoch} is led twice, now by {replica:?}"));
         self.leaders.insert(epoch, Leadership { replica, life, start });
         let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
-        let has = process.records.get(..index(must)).is_some_and(|own| Some(own) == self.committed.get(..index(must)));
+        let has = process.records.end() >= must && self.are_committed(&process.records, must);
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
-        // Who appended what is in its log it knows, or knows that it does not.
+        self.begins_from_settled(process.replica.history().starts());
+        // Who appended what is in its log, and was in front of it, it knows, or knows that it does not.
         let is_known = |record: &Record| {
             let id = ProducerId { born: record.born, nonce: record.nonce };
             let verdict = process.replica.producers().check(id, record.sequence, 1);
             matches!(verdict, Verdict::Duplicate(_) | Verdict::Before(_) | Verdict::Refuse(Refusal::UnknownProducer))
         };
-        if let Some(Record { nonce, sequence, .. }) = process.records.iter().find(|record| !is_known(record)) {
-            self.violated(format!("{replica:?} leads, and does not know record {sequence} of producer {nonce:x}"));
+        let begins = process.records.first();
+        let own = process.records.range(begins, process.records.end());
+        let before = self.committed.get(..index(begins)).unwrap_or_default();
+        if let Some(Record { nonce, sequence, .. }) = before.iter().chain(own).find(|record| !is_known(record)) {
+            let what = format!("{replica:?} leads, and does not know record {sequence} of producer {nonce:x}");
+            self.violated(what);
+        }
+    }
+
+    /// Voters change only from settled ones: a majority of those, and of the ones before them, has said that it holds their start.
+    fn begins_from_settled(&mut self, starts: &[EpochStart]) {
+        let [.., before, now] = starts else { return };
+        if before.voters == now.voters {
+            return;
+        }
+        for voters in std::iter::once(&before.voters).chain(&before.old_voters) {
+            let had = voters.iter().filter(|id| self.holds.contains(&(**id, before.epoch))).count();
+            let (needed, epochs) = (majority(voters.len()), (before.epoch, now.epoch));
+            let what =
+                || format!("the voters of epoch {} change in {}, held by {had}, not {needed}", epochs.0, epochs.1);
+            self.ensure(had >= needed, what);
         }
     }
 
@@ -176,17 +214,22 @@ impl Checker {
             }
             self.committed_in.insert(log.epoch, end);
             self.quorum_has(process, storage, Tail { epoch: log.epoch, end });
+            self.keeps_to_trims(process);
         } else {
             self.ensure(end <= durable.end, || {
                 format!("{id:?} follows, and commits {end} beyond its durable {durable}")
             });
         }
         let from = self.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
-        for at in index(from)..index(end) {
-            let Some(record) = process.records.get(at).copied() else {
+        // What lies before where it began anew was committed by others.
+        let held = from.max(process.records.first()).min(end);
+        let others = self.committed_end();
+        self.ensure(held <= others.max(from), || format!("{id:?} began at {held}, but {others} is committed"));
+        for at in held.0..end.0 {
+            let Some(record) = process.records.get(Offset(at)) else {
                 return self.violated(format!("{id:?} commits record {at} that it does not have"));
             };
-            match self.committed.get(at) {
+            match self.committed.get(index(Offset(at))) {
                 Some(known) => self.ensure(*known == record, || format!("{id:?} commits another record {at}")),
                 None => self.first_commit(record),
             }
@@ -236,6 +279,12 @@ impl Checker {
         });
     }
 
+    /// A replica forgets all, and knows nothing to be durable until the disk is done.
+    pub(crate) fn began_anew(&mut self, process: &Process) {
+        self.cut(process);
+        self.replicas.entry(process.replica.id()).or_default().acked = Tail::default();
+    }
+
     pub(crate) fn sealed(&mut self, storage: &Storage, epoch: Epoch, sealed: &Sealed) {
         let (id, (synced, promise)) = (storage.id(), storage.synced());
         let promised = promise.epoch;
@@ -247,6 +296,7 @@ impl Checker {
         let reported = sealed.suspect.map_or(sealed.durable, |suspect| suspect.max(sealed.durable));
         self.ensure(reported >= acked, || format!("{id:?} acknowledged {acked} and reports {reported}"));
         let last = sealed.last.as_ref().map_or(Epoch(0), |start| start.epoch);
+        self.holds.insert((id, last));
         self.ensure(last == sealed.durable.epoch, || format!("{id:?} holds {last} and reports {}", sealed.durable));
     }
 
@@ -305,6 +355,9 @@ impl Checker {
         let replica = &process.replica;
         let end = self.committed_end();
         let follows = !matches!(replica.role(Millis(0)), RoleView::Idle { .. } | RoleView::Failed);
-        follows && replica.log().end == end && replica.commit_end() == end && storage.synced().0 == replica.log()
+        let trimmed = self.trims.values().max().is_none_or(|trimmed| *trimmed <= replica.log_start());
+        let begins = trimmed && storage.log_start() == replica.log_start();
+        let ends = replica.log().end == end && replica.commit_end() == end && storage.synced().0 == replica.log();
+        follows && begins && ends
     }
 }

@@ -91,6 +91,11 @@ impl Clients {
         self.producers.iter().all(|producer| producer.pending.is_empty())
     }
 
+    /// Where one of them believes the leader to be.
+    pub(crate) fn believed_leader(&self) -> usize {
+        self.producers.first().map_or(0, |producer| producer.target)
+    }
+
     pub(crate) fn pending(&self) -> usize {
         self.producers.iter().map(|producer| producer.pending.len()).sum()
     }

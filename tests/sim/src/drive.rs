@@ -3,6 +3,8 @@
 use zue_core::control::{Seen, SeenRole};
 use zue_core::{Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
 
+use zue_log::ReadError;
+
 use crate::batch::{Batch, Record};
 use crate::breaks::Break;
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
@@ -41,15 +43,14 @@ impl World {
             Output::Cut { ticket, to } => {
                 self.trace.say(self.now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
-                    process.records.truncate(usize::try_from(to.end.0).unwrap_or(usize::MAX));
+                    process.records.truncate(to.end);
                     self.check.cut(process);
                 }
                 self.ask_disk(machine, ticket, Work::Cut(to));
             }
-            Output::Trim { .. } | Output::Reset { .. } => {
-                self.check.violated("a trim that nobody asked for".to_owned());
-            }
-            Output::SendTrimmed { .. } => {}
+            Output::Trim { ticket, before } => self.trim(machine, ticket, before),
+            Output::Reset { ticket, origin } => self.begin_anew(machine, ticket, origin),
+            Output::SendTrimmed { session, log_start } => self.say_trimmed(machine, session, log_start),
             Output::WriteEpochStart { ticket, start } => {
                 let Some(process) = self.process(machine) else { return };
                 let depth = process.replica.history().depth();
@@ -68,7 +69,7 @@ impl World {
             Output::WriteFrames { ticket } => {
                 let Some(Payload::Frames(batch)) = payload.take() else { return };
                 if let Some(process) = self.process(machine) {
-                    process.records.extend_from_slice(batch.records());
+                    process.records.extend(batch.records());
                     process.last_ms = process.last_ms.max(batch.last_ms());
                 }
                 self.ask_disk(machine, ticket, Work::Append(batch));
@@ -82,7 +83,8 @@ impl World {
             }
             Output::Refuse { session, refusal } => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
-                self.send_up(machine, session, Up::Refused);
+                let needs_origin = matches!(refusal, Refusal::NeedsOrigin { .. });
+                self.send_up(machine, session, Up::Refused { needs_origin });
             }
             Output::Lead { epoch, followers } => self.lead(machine, epoch, &followers),
             Output::StepDown => self.end_feeds(machine),
@@ -94,7 +96,7 @@ impl World {
     fn write_led(&mut self, machine: usize, ticket: zue_core::Ticket, batch: Batch) {
         let memory_batches = self.params.memory_batches;
         let Some(process) = self.process(machine) else { return };
-        process.records.extend_from_slice(batch.records());
+        process.records.extend(batch.records());
         process.memory.push_back(batch.clone());
         let unwritten = process.writer.queue.len() + 1;
         while process.memory.len() > memory_batches.max(unwritten) {
@@ -162,6 +164,7 @@ impl World {
                 }
                 (Input::ConfirmRead { request }, WaitingFor::Other, None)
             }
+            Call::Trim { before } => (Input::Trim { request, before }, WaitingFor::Trim(before), None),
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
             Call::Learners { epoch, learners } => {
@@ -177,6 +180,7 @@ impl World {
                 (Input::Append { request, producer: known, count }, of, Some(payload))
             }
         };
+        let early = matches!(of, WaitingFor::Trim(_)) && self.broken_by(Break::TrimAnsweredEarly);
         let Some(process) = self.process(machine) else { return };
         process.waiting.insert(request, Waiting { caller, of });
         process.last_ms = process.last_ms.max(wall_ms);
@@ -188,6 +192,12 @@ impl World {
         {
             let (base, epoch) = (before, epoch.epoch);
             self.reply(machine, request, Reply::Appended { base, count, epoch, duplicate: false });
+        }
+        let log_start = self.process(machine).map(|process| process.replica.log_start());
+        if let (WaitingFor::Trim(before), true, Some(log_start)) = (of, early, log_start)
+            && log_start >= before
+        {
+            self.reply(machine, request, Reply::Trimmed(log_start));
         }
     }
 
@@ -211,6 +221,10 @@ impl World {
             (Reply::Appended { base, .. }, WaitingFor::Append { nonce, sequence, count }) => {
                 self.check.acknowledged(nonce, sequence, count, *base);
             }
+            (Reply::Trimmed(at_least), WaitingFor::Trim(before)) => {
+                self.counts.trims += 1;
+                self.check.trim_answered(process, &at.storage, before, *at_least);
+            }
             (Reply::Appointed(start), _) => self.check.appointed(&at.storage, start),
             _ => {}
         }
@@ -232,6 +246,11 @@ impl World {
         }
         // A leader may know records to be committed before it has written them itself.
         let upto = upto.min(at.storage.tail().end).min(from.plus(records_max));
+        if from < at.storage.log_start() {
+            let refused = matches!(at.storage.read(from, from.plus(1)), Err(ReadError::OutOfRange { .. }));
+            let what = || format!("machine {machine} gives record {from}, which is trimmed");
+            return self.check.ensure(refused, what);
+        }
         match at.storage.read(from.min(upto), upto) {
             Ok(records) => {
                 self.check.read(from.min(upto), &records);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use zue_core::control::Policy;
-use zue_core::{Offset, ReplicaId, RoleView};
+use zue_core::{ReplicaId, RoleView};
 
 use crate::breaks::Break;
 use crate::coverage::Coverage;
@@ -55,6 +55,12 @@ pub struct Report {
     pub reads: u64,
     /// Linearizable ones among the clients' questions that were answered.
     pub linearizable: u64,
+    /// Trims answered.
+    pub trims: u64,
+    /// Replicas that began anew where their leader's log begins.
+    pub resets: u64,
+    /// Whether so many voters lost what they held that nothing had to end well.
+    pub beyond_repair: bool,
     /// Of everything that happened.
     pub trace_hash: u64,
 }
@@ -226,7 +232,9 @@ impl World {
         let is_equal = |machine: &usize| {
             process(*machine).is_some_and(|(at, process)| {
                 !voters.contains(&at.storage.id())
-                    || (process.replica.log() == leader.replica.log() && self.check.is_whole(process, &at.storage))
+                    || (process.replica.log() == leader.replica.log()
+                        && process.replica.log_start() == leader.replica.log_start()
+                        && self.check.is_whole(process, &at.storage))
             })
         };
         (0..self.machines.len()).filter(|machine| !is_equal(machine)).collect()
@@ -247,7 +255,9 @@ impl World {
             let all = self.check.committed_records();
             let end = self.check.committed_end();
             let Some(at) = self.machines.get(machine) else { continue };
-            if voters.contains(&at.storage.id()) && at.storage.read(Offset(0), end).ok().as_deref() != Some(all) {
+            let start = at.storage.log_start();
+            let left = usize::try_from(start.0).ok().and_then(|start| all.get(start..));
+            if voters.contains(&at.storage.id()) && at.storage.read(start, end).ok().as_deref() != left {
                 return Err(format!("machine {machine} does not hold what was committed"));
             }
         }
@@ -263,6 +273,9 @@ impl World {
             elections: self.counts.elections,
             committed: self.check.committed_end().0,
             linearizable: self.clients.history.linearizable_reads,
+            trims: self.counts.trims,
+            resets: self.counts.resets,
+            beyond_repair: self.beyond_repair,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,
             trace_hash: self.trace.hash(),

@@ -150,7 +150,11 @@ impl World {
             let controllers = (0..controllers).map(Address::Controller);
             (0..machines).map(Address::Machine).chain(controllers).chain([Address::Clients])
         };
-        let all: Vec<_> = everybody(self.machines.len(), self.controllers.len()).collect();
+        let mut all: Vec<_> = everybody(self.machines.len(), self.controllers.len()).collect();
+        if self.dice.chance(self.params.faults.partition_replicas) {
+            // Only the replicas cannot reach one another.
+            all.truncate(self.machines.len());
+        }
         let side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
         if side.is_empty() || side.len() == all.len() {
             return;
@@ -256,10 +260,11 @@ impl World {
 
     pub(crate) fn check_electorate(&mut self, voters: &[ReplicaId]) {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
-        self.check.electorate(voters, usize::try_from(quorum).unwrap_or(usize::MAX));
+        let quorum = usize::try_from(quorum).unwrap_or(usize::MAX);
+        self.check.electorate(voters, quorum);
         // A voter that was lost between its answer and the choice may be one too many for fewer voters.
         let left = voters.iter().filter(|id| !self.check.is_lost(**id)).count();
-        self.beyond_repair |= left < majority(voters.len());
+        self.beyond_repair |= left < majority(voters.len()).max(quorum);
     }
 
     // ---- members
@@ -288,6 +293,8 @@ impl World {
         (c.whim, c.stop, c.stale_read, c.refused_write, c.lost_answer) = (0.0, 0.0, 0.0, 0.0, 0.0);
         p.faults.crash_leading = 0.0;
         c.call_timeout_ms = 500;
+        // A change that needs an answer must not be put off for ever because it came a little late.
+        c.seal_grace_ms = c.seal_grace_ms.max(200);
         // A stream must outlast a round trip, or nothing is ever copied.
         p.stream_timeout_ms = p.stream_timeout_ms.max(300);
 

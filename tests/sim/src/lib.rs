@@ -19,6 +19,7 @@ mod status;
 mod storage;
 mod streams;
 mod trace;
+mod trims;
 mod world;
 
 pub use breaks::Break;

@@ -28,6 +28,8 @@ pub(crate) enum Caller {
         attempt: u64,
     },
     Reader,
+    /// Has a snapshot of what came before.
+    Snapshotter,
     /// Knows that everything before its floor is committed.
     Asker {
         floor: u64,
@@ -38,7 +40,7 @@ impl Caller {
     pub(crate) fn address(self) -> Address {
         match self {
             Self::Controller { controller, .. } => Address::Controller(controller),
-            Self::Producer { .. } | Self::Reader | Self::Asker { .. } => Address::Clients,
+            Self::Producer { .. } | Self::Reader | Self::Snapshotter | Self::Asker { .. } => Address::Clients,
         }
     }
 }
@@ -100,6 +102,9 @@ pub(crate) enum Call {
     },
     /// Where the log ends, linearizably.
     End,
+    Trim {
+        before: Offset,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +123,7 @@ pub(crate) enum Answer {
 pub(crate) enum Down {
     Start(Start),
     Frames { batch: Batch, commit_end: Offset, round: u64 },
-    Heartbeat { commit_end: Offset, log_end: Offset, round: u64 },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
     Close,
 }
 
@@ -126,5 +131,6 @@ pub(crate) enum Down {
 pub(crate) enum Up {
     Started { log: Tail, durable: Tail },
     Acked { durable: Tail, round: u64 },
-    Refused,
+    Trimmed { log_start: Offset },
+    Refused { needs_origin: bool },
 }

@@ -78,6 +78,10 @@ pub(crate) struct ClientParams {
     pub(crate) records_max: u64,
     pub(crate) read_ms: (u64, u64),
     pub(crate) value_bytes: usize,
+    /// How often a client asks for a trim; never if 0.
+    pub(crate) trim_ms: (u64, u64),
+    /// How many records such a client leaves at most.
+    pub(crate) trim_keeps: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +101,8 @@ pub(crate) struct FaultParams {
     pub(crate) clock: u64,
     pub(crate) restore_store: u64,
     pub(crate) scale: u64,
+    /// A partition keeps only replicas from one another: everybody else reaches them all.
+    pub(crate) partition_replicas: f64,
     /// A leader crashes as it begins to lead.
     pub(crate) crash_leading: f64,
 }
@@ -110,11 +116,23 @@ impl Params {
         let majority_only = dice.chance(0.7);
         let ordinal = if dice.chance(0.8) { 0 } else { dice.index(machines) };
         let quorum = if majority_only { None } else { u32::try_from(dice.index(machines) + 1).ok() };
-        let (mut control, mut faults) = (ControlParams::draw(dice), FaultParams::draw(dice));
+        let (mut control, mut faults, mut net) =
+            (ControlParams::draw(dice), FaultParams::draw(dice), NetParams::draw(dice));
         if machines > 3 && dice.chance(0.4) {
             // Hardly anything but voters changes, and that all the time.
             (control.controllers, control.whim, control.stop) = (3, 0.7, 0.2);
             (faults.wipe, faults.flip, faults.crash_all) = (0, 0, 0);
+        }
+        if machines > 4 && dice.chance(0.2) {
+            control.split(dice);
+            faults.split(dice);
+            (net.delay_ms, net.drop, net.long_delay) = ((0, 5), 0.0, 0.0);
+        }
+        let mut clients = ClientParams::draw(dice);
+        if dice.chance(0.5) {
+            clients.trim(dice);
+            faults.wipe = faults.wipe.max(dice.between((0, 8)));
+            faults.lasts_ms.1 = faults.lasts_ms.1.max(dice.between((100, 2000)));
         }
         Self {
             machines,
@@ -136,10 +154,10 @@ impl Params {
                 producers_max: dice.pick(&[2, 5, 4096]),
                 appends_max: dice.pick(&[3, 8, 64]),
             },
-            net: NetParams::draw(dice),
+            net,
             disk: DiskParams::draw(dice),
             control,
-            clients: ClientParams::draw(dice),
+            clients,
             faults,
             tick_ms,
             stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
@@ -208,7 +226,35 @@ impl ClientParams {
             records_max: dice.pick(&[1, 3, 6]),
             read_ms: (20, 120),
             value_bytes: dice.pick(&[0, 20, 3000]),
+            trim_ms: (0, 0),
+            trim_keeps: 0,
         }
+    }
+}
+
+/// The replicas cannot reach one another for long, while voters change and few answers decide: epoch starts stay where they were
+/// written.
+impl ControlParams {
+    fn split(&mut self, dice: &mut Dice) {
+        (self.controllers, self.turn_ms, self.seal_grace_ms) = (2, (10, dice.between((40, 200))), 0);
+        (self.whim, self.stop, self.stale_read, self.refused_write, self.lost_answer) = (0.5, 0.0, 0.0, 0.0, 0.0);
+    }
+}
+
+impl FaultParams {
+    fn split(&mut self, dice: &mut Dice) {
+        (self.lasts_ms, self.pause_ms, self.crash_leading) = ((200, dice.between((500, 2000))), (100, 600), 0.0);
+        (self.crash_all, self.pause, self.wipe, self.flip, self.fill, self.scale) = (0, 0, 0, 0, 0, 0);
+        (self.partition, self.partition_replicas, self.crash) = (8, 1.0, dice.between((0, 4)));
+    }
+}
+
+impl ClientParams {
+    /// Trims come often, and records are large: segments are soon full, and gone.
+    fn trim(&mut self, dice: &mut Dice) {
+        self.trim_ms = (5, dice.between((20, 200)));
+        self.trim_keeps = dice.pick(&[0, 3, 20]);
+        self.value_bytes = dice.pick(&[20, 3000, 30_000, 100_000]);
     }
 }
 
@@ -233,6 +279,7 @@ impl FaultParams {
             clock,
             restore_store,
             scale,
+            partition_replicas: 0.2,
             crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use zue_core::{Epoch, Millis, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
+use zue_core::{Epoch, Millis, Offset, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
 
-use crate::batch::{Batch, Record};
+use crate::batch::{Batch, Held};
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Caller};
@@ -19,7 +19,7 @@ pub(crate) struct Process {
     pub(crate) writer: Writer,
     pub(crate) waiting: BTreeMap<RequestId, Waiting>,
     /// The records of the log as the replica knows it, written or not.
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Held,
     pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
     /// The epoch in which it last led.
     pub(crate) led: Option<Epoch>,
@@ -36,7 +36,7 @@ pub(crate) struct Process {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) caller: Caller,
-    /// The epoch of a seal; the producer and sequence of an append.
+    /// The epoch of a seal; the producer and sequence of an append; where a trim lets the log begin.
     pub(crate) of: WaitingFor,
 }
 
@@ -44,6 +44,7 @@ pub(crate) struct Waiting {
 pub(crate) enum WaitingFor {
     Seal(Epoch),
     Append { nonce: u64, sequence: u64, count: u32 },
+    Trim(Offset),
     Other,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Feed {
     pub(crate) acked: Tail,
     pub(crate) heard: u64,
     pub(crate) retry_at: u64,
+    /// It has said that it has to begin anew.
+    pub(crate) with_origin: bool,
 }
 
 /// A stream from a leader.
@@ -163,7 +166,9 @@ impl World {
             Work::Append(_) => self.broken_by(Break::AckEarly),
             Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
             Work::Cut(_) => self.broken_by(Break::CutEarly),
-            Work::Done => false,
+            // Alone: what is asked for before it is not durable either.
+            Work::Trim(_) => self.broken_by(Break::TrimEarly) && self.process(machine).is_some_and(|p| !p.writer.busy),
+            Work::Reset(_) | Work::Done => false,
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));
@@ -201,6 +206,7 @@ impl World {
         if full {
             self.trace.say(self.now, format_args!("{machine} has no room for what comes next"));
             self.promise_ahead(machine);
+            self.trim_ahead(machine);
         } else if !self.disk_did(machine, written) {
             return;
         }

@@ -29,6 +29,12 @@ pub struct Totals {
     pub reads: u64,
     /// Linearizable ones.
     pub linearizable: u64,
+    /// Trims answered.
+    pub trims: u64,
+    /// Replicas that began anew where their leader's log begins.
+    pub resets: u64,
+    /// Runs in which so many voters lost what they held that nothing had to end well.
+    pub beyond_repair: u64,
 }
 
 impl Totals {
@@ -43,6 +49,9 @@ impl Totals {
         self.acknowledged += report.acknowledged;
         self.reads += report.reads;
         self.linearizable += report.linearizable;
+        self.trims += report.trims;
+        self.resets += report.resets;
+        self.beyond_repair += u64::from(report.beyond_repair);
     }
 }
 

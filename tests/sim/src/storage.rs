@@ -2,11 +2,13 @@
 
 use std::io::ErrorKind;
 
-use zue_core::{ClusterId, Epoch, Offset, ProducerLimits, Producers, Promise, Recovered, ReplicaId, Tail};
+use zue_core::{
+    ClusterId, Epoch, History, Offset, Origin, ProducerLimits, Producers, Promise, Recovered, ReplicaId, Tail,
+};
 use zue_log::sim::SimDisk;
 use zue_log::{Disk as _, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
-use crate::batch::{Batch, Record};
+use crate::batch::{Batch, Held, Record};
 
 /// Work for the disk.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub(crate) enum Work {
         cluster: Option<ClusterId>,
     },
     Cut(Tail),
+    Trim(Offset),
+    Reset(Box<Origin>),
     Append(Batch),
     /// Done ahead of its place.
     Done,
@@ -43,8 +47,12 @@ pub(crate) struct Storage {
     /// What must be there after a crash.
     synced: Tail,
     promise: Promise,
+    /// Where the log must begin at least after a crash.
+    trimmed: Offset,
     /// The records of the log, synced or not, whatever befalls the disk.
-    records: Vec<Record>,
+    records: Held,
+    /// Where it began anew, or not: the disk failed meanwhile.
+    began_anew: Option<Tail>,
     flip: Option<Flip>,
     /// A bit was flipped: what is read may be an error, never another record.
     damaged: bool,
@@ -76,7 +84,9 @@ impl Storage {
             log: None,
             synced: Tail::default(),
             promise: Promise::default(),
-            records: Vec::new(),
+            trimmed: Offset(0),
+            records: Held::default(),
+            began_anew: None,
             flip: None,
             damaged: false,
         }
@@ -126,14 +136,26 @@ impl Storage {
             }
             Work::Cut(to) => {
                 log.cut(*to).map_err(work_error)?;
-                self.records.truncate(usize::try_from(to.end.0).unwrap_or(usize::MAX));
+                self.records.truncate(to.end);
+                self.flip = None;
+            }
+            Work::Trim(before) => {
+                log.note_commit(*before);
+                log.trim(*before).map_err(work_error)?;
+            }
+            Work::Reset(origin) => {
+                let tail = origin.tail();
+                let reset = log.reset(origin).map_err(work_error);
+                self.began_anew = (!matches!(reset, Err(WorkError::Full))).then_some(tail);
+                reset?;
+                self.begin_anew(tail);
                 self.flip = None;
             }
             Work::Append(batch) => {
                 let written = log.append(batch.frames()).map_err(work_error);
                 if !matches!(written, Err(WorkError::Full)) {
                     // A part of what could not be written whole may be found later.
-                    self.records.extend_from_slice(batch.records());
+                    self.records.extend(batch.records());
                 }
                 written?;
             }
@@ -192,6 +214,27 @@ impl Storage {
     fn note_synced(&mut self) {
         let zue_log::Promise { epoch, leader } = self.log().meta().promise;
         (self.synced, self.promise) = (self.log().durable(), Promise { epoch, leader });
+        self.trimmed = self.log().log_start();
+    }
+
+    fn begin_anew(&mut self, tail: Tail) {
+        (self.records, self.synced, self.began_anew) = (Held::at(tail.end), tail, None);
+    }
+
+    /// Where the log begins, durably.
+    pub(crate) fn log_start(&self) -> Offset {
+        self.trimmed
+    }
+
+    /// The epoch starts in the log, and the first offset that can still be replicated.
+    pub(crate) fn held(&self) -> (History, Offset) {
+        let (history, oldest) = self.log().reader().held();
+        (History::clone(&history), oldest)
+    }
+
+    /// What a follower that cannot be fed otherwise begins anew with.
+    pub(crate) fn origin(&self, limits: ProducerLimits) -> Result<Origin, ReadError> {
+        self.log().reader().origin(limits)
     }
 
     pub(crate) fn note_commit(&mut self, end: Offset) {
@@ -210,7 +253,7 @@ impl Storage {
     }
 
     /// Opens the log: what a replica finds, its records, and the last timestamp.
-    pub(crate) fn open(&mut self, limits: ProducerLimits) -> Result<(Recovered, Vec<Record>, u64), WorkError> {
+    pub(crate) fn open(&mut self, limits: ProducerLimits) -> Result<(Recovered, Held, u64), WorkError> {
         let config = LogConfig {
             segment_bytes_max: SEGMENT_BYTES_MIN,
             index_interval_bytes: 256,
@@ -227,20 +270,26 @@ impl Storage {
         let zue_log::Promise { epoch, leader } = log.meta().promise;
         let (tail, history, last_ms) = (log.tail(), log.history().clone(), log.last_timestamp_ms());
         let (producers, damaged) = (log.producers().clone(), !log.damaged().is_empty());
+        let (log_start, oldest) = (log.log_start(), log.reader().held().1);
         self.log = Some(log);
+        if let Some(anew) = self.began_anew.take()
+            && (tail, oldest) == (anew, anew.end)
+        {
+            self.begin_anew(anew);
+        }
         // What was synced is there, or is known to be missing.
         let found_tail = found.suspect.map_or(tail, |suspect| suspect.max(tail));
         let lost = found_tail < self.synced || epoch < self.promise.epoch || replica != self.id;
-        if lost {
-            let (synced, promise) = (self.synced, self.promise);
+        if lost || log_start < self.trimmed {
+            let (synced, promise, trimmed) = (self.synced, self.promise, self.trimmed);
             return Err(WorkError::Wrong(format!(
-                "{:?} had synced {synced} and {promise:?}, and finds {tail} and {epoch} ({replica:?})",
+                "{:?} had synced {synced} and {promise:?}, trimmed to {trimmed}, and finds {tail} and {epoch} from {log_start} ({replica:?})",
                 self.id
             )));
         }
         self.note_synced();
-        self.records.truncate(usize::try_from(tail.end.0).unwrap_or(usize::MAX));
-        self.compare()?;
+        self.records.truncate(tail.end);
+        self.compare(limits)?;
         let promise = Promise { epoch, leader };
         Ok((
             Recovered {
@@ -250,7 +299,7 @@ impl Storage {
                 history,
                 log: tail,
                 commit_end,
-                log_start: Offset(0),
+                log_start,
                 producers,
                 suspect: found.suspect,
                 damaged,
@@ -262,7 +311,8 @@ impl Storage {
 
     /// Breaks a rule: who appended what, as far as it can be read, as if nobody had appended the rest.
     pub(crate) fn producers_around_holes(&self, limits: ProducerLimits) -> Producers {
-        let (mut producers, mut at) = (Producers::new(limits), Tail::default());
+        let begins = self.origin(limits).map(|origin| origin.tail()).unwrap_or_default();
+        let (mut producers, mut at) = (Producers::new(limits), begins);
         loop {
             match self.read_frames(at, 64 << 10) {
                 Ok(Some(batch)) => {
@@ -276,18 +326,20 @@ impl Storage {
     }
 
     /// Compares the log with what was written to it, as far as it can be read.
-    fn compare(&self) -> Result<(), WorkError> {
-        let (mut records, mut at) = (Vec::new(), Tail::default());
+    fn compare(&self, limits: ProducerLimits) -> Result<(), WorkError> {
+        let origin = self.origin(limits).map_err(|error| WorkError::Wrong(error.to_string()))?;
+        let (mut records, mut at) = (Vec::new(), origin.tail());
+        let written = self.records.range(origin.at, self.records.end());
         loop {
             match self.read_frames(at, 64 << 10) {
                 Ok(Some(batch)) => {
                     records.extend_from_slice(batch.records());
                     at = batch.tail();
                 }
-                Ok(None) if records == self.records => return Ok(()),
-                Err(_) if self.damaged && self.records.starts_with(&records) => return Ok(()),
+                Ok(None) if records == written => return Ok(()),
+                Err(_) if self.damaged && written.starts_with(&records) => return Ok(()),
                 Ok(None) => {
-                    let (is, was) = (records.len(), self.records.len());
+                    let (is, was) = (records.len(), written.len());
                     return Err(WorkError::Wrong(format!(
                         "{:?} reads {is} records, other than the {was} written",
                         self.id
@@ -302,8 +354,11 @@ impl Storage {
     pub(crate) fn read_frames(&self, from: Tail, bytes_max: usize) -> Result<Option<Batch>, ReadError> {
         let reader = self.log().reader();
         let Some(frames) = reader.read_frames(from, reader.tail(), bytes_max)? else { return Ok(None) };
-        let records = self.read(frames.prev().end, frames.tail().end)?.into();
-        Ok(Some(Batch::new(frames, records)))
+        let (begin, end) = (frames.prev().end, frames.tail().end);
+        // What is trimmed is read no more, but still replicated.
+        let mut records = self.records.range(begin, self.trimmed.min(end)).to_vec();
+        records.extend(self.read(begin.max(self.trimmed).min(end), end)?);
+        Ok(Some(Batch::new(frames, records.into())))
     }
 
     /// The records in `from..upto`.

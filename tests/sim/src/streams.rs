@@ -1,6 +1,6 @@
 //! Streams from a leader to its followers, from both ends.
 
-use zue_core::{Epoch, Input, Offset, ReplicaId, Session, Start, Tail};
+use zue_core::{Epoch, Input, ReplicaId, Session, Tail};
 
 use crate::batch::Batch;
 use crate::breaks::Break;
@@ -20,7 +20,14 @@ impl World {
         process.led = Some(epoch);
         let ended: Vec<_> = process.feeds.extract_if(.., |id, _| !followers.contains(id)).collect();
         let new: Vec<_> = followers.iter().filter(|id| !process.feeds.contains_key(id)).copied().collect();
-        let feed = || Feed { session: None, cursor: None, acked: Tail::default(), heard: now, retry_at: now };
+        let feed = || Feed {
+            session: None,
+            cursor: None,
+            acked: Tail::default(),
+            heard: now,
+            retry_at: now,
+            with_origin: false,
+        };
         process.feeds.extend(new.iter().map(|id| (*id, feed())));
         if begins {
             self.counts.elections += 1;
@@ -55,21 +62,13 @@ impl World {
     fn open_feed(&mut self, machine: usize, follower: ReplicaId) {
         let session = Session(self.next_id());
         let now = self.now;
-        let Some(process) = self.process(machine) else { return };
-        let replica = &process.replica;
-        let Some(cluster) = replica.cluster() else { return };
-        let start = Start {
-            cluster,
-            leader: replica.id(),
-            epoch: replica.history().last_epoch(),
-            history: replica.history().clone(),
-            log: replica.log(),
-            commit_end: replica.commit_end(),
-            oldest: Offset(0),
-            origin: None,
+        let retry_at = now + self.dice.between((0, 60));
+        let Some(start) = self.first_words(machine, follower) else {
+            let feed = self.process(machine).and_then(|process| process.feeds.get_mut(&follower));
+            return feed.map_or((), |feed| feed.retry_at = retry_at);
         };
-        let Some(feed) = process.feeds.get_mut(&follower) else { return };
-        (feed.session, feed.cursor, feed.heard) = (Some(session), None, now);
+        let Some(feed) = self.process(machine).and_then(|process| process.feeds.get_mut(&follower)) else { return };
+        (feed.session, feed.cursor, feed.heard, feed.with_origin) = (Some(session), None, now, false);
         self.send_down(machine, follower, session, Down::Start(start));
     }
 
@@ -104,6 +103,7 @@ impl World {
         let ended = process.followed.filter(|s| process.inbound.get(s).is_none_or(|inbound| silent(inbound.heard)));
         let replica = &process.replica;
         let (commit_end, log_end, round) = (replica.commit_end(), replica.log().end, replica.round());
+        let log_start = replica.log_start();
         let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
         if let Some(session) = ended {
             self.step(machine, Input::StreamEnded { session }, None);
@@ -115,7 +115,12 @@ impl World {
                     self.close_feed(machine, follower, session, 0);
                 }
                 Some(session) => {
-                    self.send_down(machine, follower, session, Down::Heartbeat { commit_end, log_end, round });
+                    self.send_down(
+                        machine,
+                        follower,
+                        session,
+                        Down::Heartbeat { commit_end, log_end, round, log_start },
+                    );
                 }
                 None if now >= retry_at => self.open_feed(machine, follower),
                 None => {}
@@ -127,7 +132,7 @@ impl World {
     pub(crate) fn pump(&mut self, machine: usize) {
         let (window, bytes) = (self.params.window_records, self.params.frames_bytes);
         let mut sends = Vec::new();
-        let mut lost = Vec::new();
+        let (mut lost, mut trimmed) = (Vec::new(), Vec::new());
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
         let (log, commit_end, round) = (process.replica.log(), process.replica.commit_end(), process.replica.round());
@@ -140,6 +145,10 @@ impl World {
                         Ok(Some(batch)) => batch,
                         Ok(None) => break,
                         Err(_) if cursor > at.storage.tail() => break,
+                        Err(_) if cursor.end < at.storage.held().1 => {
+                            trimmed.push((*follower, session));
+                            break;
+                        }
                         Err(_) => {
                             lost.push((*follower, session));
                             break;
@@ -153,6 +162,10 @@ impl World {
         }
         for (follower, session, body) in sends {
             self.send_down(machine, follower, session, body);
+        }
+        // What it lacks is gone: it is offered a new stream.
+        for (follower, session) in trimmed {
+            self.close_feed(machine, follower, session, 0);
         }
         let damaged = self.machine(machine).storage.is_damaged();
         for (follower, session) in lost {
@@ -176,7 +189,8 @@ impl World {
                     (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
                 }
                 Up::Acked { durable, .. } => feed.acked = feed.acked.max(*durable),
-                Up::Refused => {}
+                Up::Trimmed { .. } => {}
+                Up::Refused { needs_origin } => feed.with_origin = *needs_origin,
             }
         }
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
@@ -184,13 +198,16 @@ impl World {
         match body {
             Up::Started { log, durable } => {
                 let durable = counted(durable, old);
+                self.check.starting = true;
                 self.step(machine, Input::Started { from, session, log, durable }, None);
+                self.check.starting = false;
             }
             Up::Acked { durable, round } => {
                 let durable = counted(durable, old);
                 self.step(machine, Input::Acked { from, session, durable, round }, None);
             }
-            Up::Refused => self.close_feed(machine, from, session, 60),
+            Up::Trimmed { log_start } => self.step(machine, Input::Trimmed { from, log_start }, None),
+            Up::Refused { .. } => self.close_feed(machine, from, session, 60),
         }
     }
 
@@ -202,6 +219,9 @@ impl World {
         let Some(inbound) = process.inbound.get(&session) else { return };
         if let Up::Started { durable, .. } | Up::Acked { durable, .. } = &body {
             self.check.acks(&at.storage, inbound.epoch, *durable);
+        }
+        if let Up::Trimmed { log_start } = &body {
+            self.check.says_trimmed(&at.storage, *log_start);
         }
         let (from, to) = (at.storage.id(), Address::Machine(inbound.machine));
         self.send(Address::Machine(machine), to, Message::Up { session, from, body });
@@ -219,7 +239,7 @@ impl World {
         let at = self.machine(machine);
         let id = at.storage.id();
         if target != id {
-            let message = Message::Up { session, from: id, body: Up::Refused };
+            let message = Message::Up { session, from: id, body: Up::Refused { needs_origin: false } };
             return self.send(Address::Machine(machine), Address::Machine(leader), message);
         }
         let Some(process) = &mut at.process else { return };
@@ -248,8 +268,9 @@ impl World {
                 }
             }
             Down::Frames { batch, commit_end, round } => self.frames(machine, session, batch, commit_end, round),
-            Down::Heartbeat { commit_end, log_end, round } => {
+            Down::Heartbeat { commit_end, log_end, round, log_start } => {
                 self.step(machine, Input::Heartbeat { session, commit_end, log_end, round }, None);
+                self.step(machine, Input::LogStart { session, log_start }, None);
             }
             Down::Close => {
                 process.inbound.remove(&session);

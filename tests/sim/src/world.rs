@@ -29,6 +29,7 @@ pub(crate) enum Event {
     Produce { producer: usize },
     AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
     Read,
+    Trim,
     Fault,
     Restart { machine: usize },
     Resume { who: Address },
@@ -119,6 +120,10 @@ pub(crate) struct Counts {
     pub(crate) faults: Coverage,
     pub(crate) faulty_ms: u64,
     pub(crate) elections: u64,
+    /// Trims that were answered.
+    pub(crate) trims: u64,
+    /// Replicas that began anew.
+    pub(crate) resets: u64,
 }
 
 #[derive(Debug)]
@@ -170,6 +175,7 @@ impl World {
             dice,
             params,
         };
+        world.check.ordered = !world.params.net.wild_streams;
         world.populate();
         world
     }
@@ -189,6 +195,9 @@ impl World {
             self.after((0, 50), Event::Produce { producer });
         }
         self.after((0, 50), Event::Read);
+        if self.params.clients.trim_ms.1 > 0 {
+            self.after(self.params.clients.trim_ms, Event::Trim);
+        }
         self.after((200, 600), Event::Fault);
     }
 
@@ -275,6 +284,7 @@ impl World {
             Event::Produce { producer } => self.produce(producer),
             Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
             Event::Read => self.read_somewhere(),
+            Event::Trim => self.take_snapshot(),
             Event::Fault => self.fault(),
             Event::Restart { machine } => self.restart(machine),
             Event::Resume { who } => self.resume(who),

@@ -5,7 +5,7 @@ use zue_sim::{Break, Options, replay, run, search};
 
 const SEEDS: u64 = 5000;
 /// Every broken rule is found within so many seeds.
-const BREAK_SEEDS: u64 = 2000;
+const BREAK_SEEDS: u64 = 20_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -22,6 +22,9 @@ fn every_seed_holds_every_invariant() {
             if totals.seeds >= 1000 {
                 let never: Vec<_> = totals.faults.iter().filter(|(_, count)| *count == 0).collect();
                 assert!(never.is_empty(), "these faults never happen: {never:?}");
+                let often = totals.seeds / 50;
+                assert!(totals.trims > 20 * often && totals.resets > often, "logs are hardly ever trimmed: {totals:?}");
+                assert!(totals.beyond_repair < often, "too many runs may end anyhow: {totals:?}");
             }
         }
         Err(failure) => panic!("{failure}\nreplay it with SEED={}", failure.seed),

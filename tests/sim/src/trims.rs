@@ -1,0 +1,97 @@
+//! Where logs begin: clients with snapshots, what the disk is asked to forget, and followers that begin anew.
+
+use zue_core::{Offset, Origin, Producers, ReplicaId, Session, Start, Ticket};
+
+use crate::batch::Held;
+use crate::breaks::Break;
+use crate::message::{Address, Call, Caller, Message, Up};
+use crate::storage::Work;
+use crate::world::{Event, World};
+
+impl World {
+    /// A client needs nothing any more that lies before its snapshot, and sometimes believes that there is more than is committed.
+    pub(crate) fn take_snapshot(&mut self) {
+        if self.healed {
+            return;
+        }
+        let known = self.clients.known_end;
+        let kept = self.dice.between((0, self.params.clients.trim_keeps));
+        let before = if self.dice.chance(0.1) {
+            known.plus(self.dice.between((1, 20)))
+        } else {
+            Offset(known.0.saturating_sub(kept))
+        };
+        let anywhere = self.dice.index(self.machines.len());
+        let machine = if self.dice.chance(0.3) { anywhere } else { self.clients.believed_leader() };
+        let message = Message::Call { caller: Caller::Snapshotter, target: None, call: Call::Trim { before } };
+        self.send(Address::Clients, Address::Machine(machine), message);
+        self.after(self.params.clients.trim_ms, Event::Trim);
+    }
+
+    pub(crate) fn trim(&mut self, machine: usize, ticket: Ticket, before: Offset) {
+        let written = self.machine(machine).storage.tail().end;
+        let before = if self.broken_by(Break::TrimAboveCommit) { before.max(written) } else { before };
+        self.trace.say(self.now, format_args!("{machine} trims what is before {before}"));
+        self.ask_disk(machine, ticket, Work::Trim(before));
+    }
+
+    pub(crate) fn begin_anew(&mut self, machine: usize, ticket: Ticket, origin: Origin) {
+        self.trace.say(self.now, format_args!("{machine} begins anew after {}", origin.tail()));
+        self.counts.resets += 1;
+        if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
+            process.records = Held::at(origin.at);
+            process.last_ms = process.last_ms.max(origin.timestamp_ms);
+            self.check.began_anew(process);
+        }
+        self.ask_disk(machine, ticket, Work::Reset(Box::new(origin)));
+    }
+
+    pub(crate) fn say_trimmed(&mut self, machine: usize, session: Session, log_start: Offset) {
+        let id = self.machine(machine).storage.id();
+        let said = self.check.has_said_trimmed(id, log_start);
+        if !(said && self.broken_by(Break::TrimUntold)) {
+            self.send_up(machine, session, Up::Trimmed { log_start });
+        }
+    }
+
+    /// What a leader says first on a stream; none if it cannot say where a follower may begin anew.
+    pub(crate) fn first_words(&mut self, machine: usize, follower: ReplicaId) -> Option<Start> {
+        let (limits, forgets) = (self.params.producer_limits, self.broken_by(Break::ResetForgetsProducers));
+        let at = self.machine(machine);
+        let process = at.process.as_ref()?;
+        let mut origin = None;
+        if process.feeds.get(&follower)?.with_origin {
+            let read = at.storage.origin(limits).ok()?;
+            let producers = if forgets { Producers::new(limits) } else { read.producers.clone() };
+            origin = Some(Origin { producers, ..read });
+        }
+        let (history, oldest) = at.storage.held();
+        let replica = &process.replica;
+        Some(Start {
+            cluster: replica.cluster()?,
+            leader: replica.id(),
+            epoch: replica.history().last_epoch(),
+            history,
+            log: replica.log(),
+            commit_end: replica.commit_end(),
+            oldest: origin.as_ref().map_or(oldest, |origin| origin.at),
+            origin,
+        })
+    }
+
+    /// Without room for what comes first, trims make some: ahead of appends, but not of what changes which records are the log.
+    pub(crate) fn trim_ahead(&mut self, machine: usize) {
+        let at = self.machine(machine);
+        let Some(process) = &mut at.process else { return };
+        let written = at.storage.tail().end;
+        let appends = |work: &Work| !matches!(work, Work::Cut(_) | Work::Reset(_));
+        for (_, work) in process.writer.queue.iter_mut().take_while(|(_, work)| appends(work)) {
+            if let Work::Trim(before) = work {
+                if *before > written || at.storage.write(work).is_err() {
+                    break;
+                }
+                *work = Work::Done;
+            }
+        }
+    }
+}
