@@ -805,8 +805,8 @@ fn fail_everywhere(kind: ErrorKind) {
     // Checked after every step, and then without these calls.
     let held = run_of(SHORT, 0, None).now();
     let calls = run_of(SHORT, 0, Some(u64::MAX)).disk.calls();
-    let mut poisoned = 0;
-    for call in 0..calls {
+    let (mut poisoned, mut lost) = (0, 0);
+    'calls: for call in 0..calls {
         let disk = SimDisk::new(0);
         disk.fail_call_at(call, kind);
         let mut run = Run::new(disk);
@@ -820,6 +820,16 @@ fn fail_everywhere(kind: ErrorKind) {
             let at = format!("{kind} at call {call}, step {n}, {step:?}");
             poisoned += u64::from(matches!(failed, Failed::Log(LogError::Disk(_))));
             after_failure(&mut run, failed, kind, &at);
+            // A failed sync has lost what was not synced before: it was not acknowledged, and the later steps build on it.
+            let floor = if let Cut(_, end) = step { *end } else { before.range.end };
+            let takes_epochs = matches!(step, Cut(..) | Trim(_) | Reset(..));
+            let (now, epochs) = (run.now(), before.epochs.len());
+            if now.range.end < floor || (now.epochs.len() < epochs && !takes_epochs) {
+                lost += 1;
+                run.disk.crash(call);
+                check(&mut run, &at);
+                continue 'calls;
+            }
             // An append that was not taken back is not to be made twice.
             let is_done = matches!(step, Append(_) | Start(_)) && run.now() != before;
             if !is_done {
@@ -834,7 +844,7 @@ fn fail_everywhere(kind: ErrorKind) {
         run.disk.crash(call);
         check(&mut run, &at);
     }
-    assert!(poisoned > 30, "{poisoned}");
+    assert!(poisoned > 30 && lost * 3 < poisoned, "{poisoned}, {lost}");
 }
 
 #[test]
