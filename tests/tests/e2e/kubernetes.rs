@@ -151,16 +151,20 @@ impl Zue {
         let before = restarts();
         let nodes: Vec<_> = pods().iter().map(|pod| self.node_of(pod)).collect();
         // Stopped first, so that none sees another die.
-        for signal in ["-STOP", "-KILL"] {
+        for which in ["-STOP", "-KILL"] {
             std::thread::scope(|scope| {
                 for node in &nodes {
-                    let args = ["exec", node, "pkill", signal, "-x", "zue-node"];
-                    scope.spawn(move || run("docker", &args).expect("the signal arrives"));
+                    scope.spawn(move || signal(node, which));
                 }
             });
         }
         let all_restarted = || restarts().iter().zip(&before).all(|(now, before)| now > before).then_some(());
         eventually(PATIENCE, all_restarted, || "every container has restarted".to_owned());
+    }
+
+    /// Kills the node process of a pod with SIGKILL, and those that share its machine.
+    pub fn kill(&self, pod: &str) {
+        signal(&self.node_of(pod), "-KILL");
     }
 
     fn restarts(&self, pod: &str) -> u64 {
@@ -176,6 +180,11 @@ impl Drop for Zue {
             drop(run("kubectl", &["delete", "namespace", &self.namespace, "--wait=false"]));
         }
     }
+}
+
+/// Sends a signal to the node processes on a machine.
+fn signal(machine: &str, which: &str) {
+    run("docker", &["exec", machine, "pkill", which, "-x", "zue-node"]).expect("the signal arrives");
 }
 
 /// The names of its pods.

@@ -12,6 +12,7 @@
     reason = "this is a test: what is not there fails it"
 )]
 
+mod changes;
 mod kubernetes;
 mod prometheus;
 
