@@ -2,10 +2,11 @@
 //! replica dies.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::Streaming;
 use zue_proto::v1::{self, Consistency, Reason, Record};
 
@@ -52,8 +53,8 @@ pub struct Reader {
     client: Client,
     options: ReadOptions,
     position: Position,
-    /// Whom is read, what it sends, and whether it has sent anything.
-    line: Option<(Server, Streaming<v1::ReadResponse>, bool)>,
+    /// Whom is read, what it sends, and since when it has sent something.
+    line: Option<(Server, Streaming<v1::ReadResponse>, Option<Instant>)>,
     /// In a row, and since when.
     failures: Failures,
     failing_since: Option<Instant>,
@@ -139,7 +140,11 @@ impl Reader {
                 Ok(None) => break,
                 Err(error) => error,
             };
-            if let Some((server, ..)) = self.line.take() {
+            if let Some((server, _, since)) = self.line.take() {
+                // Waiting for news is no failure.
+                if self.options.follow && since.is_some_and(|since| since.elapsed() >= FOLLOW_IDLE) {
+                    self.failing_since = None;
+                }
                 self.client.servers().failed(&server, &error);
                 self.avoid = Some(server.name);
             }
@@ -183,18 +188,16 @@ impl Reader {
     async fn step(&mut self) -> Result<Option<ReadBatch>, Error> {
         if self.line.is_none() {
             let (server, answers) = self.open().await?;
-            self.line = Some((server, answers, false));
+            self.line = Some((server, answers, None));
         }
-        let Some((server, answers, has_sent)) = &mut self.line else { unreachable!("it was opened") };
+        let Some((server, answers, since)) = &mut self.line else { unreachable!("it was opened") };
         loop {
             let answer = if self.options.follow {
-                let Ok(answer) = timeout(FOLLOW_IDLE, answers.message()).await else {
-                    if let Some(error) = overtaken(&self.client, &self.options, &self.position, server).await {
-                        return Err(error);
-                    }
-                    continue;
-                };
-                answer
+                let is_overtaken = overtaken(&self.client, &self.options, self.position.next, server);
+                tokio::select! {
+                    answer = answers.message() => answer,
+                    error = is_overtaken => return Err(error),
+                }
             } else {
                 let within = self.client.config().attempt_timeout;
                 let late = |_| Error::no_answer(&server.name, within);
@@ -209,7 +212,8 @@ impl Reader {
             };
             let commit_end = sent.commit_end;
             self.position.known_end = self.position.known_end.max(commit_end);
-            if !std::mem::replace(has_sent, true) {
+            if since.is_none() {
+                *since = Some(Instant::now());
                 self.position.target = self.position.target.max(commit_end);
             }
             self.position.pass(&sent).map_err(|(expected, found)| {
@@ -243,14 +247,19 @@ impl Reader {
     }
 }
 
-/// Whether another replica leads and has more, while nothing comes from this one: it may be cut off.
-async fn overtaken(client: &Client, options: &ReadOptions, position: &Position, server: &Server) -> Option<Error> {
+/// Ends when another replica leads and has more, while nothing comes from this one: it may be cut off. Never where one was asked for
+/// by name.
+async fn overtaken(client: &Client, options: &ReadOptions, next: u64, server: &Server) -> Error {
     if options.replica.is_some() {
-        return None;
+        return pending().await;
     }
-    let (other, described) = locate(client, Instant::now(), None, Some(&server.name)).await.ok()?;
-    let has_more = other != *server && leads(&described) && described.commit_end > position.next;
-    has_more.then(|| Error::unreachable(&server.name, &format!("it sends nothing, and {} has more", other.name)))
+    loop {
+        sleep(FOLLOW_IDLE).await;
+        let Ok((other, described)) = locate(client, Instant::now(), None, Some(&server.name)).await else { continue };
+        if other != *server && leads(&described) && described.commit_end > next {
+            return Error::unreachable(&server.name, &format!("it sends nothing, and {} has more", other.name));
+        }
+    }
 }
 
 /// The replica to read: the one of this name, or the leader, or whoever has most while nobody leads.

@@ -109,6 +109,8 @@ impl Read {
         responses: &Responses,
     ) -> Result<(Offset, u64), Gone> {
         let readable = tokio::select! {
+            // What can be read is served first.
+            biased;
             readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| Gone)?),
             // Another replica has what will come.
             view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| Gone)?)),

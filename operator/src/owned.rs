@@ -2,14 +2,18 @@
 
 use kube::{Resource, ResourceExt as _};
 
+use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::kubernetes::Error;
 
-/// Refuses an object that refers to no owner of this cluster's uid.
+/// Refuses an object that refers to no owner of this cluster's uid, unless it is one of this cluster's that has lost its owner:
+/// `kubectl delete --cascade=orphan` and restored backups leave such behind.
 pub fn check<K: Resource<DynamicType = ()>>(found: &K, cluster: &Cluster) -> Result<(), Error> {
     let owners = found.owner_references();
-    if owners.iter().any(|owner| owner.uid == cluster.uid) {
+    let is_orphan =
+        owners.is_empty() && build::labels(cluster).iter().all(|label| found.labels().get(label.0) == Some(label.1));
+    if is_orphan || owners.iter().any(|owner| owner.uid == cluster.uid) {
         return Ok(());
     }
     let (kind, name) = (K::kind(&()).into_owned(), found.name_any());
@@ -25,7 +29,6 @@ mod tests {
     use k8s_openapi::api::core::v1::Service;
 
     use super::*;
-    use crate::build;
     use crate::cluster::tests::cluster;
 
     #[test]
@@ -33,6 +36,11 @@ mod tests {
         let cluster = cluster("{}");
         let ours = build::objects(&cluster).services.remove(0);
         check(&ours, &cluster).unwrap();
+        let mut orphan = ours.clone();
+        orphan.owner_references_mut().clear();
+        check(&orphan, &cluster).unwrap();
+        orphan.labels_mut().remove("app.kubernetes.io/managed-by");
+        check(&orphan, &cluster).unwrap_err();
         let mut earlier = ours.clone();
         earlier.owner_references_mut()[0].uid = "u-0".to_owned();
         let said = check(&earlier, &cluster).unwrap_err().to_string();

@@ -119,8 +119,9 @@ struct Reporter {
 
 impl Reporter {
     async fn tell(&mut self, report: &Report) {
-        self.label(report).await;
+        // First, and whatever else is refused: a drain must not take more than can be spared.
         self.limit_evictions(report).await;
+        self.label(report).await;
         self.write_status(report).await;
     }
 
@@ -143,7 +144,7 @@ impl Reporter {
     /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report.
     async fn limit_evictions(&mut self, Report { cluster, .. }: &Report) {
         let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict;
-        if !self.budget.is_due(may_evict, Instant::now()) || !self.may_write() {
+        if !self.budget.is_due(may_evict, Instant::now()) {
             return;
         }
         let applied = apply::disruption_budget(&self.client, cluster, may_evict).await;

@@ -67,7 +67,8 @@ fn label_selector(cluster: &Cluster) -> LabelSelector {
     LabelSelector { match_labels: Some(selector(cluster)), match_expressions: None }
 }
 
-fn labels(cluster: &Cluster) -> BTreeMap<String, String> {
+/// The labels of every object that is made for a cluster.
+pub(crate) fn labels(cluster: &Cluster) -> BTreeMap<String, String> {
     let mut labels = selector(cluster);
     labels
         .extend(strings(&[("app.kubernetes.io/component", "node"), ("app.kubernetes.io/managed-by", "zue-operator")]));
