@@ -26,10 +26,17 @@ pub struct Verifier<D: Disk> {
     /// Where the log ended when it began.
     end: Offset,
     now: Option<Place<D>>,
-    /// The last segment that was begun.
-    last: Option<(Offset, Weak<Segment<D>>)>,
+    last: Option<Begun<D>>,
     /// What the segments so far amount to, unless the last one is damaged.
     before: Option<State>,
+}
+
+/// The last segment that was begun, and where it ended then.
+#[derive(Debug)]
+struct Begun<D: Disk> {
+    segment: Weak<Segment<D>>,
+    base: Offset,
+    ends: (u64, Offset),
 }
 
 /// A place in a segment.
@@ -58,13 +65,15 @@ impl<D: Disk> Verifier<D> {
     /// The next segment, as it is in the log now; whether it follows the last one that was checked.
     fn next_part(&self) -> Option<(Part<D>, bool)> {
         let last = self.last.as_ref();
-        let is_next = |part: &Part<D>| {
-            part.segment.base() <= self.end && last.is_none_or(|(last, _)| *last < part.segment.base())
-        };
+        let is_next =
+            |part: &Part<D>| part.segment.base() <= self.end && last.is_none_or(|last| last.base < part.segment.base());
         let mut parts = self.reader.view().parts();
         let at = parts.iter().position(is_next)?;
         let before = at.checked_sub(1).and_then(|before| parts.get(before));
-        let follows = before.zip(last).is_some_and(|(part, (_, last))| last.as_ptr() == Arc::as_ptr(&part.segment));
+        // A cut leaves a segment as it is, but for where it ends.
+        let follows = before.zip(last).is_some_and(|(part, last)| {
+            last.segment.as_ptr() == Arc::as_ptr(&part.segment) && last.ends == (part.bytes_end, part.end)
+        });
         Some((parts.swap_remove(at), follows))
     }
 
@@ -78,7 +87,8 @@ impl<D: Disk> Verifier<D> {
             Some(place) => place.step(bytes_max)?,
             None => match self.next_part() {
                 Some((part, follows)) => {
-                    self.last = Some((part.segment.base(), Arc::downgrade(&part.segment)));
+                    let (segment, base) = (Arc::downgrade(&part.segment), part.segment.base());
+                    self.last = Some(Begun { segment, base, ends: (part.bytes_end, part.end) });
                     Place::enter(part, before.as_ref().filter(|_| follows))?
                 }
                 None => return Ok(None),

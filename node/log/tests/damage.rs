@@ -560,6 +560,26 @@ fn a_log_that_is_checked_is_trimmed_and_cut_meanwhile() {
 }
 
 #[test]
+fn a_segment_that_is_cut_while_it_is_checked_is_followed_by_no_damage() {
+    let (_, mut log) = fresh(21);
+    fill(&mut log, 40, 4000);
+    log.sync().unwrap();
+    for steps in 1..20 {
+        let mut verifier = log.reader().verifier();
+        for _ in 0..steps {
+            assert_eq!(verifier.step(3000).unwrap().unwrap().damage, None);
+        }
+        log.cut(tail(0, log.tail().end.0 - 1)).unwrap();
+        log.cut(tail(0, 2)).unwrap();
+        fill(&mut log, 38, 4000);
+        while let Some(verified) = verifier.step(3000).unwrap() {
+            assert_eq!(verified.damage, None, "after {steps} steps");
+        }
+        assert_eq!(log.damaged(), []);
+    }
+}
+
+#[test]
 fn a_log_without_damage_verifies() {
     let (disk, _) = sealed(18);
     let (mut log, _) = open(&disk);
