@@ -216,11 +216,16 @@ impl<D: Disk> MetaFile<D> {
                 self.disk.rename(META_SPARE, META_FILE).context(Operation::Rename, path)?;
             }
             self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))?;
-            Ok(exchanged)
+            Ok::<_, DiskError>(exchanged)
         };
-        let full = DiskError::is_no_room_for_name;
-        let refused = |error| if full(&error) { NotReplaced::NoRoom(error) } else { NotReplaced::Disk(error) };
-        let exchanged = put().map_err(refused)?;
+        let exchanged = match put() {
+            Ok(exchanged) => exchanged,
+            Err(error) if error.is_no_room_for_name() => {
+                self.spare = Some(spare);
+                return Err(NotReplaced::NoRoom(error));
+            }
+            Err(error) => return Err(NotReplaced::Disk(error)),
+        };
         let before = self.file.replace(spare);
         // Without a spare, the next replacement needs room.
         self.spare = if exchanged { before } else { make_spare(&self.disk).ok() };
@@ -243,4 +248,23 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>
     };
     let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
     Ok(Some(Meta::decode(&bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn a_meta_file_that_has_no_room_for_its_name_keeps_its_spare() {
+        let disk = SimDisk::new(1);
+        let mut file = MetaFile::new(disk.clone());
+        let meta = Meta::new(ReplicaId(1), Session { boot: 1, lazy: false, clean: false });
+        // It is created, reserved, written, synced, renamed.
+        disk.fail_at(4, io::ErrorKind::StorageFull);
+        assert!(matches!(file.replace(&meta), Err(NotReplaced::NoRoom(_))));
+        disk.set_room(Some(0));
+        assert!(file.replace(&meta).is_ok());
+        assert!(matches!(read(&disk), Ok(Some(Ok(_)))));
+    }
 }

@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskFile as _};
 use crate::error::{Context, LogError, Operation};
 use crate::fill::Spare;
 use crate::log::Log;
-use crate::segment::{SEGMENT_SPARE, index_name, segment_name};
+use crate::segment::{RESERVE_FILE, SEGMENT_SPARE, index_name, segment_name};
 use crate::view::Part;
 
 impl<D: Disk> Log<D> {
@@ -19,12 +19,17 @@ impl<D: Disk> Log<D> {
     pub(crate) fn retire(&mut self, dead: Vec<Part<D>>) -> Result<(), LogError> {
         // While something is suspect, bytes behind the end of a segment may be needed.
         let mut wanted = self.spare.is_none() && !self.preparing && self.meta.suspect.is_none();
+        // The reserve comes first: a full disk may take it to start again.
+        wanted &= self.disk.open(RESERVE_FILE).is_ok();
+        let has_removed = !dead.is_empty();
         let mut spare = None;
         for Part { segment, bytes_end, .. } in dead.into_iter().rev() {
             let (base, file_bytes) = (segment.base(), segment.file_bytes);
             if wanted
                 && file_bytes == self.config.segment_bytes_max
                 && let Some(file) = unread(segment)
+                // A file that was restored from a copy may have holes.
+                && file.allocate(file_bytes).is_ok()
                 && self.disk.rename(&segment_name(base), SEGMENT_SPARE).is_ok()
             {
                 spare = Some(Spare { file, file_bytes, filled: bytes_end.min(file_bytes), used: true });
@@ -33,6 +38,9 @@ impl<D: Disk> Log<D> {
                 let _ = self.disk.remove(&segment_name(base));
             }
             let _ = self.disk.remove(&index_name(base));
+        }
+        if has_removed {
+            self.keep_reserve();
         }
         if spare.is_some() {
             // Before anything is written into it: under its old name it would be a segment with a wrong header.

@@ -256,7 +256,9 @@ impl<D: Disk> Reserved<D> {
         let filled = fill(&file, filled.max(wide(head.len())), zero_bytes.min(file_bytes));
         let filled = filled.context(Operation::Write, path)?;
         file.sync_data().context(Operation::Sync, path)?;
-        disk.rename(name, &segment_name(header.base)).context(Operation::Rename, path)?;
+        let renamed = disk.rename(name, &segment_name(header.base));
+        // Without room for the name, that of the file is given back.
+        renamed.inspect_err(|_| drop(disk.remove(name))).context(Operation::Rename, path)?;
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let segment = Segment::new(disk, file, file_bytes, header, index_interval);
         let data_start = wide(head.len());

@@ -310,6 +310,29 @@ fn a_full_disk_poisons_nothing_and_the_log_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_segment_that_has_no_room_for_its_name_gives_that_of_its_file_back() {
+    let mut refused = 0;
+    for step in 0..30 {
+        let (disk, mut log) = fresh(34);
+        fill(&mut log, 4, 20_000);
+        log.note_commit(Offset(4));
+        let next = segments(&disk)[1][..20].parse().unwrap();
+        log.trim(Offset(next)).unwrap();
+        assert!(disk.content("segment.spare").is_some());
+        disk.set_room(Some(0));
+        let big = batch(log.tail(), &[vec![1; 20_000]]);
+        disk.fail_at(disk.operations() + step, ErrorKind::StorageFull);
+        if let Err(LogError::NoRoom(_)) = log.append(&big) {
+            refused += 1;
+            assert!(disk.content("segment.spare").is_none());
+            append(&mut log, &[vec![1; 20_000]]);
+            assert_eq!(read_all(&log).len() as u64, log.tail().end.0 - log.log_start().0);
+        }
+    }
+    assert_eq!(refused, 1);
+}
+
+#[test]
 fn a_disk_that_stays_full_lets_the_log_promise_and_recover() {
     let (disk, begins, _) = with_last_append();
     disk.set_room(Some(0));

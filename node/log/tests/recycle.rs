@@ -16,7 +16,7 @@ use std::path::Path;
 use common::{ID, SMALL, SimLog, append, fill, fresh, open, read_all, segments, start_epoch};
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{Log, OsDisk};
+use zue_log::{Disk as _, Log, OsDisk};
 
 const SPARE: &str = "segment.spare";
 
@@ -105,7 +105,11 @@ fn what_a_reader_holds_of_a_segment_keeps_its_file_from_being_used_again() {
             let chunk = log.reader().read(Offset(at), Offset(u64::MAX), 5000).unwrap();
             Box::new(chunk.share(chunk.records().next().unwrap().unwrap().value))
         },
-        |log, _| Box::new(log.reader().verifier()),
+        |log, _| {
+            let mut verifier = log.reader().verifier();
+            verifier.step(1).unwrap();
+            Box::new(verifier)
+        },
     ];
     for hold in ways {
         let dir = tempfile::tempdir().unwrap();
@@ -200,6 +204,41 @@ fn a_full_disk_takes_as_much_as_was_trimmed() {
         fill(&mut log, 1, 1500);
     }
     assert_eq!(disk.content(SPARE), None);
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_comes_before_a_file_to_be_used_again() {
+    let (disk, mut log) = fresh(53);
+    fill(&mut log, 60, 1500);
+    log.note_commit(Offset(60));
+    disk.remove("reserve").unwrap();
+    disk.set_room(Some(0));
+    let next = segments(&disk)[2][..20].parse().unwrap();
+    log.trim(Offset(next)).unwrap();
+    assert!(disk.content(SPARE).is_none() && disk.content("reserve").is_some());
+}
+
+#[test]
+fn a_restored_file_with_holes_has_its_room_before_it_is_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open_dir(dir.path());
+    fill(&mut log, 1, 1500);
+    // It does not fit, and the rest of the first segment stays empty.
+    fill(&mut log, 1, 32_000);
+    log.note_commit(Offset(2));
+    let next = files(dir.path())[1].0;
+    log.close().unwrap();
+    let path = dir.path().join(format!("{:020}.log", 0));
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    std::fs::write(&path, &bytes[..used]).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(bytes.len() as u64).unwrap();
+    let room = |path: &Path| std::fs::metadata(path).unwrap().blocks() * 512;
+    assert!(room(&path) < bytes.len() as u64);
+    let mut log = open_dir(dir.path());
+    trim(&mut log, next);
+    assert!(room(&dir.path().join(SPARE)) >= bytes.len() as u64);
 }
 
 #[test]
