@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use zue_core::{Offset, ProducerLimits};
 
-use crate::anew::{Anew, Refused, Rewritten};
+use crate::anew::{Anew, Refused, Rewritten, SEGMENT_ANEW};
 use crate::config::CompactionConfig;
 use crate::disk::Disk;
-use crate::error::{LogError, ReadError};
+use crate::error::{LogError, Operation, ReadError};
 use crate::frame::{RecordView, parse};
 use crate::log::Log;
 use crate::meta::Meta;
@@ -75,8 +75,8 @@ struct Keys {
     newest: HashMap<u64, Offset>,
     hasher: RandomState,
     max: usize,
-    /// Two keys had the same hash: the older records of one of them stay, and this round is to be done again.
-    collided: bool,
+    /// Something could not be read, or two keys had the same hash: older records stay, and this round is to be done again.
+    incomplete: bool,
 }
 
 /// What is to go of a segment.
@@ -141,7 +141,7 @@ impl Keys {
             return false;
         };
         let is_same = is_key_of(view, *newest, key);
-        self.collided |= !is_same;
+        self.incomplete |= !is_same;
         is_same
     }
 }
@@ -184,14 +184,14 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.compacting = true;
-        let (newest, hasher, max, collided) = (HashMap::new(), RandomState::new(), keys_max.max(1), false);
+        let (newest, hasher, max, incomplete) = (HashMap::new(), RandomState::new(), keys_max.max(1), false);
         let dirty: Vec<_> = all.iter().filter(|part| part.end > from).cloned().collect();
         Some(Compaction {
             view: Arc::clone(&self.view),
             disk: self.disk.clone(),
             limits: self.config.producers,
             deletes_kept_from_ms: now_ms.saturating_sub(tombstone_retention_ms),
-            keys: Keys { newest, hasher, max, collided },
+            keys: Keys { newest, hasher, max, incomplete },
             parts: dirty.into_iter(),
             end: all.last().map_or(from, |part| part.end),
             all,
@@ -212,7 +212,7 @@ impl<D: Disk> Log<D> {
             return Ok(());
         }
         // What a repair has brought back meanwhile is for the next round.
-        if round.keys.collided || self.meta.compacted != round.from {
+        if round.keys.incomplete || self.meta.compacted != round.from {
             return Ok(());
         }
         match self.replace_meta(Meta { compacted: round.end, ..self.meta }) {
@@ -223,11 +223,29 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Compaction<D> {
-    /// Does a piece of the work.
+    /// Whether older records stay in what it has done so far, for a later round.
+    pub fn is_incomplete(&self) -> bool {
+        self.keys.incomplete
+    }
+
+    /// Does a piece of the work. A segment that cannot be read stays as it is.
     ///
     /// # Errors
-    /// When the disk refuses, or has no room: the round is to be given up then, and nothing is harmed.
+    /// When the disk refuses a write, or has no room: the round is to be given up then, and nothing is harmed.
     pub fn step(&mut self, bytes_max: usize) -> Result<Compacting<D>, Refused> {
+        let is_mapping = matches!(self.phase, Phase::Map | Phase::Mapping(_));
+        match self.try_step(bytes_max) {
+            Err(Refused::Read(ReadError::Disk(error))) if error.operation == Operation::Read => {
+                let _ = self.disk.remove(SEGMENT_ANEW);
+                (self.keys.incomplete, self.may_hold_more) = (true, true);
+                self.phase = if is_mapping { Phase::Map } else { Phase::Compact };
+                Ok(Compacting::Bytes(0))
+            }
+            stepped => stepped,
+        }
+    }
+
+    fn try_step(&mut self, bytes_max: usize) -> Result<Compacting<D>, Refused> {
         match std::mem::replace(&mut self.phase, Phase::Map) {
             Phase::Map => match self.parts.next() {
                 Some(part) => {
@@ -258,8 +276,11 @@ impl<D: Disk> Compaction<D> {
 
     fn map(&mut self, mut source: Source<D>, bytes_max: usize) -> Result<Compacting<D>, ReadError> {
         let (from, end, keys) = (self.from, &mut self.end, &mut self.keys);
-        let mut take = |_: &[u8], piece: Piece<'_>| {
-            if let Piece::Record(_, record @ RecordView { key: Some(key), offset, .. }) = piece
+        let place = Arc::clone(&source.part.segment.place);
+        let mut take = |bytes: &[u8], piece: Piece<'_>| {
+            if let Piece::Hole(hole) = piece {
+                keys.incomplete |= place.is_as_shown(hole, bytes).is_err();
+            } else if let Piece::Record(_, record @ RecordView { key: Some(key), offset, .. }) = piece
                 && (from..*end).contains(&record.offset)
                 && !keys.note(key, offset)
             {
@@ -284,7 +305,8 @@ impl<D: Disk> Compaction<D> {
     ) -> Result<Compacting<D>, Refused> {
         let (view, keys, end) = (&*self.view, &mut self.keys, self.end);
         let (may_hold_more, kept_from) = (&mut self.may_hold_more, self.deletes_kept_from_ms);
-        let mut take = |_: &[u8], piece: Piece<'_>| {
+        let place = Arc::clone(&source.part.segment.place);
+        let mut take = |bytes: &[u8], piece: Piece<'_>| {
             match piece {
                 Piece::Record(_, record) => {
                     if let Some(producer) = record.producer {
@@ -295,7 +317,7 @@ impl<D: Disk> Compaction<D> {
                             || (record.value.is_empty()
                                 && record.timestamp_ms < kept_from
                                 && !*may_hold_more
-                                && !keys.collided))
+                                && !keys.incomplete))
                     {
                         judgement.set(record.offset);
                     }
@@ -303,7 +325,10 @@ impl<D: Disk> Compaction<D> {
                 Piece::Gap(_, gap) => {
                     gap.runs.iter().for_each(|run| judgement.saw(run.id, Offset(run.end().0.saturating_sub(1))));
                 }
-                Piece::Hole(_) => *may_hold_more = true,
+                Piece::Hole(hole) => {
+                    *may_hold_more = true;
+                    place.is_as_shown(hole, bytes)?;
+                }
             }
             Ok::<_, ReadError>(())
         };
@@ -326,13 +351,16 @@ impl<D: Disk> Compaction<D> {
         judgement: Judgement,
         bytes_max: usize,
     ) -> Result<Compacting<D>, Refused> {
-        let mask = source.part.segment.mask;
+        let (mask, place) = (source.part.segment.mask, Arc::clone(&source.part.segment.place));
         let is_newest = |run: &ProducerRun| judgement.is_newest(run);
         let mut take = |bytes: &[u8], piece: Piece<'_>| match piece {
             Piece::Record(_, record) if judgement.goes(record.offset) => anew.leave_out(&record, is_newest),
             Piece::Record(_, record) => anew.record(bytes, &record, mask),
             Piece::Gap(_, gap) => anew.gap(gap, is_newest),
-            Piece::Hole(hole) => anew.hole(bytes, hole),
+            Piece::Hole(hole) => {
+                place.is_as_shown(hole, bytes)?;
+                anew.hole(bytes, hole)
+            }
         };
         let (bytes, more) = source.step(bytes_max, &mut take)?;
         if more {

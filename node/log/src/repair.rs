@@ -160,7 +160,6 @@ impl<D: Disk> Source<D> {
                 let Piece::Hole(hole) = piece else { continue };
                 let range = length(hole.position - begun)..length(until - begun);
                 let shown = bytes.get(range).unwrap_or_default();
-                segment.place.is_as_shown(hole, shown).map_err(ReadError::from)?;
                 take(shown, piece)?;
                 (self.position, self.next) = (until, next);
                 continue;
@@ -210,8 +209,7 @@ impl<D: Disk> Repair<D> {
     /// When the disk refuses, or what was fetched does not belong there.
     pub fn step(&mut self, bytes_max: usize) -> Result<(u64, bool), Refused> {
         let Self { source, anew, excerpts } = self;
-        let mask = source.part.segment.mask;
-        let end = source.part.end;
+        let (mask, part) = (source.part.segment.mask, source.part.clone());
         let mut take = |bytes: &[u8], piece: Piece<'_>| match piece {
             // A gap that was fetched may reach beyond what was damaged.
             Piece::Record(_, record) if record.offset < anew.next() => Ok(()),
@@ -219,7 +217,7 @@ impl<D: Disk> Repair<D> {
             Piece::Gap(_, gap) if gap.end <= anew.next() => Ok(()),
             Piece::Gap(_, gap) => anew.gap(gap, |_| true),
             Piece::Hole(hole) if hole.to <= anew.next() => Ok(()),
-            Piece::Hole(hole) => fill(anew, excerpts, hole, bytes, end),
+            Piece::Hole(hole) => fill(anew, excerpts, hole, bytes, &part),
         };
         source.step(bytes_max, &mut take)
     }
@@ -239,8 +237,14 @@ fn fill<D: Disk>(
     excerpts: &[Excerpt],
     hole: Hole,
     mut bytes: &[u8],
-    end: Offset,
+    part: &Part<D>,
 ) -> Result<(), Refused> {
+    let keep = |anew: &mut Anew<D>, bytes: &[u8], to| {
+        if !bytes.is_empty() {
+            part.segment.place.is_as_shown(hole, bytes)?;
+        }
+        anew.hole(bytes, Hole { to, ..hole })
+    };
     for excerpt in excerpts.iter().filter(|excerpt| excerpt.from < hole.to && hole.from < excerpt.end) {
         let mut at = 0;
         while let Ok((frame, length)) = parse(excerpt.bytes.get(at..).unwrap_or_default(), 0) {
@@ -255,17 +259,17 @@ fn fill<D: Disk>(
                 continue;
             }
             if from > anew.next() {
-                anew.hole(std::mem::take(&mut bytes), Hole { to: from, ..hole })?;
+                keep(anew, std::mem::take(&mut bytes), from)?;
             }
             match frame {
                 Frame::Record(record) => {
                     anew.restores();
                     anew.record(frame_bytes, &record, 0)?;
                 }
-                Frame::Gap(gap) => anew.gap(gap.before(end, anew.timestamp_ms()), |_| true)?,
+                Frame::Gap(gap) => anew.gap(gap.before(part.end, anew.timestamp_ms()), |_| true)?,
                 _ => {}
             }
         }
     }
-    if anew.next() < hole.to { anew.hole(bytes, hole) } else { Ok(()) }
+    if anew.next() < hole.to { keep(anew, bytes, hole.to) } else { Ok(()) }
 }

@@ -335,7 +335,7 @@ impl<D: Disk> Upkeep<D> {
                 }
             }
         };
-        if !done {
+        if !done || round.is_incomplete() {
             self.compact_due = Instant::now() + RETRY;
         }
         let noted = self.log.lock().compacted(round, done);
