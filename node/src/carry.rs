@@ -13,6 +13,7 @@ use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
 use crate::inbox::Outbox;
 use crate::num::wide;
 use crate::state::{Ends, Leadership, Member, Role, View};
+use crate::status::RESTORED;
 use crate::storage::{Task, Work, unix_ms};
 
 impl Driver {
@@ -40,6 +41,15 @@ impl Driver {
             Output::WritePromise { ticket, epoch, leader, cluster } => {
                 self.view_is_stale = true;
                 self.task(ticket, Work::Promise { epoch, leader, cluster });
+            }
+            Output::WriteRuns { ticket, runs } => {
+                self.view_is_stale = true;
+                self.task(ticket, Work::Runs(runs));
+            }
+            Output::WriteRestored { ticket } => {
+                tracing::error!("{RESTORED}");
+                self.view_is_stale = true;
+                self.task(ticket, Work::Restored);
             }
             Output::Cut { ticket, to } => {
                 tracing::warn!(%to, "cutting what the leader does not have");
@@ -306,6 +316,7 @@ impl Driver {
             isr: self.isr_names(),
             full: self.full.clone(),
             problem: self.problem(),
+            runs: Arc::new(replica.runs().clone()),
         }
     }
 }

@@ -83,7 +83,8 @@ impl ControlApi for ControlService {
         else {
             return Err(mixed_up());
         };
-        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end, suspect, damaged } = sealed;
+        let zue_core::election::Sealed { replica, cluster, last, durable, commit_end, suspect, damaged, lineage, runs } =
+            sealed;
         Ok(Response::new(v1::SealResponse {
             replica_id: id_bytes(replica.0),
             cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
@@ -93,6 +94,8 @@ impl ControlApi for ControlService {
             commit_end: commit_end.0,
             suspect: suspect.map(Into::into),
             damaged,
+            lineage: Some((&lineage).into()),
+            runs: zue_proto::runs_to_wire(&runs),
         }))
     }
 

@@ -218,8 +218,10 @@ impl Driver {
 
     fn fact(&mut self, fact: Fact) {
         let input = match fact {
-            Fact::Started { from, session, log, durable } => Input::Started { from, session, log, durable },
-            Fact::Acked { from, session, durable, round } => Input::Acked { from, session, durable, round },
+            Fact::Started { from, session, log, durable, lineage, runs } => {
+                Input::Started { from, session, log, durable, lineage, runs }
+            }
+            Fact::Acked { from, session, durable, round, run } => Input::Acked { from, session, durable, round, run },
             Fact::Trimmed { from, log_start } => Input::Trimmed { from, log_start },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
             Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
@@ -326,6 +328,7 @@ impl Driver {
                 self.step(Input::Heartbeat { session, commit_end, log_end, round }, Payload::None);
                 self.step(Input::LogStart { session, log_start }, Payload::None);
             }
+            Follow::Runs(runs) => self.step(Input::Runs { session, runs }, Payload::None),
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session }, Payload::None);

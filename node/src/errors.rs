@@ -45,6 +45,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
         Refusal::Impossible(_) | Refusal::Overlap { .. } | Refusal::Gap { .. } => error(Reason::Invalid, message),
         Refusal::Parted { .. } | Refusal::Failed => storage_failed(view),
+        Refusal::Restored => error(Reason::StorageFailed, message),
         Refusal::NotLeader => not_leader(view),
         Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),
         Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) | Refusal::TooManyReads(_) => {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,16 +12,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use zue_core::{Offset, Origin, ProducerLimits, Producers, Tail};
+use zue_core::{Offset, Run, Runs, Tail};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
-use zue_proto::{PROTOCOL_VERSION, id_bytes};
 
+use crate::first_words::first_words;
 use crate::inbox::{Fact, Gone};
 use crate::net;
 use crate::peer::Peer;
-use crate::state::Ends;
+use crate::state::{Ends, View};
 
 /// How long a follower has to answer a leader's first words: it may have to write its promise and to cut.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,9 +32,6 @@ const SILENCE_MIN: Duration = Duration::from_secs(3);
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 /// How many messages wait for the connection.
 const OUTGOING_MAX: usize = 2;
-
-/// How large the table of who appended what is that a follower is told to begin anew with: there is room for the rest of the message.
-const TABLE_BYTES_MAX: usize = 60 << 20;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +63,10 @@ pub(crate) struct Session<'a> {
     peer: &'a Peer,
     id: zue_core::Session,
     ends: watch::Receiver<Ends>,
+    view: watch::Receiver<View>,
+    /// The start of the follower's disk that it is of.
+    run: Run,
+    runs_sent: Arc<Runs>,
     outgoing: mpsc::Sender<LeaderMessage>,
     incoming: Streaming<FollowerMessage>,
     heartbeat: Interval,
@@ -114,7 +116,7 @@ fn call_failed(status: &Status) -> Ended {
 impl<'a> Session<'a> {
     /// Opens a stream and agrees on where the follower's log ends.
     pub(crate) async fn open(peer: &'a Peer, with_origin: bool) -> Result<Self, Ended> {
-        let first_words = start(peer, with_origin).await?;
+        let first_words = first_words(peer, with_origin).await?;
         let channel = net::connect(&peer.member.peer_address)
             .await
             .map_err(|error| Ended::Connect(crate::storage::full(&error)))?;
@@ -141,12 +143,17 @@ impl<'a> Session<'a> {
             None => return Err(Ended::Closed),
         };
         let (log, durable) = (zue_proto::tail(started.log), zue_proto::tail(started.durable));
+        let lineage = zue_proto::lineage(started.lineage);
+        let runs = zue_proto::runs(&started.runs).map_err(|malformed| Ended::Call(malformed.to_string()))?;
         let mut heartbeat = tokio::time::interval(peer.shared.settings.heartbeat_interval.0);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let session = Self {
             peer,
             id: peer.handle.session(),
             ends: peer.handle.ends.clone(),
+            view: peer.handle.view.clone(),
+            run: lineage.run(),
+            runs_sent: Arc::default(),
             outgoing,
             incoming,
             heartbeat,
@@ -162,7 +169,7 @@ impl<'a> Session<'a> {
             reading: None,
             heard: Instant::now(),
         };
-        session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable }).await?;
+        session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable, lineage, runs }).await?;
         Ok(session.choose_source())
     }
 
@@ -206,6 +213,7 @@ impl<'a> Session<'a> {
                 Event::News
             }
             read = ready(&mut self.reading) => Event::Read(read),
+            changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             _ = self.heartbeat.tick() => Event::HeartbeatDue,
             () = tokio::time::sleep_until(self.heard + silence) => return Err(Ended::Timeout(silence)),
@@ -227,6 +235,10 @@ impl<'a> Session<'a> {
         if self.next.is_some() || self.reading.is_some() {
             return;
         }
+        self.next = self.new_runs().map(|runs| message(leader_message::Message::Runs(runs)));
+        if self.next.is_some() {
+            return;
+        }
         let ends = *self.ends.borrow_and_update();
         let Ends { log, commit_end, round, log_start, .. } = ends;
         let settings = &self.peer.shared.settings;
@@ -246,6 +258,15 @@ impl<'a> Session<'a> {
             let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start };
             self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
         }
+    }
+
+    /// What it has not been told of yet.
+    fn new_runs(&mut self) -> Option<v1::Runs> {
+        let runs = Arc::clone(&self.view.borrow_and_update().runs);
+        if std::mem::replace(&mut self.runs_sent, Arc::clone(&runs)) == runs {
+            return None;
+        }
+        Some(v1::Runs { runs: zue_proto::runs_to_wire(&runs) })
     }
 
     /// Whether a follower that needs no frames is to hear of it at once.
@@ -319,50 +340,8 @@ impl<'a> Session<'a> {
         while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
             self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }
-        self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round }).await
+        self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await
     }
-}
-
-/// The leader's first words.
-async fn start(peer: &Peer, with_origin: bool) -> Result<v1::Start, Ended> {
-    let leadership = &peer.leadership;
-    let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
-    let origin = if with_origin {
-        let read = tokio::task::spawn_blocking(move || reader.origin(producers).map(|origin| to_wire(&origin))).await;
-        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(crate::storage::full(&error)))?;
-        Some(origin)
-    } else {
-        None
-    };
-    let (history, oldest) = peer.shared.reader.held();
-    let oldest = origin.as_ref().map_or(oldest.0, |origin| origin.at);
-    let Ends { log, commit_end, .. } = *peer.handle.ends.borrow();
-    Ok(v1::Start {
-        protocol_version: PROTOCOL_VERSION,
-        cluster_id: id_bytes(leadership.cluster.0),
-        target: id_bytes(peer.member.id.0),
-        leader: Some(leadership.me.to_wire()),
-        epoch: leadership.epoch.0,
-        history: history.starts().iter().map(Into::into).collect(),
-        log: Some(log.into()),
-        commit_end: commit_end.0,
-        members: leadership.members.iter().map(crate::state::Member::to_wire).collect(),
-        oldest,
-        origin,
-    })
-}
-
-/// An origin as it is sent. Of a table of producers that is too large for a message, those who appended longest ago are left out:
-/// the follower refuses them as it refuses whom it has forgotten.
-fn to_wire(origin: &Origin) -> v1::Origin {
-    let (mut table, mut producers_max) = (origin.producers.encode(), origin.producers.len());
-    while table.len() > TABLE_BYTES_MAX && producers_max > 0 {
-        producers_max /= 2;
-        let limits = ProducerLimits { producers_max, appends_max: origin.producers.appends_max() };
-        table = Producers::decode(&table, limits).map_or_else(|_| Vec::new(), |fewer| fewer.encode());
-    }
-    let history = origin.history.starts().iter().map(Into::into).collect();
-    v1::Origin { at: origin.at.0, history, timestamp_ms: origin.timestamp_ms, producers: table.into() }
 }
 
 fn refusal(refused: v1::Refused) -> Ended {

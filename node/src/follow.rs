@@ -146,6 +146,9 @@ impl ReplicationService {
                     let (commit_end, log_end, log_start) = (Offset(commit_end), Offset(log_end), Offset(log_start));
                     Ok(Follow::Heartbeat { commit_end, log_end, round, log_start })
                 }
+                Some(leader_message::Message::Runs(v1::Runs { runs })) => {
+                    zue_proto::runs(&runs).map(Follow::Runs).map_err(invalid)
+                }
                 Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
             };
             let told = match parsed {
@@ -165,7 +168,7 @@ impl ReplicationService {
         heard: &Arc<Heard>,
     ) -> Result<Follow, v1::Error> {
         let v1::Start { protocol_version, cluster_id, target, leader, epoch, .. } = wire;
-        let v1::Start { history, log, commit_end, members, oldest, origin, .. } = wire;
+        let v1::Start { history, log, commit_end, members, oldest, origin, runs, .. } = wire;
         target::check(&self.handle.identity, &Target { protocol_version, target: &target })?;
         let cluster =
             zue_proto::cluster_id(&cluster_id).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
@@ -185,6 +188,7 @@ impl ReplicationService {
             commit_end: Offset(commit_end),
             oldest: Offset(oldest),
             origin: origin.map(|origin| zue_proto::origin(origin, self.producers)).transpose().map_err(invalid)?,
+            runs: zue_proto::runs(&runs).map_err(invalid)?,
         };
         Ok(Follow::Start { start: Box::new(start), leader, members, outbox, heard: Arc::clone(heard) })
     }
@@ -232,7 +236,9 @@ impl ReplicationService {
             }
             if let Some((log, durable)) = started.filter(|_| !has_started) {
                 has_started = true;
-                let started = v1::Started { log: Some(log.into()), durable: Some(durable.into()) };
+                let lineage = Some((&self.handle.identity.lineage).into());
+                let runs = zue_proto::runs_to_wire(&self.handle.view.borrow().runs);
+                let started = v1::Started { log: Some(log.into()), durable: Some(durable.into()), lineage, runs };
                 answers.send(Ok(answer(follower_message::Message::Started(started)))).await.ok()?;
             }
             if let Some((durable, round)) = ack.filter(|_| has_started) {

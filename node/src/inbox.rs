@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
-use zue_core::{ClusterId, Epoch, Offset, ProducerId, Refusal, ReplicaId, Reply, Session, Start, Tail, Terms};
+use zue_core::{
+    ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
+};
 use zue_log::{Batch, BatchBuilder, Fault, Limits, Producer};
 use zue_proto::v1;
 
@@ -126,6 +128,7 @@ pub(crate) enum Follow {
     Start { start: Box<Start>, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
     Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
     Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
+    Runs(Runs),
     Ended,
 }
 
@@ -138,12 +141,15 @@ pub(crate) enum Fact {
         session: Session,
         log: Tail,
         durable: Tail,
+        lineage: Lineage,
+        runs: Runs,
     },
     Acked {
         from: ReplicaId,
         session: Session,
         durable: Tail,
         round: u64,
+        run: Run,
     },
     /// A follower's log durably starts there.
     Trimmed {
@@ -177,7 +183,8 @@ pub(crate) struct Identity {
     pub(crate) client_address: String,
     /// Where peers reach it, as far as it knows.
     pub(crate) peer_address: String,
-    pub(crate) starts: u64,
+    /// The starts of its disk.
+    pub(crate) lineage: Lineage,
     pub(crate) durability: &'static str,
 }
 

@@ -14,6 +14,7 @@ mod driver;
 mod errors;
 mod feed;
 mod fetch;
+mod first_words;
 mod follow;
 mod http;
 mod inbox;

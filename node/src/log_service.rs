@@ -111,7 +111,7 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { role: _, cluster, epoch, leader, members, full: _, problem, isr } = handle.view.borrow().clone();
+        let View { cluster, epoch, leader, members, problem, isr, .. } = handle.view.borrow().clone();
         let member = |member: &crate::state::Member| v1::MemberHint {
             name: member.name.clone(),
             address: member.client_address.clone(),

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Offset, ReplicaId};
+use zue_core::{Lineage, Offset, ReplicaId};
 
 use crate::append::Appends;
 use crate::cache::TailCache;
@@ -194,13 +194,13 @@ async fn report_health(
     }
 }
 
-fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, starts: u64) -> Identity {
+fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: Lineage) -> Identity {
     Identity {
         id,
         name: config.name.clone(),
         client_address: config.advertise.client.clone().unwrap_or_else(|| addresses.client.to_string()),
         peer_address: addresses.peer.to_string(),
-        starts,
+        lineage,
         durability: match config.log.durability {
             Durability::Sync => "sync",
             Durability::Interval => "interval",
@@ -227,7 +227,7 @@ impl Built {
         stop_calls: &CancellationToken,
     ) -> Result<Self, StartError> {
         let Opened { log, replica } = opened;
-        let identity = identity(config, addresses, replica.id(), log.meta().starts);
+        let identity = identity(config, addresses, replica.id(), log.meta().lineage());
         let (requests, requests_in) = mpsc::channel(INBOX_MAX);
         let (facts, facts_in) = mpsc::channel(INBOX_MAX);
         let (disk_facts, disk) = mpsc::channel(INBOX_MAX);

@@ -48,6 +48,9 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         producers: log.producers().clone(),
         suspect,
         damaged: !log.damaged().is_empty(),
+        lineage: meta.lineage(),
+        runs: meta.runs(),
+        restored: meta.restored,
     };
     let limits = Limits {
         sync: config.replication.to_sync(),

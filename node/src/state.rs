@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Runs, Tail};
 use zue_proto::v1;
 
 use crate::config::is_address;
@@ -62,6 +62,8 @@ pub(crate) struct View {
     pub(crate) full: Option<Arc<str>>,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
+    /// The starts of replicas that it knows of.
+    pub(crate) runs: Arc<Runs>,
 }
 
 /// A leadership, as its peer tasks need it.

@@ -11,6 +11,10 @@ use crate::errors::{invalid, not_leader};
 use crate::num::{gauge, wide};
 use crate::state::{Member, Role};
 
+/// What a person should know of a disk that is a copy.
+pub(crate) const RESTORED: &str = "this disk was restored from an older copy of it: it has forgotten what it promised and acknowledged \
+    since, and takes part in nothing. Delete its volume, so that it comes back as a new replica and takes its data from the others";
+
 impl Driver {
     pub(crate) fn role(&self) -> Role {
         match self.parts.replica.role(self.now()) {
@@ -38,7 +42,7 @@ impl Driver {
             name: identity.name.clone(),
             replica_id: id_bytes(identity.id.0),
             cluster_id: replica.cluster().map(|id| id_bytes(id.0)).unwrap_or_default(),
-            starts: identity.starts,
+            starts: identity.lineage.starts,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
             promised: promise.epoch.0,
@@ -85,8 +89,11 @@ impl Driver {
 
     /// What a person should know: what is wrong with its storage or its log, or that the cluster goes on without it.
     pub(crate) fn problem(&self) -> Option<Arc<str>> {
+        let replica = &self.parts.replica;
+        if replica.is_restored() {
+            return Some(RESTORED.into());
+        }
         self.problem.clone().or_else(|| self.full.clone()).or_else(|| self.damage.clone()).or_else(|| {
-            let replica = &self.parts.replica;
             let fed = match replica.role(self.now()) {
                 RoleView::Leader { .. } => true,
                 RoleView::Follower { connected, .. } => connected,

@@ -17,7 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Tail, Ticket};
+use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
 use self::syncer::Syncer;
@@ -57,6 +57,9 @@ pub(crate) enum Work {
         leader: Option<ReplicaId>,
         cluster: Option<ClusterId>,
     },
+    Runs(Runs),
+    /// This disk was restored from a copy.
+    Restored,
     Cut(Tail),
     Trim(Offset),
     Reset(Box<Origin>),

@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, append_all, epoch_of, error_of, read_all, request, value};
-use zue_core::election::{Change, choose};
+use zue_core::election::{Change, NoChoice, choose};
 use zue_proto::v1::{self, Outcome, Reason, Role};
 
 fn texts(range: std::ops::Range<usize>) -> Vec<Vec<u8>> {
@@ -465,4 +465,70 @@ async fn what_is_beyond_the_retention_goes_from_every_replica_and_the_rest_stays
     append_all(&mut cluster.client(1).await, values[..50].to_vec()).await;
     cluster.until(2, "trimmed further", |status| status.log_start > log_start).await;
     cluster.stop_all().await;
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_was_restored_from_a_copy_takes_part_in_nothing_and_says_why() {
+    let mut cluster = Cluster::led().await;
+    append(&cluster, 0, "before").await.unwrap();
+    cluster.settle(0).await;
+    cluster.stop(2).await;
+    let (data, copy) = (cluster.configs[2].data_dir.clone(), tempfile::tempdir().unwrap());
+    copy_dir(&data, copy.path());
+    // It goes on, and the others hear of its start in front of what they are sent next.
+    cluster.restart(2).await;
+    cluster.settle(0).await;
+    append(&cluster, 0, "after").await.unwrap();
+    cluster.settle(0).await;
+    cluster.stop(2).await;
+    copy_dir(copy.path(), &data);
+    // The leader tells it at once.
+    cluster.restart(2).await;
+    let is_out = |status: &v1::StatusResponse| status.role() == Role::Failed && status.problem.contains("restored");
+    cluster.until(2, "it says that it was restored", is_out).await;
+    append(&cluster, 0, "without it").await.unwrap();
+    let refused = cluster.control(2).await.seal(cluster.seal_request(2, 9)).await.unwrap_err();
+    assert_eq!(error_of(&refused).0, Reason::StorageFailed);
+    // Another start changes nothing.
+    cluster.stop(2).await;
+    cluster.restart(2).await;
+    assert!(is_out(&cluster.status(2).await));
+    // Nobody has told this copy anything, and the only one that answers beside it remembers.
+    cluster.stop(2).await;
+    cluster.stop(0).await;
+    copy_dir(copy.path(), &data);
+    cluster.restart(2).await;
+    let answers = cluster.seal_all().await;
+    assert_eq!(answers.len(), 2);
+    let chosen = choose(&answers, None, &[], None, None);
+    assert!(matches!(chosen, Err(NoChoice::NoMajority { answered: 1, voters: 3, .. })), "{chosen:?}");
+    // Its volume is deleted: another replica takes its place.
+    cluster.restart(0).await;
+    let old = cluster.ids[2];
+    cluster.wipe(2).await;
+    let (leader, _) = cluster.change(Some(0), None).await;
+    cluster.teach(leader, &[2]).await;
+    cluster.settle(leader).await;
+    for change in [Change::Remove(old), Change::Add(cluster.ids[2])] {
+        let (leader, _) = cluster.change(Some(leader), Some(change)).await;
+        if change == Change::Remove(old) {
+            cluster.teach(leader, &[2]).await;
+        }
+        cluster.settle(leader).await;
+    }
+    append(&cluster, leader, "at last").await.unwrap();
+    cluster.settle(leader).await;
+    let values: Vec<_> = read_all(&mut cluster.client(leader).await, 0).await.into_iter().map(|r| r.value).collect();
+    assert_eq!(values, ["before", "after", "without it", "at last"]);
 }

@@ -232,6 +232,7 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
         members: vec![member],
         oldest: 0,
         origin: None,
+        runs: Vec::new(),
     };
     let start = |start| leader_message::Message::Start(start);
     let frames = |frames: &'static [u8]| {

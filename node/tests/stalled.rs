@@ -56,6 +56,7 @@ impl Replication for Fake {
                     leader_message::Message::Start(_) => follower_message::Message::Started(v1::Started {
                         log: Some(Tail::default().into()),
                         durable: Some(Tail::default().into()),
+                        ..v1::Started::default()
                     }),
                     _ => follower_message::Message::Ack(v1::Ack { durable: Some(durable.into()), round: 0 }),
                 };

@@ -1,7 +1,10 @@
 //! Wire <-> core types. Whatever comes from the network is checked here and nowhere else.
 
 use bytes::Bytes;
-use zue_core::{ClusterId, Epoch, EpochStart, History, Offset, Origin, ProducerLimits, Producers, ReplicaId, Tail};
+use zue_core::{
+    ClusterId, Epoch, EpochStart, History, LINEAGE_MAX, Lineage, Offset, Origin, ProducerLimits, Producers, RUNS_MAX,
+    ReplicaId, Run, Runs, Tail,
+};
 
 use crate::v1;
 
@@ -93,6 +96,34 @@ pub fn origin(wire: v1::Origin, limits: ProducerLimits) -> Result<Origin, Malfor
     let v1::Origin { at, history: starts, timestamp_ms, producers } = wire;
     let producers = Producers::decode(&producers, limits)?;
     Ok(Origin { at: Offset(at), history: history(starts)?, timestamp_ms, producers })
+}
+
+/// The starts of a disk; of too many the newest.
+pub fn lineage(wire: Option<v1::Lineage>) -> Lineage {
+    let v1::Lineage { starts, mut nonces } = wire.unwrap_or_default();
+    nonces.truncate(LINEAGE_MAX);
+    Lineage { starts, nonces }
+}
+
+/// Starts of replicas, as many as are remembered.
+pub fn runs(wire: &[v1::Run]) -> Result<Runs, Malformed> {
+    let run = |run: &v1::Run| {
+        let v1::Run { replica_id: id, starts, nonce } = run;
+        Ok((replica_id("runs", id)?, Run { starts: *starts, nonce: *nonce }))
+    };
+    wire.iter().take(RUNS_MAX).map(run).collect()
+}
+
+/// Starts of replicas as they travel.
+pub fn runs_to_wire(runs: &Runs) -> Vec<v1::Run> {
+    let run = |(id, Run { starts, nonce }): (ReplicaId, Run)| v1::Run { replica_id: id_bytes(id.0), starts, nonce };
+    runs.iter().map(run).collect()
+}
+
+impl From<&Lineage> for v1::Lineage {
+    fn from(lineage: &Lineage) -> Self {
+        Self { starts: lineage.starts, nonces: lineage.nonces.clone() }
+    }
 }
 
 /// The ids of members.

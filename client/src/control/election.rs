@@ -200,5 +200,7 @@ fn sealed(answer: v1::SealResponse, asked: ReplicaId, epoch: Epoch) -> Result<Se
         commit_end: Offset(answer.commit_end),
         suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
         damaged: answer.damaged,
+        lineage: zue_proto::lineage(answer.lineage),
+        runs: zue_proto::runs(&answer.runs).map_err(malformed)?,
     })
 }

@@ -7,6 +7,7 @@ use crate::io::{Millis, Output, Reply, RequestId, Session, Ticket};
 use crate::recovered::Promise;
 use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
+use crate::runs::Runs;
 use crate::types::{ClusterId, Epoch, Offset, Tail};
 
 /// What follows once the disk has done its work up to a ticket.
@@ -18,6 +19,7 @@ pub(crate) enum Effect {
     Started(Session),
     Trimmed(Offset),
     Reset(Offset),
+    Noted(Runs),
 }
 
 /// An append that waits for its commit.
@@ -89,6 +91,7 @@ impl Replica {
                     // What it may have acknowledged is back, or was never committed: the leader of a later epoch would hold it.
                     self.suspect.take_if(|suspect| *suspect <= self.durable);
                 }
+                Effect::Noted(runs) => durable_moved |= self.note_runs(runs),
                 effect => {
                     // What is answered covers what became durable before it.
                     self.apply(effect, out);
@@ -102,7 +105,7 @@ impl Replica {
 
     pub(crate) fn apply(&mut self, effect: Effect, out: &mut Vec<Output>) {
         match effect {
-            Effect::Durable(_) => {}
+            Effect::Durable(_) | Effect::Noted(_) => {}
             Effect::Sealed(request, epoch) => {
                 let superseded = Refusal::Promised { asked: epoch, promised: self.promise.epoch };
                 let still = self.promise.epoch == epoch && self.promise.leader.is_none() && self.role == Role::Idle;

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use crate::history::{EpochStart, VOTERS_MAX};
 use crate::quorum::{effective_quorum, is_majority, majority};
+use crate::runs::{Lineage, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// A replica's answer to a seal: its promise is on disk, and it acknowledges nothing of a lower epoch any more.
@@ -25,6 +26,10 @@ pub struct Sealed {
     /// Records within its log are damaged. What it holds counts all the same: it is committed, and others have it. But it is not to
     /// lead while another candidate holds as much: it cannot feed what it cannot read, and does not know who appended it.
     pub damaged: bool,
+    /// The starts of its disk.
+    pub lineage: Lineage,
+    /// The starts of others that it knows of, durably.
+    pub runs: Runs,
 }
 
 impl Sealed {
@@ -123,6 +128,7 @@ pub fn choose(
     if answers.is_empty() {
         return Err(NoChoice::NoAnswers);
     }
+    let answers = &believed(answers);
     one_cluster(answers)?;
     let newest = answers.iter().filter_map(|answer| answer.last.as_ref()).max_by_key(|start| start.epoch);
     let Some(newest) = newest else { return choose_first(answers, prefer, initial, quorum) };
@@ -166,6 +172,13 @@ fn changed(newest: &EpochStart, answers: &[Sealed], leader: ReplicaId, change: C
             voters
         }),
     }
+}
+
+/// The answers without those of restored disks: what another has heard from the same replica is not on them. They have forgotten
+/// promises and acknowledgements, and count as no answer.
+fn believed(answers: &[Sealed]) -> Vec<Sealed> {
+    let knows = |answer: &Sealed, of: &Sealed| answer.runs.get(of.replica).is_none_or(|run| of.lineage.has(run));
+    answers.iter().filter(|of| answers.iter().all(|answer| knows(answer, of))).cloned().collect()
 }
 
 fn answer_of(answers: &[Sealed], replica: ReplicaId) -> Option<&Sealed> {
@@ -248,6 +261,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::runs::Run;
 
     const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
 
@@ -271,6 +285,8 @@ mod tests {
             commit_end: Offset(0),
             suspect: None,
             damaged: false,
+            lineage: Lineage::default(),
+            runs: Runs::default(),
         }
     }
 
@@ -308,6 +324,23 @@ mod tests {
         assert_eq!(leader(&[damaged(1, 9), damaged(2, 9), report(3, 3, 8)], Some(2)), Ok(2));
         // What it holds counts: nobody else has as much.
         assert_eq!(leader(&[damaged(1, 9), report(2, 3, 8)], Some(2)), Ok(1));
+    }
+
+    #[test]
+    fn a_restored_disk_counts_as_no_answer() {
+        let lineage = |starts, nonces: &[u64]| Lineage { starts, nonces: nonces.to_vec() };
+        let remembers = |starts, nonce| Runs::from_iter([(ReplicaId(1), Run { starts, nonce })]);
+        let one = Sealed { lineage: lineage(3, &[33, 22, 11]), ..report(1, 4, 9) };
+        let two = |starts, nonce| Sealed { runs: remembers(starts, nonce), ..report(2, 4, 8) };
+        // It has only restarted since, or not even that.
+        assert_eq!(leader(&[one.clone(), two(2, 22)], None), Ok(1));
+        assert_eq!(leader(&[one.clone(), two(3, 33)], None), Ok(1));
+        for restored in [two(4, 44), two(3, 99), two(2, 99)] {
+            let answers = [one.clone(), restored];
+            let missing = vec![ReplicaId(1), ReplicaId(3)];
+            assert_eq!(leader(&answers, None), Err(NoChoice::NoMajority { answered: 1, voters: 3, missing }));
+            assert_eq!(leader(&[answers.as_slice(), &[report(3, 4, 7)]].concat(), Some(1)), Ok(2));
+        }
     }
 
     #[test]

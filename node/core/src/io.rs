@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::history::{EpochStart, History, Origin};
 use crate::producers::{Appended, ProducerId};
 use crate::refusal::Refusal;
+use crate::runs::{Lineage, Run, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// A monotonic time in milliseconds; only differences count.
@@ -63,6 +64,8 @@ pub struct Start {
     pub oldest: Offset,
     /// What a follower has to begin with that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
     pub origin: Option<Origin>,
+    /// The starts that the leader knows of, its own and the follower's among them.
+    pub runs: Runs,
 }
 
 /// What the frames of one message hold.
@@ -154,6 +157,10 @@ pub enum Input {
         log: Tail,
         /// What of that is durable.
         durable: Tail,
+        /// The starts of its disk.
+        lineage: Lineage,
+        /// The starts of other replicas that it knows of.
+        runs: Runs,
     },
     /// Leader: a follower has made the log durable up to here.
     Acked {
@@ -165,6 +172,8 @@ pub enum Input {
         durable: Tail,
         /// The greatest round it has heard of on this stream.
         round: u64,
+        /// The start of its disk that says so.
+        run: Run,
     },
     /// Leader: the stream to a follower ended.
     Disconnected {
@@ -203,6 +212,13 @@ pub enum Input {
         log_end: Offset,
         /// The leader's newest round; repeated in the next acknowledgement.
         round: u64,
+    },
+    /// Follower: starts of replicas that the leader has learned of.
+    Runs {
+        /// The stream.
+        session: Session,
+        /// All that it knows of.
+        runs: Runs,
     },
     /// Follower: the leader's stream ended.
     StreamEnded {
@@ -245,6 +261,18 @@ pub enum Output {
         leader: Option<ReplicaId>,
         /// The cluster this replica belongs to.
         cluster: Option<ClusterId>,
+    },
+    /// Make durable what is known of the starts of replicas.
+    WriteRuns {
+        /// Its place in the disk's work.
+        ticket: Ticket,
+        /// All that is known.
+        runs: Runs,
+    },
+    /// Make durable that this disk was restored from a copy: it takes part in nothing any more.
+    WriteRestored {
+        /// Its place in the disk's work.
+        ticket: Ticket,
     },
     /// Keep the prefix of the log with that tail, atomically and durably.
     Cut {

@@ -7,6 +7,7 @@ use crate::history::EpochStart;
 use crate::io::{Millis, RequestId, Session};
 use crate::quorum::{majority, reached_by};
 use crate::reads::Reads;
+use crate::runs::Lineage;
 use crate::trim::Trims;
 use crate::types::{Offset, ReplicaId, Tail};
 
@@ -32,6 +33,10 @@ pub struct Progress {
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
+    /// The starts of its disk, once it has said so.
+    pub lineage: Option<Lineage>,
+    /// Whether that start of its disk is durably known here: before, it does not count for commits.
+    pub counts: bool,
     /// What it has acknowledged as durable in this epoch.
     pub durable: Tail,
     /// Where its log durably starts.
@@ -106,7 +111,9 @@ impl Leader {
     /// majority of the old ones while a change is unsettled, counting only replicas that hold this epoch's start.
     pub(crate) fn committed(&self, own: Tail) -> Option<Offset> {
         let reached = |id: &ReplicaId| {
-            let durable = if *id == self.start.leader { Some(own) } else { self.followers.get(id).map(|f| f.durable) };
+            let follower =
+                || self.followers.get(id).filter(|follower| follower.counts).map(|follower| follower.durable);
+            let durable = if *id == self.start.leader { Some(own) } else { follower() };
             durable.filter(|tail| tail.epoch == self.start.epoch).map(|tail| tail.end)
         };
         let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
@@ -160,6 +167,8 @@ impl Progress {
         Self {
             voter,
             session: None,
+            lineage: None,
+            counts: false,
             durable: Tail::default(),
             log_start: Offset(0),
             round: 0,

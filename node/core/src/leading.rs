@@ -9,6 +9,7 @@ use crate::leader::HandOver;
 use crate::producers::{Appended, ProducerId, Verdict};
 use crate::refusal::Refusal;
 use crate::replica::{Replica, Role};
+use crate::runs::Run;
 use crate::types::{Epoch, ReplicaId, Tail};
 
 impl Replica {
@@ -88,19 +89,33 @@ impl Replica {
         from: ReplicaId,
         session: Session,
         durable: Tail,
+        run: Run,
         out: &mut Vec<Output>,
     ) {
-        if let Role::Leader(leader) = &mut self.role
+        if self.runs.get(from) == Some(run)
+            && let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.followers.get_mut(&from)
         {
             progress.session = progress.session.max(Some(session));
         }
-        self.acked(now, from, durable, 0, out);
+        self.acked(now, from, durable, 0, run, out);
     }
 
     /// An acknowledgement holds whichever stream it came on: within an epoch a follower never cuts what it has acknowledged.
-    pub(crate) fn acked(&mut self, now: Millis, from: ReplicaId, durable: Tail, round: u64, out: &mut Vec<Output>) {
-        let log = self.log;
+    /// One of an earlier start of its disk, or of a copy of it, is worth nothing.
+    pub(crate) fn acked(
+        &mut self,
+        now: Millis,
+        from: ReplicaId,
+        durable: Tail,
+        round: u64,
+        run: Run,
+        out: &mut Vec<Output>,
+    ) {
+        let (log, is_known) = (self.log, self.runs.get(from) == Some(run));
+        if !is_known {
+            return;
+        }
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(progress) = leader.followers.get_mut(&from) else { return };
         let of_this_epoch = durable.epoch == leader.start.epoch;

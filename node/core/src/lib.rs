@@ -17,6 +17,7 @@ mod reads;
 mod recovered;
 mod refusal;
 mod replica;
+mod runs;
 mod trim;
 mod types;
 mod view;
@@ -28,5 +29,6 @@ pub use producers::{Appended, BadTable, ProducerId, ProducerLimits, Producers, V
 pub use recovered::{Limits, Promise, Recovered};
 pub use refusal::Refusal;
 pub use replica::Replica;
+pub use runs::{LINEAGE_MAX, Lineage, RUNS_MAX, Run, Runs};
 pub use types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 pub use view::RoleView;

@@ -3,6 +3,7 @@
 use crate::history::History;
 use crate::leader::SyncLimits;
 use crate::producers::Producers;
+use crate::runs::{Lineage, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// The limits a replica keeps to.
@@ -56,4 +57,10 @@ pub struct Recovered {
     pub suspect: Option<Tail>,
     /// Whether records within its log are damaged.
     pub damaged: bool,
+    /// The starts of its disk, this one included.
+    pub lineage: Lineage,
+    /// The starts of other replicas.
+    pub runs: Runs,
+    /// Whether it was found to be restored from a copy.
+    pub restored: bool,
 }

@@ -84,6 +84,11 @@ pub enum Refusal {
     /// The disk or the log failed.
     #[error("the storage of this replica failed")]
     Failed,
+    /// The disk was restored from a copy.
+    #[error(
+        "this disk was restored from an older copy of it, and has forgotten what it promised and acknowledged since"
+    )]
+    Restored,
     /// This replica does not lead.
     #[error("this replica does not lead")]
     NotLeader,

@@ -13,6 +13,7 @@ use crate::producers::Producers;
 use crate::reads::abandon_reads;
 use crate::recovered::{Limits, Promise, Recovered};
 use crate::refusal::Refusal;
+use crate::runs::{Lineage, Runs};
 use crate::trim::{Joint, abandon_trims};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -68,6 +69,12 @@ pub struct Replica {
     pub(crate) suspect: Option<Tail>,
     /// Records within its log are damaged: it is not to lead while another holds as much.
     pub(crate) damaged: bool,
+    pub(crate) lineage: Lineage,
+    /// The starts that are known, its own among them, as asked of the disk.
+    pub(crate) runs: Runs,
+    /// The same, as they are on the disk.
+    pub(crate) noted: Runs,
+    pub(crate) restored: bool,
     pub(crate) role: Role,
     pub(crate) idle_since: Millis,
     pub(crate) isr_counts: IsrCounts,
@@ -87,8 +94,10 @@ pub struct Replica {
 impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
-        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, suspect, damaged } =
-            recovered;
+        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, .. } = recovered;
+        let Recovered { suspect, damaged, lineage, mut runs, restored, .. } = recovered;
+        // It knows its own start best.
+        runs.learn(id, lineage.run(), |_| true);
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
         let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
         Self {
@@ -105,7 +114,11 @@ impl Replica {
             producers,
             suspect: suspect.filter(|suspect| *suspect > log),
             damaged,
-            role: Role::Idle,
+            lineage,
+            noted: runs.clone(),
+            runs,
+            restored,
+            role: if restored { Role::Failed } else { Role::Idle },
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
             full_since: None,
@@ -137,8 +150,14 @@ impl Replica {
             Input::Damaged(is_damaged) => self.damaged = is_damaged,
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
-            Input::Started { from, session, log: _, durable } => self.started(now, from, session, durable, out),
-            Input::Acked { from, session: _, durable, round } => self.acked(now, from, durable, round, out),
+            Input::Started { from, session, log: _, durable, lineage, runs } => {
+                let run = lineage.run();
+                self.meet(from, &lineage, &runs, out);
+                self.started(now, from, session, durable, run, out);
+            }
+            Input::Acked { from, session: _, durable, round, run } => {
+                self.acked(now, from, durable, round, run, out);
+            }
             Input::Disconnected { from, session } => self.disconnected(now, from, session),
             Input::Start { session, start } => self.start(now, session, start, out),
             Input::Frames { session, prev, facts, commit_end, round } => {
@@ -148,6 +167,7 @@ impl Replica {
             Input::Heartbeat { session, commit_end, log_end, round } => {
                 self.heartbeat(now, session, Told { commit_end, log_end, round }, out);
             }
+            Input::Runs { session, runs } => self.hear_of_runs(session, runs, out),
             Input::StreamEnded { session } => self.stream_ended(session),
             Input::Trim { request, before } => self.trim(request, before, out),
             Input::Trimmed { from, log_start } => self.follower_trimmed(from, log_start, out),
@@ -213,6 +233,8 @@ impl Replica {
             commit_end: self.commit_end,
             suspect: self.suspect,
             damaged: self.damaged,
+            lineage: self.lineage.clone(),
+            runs: self.noted.clone(),
         }
     }
 
@@ -270,6 +292,9 @@ impl Replica {
     // ---- following
 
     fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
+        if self.may_serve(Some(start.cluster)).is_ok() && self.is_restored_by(&start.runs, out) {
+            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        }
         if let Err(refusal) = self.may_follow(&start) {
             return out.push(Output::Refuse { session, refusal });
         }
@@ -285,11 +310,12 @@ impl Replica {
         };
         self.leave_role(out);
         self.abandon_waiting(out);
-        let Start { cluster, leader, epoch, history: _, log, commit_end, oldest: _, origin } = start;
+        let Start { cluster, leader, epoch, history: _, log, commit_end, oldest: _, origin, runs } = start;
         let promise = Promise { epoch, leader: Some(leader) };
         if self.promise != promise || self.cluster.is_none() {
             self.write_promise(promise, Some(cluster), out);
         }
+        self.learn(runs, out);
         match (joint, origin) {
             (Joint::Shared(shared), _) if shared == self.log => {}
             (Joint::Shared(shared), _) => self.cut(shared, out),

@@ -8,6 +8,7 @@ use crate::leader::{IsrCounts, Progress};
 use crate::producers::Producers;
 use crate::recovered::Promise;
 use crate::replica::{Replica, Role};
+use crate::runs::{Lineage, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// What a leader or follower says of itself.
@@ -119,6 +120,21 @@ impl Replica {
     /// Whether records within its log are damaged.
     pub fn is_damaged(&self) -> bool {
         self.damaged
+    }
+
+    /// Whether its disk was found to be restored from a copy: it takes part in nothing.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The starts of its disk.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// The starts of replicas that it knows of, its own among them.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
     }
 
     /// How often voters came into sync and fell out, while this replica led.

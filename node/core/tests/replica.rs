@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 
 use zue_core::election::{Sealed, choose};
 use zue_core::{
-    ClusterId, Epoch, FrameFacts, History, Input, Limits, Millis, Offset, Output, ProducerId, Producers, Promise,
-    Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Session, Start, Tail, Terms, Ticket,
+    ClusterId, Epoch, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, ProducerId, Producers,
+    Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail,
+    Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -49,6 +50,10 @@ fn blank(id: u128) -> Recovered {
         producers: Producers::default(),
         suspect: None,
         damaged: false,
+        lineage: Lineage::default(),
+        // What everybody knows of everybody changes nothing.
+        runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        restored: false,
     }
 }
 
@@ -166,6 +171,7 @@ impl World {
             commit_end: of.commit_end(),
             oldest: Offset(0),
             origin: None,
+            runs: Runs::default(),
         };
         for id in self.nodes.keys().copied().filter(|id| *id != leader).collect::<Vec<_>>() {
             if self.unreachable.contains(&id) {
@@ -177,7 +183,17 @@ impl World {
             for output in out {
                 if let Output::SendStarted { session, log, durable } = output {
                     self.streams.insert(id, (session, log));
-                    self.step(leader, Input::Started { from: ReplicaId(id), session, log, durable });
+                    self.step(
+                        leader,
+                        Input::Started {
+                            from: ReplicaId(id),
+                            session,
+                            log,
+                            durable,
+                            lineage: Lineage::default(),
+                            runs: Runs::default(),
+                        },
+                    );
                 }
             }
         }
@@ -209,7 +225,7 @@ impl World {
     fn carry_acks(&mut self, leader: u128, from: u128, out: Vec<Output>) {
         for output in out {
             if let Output::SendAck { session, durable, round } = output {
-                self.step(leader, Input::Acked { from: ReplicaId(from), session, durable, round });
+                self.step(leader, Input::Acked { from: ReplicaId(from), session, durable, round, run: Run::default() });
             }
         }
     }
@@ -394,11 +410,31 @@ fn records_of_older_epochs_commit_only_with_the_start_of_the_new_one() {
     world.stuck = vec![2, 3];
     assert!(matches!(world.appoint(1, 2), Some(Reply::Appointed(_))));
     let session = Session(999);
-    world.step(1, Input::Started { from: ReplicaId(2), session, log: held, durable: held });
-    world.step(1, Input::Started { from: ReplicaId(3), session, log: held, durable: held });
+    world.step(
+        1,
+        Input::Started {
+            from: ReplicaId(2),
+            session,
+            log: held,
+            durable: held,
+            lineage: Lineage::default(),
+            runs: Runs::default(),
+        },
+    );
+    world.step(
+        1,
+        Input::Started {
+            from: ReplicaId(3),
+            session,
+            log: held,
+            durable: held,
+            lineage: Lineage::default(),
+            runs: Runs::default(),
+        },
+    );
     assert_eq!(world.replica(1).commit_end(), Offset(0), "both hold the records, none holds the epoch's start");
     let durable = Tail { epoch: Epoch(2), end: Offset(4) };
-    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: 0 });
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: 0, run: Run::default() });
     assert_eq!(world.replica(1).commit_end(), Offset(4));
 }
 
@@ -465,6 +501,7 @@ fn a_second_leader_of_an_epoch_is_refused() {
             commit_end: Offset(0),
             oldest: Offset(0),
             origin: None,
+            runs: Runs::default(),
         }
     };
     let session = Session(500);
@@ -495,6 +532,7 @@ fn a_replica_whose_committed_records_are_to_be_cut_stands_still() {
         commit_end: Offset(1),
         oldest: Offset(0),
         origin: None,
+        runs: Runs::default(),
     };
     let session = Session(500);
     let out = world.step(2, Input::Start { session, start });
@@ -623,6 +661,7 @@ fn a_follower_answers_a_start_only_when_its_promise_and_its_cut_are_durable() {
         commit_end: Offset(0),
         oldest: Offset(0),
         origin: None,
+        runs: Runs::default(),
     };
     let session = Session(500);
     let out = world.step(2, Input::Start { session, start });
@@ -677,6 +716,7 @@ fn a_start_that_comes_late_does_not_cut_what_was_acknowledged_since() {
         commit_end: of.commit_end(),
         oldest: Offset(0),
         origin: None,
+        runs: Runs::default(),
     };
     world.append(1, 10);
     world.settle(1);
@@ -746,8 +786,21 @@ fn an_impossible_acknowledgement_changes_nothing() {
     for (epoch, end) in [(2, 0), (2, u64::MAX), (u64::MAX, 0), (u64::MAX, u64::MAX), (0, u64::MAX)] {
         let durable = Tail { epoch: Epoch(epoch), end: Offset(end) };
         for from in [1, 2, 3, 99] {
-            world.step(1, Input::Acked { from: ReplicaId(from), session: Session(1), durable, round: 0 });
-            world.step(1, Input::Started { from: ReplicaId(from), session: Session(1), log: durable, durable });
+            world.step(
+                1,
+                Input::Acked { from: ReplicaId(from), session: Session(1), durable, round: 0, run: Run::default() },
+            );
+            world.step(
+                1,
+                Input::Started {
+                    from: ReplicaId(from),
+                    session: Session(1),
+                    log: durable,
+                    durable,
+                    lineage: Lineage::default(),
+                    runs: Runs::default(),
+                },
+            );
         }
     }
     assert_eq!(world.replica(1).commit_end(), before);
@@ -875,7 +928,7 @@ fn a_read_is_confirmed_by_a_majority_asked_after_it_came() {
     let durable = world.replica(2).durable();
     let before = world.replica(1).round();
     let read = confirm_read(&mut world, 1);
-    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: before });
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable, round: before, run: Run::default() });
     assert_eq!(world.replies.remove(&read), None);
     world.unreachable = vec![3];
     world.feed(1);
@@ -943,7 +996,7 @@ fn an_answer_given_in_an_earlier_epoch_confirms_nothing() {
     world.elect(2, &[1, 2, 3]);
     let read = confirm_read(&mut world, 1);
     let round = world.replica(1).round();
-    world.step(1, Input::Acked { from: ReplicaId(2), session, durable: old, round });
+    world.step(1, Input::Acked { from: ReplicaId(2), session, durable: old, round, run: Run::default() });
     assert_eq!(world.replies.remove(&read), None);
     world.feed(1);
     assert_eq!(world.replies.remove(&read), Some(confirmed(0)));

@@ -3,8 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    Appended, ClusterId, Epoch, EpochStart, History, Input, Limits, Millis, Offset, Origin, Output, ProducerId,
-    Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Start, Tail, Terms, Ticket,
+    Appended, ClusterId, Epoch, EpochStart, History, Input, Limits, Lineage, Millis, Offset, Origin, Output,
+    ProducerId, Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Run, Runs, Session,
+    Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -39,6 +40,10 @@ fn replica(id: u128, starts: &[(u64, u64)], end: u64, commit_end: u64, log_start
         producers: Producers::default(),
         suspect: None,
         damaged: false,
+        lineage: Lineage::default(),
+        // What everybody knows of everybody changes nothing.
+        runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        restored: false,
     };
     Replica::new(Limits::default(), recovered)
 }
@@ -58,7 +63,10 @@ fn start(starts: &[(u64, u64)], end: u64, oldest: u64, origin: Option<Origin>) -
     let log = Tail { epoch: history.last_epoch(), end: Offset(end) };
     let (epoch, commit_end, oldest) = (log.epoch, Offset(end), Offset(oldest));
     let (cluster, leader) = (CLUSTER, ReplicaId(1));
-    Input::Start { session: SESSION, start: Start { cluster, leader, epoch, history, log, commit_end, oldest, origin } }
+    Input::Start {
+        session: SESSION,
+        start: Start { cluster, leader, epoch, history, log, commit_end, oldest, origin, runs: Runs::default() },
+    }
 }
 
 fn origin(starts: &[(u64, u64)], at: u64) -> Origin {
@@ -78,7 +86,17 @@ fn leader() -> Replica {
     step(&mut leader, Input::Appoint { request: RequestId(2), cluster: CLUSTER, terms });
     persist(&mut leader, 3);
     let (from, log) = (ReplicaId(2), tail(5, 10));
-    step(&mut leader, Input::Started { from, session: SESSION, log, durable: log });
+    step(
+        &mut leader,
+        Input::Started {
+            from,
+            session: SESSION,
+            log,
+            durable: log,
+            lineage: Lineage::default(),
+            runs: Runs::default(),
+        },
+    );
     assert_eq!(leader.commit_end(), Offset(10));
     leader
 }
@@ -130,7 +148,8 @@ fn a_leader_keeps_to_what_an_earlier_one_has_trimmed_once_it_knows_it_to_be_comm
     let told = Input::Trimmed { from: ReplicaId(3), log_start: Offset(12) };
     assert_eq!(step(&mut leader, told), []);
     persist(&mut leader, 4);
-    let acked = Input::Acked { from: ReplicaId(2), session: SESSION, durable: tail(5, 15), round: 0 };
+    let acked =
+        Input::Acked { from: ReplicaId(2), session: SESSION, durable: tail(5, 15), round: 0, run: Run::default() };
     let out = step(&mut leader, acked);
     assert!(out.contains(&Output::Trim { ticket: Ticket(5), before: Offset(12) }), "{out:?}");
 }

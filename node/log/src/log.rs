@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Runs, Tail};
 
 use crate::batch::Batch;
 use crate::config::{Durability, LogConfig, RESERVE_BYTES};
@@ -145,6 +145,25 @@ impl<D: Disk> Log<D> {
         let bound = self.meta.cluster.filter(|_| began);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
         if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
+    }
+
+    /// Notes which starts of replicas are known. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_runs(&mut self, runs: &Runs) -> Result<(), LogError> {
+        self.check_poison()?;
+        let meta = self.meta.with_runs(runs);
+        if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
+    }
+
+    /// Notes that this disk was restored from a copy. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_restored(&mut self) -> Result<(), LogError> {
+        self.check_poison()?;
+        self.replace_meta(Meta { restored: true, ..self.meta })
     }
 
     /// Notes that everything before `end` is committed: it is never cut. Written down by [`Log::write_commit`], and with the next

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+use zue_core::{ClusterId, Epoch, LINEAGE_MAX, Lineage, Offset, RUNS_MAX, ReplicaId, Run, Runs, Tail};
 
 use crate::block;
 use crate::disk::{Disk, DiskFile};
@@ -14,13 +14,16 @@ pub(crate) const META_FILE: &str = "meta";
 pub(crate) const META_SPARE: &str = "meta.next";
 
 const MAGIC: [u8; 8] = *b"ZUE-MET\n";
-pub(crate) const META_BYTES: usize = 256;
+pub(crate) const META_BYTES: usize = 1024;
 const FLAG_CLUSTER: u32 = 1;
 const FLAG_LEADER: u32 = 2;
 const FLAG_CLEAN: u32 = 4;
 const FLAG_LAZY: u32 = 8;
 const FLAG_SUSPECT: u32 = 16;
-const FLAGS: u32 = FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY | FLAG_SUSPECT;
+const FLAG_RESTORED: u32 = 32;
+const FLAGS: u32 = FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY | FLAG_SUSPECT | FLAG_RESTORED;
+/// Stands where no replica is known.
+const NONE: (ReplicaId, Run) = (ReplicaId(0), Run { starts: 0, nonce: 0 });
 
 /// The highest epoch a replica has promised, and the leader it has bound that promise to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,8 +41,14 @@ pub struct Meta {
     pub replica: ReplicaId,
     /// The cluster it is of, once it is of one.
     pub cluster: Option<ClusterId>,
-    /// How often the log was opened. A lower number than before tells that the disk was restored.
+    /// How often the log was opened.
     pub starts: u64,
+    /// What the last times of them drew at random, newest first: a copy of this disk would draw other numbers. 0 before the first.
+    pub(crate) nonces: [u64; LINEAGE_MAX],
+    /// The starts of other replicas that this one has heard of; behind the last one `NONE`.
+    pub(crate) runs: [(ReplicaId, Run); RUNS_MAX],
+    /// This disk was found to be restored from a copy.
+    pub restored: bool,
     /// What it has promised. Invariant: the epoch never falls, and one epoch has one leader.
     pub promise: Promise,
     /// Everything before this is committed and durable; more may be. Never falls.
@@ -84,6 +93,9 @@ impl Meta {
             replica,
             cluster: None,
             starts: 0,
+            nonces: [0; LINEAGE_MAX],
+            runs: [NONE; RUNS_MAX],
+            restored: false,
             promise,
             commit_end: Offset(0),
             log_start: Offset(0),
@@ -98,12 +110,14 @@ impl Meta {
         let Self { replica, cluster, starts, promise: Promise { epoch, leader }, .. } = *self;
         let Self { commit_end, log_start, suspect, compacted, synced, session: Session { boot, lazy, clean }, .. } =
             *self;
+        let Self { nonces, runs, restored, .. } = *self;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
             | flag(clean, FLAG_CLEAN)
             | flag(lazy, FLAG_LAZY)
-            | flag(suspect.is_some(), FLAG_SUSPECT);
+            | flag(suspect.is_some(), FLAG_SUSPECT)
+            | flag(restored, FLAG_RESTORED);
         let (suspect, Synced { sequence, tail }) = (suspect.unwrap_or_default(), synced);
         let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0), boot];
         let words = [
@@ -118,7 +132,11 @@ impl Meta {
             compacted.0,
             log_start.0,
         ];
-        let fields = [ids.map(u128::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat()].concat();
+        let runs = runs.map(|(id, run)| {
+            [id.0.to_le_bytes().as_slice(), &run.starts.to_le_bytes(), &run.nonce.to_le_bytes()].concat()
+        });
+        let (nonces, words) = (nonces.map(u64::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat());
+        let fields = [ids.map(u128::to_le_bytes).concat(), words, nonces, runs.concat()].concat();
         block::encode(MAGIC, flags, &fields)
     }
 
@@ -132,10 +150,21 @@ impl Meta {
             let mut tail = || Some(Tail { epoch: Epoch(fields.u64()?), end: Offset(fields.u64()?) });
             let (synced, suspect) = (Synced { sequence, tail: tail()? }, tail()?);
             let (compacted, log_start) = (Offset(fields.u64()?), Offset(fields.u64()?));
+            let (mut nonces, mut runs) = ([0; LINEAGE_MAX], [NONE; RUNS_MAX]);
+            for nonce in &mut nonces {
+                *nonce = fields.u64()?;
+            }
+            for run in &mut runs {
+                let id = ReplicaId(fields.u128()?);
+                *run = (id, Run { starts: fields.u64()?, nonce: fields.u64()? });
+            }
             Some(Self {
                 replica: ReplicaId(replica),
                 cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
                 starts,
+                nonces,
+                runs,
+                restored: has(FLAG_RESTORED),
                 promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
                 commit_end: Offset(commit_end),
                 log_start,
@@ -146,6 +175,34 @@ impl Meta {
             })
         };
         parse().ok_or(HeaderFault::Short)
+    }
+
+    /// The starts of this disk.
+    pub fn lineage(&self) -> Lineage {
+        let known = usize::try_from(self.starts).unwrap_or(usize::MAX);
+        Lineage { starts: self.starts, nonces: self.nonces.iter().copied().take(known).collect() }
+    }
+
+    /// The starts of other replicas that this one has heard of.
+    pub fn runs(&self) -> Runs {
+        self.runs.iter().copied().filter(|run| *run != NONE).collect()
+    }
+
+    /// The meta with one more start.
+    pub(crate) fn started(&self, nonce: u64) -> Self {
+        let mut nonces = self.nonces;
+        nonces.rotate_right(1);
+        if let Some(newest) = nonces.first_mut() {
+            *newest = nonce;
+        }
+        Self { starts: self.starts.saturating_add(1), nonces, ..*self }
+    }
+
+    /// The meta with these starts of others.
+    pub(crate) fn with_runs(&self, runs: &Runs) -> Self {
+        let mut all = [NONE; RUNS_MAX];
+        all.iter_mut().zip(runs.iter()).for_each(|(place, run)| *place = run);
+        Self { runs: all, ..*self }
     }
 
     /// The meta with a promise and a cluster added.

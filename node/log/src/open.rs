@@ -89,7 +89,8 @@ impl<D: Disk> Log<D> {
             }
             log.cut_what_is_torn(suspect)?;
         }
-        log.replace_meta(Meta { starts: meta.starts + 1, suspect, session, ..log.meta }).map_err(into_open)?;
+        let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
+        log.replace_meta(Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
         // Only now, that nothing has been found which forbids to open.
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);

@@ -130,6 +130,8 @@ impl<D: Disk> Worker<D> {
         let mut log = self.log.lock();
         match work {
             Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
+            Work::Runs(runs) => log.set_runs(runs),
+            Work::Restored => log.set_restored(),
             Work::Cut(to) => log.cut(*to),
             Work::Trim(before) => {
                 log.note_commit(*before);

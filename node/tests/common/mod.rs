@@ -258,6 +258,8 @@ pub fn sealed(answer: v1::SealResponse) -> Sealed {
         commit_end: Offset(answer.commit_end),
         suspect: answer.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
         damaged: answer.damaged,
+        lineage: zue_proto::lineage(answer.lineage),
+        runs: zue_proto::runs(&answer.runs).unwrap(),
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Break {
     SuspectForgotten,
     /// A restarted replica takes who appended what is damaged for new.
     HoleTrusted,
+    /// A restored disk passes for one that has only restarted.
+    StartsForgotten,
     /// Damaged records are served as they are.
     DamageServed,
     /// Two voters change at once.
@@ -71,7 +73,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -91,6 +93,7 @@ impl Break {
         Self::FailedSyncIgnored,
         Self::SuspectForgotten,
         Self::HoleTrusted,
+        Self::StartsForgotten,
         Self::DamageServed,
         Self::TwoChanges,
         Self::ReadUnconfirmed,

@@ -31,6 +31,7 @@ pub(crate) struct Checker {
     /// Who has said that it holds the start of an epoch.
     holds: BTreeSet<(ReplicaId, Epoch)>,
     lost: BTreeSet<ReplicaId>,
+    restored: BTreeSet<ReplicaId>,
     /// Where a replica has said that its log begins.
     said_start: BTreeMap<ReplicaId, Offset>,
     /// Up to where a trim was answered, by the epoch of the leader that did.
@@ -115,6 +116,17 @@ impl Checker {
         self.replicas.remove(&replica);
     }
 
+    /// Its disk is put back to an old copy: what it has said since binds nobody to believe it.
+    pub(crate) fn restore(&mut self, replica: ReplicaId) {
+        self.lose(replica);
+        self.restored.insert(replica);
+    }
+
+    /// A replica says that its disk is an old copy.
+    pub(crate) fn found_restored(&mut self, is_restored: bool) {
+        self.ensure(is_restored, || "a disk that was never restored is taken for an old copy".to_owned());
+    }
+
     // ---- steps
 
     /// A process starts: its log must be whole.
@@ -131,7 +143,9 @@ impl Checker {
         (told.log_start, told.commit_end) = (log_start, told.commit_end.max(log_start));
         let acked = told.acked;
         let trimmed = self.said_start.get(&id).copied().unwrap_or_default();
-        self.ensure(trimmed <= log_start, || format!("{id:?} said it begins at {trimmed}, and recovered {log_start}"));
+        self.ensure(trimmed <= log_start || self.restored.contains(&id), || {
+            format!("{id:?} said it begins at {trimmed}, and recovered {log_start}")
+        });
         // What it has lost, it knows about.
         let found = recovered.suspect.map_or(recovered.log, |suspect| suspect.max(recovered.log));
         self.ensure(found >= acked, || format!("{id:?} acknowledged {acked} and recovered {found}"));

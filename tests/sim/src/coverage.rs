@@ -16,6 +16,7 @@ pub enum Fault {
     StoppedInWrite,
     LeaderStopped,
     DiskLost,
+    DiskRestored,
     BitFlipped,
     DiskFull,
     WriteFailed,
@@ -31,7 +32,7 @@ pub enum Fault {
     MembersChanged,
 }
 
-const KINDS: [Fault; 25] = [
+const KINDS: [Fault; 26] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -44,6 +45,7 @@ const KINDS: [Fault; 25] = [
     Fault::StoppedInWrite,
     Fault::LeaderStopped,
     Fault::DiskLost,
+    Fault::DiskRestored,
     Fault::BitFlipped,
     Fault::DiskFull,
     Fault::WriteFailed,

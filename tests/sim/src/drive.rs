@@ -40,6 +40,12 @@ impl World {
             Output::WritePromise { ticket, epoch, leader, cluster } => {
                 self.ask_disk(machine, ticket, Work::Promise { epoch, leader, cluster });
             }
+            Output::WriteRuns { ticket, runs } => self.ask_disk(machine, ticket, Work::Runs(runs)),
+            Output::WriteRestored { ticket } => {
+                self.trace.say(self.now, format_args!("{machine} finds that its disk is an old copy"));
+                self.check.found_restored(self.machines.get(machine).is_some_and(|at| at.storage.is_restored()));
+                self.ask_disk(machine, ticket, Work::Restored);
+            }
             Output::Cut { ticket, to } => {
                 self.trace.say(self.now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
@@ -76,10 +82,13 @@ impl World {
             }
             Output::Reply(request, reply) => self.reply(machine, request, reply),
             Output::SendStarted { session, log, durable } => {
-                self.send_up(machine, session, Up::Started { log, durable });
+                let Some(process) = self.process(machine) else { return };
+                let (lineage, runs) = (process.replica.lineage().clone(), process.replica.runs().clone());
+                self.send_up(machine, session, Up::Started { log, durable, lineage, runs });
             }
             Output::SendAck { session, durable, round } => {
-                self.send_up(machine, session, Up::Acked { durable, round });
+                let Some(run) = self.process(machine).map(|process| process.replica.lineage().run()) else { return };
+                self.send_up(machine, session, Up::Acked { durable, round, run });
             }
             Output::Refuse { session, refusal } => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));

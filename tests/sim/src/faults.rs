@@ -10,7 +10,7 @@ use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
 use crate::storage::Storage;
-use crate::world::{Clock, Event, World};
+use crate::world::{Clock, Event, Machine, World};
 
 /// How likely it is, and what it does.
 type Kind = (u64, fn(&mut World));
@@ -21,13 +21,14 @@ impl World {
             return;
         }
         let f = &self.params.faults;
-        let kinds: [Kind; 12] = [
+        let kinds: [Kind; 13] = [
             (f.crash, Self::crash_one),
             (f.crash_all, Self::crash_all),
             (f.pause, Self::pause_one),
             (f.pause_controller, Self::pause_controller),
             (f.partition, Self::partition),
             (f.wipe, Self::wipe_one),
+            (f.restore_disk, Self::restore_disk),
             (f.flip, Self::flip_later),
             (f.fill, Self::fill_disk),
             (f.wall_clock, Self::jump_wall_clock),
@@ -60,16 +61,21 @@ impl World {
 
     /// Leaders more often than others: most of what is delicate is about them.
     fn crash_one(&mut self) {
-        let leads = |machine: &usize| {
-            let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
-            process.is_some_and(|process| !process.feeds.is_empty())
-        };
-        let leader = (0..self.machines.len()).find(leads);
+        let leader = self.feeding();
         let machine = match leader {
             Some(leader) if self.dice.chance(0.4) => leader,
             _ => self.some_machine(),
         };
         self.crash_for_a_while(machine);
+    }
+
+    /// A machine that leads, or did until it was cut off.
+    fn feeding(&self) -> Option<usize> {
+        let leads = |machine: &usize| {
+            let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
+            process.is_some_and(|process| !process.feeds.is_empty())
+        };
+        (0..self.machines.len()).find(leads)
     }
 
     fn crash_all(&mut self) {
@@ -218,7 +224,8 @@ impl World {
     /// The machine, which is down, gets an empty disk.
     pub(crate) fn replace_disk(&mut self, machine: usize) {
         let old = self.machines_id(machine);
-        self.beyond_repair |= self.machine(machine).storage.is_damaged() && !self.is_dispensable(old);
+        let storage = &self.machine(machine).storage;
+        self.beyond_repair |= (storage.is_damaged() || storage.is_restored()) && !self.is_dispensable(old);
         self.check.lose(old);
         let id = if self.broken_by(Break::WipedKeepsId) { old } else { ReplicaId(self.dice.id()) };
         self.trace.say(self.now, format_args!("{machine} gets an empty disk, {old:?} is {id:?} now"));
@@ -226,6 +233,41 @@ impl World {
         self.machine(machine).storage = Storage::new(id, seed);
         self.homes.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
+    }
+
+    /// The disk of a stopped machine is restored to a copy from before its last start, as long as no electorate loses too many and
+    /// all others have written down that start.
+    fn restore_disk(&mut self) {
+        let may_be = |machine: &usize| {
+            let Some(Machine { storage, .. }) = self.machines.get(*machine) else { return false };
+            let (id, run) = (storage.id(), storage.last_run());
+            let others = self.machines.iter().filter(|other| other.storage.id() != id);
+            let known = |other: &Machine| other.storage.runs().get(id) == run;
+            // With that rule broken they know of other starts than the disk has.
+            let all_know = || self.broken_by(Break::StartsForgotten) || others.clone().all(known);
+            run.is_some() && storage.has_old_copy() && self.is_dispensable(id) && all_know()
+        };
+        let able: Vec<usize> = (0..self.machines.len()).filter(may_be).collect();
+        if able.is_empty() {
+            return;
+        }
+        let chosen = self.dice.index(able.len());
+        let machine = able.get(chosen).copied().unwrap_or_default();
+        let id = self.machines_id(machine);
+        self.crash(machine);
+        let seed = self.dice.bits();
+        self.machine(machine).storage.restore(seed);
+        self.check.restore(id);
+        self.counts.faults.count(Fault::DiskRestored);
+        self.trace.say(self.now, format_args!("{machine}'s disk is restored to an old copy"));
+        // What it has forgotten shows while the leader is away.
+        let leader = self.feeding().filter(|leader| *leader != machine);
+        if let Some(leader) = leader
+            && self.dice.chance(0.7)
+        {
+            self.crash_for_a_while(leader);
+        }
+        self.after((0, 20), Event::Restart { machine });
     }
 
     fn flip_later(&mut self) {
@@ -313,7 +355,8 @@ impl World {
         // It goes on at the right speed, and does not fall.
         let clock = Clock { percent: 100, ahead_ms: now.0.saturating_sub(self.now), wall_ms: 0 };
         self.machine(machine).clock = clock;
-        if self.machine(machine).storage.is_damaged() {
+        let storage = &self.machine(machine).storage;
+        if storage.is_damaged() || storage.is_restored() {
             if self.machine(machine).process.is_some() {
                 self.crash(machine);
             }

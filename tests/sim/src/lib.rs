@@ -6,6 +6,7 @@ mod breaks;
 mod check;
 mod clients;
 mod controller;
+mod copies;
 mod coverage;
 mod dice;
 mod drive;

@@ -1,7 +1,9 @@
 //! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use zue_core::control::Seen;
-use zue_core::{ClusterId, Epoch, Offset, ProducerId, ReplicaId, Reply, Session, Start, Tail, Terms};
+use zue_core::{
+    ClusterId, Epoch, Lineage, Offset, ProducerId, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
+};
 
 use crate::batch::{Batch, Record};
 
@@ -124,13 +126,14 @@ pub(crate) enum Down {
     Start(Start),
     Frames { batch: Batch, commit_end: Offset, round: u64 },
     Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
+    Runs(Runs),
     Close,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    Started { log: Tail, durable: Tail },
-    Acked { durable: Tail, round: u64 },
+    Started { log: Tail, durable: Tail, lineage: Lineage, runs: Runs },
+    Acked { durable: Tail, round: u64, run: Run },
     Trimmed { log_start: Offset },
     Refused { needs_origin: bool },
 }

@@ -95,6 +95,7 @@ pub(crate) struct FaultParams {
     pub(crate) pause_controller: u64,
     pub(crate) partition: u64,
     pub(crate) wipe: u64,
+    pub(crate) restore_disk: u64,
     pub(crate) flip: u64,
     pub(crate) fill: u64,
     pub(crate) wall_clock: u64,
@@ -121,7 +122,7 @@ impl Params {
         if machines > 3 && dice.chance(0.4) {
             // Hardly anything but voters changes, and that all the time.
             (control.controllers, control.whim, control.stop) = (3, 0.7, 0.2);
-            (faults.wipe, faults.flip, faults.crash_all) = (0, 0, 0);
+            (faults.wipe, faults.flip, faults.crash_all, faults.restore_disk) = (0, 0, 0, 0);
         }
         if machines > 4 && dice.chance(0.2) {
             control.split(dice);
@@ -264,6 +265,7 @@ impl FaultParams {
         let (crash, crash_all, pause, partition) = (weight(10), weight(2), weight(5), weight(8));
         let (wipe, restore_store, scale) = (weight(2), weight(2), weight(4));
         let (pause_controller, flip, fill, wall_clock, clock) = (weight(3), weight(4), weight(4), weight(2), weight(2));
+        let restore_disk = weight(6);
         Self {
             pause_ms: (20, dice.between((60, 500))),
             lasts_ms: (10, dice.between((50, 1200))),
@@ -272,6 +274,7 @@ impl FaultParams {
             pause,
             partition,
             wipe,
+            restore_disk,
             pause_controller,
             flip,
             fill,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use zue_core::{Epoch, Millis, Offset, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
+use zue_core::{Epoch, Lineage, Millis, Offset, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
@@ -108,6 +108,9 @@ impl World {
             recovered.producers = self.machine(machine).storage.producers_around_holes(limits);
             recovered.damaged = false;
         }
+        if self.broken_by(Break::StartsForgotten) {
+            recovered.lineage = Lineage { starts: life, nonces: Vec::new() };
+        }
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;
         }
@@ -139,10 +142,14 @@ impl World {
         // Sometimes only the process stops, and the machine goes on.
         let machine_too = self.dice.chance(0.7).then(|| self.dice.bits());
         self.counts.faults.count(if machine_too.is_some() { Fault::MachineStopped } else { Fault::ProcessKilled });
+        let at = machine;
         let machine = self.machine(machine);
         machine.process = None;
         machine.storage.stop(machine_too);
         machine.held = None;
+        if self.params.faults.restore_disk > 0 && self.dice.chance(0.6) {
+            self.machine(at).storage.copy();
+        }
     }
 
     pub(crate) fn process_event(&mut self, machine: usize, event: ProcessEvent) {
@@ -168,7 +175,7 @@ impl World {
             Work::Cut(_) => self.broken_by(Break::CutEarly),
             // Alone: what is asked for before it is not durable either.
             Work::Trim(_) => self.broken_by(Break::TrimEarly) && self.process(machine).is_some_and(|p| !p.writer.busy),
-            Work::Reset(_) | Work::Done => false,
+            Work::Runs(_) | Work::Restored | Work::Reset(_) | Work::Done => false,
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));

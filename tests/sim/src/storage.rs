@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 
 use zue_core::{
-    ClusterId, Epoch, History, Offset, Origin, ProducerLimits, Producers, Promise, Recovered, ReplicaId, Tail,
+    ClusterId, Epoch, History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
 };
 use zue_log::sim::SimDisk;
 use zue_log::{Disk as _, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
 use crate::batch::{Batch, Held, Record};
+use crate::copies::DiskCopy;
 
 /// Work for the disk.
 #[derive(Clone, Debug)]
@@ -18,6 +19,9 @@ pub(crate) enum Work {
         leader: Option<ReplicaId>,
         cluster: Option<ClusterId>,
     },
+    Runs(Runs),
+    /// The disk was restored from a copy.
+    Restored,
     Cut(Tail),
     Trim(Offset),
     Reset(Box<Origin>),
@@ -42,25 +46,31 @@ pub(crate) enum WorkError {
 /// A machine's disk and the log that is open on it.
 pub(crate) struct Storage {
     id: ReplicaId,
-    disk: SimDisk,
+    pub(crate) disk: SimDisk,
     log: Option<Log<SimDisk>>,
     /// What must be there after a crash.
-    synced: Tail,
-    promise: Promise,
+    pub(crate) synced: Tail,
+    pub(crate) promise: Promise,
     /// Where the log must begin at least after a crash.
-    trimmed: Offset,
+    pub(crate) trimmed: Offset,
     /// The records of the log, synced or not, whatever befalls the disk.
-    records: Held,
+    pub(crate) records: Held,
     /// Where it began anew, or not: the disk failed meanwhile.
-    began_anew: Option<Tail>,
-    flip: Option<Flip>,
+    pub(crate) began_anew: Option<Tail>,
+    pub(crate) flip: Option<Flip>,
     /// A bit was flipped: what is read may be an error, never another record.
     damaged: bool,
+    /// The starts that are written down: its own last one, and those of others.
+    pub(crate) lineage: Lineage,
+    pub(crate) runs: Runs,
+    pub(crate) copy: Option<DiskCopy>,
+    /// The disk is such a copy.
+    pub(crate) restored: bool,
 }
 
 /// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
 #[derive(Debug)]
-struct Flip {
+pub(crate) struct Flip {
     name: String,
     position: usize,
     mask: u8,
@@ -89,6 +99,10 @@ impl Storage {
             began_anew: None,
             flip: None,
             damaged: false,
+            lineage: Lineage::default(),
+            runs: Runs::default(),
+            copy: None,
+            restored: false,
         }
     }
 
@@ -134,7 +148,11 @@ impl Storage {
             Work::Promise { epoch, leader, cluster } => {
                 log.set_promise(*epoch, *leader, *cluster).map_err(work_error)?;
             }
+            Work::Runs(runs) => log.set_runs(runs).map_err(work_error)?,
+            Work::Restored => log.set_restored().map_err(work_error)?,
             Work::Cut(to) => {
+                // Should the disk stop here, it may have been made or not.
+                self.synced = self.synced.min(*to);
                 log.cut(*to).map_err(work_error)?;
                 self.records.truncate(to.end);
                 self.flip = None;
@@ -214,6 +232,7 @@ impl Storage {
     fn note_synced(&mut self) {
         let zue_log::Promise { epoch, leader } = self.log().meta().promise;
         (self.synced, self.promise) = (self.log().durable(), Promise { epoch, leader });
+        (self.lineage, self.runs) = (self.log().meta().lineage(), self.log().meta().runs());
         self.trimmed = self.log().log_start();
     }
 
@@ -266,7 +285,7 @@ impl Storage {
             _ if self.damaged => WorkError::Unusable,
             error => WorkError::Wrong(format!("{:?} does not open: {error}", self.id)),
         })?;
-        let zue_log::Meta { replica, cluster, commit_end, .. } = *log.meta();
+        let zue_log::Meta { replica, cluster, commit_end, restored, .. } = *log.meta();
         let zue_log::Promise { epoch, leader } = log.meta().promise;
         let (tail, history, last_ms) = (log.tail(), log.history().clone(), log.last_timestamp_ms());
         let (producers, damaged) = (log.producers().clone(), !log.damaged().is_empty());
@@ -303,26 +322,13 @@ impl Storage {
                 producers,
                 suspect: found.suspect,
                 damaged,
+                lineage: self.lineage.clone(),
+                runs: self.runs.clone(),
+                restored,
             },
             self.records.clone(),
             last_ms,
         ))
-    }
-
-    /// Breaks a rule: who appended what, as far as it can be read, as if nobody had appended the rest.
-    pub(crate) fn producers_around_holes(&self, limits: ProducerLimits) -> Producers {
-        let begins = self.origin(limits).map(|origin| origin.tail()).unwrap_or_default();
-        let (mut producers, mut at) = (Producers::new(limits), begins);
-        loop {
-            match self.read_frames(at, 64 << 10) {
-                Ok(Some(batch)) => {
-                    batch.facts().appends.into_iter().for_each(|append| producers.record(append));
-                    at = batch.tail();
-                }
-                Err(ReadError::Damaged(hole)) if hole.to > at.end => at.end = hole.to,
-                _ => return producers,
-            }
-        }
     }
 
     /// Compares the log with what was written to it, as far as it can be read.

@@ -104,6 +104,7 @@ impl World {
         let replica = &process.replica;
         let (commit_end, log_end, round) = (replica.commit_end(), replica.log().end, replica.round());
         let log_start = replica.log_start();
+        let runs = replica.runs().clone();
         let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
         if let Some(session) = ended {
             self.step(machine, Input::StreamEnded { session }, None);
@@ -121,6 +122,7 @@ impl World {
                         session,
                         Down::Heartbeat { commit_end, log_end, round, log_start },
                     );
+                    self.send_down(machine, follower, session, Down::Runs(runs.clone()));
                 }
                 None if now >= retry_at => self.open_feed(machine, follower),
                 None => {}
@@ -185,7 +187,7 @@ impl World {
         if let Some(feed) = feed {
             feed.heard = now;
             match &body {
-                Up::Started { log, durable } => {
+                Up::Started { log, durable, .. } => {
                     (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
                 }
                 Up::Acked { durable, .. } => feed.acked = feed.acked.max(*durable),
@@ -196,15 +198,15 @@ impl World {
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
         let old = self.broken_by(Break::CountOldEpochs);
         match body {
-            Up::Started { log, durable } => {
+            Up::Started { log, durable, lineage, runs } => {
                 let durable = counted(durable, old);
                 self.check.starting = true;
-                self.step(machine, Input::Started { from, session, log, durable }, None);
+                self.step(machine, Input::Started { from, session, log, durable, lineage, runs }, None);
                 self.check.starting = false;
             }
-            Up::Acked { durable, round } => {
+            Up::Acked { durable, round, run } => {
                 let durable = counted(durable, old);
-                self.step(machine, Input::Acked { from, session, durable, round }, None);
+                self.step(machine, Input::Acked { from, session, durable, round, run }, None);
             }
             Up::Trimmed { log_start } => self.step(machine, Input::Trimmed { from, log_start }, None),
             Up::Refused { .. } => self.close_feed(machine, from, session, 60),
@@ -272,6 +274,7 @@ impl World {
                 self.step(machine, Input::Heartbeat { session, commit_end, log_end, round }, None);
                 self.step(machine, Input::LogStart { session, log_start }, None);
             }
+            Down::Runs(runs) => self.step(machine, Input::Runs { session, runs }, None),
             Down::Close => {
                 process.inbound.remove(&session);
                 self.step(machine, Input::StreamEnded { session }, None);

@@ -76,6 +76,7 @@ impl World {
             commit_end: replica.commit_end(),
             oldest: origin.as_ref().map_or(oldest, |origin| origin.at),
             origin,
+            runs: replica.runs().clone(),
         })
     }
 

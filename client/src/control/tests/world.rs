@@ -311,6 +311,8 @@ impl Control for Node {
                 commit_end: 0,
                 suspect: None,
                 damaged: false,
+                lineage: None,
+                runs: Vec::new(),
             })
         })
         .await

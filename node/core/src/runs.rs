@@ -1,0 +1,221 @@
+//! Which start of a replica its word is from. A disk that was restored from a copy has forgotten promises and acknowledgements, and
+//! nothing on it says so: what others remember of the replica's starts tells it from one that only restarted.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::disk::Effect;
+use crate::io::{Output, Session};
+use crate::leader::Leader;
+use crate::refusal::Refusal;
+use crate::replica::{Replica, Role};
+use crate::types::ReplicaId;
+
+/// How many of its starts a disk tells apart.
+pub const LINEAGE_MAX: usize = 16;
+/// How many replicas' starts are remembered: voters, old ones and learners.
+pub const RUNS_MAX: usize = 20;
+
+/// A start of a replica, as others remember it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Run {
+    /// How often its disk had been opened, this time included.
+    pub starts: u64,
+    /// Drawn at random by each start: a disk that is restored counts to the same number again.
+    pub nonce: u64,
+}
+
+/// The starts that a disk has seen.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Lineage {
+    /// How many.
+    pub starts: u64,
+    /// The nonces of the last ones, newest first.
+    pub nonces: Vec<u64>,
+}
+
+impl Lineage {
+    /// The start that runs.
+    pub fn run(&self) -> Run {
+        Run { starts: self.starts, nonce: self.nonces.first().copied().unwrap_or_default() }
+    }
+
+    /// Whether the disk has seen that start. One that has not is a copy from before it. Of a start that lies too far back only the
+    /// number is known.
+    pub fn has(&self, run: Run) -> bool {
+        let ago = self.starts.checked_sub(run.starts).map(|ago| usize::try_from(ago).unwrap_or(usize::MAX));
+        ago.is_some_and(|ago| self.nonces.get(ago).is_none_or(|nonce| *nonce == run.nonce))
+    }
+}
+
+/// The newest start that is known of each replica.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Runs(BTreeMap<ReplicaId, Run>);
+
+impl Runs {
+    /// The newest start that is known of a replica.
+    pub fn get(&self, replica: ReplicaId) -> Option<Run> {
+        self.0.get(&replica).copied()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, Run)> + '_ {
+        self.0.iter().map(|(replica, run)| (*replica, *run))
+    }
+
+    /// Takes a start in if it is newer than the known one. Beyond the greatest number of replicas, one that `stays` does not name is
+    /// forgotten for it.
+    pub fn learn(&mut self, replica: ReplicaId, run: Run, stays: impl Fn(ReplicaId) -> bool) {
+        if self.get(replica).is_some_and(|known| known.starts >= run.starts) {
+            return;
+        }
+        self.0.insert(replica, run);
+        while self.0.len() > RUNS_MAX {
+            let gone = self.0.keys().copied().find(|id| *id != replica && !stays(*id)).unwrap_or(replica);
+            self.0.remove(&gone);
+        }
+    }
+
+    /// Replaces what is known of a replica, whatever it is.
+    pub(crate) fn correct(&mut self, replica: ReplicaId, run: Run) {
+        if let Some(known) = self.0.get_mut(&replica) {
+            *known = run;
+        }
+    }
+}
+
+impl Replica {
+    /// Leader: a follower's disk says which starts it has seen, and what it knows of others'. A start that is new here is written down
+    /// before its acknowledgements count; who has not seen what is known here is a copy, and stays unknown.
+    pub(crate) fn meet(&mut self, from: ReplicaId, lineage: &Lineage, runs: &Runs, out: &mut Vec<Output>) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(follower) = leader.followers.get_mut(&from) else { return };
+        let mut told = runs.clone();
+        told.0.remove(&from);
+        // What is said late, by an earlier start, changes nothing either.
+        if self.runs.get(from).is_none_or(|known| lineage.has(known)) {
+            follower.lineage = Some(lineage.clone());
+            told.0.insert(from, lineage.run());
+        }
+        self.learn(told, out);
+        self.recount();
+    }
+
+    /// Follower: what the leader has learned meanwhile.
+    pub(crate) fn hear_of_runs(&mut self, session: Session, runs: Runs, out: &mut Vec<Output>) {
+        if !matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
+            return;
+        }
+        if self.is_restored_by(&runs, out) {
+            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        }
+        self.learn(runs, out);
+    }
+
+    /// Takes in what another knows, and has it written down if any of it is new.
+    pub(crate) fn learn(&mut self, told: Runs, out: &mut Vec<Output>) {
+        let mut runs = self.runs.clone();
+        let last = self.history.last();
+        let electorate =
+            || last.into_iter().flat_map(|last| last.voters.iter().chain(last.old_voters.iter().flatten()));
+        for (id, run) in told.iter().filter(|(id, _)| *id != self.id) {
+            match &self.role {
+                // A follower that has not seen it is a copy, whatever was known before.
+                Role::Leader(leader) if leader.has_not_seen(id, run) => runs.correct(id, run),
+                _ => runs.learn(id, run, |id| id == self.id || electorate().any(|member| *member == id)),
+            }
+        }
+        if runs != self.runs {
+            self.runs = runs.clone();
+            let ticket = self.next_ticket();
+            out.push(Output::WriteRuns { ticket, runs: runs.clone() });
+            self.after_disk(Effect::Noted(runs));
+        }
+    }
+
+    /// What was learned is durable; whether more may be committed now.
+    pub(crate) fn note_runs(&mut self, runs: Runs) -> bool {
+        self.noted = runs;
+        self.recount();
+        matches!(self.role, Role::Leader(_))
+    }
+
+    fn recount(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        for (id, follower) in &mut leader.followers {
+            let run = self.runs.get(*id);
+            let is_of_it = follower.lineage.as_ref().map(Lineage::run) == run;
+            follower.counts = run.is_some() && is_of_it && self.noted.get(*id) == run;
+        }
+    }
+
+    /// Whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
+    pub(crate) fn is_restored_by(&mut self, runs: &Runs, out: &mut Vec<Output>) -> bool {
+        if runs.get(self.id).is_none_or(|run| self.lineage.has(run)) {
+            return false;
+        }
+        self.fail(out);
+        self.restored = true;
+        let ticket = self.next_ticket();
+        out.push(Output::WriteRestored { ticket });
+        true
+    }
+}
+
+impl Leader {
+    fn has_not_seen(&self, id: ReplicaId, run: Run) -> bool {
+        let lineage = self.followers.get(&id).and_then(|follower| follower.lineage.as_ref());
+        lineage.is_some_and(|lineage| !lineage.has(run))
+    }
+}
+
+impl FromIterator<(ReplicaId, Run)> for Runs {
+    fn from_iter<I: IntoIterator<Item = (ReplicaId, Run)>>(all: I) -> Self {
+        let mut runs = Self::default();
+        all.into_iter().for_each(|(replica, run)| runs.learn(replica, run, |_| true));
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn lineage(starts: u64, nonces: &[u64]) -> Lineage {
+        Lineage { starts, nonces: nonces.to_vec() }
+    }
+
+    #[test]
+    fn a_disk_that_went_on_has_seen_all_its_starts() {
+        let disk = lineage(3, &[33, 22, 11]);
+        for (starts, nonce) in [(3, 33), (2, 22), (1, 11)] {
+            assert!(disk.has(Run { starts, nonce }));
+        }
+        assert_eq!(disk.run(), Run { starts: 3, nonce: 33 });
+    }
+
+    #[test]
+    fn a_restored_disk_has_not_seen_the_starts_since_the_copy_however_often_it_starts_again() {
+        // Copied after its first start; others know of the second and the third.
+        for restored in [lineage(2, &[99, 11]), lineage(3, &[98, 99, 11]), lineage(4, &[97, 98, 99, 11])] {
+            assert!(restored.has(Run { starts: 1, nonce: 11 }));
+            assert!(!restored.has(Run { starts: 3, nonce: 33 }), "{restored:?}");
+        }
+        assert!(!lineage(2, &[99, 11]).has(Run { starts: 2, nonce: 22 }));
+    }
+
+    #[test]
+    fn only_a_newer_start_is_learned_and_their_number_is_bounded() {
+        let (mut runs, run) = (Runs::default(), |starts, nonce| Run { starts, nonce });
+        for (starts, nonce) in [(2, 22), (1, 11), (2, 99)] {
+            runs.learn(ReplicaId(1), run(starts, nonce), |_| true);
+        }
+        assert_eq!(runs.get(ReplicaId(1)), Some(run(2, 22)));
+        (2..40).for_each(|id| runs.learn(ReplicaId(id), run(1, 1), |id| id == ReplicaId(1)));
+        let known: Vec<u128> = runs.iter().map(|(id, _)| id.0).collect();
+        assert_eq!((known.len(), known[0], known.last()), (RUNS_MAX, 1, Some(&39)), "{known:?}");
+        assert_eq!(Runs::from_iter(vec![(ReplicaId(4), run(1, 5))]).get(ReplicaId(4)), Some(run(1, 5)));
+    }
+}
