@@ -269,7 +269,7 @@ impl<D: Disk> Log<D> {
         };
         if let Some(restored) = restored.filter(|restored| *restored < self.meta.compacted) {
             // What is back may be outdated by what follows it.
-            self.replace_meta(Meta { compacted: restored, ..self.meta }).inspect_err(|_| self.forget_rewrite())?;
+            self.replace_meta(&Meta { compacted: restored, ..self.meta }).inspect_err(|_| self.forget_rewrite())?;
         }
         let name = segment_name(header.base);
         let renamed = self.disk.rename(SEGMENT_ANEW, &name).context(Operation::Rename, || self.disk.path(SEGMENT_ANEW));

@@ -215,7 +215,7 @@ impl<D: Disk> Log<D> {
         if round.keys.incomplete || self.meta.compacted != round.from {
             return Ok(());
         }
-        match self.replace_meta(Meta { compacted: round.end, ..self.meta }) {
+        match self.replace_meta(&Meta { compacted: round.end, ..self.meta }) {
             Err(LogError::NoRoom(_)) => Ok(()),
             replaced => replaced,
         }

@@ -36,7 +36,7 @@ pub struct Dumped<'a> {
 #[derive(Debug)]
 pub enum DumpItem<'a> {
     /// What the replica knows of itself.
-    Meta(Meta),
+    Meta(Box<Meta>),
     /// The meta file is not one.
     BadMeta(HeaderFault),
     /// The head of a segment.
@@ -87,7 +87,7 @@ pub fn dump<D: Disk>(
     let mut log_start = Offset::default();
     if let Some(meta) = meta::read(disk)? {
         log_start = meta.map_or(log_start, |meta| meta.log_start);
-        let item = meta.map_or_else(DumpItem::BadMeta, DumpItem::Meta);
+        let item = meta.map_or_else(DumpItem::BadMeta, |meta| DumpItem::Meta(Box::new(meta)));
         let (path, position, bytes) = (&*disk.path(META_FILE), 0, wide(meta::META_BYTES));
         if each(&Dumped { path, position, bytes, item }).is_break() {
             return Ok(());

@@ -144,7 +144,7 @@ impl<D: Disk> Log<D> {
         let began = !self.history().is_empty() || self.meta.suspect.is_some();
         let bound = self.meta.cluster.filter(|_| began);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
-        if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
+        if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
     }
 
     /// Notes which starts of replicas are known. Durable on return.
@@ -154,7 +154,7 @@ impl<D: Disk> Log<D> {
     pub fn set_runs(&mut self, runs: &Runs) -> Result<(), LogError> {
         self.check_poison()?;
         let meta = self.meta.with_runs(runs);
-        if meta == self.meta { Ok(()) } else { self.replace_meta(meta) }
+        if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
     }
 
     /// Notes that this disk was restored from a copy. Durable on return.
@@ -163,7 +163,7 @@ impl<D: Disk> Log<D> {
     /// When the disk refuses.
     pub fn set_restored(&mut self) -> Result<(), LogError> {
         self.check_poison()?;
-        self.replace_meta(Meta { restored: true, ..self.meta })
+        self.replace_meta(&Meta { restored: true, ..self.meta })
     }
 
     /// Notes that everything before `end` is committed: it is never cut. Written down by [`Log::write_commit`], and with the next
@@ -181,7 +181,8 @@ impl<D: Disk> Log<D> {
         if self.ends.commit_end.min(self.ends.synced.end) <= self.meta.commit_end {
             return Ok(());
         }
-        match self.replace_meta(self.meta) {
+        let meta = self.meta;
+        match self.replace_meta(&meta) {
             Err(LogError::NoRoom(_)) => Ok(()),
             replaced => replaced,
         }
@@ -239,7 +240,7 @@ impl<D: Disk> Log<D> {
         self.writer.index.write_all();
         let mut meta = self.meta;
         meta.session.clean = true;
-        self.replace_meta(meta)?;
+        self.replace_meta(&meta)?;
         Ok(self.meta)
     }
 
@@ -261,11 +262,11 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    pub(crate) fn replace_meta(&mut self, meta: Meta) -> Result<(), LogError> {
+    pub(crate) fn replace_meta(&mut self, meta: &Meta) -> Result<(), LogError> {
         let commit_end = meta.commit_end.max(self.ends.commit_end.min(self.ends.synced.end));
         let synced = Synced { sequence: self.writer.sequence, tail: self.ends.synced };
         let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
-        let meta = Meta { commit_end, suspect, synced, ..meta };
+        let meta = Meta { commit_end, suspect, synced, ..*meta };
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         match self.meta_file.replace(&meta) {
             Ok(()) => {}
@@ -294,7 +295,8 @@ impl<D: Disk> Log<D> {
         let history = Arc::clone(&self.view.history);
         self.go_on_in(next, &active, history);
         self.keep_reserve();
-        match self.replace_meta(self.meta) {
+        let meta = self.meta;
+        match self.replace_meta(&meta) {
             // What is committed is written down another time.
             Err(LogError::NoRoom(_)) => Ok(()),
             replaced => replaced,

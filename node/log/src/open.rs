@@ -90,7 +90,7 @@ impl<D: Disk> Log<D> {
             log.cut_what_is_torn(suspect)?;
         }
         let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
-        log.replace_meta(Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
+        log.replace_meta(&Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
         // Only now, that nothing has been found which forbids to open.
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
@@ -103,7 +103,7 @@ impl<D: Disk> Log<D> {
     fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
         if suspect.is_some() {
-            self.replace_meta(Meta { suspect, ..self.meta }).map_err(into_open)?;
+            self.replace_meta(&Meta { suspect, ..self.meta }).map_err(into_open)?;
             if part.end == part.segment.base() {
                 // The new segment takes its name.
                 let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));

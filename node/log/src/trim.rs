@@ -32,7 +32,7 @@ impl<D: Disk> Log<D> {
         if before > self.ends.synced.end {
             self.sync_disk()?;
         }
-        self.replace_meta(Meta { log_start: before, ..self.meta })?;
+        self.replace_meta(&Meta { log_start: before, ..self.meta })?;
         let active = self.view.active_part();
         // A segment ends where the next one begins.
         let sealed = Arc::clone(&self.view.sealed);
@@ -81,7 +81,7 @@ impl<D: Disk> Log<D> {
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
         self.retire(dead)?;
-        match self.replace_meta(Meta { log_start: at, ..self.meta }) {
+        match self.replace_meta(&Meta { log_start: at, ..self.meta }) {
             // The segment says so itself.
             Err(LogError::NoRoom(_)) => Ok(()),
             replaced => replaced,
