@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -13,6 +14,12 @@ use zue_core::{Epoch, EpochStart, Offset, ReplicaId};
 use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk};
 
 const FIRST: &str = "00000000000000000000.log";
+
+/// A test that is alone: a process that another one starts would hold the locks of this one's logs until it is the program.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn zue(args: &[&str], dir: &Path) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_zue")).arg("log").args(args).arg(dir).output().unwrap();
@@ -80,6 +87,7 @@ fn state(dir: &Path) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
 
 #[test]
 fn a_sound_log_is_called_sound_and_nothing_is_changed() {
+    let _alone = alone();
     for clean in [true, false] {
         let dir = data(clean);
         fs::write(dir.path().join("notes.txt"), "of somebody else").unwrap();
@@ -113,6 +121,7 @@ const DAMAGES: [(Harm, &str, &str); 7] = [
 
 #[test]
 fn the_first_damage_is_named_with_its_file_and_place() {
+    let _alone = alone();
     for (harm, file, what) in DAMAGES {
         let dir = data(true);
         harm(dir.path());
@@ -132,6 +141,7 @@ fn the_first_damage_is_named_with_its_file_and_place() {
 /// As a power failure leaves them, or compaction: they are derived.
 #[test]
 fn an_index_that_will_be_rebuilt_is_no_damage() {
+    let _alone = alone();
     type Harm = fn(&mut Vec<u8>);
     let index = |dir: &Path| dir.join(FIRST).with_extension("index");
     let harms: [(Harm, &str); 4] = [
@@ -158,6 +168,7 @@ fn an_index_that_will_be_rebuilt_is_no_damage() {
 /// An entry that is whole and names a place where its record is not: a log would believe it.
 #[test]
 fn an_index_that_is_not_true_is_damage_until_it_is_made_again() {
+    let _alone = alone();
     let dir = data(true);
     let index = dir.path().join(FIRST).with_extension("index");
     let good = fs::read(&index).unwrap();
@@ -182,6 +193,7 @@ fn an_index_that_is_not_true_is_damage_until_it_is_made_again() {
 
 #[test]
 fn a_torn_tail_is_cut_by_a_repair_and_by_nothing_before() {
+    let _alone = alone();
     let dir = data(false);
     let mut log = open(dir.path());
     append(&mut log, 1);
@@ -210,6 +222,7 @@ fn a_torn_tail_is_cut_by_a_repair_and_by_nothing_before() {
 
 #[test]
 fn an_index_is_made_again_and_damaged_records_are_left_to_another_replica() {
+    let _alone = alone();
     let dir = data(true);
     let index = dir.path().join(FIRST).with_extension("index");
     let good = fs::read(&index).unwrap();
@@ -234,6 +247,7 @@ fn an_index_is_made_again_and_damaged_records_are_left_to_another_replica() {
 
 #[test]
 fn a_directory_that_is_none_or_in_use_is_refused_with_the_remedy() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let check = |dir: &Path, what: &str| {
         for args in [&["verify"][..], &["dump"], &["repair"], &["repair", "--dry-run"]] {
@@ -264,6 +278,7 @@ fn a_directory_that_is_none_or_in_use_is_refused_with_the_remedy() {
 
 #[test]
 fn a_dump_shows_frames_from_an_offset_on_as_many_as_asked_for() {
+    let _alone = alone();
     let dir = data(true);
     let (code, out, _) = zue(&["dump", "--from", "150", "--max", "2"], dir.path());
     assert_eq!(code, 0);
