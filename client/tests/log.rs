@@ -141,8 +141,8 @@ fn the_first_damage_is_named_with_its_file_and_place() {
 /// As a power failure leaves them, or compaction: they are derived.
 #[test]
 fn an_index_that_will_be_rebuilt_is_no_damage() {
-    let _alone = alone();
     type Harm = fn(&mut Vec<u8>);
+    let _alone = alone();
     let index = |dir: &Path| dir.join(FIRST).with_extension("index");
     let harms: [(Harm, &str); 4] = [
         (|bytes| bytes[70] ^= 1, "damaged at byte 64"),
