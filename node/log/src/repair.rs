@@ -159,8 +159,7 @@ impl<D: Disk> Source<D> {
             let (Piece::Record(begins, _) | Piece::Gap(begins, _)) = piece else {
                 let Piece::Hole(hole) = piece else { continue };
                 let range = length(hole.position - begun)..length(until - begun);
-                let shown = bytes.get(range).unwrap_or_default();
-                take(shown, piece)?;
+                take(bytes.get(range).unwrap_or_default(), piece)?;
                 (self.position, self.next) = (until, next);
                 continue;
             };
