@@ -362,9 +362,16 @@ impl<'a> Iterator for Records<'a> {
                     self.next = gap.end;
                 }
                 Ok(_) | Err(_) => {
-                    let from = std::mem::replace(&mut self.next, self.chunk.end);
-                    let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..self.chunk.end);
-                    return hole.map(|hole| Err(self.chunk.blame(hole)));
+                    let (from, end) = (self.next, self.chunk.end);
+                    let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..end);
+                    match hole.map(|hole| (hole, self.chunk.blame(hole))) {
+                        // No record is in doubt: what should come next is behind it.
+                        Some((hole, ReadError::Damaged(_))) if hole.to == from => self.at = length(hole.until),
+                        found => {
+                            self.next = end;
+                            return found.map(|(_, error)| Err(error));
+                        }
+                    }
                 }
             }
         }

@@ -63,6 +63,7 @@ fn ranges(damaged: &[Damage]) -> Vec<(u64, u64)> {
 fn read_around<D: Disk>(reader: &Reader<D>, from: u64, bytes_max: usize) -> (Vec<u64>, Vec<(u64, u64)>) {
     let (mut at, mut read, mut damaged) = (Offset(from), Vec::new(), Vec::new());
     while at < reader.tail().end {
+        let before = at;
         let mut pass = |error| {
             let ReadError::Damaged(damage) = error else { panic!("{error}") };
             damaged.push((damage.from.0, damage.to.0));
@@ -80,6 +81,7 @@ fn read_around<D: Disk>(reader: &Reader<D>, from: u64, bytes_max: usize) -> (Vec
                 }
             }
         }
+        assert!(at > before, "reading stands still at {at}");
     }
     (read, damaged)
 }
@@ -481,6 +483,48 @@ fn damage_to_an_old_segment_hides_its_own_records_only() {
             }
         }
         assert!(!log.damaged().is_empty(), "byte {byte}");
+    }
+}
+
+#[test]
+fn bad_bytes_between_two_records_hide_neither() {
+    let whole = (all_but(0..0, 60), vec![]);
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let (disk, names) = sealed(18);
+    let is_start = |bytes: &[u8], at: usize| bytes[at + 8..at + 10] == [2, 0] && word(bytes, at + 16) == 2;
+    let found = names.iter().find_map(|name| {
+        let bytes = disk.content(name).unwrap();
+        (4096..bytes.len() - 100).find(|at| is_start(&bytes, *at)).map(|at| (name, at))
+    });
+    let (name, at) = found.unwrap();
+    for byte in at..at + 60 {
+        let (disk, _) = sealed(18);
+        flip(&disk, name, byte, 2);
+        let (log, _) = open(&disk);
+        for bytes_max in [0, 1 << 20] {
+            assert_eq!(read_around(&log.reader(), 0, bytes_max), whole, "byte {byte}");
+        }
+    }
+}
+
+#[test]
+fn a_record_inside_a_bad_frame_of_its_own_offset_does_not_stop_a_reader() {
+    let (disk, mut log, frames) = ten(19);
+    commit(&mut log, 10);
+    drop(log);
+    let frame = frames[4].clone();
+    disk.damage(FIRST, |bytes| {
+        let mut head = bytes[frame.start..frame.start + 40].to_vec();
+        let long = u32::try_from(32 + frame.len()).unwrap();
+        head[4..8].copy_from_slice(&long.to_le_bytes());
+        bytes.splice(frame.start..frame.start, head);
+    });
+    let (log, _) = open(&disk);
+    for from in 0..=4 {
+        for bytes_max in [0, 100, 10_000] {
+            let (read, damaged) = read_around(&log.reader(), from, bytes_max);
+            assert_eq!((read, damaged), ((from..10).collect(), vec![]), "from {from} by {bytes_max}");
+        }
     }
 }
 
