@@ -20,7 +20,7 @@ use crate::meta::Meta;
 use crate::num::wide;
 use crate::order::{Order, ProducerRun};
 use crate::resync::Hole;
-use crate::segment::{self, Header, segment_name};
+use crate::segment::{self, Header, kept_name, segment_name};
 use crate::verify::continues;
 use crate::view::{Part, View};
 
@@ -272,6 +272,12 @@ impl<D: Disk> Log<D> {
             self.replace_meta(&Meta { compacted: restored, ..self.meta }).inspect_err(|_| self.forget_rewrite())?;
         }
         let name = segment_name(header.base);
+        let kept = kept_name(&part.segment.header);
+        if self.meta.suspect.is_some() && self.disk.open(&kept).is_err() {
+            // Behind the end of the old one may be what is missing.
+            let linked = self.disk.link(&name, &kept).context(Operation::Link, || self.disk.path(&kept));
+            self.disk_result(linked).inspect_err(|_| self.forget_rewrite())?;
+        }
         let renamed = self.disk.rename(SEGMENT_ANEW, &name).context(Operation::Rename, || self.disk.path(SEGMENT_ANEW));
         self.disk_result(renamed).inspect_err(|_| self.forget_rewrite())?;
         let synced = self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""));

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use zue_core::{Epoch, Offset, Tail};
 
 use crate::block::BLOCK_BYTES;
+use crate::crcs::Crcs;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation, ReadError};
 use crate::fault::Fault;
@@ -192,7 +193,8 @@ impl<D: Disk> Part<D> {
     fn first_frame(&self) -> Result<u64, ReadError> {
         let bytes = self.segment.view(0, self.bytes_end)?;
         let before = Tail { epoch: Epoch(0), end: self.segment.base() };
-        let mut frames = GoodFrames::behind(&bytes, self.segment.mask, BLOCK_BYTES, before);
+        let mut crcs = Crcs::new(&bytes);
+        let mut frames = GoodFrames::behind(&mut crcs, self.segment.mask, BLOCK_BYTES, before);
         Ok(frames.find(|good| good.missing_end().is_some()).map_or(self.bytes_end, |good| wide(good.at)))
     }
 

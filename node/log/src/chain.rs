@@ -114,7 +114,7 @@ pub(crate) fn check<D: Disk>(
         let (have, end) = (segment.file_bytes, next.base);
         if need > have {
             let fault = Fault::Truncated { need, have };
-            damaged.push(segment.place.damage(Hole {
+            damaged.push(segment.place.note(Hole {
                 position: have,
                 until: have,
                 from: segment.base(),

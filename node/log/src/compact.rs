@@ -16,7 +16,6 @@ use crate::error::{LogError, Operation, ReadError};
 use crate::frame::{RecordView, parse};
 use crate::log::Log;
 use crate::meta::Meta;
-use crate::num::length;
 use crate::order::ProducerRun;
 use crate::repair::Source;
 use crate::resync::Piece;
@@ -82,34 +81,26 @@ struct Keys {
 /// What is to go of a segment.
 #[derive(Debug, Default)]
 struct Judgement {
-    base: Offset,
-    /// One bit for each record.
-    goes: Vec<u64>,
-    count: u64,
+    /// Which of 64 offsets each go, those of which none does left out: after a compaction a segment may span all offsets there are.
+    goes: Vec<(u64, u64)>,
     /// The last offset of each producer.
     producers: HashMap<u128, Offset>,
 }
 
 impl Judgement {
-    fn bit(&self, offset: Offset) -> (usize, u64) {
-        let index = offset.since(self.base);
-        (length(index / 64), 1 << (index % 64))
-    }
-
+    /// Offsets rise.
     fn set(&mut self, offset: Offset) {
-        let (word, bit) = self.bit(offset);
-        if self.goes.len() <= word {
-            self.goes.resize(word + 1, 0);
+        let (word, bit) = (offset.0 / 64, 1 << (offset.0 % 64));
+        match self.goes.last_mut() {
+            Some((last, bits)) if *last == word => *bits |= bit,
+            _ => self.goes.push((word, bit)),
         }
-        if let Some(word) = self.goes.get_mut(word) {
-            *word |= bit;
-        }
-        self.count += 1;
     }
 
     fn goes(&self, offset: Offset) -> bool {
-        let (word, bit) = self.bit(offset);
-        self.goes.get(word).is_some_and(|word| word & bit != 0)
+        let (word, bit) = (offset.0 / 64, 1 << (offset.0 % 64));
+        let found = self.goes.binary_search_by_key(&word, |(word, _)| *word);
+        found.is_ok_and(|at| self.goes.get(at).is_some_and(|(_, bits)| bits & bit != 0))
     }
 
     fn saw(&mut self, producer: u128, offset: Offset) {
@@ -257,8 +248,7 @@ impl<D: Disk> Compaction<D> {
             Phase::Mapping(source) => Ok(self.map(source, bytes_max)?),
             Phase::Compact => match self.parts.next() {
                 Some(part) if part.segment.base() < self.end => {
-                    let judgement = Judgement { base: part.segment.base(), ..Judgement::default() };
-                    self.phase = Phase::Judging(Source::new(part)?, judgement);
+                    self.phase = Phase::Judging(Source::new(part)?, Judgement::default());
                     Ok(Compacting::Bytes(0))
                 }
                 _ => Ok(Compacting::Done),
@@ -335,7 +325,7 @@ impl<D: Disk> Compaction<D> {
         let (bytes, more) = source.step(bytes_max, &mut take)?;
         self.phase = match more {
             true => Phase::Judging(source, judgement),
-            false if judgement.count == 0 => Phase::Compact,
+            false if judgement.goes.is_empty() => Phase::Compact,
             false => {
                 let anew = Anew::begin(&self.disk, &source.part, &self.view, self.limits)?;
                 Phase::Writing(Source::new(source.part)?, Box::new(anew), judgement)
@@ -378,13 +368,12 @@ mod tests {
 
     #[test]
     fn what_goes_is_remembered_record_by_record() {
-        let mut judgement = Judgement { base: Offset(100), ..Judgement::default() };
-        let goes = [100, 163, 164, 500];
-        for offset in goes {
-            judgement.set(Offset(offset));
-        }
-        let found: Vec<u64> = (100..600).filter(|offset| judgement.goes(Offset(*offset))).collect();
-        assert_eq!((found.as_slice(), judgement.count), (goes.as_slice(), 4));
+        let mut judgement = Judgement::default();
+        let (goes, far) = ([100, 163, 164, 500], u64::MAX - 1);
+        goes.into_iter().chain([far]).for_each(|offset| judgement.set(Offset(offset)));
+        let found: Vec<u64> = (0..600).filter(|offset| judgement.goes(Offset(*offset))).collect();
+        assert_eq!((found.as_slice(), judgement.goes(Offset(far))), (goes.as_slice(), true));
+        assert_eq!(judgement.goes.len(), 4, "no room for what lies between");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use zue_core::{Epoch, EpochStart, Offset, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::chain::{chain, read_headers};
+use crate::crcs::Crcs;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, HeaderFault, OpenError, Operation};
 use crate::fault::Fault;
@@ -161,7 +162,7 @@ impl<'a> Walk<'a> {
     /// How many bytes there are that are no frame; none where the log ends.
     fn bad_bytes(&self, at: usize) -> usize {
         let all = Tail { epoch: Epoch(0), end: Offset(0) };
-        let good = GoodFrames::behind(self.bytes, self.header.mask(), at, all).next();
+        let good = GoodFrames::behind(&mut Crcs::new(self.bytes), self.header.mask(), at, all).next();
         let rest = self.bytes.get(at..).unwrap_or_default();
         match good {
             Some(good) => good.at - at,

@@ -226,11 +226,11 @@ pub(crate) fn parse(bytes: &[u8], mask: u32) -> Result<(Frame<'_>, usize), Fault
     if stored != computed {
         return Err(Fault::Crc { stored, computed });
     }
-    let body = checked.get(PREFIX_BYTES - LENGTH_AT..).unwrap_or_default();
-    parse_body(body).map(|frame| (frame, total))
+    parse_unchecked(checked.get(PREFIX_BYTES - LENGTH_AT..).unwrap_or_default()).map(|frame| (frame, total))
 }
 
-fn parse_body(body: &[u8]) -> Result<Frame<'_>, Fault> {
+/// What a frame is by all that is behind its prefix, whatever its CRC.
+pub(crate) fn parse_unchecked(body: &[u8]) -> Result<Frame<'_>, Fault> {
     let mut cursor = Cursor(body);
     let mut head = || Some((cursor.u8()?, cursor.u8()?, cursor.u16()?, cursor.u32()?));
     let (kind, flags, header_count, key_bytes) = head().ok_or(Fault::Layout)?;

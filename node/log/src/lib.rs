@@ -9,6 +9,7 @@ mod body;
 mod chain;
 mod compact;
 mod config;
+mod crcs;
 mod cut;
 mod disk;
 mod dump;

@@ -103,7 +103,9 @@ impl<D: Disk> Log<D> {
     fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
         if suspect.is_some() {
-            self.replace_meta(&Meta { suspect, ..self.meta }).map_err(into_open)?;
+            // Not closed any more: whoever opens it next has to look again.
+            let session = Session { clean: false, ..self.meta.session };
+            self.replace_meta(&Meta { suspect, session, ..self.meta }).map_err(into_open)?;
             if part.end == part.segment.base() {
                 // The new segment takes its name.
                 let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));

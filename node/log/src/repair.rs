@@ -189,9 +189,7 @@ impl<D: Disk> Log<D> {
         self.check_poison()?;
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };
         if Arc::ptr_eq(&part.segment, &self.view.active) {
-            if part.end == part.segment.base() {
-                return Ok(None);
-            }
+            // One without records is replaced by that.
             self.roll(0)?;
         }
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };

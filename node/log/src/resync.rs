@@ -4,17 +4,15 @@ use std::ops::Range;
 
 use zue_core::{Epoch, Offset, Tail};
 
+use crate::crcs::Crcs;
 use crate::fault::Fault;
 use crate::frame::{
-    FLAGS_AT, Frame, KIND_AT, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, RECORD_FLAGS, RecordView,
-    SyncMark, parse, peek,
+    FLAGS_AT, Frame, KIND_AT, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES,
+    RECORD_FLAGS, RecordView, SyncMark, parse, parse_unchecked, peek,
 };
 use crate::gap::Gap;
-use crate::num::wide;
+use crate::num::{Cursor, wide};
 use crate::scan::used;
-
-/// How many bytes of CRC are computed at most for each byte that is looked at: payloads may be made to look like frames.
-const CRC_BYTES_MAX: usize = 32;
 
 /// Of so many bytes it is seen at once whether a frame may begin with any.
 const PIECE_BYTES: usize = 32;
@@ -76,29 +74,29 @@ impl Good {
     }
 }
 
-/// The good frames from a byte on, of a log that holds a prefix with a given tail in front of it.
-pub(crate) struct GoodFrames<'a> {
-    bytes: &'a [u8],
+/// The good frames from a byte on, of a log that holds a prefix with a given tail in front of it. None is missed, and payloads that
+/// are made to look like frames do not make it slow.
+pub(crate) struct GoodFrames<'a, 'c> {
+    crcs: &'c mut Crcs<'a>,
     mask: u32,
+    bad_at: usize,
     at: usize,
     /// None begins from here on.
     end: usize,
     after: Tail,
-    crc_bytes_left: usize,
 }
 
-impl<'a> GoodFrames<'a> {
-    /// Those behind the bad frame at byte `bad_at`.
-    pub(crate) fn behind(bytes: &'a [u8], mask: u32, bad_at: usize, after: Tail) -> Self {
-        let at = bad_at.saturating_add(1);
-        let end = bad_at.saturating_add(used(bytes.get(bad_at..).unwrap_or_default()));
-        Self { bytes, mask, at, end, after, crc_bytes_left: (end - bad_at).saturating_mul(CRC_BYTES_MAX) }
+impl<'a, 'c> GoodFrames<'a, 'c> {
+    /// Those behind the bad frame at byte `bad_at`, or that frame if only something in front of it is missing.
+    pub(crate) fn behind(crcs: &'c mut Crcs<'a>, mask: u32, bad_at: usize, after: Tail) -> Self {
+        let end = bad_at.saturating_add(used(crcs.bytes.get(bad_at..).unwrap_or_default()));
+        Self { crcs, mask, bad_at, at: bad_at, end, after }
     }
 
     fn look(&mut self) -> Option<Good> {
-        let rest = self.bytes.get(self.at..)?;
+        let rest = self.crcs.bytes.get(self.at..)?;
         let peek = peek(rest)?;
-        // Its claims come first: a CRC at every byte would take too long.
+        // Its claims come first: they cost less.
         let may_follow = match peek.kind {
             KIND_RECORD | KIND_GAP => peek.first_word >= self.after.end.0,
             KIND_EPOCH_START => peek.first_word > self.after.epoch.0,
@@ -108,8 +106,7 @@ impl<'a> GoodFrames<'a> {
         if !may_follow {
             return None;
         }
-        self.crc_bytes_left = self.crc_bytes_left.checked_sub(peek.bytes)?;
-        let kind = match parse(rest, self.mask).ok()?.0 {
+        let kind = match parse_unchecked(rest.get(PREFIX_BYTES..peek.bytes)?).ok()? {
             Frame::Record(record) if record.epoch >= self.after.epoch => {
                 GoodKind::Records { epoch: record.epoch, from: record.offset, end: record.offset.plus(1) }
             }
@@ -122,16 +119,22 @@ impl<'a> GoodFrames<'a> {
             Frame::SyncMark(mark) => GoodKind::SyncMark(mark),
             _ => return None,
         };
-        Some(Good { at: self.at, bytes: peek.bytes, kind })
+        let (stored, computed) = (Cursor(rest).u32()?, self.crcs.of(self.at + LENGTH_AT..self.at + peek.bytes)?);
+        if stored ^ self.mask != computed {
+            return None;
+        }
+        let good = Good { at: self.at, bytes: peek.bytes, kind };
+        let follows = self.at > self.bad_at || good.missing_end().is_some_and(|end| end > self.after.end);
+        follows.then_some(good)
     }
 }
 
-impl Iterator for GoodFrames<'_> {
+impl Iterator for GoodFrames<'_, '_> {
     type Item = Good;
 
     fn next(&mut self) -> Option<Good> {
         while self.at < self.end {
-            self.at = self.at.saturating_add(self.bytes.get(self.at..).map_or(0, skipped));
+            self.at = self.at.saturating_add(self.crcs.bytes.get(self.at..).map_or(0, skipped));
             if self.at >= self.end {
                 break;
             }
@@ -168,8 +171,8 @@ pub(crate) struct Behind {
 }
 
 /// Looks at everything behind the bad frame at byte `at`, whose position in the segment is `position`.
-pub(crate) fn behind(bytes: &[u8], mask: u32, at: usize, position: u64, after: Tail) -> Behind {
-    let frames = GoodFrames::behind(bytes, mask, at, after);
+pub(crate) fn behind(crcs: &mut Crcs<'_>, mask: u32, at: usize, position: u64, after: Tail) -> Behind {
+    let frames = GoodFrames::behind(crcs, mask, at, after);
     frames.fold(Behind::default(), |found, good| Behind {
         tail: found.tail.max(good.tail()),
         was_durable: found.was_durable || matches!(good.kind, GoodKind::SyncMark(sync) if sync.position > position),
@@ -179,6 +182,7 @@ pub(crate) fn behind(bytes: &[u8], mask: u32, at: usize, position: u64, after: T
 /// The records of a segment, each checked; what is damaged is passed over.
 pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
+    crcs: Crcs<'a>,
     mask: u32,
     /// Where the bytes are in the segment.
     position: u64,
@@ -202,7 +206,7 @@ impl<'a> Frames<'a> {
     /// Those of the bytes, which lie at the position, begin with the frame of record `next` or one before it that has no record, and
     /// should hold all before `end`.
     pub(crate) fn new(bytes: &'a [u8], mask: u32, position: u64, next: Offset, end: Offset) -> Self {
-        Self { bytes, mask, position, at: 0, next, end }
+        Self { bytes, crcs: Crcs::new(bytes), mask, position, at: 0, next, end }
     }
 
     /// Where the frame begins that comes next, and the record that it should be or stand in front of.
@@ -213,9 +217,8 @@ impl<'a> Frames<'a> {
     /// Passes over what is not the next record.
     fn hole(&mut self, fault: Fault) -> Piece<'a> {
         let (bad_at, from, after) = (self.at, self.next, Tail { epoch: Epoch(0), end: self.next });
-        let good = GoodFrames::behind(self.bytes, self.mask, bad_at, after)
-            .find_map(|good| good.missing_end().map(|end| (good.at, end)))
-            .filter(|(_, end)| *end <= self.end);
+        let goes_on = |good: Good| good.missing_end().filter(|end| *end <= self.end).map(|end| (good.at, end));
+        let good = GoodFrames::behind(&mut self.crcs, self.mask, bad_at, after).find_map(goes_on);
         (self.at, self.next) = good.unwrap_or((self.bytes.len(), self.end));
         let (position, until) =
             (self.position.saturating_add(wide(bad_at)), self.position.saturating_add(wide(self.at)));

@@ -3,6 +3,7 @@
 
 use zue_core::{Epoch, Offset, Tail};
 
+use crate::crcs::Crcs;
 use crate::fault::Fault;
 use crate::index::{Entry, Spacing};
 use crate::num::wide;
@@ -54,6 +55,7 @@ pub(crate) fn survey(
     known: Known,
 ) -> Result<Survey, Hole> {
     let mut survey = Survey::default();
+    let mut crcs = Crcs::new(bytes);
     // The last committed records are damaged.
     let mut ends_in_hole = false;
     let stop = loop {
@@ -69,7 +71,7 @@ pub(crate) fn survey(
         }
         let (after, bad_at) = (stop.order.tail, position.saturating_add(wide(stop.at)));
         let hole = |to| Hole { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
-        let next = next_place(bytes, mask, stop).filter(|next| next.offset <= known.commit_end);
+        let next = next_place(&mut crcs, mask, stop).filter(|next| next.offset <= known.commit_end);
         let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
             return Err(hole(end));
@@ -78,7 +80,8 @@ pub(crate) fn survey(
         state.order = Order::after(Tail { end, ..after }, stop.order.timestamp_ms);
         // Who appended what is in there is not known.
         state.producers.forget(end);
-        survey.bytes = next.map_or(stop.at, |next| next.at);
+        // The bytes stay with the segment: who repairs or rewrites it keeps them.
+        survey.bytes = next.map_or_else(|| stop.at + used(bytes.get(stop.at..).unwrap_or_default()), |next| next.at);
         if next.is_none() {
             ends_in_hole = true;
             break stop;
@@ -86,11 +89,11 @@ pub(crate) fn survey(
     };
     let tail = state.order.tail;
     let rest = bytes.get(survey.bytes..).unwrap_or_default();
-    if known.closed && tail == known.synced && (known.used || used(rest) == 0) {
+    if !ends_in_hole && known.closed && tail == known.synced && (known.used || used(rest) == 0) {
         return Ok(survey);
     }
     let position = position.saturating_add(wide(stop.at));
-    let behind = behind(bytes, mask, stop.at, position, stop.order.tail);
+    let behind = behind(&mut crcs, mask, stop.at, position, stop.order.tail);
     // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
     let was_durable = behind.was_durable || ends_in_hole || known.synced > tail;
     survey.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
@@ -114,9 +117,9 @@ struct Next {
     same_epoch: bool,
 }
 
-fn next_place(bytes: &[u8], mask: u32, stop: Stop) -> Option<Next> {
+fn next_place(crcs: &mut Crcs<'_>, mask: u32, stop: Stop) -> Option<Next> {
     let after = stop.order.tail;
-    GoodFrames::behind(bytes, mask, stop.at, after).find_map(|good| {
+    GoodFrames::behind(crcs, mask, stop.at, after).find_map(|good| {
         let same_epoch = match good.kind {
             GoodKind::Records { epoch, .. } => epoch == after.epoch,
             // Epochs rise: none lies between these two.

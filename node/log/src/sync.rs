@@ -5,9 +5,9 @@ use std::sync::Arc;
 use zue_core::Tail;
 
 use crate::body::Segment;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::{Context, DiskError, LogError, Operation};
-use crate::fill::{Preparation, zeroes_of};
+use crate::fill::{Preparation, fill};
 use crate::log::Log;
 
 /// A sync that is due: everything before it was written.
@@ -69,7 +69,7 @@ impl<D: Disk> Log<D> {
         }
         let segment = Arc::clone(&self.view.active);
         if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
-            let filled = segment.file.write_at(zeroes.start, zeroes_of(&zeroes));
+            let filled = fill(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
         let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.cuts);

@@ -6,6 +6,7 @@ use zue_core::{Epoch, EpochStart, Offset, ProducerLimits, Producers, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::body::Segment;
+use crate::crcs::Crcs;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, Operation, ReadError};
 use crate::fault::Fault;
@@ -177,7 +178,8 @@ impl<D: Disk> Place<D> {
         let Part { segment, bytes_end, end } = &self.part;
         let bytes = segment.view(position, *bytes_end)?;
         let after = Tail { epoch: Epoch(0), end: from };
-        let mut good = GoodFrames::behind(&bytes, segment.mask, 0, after).filter_map(|good| {
+        let mut crcs = Crcs::new(&bytes);
+        let mut good = GoodFrames::behind(&mut crcs, segment.mask, 0, after).filter_map(|good| {
             let tail = match good.kind {
                 GoodKind::Records { epoch, from, .. } => Tail { epoch, end: from },
                 GoodKind::Start { epoch, start } => Tail { epoch: Epoch(epoch.0.saturating_sub(1)), end: start },

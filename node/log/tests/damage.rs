@@ -515,8 +515,8 @@ fn a_record_inside_a_bad_frame_of_its_own_offset_does_not_stop_a_reader() {
     let frame = frames[4].clone();
     disk.damage(FIRST, |bytes| {
         let mut head = bytes[frame.start..frame.start + 40].to_vec();
-        let long = u32::try_from(32 + frame.len()).unwrap();
-        head[4..8].copy_from_slice(&long.to_le_bytes());
+        let claims = u32::try_from(32 + frame.len()).unwrap();
+        head[4..8].copy_from_slice(&claims.to_le_bytes());
         bytes.splice(frame.start..frame.start, head);
     });
     let (log, _) = open(&disk);
@@ -526,6 +526,34 @@ fn a_record_inside_a_bad_frame_of_its_own_offset_does_not_stop_a_reader() {
             assert_eq!((read, damaged), ((from..10).collect(), vec![]), "from {from} by {bytes_max}");
         }
     }
+}
+
+#[test]
+fn payloads_that_look_like_frames_hide_nothing_behind_damage() {
+    let mut value = Vec::new();
+    for _ in 0..200 {
+        value.extend_from_slice(&[0x5a; 4]);
+        value.extend_from_slice(&8000_u32.to_le_bytes());
+        value.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
+        value.extend_from_slice(&[0x11; 24]);
+    }
+    let (disk, mut log) = fresh(20);
+    start_epoch(&mut log, 1);
+    for _ in 0..30_u32 {
+        let mut builder = BatchBuilder::new(log.tail(), 1000, Limits::default());
+        builder.push(None, &value, [], None).unwrap();
+        log.append(&builder.finish().unwrap()).unwrap();
+    }
+    commit(&mut log, 30);
+    log.close().unwrap();
+    let names = segments(&disk);
+    let base: u64 = names[1][..20].parse().unwrap();
+    assert_eq!(names[2][..20].parse(), Ok(base + 3));
+    // In the kind of the second of its three records; no index tells of the third.
+    flip(&disk, &names[1], used(&disk, &names[1]) - 2 * 8040 + 8, 6);
+    disk.remove(&names[1].replace(".log", ".index")).unwrap();
+    let (log, _) = open(&disk);
+    assert_eq!(read_around(&log.reader(), 0, 10_000), (all_but(base + 1..base + 2, 30), vec![(base + 1, base + 2)]));
 }
 
 #[test]

@@ -79,7 +79,10 @@ impl<D: Disk> Worker<D> {
                         tell(&self.facts, DiskFact::Full(Some(full(&error).into())));
                         is_full = true;
                     }
-                    self.promise_ahead(behind)?;
+                    // Promises keep their order.
+                    if !matches!(work, Work::Promise { .. }) {
+                        self.promise_ahead(behind)?;
+                    }
                     self.trim_ahead(work, behind)?;
                     behind.extend(self.queue.pause().ok_or(Stopped::Closed)?);
                 }
