@@ -83,7 +83,7 @@ impl Subject for RaftEngine {
     }
 }
 
-/// okaywal 0.3: a write-ahead log; an entry is a batch, a chunk of it a record.
+/// okaywal 0.3: a write-ahead log; an entry is a batch, a chunk of it a record. Opened, it fills its file with zeroes.
 pub(crate) struct OkayWal(WriteAheadLog);
 
 impl OkayWal {

@@ -34,6 +34,25 @@ impl Zue {
         Ok(Box::new(Self::open(dir, LogConfig::default())?))
     }
 
+    /// In a segment as all are but a log's first: its file was made ahead, so that a sync moves data only.
+    pub(crate) fn prepared(dir: &Path) -> Result<Box<dyn Subject>> {
+        let config = LogConfig::default();
+        let (zue, value) = (Self::open(dir, config)?, vec![b'v'; 1 << 20]);
+        let mut is_prepared = false;
+        for _ in 0..config.segment_bytes_max >> 20 {
+            zue.append(&[&value], false)?;
+            let preparation = zue.0.lock().prepare();
+            if let Some(mut preparation) = preparation {
+                while preparation.step()? {}
+                zue.0.lock().prepared(Some(preparation));
+                is_prepared = true;
+            }
+        }
+        anyhow::ensure!(is_prepared, "no segment was made ahead");
+        zue.0.sync()?;
+        Ok(Box::new(zue))
+    }
+
     pub(crate) fn log(&self) -> &SharedLog<OsDisk> {
         &self.0
     }
