@@ -189,8 +189,11 @@ impl<D: Disk> Log<D> {
         self.check_poison()?;
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };
         if Arc::ptr_eq(&part.segment, &self.view.active) {
-            // One without records is replaced by that.
             self.roll(0)?;
+            if part.end == part.segment.base() {
+                // One without records has been replaced by that.
+                return Ok(None);
+            }
         }
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };
         let source = Source::new(part)?;

@@ -198,6 +198,66 @@ fn a_log_whose_last_committed_records_are_damaged_goes_on_behind_them() {
 }
 
 #[test]
+fn a_log_that_was_closed_does_not_go_on_over_its_last_committed_records() {
+    for blank in [0, 0x5a] {
+        let (disk, mut log, frames) = ten(24);
+        commit(&mut log, 10);
+        log.close().unwrap();
+        disk.damage(FIRST, |bytes| bytes[frames[9].clone()].fill(blank));
+        let (mut log, recovered) = open(&disk);
+        assert_eq!((ranges(&recovered.damaged), recovered.suspect, log.tail()), (vec![(9, 10)], None, tail(1, 10)));
+        assert_eq!(segments(&disk).len(), 2, "it goes on in another segment");
+        for count in [1, 2] {
+            append(&mut log, &["new"]);
+            log.sync().unwrap();
+            disk.crash(1);
+            drop(log);
+            log = open(&disk).0;
+            let read = (0..9).chain(10..10 + count).collect();
+            assert_eq!(read_around(&log.reader(), 0, 10_000), (read, vec![(9, 10)]), "{blank}, {count} appended");
+        }
+    }
+}
+
+#[test]
+fn records_that_are_gone_without_a_trace_are_named_and_no_other() {
+    let (disk, mut log, frames) = ten(25);
+    commit(&mut log, 10);
+    log.close().unwrap();
+    disk.damage(FIRST, |bytes| {
+        bytes.drain(frames[4].start..frames[5].end);
+        bytes.resize(32 << 10, 0);
+    });
+    let (log, recovered) = open(&disk);
+    assert_eq!(ranges(&recovered.damaged), [(4, 6)]);
+    assert_eq!(read_around(&log.reader(), 0, 10_000), (all_but(4..6, 10), vec![(4, 6)]));
+    let (mut verifier, mut found) = (log.reader().verifier(), Vec::new());
+    while let Some(verified) = verifier.step(1 << 20).unwrap() {
+        found.extend(verified.damage);
+    }
+    assert_eq!(ranges(&found), [(4, 6)]);
+}
+
+#[test]
+fn a_last_segment_without_records_is_repaired_by_another_one() {
+    let (disk, mut log) = fresh(26);
+    start_epoch(&mut log, 1);
+    log.sync().unwrap();
+    // In its snapshot.
+    flip(&disk, FIRST, 150, 1);
+    let mut verifier = log.reader().verifier();
+    let damage = verifier.step(1 << 20).unwrap().unwrap().damage.unwrap();
+    assert!(log.repair(&damage, Vec::new()).unwrap().is_none());
+    assert!(log.damaged().is_empty());
+    append(&mut log, &["a"]);
+    log.sync().unwrap();
+    disk.crash(1);
+    drop(log);
+    let (log, _) = open(&disk);
+    assert_eq!((log.tail(), epochs(&log)), (tail(1, 1), vec![(1, 0)]));
+}
+
+#[test]
 fn an_epoch_start_that_may_be_missing_is_not_passed_over() {
     // Epochs 1, 2 and 5 start at 0, 1 and 2; there are records 0 to 3.
     let make = || {
@@ -562,7 +622,7 @@ fn an_old_segment_that_was_shortened_hides_what_is_gone() {
     let end = used(&disk, &names[1]);
     disk.damage(&names[1], |bytes| bytes.truncate(end - 4000));
     let (log, recovered) = open(&disk);
-    assert_eq!(recovered.damaged.len(), 1);
+    assert_eq!((recovered.damaged.len(), log.damaged()), (1, recovered.damaged));
     let (read, damaged) = read_around(&log.reader(), 0, 10_000);
     assert_eq!(damaged.len(), 1);
     assert_eq!(read, all_but(damaged[0].0..damaged[0].1, 60));
