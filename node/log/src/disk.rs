@@ -62,6 +62,8 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     fn reclaim(&mut self) -> bool {
         false
     }
+    /// Hints that what was written there before is to be written over soon, in parts of pages.
+    fn will_write(&self, _range: Range<u64>) {}
     /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync
     /// the system may show bytes that it never wrote. To be called before the first view.
     fn settle(&self) -> io::Result<()>;

@@ -1,6 +1,7 @@
 //! Zeroes ahead of the tail. Room that was only reserved becomes the file's with the first sync of what is written there, which
 //! costs a write to the file system's journal; in room that was written before, a sync moves data only. So small syncs write zeroes
-//! for many of their kind ahead, which are synced together with the data in front of them.
+//! for many of their kind ahead, which are synced together with the data in front of them. Where a file was written before and memory
+//! does not hold that any more, a write of a part of a page waits for the page to be read: it is asked for ahead.
 
 use std::io;
 use std::ops::Range;
@@ -16,6 +17,8 @@ const SYNC_BYTES_MAX: u64 = 64 << 10;
 const SYNCS_AHEAD: u64 = 32;
 const FILL_BYTES_MIN: u64 = 64 << 10;
 const FILL_BYTES_MAX: u64 = 2 << 20;
+/// How far ahead pages are asked for.
+const WANTED_BYTES: u64 = 1 << 20;
 
 /// How much is written at once: what is cached in larger pieces is slower to write over by less.
 static ZEROES: [u8; 32 << 10] = [0; 32 << 10];
@@ -26,12 +29,24 @@ pub(crate) struct Fill {
     /// Where the last sync ended.
     synced: u64,
     filled: u64,
+    /// Up to where pages were asked for.
+    wanted: u64,
 }
 
 impl Fill {
     /// At a position in a file that has been written up to `filled`.
     pub(crate) fn new(position: u64, filled: u64) -> Self {
-        Self { synced: position, filled }
+        Self { synced: position, filled, wanted: position }
+    }
+
+    /// The pages to ask for when what was written ends at the position.
+    pub(crate) fn want(&mut self, position: u64) -> Option<Range<u64>> {
+        if position.saturating_add(WANTED_BYTES / 2) <= self.wanted {
+            return None;
+        }
+        let start = self.wanted.max(position);
+        self.wanted = position.saturating_add(WANTED_BYTES).min(self.filled).max(start);
+        (start < self.wanted).then_some(start..self.wanted)
     }
 
     /// What to fill before a sync of what was written up to `position`.
@@ -125,6 +140,20 @@ mod tests {
             assert_eq!(fill.next(position, FILE), None, "at {position}");
         }
         assert_eq!(fill.next(position + 10_000, FILE).unwrap().start, first.end.max(position + 10_000));
+    }
+
+    #[test]
+    fn pages_that_were_written_before_are_asked_for_once_and_in_time() {
+        let (mut fill, mut wanted) = (Fill::new(1000, FILE), 1000);
+        for position in (1000..FILE).step_by(300_000) {
+            if let Some(range) = fill.want(position) {
+                assert_eq!(range.start, wanted);
+                wanted = range.end;
+            }
+            assert!(wanted >= (position + 300_000).min(FILE), "at {position}");
+        }
+        assert_eq!((wanted, fill.want(FILE)), (FILE, None));
+        assert_eq!(Fill::new(1000, 1000).want(2000), None, "what was never written is not read");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -217,6 +218,12 @@ impl DiskFile for OsFile {
         (self.map, self.other) = (OnceLock::new(), Mutex::default());
         // A file with another name is somebody's copy.
         Arc::get_mut(&mut self.maps).is_some() && self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
+    }
+
+    fn will_write(&self, range: Range<u64>) {
+        let bytes = NonZero::new(range.end.saturating_sub(range.start));
+        // Only time is lost if the hint is.
+        let _ = rustix::fs::fadvise(&self.file, range.start, bytes, rustix::fs::Advice::WillNeed);
     }
 
     fn settle(&self) -> io::Result<()> {

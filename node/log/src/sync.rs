@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zue_core::Tail;
 
 use crate::body::Segment;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, LogError, Operation};
 use crate::fill::{Preparation, fill};
 use crate::log::Log;
@@ -71,6 +71,9 @@ impl<D: Disk> Log<D> {
         if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
             let filled = fill(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
+        }
+        if let Some(range) = self.writer.fill.want(self.writer.position) {
+            segment.file.will_write(range);
         }
         let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.cuts);
         Ok(Some(SyncPoint { segment, position, tail, cuts }))
