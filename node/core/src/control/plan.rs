@@ -57,9 +57,10 @@ impl Look<'_> {
             let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
             return self.elect(Reason::HigherPromise, prefer, None);
         }
-        // It can commit nothing, and they can, without it.
-        if automatic && is_lost(newest, |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen)))
-        {
+        // It can commit nothing, and they can, without it. Under Static only the named one is waited for.
+        let may_go = automatic || Some(leader.replica) != self.preferred();
+        let has_lost = |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen));
+        if may_go && is_lost(newest, has_lost) {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
         match self.successor(newest, leader) {

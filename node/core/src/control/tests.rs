@@ -268,6 +268,15 @@ fn a_leader_that_answers_but_that_a_majority_has_lost_is_passed_over() {
 }
 
 #[test]
+fn an_interim_leader_that_a_majority_has_lost_is_passed_over_under_static_too() {
+    let mut nodes = three([Some(SILENT), Some(leading(&[(1, false), (3, false)])), Some(SILENT)]);
+    for seen in nodes.iter_mut().flatten() {
+        seen.last.as_mut().unwrap().leader = ReplicaId(2);
+    }
+    assert_eq!(plan(&STATIC, &recorded(4), &nodes), elect(Some(1), Some(2), Reason::LeaderLost));
+}
+
+#[test]
 fn a_newer_leader_out_of_sight_is_left_alone_while_it_is_heard() {
     let mut nodes = five([Some(IDLE), None, Some(HEARS), Some(HEARS), Some(HEARS)]);
     for seen in nodes.iter_mut().skip(2).flatten() {
