@@ -205,3 +205,11 @@ impl Progress {
         alive && (close || self.caught_up.is_some_and(|caught_up| now.since(caught_up) <= limits.lag_ms_max))
     }
 }
+    /// Takes note of which start of its disk speaks. What an earlier one has acknowledged, this one may have forgotten.
+    pub(crate) fn meet(&mut self, lineage: Lineage) {
+        if self.lineage.as_ref().is_some_and(|known| known.run() != lineage.run()) {
+            (self.durable, self.log_start, self.caught_up) = (Tail::default(), Offset(0), None);
+        }
+        self.lineage = Some(lineage);
+    }
+

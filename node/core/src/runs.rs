@@ -94,7 +94,7 @@ impl Replica {
         told.0.remove(&from);
         // What is said late, by an earlier start, changes nothing either.
         if self.runs.get(from).is_none_or(|known| lineage.has(known)) {
-            follower.lineage = Some(lineage.clone());
+            follower.meet(lineage.clone());
             told.0.insert(from, lineage.run());
         }
         self.learn(told, out);

@@ -168,3 +168,17 @@ fn a_follower_writes_down_what_its_leader_knows_before_it_answers() {
     let out = step(&mut follower, Input::Persisted(*ticket));
     assert!(out.iter().any(|output| matches!(output, Output::SendStarted { .. })), "{out:?}");
 }
+
+#[test]
+fn what_a_follower_acknowledged_before_a_restart_counts_no_more() {
+    let mut leader = leader(knows(&[(2, 1, 20)]));
+    let out = started(&mut leader, 2, &[20], Runs::default());
+    assert!(out.contains(&Output::Committed(Offset(10))), "{out:?}");
+    // Its machine has forgotten the last three records, and the start of the epoch.
+    let (from, session, found) = (ReplicaId(2), Session(4), tail(1, 7));
+    let (lineage, runs) = (lineage(&[21, 20]), Runs::default());
+    step(&mut leader, Input::Started { from, session, log: found, durable: found, lineage, runs });
+    let RoleView::Leader { followers, .. } = leader.role(Millis(0)) else { panic!() };
+    assert_eq!((followers[0].0, followers[0].1.durable), (from, found));
+    assert_eq!(followers[0].1.caught_up, None);
+}
