@@ -115,6 +115,10 @@ impl Replica {
     /// Takes in what another knows, and has it written down if any of it is new.
     pub(crate) fn learn(&mut self, told: Runs, out: &mut Vec<Output>) {
         let mut runs = self.runs.clone();
+        let fed = match &self.role {
+            Role::Leader(leader) => leader.followers.keys().copied().collect(),
+            _ => Vec::new(),
+        };
         let last = self.history.last();
         let electorate =
             || last.into_iter().flat_map(|last| last.voters.iter().chain(last.old_voters.iter().flatten()));
@@ -122,7 +126,7 @@ impl Replica {
             match &self.role {
                 // A follower that has not seen it is a copy, whatever was known before.
                 Role::Leader(leader) if leader.has_not_seen(id, run) => runs.correct(id, run),
-                _ => runs.learn(id, run, |id| id == self.id || electorate().any(|member| *member == id)),
+                _ => runs.learn(id, run, |id| id == self.id || electorate().chain(&fed).any(|member| *member == id)),
             }
         }
         if runs != self.runs {

@@ -182,3 +182,16 @@ fn what_a_follower_acknowledged_before_a_restart_counts_no_more() {
     assert_eq!((followers[0].0, followers[0].1.durable), (from, found));
     assert_eq!(followers[0].1.caught_up, None);
 }
+
+#[test]
+fn whom_a_leader_feeds_is_not_forgotten_however_many_replicas_there_were() {
+    let before = (100..117).map(|id| (id, 1, 1));
+    let mut leader = leader(knows(&before.chain([(2, 1, 20), (3, 1, 30)]).collect::<Vec<_>>()));
+    let learners = vec![ReplicaId(4), ReplicaId(5)];
+    step(&mut leader, Input::Learners { request: RequestId(3), epoch: Epoch(5), learners });
+    for id in [4, 5] {
+        started(&mut leader, id, &[40], Runs::default());
+    }
+    assert_eq!(leader.runs().iter().count(), zue_core::RUNS_MAX);
+    assert!(leader.runs().get(ReplicaId(4)).is_some() && leader.runs().get(ReplicaId(5)).is_some());
+}
