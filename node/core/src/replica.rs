@@ -152,8 +152,11 @@ impl Replica {
             Input::Tick => self.tick(now, out),
             Input::Started { from, session, log: _, durable, lineage, runs } => {
                 let run = lineage.run();
-                self.meet(from, &lineage, &runs, out);
-                self.started(now, from, session, durable, run, out);
+                let leads = matches!(self.role, Role::Leader(_));
+                if !(leads && self.is_restored_by(&runs, out)) {
+                    self.meet(from, &lineage, &runs, out);
+                    self.started(now, from, session, durable, run, out);
+                }
             }
             Input::Acked { from, session: _, durable, round, run } => {
                 self.acked(now, from, durable, round, run, out);
@@ -294,6 +297,10 @@ impl Replica {
     fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
         if self.may_serve(Some(start.cluster)).is_ok() && self.is_restored_by(&start.runs, out) {
             return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        if self.contradicts(start.leader, &start.runs) {
+            let refusal = Refusal::Impossible("its leader's disk has started since, or is another copy of it");
+            return out.push(Output::Refuse { session, refusal });
+        }
         }
         if let Err(refusal) = self.may_follow(&start) {
             return out.push(Output::Refuse { session, refusal });

@@ -153,6 +153,13 @@ impl Replica {
         }
     }
 
+    /// Whether a leader speaks of a start of its disk that is over, or that a copy of it has made: nobody is to cut what it holds for
+    /// that. Whoever is elected next tells it.
+    pub(crate) fn contradicts(&self, leader: ReplicaId, told: &Runs) -> bool {
+        let (Some(known), Some(told)) = (self.runs.get(leader), told.get(leader)) else { return false };
+        known.starts > told.starts || (known.starts == told.starts && known.nonce != told.nonce)
+    }
+
     /// Whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
     pub(crate) fn is_restored_by(&mut self, runs: &Runs, out: &mut Vec<Output>) -> bool {
         if runs.get(self.id).is_none_or(|run| self.lineage.has(run)) {

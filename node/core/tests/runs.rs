@@ -184,6 +184,28 @@ fn what_a_follower_acknowledged_before_a_restart_counts_no_more() {
 }
 
 #[test]
+fn a_leader_is_told_that_its_disk_was_restored() {
+    let mut leader = leader(Runs::default());
+    let out = started(&mut leader, 2, &[20], knows(&[(1, 1, 10)]));
+    assert!(!leader.is_restored() && !out.contains(&Output::StepDown), "{out:?}");
+    let out = started(&mut leader, 3, &[30], knows(&[(1, 2, 11)]));
+    assert!(out.iter().any(|output| matches!(output, Output::WriteRestored { .. })), "{out:?}");
+    assert!(leader.is_restored() && leader.role(Millis(0)) == RoleView::Failed);
+}
+
+#[test]
+fn a_leader_whose_start_is_over_or_of_a_copy_is_not_followed() {
+    let after = |told| {
+        let mut follower = replica(2, &[20], knows(&[(1, 3, 30)]));
+        let out = step(&mut follower, start(5, knows(&[told])));
+        assert!(follower.role(Millis(0)) != RoleView::Failed && follower.log() == tail(1, 10));
+        out.iter().any(|output| matches!(output, Output::Refuse { .. }))
+    };
+    assert!(after((1, 2, 22)) && after((1, 3, 33)));
+    assert!(!after((1, 3, 30)) && !after((1, 4, 44)));
+}
+
+#[test]
 fn whom_a_leader_feeds_is_not_forgotten_however_many_replicas_there_were() {
     let before = (100..117).map(|id| (id, 1, 1));
     let mut leader = leader(knows(&before.chain([(2, 1, 20), (3, 1, 30)]).collect::<Vec<_>>()));
