@@ -51,6 +51,7 @@ impl Driver {
                 self.view_is_stale = true;
                 self.task(ticket, Work::Restored);
             }
+            Output::WriteSuspect(ticket, suspect) => self.task(ticket, Work::Suspect(suspect)),
             Output::Cut { ticket, to } => {
                 tracing::warn!(%to, "cutting what the leader does not have");
                 self.task(ticket, Work::Cut(to));

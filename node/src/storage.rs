@@ -60,6 +60,7 @@ pub(crate) enum Work {
     Runs(Runs),
     /// This disk was restored from a copy.
     Restored,
+    Suspect(Tail),
     Cut(Tail),
     Trim(Offset),
     Reset(Box<Origin>),

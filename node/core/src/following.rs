@@ -144,8 +144,21 @@ impl Replica {
             return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
         };
         following.hear(now, told);
+        let within = Tail { epoch: following.epoch, end: told.log_end };
+        self.bound_suspect(within, out);
         self.follow_commit(out);
         self.ack(out);
+    }
+
+    /// Whatever it has acknowledged in the leader's epoch lies within the leader's log: all of it came on streams before this one,
+    /// and the log only grows while it leads, which it does once in an epoch.
+    fn bound_suspect(&mut self, within: Tail, out: &mut Vec<Output>) {
+        if self.suspect.is_none_or(|suspect| suspect.epoch != within.epoch || suspect <= within) {
+            return;
+        }
+        self.suspect = Some(within).filter(|suspect| *suspect > self.durable);
+        let ticket = self.next_ticket();
+        out.push(Output::WriteSuspect(ticket, within));
     }
 
     pub(crate) fn stream_ended(&mut self, session: Session) {

@@ -274,6 +274,8 @@ pub enum Output {
         /// Its place in the disk's work.
         ticket: Ticket,
     },
+    /// Make durable that it has acknowledged nothing beyond that in that epoch, should it be suspected.
+    WriteSuspect(Ticket, Tail),
     /// Keep the prefix of the log with that tail, atomically and durably.
     Cut {
         /// Its place in the disk's work.

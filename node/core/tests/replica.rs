@@ -96,6 +96,7 @@ impl World {
                 Output::WritePromise { .. }
                 | Output::Cut { .. }
                 | Output::WriteEpochStart { .. }
+                | Output::WriteSuspect(..)
                 | Output::WriteAppend { .. }
                 | Output::WriteFrames { .. } => node.disk.push(output.clone()),
                 Output::Reply(RequestId(request), reply) => {
@@ -309,6 +310,7 @@ fn ticket(work: &Output) -> Ticket {
         Output::WritePromise { ticket, .. }
         | Output::Cut { ticket, .. }
         | Output::WriteEpochStart { ticket, .. }
+        | Output::WriteSuspect(ticket, _)
         | Output::WriteAppend { ticket, .. }
         | Output::WriteFrames { ticket } => *ticket,
         other => panic!("{other:?} is no work for a disk"),
@@ -835,6 +837,38 @@ fn a_producer_may_not_run_further_ahead_than_is_remembered() {
 
 #[test]
 fn a_learner_is_fed_and_counts_for_nothing() {
+#[test]
+fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_follows() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    // The machine of replica 3 has stopped, and acknowledgements did not wait for its disk.
+    let (r, found) = (world.replica(3), Tail { end: Offset(1), ..world.replica(3).durable() });
+    let forgotten = Tail { end: Offset(u64::MAX), ..found };
+    let (cluster, promise, history) = (r.cluster(), r.promise(), r.history().clone());
+    let recovered = Recovered { cluster, promise, history, log: found, suspect: Some(forgotten), ..blank(3) };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered.clone());
+    world.connect(1);
+    world.append(1, 3);
+    world.feed(1);
+    assert_eq!(world.replica(3).suspect(), Some(forgotten), "where the leader's log ends was not said yet");
+    world.feed(1);
+    let suspect = Tail { end: Offset(7), ..found };
+    assert_eq!(world.replica(3).suspect(), Some(suspect));
+    let is_written = |work: &Output| matches!(work, Output::WriteSuspect(_, tail) if *tail == suspect);
+    assert!(world.nodes[&3].disk.iter().any(is_written));
+    world.settle(1);
+    assert_eq!(world.replica(3).suspect(), None);
+    assert_eq!(world.elect(2, &[2, 3]), 2, "the first leader is not needed any more");
+    // What it promised since is of a leader that it has not heard.
+    let (promise, suspect) = (Promise { epoch: Epoch(3), leader: None }, Tail { epoch: Epoch(3), ..forgotten });
+    let recovered = Recovered { promise, suspect: Some(suspect), ..recovered };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
+    world.connect(2);
+    world.settle(2);
+    assert_eq!(world.replica(3).suspect(), Some(suspect));
+}
+
     let mut world = World::led();
     world.append(1, 5);
     world.settle(1);

@@ -99,6 +99,17 @@ impl<D: Disk> Log<D> {
         Ok((log, recovered))
     }
 
+    /// Notes that no more than that was acknowledged in that epoch, should it be suspected. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn bound_suspect(&mut self, within: Tail) -> Result<(), LogError> {
+        self.check_poison()?;
+        let bound = |suspect: Tail| if suspect.epoch == within.epoch { suspect.min(within) } else { suspect };
+        let suspect = self.meta.suspect.map(bound);
+        if suspect == self.meta.suspect { Ok(()) } else { self.replace_meta(&Meta { suspect, ..self.meta }) }
+    }
+
     /// Ends the log where what is whole ends. What may have been acknowledged is written down first, and its bytes stay.
     fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
@@ -181,7 +192,8 @@ fn into_open(error: LogError) -> OpenError {
 /// Whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
     let Session { boot: before, lazy, clean } = meta.session;
-    meta.starts > 0 && lazy && !clean && before != boot
+    // One that is of no cluster has acknowledged nothing.
+    meta.cluster.is_some() && meta.starts > 0 && lazy && !clean && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use common::{
     ID, SMALL, SimLog, append, batch, batch_by, fill, fresh, open, read_all, segments, start_epoch, try_open,
 };
-use zue_core::{Epoch, Offset, ProducerId, ProducerLimits, Tail};
+use zue_core::{ClusterId, Epoch, Offset, ProducerId, ProducerLimits, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Damage, Disk, Durability, Log, LogConfig, LogError, OpenError, Producer, ReadError};
 
@@ -434,6 +434,7 @@ fn acknowledgements_that_did_not_wait_for_the_disk_may_be_forgotten_by_a_reboot_
     let disk = SimDisk::new(30);
     let open = |disk: &SimDisk| Log::open(disk.clone(), config, ID).unwrap();
     let (mut log, _) = open(&disk);
+    log.set_promise(Epoch(1), None, Some(ClusterId(5))).unwrap();
     append(&mut log, &["a"]);
     assert_eq!(log.sync().unwrap().end, Offset(1));
     drop(log);
@@ -445,5 +446,26 @@ fn acknowledgements_that_did_not_wait_for_the_disk_may_be_forgotten_by_a_reboot_
     assert!(!recovered.may_have_forgotten);
     disk.crash(1);
     drop(log);
-    assert!(open(&disk).1.may_have_forgotten);
+    let (mut log, recovered) = open(&disk);
+    let tail = |epoch, end| Tail { epoch: Epoch(epoch), end: Offset(end) };
+    assert_eq!((recovered.may_have_forgotten, recovered.suspect), (true, Some(tail(1, u64::MAX))));
+    // What it has acknowledged lies within the log of the leader of that epoch; of another one that says nothing.
+    log.bound_suspect(tail(0, 3)).unwrap();
+    assert_eq!(log.meta().suspect, recovered.suspect);
+    log.bound_suspect(tail(1, 7)).unwrap();
+    log.bound_suspect(tail(1, 9)).unwrap();
+    drop(log);
+    assert_eq!(open(&disk).1.suspect, Some(tail(1, 7)));
+}
+
+#[test]
+fn a_replica_of_no_cluster_has_nothing_to_forget() {
+    let config = LogConfig { durability: Durability::Os, ..SMALL };
+    let disk = SimDisk::new(31);
+    let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
+    log.set_promise(Epoch(1), None, None).unwrap();
+    disk.crash(1);
+    drop(log);
+    let (_, recovered) = Log::open(disk, config, ID).unwrap();
+    assert_eq!((recovered.may_have_forgotten, recovered.suspect), (false, None));
 }

@@ -135,6 +135,7 @@ impl<D: Disk> Worker<D> {
             Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
             Work::Runs(runs) => log.set_runs(runs),
             Work::Restored => log.set_restored(),
+            Work::Suspect(suspect) => log.bound_suspect(*suspect),
             Work::Cut(to) => log.cut(*to),
             Work::Trim(before) => {
                 log.note_commit(*before);

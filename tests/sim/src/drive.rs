@@ -46,6 +46,7 @@ impl World {
                 self.check.found_restored(self.machines.get(machine).is_some_and(|at| at.storage.is_restored()));
                 self.ask_disk(machine, ticket, Work::Restored);
             }
+            Output::WriteSuspect(ticket, suspect) => self.ask_disk(machine, ticket, Work::Suspect(suspect)),
             Output::Cut { ticket, to } => {
                 self.trace.say(self.now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {

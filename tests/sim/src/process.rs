@@ -175,7 +175,7 @@ impl World {
             Work::Cut(_) => self.broken_by(Break::CutEarly),
             // Alone: what is asked for before it is not durable either.
             Work::Trim(_) => self.broken_by(Break::TrimEarly) && self.process(machine).is_some_and(|p| !p.writer.busy),
-            Work::Runs(_) | Work::Restored | Work::Reset(_) | Work::Done => false,
+            Work::Runs(_) | Work::Restored | Work::Suspect(_) | Work::Reset(_) | Work::Done => false,
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));

@@ -22,6 +22,7 @@ pub(crate) enum Work {
     Runs(Runs),
     /// The disk was restored from a copy.
     Restored,
+    Suspect(Tail),
     Cut(Tail),
     Trim(Offset),
     Reset(Box<Origin>),
@@ -150,6 +151,7 @@ impl Storage {
             }
             Work::Runs(runs) => log.set_runs(runs).map_err(work_error)?,
             Work::Restored => log.set_restored().map_err(work_error)?,
+            Work::Suspect(suspect) => log.bound_suspect(*suspect).map_err(work_error)?,
             Work::Cut(to) => {
                 // Should the disk stop here, it may have been made or not.
                 self.synced = self.synced.min(*to);
