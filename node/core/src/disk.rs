@@ -61,13 +61,6 @@ impl Replica {
         self.drain_effects(now, out);
     }
 
-    /// Looks whether the disk has got on since the last look. One that waits for room does not count as stalled.
-    pub(crate) fn note_progress(&mut self, now: Millis, persisted_before: Ticket) {
-        let waits = self.persisted < self.issued && self.full_since.is_none();
-        let since = self.stalled_since.filter(|_| self.persisted == persisted_before).unwrap_or(now);
-        self.stalled_since = waits.then_some(since);
-    }
-
     /// Answers what waited for the promise alone: how much is durable is told as it is, and what is still to be written will not be
     /// acknowledged in an epoch below the promise.
     pub(crate) fn promised(&mut self, ticket: Ticket, out: &mut Vec<Output>) {

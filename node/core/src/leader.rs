@@ -1,5 +1,6 @@
 //! What a leader knows of its followers: what is committed, who is in sync, who is in reach. Decides nothing about epochs.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -14,7 +15,7 @@ use crate::types::{Offset, ReplicaId, Tail};
 /// When a follower counts as in sync, and when as in reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SyncLimits {
-    /// A follower at most this many records behind is in sync.
+    /// A follower at most this many records behind is in sync, while its disk gets on.
     pub lag_records_max: u64,
     /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
     pub lag_ms_max: u64,
@@ -51,6 +52,8 @@ pub struct Progress {
     pub in_sync: bool,
     /// The leader's log end when the follower was last compared with it, and when.
     mark: (Offset, Millis),
+    /// When it last said that more is durable, or had all.
+    advanced: Millis,
 }
 
 /// A planned hand-over.
@@ -67,6 +70,8 @@ pub(crate) struct HandOver {
 pub(crate) struct Leader {
     pub(crate) start: EpochStart,
     pub(crate) followers: BTreeMap<ReplicaId, Progress>,
+    /// How its own disk follows what is committed.
+    own: Box<Progress>,
     /// Whether the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
@@ -90,7 +95,9 @@ impl Leader {
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        Self { start, followers, settled: false, hand_over: None, reads: Reads::default(), trims: Trims::default() }
+        let own = Box::new(Progress::new(true, start.start, now));
+        let (reads, trims) = (Reads::default(), Trims::default());
+        Self { start, followers, own, settled: false, hand_over: None, reads, trims }
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
@@ -126,19 +133,44 @@ impl Leader {
 
     /// How many voters answer, this one included.
     pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
-        let reached = |id: &&ReplicaId| {
-            let alive = |f: &Progress| f.session.is_some() && now.since(f.heard) <= limits.lag_ms_max;
-            **id == self.start.leader || self.followers.get(id).is_some_and(alive)
-        };
-        voters.iter().filter(reached).count()
+        self.count(voters, |follower| follower.session.is_some() && follower.is_alive(now, limits))
+            + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// Whether enough voters answer for an append to have a chance.
-    pub(crate) fn has_quorum(&self, now: Millis, limits: SyncLimits) -> bool {
+    /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
+    pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
+        let alive = |follower: &Progress| follower.session.is_some() && follower.is_alive(now, limits);
+        self.count(voters, |follower| alive(follower) && follower.gets_on(log_end, now, limits))
+            + usize::from(voters.contains(&self.start.leader))
+    }
+
+    /// Whether enough voters can write for an append to have a chance.
+    pub(crate) fn has_quorum(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        self.is_enough(|voters| self.writing(voters, log_end, now, limits))
+    }
+
+    /// Whether its own disk has fallen behind what the others commit without it, as far as would put a follower out of sync, and
+    /// they are enough to go on.
+    pub(crate) fn is_outrun(&mut self, durable: Tail, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        self.own.note(durable, commit_end, now);
+        let keeps_up = self.own.is_close(commit_end, now, limits) || self.own.was_caught_up(now, limits);
+        !keeps_up && self.can_spare_it()
+    }
+
+    /// Whether the others that are in sync are enough to commit without it.
+    pub(crate) fn can_spare_it(&self) -> bool {
+        self.is_enough(|voters| self.count(voters, |follower| follower.session.is_some() && follower.in_sync))
+    }
+
+    fn count(&self, voters: &[ReplicaId], is_in: impl Fn(&Progress) -> bool) -> usize {
+        voters.iter().filter_map(|id| self.followers.get(id)).filter(|follower| is_in(follower)).count()
+    }
+
+    /// Whether so many of the voters, and of the old ones while the change is unsettled, can commit.
+    fn is_enough(&self, count: impl Fn(&[ReplicaId]) -> usize) -> bool {
         let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
         let old = self.start.old_voters.as_ref().filter(|_| !self.settled);
-        self.in_reach(&self.start.voters, now, limits) >= quorum
-            && old.is_none_or(|old| self.in_reach(old, now, limits) >= majority(old.len()))
+        count(&self.start.voters) >= quorum && old.is_none_or(|old| count(old) >= majority(old.len()))
     }
 
     /// Looks at every follower again and counts who came and went.
@@ -176,12 +208,24 @@ impl Progress {
             caught_up: voter.then_some(now),
             in_sync: voter,
             mark: (log_end, now),
+            advanced: now,
         }
+    }
+
+    /// Takes note of which start of its disk speaks. What an earlier one has acknowledged, this one may have forgotten.
+    pub(crate) fn meet(&mut self, lineage: Lineage) {
+        if self.lineage.as_ref().is_some_and(|known| known.run() != lineage.run()) {
+            (self.durable, self.log_start, self.caught_up) = (Tail::default(), Offset(0), None);
+        }
+        self.lineage = Some(lineage);
     }
 
     /// Takes note of what the follower holds, at a time when the leader's log ended at `log_end`.
     pub(crate) fn note(&mut self, durable: Tail, log_end: Offset, now: Millis) {
         self.heard = now;
+        if durable > self.durable || self.durable.end >= log_end {
+            self.advanced = now;
+        }
         self.durable = self.durable.max(durable);
         let (marked_end, marked_at) = self.mark;
         if self.durable.end >= log_end {
@@ -199,17 +243,31 @@ impl Progress {
         log_end.since(self.durable.end)
     }
 
-    fn is_in_sync(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        let alive = now.since(self.heard) <= limits.lag_ms_max;
-        let close = self.session.is_some() && self.lag_records(log_end) <= limits.lag_records_max;
-        alive && (close || self.caught_up.is_some_and(|caught_up| now.since(caught_up) <= limits.lag_ms_max))
-    }
-}
-    /// Takes note of which start of its disk speaks. What an earlier one has acknowledged, this one may have forgotten.
-    pub(crate) fn meet(&mut self, lineage: Lineage) {
-        if self.lineage.as_ref().is_some_and(|known| known.run() != lineage.run()) {
-            (self.durable, self.log_start, self.caught_up) = (Tail::default(), Offset(0), None);
-        }
-        self.lineage = Some(lineage);
+    /// A stream begins: the follower's disk has done all that was asked of it before.
+    pub(crate) fn begin(&mut self, session: Session, now: Millis) {
+        self.session = self.session.max(Some(session));
+        self.advanced = now;
     }
 
+    fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
+        now.since(self.heard) <= limits.lag_ms_max
+    }
+
+    /// Whether it holds all, or holds more than a while ago.
+    fn gets_on(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        self.durable.end >= log_end || now.since(self.advanced) <= limits.lag_ms_max
+    }
+
+    fn is_close(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        self.lag_records(log_end) <= limits.lag_records_max && self.gets_on(log_end, now, limits)
+    }
+
+    fn was_caught_up(&self, now: Millis, limits: SyncLimits) -> bool {
+        self.caught_up.is_some_and(|caught_up| now.since(caught_up) <= limits.lag_ms_max)
+    }
+
+    fn is_in_sync(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let is_close = self.session.is_some() && self.is_close(log_end, now, limits);
+        self.is_alive(now, limits) && (is_close || self.was_caught_up(now, limits))
+    }
+}

@@ -74,8 +74,8 @@ impl Replica {
             () if count == 0 => Err(Refusal::Impossible("an append of no records")),
             () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
             () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
-            () if !leader.has_quorum(now, self.limits.sync) => Err(Refusal::NoQuorum {
-                in_reach: leader.in_reach(&leader.start.voters, now, self.limits.sync),
+            () if !leader.has_quorum(self.log.end, now, self.limits.sync) => Err(Refusal::NoQuorum {
+                in_reach: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
                 voters: leader.start.voters.len(),
                 quorum: leader.start.quorum,
             }),
@@ -96,7 +96,7 @@ impl Replica {
             && let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.followers.get_mut(&from)
         {
-            progress.session = progress.session.max(Some(session));
+            progress.begin(session, now);
         }
         self.acked(now, from, durable, 0, run, out);
     }
@@ -155,13 +155,14 @@ impl Replica {
         self.resign_if_stuck(now, out);
     }
 
-    /// Leads no longer when its disk has had no room for as long as a follower may lag, or has got nothing done for long, and the
-    /// others commit without it: each of them holds more, so one of them is elected. While they are no better off it stays.
+    /// Leads no longer when its disk has had no room for as long as a follower may lag, or is so far behind as a follower may not be,
+    /// and the others commit without it: each of them holds more, so one of them is elected. While they are no better off it stays.
     fn resign_if_stuck(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let is_longer = |since: Option<Millis>, max: u64| since.is_some_and(|since| now.since(since) >= max);
-        let is_full = is_longer(self.full_since, self.limits.sync.lag_ms_max);
-        let is_stalled = is_longer(self.stalled_since, self.limits.stall_ms_max);
-        if (is_full || is_stalled) && self.durable.end < self.commit_end && matches!(self.role, Role::Leader(_)) {
+        let (durable, commit_end, limits) = (self.durable, self.commit_end, self.limits.sync);
+        let is_full = self.full_since.is_some_and(|since| now.since(since) >= limits.lag_ms_max);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let is_outrun = leader.is_outrun(durable, commit_end, now, limits);
+        if is_outrun || (is_full && durable.end < commit_end && leader.can_spare_it()) {
             self.leave_role(out);
         }
     }

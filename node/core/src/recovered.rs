@@ -15,13 +15,11 @@ pub struct Limits {
     pub waiting_max: usize,
     /// How many reads may wait to be confirmed.
     pub reads_max: usize,
-    /// How long a leader's disk may get nothing done while the others commit without it.
-    pub stall_ms_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024, stall_ms_max: 10_000 }
+        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024 }
     }
 }
 

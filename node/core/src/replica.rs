@@ -80,8 +80,6 @@ pub struct Replica {
     pub(crate) isr_counts: IsrCounts,
     /// Since when work for the disk waits for room.
     pub(crate) full_since: Option<Millis>,
-    /// Since when there is work for the disk, and none of it gets done.
-    pub(crate) stalled_since: Option<Millis>,
     /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
     pub(crate) round: u64,
     pub(crate) issued: Ticket,
@@ -122,7 +120,6 @@ impl Replica {
             idle_since: Millis::default(),
             isr_counts: IsrCounts::default(),
             full_since: None,
-            stalled_since: None,
             round: 0,
             issued: Ticket::default(),
             persisted: Ticket::default(),
@@ -134,7 +131,7 @@ impl Replica {
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
         let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
-        let (was_idle, persisted_before) = (self.role == Role::Idle, self.persisted);
+        let was_idle = self.role == Role::Idle;
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
@@ -179,7 +176,6 @@ impl Replica {
         if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
             self.idle_since = now;
         }
-        self.note_progress(now, persisted_before);
         assert!(commit_before <= self.commit_end, "the commit end fell");
         assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
         assert!(start_before <= self.log_start, "the log's start fell");
@@ -297,12 +293,12 @@ impl Replica {
     fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
         if self.may_serve(Some(start.cluster)).is_ok() && self.is_restored_by(&start.runs, out) {
             return out.push(Output::Refuse { session, refusal: Refusal::Restored });
-        if self.contradicts(start.leader, &start.runs) {
-            let refusal = Refusal::Impossible("its leader's disk has started since, or is another copy of it");
-            return out.push(Output::Refuse { session, refusal });
-        }
         }
         if let Err(refusal) = self.may_follow(&start) {
+            return out.push(Output::Refuse { session, refusal });
+        }
+        if self.contradicts(start.leader, &start.runs) {
+            let refusal = Refusal::Impossible("its leader's disk has started since, or is another copy of it");
             return out.push(Output::Refuse { session, refusal });
         }
         let joint = match self.joint(&start) {

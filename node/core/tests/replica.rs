@@ -624,6 +624,65 @@ fn a_follower_leaves_and_joins_the_isr_once_each() {
     assert_eq!((counts.shrinks, counts.expands), (1, 1));
 }
 
+/// Lets time pass, and the replicas talk.
+fn pass(world: &mut World, seconds: u64) {
+    for _ in 0..seconds {
+        world.now += 1000;
+        world.settle(1);
+        world.step(1, Input::Tick);
+    }
+}
+
+#[test]
+fn a_follower_whose_disk_hangs_leaves_the_isr_however_little_it_lacks() {
+    let mut world = World::led();
+    pass(&mut world, 10);
+    world.stuck = vec![3];
+    world.append(1, 1);
+    pass(&mut world, 2);
+    assert_eq!(world.progress(1, 3), Some((true, true)), "a disk may be slow");
+    pass(&mut world, 1);
+    assert_eq!(world.progress(1, 3), Some((true, false)));
+    world.stuck = vec![];
+    world.settle(1);
+    assert_eq!(world.progress(1, 3), Some((true, true)));
+}
+
+#[test]
+fn a_follower_that_lacks_little_and_gets_on_stays_in_the_isr() {
+    let mut world = World::led();
+    world.stuck = vec![3];
+    for _ in 0..8 {
+        world.append(1, 1);
+        world.feed(1);
+        world.append(1, 1);
+        pass(&mut world, 1);
+        let first = ticket(&world.nodes.get_mut(&3).unwrap().disk.remove(0));
+        let out = world.step(3, Input::Persisted(first));
+        world.carry_acks(1, 3, out);
+        world.step(1, Input::Tick);
+        assert_eq!(world.progress(1, 3), Some((true, true)));
+    }
+    assert!(!world.nodes[&3].disk.is_empty());
+}
+
+#[test]
+fn appends_are_refused_while_the_disks_of_a_quorum_hang() {
+    let mut world = World::led();
+    world.stuck = vec![2, 3];
+    let waits = world.append(1, 1);
+    pass(&mut world, 3);
+    let refused = world.append(1, 1);
+    let refusal = Refusal::NoQuorum { in_reach: 1, voters: 3, quorum: 2 };
+    assert_eq!(world.replies.get(&refused), Some(&Reply::Refused(refusal)));
+    world.stuck = vec![3];
+    world.settle(1);
+    assert_eq!(world.replies.get(&waits), Some(&appended(0, 1, 1)));
+    let taken = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&taken), Some(&appended(1, 1, 1)));
+}
+
 #[test]
 fn a_failed_disk_ends_everything_that_would_acknowledge() {
     let mut world = World::led();
@@ -779,6 +838,38 @@ fn a_replica_says_what_it_has_lost_until_it_holds_as_much_again() {
 }
 
 #[test]
+fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_follows() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    // The machine of replica 3 has stopped, and acknowledgements did not wait for its disk.
+    let (r, found) = (world.replica(3), Tail { end: Offset(1), ..world.replica(3).durable() });
+    let forgotten = Tail { end: Offset(u64::MAX), ..found };
+    let (cluster, promise, history) = (r.cluster(), r.promise(), r.history().clone());
+    let recovered = Recovered { cluster, promise, history, log: found, suspect: Some(forgotten), ..blank(3) };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered.clone());
+    world.connect(1);
+    world.append(1, 3);
+    world.feed(1);
+    assert_eq!(world.replica(3).suspect(), Some(forgotten), "where the leader's log ends was not said yet");
+    world.feed(1);
+    let suspect = Tail { end: Offset(7), ..found };
+    assert_eq!(world.replica(3).suspect(), Some(suspect));
+    let is_written = |work: &Output| matches!(work, Output::WriteSuspect(_, tail) if *tail == suspect);
+    assert!(world.nodes[&3].disk.iter().any(is_written));
+    world.settle(1);
+    assert_eq!(world.replica(3).suspect(), None);
+    assert_eq!(world.elect(2, &[2, 3]), 2, "the first leader is not needed any more");
+    // What it promised since is of a leader that it has not heard.
+    let (promise, suspect) = (Promise { epoch: Epoch(3), leader: None }, Tail { epoch: Epoch(3), ..forgotten });
+    let recovered = Recovered { promise, suspect: Some(suspect), ..recovered };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
+    world.connect(2);
+    world.settle(2);
+    assert_eq!(world.replica(3).suspect(), Some(suspect));
+}
+
+#[test]
 fn an_impossible_acknowledgement_changes_nothing() {
     let mut world = World::led();
     world.append(1, 4);
@@ -837,38 +928,6 @@ fn a_producer_may_not_run_further_ahead_than_is_remembered() {
 
 #[test]
 fn a_learner_is_fed_and_counts_for_nothing() {
-#[test]
-fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_follows() {
-    let mut world = World::led();
-    world.append(1, 4);
-    world.settle(1);
-    // The machine of replica 3 has stopped, and acknowledgements did not wait for its disk.
-    let (r, found) = (world.replica(3), Tail { end: Offset(1), ..world.replica(3).durable() });
-    let forgotten = Tail { end: Offset(u64::MAX), ..found };
-    let (cluster, promise, history) = (r.cluster(), r.promise(), r.history().clone());
-    let recovered = Recovered { cluster, promise, history, log: found, suspect: Some(forgotten), ..blank(3) };
-    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered.clone());
-    world.connect(1);
-    world.append(1, 3);
-    world.feed(1);
-    assert_eq!(world.replica(3).suspect(), Some(forgotten), "where the leader's log ends was not said yet");
-    world.feed(1);
-    let suspect = Tail { end: Offset(7), ..found };
-    assert_eq!(world.replica(3).suspect(), Some(suspect));
-    let is_written = |work: &Output| matches!(work, Output::WriteSuspect(_, tail) if *tail == suspect);
-    assert!(world.nodes[&3].disk.iter().any(is_written));
-    world.settle(1);
-    assert_eq!(world.replica(3).suspect(), None);
-    assert_eq!(world.elect(2, &[2, 3]), 2, "the first leader is not needed any more");
-    // What it promised since is of a leader that it has not heard.
-    let (promise, suspect) = (Promise { epoch: Epoch(3), leader: None }, Tail { epoch: Epoch(3), ..forgotten });
-    let recovered = Recovered { promise, suspect: Some(suspect), ..recovered };
-    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
-    world.connect(2);
-    world.settle(2);
-    assert_eq!(world.replica(3).suspect(), Some(suspect));
-}
-
     let mut world = World::led();
     world.append(1, 5);
     world.settle(1);
@@ -1082,6 +1141,7 @@ fn a_full_leader_makes_way_for_one_that_commits_without_it() {
     let mut world = full_leader(&[1]);
     assert_eq!(world.replica(1).commit_end(), Offset(3));
     world.now += 1999;
+    world.settle(1);
     world.step(1, Input::Tick);
     assert!(leads(&world, 1), "it may find room yet");
     world.now += 1;
@@ -1108,36 +1168,46 @@ fn a_full_leader_stays_while_nobody_commits_without_it_and_when_it_has_room_agai
 #[test]
 fn a_leader_whose_disk_hangs_makes_way_for_one_that_commits_without_it() {
     let mut world = World::led();
-    world.now += 30_000;
-    world.settle(1);
+    pass(&mut world, 30);
     world.stuck = vec![1];
     world.append(1, 3);
-    world.settle(1);
+    pass(&mut world, 2);
     assert_eq!(world.replica(1).commit_end(), Offset(3));
-    world.now += 9_999;
-    world.step(1, Input::Tick);
     assert!(leads(&world, 1), "a disk may be slow");
-    world.now += 1;
-    assert!(world.step(1, Input::Tick).contains(&Output::StepDown));
+    pass(&mut world, 1);
     assert!(!leads(&world, 1));
     assert_eq!(world.elect(2, &[2, 3]), 2);
 }
 
-#[test]
-fn a_leader_whose_disk_is_slow_goes_on() {
+/// A leader whose disk does the first part of its work each second; how long it leads, at most so many seconds.
+fn slow_leader(records: u32, others: &[u128]) -> usize {
     let mut world = World::led();
-    world.stuck = vec![1];
-    world.append(1, 3);
-    for _ in 0..4 {
+    world.stuck = [1].into_iter().chain([2, 3].into_iter().filter(|id| !others.contains(id))).collect();
+    for seconds in 0..10 {
+        world.append(1, records);
+        world.append(1, records);
         world.settle(1);
-        world.append(1, 3);
-        world.now += 9_000;
-        // Some of what waits is done; the rest waits on.
+        world.now += 1000;
+        world.settle(1);
         let first = ticket(&world.nodes.get_mut(&1).unwrap().disk.remove(0));
         world.step(1, Input::Persisted(first));
         world.step(1, Input::Tick);
-        assert!(leads(&world, 1) && !world.nodes[&1].disk.is_empty());
+        if !leads(&world, 1) {
+            return seconds;
+        }
     }
+    10
+}
+
+#[test]
+fn a_leader_whose_disk_is_slow_goes_on_while_it_would_be_in_sync() {
+    assert_eq!(slow_leader(3, &[2, 3]), 10);
+}
+
+#[test]
+fn a_leader_whose_disk_falls_behind_makes_way_unless_nobody_could_take_over() {
+    assert!((2..5).contains(&slow_leader(1500, &[2, 3])));
+    assert_eq!(slow_leader(1500, &[2]), 10, "one other is no quorum");
 }
 
 #[test]
@@ -1145,8 +1215,6 @@ fn a_leader_whose_disk_hangs_stays_while_the_others_are_no_better_off() {
     let mut world = World::led();
     world.stuck = vec![1, 2, 3];
     world.append(1, 3);
-    world.settle(1);
-    world.now += 60_000;
-    world.step(1, Input::Tick);
+    pass(&mut world, 60);
     assert!(leads(&world, 1));
 }

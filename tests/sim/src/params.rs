@@ -149,7 +149,6 @@ impl Params {
                 sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
                 waiting_max: dice.pick(&[4, 64, 1024]),
                 reads_max: 64,
-                stall_ms_max: 5 * lag_ms_max,
             },
             producer_limits: ProducerLimits {
                 producers_max: dice.pick(&[2, 5, 4096]),

@@ -226,9 +226,9 @@ impl World {
         if slow {
             self.counts.faults.count(Fault::SyncSlow);
         }
-        let stall_ms = self.params.limits.stall_ms_max;
+        let stall_ms = self.params.limits.sync.lag_ms_max;
         let sync_ms = match slow {
-            true if self.dice.chance(0.05) => (stall_ms, 2 * stall_ms),
+            true if self.dice.chance(0.05) => (stall_ms, 10 * stall_ms),
             true => (sync_ms.1, sync_ms.1 * 20),
             false => sync_ms,
         };
