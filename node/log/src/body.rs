@@ -2,7 +2,7 @@
 //! grow with it.
 
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use zue_core::{Epoch, Offset, Tail};
@@ -13,11 +13,12 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation, ReadError};
 use crate::fault::Fault;
 use crate::frame::{Frame, Snapshot, parse};
-use crate::index::{self, Entry, IndexWriter, Spacing};
+use crate::index::{Entry, IndexWriter};
+use crate::lookup::{Index, Lookup};
 use crate::num::wide;
 use crate::place::Place;
-use crate::resync::{Frames, GoodFrames, Hole, Piece};
-use crate::segment::{Header, index_name, segment_name};
+use crate::resync::{GoodFrames, Hole};
+use crate::segment::{Header, segment_name};
 use crate::view::Part;
 
 /// How much of a segment is read at first for its snapshot.
@@ -31,8 +32,8 @@ pub(crate) struct Segment<D: Disk> {
     pub(crate) place: Arc<Place>,
     pub(crate) header: Header,
     pub(crate) mask: u32,
-    index_interval: u32,
-    disk: D,
+    pub(crate) index_interval: u32,
+    pub(crate) disk: D,
     /// A sync of it has failed.
     sync_failed: Mutex<bool>,
     body: OnceLock<Body>,
@@ -47,45 +48,12 @@ pub(crate) struct Body {
     pub(crate) data_start: u64,
     /// Of the last record before the segment; unknown when the snapshot is damaged.
     pub(crate) timestamp_ms: Option<u64>,
-    index: RwLock<Vec<Entry>>,
+    pub(crate) lookup: Lookup,
 }
 
 impl Body {
     pub(crate) fn new(data_start: u64, timestamp_ms: Option<u64>) -> Self {
-        Self { data_start, timestamp_ms, index: RwLock::default() }
-    }
-
-    /// Its index entries, in order.
-    fn index(&self) -> Vec<Entry> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Adds entries, whose offsets and positions rise.
-    pub(crate) fn extend_index(&self, entries: &[Entry]) {
-        if !entries.is_empty() {
-            self.index.write().unwrap_or_else(PoisonError::into_inner).extend_from_slice(entries);
-        }
-    }
-
-    /// The last entry before the offset that lies at most at the position.
-    pub(crate) fn last_before(&self, offset: Offset, position: u64) -> Option<Entry> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let after = index.partition_point(|entry| entry.offset < offset.0 && entry.position <= position);
-        after.checked_sub(1).and_then(|last| index.get(last)).copied()
-    }
-
-    /// The last entry that is older. What a cut has left in the index is no older than what is in front of it.
-    pub(crate) fn last_older(&self, timestamp_ms: u64) -> Option<Entry> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let after = index.partition_point(|entry| entry.timestamp_ms < timestamp_ms);
-        after.checked_sub(1).and_then(|last| index.get(last)).copied()
-    }
-
-    /// Where to begin to look for the record: a frame at or before it, if any is indexed.
-    pub(crate) fn near(&self, offset: Offset) -> Option<Entry> {
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let after = index.partition_point(|entry| entry.offset <= offset.0);
-        after.checked_sub(1).and_then(|last| index.get(last)).copied()
+        Self { data_start, timestamp_ms, lookup: Lookup::default() }
     }
 }
 
@@ -115,14 +83,21 @@ impl<D: Disk> Segment<D> {
         synced.context(Operation::Sync, || self.place.path.clone())
     }
 
-    /// The entries of its index that are known.
-    pub(crate) fn index(&self) -> Vec<Entry> {
-        self.body.get().map_or_else(Vec::new, Body::index)
+    /// The entries of its index that are in memory: all of them while it is the active segment.
+    pub(crate) fn held_index(&self) -> Vec<Entry> {
+        self.body.get().map_or_else(Vec::new, |body| body.lookup.held())
     }
 
     /// Adds to its index, which is known.
     pub(crate) fn extend_index(&self, entries: &[Entry]) {
-        self.body.get().into_iter().for_each(|body| body.extend_index(entries));
+        self.body.get().into_iter().for_each(|body| body.lookup.extend(entries));
+    }
+
+    /// Gives up the entries of its index that are in memory, now that none is to come: all are in the file, if that could be written.
+    pub(crate) fn seal_index(&self, writer: &mut IndexWriter<D::File>) {
+        if let (Some(body), Some(file)) = (self.body.get(), writer.finish()) {
+            body.lookup.set(Index::Filed(file));
+        }
     }
 
     /// Says what is in it, if nobody has yet.
@@ -170,7 +145,7 @@ impl<D: Disk> Part<D> {
             Err(ReadError::Damaged(_)) => Body::new(self.first_frame()?, None),
             Err(error) => return Err(error),
         };
-        body.extend_index(&self.load_index(body.data_start)?);
+        body.lookup.set(self.load_index(body.data_start)?);
         // If another reader was faster, it has found the same.
         Ok(segment.body.get_or_init(|| body))
     }
@@ -196,44 +171,5 @@ impl<D: Disk> Part<D> {
         let mut crcs = Crcs::new(&bytes);
         let mut frames = GoodFrames::behind(&mut crcs, self.segment.mask, BLOCK_BYTES, before);
         Ok(frames.find(|good| good.missing_end().is_some()).map_or(self.bytes_end, |good| wide(good.at)))
-    }
-
-    /// The entries of the index file, and of the frames behind its last one; those of all frames if it is damaged or missing. The
-    /// file is made again if it lacks any.
-    fn load_index(&self, data_start: u64) -> Result<Vec<Entry>, ReadError> {
-        let Segment { disk, header, mask, index_interval, place, .. } = &*self.segment;
-        let name = index_name(header.base);
-        let read = || {
-            let file = disk.open(&name).ok()?;
-            let bytes = file.read(0..file.len().ok()?).ok()?;
-            index::decode(&bytes, header.nonce, *mask).ok()
-        };
-        let found = read();
-        let mut entries = found.clone().unwrap_or_default();
-        // A cut has left the entries of what it took.
-        entries.retain(|entry| (data_start..self.bytes_end).contains(&entry.position));
-        let (from, next) =
-            entries.last().map_or((data_start, header.base), |last| (last.position, Offset(last.offset)));
-        let mut spacing = Spacing::new(*index_interval, from);
-        let bytes = self.segment.view(from, self.bytes_end)?;
-        for piece in Frames::new(&bytes, *mask, from, next, self.end) {
-            match piece {
-                Piece::Record(position, record) if spacing.takes(position) => {
-                    let (offset, timestamp_ms) = (record.offset.0, record.timestamp_ms);
-                    entries.push(Entry { offset, position, timestamp_ms });
-                }
-                Piece::Record(..) | Piece::Gap(..) => {}
-                Piece::Hole(hole) => {
-                    let error = place.blame(hole);
-                    if let ReadError::Disk(_) = error {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        if found.as_ref() != Some(&entries) {
-            IndexWriter::new(disk.create(&name).ok(), header.nonce, *mask, &entries).write_all();
-        }
-        Ok(entries)
     }
 }

@@ -146,7 +146,7 @@ pub(crate) fn check<D: Disk>(
     // Before anything is made of it.
     segment.place.all_could_be_read()?;
     let survey = survey?;
-    body.extend_index(&survey.entries);
+    body.lookup.extend(&survey.entries);
     damaged.extend(survey.holes.iter().map(|hole| segment.place.damage(*hole)));
     survey
         .holes
@@ -178,7 +178,7 @@ fn into_open(error: ReadError) -> OpenError {
 /// Compares the active segment's index file with what the segment gives, and makes it again if it differs. It may lag.
 pub(crate) fn check_index<D: Disk>(disk: &D, active: &Segment<D>) -> IndexWriter<D::File> {
     let (header, mask, name) = (&active.header, active.mask, index_name(active.base()));
-    let entries = active.index();
+    let entries = active.held_index();
     let read = || {
         let file = disk.open(&name).ok()?;
         let bytes = file.read(0..file.len().ok()?).ok()?;
@@ -186,7 +186,7 @@ pub(crate) fn check_index<D: Disk>(disk: &D, active: &Segment<D>) -> IndexWriter
         entries.starts_with(&found).then_some((file, found.len()))
     };
     if let Some((file, count)) = read() {
-        let mut writer = IndexWriter::resume(file, mask, count);
+        let mut writer = IndexWriter::resume(file, header.nonce, mask, count);
         writer.extend(entries.get(count..).unwrap_or_default());
         return writer;
     }

@@ -15,7 +15,7 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
 
     /// Takes the directory; fails with [`io::ErrorKind::WouldBlock`] when another process holds it.
     fn lock(&self) -> io::Result<Self::Lock>;
-    /// Makes an empty file, replacing any of that name.
+    /// Makes an empty file, replacing any of that name; what is open or mapped of that stays.
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Self::File>;

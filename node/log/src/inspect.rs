@@ -67,8 +67,8 @@ pub fn repair<D: Disk>(disk: D) -> Result<(Log<D>, Recovered), OpenError> {
     let config = LogConfig { producers, ..LogConfig::default() };
     let (log, recovered) = Log::open(disk, config, ReplicaId(0))?;
     for part in &*log.view.sealed {
-        // One that is whole would be believed.
-        if let Some(IndexFault::Wrong { .. }) = index_fault(part, &log.disk)? {
+        // Not all of it would be looked at, and what is whole would be believed.
+        if let Some(IndexFault::Wrong { .. } | IndexFault::Damaged(_)) = index_fault(part, &log.disk)? {
             let name = index_name(part.segment.base());
             log.disk.remove(&name).context(Operation::Remove, || log.disk.path(&name))?;
         }

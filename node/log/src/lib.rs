@@ -24,6 +24,7 @@ mod index;
 mod inspect;
 mod limits;
 mod log;
+mod lookup;
 mod map;
 mod meta;
 mod num;

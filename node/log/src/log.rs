@@ -359,10 +359,10 @@ impl<D: Disk> Log<D> {
     /// Lets the next bytes go to that segment.
     pub(crate) fn write_to(&mut self, active: &Part<D>, fill: Fill) {
         let (segment, data_start) = (&active.segment, active.bytes_end);
+        self.view.active.seal_index(&mut self.writer.index);
         (self.writer.position, self.writer.synced, self.writer.marked) = (data_start, data_start, data_start);
-        self.writer.sequence = segment.header.sequence;
+        (self.writer.sequence, self.writer.fill) = (segment.header.sequence, fill);
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
-        self.writer.fill = fill;
         let index_file = self.disk.create(&index_name(segment.base())).ok();
         self.writer.index = IndexWriter::new(index_file, segment.header.nonce, segment.mask, &[]);
     }

@@ -105,8 +105,10 @@ impl Slot {
     /// A slot for the map at the address.
     fn claim(start: usize, bytes: usize) -> &'static Self {
         let claimed = loop {
-            let is_free =
-                |slot: &&'static Self| slot.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            let is_free = |slot: &&'static Self| {
+                slot.start.load(Ordering::Relaxed) == 0
+                    && slot.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            };
             if let Some(slot) = Slots::all().flat_map(|slots| &slots.slots).find(is_free) {
                 break slot;
             }

@@ -120,7 +120,17 @@ impl Disk for OsDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<OsFile> {
-        File::options().read(true).write(true).create(true).truncate(true).open(self.path(name)).map(OsFile::new)
+        let path = self.path(name);
+        loop {
+            match File::options().read(true).write(true).create_new(true).open(&path) {
+                // It may be mapped: it gives up its name, and keeps its bytes.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                },
+                file => return file.map(OsFile::new),
+            }
+        }
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {

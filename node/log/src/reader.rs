@@ -171,9 +171,10 @@ fn measure<D: Disk>(
     range: Range<Offset>,
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
-    // Most of the way is in the index.
+    // Most of a long way is in the index.
     let far = position.saturating_add(wide(bytes_max)).min(part.bytes_end.saturating_sub(1));
-    let far = part.body()?.last_before(range.end, far);
+    let is_long = far.saturating_sub(position) > u64::from(part.segment.index_interval);
+    let far = if is_long { part.last_before(range.end, far)? } else { None };
     if let Some(entry) = far.filter(|entry| entry.offset > range.start.0 && entry.position > position) {
         let at = length(entry.position - position);
         let (bytes, end) =

@@ -49,10 +49,10 @@ fn time_before<D: Disk>(parts: &[&Part<D>]) -> Result<Option<u64>, ReadError> {
 
 impl<D: Disk> Part<D> {
     fn offset_at(&self, timestamp_ms: u64, log_start: Offset) -> Result<Option<Offset>, ReadError> {
-        let body = self.body()?;
-        let older =
-            [body.last_older(timestamp_ms), body.near(log_start)].into_iter().flatten().max_by_key(|at| at.offset);
-        let from = older.map_or((body.data_start, self.segment.base()), |at| (at.position, Offset(at.offset)));
+        let older = [self.last_older(timestamp_ms)?, self.near(log_start)?];
+        let older = older.into_iter().flatten().max_by_key(|at| at.offset);
+        let (data_start, base) = (self.body()?.data_start, self.segment.base());
+        let from = older.map_or((data_start, base), |at| (at.position, Offset(at.offset)));
         Ok(self
             .first_record(from, |offset, time| offset >= log_start && time >= timestamp_ms)?
             .map(|(offset, _)| offset))

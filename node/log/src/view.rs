@@ -95,10 +95,10 @@ impl<D: Disk> Part<D> {
     /// Where the record is, or the gap that stands for it, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
     /// as each is in its place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
-        let body = self.body()?;
-        let near = body.near(offset);
-        let (from, first) =
-            near.map_or((body.data_start, self.segment.base()), |near| (near.position, Offset(near.offset)));
+        let (from, first) = match self.near(offset)? {
+            Some(near) => (near.position, Offset(near.offset)),
+            None => (self.body()?.data_start, self.segment.base()),
+        };
         let bytes = self.segment.view(from, self.bytes_end)?;
         let (mut walk, mut next) = (Walk::new(&bytes), first);
         while let Some(frame) = walk.frame() {

@@ -132,6 +132,9 @@ fn an_index_that_is_not_what_its_segment_gives_is_named_with_the_place() {
         disk.damage(index, |bytes| bytes[byte] ^= 1);
         let position = if byte < 32 { 0 } else { byte as u64 / 32 * 32 };
         assert_eq!(look(), bad(IndexFault::Damaged(position)), "byte {byte}");
+        let overlay = Overlay::new(disk.clone());
+        let (log, _) = repair(overlay.clone()).unwrap();
+        assert_eq!(bad_indexes(&log, &overlay).unwrap(), [], "byte {byte} is not mended");
         disk.damage(index, |bytes| bytes.clone_from(&good));
     }
     disk.damage(index, |bytes| bytes.truncate(70));
