@@ -75,6 +75,7 @@ mod tests {
             promised: Epoch(1),
             last: Some(last),
             durable: Tail::default(),
+            suspect: None,
             damaged: false,
             leaving: false,
             role: SeenRole::Idle { waiting_ms: 0 },

@@ -68,6 +68,8 @@ pub struct Seen {
     pub last: Option<EpochStart>,
     /// What is durable.
     pub durable: Tail,
+    /// Up to where it may have acknowledged what its disk has lost since.
+    pub suspect: Option<Tail>,
     /// Whether records within its log are damaged.
     pub damaged: bool,
     /// Whether it is about to stop, and wants to lead no more.

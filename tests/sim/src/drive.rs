@@ -300,6 +300,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
         promised: replica.promise().epoch,
         last: replica.history().at(replica.durable().epoch).cloned(),
         durable: replica.durable(),
+        suspect: replica.suspect(),
         damaged: replica.is_damaged(),
         leaving: false,
         role,

@@ -81,6 +81,7 @@ impl Shape {
                 promised: Epoch(4),
                 last: Some(if holds(id) { start.clone() } else { EpochStart { epoch: Epoch(3), ..start.clone() } }),
                 durable: Tail { epoch: Epoch(4), end: Offset(5) },
+                suspect: None,
                 damaged: false,
                 leaving: false,
                 role: if id == self.leader { leader } else { follower },

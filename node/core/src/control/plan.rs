@@ -3,9 +3,11 @@
 use alloc::vec::Vec;
 
 use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
+use crate::election::{Change, Sealed, choose};
 use crate::history::EpochStart;
 use crate::quorum::{is_majority, majority};
-use crate::types::{ClusterId, Epoch, ReplicaId};
+use crate::runs::{Lineage, Runs};
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId};
 
 /// What is looked at, sorted.
 pub(super) struct Look<'a> {
@@ -52,9 +54,11 @@ impl Look<'_> {
     fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
         let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.promised > newest.epoch);
         let automatic = self.wish.policy == Policy::Automatic;
-        if electorates(newest).flatten().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id)) {
-            // Whoever leads goes on, if it can.
-            let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
+        // Whoever leads goes on, if it can.
+        let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
+        let anybody_is_deaf =
+            electorates(newest).flatten().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id));
+        if anybody_is_deaf && self.would_choose(prefer, None).is_some() {
             return self.elect(Reason::HigherPromise, prefer, None);
         }
         // It can commit nothing, and they can, without it. Under Static only the named one is waited for.
@@ -63,10 +67,22 @@ impl Look<'_> {
         if may_go && is_lost(newest, has_lost) {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
-        match self.successor(newest, leader) {
+        let step = match self.successor(newest, leader) {
             Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next },
             None => self.membership(newest, leader),
+        };
+        match step {
+            Step::HandOver { to, .. } if self.would_choose(Some(to), None).is_none() => Step::Nothing,
+            Step::Elect { prefer, change, .. } if self.would_choose(prefer, change).is_none() => Step::Nothing,
+            step => step,
         }
+    }
+
+    /// Who would be chosen of those that answer, if anybody: a leader that is well is not sealed in vain.
+    fn would_choose(&self, prefer: Option<ReplicaId>, change: Option<Change>) -> Option<ReplicaId> {
+        let can_vote = self.ours.iter().filter(|seen| seen.role != SeenRole::Failed);
+        let answers: Vec<Sealed> = can_vote.map(|seen| sealed(seen)).collect();
+        choose(&answers, prefer, &[], self.wish.quorum, change).ok().map(|choice| choice.leader)
     }
 
     /// The leader of the newest epoch does not answer, or does not lead any more.
@@ -177,6 +193,14 @@ pub(super) fn electorates(newest: &EpochStart) -> impl Iterator<Item = &Vec<Repl
 /// Whether a majority of each electorate has lost the leader: without them it commits nothing, and they can elect another.
 fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool) -> bool {
     electorates(newest).all(|electorate| is_majority(electorate, |id| has_lost(*id)))
+}
+
+/// What it would answer to a seal, as far as is known.
+fn sealed(seen: &Seen) -> Sealed {
+    let Seen { replica, cluster, durable, suspect, damaged, .. } = *seen;
+    let (last, commit_end) = (seen.last.clone(), Offset(0));
+    let (lineage, runs) = (Lineage::default(), Runs::default());
+    Sealed { replica, cluster, last, durable, commit_end, suspect, damaged, lineage, runs }
 }
 
 fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {

@@ -18,6 +18,7 @@ fn blank(replica: u128) -> Option<Seen> {
         promised: Epoch(0),
         last: None,
         durable: Tail::default(),
+        suspect: None,
         damaged: false,
         leaving: false,
         role: IDLE,
@@ -370,4 +371,27 @@ fn a_leader_that_is_leaving_hands_over_even_if_it_is_the_one_that_is_asked_for()
     assert_eq!(plan(&wish, &recorded(4), &nodes), Step::Nothing);
     nodes[0].as_mut().unwrap().leaving = true;
     assert_eq!(plan(&wish, &recorded(4), &nodes), hands_over_to(2));
+}
+
+#[test]
+fn a_leader_that_is_well_is_not_sealed_for_an_election_that_could_choose_nobody() {
+    let suspects = |mut node: Node| {
+        node.as_mut().unwrap().suspect = Some(Tail { epoch: Epoch(4), end: Offset(u64::MAX) });
+        node
+    };
+    let switch = Wish { switch_to: Some(1), ..AUTOMATIC };
+    let nodes = |third, deaf| {
+        let [one, mut two, three_] = three([Some(leading(&[(2, true), (3, true)])), Some(HEARS), third]);
+        two.as_mut().unwrap().promised = Epoch(if deaf { 6 } else { 4 });
+        [one, suspects(two), three_]
+    };
+    assert_eq!(plan(&switch, &recorded(4), &nodes(None, false)), Step::Nothing, "the third may hold what is lost");
+    assert_eq!(plan(&switch, &recorded(4), &nodes(Some(HEARS), false)), hands_over_to(2));
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes(None, true)), Step::Nothing);
+    assert!(matches!(plan(&AUTOMATIC, &recorded(4), &nodes(Some(HEARS), true)), Step::Elect { .. }));
+    // A lost disk is to be replaced.
+    let lost = |two| [three([Some(leading(&[(2, true), (4, true)])), None, None])[0].clone(), two, member(4, 4, HEARS)];
+    let two = member(2, 4, HEARS);
+    assert!(matches!(plan(&AUTOMATIC, &recorded(4), &lost(two.clone())), Step::Elect { .. }));
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &lost(suspects(two))), Step::Nothing);
 }
