@@ -176,6 +176,7 @@ const fn in_words(reason: Reason) -> &'static str {
         Reason::Bootstrap => "the cluster is new",
         Reason::NoLeader => "nobody led",
         Reason::LeaderLost => "a majority of the voters had lost the leader",
+        Reason::QuorumLost => "the leader missed a quorum that another voter may have",
         Reason::HigherPromise => "a voter had promised an epoch above the leader's",
         Reason::HandOver => "the leader handed over",
         Reason::VotersChange => "the voters were to change",

@@ -82,7 +82,7 @@ pub struct ControllerConfig {
     pub handover_deadline: Duration,
     /// The pause after a failed election, so that two controllers don't outbid each other for ever.
     pub election_retry: Backoff,
-    /// The pause after a failed hand-over.
+    /// The pause after a failed hand-over, and after an election for want of a quorum: the next leader may miss one as well.
     pub handover_retry: Backoff,
 }
 
@@ -126,6 +126,8 @@ pub struct Controller<S> {
     election: Retry,
     hand_over: Retry,
     members: Retry,
+    /// Elections of one who may reach a quorum that the leader misses.
+    quorum: Retry,
     blocked: Option<Blocked>,
     store_problem: Option<String>,
 }
@@ -142,6 +144,7 @@ impl<S: Store> Controller<S> {
             election: Retry::default(),
             hand_over: Retry::default(),
             members: Retry::default(),
+            quorum: Retry::default(),
             blocked: None,
             store_problem: None,
         }
@@ -197,13 +200,22 @@ impl<S: Store> Controller<S> {
         match step {
             Step::Nothing => {
                 self.election = Retry::default();
+                if self.quorum.is_due() {
+                    self.quorum = Retry::default();
+                }
                 if let Some(feed) = Feed::of_misled(nodes, statuses, seen).filter(|_| self.members.is_due()) {
                     self.feed(feed, events).await;
                 }
             }
             Step::Elect { epoch, prefer, without, change, reason }
-                if self.election.is_due() && (!members::is_change(reason) || self.members.is_due()) =>
+                if self.election.is_due()
+                    && (!members::is_change(reason) || self.members.is_due())
+                    && (reason != Reason::QuorumLost || self.quorum.is_due()) =>
             {
+                if reason == Reason::QuorumLost {
+                    // The next one may be no better off.
+                    self.quorum.failed(self.config.handover_retry);
+                }
                 self.elect(Attempt { nodes, seen, epoch, prefer, without, change, wish, reason }, events).await;
             }
             Step::Feed { epoch, leader, ref learners } if self.members.is_due() => {

@@ -162,6 +162,8 @@ pub enum Reason {
     NoLeader,
     /// A majority of the voters has lost the leader.
     LeaderLost,
+    /// The leader misses a quorum that another voter may have.
+    QuorumLost,
     /// A replica has promised an epoch above the leader's and can't follow it any more.
     HigherPromise,
     /// The leader handed over.

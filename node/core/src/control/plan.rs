@@ -67,6 +67,9 @@ impl Look<'_> {
         if may_go && is_lost(newest, has_lost) {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
+        if let Some(to) = self.better_connected(newest, leader).filter(|_| automatic) {
+            return self.elect(Reason::QuorumLost, Some(to), None);
+        }
         let step = match self.successor(newest, leader) {
             Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next },
             None => self.membership(newest, leader),
@@ -76,6 +79,24 @@ impl Look<'_> {
             Step::Elect { prefer, change, .. } if self.would_choose(prefer, change).is_none() => Step::Nothing,
             step => step,
         }
+    }
+
+    /// Who may reach a quorum, where the leader misses one for want of a voter that waits for it in vain: the link between the two may
+    /// be cut, and no other. One that would be elected: it holds all that the leader has.
+    fn better_connected(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
+        let SeenRole::Leader { followers, .. } = &leader.role else { return None };
+        let follows = |id: ReplicaId| followers.iter().any(|(follower, in_sync, _)| *follower == id && *in_sync);
+        let waits = |id: ReplicaId| self.seen(id).is_some_and(|seen| self.waits(seen));
+        let counts = |id: &&ReplicaId| **id == leader.replica || follows(**id);
+        let voters = || newest.voters.iter();
+        let is_quorum = |count: usize| u32::try_from(count).is_ok_and(|count| count >= newest.quorum);
+        let could_count = voters().filter(|id| counts(id) || waits(**id)).count();
+        if is_quorum(voters().filter(counts).count()) || !is_quorum(could_count) {
+            return None;
+        }
+        let is_fit = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
+        let candidates = || voters().copied().filter(|id| follows(*id) && self.is_wished(*id)).filter(is_fit);
+        candidates().find(|id| self.would_choose(Some(*id), None) == Some(*id))
     }
 
     /// Who would be chosen of those that answer, if anybody: a leader that is well is not sealed in vain.

@@ -190,7 +190,8 @@ fn five(roles: [Option<SeenRole>; 5]) -> [Node; 5] {
     roles.map(|role| {
         replica += 1;
         let mut node = role.and_then(|role| member(replica, 4, role))?;
-        node.last.as_mut()?.voters = (1..=5).map(ReplicaId).collect();
+        let last = node.last.as_mut()?;
+        (last.voters, last.quorum) = ((1..=5).map(ReplicaId).collect(), 3);
         Some(node)
     })
 }
@@ -394,4 +395,32 @@ fn a_leader_that_is_well_is_not_sealed_for_an_election_that_could_choose_nobody(
     let two = member(2, 4, HEARS);
     assert!(matches!(plan(&AUTOMATIC, &recorded(4), &lost(two.clone())), Step::Elect { .. }));
     assert_eq!(plan(&AUTOMATIC, &recorded(4), &lost(suspects(two))), Step::Nothing);
+}
+
+#[test]
+fn a_leader_that_misses_its_quorum_makes_way_for_a_voter_that_may_have_one() {
+    let lost = elect(Some(2), None, Reason::QuorumLost);
+    let two_of_five = |third| [Some(leading(&[(2, true), (3, false)])), Some(HEARS), Some(third), None, None];
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &five(two_of_five(SILENT))), lost);
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &five(two_of_five(FORSAKEN))), lost);
+    assert_eq!(plan(&STATIC, &recorded(4), &five(two_of_five(SILENT))), Step::Nothing);
+    // It hears the leader, and is late: so it would be with another.
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &five(two_of_five(HEARS))), Step::Nothing);
+    // Without the leader's log nobody is elected, and a damaged one is not.
+    let mut nodes = five(two_of_five(SILENT));
+    nodes[1].as_mut().unwrap().damaged = true;
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing);
+    let mut nodes = five(two_of_five(SILENT));
+    nodes[0].as_mut().unwrap().durable = Tail { epoch: Epoch(4), end: Offset(6) };
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing);
+    // Two are no quorum for anybody; three that all have to commit are as five.
+    let alone = five([Some(leading(&[(2, true)])), Some(HEARS), None, None, None]);
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &alone), Step::Nothing);
+    let all = Wish { quorum: Some(3), ..AUTOMATIC };
+    let mut nodes = three([Some(leading(&[(2, true), (3, false)])), Some(HEARS), Some(SILENT)]);
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing);
+    for seen in nodes.iter_mut().flatten() {
+        seen.last.as_mut().unwrap().quorum = 3;
+    }
+    assert_eq!(plan(&all, &recorded(4), &nodes), lost);
 }
