@@ -56,7 +56,6 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         sync: config.replication.to_sync(),
         waiting_max: length(limits.appends_max),
         reads_max: length(limits.readers_max),
-        ..Limits::default()
     };
     let replica = Replica::new(limits, recovered);
     Ok(Opened { log, replica })
