@@ -178,6 +178,23 @@ async fn a_lost_leader_is_replaced_and_one_that_only_the_controller_has_lost_is_
 }
 
 #[tokio::test]
+async fn leaders_that_all_miss_their_quorum_do_not_take_turns() {
+    let (world, wish) = (World::start(3).await, Wish { quorum: Some(3), ..AUTOMATIC });
+    let mut controller = controller(&world);
+    controller.config.handover_retry = Backoff { min: Duration::from_hours(1), max: Duration::from_hours(1) };
+    while world.leader().is_none() {
+        controller.turn(&world.addresses(), &wish).await;
+    }
+    world.cut_off(2);
+    for _ in 0..20 {
+        let turn = controller.turn(&world.addresses(), &wish).await;
+        assert!(matches!(turn.step, Step::Elect { reason: Reason::QuorumLost, .. } | Step::Nothing), "{turn:?}");
+    }
+    let leaders: Vec<usize> = world.appointments().iter().map(|(_, leader)| *leader).collect();
+    assert_eq!(leaders, [0, 1]);
+}
+
+#[tokio::test]
 async fn a_candidate_whose_disk_hangs_gives_way_to_another() {
     let world = World::start(3).await;
     world.lead(0, 4);

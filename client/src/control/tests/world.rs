@@ -61,6 +61,8 @@ struct State {
     calls: usize,
     failed: bool,
     appointments: Vec<(u64, usize)>,
+    /// Whom no leader reaches, though the controller does.
+    cut_off: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -153,6 +155,10 @@ impl World {
         (replica.promised, replica.last, replica.leads) = (epoch, Some(start), true);
         replica.cluster = id_bytes(9).to_vec();
         state.replicate();
+    }
+
+    pub(super) fn cut_off(&self, ordinal: usize) {
+        self.lock().cut_off = Some(ordinal);
     }
 
     pub(super) fn restart(&self, ordinal: usize) {
@@ -258,6 +264,7 @@ impl Control for Node {
         let me = &state.replicas[self.ordinal];
         let epoch = me.last.as_ref().map_or(0, |last| last.epoch.0);
         let led = state.leader().is_some_and(|leader| state.replicas[leader].last == me.last);
+        let is_cut_off = |ordinal| state.cut_off == Some(ordinal);
         let role = match () {
             () if me.leads => v1::Role::Leader,
             () if led => v1::Role::Follower,
@@ -267,7 +274,7 @@ impl Control for Node {
         let follower = |ordinal: usize| v1::FollowerStatus {
             replica_id: id_bytes(id(ordinal).0),
             connected: true,
-            in_sync: state.replicas[ordinal].last == me.last,
+            in_sync: state.replicas[ordinal].last == me.last && !is_cut_off(ordinal),
             durable: Some(tail),
             ..Default::default()
         };
@@ -278,7 +285,7 @@ impl Control for Node {
             promised: me.promised,
             last_epoch_start: me.last.as_ref().map(Into::into),
             durable: Some(tail),
-            leader_silence_ms: (role == v1::Role::Follower).then_some(3),
+            leader_silence_ms: (role == v1::Role::Follower).then_some(if is_cut_off(self.ordinal) { 9000 } else { 3 }),
             leader_connected: role == v1::Role::Follower,
             followers: (0..state.replicas.len()).filter(|n| me.leads && *n != self.ordinal).map(follower).collect(),
             handing_over: me.handing_over,
