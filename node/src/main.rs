@@ -31,6 +31,7 @@ fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
         return Ok(());
     }
     telemetry::init(args.log_format)?;
+    zue_node::raise_and_check_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let ended = runtime.block_on(run(config));
     // A disk that hangs must not keep the process from ending.

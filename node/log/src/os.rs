@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
 
 use crate::disk::{Disk, DiskFile};
 use crate::map::Map;
@@ -42,6 +43,22 @@ pub struct OsFile {
     faulted: AtomicBool,
     /// Every map of the file holds it, and slices of one keep it.
     maps: Arc<()>,
+}
+
+/// Says which limit of the process an error tells of, if any, and what to do about it.
+fn name_limit(error: io::Error) -> io::Error {
+    let limit = match rustix::io::Errno::from_io_error(&error) {
+        Some(rustix::io::Errno::MFILE) => {
+            let files =
+                getrlimit(Resource::Nofile).current.map_or_else(|| "only so many".to_owned(), |n| n.to_string());
+            format!("this process may have {files} files open, and each segment is one: raise `ulimit -n`")
+        }
+        Some(rustix::io::Errno::NOMEM) => {
+            "each segment that is read takes up to two maps: raise the sysctl vm.max_map_count".to_owned()
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {limit}, or log.segmentBytesMax for what is to come"))
 }
 
 impl OsDisk {
@@ -128,13 +145,14 @@ impl Disk for OsDisk {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 },
-                file => return file.map(OsFile::new),
+                file => return file.map(OsFile::new).map_err(name_limit),
             }
         }
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
-        File::options().read(true).write(!self.read_only).open(self.path(name)).map(OsFile::new)
+        let file = File::options().read(true).write(!self.read_only).open(self.path(name));
+        file.map(OsFile::new).map_err(name_limit)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -213,7 +231,7 @@ impl DiskFile for OsFile {
         let map = if let Some(map) = self.map.get() {
             map
         } else {
-            let map = Map::new(&self.file, &self.maps)?;
+            let map = Map::new(&self.file, &self.maps).map_err(name_limit)?;
             // Another reader may have been faster; either map shows the same file.
             self.map.get_or_init(|| map)
         };

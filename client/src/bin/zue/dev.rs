@@ -31,6 +31,7 @@ const PORT_DEFAULT: u16 = 9440;
 
 pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
+    zue_node::raise_and_check_open_files();
     let mut stop = Stop::new().context("signals cannot be listened to")?;
     let (store, made_for) = open(&dev.data, dev.replicas)?;
     // Replicas that are to go run on until they have given up their votes.

@@ -19,6 +19,7 @@ const STEP_BYTES: usize = 4 << 20;
 const DAMAGED: u8 = 1;
 
 pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
+    zue_node::raise_open_files();
     let is_sound = match log {
         args::Log::Verify(of) => verify::run(&directory(&of.dir)?, output)?,
         args::Log::Dump(args::LogDump { dir, from, max }) => dump::run(&directory(&dir.dir)?, from, max, output)?,
