@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use zue_core::{Epoch, EpochStart, Offset, ReplicaId};
-use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk};
+use zue_log::{Batch, BatchBuilder, Compacting, CompactionConfig, Limits, Log, LogConfig, OsDisk};
 
 const FIRST: &str = "00000000000000000000.log";
 
@@ -303,4 +303,33 @@ fn a_dump_shows_frames_from_an_offset_on_as_many_as_asked_for() {
         .unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_dump_shows_where_the_log_starts_and_how_often_a_segment_was_written_anew() {
+    let _alone = alone();
+    let dir = data(true);
+    let compaction = Some(CompactionConfig::default());
+    let config = LogConfig { segment_bytes_max: 64 << 10, compaction, ..LogConfig::default() };
+    let (mut log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), config, ReplicaId(7)).unwrap();
+    let mut round = log.compaction(0).unwrap();
+    loop {
+        match round.step(1 << 20).unwrap() {
+            Compacting::Bytes(_) => {}
+            Compacting::Segment(segment) => assert!(log.rewritten(*segment).unwrap()),
+            Compacting::Done => break,
+        }
+    }
+    log.compacted(round, true).unwrap();
+    log.trim(Offset(100)).unwrap();
+    log.close().unwrap();
+    let (code, out, _) = zue(&["dump", "-o", "json"], dir.path());
+    let shown = json(&out);
+    assert_eq!((code, &shown[0]["log_start"]), (0, &100.into()));
+    let generations: Vec<_> =
+        shown.iter().filter(|one| one["kind"] == "segment").map(|one| one["generation"].as_u64().unwrap()).collect();
+    let (active, sealed) = generations.split_last().unwrap();
+    assert!(*active == 0 && !sealed.is_empty() && sealed.iter().all(|generation| *generation == 1), "{generations:?}");
+    let (_, out, _) = zue(&["dump"], dir.path());
+    assert!(out.contains(", log start 100, ") && out.contains(", generation 1, ") && out.contains(", generation 0, "));
 }

@@ -44,6 +44,8 @@ pub enum DumpItem<'a> {
     Segment {
         /// Its number among all segments made in the directory.
         sequence: u64,
+        /// How often it was written anew, compacted or repaired.
+        generation: u64,
         /// Its first offset.
         base: Offset,
         /// The base of the segment before.
@@ -124,7 +126,8 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn run(&self, each: &mut impl FnMut(&Dumped<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
         let Header { sequence, base, prev, .. } = self.header;
-        let head = DumpItem::Segment { sequence, base, prev: prev.map(|prev| prev.base) };
+        let generation = self.header.generation();
+        let head = DumpItem::Segment { sequence, generation, base, prev: prev.map(|prev| prev.base) };
         each(&self.dumped(0, BLOCK_BYTES, head))?;
         let (mut at, mut next) = (BLOCK_BYTES, base);
         while at < self.bytes.len() {

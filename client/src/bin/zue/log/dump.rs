@@ -51,9 +51,9 @@ fn line_of(dumped: &Dumped<'_>) -> String {
     let what = match item {
         DumpItem::Meta(meta) => meta_line(meta),
         DumpItem::BadMeta(fault) => format!("bad: {fault}"),
-        DumpItem::Segment { sequence, base, prev } => {
+        DumpItem::Segment { sequence, generation, base, prev } => {
             let prev = prev.map_or_else(|| "nothing".to_owned(), |prev| prev.to_string());
-            format!("segment\tsequence {sequence}, base {base}, after {prev}")
+            format!("segment\tsequence {sequence}, generation {generation}, base {base}, after {prev}")
         }
         DumpItem::Snapshot { timestamp_ms, starts, producers_bytes } => {
             format!("snapshot\t{} epoch starts, {producers_bytes} bytes of producers, {timestamp_ms} ms", starts.len())
@@ -76,12 +76,13 @@ fn name(path: &Path) -> String {
 }
 
 fn meta_line(meta: &Meta) -> String {
-    let Meta { replica, cluster, starts, promise, commit_end, suspect, .. } = meta;
+    let Meta { replica, cluster, starts, promise, commit_end, log_start, suspect, .. } = meta;
     let cluster = cluster.map_or_else(|| "none".to_owned(), |cluster| cluster.to_string());
     let leader = promise.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     let suspect = suspect.map_or_else(String::new, |suspect| format!(", suspect {suspect}"));
     format!(
-        "meta\treplica {replica}, cluster {cluster}, opened {starts} times, promised epoch {} to {leader}, committed {commit_end}{suspect}",
+        "meta\treplica {replica}, cluster {cluster}, opened {starts} times, promised epoch {} to {leader}, log start {log_start}, \
+         committed {commit_end}{suspect}",
         promise.epoch
     )
 }
@@ -104,13 +105,15 @@ fn json_of(dumped: &Dumped<'_>) -> Value {
             "kind": "meta", "replica": meta.replica.to_string(), "starts": meta.starts,
             "cluster": meta.cluster.map(|cluster| cluster.to_string()),
             "promised_epoch": meta.promise.epoch.0, "commit_end": meta.commit_end.0,
+            "log_start": meta.log_start.0,
             "promised_leader": meta.promise.leader.map(|leader| leader.to_string()),
             "suspect_end": meta.suspect.map(|suspect| suspect.end.0),
         }),
         DumpItem::BadMeta(fault) => json!({"kind": "bad", "what": fault.to_string()}),
-        DumpItem::Segment { sequence, base, prev } => {
-            json!({"kind": "segment", "sequence": sequence, "base": base.0, "prev": prev.map(|prev| prev.0)})
-        }
+        DumpItem::Segment { sequence, generation, base, prev } => json!({
+            "kind": "segment", "sequence": sequence, "generation": generation, "base": base.0,
+            "prev": prev.map(|prev| prev.0),
+        }),
         DumpItem::Snapshot { timestamp_ms, starts, producers_bytes } => json!({
             "kind": "snapshot", "timestamp_ms": timestamp_ms, "producers_bytes": producers_bytes,
             "epoch_starts": starts.iter().map(start_json).collect::<Vec<_>>(),
