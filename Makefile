@@ -15,6 +15,7 @@ check: ## Formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e -- -D warnings
+	CARGO_TARGET_DIR=target/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
 unit: ## Unit tests, the simulation, real processes, the chart and the generated files
 	tests/kind/cluster tools
