@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use zue_core::{History, Offset, Producers, ReplicaId, Tail};
+use zue_core::{Epoch, History, Offset, Producers, ReplicaId, Tail};
 
 use crate::anew::SEGMENT_ANEW;
 use crate::chain::{Checked, chain, check, check_index, read_headers};
@@ -73,10 +73,11 @@ impl<D: Disk> Log<D> {
         }
         let chain = chain(&disk, meta.log_start, candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
-        let may_have_forgotten = may_have_forgotten(&meta, boot);
-        // How much of its epochs it has forgotten is not known.
-        let forgotten = may_have_forgotten.then_some(Tail { epoch: meta.promise.epoch, end: Offset(u64::MAX) });
         let tail = checked.state.order.tail;
+        // Before its first epoch start it has acknowledged nothing.
+        let may_have_forgotten = tail.epoch > Epoch(0) && may_have_forgotten(&meta, boot);
+        // How much of its last epoch it has forgotten is not known. Epoch starts are never forgotten.
+        let forgotten = may_have_forgotten.then_some(Tail { epoch: tail.epoch, end: Offset(u64::MAX) });
         let suspect = meta.suspect.max(checked.suspect).max(forgotten).filter(|suspect| *suspect > tail);
         let (cut_bytes, damaged) = (checked.torn_bytes, checked.damaged.clone());
         let recovered = Recovered { initialised: known.is_none(), cut_bytes, damaged, suspect, may_have_forgotten };
@@ -192,8 +193,7 @@ fn into_open(error: LogError) -> OpenError {
 /// Whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
     let Session { boot: before, lazy, clean } = meta.session;
-    // One that is of no cluster has acknowledged nothing.
-    meta.cluster.is_some() && meta.starts > 0 && lazy && !clean && before != boot
+    meta.starts > 0 && lazy && !clean && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

@@ -50,7 +50,8 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the log is poisoned.
     pub fn sync_point(&mut self) -> Result<Option<SyncPoint<D>>, LogError> {
-        if self.config.durability.waits_for_disk() {
+        // An epoch start is always on the disk before it counts: a machine that stops forgets in which epoch it acknowledged what, else.
+        if self.config.durability.waits_for_disk() || self.ends.synced.epoch < self.ends.tail.epoch {
             return self.flush_point();
         }
         self.check_poison()?;

@@ -435,6 +435,7 @@ fn acknowledgements_that_did_not_wait_for_the_disk_may_be_forgotten_by_a_reboot_
     let open = |disk: &SimDisk| Log::open(disk.clone(), config, ID).unwrap();
     let (mut log, _) = open(&disk);
     log.set_promise(Epoch(1), None, Some(ClusterId(5))).unwrap();
+    start_epoch(&mut log, 1);
     append(&mut log, &["a"]);
     assert_eq!(log.sync().unwrap().end, Offset(1));
     drop(log);
@@ -459,13 +460,26 @@ fn acknowledgements_that_did_not_wait_for_the_disk_may_be_forgotten_by_a_reboot_
 }
 
 #[test]
-fn a_replica_of_no_cluster_has_nothing_to_forget() {
+fn epoch_starts_are_not_forgotten_and_before_the_first_there_is_nothing_to_forget() {
     let config = LogConfig { durability: Durability::Os, ..SMALL };
-    let disk = SimDisk::new(31);
-    let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
-    log.set_promise(Epoch(1), None, None).unwrap();
-    disk.crash(1);
-    drop(log);
-    let (_, recovered) = Log::open(disk, config, ID).unwrap();
-    assert_eq!((recovered.may_have_forgotten, recovered.suspect), (false, None));
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
+        log.set_promise(Epoch(1), None, Some(ClusterId(5))).unwrap();
+        start_epoch(&mut log, 1);
+        disk.crash(seed);
+        drop(log);
+        let (mut log, recovered) = Log::open(disk.clone(), config, ID).unwrap();
+        let tail = Tail { epoch: Epoch(1), end: Offset(u64::MAX) };
+        let forgotten = Some(tail).filter(|_| log.tail().epoch == Epoch(1));
+        assert_eq!((recovered.may_have_forgotten, recovered.suspect), (forgotten.is_some(), forgotten));
+        start_epoch(&mut log, 2);
+        assert_eq!(log.sync().unwrap().epoch, Epoch(2));
+        append(&mut log, &["a"]);
+        log.sync().unwrap();
+        disk.crash(seed);
+        drop(log);
+        let (log, recovered) = Log::open(disk, config, ID).unwrap();
+        assert_eq!((log.tail().epoch, recovered.suspect), (Epoch(2), Some(Tail { epoch: Epoch(2), ..tail })));
+    }
 }
