@@ -30,9 +30,10 @@ pub enum Fault {
     ControllerStopped,
     ControllerRogue,
     MembersChanged,
+    AcksForgotten,
 }
 
-const KINDS: [Fault; 26] = [
+const KINDS: [Fault; 27] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -59,6 +60,7 @@ const KINDS: [Fault; 26] = [
     Fault::ControllerStopped,
     Fault::ControllerRogue,
     Fault::MembersChanged,
+    Fault::AcksForgotten,
 ];
 
 impl Fault {

@@ -17,6 +17,8 @@ pub(crate) struct Params {
     pub(crate) control: ControlParams,
     pub(crate) clients: ClientParams,
     pub(crate) faults: FaultParams,
+    /// The one machine whose acknowledgements do not wait for its disk.
+    pub(crate) lazy: Option<usize>,
     pub(crate) tick_ms: u64,
     /// How long a stream may be silent.
     pub(crate) stream_timeout_ms: u64,
@@ -135,6 +137,13 @@ impl Params {
             faults.wipe = faults.wipe.max(dice.between((0, 8)));
             faults.lasts_ms.1 = faults.lasts_ms.1.max(dice.between((100, 2000)));
         }
+        let lazy = (machines > 2 && dice.chance(0.08)).then(|| dice.index(machines));
+        if lazy.is_some() {
+            // What one forgets, a majority must have: no other loses its disk, and the voters stay. A real stream to a machine ends
+            // with it, and what it carried is not repeated on the next.
+            (faults.wipe, faults.flip, faults.restore_disk, faults.scale) = (0, 0, 0, 0);
+            (control.whim, net.wild_streams) = (0.0, false);
+        }
         Self {
             machines,
             wish: Wish {
@@ -159,6 +168,7 @@ impl Params {
             control,
             clients,
             faults,
+            lazy,
             tick_ms,
             stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
             memory_batches: dice.pick(&[0, 3, 40]),

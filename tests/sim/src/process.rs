@@ -98,6 +98,9 @@ impl World {
             Err(WorkError::Wrong(what)) => return self.check.violated(what),
         };
         self.check.recovered(&recovered, &records);
+        if recovered.suspect.is_some_and(|suspect| suspect.end == Offset(u64::MAX)) {
+            self.counts.faults.count(Fault::AcksForgotten);
+        }
         if self.broken_by(Break::ForgetPromise) {
             recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
         }

@@ -6,7 +6,7 @@ use zue_core::{
     ClusterId, Epoch, History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
 };
 use zue_log::sim::SimDisk;
-use zue_log::{Disk as _, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
+use zue_log::{Disk as _, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
 use crate::batch::{Batch, Held, Record};
 use crate::copies::DiskCopy;
@@ -48,6 +48,7 @@ pub(crate) enum WorkError {
 pub(crate) struct Storage {
     id: ReplicaId,
     pub(crate) disk: SimDisk,
+    pub(crate) durability: Durability,
     log: Option<Log<SimDisk>>,
     /// What must be there after a crash.
     pub(crate) synced: Tail,
@@ -92,6 +93,7 @@ impl Storage {
         Self {
             id,
             disk: SimDisk::new(seed),
+            durability: Durability::Sync,
             log: None,
             synced: Tail::default(),
             promise: Promise::default(),
@@ -278,6 +280,7 @@ impl Storage {
         let config = LogConfig {
             segment_bytes_max: SEGMENT_BYTES_MIN,
             index_interval_bytes: 256,
+            durability: self.durability,
             producers: limits,
             ..LogConfig::default()
         };

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use zue_core::{ReplicaId, Session, Ticket};
+use zue_log::Durability;
 
 use crate::breaks::Break;
 use crate::check::Checker;
@@ -183,7 +184,10 @@ impl World {
     fn populate(&mut self) {
         for machine in 0..self.params.machines {
             let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
-            let (storage, clock) = (Storage::new(id, seed), Clock::draw(&mut self.dice));
+            let (mut storage, clock) = (Storage::new(id, seed), Clock::draw(&mut self.dice));
+            if self.params.lazy == Some(machine) {
+                storage.durability = Durability::Os;
+            }
             self.machines.push(Machine { storage, process: None, held: None, clock });
             self.homes.insert(id, machine);
             self.start_process(machine);
