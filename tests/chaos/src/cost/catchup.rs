@@ -73,7 +73,6 @@ async fn round(home: &Path, config: &str, mib: usize) -> Result<Round> {
     full.stop().await?;
     fill(&client, mib).await?;
     let leader = cluster.expect_whole(WITHIN).await?;
-    let copy = copy_speed(cluster.data(leader.node).to_owned(), home.join("copy")).await?;
     let load = Load::start(&client, Pace::Open(capacity / 2.0));
     // What it begins with, connections and producers, is not measured.
     load.window(SETTLE).await;
@@ -88,6 +87,8 @@ async fn round(home: &Path, config: &str, mib: usize) -> Result<Round> {
     let took = begun.elapsed();
     let during = Window::of(&load.take(), took);
     load.stop().await?;
+    // At the end: what it leaves to the disk would make the appends before slow.
+    let copy = copy_speed(cluster.data(leader.node).to_owned(), home.join("copy")).await?;
     cluster.stop()?;
     let speed = records as f64 * VALUE_BYTES as f64 / 1e6 / took.as_secs_f64();
     Ok(Round { took, speed, copy, before, during })
