@@ -1,5 +1,5 @@
-//! One attempt at an epoch: reserve, seal, choose, record, appoint, in this order and each only after the one before. An attempt
-//! that fails anywhere leaves its epoch used up, and nothing to undo.
+//! One attempt at an epoch: reserve, seal, choose, appoint, in this order and each only after the one before. An attempt that fails
+//! anywhere leaves its epoch used up, and nothing to undo. From the seal on nobody leads, so nothing but the replicas is waited for.
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -75,20 +75,20 @@ impl<S: Store> Controller<S> {
         if attempt.epoch <= self.recorded.epoch {
             return Err(ElectError::NoEpochLeft(self.recorded.epoch));
         }
-        self.write_down(Recorded { epoch: attempt.epoch, ..self.recorded.clone() }).await?;
+        self.reserve(attempt.epoch).await?;
         let known = attempt.cluster(&self.recorded);
         let (choice, sealed_cluster) = self.seal(attempt, known).await?;
         if let (true, Some(cluster)) = (choice.bootstrap, known) {
             return Err(ElectError::DataGone(cluster));
         }
-        self.write_down(Recorded { leader: Some(choice.leader), ..self.recorded.clone() }).await?;
         let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(rand::random::<u128>().max(1)));
         let leader_name = self.appoint(attempt, &choice, cluster).await?;
         let bootstrapped = choice.bootstrap.then_some(cluster);
         Ok(Elected { leader: choice.leader, leader_name, choice, bootstrapped })
     }
 
-    async fn write_down(&mut self, to: Recorded) -> Result<(), ElectError> {
+    async fn reserve(&mut self, epoch: Epoch) -> Result<(), ElectError> {
+        let to = Recorded { epoch, ..self.recorded.clone() };
         match self.store.swap(&self.recorded, &to).await {
             Ok(true) => self.recorded = to,
             Ok(false) => return Err(ElectError::Conflict),
@@ -147,7 +147,7 @@ impl<S: Store> Controller<S> {
         Ok((choice, sealed_cluster))
     }
 
-    /// Tells the chosen one. What was decided is written down by now.
+    /// Tells the chosen one.
     async fn appoint(
         &mut self,
         attempt: &Attempt<'_>,

@@ -166,19 +166,26 @@ impl<S: Store> Controller<S> {
         };
         let step = match step {
             Ok(step) => {
-                self.store_problem = None;
+                match self.record_leader(&seen).await {
+                    Ok(()) => self.store_problem = None,
+                    Err(error) => self.store_failed(&error, &mut events),
+                }
                 step
             }
             Err(error) => {
-                let why = error.to_string();
-                if self.store_problem.replace(why.clone()) != Some(why.clone()) {
-                    events.push(Event::StoreFailed { why });
-                }
+                self.store_failed(&error, &mut events);
                 Step::Nothing
             }
         };
         let needed = nodes_needed(wish, &seen);
         Turn { nodes: statuses, recorded: self.recorded.clone(), step, events, needed }
+    }
+
+    fn store_failed(&mut self, error: &S::Error, events: &mut Vec<Event>) {
+        let why = error.to_string();
+        if self.store_problem.replace(why.clone()) != Some(why.clone()) {
+            events.push(Event::StoreFailed { why });
+        }
     }
 
     async fn step(
@@ -247,6 +254,16 @@ impl<S: Store> Controller<S> {
         let (None, Some(cluster)) = (self.recorded.cluster, found) else { return Ok(()) };
         let to = Recorded { cluster: Some(cluster), ..self.recorded.clone() };
         if self.store.swap(&self.recorded, &to).await? {
+            self.recorded = to;
+        }
+        Ok(())
+    }
+
+    /// Who leads is written down once it is seen to lead, for people: no decision reads it, so no appointment waits for it.
+    async fn record_leader(&mut self, seen: &[Option<Seen>]) -> Result<(), S::Error> {
+        let Some(leader) = seen::newest_leader(seen, self.recorded.epoch) else { return Ok(()) };
+        let to = Recorded { leader: Some(leader), ..self.recorded.clone() };
+        if to != self.recorded && self.store.swap(&self.recorded, &to).await? {
             self.recorded = to;
         }
         Ok(())

@@ -77,6 +77,14 @@ pub(super) fn ordinal_of(seen: &[Option<Seen>], replica: ReplicaId) -> Option<us
     seen.iter().position(|seen| seen.as_ref().is_some_and(|seen| seen.replica == replica))
 }
 
+/// Who leads the newest epoch that is led, if it is that one or a newer one: any older is outdated.
+pub(super) fn newest_leader(seen: &[Option<Seen>], epoch: Epoch) -> Option<ReplicaId> {
+    let leads = |seen: &&Seen| matches!(seen.role, SeenRole::Leader { .. });
+    let led = |seen: &Seen| seen.last.as_ref().map(|last| (last.epoch, seen.replica));
+    let newest = seen.iter().flatten().filter(leads).filter_map(led).max()?;
+    Some(newest).filter(|(led, _)| *led >= epoch).map(|(_, leader)| leader)
+}
+
 pub(super) fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {
     cluster.map_or_else(Bytes::new, |cluster| zue_proto::id_bytes(cluster.0))
 }

@@ -22,7 +22,7 @@ pub struct ZueClusterStatus {
     /// Written down before an epoch begins: the greatest epoch ever reserved. No epoch is used twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
-    /// Written down before an appointment: the replica id of the leader that was decided on last.
+    /// Written down once it was seen to lead: the replica id of the last leader. No decision reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub recorded_leader: Option<String>,

@@ -106,12 +106,40 @@ async fn two_controllers_never_appoint_twice_for_an_epoch() {
 #[tokio::test]
 async fn a_conflict_in_the_store_ends_the_attempt_before_anyone_is_appointed() {
     let world = World::start(3).await;
-    // Call 0 reserves the epoch, 1 to 3 seal, 4 records the leader.
-    world.fail(At { call: 4, fault: Fault::Conflict, applied: false });
+    // Call 0 reserves the epoch.
+    world.fail(At { call: 0, fault: Fault::Conflict, applied: false });
     let turn = controller(&world).turn(&world.addresses(), &STATIC).await;
     let why = ElectError::Conflict.to_string();
     assert_eq!(turn.events, [Event::ElectionFailed { epoch: Epoch(1), why }]);
     assert_eq!(world.appointments(), []);
+}
+
+#[tokio::test]
+async fn a_store_out_of_reach_once_the_epoch_is_reserved_leaves_nobody_without_a_leader() {
+    let world = World::start(3).await;
+    world.lead(0, 4);
+    let mut controller = controller(&world);
+    controller.turn(&world.addresses(), &AUTOMATIC).await;
+    assert_eq!(world.recorded_leader(), Some(0));
+    world.restart(0);
+    world.limit_swaps(Some(1));
+    let mut nodes = world.addresses();
+    nodes[0].peer_address = "127.0.0.1:1".to_owned();
+    let turn = controller.turn(&nodes, &AUTOMATIC).await;
+    assert!(matches!(turn.events[..], [Event::LeaderElected { .. }]), "{turn:?}");
+    assert_eq!((world.leader(), world.recorded_leader()), (Some(1), Some(0)));
+    // Who leads is written down as soon as that is possible, told once.
+    let turn = controller.turn(&nodes, &AUTOMATIC).await;
+    assert_eq!((&turn.step, &turn.events[..]), (&Step::Nothing, &[out_of_reach()][..]));
+    assert_eq!(controller.turn(&nodes, &AUTOMATIC).await.events, []);
+    world.limit_swaps(None);
+    controller.turn(&nodes, &AUTOMATIC).await;
+    assert_eq!(world.recorded_leader(), Some(1));
+    world.check();
+}
+
+fn out_of_reach() -> Event {
+    Event::StoreFailed { why: world::OutOfReach.to_string() }
 }
 
 #[tokio::test]

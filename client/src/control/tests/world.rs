@@ -58,6 +58,8 @@ struct State {
     addresses: Vec<NodeAddress>,
     recorded: Recorded,
     fault: Option<At>,
+    /// How many more swaps the store takes, if not all.
+    swaps_left: Option<u32>,
     calls: usize,
     failed: bool,
     appointments: Vec<(u64, usize)>,
@@ -173,6 +175,17 @@ impl World {
         self.lock().fault = Some(at);
     }
 
+    /// The store is out of reach after so many more swaps; `None` ends that.
+    pub(super) fn limit_swaps(&self, left: Option<u32>) {
+        self.lock().swaps_left = left;
+    }
+
+    /// Who is written down to lead.
+    pub(super) fn recorded_leader(&self) -> Option<usize> {
+        let leader = self.lock().recorded.leader?;
+        (0..self.addresses().len()).find(|ordinal| id(*ordinal) == leader)
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.lock().failed
     }
@@ -223,6 +236,9 @@ impl Store for World {
     }
 
     async fn swap(&self, from: &Recorded, to: &Recorded) -> Result<bool, OutOfReach> {
+        if let Some(left) = &mut self.lock().swaps_left {
+            *left = left.checked_sub(1).ok_or(OutOfReach)?;
+        }
         let swapped = self
             .call(|state| {
                 let is_same = state.recorded == *from;
@@ -332,13 +348,12 @@ impl Control for Node {
         }
         let request = request.into_inner();
         self.change(|state| {
-            let Recorded { epoch, leader, .. } = state.recorded;
-            let is_written = epoch.0 > request.epoch || (epoch.0, leader) == (request.epoch, Some(id(self.ordinal)));
+            let is_reserved = state.recorded.epoch.0 >= request.epoch;
             let me = &mut state.replicas[self.ordinal];
             if me.promised != request.epoch || me.last.as_ref().is_some_and(|last| last.epoch.0 >= request.epoch) {
                 return Err(Status::failed_precondition(format!("epoch {} is promised", me.promised)));
             }
-            assert!(is_written, "told before it was written down");
+            assert!(is_reserved, "told before it was written down");
             assert_eq!(request.voters.len(), 3);
             let start = v1::EpochStart {
                 epoch: request.epoch,
