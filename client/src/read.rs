@@ -13,7 +13,7 @@ use zue_proto::v1::{self, Consistency, Reason, Record};
 use crate::Client;
 use crate::client::Failures;
 use crate::error::{Error, Refused};
-use crate::servers::{Described, Server, leads};
+use crate::servers::{Described, LEADER_SILENCE, Server, leads};
 
 /// A reading that follows and hears nothing for so long asks whether another replica leads and has more.
 const FOLLOW_IDLE: Duration = Duration::from_secs(3);
@@ -192,16 +192,15 @@ impl Reader {
         }
         let Some((server, answers, since)) = &mut self.line else { unreachable!("it was opened") };
         loop {
-            let answer = if self.options.follow {
-                let is_overtaken = overtaken(&self.client, &self.options, self.position.next, server);
-                tokio::select! {
-                    answer = answers.message() => answer,
-                    error = is_overtaken => return Err(error),
-                }
+            let (idle, within) = if self.options.follow {
+                (FOLLOW_IDLE, Duration::MAX)
             } else {
-                let within = self.client.config().attempt_timeout;
-                let late = |_| Error::no_answer(&server.name, within);
-                timeout(within, answers.message()).await.map_err(late)?
+                (LEADER_SILENCE, self.client.config().attempt_timeout)
+            };
+            let is_overtaken = overtaken(&self.client, &self.options, self.position.next, server, idle);
+            let answer = tokio::select! {
+                answer = timeout(within, answers.message()) => answer.map_err(|_| Error::no_answer(&server.name, within))?,
+                error = is_overtaken => return Err(error),
             };
             let answer = answer.map_err(|status| Error::of_status(&server.name, &status))?;
             let Some(sent) = answer else {
@@ -247,15 +246,17 @@ impl Reader {
     }
 }
 
-/// Ends when another replica leads and has more, while nothing comes from this one: it may be cut off. Never where one was asked for
-/// by name.
-async fn overtaken(client: &Client, options: &ReadOptions, next: u64, server: &Server) -> Error {
+/// Ends when another replica leads and has more, while nothing comes from this one: it may be cut off, or hang. Looks whenever nothing
+/// has come for so long. Never where one was asked for by name.
+async fn overtaken(client: &Client, options: &ReadOptions, next: u64, server: &Server, idle: Duration) -> Error {
     if options.replica.is_some() {
         return pending().await;
     }
+    let avoid = Some(server.name.as_str());
     loop {
-        sleep(FOLLOW_IDLE).await;
-        let Ok((other, described)) = locate(client, Instant::now(), None, Some(&server.name)).await else { continue };
+        sleep(idle).await;
+        let described = client.servers().describe(idle, |described| best(described, avoid, true).is_some()).await;
+        let Some((other, described)) = best(&described, avoid, false) else { continue };
         if other != *server && leads(&described) && described.commit_end > next {
             return Error::unreachable(&server.name, &format!("it sends nothing, and {} has more", other.name));
         }

@@ -41,6 +41,8 @@ pub(super) struct Replica {
     pub(super) read_max: Option<u64>,
     /// This record it leaves out.
     pub(super) skips: Option<u64>,
+    /// It answers nothing more, and breaks no connection: reads give what `read_max` says and stand still.
+    pub(super) hangs: bool,
 }
 
 #[derive(Debug, Default)]
@@ -228,7 +230,7 @@ impl Log for Server {
         self.up()?;
         let request = request.into_inner();
         let state = self.fake.state();
-        let Replica { has, read_max, skips, .. } = state.replicas[self.ordinal];
+        let Replica { has, read_max, skips, hangs, .. } = state.replicas[self.ordinal];
         let commit_end = has.unwrap_or(u64::try_from(state.log.len()).unwrap());
         if request.from > commit_end {
             let mut error = refusal(Reason::OffsetOutOfRange, Outcome::Unspecified, "the valid range is less");
@@ -247,11 +249,11 @@ impl Log for Server {
             Ok(v1::ReadResponse { records, commit_end, log_start: 0, first: offset, next: offset + 1 })
         };
         let mut answers: Vec<_> = records.map(one).collect();
-        if breaks_at.is_some() {
+        if breaks_at.is_some() && !hangs {
             answers.push(Err(Status::unavailable("the connection broke")));
         }
         let stream = tokio_stream::iter(answers);
-        if request.follow {
+        if request.follow || hangs {
             return Ok(Response::new(Box::pin(stream.chain(tokio_stream::pending()))));
         }
         Ok(Response::new(Box::pin(stream)))
@@ -259,6 +261,9 @@ impl Log for Server {
 
     async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
         self.up()?;
+        if self.fake.state().replicas[self.ordinal].hangs && self.fake.state().leader != Some(self.ordinal) {
+            return std::future::pending().await;
+        }
         let state = self.fake.state();
         let member = |(ordinal, address): (usize, &String)| v1::MemberHint {
             name: name(ordinal),

@@ -291,6 +291,30 @@ async fn a_replica_that_lags_is_asked_again_and_never_ends_a_reading_early() {
 }
 
 #[tokio::test]
+async fn a_reading_goes_on_soon_when_a_leader_that_hangs_was_replaced() {
+    let fake = Fake::start(3).await;
+    let patient =
+        ClientConfig { attempt_timeout: Duration::from_secs(60), deadline: Duration::from_secs(60), ..config() };
+    let client = client(&fake, patient);
+    client.append(lines(20).into_iter().map(record).collect()).await.unwrap();
+    {
+        let mut state = fake.state();
+        (state.replicas[0].read_max, state.replicas[0].hangs) = (Some(3), true);
+    }
+    let mut reader = client.read(ReadOptions::default());
+    for _ in 0..3 {
+        reader.next().await.unwrap().unwrap();
+    }
+    {
+        let mut state = fake.state();
+        (state.leader, state.epoch) = (Some(1), 2);
+    }
+    let begun = Instant::now();
+    assert_eq!(reader.next().await.unwrap().unwrap().records[0].offset, 3);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_gap_ends_a_reading_and_names_both_offsets() {
     let fake = Fake::start(1).await;
     let client = client(&fake, config());
