@@ -32,6 +32,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(3);
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 /// How many messages wait for the connection.
 const OUTGOING_MAX: usize = 2;
+/// A stream that was open for so long was of use, even if there was nothing to acknowledge.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,10 @@ pub(crate) struct Session<'a> {
     next: Option<LeaderMessage>,
     reading: Option<Reading>,
     heard: Instant,
+    begun: Instant,
+    /// What the follower had when it was asked, and whether it has acknowledged more.
+    had: Tail,
+    has_moved: bool,
 }
 
 /// What happens next on a stream.
@@ -168,6 +174,9 @@ impl<'a> Session<'a> {
             next: None,
             reading: None,
             heard: Instant::now(),
+            begun: Instant::now(),
+            had: durable,
+            has_moved: false,
         };
         session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable, lineage, runs }).await?;
         Ok(session.choose_source())
@@ -189,11 +198,12 @@ impl<'a> Session<'a> {
         Ok(self.peer.handle.fact(fact).await?)
     }
 
-    /// Feeds the follower until something ends that.
-    pub(crate) async fn feed(mut self) -> Ended {
+    /// Feeds the follower until something ends that; and whether it was of use. If not, the next stream may fare no better: what is
+    /// wrong, damage perhaps, shows only once a stream is open.
+    pub(crate) async fn feed(mut self) -> (Ended, bool) {
         loop {
             if let Err(ended) = self.turn().await {
-                return ended;
+                return (ended, self.has_moved || self.begun.elapsed() >= LIFE_MIN);
             }
         }
     }
@@ -337,6 +347,7 @@ impl<'a> Session<'a> {
             Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
+        self.has_moved |= durable > self.had;
         while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
             self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }

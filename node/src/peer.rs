@@ -37,12 +37,8 @@ impl PeerNote {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether that is news.
-    fn set(&self, problem: Option<String>) -> bool {
-        let mut note = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = *note != problem;
-        *note = problem;
-        changed
+    fn set(&self, problem: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 }
 
@@ -75,20 +71,33 @@ pub(crate) struct Peer {
 
 impl Peer {
     async fn run(self) {
-        let (mut backoff, mut with_origin) = (BACKOFF_MIN, false);
+        let (mut backoff, mut with_origin, mut is_fruitless) = (BACKOFF_MIN, false, false);
+        let mut told = None;
         loop {
             let opened = Session::open(&self, with_origin).await;
             with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
             let ended = match opened {
                 Ok(session) => {
                     self.note.set(None);
-                    tracing::info!(follower = self.member.name, "feeding a follower");
-                    backoff = BACKOFF_MIN;
-                    session.feed().await
+                    if !is_fruitless {
+                        tracing::info!(follower = self.member.name, "feeding a follower");
+                    }
+                    let (ended, has_helped) = session.feed().await;
+                    is_fruitless = !has_helped;
+                    if has_helped {
+                        (backoff, told) = (BACKOFF_MIN, None);
+                    }
+                    ended
                 }
-                Err(ended) => ended,
+                Err(ended) => {
+                    is_fruitless = false;
+                    ended
+                }
             };
-            if self.note.set(Some(ended.to_string())) {
+            let problem = Some(ended.to_string());
+            self.note.set(problem.clone());
+            if told != problem {
+                told = problem;
                 tracing::warn!(follower = self.member.name, address = self.member.peer_address, problem = %ended,
                     "the stream to a follower ended");
             }

@@ -69,14 +69,45 @@ impl Replication for Fake {
     }
 }
 
+/// A follower that ends each stream as soon as it is open, and says when.
+struct Fleeting(mpsc::UnboundedSender<Instant>);
+
+#[tonic::async_trait]
+impl Replication for Fleeting {
+    type FollowStream = Answers;
+
+    async fn fetch(&self, _: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        Err(Status::unimplemented("it has nothing"))
+    }
+
+    async fn follow(&self, _: Request<Streaming<LeaderMessage>>) -> Result<Response<Answers>, Status> {
+        let _ = self.0.send(Instant::now());
+        let started = v1::Started {
+            log: Some(Tail::default().into()),
+            durable: Some(Tail::default().into()),
+            ..v1::Started::default()
+        };
+        let answer = FollowerMessage { message: Some(follower_message::Message::Started(started)) };
+        Ok(Response::new(Box::pin(futures::stream::iter([Ok(answer)]))))
+    }
+}
+
 /// The first node leads the running ones and a fake; whether the fake's disk works is set by what is returned.
 async fn led_with_a_fake(count: usize) -> (Cluster, watch::Sender<bool>, Arc<AtomicUsize>) {
     let (disk, has_disk) = watch::channel(false);
     let taken = Arc::new(AtomicUsize::new(0));
+    let cluster = led_with(count, Fake { has_disk, taken: Arc::clone(&taken) }).await;
+    cluster
+        .until(0, "all are connected", |status| status.followers.iter().filter(|f| f.connected).count() == count)
+        .await;
+    (cluster, disk, taken)
+}
+
+/// The first node leads the running ones and a fake.
+async fn led_with(count: usize, fake: impl Replication) -> Cluster {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let service =
-        ReplicationServer::new(Fake { has_disk, taken: Arc::clone(&taken) }).max_decoding_message_size(64 << 20);
+    let service = ReplicationServer::new(fake).max_decoding_message_size(64 << 20);
     let serving = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
 
@@ -100,9 +131,20 @@ async fn led_with_a_fake(count: usize) -> (Cluster, watch::Sender<bool>, Arc<Ato
     };
     cluster.control(0).await.appoint(appoint).await.unwrap();
     cluster
-        .until(0, "all are connected", |status| status.followers.iter().filter(|f| f.connected).count() == count)
-        .await;
-    (cluster, disk, taken)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_streams_come_to_nothing_is_tried_again_less_and_less_often() {
+    let (opened, mut opens) = mpsc::unbounded_channel();
+    let mut cluster = led_with(1, Fleeting(opened)).await;
+    let first = opens.recv().await.unwrap();
+    let mut last = first;
+    for _ in 0..6 {
+        last = opens.recv().await.unwrap();
+    }
+    // 20 + 40 + 80 + 160 + 320 + 500 ms.
+    assert!(last - first >= Duration::from_millis(1100), "{:?}", last - first);
+    cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
