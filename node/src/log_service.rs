@@ -35,6 +35,8 @@ pub(crate) struct LogService {
     pub(crate) reader: Reader<OsDisk>,
     /// How many reads may go on at once.
     pub(crate) readers: Arc<Semaphore>,
+    /// How long a read may wait for what is committed.
+    pub(crate) lag_max: Duration,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -95,6 +97,7 @@ impl Log for LogService {
             bytes_max: appends.settings.read_bytes_max.length(),
             stop: appends.stop.clone(),
             not_before_ms: 0,
+            lag_max: self.lag_max,
             place,
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;

@@ -293,7 +293,8 @@ impl Built {
             giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
         };
         let control = ControlService { handle: handle.clone() };
-        Ok(Self { driver, handle, log: LogService { appends, reader, readers }, replication: follow, control })
+        let log = LogService { appends, reader, readers, lag_max: replication.lag_time_max.0 };
+        Ok(Self { driver, handle, log, replication: follow, control })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -30,9 +31,14 @@ pub(crate) struct Read {
     pub(crate) stop: CancellationToken,
     /// Records that are older are passed over.
     pub(crate) not_before_ms: u64,
+    /// How long what is committed may stay away from this disk, before a read that does not follow is sent elsewhere.
+    pub(crate) lag_max: Duration,
     /// Its place among the reads that go on at once.
     pub(crate) place: OwnedSemaphorePermit,
 }
+
+/// Where a read ends that follows.
+const ENDLESS: Offset = Offset(u64::MAX);
 
 type Responses = mpsc::Sender<Result<v1::ReadResponse, Status>>;
 
@@ -75,7 +81,7 @@ impl Read {
         let mut at = from;
         // Without following, the end is what was committed when the request came; the client learns it at once.
         let commit_end = self.ends.borrow().commit_end;
-        let target = if follow { Offset(u64::MAX) } else { commit_end };
+        let target = if follow { ENDLESS } else { commit_end };
         if self.send(&responses, Vec::new(), from..from, commit_end).await.is_err() {
             return;
         }
@@ -114,6 +120,8 @@ impl Read {
             readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| Gone)?),
             // Another replica has what will come.
             view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| Gone)?)),
+            // Others have what is committed: a disk that hangs must not hold up who could read it there.
+            () = tokio::time::sleep(self.lag_max), if target != ENDLESS => Err(stands_still(at, self.lag_max)),
         };
         let readable = match readable {
             Ok(readable) => readable,
@@ -220,7 +228,59 @@ fn to_wire(chunk: &Chunk, record: &RecordView<'_>) -> v1::Record {
     }
 }
 
+/// What is committed does not come to this disk.
+fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
+    let message = format!(
+        "what is committed from offset {at} on has not come to this replica's disk within {lag_max:?}; read another replica"
+    );
+    error(v1::Reason::Overloaded, message)
+}
+
 /// Too many reads at once.
 pub(crate) fn too_many(max: u32) -> v1::Error {
     error(v1::Reason::Overloaded, format!("{max} reads go on at once, the most that may"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+    use zue_core::ReplicaId;
+    use zue_log::{Log, LogConfig};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_read_of_what_does_not_come_to_the_disk_is_sent_elsewhere_and_one_that_follows_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), LogConfig::default(), ReplicaId(1)).unwrap();
+        let (_ends, ends) = watch::channel(Ends { commit_end: Offset(5), ..Ends::default() });
+        let (_readable, readable) = watch::channel(Offset(0));
+        let (_view, view) = watch::channel(View::default());
+        let (places, metrics) = (Arc::new(Semaphore::new(2)), Arc::new(Metrics::new().unwrap()));
+        let begin = |follow: bool| {
+            let read = Read {
+                reader: log.reader(),
+                ends: ends.clone(),
+                readable: readable.clone(),
+                view: view.clone(),
+                metrics: Arc::clone(&metrics),
+                bytes_max: 1000,
+                stop: CancellationToken::new(),
+                not_before_ms: 0,
+                lag_max: Duration::from_millis(50),
+                place: Arc::clone(&places).try_acquire_owned().unwrap(),
+            };
+            let (responses, answers) = mpsc::channel(2);
+            tokio::spawn(read.run(Offset(0), v1::ReadRequest { follow, ..Default::default() }, responses));
+            answers
+        };
+        let (mut following, mut answers) = (begin(true), begin(false));
+        for answers in [&mut following, &mut answers] {
+            assert_eq!(answers.recv().await.unwrap().unwrap().commit_end, 5);
+        }
+        let refused = answers.recv().await.unwrap().unwrap_err();
+        assert_eq!(zue_proto::error_of(&refused).unwrap().reason(), v1::Reason::Overloaded);
+        assert!(answers.recv().await.is_none());
+        assert!(matches!(following.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
+    }
 }
