@@ -9,6 +9,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, LogError, Operation};
 use crate::fill::{Preparation, fill};
 use crate::log::Log;
+use crate::segment::SEGMENT_SPARE;
 
 /// A sync that is due: everything before it was written.
 #[derive(Debug)]
@@ -110,9 +111,12 @@ impl<D: Disk> Log<D> {
         preparation
     }
 
-    /// Takes what was prepared, or takes note that it failed.
+    /// Takes what was prepared, or takes note that it failed: then its room is given back.
     pub fn prepared(&mut self, preparation: Option<Preparation<D>>) {
         self.preparing = false;
+        if preparation.is_none() {
+            let _ = self.disk.remove(SEGMENT_SPARE);
+        }
         self.spare = preparation.map(Preparation::finish);
     }
 

@@ -106,22 +106,8 @@ impl<D: Disk> Syncer<D> {
 
     /// Makes the next segment's file ahead, beside the work.
     fn prepare(&self) -> Option<JoinHandle<()>> {
-        let mut preparation = self.log.lock().prepare()?;
-        let log = Arc::clone(&self.log);
-        let prepare = move || {
-            let done = loop {
-                match preparation.step() {
-                    Ok(true) => {}
-                    Ok(false) => break Some(preparation),
-                    Err(error) => {
-                        tracing::warn!(error = %full(&error), "no segment could be prepared: the next one is made when needed");
-                        break None::<Preparation<D>>;
-                    }
-                }
-            };
-            log.lock().prepared(done);
-        };
-        let spawned = thread::Builder::new().name("prepare".into()).spawn(prepare);
+        let preparing = Preparing::begin(&self.log)?;
+        let spawned = thread::Builder::new().name("prepare".into()).spawn(move || preparing.run());
         spawned
             .inspect_err(|error| tracing::warn!(%error, "no segment is prepared: the next one is made when needed"))
             .ok()
@@ -131,5 +117,68 @@ impl<D: Disk> Syncer<D> {
     fn fail(&self, error: &LogError) {
         tracing::error!(error = %full(error), "a sync failed");
         tell(&self.facts, DiskFact::Failed(full(error).into()));
+    }
+}
+
+/// A segment that is being prepared. However this ends, the log is told: with a thread that does not start as well, or it would
+/// wait for ever.
+struct Preparing<D: Disk> {
+    log: Arc<SharedLog<D>>,
+    preparation: Option<Preparation<D>>,
+}
+
+impl<D: Disk> Preparing<D> {
+    fn begin(log: &Arc<SharedLog<D>>) -> Option<Self> {
+        let preparation = Some(log.lock().prepare()?);
+        Some(Self { log: Arc::clone(log), preparation })
+    }
+
+    fn run(mut self) {
+        while let Some(preparation) = &mut self.preparation {
+            match preparation.step() {
+                Ok(true) => {}
+                Ok(false) => {
+                    let done = self.preparation.take();
+                    return self.log.lock().prepared(done);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %full(&error), "no segment could be prepared: the next one is made when needed");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl<D: Disk> Drop for Preparing<D> {
+    fn drop(&mut self) {
+        if self.preparation.take().is_some() {
+            self.log.lock().prepared(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::ReplicaId;
+    use zue_log::sim::SimDisk;
+    use zue_log::{BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
+
+    use super::*;
+
+    #[test]
+    fn a_preparation_whose_thread_does_not_start_leaves_no_file_and_is_tried_again() {
+        let disk = SimDisk::new(1);
+        let config = LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, ..LogConfig::default() };
+        let (mut log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
+        let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+        builder.push(None, &vec![1; usize::try_from(SEGMENT_BYTES_MIN / 2).unwrap()], [], None).unwrap();
+        log.append(&builder.finish().unwrap()).unwrap();
+        let log = Arc::new(SharedLog::new(log));
+        drop(Preparing::begin(&log).unwrap());
+        assert_eq!(disk.content("segment.spare"), None);
+        Preparing::begin(&log).unwrap().run();
+        assert!(disk.content("segment.spare").is_some());
+        assert!(Preparing::begin(&log).is_none(), "one is enough");
     }
 }
