@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use zue_core::{ProducerId, Reply, Tail};
+use zue_core::{ProducerId, Reply};
 use zue_log::{Fault, Limits};
 use zue_proto::v1::{self, Reason};
 
@@ -103,10 +103,10 @@ impl Appends {
         }
     }
 
-    /// How long the append is in the log. The very code that will encode it says whether it is within the limits.
+    /// How long the append is in the log, if it is within the limits.
     fn encoded_bytes(&self, records: &Records) -> Result<u32, v1::Error> {
-        match records.encode(Tail::default(), 0, self.limits) {
-            Ok(batch) => Ok(narrow(wide(batch.bytes().len()))),
+        match records.encoded_bytes(&self.limits) {
+            Ok(bytes) => Ok(narrow(wide(bytes))),
             Err(Fault::Limit(limit)) => Err(error(Reason::TooLarge, limit.to_string())),
             Err(Fault::Empty) => Err(invalid("an append of no records")),
             Err(fault) => Err(invalid(fault)),

@@ -10,13 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use zue_core::{
     ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
 };
-use zue_log::{Batch, BatchBuilder, Fault, Limits, Producer};
+use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_bytes};
 use zue_proto::v1;
 
 use crate::state::{Ends, Member, View};
-
-/// What a header takes besides its name and value.
-const HEADER_BYTES: usize = 6;
 
 /// An append that has been found to be within its limits.
 #[derive(Debug)]
@@ -40,24 +37,37 @@ impl Records {
         u32::try_from(self.records.len()).unwrap_or(u32::MAX)
     }
 
-    /// As they stand in a log that ends with `prev`. How long that is depends on neither `prev` nor the time.
+    /// How long they are in a log, if they are within the limits: else why [`Records::encode`] refuses them.
+    pub(crate) fn encoded_bytes(&self, limits: &Limits) -> Result<usize, Fault> {
+        if self.records.is_empty() {
+            return Err(Fault::Empty);
+        }
+        Bounded::AppendRecords.check(self.records.len(), limits.append_records_max)?;
+        let mut bytes = 0_usize;
+        for record in &self.records {
+            let (key, has_producer) = (record.key.as_deref(), self.producer.is_some());
+            bytes = bytes.saturating_add(record_bytes(key, &record.value, headers(record), has_producer, limits)?);
+        }
+        Bounded::BatchBytes.check(bytes, limits.batch_bytes_max)?;
+        Ok(bytes)
+    }
+
+    /// As they stand in a log that ends with `prev`.
     pub(crate) fn encode(&self, prev: Tail, timestamp_ms: u64, limits: Limits) -> Result<Batch, Fault> {
         let mut batch = BatchBuilder::new(prev, timestamp_ms, limits);
         let mut sequence = self.producer.map_or(0, |(_, sequence)| sequence);
-        let bytes = |record: &v1::NewRecord| {
-            let headers = record.headers.iter().map(|header| HEADER_BYTES + header.name.len() + header.value.len());
-            record.key.as_ref().map_or(0, Bytes::len) + record.value.len() + headers.sum::<usize>()
-        };
-        batch.reserve(self.records.len(), self.producer.is_some(), self.records.iter().map(bytes).sum());
+        batch.reserve(self.encoded_bytes(&limits)?);
         for record in &self.records {
-            let v1::NewRecord { key, value, headers } = record;
             let producer = self.producer.map(|(id, _)| Producer { id: id.to_u128(), sequence });
-            let headers = headers.iter().map(|v1::Header { name, value }| (name.as_str(), Bytes::as_ref(value)));
-            batch.push(key.as_deref(), value, headers, producer)?;
+            batch.push(record.key.as_deref(), &record.value, headers(record), producer)?;
             sequence = sequence.wrapping_add(1);
         }
         batch.finish()
     }
+}
+
+fn headers(record: &v1::NewRecord) -> impl Iterator<Item = (&str, &[u8])> + Clone {
+    record.headers.iter().map(|v1::Header { name, value }| (name.as_str(), Bytes::as_ref(value)))
 }
 
 /// What is to be told to a leader on a follower's stream; newer news replaces older.
@@ -249,5 +259,39 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.fact(Fact::Status(reply)).await?;
         answer.await.map_err(|_| Gone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_append_takes_as_much_room_as_is_said_before_it_is_encoded_or_is_refused_for_the_same_reason() {
+        let header = v1::Header { name: "name".to_owned(), value: Bytes::from_static(b"value") };
+        let record = |key: Option<&'static [u8]>, headers: usize| v1::NewRecord {
+            key: key.map(Bytes::from_static),
+            value: Bytes::from_static(b"v"),
+            headers: vec![header.clone(); headers],
+        };
+        let limits = Limits { headers_max: 2, append_records_max: 3, batch_bytes_max: 200, ..Limits::default() };
+        let records = [
+            vec![],
+            vec![record(None, 0)],
+            vec![record(None, 0), record(Some(b"key"), 2)],
+            vec![record(None, 3)],
+            vec![record(None, 2); 3],
+            vec![record(None, 0); 4],
+        ];
+        let mut refused = 0;
+        for records in records {
+            for producer in [None, Some((ProducerId::from_u128(7), 3))] {
+                let records = Records { producer, records: records.clone() };
+                let encoded = records.encode(Tail::default(), 1, limits).map(|batch| batch.bytes().len());
+                assert_eq!(records.encoded_bytes(&limits), encoded, "{records:?}");
+                refused += usize::from(encoded.is_err());
+            }
+        }
+        assert_eq!(refused, 8);
     }
 }

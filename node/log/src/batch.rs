@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zue_core::{Epoch, EpochStart, Offset, Tail};
 
-use crate::encode::{RecordHead, close_frame, frame_bytes, put_start, set_more};
+use crate::encode::{RecordHead, close_frame, put_start, record_bytes, set_more};
 use crate::fault::Fault;
 use crate::frame::{Frame, Producer, check_voters, parse};
 use crate::limits::{Bounded, LimitError, Limits};
@@ -177,12 +177,10 @@ impl BatchBuilder {
         Self { bytes: Vec::new(), prev, end: prev.end, timestamp_ms, limits, open_frame: None, run: None }
     }
 
-    /// Makes room at once for so many records, with a producer or without, whose keys, values and headers have so many bytes
-    /// together: then a batch is not copied while it grows, and holds no more memory than it needs.
-    pub fn reserve(&mut self, records: usize, has_producer: bool, payload_bytes: usize) {
-        let frame_bytes = records.saturating_mul(frame_bytes(has_producer));
-        let bytes_max = length(self.limits.batch_bytes_max.into());
-        self.bytes.reserve_exact(frame_bytes.saturating_add(payload_bytes).min(bytes_max));
+    /// Makes room at once for records of so many bytes together, as [`record_bytes`] counts them: then a batch is not copied while it
+    /// grows, and holds no more memory than it needs.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve_exact(bytes.min(length(self.limits.batch_bytes_max.into())));
     }
 
     /// Adds a record. Either all records have the same producer and consecutive sequences, or none has a producer.
@@ -193,7 +191,7 @@ impl BatchBuilder {
         &mut self,
         key: Option<&[u8]>,
         value: &[u8],
-        headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+        headers: impl IntoIterator<Item = (&'h str, &'h [u8]), IntoIter: Clone>,
         producer: Option<Producer>,
     ) -> Result<(), Fault> {
         let count = self.end.since(self.prev.end);
@@ -203,18 +201,17 @@ impl BatchBuilder {
             return Err(Fault::Producer(self.end));
         }
         let (offset, epoch, timestamp_ms) = (self.end, self.prev.epoch, self.timestamp_ms);
-        let bytes_before = self.bytes.len();
+        let headers = headers.into_iter();
+        let bytes = record_bytes(key, value, headers.clone(), producer.is_some(), &self.limits)?;
+        Bounded::BatchBytes.check(self.bytes.len().saturating_add(bytes), self.limits.batch_bytes_max)?;
+        self.bytes.reserve(bytes);
         // The frame before is closed first, as its CRC covers all that is behind it in the buffer.
         if let Some(last) = self.open_frame {
             set_more(&mut self.bytes, last, true);
             close_frame(&mut self.bytes, last);
         }
         let head = RecordHead { offset, epoch, timestamp_ms, producer, key };
-        let frame_at = head.put(&mut self.bytes, value, headers, &self.limits)?;
-        if let Err(limit) = Bounded::BatchBytes.check(self.bytes.len(), self.limits.batch_bytes_max) {
-            self.bytes.truncate(bytes_before);
-            return Err(limit.into());
-        }
+        let frame_at = head.put(&mut self.bytes, value, headers);
         self.open_frame = Some(frame_at);
         self.end = offset.plus(1);
         self.run = producer.map(|Producer { id, sequence }| {

@@ -12,6 +12,8 @@ use crate::limits::{Bounded, LimitError, Limits};
 pub(crate) const SYNC_MARK_BYTES: usize = 40;
 /// Where the count of headers is.
 const HEADER_COUNT_AT: usize = 10;
+/// What a header has besides its name and value: the length of either.
+const HEADER_BYTES: usize = 2 + 4;
 
 /// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
 pub(crate) fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32) -> usize {
@@ -43,12 +45,33 @@ pub(crate) fn set_more(out: &mut [u8], frame_at: usize, more: bool) {
     }
 }
 
-/// What a record has besides key, headers and value.
-pub(crate) fn frame_bytes(has_producer: bool) -> usize {
-    RECORD_BYTES_MIN + if has_producer { PRODUCER_BYTES } else { 0 }
+/// How long a record is in a log, if it is within the limits: what [`crate::BatchBuilder::push`] adds to a batch, or why it refuses.
+///
+/// # Errors
+/// A limit of a record.
+pub fn record_bytes<'h>(
+    key: Option<&[u8]>,
+    value: &[u8],
+    headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
+    has_producer: bool,
+    limits: &Limits,
+) -> Result<usize, LimitError> {
+    let key_bytes = key.map_or(0, <[u8]>::len);
+    Bounded::KeyBytes.check(key_bytes, limits.key_bytes_max)?;
+    let mut payload_bytes = key_bytes.saturating_add(value.len());
+    Bounded::RecordBytes.check(payload_bytes, limits.record_bytes_max)?;
+    for (before, (name, value)) in headers.into_iter().enumerate() {
+        Bounded::Headers.check(before + 1, limits.headers_max)?;
+        Bounded::HeaderNameBytes.check(name.len(), limits.header_name_bytes_max)?;
+        Bounded::HeaderValueBytes.check(value.len(), limits.header_value_bytes_max)?;
+        payload_bytes = payload_bytes.saturating_add(HEADER_BYTES + name.len()).saturating_add(value.len());
+    }
+    Bounded::RecordBytes.check(payload_bytes, limits.record_bytes_max)?;
+    let producer_bytes = if has_producer { PRODUCER_BYTES } else { 0 };
+    Ok(payload_bytes.saturating_add(RECORD_BYTES_MIN + producer_bytes))
 }
 
-/// A record's frame, to be closed by [`close_frame`]; `out` is as before if a limit is exceeded.
+/// A record's frame, to be closed by [`close_frame`]. Within the limits, as [`record_bytes`] says.
 pub(crate) struct RecordHead<'a> {
     pub(crate) offset: Offset,
     pub(crate) epoch: Epoch,
@@ -64,14 +87,10 @@ impl RecordHead<'_> {
         out: &mut Vec<u8>,
         value: &[u8],
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
-        limits: &Limits,
-    ) -> Result<usize, LimitError> {
+    ) -> usize {
         let key = self.key.unwrap_or_default();
-        Bounded::KeyBytes.check(key.len(), limits.key_bytes_max)?;
-        Bounded::RecordBytes.check(key.len().saturating_add(value.len()), limits.record_bytes_max)?;
         let flags =
             if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
-        out.reserve(key.len().saturating_add(value.len()).saturating_add(frame_bytes(self.producer.is_some())));
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
         for word in [self.offset.0, self.epoch.0, self.timestamp_ms] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -80,37 +99,24 @@ impl RecordHead<'_> {
             out.extend_from_slice(&id.to_le_bytes());
             out.extend_from_slice(&sequence.to_le_bytes());
         }
-        let payload_at = out.len();
         out.extend_from_slice(key);
-        let put = put_headers(out, headers, limits).and_then(|count| {
-            out.extend_from_slice(value);
-            Bounded::RecordBytes.check(out.len() - payload_at, limits.record_bytes_max).map(|()| count)
-        });
-        match put {
-            Ok(count) => patch(out, frame_at + HEADER_COUNT_AT, &count.to_le_bytes()),
-            Err(_) => out.truncate(frame_at),
-        }
-        put.map(|_| frame_at)
+        let count = put_headers(out, headers);
+        out.extend_from_slice(value);
+        patch(out, frame_at + HEADER_COUNT_AT, &count.to_le_bytes());
+        frame_at
     }
 }
 
-fn put_headers<'h>(
-    out: &mut Vec<u8>,
-    headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
-    limits: &Limits,
-) -> Result<u16, LimitError> {
+fn put_headers<'h>(out: &mut Vec<u8>, headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> u16 {
     let mut count = 0_u16;
     for (name, value) in headers {
-        Bounded::Headers.check(usize::from(count) + 1, limits.headers_max)?;
-        Bounded::HeaderNameBytes.check(name.len(), limits.header_name_bytes_max)?;
-        Bounded::HeaderValueBytes.check(value.len(), limits.header_value_bytes_max)?;
         out.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
         out.extend_from_slice(value);
-        count += 1;
+        count = count.saturating_add(1);
     }
-    Ok(count)
+    count
 }
 
 /// The frame of an epoch start.

@@ -58,6 +58,7 @@ pub use config::{
 };
 pub use disk::{Disk, DiskFile};
 pub use dump::{DumpItem, Dumped, dump};
+pub use encode::record_bytes;
 pub use error::{Damage, DiskError, HeaderFault, LogError, OpenError, Operation, ReadError};
 pub use fault::Fault;
 pub use fill::Preparation;

@@ -96,7 +96,10 @@ pub struct LimitError {
 
 impl Bounded {
     /// Nothing if `size` is within `max`.
-    pub(crate) fn check(self, size: usize, max: impl Into<u64>) -> Result<(), LimitError> {
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(self, size: usize, max: impl Into<u64>) -> Result<(), LimitError> {
         let (size, max) = (crate::num::wide(size), max.into());
         if size > max { Err(LimitError { what: self, size, max }) } else { Ok(()) }
     }

@@ -14,9 +14,11 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use common::{SMALL, batch, fresh, start, start_epoch};
+use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use zue_core::{Epoch, Offset, ReplicaId, Run, Tail};
-use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, ProducerRun};
+use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, ProducerRun, record_bytes};
 
 fn hex(bytes: &[u8]) -> String {
     let mut out = String::new();
@@ -231,6 +233,36 @@ fn a_quorum_is_more_than_half_of_the_voters_and_not_more_than_all() {
 }
 
 proptest! {
+    #[test]
+    fn a_record_is_as_long_and_as_refused_as_is_said_before_it_is_encoded(
+        records in vec((option::of(vec(any::<u8>(), 0..12)), vec(any::<u8>(), 0..60), vec(("[a-z]{0,5}", vec(any::<u8>(), 0..10)), 0..4)), 0..20),
+        has_producer in any::<bool>(),
+    ) {
+        let limits = Limits {
+            record_bytes_max: 70,
+            key_bytes_max: 10,
+            headers_max: 2,
+            header_name_bytes_max: 4,
+            header_value_bytes_max: 8,
+            ..Limits::default()
+        };
+        let mut builder = BatchBuilder::new(tail(1, 0), 0, limits);
+        let (mut bytes, mut sequence) = (0, 0);
+        for (key, value, headers) in &records {
+            let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+            let said = record_bytes(key.as_deref(), value, headers.clone(), has_producer, &limits);
+            let producer = has_producer.then_some(Producer { id: 7, sequence });
+            let pushed = builder.push(key.as_deref(), value, headers, producer);
+            prop_assert_eq!(pushed, said.map(|_| ()).map_err(Fault::Limit));
+            bytes += said.unwrap_or(0);
+            sequence += u64::from(said.is_ok());
+        }
+        match builder.finish() {
+            Ok(batch) => prop_assert_eq!(batch.bytes().len(), bytes),
+            Err(fault) => prop_assert_eq!((fault, bytes), (Fault::Empty, 0)),
+        }
+    }
+
     #[test]
     fn no_bytes_make_decode_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = Batch::decode(bytes.into(), Tail::default(), &Limits::default());

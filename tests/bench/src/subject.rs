@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow};
 use zue_core::{ReplicaId, Tail};
-use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk, SharedLog};
+use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk, SharedLog, record_bytes};
 
 /// A log that appends batches of values.
 pub(crate) trait Subject: Sync {
@@ -60,8 +60,10 @@ impl Zue {
 
 /// The batch of the values that follows a tail.
 pub(crate) fn batch(prev: Tail, values: &[&[u8]]) -> Result<Batch> {
-    let mut builder = BatchBuilder::new(prev, 1, Limits::default());
-    builder.reserve(values.len(), false, values.iter().map(|value| value.len()).sum());
+    let limits = Limits::default();
+    let mut builder = BatchBuilder::new(prev, 1, limits);
+    let lengths = values.iter().map(|value| record_bytes(None, value, [], false, &limits));
+    builder.reserve(lengths.sum::<Result<usize, _>>()?);
     for value in values {
         builder.push(None, value, [], None)?;
     }
