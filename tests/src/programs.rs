@@ -91,6 +91,14 @@ impl Process {
         }
     }
 
+    /// Its next line.
+    ///
+    /// # Panics
+    /// When the program ends or the time passes before.
+    pub fn next_line(&self, within: Duration) -> String {
+        self.lines.recv_timeout(within).unwrap_or_else(|error| panic!("no line within {within:?}: {error}"))
+    }
+
     /// Kills it with SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         drop(self.child.kill());

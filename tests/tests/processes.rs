@@ -19,6 +19,8 @@ use zue_tests::programs::{Process, free_ports, zue, zue_ok};
 use zue_tests::replicas::{check_replicas, eventually, read_lines};
 
 const SOON: Duration = Duration::from_secs(20);
+/// The nodes' configuration, in the folder of a test.
+const CONFIG: &str = "node.yaml";
 
 /// Three nodes and a controller, each a process of its own.
 struct Cluster {
@@ -36,7 +38,13 @@ impl Cluster {
 
     /// The same, with further arguments for the controller.
     fn start_with(control: &[&str]) -> Self {
+        Self::start_as("{}", control)
+    }
+
+    /// The same, with this configuration of the nodes.
+    fn start_as(config: &str, control: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
+        configure(&folder, config);
         let base = free_ports(3, 10, 3);
         let nodes: Vec<_> = (0..3).map(|n| Some(start_node(&folder, base, n))).collect();
         let list: Vec<String> =
@@ -95,11 +103,19 @@ impl Cluster {
     }
 }
 
+/// What nodes are told that start from here on.
+fn configure(folder: &TempDir, config: &str) {
+    std::fs::write(folder.path().join(CONFIG), config).expect("the configuration can be written");
+}
+
 fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
+    let config = folder.path().join(CONFIG);
     let name = format!("zue-{n}");
     let port = |kind: u16| format!("127.0.0.1:{}", base + 10 * n + kind);
     let data = folder.path().join(&name);
     let args = [
+        "--config",
+        config.to_str().expect("a path of text"),
         "--name",
         &name,
         "--data-dir",
@@ -332,6 +348,83 @@ fn one_hundred_thousand_lines_come_back_byte_for_byte_from_each_replica() {
     for name in ["zue-0", "zue-1", "zue-2"] {
         let read = read_lines(&cluster.servers(), name, lines, SOON);
         assert!(read == text.as_bytes(), "{name} gives back something else than what was appended");
+    }
+}
+
+/// Offset, key and value, as `-o json` gives a record: the latter two in base64.
+type Line = (u64, Option<String>, String);
+
+fn line(text: &str) -> Line {
+    let record: serde_json::Value = serde_json::from_str(text).expect("a record is JSON");
+    let text = |field: &str| record[field].as_str().map(str::to_owned);
+    (record["offset"].as_u64().expect("a record has an offset"), text("key"), text("value").expect("it has a value"))
+}
+
+fn read_from(cluster: &Cluster, replica: &str, from: u64) -> Vec<Line> {
+    let from = from.to_string();
+    let args = ["-o", "json", "read", "--replica", replica, "--from", &from];
+    String::from_utf8_lossy(&zue_ok(&cluster.servers(), &args, b"")).lines().map(line).collect()
+}
+
+#[test]
+fn a_compacted_log_is_read_as_the_newest_of_each_key_from_any_offset_and_followed_behind_its_gaps() {
+    const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+    let names = ["zue-0", "zue-1", "zue-2"];
+    let segments = |compaction: bool| format!("log: {{segmentBytesMax: 32KiB, compaction: {compaction}}}");
+    let mut cluster = Cluster::start_as(&segments(false), &[]);
+    let servers = cluster.servers();
+    let lines = |what: &str, count: usize| {
+        (0..count).map(|n| format!("{what} {n} {}\n", "x".repeat(200))).collect::<Vec<_>>().concat().into_bytes()
+    };
+    for round in 0..4 {
+        for key in KEYS {
+            zue_ok(&servers, &["append", "--key", key], &lines(&format!("{key}{round}"), 40));
+        }
+        zue_ok(&servers, &["append", "without a key"], b"");
+    }
+    // All versions lie in front of the newest segment, which stays as it is.
+    zue_ok(&servers, &["append"], &lines("last", 200));
+    let all = read_from(&cluster, "zue-0", 0);
+    assert_eq!(all.len(), 4 * (4 * 40 + 1) + 200);
+    let is_newest = |(offset, key, _): &&Line| key.is_none() || !all.iter().any(|(o, k, _)| o > offset && k == key);
+    let newest: Vec<Line> = all.iter().filter(is_newest).cloned().collect();
+    assert_eq!(newest.len(), 4 + 4 + 200);
+
+    for n in 0..3 {
+        cluster.kill(n);
+    }
+    configure(&cluster.folder, &segments(true));
+    for n in 0..3 {
+        cluster.restart(n);
+    }
+    for name in names {
+        let is_compacted = || (read_from(&cluster, name, 0) == newest).then_some(());
+        eventually(SOON, is_compacted, || {
+            format!("{name} has the newest of each key: {:?}", read_from(&cluster, name, 0))
+        });
+        // In the middle of a gap, at its last offset, and behind it.
+        for from in [20, 159, 160, 161, 300, 482, 483, 642] {
+            let behind: Vec<Line> = newest.iter().filter(|(offset, ..)| *offset >= from).cloned().collect();
+            assert_eq!(read_from(&cluster, name, from), behind, "{name} from {from}");
+        }
+    }
+
+    let log = cluster.folder.path().join("tail.log");
+    let args = ["--servers", &servers, "-o", "json", "tail", "--follow", "--lines"];
+    let follow = |lines: &str| Process::start("zue", &[&args[..], &[lines]].concat(), &log);
+    // From the first offset, and from the middle of a gap.
+    let following = [(0, follow("100000")), (300, follow(&(all.len() - 300).to_string()))];
+    for (from, process) in &following {
+        for expected in newest.iter().filter(|(offset, ..)| offset >= from) {
+            assert_eq!(line(&process.next_line(SOON)), *expected, "followed from {from}");
+        }
+    }
+    let end = u64::try_from(all.len()).expect("a few");
+    // "a" and "news" in base64.
+    let news = (end, Some("YQ==".to_owned()), "bmV3cw==".to_owned());
+    zue_ok(&servers, &["append", "--key", "a", "news"], b"");
+    for (from, process) in &following {
+        assert_eq!(line(&process.next_line(SOON)), news, "followed from {from}");
     }
 }
 
