@@ -2,15 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail, Ticket};
 use zue_log::sim::SimDisk;
-use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
+use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 
-use super::{DiskFact, Storage, Task, Work};
+use super::syncer::Syncer;
+use super::upkeep::Stop;
+use super::worker::Worker;
+use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, Work};
 use crate::metrics::Metrics;
+
+/// The first segment.
+const SEGMENT: &str = "00000000000000000000.log";
 
 struct Bench {
     disk: SimDisk,
@@ -26,11 +33,14 @@ fn config() -> LogConfig {
 
 impl Bench {
     fn new() -> Self {
-        let disk = SimDisk::new(1);
+        Self::on(SimDisk::new(1), mpsc::channel(1).0)
+    }
+
+    fn on(disk: SimDisk, fetches: mpsc::Sender<Fetch>) -> Self {
         let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let upkeep = (crate::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0);
+        let upkeep = (crate::settings::LogSettings::default().to_upkeep(), fetches);
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), upkeep).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }
@@ -55,9 +65,7 @@ impl Bench {
     }
 
     fn fact(&mut self) -> DiskFact {
-        let wait = async { tokio::time::timeout(Duration::from_secs(20), self.facts.recv()).await };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(wait).expect("it says something").expect("it lives")
+        fact(&mut self.facts)
     }
 
     fn until_persisted(&mut self, ticket: Ticket) {
@@ -69,6 +77,12 @@ impl Bench {
             }
         }
     }
+}
+
+fn fact(facts: &mut mpsc::Receiver<DiskFact>) -> DiskFact {
+    let wait = async { tokio::time::timeout(Duration::from_secs(20), facts.recv()).await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(wait).expect("it says something").expect("it lives")
 }
 
 #[test]
@@ -142,6 +156,56 @@ fn what_fails_is_told_and_nothing_is_persisted_after_it() {
         let (log, _) = Log::open(bench.disk.clone(), config(), ReplicaId(1)).unwrap();
         assert!(log.tail().end >= Offset(1));
     }
+}
+
+#[test]
+fn what_fails_is_told_while_a_sync_hangs() {
+    let disk = SimDisk::new(1);
+    let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
+    let (log, queue) = (Arc::new(SharedLog::new(log)), Arc::new(Queue::default()));
+    let (sender, mut facts) = mpsc::channel(16);
+    let syncer = Syncer::new(Arc::clone(&log), sender.clone(), Arc::new(Metrics::new().unwrap()), None);
+    let (end, hangs) = std::sync::mpsc::channel::<()>();
+    let (syncing, keeping) = (thread::spawn(move || hangs.recv().unwrap_or_default()), thread::spawn(|| {}));
+    disk.fail_at(disk.operations(), io::ErrorKind::Other);
+    let work = Work::Promise { epoch: Epoch(1), leader: None, cluster: None };
+    queue.waiting().tasks.push_back(Task { ticket: Ticket(1), work, permit: None });
+    let worker = Worker::new(log, Arc::clone(&queue), sender, syncer);
+    let working = thread::spawn(move || worker.run(syncing, (&Stop::default(), keeping)));
+    assert!(matches!(fact(&mut facts), DiskFact::Failed(_)));
+    queue.close();
+    drop(end);
+    working.join().unwrap();
+}
+
+#[test]
+fn a_repair_that_waits_for_others_asks_for_nothing_more_once_the_disk_has_failed() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
+    for value in [b"one".repeat(100), b"two".repeat(100), b"three".repeat(100)] {
+        let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+        builder.push(None, &value, [], None).unwrap();
+        builder.push(None, &value, [], None).unwrap();
+        log.append(&builder.finish().unwrap()).unwrap();
+    }
+    log.sync().unwrap();
+    log.note_commit(Offset(6));
+    log.close().unwrap();
+    disk.damage(SEGMENT, |bytes| {
+        let is_two = |window: &[u8]| window == b"twotwo";
+        for at in [bytes.windows(6).position(is_two).unwrap(), bytes.windows(6).rposition(is_two).unwrap()] {
+            bytes[at] ^= 1;
+        }
+    });
+    let (ask, mut fetches) = mpsc::channel(1);
+    let mut bench = Bench::on(disk, ask);
+    let asked = fetches.blocking_recv().unwrap();
+    assert_eq!((asked.from, asked.upto), (Offset(2), Offset(4)));
+    bench.disk.fail_at(bench.disk.operations(), io::ErrorKind::Other);
+    bench.append(10);
+    assert!(matches!(bench.fact(), DiskFact::Failed(_)));
+    asked.reply.send(Err(NotFetched { reason: "nobody has it".to_owned(), all_asked: true })).unwrap();
+    assert!(fetches.blocking_recv().is_none(), "it asks for the next one");
 }
 
 #[test]

@@ -73,6 +73,10 @@ impl Stop {
         self.changed.notify_all();
     }
 
+    fn is_stopped(&self) -> bool {
+        *self.stopped()
+    }
+
     /// Waits so long at most; whether it is to end.
     fn wait(&self, time: Duration) -> bool {
         let waited = self.changed.wait_timeout_while(self.stopped(), time, |stopped| !*stopped);
@@ -253,7 +257,7 @@ impl<D: Disk> Upkeep<D> {
         let (mut excerpts, mut bytes, mut problem) = (Vec::new(), 0, None);
         for (from, upto) in missing {
             let (mut at, mut misses, mut pass) = (*from, 0, 1);
-            while at < *upto && bytes < EXCERPTS_BYTES_MAX {
+            while at < *upto && bytes < EXCERPTS_BYTES_MAX && !self.stop.is_stopped() {
                 let (reply, answer) = oneshot::channel();
                 if self.fetches.blocking_send(Fetch { from: at, upto: *upto, reply }).is_err() {
                     return (excerpts, problem);

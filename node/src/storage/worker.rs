@@ -42,11 +42,14 @@ impl<D: Disk> Worker<D> {
         let stopped = self.work();
         stop_upkeep.stop();
         self.syncer.close();
+        // At once: what the other threads are at may take long, or hang with the disk.
+        if let Stopped::Failed(error) = &stopped {
+            self.fail(error);
+        }
         // It panics only for a broken invariant, which it has told of.
         let _ = (syncing.join(), keeping.join());
-        match stopped {
-            Stopped::Failed(error) => self.fail(&error),
-            Stopped::Closed => self.close(),
+        if let Stopped::Closed = stopped {
+            self.close();
         }
     }
 
@@ -174,7 +177,7 @@ impl<D: Disk> Worker<D> {
 
     /// Whatever was written last may not be there. The log stays locked until the process ends, so that nobody opens it and
     /// believes what is in memory only.
-    fn fail(self, error: &LogError) {
+    fn fail(&self, error: &LogError) {
         tracing::error!(error = %full(error), "the disk failed: this replica acknowledges nothing any more");
         tell(&self.facts, DiskFact::Failed(full(error).into()));
         while self.queue.take().is_some() {}
