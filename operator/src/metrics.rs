@@ -47,6 +47,7 @@ pub const fn unplanned(reason: Reason) -> Option<&'static str> {
         }
         Reason::NoLeader => Some("NoLeader"),
         Reason::LeaderLost => Some("LeaderLost"),
+        Reason::QuorumLost => Some("QuorumLost"),
         Reason::HigherPromise => Some("HigherPromise"),
     }
 }
