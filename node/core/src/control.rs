@@ -49,7 +49,7 @@ pub struct Wish {
 pub struct Recorded {
     /// The greatest epoch ever reserved.
     pub epoch: Epoch,
-    /// Who was to be appointed last.
+    /// Who was seen to lead last.
     pub leader: Option<ReplicaId>,
     /// The cluster, once a replica was seen to belong to it. It forbids another bootstrap.
     pub cluster: Option<ClusterId>,
@@ -117,7 +117,7 @@ pub enum Step {
     Nothing,
     /// Nothing can be done; a person may have to.
     Blocked(Blocked),
-    /// Reserve the epoch, seal, choose, record, appoint.
+    /// Reserve the epoch, seal, choose, appoint; who leads is recorded once it is seen to lead.
     Elect {
         /// The epoch to reserve.
         epoch: Epoch,
