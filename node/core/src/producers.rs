@@ -211,8 +211,11 @@ impl Producer {
         if let Some((first, _, base)) = self.appends.iter().find(holds) {
             return Verdict::Duplicate(base.plus(sequence.saturating_sub(*first)));
         }
-        match self.appends.front() {
-            Some((oldest, _, base)) if end <= *oldest => Verdict::Before(*base),
+        // Sequences follow each other: what is not remembered, as its records were compacted away, lies in front of the next that is.
+        let overlaps =
+            |(first, count, _): &(u64, u32, Offset)| *first < end && sequence < first.saturating_add(u64::from(*count));
+        match self.appends.iter().find(|(first, ..)| end <= *first) {
+            Some((_, _, base)) if !self.appends.iter().any(overlaps) => Verdict::Before(*base),
             _ => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
         }
     }
@@ -242,6 +245,21 @@ mod tests {
     fn an_id_survives_its_form_in_records() {
         let id = id(u64::MAX - 3, 77);
         assert_eq!(ProducerId::from_u128(id.to_u128()), id);
+    }
+
+    #[test]
+    fn a_repeated_append_that_was_compacted_away_between_others_is_in_the_log() {
+        let mut producers = Producers::new(LIMITS);
+        for (sequence, count, base) in [(0, 2, 0), (6, 2, 9)] {
+            producers.record(Appended { producer: id(0, 1), sequence, count, base: Offset(base) });
+        }
+        for (sequence, count) in [(2, 4), (2, 1), (4, 2)] {
+            assert_eq!(producers.check(id(0, 1), sequence, count), Verdict::Before(Offset(9)));
+        }
+        for (sequence, count) in [(1, 2), (5, 2)] {
+            let refused = producers.check(id(0, 1), sequence, count);
+            assert!(matches!(refused, Verdict::Refuse(Refusal::Overlap { .. })), "{refused:?}");
+        }
     }
 
     #[test]

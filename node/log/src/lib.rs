@@ -48,6 +48,7 @@ mod time;
 mod trim;
 mod verify;
 mod view;
+mod wanted;
 
 pub use anew::{Refused, Rewritten};
 pub use batch::{Batch, BatchBuilder, FrameError};
@@ -77,3 +78,4 @@ pub use repair::{Excerpt, Repair};
 pub use retention::Retention;
 pub use sync::SyncPoint;
 pub use verify::{Verified, Verifier};
+pub use wanted::{NotCommitted, Wanted};

@@ -71,14 +71,13 @@ impl<D: Disk> Reader<D> {
     }
 
     /// What is known to be damaged: what opening the log found in its last segment, and what reads and verifiers have found since. A
-    /// place without records in doubt does no harm.
+    /// place without records in doubt does no harm. What is trimmed counts as long as its segment is there: it is still replicated.
     pub fn damaged(&self) -> Vec<Damage> {
         let view = self.view();
         let active = view.active_part();
         let clip = |part: &Part<D>| {
-            let (start, end) = (view.log_start, part.end);
-            let within = |damage: &Damage| damage.from <= end && damage.to >= start;
-            let damaged = part.segment.place.damaged().into_iter().filter(within);
+            let end = part.end;
+            let damaged = part.segment.place.damaged().into_iter().filter(|damage| damage.from <= end);
             damaged.map(|damage| Damage { to: damage.to.min(end), ..damage }).collect::<Vec<_>>()
         };
         view.sealed.iter().chain([&active]).flat_map(clip).collect()

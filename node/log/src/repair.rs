@@ -110,7 +110,8 @@ impl<D: Disk> Reader<D> {
         Excerpt::decode(out.into(), from).map_err(|_| part.damage(position, from))
     }
 
-    /// Looks at every byte of a damaged segment: the records that cannot be read, each range by itself, as far as they are committed.
+    /// Looks at every byte of a damaged segment: the records that cannot be read, each range by itself. None if what is damaged hides
+    /// no record.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -119,7 +120,9 @@ impl<D: Disk> Reader<D> {
         let mut source = Source::new(part)?;
         let mut missing = Vec::new();
         let mut take = |_: &[u8], piece: Piece<'_>| {
-            if let Piece::Hole(hole) = piece {
+            if let Piece::Hole(hole) = piece
+                && hole.from < hole.to
+            {
                 missing.push((hole.from, hole.to));
             }
             Ok::<_, ReadError>(())

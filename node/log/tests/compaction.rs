@@ -415,6 +415,26 @@ fn damage_in_the_active_segment_is_repaired_too() {
 }
 
 #[test]
+fn damage_that_hides_no_record_is_repaired_with_nothing_from_anybody() {
+    let (disk, log) = three_keys(24, 40);
+    let held = read(&log);
+    drop(log);
+    let bytes = disk.content(FIRST).unwrap();
+    // The epoch start in front of the first record.
+    let is_start = |at: &usize| bytes[at + 8..at + 10] == [2, 0] && bytes[at + 16..at + 24] == 1_u64.to_le_bytes();
+    let start = (128..bytes.len() - 24).find(is_start).unwrap();
+    disk.kill();
+    disk.damage(FIRST, |bytes| bytes[start + 20] ^= 1);
+    let mut log = open(&disk);
+    let damage = damages(&log).remove(0);
+    assert_eq!(log.reader().missing(&damage).unwrap(), []);
+    let mut repair = log.repair(&damage, vec![]).unwrap().unwrap();
+    while repair.step(1000).unwrap().1 {}
+    assert!(log.rewritten(repair.finish().unwrap()).unwrap());
+    assert_eq!((damages(&log), log.damaged(), read(&log)), (vec![], vec![], held));
+}
+
+#[test]
 fn what_no_replica_has_stays_lost_and_what_one_has_comes_back() {
     let (disk, log) = three_keys(16, 40);
     let (peer_disk, peer) = three_keys(16, 40);

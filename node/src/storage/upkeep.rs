@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Offset;
-use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier};
+use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier, Wanted};
 
 use super::retain::Retain;
 use super::{DiskFact, Queue, full, tell, unix_ms};
@@ -22,12 +22,8 @@ const TURN: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(5);
 /// The same, for what no other replica has.
 const RETRY_LOST: Duration = Duration::from_mins(1);
-/// So many records of a range that nobody has are asked for one by one, then fewer and fewer of the rest.
-const MISSES_MAX: u32 = 64;
 /// How much is read at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// How much of one segment is fetched before it is written anew; the rest is fetched after that.
-const EXCERPTS_BYTES_MAX: usize = 64 << 20;
 
 /// How much upkeep may cost, and what is to go.
 #[derive(Clone, Copy, Debug)]
@@ -228,10 +224,8 @@ impl<D: Disk> Upkeep<D> {
             (log.reader(), log.meta().commit_end.max(Offset(self.queue.committed.load(Ordering::Acquire))))
         };
         let missing = reader.missing(damage).map_err(|error| later(full(&error)))?;
-        if let Some((_, end)) = missing.iter().find(|(_, end)| *end > committed) {
-            return Err(later(format!("what is before {end} is not known to be committed")));
-        }
-        let (excerpts, problem) = self.fetch(&missing);
+        let wanted = Wanted::new(&missing, committed).map_err(|error| later(error.to_string()))?;
+        let (excerpts, problem) = self.fetch(wanted);
         if excerpts.is_empty() && !missing.is_empty() {
             return Err(problem.unwrap_or_else(|| later("nobody was asked".to_owned())));
         }
@@ -252,38 +246,26 @@ impl<D: Disk> Upkeep<D> {
         Ok(())
     }
 
-    /// Fetches the ranges, and gives what was got and why there is no more.
-    fn fetch(&self, missing: &[(Offset, Offset)]) -> (Vec<Excerpt>, Option<NotFetched>) {
-        let (mut excerpts, mut bytes, mut problem) = (Vec::new(), 0, None);
-        for (from, upto) in missing {
-            let (mut at, mut misses, mut pass) = (*from, 0, 1);
-            while at < *upto && bytes < EXCERPTS_BYTES_MAX && !self.stop.is_stopped() {
-                let (reply, answer) = oneshot::channel();
-                if self.fetches.blocking_send(Fetch { from: at, upto: *upto, reply }).is_err() {
-                    return (excerpts, problem);
+    /// Fetches what is wanted, and gives what was got and why there is no more.
+    fn fetch(&self, mut wanted: Wanted) -> (Vec<Excerpt>, Option<NotFetched>) {
+        let mut problem = None;
+        while let Some((from, upto)) = wanted.next().filter(|_| !self.stop.is_stopped()) {
+            let (reply, answer) = oneshot::channel();
+            if self.fetches.blocking_send(Fetch { from, upto, reply }).is_err() {
+                break;
+            }
+            match answer.blocking_recv() {
+                Ok(Ok(excerpt)) => wanted.got(excerpt),
+                Ok(Err(NotFetched { reason, all_asked })) => {
+                    // Lost is only what nobody has, wherever it is.
+                    let all_asked = all_asked && problem.is_none_or(|before: NotFetched| before.all_asked);
+                    problem = Some(NotFetched { reason, all_asked });
+                    wanted.missed();
                 }
-                match answer.blocking_recv() {
-                    Ok(Ok(excerpt)) => {
-                        bytes += excerpt.bytes().len();
-                        at = excerpt.end();
-                        excerpts.push(excerpt);
-                    }
-                    Ok(Err(NotFetched { reason, all_asked })) => {
-                        // Lost is only what nobody has, wherever it is.
-                        let all_asked = all_asked && problem.is_none_or(|before: NotFetched| before.all_asked);
-                        problem = Some(NotFetched { reason, all_asked });
-                        // What is behind may be had.
-                        at = at.plus(pass);
-                        misses += 1;
-                        if misses > MISSES_MAX {
-                            pass = u64::saturating_mul(pass, 2);
-                        }
-                    }
-                    Err(_) => return (excerpts, problem),
-                }
+                Err(_) => break,
             }
         }
-        (excerpts, problem)
+        (wanted.into_excerpts(), problem)
     }
 
     fn rewrite(&mut self, mut repair: Repair<D>) -> Result<(), String> {
