@@ -67,6 +67,9 @@ impl Look<'_> {
         if may_go && is_lost(newest, has_lost) {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
+        if self.is_stuck(newest, leader) {
+            return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
+        }
         if let Some(to) = self.better_connected(newest, leader).filter(|_| automatic) {
             return self.elect(Reason::QuorumLost, Some(to), None);
         }
@@ -104,6 +107,17 @@ impl Look<'_> {
         let can_vote = self.ours.iter().filter(|seen| seen.role != SeenRole::Failed);
         let answers: Vec<Sealed> = can_vote.map(|seen| sealed(seen)).collect();
         choose(&answers, prefer, &[], self.wish.quorum, change).ok().map(|choice| choice.leader)
+    }
+
+    /// Whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
+    /// behind that can be given to anybody. Those that are whole can go on without it, and then it follows them.
+    fn is_stuck(&self, newest: &EpochStart, leader: &Seen) -> bool {
+        let is_whole = |id: &ReplicaId| {
+            let seen = self.seen(*id).filter(|seen| seen.replica != leader.replica);
+            seen.is_some_and(|seen| !seen.damaged && seen.role != SeenRole::Failed)
+        };
+        let settled = matches!(leader.role, SeenRole::Leader { settled: true, .. });
+        leader.damaged && !settled && electorates(newest).all(|voters| is_majority(voters, is_whole))
     }
 
     /// The leader of the newest epoch does not answer, or does not lead any more.

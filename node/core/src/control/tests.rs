@@ -145,6 +145,26 @@ fn an_interim_leader_hands_over_once_the_named_one_is_in_sync() {
 }
 
 #[test]
+fn a_damaged_leader_that_commits_nothing_is_passed_over_if_enough_others_are_whole() {
+    let nodes = |settled, other_damaged| {
+        let mut role = leading(&[]);
+        let SeenRole::Leader { settled: is_settled, .. } = &mut role else { unreachable!() };
+        *is_settled = settled;
+        let mut nodes = [member(1, 4, role), member(2, 4, HEARS), member(3, 4, HEARS)];
+        nodes[0].as_mut().unwrap().damaged = true;
+        nodes[2].as_mut().unwrap().damaged = other_damaged;
+        nodes
+    };
+    let (prefer, without) = (Some(ReplicaId(1)), Some(ReplicaId(1)));
+    let elect = Step::Elect { epoch: Epoch(5), prefer, without, change: None, reason: Reason::LeaderLost };
+    for wish in [AUTOMATIC, STATIC] {
+        assert_eq!(plan(&wish, &recorded(4), &nodes(false, false)), elect);
+        assert_eq!(plan(&wish, &recorded(4), &nodes(true, false)), Step::Nothing, "it is repaired meanwhile");
+        assert_eq!(plan(&wish, &recorded(4), &nodes(false, true)), Step::Nothing, "they could not do without it");
+    }
+}
+
+#[test]
 fn a_voter_that_promised_a_higher_epoch_is_taken_back_by_a_new_one() {
     let mut deaf = member(3, 4, IDLE);
     deaf.as_mut().unwrap().promised = Epoch(6);
