@@ -9,9 +9,14 @@ use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 /// A record as the checks see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
+    pub(crate) offset: Offset,
     pub(crate) born: Offset,
     pub(crate) nonce: u64,
     pub(crate) sequence: u64,
+    pub(crate) key: Option<u8>,
+    /// It has a key and no value: it deletes the key.
+    pub(crate) deletes: bool,
+    pub(crate) timestamp_ms: u64,
     /// Of all that is in it.
     hash: u64,
 }
@@ -64,7 +69,31 @@ impl Held {
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
     frames: zue_log::Batch,
+    /// Those that were compacted away are among them, as they were.
     records: Arc<[Record]>,
+    /// These were compacted away.
+    gone: Arc<[Offset]>,
+}
+
+/// What a producer's records are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// The longest value, about.
+    pub(crate) bytes: usize,
+    /// How many keys there are.
+    pub(crate) keys: u64,
+}
+
+impl Shape {
+    /// Key and value of a producer's record: a function of its sequence, so that a repeated append is the same.
+    fn record(self, nonce: u64, sequence: u64) -> (Option<[u8; 1]>, Vec<u8>) {
+        let key = (nonce ^ sequence.wrapping_mul(5)) % (self.keys + 1);
+        let key = u8::try_from(key).ok().filter(|key| *key > 0).map(|key| [key]);
+        let letter = u8::try_from(sequence % 251).unwrap_or_default();
+        let deletes = key.is_some() && (nonce ^ sequence) % 6 == 5;
+        let length = if deletes { 0 } else { self.bytes * usize::from(letter) / 251 };
+        (key, vec![letter; length])
+    }
 }
 
 impl Record {
@@ -75,20 +104,28 @@ impl Record {
     pub(crate) fn of(view: &RecordView<'_>) -> Self {
         let producer = view.producer.map(|producer| (ProducerId::from_u128(producer.id), producer.sequence));
         let none = ProducerId { born: Offset(0), nonce: 0 };
-        Self::new(view.offset, view.epoch, view.timestamp_ms, producer.unwrap_or((none, 0)), view.value)
+        let at = (Tail { epoch: view.epoch, end: view.offset }, view.timestamp_ms);
+        Self::new(at, producer.unwrap_or((none, 0)), view.key, view.value)
     }
 
-    fn new(offset: Offset, epoch: Epoch, time: u64, (id, sequence): (ProducerId, u64), value: &[u8]) -> Self {
+    fn new(
+        (at, timestamp_ms): (Tail, u64),
+        (id, sequence): (ProducerId, u64),
+        key: Option<&[u8]>,
+        value: &[u8],
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
         let ProducerId { born, nonce } = id;
-        (offset, epoch, time, nonce, sequence, value).hash(&mut hasher);
-        Self { born, nonce, sequence, hash: hasher.finish() }
+        (at.end, at.epoch, timestamp_ms, nonce, sequence, key, value).hash(&mut hasher);
+        let (hash, deletes) = (hasher.finish(), key.is_some() && value.is_empty());
+        let key = key.and_then(|key| key.first()).copied();
+        Self { offset: at.end, born, nonce, sequence, key, deletes, timestamp_ms, hash }
     }
 }
 
 impl Batch {
-    pub(crate) fn new(frames: zue_log::Batch, records: Arc<[Record]>) -> Self {
-        Self { frames, records }
+    pub(crate) fn new(frames: zue_log::Batch, records: Arc<[Record]>, gone: Arc<[Offset]>) -> Self {
+        Self { frames, records, gone }
     }
 
     pub(crate) fn frames(&self) -> &zue_log::Batch {
@@ -97,27 +134,29 @@ impl Batch {
 
     pub(crate) fn epoch_start(last: Epoch, start: EpochStart) -> Self {
         let frames = zue_log::Batch::epoch_start(last, start).expect("a start that the rules have checked");
-        Self { frames, records: Arc::default() }
+        Self { frames, records: Arc::default(), gone: Arc::default() }
     }
 
-    /// One append after `prev`. A producer's values are functions of their sequence: a repeated append is the same.
+    /// One append after `prev`.
     pub(crate) fn append(
         prev: Tail,
         time: u64,
         (producer, sequence, count): (ProducerId, u64, u32),
-        bytes: usize,
+        shape: Shape,
     ) -> Self {
         let mut builder = BatchBuilder::new(prev, time, Limits::default());
         let mut records = Vec::new();
         for k in 0..u64::from(count) {
             let sequence = sequence + k;
-            let letter = u8::try_from(sequence % 251).unwrap_or_default();
-            let value = vec![letter; bytes * usize::from(letter) / 251];
+            let (key, value) = shape.record(producer.nonce, sequence);
+            let key = key.as_ref().map(<[u8; 1]>::as_slice);
             let sent_by = Producer { id: producer.to_u128(), sequence };
-            builder.push(None, &value, [], Some(sent_by)).expect("an append within all limits");
-            records.push(Record::new(prev.end.plus(k), prev.epoch, time, (producer, sequence), &value));
+            builder.push(key, &value, [], Some(sent_by)).expect("an append within all limits");
+            let at = (Tail { end: prev.end.plus(k), ..prev }, time);
+            records.push(Record::new(at, (producer, sequence), key, &value));
         }
-        Self { frames: builder.finish().expect("an append of at least one record"), records: records.into() }
+        let frames = builder.finish().expect("an append of at least one record");
+        Self { frames, records: records.into(), gone: Arc::default() }
     }
 
     /// What arrives of it on the other side of the network.
@@ -127,7 +166,7 @@ impl Batch {
         if frames.tail() != self.frames.tail() {
             return Err(format!("a batch with {} arrives with {}", self.frames.tail(), frames.tail()));
         }
-        Ok(Self { frames, records: Arc::clone(&self.records) })
+        Ok(Self { frames, ..self.clone() })
     }
 
     pub(crate) fn prev(&self) -> Tail {
@@ -144,6 +183,10 @@ impl Batch {
 
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    pub(crate) fn gone(&self) -> &[Offset] {
+        &self.gone
     }
 
     pub(crate) fn facts(&self) -> FrameFacts {

@@ -69,11 +69,17 @@ pub enum Break {
     TrimUntold,
     /// Who begins anew does not hear who appended what before.
     ResetForgetsProducers,
+    /// Damage is not repaired, and forgotten.
+    DamageForgotten,
+    /// What is durable is compacted, committed or not.
+    CompactUncommitted,
+    /// Records that delete are compacted away before their time.
+    DeletesGoEarly,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -105,6 +111,9 @@ impl Break {
         Self::TrimAnsweredEarly,
         Self::TrimUntold,
         Self::ResetForgetsProducers,
+        Self::DamageForgotten,
+        Self::CompactUncommitted,
+        Self::DeletesGoEarly,
     ];
 }
 

@@ -1,5 +1,6 @@
 //! The invariants of protocol.md, checked after every step against everything that was ever committed.
 
+mod gone;
 mod trims;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub(crate) struct Checker {
     said_start: BTreeMap<ReplicaId, Offset>,
     /// Up to where a trim was answered, by the epoch of the leader that did.
     trims: BTreeMap<Epoch, Offset>,
+    keys: gone::Keys,
     /// Streams give all that is sent, in order.
     pub(crate) ordered: bool,
     /// A stream begins: where its follower begins is told right after that.
@@ -109,6 +111,13 @@ impl Checker {
     /// What it holds may be damaged: electorates have to do without it, although it goes on.
     pub(crate) fn impair(&mut self, replica: ReplicaId) {
         self.lost.insert(replica);
+    }
+
+    /// What it holds is whole again.
+    pub(crate) fn mend(&mut self, replica: ReplicaId) {
+        if !self.restored.contains(&replica) {
+            self.lost.remove(&replica);
+        }
     }
 
     pub(crate) fn lose(&mut self, replica: ReplicaId) {
@@ -275,6 +284,7 @@ impl Checker {
     fn first_commit(&mut self, record: Record) {
         let at = self.committed_end().0;
         self.committed.push(record);
+        self.keys.note(&record);
         let Record { nonce, sequence, .. } = record;
         let other = self.places.insert((nonce, sequence), at);
         self.ensure(other.is_none(), || {
@@ -358,10 +368,17 @@ impl Checker {
         });
     }
 
-    pub(crate) fn read(&mut self, from: Offset, records: &[Record]) {
+    /// A read of all in that range gave these.
+    pub(crate) fn read(&mut self, from: Offset, end: Offset, records: &[Record]) {
         self.reads += 1;
-        let known = self.committed.get(index(from)..).and_then(|known| known.get(..records.len()));
-        self.ensure(known == Some(records), || format!("a read from {from} gave what is not committed"));
+        let is_known = |record: &Record| {
+            (from..end).contains(&record.offset) && self.committed.get(index(record.offset)) == Some(record)
+        };
+        let known = records.iter().all(is_known) && records.is_sorted_by(|a, b| a.offset < b.offset);
+        self.ensure(known && end <= self.committed_end(), || format!("a read from {from} gave what is not committed"));
+        let mut given = records.iter().map(|record| record.offset).peekable();
+        let gone: Vec<Offset> = (from.0..end.0).map(Offset).filter(|at| given.next_if_eq(at).is_none()).collect();
+        self.are_gone("a read", &gone);
     }
 
     /// At the end: the replica leads or follows, and its log is the committed one.

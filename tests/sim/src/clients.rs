@@ -61,16 +61,16 @@ impl Clients {
         Seen { value: self.value(record.nonce, record.sequence), digest: record.digest() }
     }
 
-    fn read(&mut self, from: &str, first: Offset, records: &[Record]) {
-        for (offset, record) in (first.0..).zip(records) {
+    fn read(&mut self, from: &str, records: &[Record]) {
+        for record in records {
             let seen = self.seen(record);
-            self.history.read(from, offset, seen);
+            self.history.read(from, record.offset.0, seen);
         }
     }
 
     /// What of all this cannot be true, when this is the log.
     pub(crate) fn contradictions(&mut self, log: &[Record]) -> Vec<String> {
-        self.read("the end", Offset(0), log);
+        self.read("the end", log);
         self.history.finish(u64::try_from(log.len()).unwrap_or(u64::MAX))
     }
 
@@ -154,10 +154,12 @@ impl World {
     pub(crate) fn client_answer(&mut self, from: Address, caller: Caller, answer: Answer) {
         let (producer, nonce, sequence, attempt) = match (caller, &answer) {
             (Caller::Producer { producer, nonce, sequence, attempt }, _) => (producer, nonce, sequence, attempt),
-            (_, Answer::Records { from, records }) => {
-                let count = u64::try_from(records.len()).unwrap_or(0);
-                self.clients.read("a read", *from, records);
-                self.clients.known_end = self.clients.known_end.max(from.plus(count));
+            (_, Answer::Records { from, end, records }) => {
+                self.clients.read("a read", records);
+                if from < end {
+                    self.clients.history.committed(end.0);
+                }
+                self.clients.known_end = self.clients.known_end.max(*end);
                 return;
             }
             (Caller::Asker { floor }, Answer::Reply(Reply::ReadConfirmed { commit_end })) => {

@@ -5,7 +5,7 @@ use zue_log::ReadError;
 use zue_log::sim::SimDisk;
 
 use crate::batch::Held;
-use crate::storage::Storage;
+use crate::storage::{Harm, Storage};
 
 /// What was on the disk once, after so many starts.
 pub(crate) struct DiskCopy {
@@ -13,6 +13,7 @@ pub(crate) struct DiskCopy {
     records: Held,
     began_anew: Option<Tail>,
     starts: u64,
+    harm: Harm,
 }
 
 impl Storage {
@@ -29,8 +30,8 @@ impl Storage {
     /// Copies the disk of the machine, which is stopped.
     pub(crate) fn copy(&mut self) {
         let (disk, records, starts) = (self.disk.fork(), self.records.clone(), self.lineage.starts);
-        let began_anew = self.began_anew;
-        self.copy.get_or_insert(DiskCopy { disk, records, began_anew, starts });
+        let (began_anew, harm) = (self.began_anew, self.harm);
+        self.copy.get_or_insert(DiskCopy { disk, records, began_anew, starts, harm });
     }
 
     /// Whether there is a copy from before the last start, and the disk is none.
@@ -40,9 +41,11 @@ impl Storage {
 
     /// Puts the copy in the place of the disk of the machine, which is stopped.
     pub(crate) fn restore(&mut self, seed: u64) {
-        let Some(DiskCopy { disk, records, began_anew, .. }) = self.copy.take() else { return };
+        let Some(DiskCopy { disk, records, began_anew, harm, .. }) = self.copy.take() else { return };
         disk.crash(seed);
         (self.disk, self.records, self.flip, self.restored) = (disk, records, None, true);
+        self.harm.any |= harm.any;
+        self.harm.in_meta |= harm.in_meta;
         (self.synced, self.promise) = (Tail::default(), Promise::default());
         (self.trimmed, self.began_anew) = (Offset(0), began_anew);
     }

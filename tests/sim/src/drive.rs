@@ -69,8 +69,8 @@ impl World {
                 let Some(Payload::Append { producer, sequence, count }) = payload.take() else { return };
                 let Some(process) = self.process(machine) else { return };
                 let time = process.last_ms;
-                let bytes = self.params.clients.value_bytes;
-                let batch = Batch::append(Tail { epoch, end: base }, time, (producer, sequence, count), bytes);
+                let shape = self.params.clients.shape;
+                let batch = Batch::append(Tail { epoch, end: base }, time, (producer, sequence, count), shape);
                 self.write_led(machine, ticket, batch);
             }
             Output::WriteFrames { ticket } => {
@@ -126,7 +126,7 @@ impl World {
 
     // ---- calls and replies
 
-    pub(crate) fn deliver_to_machine(&mut self, machine: usize, from: Address, message: Message) {
+    pub(crate) fn deliver_to_machine(&mut self, machine: usize, message: Message) {
         if self.machine(machine).process.is_none() {
             // Sometimes the caller is told at once that nobody listens.
             if let Message::Call { caller, .. } = message
@@ -147,13 +147,13 @@ impl World {
                 self.hear_leader(machine, session, leader, target, body);
             }
             Message::Up { session, from, body } => self.hear_follower(machine, session, from, body),
-            Message::Answer { .. } => unreachable!("a machine makes no calls, {from:?}"),
+            Message::Answer { caller, answer } => self.fetched(machine, caller, answer),
         }
     }
 
     fn call(&mut self, machine: usize, caller: Caller, call: Call) {
         let request = RequestId(self.next_id());
-        if !matches!(call, Call::Status | Call::Read { .. } | Call::End | Call::Append { .. }) {
+        if !matches!(call, Call::Status | Call::Read { .. } | Call::End | Call::Append { .. } | Call::Fetch { .. }) {
             self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
         }
         let clock = self.clock(machine);
@@ -174,6 +174,7 @@ impl World {
                 }
                 (Input::ConfirmRead { request }, WaitingFor::Other, None)
             }
+            Call::Fetch { cluster, from, upto } => return self.give(machine, caller, cluster, (from, upto)),
             Call::Trim { before } => (Input::Trim { request, before }, WaitingFor::Trim(before), None),
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
@@ -263,12 +264,12 @@ impl World {
         }
         match at.storage.read(from.min(upto), upto) {
             Ok(records) => {
-                self.check.read(from.min(upto), &records);
-                self.answer(machine, caller, Answer::Records { from, records });
+                self.check.read(from.min(upto), upto, &records);
+                self.answer(machine, caller, Answer::Records { from, end: upto.max(from), records });
             }
             Err(_) if at.storage.is_damaged() && serves_damage => {
                 let records = vec![Record::default(); 1];
-                self.check.read(from.min(upto), &records);
+                self.check.read(from.min(upto), upto, &records);
             }
             Err(_) if at.storage.is_damaged() => self.answer(machine, caller, Answer::Unreachable),
             Err(error) => self.check.violated(format!("machine {machine} cannot read from {from}: {error}")),

@@ -9,6 +9,7 @@ use zue_core::{ReplicaId, RoleView};
 
 use crate::breaks::Break;
 use crate::coverage::Coverage;
+use crate::upkeep::Kept;
 use crate::world::World;
 
 /// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
@@ -59,6 +60,8 @@ pub struct Report {
     pub trims: u64,
     /// Replicas that began anew where their leader's log begins.
     pub resets: u64,
+    /// What was done to logs while they were used.
+    pub kept: Kept,
     /// Whether so many voters lost what they held that nothing had to end well.
     pub beyond_repair: bool,
     /// Of everything that happened.
@@ -174,12 +177,24 @@ impl World {
             if self.beyond_repair {
                 return Ok(());
             }
+            if self.now > until && self.is_held_up() {
+                // Until the segment goes, with a later trim.
+                self.beyond_repair = true;
+                return Ok(());
+            }
             if self.now > until {
                 return Err(self.unrest());
             }
             self.turn_checked()?;
         }
         Ok(())
+    }
+
+    /// Whether such records are damaged anywhere as no other replica can give: trimmed ones, which nobody may hold any more, and
+    /// ones that are not committed. Who lacks them cannot be fed from there, and nothing is handed over to who has them.
+    fn is_held_up(&self) -> bool {
+        let end = self.check.committed_end();
+        self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.cannot_be_given(end))
     }
 
     fn is_at_rest(&self) -> bool {
@@ -234,6 +249,7 @@ impl World {
                 !voters.contains(&at.storage.id())
                     || (process.replica.log() == leader.replica.log()
                         && process.replica.log_start() == leader.replica.log_start()
+                        && at.storage.is_readable()
                         && self.check.is_whole(process, &at.storage))
             })
         };
@@ -243,25 +259,28 @@ impl World {
     fn unrest(&self) -> String {
         let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
         let staffed = self.is_staffed_as_wished();
+        let damaged: Vec<_> = self.machines.iter().filter_map(|at| at.storage.doubt()).collect();
         format!(
-            "no rest: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}"
+            "no rest, {damaged:?}: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}"
         )
     }
 
     /// Compares the voters' logs on disk, record for record.
     fn compare(&mut self) -> Result<(), String> {
         let voters = self.leader().map(|leader| self.voters(leader)).unwrap_or_default();
+        let end = self.check.committed_end();
         for machine in 0..self.machines.len() {
-            let all = self.check.committed_records();
-            let end = self.check.committed_end();
             let Some(at) = self.machines.get(machine) else { continue };
-            let start = at.storage.log_start();
-            let left = usize::try_from(start.0).ok().and_then(|start| all.get(start..));
-            if voters.contains(&at.storage.id()) && at.storage.read(start, end).ok().as_deref() != left {
-                return Err(format!("machine {machine} does not hold what was committed"));
+            if !voters.contains(&at.storage.id()) {
+                continue;
             }
+            let start = at.storage.log_start();
+            let read = at.storage.read(start, end);
+            let records =
+                read.map_err(|error| format!("machine {machine} does not hold what was committed: {error}"))?;
+            self.check.read(start, end, &records);
         }
-        Ok(())
+        self.check.violation().map_or(Ok(()), |what| Err(what.to_owned()))
     }
 
     fn report(&self) -> Report {
@@ -275,6 +294,7 @@ impl World {
             linearizable: self.clients.history.linearizable_reads,
             trims: self.counts.trims,
             resets: self.counts.resets,
+            kept: self.counts.kept,
             beyond_repair: self.beyond_repair,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,

@@ -334,6 +334,10 @@ impl World {
         let c = &mut p.control;
         (c.whim, c.stop, c.stale_read, c.refused_write, c.lost_answer) = (0.0, 0.0, 0.0, 0.0, 0.0);
         p.faults.crash_leading = 0.0;
+        if let Some(upkeep) = &mut p.upkeep {
+            // A pass over the log does not take for ever.
+            (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);
+        }
         c.call_timeout_ms = 500;
         // A change that needs an answer must not be put off for ever because it came a little late.
         c.seal_grace_ms = c.seal_grace_ms.max(200);
@@ -355,8 +359,13 @@ impl World {
         // It goes on at the right speed, and does not fall.
         let clock = Clock { percent: 100, ahead_ms: now.0.saturating_sub(self.now), wall_ms: 0 };
         self.machine(machine).clock = clock;
+        let repairs = self.params.upkeep.is_some();
         let storage = &self.machine(machine).storage;
-        if storage.is_damaged() || storage.is_restored() {
+        let is_repaired = repairs && !storage.is_restored();
+        if is_repaired && storage.harm.in_meta {
+            // Only an open shows it.
+            self.crash(machine);
+        } else if (storage.is_damaged() && !is_repaired) || storage.is_restored() {
             if self.machine(machine).process.is_some() {
                 self.crash(machine);
             }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zue_sim::{Break, Failure, Options, Totals, search};
+use zue_sim::{Break, Failure, Kept, Options, Totals, search};
 
 const USAGE: &str =
     "usage: zue-sim [--seeds N] [--from S] [--events M] [--break NAME | --breaks]; SEED=n replays one seed";
@@ -109,13 +109,15 @@ fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
 
 fn line(totals: &Totals, began: Instant) -> String {
     let Totals { seeds, events, faults, fewest, elections, committed, acknowledged, reads, .. } = *totals;
-    let Totals { linearizable, trims, resets, beyond_repair, .. } = *totals;
+    let Totals { linearizable, trims, resets, kept, beyond_repair, .. } = *totals;
+    let Kept { repairs, restored, mended, compactions, compacted, interrupted } = kept;
     let (faults, fewest_faults) = (faults.faults(), fewest.1);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     format!(
         "{seeds} seeds, {events} events ({} a second): {faults} faults (at least {fewest_faults} a seed), {elections} elections, {committed} records, \
          {acknowledged} answered appends, {reads} reads, {linearizable} linearizable, \
-         {trims} trims, {resets} replicas begun anew, {beyond_repair} runs beyond repair",
+         {trims} trims, {resets} replicas begun anew, {repairs} repairs of {restored} records, {mended} disks whole again, \
+         {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {beyond_repair} runs beyond repair",
         events.saturating_mul(1000) / ms
     )
 }

@@ -1,5 +1,6 @@
 //! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
 
+use bytes::Bytes;
 use zue_core::control::Seen;
 use zue_core::{
     ClusterId, Epoch, Lineage, Offset, ProducerId, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
@@ -36,12 +37,19 @@ pub(crate) enum Caller {
     Asker {
         floor: u64,
     },
+    /// A process that lacks records.
+    Repairer {
+        machine: usize,
+        life: u64,
+        ask: u64,
+    },
 }
 
 impl Caller {
     pub(crate) fn address(self) -> Address {
         match self {
             Self::Controller { controller, .. } => Address::Controller(controller),
+            Self::Repairer { machine, .. } => Address::Machine(machine),
             Self::Producer { .. } | Self::Reader | Self::Snapshotter | Self::Asker { .. } => Address::Clients,
         }
     }
@@ -107,6 +115,12 @@ pub(crate) enum Call {
     Trim {
         before: Offset,
     },
+    /// Committed records, for who has lost them.
+    Fetch {
+        cluster: ClusterId,
+        from: Offset,
+        upto: Offset,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -115,8 +129,11 @@ pub(crate) enum Answer {
     Reply(Reply),
     Records {
         from: Offset,
+        end: Offset,
         records: Vec<Record>,
     },
+    /// Frames of the records that were asked for, or of the first of them.
+    Excerpt(Bytes),
     /// Nobody is there, or somebody else.
     Unreachable,
 }

@@ -2,7 +2,9 @@
 
 use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
+use zue_log::CompactionConfig;
 
+use crate::batch::Shape;
 use crate::dice::Dice;
 
 /// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.
@@ -28,6 +30,21 @@ pub(crate) struct Params {
     pub(crate) frames_bytes: usize,
     /// How many records may be under way to a follower.
     pub(crate) window_records: u64,
+    /// Logs are looked after while they are used.
+    pub(crate) upkeep: Option<UpkeepParams>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct UpkeepParams {
+    pub(crate) every_ms: (u64, u64),
+    /// How much is read, or written, at once.
+    pub(crate) piece_bytes: usize,
+    /// How many bytes of records are given for a repair at once, and how long they are waited for.
+    pub(crate) answer_bytes: usize,
+    pub(crate) answer_ms: u64,
+    /// How long until damage is looked at again.
+    pub(crate) retry_ms: (u64, u64),
+    pub(crate) compaction: Option<CompactionConfig>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +96,7 @@ pub(crate) struct ClientParams {
     pub(crate) timeout_ms: u64,
     pub(crate) records_max: u64,
     pub(crate) read_ms: (u64, u64),
-    pub(crate) value_bytes: usize,
+    pub(crate) shape: Shape,
     /// How often a client asks for a trim; never if 0.
     pub(crate) trim_ms: (u64, u64),
     /// How many records such a client leaves at most.
@@ -137,6 +154,13 @@ impl Params {
             faults.wipe = faults.wipe.max(dice.between((0, 8)));
             faults.lasts_ms.1 = faults.lasts_ms.1.max(dice.between((100, 2000)));
         }
+        let upkeep = dice.chance(0.7).then(|| UpkeepParams::draw(dice));
+        if upkeep.is_some() {
+            faults.flip = faults.flip.max(dice.between((0, 16)));
+        }
+        if upkeep.as_ref().is_some_and(|upkeep| upkeep.compaction.is_some()) {
+            clients.compact(dice);
+        }
         let lazy = (machines > 2 && dice.chance(0.08)).then(|| dice.index(machines));
         if lazy.is_some() {
             // What one forgets, a majority must have: no other loses its disk, and the voters stay. A real stream to a machine ends
@@ -174,6 +198,7 @@ impl Params {
             memory_batches: dice.pick(&[0, 3, 40]),
             frames_bytes: dice.pick(&[1, 300, 4000]),
             window_records: dice.pick(&[1, 10, 200]),
+            upkeep,
         }
     }
 }
@@ -235,7 +260,7 @@ impl ClientParams {
             timeout_ms: dice.between((50, 400)),
             records_max: dice.pick(&[1, 3, 6]),
             read_ms: (20, 120),
-            value_bytes: dice.pick(&[0, 20, 3000]),
+            shape: Shape { bytes: dice.pick(&[0, 20, 3000]), keys: 0 },
             trim_ms: (0, 0),
             trim_keeps: 0,
         }
@@ -264,7 +289,32 @@ impl ClientParams {
     fn trim(&mut self, dice: &mut Dice) {
         self.trim_ms = (5, dice.between((20, 200)));
         self.trim_keeps = dice.pick(&[0, 3, 20]);
-        self.value_bytes = dice.pick(&[20, 3000, 30_000, 100_000]);
+        self.shape.bytes = dice.pick(&[20, 3000, 30_000, 100_000]);
+    }
+}
+
+impl ClientParams {
+    /// Few keys, and large records: segments are soon full, and most of what is in them is outdated.
+    fn compact(&mut self, dice: &mut Dice) {
+        self.shape = Shape { bytes: dice.pick(&[3000, 10_000, 40_000]), keys: dice.pick(&[1, 3, 12]) };
+        self.trim_keeps = self.trim_keeps.max(dice.pick(&[0, 30, 100]));
+    }
+}
+
+impl UpkeepParams {
+    fn draw(dice: &mut Dice) -> Self {
+        let compaction = dice.chance(0.6).then(|| CompactionConfig {
+            tombstone_retention_ms: dice.pick(&[0, 500, 1 << 40]),
+            dirty_percent: dice.pick(&[1, 50]),
+        });
+        Self {
+            every_ms: (5, dice.between((10, 120))),
+            piece_bytes: dice.pick(&[100, 5000, 1 << 20]),
+            answer_bytes: dice.pick(&[1, 3000, 1 << 20]),
+            answer_ms: dice.between((20, 200)),
+            retry_ms: (20, dice.between((50, 500))),
+            compaction,
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::batch::{Batch, Held};
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Caller};
-use crate::storage::{Work, WorkError};
+use crate::params::UpkeepParams;
+use crate::storage::{Opened, Work, WorkError};
+use crate::upkeep::Upkeep;
 use crate::world::{Event, Machine, ProcessEvent, World};
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct Process {
     pub(crate) followed: Option<Session>,
     /// The greatest timestamp it knows.
     pub(crate) last_ms: u64,
+    pub(crate) upkeep: Upkeep,
 }
 
 /// Who waits for a reply.
@@ -88,16 +91,19 @@ impl World {
             let after = self.dice.between((0, 8));
             self.machine(machine).storage.fail_soon(after, true);
         }
-        let (mut recovered, records, last_ms) = match self.machine(machine).storage.open(limits) {
-            Ok(opened) => opened,
-            Err(WorkError::Disk | WorkError::Full) => return self.crash_for_a_while(machine),
-            Err(WorkError::Unusable) => {
-                self.machine(machine).storage.stop(None);
-                return self.replace_disk(machine);
-            }
-            Err(WorkError::Wrong(what)) => return self.check.violated(what),
-        };
+        let compaction = self.params.upkeep.as_ref().and_then(|upkeep| upkeep.compaction);
+        let Opened { mut recovered, records, gone, last_ms } =
+            match self.machine(machine).storage.open(limits, compaction) {
+                Ok(opened) => opened,
+                Err(WorkError::Disk | WorkError::Full) => return self.crash_for_a_while(machine),
+                Err(WorkError::Unusable) => {
+                    self.machine(machine).storage.stop(None);
+                    return self.replace_disk(machine);
+                }
+                Err(WorkError::Wrong(what)) => return self.check.violated(what),
+            };
         self.check.recovered(&recovered, &records);
+        self.check.are_gone(recovered.id, &gone);
         if recovered.suspect.is_some_and(|suspect| suspect.end == Offset(u64::MAX)) {
             self.counts.faults.count(Fault::AcksForgotten);
         }
@@ -122,6 +128,7 @@ impl World {
             self.now,
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
+        let upkeep = Upkeep::new(recovered.damaged);
         let process = Process {
             life,
             replica: Replica::new(self.params.limits, recovered),
@@ -134,9 +141,13 @@ impl World {
             inbound: BTreeMap::new(),
             followed: None,
             last_ms,
+            upkeep,
         };
         self.machine(machine).process = Some(process);
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
+        if let Some(UpkeepParams { every_ms, .. }) = self.params.upkeep {
+            self.after_of(machine, every_ms, ProcessEvent::Upkeep);
+        }
     }
 
     /// The process is gone, with whatever was not synced.
@@ -146,6 +157,7 @@ impl World {
         let machine_too = self.dice.chance(0.7).then(|| self.dice.bits());
         self.counts.faults.count(if machine_too.is_some() { Fault::MachineStopped } else { Fault::ProcessKilled });
         let at = machine;
+        self.counts.kept.interrupted += u64::from(self.machine(at).storage.is_rewriting());
         let machine = self.machine(machine);
         machine.process = None;
         machine.storage.stop(machine_too);
@@ -164,6 +176,7 @@ impl World {
             }
             ProcessEvent::DiskWrite => self.disk_write(machine),
             ProcessEvent::DiskSync => self.disk_sync(machine),
+            ProcessEvent::Upkeep => self.upkeep(machine),
             ProcessEvent::Crash => self.crash_for_a_while(machine),
             ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket), None),
         }
@@ -280,7 +293,7 @@ impl World {
     }
 
     /// Perhaps one of the next changes of the disk fails.
-    fn fail_soon(&mut self, machine: usize) {
+    pub(crate) fn fail_soon(&mut self, machine: usize) {
         let (fails, stops) = (self.dice.chance(self.params.disk.fail), self.dice.chance(self.params.disk.stop));
         if fails || stops {
             let after = self.dice.between((0, 5));
@@ -290,7 +303,7 @@ impl World {
     }
 
     /// Whether the disk did what was asked. If not, the replica is told, or the machine has stopped.
-    fn disk_did(&mut self, machine: usize, done: Result<(), WorkError>) -> bool {
+    pub(crate) fn disk_did(&mut self, machine: usize, done: Result<(), WorkError>) -> bool {
         match done {
             Ok(()) => return true,
             Err(WorkError::Wrong(why)) => self.check.violated(format!("machine {machine} cannot write: {why}")),

@@ -7,6 +7,7 @@ use std::thread::{available_parallelism, scope};
 
 use crate::coverage::Coverage;
 use crate::end::{Failure, Options, Report, replay, run};
+use crate::upkeep::Kept;
 
 /// What many runs amount to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Totals {
     pub trims: u64,
     /// Replicas that began anew where their leader's log begins.
     pub resets: u64,
+    /// What was done to logs while they were used.
+    pub kept: Kept,
     /// Runs in which so many voters lost what they held that nothing had to end well.
     pub beyond_repair: u64,
 }
@@ -51,6 +54,7 @@ impl Totals {
         self.linearizable += report.linearizable;
         self.trims += report.trims;
         self.resets += report.resets;
+        self.kept.add(&report.kept);
         self.beyond_repair += u64::from(report.beyond_repair);
     }
 }

@@ -6,9 +6,9 @@ use zue_core::{
     ClusterId, Epoch, History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
 };
 use zue_log::sim::SimDisk;
-use zue_log::{Disk as _, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
+use zue_log::{CompactionConfig, Disk as _, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
-use crate::batch::{Batch, Held, Record};
+use crate::batch::{Batch, Held};
 use crate::copies::DiskCopy;
 
 /// Work for the disk.
@@ -44,12 +44,33 @@ pub(crate) enum WorkError {
     Wrong(String),
 }
 
+/// What is found when the log is opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) recovered: Recovered,
+    pub(crate) records: Held,
+    /// Records that were compacted away.
+    pub(crate) gone: Vec<Offset>,
+    pub(crate) last_ms: u64,
+}
+
+/// What bits were flipped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Harm {
+    /// Any: what is read may be an error, never another record.
+    pub(crate) any: bool,
+    /// One of the meta file, which is read only when the log is opened.
+    pub(crate) in_meta: bool,
+    /// The log knows of all of them.
+    pub(crate) known: bool,
+}
+
 /// A machine's disk and the log that is open on it.
 pub(crate) struct Storage {
     id: ReplicaId,
     pub(crate) disk: SimDisk,
     pub(crate) durability: Durability,
-    log: Option<Log<SimDisk>>,
+    pub(crate) log: Option<Log<SimDisk>>,
     /// What must be there after a crash.
     pub(crate) synced: Tail,
     pub(crate) promise: Promise,
@@ -60,8 +81,7 @@ pub(crate) struct Storage {
     /// Where it began anew, or not: the disk failed meanwhile.
     pub(crate) began_anew: Option<Tail>,
     pub(crate) flip: Option<Flip>,
-    /// A bit was flipped: what is read may be an error, never another record.
-    damaged: bool,
+    pub(crate) harm: Harm,
     /// The starts that are written down: its own last one, and those of others.
     pub(crate) lineage: Lineage,
     pub(crate) runs: Runs,
@@ -81,6 +101,8 @@ pub(crate) struct Flip {
 
 /// After that many syncs with work of their own, what was synced before is marked as such on the disk.
 const FLIP_SYNCS: u32 = 3;
+/// What a segment begins with.
+const HEADER_BYTES: usize = 128;
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -101,7 +123,7 @@ impl Storage {
             records: Held::default(),
             began_anew: None,
             flip: None,
-            damaged: false,
+            harm: Harm::default(),
             lineage: Lineage::default(),
             runs: Runs::default(),
             copy: None,
@@ -113,7 +135,7 @@ impl Storage {
         self.id
     }
 
-    fn log(&self) -> &Log<SimDisk> {
+    pub(crate) fn log(&self) -> &Log<SimDisk> {
         self.log.as_ref().expect("a process that runs has its log open")
     }
 
@@ -194,7 +216,9 @@ impl Storage {
         let chosen = segments.get(usize::try_from(random % 251).unwrap_or(0) % segments.len().max(1));
         self.flip = chosen.and_then(|name| {
             let used = self.disk.content(name)?.iter().rposition(|byte| *byte != 0)?;
-            let position = usize::try_from(random >> 8).unwrap_or(0) % used.max(1);
+            // Mostly behind the header, where the records are.
+            let behind = if random % 7 < 5 && used > HEADER_BYTES { HEADER_BYTES } else { 0 };
+            let position = behind + usize::try_from(random >> 8).unwrap_or(0) % (used - behind).max(1);
             Some(Flip { name: (*name).clone(), position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
         });
     }
@@ -213,13 +237,13 @@ impl Storage {
                 *byte ^= mask;
             }
         });
-        self.damaged = true;
+        self.harm = Harm { any: true, in_meta: self.harm.in_meta || name == "meta", known: false };
         Some(name)
     }
 
     /// Whether a bit was flipped.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.damaged
+        self.harm.any
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), WorkError> {
@@ -233,7 +257,7 @@ impl Storage {
         Ok(())
     }
 
-    fn note_synced(&mut self) {
+    pub(crate) fn note_synced(&mut self) {
         let zue_log::Promise { epoch, leader } = self.log().meta().promise;
         (self.synced, self.promise) = (self.log().durable(), Promise { epoch, leader });
         (self.lineage, self.runs) = (self.log().meta().lineage(), self.log().meta().runs());
@@ -275,19 +299,23 @@ impl Storage {
         }
     }
 
-    /// Opens the log: what a replica finds, its records, and the last timestamp.
-    pub(crate) fn open(&mut self, limits: ProducerLimits) -> Result<(Recovered, Held, u64), WorkError> {
+    /// Opens the log: what a replica finds.
+    pub(crate) fn open(
+        &mut self,
+        limits: ProducerLimits,
+        compaction: Option<CompactionConfig>,
+    ) -> Result<Opened, WorkError> {
         let config = LogConfig {
             segment_bytes_max: SEGMENT_BYTES_MIN,
             index_interval_bytes: 256,
             durability: self.durability,
             producers: limits,
-            ..LogConfig::default()
+            compaction,
         };
         let opened = Log::open(self.disk.clone(), config, self.id);
         let (log, found) = opened.map_err(|error| match error {
             zue_log::OpenError::Disk(_) => WorkError::Disk,
-            _ if self.damaged => WorkError::Unusable,
+            _ if self.harm.any => WorkError::Unusable,
             error => WorkError::Wrong(format!("{:?} does not open: {error}", self.id)),
         })?;
         let zue_log::Meta { replica, cluster, commit_end, restored, .. } = *log.meta();
@@ -313,85 +341,29 @@ impl Storage {
         }
         self.note_synced();
         self.records.truncate(tail.end);
-        self.compare(limits)?;
+        let gone = self.compare(limits)?;
+        (self.harm.in_meta, self.harm.known) = (false, false);
         let promise = Promise { epoch, leader };
-        Ok((
-            Recovered {
-                id: replica,
-                cluster,
-                promise,
-                history,
-                log: tail,
-                commit_end,
-                log_start,
-                producers,
-                suspect: found.suspect,
-                damaged,
-                lineage: self.lineage.clone(),
-                runs: self.runs.clone(),
-                restored,
-            },
-            self.records.clone(),
-            last_ms,
-        ))
-    }
-
-    /// Compares the log with what was written to it, as far as it can be read.
-    fn compare(&self, limits: ProducerLimits) -> Result<(), WorkError> {
-        let origin = self.origin(limits).map_err(|error| WorkError::Wrong(error.to_string()))?;
-        let (mut records, mut at) = (Vec::new(), origin.tail());
-        let written = self.records.range(origin.at, self.records.end());
-        loop {
-            match self.read_frames(at, 64 << 10) {
-                Ok(Some(batch)) => {
-                    records.extend_from_slice(batch.records());
-                    at = batch.tail();
-                }
-                Ok(None) if records == written => return Ok(()),
-                Err(_) if self.damaged && written.starts_with(&records) => return Ok(()),
-                Ok(None) => {
-                    let (is, was) = (records.len(), written.len());
-                    return Err(WorkError::Wrong(format!(
-                        "{:?} reads {is} records, other than the {was} written",
-                        self.id
-                    )));
-                }
-                Err(error) => return Err(WorkError::Wrong(error.to_string())),
-            }
-        }
-    }
-
-    /// The frames after `from`, about as many as `bytes_max` hold, at least one; none if nothing follows.
-    pub(crate) fn read_frames(&self, from: Tail, bytes_max: usize) -> Result<Option<Batch>, ReadError> {
-        let reader = self.log().reader();
-        let Some(frames) = reader.read_frames(from, reader.tail(), bytes_max)? else { return Ok(None) };
-        let (begin, end) = (frames.prev().end, frames.tail().end);
-        // What is trimmed is read no more, but still replicated.
-        let mut records = self.records.range(begin, self.trimmed.min(end)).to_vec();
-        records.extend(self.read(begin.max(self.trimmed).min(end), end)?);
-        Ok(Some(Batch::new(frames, records.into())))
-    }
-
-    /// The records in `from..upto`.
-    pub(crate) fn read(&self, from: Offset, upto: Offset) -> Result<Vec<Record>, ReadError> {
-        let reader = self.log().reader();
-        let mut records = Vec::new();
-        let mut at = from;
-        while at < upto {
-            let chunk = reader.read(at, upto, 4 << 10)?;
-            for record in chunk.records() {
-                records.push(Record::of(&record?));
-            }
-            if chunk.end() == at {
-                break;
-            }
-            at = chunk.end();
-        }
-        Ok(records)
+        let recovered = Recovered {
+            id: replica,
+            cluster,
+            promise,
+            history,
+            log: tail,
+            commit_end,
+            log_start,
+            producers,
+            suspect: found.suspect,
+            damaged,
+            lineage: self.lineage.clone(),
+            runs: self.runs.clone(),
+            restored,
+        };
+        Ok(Opened { recovered, records: self.records.clone(), gone, last_ms })
     }
 }
 
-fn work_error(error: LogError) -> WorkError {
+pub(crate) fn work_error(error: LogError) -> WorkError {
     match error {
         LogError::Poisoned { .. } | LogError::Disk(_) => WorkError::Disk,
         LogError::NoRoom { .. } => WorkError::Full,

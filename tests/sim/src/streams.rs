@@ -133,7 +133,7 @@ impl World {
     /// Sends every follower what it lacks, as far as its window goes.
     pub(crate) fn pump(&mut self, machine: usize) {
         let (window, bytes) = (self.params.window_records, self.params.frames_bytes);
-        let mut sends = Vec::new();
+        let (mut sends, mut gone) = (Vec::new(), Vec::new());
         let (mut lost, mut trimmed) = (Vec::new(), Vec::new());
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
@@ -158,10 +158,13 @@ impl World {
                     },
                 };
                 cursor = batch.tail();
+                gone.extend_from_slice(batch.gone());
                 sends.push((*follower, session, Down::Frames { batch, commit_end, round }));
             }
             feed.cursor = Some(cursor);
         }
+        let id = at.storage.id();
+        self.check.are_gone(id, &gone);
         for (follower, session, body) in sends {
             self.send_down(machine, follower, session, body);
         }

@@ -18,6 +18,7 @@ use crate::process::Process;
 use crate::status::{Status, StoreAnswer, StoreCall};
 use crate::storage::Storage;
 use crate::trace::Trace;
+use crate::upkeep::Kept;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ pub(crate) enum ProcessEvent {
     DiskWrite,
     DiskSync,
     Persisted(Ticket),
+    Upkeep,
     Crash,
 }
 
@@ -125,6 +127,8 @@ pub(crate) struct Counts {
     pub(crate) trims: u64,
     /// Replicas that began anew.
     pub(crate) resets: u64,
+    /// What was done to logs while they were used.
+    pub(crate) kept: Kept,
 }
 
 #[derive(Debug)]
@@ -301,7 +305,7 @@ impl World {
 
     fn deliver(&mut self, from: Address, to: Address, message: Message) {
         match to {
-            Address::Machine(machine) => self.deliver_to_machine(machine, from, message),
+            Address::Machine(machine) => self.deliver_to_machine(machine, message),
             Address::Controller(controller) => {
                 if let Message::Answer { caller, answer } = message {
                     self.controller_answer(controller, caller, answer);

@@ -1,7 +1,7 @@
 //! The simulation as a test: thousands of seeds hold every invariant, and every rule that is broken on purpose is found.
 //! `SEEDS=n` runs as many; `SEED=n` runs that one only.
 
-use zue_sim::{Break, Options, replay, run, search};
+use zue_sim::{Break, Kept, Options, replay, run, search};
 
 const SEEDS: u64 = 5000;
 /// Every broken rule is found within so many seeds.
@@ -24,6 +24,9 @@ fn every_seed_holds_every_invariant() {
                 assert!(never.is_empty(), "these faults never happen: {never:?}");
                 let often = totals.seeds / 50;
                 assert!(totals.trims > 20 * often && totals.resets > often, "logs are hardly ever trimmed: {totals:?}");
+                let Kept { repairs, restored, mended, compactions, compacted, interrupted } = totals.kept;
+                let rarest = [repairs, restored, mended, compactions, compacted, interrupted].into_iter().min();
+                assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.kept);
                 assert!(totals.beyond_repair < often, "too many runs may end anyhow: {totals:?}");
             }
         }
