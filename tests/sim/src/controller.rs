@@ -1,5 +1,5 @@
 //! Controllers: they remember nothing between turns, work side by side and stop anywhere. What to do is decided by the real
-//! `plan` and `choose`; the order of an attempt (reserve, seal, choose, record, appoint) is that of the client's controller.
+//! `plan` and `choose`; the order of an attempt (reserve, seal, choose, appoint) is that of the client's controller.
 
 use zue_core::control::{Reason, Recorded, Seen, Step, plan};
 use zue_core::election::{Change, Choice, Sealed, choose};
@@ -39,11 +39,6 @@ enum State {
         answers: Vec<(usize, Sealed)>,
         missing: usize,
         grace: bool,
-    },
-    Recording {
-        attempt: Attempt,
-        choice: Choice,
-        cluster: ClusterId,
     },
     /// Waiting for the leader to take its appointment, or its learners.
     Asking,
@@ -146,7 +141,7 @@ impl World {
         match std::mem::take(&mut at.state) {
             State::Waiting => self.look(controller),
             State::Looking { seen, recorded: Some(recorded), .. } => self.decide(controller, seen, recorded),
-            State::Sealing { attempt, answers, .. } => self.choose(controller, attempt, answers),
+            State::Sealing { attempt, answers, .. } => self.choose(controller, &attempt, &answers),
             _ => self.give_up(controller),
         }
     }
@@ -170,9 +165,6 @@ impl World {
             }
             (State::Reserving(attempt), StoreAnswer::Swapped(done)) if done || attempt.careless => {
                 self.seal(controller, attempt);
-            }
-            (State::Recording { attempt, choice, cluster }, StoreAnswer::Swapped(done)) if done || attempt.careless => {
-                self.appoint(controller, &attempt, choice, cluster);
             }
             _ => self.give_up(controller),
         }
@@ -209,7 +201,7 @@ impl World {
                 Answer::Reply(Reply::Appointed(_) | Reply::Learners(_)) => self.end_turn(controller),
                 _ => self.give_up(controller),
             },
-            State::Waiting | State::Reserving(_) | State::Recording { .. } => {}
+            State::Waiting | State::Reserving(_) => {}
         }
     }
 
@@ -356,20 +348,15 @@ impl World {
         self.broken.map_or_else(|| chosen.clone(), |rule| rule.choose(chosen.clone(), prefer, change, &answers))
     }
 
-    fn choose(&mut self, controller: usize, mut attempt: Attempt, answers: Vec<(usize, Sealed)>) {
-        let Some(choice) = self.choice(&attempt, &answers) else { return self.give_up(controller) };
+    fn choose(&mut self, controller: usize, attempt: &Attempt, answers: &[(usize, Sealed)]) {
+        let Some(choice) = self.choice(attempt, answers) else { return self.give_up(controller) };
         if choice.bootstrap && attempt.recorded.cluster.is_some() || self.stops() {
             return self.give_up(controller);
         }
         let sealed_cluster = answers.iter().find_map(|(_, sealed)| sealed.cluster);
         let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.dice.id()));
-        let from = attempt.recorded.clone();
-        let to = Recorded { leader: Some(choice.leader), ..from.clone() };
-        attempt.recorded = to.clone();
         self.trace.say(self.now, format_args!("controller {controller} chooses {choice:?} for {}", attempt.epoch));
-        let state = State::Recording { attempt, choice, cluster };
-        let phase = self.enter_for(controller, state, self.params.control.call_timeout_ms);
-        self.call_store(controller, phase, StoreCall::Swap { from, to });
+        self.appoint(controller, attempt, choice, cluster);
     }
 
     fn appoint(&mut self, controller: usize, attempt: &Attempt, choice: Choice, cluster: ClusterId) {
