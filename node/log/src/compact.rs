@@ -17,6 +17,7 @@ use crate::frame::{RecordView, parse};
 use crate::log::Log;
 use crate::meta::Meta;
 use crate::order::ProducerRun;
+use crate::reader::Reader;
 use crate::repair::Source;
 use crate::resync::Piece;
 use crate::view::{Part, View};
@@ -30,15 +31,16 @@ const PRODUCERS_MAX: usize = 100_000;
 /// One round of compaction, to be done beside the log in steps.
 #[derive(Debug)]
 pub struct Compaction<D: Disk> {
-    view: Arc<View<D>>,
+    reader: Reader<D>,
     disk: D,
     limits: ProducerLimits,
     /// Records that delete are kept if they are not older than this, ms since the Unix epoch.
     deletes_kept_from_ms: u64,
     keys: Keys,
-    /// The segments to be mapped, then those to be compacted; oldest first.
-    parts: std::vec::IntoIter<Part<D>>,
-    all: Vec<Part<D>>,
+    /// The bases of the segments to be mapped, then of those to be compacted; oldest first. None is held before its turn, so that
+    /// what is trimmed meanwhile can go.
+    parts: std::vec::IntoIter<Offset>,
+    all: Vec<Offset>,
     /// What was mapped: from the end of the round before, up to where this one is to end.
     from: Offset,
     end: Offset,
@@ -166,25 +168,27 @@ impl<D: Disk> Log<D> {
             return None;
         }
         let is_committed = |part: &&Part<D>| part.end <= self.meta.commit_end;
-        let all: Vec<Part<D>> = self.view.sealed.iter().take_while(is_committed).cloned().collect();
+        let all: Vec<&Part<D>> = self.view.sealed.iter().take_while(is_committed).collect();
         let from = self.meta.compacted;
         let bytes = |parts: &mut dyn Iterator<Item = &Part<D>>| -> u64 { parts.map(|part| part.bytes_end).sum() };
-        let dirty = bytes(&mut all.iter().filter(|part| part.end > from));
-        let is_due = dirty.saturating_mul(100) >= bytes(&mut all.iter()).saturating_mul(dirty_percent.into());
+        let dirty = bytes(&mut all.iter().copied().filter(|part| part.end > from));
+        let is_due = dirty.saturating_mul(100) >= bytes(&mut all.iter().copied()).saturating_mul(dirty_percent.into());
         if dirty == 0 || !is_due {
             return None;
         }
-        self.compacting = true;
         let (newest, hasher, max, incomplete) = (HashMap::new(), RandomState::new(), keys_max.max(1), false);
-        let dirty: Vec<_> = all.iter().filter(|part| part.end > from).cloned().collect();
+        let base = |part: &&Part<D>| part.segment.base();
+        let dirty: Vec<_> = all.iter().filter(|part| part.end > from).map(base).collect();
+        let (end, all) = (all.last().map_or(from, |part| part.end), all.iter().map(base).collect());
+        self.compacting = true;
         Some(Compaction {
-            view: Arc::clone(&self.view),
+            reader: self.reader(),
             disk: self.disk.clone(),
             limits: self.config.producers,
             deletes_kept_from_ms: now_ms.saturating_sub(tombstone_retention_ms),
             keys: Keys { newest, hasher, max, incomplete },
             parts: dirty.into_iter(),
-            end: all.last().map_or(from, |part| part.end),
+            end,
             all,
             from,
             phase: Phase::Map,
@@ -238,7 +242,7 @@ impl<D: Disk> Compaction<D> {
 
     fn try_step(&mut self, bytes_max: usize) -> Result<Compacting<D>, Refused> {
         match std::mem::replace(&mut self.phase, Phase::Map) {
-            Phase::Map => match self.parts.next() {
+            Phase::Map => match self.next_part() {
                 Some(part) => {
                     self.phase = Phase::Mapping(Source::new(part)?);
                     Ok(Compacting::Bytes(0))
@@ -246,7 +250,7 @@ impl<D: Disk> Compaction<D> {
                 None => Ok(self.begin_compacting()),
             },
             Phase::Mapping(source) => Ok(self.map(source, bytes_max)?),
-            Phase::Compact => match self.parts.next() {
+            Phase::Compact => match self.next_part() {
                 Some(part) if part.segment.base() < self.end => {
                     self.phase = Phase::Judging(Source::new(part)?, Judgement::default());
                     Ok(Compacting::Bytes(0))
@@ -256,6 +260,13 @@ impl<D: Disk> Compaction<D> {
             Phase::Judging(source, judgement) => self.judge(source, judgement, bytes_max),
             Phase::Writing(source, anew, judgement) => self.write(source, anew, judgement, bytes_max),
         }
+    }
+
+    /// The next segment as it is now, unless it was removed meanwhile.
+    fn next_part(&mut self) -> Option<Part<D>> {
+        let view = self.reader.view();
+        let at = |base| view.sealed.iter().find(|part| part.segment.base() == base).cloned();
+        self.parts.find_map(at)
     }
 
     fn begin_compacting(&mut self) -> Compacting<D> {
@@ -293,7 +304,7 @@ impl<D: Disk> Compaction<D> {
         mut judgement: Judgement,
         bytes_max: usize,
     ) -> Result<Compacting<D>, Refused> {
-        let (view, keys, end) = (&*self.view, &mut self.keys, self.end);
+        let (view, keys, end) = (self.reader.view(), &mut self.keys, self.end);
         let (may_hold_more, kept_from) = (&mut self.may_hold_more, self.deletes_kept_from_ms);
         let place = Arc::clone(&source.part.segment.place);
         let mut take = |bytes: &[u8], piece: Piece<'_>| {
@@ -303,7 +314,7 @@ impl<D: Disk> Compaction<D> {
                         judgement.saw(producer.id, record.offset);
                     }
                     if let Some(key) = record.key.filter(|_| record.offset < end)
-                        && (keys.has_newer(view, key, record.offset)
+                        && (keys.has_newer(&view, key, record.offset)
                             || (record.value.is_empty()
                                 && record.timestamp_ms < kept_from
                                 && !*may_hold_more
@@ -327,7 +338,7 @@ impl<D: Disk> Compaction<D> {
             true => Phase::Judging(source, judgement),
             false if judgement.goes.is_empty() => Phase::Compact,
             false => {
-                let anew = Anew::begin(&self.disk, &source.part, &self.view, self.limits)?;
+                let anew = Anew::begin(&self.disk, &source.part, &self.reader.view(), self.limits)?;
                 Phase::Writing(Source::new(source.part)?, Box::new(anew), judgement)
             }
         };

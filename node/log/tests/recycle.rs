@@ -16,7 +16,7 @@ use std::path::Path;
 use common::{ID, SMALL, SimLog, append, fill, fresh, open, read_all, segments, start_epoch};
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
-use zue_log::{Disk as _, Log, OsDisk};
+use zue_log::{Compacting, CompactionConfig, Disk as _, Log, LogConfig, OsDisk};
 
 const SPARE: &str = "segment.spare";
 
@@ -137,6 +137,47 @@ fn what_a_reader_holds_of_a_segment_keeps_its_file_from_being_used_again() {
         assert_eq!(inode(&dir.path().join(SPARE)), before[1].1);
         assert_eq!(roll(&mut log, dir.path()).1, before[1].1);
     }
+}
+
+fn offsets(log: &Log<OsDisk>) -> Vec<u64> {
+    let (reader, mut offsets) = (log.reader(), Vec::new());
+    let mut at = reader.log_start();
+    while at < reader.tail().end {
+        let chunk = reader.read(at, Offset(u64::MAX), 1 << 20).unwrap();
+        offsets.extend(chunk.records().map(|record| record.unwrap().offset.0));
+        at = chunk.end();
+    }
+    offsets
+}
+
+#[test]
+fn a_round_of_compaction_keeps_no_file_of_what_is_trimmed_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(long(dir.path(), 5));
+    let compaction = Some(CompactionConfig { tombstone_retention_ms: 1000, dirty_percent: 1 });
+    let config = LogConfig { compaction, ..SMALL };
+    let (mut log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), config, ID).unwrap();
+    log.note_commit(log.tail().end);
+    log.write_commit().unwrap();
+    let mut round = log.compaction(0).unwrap();
+    // It maps the first segment.
+    round.step(100).unwrap();
+    round.step(100).unwrap();
+    let before = files(dir.path());
+    trim(&mut log, before[3].0);
+    assert_eq!(inode(&dir.path().join(SPARE)), before[2].1);
+    // It ends all the same, with what is left.
+    let whole = offsets(&log);
+    loop {
+        match round.step(1 << 20).unwrap() {
+            Compacting::Bytes(_) => {}
+            Compacting::Segment(segment) => drop(log.rewritten(*segment).unwrap()),
+            Compacting::Done => break,
+        }
+    }
+    log.compacted(round, true).unwrap();
+    let compacted = offsets(&log);
+    assert!(compacted.len() < whole.len() && compacted.last() == whole.last(), "{compacted:?}");
 }
 
 #[test]
