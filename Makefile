@@ -1,32 +1,46 @@
 # `make help` lists what there is to do.
-.PHONY: run test check unit e2e fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
+.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
 SECONDS ?= 15
 DURATION ?= 300
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
 	cargo run --release --locked -p zue-client --bin zue -- dev --data ./zue-data --replicas 3 --port 9440
 
-test: check unit fuzz e2e ## Everything that has to pass
+test: ## Everything that has to pass, what is independent side by side, with the time of each part
+	tests/run
 
 check: ## Formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e -- -D warnings
-	CARGO_TARGET_DIR=target/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
-unit: ## Unit tests, the simulation, real processes, the chart and the generated files
+# The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
+compile: ## The programs and the tests, unoptimised
+	cargo build --locked --workspace --bins --tests
+	cargo test --locked --workspace --features zue-tests/e2e --test e2e --no-run
+
+unit: compile ## Unit tests, the simulation, real processes, the chart and the generated files
 	tests/kind/cluster tools
-	cargo build --locked --workspace --bins
 	eval "$$(tests/kind/cluster env)" && cargo test --locked --workspace
 
-e2e: ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else one made here
-	cargo build --locked --workspace --bins
-	if [ -z "$$KUBECONFIG" ]; then \
-	  tests/kind/cluster up && tests/kind/images && tests/kind/cluster load && eval "$$(tests/kind/cluster env)" || exit 1; \
+e2e: compile ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else one made here
+	$(call on-kubernetes,ZUE_PROFILE=dev,e2e-tests)
+
+e2e-full: compile ## The same with optimised programs, and what takes long: failures again and again
+	$(call on-kubernetes,ZUE_PROFILE=release,e2e-tests ZUE_FULL=1)
+
+# On the cluster that KUBECONFIG names, or on one made here with images of that profile.
+on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
+	  tests/kind/cluster up && $(1) tests/kind/images && tests/kind/cluster load && eval "$$(tests/kind/cluster env)" || exit 1; \
 	fi; \
+	$(MAKE) --no-print-directory $(2)
+
+e2e-tests: # For a cluster that stands
 	cargo test --locked --workspace --features zue-tests/e2e --test e2e -- --test-threads=1
 
 fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for each target
@@ -40,14 +54,14 @@ sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds fin
 
 chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
-	target/release/zue-chaos run --duration $(DURATION) $(addprefix --seed ,$(SEED))
+	$(TARGET)/release/zue-chaos run --duration $(DURATION) $(addprefix --seed ,$(SEED))
 
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
 
 bench-failover bench-catchup bench-stall bench-quiet: bench-%: ## Three real replicas under load: target/bench-cluster
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
-	target/release/zue-chaos $*
+	$(TARGET)/release/zue-chaos $*
 
 images: ## The container images zue-node and zue-operator, tagged with the version and for the tests, and zue-prometheus:test
 	tests/kind/images

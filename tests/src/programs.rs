@@ -26,6 +26,11 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The folder for what builds and measurements leave: `CARGO_TARGET_DIR`, else `target` where the program was started.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
+}
+
 /// A running program; killed when dropped.
 #[derive(Debug)]
 pub struct Process {

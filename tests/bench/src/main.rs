@@ -66,7 +66,8 @@ fn main() -> anyhow::Result<()> {
     );
     let quick = std::env::var_os("QUICK").is_some();
     let only = std::env::var("ONLY").unwrap_or_else(|_| "floor,append,read,open,sizes".into());
-    let out = PathBuf::from("target/bench-log");
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let out = PathBuf::from(target).join("bench-log");
     std::fs::create_dir_all(&out)?;
     let bar =
         ProgressBar::new(0).with_style(ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}")?);

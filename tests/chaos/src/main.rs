@@ -19,14 +19,18 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use zue_tests::programs::target_dir;
 
 use crate::cluster::Cluster;
+
+/// A run has shown too little when leaders were killed less often than this. At random it is three times as often.
+const SECONDS_PER_LEADER_KILL: u64 = 15;
 
 #[derive(Debug, Parser)]
 #[command(name = "zue-chaos")]
 struct Arguments {
-    /// Where the replicas' data and what the programs say is kept; deleted after a run that found nothing.
-    #[arg(long, default_value = "target/chaos")]
+    /// Where the replicas' data and what the programs say is kept; deleted after a run that found nothing
+    #[arg(long, default_value_os_t = target_dir().join("chaos"))]
     dir: PathBuf,
     /// What the nodes' file says in a measurement, to try settings
     #[arg(long, default_value = "{}", global = true)]
@@ -48,9 +52,9 @@ enum Command {
         /// How many replicas [default: 3, with every fourth seed 5]
         #[arg(long)]
         replicas: Option<usize>,
-        /// Fewer kills of a leader fail the run
-        #[arg(long, default_value_t = 20)]
-        leader_kills: u64,
+        /// Fewer kills of a leader fail the run [default: one for each 15 seconds of faults]
+        #[arg(long)]
+        leader_kills: Option<u64>,
         /// Breaks on purpose what is promised: the run must fail
         #[arg(long = "break", value_enum)]
         broken: Option<run::Break>,
@@ -113,7 +117,8 @@ async fn act(Arguments { dir, node_config, command }: Arguments) -> Result<()> {
             let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
             let replicas = replicas.unwrap_or(if seed.is_multiple_of(4) { 5 } else { 3 });
             let lasting = Duration::from_secs(duration);
-            run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min: leader_kills, broken }).await
+            let leader_kills_min = leader_kills.unwrap_or(duration / SECONDS_PER_LEADER_KILL);
+            run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min, broken }).await
         }
         Command::Failover { times } => cost::failover::run(cluster(dir.path()).await?, times).await,
         Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), &node_config, rounds, mib).await,

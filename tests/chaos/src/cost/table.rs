@@ -1,12 +1,9 @@
 //! What was measured: a table for people, a file for programs.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::Result;
-
-/// Where it goes, beside what is printed.
-const DIR: &str = "target/bench-cluster";
+use zue_tests::programs::target_dir;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -41,9 +38,10 @@ impl Table {
         let goals = format!("| goal | wanted | found | |\n|---|---|---|---|\n{goals}");
         let text = format!("## {name}\n\n{goals}\n{}{}{body}", line(&heads), line(&rules));
         let csv: String = [&heads].into_iter().chain(rows).map(|row| row.join(",") + "\n").collect();
-        std::fs::create_dir_all(DIR)?;
-        std::fs::write(Path::new(DIR).join(format!("{name}.md")), &text)?;
-        std::fs::write(Path::new(DIR).join(format!("{name}.csv")), csv)?;
+        let dir = target_dir().join("bench-cluster"); // beside what is printed
+        std::fs::create_dir_all(&dir)?;
+        std::fs::write(dir.join(format!("{name}.md")), &text)?;
+        std::fs::write(dir.join(format!("{name}.csv")), csv)?;
         print!("\n{text}");
         Ok(())
     }
