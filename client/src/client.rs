@@ -30,6 +30,15 @@ pub struct Appended {
     pub epoch: u64,
 }
 
+/// Who was asked for leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SwitchedOver {
+    /// The epoch in which it leads.
+    pub epoch: u64,
+    /// Whether it was found to lead before anything was asked for.
+    pub led_before: bool,
+}
+
 /// One replica, as far as clients see it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReplicaStatus {
@@ -170,15 +179,19 @@ impl Client {
         self.0.servers.leader(self.time_left(begun)).await
     }
 
-    /// Asks the leader to hand over to the replica of this name, and waits until that leads; the epoch. Appends go on meanwhile: for
-    /// the moment of the change they wait.
-    pub async fn switch_over(&self, to: &str) -> Result<u64, Error> {
+    /// Asks the leader to hand over to the replica of this name, and waits until that leads. Appends go on meanwhile: for the moment of
+    /// the change they wait.
+    pub async fn switch_over(&self, to: &str) -> Result<SwitchedOver, Error> {
         let begun = Instant::now();
         let mut failures = Failures::default();
+        let mut led_before = true;
         loop {
             match self.switch_over_once(begun, to).await {
-                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
-                result => return result,
+                Err(error) if error.is_retriable() => {
+                    led_before = false;
+                    self.pause(begun, &mut failures, error).await?;
+                }
+                result => return result.map(|epoch| SwitchedOver { epoch, led_before }),
             }
         }
     }

@@ -29,7 +29,7 @@ mod tests;
 
 pub use appender::{Acks, Appender, Closed};
 pub use backoff::Backoff;
-pub use client::{Appended, Client, ReplicaStatus};
+pub use client::{Appended, Client, ReplicaStatus, SwitchedOver};
 pub use config::{ClientConfig, IN_FLIGHT_MAX};
 pub use error::{AppendError, Error, NoLeader, Refused};
 pub use net::{BadAddress, check_address};

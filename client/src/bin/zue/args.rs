@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
+use zue_client::control::NodeAddress;
+
+use crate::times;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,7 +21,7 @@ Examples:
   zue status                         who leads, who is in sync, who lags
   zue log verify ./zue-data/zue-0    whether every byte of a stopped node's log is as it was written
 
-Exit codes: 0 done, 1 failed, 2 wrong use.";
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 and 143 ended by SIGINT and by SIGTERM.";
 
 /// Zue, a replicated append-only log.
 #[derive(Debug, Parser)]
@@ -32,9 +34,9 @@ pub(crate) struct Cli {
     /// How to print; json is one object a line, with keys and values in base64
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(crate) output: Output,
-    /// How long to try before giving up
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s")]
-    pub(crate) deadline: humantime::Duration,
+    /// How long to try before giving up [default: 30s; `tail --follow` never gives up]
+    #[arg(long, global = true, value_name = "TIME", value_parser = times::duration)]
+    pub(crate) deadline: Option<Duration>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -100,8 +102,8 @@ pub(crate) struct LogDump {
     #[command(flatten)]
     pub(crate) dir: LogDir,
     /// The first offset [default: the first that is there]
-    #[arg(long, value_name = "OFFSET", default_value_t = 0)]
-    pub(crate) from: u64,
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
     /// How many records at most
     #[arg(long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
@@ -119,16 +121,17 @@ pub(crate) struct LogRepair {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value. What
-is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99.")]
+is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99. Ctrl-C ends it between two records, and it says how
+far it has come.")]
 pub(crate) struct Append {
     /// The value of one record
     #[arg(conflicts_with = "file")]
     pub(crate) value: Option<String>,
-    /// Append the lines of this file
+    /// Append the lines of this file; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// The key of every record
-    #[arg(long)]
+    #[arg(short, long)]
     pub(crate) key: Option<String>,
     /// A header of every record; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
@@ -150,14 +153,15 @@ pub(crate) struct Read {
     /// The first offset [default: the first that is there]
     #[arg(long, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
-    /// From the first record on that was appended at this time or later, such as 2026-11-01T00:00:00Z
-    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = humantime::parse_rfc3339_weak)]
-    pub(crate) at: Option<SystemTime>,
-    /// From the first record on that was appended within this time
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"])]
-    pub(crate) since: Option<humantime::Duration>,
+    /// From the first record on that was appended at this moment or later: 2026-11-28T12:00:00+02:00, 2026-11-28 (in UTC), or
+    /// milliseconds since 1970
+    #[arg(long, value_name = "MOMENT", conflicts_with = "from", value_parser = times::moment)]
+    pub(crate) at: Option<u64>,
+    /// From the first record on that was appended within this time, such as 90s, 15m or 36h
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"], value_parser = times::span)]
+    pub(crate) since: Option<Duration>,
     /// How many records at most
-    #[arg(long, value_name = "RECORDS")]
+    #[arg(short = 'n', long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
     /// Up to all that is committed anywhere by now: the leader asks a majority whether it still leads
     #[arg(long, conflicts_with = "replica")]
@@ -202,13 +206,13 @@ appends begin at a steady rate, whatever the answers do: one that has to wait, b
 its turn. The records stay in the log.")]
 pub(crate) struct Bench {
     /// How long
-    #[arg(long, value_name = "TIME", default_value = "10s")]
-    pub(crate) duration: humantime::Duration,
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::duration)]
+    pub(crate) duration: Duration,
     /// The length of a window
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = window)]
-    pub(crate) every: humantime::Duration,
-    /// Bytes of a record's value
-    #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(..=32 << 20))]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::window)]
+    pub(crate) every: Duration,
+    /// Bytes of a record's value: a number, or a size such as 4KiB, up to 32MiB
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = times::value_bytes)]
     pub(crate) size: u32,
     /// Records of an append
     #[arg(long, value_name = "RECORDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -249,7 +253,7 @@ pub(crate) struct Leadership {
     #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
     pub(crate) leader: usize,
     /// How long a leader must be silent to be lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = detection_time)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::detection_time)]
     pub(crate) detection_time: Duration,
 }
 
@@ -281,20 +285,6 @@ pub(crate) struct Control {
 fn server(text: &str) -> Result<String, String> {
     zue_client::check_address(text).map_err(|bad| bad.to_string())?;
     Ok(text.to_owned())
-}
-
-fn detection_time(text: &str) -> Result<Duration, String> {
-    let time: Duration = text.parse::<humantime::Duration>().map_err(|error| error.to_string())?.into();
-    if !(DETECTION_TIME_MIN..=DETECTION_TIME_MAX).contains(&time) {
-        return Err("it must be from 300ms to 1m".to_owned());
-    }
-    Ok(time)
-}
-
-/// Something to wait for.
-fn window(text: &str) -> Result<humantime::Duration, String> {
-    let window: humantime::Duration = text.parse().map_err(|error: humantime::DurationError| error.to_string())?;
-    if window.as_millis() < 10 { Err("at least 10ms is expected".to_owned()) } else { Ok(window) }
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -362,6 +352,9 @@ mod tests {
             "zue dev --data d --detection-time 2m",
             "zue bench --every 1ms",
             "zue read --at yesterday",
+            "zue read --at 2026-11-28T12:00:00",
+            "zue bench --size 33MiB",
+            "zue status --deadline 0s",
             "zue read --since 1h --from 3",
             "zue bench --batch 0",
             "zue read --linearizable --replica zue-1",

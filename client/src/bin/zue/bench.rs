@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use zue_client::{Client, ClientConfig, IN_FLIGHT_MAX, NewRecord};
+use zue_node::ByteSize;
 
+use crate::Usage;
 use crate::args::{Bench, Output};
 use crate::output::Out;
+use crate::stop::{self, Signal, Stopped};
 
 /// Latencies, counted by size: each bucket is at most a 32nd wider than its values.
 #[derive(Clone, Debug)]
@@ -19,6 +23,9 @@ struct Latencies {
     counts: Vec<u64>,
     max: Duration,
 }
+
+/// No server takes a larger append.
+const APPEND_BYTES_MAX: u64 = 64 << 20;
 
 /// Buckets of one power of two, as a power of two.
 const FINE_BITS: u32 = 5;
@@ -187,6 +194,15 @@ impl Load {
 }
 
 pub(crate) async fn run(servers: &[String], config: &ClientConfig, bench: Bench, output: Output) -> anyhow::Result<()> {
+    let bytes = u64::from(bench.size) * u64::from(bench.batch);
+    if bytes > APPEND_BYTES_MAX {
+        let Bench { size, batch, .. } = bench;
+        let max = ByteSize(APPEND_BYTES_MAX);
+        return Err(Usage(format!(
+            "--batch {batch} of --size {size} are {bytes} bytes: no append is larger than {max}"
+        ))
+        .into());
+    }
     let value = Bytes::from(vec![b'z'; usize::try_from(bench.size)?]);
     let record = NewRecord { key: None, value, headers: Vec::new() };
     let load = Arc::new(Load {
@@ -206,16 +222,21 @@ pub(crate) async fn run(servers: &[String], config: &ClientConfig, bench: Bench,
         let (Some(client), load) = (client.clone(), Arc::clone(&load)) else { break };
         workers.spawn(async move { load.work(client).await });
     }
-    let total = tell(&load, &bench, output).await?;
+    let told = tell(&load, &bench, output).await;
     workers.shutdown().await;
-    match total.why {
-        Some(why) => Err(anyhow::anyhow!("{} appends failed, the first: {why}", total.failed)),
+    let (total, stopped) = told?;
+    if let Some(why) = total.why {
+        bail!("{} appends failed, the first: {why}", total.failed);
+    }
+    match stopped {
+        Some(signal) => Err(Stopped { signal, said: format!("{} appends were answered", total.appends) }.into()),
         None => Ok(()),
     }
 }
 
-/// Prints every window, then all of them together.
-async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<Window> {
+/// Prints every window, then all of them together, also when a signal ends it before its time.
+async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<(Window, Option<Signal>)> {
+    let mut stop = stop::listen().context("signals cannot be listened to")?;
     let mut out = Out::new();
     let mut show = |shown: &Shown| {
         match output {
@@ -227,18 +248,18 @@ async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<Wind
     if output == Output::Table {
         crate::output::line("   TIME   RECORDS/S      MB/S    P50 MS    P99 MS    MAX MS  FAILED")?;
     }
-    let every: Duration = bench.every.into();
+    let every = bench.every;
     let mut ticks = interval_at(load.begun + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let end = load.begun + Duration::from(bench.duration);
+    let end = load.begun + bench.duration;
     let (mut total, mut since) = (Window::default(), load.begun);
-    let mut is_over = false;
+    let (mut is_over, mut stopped) = (false, None);
     while !is_over {
         tokio::select! {
             _ = ticks.tick() => {}
             () = sleep_until(end) => is_over = true,
-            stopped = tokio::signal::ctrl_c() => {
-                stopped?;
+            signal = stop.asked() => {
+                stopped = Some(signal);
                 is_over = true;
             }
         }
@@ -251,7 +272,7 @@ async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<Wind
         total.add(window);
     }
     show(&Shown::new(&total, since - load.begun, bench, true))?;
-    Ok(total)
+    Ok((total, stopped))
 }
 
 #[cfg(test)]

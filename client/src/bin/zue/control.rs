@@ -1,38 +1,18 @@
 //! `zue control`: turns of the controller until it is told to stop. `zue dev` uses the same turns.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use zue_client::control::{Controller, ControllerConfig, Event, FileStore, FileStoreError, NodeAddress, Turn};
 use zue_core::control::{Policy, Wish};
 
 use crate::Usage;
 use crate::args::{self, Control, Leadership};
 use crate::output;
+use crate::stop::Stop;
 
 /// Between two turns.
 pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(100);
-
-/// SIGINT and SIGTERM.
-pub(crate) struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    pub(crate) async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
 
 /// The controller of some nodes.
 pub(crate) struct Turns {
@@ -114,7 +94,7 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
     let mut turns = Turns::new(store, nodes, replicas, &leadership);
     tokio::select! {
         () = turns.go_on() => {}
-        () = stop.asked() => {}
+        _ = stop.asked() => {}
     }
     Ok(())
 }

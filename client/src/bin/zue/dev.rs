@@ -14,9 +14,10 @@ use zue_proto::v1::Role;
 
 use crate::Usage;
 use crate::args::Dev;
-use crate::control::{Stop, Turns, check};
+use crate::control::{Turns, check};
 use crate::node::Replica;
 use crate::output::Out;
+use crate::stop::Stop;
 
 /// What the controller writes down; its lock is the lock of the directory.
 const CONTROL_FILE: &str = "control";
@@ -51,14 +52,14 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     };
     let served = tokio::select! {
         served = served => served,
-        () = stop.asked() => Ok(()),
+        _ = stop.asked() => Ok(()),
     };
     eprintln!("stopping");
     // Its connections would be waited for.
     drop(turns);
     tokio::select! {
         () = stop_all(nodes) => served,
-        () = stop.asked() => bail!("stopped without closing the logs cleanly"),
+        _ = stop.asked() => bail!("stopped without closing the logs cleanly"),
     }
 }
 
@@ -168,7 +169,8 @@ fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> 
     let mut out = Out::new();
     let mut say = |text: String| out.line(text.as_bytes());
     let wished = usize::from(dev.replicas);
-    say(format!("{wished} replicas are ready, {leader} leads; data in {}", dev.data.display()))?;
+    let ready = if wished == 1 { "1 replica is ready".to_owned() } else { format!("{wished} replicas are ready") };
+    say(format!("{ready}, {leader} leads; data in {}", dev.data.display()))?;
     for Replica { name, client, peer, metrics, .. } in replicas.iter().take(wished) {
         say(format!("  {name}  clients {client}  peers {peer}  http://{metrics}/metrics"))?;
     }

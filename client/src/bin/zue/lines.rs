@@ -10,7 +10,7 @@ const LINE_BYTES_MAX: usize = 32 << 20;
 pub(crate) enum LineError {
     #[error("line {line} is longer than {LINE_BYTES_MAX} bytes: no record can be")]
     TooLong { line: u64 },
-    #[error("line {line} cannot be read: {source}")]
+    #[error("line {line} cannot be read")]
     Io { line: u64, source: std::io::Error },
 }
 

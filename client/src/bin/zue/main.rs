@@ -11,7 +11,9 @@ mod node;
 mod output;
 mod read;
 mod status;
+mod stop;
 mod switchover;
+mod times;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -19,8 +21,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use zue_client::{AppendError, Client, ClientConfig, Error, Reason};
 
-use args::{Cli, Command};
+use args::{Cli, Command, Output};
 use output::BrokenPipe;
+use stop::Stopped;
 
 /// A wrong use that only shows once the command runs; exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +55,8 @@ fn logs() {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { servers, output, deadline, command } = cli;
-    let config = ClientConfig { deadline: deadline.into(), ..ClientConfig::default() };
+    let config = ClientConfig::default();
+    let config = ClientConfig { deadline: deadline.unwrap_or(config.deadline), ..config };
     let client = || Client::new(servers.clone(), config.clone());
     match command {
         Command::Append(append) => append::run(&client()?, append, output).await?,
@@ -62,11 +66,14 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => return status::run(&client()?, output).await,
         Command::Switchover(switchover) => switchover::run(&client()?, switchover, output).await?,
         Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,
+        Command::Dev(_) | Command::Control(_) if output == Output::Json => {
+            return Err(Usage("`zue dev` and `zue control` print for people only: leave -o json out".to_owned()).into());
+        }
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Control(control) => control::run(control).await?,
         Command::Log(log) => return log::run(log, output),
         Command::Version => {
-            output::line(&format!("zue {} (protocol {})", env!("CARGO_PKG_VERSION"), zue_proto::PROTOCOL_VERSION))?;
+            output::version(output)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -85,7 +92,11 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
         Some(remedy) => eprintln!("zue: {error:#}; {remedy}"),
         None => eprintln!("zue: {error:#}"),
     }
-    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    match error.downcast_ref::<Stopped>() {
+        Some(stopped) => ExitCode::from(stopped.signal.code()),
+        None if error.is::<Usage>() => ExitCode::from(2),
+        None => ExitCode::FAILURE,
+    }
 }
 
 /// What to do when nobody is there.

@@ -57,6 +57,15 @@ pub(crate) fn trimmed(log_start: u64, output: Output) -> anyhow::Result<()> {
     }
 }
 
+/// What this program is.
+pub(crate) fn version(output: Output) -> anyhow::Result<()> {
+    let (version, protocol) = (env!("CARGO_PKG_VERSION"), zue_proto::PROTOCOL_VERSION);
+    match output {
+        Output::Table => line(&format!("zue {version} (protocol {protocol})")),
+        Output::Json => line(&serde_json::json!({ "version": version, "protocol": protocol }).to_string()),
+    }
+}
+
 /// A record for programs.
 #[derive(Serialize)]
 pub(crate) struct JsonRecord<'a> {

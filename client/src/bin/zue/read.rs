@@ -2,15 +2,19 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use zue_client::{Client, Header, ReadOptions, Record};
 
+use crate::Usage;
 use crate::args::{How, Output, Read, Tail};
 use crate::output::{JsonRecord, Out, text_of};
+use crate::stop::{self, Stopped};
 
 pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::Result<()> {
     let Read { from, at, since, max, linearizable, how } = read;
-    let since = since.map(|since| SystemTime::now().checked_sub(since.into()).unwrap_or(UNIX_EPOCH));
-    let from_timestamp_ms = at.or(since).map(unix_ms);
+    check(&how, output)?;
+    let since = since.map(|since| SystemTime::now().checked_sub(since).unwrap_or(UNIX_EPOCH));
+    let from_timestamp_ms = at.or(since.map(unix_ms));
     let from = match (from, from_timestamp_ms) {
         (Some(from), _) => from,
         (None, Some(_)) => 0,
@@ -31,7 +35,9 @@ fn unix_ms(time: SystemTime) -> u64 {
 }
 
 pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow::Result<()> {
-    let Tail { follow, lines, how: How { raw, replica } } = tail;
+    let Tail { follow, lines, how } = tail;
+    check(&how, output)?;
+    let How { raw, replica } = how;
     let range = client.range(replica.as_deref()).await?;
     let from = range.end.saturating_sub(lines).max(range.start);
     // What is appended meanwhile is for `--follow`.
@@ -42,10 +48,29 @@ pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow:
     print(client, ReadOptions { from, max, follow, replica, ..ReadOptions::default() }, raw, output).await
 }
 
+/// `--raw` is a way to print of its own.
+fn check(how: &How, output: Output) -> anyhow::Result<()> {
+    if how.raw && output == Output::Json {
+        return Err(Usage("--raw prints values alone, -o json objects: leave one of them out".to_owned()).into());
+    }
+    Ok(())
+}
+
 async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output) -> anyhow::Result<()> {
+    let mut stop = stop::listen().context("signals cannot be listened to")?;
+    let mut next = None;
     let mut reader = client.read(options);
     let mut out = Out::new();
-    while let Some(batch) = reader.next().await {
+    loop {
+        // Between two batches, so that no line is cut.
+        let batch = tokio::select! {
+            batch = reader.next() => batch,
+            signal = stop.asked() => {
+                let said = next.map_or_else(|| "nothing was read".to_owned(), |next| format!("go on with --from {next}"));
+                return Err(Stopped { signal, said }.into());
+            }
+        };
+        let Some(batch) = batch else { return Ok(()) };
         let batch = match batch {
             Ok(batch) => batch,
             Err(error) => {
@@ -61,8 +86,8 @@ async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output)
             }
         }
         out.flush()?;
+        next = Some(batch.next);
     }
-    Ok(())
 }
 
 /// Offset, key, value, and headers if there are any; `-` stands for no key.

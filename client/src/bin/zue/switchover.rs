@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde::Serialize;
-use zue_client::Client;
+use zue_client::{Client, SwitchedOver};
 
 use crate::args::{Output, Switchover};
 use crate::output::Out;
@@ -18,11 +18,15 @@ struct Switched {
 pub(crate) async fn run(client: &Client, switchover: Switchover, output: Output) -> anyhow::Result<()> {
     let Switchover { to } = switchover;
     let begun = Instant::now();
-    let epoch = client.switch_over(&to).await?;
+    let SwitchedOver { epoch, led_before } = client.switch_over(&to).await?;
     let switched = Switched { leader: to, epoch, took_ms: begun.elapsed().as_millis() };
     let mut out = Out::new();
     match output {
         Output::Json => out.json(&switched)?,
+        Output::Table if led_before => {
+            let Switched { leader, epoch, .. } = switched;
+            out.line(format!("{leader} leads already, in epoch {epoch}").as_bytes())?;
+        }
         Output::Table => {
             let Switched { leader, epoch, took_ms } = switched;
             out.line(format!("{leader} leads epoch {epoch}, {took_ms} ms after it was asked for").as_bytes())?;

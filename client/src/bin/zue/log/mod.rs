@@ -22,7 +22,9 @@ pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
     zue_node::raise_open_files();
     let is_sound = match log {
         args::Log::Verify(of) => verify::run(&directory(&of.dir)?, output)?,
-        args::Log::Dump(args::LogDump { dir, from, max }) => dump::run(&directory(&dir.dir)?, from, max, output)?,
+        args::Log::Dump(args::LogDump { dir, from, max }) => {
+            dump::run(&directory(&dir.dir)?, from.unwrap_or(0), max, output)?
+        }
         args::Log::Repair(args::LogRepair { dir, dry_run }) => {
             repair::run(&dir.dir, &directory(&dir.dir)?, dry_run, output)?
         }
