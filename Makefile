@@ -5,6 +5,7 @@ SHELL := bash
 SEEDS ?= 2000
 SECONDS ?= 15
 DURATION ?= 300
+E2E ?= e2e
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
@@ -16,7 +17,7 @@ test: ## Everything that has to pass, what is independent side by side, with the
 check: ## Formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e-full -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
@@ -32,7 +33,7 @@ e2e: compile ## The whole path on Kubernetes: the cluster that KUBECONFIG names,
 	$(call on-kubernetes,ZUE_PROFILE=dev,e2e-tests)
 
 e2e-full: compile ## The same with optimised programs, and what takes long: failures again and again
-	$(call on-kubernetes,ZUE_PROFILE=release,e2e-tests ZUE_FULL=1)
+	$(call on-kubernetes,ZUE_PROFILE=release,e2e-tests E2E=e2e-full)
 
 # On the cluster that KUBECONFIG names, or on one made here with images of that profile.
 on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
@@ -41,7 +42,7 @@ on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
 	$(MAKE) --no-print-directory $(2)
 
 e2e-tests: # For a cluster that stands
-	cargo test --locked --workspace --features zue-tests/e2e --test e2e -- --test-threads=1
+	cargo test --locked --workspace --features zue-tests/$(E2E) --test e2e -- --test-threads=1 --nocapture
 
 fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for each target
 	fuzz/run $(SECONDS)

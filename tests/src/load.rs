@@ -18,8 +18,24 @@ pub struct Load {
     fed: Arc<AtomicU64>,
     feeder: JoinHandle<()>,
     acks: Arc<Mutex<Acks>>,
+    pace: Arc<Mutex<Pace>>,
     reader: JoinHandle<()>,
     said: JoinHandle<String>,
+}
+
+/// When the newest acknowledgement came, and the longest time without one.
+#[derive(Debug)]
+struct Pace {
+    last: Instant,
+    stall: Duration,
+}
+
+impl Pace {
+    fn acked(&mut self) {
+        let now = Instant::now();
+        self.stall = self.stall.max(now - self.last);
+        self.last = now;
+    }
 }
 
 impl Load {
@@ -37,16 +53,17 @@ impl Load {
         let stderr = BufReader::new(child.stderr.take().expect("its errors are piped"));
         let (stop, fed, acks) =
             (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default(), Arc::<Mutex<Acks>>::default());
+        let pace = Arc::new(Mutex::new(Pace { last: Instant::now(), stall: Duration::ZERO }));
         let feeder = std::thread::spawn({
             let (stop, fed, name) = (Arc::clone(&stop), Arc::clone(&fed), name.to_owned());
             move || feed(stdin, &name, pause, &stop, &fed)
         });
         let reader = std::thread::spawn({
-            let (acks, name) = (Arc::clone(&acks), name.to_owned());
-            move || read_acks(stdout.lines().map_while(Result::ok), &name, &acks)
+            let (acks, pace, name) = (Arc::clone(&acks), Arc::clone(&pace), name.to_owned());
+            move || read_acks(stdout.lines().map_while(Result::ok), &name, &acks, &pace)
         });
         let said = std::thread::spawn(move || stderr.lines().map_while(Result::ok).collect::<Vec<_>>().join("\n"));
-        Self { child, stop, fed, feeder, acks, reader, said }
+        Self { child, stop, fed, feeder, acks, pace, reader, said }
     }
 
     /// How many records are acknowledged so far.
@@ -55,6 +72,15 @@ impl Load {
     /// When the reader of the answers has panicked.
     pub fn acked(&self) -> usize {
         self.acks.lock().expect("the reader lives").len()
+    }
+
+    /// The longest time without an acknowledgement since this was last asked, up to now.
+    ///
+    /// # Panics
+    /// When the reader of the answers has panicked.
+    pub fn take_stall(&self) -> Duration {
+        let mut pace = self.pace.lock().expect("the reader lives");
+        std::mem::take(&mut pace.stall).max(pace.last.elapsed())
     }
 
     /// Waits until `more` further records are acknowledged.
@@ -103,12 +129,13 @@ fn feed(mut stdin: ChildStdin, name: &str, pause: Duration, stop: &AtomicBool, f
 }
 
 /// Each answer names the first offset and the count of the lines that it acknowledges, in the order in which they were fed.
-fn read_acks(lines: impl Iterator<Item = String>, name: &str, acks: &Mutex<Acks>) {
+fn read_acks(lines: impl Iterator<Item = String>, name: &str, acks: &Mutex<Acks>, pace: &Mutex<Pace>) {
     let mut n = 0_u64;
     for line in lines {
         let answer: serde_json::Value = serde_json::from_str(&line).expect("an answer is JSON");
         let field = |key: &str| answer.get(key).and_then(serde_json::Value::as_u64);
         let (Some(base), Some(count)) = (field("base_offset"), field("count")) else { panic!("no offsets in {line}") };
+        pace.lock().expect("nobody panics with it").acked();
         for offset in base..base + count {
             acks.lock().expect("nobody panics with it").note(format!("{name}-{n}").into_bytes(), offset);
             n += 1;

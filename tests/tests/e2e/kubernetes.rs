@@ -117,6 +117,11 @@ impl Zue {
         get(&["-n", &self.namespace, "zue", NAME])["status"].clone()
     }
 
+    /// The pod that leads.
+    pub fn leader(&self) -> String {
+        self.status()["leader"].as_str().expect("a leader").to_owned()
+    }
+
     /// The name of the node on which a pod runs.
     pub fn node_of(&self, pod: &str) -> String {
         let pod = get(&["-n", &self.namespace, "pod", pod]);

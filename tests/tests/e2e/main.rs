@@ -13,6 +13,8 @@
 )]
 
 mod changes;
+#[cfg(feature = "e2e-full")]
+mod full;
 mod kubernetes;
 mod prometheus;
 
@@ -150,7 +152,7 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
 #[test]
 fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
     let cluster = Zue::create("e2e-leader", 31020);
-    let leader = cluster.status()["leader"].as_str().expect("a leader").to_owned();
+    let leader = cluster.leader();
     let epoch = cluster.status()["epoch"].as_u64().expect("an epoch");
     let load = Load::start(&cluster.servers, "load", PACE);
     load.expect_acks(500, PATIENCE);
