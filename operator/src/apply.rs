@@ -1,5 +1,5 @@
 //! Makes the Kubernetes objects of a cluster be as built: server-side apply, then what is no longer wanted goes. A step that fails
-//! does not keep the others from being done.
+//! does not keep the others from being done, but for the pods: they wait for what they use.
 
 use std::fmt::Debug;
 
@@ -35,19 +35,22 @@ pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce(
     let Some(found) = keep(&mut applied.errors, read(&sets, &cluster.name, cluster).await) else { return applied };
     let cluster = &cluster.clone().around(found.as_ref().and_then(|set| set.spec.as_ref()?.replicas));
     let Objects { service_account, config_map, services, mut stateful_set } = build::objects(cluster);
-    // First of all: a full disk must not block its own cure.
-    match volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await {
-        Ok(grown_to) => applied.grown_to = grown_to,
-        Err(error) => applied.errors.push(error),
-    }
     let errors = &mut applied.errors;
-    keep(errors, apply(client, cluster, &service_account).await);
-    keep(errors, apply(client, cluster, &config_map).await);
+    // What the pods use comes first. They must not run as another's ServiceAccount, or be replaced for a configuration that is not
+    // there yet.
+    let mut may_run = keep(errors, apply(client, cluster, &service_account).await).is_some();
+    may_run &= keep(errors, apply(client, cluster, &config_map).await).is_some();
     for service in &services {
-        keep(errors, apply(client, cluster, service).await);
+        let is_applied = keep(errors, apply(client, cluster, service).await).is_some();
+        may_run &= is_applied || service.name_any() != cluster.nodes_service();
     }
     keep(errors, disruption_budget(client, cluster, may_evict()).await);
-    applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
+    if may_run {
+        // First: the StatefulSet is made anew around volumes that grow.
+        let grown = volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await;
+        applied.grown_to = keep(errors, grown).flatten();
+        applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
+    }
     keep(errors, delete_orphans(client, cluster, &services).await);
     applied
 }

@@ -18,6 +18,8 @@ use zue_operator::crd::ZueCluster;
 
 const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";
+const ACCOUNTS: &str = "/api/v1/namespaces/shop/serviceaccounts";
+const CONFIGS: &str = "/api/v1/namespaces/shop/configmaps";
 const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
 const UID: &str = "u-1";
@@ -152,6 +154,33 @@ async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
     let touched = |path: String| api.0.lock().unwrap().writes.iter().any(|(_, written, _)| *written == path);
     assert!(!touched(format!("{SERVICES}/orders")) && !touched(format!("{BUDGETS}/orders")));
     assert!(touched(format!("{SERVICES}/orders-leader")) && touched(format!("{SETS}/orders")));
+}
+
+#[tokio::test]
+async fn pods_are_neither_made_nor_changed_nor_grown_while_what_they_use_is_anothers() {
+    for (collection, kind, name) in [
+        (ACCOUNTS, "ServiceAccount", "orders"),
+        (CONFIGS, "ConfigMap", "orders"),
+        (SERVICES, "Service", "orders-nodes"),
+    ] {
+        let api = Api::default();
+        let client = api.serve().await;
+        api.put(collection, name, None, json!({}));
+        let refused = vec![format!("{kind} {name} is not this ZueCluster's; rename one of them")];
+        assert_eq!(applied(&client, "1Gi").await, (None, refused.clone()));
+        assert_eq!((api.get(SETS, "orders"), api.get(collection, name).unwrap().get("data")), (None, None), "{kind}");
+        api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("1Gi"));
+        api.put(CLAIMS, "data-orders-0", None, claim("1Gi"));
+        api.writes();
+        assert_eq!(applied(&client, "2Gi").await, (None, refused));
+        let touched = |path: &str| {
+            path.starts_with(SETS) || path.starts_with(CLAIMS) || path.starts_with(collection) && path.ends_with(name)
+        };
+        assert!(api.writes().iter().all(|(_, path, _)| !touched(path)), "{kind}");
+        // Once the other has gone, all is done.
+        api.0.lock().unwrap().objects.remove(&format!("{collection}/{name}"));
+        assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+    }
 }
 
 #[tokio::test]
