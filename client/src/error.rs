@@ -234,7 +234,9 @@ fn is_retriable(reason: Reason) -> bool {
         | Reason::StorageFailed
         | Reason::ShuttingDown
         | Reason::StaleEpoch
-        | Reason::DiskFull => true,
+        | Reason::DiskFull
+        | Reason::TooManyFiles
+        | Reason::StorageRefused => true,
         Reason::TooLarge
         | Reason::Invalid
         | Reason::OffsetOutOfRange

@@ -97,7 +97,7 @@ impl Appends {
         let view = self.handle.view.borrow();
         match (view.role, &view.full) {
             (Role::Failed, _) => Err(storage_failed(&view)),
-            (Role::Leader, Some(why)) => Err(error(Reason::DiskFull, format!("appends wait for room: {why}"))),
+            (Role::Leader, Some(stalled)) => Err(error(stalled.reason(), stalled.to_string())),
             (Role::Leader, None) => Ok(()),
             (Role::Idle | Role::Follower, _) => Err(not_leader(&view)),
         }

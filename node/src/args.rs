@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use zue_telemetry::LogFormat;
 
 use crate::config::{ConfigError, NodeConfig};
-use crate::telemetry::LogFormat;
 
 /// The storage node of Zue, a replicated append-only log.
 #[derive(Clone, PartialEq, Eq, Debug, Parser)]

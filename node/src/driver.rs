@@ -19,7 +19,7 @@ use crate::num::wide;
 use crate::open::appends_of;
 use crate::peer::{PeerNote, Peers};
 use crate::state::{Ends, Member, View};
-use crate::storage::{DiskFact, Storage, Task};
+use crate::storage::{DiskFact, Stalled, Storage, Task};
 
 /// How many inputs are taken before the outputs of all are published.
 const TAKEN_MAX: usize = 512;
@@ -104,10 +104,12 @@ pub(crate) struct Driver {
     /// How long it has been silent.
     pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
-    /// Why there is no room on the disk.
-    pub(crate) full: Option<Arc<str>>,
+    /// Why work waits for the disk.
+    pub(crate) full: Option<Stalled>,
     /// What of the log is damaged.
     pub(crate) damage: Option<Arc<str>>,
+    /// Why nobody looks after the log any more.
+    pub(crate) neglected: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
 }
 
@@ -132,6 +134,7 @@ impl Driver {
             problem: None,
             full: None,
             damage: None,
+            neglected: None,
             view_is_stale: true,
         }
     }
@@ -195,6 +198,10 @@ impl Driver {
                 self.step(Input::Damaged(is_damaged), Payload::None);
             }
             DiskFact::Expired(before) => self.expired(before),
+            DiskFact::Neglected(problem) => {
+                (self.neglected, self.view_is_stale) = (Some(problem), true);
+                self.parts.metrics.upkeep_ended.set(1);
+            }
             DiskFact::Failed(problem) => self.fail(problem),
         }
     }

@@ -22,6 +22,8 @@ pub(crate) enum Readiness {
     /// The log is being opened, which may take a while.
     #[default]
     Opening,
+    /// Another process has what the node needs; it says what, and who.
+    Waiting(String),
     /// The log is open.
     Open { view: watch::Receiver<View>, reader: Reader<OsDisk> },
     /// The node is stopping.
@@ -48,6 +50,7 @@ async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
     let unready = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
     match &*shown.readiness.borrow() {
         Readiness::Opening => unready("the log is being opened"),
+        Readiness::Waiting(held) => unready(&format!("waiting until it is free: {held}")),
         Readiness::Stopping => unready("stopping"),
         Readiness::Open { view, .. } if view.has_changed().is_err() => unready("the replica has stopped itself"),
         Readiness::Open { view, .. } => {

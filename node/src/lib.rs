@@ -27,6 +27,7 @@ mod node;
 mod num;
 mod open;
 mod open_files;
+mod patience;
 mod peer;
 mod read;
 mod server;
@@ -35,8 +36,8 @@ mod state;
 mod status;
 mod storage;
 mod target;
-pub mod telemetry;
 mod units;
+mod vital;
 
 pub use args::Args;
 pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};

@@ -5,21 +5,26 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
-use zue_node::{Args, Node, NodeConfig, telemetry};
+use zue_node::{Args, Node, NodeConfig};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let code = run_to_end(&Args::parse());
+    zue_telemetry::finish();
+    code
+}
+
+fn run_to_end(args: &Args) -> ExitCode {
     let config = match args.to_config() {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("zue-node: {:#}", anyhow::Error::new(error));
+            zue_telemetry::say(format!("zue-node: {:#}", anyhow::Error::new(error)));
             return ExitCode::from(2);
         }
     };
-    match prepare(&args, config) {
+    match prepare(args, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("zue-node: {error:#}");
+            zue_telemetry::say(format!("zue-node: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -27,10 +32,9 @@ fn main() -> ExitCode {
 
 fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
     if args.print_config {
-        print!("{}", serde_yaml::to_string(&config)?);
-        return Ok(());
+        return zue_telemetry::print(&serde_yaml::to_string(&config)?).context("standard output cannot be written");
     }
-    telemetry::init(args.log_format)?;
+    zue_telemetry::init(args.log_format, "info")?;
     zue_node::raise_and_check_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let ended = runtime.block_on(run(config));
@@ -50,7 +54,7 @@ async fn run(config: NodeConfig) -> anyhow::Result<()> {
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
-        () = node.ended() => anyhow::bail!("the replica has stopped itself: an invariant was broken"),
+        ended = node.ended() => anyhow::bail!("{ended}, for a fault of this program: see the lines before"),
     };
     tracing::info!(signal, "stopping");
     tokio::select! {

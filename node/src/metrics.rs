@@ -42,10 +42,12 @@ pub struct Metrics {
     pub repaired_ranges: IntCounter,
     pub lost_ranges: IntGauge,
     pub compaction_bytes: IntCounter,
+    pub upkeep_ended: IntGauge,
     pub disk_available_bytes: IntGauge,
     pub disk_capacity_bytes: IntGauge,
     pub connections: IntGaugeVec,
     pub rejected_connections: IntCounterVec,
+    pub lines_left_out: IntCounterVec,
 }
 
 /// Registers what it makes.
@@ -127,6 +129,10 @@ impl Metrics {
             lost_ranges: make.gauge("zue_lost_ranges", "Damaged ranges that no other replica has whole.")?,
             compaction_bytes: make
                 .counter("zue_compaction_bytes_total", "Bytes read and written to compact the log.")?,
+            upkeep_ended: make.gauge(
+                "zue_upkeep_ended",
+                "1 once nothing repairs, compacts or retains the log any more, for a fault of the program: restart it.",
+            )?,
             disk_available_bytes: make.gauge("zue_disk_available_bytes", "Free bytes on the data directory's disk.")?,
             disk_capacity_bytes: make.gauge("zue_disk_capacity_bytes", "Bytes of that disk.")?,
             connections: make.gauges("zue_node_connections", "Open connections.", "port")?,
@@ -134,6 +140,11 @@ impl Metrics {
                 "zue_node_rejected_connections_total",
                 "Connections closed at once, as there were too many.",
                 "port",
+            )?,
+            lines_left_out: make.counters(
+                "zue_node_log_lines_left_out_total",
+                "Log lines that were not written, or that repeat others.",
+                "why",
             )?,
             registry: make.0,
         })
@@ -144,6 +155,10 @@ impl Metrics {
     /// # Errors
     /// When a metric cannot be written as text.
     pub fn render(&self) -> prometheus::Result<String> {
+        for (why, so_far) in zue_telemetry::left_out().by_reason() {
+            let counter = self.lines_left_out.with_label_values(&[why]);
+            counter.inc_by(so_far.saturating_sub(counter.get()));
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -157,9 +172,13 @@ mod tests {
     #[test]
     fn every_metric_is_shown_from_the_start() {
         let text = Metrics::new().unwrap().render().unwrap();
-        for name in
-            ["zue_build_info", "zue_node_is_leader", "zue_fsync_duration_seconds_bucket", "zue_crc_errors_total"]
-        {
+        for name in [
+            "zue_build_info",
+            "zue_node_is_leader",
+            "zue_fsync_duration_seconds_bucket",
+            "zue_crc_errors_total",
+            "zue_node_log_lines_left_out_total{why=\"unwritten\"} 0",
+        ] {
             assert!(text.contains(name), "{name} is missing from {text}");
         }
     }

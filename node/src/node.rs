@@ -26,12 +26,15 @@ use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::metrics::Metrics;
 use crate::num::{length, narrow};
-use crate::open::{Opened, open};
+use crate::open::{OpenNodeError, Opened, open};
+use crate::open_files::connections_max;
+use crate::patience::Patience;
 use crate::peer::Peers;
-use crate::server::{serve_clients, serve_peers};
+use crate::server::{report_health, serve_clients, serve_peers};
 use crate::settings::Durability;
 use crate::state::{Ends, Role, View};
 use crate::storage::{Fetch, Storage};
+use crate::vital::Vitals;
 
 /// How many messages of each kind wait for the driver.
 const INBOX_MAX: usize = 1024;
@@ -94,28 +97,30 @@ pub struct RunningNode {
     stop_driver: CancellationToken,
     servers: JoinSet<()>,
     driver: JoinHandle<()>,
+    vitals: Vitals,
 }
 
-struct Ports {
-    client: Listener,
-    peer: Listener,
-    metrics: Listener,
+/// Makes the ports of a node, each once it is free.
+struct Binder<'a> {
+    patience: Patience<'a>,
+    connections_max: u32,
+    metrics: &'a Metrics,
 }
 
-impl Ports {
-    async fn bind(config: &NodeConfig, metrics: &Metrics) -> Result<(Self, Addresses), StartError> {
-        let connections_max = config.limits.connections_max;
-        let bind = async |port, address, silence_max| {
-            let bound = async {
-                let listener = Listener::bind(address, port, connections_max, silence_max, metrics).await?;
-                Ok((listener.address()?, listener))
-            };
-            bound.await.map_err(|source| StartError::Listen { port, address, source })
+impl Binder<'_> {
+    async fn bind(
+        &self,
+        port: &'static str,
+        address: SocketAddr,
+        silence_max: Option<Duration>,
+    ) -> Result<(SocketAddr, Listener), StartError> {
+        let connections_max = connections_max(port, self.connections_max);
+        let bind = async || {
+            let listener = Listener::bind(address, port, connections_max, silence_max, self.metrics).await?;
+            Ok((listener.address()?, listener))
         };
-        let (client_at, client) = bind("client", config.listen.client, None).await?;
-        let (peer_at, peer) = bind("peer", config.listen.peer, None).await?;
-        let (metrics_at, metrics) = bind("metrics", config.listen.metrics, Some(METRICS_SILENCE_MAX)).await?;
-        Ok((Self { client, peer, metrics }, Addresses { client: client_at, peer: peer_at, metrics: metrics_at }))
+        let attempt = || async { bind().await.map_err(|source| StartError::Listen { port, address, source }) };
+        self.patience.until_free(attempt).await
     }
 }
 
@@ -124,73 +129,67 @@ fn set_up(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
 }
 
 impl Node {
-    /// Starts a node: listens, opens the log, then serves. While the log is being opened only the metrics port answers.
+    /// Starts a node: listens, opens the log, then serves. Until the log is open only the metrics port answers. Waits, as long as
+    /// the configuration allows, for a process that still holds a port or the directory.
     ///
     /// # Errors
     /// When the configuration cannot be used, a port is taken, or the log does not open.
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(set_up)?);
-        let (ports, addresses) = Ports::bind(&config, &metrics).await?;
         let (readiness, readiness_seen) = watch::channel(Readiness::default());
+        let patience = Patience::new(config.limits.start_wait_max.0, &readiness);
+        let binder = Binder { patience, connections_max: config.limits.connections_max, metrics: &metrics };
+        // First: it tells that the node is alive.
+        let (metrics_at, metrics_port) =
+            binder.bind("metrics", config.listen.metrics, Some(METRICS_SILENCE_MAX)).await?;
         let stop_calls = CancellationToken::new();
+        let vitals = Vitals::new();
         let mut servers = JoinSet::new();
+        // Should this start fail, what runs already is to stop.
+        let stop_guard = stop_calls.clone().drop_guard();
         let data_dir: Arc<Path> = config.data_dir.as_path().into();
         let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir };
         let stopped = stop_calls.clone().cancelled_owned();
-        servers.spawn(async move {
-            let served = axum::serve(ports.metrics, router(shown)).with_graceful_shutdown(stopped).await;
+        servers.spawn(vitals.task("the metrics port", &stop_calls).run(async move {
+            let served = axum::serve(metrics_port, router(shown)).with_graceful_shutdown(stopped).await;
             log_end("metrics", served);
-        });
-        let opened = {
-            let config = config.clone();
-            tokio::task::spawn_blocking(move || open(&config)).await.map_err(set_up)?
-        };
+        }));
+        let (client_at, client_port) = binder.bind("client", config.listen.client, None).await?;
+        let (peer_at, peer_port) = binder.bind("peer", config.listen.peer, None).await?;
+        let addresses = Addresses { client: client_at, peer: peer_at, metrics: metrics_at };
+        let opened = binder.patience.until_free(|| open_aside(config.clone())).await;
         let opened = opened.map_err(|error| StartError::Open(Box::new(error)))?;
         let stop_driver = CancellationToken::new();
-        let built = Built::new(&config, addresses, opened, &metrics, &stop_calls)?;
+        let built = Built::new(&config, addresses, opened, &metrics, &stop_calls, &vitals)?;
         readiness.send_replace(Readiness::Open { view: built.handle.view.clone(), reader: built.log.reader.clone() });
         let (health, health_service) = tonic_health::server::health_reporter();
         let client =
-            serve_clients(ports.client, built.log, health_service.clone(), stop_calls.clone()).map_err(set_up)?;
-        servers.spawn(async move { log_end("client", client.await) });
-        let peer = serve_peers(ports.peer, built.replication, built.control, health_service, stop_calls.clone());
-        servers.spawn(async move { log_end("peer", peer.await) });
-        servers.spawn(report_health(health, built.handle.view.clone(), stop_calls.clone()));
-        let driver = tokio::spawn(built.driver.run(stop_driver.clone()));
+            serve_clients(client_port, built.log, health_service.clone(), stop_calls.clone()).map_err(set_up)?;
+        let vital = |name| vitals.task(name, &stop_calls);
+        servers.spawn(vital("the client port").run(async move { log_end("client", client.await) }));
+        let peer = serve_peers(peer_port, built.replication, built.control, health_service, stop_calls.clone());
+        servers.spawn(vital("the peer port").run(async move { log_end("peer", peer.await) }));
+        let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
+        servers.spawn(vital("the health service").run(reporting));
+        let driver = vitals.task("the driver", &stop_driver).run(built.driver.run(stop_driver.clone()));
+        let driver = tokio::spawn(driver);
         tracing::info!(name = config.name, client = %addresses.client, peer = %addresses.peer,
             metrics = %addresses.metrics, "serving");
         let handle = built.handle;
-        Ok(RunningNode { addresses, handle, metrics, readiness, stop_calls, stop_driver, servers, driver })
+        stop_guard.disarm();
+        Ok(RunningNode { addresses, handle, metrics, readiness, stop_calls, stop_driver, servers, driver, vitals })
     }
+}
+
+/// Opens the log, which may take long, on a thread of its own.
+async fn open_aside(config: NodeConfig) -> Result<Opened, OpenNodeError> {
+    tokio::task::spawn_blocking(move || open(&config)).await?
 }
 
 fn log_end<E: std::error::Error>(port: &str, served: Result<(), E>) {
     if let Err(error) = served {
         tracing::error!(port, error = %crate::storage::full(&error), "a port is not served any more");
-    }
-}
-
-/// Tells the health service whether the log serves.
-async fn report_health(
-    health: tonic_health::server::HealthReporter,
-    mut view: watch::Receiver<View>,
-    stop: CancellationToken,
-) {
-    loop {
-        let serves = view.borrow_and_update().role != Role::Failed && !stop.is_cancelled();
-        let status =
-            if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-        for service in ["", "zue.v1.Log", "zue.v1.Control", "zue.v1.Replication"] {
-            health.set_service_status(service, status).await;
-        }
-        if stop.is_cancelled() {
-            return;
-        }
-        tokio::select! {
-            changed = view.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => {}
-        }
     }
 }
 
@@ -225,6 +224,7 @@ impl Built {
         opened: Opened,
         metrics: &Arc<Metrics>,
         stop_calls: &CancellationToken,
+        vitals: &Vitals,
     ) -> Result<Self, StartError> {
         let Opened { log, replica } = opened;
         let identity = identity(config, addresses, replica.id(), log.meta().lineage());
@@ -253,7 +253,7 @@ impl Built {
             producers: config.limits.to_producers(),
             metrics: Arc::clone(metrics),
         };
-        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls));
+        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls, vitals));
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
         let limits = config.limits.to_log();
         let driver = Driver::new(Parts {
@@ -299,11 +299,11 @@ impl Built {
 }
 
 /// Takes questions for what is damaged here to the other replicas, until it is stopped.
-fn fetcher(handle: &Handle, stop: &CancellationToken) -> mpsc::Sender<Fetch> {
+fn fetcher(handle: &Handle, stop: &CancellationToken, vitals: &Vitals) -> mpsc::Sender<Fetch> {
     let (ask, fetches) = mpsc::channel(1);
     let asking = Fetcher { identity: Arc::clone(&handle.identity), view: handle.view.clone(), fetches };
-    let stop = stop.clone();
-    tokio::spawn(async move { stop.run_until_cancelled(asking.run()).await });
+    let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
+    tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(asking.run()).await }));
     ask
 }
 
@@ -337,12 +337,9 @@ impl RunningNode {
         }
     }
 
-    /// Waits until it has stopped itself, because an invariant of its rules was broken. It serves nothing any more: the process
-    /// should end.
-    pub async fn ended(&self) {
-        let mut view = self.handle.view.clone();
-        // Only the driver's end ends this: it is never true.
-        let _ = view.wait_for(|_| false).await;
+    /// Waits until a task has ended that it is nothing without, for a fault of the program, and says which: the process should end.
+    pub fn ended(&self) -> impl Future<Output = Arc<str>> + use<> {
+        self.vitals.ended()
     }
 
     /// Before a stop: a leader with others in sync lets the controller hand over to one of them, so that no append has to wait for a

@@ -16,6 +16,8 @@ pub(crate) enum OpenNodeError {
     MakeDir { dir: std::path::PathBuf, source: io::Error },
     #[error("the log does not open")]
     Log(#[from] OpenError),
+    #[error("the thread that opens the log ended")]
+    Thread(#[from] tokio::task::JoinError),
 }
 
 /// An open log and the replica that it makes.

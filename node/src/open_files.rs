@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::num::narrow;
+
 /// Fewer than these may be too few.
 const ENOUGH: u64 = 65_536;
 
@@ -26,4 +28,19 @@ pub fn raise_and_check_open_files() {
              log.segmentBytesMax"
         );
     }
+}
+
+/// What a port takes at least.
+const CONNECTIONS_LEAST: u64 = 4;
+
+/// How many connections a port takes: as many as are configured, or its share of the files that the log leaves to connections. Clients
+/// get half of them, peers a quarter, so that neither keeps the other out.
+pub(crate) fn connections_max(port: &str, configured: u32) -> u32 {
+    let Some(kept) = zue_log::files_kept_for_connections() else { return configured };
+    let share = match port {
+        "client" => kept / 2,
+        "peer" => kept / 4,
+        _ => kept / 8,
+    };
+    configured.min(narrow(share.max(CONNECTIONS_LEAST)))
 }

@@ -1,9 +1,11 @@
 //! The leader's side of replication: one task a follower. Connects, says where the leader's log is, and keeps it connected until
 //! the leadership ends. What one follower does costs the others nothing.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use zue_core::ProducerLimits;
 use zue_log::{OsDisk, Reader};
@@ -54,7 +56,7 @@ impl Peers {
         let note = Arc::new(PeerNote::default());
         let peer =
             Peer { shared: self.clone(), leadership: Arc::clone(leadership), member, handle, note: Arc::clone(&note) };
-        tokio::spawn(async move { stop.run_until_cancelled(peer.run()).await });
+        tokio::spawn(async move { stop.run_until_cancelled(peer.run_whatever_happens()).await });
         note
     }
 }
@@ -70,11 +72,21 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    async fn run(self) {
+    /// A fault of the program in one stream must not leave the follower unfed for as long as this replica leads.
+    async fn run_whatever_happens(self) {
+        while AssertUnwindSafe(self.run()).catch_unwind().await.is_err() {
+            let problem = "the stream to it panicked, a fault of this program: see its log".to_owned();
+            tracing::error!(follower = self.member.name, "{problem}");
+            self.note.set(Some(problem));
+            tokio::time::sleep(BACKOFF_MAX).await;
+        }
+    }
+
+    async fn run(&self) {
         let (mut backoff, mut with_origin, mut is_fruitless) = (BACKOFF_MIN, false, false);
         let mut told = None;
         loop {
-            let opened = Session::open(&self, with_origin).await;
+            let opened = Session::open(self, with_origin).await;
             with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
             let ended = match opened {
                 Ok(session) => {

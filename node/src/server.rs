@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -18,6 +19,7 @@ use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::net;
 use crate::num::narrow;
+use crate::state::{Role, View};
 
 /// How many calls one connection may have at once.
 const STREAMS_MAX: u32 = 256;
@@ -74,4 +76,27 @@ pub(crate) fn serve_peers(
     let control = ControlServer::new(control).max_decoding_message_size(CONTROL_BYTES_MAX);
     let router = builder().add_service(replication).add_service(control).add_service(health);
     router.serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
+}
+
+/// Tells the health service whether the log serves.
+pub(crate) async fn report_health(
+    health: tonic_health::server::HealthReporter,
+    mut view: watch::Receiver<View>,
+    stop: CancellationToken,
+) {
+    loop {
+        let serves = view.borrow_and_update().role != Role::Failed && !stop.is_cancelled();
+        let status =
+            if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        for service in ["", "zue.v1.Log", "zue.v1.Control", "zue.v1.Replication"] {
+            health.set_service_status(service, status).await;
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => {}
+        }
+    }
 }

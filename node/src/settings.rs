@@ -158,6 +158,9 @@ pub struct LimitSettings {
     /// How many connections each port takes; further ones are closed at once.
     #[schemars(range(min = 8, max = 100_000))]
     pub connections_max: u32,
+    /// How long a node that starts waits for a process that still holds its directory or a port, up to 10m. It is alive and not
+    /// ready meanwhile.
+    pub start_wait_max: Time,
 }
 
 impl Default for LimitSettings {
@@ -180,6 +183,7 @@ impl Default for LimitSettings {
             read_bytes_max: ByteSize(256 * KIB),
             readers_max: 1024,
             connections_max: 1024,
+            start_wait_max: Time::from_millis(60_000),
         }
     }
 }
@@ -294,6 +298,7 @@ impl LimitSettings {
         bounded("limits.producersMax", self.producers_max, 1, 10_000_000)?;
         bounded("limits.producerAppendsMax", self.producer_appends_max, 1, 10_000)?;
         bounded("limits.readersMax", self.readers_max, 1, 100_000)?;
+        bounded("limits.startWaitMax", self.start_wait_max, Time::from_millis(0), Time::from_millis(600_000))?;
         bounded("limits.connectionsMax", self.connections_max, 8, 100_000)
     }
 

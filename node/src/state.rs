@@ -7,6 +7,7 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Runs, Tail};
 use zue_proto::v1;
 
 use crate::config::is_address;
+use crate::storage::Stalled;
 
 /// The ends of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,8 +59,8 @@ pub(crate) struct View {
     pub(crate) members: Arc<[Member]>,
     /// The names of the voters in sync; on the leader.
     pub(crate) isr: Arc<[String]>,
-    /// Why there is no room for appends.
-    pub(crate) full: Option<Arc<str>>,
+    /// Why appends wait for the disk.
+    pub(crate) full: Option<Stalled>,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.

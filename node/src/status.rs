@@ -93,7 +93,9 @@ impl Driver {
         if replica.is_restored() {
             return Some(RESTORED.into());
         }
-        self.problem.clone().or_else(|| self.full.clone()).or_else(|| self.damage.clone()).or_else(|| {
+        let full = || self.full.as_ref().map(|full| full.to_string().into());
+        let of_storage = self.problem.clone().or_else(full).or_else(|| self.damage.clone());
+        of_storage.or_else(|| self.neglected.clone()).or_else(|| {
             let fed = match replica.role(self.now()) {
                 RoleView::Leader { .. } => true,
                 RoleView::Follower { connected, .. } => connected,

@@ -2,6 +2,7 @@
 //! Never tries again after a failed write or sync. Knows no protocol.
 
 mod retain;
+mod stalled;
 mod syncer;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
+pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
 use self::upkeep::Upkeep;
 pub(crate) use self::upkeep::{Fetch, NotFetched, UpkeepSettings};
@@ -39,12 +41,14 @@ pub(crate) enum DiskFact {
     Persisted(Ticket),
     /// The promise of this ticket is durable, while work before it waits for room.
     Promised(Ticket),
-    /// Work waits for room, for this reason; or waits no more.
-    Full(Option<Arc<str>>),
+    /// Work waits for the disk, for this reason; or waits no more.
+    Full(Option<Stalled>),
     /// Records are damaged, as it says; or none is any more.
     Damaged(Option<Arc<str>>),
     /// What lies before is older, or more, than is to be kept.
     Expired(Offset),
+    /// Nothing repairs, compacts or retains the log any more.
+    Neglected(Arc<str>),
     /// A write or sync failed: nothing more will be persisted.
     Failed(Arc<str>),
 }
@@ -154,13 +158,17 @@ impl Storage {
         let log = Arc::new(SharedLog::new(log));
         let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), flush_interval);
         let (upkeep, stop_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, upkeep);
-        let keeping = thread::Builder::new().name(format!("upkeep {name}")).spawn(move || upkeep.run())?;
+        let keeping = {
+            let log = Arc::clone(&log);
+            let end = move |problem| if log.is_broken() { failed(problem) } else { neglected(problem) };
+            spawn(format!("upkeep {name}"), &facts, end, move || upkeep.run())?
+        };
         let syncing = {
             let syncer = Arc::clone(&syncer);
-            spawn(format!("sync {name}"), &facts, move || syncer.run())?
+            spawn(format!("sync {name}"), &facts, failed, move || syncer.run())?
         };
         let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
-        spawn(format!("disk {name}"), &facts, move || {
+        spawn(format!("disk {name}"), &facts, failed, move || {
             worker.run(syncing, (&stop_upkeep, keeping));
             let _ = done_tx.send(());
         })?;
@@ -198,29 +206,44 @@ impl Drop for Storage {
     }
 }
 
-/// Starts a thread that the driver cannot do without. It hears of a panic there: other threads can still speak to it, and none of
-/// them would.
+/// Starts a thread that the driver cannot do without. It hears of a panic there, as `end` puts it: other threads can still speak to
+/// it, and none of them would.
 fn spawn(
     name: String,
     facts: &mpsc::Sender<DiskFact>,
+    end: impl Fn(String) -> DiskFact + Send + 'static,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let mourner = Mourner(facts.clone());
+    let mourner = Mourner(facts.clone(), end);
     thread::Builder::new().name(name).spawn(move || {
         let _mourner = mourner;
         run();
     })
 }
 
-/// Tells the driver when the thread that holds it panics.
-struct Mourner(mpsc::Sender<DiskFact>);
+/// Without the thread, nothing is to be trusted that was written.
+fn failed(problem: String) -> DiskFact {
+    tracing::error!(problem, "the disk failed: this replica acknowledges nothing any more");
+    DiskFact::Failed(problem.into())
+}
 
-impl Drop for Mourner {
+/// Without the thread, the log is as good as it was, and gets worse.
+fn neglected(problem: String) -> DiskFact {
+    let problem = format!(
+        "{problem}: nothing is repaired, read again, compacted or retained until this process is started again"
+    );
+    tracing::error!("{problem}");
+    DiskFact::Neglected(problem.into())
+}
+
+/// Tells the driver when the thread that holds it panics.
+struct Mourner<F: Fn(String) -> DiskFact>(mpsc::Sender<DiskFact>, F);
+
+impl<F: Fn(String) -> DiskFact> Drop for Mourner<F> {
     fn drop(&mut self) {
         if thread::panicking() {
             let problem = format!("the thread {:?} panicked", thread::current().name().unwrap_or_default());
-            tracing::error!(problem, "the disk failed: this replica acknowledges nothing any more");
-            tell(&self.0, DiskFact::Failed(problem.into()));
+            tell(&self.0, (self.1)(problem));
         }
     }
 }

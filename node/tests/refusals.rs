@@ -6,13 +6,13 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::{Cluster, append_all, error_of, read_all, request, value};
 use tonic::{Code, Status};
 use zue_core::{ClusterId, Epoch, EpochStart, Offset, Tail};
-use zue_node::{ByteSize, Node, StartError};
+use zue_node::{ByteSize, Node, StartError, Time};
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, Outcome, Reason, follower_message, leader_message};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
@@ -328,13 +328,16 @@ async fn a_node_is_ready_without_a_quorum() {
 async fn a_data_directory_is_held_by_one_node() {
     let cluster = Cluster::start(1, |_| {}).await;
     let mut config = cluster.configs[0].clone();
+    config.limits.start_wait_max = Time::from_millis(300);
+    let begun = Instant::now();
     let taken = Node::start(config.clone()).await.unwrap_err();
-    assert!(matches!(taken, StartError::Listen { port: "client", .. }), "{taken:?}");
+    assert!(matches!(taken, StartError::Listen { port: "metrics", .. }), "{taken:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(300), "it gave the other a chance to end");
     let any = "127.0.0.1:0".parse().unwrap();
     config.listen = zue_node::ListenSettings { client: any, peer: any, metrics: any };
     let StartError::Open(error) = Node::start(config).await.unwrap_err() else { panic!("it opened twice") };
     let source = std::error::Error::source(&*error).unwrap().to_string();
-    assert!(source.contains("held by another process"), "{source}");
+    assert!(source.contains(&format!("held by another process ({}, ", std::process::id())), "{source}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

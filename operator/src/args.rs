@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use zue_telemetry::LogFormat;
 
 /// The operator of Zue: reconciles ZueCluster resources.
 #[derive(Parser, Debug)]
@@ -45,13 +46,4 @@ pub struct Run {
     /// The name of this pod, for Events and the Lease.
     #[arg(long, env = "POD_NAME", default_value = "zue-operator")]
     pub instance: String,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }

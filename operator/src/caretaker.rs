@@ -2,9 +2,11 @@
 //! in what it sees to be told. It ends when the resource is gone.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::future::join;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -34,6 +36,9 @@ use crate::watched::Clusters;
 
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long to wait after a fault of the program.
+const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
+
 /// What every caretaker uses.
 #[derive(Clone)]
 pub struct Shared {
@@ -54,8 +59,29 @@ pub struct Shared {
 /// What reconciliations leave behind for the caretaker.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
+/// Takes care of a cluster until its resource is gone. A fault of the program on the way must not leave the cluster without anybody who
+/// replaces its leader: then it begins anew, from the status as it is.
+pub async fn take_care_whatever_happens(
+    shared: Shared,
+    cluster: Cluster,
+    mut before: ZueClusterStatus,
+    workload: SharedWorkload,
+) {
+    let key = ObjectRef::new(&cluster.name).within(&cluster.namespace);
+    loop {
+        let caring = take_care(shared.clone(), cluster.clone(), before.clone(), Arc::clone(&workload));
+        if AssertUnwindSafe(caring).catch_unwind().await.is_ok() {
+            return;
+        }
+        error!("the care for this cluster panicked, a fault of this program: it begins anew");
+        tokio::time::sleep(BEGIN_ANEW_PAUSE).await;
+        let found = shared.clusters.get(&key);
+        before = found.and_then(|found| found.0.as_ref().ok()?.status.clone()).unwrap_or(before);
+    }
+}
+
 /// Takes care of a cluster until its resource is gone. `before` is the status as it was found.
-pub async fn take_care(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) {
+async fn take_care(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) {
     let (caretaker, reporting) = Caretaker::new(shared, cluster, before, workload);
     join(Box::pin(caretaker.run()), Box::pin(reporting)).await;
 }

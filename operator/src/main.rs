@@ -1,6 +1,6 @@
 //! The operator's program: `zue-operator run`, and what it needs to be installed: `zue-operator crd`, `zue-operator rbac`.
 
-use std::io::IsTerminal as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,8 +10,7 @@ use clap::Parser as _;
 use futures::future::join_all;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
-use tracing_subscriber::EnvFilter;
-use zue_operator::args::{Cli, Command, LogFormat, Run};
+use zue_operator::args::{Cli, Command, Run};
 use zue_operator::kubernetes::within;
 use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
@@ -24,23 +23,30 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+async fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
         Command::Run(args) => run(args).await,
         Command::Crd => print(&crd::crd()),
         Command::Rbac => print(&rbac::cluster_role()),
-    }
+    };
+    let code = ended.map_or_else(
+        |error| {
+            zue_telemetry::say(format!("zue-operator: {error:#}"));
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    zue_telemetry::finish();
+    code
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
 fn print(object: &impl serde::Serialize) -> anyhow::Result<()> {
-    print!("{}", serde_yaml::to_string(object)?);
-    Ok(())
+    zue_telemetry::print(&serde_yaml::to_string(object)?).context("standard output cannot be written")
 }
 
 async fn run(args: Run) -> anyhow::Result<()> {
     let Run { namespaces, metrics_address, image, log_format, lease, instance } = args;
-    log_as(log_format);
+    zue_telemetry::init(log_format, "info,kube_client=error")?;
     let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
     let client = Client::try_from(config)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -109,16 +115,6 @@ impl Operator {
             operator::run(self.client.clone(), namespace, self.settings.clone(), Arc::clone(&self.metrics), seen)
         });
         join_all(operating).await;
-    }
-}
-
-fn log_as(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=error"));
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let logger = logger.with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => logger.init(),
-        LogFormat::Json => logger.json().flatten_event(true).with_span_list(false).init(),
     }
 }
 

@@ -60,6 +60,7 @@ pub struct Metrics {
     reconcile_errors: IntCounter,
     reconcile_seconds: Histogram,
     is_leader: IntGauge,
+    lines_left_out: IntCounterVec,
     clusters: Mutex<BTreeMap<Key, (View, Counts)>>,
 }
 
@@ -78,12 +79,16 @@ impl Metrics {
         let build = IntGaugeVec::new(Opts::new("zue_operator_build_info", "Always 1."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let is_leader = IntGauge::new("zue_operator_is_leader", "Whether this operator is the one that acts.")?;
+        let (name, help) = ("zue_operator_log_lines_left_out_total", "Log lines not written, or that repeat others.");
+        let lines_left_out = IntCounterVec::new(Opts::new(name, help), &["why"])?;
+        own.register(Box::new(lines_left_out.clone()))?;
         own.register(Box::new(is_leader.clone()))?;
         own.register(Box::new(reconciles.clone()))?;
         own.register(Box::new(reconcile_errors.clone()))?;
         own.register(Box::new(reconcile_seconds.clone()))?;
         own.register(Box::new(build))?;
-        Ok(Self { own, reconciles, reconcile_errors, reconcile_seconds, is_leader, clusters: Mutex::default() })
+        let clusters = Mutex::default();
+        Ok(Self { own, reconciles, reconcile_errors, reconcile_seconds, is_leader, lines_left_out, clusters })
     }
 
     /// Whether this operator acts. One that does not knows nothing of the clusters.
@@ -119,6 +124,10 @@ impl Metrics {
         let series = Series::new(&of_clusters)?;
         for ((namespace, name), (view, counts)) in self.clusters().iter() {
             series.fill([namespace, name], view, counts);
+        }
+        for (why, so_far) in zue_telemetry::left_out().by_reason() {
+            let counter = self.lines_left_out.with_label_values(&[why]);
+            counter.inc_by(so_far.saturating_sub(counter.get()));
         }
         let mut families = self.own.gather();
         families.extend(of_clusters.gather());
@@ -287,6 +296,8 @@ mod tests {
                 "zue_operator_reconcile_total 1",
                 "zue_operator_reconcile_errors_total 1",
                 "zue_operator_reconcile_duration_seconds_count 1",
+                r#"zue_operator_log_lines_left_out_total{why="unwritten"} 0"#,
+                r#"zue_operator_log_lines_left_out_total{why="repeated"} 0"#,
             ],
         );
     }

@@ -218,7 +218,8 @@ impl Context {
         let uid = cluster.uid.clone();
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
-        let caretaker = caretaker::take_care(self.shared.clone(), cluster, before, Arc::clone(&workload));
+        let caretaker =
+            caretaker::take_care_whatever_happens(self.shared.clone(), cluster, before, Arc::clone(&workload));
         let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
         if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
             // It was of a resource that bore the same name.

@@ -152,7 +152,7 @@ fn the_program_understands_the_charts_arguments() {
     };
     let run = run_of(&documents(&chart));
     assert_eq!((run.image.as_str(), run.metrics_address.port()), ("r/zue-node:t", 8080));
-    assert_eq!((run.namespaces.len(), run.log_format), (0, args::LogFormat::Text));
+    assert_eq!((run.namespaces.len(), run.log_format), (0, zue_telemetry::LogFormat::Text));
 }
 
 #[test]

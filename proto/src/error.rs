@@ -18,8 +18,10 @@ fn code_of(reason: Reason) -> Code {
         | Reason::SequenceGap
         | Reason::WrongTarget
         | Reason::NeedsOrigin => Code::FailedPrecondition,
-        Reason::SteppedDown | Reason::ShuttingDown | Reason::StorageFailed => Code::Unavailable,
-        Reason::Overloaded | Reason::DiskFull => Code::ResourceExhausted,
+        Reason::SteppedDown | Reason::ShuttingDown | Reason::StorageFailed | Reason::StorageRefused => {
+            Code::Unavailable
+        }
+        Reason::Overloaded | Reason::DiskFull | Reason::TooManyFiles => Code::ResourceExhausted,
         Reason::TimedOut => Code::DeadlineExceeded,
         Reason::TooLarge | Reason::Invalid => Code::InvalidArgument,
         Reason::OffsetOutOfRange => Code::OutOfRange,

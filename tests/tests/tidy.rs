@@ -73,6 +73,7 @@ fn the_crates_depend_on_each_other_in_one_direction() {
         ("zue-node", &["zue-client", "zue-operator", "kube", "k8s-openapi"]),
         ("zue-client", &["zue-operator", "kube", "k8s-openapi"]),
         ("zue-operator", &["zue-log"]),
+        ("zue-telemetry", &["zue-", "tokio", "tonic", "kube"]),
     ] {
         for dependency in uses(package) {
             assert!(!never.iter().any(|name| dependency.starts_with(name)), "{package} must not know {dependency}");
@@ -92,4 +93,24 @@ fn the_readme_names_every_setting_with_its_default() {
             assert!(readme.contains(&row), "the README lacks {row}");
         }
     }
+}
+
+/// A program that runs for long must not end because nobody takes what it says: these macros panic then, and so does a logger of
+/// its own. `zue_telemetry` says and logs instead.
+#[test]
+fn what_the_programs_say_cannot_end_them() {
+    let ways = ["print!(", "println!(", "dbg!(", "tracing_subscriber::", "log_internal_errors(true)"];
+    let is_tool = |path: &str| ["tests/", "fuzz/"].iter().any(|folder| path.starts_with(folder));
+    let is_test = |path: &str| path.contains("/tests/") || path.contains("/benches/") || path.contains("/examples/");
+    let problem = |(path, text): &(String, String)| {
+        if is_tool(path) || is_test(path) || path.ends_with("tests.rs") || path.ends_with("build.rs") {
+            return None;
+        }
+        let allowed = |way: &str| path.starts_with("telemetry/") && way == "tracing_subscriber::";
+        let source = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let found: Vec<_> = code.filter(|line| ways.iter().any(|way| line.contains(way) && !allowed(way))).collect();
+        (!found.is_empty()).then(|| format!("{path}: {found:?}"))
+    };
+    assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
 }

@@ -13,7 +13,7 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// Holds the directory for this process until it is dropped.
     type Lock: std::fmt::Debug + Send + Sync + 'static;
 
-    /// Takes the directory; fails with [`io::ErrorKind::WouldBlock`] when another process holds it.
+    /// Takes the directory; fails with [`io::ErrorKind::WouldBlock`] when another process holds it, and names it if it can.
     fn lock(&self) -> io::Result<Self::Lock>;
     /// Makes an empty file, replacing any of that name; what is open or mapped of that stays.
     fn create(&self, name: &str) -> io::Result<Self::File>;
@@ -29,6 +29,10 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
+    /// Whether the log may grow by a file that stays open; some are left to others.
+    fn may_hold_another(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// 64 random bits.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 use crate::config::ConfigError;
+use crate::disk::Disk;
 use crate::fault::Fault;
+use crate::files_limit::is_no_more_files;
 
 /// What was done to a file, or to the directory, when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +61,37 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
+/// What is short when a file cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shortage {
+    /// Room on the disk.
+    Room,
+    /// Files that may be open.
+    Files,
+    /// Something else: a permission, perhaps. What the system said tells.
+    Other,
+}
+
+impl std::fmt::Display for Shortage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Room => "there is no room",
+            Self::Files => "no further file may be open",
+            Self::Other => "the next file cannot be made",
+        })
+    }
+}
+
 impl DiskError {
+    /// What was short, if this kept a file from being made.
+    pub fn shortage(&self) -> Shortage {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Shortage::Room,
+            _ if is_no_more_files(&self.source) => Shortage::Files,
+            _ => Shortage::Other,
+        }
+    }
+
     /// A file has no other name for want of room. Nothing has changed then.
     pub(crate) fn is_no_room_for_name(&self) -> bool {
         let is_full = matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -105,10 +137,12 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Another process has it open.
-    #[error("{} is held by another process", dir.display())]
+    #[error("{} is held by another process{}", dir.display(), holder.as_deref().map(|who| format!(" ({who})")).unwrap_or_default())]
     Locked {
         /// The directory.
         dir: PathBuf,
+        /// Which one, if that is known: its number and name.
+        holder: Option<String>,
     },
     /// The disk refused.
     #[error(transparent)]
@@ -163,6 +197,13 @@ pub enum OpenError {
     HistoryGap(#[source] Damage),
 }
 
+impl OpenError {
+    /// What [`Disk::lock`] says when another process holds the directory.
+    pub fn locked(disk: &impl Disk, error: &io::Error) -> Self {
+        Self::Locked { dir: disk.path(""), holder: error.get_ref().map(ToString::to_string) }
+    }
+}
+
 /// What is wrong with the fixed part of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderFault {
@@ -200,8 +241,8 @@ pub enum LogError {
     /// A write or sync failed. From now on the log is poisoned.
     #[error(transparent)]
     Disk(DiskError),
-    /// No room could be reserved for the next segment or the meta file. Nothing has changed; it can be tried again.
-    #[error("there is no room: {0}")]
+    /// The next segment or the meta file could not be made, mostly for want of room. Nothing has changed; it can be tried again.
+    #[error("{}", .0.shortage())]
     NoRoom(#[source] DiskError),
     /// The batch does not follow the log's tail.
     #[error("a batch after {batch} does not follow a log with {log}")]

@@ -53,6 +53,11 @@ impl<D: Disk> SharedLog<D> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a thread has panicked while it had the log: an invariant may be broken.
+    pub fn is_broken(&self) -> bool {
+        self.log.is_poisoned()
+    }
+
     /// The log again, for the only one who has it.
     pub fn into_inner(self) -> Log<D> {
         self.log.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -198,7 +198,7 @@ fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
     match disk.lock() {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::Locked { dir: disk.path("") }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::locked(disk, &error)),
         lock => Ok(lock.context(Operation::Lock, || disk.path(""))?),
     }
 }

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use rustix::process::{Resource, getrlimit};
 
 use crate::disk::{Disk, DiskFile};
+use crate::files_limit::{may_hold_another, name_limit};
+use crate::holder::holder_of;
 use crate::map::Map;
 use crate::num::length;
 
@@ -43,22 +44,6 @@ pub struct OsFile {
     faulted: AtomicBool,
     /// Every map of the file holds it, and slices of one keep it.
     maps: Arc<()>,
-}
-
-/// Says which limit of the process an error tells of, if any, and what to do about it.
-fn name_limit(error: io::Error) -> io::Error {
-    let limit = match rustix::io::Errno::from_io_error(&error) {
-        Some(rustix::io::Errno::MFILE) => {
-            let files =
-                getrlimit(Resource::Nofile).current.map_or_else(|| "only so many".to_owned(), |n| n.to_string());
-            format!("this process may have {files} files open, and each segment is one: raise `ulimit -n`")
-        }
-        Some(rustix::io::Errno::NOMEM) => {
-            "each segment that is read takes up to two maps: raise the sysctl vm.max_map_count".to_owned()
-        }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), format!("{error}; {limit}, or log.segmentBytesMax for what is to come"))
 }
 
 impl OsDisk {
@@ -131,7 +116,10 @@ impl Disk for OsDisk {
         };
         match locked {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::WouldBlock) => {
+                let kind = io::ErrorKind::WouldBlock;
+                Err(holder_of(&file).map_or_else(|| kind.into(), |holder| io::Error::new(kind, holder)))
+            }
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
@@ -179,6 +167,10 @@ impl Disk for OsDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().into_string().ok());
         fs::read_dir(&self.dir)?.filter_map(|entry| name(entry).transpose()).collect()
+    }
+
+    fn may_hold_another(&self) -> io::Result<()> {
+        may_hold_another(&self.open.dir)
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -150,7 +150,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) first_bytes: u64,
     /// How long the file is to be, if that is enough.
     pub(crate) file_bytes: u64,
-    /// Whether a shorter file will do when the disk is full.
+    /// Whether it has to be made if it can be: a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
     /// How much of the file to fill with zeroes at once, if it is made now.
     pub(crate) zero_bytes: u64,
@@ -199,6 +199,10 @@ impl Draft<'_> {
         let head = [header.encode().as_slice(), &snapshot].concat();
         if let Some(spare) = spare {
             return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, zero_bytes });
+        }
+        // What it takes to follow another's log is made of the files that are kept, too.
+        if !may_be_short {
+            disk.may_hold_another().context(Operation::Create, path)?;
         }
         let reserve = |file_bytes: u64| {
             let file = disk.create(SEGMENT_TEMP).context(Operation::Create, path)?;

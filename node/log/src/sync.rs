@@ -106,6 +106,7 @@ impl<D: Disk> Log<D> {
         if early || self.preparing || self.spare.is_some() || self.poison.is_some() {
             return None;
         }
+        self.disk.may_hold_another().ok()?;
         let preparation = Preparation::begin(&self.disk, self.config.segment_bytes_max);
         self.preparing = preparation.is_some();
         preparation

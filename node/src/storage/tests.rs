@@ -13,7 +13,7 @@ use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, Sh
 use super::syncer::Syncer;
 use super::upkeep::Stop;
 use super::worker::Worker;
-use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, Work};
+use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
 use crate::metrics::Metrics;
 
 /// The first segment.
@@ -37,10 +37,13 @@ impl Bench {
     }
 
     fn on(disk: SimDisk, fetches: mpsc::Sender<Fetch>) -> Self {
+        Self::with(disk, (crate::settings::LogSettings::default().to_upkeep(), fetches))
+    }
+
+    fn with(disk: SimDisk, upkeep: (UpkeepSettings, mpsc::Sender<Fetch>)) -> Self {
         let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let upkeep = (crate::settings::LogSettings::default().to_upkeep(), fetches);
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), upkeep).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }
@@ -211,9 +214,22 @@ fn a_repair_that_waits_for_others_asks_for_nothing_more_once_the_disk_has_failed
 #[test]
 fn a_thread_of_the_disk_that_panics_is_told_of_while_others_live_on() {
     let (facts, mut told) = mpsc::channel(1);
-    let thread = super::spawn("disk test".to_owned(), &facts, || panic!("a broken invariant")).unwrap();
+    let thread = super::spawn("disk test".to_owned(), &facts, super::failed, || panic!("a broken invariant")).unwrap();
     assert!(thread.join().is_err());
     assert!(matches!(told.try_recv(), Ok(DiskFact::Failed(problem)) if problem.contains("disk test")));
-    super::spawn("disk test".to_owned(), &facts, || {}).unwrap().join().unwrap();
+    super::spawn("disk test".to_owned(), &facts, super::failed, || {}).unwrap().join().unwrap();
     assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_panic_of_who_looks_after_the_log_is_told_and_appends_go_on() {
+    // There is no such time: the thread panics when it begins to read the log again.
+    let settings = crate::settings::LogSettings::default().to_upkeep();
+    let upkeep = UpkeepSettings { scrub_bytes_per_second: 1, scrub_interval: Duration::MAX, ..settings };
+    let mut bench = Bench::with(SimDisk::new(1), (upkeep, mpsc::channel(1).0));
+    let told = bench.fact();
+    let DiskFact::Neglected(problem) = &told else { panic!("{told:?}") };
+    assert!(problem.contains("\"upkeep test\" panicked") && problem.contains("nothing is repaired"), "{problem}");
+    let ticket = bench.append(10);
+    bench.until_persisted(ticket);
 }

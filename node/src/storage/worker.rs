@@ -12,7 +12,7 @@ use zue_log::{Disk, LogError, SharedLog};
 
 use super::syncer::Syncer;
 use super::upkeep::Stop;
-use super::{COMMIT_INTERVAL, DiskFact, Queue, Task, Work, full, tell};
+use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
     log: Arc<SharedLog<D>>,
@@ -71,16 +71,17 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    /// A full disk changes nothing: the work waits until there is room. Everything else that fails is final.
+    /// A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room. Everything else that fails is final.
     fn until_there_is_room(&mut self, work: &Work, behind: &mut VecDeque<Task>) -> Result<(), Stopped> {
-        let mut is_full = false;
+        let mut told = None;
         loop {
             match self.one(work) {
-                Err(error @ LogError::NoRoom { .. }) => {
-                    if !is_full {
-                        tracing::error!(error = %full(&error), "the disk is full: appends wait for room");
-                        tell(&self.facts, DiskFact::Full(Some(full(&error).into())));
-                        is_full = true;
+                Err(LogError::NoRoom(error)) => {
+                    let now = Some(Stalled::new(&error));
+                    if told != now {
+                        tracing::error!("{}", Stalled::new(&error));
+                        tell(&self.facts, DiskFact::Full(now.clone()));
+                        told = now;
                     }
                     // Promises keep their order.
                     if !matches!(work, Work::Promise { .. }) {
@@ -90,7 +91,8 @@ impl<D: Disk> Worker<D> {
                     behind.extend(self.queue.pause().ok_or(Stopped::Closed)?);
                 }
                 result => {
-                    if is_full {
+                    if told.is_some() {
+                        tracing::info!("appends wait for the disk no more");
                         tell(&self.facts, DiskFact::Full(None));
                     }
                     return result.map_err(Stopped::Failed);

@@ -81,7 +81,8 @@ fn container(cluster: &Cluster) -> Container {
         ]),
         ports: Some(vec![port("client", CLIENT_PORT), port("peer", PEER_PORT), port("metrics", METRICS_PORT)]),
         resources: cluster.spec.resources.clone(),
-        // The log is opened while the process answers already: five minutes to start are for a slow image or disk.
+        // The log is opened, or its last holder waited for, while the process answers already: five minutes to start are for a slow
+        // image or disk.
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(300), ..probe("/livez") }),
         liveness_probe: Some(Probe { period_seconds: Some(10), failure_threshold: Some(6), ..probe("/livez") }),
         readiness_probe: Some(Probe { period_seconds: Some(2), failure_threshold: Some(2), ..probe("/readyz") }),

@@ -61,7 +61,7 @@ impl Turns {
 
 fn tell(event: &Event) {
     let level = if event.is_warning() { "warning: " } else { "" };
-    eprintln!("{level}{event}");
+    zue_telemetry::say_seldom(format!("{level}{event}"));
 }
 
 pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
@@ -87,10 +87,14 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
         error => error.into(),
     })?;
     let named = nodes.get(leadership.leader).map_or("", |node| &node.name);
-    output::line(&match leadership.policy {
+    let begins = match leadership.policy {
         args::Policy::Automatic => format!("controlling {count} nodes; a leader that is lost is replaced"),
         args::Policy::Static => format!("controlling {count} nodes, with {named} to lead"),
-    })?;
+    };
+    // It controls whether or not somebody reads this.
+    if let Err(error) = output::line(&begins) {
+        zue_telemetry::say(format!("{error:#}"));
+    }
     let mut turns = Turns::new(store, nodes, replicas, &leadership);
     tokio::select! {
         () = turns.go_on() => {}

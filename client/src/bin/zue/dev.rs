@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use futures::future::{join_all, try_join_all};
+use futures::FutureExt as _;
+use futures::future::{join_all, select_all, try_join_all};
 use tokio::net::TcpListener;
 use zue_client::control::{FileStore, FileStoreError, NodeAddress, Turn};
 use zue_node::RunningNode;
@@ -15,7 +16,7 @@ use zue_proto::v1::Role;
 use crate::Usage;
 use crate::args::Dev;
 use crate::control::{Turns, check};
-use crate::node::Replica;
+use crate::node::{Replica, START_WAIT_MAX};
 use crate::output::Out;
 use crate::stop::Stop;
 
@@ -27,6 +28,8 @@ const REPLICAS_FILE: &str = "replicas";
 const REPLICAS_MAX: u16 = 9;
 /// Once a leader is there, how long the others are waited for before it is told.
 const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
+/// How often to look whether another process has let go: nothing tells.
+const HELD_RETRY: Duration = Duration::from_millis(200);
 /// The ports that clients use without being told.
 const PORT_DEFAULT: u16 = 9440;
 
@@ -34,33 +37,49 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
     zue_node::raise_and_check_open_files();
     let mut stop = Stop::new().context("signals cannot be listened to")?;
-    let (store, made_for) = open(&dev.data, dev.replicas)?;
+    // What ran here before may be about to end.
+    let free = Instant::now() + START_WAIT_MAX.0;
+    let (store, made_for) = until_free(free, async || open(&dev.data, dev.replicas)).await?;
     // Replicas that are to go run on until they have given up their votes.
     let count = made_for.max(dev.replicas);
     let replicas = replicas(&dev, count)?;
-    check_ports(&replicas).await?;
+    until_free(free, async || check_ports(&replicas).await).await?;
     claim(&dev.data, count)?;
     let mut nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
     let addresses = replicas.iter().map(address).collect();
+    let dead = first_dead(&nodes, &replicas);
     let mut turns = Turns::new(store, addresses, dev.replicas.into(), &dev.leadership);
     let served = async {
         let leader = ready(&mut turns, dev.replicas.into()).await;
-        welcome(&dev, &replicas, &leader)?;
+        // It serves whether or not somebody reads this.
+        if let Err(error) = welcome(&dev, &replicas, &leader) {
+            zue_telemetry::say(format!("{error:#}"));
+        }
         shrink(&dev, &mut turns, &mut nodes).await?;
         turns.go_on().await;
         anyhow::Ok(())
     };
     let served = tokio::select! {
         served = served => served,
+        dead = dead => Err(dead),
         _ = stop.asked() => Ok(()),
     };
-    eprintln!("stopping");
+    zue_telemetry::say("stopping");
     // Its connections would be waited for.
     drop(turns);
     tokio::select! {
         () = stop_all(nodes) => served,
         _ = stop.asked() => bail!("stopped without closing the logs cleanly"),
     }
+}
+
+/// Waits until a node has ended that was not told to, and says which and how.
+fn first_dead(nodes: &[RunningNode], replicas: &[Replica]) -> impl Future<Output = anyhow::Error> + use<> {
+    let dead = nodes.iter().zip(replicas).map(|(node, Replica { name, .. })| {
+        let (name, ended) = (name.clone(), node.ended());
+        Box::pin(async move { anyhow::anyhow!("{name}: {}, for a fault of this program", ended.await) })
+    });
+    select_all(dead).map(|(dead, ..)| dead)
 }
 
 /// Stops the replicas that are to go, once nothing depends on them. Their data stays.
@@ -73,7 +92,8 @@ async fn shrink(dev: &Dev, turns: &mut Turns, nodes: &mut Vec<RunningNode>) -> a
     turns.keep(wished);
     stop_all(nodes.split_off(wished)).await;
     claim(&dev.data, dev.replicas)?;
-    eprintln!("{} replicas are left; the data of the others stays in {}", dev.replicas, dev.data.display());
+    let (left, data) = (dev.replicas, dev.data.display());
+    zue_telemetry::say(format!("{left} replicas are left; the data of the others stays in {data}"));
     Ok(())
 }
 
@@ -106,6 +126,29 @@ fn address(replica: &Replica) -> NodeAddress {
     }
 }
 
+/// Another process has it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Held(String);
+
+/// Tries until another process has let go, or that takes too long.
+async fn until_free<T>(end: Instant, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let mut has_told = false;
+    loop {
+        let tried = attempt().await;
+        match &tried {
+            Err(error) if error.is::<Held>() && Instant::now() < end => {
+                if !has_told {
+                    zue_telemetry::say(format!("{error}: waiting up to {START_WAIT_MAX} until it is free"));
+                }
+                has_told = true;
+                tokio::time::sleep(HELD_RETRY).await;
+            }
+            _ => return tried,
+        }
+    }
+}
+
 /// Makes the directory, or takes one that was made before, and locks it. Says for how many replicas it was made.
 fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
     let cannot = || format!("{} cannot be used", dir.display());
@@ -125,8 +168,8 @@ fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
         Err(error) => return Err(error).with_context(cannot),
     };
     let store = FileStore::open(dir.join(CONTROL_FILE)).map_err(|error| match error {
-        FileStoreError::InUse(_) => anyhow::anyhow!("{} is in use by another `zue dev`", dir.display()),
-        error => error.into(),
+        FileStoreError::InUse(_) => Held(format!("{} is in use by another `zue dev`", dir.display())).into(),
+        error => anyhow::Error::new(error),
     })?;
     let made_for =
         made_for.with_context(|| format!("{}: a number from 1 to {REPLICAS_MAX} is expected", path.display()))?;
@@ -144,7 +187,9 @@ async fn check_ports(replicas: &[Replica]) -> anyhow::Result<()> {
     for Replica { name, client, peer, metrics, .. } in replicas {
         for (address, what) in [(client, "clients"), (peer, "peers"), (metrics, "metrics")] {
             if let Err(error) = TcpListener::bind(address).await {
-                bail!("{name} cannot listen on {address} for {what}: {error}; choose another --port");
+                let why = format!("{name} cannot listen on {address} for {what}: {error}; choose another --port");
+                let is_held = error.kind() == io::ErrorKind::AddrInUse;
+                return Err(if is_held { Held(why).into() } else { anyhow::Error::msg(why) });
             }
         }
     }

@@ -15,11 +15,11 @@ mod stop;
 mod switchover;
 mod times;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use zue_client::{AppendError, Client, ClientConfig, Error, Reason};
+use zue_telemetry::LogFormat;
 
 use args::{Cli, Command, Output};
 use output::BrokenPipe;
@@ -31,26 +31,18 @@ use stop::Stopped;
 struct Usage(String);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logs();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return ended(Err(error.into())),
-    };
+    let code = ended(run_to_end(Cli::parse()));
+    zue_telemetry::finish();
+    code
+}
+
+fn run_to_end(cli: Cli) -> anyhow::Result<ExitCode> {
+    zue_telemetry::init(LogFormat::Text, "warn")?;
+    let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(run(cli));
     // A read of standard input cannot be called off; it must not keep the program.
     runtime.shutdown_background();
-    ended(result)
-}
-
-/// Warnings on stderr; more with `RUST_LOG`.
-fn logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    result
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -89,8 +81,8 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match remedy(&error) {
-        Some(remedy) => eprintln!("zue: {error:#}; {remedy}"),
-        None => eprintln!("zue: {error:#}"),
+        Some(remedy) => zue_telemetry::say(format!("zue: {error:#}; {remedy}")),
+        None => zue_telemetry::say(format!("zue: {error:#}")),
     }
     match error.downcast_ref::<Stopped>() {
         Some(stopped) => ExitCode::from(stopped.signal.code()),

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use zue_node::{ListenSettings, Node, NodeConfig, RunningNode};
+use zue_node::{LimitSettings, ListenSettings, Node, NodeConfig, RunningNode, Time};
+
+/// How long to wait for a process that still holds the directory or a port: a person waits as well.
+pub(crate) const START_WAIT_MAX: Time = Time::from_millis(5000);
 
 /// What `zue dev` says about one replica.
 pub(crate) struct Replica {
@@ -22,6 +25,7 @@ impl Replica {
             name: name.clone(),
             data_dir: data_dir.clone(),
             listen: ListenSettings { client: *client, peer: *peer, metrics: *metrics },
+            limits: LimitSettings { start_wait_max: START_WAIT_MAX, ..LimitSettings::default() },
             ..NodeConfig::default()
         };
         Node::start(config).await.with_context(|| format!("{name} does not start"))

@@ -54,9 +54,9 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     if answers {
-        eprintln!("zue: no replica that answers leads");
+        zue_telemetry::say("zue: no replica that answers leads");
     } else {
-        eprintln!("zue: no server answers; {}", crate::NO_SERVER);
+        zue_telemetry::say(format!("zue: no server answers; {}", crate::NO_SERVER));
     }
     Ok(ExitCode::FAILURE)
 }

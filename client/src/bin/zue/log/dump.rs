@@ -18,7 +18,7 @@ use crate::output::{Out, text_of};
 pub(super) fn run(disk: &OsDisk, from: u64, max: Option<u64>, output: Output) -> anyhow::Result<bool> {
     let _lock = match disk.lock() {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            closed_by(OpenError::Locked { dir: disk.path("") })?;
+            closed_by(OpenError::locked(disk, &error))?;
             return Ok(false);
         }
         lock => lock.map_err(|error| Usage(format!("cannot lock {}: {error}", disk.path("").display())))?,
@@ -39,7 +39,7 @@ pub(super) fn run(disk: &OsDisk, from: u64, max: Option<u64>, output: Output) ->
     shown?;
     out.flush()?;
     if let Err(error) = dumped {
-        eprintln!("zue: {}", closed_by(error)?.what);
+        zue_telemetry::say(format!("zue: {}", closed_by(error)?.what));
         return Ok(false);
     }
     Ok(is_sound)
