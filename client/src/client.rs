@@ -2,14 +2,14 @@
 
 use std::future::Future;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use zue_proto::v1::{self, NewRecord, Reason};
+use zue_proto::v1::{self, NewRecord};
 
+use crate::append::{Append, AppendId, Producer};
 use crate::appender::{Acks, Appender};
 use crate::error::{AppendError, Error};
 use crate::read::{self, ReadOptions, Reader};
@@ -26,8 +26,12 @@ pub struct Appended {
     pub base_offset: u64,
     /// How many there are; they follow each other.
     pub count: u32,
-    /// The epoch in which they were committed.
+    /// The epoch in which they were committed, or found to be.
     pub epoch: u64,
+    /// They were in the log already, from an earlier try.
+    pub duplicate: bool,
+    /// The append, by its producer.
+    pub id: AppendId,
 }
 
 /// Who was asked for leads.
@@ -63,12 +67,6 @@ struct Inner {
     under_way: Semaphore,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Producer {
-    pub(crate) id: Bytes,
-    pub(crate) next_sequence: u64,
-}
-
 /// Tries that failed in a row.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Failures {
@@ -93,23 +91,45 @@ impl Client {
         &self.0.servers
     }
 
+    pub(crate) fn idle(&self) -> MutexGuard<'_, Vec<Producer>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
     /// once however often it was tried.
     pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
+        self.append_with(Append { client: self, records, producer: None, is_unknown: false }).await
+    }
+
+    /// Appends the records under the name that an earlier try of the same records had, which may have succeeded: they are kept once.
+    /// A try whose outcome is not known leaves its name in [`AppendError::id`]. The name must not be in use elsewhere.
+    pub async fn append_again(&self, id: AppendId, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
+        let producer = Some(Producer::again(id));
+        self.append_with(Append { client: self, records, producer, is_unknown: true }).await
+    }
+
+    async fn append_with(&self, mut append: Append<'_>) -> Result<Appended, AppendError> {
         let Ok(_permit) = self.0.under_way.acquire().await else { unreachable!("the semaphore is never closed") };
-        let mut append = Append { client: self, records, producer: None, is_unknown: false };
         let appended = append.run().await;
         let Append { producer, is_unknown, .. } = append;
+        let id = producer.as_ref().map(Producer::next);
         if let Some(producer) = producer.filter(|_| !is_unknown) {
-            self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).push(producer);
+            self.idle().push(producer);
         }
-        appended.map_err(|error| AppendError { is_unknown, error })
+        appended.map_err(|error| AppendError { is_unknown, id, error })
     }
 
     /// Many appends in a row: what is pushed into the one is answered, in order, by the other. Must be called inside a tokio
     /// runtime.
     pub fn appender(&self) -> (Appender, Acks) {
-        appender::start(self.clone())
+        appender::start(self.clone(), None)
+    }
+
+    /// As [`Client::appender`], for records of which the first may be in the log since an earlier try that ended with
+    /// [`AppendError::id`], or was interrupted behind what its acknowledgements tell: they are kept once. Until one is found that is
+    /// not in the log each goes alone, however they were put together before.
+    pub fn appender_again(&self, id: AppendId) -> (Appender, Acks) {
+        appender::start(self.clone(), Some(id))
     }
 
     /// Reads committed records in order.
@@ -132,11 +152,14 @@ impl Client {
 
     /// The end of all that was committed anywhere when this was called; a leader that a majority confirms says so.
     pub async fn end(&self) -> Result<u64, Error> {
-        let begun = Instant::now();
-        let mut failures = Failures::default();
+        self.end_of(Instant::now(), &mut Failures::default()).await
+    }
+
+    /// The same, for something that was begun then.
+    pub(crate) async fn end_of(&self, begun: Instant, failures: &mut Failures) -> Result<u64, Error> {
         loop {
             match self.ask_end(begun).await {
-                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
+                Err(error) if error.is_retriable() => self.pause(begun, failures, error).await?,
                 result => return result,
             }
         }
@@ -287,87 +310,9 @@ impl Client {
         let mut client = self.0.servers.client(&leader.address)?;
         let answer =
             self.call(&leader, self.time_left(begun), client.open_producer(v1::OpenProducerRequest {})).await?;
-        Ok(Producer { id: answer.producer_id, next_sequence: 0 })
-    }
-}
-
-/// One append on its way.
-struct Append<'a> {
-    client: &'a Client,
-    records: Vec<NewRecord>,
-    producer: Option<Producer>,
-    /// Whether a try may have succeeded unheard.
-    is_unknown: bool,
-}
-
-impl Append<'_> {
-    /// Tries until it succeeds, fails for good, or the deadline passes.
-    async fn run(&mut self) -> Result<Appended, Error> {
-        let begun = Instant::now();
-        let mut failures = Failures::default();
-        loop {
-            let error = match self.attempt(begun).await {
-                Err(error) if error.is_retriable() => error,
-                result => return result,
-            };
-            self.client.pause(begun, &mut failures, error).await?;
-        }
-    }
-
-    async fn producer(&mut self, begun: Instant) -> Result<Producer, Error> {
-        if let Some(producer) = &self.producer {
-            return Ok(producer.clone());
-        }
-        let idle = self.client.0.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let producer = match idle {
-            Some(producer) => producer,
-            None => self.client.open_producer(begun).await?,
-        };
-        Ok(self.producer.insert(producer).clone())
-    }
-
-    async fn attempt(&mut self, begun: Instant) -> Result<Appended, Error> {
-        let producer = self.producer(begun).await?;
-        let leader = self.client.leader(begun).await?;
-        let mut client = self.client.0.servers.client(&leader.address)?;
-        let request = v1::AppendRequest {
-            log: String::new(),
-            producer_id: producer.id,
-            sequence: producer.next_sequence,
-            records: self.records.clone(),
-        };
-        let within = self.client.time_left(begun);
-        let mut request = tonic::Request::new(request);
-        // The server gives up a little earlier, so that its reason is heard.
-        request.set_timeout(within.mul_f64(0.9));
-        let error = match self.client.call(&leader, within, client.append(request)).await {
-            Ok(response) => return self.appended(&leader, response),
-            Err(error) => error,
-        };
-        // An append that may be in the log is never sent under another producer: it could be stored twice.
-        if error.reason() == Some(Reason::UnknownProducer) && !self.is_unknown {
-            self.producer = None;
-            self.client.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            return Err(Error::producer_forgotten(&leader.name));
-        }
-        self.is_unknown |= !error.is_not_appended();
-        Err(error)
-    }
-
-    fn appended(&mut self, leader: &Server, response: v1::AppendResponse) -> Result<Appended, Error> {
-        let count = u64::from(response.count);
-        if usize::try_from(count) != Ok(self.records.len()) {
-            self.is_unknown = true;
-            return Err(Error::Malformed {
-                server: leader.name.clone(),
-                what: "the number of appended records differs",
-            });
-        }
-        self.is_unknown = false;
-        if let Some(producer) = &mut self.producer {
-            producer.next_sequence += count;
-        }
-        let v1::AppendResponse { base_offset, count, epoch, duplicate: _ } = response;
-        Ok(Appended { base_offset, count, epoch })
+        let malformed =
+            |_| Error::Malformed { server: leader.name.clone(), what: "a producer id is not 16 bytes long" };
+        let id = <[u8; 16]>::try_from(&*answer.producer_id).map_err(malformed)?;
+        Ok(Producer::again(AppendId { producer: id, sequence: 0 }))
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::Status;
 use zue_proto::v1::{self, Outcome, Reason};
 
+use crate::AppendId;
 use crate::net::{self, BadAddress};
 
 /// Why a request failed.
@@ -95,6 +96,8 @@ pub struct Refused {
     pub log_start: u64,
     /// The end of what can be read, for `OFFSET_OUT_OF_RANGE`.
     pub commit_end: u64,
+    /// The sequence that is next, for `SEQUENCE_GAP`.
+    pub expected_sequence: u64,
 }
 
 /// Why no leader was found.
@@ -152,8 +155,9 @@ impl Error {
 
     pub(crate) fn refused(server: &str, error: v1::Error) -> Self {
         let (reason, outcome) = (error.reason(), error.outcome());
-        let v1::Error { message, log_start, commit_end, .. } = error;
-        Self::Refused(Box::new(Refused { server: server.to_owned(), reason, outcome, message, log_start, commit_end }))
+        let v1::Error { message, log_start, commit_end, expected_sequence, .. } = error;
+        let server = server.to_owned();
+        Self::Refused(Box::new(Refused { server, reason, outcome, message, log_start, commit_end, expected_sequence }))
     }
 
     pub(crate) fn no_answer(server: &str, within: Duration) -> Self {
@@ -174,6 +178,30 @@ impl Error {
             server: server.to_owned(),
             why: "it has forgotten this producer".to_owned(),
             is_sent: false,
+        }
+    }
+
+    /// Whether it tells that the log does not know the producer: it was forgotten, or this log was begun anew since all before
+    /// `acknowledged` was.
+    pub(crate) fn forgets(&self, acknowledged: Option<u64>) -> bool {
+        match self {
+            Self::Refused(refused) => match refused.reason {
+                Reason::UnknownProducer => true,
+                Reason::SequenceGap => acknowledged.is_some_and(|sequence| refused.expected_sequence < sequence),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// The producer is not known, and neither is what became of its append.
+    pub(crate) fn unfound(self, why: impl fmt::Display) -> Self {
+        match self {
+            Self::Refused(refused) => {
+                let message = format!("{}; {why}", refused.message);
+                Self::Refused(Box::new(Refused { message, ..*refused }))
+            }
+            other => other,
         }
     }
 
@@ -255,13 +283,21 @@ fn is_retriable(reason: Reason) -> bool {
 pub struct AppendError {
     /// Whether the records may be in the log all the same. They are not where this is false.
     pub is_unknown: bool,
+    /// The append that failed, of many the first; none where no producer could be opened. Repeated under this name by
+    /// [`Client::append_again`](crate::Client::append_again), what was appended is kept once.
+    pub id: Option<AppendId>,
     /// Why it failed.
     pub error: Error,
 }
 
 impl AppendError {
-    fn fate(&self) -> &'static str {
-        if self.is_unknown { "the records may have been appended" } else { "the records were not appended" }
+    fn fate(&self) -> String {
+        match self.id.filter(|_| self.is_unknown) {
+            _ if self.error.reason() == Some(Reason::Duplicate) => "the records are in the log".to_owned(),
+            Some(id) => format!("the records may have been appended; repeated as {id}, they are kept once"),
+            None if self.is_unknown => "the records may have been appended".to_owned(),
+            None => "the records were not appended".to_owned(),
+        }
     }
 }
 

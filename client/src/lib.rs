@@ -15,18 +15,21 @@
 //! # }
 //! ```
 
+mod append;
 mod appender;
 mod backoff;
 mod client;
 mod config;
 pub mod control;
 mod error;
+mod find;
 mod net;
 mod read;
 mod servers;
 #[cfg(test)]
 mod tests;
 
+pub use append::AppendId;
 pub use appender::{Acks, Appender, Closed};
 pub use backoff::Backoff;
 pub use client::{Appended, Client, ReplicaStatus, SwitchedOver};

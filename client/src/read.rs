@@ -375,6 +375,7 @@ mod tests {
             message: String::new(),
             log_start: 2,
             commit_end: 5,
+            expected_sequence: 0,
         };
         let known = |next, known_end| Position { next, ..told(known_end) }.is_known(&refused);
         assert_eq!([known(7, 7), known(7, 5), known(1, 7)], [true, false, false]);

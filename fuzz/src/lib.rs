@@ -14,7 +14,7 @@ const CONFIG: LogConfig = LogConfig {
     index_interval_bytes: 256,
     durability: zue_log::Durability::Sync,
     compaction: None,
-    producers: zue_core::ProducerLimits { producers_max: 4, appends_max: 3 },
+    producers: zue_core::ProducerLimits { producers_max: 4, appends_max: 3, all_appends_max: 8 },
 };
 /// The head of a segment, and where its nonce is.
 const BLOCK_BYTES: usize = 128;

@@ -1,6 +1,7 @@
 //! Appends, from the wire to the answer: within the limits, handed to the driver, answered when committed or when the deadline
 //! has passed. Says of every failure whether the records may be in the log.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use zue_proto::v1::{self, Reason};
 use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
 use crate::inbox::{Append, Handle, Records, Request};
 use crate::metrics::Metrics;
+use crate::newcomers::Newcomers;
 use crate::num::narrow;
 use crate::num::wide;
 use crate::settings::LimitSettings;
@@ -28,6 +30,8 @@ pub(crate) struct Appends {
     pub(crate) limits: Limits,
     /// Bytes of appends that may be on their way to the disk.
     pub(crate) room: Arc<Semaphore>,
+    /// Who has brought in new producers of late.
+    pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -37,6 +41,9 @@ pub(crate) struct Pending {
     deadline: Instant,
     answer: oneshot::Receiver<Reply>,
 }
+
+/// How long one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
+const NEWCOMER_WAITS_MAX: Duration = Duration::from_secs(1);
 
 /// What to do when too much is on its way to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +65,7 @@ impl Appends {
     pub(crate) async fn submit(
         &self,
         request: v1::AppendRequest,
+        from: SocketAddr,
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<Pending, v1::Error> {
@@ -65,6 +73,7 @@ impl Appends {
         self.check_role()?;
         let records = parse(request)?;
         let bytes = self.encoded_bytes(&records)?;
+        self.admit(&records, from, deadline, when_full).await?;
         let late = || error(Reason::TimedOut, "the deadline passed before the append could be taken on");
         let permit = match when_full {
             WhenFull::Refuse => self.try_room(bytes)?,
@@ -80,6 +89,29 @@ impl Appends {
         let (reply, answer) = oneshot::channel();
         slot.send(Request::Append(Append { records, permit, reply }));
         Ok(Pending { begun, deadline, answer })
+    }
+
+    /// A producer's first append has sequence 0: it takes of the share of who sends it.
+    async fn admit(
+        &self,
+        records: &Records,
+        from: SocketAddr,
+        deadline: Instant,
+        when_full: WhenFull,
+    ) -> Result<(), v1::Error> {
+        if !matches!(records.producer, Some((_, 0))) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let patience = match when_full {
+            WhenFull::Refuse => NEWCOMER_WAITS_MAX.min(deadline.saturating_duration_since(now)),
+            WhenFull::Wait => Duration::ZERO,
+        };
+        let wait = self.newcomers.admit(from, now, patience)?;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
     }
 
     fn try_room(&self, bytes: u32) -> Result<OwnedSemaphorePermit, v1::Error> {

@@ -4,9 +4,9 @@ use tonic::Status;
 use zue_core::{Offset, Refusal};
 use zue_log::ReadError;
 use zue_proto::status_of;
-use zue_proto::v1::{Error, Outcome, Reason};
+use zue_proto::v1::{Error, LeaderHint, Outcome, Reason};
 
-use crate::state::View;
+use crate::state::{Role, View};
 
 /// An error with a reason and a message.
 pub(crate) fn error(reason: Reason, message: impl Into<String>) -> Error {
@@ -43,7 +43,9 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         | Refusal::NotSealed { .. }
         | Refusal::OtherStream => error(Reason::StaleEpoch, message),
         Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
-        Refusal::Impossible(_) | Refusal::Overlap { .. } | Refusal::Gap { .. } => error(Reason::Invalid, message),
+        Refusal::Impossible(_) | Refusal::Gap { .. } => error(Reason::Invalid, message),
+        // Some of it is in the log.
+        Refusal::Overlap { .. } => unknown(Reason::Invalid, message),
         Refusal::Parted { .. } | Refusal::Failed => storage_failed(view),
         Refusal::Restored => error(Reason::StorageFailed, message),
         Refusal::NotLeader => not_leader(view),
@@ -55,12 +57,14 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::TrimOutOfRange { log_start, commit_end, .. } => {
             Error { log_start: log_start.0, commit_end: commit_end.0, ..error(Reason::OffsetOutOfRange, message) }
         }
-        Refusal::SteppedDown => Error { leader: view.leader.clone(), ..unknown(Reason::SteppedDown, message) },
+        Refusal::SteppedDown => Error { leader: elsewhere(view).cloned(), ..unknown(Reason::SteppedDown, message) },
         Refusal::HandOverTimedOut(_) => error(Reason::TimedOut, message),
         Refusal::SequenceGap { expected, .. } => {
             Error { expected_sequence: *expected, ..error(Reason::SequenceGap, message) }
         }
-        Refusal::UnknownProducer => error(Reason::UnknownProducer, message),
+        // An earlier try may be in the log.
+        Refusal::UnknownProducer => unknown(Reason::UnknownProducer, message),
+        Refusal::PerhapsForgotten => unknown(Reason::Overloaded, message),
         // It is in the log: neither outcome fits.
         Refusal::Duplicate(_) => Error { outcome: Outcome::Unspecified.into(), ..error(Reason::Duplicate, message) },
     }
@@ -68,11 +72,17 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
 
 /// This replica does not lead; who does, if that is known here.
 pub(crate) fn not_leader(view: &View) -> Error {
-    let message = match &view.leader {
+    let leader = elsewhere(view);
+    let message = match leader {
         Some(leader) => format!("this replica does not lead; {} does, at {}", leader.name, leader.address),
         None => "this replica does not lead, and knows of no leader".to_owned(),
     };
-    Error { leader: view.leader.clone(), ..error(Reason::NotLeader, message) }
+    Error { leader: leader.cloned(), ..error(Reason::NotLeader, message) }
+}
+
+/// Who leads, if it is another. What a leader knows of itself may be out of date, or worth nothing: then the caller would come back.
+fn elsewhere(view: &View) -> Option<&LeaderHint> {
+    view.leader.as_ref().filter(|_| view.role != Role::Leader)
 }
 
 /// This replica's storage failed; the view says how.
@@ -95,5 +105,32 @@ pub(crate) fn read_failed(failure: &ReadError, commit_end: Offset) -> Error {
         ReadError::NoSuchPrefix { .. } => error(Reason::Invalid, failure.to_string()),
         ReadError::Damaged(damage) => error(Reason::Corrupt, damage.to_string()),
         ReadError::Disk(disk) => error(Reason::StorageFailed, crate::storage::full(disk)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_sent_elsewhere_is_never_sent_back_to_the_same_node() {
+        let leader = Some(LeaderHint { name: "zue-0".to_owned(), address: "zue-0:9440".to_owned() });
+        for (role, told) in [(Role::Leader, None), (Role::Follower, leader.clone())] {
+            let view = View { role, leader: leader.clone(), ..View::default() };
+            for refusal in [Refusal::NotLeader, Refusal::SteppedDown] {
+                let error = refused(&refusal, &view);
+                assert_eq!(error.leader, told, "{role:?}: {refusal}");
+                assert_eq!(error.message.contains("zue-0"), told.is_some() && refusal == Refusal::NotLeader);
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_in_the_log_is_not_called_absent() {
+        let overlap = Refusal::Overlap { first: 1, last: 2 };
+        for refusal in [Refusal::UnknownProducer, Refusal::PerhapsForgotten, overlap, Refusal::SteppedDown] {
+            assert_eq!(refused(&refusal, &View::default()).outcome(), Outcome::Unknown, "{refusal}");
+        }
+        assert_eq!(refused(&Refusal::Duplicate(3), &View::default()).outcome(), Outcome::Unspecified);
     }
 }

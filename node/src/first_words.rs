@@ -47,7 +47,7 @@ fn to_wire(origin: &Origin) -> v1::Origin {
     let (mut table, mut producers_max) = (origin.producers.encode(), origin.producers.len());
     while table.len() > TABLE_BYTES_MAX && producers_max > 0 {
         producers_max /= 2;
-        let limits = ProducerLimits { producers_max, appends_max: origin.producers.appends_max() };
+        let limits = ProducerLimits { producers_max, ..origin.producers.limits() };
         table = Producers::decode(&table, limits).map_or_else(|_| Vec::new(), |fewer| fewer.encode());
     }
     let history = origin.history.starts().iter().map(Into::into).collect();

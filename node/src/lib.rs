@@ -23,6 +23,7 @@ mod listener;
 mod log_service;
 mod metrics;
 mod net;
+mod newcomers;
 mod node;
 mod num;
 mod open;

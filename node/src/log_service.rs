@@ -1,5 +1,6 @@
 //! What clients may ask of this node: append, read, who leads, a producer id.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,9 @@ impl Log for LogService {
 
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
-        let pending = self.appends.submit(request.into_inner(), deadline, WhenFull::Refuse).await.map_err(status_of)?;
+        let from = caller(&request);
+        let submitted = self.appends.submit(request.into_inner(), from, deadline, WhenFull::Refuse).await;
+        let pending = submitted.map_err(status_of)?;
         self.appends.answer(pending).await.map(Response::new).map_err(status_of)
     }
 
@@ -60,8 +63,8 @@ impl Log for LogService {
         let LimitSettings { stream_appends_max, producer_appends_max, .. } = self.appends.settings;
         let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
         let (pending, answers) = mpsc::channel(waiting_max);
-        let appends = self.appends.clone();
-        tokio::spawn(take_on(appends.clone(), request.into_inner(), pending));
+        let (appends, from) = (self.appends.clone(), caller(&request));
+        tokio::spawn(take_on(appends.clone(), request.into_inner(), from, pending));
         // The answers come in the order of the requests, each no later than its deadline.
         let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
             let appends = appends.clone();
@@ -206,6 +209,7 @@ impl LogService {
 async fn take_on(
     appends: Appends,
     mut requests: Streaming<v1::AppendRequest>,
+    from: SocketAddr,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
     loop {
@@ -219,8 +223,13 @@ async fn take_on(
         };
         let Ok(Some(request)) = request else { return };
         let deadline = appends.deadline(None);
-        place.send(appends.submit(request, deadline, WhenFull::Wait).await);
+        place.send(appends.submit(request, from, deadline, WhenFull::Wait).await);
     }
+}
+
+/// From where a call comes; whose origin is not known share one.
+fn caller<T>(request: &Request<T>) -> SocketAddr {
+    request.remote_addr().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
 }
 
 /// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.

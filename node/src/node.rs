@@ -25,6 +25,7 @@ use crate::inbox::{Fact, Handle, Identity};
 use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::metrics::Metrics;
+use crate::newcomers::Newcomers;
 use crate::num::{length, narrow};
 use crate::open::{OpenNodeError, Opened, open};
 use crate::open_files::connections_max;
@@ -279,6 +280,7 @@ impl Built {
             settings: config.limits,
             limits,
             room: Arc::new(Semaphore::new(config.limits.appends_bytes_max.length())),
+            newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
             stop: stop_calls.clone(),
         };
         let readers = Arc::new(Semaphore::new(length(config.limits.readers_max)));

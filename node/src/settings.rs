@@ -143,11 +143,13 @@ pub struct LimitSettings {
     pub append_deadline: Time,
     /// How long it waits at most, whatever the request says, up to 10m.
     pub append_deadline_max: Time,
-    /// How many producers are remembered. The same on all replicas of a cluster.
+    /// For how many producers there is room with `producerAppendsMax` appends each. Up to 16 times as many, within 2^20, are remembered
+    /// while they have appended less; the one that appended longest ago is forgotten first. One connection brings in at most
+    /// `producersMax` new ones within a minute, one address 8 times as many within 10 minutes. The same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub producers_max: u32,
-    /// How many appends of each producer are remembered with their offsets, and so may be under way at once. The same on all
-    /// replicas of a cluster.
+    /// How many appends of each producer are remembered with their offsets, and so may be under way at once. Where there is no room
+    /// for so many, producers that appended longest ago keep a sixteenth. The same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000))]
     pub producer_appends_max: u32,
     /// How much one message of a read holds, about; a larger record comes alone. From 4KiB to 16MiB.
@@ -316,7 +318,9 @@ impl LimitSettings {
 
     pub(crate) fn to_producers(self) -> ProducerLimits {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        ProducerLimits { producers_max: count(self.producers_max), appends_max: count(self.producer_appends_max) }
+        let (room_for, appends_max) = (count(self.producers_max), count(self.producer_appends_max));
+        let producers_max = room_for.saturating_mul(16).min(1 << 20).max(room_for);
+        ProducerLimits { producers_max, appends_max, all_appends_max: room_for.saturating_mul(appends_max) }
     }
 }
 

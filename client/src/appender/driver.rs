@@ -5,14 +5,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use zue_proto::v1::{self, NewRecord, Reason, append_stream_response::Outcome};
+use zue_proto::v1::{self, NewRecord, append_stream_response::Outcome};
 
 use super::Queued;
 use super::window::Window;
 use crate::client::Failures;
 use crate::error::{AppendError, Error};
 use crate::servers::Server;
-use crate::{Appended, Client};
+use crate::{AppendId, Appended, Client};
 
 type Acks = mpsc::Sender<Result<Appended, AppendError>>;
 
@@ -42,15 +42,16 @@ enum End {
 
 impl Input {
     /// All that waits now, within the bounds of a batch; waits for the first record. None at the end. May be dropped without
-    /// losing a record.
-    async fn batch(&mut self) -> Option<Vec<NewRecord>> {
+    /// losing a record. What is in doubt goes alone: earlier batches may have begun and ended anywhere.
+    async fn batch(&mut self, is_in_doubt: bool) -> Option<Vec<NewRecord>> {
+        let records_max = if is_in_doubt { 1 } else { self.batch_records_max };
         let first = match self.left_over.take() {
             Some(queued) => queued,
             None => self.queued.recv().await?,
         };
         let mut bytes = first.bytes;
         let mut records = vec![first.record];
-        while records.len() < self.batch_records_max {
+        while records.len() < records_max {
             let Ok(next) = self.queued.try_recv() else { break };
             bytes += next.bytes;
             if bytes > self.batch_bytes_max {
@@ -63,19 +64,19 @@ impl Input {
     }
 }
 
-pub(super) async fn run(client: Client, queued: mpsc::Receiver<Queued>, acks: Acks) {
+pub(super) async fn run(client: Client, again: Option<AppendId>, queued: mpsc::Receiver<Queued>, acks: Acks) {
     let config = client.config();
     let (batch_bytes_max, batch_records_max) = (config.batch_bytes_max, config.batch_records_max);
     let mut input = Input { queued, left_over: None, batch_bytes_max, batch_records_max };
     let mut driver = Driver {
-        window: Window::new(config.in_flight_max),
+        window: Window::new(config.in_flight_max, again),
         acks,
         failures: Failures::default(),
         client: client.clone(),
     };
     let error = loop {
         if driver.window.is_empty() {
-            let Some(records) = input.batch().await else { return };
+            let Some(records) = input.batch(driver.window.is_in_doubt()).await else { return };
             driver.window.push(records, Instant::now());
         }
         let error = match driver.connect_and_pump(&mut input).await {
@@ -86,7 +87,8 @@ pub(super) async fn run(client: Client, queued: mpsc::Receiver<Queued>, acks: Ac
             break error;
         }
     };
-    let _ = driver.acks.send(Err(AppendError { is_unknown: driver.window.is_unknown(), error })).await;
+    let (is_unknown, id) = (driver.window.is_unknown(), driver.window.id());
+    let _ = driver.acks.send(Err(AppendError { is_unknown, id, error })).await;
 }
 
 struct Driver {
@@ -114,7 +116,7 @@ impl Driver {
     async fn connect(&mut self) -> Result<Line, Error> {
         let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
         if !self.window.has_producer() {
-            self.window.renew(self.client.open_producer(begun).await?.id);
+            self.window.renew(Some(self.client.open_producer(begun).await?.id));
         }
         let leader = self.client.servers().leader(self.client.time_left(begun)).await?;
         let mut client = self.client.servers().client(&leader.address)?;
@@ -159,7 +161,7 @@ impl Driver {
                     }
                     Err(error) => return End::Failed(error),
                 },
-                records = input.batch(), if !is_at_end && self.window.has_room() => match records {
+                records = input.batch(self.window.is_in_doubt()), if !is_at_end && self.window.has_room() => match records {
                     Some(records) => {
                         if self.window.is_empty() {
                             replaced.set(client.servers().replaced(&leader));
@@ -191,11 +193,9 @@ impl Driver {
             Err(status) => return Err(Error::of_status(&leader.name, &status)),
         };
         match outcome {
-            Some(Outcome::Appended(appended)) if self.window.acknowledged(&appended) => {
-                let v1::AppendResponse { base_offset, count, epoch, duplicate: _ } = appended;
-                Ok(Appended { base_offset, count, epoch })
+            Some(Outcome::Appended(appended)) => {
+                self.window.acknowledged(&appended).ok_or_else(|| malformed("the number of appended records differs"))
             }
-            Some(Outcome::Appended(_)) => Err(malformed("the number of appended records differs")),
             Some(Outcome::Error(error)) => Err(Error::refused(&leader.name, error)),
             None => Err(malformed("neither an offset nor an error")),
         }
@@ -203,24 +203,43 @@ impl Driver {
 
     /// Makes ready for the next try, or says that there is none.
     async fn failed(&mut self, error: Error) -> Result<(), Error> {
-        if error.is_not_appended() || error.reason() == Some(Reason::UnknownProducer) {
+        let forgotten = error.forgets(self.window.acknowledged_before());
+        if error.is_not_appended() || forgotten {
             self.window.refused();
         } else {
             self.window.disconnected();
         }
-        let error = match error.reason() {
-            // A batch that may be in the log is never sent under another producer: it could be stored twice.
-            Some(Reason::UnknownProducer) if !self.window.is_unknown() => {
-                self.window.renew(bytes::Bytes::new());
-                Error::producer_forgotten(error.server().unwrap_or_default())
-            }
-            _ => error,
-        };
+        let error = if forgotten { self.forgotten(error).await? } else { error };
         if !error.is_retriable() {
             return Err(error);
         }
         let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
         self.client.pause(begun, &mut self.failures, error).await
+    }
+}
+
+impl Driver {
+    /// The producer is not known any more. A batch that may be in the log is never sent under another one before it is found not to be:
+    /// it could be stored twice. Those that are found are acknowledged.
+    async fn forgotten(&mut self, error: Error) -> Result<Error, Error> {
+        let server = error.server().unwrap_or_default().to_owned();
+        if let Some(wanted) = self.window.wanted() {
+            let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
+            let found = self.client.find(&wanted, begun).await.map_err(|why| error.unfound(why))?;
+            self.window.found(&found);
+            if !found.is_empty() {
+                self.failures = Failures::default();
+            }
+            for appended in found {
+                // Should nobody want them, the next one says so.
+                let _ = self.acks.send(Ok(appended)).await;
+            }
+        }
+        // Of what comes again, more may be in the log: it is looked for when it comes.
+        if !self.window.is_in_doubt() {
+            self.window.renew(None);
+        }
+        Ok(Error::producer_forgotten(&server))
     }
 }
 
@@ -243,7 +262,7 @@ mod tests {
         drop(queue);
         let mut input = Input { queued, left_over: None, batch_bytes_max: 10, batch_records_max: 3 };
         let mut sizes = Vec::new();
-        while let Some(records) = input.batch().await {
+        while let Some(records) = input.batch(false).await {
             sizes.push(records.len());
         }
         assert_eq!(sizes, [2, 1, 1, 3, 1]);

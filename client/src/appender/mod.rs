@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use zue_proto::v1::NewRecord;
 
 use crate::error::AppendError;
-use crate::{Appended, Client};
+use crate::{AppendId, Appended, Client};
 
 /// Takes records. Dropping it sends what is left and ends the acknowledgements.
 #[derive(Debug)]
@@ -72,12 +72,12 @@ fn bytes_of(record: &NewRecord) -> usize {
     record.value.len() + record.key.as_ref().map_or(0, bytes::Bytes::len) + headers + 32
 }
 
-pub(crate) fn start(client: Client) -> (Appender, Acks) {
+pub(crate) fn start(client: Client, again: Option<AppendId>) -> (Appender, Acks) {
     let config = client.config();
     let room_max = u32::try_from(config.batch_bytes_max).unwrap_or(u32::MAX);
     let room = Arc::new(Semaphore::new(config.batch_bytes_max));
     let (queue, queued) = mpsc::channel(config.batch_records_max);
     let (acks, acked) = mpsc::channel(config.in_flight_max);
-    tokio::spawn(driver::run(client, queued, acks));
+    tokio::spawn(driver::run(client, again, queued, acks));
     (Appender { queue, room, room_max }, Acks(acked))
 }

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use zue_proto::v1::{AppendRequest, AppendResponse, NewRecord};
 
+use crate::find::Wanted;
+use crate::{AppendId, Appended};
+
 /// A batch under way.
 #[derive(Clone, Debug)]
 struct Batch {
@@ -22,10 +25,18 @@ struct Batch {
 /// What is under way, oldest first. Sequences follow each other without a gap.
 #[derive(Debug)]
 pub(super) struct Window {
-    producer: Bytes,
+    producer: Option<[u8; 16]>,
     next_sequence: u64,
     batches: VecDeque<Batch>,
     batches_max: usize,
+    /// What comes may be in the log since an earlier try of another appender.
+    is_in_doubt: bool,
+    /// Behind all that the producer is known to have appended.
+    known_end: u64,
+}
+
+fn bytes_of(producer: Option<[u8; 16]>) -> Bytes {
+    producer.map(|id| Bytes::copy_from_slice(&id)).unwrap_or_default()
 }
 
 fn count(request: &AppendRequest) -> u64 {
@@ -33,8 +44,50 @@ fn count(request: &AppendRequest) -> u64 {
 }
 
 impl Window {
-    pub(super) fn new(batches_max: usize) -> Self {
-        Self { producer: Bytes::new(), next_sequence: 0, batches: VecDeque::new(), batches_max }
+    /// Of a producer that is still to be opened, or of one of whose appends the rest is to come again.
+    pub(super) fn new(batches_max: usize, again: Option<AppendId>) -> Self {
+        let (producer, next_sequence) = (again.map(|id| id.producer), again.map_or(0, |id| id.sequence));
+        let is_in_doubt = again.is_some();
+        Self { producer, next_sequence, batches: VecDeque::new(), batches_max, is_in_doubt, known_end: 0 }
+    }
+
+    /// Whether what comes next may be in the log since an earlier try, put together in another way.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
+    /// The oldest append that is not acknowledged, or the next.
+    pub(super) fn id(&self) -> Option<AppendId> {
+        let sequence = self.batches.front().map_or(self.next_sequence, |batch| batch.request.sequence);
+        self.producer.map(|producer| AppendId { producer, sequence })
+    }
+
+    /// Up to which sequence all was acknowledged to this appender, if anything was.
+    pub(super) fn acknowledged_before(&self) -> Option<u64> {
+        self.id().filter(|_| self.known_end > 0).map(|id| id.sequence)
+    }
+
+    /// What is to be looked for in the log if its producer is forgotten; none while nothing of it may be there.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        let producer = self.producer.filter(|_| self.is_unknown())?;
+        let append =
+            |batch: &Batch| (batch.request.sequence, u32::try_from(batch.request.records.len()).unwrap_or(u32::MAX));
+        let mut records = self.batches.iter().flat_map(|batch| &batch.request.records);
+        let have_keys = records.any(|record| record.key.is_some());
+        let appends = self.batches.iter().map(append).collect();
+        Some(Wanted::since_opened(producer, appends, have_keys).not_before(self.known_end))
+    }
+
+    /// So many of the oldest batches were found in the log, and no others.
+    pub(super) fn found(&mut self, found: &[Appended]) {
+        self.batches.drain(..found.len().min(self.batches.len()));
+        for batch in &mut self.batches {
+            (batch.sent, batch.is_unknown) = (None, false);
+        }
+        if let Some(last) = found.last() {
+            self.known_end = last.base_offset.saturating_add(u64::from(last.count));
+        }
+        self.is_in_doubt &= self.batches.is_empty();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,7 +99,7 @@ impl Window {
     }
 
     pub(super) fn has_producer(&self) -> bool {
-        !self.producer.is_empty()
+        self.producer.is_some()
     }
 
     /// Since when the oldest batch is under way.
@@ -63,10 +116,10 @@ impl Window {
     pub(super) fn push(&mut self, records: Vec<NewRecord>, now: Instant) {
         assert!(self.has_room(), "the window is full");
         assert!(!records.is_empty(), "a batch has records");
-        let (producer_id, sequence) = (self.producer.clone(), self.next_sequence);
+        let (producer_id, sequence) = (bytes_of(self.producer), self.next_sequence);
         let request = AppendRequest { log: String::new(), producer_id, sequence, records };
         self.next_sequence += count(&request);
-        self.batches.push_back(Batch { request, since: now, sent: None, is_unknown: false });
+        self.batches.push_back(Batch { request, since: now, sent: None, is_unknown: self.is_in_doubt });
     }
 
     /// The oldest batch that this connection has not carried yet.
@@ -76,10 +129,15 @@ impl Window {
         Some(batch.request.clone())
     }
 
-    /// The oldest batch is acknowledged; false where the answer does not fit it.
-    pub(super) fn acknowledged(&mut self, answer: &AppendResponse) -> bool {
+    /// The oldest batch is acknowledged; none where the answer does not fit it.
+    pub(super) fn acknowledged(&mut self, answer: &AppendResponse) -> Option<Appended> {
         let fits = |batch: &Batch| batch.sent.is_some() && count(&batch.request) == u64::from(answer.count);
-        self.batches.pop_front().as_ref().is_some_and(fits)
+        let id = self.id()?;
+        self.batches.pop_front().filter(fits)?;
+        let AppendResponse { base_offset, count, epoch, duplicate } = *answer;
+        self.known_end = base_offset.saturating_add(u64::from(count));
+        self.is_in_doubt &= duplicate;
+        Some(Appended { base_offset, count, epoch, duplicate, id })
     }
 
     /// The oldest batch was refused, and is not in the log by this try. Those behind it were refused with it, by their gap,
@@ -104,13 +162,12 @@ impl Window {
         self.batches.iter().any(|batch| batch.is_unknown || batch.sent.is_some())
     }
 
-    /// Gives all that is under way, none of which is in the log, to a new producer.
-    pub(super) fn renew(&mut self, producer: Bytes) {
+    /// Gives all that is under way, none of which is in the log, to a new producer, or to one that is still to be opened.
+    pub(super) fn renew(&mut self, producer: Option<[u8; 16]>) {
         assert!(!self.is_unknown(), "what may be in the log stays with its producer");
-        self.producer = producer;
-        self.next_sequence = 0;
+        (self.producer, self.next_sequence, self.known_end) = (producer, 0, 0);
         for batch in &mut self.batches {
-            batch.request.producer_id = self.producer.clone();
+            batch.request.producer_id = bytes_of(producer);
             batch.request.sequence = self.next_sequence;
             self.next_sequence += count(&batch.request);
         }
@@ -122,8 +179,8 @@ mod tests {
     use super::*;
 
     fn window(batches: &[usize]) -> Window {
-        let mut window = Window::new(4);
-        window.renew(Bytes::from_static(b"p"));
+        let mut window = Window::new(4, None);
+        window.renew(Some([1; 16]));
         for records in batches {
             window.push(vec![NewRecord::default(); *records], Instant::now());
         }
@@ -149,7 +206,7 @@ mod tests {
     fn what_was_not_acknowledged_is_sent_again_with_the_same_sequences() {
         let mut window = window(&[3, 1, 2]);
         send_all(&mut window);
-        assert!(window.acknowledged(&ack(3)));
+        assert!(window.acknowledged(&ack(3)).is_some());
         window.disconnected();
         assert_eq!(send_all(&mut window), [3, 4]);
     }
@@ -169,7 +226,7 @@ mod tests {
         send_all(&mut window);
         window.refused();
         assert!(!window.is_unknown());
-        window.renew(Bytes::from_static(b"q"));
+        window.renew(Some([2; 16]));
         assert_eq!(send_all(&mut window), [0, 1]);
     }
 
@@ -187,6 +244,33 @@ mod tests {
     fn an_answer_that_counts_other_records_does_not_fit() {
         let mut window = window(&[2]);
         send_all(&mut window);
-        assert!(!window.acknowledged(&ack(1)));
+        assert_eq!(window.acknowledged(&ack(1)), None);
+    }
+
+    #[test]
+    fn what_comes_again_is_in_doubt_until_something_is_new() {
+        let mut window = Window::new(4, Some(AppendId { producer: [1; 16], sequence: 7 }));
+        for _ in 0..3 {
+            window.push(vec![NewRecord::default()], Instant::now());
+        }
+        assert_eq!(send_all(&mut window), [7, 8, 9]);
+        let known = window.acknowledged(&AppendResponse { duplicate: true, ..ack(1) }).unwrap();
+        assert_eq!((known.duplicate, known.id.sequence), (true, 7));
+        assert!(window.is_in_doubt() && window.is_unknown());
+        window.acknowledged(&ack(1)).unwrap();
+        assert!(!window.is_in_doubt(), "what is behind a new one is new");
+    }
+
+    #[test]
+    fn of_batches_in_doubt_those_that_are_not_found_in_the_log_go_to_another_producer() {
+        let mut window = window(&[2, 1, 3]);
+        send_all(&mut window);
+        window.disconnected();
+        let wanted = window.wanted().unwrap();
+        assert_eq!(wanted.appends, [(0, 2), (2, 1), (3, 3)]);
+        let id = AppendId { producer: [1; 16], sequence: 0 };
+        window.found(&[Appended { base_offset: 70, count: 2, epoch: 1, duplicate: true, id }]);
+        window.renew(Some([2; 16]));
+        assert_eq!(send_all(&mut window), [0, 1]);
     }
 }

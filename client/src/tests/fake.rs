@@ -29,6 +29,8 @@ pub(super) enum Fault {
     Hang,
     /// All producers are forgotten; the append is refused accordingly.
     Forget,
+    /// The log begins anew, empty: producers without a record are new in it.
+    Anew,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +58,12 @@ pub(super) struct State {
     pub(super) advertised: Vec<String>,
     /// Each append that reached the leader: producer, sequence.
     pub(super) tries: Vec<(Bytes, u64)>,
+    /// Who appended each record.
+    owners: Vec<(Bytes, u64)>,
+    /// The record at this offset was compacted away.
+    pub(super) compacted: Option<u64>,
+    /// Any producer may be new.
+    is_anew: bool,
     producers: HashMap<Bytes, Vec<(u64, u32, u64)>>,
     opened: u64,
 }
@@ -83,18 +91,26 @@ impl State {
         let end = u64::try_from(self.log.len()).unwrap();
         let count = u32::try_from(request.records.len()).unwrap();
         self.tries.push((request.producer_id.clone(), request.sequence));
+        if self.is_anew {
+            self.producers.entry(request.producer_id.clone()).or_default();
+        }
         let Some(appends) = self.producers.get_mut(&request.producer_id) else {
-            return Err(refusal(Reason::UnknownProducer, Outcome::NotAppended, "this producer is not known"));
+            return Err(refusal(Reason::UnknownProducer, Outcome::Unknown, "this producer is not known"));
         };
         let answer = |base_offset, count, duplicate| v1::AppendResponse { base_offset, count, epoch: 1, duplicate };
-        if let Some((_, count, base)) = appends.iter().find(|(sequence, ..)| *sequence == request.sequence) {
-            return Ok(answer(*base, *count, true));
+        let holds = |(first, of, _): &&(u64, u32, u64)| {
+            *first <= request.sequence && request.sequence + u64::from(count) <= first + u64::from(*of)
+        };
+        if let Some((first, _, base)) = appends.iter().find(holds) {
+            return Ok(answer(base + request.sequence - first, count, true));
         }
         let expected = appends.last().map_or(0, |(sequence, count, _)| sequence + u64::from(*count));
         if request.sequence != expected {
-            return Err(refusal(Reason::SequenceGap, Outcome::NotAppended, &format!("sequence {expected} is due")));
+            let refused = refusal(Reason::SequenceGap, Outcome::NotAppended, &format!("sequence {expected} is due"));
+            return Err(v1::Error { expected_sequence: expected, ..refused });
         }
         appends.push((request.sequence, count, end));
+        self.owners.extend((request.sequence..).take(request.records.len()).map(|n| (request.producer_id.clone(), n)));
         self.log.extend(request.records);
         Ok(answer(end, count, false))
     }
@@ -173,6 +189,10 @@ impl Server {
             Some(Fault::Break) => return Next::Break,
             Some(Fault::Hang) => return Next::Hang,
             Some(Fault::Forget) => state.producers.clear(),
+            Some(Fault::Anew) => {
+                (state.log, state.owners, state.producers) = Default::default();
+                state.is_anew = true;
+            }
             Some(Fault::AppendAndBreak) | None => {}
         }
         match state.append(request) {
@@ -244,8 +264,10 @@ impl Log for Server {
         let breaks_at = read_max.map(|max| request.from + max).filter(|end| *end < read_end);
         let records = (request.from..breaks_at.unwrap_or(read_end)).filter(|offset| Some(*offset) != skips);
         let one = |offset: u64| {
-            let value = state.log[usize::try_from(offset).unwrap()].value.clone();
-            let records = vec![v1::Record { offset, value, ..Default::default() }];
+            let at = usize::try_from(offset).unwrap();
+            let (value, (producer_id, sequence)) = (state.log[at].value.clone(), state.owners[at].clone());
+            let record = v1::Record { offset, value, producer_id, sequence, ..Default::default() };
+            let records = if state.compacted == Some(offset) { vec![] } else { vec![record] };
             Ok(v1::ReadResponse { records, commit_end, log_start: 0, first: offset, next: offset + 1 })
         };
         let mut answers: Vec<_> = records.map(one).collect();

@@ -8,6 +8,7 @@ use crate::{Appended, Backoff, Client, ClientConfig, Error, Outcome, ReadOptions
 use bytes::Bytes;
 use fake::{Fake, Fault, name, record};
 use tokio_stream::StreamExt as _;
+use zue_proto::v1;
 
 const NO_QUORUM: Fault = Fault::Refuse(Reason::NoQuorum, Outcome::NotAppended);
 const STEPPED_DOWN: Fault = Fault::Refuse(Reason::SteppedDown, Outcome::Unknown);
@@ -161,16 +162,103 @@ async fn what_cannot_succeed_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn a_forgotten_producer_is_replaced_only_while_nothing_may_be_in_the_log() {
+async fn an_append_of_a_forgotten_producer_that_may_be_in_the_log_is_looked_for_there() {
     let fake = Fake::start(1).await;
     let client = client(&fake, config());
     client.append(vec![record("a")]).await.unwrap();
     fake.fail(&[Fault::Forget]);
-    client.append(vec![record("b")]).await.unwrap();
+    assert!(!client.append(vec![record("b")]).await.unwrap().duplicate);
     fake.fail(&[Fault::AppendAndBreak, Fault::Forget]);
-    let error = client.append(vec![record("c")]).await.unwrap_err();
+    let found = client.append(vec![record("c"), record("d")]).await.unwrap();
+    assert_eq!((found.base_offset, found.count, found.duplicate), (2, 2, true));
+    fake.fail(&[Fault::Break, Fault::Forget]);
+    let new = client.append(vec![record("e")]).await.unwrap();
+    assert_eq!((new.base_offset, new.duplicate), (4, false));
+    assert_eq!(fake.state().values(), ["a", "b", "c", "d", "e"]);
+}
+
+#[tokio::test]
+async fn an_append_that_may_have_been_compacted_away_stays_unknown() {
+    let fake = Fake::start(1).await;
+    let client = client(&fake, config());
+    client.append(vec![record("a")]).await.unwrap();
+    fake.fail(&[Fault::AppendAndBreak, Fault::Forget]);
+    fake.state().compacted = Some(1);
+    let keyed = v1::NewRecord { key: Some("k".into()), ..record("b") };
+    let error = client.append(vec![keyed]).await.unwrap_err();
     assert_eq!((error.error.reason(), error.is_unknown), (Some(Reason::UnknownProducer), true));
-    assert_eq!(fake.state().values(), ["a", "b", "c"]);
+    assert_eq!(error.id.map(|id| id.sequence), Some(1));
+    assert!(error.to_string().contains("compacted"), "{error}");
+    assert_eq!(fake.state().values(), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn appends_go_on_in_a_log_that_was_begun_anew() {
+    for anew in [Fault::Anew, Fault::Forget] {
+        let fake = Fake::start(1).await;
+        let client = client(&fake, config());
+        client.append(vec![record("a"), record("b")]).await.unwrap();
+        fake.fail(&[anew]);
+        client.append(vec![record("c")]).await.unwrap();
+        let expected: &[&str] = if anew == Fault::Anew { &["c"] } else { &["a", "b", "c"] };
+        assert_eq!(fake.state().values(), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_append_whose_outcome_is_unknown_is_repeated_under_its_name_by_another_client() {
+    let fake = Fake::start(1).await;
+    for (fault, base_offset, is_duplicate) in [(Fault::AppendAndBreak, 0, true), (Fault::Break, 1, false)] {
+        let mut faults = vec![fault];
+        faults.extend([Fault::Hang; 9]);
+        fake.fail(&faults);
+        let error = client(&fake, impatient()).append(vec![record("a")]).await.unwrap_err();
+        let id = error.id.filter(|_| error.is_unknown).unwrap();
+        assert!(error.to_string().contains(&format!("repeated as {id}, they are kept once")), "{error}");
+        fake.state().faults.clear();
+        let other = client(&fake, config());
+        let again = other.append_again(id, vec![record("a")]).await.unwrap();
+        assert_eq!((again.base_offset, again.duplicate, again.id), (base_offset, is_duplicate, id));
+        fake.fail(&[Fault::Forget]);
+        let once_more = other.append_again(id, vec![record("a")]).await.unwrap();
+        assert_eq!((once_more.base_offset, once_more.duplicate), (base_offset, true), "the log itself tells");
+    }
+    assert_eq!(fake.state().values(), ["a", "a"]);
+}
+
+/// What goes wrong while the rest of a pipeline comes again.
+async fn pipe_again(faults: &[Fault]) {
+    let fake = Fake::start(1).await;
+    let first = client(&fake, ClientConfig { batch_records_max: 7, in_flight_max: 4, ..config() });
+    let (acked, error) = pipe(&first, lines(60)).await;
+    assert_eq!(error, None);
+    let known = acked[1].id;
+    fake.fail(faults);
+    let (appender, mut acks) = client(&fake, config()).appender_again(known);
+    let rest = usize::try_from(known.sequence).unwrap();
+    tokio::spawn(async move {
+        for line in lines(200).split_off(rest) {
+            appender.push(record(line)).await.unwrap();
+        }
+    });
+    let (mut end, mut duplicates) = (known.sequence, 0);
+    while let Some(ack) = acks.next().await {
+        let ack = ack.unwrap();
+        assert_eq!(ack.base_offset, end, "{faults:?}");
+        end += u64::from(ack.count);
+        duplicates += if ack.duplicate { u64::from(ack.count) } else { 0 };
+    }
+    assert_eq!((end, duplicates), (200, 60 - known.sequence), "{faults:?}");
+    assert_eq!(fake.state().values(), lines(200), "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_goes_on_from_an_append_whose_outcome_is_unknown_and_keeps_every_line_once() {
+    let faults: [&[Fault]; 4] =
+        [&[], &[Fault::Forget], &[NO_QUORUM, Fault::Break, Fault::Forget], &[Fault::AppendAndBreak, Fault::Forget]];
+    for faults in faults {
+        pipe_again(faults).await;
+    }
 }
 
 #[tokio::test]
@@ -242,12 +330,26 @@ async fn a_pipeline_whose_producer_is_forgotten_before_anything_was_lost_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pipeline_whose_producer_is_forgotten_with_a_batch_in_doubt_fails() {
-    let fake = Fake::start(1).await;
-    fake.fail(&[Fault::AppendAndBreak, Fault::Forget]);
-    let (_, error) = pipe(&client(&fake, config()), lines(100)).await;
-    let error = error.unwrap();
-    assert_eq!((error.error.reason(), error.is_unknown), (Some(Reason::UnknownProducer), true));
+async fn a_pipeline_whose_producer_is_forgotten_with_batches_in_doubt_looks_for_them_and_goes_on() {
+    let all: [&[Fault]; 3] = [
+        &[Fault::AppendAndBreak, Fault::Forget],
+        &[Fault::Break, Fault::Forget],
+        &[Fault::AppendAndBreak, NO_QUORUM, Fault::AppendAndBreak, Fault::Forget, Fault::AppendAndBreak, Fault::Forget],
+    ];
+    for faults in all {
+        let fake = Fake::start(1).await;
+        fake.fail(faults);
+        let config = ClientConfig { batch_records_max: 7, in_flight_max: 4, ..config() };
+        let (acked, error) = pipe(&client(&fake, config), lines(100)).await;
+        assert_eq!(error, None, "{faults:?}");
+        assert_eq!(fake.state().values(), lines(100), "{faults:?}");
+        let mut end = 0;
+        for appended in acked {
+            assert_eq!(appended.base_offset, end, "{faults:?}");
+            end += u64::from(appended.count);
+        }
+        assert_eq!(end, 100);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

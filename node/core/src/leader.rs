@@ -75,7 +75,7 @@ pub(crate) struct Leader {
     /// Whether the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
-    pub(crate) reads: Reads,
+    pub(crate) reads: Box<Reads>,
     pub(crate) trims: Trims,
 }
 
@@ -96,7 +96,7 @@ impl Leader {
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
         let own = Box::new(Progress::new(true, start.start, now));
-        let (reads, trims) = (Reads::default(), Trims::default());
+        let (reads, trims) = (Box::default(), Trims::default());
         Self { start, followers, own, settled: false, hand_over: None, reads, trims }
     }
 

@@ -22,6 +22,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let verdict = match self.may_append(now, count) {
+            // More was committed elsewhere than this replica has: it was deposed and does not know it yet, or that was another log.
+            Ok(()) if producer.is_some_and(|(id, _)| id.born > self.log.end) => {
+                return self.ask_about_producer(now, request, out);
+            }
             Ok(()) => producer.map_or(Verdict::New, |(id, sequence)| self.judge(id, sequence, count)),
             Err(refusal) => Verdict::Refuse(refusal),
         };
@@ -52,14 +56,14 @@ impl Replica {
 
     /// What a producer's append is: what is told of an earlier try must be true of a committed one.
     fn judge(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
-        if id.born > self.log.end {
-            // More was committed elsewhere than this replica has: it does not know yet that it was deposed.
-            return Verdict::Refuse(Refusal::NotLeader);
-        }
-        let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.producers.appends_max()));
+        let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.producers.limits().appends_max));
         match self.producers.check(id, sequence, count) {
             Verdict::New if self.producers.is_full(id, self.commit_end) => too_many(),
             Verdict::Before(end) if end > self.commit_end => too_many(),
+            // Were the appends cut that it was forgotten for, it would be known again, and a late try of it would be appended.
+            Verdict::Refuse(Refusal::UnknownProducer) if self.producers.horizon() > self.commit_end => {
+                Verdict::Refuse(Refusal::PerhapsForgotten)
+            }
             verdict => verdict,
         }
     }

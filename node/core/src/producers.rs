@@ -61,18 +61,28 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
-/// The limits of the table.
+/// The limits of the table. What goes follows from them and from the offsets in the log alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProducerLimits {
     /// How many producers are remembered; the one that appended longest ago is forgotten first.
     pub producers_max: usize,
-    /// How many appends of each are remembered with their offsets.
+    /// How many appends of each are remembered with their offsets, while there is room for so many.
     pub appends_max: usize,
+    /// How many appends of all are, if that is at least one of each. Beyond it the producer that appended longest ago keeps no more
+    /// than its share of them.
+    pub all_appends_max: usize,
 }
 
 impl Default for ProducerLimits {
     fn default() -> Self {
-        Self { producers_max: 4096, appends_max: 64 }
+        Self { producers_max: 65_536, appends_max: 64, all_appends_max: 4096 * 64 }
+    }
+}
+
+impl ProducerLimits {
+    /// How many appends of each producer there is always room for.
+    fn share(self) -> usize {
+        self.all_appends_max.checked_div(self.producers_max).unwrap_or_default().max(1)
     }
 }
 
@@ -91,6 +101,10 @@ pub struct Producers {
     limits: ProducerLimits,
     known: BTreeMap<ProducerId, Producer>,
     by_age: BTreeMap<Offset, ProducerId>,
+    /// Those of which more appends are remembered than their share.
+    rich: BTreeMap<Offset, ProducerId>,
+    /// How many appends are remembered.
+    appends: usize,
     /// Every producer that was ever forgotten appended only before this offset.
     horizon: Offset,
 }
@@ -139,42 +153,68 @@ impl Producers {
         self.known.get(&id).and_then(oldest).is_some_and(|end| end > commit_end)
     }
 
-    /// How many appends of one producer are remembered.
-    pub fn appends_max(&self) -> usize {
-        self.limits.appends_max
+    /// What it was made with.
+    pub fn limits(&self) -> ProducerLimits {
+        self.limits
+    }
+
+    /// Every producer that was ever forgotten appended only before this offset; whether one born before it is new is not known.
+    pub fn horizon(&self) -> Offset {
+        self.horizon
     }
 
     /// Takes note of an append; appends come in the order of the log.
     pub fn record(&mut self, append: Appended) {
         let Appended { producer: id, sequence, count, base } = append;
-        let producer = self.known.entry(id).or_default();
-        if !producer.appends.is_empty() || producer.next_sequence > 0 {
-            self.by_age.remove(&producer.last);
-        }
+        let mut producer = self.take(id).unwrap_or_default();
         producer.next_sequence = sequence.saturating_add(u64::from(count));
         producer.last = base.plus(u64::from(count).saturating_sub(1));
         producer.appends.push_back((sequence, count, base));
         if producer.appends.len() > self.limits.appends_max {
             producer.appends.pop_front();
         }
-        self.by_age.insert(producer.last, id);
+        self.put(id, producer);
         self.forget_surplus();
     }
 
-    /// Forgets those that appended longest ago until the rest is within the limit.
+    fn take(&mut self, id: ProducerId) -> Option<Producer> {
+        let producer = self.known.remove(&id)?;
+        self.by_age.remove(&producer.last);
+        self.rich.remove(&producer.last);
+        self.appends -= producer.appends.len();
+        Some(producer)
+    }
+
+    fn put(&mut self, id: ProducerId, producer: Producer) {
+        self.by_age.insert(producer.last, id);
+        if producer.appends.len() > self.limits.share() {
+            self.rich.insert(producer.last, id);
+        }
+        self.appends += producer.appends.len();
+        self.known.insert(id, producer);
+    }
+
+    /// Forgets those that appended longest ago, and then their oldest appends, until the rest is within the limits.
     fn forget_surplus(&mut self) {
         while self.known.len() > self.limits.producers_max {
-            let Some((last, oldest)) = self.by_age.pop_first() else { break };
-            self.known.remove(&oldest);
+            let Some(oldest) = self.by_age.first_key_value().map(|(_, id)| *id) else { break };
+            let Some(Producer { last, .. }) = self.take(oldest) else { break };
             self.horizon = self.horizon.max(last.plus(1));
+        }
+        while self.appends > self.limits.all_appends_max {
+            let Some(richest) = self.rich.first_key_value().map(|(_, id)| *id) else { break };
+            let Some(mut producer) = self.take(richest) else { break };
+            let surplus = producer.appends.len().saturating_sub(self.limits.share());
+            producer.appends.drain(..surplus);
+            producer.appends.shrink_to_fit();
+            self.put(richest, producer);
         }
     }
 
     /// Forgets everybody: who appended what before `end` is not known any more. Those born before are refused until they are
     /// recorded again.
     pub fn forget(&mut self, end: Offset) {
-        self.known.clear();
-        self.by_age.clear();
+        *self = Self { horizon: self.horizon, ..Self::new(self.limits) };
         self.horizon = self.horizon.max(end);
     }
 
@@ -185,20 +225,17 @@ impl Producers {
     pub fn cut(&mut self, end: Offset) {
         // What a forgotten producer still has in the log lies before the cut.
         self.horizon = self.horizon.min(end);
-        for id in self.by_age.split_off(&end).into_values() {
-            let Some(producer) = self.known.get_mut(&id) else { continue };
+        while let Some(id) = self.by_age.last_key_value().filter(|(last, _)| **last >= end).map(|(_, id)| *id) {
+            let Some(mut producer) = self.take(id) else { break };
             while let Some((sequence, ..)) = producer.appends.pop_back_if(|(_, _, base)| *base >= end) {
                 producer.next_sequence = sequence;
             }
             if let Some((_, count, base)) = producer.appends.back() {
                 producer.last = base.plus(u64::from(*count).saturating_sub(1));
-                self.by_age.insert(producer.last, id);
-                continue;
-            }
-            if producer.next_sequence > 0 {
+                self.put(id, producer);
+            } else if producer.next_sequence > 0 {
                 self.horizon = self.horizon.max(end);
             }
-            self.known.remove(&id);
         }
     }
 }
@@ -225,7 +262,7 @@ impl Producer {
 mod tests {
     use super::*;
 
-    const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3 };
+    const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3, all_appends_max: 6 };
 
     fn id(born: u64, nonce: u64) -> ProducerId {
         ProducerId { born: Offset(born), nonce }
@@ -283,6 +320,56 @@ mod tests {
         let producers = table(&[(id(0, 1), 0, 2, 0), (id(0, 1), 2, 2, 2)]);
         assert_eq!(producers.check(id(0, 1), 3, 2), Verdict::Refuse(Refusal::Overlap { first: 3, last: 4 }));
         assert_eq!(producers.check(id(0, 1), 1, 2), Verdict::Refuse(Refusal::Overlap { first: 1, last: 2 }));
+    }
+
+    #[test]
+    fn beyond_the_appends_of_all_the_producer_that_appended_longest_ago_keeps_its_share() {
+        let limits = ProducerLimits { producers_max: 3, appends_max: 8, all_appends_max: 9 };
+        let mut producers = Producers::new(limits);
+        let mut offset = 0;
+        for (nonce, appends) in [(1, 6), (2, 2), (3, 8)] {
+            for sequence in 0..appends {
+                producers.record(Appended { producer: id(0, nonce), sequence, count: 1, base: Offset(offset) });
+                offset += 1;
+            }
+        }
+        // The oldest has been cut down to three of six, and then, with nobody else above the share, the newest.
+        assert_eq!(producers.check(id(0, 1), 2, 1), Verdict::Before(Offset(3)));
+        assert_eq!(producers.check(id(0, 1), 3, 1), Verdict::Duplicate(Offset(3)));
+        assert_eq!(producers.check(id(0, 2), 0, 1), Verdict::Duplicate(Offset(6)));
+        assert_eq!(producers.check(id(0, 3), 7, 1), Verdict::Duplicate(Offset(15)));
+        assert!(producers.appends <= 9, "{} appends are remembered", producers.appends);
+        assert_eq!(Producers::decode(&producers.encode(), limits), Ok(producers));
+    }
+
+    #[test]
+    fn a_table_has_no_more_producers_and_appends_than_it_may_whatever_comes() {
+        let limits = ProducerLimits { producers_max: 5, appends_max: 4, all_appends_max: 11 };
+        let mut producers = Producers::new(limits);
+        let mut random = 7_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut end = 0;
+        for _ in 0..20_000 {
+            if next(50) == 0 {
+                end -= next(6).min(end);
+                producers.cut(Offset(end));
+            } else {
+                let producer = id(0, next(8));
+                let sequence = producers.known.get(&producer).map_or(0, |producer| producer.next_sequence);
+                producers.record(Appended { producer, sequence, count: 1, base: Offset(end) });
+                end += 1;
+            }
+            let counted: usize = producers.known.values().map(|producer| producer.appends.len()).sum();
+            assert_eq!(counted, producers.appends);
+            assert!(producers.known.len() <= 5 && counted <= 11);
+            let rich = producers.known.values().filter(|producer| producer.appends.len() > 2).count();
+            assert_eq!(rich, producers.rich.len());
+            assert_eq!(producers.by_age.len(), producers.known.len());
+            assert_eq!(Producers::decode(&producers.encode(), limits).as_ref(), Ok(&producers));
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(crate) struct Reads {
     early: Vec<RequestId>,
     /// By rising rounds: the round that has to be confirmed, who asks, and what was committed before.
     waiting: VecDeque<(u64, RequestId, Offset)>,
+    /// By rising rounds: appends of producers that were opened where more was committed than is here, if this replica leads.
+    strangers: VecDeque<(u64, RequestId)>,
 }
 
 impl Reads {
@@ -26,8 +28,12 @@ impl Reads {
         self.early.len() + self.waiting.len()
     }
 
-    fn requests(self) -> impl Iterator<Item = RequestId> {
-        self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request))
+    /// What all that wait are told when it turns out that nobody can say. A stranger may know a later leader.
+    fn refuse(self, refusal: &Refusal, out: &mut Vec<Output>) {
+        let readers = self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request));
+        let strangers = self.strangers.into_iter().map(|(_, request)| (request, Refusal::NotLeader));
+        let told = readers.map(|request| (request, refusal.clone())).chain(strangers);
+        out.extend(told.map(|(request, refusal)| Output::Reply(request, Reply::Refused(refusal))));
     }
 }
 
@@ -78,6 +84,24 @@ impl Replica {
         out.push(Output::Reply(request, Reply::Refused(refusal)));
     }
 
+    /// An append of a producer that was opened where more was committed than is here. If this replica leads that was another log,
+    /// and the producer is unknown in this one. A deposed leader cannot tell, so the followers are asked.
+    pub(crate) fn ask_about_producer(&mut self, now: Millis, request: RequestId, out: &mut Vec<Output>) {
+        let limits = self.limits;
+        match &mut self.role {
+            Role::Leader(leader)
+                if leader.settled
+                    && leader.reads.strangers.len() < limits.reads_max
+                    && leader.reaches_majority(now, limits.sync).is_ok() =>
+            {
+                self.round = self.round.saturating_add(1);
+                leader.reads.strangers.push_back((self.round, request));
+                self.answer_reads(out);
+            }
+            _ => out.push(Output::Reply(request, Reply::Refused(Refusal::NotLeader))),
+        }
+    }
+
     /// Asks for the reads that came before this epoch had committed anything, now that it has.
     pub(crate) fn ask_for_early_reads(&mut self, out: &mut Vec<Output>) {
         let commit_end = self.commit_end;
@@ -100,6 +124,9 @@ impl Replica {
         while let Some((_, request, end)) = leader.reads.waiting.pop_front_if(|(round, ..)| *round <= confirmed) {
             out.push(Output::Reply(request, Reply::ReadConfirmed { commit_end: end }));
         }
+        while let Some((_, request)) = leader.reads.strangers.pop_front_if(|(round, _)| *round <= confirmed) {
+            out.push(Output::Reply(request, Reply::Refused(Refusal::UnknownProducer)));
+        }
     }
 
     /// Refuses the reads that wait while too few voters are in reach to ever answer them.
@@ -107,14 +134,12 @@ impl Replica {
         let limits = self.limits.sync;
         let Role::Leader(leader) = &mut self.role else { return };
         if let Err(refusal) = leader.reaches_majority(now, limits) {
-            let reads = core::mem::take(&mut leader.reads);
-            out.extend(reads.requests().map(|request| Output::Reply(request, Reply::Refused(refusal.clone()))));
+            core::mem::take(&mut leader.reads).refuse(&refusal, out);
         }
     }
 }
 
 /// Refuses the reads that wait on a leader that leads no more.
 pub(crate) fn abandon_reads(leader: &mut Leader, out: &mut Vec<Output>) {
-    let reads = core::mem::take(&mut leader.reads);
-    out.extend(reads.requests().map(|request| Output::Reply(request, Reply::Refused(Refusal::SteppedDown))));
+    core::mem::take(&mut leader.reads).refuse(&Refusal::SteppedDown, out);
 }

@@ -129,8 +129,14 @@ pub enum Refusal {
         expected: u64,
     },
     /// The producer is not, or no longer, known.
-    #[error("the producer is not known any more")]
+    #[error(
+        "the producer is not known, or not any more: whether it has appended this before is not known here. Open another; \
+         whether this is in the log can be read there"
+    )]
     UnknownProducer,
+    /// The producer was forgotten for appends that are not committed yet.
+    #[error("the producer is forgotten if what is under way is committed: try again")]
+    PerhapsForgotten,
     /// The records are in the log, too far back to say where.
     #[error("the records of sequence {0} are in the log already, too far back to say where")]
     Duplicate(u64),

@@ -1120,6 +1120,86 @@ fn only_so_many_reads_wait() {
     assert!(reads[..max].iter().all(|read| world.replies.remove(read) == Some(confirmed(0))));
 }
 
+// ---- producers that are not known
+
+fn append_of(world: &mut World, id: u128, producer: ProducerId, sequence: u64) -> u64 {
+    world.ask(id, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1 })
+}
+
+#[test]
+fn a_producer_born_beyond_the_log_is_unknown_once_a_majority_says_that_this_replica_leads() {
+    let mut world = World::led();
+    let producer = ProducerId { born: Offset(9), nonce: 5 };
+    let asked = append_of(&mut world, 1, producer, 0);
+    assert_eq!(world.replies.get(&asked), None, "a deposed leader could not tell");
+    world.feed(1);
+    assert_eq!(world.replies.get(&asked), Some(&Reply::Refused(Refusal::UnknownProducer)));
+    assert_eq!(world.replica(1).log().end, Offset(0));
+    let mut alone = World::new(1);
+    alone.elect(1, &[1]);
+    let asked = append_of(&mut alone, 1, producer, 3);
+    assert_eq!(alone.replies.get(&asked), Some(&Reply::Refused(Refusal::UnknownProducer)));
+}
+
+#[test]
+fn a_deposed_leader_calls_no_producer_unknown_that_its_successor_knows() {
+    let mut world = World::led();
+    world.unreachable = vec![1];
+    for id in [2, 3] {
+        world.seal(id, 2).unwrap();
+    }
+    let asked = append_of(&mut world, 1, ProducerId { born: Offset(9), nonce: 5 }, 0);
+    world.unreachable.clear();
+    world.settle(1);
+    assert_eq!(world.replies.get(&asked), None);
+    world.seal(1, 3).unwrap();
+    assert_eq!(world.replies.get(&asked), Some(&Reply::Refused(Refusal::NotLeader)));
+    let mut world = World::led();
+    let asked = append_of(&mut world, 1, ProducerId { born: Offset(9), nonce: 5 }, 0);
+    world.now += 10_000;
+    world.step(1, Input::Tick);
+    assert_eq!(world.replies.get(&asked), Some(&Reply::Refused(Refusal::NotLeader)), "nobody answers it");
+}
+
+#[test]
+fn only_so_many_producers_are_asked_about_and_reads_have_room_beside_them() {
+    let mut world = World::led();
+    let max = u64::try_from(Limits::default().reads_max).unwrap();
+    let asked: Vec<u64> =
+        (0..=max).map(|nonce| append_of(&mut world, 1, ProducerId { born: Offset(9), nonce }, 0)).collect();
+    assert_eq!(world.replies.get(asked.last().unwrap()), Some(&Reply::Refused(Refusal::NotLeader)));
+    let read = confirm_read(&mut world, 1);
+    world.feed(1);
+    assert_eq!(world.replies.get(&read), Some(&confirmed(0)));
+    assert_eq!(world.replies.get(&asked[0]), Some(&Reply::Refused(Refusal::UnknownProducer)));
+}
+
+#[test]
+fn a_producer_is_called_unknown_only_once_what_it_was_forgotten_for_is_committed() {
+    let limits = zue_core::ProducerLimits { producers_max: 2, appends_max: 3, all_appends_max: 6 };
+    let mut world = World::new(3);
+    for (id, node) in &mut world.nodes {
+        let recovered = Recovered { producers: Producers::new(limits), ..blank(*id) };
+        node.replica = Replica::new(Limits::default(), recovered);
+    }
+    world.elect(1, &[1, 2, 3]);
+    let id = |nonce| ProducerId { born: Offset(u64::from(nonce > 1)), nonce };
+    let first = append_of(&mut world, 1, id(1), 0);
+    world.settle(1);
+    assert_eq!(world.replies.get(&first), Some(&appended(0, 1, 1)));
+    world.stuck = vec![2, 3];
+    // The first goes for records that may yet be cut.
+    for nonce in [2, 3, 4] {
+        append_of(&mut world, 1, id(nonce), 0);
+    }
+    let again = append_of(&mut world, 1, id(2), 0);
+    assert_eq!(world.replies.get(&again), Some(&Reply::Refused(Refusal::PerhapsForgotten)));
+    world.stuck = vec![];
+    world.settle(1);
+    let again = append_of(&mut world, 1, id(2), 0);
+    assert_eq!(world.replies.get(&again), Some(&Reply::Refused(Refusal::UnknownProducer)));
+}
+
 // ---- a full disk
 
 /// A leader whose disk has no room, and the request of an append that the others may commit.

@@ -63,7 +63,7 @@ pub fn holds_log<D: Disk>(disk: &D) -> io::Result<bool> {
 /// As [`Log::open`]; also when a segment cannot be read.
 pub fn repair<D: Disk>(disk: D) -> Result<(Log<D>, Recovered), OpenError> {
     // Nothing that is remembered is to be forgotten by this: the settings of the replica are not known here.
-    let producers = ProducerLimits { producers_max: usize::MAX, appends_max: usize::MAX };
+    let producers = ProducerLimits { producers_max: usize::MAX, appends_max: usize::MAX, all_appends_max: usize::MAX };
     let config = LogConfig { producers, ..LogConfig::default() };
     let (log, recovered) = Log::open(disk, config, ReplicaId(0))?;
     for part in &*log.view.sealed {

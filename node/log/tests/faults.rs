@@ -353,7 +353,7 @@ fn a_disk_that_stays_full_lets_the_log_promise_and_recover() {
 
 #[test]
 fn a_torn_log_of_many_producers_opens_on_a_full_disk() {
-    let producers = ProducerLimits { producers_max: 5000, appends_max: 3 };
+    let producers = ProducerLimits { producers_max: 5000, appends_max: 3, all_appends_max: 15_000 };
     let config = LogConfig { segment_bytes_max: 1 << 20, producers, ..SMALL };
     for has_spare in [true, false] {
         let disk = SimDisk::new(32);

@@ -69,6 +69,10 @@ pub enum Break {
     TrimUntold,
     /// Who begins anew does not hear who appended what before.
     ResetForgetsProducers,
+    /// A producer is called unknown before what it was forgotten for is committed.
+    ForgottenEarly,
+    /// A leader calls a producer unknown that was opened beyond its log without asking whether it still leads.
+    UnknownUnconfirmed,
     /// Damage is not repaired, and forgotten.
     DamageForgotten,
     /// What is durable is compacted, committed or not.
@@ -79,7 +83,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -111,6 +115,8 @@ impl Break {
         Self::TrimAnsweredEarly,
         Self::TrimUntold,
         Self::ResetForgetsProducers,
+        Self::ForgottenEarly,
+        Self::UnknownUnconfirmed,
         Self::DamageForgotten,
         Self::CompactUncommitted,
         Self::DeletesGoEarly,

@@ -1,6 +1,7 @@
 //! The invariants of protocol.md, checked after every step against everything that was ever committed.
 
 mod gone;
+mod producers;
 mod trims;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -359,13 +360,6 @@ impl Checker {
                 )
             });
         }
-    }
-
-    pub(crate) fn called_duplicate(&mut self, nonce: u64, sequence: u64, count: u32) {
-        let there = (0..u64::from(count)).all(|k| self.places.contains_key(&(nonce, sequence + k)));
-        self.ensure(there, || {
-            format!("append {sequence} of producer {nonce:x} is called a duplicate, and is not committed")
-        });
     }
 
     /// A read of all in that range gave these.

@@ -187,7 +187,7 @@ impl World {
             Call::Append { producer, sequence, count } => {
                 let known = (!self.broken_by(Break::NoDedup)).then_some((producer, sequence));
                 let payload = Payload::Append { producer, sequence, count };
-                let of = WaitingFor::Append { nonce: producer.nonce, sequence, count };
+                let of = WaitingFor::Append { producer, sequence, count };
                 (Input::Append { request, producer: known, count }, of, Some(payload))
             }
         };
@@ -197,6 +197,14 @@ impl World {
         process.last_ms = process.last_ms.max(wall_ms);
         let before = process.replica.log().end;
         self.step(machine, input, payload);
+        if let (WaitingFor::Append { producer, .. }, true) = (of, self.broken_by(Break::UnknownUnconfirmed))
+            && producer.born > before
+            && self
+                .process(machine)
+                .is_some_and(|process| matches!(process.replica.role(clock), RoleView::Leader { .. }))
+        {
+            self.reply(machine, request, Reply::Refused(Refusal::UnknownProducer));
+        }
         if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
             && let Some(epoch) = self.process(machine).map(|process| process.replica.log())
             && epoch.end > before
@@ -224,13 +232,19 @@ impl World {
         {
             sealed.durable.end = sealed.commit_end;
         }
+        if self.broken == Some(Break::ForgottenEarly) && reply == Reply::Refused(Refusal::PerhapsForgotten) {
+            reply = Reply::Refused(Refusal::UnknownProducer);
+        }
         match (&reply, of) {
             (Reply::Sealed(sealed), WaitingFor::Seal(epoch)) => self.check.sealed(&at.storage, epoch, sealed),
-            (Reply::Refused(Refusal::Duplicate(_)), WaitingFor::Append { nonce, sequence, count }) => {
-                self.check.called_duplicate(nonce, sequence, count);
+            (Reply::Refused(Refusal::Duplicate(_)), WaitingFor::Append { producer, sequence, count }) => {
+                self.check.called_duplicate(producer.nonce, sequence, count);
             }
-            (Reply::Appended { base, .. }, WaitingFor::Append { nonce, sequence, count }) => {
-                self.check.acknowledged(nonce, sequence, count, *base);
+            (Reply::Refused(refusal), WaitingFor::Append { producer, .. }) => {
+                self.check.refused(process, producer, refusal);
+            }
+            (Reply::Appended { base, .. }, WaitingFor::Append { producer, sequence, count }) => {
+                self.check.acknowledged(producer.nonce, sequence, count, *base);
             }
             (Reply::Trimmed(at_least), WaitingFor::Trim(before)) => {
                 self.counts.trims += 1;

@@ -168,6 +168,7 @@ impl Params {
             (faults.wipe, faults.flip, faults.restore_disk, faults.scale) = (0, 0, 0, 0);
             (control.whim, net.wild_streams) = (0.0, false);
         }
+        let producers_max = dice.pick(&[2, 5, 65_536]);
         Self {
             machines,
             wish: Wish {
@@ -184,8 +185,9 @@ impl Params {
                 reads_max: 64,
             },
             producer_limits: ProducerLimits {
-                producers_max: dice.pick(&[2, 5, 4096]),
+                producers_max,
                 appends_max: dice.pick(&[3, 8, 64]),
+                all_appends_max: producers_max * dice.pick(&[1, 2, 16, 64]),
             },
             net,
             disk: DiskParams::draw(dice),

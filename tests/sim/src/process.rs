@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use zue_core::{Epoch, Lineage, Millis, Offset, Output, Replica, ReplicaId, RequestId, Session, Tail, Ticket};
+use zue_core::{
+    Epoch, Lineage, Millis, Offset, Output, ProducerId, Replica, ReplicaId, RequestId, Session, Tail, Ticket,
+};
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
@@ -46,7 +48,7 @@ pub(crate) struct Waiting {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WaitingFor {
     Seal(Epoch),
-    Append { nonce: u64, sequence: u64, count: u32 },
+    Append { producer: ProducerId, sequence: u64, count: u32 },
     Trim(Offset),
     Other,
 }

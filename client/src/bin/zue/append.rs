@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, BufReader};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
-use zue_client::{AppendError, Appended, Appender, Client, Header, NewRecord};
+use zue_client::{AppendError, AppendId, Appended, Appender, Client, Header, NewRecord};
 
 use crate::args::{Append, Output};
 use crate::lines::{LineError, Lines};
@@ -38,6 +38,9 @@ struct JsonAppended {
     base_offset: u64,
     count: u32,
     epoch: u64,
+    duplicate: bool,
+    producer: String,
+    sequence: u64,
 }
 
 impl Frame {
@@ -47,23 +50,30 @@ impl Frame {
 }
 
 pub(crate) async fn run(client: &Client, append: Append, output: Output) -> anyhow::Result<()> {
-    let Append { value, file, key, header } = append;
+    let Append { value, file, key, header, producer, sequence } = append;
+    let again = producer.map(|producer| AppendId { producer, sequence: sequence.unwrap_or_default() });
     let headers = header.into_iter().map(|(name, value)| Header { name, value: value.into() }).collect();
     let frame = Frame { key: key.map(Bytes::from), headers };
     if let Some(value) = value {
-        return one(client, frame.record(value.into()), output).await;
+        return one(client, again, frame.record(value.into()), output).await;
     }
     let input = match file.filter(|path| path != Path::new("-")) {
         Some(path) => File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?,
         None => io::stdin().as_fd().try_clone_to_owned().context("standard input cannot be read")?.into(),
     };
-    many(client, frame, tokio::fs::File::from_std(input), output).await
+    many(client, again, frame, tokio::fs::File::from_std(input), output).await
 }
 
-async fn one(client: &Client, record: NewRecord, output: Output) -> anyhow::Result<()> {
+async fn one(client: &Client, again: Option<AppendId>, record: NewRecord, output: Output) -> anyhow::Result<()> {
     let mut stop = stop::listen().context("signals cannot be listened to")?;
+    let append = async {
+        match again {
+            Some(id) => client.append_again(id, vec![record]).await,
+            None => client.append(vec![record]).await,
+        }
+    };
     let appended = tokio::select! {
-        appended = client.append(vec![record]) => appended?,
+        appended = append => appended?,
         signal = stop.asked() => {
             let said = "the record may have been appended, or may yet be".to_owned();
             return Err(Stopped { signal, said }.into());
@@ -85,18 +95,20 @@ fn untold(error: anyhow::Error, said: String) -> anyhow::Error {
 }
 
 fn json(appended: Appended) -> JsonAppended {
-    let Appended { base_offset, count, epoch } = appended;
-    JsonAppended { base_offset, count, epoch }
+    let Appended { base_offset, count, epoch, duplicate, id } = appended;
+    let producer = format!("{:032x}", u128::from_be_bytes(id.producer));
+    JsonAppended { base_offset, count, epoch, duplicate, producer, sequence: id.sequence }
 }
 
 async fn many(
     client: &Client,
+    again: Option<AppendId>,
     frame: Frame,
     input: impl AsyncRead + Unpin + Send + 'static,
     output: Output,
 ) -> anyhow::Result<()> {
     let stop = stop::listen().context("signals cannot be listened to")?;
-    let (appender, acks) = client.appender();
+    let (appender, acks) = again.map_or_else(|| client.appender(), |id| client.appender_again(id));
     let lines = Lines::new(BufReader::with_capacity(BUFFER_BYTES, input));
     let pushed = Arc::<AtomicU64>::default();
     let pushing = tokio::spawn(push(lines, frame, appender, Arc::clone(&pushed)));

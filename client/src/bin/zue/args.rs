@@ -121,8 +121,11 @@ pub(crate) struct LogRepair {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value. What
-is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99. Ctrl-C ends it between two records, and it says how
-far it has come.")]
+is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99; with -o json also who appended it (producer, sequence),
+and whether it was in the log already (duplicate). Ctrl-C ends it between two records, and it says how far it has come.
+
+An append that failed and may be in the log all the same names its producer and sequence. Repeated with these, from the same record on,
+what was appended is kept once.")]
 pub(crate) struct Append {
     /// The value of one record
     #[arg(conflicts_with = "file")]
@@ -136,6 +139,12 @@ pub(crate) struct Append {
     /// A header of every record; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
+    /// Repeat an append of this producer, as an error or -o json named it
+    #[arg(long, value_name = "HEX", value_parser = producer, requires = "sequence")]
+    pub(crate) producer: Option<[u8; 16]>,
+    /// The sequence of its first record
+    #[arg(long, value_name = "N", requires = "producer")]
+    pub(crate) sequence: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +304,14 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// As it is printed: 32 hexadecimal digits.
+fn producer(text: &str) -> Result<[u8; 16], String> {
+    let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
+    id.map(u128::to_be_bytes)
+        .ok_or_else(|| "a producer is 32 hexadecimal digits, as an error or -o json named it".to_owned())
+}
+
 fn node(text: &str) -> Result<NodeAddress, String> {
     let parts = text.split_once('=').and_then(|(name, addresses)| Some((name, addresses.split_once('/')?)));
     let Some((name, (peer_address, client_address))) = parts.filter(|(name, _)| !name.is_empty()) else {
@@ -340,6 +357,10 @@ mod tests {
         let lines = [
             "zue append a --file b",
             "zue append --header x",
+            "zue append a --producer 0000000000000000000000000000002a",
+            "zue append a --sequence 3",
+            "zue append a --producer 2a --sequence 3",
+            "zue append a --producer +000000000000000000000000000002a --sequence 3",
             "zue dev",
             "zue dev --data d --replicas 0",
             "zue dev --data d --replicas 10",

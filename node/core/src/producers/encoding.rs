@@ -44,11 +44,11 @@ impl Producers {
     /// When the bytes are not a table.
     pub fn decode(bytes: &[u8], limits: ProducerLimits) -> Result<Self, BadTable> {
         let mut rest = bytes;
-        let table = Self::take(&mut rest, limits).filter(|_| rest.is_empty());
+        let table = Self::parse(&mut rest, limits).filter(|_| rest.is_empty());
         table.ok_or(BadTable(bytes.len() - rest.len()))
     }
 
-    fn take(rest: &mut &[u8], limits: ProducerLimits) -> Option<Self> {
+    fn parse(rest: &mut &[u8], limits: ProducerLimits) -> Option<Self> {
         if u32::from_le_bytes(array(rest)?) != VERSION {
             return None;
         }
@@ -70,10 +70,10 @@ impl Producers {
             let surplus = appends.len().saturating_sub(limits.appends_max);
             appends.drain(..surplus);
             let in_order = previous.replace(id).is_none_or(|previous| previous < id);
-            if !in_order || appends.is_empty() || table.by_age.insert(last, id).is_some() {
+            if !in_order || appends.is_empty() || table.by_age.contains_key(&last) {
                 return None;
             }
-            table.known.insert(id, Producer { next_sequence, last, appends });
+            table.put(id, Producer { next_sequence, last, appends });
         }
         table.forget_surplus();
         Some(table)
@@ -92,7 +92,7 @@ mod tests {
     use crate::producers::{Appended, Verdict};
     use crate::refusal::Refusal;
 
-    const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3 };
+    const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3, all_appends_max: 6 };
 
     fn id(born: u64, nonce: u64) -> ProducerId {
         ProducerId { born: Offset(born), nonce }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_table_made_under_greater_limits_is_cut_down_to_what_may_be_remembered() {
         let bytes = table(&[(id(0, 1), 0, 1, 0), (id(0, 2), 0, 2, 1), (id(0, 2), 2, 1, 3)]).encode();
-        let limits = ProducerLimits { producers_max: 1, appends_max: 1 };
+        let limits = ProducerLimits { producers_max: 1, appends_max: 1, all_appends_max: 1 };
         let producers = Producers::decode(&bytes, limits).unwrap();
         assert_eq!(producers.check(id(0, 1), 0, 1), Verdict::Refuse(Refusal::UnknownProducer));
         assert_eq!(producers.check(id(0, 2), 0, 2), Verdict::Before(Offset(3)));

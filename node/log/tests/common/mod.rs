@@ -13,7 +13,7 @@ pub(crate) const SMALL: LogConfig = LogConfig {
     index_interval_bytes: 1024,
     durability: zue_log::Durability::Sync,
     compaction: None,
-    producers: ProducerLimits { producers_max: 4, appends_max: 3 },
+    producers: ProducerLimits { producers_max: 4, appends_max: 3, all_appends_max: 8 },
 };
 
 pub(crate) type SimLog = Log<SimDisk>;

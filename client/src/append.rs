@@ -1,0 +1,148 @@
+//! One append, from the first try to the answer: under one name whatever fails, and found in the log should its producer be forgotten.
+
+use std::fmt;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use zue_proto::v1::{self, NewRecord};
+
+use crate::client::Failures;
+use crate::error::Error;
+use crate::find::Wanted;
+use crate::servers::Server;
+use crate::{Appended, Client};
+
+/// Names an append for good: repeated under this name, its records are kept once. See [`Client::append_again`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AppendId {
+    /// Who appends, as a server has given it out.
+    pub producer: [u8; 16],
+    /// How many records the producer has appended before.
+    pub sequence: u64,
+}
+
+impl fmt::Display for AppendId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "producer {:032x}, sequence {}", u128::from_be_bytes(self.producer), self.sequence)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Producer {
+    pub(crate) id: [u8; 16],
+    pub(crate) next_sequence: u64,
+    /// Behind all that it is known to have appended.
+    pub(crate) known_end: u64,
+}
+
+impl Producer {
+    pub(crate) fn again(AppendId { producer, sequence }: AppendId) -> Self {
+        Self { id: producer, next_sequence: sequence, known_end: 0 }
+    }
+
+    pub(crate) fn next(&self) -> AppendId {
+        AppendId { producer: self.id, sequence: self.next_sequence }
+    }
+}
+
+/// One append on its way.
+pub(crate) struct Append<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) records: Vec<NewRecord>,
+    pub(crate) producer: Option<Producer>,
+    /// Whether a try may have succeeded unheard.
+    pub(crate) is_unknown: bool,
+}
+
+impl Append<'_> {
+    /// Tries until it succeeds, fails for good, or the deadline passes.
+    pub(crate) async fn run(&mut self) -> Result<Appended, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            let error = match self.attempt(begun).await {
+                Err(error) if error.is_retriable() => error,
+                result => return result,
+            };
+            self.client.pause(begun, &mut failures, error).await?;
+        }
+    }
+
+    async fn producer(&mut self, begun: Instant) -> Result<Producer, Error> {
+        if let Some(producer) = &self.producer {
+            return Ok(producer.clone());
+        }
+        let idle = self.client.idle().pop();
+        let producer = match idle {
+            Some(producer) => producer,
+            None => self.client.open_producer(begun).await?,
+        };
+        Ok(self.producer.insert(producer).clone())
+    }
+
+    async fn attempt(&mut self, begun: Instant) -> Result<Appended, Error> {
+        let producer = self.producer(begun).await?;
+        let leader = self.client.leader(begun).await?;
+        let mut client = self.client.servers().client(&leader.address)?;
+        let request = v1::AppendRequest {
+            log: String::new(),
+            producer_id: Bytes::copy_from_slice(&producer.id),
+            sequence: producer.next_sequence,
+            records: self.records.clone(),
+        };
+        let within = self.client.time_left(begun);
+        let mut request = tonic::Request::new(request);
+        // The server gives up a little earlier, so that its reason is heard.
+        request.set_timeout(within.mul_f64(0.9));
+        let error = match self.client.call(&leader, within, client.append(request)).await {
+            Ok(response) => return self.appended(&leader, response),
+            Err(error) => error,
+        };
+        if error.forgets((producer.known_end > 0).then_some(producer.next_sequence)) {
+            return self.forgotten(&leader, &producer, error, begun).await;
+        }
+        self.is_unknown |= !error.is_not_appended();
+        Err(error)
+    }
+
+    /// The producer is not known any more. An append that may be in the log is never sent under another one before it is found not to
+    /// be: it could be stored twice.
+    async fn forgotten(
+        &mut self,
+        leader: &Server,
+        producer: &Producer,
+        error: Error,
+        begun: Instant,
+    ) -> Result<Appended, Error> {
+        let found = if self.is_unknown {
+            let appends = vec![(producer.next_sequence, u32::try_from(self.records.len()).unwrap_or(u32::MAX))];
+            let have_keys = self.records.iter().any(|record| record.key.is_some());
+            let wanted = Wanted::since_opened(producer.id, appends, have_keys).not_before(producer.known_end);
+            self.client.find(&wanted, begun).await.map_err(|why| error.unfound(why))?
+        } else {
+            Vec::new()
+        };
+        (self.producer, self.is_unknown) = (None, false);
+        self.client.idle().clear();
+        found.first().copied().ok_or_else(|| Error::producer_forgotten(&leader.name))
+    }
+
+    fn appended(&mut self, leader: &Server, response: v1::AppendResponse) -> Result<Appended, Error> {
+        let count = u64::from(response.count);
+        if usize::try_from(count) != Ok(self.records.len()) {
+            self.is_unknown = true;
+            return Err(Error::Malformed {
+                server: leader.name.clone(),
+                what: "the number of appended records differs",
+            });
+        }
+        self.is_unknown = false;
+        let v1::AppendResponse { base_offset, count, epoch, duplicate } = response;
+        let id = self.producer.as_ref().map(Producer::next).unwrap_or_default();
+        if let Some(producer) = &mut self.producer {
+            producer.next_sequence += u64::from(count);
+            producer.known_end = base_offset.saturating_add(u64::from(count));
+        }
+        Ok(Appended { base_offset, count, epoch, duplicate, id })
+    }
+}
