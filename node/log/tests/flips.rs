@@ -37,7 +37,7 @@ enum Found {
     /// Something is wrong, and this is said.
     Noticed,
     /// Nothing is said.
-    Silent(Held),
+    Silent(Box<Held>),
 }
 
 fn look(disk: &SimDisk) -> Found {
@@ -54,14 +54,14 @@ fn look(disk: &SimDisk) -> Found {
     if !damaged.is_empty() || !recovered.damaged.is_empty() || recovered.suspect.is_some() || bad_index {
         return Found::Noticed;
     }
-    Found::Silent(Held {
+    Found::Silent(Box::new(Held {
         records: read_all(&log),
         epochs: epochs(&log),
         producers: log.producers().clone(),
         promise: log.meta().promise,
         commit_end: log.meta().commit_end,
         timestamp_ms: log.last_timestamp_ms(),
-    })
+    }))
 }
 
 /// A small log in three segments, with bytes in them that a cut has left behind, and left-over files.
