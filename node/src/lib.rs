@@ -30,6 +30,7 @@ mod open;
 mod open_files;
 mod patience;
 mod peer;
+mod port_holder;
 mod read;
 mod server;
 mod settings;
@@ -45,5 +46,6 @@ pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, Node
 pub use metrics::Metrics;
 pub use node::{Addresses, Node, RunningNode, StartError};
 pub use open_files::{raise_and_check_open_files, raise_open_files};
+pub use port_holder::port_holder;
 pub use settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};
 pub use units::{BadUnit, ByteSize, Time};

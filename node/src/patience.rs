@@ -12,7 +12,9 @@ use zue_log::OpenError;
 use crate::http::Readiness;
 use crate::node::StartError;
 use crate::open::OpenNodeError;
+use crate::port_holder::port_holder;
 use crate::storage::full;
+use crate::units::Time;
 
 /// How often it tries again: nothing tells when a lock or a port becomes free.
 const RETRY: Duration = Duration::from_millis(200);
@@ -47,9 +49,9 @@ impl<'a> Patience<'a> {
                 }
             };
             if told.as_ref() != Some(&held) {
-                let max = humanly(self.max);
-                tracing::warn!("{held}: waiting until it is free, {max} at most (limits.startWaitMax)");
-                self.readiness.send_replace(Readiness::Waiting(held.clone()));
+                let (max, holder) = (Time(self.max), tried.err().map(|error| error.holder()).unwrap_or_default());
+                tracing::warn!("{held}{holder}: waiting until it is free, {max} at most (limits.startWaitMax)");
+                self.readiness.send_replace(Readiness::Waiting(format!("{held}{holder}")));
                 told = Some(held);
             }
             sleep(RETRY).await;
@@ -57,18 +59,22 @@ impl<'a> Patience<'a> {
     }
 }
 
-fn humanly(time: Duration) -> String {
-    crate::units::Time(time).to_string()
-}
-
 /// What may have failed because another process holds something.
 pub(crate) trait Held: Error {
     fn is_held(&self) -> bool;
+    /// By which process, where the error does not say so itself.
+    fn holder(&self) -> String {
+        String::new()
+    }
 }
 
 impl Held for StartError {
     fn is_held(&self) -> bool {
         matches!(self, Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
+    }
+
+    fn holder(&self) -> String {
+        if let Self::Listen { address, .. } = self { port_holder(*address) } else { String::new() }
     }
 }
 

@@ -25,6 +25,9 @@ use crate::seldom::Seldom;
 /// How long a program that ends waits until its last lines are written.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long a thread that panics waits for the same.
+const PANIC_TOLD_WITHIN: Duration = Duration::from_millis(200);
+
 /// Lines of the log that were left out because they repeated others.
 static REPEATED: AtomicU64 = AtomicU64::new(0);
 
@@ -144,6 +147,8 @@ fn tell_panic(info: &panic::PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("without a name");
     tracing::error!(thread, place, "a panic, which is a fault of this program: {message}");
+    // It may be the last that the program says.
+    Lines::of_process().finish(PANIC_TOLD_WITHIN);
 }
 
 /// Takes one line of the log.

@@ -184,6 +184,7 @@ fn a_node_waits_for_the_one_before_it_alive_and_not_ready_and_takes_over_when_th
         || std::fs::read_to_string(log("third.log")).ok().filter(|said| said.contains("waiting until it is free"));
     let said = eventually(SOON, waits, || "it waits for the port".to_owned());
     assert!(said.contains(&format!("127.0.0.1:{}", base + 2)) && said.contains("Address already in use"), "{said}");
+    assert!(said.contains(&format!("({}, zue-node): waiting", first.id())), "{said}");
     first.kill();
     let read = || zue(&servers, &["read", "--raw"], b"").stdout == b"before\n";
     eventually(SOON, || read().then_some(()), || "the third serves what the first wrote".to_owned());

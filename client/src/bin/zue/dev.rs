@@ -37,15 +37,10 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
     zue_node::raise_and_check_open_files();
     let mut stop = Stop::new().context("signals cannot be listened to")?;
-    // What ran here before may be about to end.
-    let free = Instant::now() + START_WAIT_MAX.0;
-    let (store, made_for) = until_free(free, async || open(&dev.data, dev.replicas)).await?;
-    // Replicas that are to go run on until they have given up their votes.
-    let count = made_for.max(dev.replicas);
-    let replicas = replicas(&dev, count)?;
-    until_free(free, async || check_ports(&replicas).await).await?;
-    claim(&dev.data, count)?;
-    let mut nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
+    let (store, replicas, mut nodes) = tokio::select! {
+        started = start(&dev) => started?,
+        _ = stop.asked() => return Ok(()),
+    };
     let addresses = replicas.iter().map(address).collect();
     let dead = first_dead(&nodes, &replicas);
     let mut turns = Turns::new(store, addresses, dev.replicas.into(), &dev.leadership);
@@ -71,6 +66,19 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
         () = stop_all(nodes) => served,
         _ = stop.asked() => bail!("stopped without closing the logs cleanly"),
     }
+}
+
+/// Starts the nodes, once what ran here before has ended.
+async fn start(dev: &Dev) -> anyhow::Result<(FileStore, Vec<Replica>, Vec<RunningNode>)> {
+    let free = Instant::now() + START_WAIT_MAX.0;
+    let (store, made_for) = until_free(free, async || open(&dev.data, dev.replicas)).await?;
+    // Replicas that are to go run on until they have given up their votes.
+    let count = made_for.max(dev.replicas);
+    let replicas = replicas(dev, count)?;
+    until_free(free, async || check_ports(&replicas).await).await?;
+    claim(&dev.data, count)?;
+    let nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
+    Ok((store, replicas, nodes))
 }
 
 /// Waits until a node has ended that was not told to, and says which and how.
@@ -187,8 +195,10 @@ async fn check_ports(replicas: &[Replica]) -> anyhow::Result<()> {
     for Replica { name, client, peer, metrics, .. } in replicas {
         for (address, what) in [(client, "clients"), (peer, "peers"), (metrics, "metrics")] {
             if let Err(error) = TcpListener::bind(address).await {
-                let why = format!("{name} cannot listen on {address} for {what}: {error}; choose another --port");
                 let is_held = error.kind() == io::ErrorKind::AddrInUse;
+                let holder = if is_held { zue_node::port_holder(*address) } else { String::new() };
+                let why =
+                    format!("{name} cannot listen on {address} for {what}: {error}{holder}; choose another --port");
                 return Err(if is_held { Held(why).into() } else { anyhow::Error::msg(why) });
             }
         }
