@@ -62,7 +62,10 @@ impl Append<'_> {
         loop {
             let error = match self.attempt(begun).await {
                 Err(error) if error.is_retriable() => error,
-                result => return result,
+                result => {
+                    self.client.goes_on();
+                    return result;
+                }
             };
             self.client.pause(begun, &mut failures, error).await?;
         }

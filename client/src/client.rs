@@ -14,6 +14,7 @@ use crate::appender::{Acks, Appender};
 use crate::error::{AppendError, Error};
 use crate::read::{self, ReadOptions, Reader};
 use crate::servers::{Server, Servers};
+use crate::trouble::{Trouble, Troubles};
 use crate::{ClientConfig, appender};
 
 /// The last try before the deadline has at least this long.
@@ -32,15 +33,6 @@ pub struct Appended {
     pub duplicate: bool,
     /// The append, by its producer.
     pub id: AppendId,
-}
-
-/// Who was asked for leads.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SwitchedOver {
-    /// The epoch in which it leads.
-    pub epoch: u64,
-    /// Whether it was found to lead before anything was asked for.
-    pub led_before: bool,
 }
 
 /// One replica, as far as clients see it.
@@ -65,6 +57,7 @@ struct Inner {
     /// Producers that no append uses now; each append has one to itself, so that many may be under way.
     idle: Mutex<Vec<Producer>>,
     under_way: Semaphore,
+    troubles: Troubles,
 }
 
 /// Tries that failed in a row.
@@ -80,7 +73,8 @@ impl Client {
         let config = config.in_bounds();
         let servers = Servers::new(servers.into_iter().map(Into::into).collect())?;
         let under_way = Semaphore::new(config.in_flight_max);
-        Ok(Self(Arc::new(Inner { config, servers, idle: Mutex::default(), under_way })))
+        let (idle, troubles) = (Mutex::default(), Troubles::default());
+        Ok(Self(Arc::new(Inner { config, servers, idle, under_way, troubles })))
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
@@ -93,6 +87,16 @@ impl Client {
 
     pub(crate) fn idle(&self) -> MutexGuard<'_, Vec<Producer>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it tries again and again by now; none while all goes well.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.0.troubles.now()
+    }
+
+    /// Something has succeeded, or failed for good.
+    pub(crate) fn goes_on(&self) {
+        self.0.troubles.over();
     }
 
     /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
@@ -143,9 +147,11 @@ impl Client {
         let mut failures = Failures::default();
         loop {
             match read::locate(self, begun, replica, None).await {
-                Ok((_, answer)) => return Ok(answer.log_start..answer.commit_end),
                 Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
-                Err(error) => return Err(error),
+                result => {
+                    self.goes_on();
+                    return result.map(|(_, answer)| answer.log_start..answer.commit_end);
+                }
             }
         }
     }
@@ -160,7 +166,10 @@ impl Client {
         loop {
             match self.ask_end(begun).await {
                 Err(error) if error.is_retriable() => self.pause(begun, failures, error).await?,
-                result => return result,
+                result => {
+                    self.goes_on();
+                    return result;
+                }
             }
         }
     }
@@ -173,7 +182,10 @@ impl Client {
         loop {
             match self.ask_trim(begun, before).await {
                 Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
-                result => return result,
+                result => {
+                    self.goes_on();
+                    return result;
+                }
             }
         }
     }
@@ -200,37 +212,6 @@ impl Client {
     /// Who leads, for something begun then.
     pub(crate) async fn leader(&self, begun: Instant) -> Result<Server, Error> {
         self.0.servers.leader(self.time_left(begun)).await
-    }
-
-    /// Asks the leader to hand over to the replica of this name, and waits until that leads. Appends go on meanwhile: for the moment of
-    /// the change they wait.
-    pub async fn switch_over(&self, to: &str) -> Result<SwitchedOver, Error> {
-        let begun = Instant::now();
-        let mut failures = Failures::default();
-        let mut led_before = true;
-        loop {
-            match self.switch_over_once(begun, to).await {
-                Err(error) if error.is_retriable() => {
-                    led_before = false;
-                    self.pause(begun, &mut failures, error).await?;
-                }
-                result => return result.map(|epoch| SwitchedOver { epoch, led_before }),
-            }
-        }
-    }
-
-    async fn switch_over_once(&self, begun: Instant, to: &str) -> Result<u64, Error> {
-        let (leader, epoch) = self.0.servers.find_leader(self.time_left(begun)).await?;
-        if leader.name == to {
-            return Ok(epoch);
-        }
-        let within = self.time_left(begun);
-        let within_ms =
-            u32::try_from(self.0.config.deadline.saturating_sub(begun.elapsed()).as_millis()).unwrap_or(u32::MAX);
-        let request = v1::SwitchOverRequest { to: to.to_owned(), within_ms };
-        let mut client = self.0.servers.client(&leader.address)?;
-        self.call(&leader, within, client.switch_over(request)).await?;
-        Err(Error::NotSwitched { to: to.to_owned(), leader: leader.name })
     }
 
     /// What every replica says of itself. Asks all known addresses once, and retries nothing.
@@ -266,9 +247,11 @@ impl Client {
         let left = self.0.config.deadline.saturating_sub(after);
         if left.is_zero() {
             // A try that the deadline cut short tells less than the one before.
+            self.goes_on();
             let before = failures.last.take().filter(|_| !matches!(error, Error::Refused(_)));
             return Err(Error::TimedOut { after, last: Box::new(before.unwrap_or(error)) });
         }
+        self.0.troubles.failed(error.clone());
         failures.last = Some(error);
         tokio::time::sleep(self.0.config.retry.pause(failures.count).min(left)).await;
         Ok(())

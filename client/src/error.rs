@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// Nobody is known to lead.
     #[error(transparent)]
-    NoLeader(NoLeader),
+    NoLeader(Box<NoLeader>),
     /// No replica of this name is known.
     #[error("no replica is named {name:?}; known are: {}", list(.known))]
     UnknownReplica {
@@ -105,6 +105,14 @@ pub struct Refused {
 pub struct NoLeader {
     /// Who leads as far as the others know, and the address it gives to clients: it could not be reached there.
     pub named: Option<(String, String)>,
+    /// Whether one that answers hears it all the same.
+    pub is_followed: bool,
+    /// How many voters there are, as far as those know that answer.
+    pub voters: usize,
+    /// Which of them did not answer.
+    pub missing: Vec<String>,
+    /// No address is one where clients are served: to try again cannot help.
+    pub is_misplaced: bool,
     /// Who answered.
     pub answered: Vec<String>,
     /// Which addresses did not, and why.
@@ -113,9 +121,16 @@ pub struct NoLeader {
 
 impl std::error::Error for NoLeader {}
 
+impl NoLeader {
+    /// Whether too few voters answer to elect a leader.
+    fn misses_majority(&self) -> bool {
+        self.voters > 0 && self.voters.saturating_sub(self.missing.len()) * 2 <= self.voters
+    }
+}
+
 impl fmt::Display for NoLeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((name, address)) = &self.named {
+        if let Some((name, address)) = self.named.as_ref().filter(|_| self.is_followed) {
             let why = self.unreachable.iter().find(|(unreachable, _)| unreachable == address);
             let why = why.map_or("no answer", |(_, why)| why);
             return write!(
@@ -124,9 +139,21 @@ impl fmt::Display for NoLeader {
                  can, set `advertise` of the replicas to addresses that can"
             );
         }
-        match self.answered.as_slice() {
-            [] => f.write_str("no server answers")?,
-            answered => write!(f, "no leader is known to {}", answered.join(", "))?,
+        match (self.answered.as_slice(), &self.named) {
+            ([], _) if self.is_misplaced => f.write_str("no address is one where clients are served")?,
+            ([], _) => f.write_str("no server answers")?,
+            _ if self.misses_majority() => {
+                let (missing, voters) = (self.missing.join(", "), self.voters);
+                write!(
+                    f,
+                    "{} of {voters} voters do not answer ({missing}): the others cannot elect a leader",
+                    self.missing.len()
+                )?;
+            }
+            (answered, Some((name, _))) => {
+                write!(f, "{name} led last, and is lost to {}; no other leads yet", answered.join(", "))?;
+            }
+            (answered, None) => write!(f, "no leader is known to {}", answered.join(", "))?,
         }
         let mut separator = "; ";
         for (address, why) in &self.unreachable {
@@ -231,7 +258,8 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Refused(refused) => is_retriable(refused.reason),
-            Self::Unreachable { .. } | Self::NoLeader(_) | Self::NotSwitched { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::NotSwitched { .. } | Self::TimedOut { .. } => true,
+            Self::NoLeader(no_leader) => !no_leader.is_misplaced,
             Self::BadAddress(_)
             | Self::NoServers
             | Self::UnknownReplica { .. }
@@ -309,13 +337,32 @@ mod tests {
     fn a_redirect_that_cannot_be_followed_names_the_replica_the_address_and_the_remedy() {
         let no_leader = NoLeader {
             named: Some(("zue-1".to_owned(), "zue-1.zue-nodes:9440".to_owned())),
+            is_followed: true,
             answered: vec!["zue-0".to_owned()],
             unreachable: vec![("zue-1.zue-nodes:9440".to_owned(), "name not known".to_owned())],
+            ..NoLeader::default()
         };
         let text = no_leader.to_string();
         for fact in ["zue-1 leads", "zue-1.zue-nodes:9440", "name not known", "`advertise`"] {
             assert!(text.contains(fact), "{fact}: {text}");
         }
+    }
+
+    #[test]
+    fn too_few_voters_to_elect_a_leader_are_told_with_their_number_and_a_leader_that_none_hears_is_lost() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let no_leader = |missing: &[&str], answered: &[&str]| NoLeader {
+            named: Some(("zue-0".to_owned(), "a:1".to_owned())),
+            voters: 3,
+            missing: names(missing),
+            answered: names(answered),
+            unreachable: vec![("a:1".to_owned(), "refused".to_owned())],
+            ..NoLeader::default()
+        };
+        let text = no_leader(&["zue-0", "zue-2"], &["zue-1"]).to_string();
+        assert_eq!(text, "2 of 3 voters do not answer (zue-0, zue-2): the others cannot elect a leader; a:1: refused");
+        let text = no_leader(&["zue-0"], &["zue-1", "zue-2"]).to_string();
+        assert_eq!(text, "zue-0 led last, and is lost to zue-1, zue-2; no other leads yet; a:1: refused");
     }
 
     #[test]

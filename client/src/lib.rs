@@ -26,15 +26,19 @@ mod find;
 mod net;
 mod read;
 mod servers;
+mod switch_over;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 pub use append::AppendId;
 pub use appender::{Acks, Appender, Closed};
 pub use backoff::Backoff;
-pub use client::{Appended, Client, ReplicaStatus, SwitchedOver};
+pub use client::{Appended, Client, ReplicaStatus};
 pub use config::{ClientConfig, IN_FLIGHT_MAX};
 pub use error::{AppendError, Error, NoLeader, Refused};
 pub use net::{BadAddress, check_address};
 pub use read::{ReadBatch, ReadOptions, Reader};
+pub use switch_over::SwitchedOver;
+pub use trouble::Trouble;
 pub use zue_proto::v1::{DescribeResponse, Header, NewRecord, Outcome, Reason, Record};

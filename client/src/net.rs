@@ -3,8 +3,8 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +55,11 @@ pub(crate) fn why(status: &Status) -> String {
     if let Some(error) = zue_proto::error_of(status) {
         return error.message;
     }
+    if is_misplaced(status) {
+        return "it is no port for this: clients are served on 9440, replicas and controllers on 9441, metrics on 9442, unless it is set \
+            otherwise"
+            .to_owned();
+    }
     let mut source = status.source();
     let mut text = status.message().to_owned();
     while let Some(error) = source {
@@ -62,6 +67,11 @@ pub(crate) fn why(status: &Status) -> String {
         source = error.source();
     }
     if text.is_empty() { status.code().to_string() } else { text }
+}
+
+/// Whether something answers there that serves no such calls: another port of a node, or no node.
+pub(crate) fn is_misplaced(status: &Status) -> bool {
+    status.code() == Code::Unimplemented
 }
 
 /// Whether the call failed before anything of it was sent.

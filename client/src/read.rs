@@ -188,6 +188,7 @@ impl Reader {
     async fn step(&mut self) -> Result<Option<ReadBatch>, Error> {
         if self.line.is_none() {
             let (server, answers) = self.open().await?;
+            self.client.goes_on();
             self.line = Some((server, answers, None));
         }
         let Some((server, answers, since)) = &mut self.line else { unreachable!("it was opened") };

@@ -10,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use zue_proto::v1;
+use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::log_client::LogClient;
 
 use crate::error::{Error, NoLeader};
@@ -38,6 +39,14 @@ pub(crate) struct Server {
 pub(crate) struct Described {
     pub(crate) address: String,
     pub(crate) answer: Result<v1::DescribeResponse, String>,
+    /// What answers there is no port for clients.
+    pub(crate) is_misplaced: bool,
+}
+
+impl Described {
+    fn silent(address: String, why: String) -> Self {
+        Self { address, answer: Err(why), is_misplaced: false }
+    }
 }
 
 /// Whether this replica says that it leads itself.
@@ -75,12 +84,16 @@ impl Servers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn client(&self, address: &str) -> Result<LogClient<Channel>, Error> {
+    fn channel(&self, address: &str) -> Result<Channel, Error> {
         let mut state = self.state();
         let known = state.channels.get(address).cloned();
         let channel = known.map_or_else(|| net::channel(address), Ok)?;
         state.channels.insert(address.to_owned(), channel.clone());
-        Ok(LogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(channel)
+    }
+
+    pub(crate) fn client(&self, address: &str) -> Result<LogClient<Channel>, Error> {
+        Ok(LogClient::new(self.channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// After a failure the leader is looked for anew. One that was not reached is connected anew as well: its name may lead
@@ -156,24 +169,28 @@ impl Servers {
             }
         }
         let silent = asked.into_iter().filter(|address| !described.iter().any(|one| one.address == *address));
-        let silent: Vec<_> = silent.map(|address| Described { address, answer: Err("no answer".to_owned()) }).collect();
+        let silent: Vec<_> = silent.map(|address| Described::silent(address, "no answer".to_owned())).collect();
         described.extend(silent);
         described
     }
 
     fn describe_one(&self, address: String, within: Duration) -> BoxFuture<'static, Described> {
-        let client = self.client(&address);
+        let channel = self.channel(&address);
         Box::pin(async move {
-            let answer = match client {
-                Ok(mut client) => timeout(within, client.describe(v1::DescribeRequest::default())).await,
-                Err(error) => return Described { address, answer: Err(error.to_string()) },
+            let channel = match channel {
+                Ok(channel) => channel,
+                Err(error) => return Described::silent(address, error.to_string()),
             };
-            let answer = match answer {
-                Ok(Ok(response)) => Ok(response.into_inner()),
-                Ok(Err(status)) => Err(net::why(&status)),
-                Err(_) => Err("no answer".to_owned()),
-            };
-            Described { address, answer }
+            let mut client = LogClient::new(channel.clone());
+            match timeout(within, client.describe(v1::DescribeRequest::default())).await {
+                Ok(Ok(response)) => Described { address, answer: Ok(response.into_inner()), is_misplaced: false },
+                Ok(Err(status)) if net::is_misplaced(&status) => {
+                    let why = misplaced(channel, within).await.unwrap_or_else(|| net::why(&status));
+                    Described { address, answer: Err(why), is_misplaced: true }
+                }
+                Ok(Err(status)) => Described::silent(address, net::why(&status)),
+                Err(_) => Described::silent(address, "no answer".to_owned()),
+            }
         })
     }
 
@@ -202,6 +219,14 @@ impl Servers {
     }
 }
 
+/// What a replica says of itself that was asked on its port for replicas and controllers.
+async fn misplaced(channel: Channel, within: Duration) -> Option<String> {
+    let mut control = ControlClient::new(channel);
+    let status = timeout(within, control.status(v1::StatusRequest::default())).await.ok()?.ok()?.into_inner();
+    let v1::StatusResponse { name, client_address, .. } = status;
+    Some(format!("this is where {name} serves replicas and controllers; it serves clients at {client_address}"))
+}
+
 /// The one that leads the newest epoch among those that answered and lead; an older leader may not know yet that it is replaced.
 fn newest_leader(described: &[Described]) -> Option<Server> {
     let answers = described.iter().filter_map(|one| Some((&one.address, one.answer.as_ref().ok()?)));
@@ -211,7 +236,7 @@ fn newest_leader(described: &[Described]) -> Option<Server> {
 
 impl Error {
     pub(crate) fn no_leader(described: &[Described]) -> Self {
-        Self::NoLeader(no_leader(described))
+        Self::NoLeader(Box::new(no_leader(described)))
     }
 }
 
@@ -220,11 +245,29 @@ fn no_leader(described: &[Described]) -> NoLeader {
     let mut answered: Vec<String> = answers.iter().map(|answer| answer.name.clone()).collect();
     answered.sort_unstable();
     answered.dedup();
-    let unreachable: Vec<(String, String)> =
+    let mut unreachable: Vec<(String, String)> =
         described.iter().filter_map(|one| Some((one.address.clone(), one.answer.as_ref().err()?.clone()))).collect();
+    // Two that say the same are then the same.
+    unreachable.sort_unstable();
     let newest = answers.iter().filter(|answer| answer.leader.is_some()).max_by_key(|answer| answer.epoch);
     let named = newest.and_then(|answer| answer.leader.clone()).filter(|leader| !answered.contains(&leader.name));
-    NoLeader { named: named.map(|leader| (leader.name, leader.address)), answered, unreachable }
+    // One that says nothing of its stream is of an earlier version: it is believed.
+    let is_followed = answers.iter().any(|answer| {
+        answer.leader.as_ref().map(|leader| &leader.name) == named.as_ref().map(|leader| &leader.name)
+            && answer.leader_connected != Some(false)
+    });
+    let voters: Vec<_> = newest.into_iter().flat_map(|answer| &answer.members).filter(|member| member.voter).collect();
+    let missing =
+        voters.iter().filter(|voter| !answered.contains(&voter.name)).map(|voter| voter.name.clone()).collect();
+    NoLeader {
+        named: named.map(|leader| (leader.name, leader.address)),
+        is_followed,
+        voters: voters.len(),
+        missing,
+        is_misplaced: !described.is_empty() && described.iter().all(|one| one.is_misplaced),
+        answered,
+        unreachable,
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +277,7 @@ mod tests {
     fn answer(name: &str, epoch: u64, leader: Option<&str>) -> Described {
         let leader = leader.map(|name| v1::LeaderHint { name: name.to_owned(), address: format!("{name}:1") });
         let response = v1::DescribeResponse { name: name.to_owned(), epoch, leader, ..Default::default() };
-        Described { address: format!("{name}:1"), answer: Ok(response) }
+        Described { address: format!("{name}:1"), answer: Ok(response), is_misplaced: false }
     }
 
     #[test]
@@ -245,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_only_others_name_is_no_leader_but_is_named() {
-        let silent = Described { address: "b:1".to_owned(), answer: Err("refused".to_owned()) };
+        let silent = Described::silent("b:1".to_owned(), "refused".to_owned());
         let described = [answer("a", 4, Some("b")), silent];
         assert_eq!(newest_leader(&described), None);
         assert_eq!(no_leader(&described).named, Some(("b".to_owned(), "b:1".to_owned())));

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,7 +15,7 @@ static CLUSTERS: AtomicU16 = AtomicU16::new(0);
 
 /// `zue dev` with one replica.
 struct Dev {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     child: Child,
     port: u16,
 }
@@ -28,7 +29,10 @@ fn free_ports() -> u16 {
 
 impl Dev {
     fn start() -> Self {
-        let (folder, port) = (tempfile::tempdir().unwrap(), free_ports());
+        Self::start_in(tempfile::tempdir().unwrap(), free_ports())
+    }
+
+    fn start_in(folder: tempfile::TempDir, port: u16) -> Self {
         let mut child = command()
             .args(["dev", "--replicas", "1", "--port", &port.to_string(), "--data"])
             .arg(folder.path().join("data"))
@@ -39,7 +43,7 @@ impl Dev {
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         assert!(said.starts_with("1 replica is ready"), "{said}");
-        Self { _folder: folder, child, port }
+        Self { folder, child, port }
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -51,6 +55,15 @@ impl Dev {
 
     fn run(&self, args: &[&str]) -> Said {
         said(self.command(args).output().unwrap())
+    }
+
+    /// Kills it, and starts it again after `meanwhile`.
+    fn start_again(mut self, meanwhile: impl FnOnce()) -> Self {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        meanwhile();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Self::start_in(folder, self.port)
     }
 
     fn count(&self) -> usize {
@@ -243,4 +256,66 @@ fn a_measurement_that_is_told_to_stop_prints_its_total_and_ends_as_the_signal_wo
     assert!(told.code == 143 && told.err.contains("appends were answered"), "{told:?}");
     let large = dev.run(&["bench", "--size", "1MiB", "--batch", "65"]);
     assert!(large.code == 2 && large.err.contains("64MiB"), "{large:?}");
+}
+
+#[test]
+fn a_command_that_waits_says_for_what_within_seconds_and_how_long_it_will() {
+    let mut child = command()
+        .args(["--servers", "127.0.0.1:1", "--deadline", "1m", "append", "one"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(line.contains("waiting") && line.contains("no server answers") && line.contains(" s more"), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn one_who_follows_never_gives_up_says_so_and_goes_on_where_it_was() {
+    let dev = Dev::start();
+    assert_eq!(dev.run(&["append", "one"]).code, 0);
+    let mut child = dev.command(&["tail", "-f"]).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(out.next().unwrap(), "0\t-\tone");
+    let dev = dev.start_again(|| {
+        let waiting = err.next().unwrap();
+        assert!(waiting.contains("waiting") && waiting.contains("until it works"), "{waiting}");
+    });
+    assert!(err.any(|line| line.contains("it goes on")));
+    assert_eq!(dev.run(&["append", "two"]).code, 0);
+    assert_eq!(out.next().unwrap(), "1\t-\ttwo");
+    signal(&child, "TERM");
+    assert_eq!((child.wait().unwrap().code(), out.next()), (Some(143), None));
+}
+
+#[test]
+fn health_has_a_line_and_a_code_for_scripts() {
+    let dev = Dev::start();
+    let well = dev.run(&["health"]);
+    assert!(well.code == 0 && well.out.starts_with("ok: zue-0 leads"), "{well:?}");
+    let json: Value = serde_json::from_str(&dev.run(&["-o", "json", "health"]).out).unwrap();
+    assert_eq!((&json["level"], &json["quorum"], &json["in_reach"]), (&"ok".into(), &1.into(), &1.into()));
+    let status = dev.run(&["status"]);
+    assert!(status.code == 0 && status.out.contains("quorum: 1 of 1 voters are in reach, 1 are needed"), "{status:?}");
+    let zue = |args: &[&str]| said(command().args(args).output().unwrap());
+    let nobody = zue(&["--servers", "127.0.0.1:1", "health"]);
+    assert!(nobody.code == 3 && nobody.out.starts_with("unknown: no server answers"), "{nobody:?}");
+    assert_eq!((zue(&["health", "--bogus"]).code, zue(&["status", "--bogus"]).code), (3, 2));
+}
+
+#[test]
+fn a_port_that_is_not_for_clients_is_told_at_once_with_the_one_that_is() {
+    let dev = Dev::start();
+    for (beside, right) in [(1, format!("serves clients at 127.0.0.1:{}", dev.port)), (2, "9440".to_owned())] {
+        let begun = Instant::now();
+        let servers = format!("127.0.0.1:{}", dev.port + beside);
+        let told = said(command().args(["--servers", &servers, "append", "one"]).output().unwrap());
+        assert!(told.code == 1 && told.err.contains(&right), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
 }

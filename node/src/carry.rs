@@ -315,6 +315,8 @@ impl Driver {
             leader,
             members: members.unwrap_or_default(),
             isr: self.isr_names(),
+            reach: self.reach(),
+            connected: self.is_connected(),
             full: self.full.clone(),
             problem: self.problem(),
             runs: Arc::new(replica.runs().clone()),

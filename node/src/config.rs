@@ -88,7 +88,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file does not say what a node's file says; the source names the field and the line.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot take the configuration file {}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,

@@ -224,6 +224,7 @@ impl Driver {
     }
 
     fn fact(&mut self, fact: Fact) {
+        self.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
         let input = match fact {
             Fact::Started { from, session, log, durable, lineage, runs } => {
                 Input::Started { from, session, log, durable, lineage, runs }

@@ -50,6 +50,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::Restored => error(Reason::StorageFailed, message),
         Refusal::NotLeader => not_leader(view),
         Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),
+        Refusal::LostQuorum { .. } => unknown(Reason::NoQuorum, message),
         Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) | Refusal::TooManyReads(_) => {
             error(Reason::Overloaded, message)
         }

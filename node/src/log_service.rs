@@ -117,7 +117,7 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { cluster, epoch, leader, members, problem, isr, .. } = handle.view.borrow().clone();
+        let View { cluster, epoch, leader, members, problem, isr, reach, connected, .. } = handle.view.borrow().clone();
         let member = |member: &crate::state::Member| v1::MemberHint {
             name: member.name.clone(),
             address: member.client_address.clone(),
@@ -136,6 +136,9 @@ impl Log for LogService {
             durability: handle.identity.durability.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             isr: isr.to_vec(),
+            quorum: reach.quorum,
+            in_reach: reach.writing,
+            leader_connected: connected,
             problem: problem.as_deref().unwrap_or_default().to_owned(),
         }))
     }

@@ -49,6 +49,13 @@ pub(crate) struct Member {
     pub(crate) voter: bool,
 }
 
+/// What an append needs, and what there is of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Reach {
+    pub(crate) quorum: u32,
+    pub(crate) writing: u32,
+}
+
 /// Who leads, and with whom.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct View {
@@ -59,6 +66,10 @@ pub(crate) struct View {
     pub(crate) members: Arc<[Member]>,
     /// The names of the voters in sync; on the leader.
     pub(crate) isr: Arc<[String]>,
+    /// How many voters an append must reach, and how many can write; on the leader.
+    pub(crate) reach: Reach,
+    /// Whether the leader's stream is open; on a follower.
+    pub(crate) connected: Option<bool>,
     /// Why appends wait for the disk.
     pub(crate) full: Option<Stalled>,
     /// Why the role is `Failed`, or what else a person should know.

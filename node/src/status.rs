@@ -8,8 +8,8 @@ use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
 use crate::driver::Driver;
 use crate::errors::{invalid, not_leader};
-use crate::num::{gauge, wide};
-use crate::state::{Member, Role};
+use crate::num::{gauge, narrow, wide};
+use crate::state::{Member, Reach, Role};
 
 /// What a person should know of a disk that is a copy.
 pub(crate) const RESTORED: &str = "this disk was restored from an older copy of it: it has forgotten what it promised and acknowledged \
@@ -25,13 +25,34 @@ impl Driver {
         }
     }
 
-    /// The names of the voters in sync; none where none leads.
+    /// The names of the voters in sync, for people; none where none leads. One whose stream has ended may be dead: it is not told to be
+    /// in sync, however little it lacked.
     pub(crate) fn isr_names(&self) -> Arc<[String]> {
-        let (Some(leading), RoleView::Leader { isr, .. }) = (&self.leading, self.parts.replica.role(self.now())) else {
+        let (Some(leading), RoleView::Leader { isr, followers, .. }) =
+            (&self.leading, self.parts.replica.role(self.now()))
+        else {
             return Arc::default();
         };
-        let in_sync = leading.members.iter().filter(|member| isr.contains(&member.id));
+        let has_ended =
+            |id: ReplicaId| followers.iter().any(|(other, follower)| *other == id && follower.session.is_none());
+        let in_sync = leading.members.iter().filter(|member| isr.contains(&member.id) && !has_ended(member.id));
         in_sync.map(|member| member.name.clone()).collect()
+    }
+
+    /// What a leader's appends need, and what there is of it.
+    pub(crate) fn reach(&self) -> Reach {
+        match self.parts.replica.role(self.now()) {
+            RoleView::Leader { quorum, writing, .. } => Reach { quorum, writing: narrow(wide(writing)) },
+            _ => Reach::default(),
+        }
+    }
+
+    /// Whether a follower's stream from its leader is open.
+    pub(crate) fn is_connected(&self) -> Option<bool> {
+        match self.parts.replica.role(self.now()) {
+            RoleView::Follower { connected, .. } => Some(connected),
+            _ => None,
+        }
     }
 
     pub(crate) fn status(&self) -> v1::StatusResponse {

@@ -5,6 +5,7 @@ mod lines;
 mod repeats;
 mod seldom;
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write};
 use std::panic;
@@ -85,15 +86,15 @@ pub fn init(format: LogFormat, default: &str) -> Result<(), TelemetryError> {
         }
         _ => EnvFilter::new(default),
     };
-    let is_terminal = io::stderr().is_terminal();
+    let has_colours = has_colours(io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref());
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // It would say so on standard error, and panic there.
         .log_internal_errors(false)
-        .with_ansi(is_terminal)
+        .with_ansi(has_colours)
         .with_writer(|| Line);
     let set = match format {
-        LogFormat::Text => logger.map_event_format(|lines| Seldom::text(lines.with_ansi(is_terminal))).try_init(),
+        LogFormat::Text => logger.map_event_format(|lines| Seldom::text(lines.with_ansi(has_colours))).try_init(),
         LogFormat::Json => {
             logger.json().flatten_event(true).with_span_list(false).map_event_format(Seldom::json).try_init()
         }
@@ -101,6 +102,11 @@ pub fn init(format: LogFormat, default: &str) -> Result<(), TelemetryError> {
     set.map_err(|_| TelemetryError::Again)?;
     panic::set_hook(Box::new(tell_panic));
     Ok(())
+}
+
+/// Colours are for people at a terminal who did not ask for none (`NO_COLOR`, see no-color.org).
+fn has_colours(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Says a sentence to whoever looks at standard error, whatever `RUST_LOG` asks for. It is no part of the log.
@@ -162,5 +168,17 @@ impl Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_a_terminal_whose_user_did_not_ask_for_none() {
+        let asked = |value| has_colours(true, Some(OsStr::new(value)));
+        assert!(has_colours(true, None) && asked("") && !asked("1") && !asked("0"));
+        assert!(!has_colours(false, None));
     }
 }

@@ -301,6 +301,93 @@ fn without_a_quorum_appends_fail_by_name_reads_go_on_and_one_more_replica_heals_
     assert!(all.ends_with(b"after\n"), "{}", String::from_utf8_lossy(&all));
 }
 
+/// How a command ended, and all that it said.
+fn told(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
+    let output = zue(&cluster.servers(), args, b"");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn status_and_health_tell_of_a_dead_follower_at_once_and_of_a_lost_quorum_by_their_exit_codes() {
+    let mut cluster = Cluster::start();
+    let is_well = || (told(&cluster, &["health"]).0 == Some(0)).then_some(());
+    eventually(SOON, is_well, || told(&cluster, &["health"]).1);
+    cluster.kill(2);
+    // Its last word was no older than a heartbeat; that its stream has ended is known at once.
+    let is_late = || (cluster.status()[2]["in_sync"] == false).then_some(());
+    eventually(Duration::from_secs(1), is_late, || cluster.status().to_string());
+    let (code, said) = told(&cluster, &["health"]);
+    assert!(code == Some(1) && said.contains("zue-2 is not in sync"), "{code:?} {said}");
+    assert_eq!(told(&cluster, &["status"]).0, Some(0));
+    cluster.kill(1);
+    let is_below = || (told(&cluster, &["status"]).0 == Some(1)).then_some(());
+    eventually(SOON, is_below, || told(&cluster, &["status"]).1);
+    let said = told(&cluster, &["status"]).1;
+    assert!(said.contains("quorum: 1 of 3 voters are in reach, 2 are needed"), "{said}");
+    let (code, said) = told(&cluster, &["health"]);
+    assert!(
+        code == Some(2) && said.starts_with("critical: 1 of 3 voters are in reach, 2 are needed"),
+        "{code:?} {said}"
+    );
+    // The leader dies, and one voter comes back alone, or the other: nobody can be elected.
+    cluster.restart(1);
+    let heals = || (told(&cluster, &["health"]).0 == Some(1)).then_some(());
+    eventually(SOON, heals, || told(&cluster, &["health"]).1);
+    cluster.kill(0);
+    let (code, said) = told(&cluster, &["--deadline", "3s", "append", "during"]);
+    assert!(code == Some(1) && said.contains("2 of 3 voters do not answer") && !said.contains("advertise"), "{said}");
+}
+
+#[test]
+fn an_append_under_way_when_the_quorum_goes_is_told_so_and_is_kept_once_when_it_is_back() {
+    let cluster = Cluster::start();
+    zue_ok(&cluster.servers(), &["append", "before"], b"");
+    let followers = || [1, 2].map(|n| cluster.nodes[n].as_ref().expect("it runs"));
+    for follower in followers() {
+        follower.signal("STOP");
+    }
+    let log = cluster.folder.path().join("append.log");
+    let begun = Instant::now();
+    let mut append = Process::start("zue", &["--servers", &cluster.servers(), "append", "during"], &log);
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    // It would wait for ten seconds, were it not told.
+    let is_told = || said().contains("1 of 3 voters are in reach, 2 are needed").then_some(());
+    eventually(Duration::from_secs(9), is_told, || format!("{}, after {:?}", said(), begun.elapsed()));
+    for follower in followers() {
+        follower.signal("CONT");
+    }
+    assert_eq!(append.wait(), 0, "{}", said());
+    assert_eq!(zue_ok(&cluster.servers(), &["read", "--raw"], b""), b"before\nduring\n");
+}
+
+#[test]
+fn one_who_follows_survives_a_restart_of_all_nodes_and_neither_loses_nor_doubles_a_record() {
+    let mut cluster = Cluster::start();
+    let log = cluster.folder.path().join("tail.log");
+    let load = Load::start(&cluster.servers(), "load", Duration::from_millis(1));
+    load.expect_acks(100, SOON);
+    let follow =
+        Process::start("zue", &["--servers", &cluster.servers(), "tail", "-f", "-n", "1000000", "--raw"], &log);
+    for _ in 0..2 {
+        load.expect_acks(200, SOON);
+        for n in 0..3 {
+            cluster.kill(n);
+        }
+        let is_waiting = || std::fs::read_to_string(&log).unwrap_or_default().contains("waiting").then_some(());
+        eventually(SOON, is_waiting, || "it says that it waits".to_owned());
+        for n in 0..3 {
+            cluster.restart(n);
+        }
+        load.expect_acks(200, SOON);
+    }
+    cluster.check(&load.finish());
+    let all = zue_ok(&cluster.servers(), &["read", "--raw"], b"");
+    for expected in String::from_utf8_lossy(&all).lines() {
+        assert_eq!(follow.next_line(SOON), expected);
+    }
+}
+
 #[test]
 fn nonsense_gets_a_clear_error_and_the_node_serves_on() {
     let cluster = Cluster::start();

@@ -50,6 +50,22 @@ fn no_test_is_left_out_and_no_stub_is_left_in() {
     assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
+/// Whoever prints an error prints its sources behind it: one that is in the text already would be told twice.
+#[test]
+fn no_error_says_what_its_source_says() {
+    let is_told_twice = |(before, line): (&str, &str)| {
+        let first_is_told = before.contains("#[error(") && before.contains("{0");
+        let named = line.contains("#[error(") && line.contains("{source");
+        named || (first_is_told && (line.contains("(#[source]") || line.contains("(#[from]")))
+    };
+    let problem = |(path, text): &(String, String)| {
+        let pairs = text.lines().zip(text.lines().skip(1));
+        let found: Vec<&str> = pairs.filter(|pair| is_told_twice(*pair)).map(|(_, line)| line.trim()).collect();
+        (!found.is_empty() && !path.ends_with("tidy.rs")).then(|| format!("{path}: {found:?}"))
+    };
+    assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 #[test]
 fn the_crates_depend_on_each_other_in_one_direction() {
     let output = Command::new(env!("CARGO"))

@@ -154,6 +154,7 @@ impl Driver {
                 answer = line.answers.message() => match self.answered(&line.leader, answer) {
                     Ok(appended) => {
                         self.failures = Failures::default();
+                        client.goes_on();
                         replaced.set(client.servers().replaced(&leader));
                         if self.acks.send(Ok(appended)).await.is_err() {
                             return End::Abandoned;

@@ -36,12 +36,12 @@ pub enum FileStoreError {
     #[error("{} is in use by another controller", .0.display())]
     InUse(PathBuf),
     /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Io {
         /// Which file.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        why: io::Error,
     },
     /// Its content is not what a controller writes.
     #[error("{}: line {line} is not what a controller writes", path.display())]
@@ -63,12 +63,12 @@ impl FileStore {
         let mut lock_path = path.clone().into_os_string();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
-        let io = |source| FileStoreError::Io { path: lock_path.clone(), source };
+        let io = |why| FileStoreError::Io { path: lock_path.clone(), why };
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileStoreError::InUse(path)),
-            Err(TryLockError::Error(source)) => return Err(io(source)),
+            Err(TryLockError::Error(why)) => return Err(io(why)),
         }
         read(&path)?;
         Ok(Self { path: Arc::new(path), writing: Arc::default(), _lock: lock })
@@ -90,7 +90,7 @@ impl Store for FileStore {
             if read(&path)? != from {
                 return Ok(false);
             }
-            write(&path, &to).map_err(|source| FileStoreError::Io { path: path.to_path_buf(), source })?;
+            write(&path, &to).map_err(|why| FileStoreError::Io { path: path.to_path_buf(), why })?;
             Ok(true)
         };
         tokio::task::spawn_blocking(swap).await.unwrap_or(Err(FileStoreError::Ending))
@@ -101,7 +101,7 @@ fn read(path: &Path) -> Result<Recorded, FileStoreError> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text).map_err(|line| FileStoreError::Malformed { path: path.to_owned(), line }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Recorded::default()),
-        Err(source) => Err(FileStoreError::Io { path: path.to_owned(), source }),
+        Err(why) => Err(FileStoreError::Io { path: path.to_owned(), why }),
     }
 }
 

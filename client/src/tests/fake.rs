@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) faults: VecDeque<Fault>,
     /// Where the replicas say that they are.
     pub(super) advertised: Vec<String>,
+    /// Whether those that do not lead say that they hear the leader, if they say so at all.
+    pub(super) connected: Option<bool>,
     /// Each append that reached the leader: producer, sequence.
     pub(super) tries: Vec<(Bytes, u64)>,
     /// Who appended each record.
@@ -298,6 +300,7 @@ impl Log for Server {
             epoch: state.epoch,
             leader: Self::hint(&state),
             commit_end: state.replicas[self.ordinal].has.unwrap_or(log_end),
+            leader_connected: state.connected,
             members: state.advertised.iter().enumerate().map(member).collect(),
             ..Default::default()
         }))

@@ -276,6 +276,38 @@ async fn an_address_that_cannot_be_reached_is_named_with_its_replica_and_the_rem
 }
 
 #[tokio::test]
+async fn too_few_voters_to_elect_a_leader_are_told_so_and_no_address_is_blamed() {
+    let fake = Fake::start(3).await;
+    {
+        let mut state = fake.state();
+        (state.replicas[0].is_down, state.replicas[2].is_down, state.connected) = (true, true, Some(false));
+    }
+    let error = client(&fake, impatient()).append(vec![record("a")]).await.unwrap_err().to_string();
+    assert!(error.contains("2 of 3 voters do not answer (zue-0, zue-2)") && !error.contains("advertise"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_tried_again_and_again_can_be_asked_for_while_it_lasts() {
+    let fake = Fake::start(1).await;
+    let client = client(&fake, config());
+    assert_eq!(client.trouble(), None);
+    fake.fail(&[NO_QUORUM; 20]);
+    let appending = tokio::spawn({
+        let client = client.clone();
+        async move { client.append(vec![record("a")]).await }
+    });
+    let trouble = loop {
+        if let Some(trouble) = client.trouble() {
+            break trouble;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    assert_eq!(trouble.last.reason(), Some(Reason::NoQuorum));
+    appending.await.unwrap().unwrap();
+    assert_eq!(client.trouble(), None);
+}
+
+#[tokio::test]
 async fn nobody_there_is_told_with_every_address() {
     let client = Client::new(["127.0.0.1:1", "127.0.0.1:2"], impatient()).unwrap();
     let error = client.append(vec![record("a")]).await.unwrap_err();

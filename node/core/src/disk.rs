@@ -148,7 +148,7 @@ impl Replica {
     /// The disk failed: whatever was written last may not be there. Acknowledges nothing any more.
     pub(crate) fn fail(&mut self, out: &mut Vec<Output>) {
         self.leave_role(out);
-        self.abandon_waiting(out);
+        self.abandon_waiting(&Refusal::SteppedDown, out);
         self.role = Role::Failed;
         for (_, effect) in core::mem::take(&mut self.effects) {
             if let Effect::Sealed(request, _) | Effect::Appointed(request, _) = effect {
@@ -189,9 +189,10 @@ impl Replica {
         }
     }
 
-    pub(crate) fn abandon_waiting(&mut self, out: &mut Vec<Output>) {
+    /// Tells all that wait that it is not known whether they will be committed.
+    pub(crate) fn abandon_waiting(&mut self, refusal: &Refusal, out: &mut Vec<Output>) {
         for (_, request) in core::mem::take(&mut self.waiting).into_keys() {
-            out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+            out.push(Output::Reply(request, Reply::Refused(refusal.clone())));
         }
     }
 }

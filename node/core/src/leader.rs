@@ -65,13 +65,21 @@ pub(crate) struct HandOver {
     pub(crate) until: Millis,
 }
 
+/// What a leader knows of its own means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Own {
+    /// How its disk follows what is committed.
+    disk: Progress,
+    /// When enough voters could write last, or when it began to lead.
+    quorum_seen: Millis,
+}
+
 /// The state of a leadership.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leader {
     pub(crate) start: EpochStart,
     pub(crate) followers: BTreeMap<ReplicaId, Progress>,
-    /// How its own disk follows what is committed.
-    own: Box<Progress>,
+    own: Box<Own>,
     /// Whether the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
@@ -95,7 +103,7 @@ impl Leader {
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        let own = Box::new(Progress::new(true, start.start, now));
+        let own = Box::new(Own { disk: Progress::new(true, start.start, now), quorum_seen: now });
         let (reads, trims) = (Box::default(), Trims::default());
         Self { start, followers, own, settled: false, hand_over: None, reads, trims }
     }
@@ -149,11 +157,19 @@ impl Leader {
         self.is_enough(|voters| self.writing(voters, log_end, now, limits))
     }
 
+    /// Whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
+    pub(crate) fn has_lost_quorum(&mut self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        if self.has_quorum(log_end, now, limits) {
+            self.own.quorum_seen = now;
+        }
+        now.since(self.own.quorum_seen) >= limits.lag_ms_max
+    }
+
     /// Whether its own disk has fallen behind what the others commit without it, as far as would put a follower out of sync, and
     /// they are enough to go on.
     pub(crate) fn is_outrun(&mut self, durable: Tail, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        self.own.note(durable, commit_end, now);
-        let keeps_up = self.own.is_close(commit_end, now, limits) || self.own.was_caught_up(now, limits);
+        self.own.disk.note(durable, commit_end, now);
+        let keeps_up = self.own.disk.is_close(commit_end, now, limits) || self.own.disk.was_caught_up(now, limits);
         !keeps_up && self.can_spare_it()
     }
 

@@ -10,6 +10,7 @@ use crate::producers::{Appended, ProducerId, Verdict};
 use crate::refusal::Refusal;
 use crate::replica::{Replica, Role};
 use crate::runs::Run;
+use crate::trim::abandon_trims;
 use crate::types::{Epoch, ReplicaId, Tail};
 
 impl Replica {
@@ -156,7 +157,22 @@ impl Replica {
             out.push(Output::Reply(request, Reply::Refused(Refusal::HandOverTimedOut(to))));
         }
         self.give_up_reads(now, out);
+        self.give_up_appends(now, out);
         self.resign_if_stuck(now, out);
+    }
+
+    /// Tells appends and trims that wait when the quorum is lost. They stay in the log, and may yet be committed.
+    fn give_up_appends(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let (log_end, limits) = (self.log.end, self.limits.sync);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if !leader.has_lost_quorum(log_end, now, limits) {
+            return;
+        }
+        let (voters, quorum) = (leader.start.voters.len(), leader.start.quorum);
+        let in_reach = leader.writing(&leader.start.voters, log_end, now, limits);
+        let refusal = Refusal::LostQuorum { in_reach, voters, quorum };
+        abandon_trims(leader, &refusal, out);
+        self.abandon_waiting(&refusal, out);
     }
 
     /// Leads no longer when its disk has had no room for as long as a follower may lag, or is so far behind as a follower may not be,

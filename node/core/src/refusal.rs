@@ -102,6 +102,16 @@ pub enum Refusal {
         /// How many are needed.
         quorum: u32,
     },
+    /// Too few voters are in reach, for so long that what waits for them is told so: it may yet be committed.
+    #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed; it may yet be committed")]
+    LostQuorum {
+        /// How many are in reach, the leader included.
+        in_reach: usize,
+        /// How many there are.
+        voters: usize,
+        /// How many are needed.
+        quorum: u32,
+    },
     /// New appends are held back while the leader hands over.
     #[error("the leader is handing over")]
     HandingOver,

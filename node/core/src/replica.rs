@@ -280,7 +280,7 @@ impl Replica {
                 out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
             }
             abandon_reads(leader, out);
-            abandon_trims(leader, out);
+            abandon_trims(leader, &Refusal::SteppedDown, out);
             out.push(Output::StepDown);
         }
         if self.role != Role::Failed {
@@ -312,7 +312,7 @@ impl Replica {
             }
         };
         self.leave_role(out);
-        self.abandon_waiting(out);
+        self.abandon_waiting(&Refusal::SteppedDown, out);
         let Start { cluster, leader, epoch, history: _, log, commit_end, oldest: _, origin, runs } = start;
         let promise = Promise { epoch, leader: Some(leader) };
         if self.promise != promise || self.cluster.is_none() {

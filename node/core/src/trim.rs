@@ -35,9 +35,9 @@ pub(crate) enum Joint {
 }
 
 /// Tells those who wait for a trim that it may or may not be made.
-pub(crate) fn abandon_trims(leader: &mut Leader, out: &mut Vec<Output>) {
+pub(crate) fn abandon_trims(leader: &mut Leader, refusal: &Refusal, out: &mut Vec<Output>) {
     for (_, request) in core::mem::take(&mut leader.trims.waiting) {
-        out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+        out.push(Output::Reply(request, Reply::Refused(refusal.clone())));
     }
 }
 

@@ -44,6 +44,10 @@ pub enum RoleView {
         followers: Vec<(ReplicaId, Progress)>,
         /// The voters in sync, itself included.
         isr: Vec<ReplicaId>,
+        /// How many voters an append must reach.
+        quorum: u32,
+        /// How many can write, by all that is known, itself included.
+        writing: usize,
     },
     /// Its disk or log failed.
     Failed,
@@ -68,6 +72,8 @@ impl Replica {
                 handing_over: leader.hand_over.is_some(),
                 followers: leader.followers.iter().map(|(id, progress)| (*id, progress.clone())).collect(),
                 isr: leader.isr(),
+                quorum: leader.start.quorum,
+                writing: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
             },
         }
     }

@@ -684,6 +684,29 @@ fn appends_are_refused_while_the_disks_of_a_quorum_hang() {
 }
 
 #[test]
+fn what_waits_is_told_when_the_quorum_is_lost_and_may_yet_be_committed() {
+    let mut world = World::led();
+    let committed = world.append(1, 2);
+    world.settle(1);
+    assert_eq!(world.replies.get(&committed), Some(&appended(0, 2, 1)));
+    world.stuck = vec![2, 3];
+    let waits = world.append(1, 1);
+    let trim = world.ask(1, |request| Input::Trim { request, before: Offset(1) });
+    // For as long as a follower may be silent they may hang, and as long again nobody is told.
+    pass(&mut world, 3);
+    assert_eq!((world.replies.get(&waits), world.replies.get(&trim)), (None, None));
+    pass(&mut world, 1);
+    let refusal = Reply::Refused(Refusal::LostQuorum { in_reach: 1, voters: 3, quorum: 2 });
+    assert_eq!((world.replies.get(&waits), world.replies.get(&trim)), (Some(&refusal), Some(&refusal)));
+    world.stuck = vec![];
+    world.settle(1);
+    assert_eq!(world.replica(1).commit_end(), Offset(3));
+    let next = world.append(1, 1);
+    world.settle(1);
+    assert_eq!(world.replies.get(&next), Some(&appended(3, 1, 1)));
+}
+
+#[test]
 fn a_failed_disk_ends_everything_that_would_acknowledge() {
     let mut world = World::led();
     let request = world.append(1, 1);

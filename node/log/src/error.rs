@@ -191,10 +191,16 @@ pub enum OpenError {
     },
     /// What a segment rests on is damaged.
     #[error("{0}. {REMEDY}")]
-    Damaged(#[from] Damage),
+    Damaged(Damage),
     /// An epoch may have started where committed records are damaged.
     #[error("{0}. An epoch may have started there, and without its start the log cannot be used. {REMEDY}")]
-    HistoryGap(#[source] Damage),
+    HistoryGap(Damage),
+}
+
+impl From<Damage> for OpenError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
 }
 
 impl OpenError {
@@ -243,7 +249,7 @@ pub enum LogError {
     Disk(DiskError),
     /// The next segment or the meta file could not be made, mostly for want of room. Nothing has changed; it can be tried again.
     #[error("{}", .0.shortage())]
-    NoRoom(#[source] DiskError),
+    NoRoom(DiskError),
     /// The batch does not follow the log's tail.
     #[error("a batch after {batch} does not follow a log with {log}")]
     NotNext {

@@ -21,6 +21,7 @@ use crate::args::{Append, Output};
 use crate::lines::{LineError, Lines};
 use crate::output::{BrokenPipe, Out};
 use crate::stop::{self, Signal, Stop, Stopped};
+use crate::waiting::Waiting;
 
 /// How much is read at once.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -49,22 +50,28 @@ impl Frame {
     }
 }
 
-pub(crate) async fn run(client: &Client, append: Append, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run((client, waiting): (Client, Waiting), append: Append, output: Output) -> anyhow::Result<()> {
     let Append { value, file, key, header, producer, sequence } = append;
     let again = producer.map(|producer| AppendId { producer, sequence: sequence.unwrap_or_default() });
     let headers = header.into_iter().map(|(name, value)| Header { name, value: value.into() }).collect();
     let frame = Frame { key: key.map(Bytes::from), headers };
     if let Some(value) = value {
-        return one(client, again, frame.record(value.into()), output).await;
+        return one(&client, waiting, again, frame.record(value.into()), output).await;
     }
     let input = match file.filter(|path| path != Path::new("-")) {
         Some(path) => File::open(&path).with_context(|| format!("{} cannot be read", path.display()))?,
         None => io::stdin().as_fd().try_clone_to_owned().context("standard input cannot be read")?.into(),
     };
-    many(client, again, frame, tokio::fs::File::from_std(input), output).await
+    many(&client, waiting, again, frame, tokio::fs::File::from_std(input), output).await
 }
 
-async fn one(client: &Client, again: Option<AppendId>, record: NewRecord, output: Output) -> anyhow::Result<()> {
+async fn one(
+    client: &Client,
+    mut waiting: Waiting,
+    again: Option<AppendId>,
+    record: NewRecord,
+    output: Output,
+) -> anyhow::Result<()> {
     let mut stop = stop::listen().context("signals cannot be listened to")?;
     let append = async {
         match again {
@@ -73,7 +80,7 @@ async fn one(client: &Client, again: Option<AppendId>, record: NewRecord, output
         }
     };
     let appended = tokio::select! {
-        appended = append => appended?,
+        appended = waiting.on(append, || true) => appended?,
         signal = stop.asked() => {
             let said = "the record may have been appended, or may yet be".to_owned();
             return Err(Stopped { signal, said }.into());
@@ -102,6 +109,7 @@ fn json(appended: Appended) -> JsonAppended {
 
 async fn many(
     client: &Client,
+    waiting: Waiting,
     again: Option<AppendId>,
     frame: Frame,
     input: impl AsyncRead + Unpin + Send + 'static,
@@ -112,7 +120,7 @@ async fn many(
     let lines = Lines::new(BufReader::with_capacity(BUFFER_BYTES, input));
     let pushed = Arc::<AtomicU64>::default();
     let pushing = tokio::spawn(push(lines, frame, appender, Arc::clone(&pushed)));
-    let mut pipeline = Pipeline { told: Told::new(output), pushing, pushed, ended_by: None };
+    let mut pipeline = Pipeline { told: Told::new(output), waiting, pushing, pushed, ended_by: None };
     let answered = pipeline.run(acks, stop).await;
     let end = pipeline.told.end();
     pipeline.end(answered, end).await
@@ -153,6 +161,7 @@ enum Answered {
 /// An input on its way into the log.
 struct Pipeline {
     told: Told,
+    waiting: Waiting,
     pushing: JoinHandle<Result<(), LineError>>,
     pushed: Arc<AtomicU64>,
     ended_by: Option<EndedBy>,
@@ -165,10 +174,11 @@ impl Pipeline {
         let mut until = None;
         loop {
             tokio::select! {
-                ack = acks.next() => match ack {
+                ack = self.waiting.on(acks.next(), || self.pushed.load(Ordering::Relaxed) > self.told.records) => match ack {
                     None => return Answered::All,
                     Some(Err(error)) => return Answered::Failed(error),
                     Some(Ok(ack)) => {
+                        self.waiting.goes_on();
                         if let Err(error) = self.told.appended(ack) {
                             self.stop(EndedBy::Output(error), &mut until);
                         }
@@ -187,7 +197,7 @@ impl Pipeline {
     }
 
     async fn end(self, answered: Answered, end: anyhow::Result<()>) -> anyhow::Result<()> {
-        let Self { told, pushing, pushed, ended_by } = self;
+        let Self { told, waiting: _, pushing, pushed, ended_by } = self;
         let pushed = pushed.load(Ordering::Relaxed);
         let ended_by = ended_by.or(end.err().map(EndedBy::Output));
         let read = match answered {

@@ -19,6 +19,7 @@ Examples:
   zue tail -f                        print records as they come
   zue switchover --to zue-1          let zue-1 lead
   zue status                         who leads, who is in sync, who lags
+  zue health                         all of that in a line, with an exit code for scripts
   zue log verify ./zue-data/zue-0    whether every byte of a stopped node's log is as it was written
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 and 143 ended by SIGINT and by SIGTERM.";
@@ -58,8 +59,12 @@ pub(crate) enum Command {
     Tail(Tail),
     /// Let the log start later, and print where it starts: what lies before is gone
     Trim(Trim),
-    /// Show the replicas; fails when nobody leads
+    /// Show the replicas; fails when nobody leads, or below quorum
+    #[command(after_help = "Exit codes: 0 appends can be committed, 1 they cannot be, 2 wrong use.")]
     Status,
+    /// Say in a line whether all is well, with an exit code for scripts and monitoring
+    #[command(after_help = HEALTH)]
+    Health,
     /// Let another replica lead, without a failed append
     Switchover(Switchover),
     /// Measure how many appends there are in a second, and how long each takes
@@ -87,6 +92,13 @@ pub(crate) enum Log {
     #[command(after_help = LOG_EXIT_CODES)]
     Repair(LogRepair),
 }
+
+const HEALTH: &str = "\
+Exit codes, as of a Nagios plugin:
+  0 ok        one leads, and every voter is in sync
+  1 warning   appends are committed, but a voter is not in sync, or a replica reports a problem
+  2 critical  nobody leads, or too few voters are in reach: appends are not committed
+  3 unknown   no server answers, or wrong use";
 
 const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
 

@@ -16,6 +16,7 @@ use crate::Usage;
 use crate::args::{Bench, Output};
 use crate::output::Out;
 use crate::stop::{self, Signal, Stopped};
+use crate::waiting::Waiting;
 
 /// Latencies, counted by size: each bucket is at most a 32nd wider than its values.
 #[derive(Clone, Debug)]
@@ -222,7 +223,8 @@ pub(crate) async fn run(servers: &[String], config: &ClientConfig, bench: Bench,
         let (Some(client), load) = (client.clone(), Arc::clone(&load)) else { break };
         workers.spawn(async move { load.work(client).await });
     }
-    let told = tell(&load, &bench, output).await;
+    let Some(client) = client else { unreachable!("at least one append is under way") };
+    let told = tell(&load, &bench, output, Waiting::new(&client, servers, Some(config.deadline))).await;
     workers.shutdown().await;
     let (total, stopped) = told?;
     if let Some(why) = total.why {
@@ -235,7 +237,12 @@ pub(crate) async fn run(servers: &[String], config: &ClientConfig, bench: Bench,
 }
 
 /// Prints every window, then all of them together, also when a signal ends it before its time.
-async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<(Window, Option<Signal>)> {
+async fn tell(
+    load: &Load,
+    bench: &Bench,
+    output: Output,
+    mut waiting: Waiting,
+) -> anyhow::Result<(Window, Option<Signal>)> {
     let mut stop = stop::listen().context("signals cannot be listened to")?;
     let mut out = Out::new();
     let mut show = |shown: &Shown| {
@@ -265,6 +272,11 @@ async fn tell(load: &Load, bench: &Bench, output: Output) -> anyhow::Result<(Win
         }
         let (window, now) = (load.take(), Instant::now());
         let took = now - since;
+        if window.appends == 0 {
+            waiting.look(since, took >= Duration::from_secs(1));
+        } else {
+            waiting.goes_on();
+        }
         if !is_over || took > every / 2 {
             show(&Shown { seconds: millis(now - load.begun) / 1e3, ..Shown::new(&window, took, bench, false) })?;
         }

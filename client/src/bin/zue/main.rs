@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod control;
 mod dev;
+mod health;
 mod lines;
 mod log;
 mod node;
@@ -14,8 +15,10 @@ mod status;
 mod stop;
 mod switchover;
 mod times;
+mod waiting;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use zue_client::{AppendError, Client, ClientConfig, Error, Reason};
@@ -24,14 +27,20 @@ use zue_telemetry::LogFormat;
 use args::{Cli, Command, Output};
 use output::BrokenPipe;
 use stop::Stopped;
+use waiting::Waiting;
 
 /// A wrong use that only shows once the command runs; exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
 
+const WRONG_USE: u8 = 2;
+
 fn main() -> ExitCode {
-    let code = ended(run_to_end(Cli::parse()));
+    let code = match Cli::try_parse() {
+        Ok(cli) => ended(run_to_end(cli)),
+        Err(wrong) => misused(&wrong),
+    };
     zue_telemetry::finish();
     code
 }
@@ -45,18 +54,40 @@ fn run_to_end(cli: Cli) -> anyhow::Result<ExitCode> {
     result
 }
 
+/// Help and versions were asked for. Whatever else cannot be parsed is wrong use.
+fn misused(wrong: &clap::Error) -> ExitCode {
+    // Whoever does not read it has seen enough.
+    let _ = wrong.print();
+    let asks_for_health = std::env::args_os().any(|arg| arg == "health");
+    match wrong.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if asks_for_health => ExitCode::from(health::UNKNOWN),
+        _ => ExitCode::from(WRONG_USE),
+    }
+}
+
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { servers, output, deadline, command } = cli;
     let config = ClientConfig::default();
-    let config = ClientConfig { deadline: deadline.unwrap_or(config.deadline), ..config };
-    let client = || Client::new(servers.clone(), config.clone());
+    let goes_on = matches!(&command, Command::Tail(tail) if tail.follow);
+    let patience = if goes_on { Duration::MAX } else { config.deadline };
+    let config = ClientConfig { deadline: deadline.unwrap_or(patience), ..config };
+    let client = || -> anyhow::Result<(Client, Waiting)> {
+        let client = Client::new(servers.clone(), config.clone())?;
+        let waiting = Waiting::new(&client, &servers, deadline.or((!goes_on).then_some(patience)));
+        Ok((client, waiting))
+    };
     match command {
-        Command::Append(append) => append::run(&client()?, append, output).await?,
-        Command::Read(read) => read::run(&client()?, read, output).await?,
-        Command::Tail(tail) => read::tail(&client()?, tail, output).await?,
-        Command::Trim(args::Trim { before }) => output::trimmed(client()?.trim(before).await?, output)?,
-        Command::Status => return status::run(&client()?, output).await,
-        Command::Switchover(switchover) => switchover::run(&client()?, switchover, output).await?,
+        Command::Append(append) => append::run(client()?, append, output).await?,
+        Command::Read(read) => read::run(client()?, read, output).await?,
+        Command::Tail(tail) => read::tail(client()?, tail, output).await?,
+        Command::Trim(args::Trim { before }) => {
+            let (client, mut waiting) = client()?;
+            output::trimmed(waiting.on(client.trim(before), || true).await?, output)?;
+        }
+        Command::Status => return status::run(&client()?.0, output).await,
+        Command::Health => return health::run(&client()?.0, output).await,
+        Command::Switchover(switchover) => switchover::run(client()?, switchover, output).await?,
         Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,
         Command::Dev(_) | Command::Control(_) if output == Output::Json => {
             return Err(Usage("`zue dev` and `zue control` print for people only: leave -o json out".to_owned()).into());
@@ -80,13 +111,15 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     if error.is::<BrokenPipe>() {
         return ExitCode::SUCCESS;
     }
-    match remedy(&error) {
+    let append = || error.chain().find_map(|cause| cause.downcast_ref::<AppendError>()).map(|error| &error.error);
+    let of_client = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).or_else(append);
+    match of_client.and_then(remedy) {
         Some(remedy) => zue_telemetry::say(format!("zue: {error:#}; {remedy}")),
         None => zue_telemetry::say(format!("zue: {error:#}")),
     }
     match error.downcast_ref::<Stopped>() {
         Some(stopped) => ExitCode::from(stopped.signal.code()),
-        None if error.is::<Usage>() => ExitCode::from(2),
+        None if error.is::<Usage>() => ExitCode::from(WRONG_USE),
         None => ExitCode::FAILURE,
     }
 }
@@ -97,13 +130,12 @@ const NO_SERVER: &str =
 const SOME_MISSING: &str = "`zue status` shows which replicas are missing";
 
 /// What to do about it, where that is not in the error itself.
-fn remedy(error: &anyhow::Error) -> Option<&'static str> {
-    let append = || error.chain().find_map(|cause| cause.downcast_ref::<AppendError>()).map(|error| &error.error);
-    let error = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).or_else(append)?;
+pub(crate) fn remedy(error: &Error) -> Option<&'static str> {
     let last = if let Error::TimedOut { last, .. } = error { last } else { error };
     match last {
+        Error::NoLeader(no_leader) if no_leader.is_misplaced => None,
         Error::NoLeader(no_leader) if no_leader.answered.is_empty() => Some(NO_SERVER),
-        Error::NoLeader(no_leader) if no_leader.named.is_none() => Some(SOME_MISSING),
+        Error::NoLeader(no_leader) if no_leader.named.is_none() || !no_leader.is_followed => Some(SOME_MISSING),
         Error::Refused(refused) if refused.reason == Reason::NoQuorum => Some(SOME_MISSING),
         _ => None,
     }

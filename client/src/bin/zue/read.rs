@@ -9,8 +9,9 @@ use crate::Usage;
 use crate::args::{How, Output, Read, Tail};
 use crate::output::{JsonRecord, Out, text_of};
 use crate::stop::{self, Stopped};
+use crate::waiting::Waiting;
 
-pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run((client, mut waiting): (Client, Waiting), read: Read, output: Output) -> anyhow::Result<()> {
     let Read { from, at, since, max, linearizable, how } = read;
     check(&how, output)?;
     let since = since.map(|since| SystemTime::now().checked_sub(since).unwrap_or(UNIX_EPOCH));
@@ -18,7 +19,7 @@ pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::
     let from = match (from, from_timestamp_ms) {
         (Some(from), _) => from,
         (None, Some(_)) => 0,
-        (None, None) => client.range(how.replica.as_deref()).await?.start,
+        (None, None) => waiting.on(client.range(how.replica.as_deref()), || true).await?.start,
     };
     // A limit of 0 is none on the wire.
     if max == Some(0) {
@@ -26,7 +27,7 @@ pub(crate) async fn run(client: &Client, read: Read, output: Output) -> anyhow::
     }
     let options =
         ReadOptions { from, from_timestamp_ms, max, linearizable, replica: how.replica, ..ReadOptions::default() };
-    print(client, options, how.raw, output).await
+    print(&client, waiting, options, how.raw, output).await
 }
 
 fn unix_ms(time: SystemTime) -> u64 {
@@ -34,18 +35,20 @@ fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) async fn tail(client: &Client, tail: Tail, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn tail((client, mut waiting): (Client, Waiting), tail: Tail, output: Output) -> anyhow::Result<()> {
     let Tail { follow, lines, how } = tail;
     check(&how, output)?;
     let How { raw, replica } = how;
-    let range = client.range(replica.as_deref()).await?;
+    let range = waiting.on(client.range(replica.as_deref()), || true).await?;
+    waiting.goes_on();
     let from = range.end.saturating_sub(lines).max(range.start);
     // What is appended meanwhile is for `--follow`.
     let max = (!follow).then_some(range.end - from);
     if max == Some(0) {
         return Ok(());
     }
-    print(client, ReadOptions { from, max, follow, replica, ..ReadOptions::default() }, raw, output).await
+    let options = ReadOptions { from, max, follow, replica, ..ReadOptions::default() };
+    print(&client, waiting, options, raw, output).await
 }
 
 /// `--raw` is a way to print of its own.
@@ -56,7 +59,14 @@ fn check(how: &How, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output) -> anyhow::Result<()> {
+async fn print(
+    client: &Client,
+    mut waiting: Waiting,
+    options: ReadOptions,
+    raw: bool,
+    output: Output,
+) -> anyhow::Result<()> {
+    let follow = options.follow;
     let mut stop = stop::listen().context("signals cannot be listened to")?;
     let mut next = None;
     let mut reader = client.read(options);
@@ -64,7 +74,8 @@ async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output)
     loop {
         // Between two batches, so that no line is cut.
         let batch = tokio::select! {
-            batch = reader.next() => batch,
+            // One who follows waits for news, and for nobody.
+            batch = waiting.on(reader.next(), || !follow) => batch,
             signal = stop.asked() => {
                 let said = next.map_or_else(|| "nothing was read".to_owned(), |next| format!("go on with --from {next}"));
                 return Err(Stopped { signal, said }.into());
@@ -78,6 +89,7 @@ async fn print(client: &Client, options: ReadOptions, raw: bool, output: Output)
                 return Err(error.into());
             }
         };
+        waiting.goes_on();
         for record in &batch.records {
             match output {
                 _ if raw => out.line(&record.value)?,

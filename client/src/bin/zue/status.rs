@@ -1,5 +1,6 @@
 //! `zue status`: a row for every replica, also for those that do not answer.
 
+use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -34,6 +35,7 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
     let replicas = client.status().await;
     let leader = leader(&replicas).cloned();
     let answers = replicas.iter().any(|replica| replica.answer.is_ok());
+    let reach = leader.as_ref().map(Reach::of);
     let rows: Vec<Row> = replicas.into_iter().map(|replica| row(replica, leader.as_ref())).collect();
     let mut out = Out::new();
     match output {
@@ -47,22 +49,56 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
                     out.line(format!("{}: {problem}", row.name.as_deref().unwrap_or(&row.address)).as_bytes())?;
                 }
             }
+            if let Some(reach) = &reach {
+                out.line(format!("quorum: {reach}").as_bytes())?;
+            }
         }
     }
     out.flush()?;
-    if leader.is_some() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if answers {
-        zue_telemetry::say("zue: no replica that answers leads");
-    } else {
-        zue_telemetry::say(format!("zue: no server answers; {}", crate::NO_SERVER));
+    match reach {
+        Some(reach) if reach.is_enough() => return Ok(ExitCode::SUCCESS),
+        Some(reach) => zue_telemetry::say(format!("zue: appends are not committed: {reach}")),
+        None if answers => zue_telemetry::say("zue: no replica that answers leads"),
+        None => zue_telemetry::say(format!("zue: no server answers; {}", crate::NO_SERVER)),
     }
     Ok(ExitCode::FAILURE)
 }
 
+/// What an append needs, and what there is of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reach {
+    /// How many voters it must reach.
+    pub(crate) quorum: u32,
+    /// How many answer and can write.
+    pub(crate) writing: u32,
+    pub(crate) voters: usize,
+}
+
+impl Reach {
+    /// By the word of the leader. One of an earlier version does not say so: there a majority is needed, and who is in sync counts.
+    pub(crate) fn of(leader: &DescribeResponse) -> Self {
+        let voters = leader.members.iter().filter(|member| member.voter).count();
+        if leader.quorum > 0 {
+            return Self { quorum: leader.quorum, writing: leader.in_reach, voters };
+        }
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self { quorum: count(voters / 2 + 1), writing: count(leader.isr.len()), voters }
+    }
+
+    fn is_enough(self) -> bool {
+        self.writing >= self.quorum
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { quorum, writing, voters } = self;
+        write!(f, "{writing} of {voters} voters are in reach, {quorum} are needed")
+    }
+}
+
 /// The newest one that says that it leads.
-fn leader(replicas: &[ReplicaStatus]) -> Option<&DescribeResponse> {
+pub(crate) fn leader(replicas: &[ReplicaStatus]) -> Option<&DescribeResponse> {
     let answers = replicas.iter().filter_map(|replica| replica.answer.as_ref().ok());
     answers.filter(|answer| names_leader(answer, &answer.name)).max_by_key(|answer| answer.epoch)
 }

@@ -7,6 +7,7 @@ use zue_client::{Client, SwitchedOver};
 
 use crate::args::{Output, Switchover};
 use crate::output::Out;
+use crate::waiting::Waiting;
 
 #[derive(Serialize)]
 struct Switched {
@@ -15,10 +16,14 @@ struct Switched {
     took_ms: u128,
 }
 
-pub(crate) async fn run(client: &Client, switchover: Switchover, output: Output) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    (client, mut waiting): (Client, Waiting),
+    switchover: Switchover,
+    output: Output,
+) -> anyhow::Result<()> {
     let Switchover { to } = switchover;
     let begun = Instant::now();
-    let SwitchedOver { epoch, led_before } = client.switch_over(&to).await?;
+    let SwitchedOver { epoch, led_before } = waiting.on(client.switch_over(&to), || true).await?;
     let switched = Switched { leader: to, epoch, took_ms: begun.elapsed().as_millis() };
     let mut out = Out::new();
     match output {
