@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::Value;
-use zue_core::{Epoch, EpochStart, Offset, ReplicaId};
+use zue_core::{Aged, Epoch, EpochStart, Offset, ReplicaId};
 use zue_log::{Batch, BatchBuilder, Compacting, CompactionConfig, Limits, Log, LogConfig, OsDisk};
 
 const FIRST: &str = "00000000000000000000.log";
@@ -314,7 +314,7 @@ fn a_dump_shows_where_the_log_starts_and_how_often_a_segment_was_written_anew() 
     let compaction = Some(CompactionConfig::default());
     let config = LogConfig { segment_bytes_max: 64 << 10, compaction, ..LogConfig::default() };
     let (mut log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), config, ReplicaId(7)).unwrap();
-    let mut round = log.compaction(0).unwrap();
+    let mut round = log.compaction(Aged::unknown()).unwrap();
     loop {
         match round.step(1 << 20).unwrap() {
             Compacting::Bytes(_) => {}

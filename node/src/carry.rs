@@ -9,12 +9,13 @@ use tokio_util::sync::CancellationToken;
 use zue_core::{Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, Session, Tail, Ticket};
 use zue_log::Batch;
 
+use crate::clock::unix_ms;
 use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
 use crate::inbox::Outbox;
 use crate::num::wide;
 use crate::state::{Ends, Leadership, Member, Role, View};
 use crate::status::RESTORED;
-use crate::storage::{Task, Work, unix_ms};
+use crate::storage::{Task, Work};
 
 impl Driver {
     pub(crate) fn carry_out(&mut self, outputs: &mut Vec<Output>, payload: Payload) {
@@ -123,7 +124,8 @@ impl Driver {
         let Some(Payload::Append(append)) = payload.take() else {
             return Err("records to be written are missing".to_owned());
         };
-        self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(unix_ms());
+        let timestamp_ms = self.parts.replica.timestamp_ms(self.now(), unix_ms());
+        self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(timestamp_ms);
         let prev = Tail { epoch, end: base };
         let batch = append
             .records

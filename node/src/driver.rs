@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, FrameFacts, Input, Millis, Offset, Output, Replica, ReplicaId, Reply, RequestId, Session};
+use zue_core::{
+    Epoch, FrameFacts, Input, Millis, Offset, Output, Replica, ReplicaId, Reply, RequestId, Session, Shown,
+};
 use zue_log::{Batch, Limits};
 
 use crate::cache::TailCache;
+use crate::clock::Clocks;
 use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records, Request};
 use crate::metrics::Metrics;
 use crate::num::wide;
@@ -25,8 +28,6 @@ use crate::storage::{DiskFact, Stalled, Storage, Task};
 const TAKEN_MAX: usize = 512;
 /// No requests are taken while more work than this waits for the disk. Each makes at most three pieces.
 const DISK_TASKS_MAX: usize = 4096;
-/// How many appends are held back during a hand-over.
-const HELD_MAX: usize = 4096;
 
 /// Who waits for a reply.
 pub(crate) struct Waiter {
@@ -111,6 +112,7 @@ pub(crate) struct Driver {
     /// Why nobody looks after the log any more.
     pub(crate) neglected: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
+    pub(crate) clocks: Clocks,
 }
 
 impl Driver {
@@ -136,6 +138,7 @@ impl Driver {
             damage: None,
             neglected: None,
             view_is_stale: true,
+            clocks: Clocks::default(),
         }
     }
 
@@ -230,6 +233,7 @@ impl Driver {
                 Input::Started { from, session, log, durable, lineage, runs }
             }
             Fact::Acked { from, session, durable, round, run } => Input::Acked { from, session, durable, round, run },
+            Fact::Clock(shown) => Input::Clock(shown),
             Fact::Trimmed { from, log_start } => Input::Trimmed { from, log_start },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
             Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
@@ -276,7 +280,7 @@ impl Driver {
         request
     }
 
-    fn append(&mut self, append: Append) {
+    pub(crate) fn append(&mut self, append: Append) {
         if append.reply.is_closed() {
             return; // Its deadline has passed, and its client was told that it was not appended.
         }
@@ -332,7 +336,8 @@ impl Driver {
                 let input = Input::Frames { session, prev, facts, commit_end, round };
                 self.step(input, Payload::Frames(batch, permit));
             }
-            Follow::Heartbeat { commit_end, log_end, round, log_start } => {
+            Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
+                self.step(Input::Clock(Shown::Agreed { session, agreed_ms }), Payload::None);
                 self.step(Input::Heartbeat { session, commit_end, log_end, round }, Payload::None);
                 self.step(Input::LogStart { session, log_start }, Payload::None);
             }
@@ -340,30 +345,6 @@ impl Driver {
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session }, Payload::None);
-            }
-        }
-    }
-
-    // ---- appends during a hand-over
-
-    pub(crate) fn hold(&mut self, append: Append) {
-        if self.held.len() < HELD_MAX {
-            self.held.push_back(append);
-        } else {
-            let _ = append.reply.send(Reply::Refused(zue_core::Refusal::Overloaded(HELD_MAX)));
-        }
-    }
-
-    /// Tries the held appends again; they are held again if the hand-over still goes on.
-    fn release_held(&mut self) {
-        for _ in 0..self.held.len() {
-            let Some(append) = self.held.pop_front() else { break };
-            let held_before = self.held.len();
-            self.append(append);
-            if self.held.len() > held_before {
-                // The first is held again, behind the others: put it back in front, and leave the rest.
-                self.held.rotate_right(1);
-                break;
             }
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use zue_core::{Offset, Run, Runs, Tail};
+use zue_core::{Offset, Run, Runs, Shown, Tail};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
@@ -87,6 +87,8 @@ pub(crate) struct Session<'a> {
     reading: Option<Reading>,
     heard: Instant,
     begun: Instant,
+    /// When the follower's clock is told of again.
+    clock_due: Instant,
     /// What the follower had when it was asked, and whether it has acknowledged more.
     had: Tail,
     has_moved: bool,
@@ -153,7 +155,7 @@ impl<'a> Session<'a> {
         let runs = zue_proto::runs(&started.runs).map_err(|malformed| Ended::Call(malformed.to_string()))?;
         let mut heartbeat = tokio::time::interval(peer.shared.settings.heartbeat_interval.0);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let session = Self {
+        let mut session = Self {
             peer,
             id: peer.handle.session(),
             ends: peer.handle.ends.clone(),
@@ -175,9 +177,11 @@ impl<'a> Session<'a> {
             reading: None,
             heard: Instant::now(),
             begun: Instant::now(),
+            clock_due: Instant::now(),
             had: durable,
             has_moved: false,
         };
+        session.tell_clock(started.clock_ms).await?;
         session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable, lineage, runs }).await?;
         Ok(session.choose_source())
     }
@@ -196,6 +200,15 @@ impl<'a> Session<'a> {
 
     async fn tell(&self, fact: Fact) -> Result<(), Ended> {
         Ok(self.peer.handle.fact(fact).await?)
+    }
+
+    /// Tells what the follower's clock shows, if it says so; a heartbeat's time later again, however often it does.
+    async fn tell_clock(&mut self, clock_ms: u64) -> Result<(), Ended> {
+        if clock_ms == 0 || Instant::now() < self.clock_due {
+            return Ok(());
+        }
+        self.clock_due = Instant::now() + self.peer.shared.settings.heartbeat_interval.0;
+        self.tell(Fact::Clock(Shown::Follower { from: self.peer.member.id, clock_ms })).await
     }
 
     /// Feeds the follower until something ends that; and whether it was of use. If not, the next stream may fare no better: what is
@@ -265,7 +278,8 @@ impl<'a> Session<'a> {
             self.heartbeat_due = false;
             (self.commit_sent, self.round_sent, self.log_start_sent) = (commit_end, round, log_start);
             let (log_end, log_start) = (log.end.0, log_start.0);
-            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start };
+            let agreed_ms = self.peer.handle.time.known().map_or(0, |known| known.agreed_ms);
+            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start, agreed_ms };
             self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
         }
     }
@@ -338,8 +352,8 @@ impl<'a> Session<'a> {
 
     async fn heard(&mut self, incoming: Option<FollowerMessage>) -> Result<(), Ended> {
         self.heard = Instant::now();
-        let (durable, round) = match incoming.ok_or(Ended::Closed)?.message {
-            Some(follower_message::Message::Ack(ack)) => (zue_proto::tail(ack.durable), ack.round),
+        let (durable, round, clock_ms) = match incoming.ok_or(Ended::Closed)?.message {
+            Some(follower_message::Message::Ack(ack)) => (zue_proto::tail(ack.durable), ack.round, ack.clock_ms),
             Some(follower_message::Message::Trimmed(v1::Trimmed { log_start })) => {
                 let fact = Fact::Trimmed { from: self.peer.member.id, log_start: Offset(log_start) };
                 return self.tell(fact).await;
@@ -348,6 +362,7 @@ impl<'a> Session<'a> {
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
         self.has_moved |= durable > self.had;
+        self.tell_clock(clock_ms).await?;
         while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
             self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }

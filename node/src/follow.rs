@@ -16,6 +16,7 @@ use zue_log::{Batch, Fault, Limits};
 use zue_proto::v1::replication_server::Replication;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
 
+use crate::clock::unix_ms;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
@@ -142,10 +143,7 @@ impl ReplicationService {
             heard.is_busy();
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
-                Some(leader_message::Message::Heartbeat(v1::Heartbeat { commit_end, log_end, round, log_start })) => {
-                    let (commit_end, log_end, log_start) = (Offset(commit_end), Offset(log_end), Offset(log_start));
-                    Ok(Follow::Heartbeat { commit_end, log_end, round, log_start })
-                }
+                Some(leader_message::Message::Heartbeat(heartbeat)) => Ok(parse_heartbeat(heartbeat)),
                 Some(leader_message::Message::Runs(v1::Runs { runs })) => {
                     zue_proto::runs(&runs).map(Follow::Runs).map_err(invalid)
                 }
@@ -238,11 +236,12 @@ impl ReplicationService {
                 has_started = true;
                 let lineage = Some((&self.handle.identity.lineage).into());
                 let runs = zue_proto::runs_to_wire(&self.handle.view.borrow().runs);
-                let started = v1::Started { log: Some(log.into()), durable: Some(durable.into()), lineage, runs };
+                let (log, durable, clock_ms) = (Some(log.into()), Some(durable.into()), unix_ms());
+                let started = v1::Started { log, durable, lineage, runs, clock_ms };
                 answers.send(Ok(answer(follower_message::Message::Started(started)))).await.ok()?;
             }
             if let Some((durable, round)) = ack.filter(|_| has_started) {
-                let ack = v1::Ack { durable: Some(durable.into()), round };
+                let ack = v1::Ack { durable: Some(durable.into()), round, clock_ms: unix_ms() };
                 answers.send(Ok(answer(follower_message::Message::Ack(ack)))).await.ok()?;
             }
             if let Some(Offset(log_start)) = trimmed.filter(|_| has_started && trimmed != told) {
@@ -258,6 +257,12 @@ impl ReplicationService {
             }
         }
     }
+}
+
+fn parse_heartbeat(wire: v1::Heartbeat) -> Follow {
+    let v1::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } = wire;
+    let (commit_end, log_end, log_start) = (Offset(commit_end), Offset(log_end), Offset(log_start));
+    Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms: Some(agreed_ms).filter(|known| *known > 0) }
 }
 
 fn answer(message: follower_message::Message) -> FollowerMessage {

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use zue_core::{
-    ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
+    ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Shown, Start, Tail,
+    Terms,
 };
 use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_bytes};
 use zue_proto::v1;
 
+use crate::clock::SharedTime;
 use crate::state::{Ends, Member, View};
 
 /// An append that has been found to be within its limits.
@@ -137,7 +139,7 @@ impl Heard {
 pub(crate) enum Follow {
     Start { start: Box<Start>, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
     Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
-    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset, agreed_ms: Option<u64> },
     Runs(Runs),
     Ended,
 }
@@ -161,6 +163,8 @@ pub(crate) enum Fact {
         round: u64,
         run: Run,
     },
+    /// What a follower's wall clock shows.
+    Clock(Shown),
     /// A follower's log durably starts there.
     Trimmed {
         from: ReplicaId,
@@ -209,6 +213,8 @@ pub(crate) struct Handle {
     pub(crate) readable: watch::Receiver<Offset>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) sessions: Arc<AtomicU64>,
+    /// What is known of the time; told by the driver.
+    pub(crate) time: SharedTime,
 }
 
 /// The driver has ended.

@@ -43,6 +43,9 @@ pub struct Metrics {
     pub lost_ranges: IntGauge,
     pub compaction_bytes: IntCounter,
     pub upkeep_ended: IntGauge,
+    pub clock_ahead_seconds: IntGauge,
+    pub log_time_ahead_seconds: IntGauge,
+    pub clock_steps: IntCounter,
     pub disk_available_bytes: IntGauge,
     pub disk_capacity_bytes: IntGauge,
     pub connections: IntGaugeVec,
@@ -133,6 +136,14 @@ impl Metrics {
                 "zue_upkeep_ended",
                 "1 once nothing repairs, compacts or retains the log any more, for a fault of the program: restart it.",
             )?,
+            clock_ahead_seconds: make.gauge(
+                "zue_clock_ahead_seconds",
+                "How far this node's clock is ahead of what a majority of the voters' have reached; less than 0: behind.",
+            )?,
+            log_time_ahead_seconds: make
+                .gauge("zue_log_time_ahead_seconds", "How far the log's newest timestamp is ahead of the clocks.")?,
+            clock_steps: make
+                .counter("zue_clock_steps_total", "How often this node's clock was set by over a minute while it ran.")?,
             disk_available_bytes: make.gauge("zue_disk_available_bytes", "Free bytes on the data directory's disk.")?,
             disk_capacity_bytes: make.gauge("zue_disk_capacity_bytes", "Bytes of that disk.")?,
             connections: make.gauges("zue_node_connections", "Open connections.", "port")?,

@@ -15,6 +15,7 @@ use zue_core::{Lineage, Offset, ReplicaId};
 
 use crate::append::Appends;
 use crate::cache::TailCache;
+use crate::clock::SharedTime;
 use crate::config::{ConfigError, NodeConfig};
 use crate::control::ControlService;
 use crate::driver::{Driver, Parts};
@@ -243,9 +244,10 @@ impl Built {
             readable: readable_seen,
             view: view_seen,
             sessions: Arc::new(AtomicU64::new(1)),
+            time: SharedTime::default(),
         };
         let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
-        let replication = config.replication;
+        let (limits, replication) = (config.limits.to_log(), config.replication);
         let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
         let peers = Peers {
             reader: reader.clone(),
@@ -254,9 +256,8 @@ impl Built {
             producers: config.limits.to_producers(),
             metrics: Arc::clone(metrics),
         };
-        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls, vitals));
+        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls, vitals), &handle.time);
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
-        let limits = config.limits.to_log();
         let driver = Driver::new(Parts {
             replica,
             storage,

@@ -43,7 +43,7 @@ pub struct LogSettings {
     /// With this, the oldest segments go while the others hold at least as much, from 32KiB. Without it nothing goes for its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<ByteSize>,
-    /// With this, a segment goes once its newest record is older, from 1s. Without it nothing goes for its age.
+    /// With this, a segment goes once its newest record is older, from 1s, by the clocks of a majority of the voters. Without it nothing goes for its age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_age: Option<Time>,
     /// Whether, of records with the same key, only the newest is kept. Records without a key stay, and the newest segment as it is.
@@ -234,7 +234,7 @@ impl LogSettings {
 
     pub(crate) fn to_upkeep(self) -> UpkeepSettings {
         let Self { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = self;
-        let Self { retention_bytes, retention_age, .. } = self;
+        let Self { retention_bytes, retention_age, compaction, delete_retention, .. } = self;
         UpkeepSettings {
             scrub_bytes_per_second: scrub_bytes_per_second.0,
             scrub_interval: scrub_interval.0,
@@ -243,6 +243,7 @@ impl LogSettings {
                 bytes: retention_bytes.map(|bytes| bytes.0),
                 age_ms: retention_age.map(Time::millis),
             },
+            deletes_kept_ms: compaction.then(|| delete_retention.millis()),
         }
     }
 }

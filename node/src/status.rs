@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use zue_core::{Epoch, Progress, ReplicaId, RoleView};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
+use crate::clock::{Known, unix_ms};
 use crate::driver::Driver;
 use crate::errors::{invalid, not_leader};
 use crate::num::{gauge, narrow, wide};
@@ -82,6 +83,8 @@ impl Driver {
             suspect: replica.suspect().map(Into::into),
             damaged: replica.is_damaged(),
             leaving: self.leaving,
+            clock_ahead_ms: self.clocks.ahead_ms,
+            log_time_ahead_ms: self.clocks.log_ahead_ms,
             members: self.known_members().iter().map(Member::to_wire).collect(),
             ..v1::StatusResponse::default()
         };
@@ -116,7 +119,8 @@ impl Driver {
         }
         let full = || self.full.as_ref().map(|full| full.to_string().into());
         let of_storage = self.problem.clone().or_else(full).or_else(|| self.damage.clone());
-        of_storage.or_else(|| self.neglected.clone()).or_else(|| {
+        let known = of_storage.or_else(|| self.neglected.clone());
+        let outside = || {
             let fed = match replica.role(self.now()) {
                 RoleView::Leader { .. } => true,
                 RoleView::Follower { connected, .. } => connected,
@@ -125,7 +129,8 @@ impl Driver {
             let start = replica.history().last().filter(|_| !fed)?;
             let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
             (!start.voters.contains(&replica.id())).then(|| said().into())
-        })
+        };
+        known.or_else(outside).or_else(|| self.clocks.problem().map(Into::into))
     }
 
     fn known_members(&self) -> Arc<[Member]> {
@@ -178,9 +183,13 @@ impl Driver {
     }
 
     /// Sets what is read from the replica, once a tick.
-    pub(crate) fn measure(&self) {
-        let metrics = &self.parts.metrics;
+    pub(crate) fn measure(&mut self) {
+        let (now, own_ms, metrics) = (self.now(), unix_ms(), &self.parts.metrics);
         let replica = &self.parts.replica;
+        let known = |(agreed_ms, told_end)| Known { agreed_ms, told_end };
+        self.parts.handle.time.tell(replica.agreed_ms(now, own_ms).zip(replica.told_end()).map(known));
+        let told_ms = replica.told_ms(now, own_ms);
+        self.clocks.look((now, own_ms), told_ms, self.parts.last_timestamp_ms, metrics);
         let catch_up = |counter: &prometheus::IntCounter, now: u64| counter.inc_by(now.saturating_sub(counter.get()));
         catch_up(&metrics.isr_shrinks, replica.isr_counts().shrinks);
         catch_up(&metrics.isr_expands, replica.isr_counts().expands);

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
@@ -26,6 +26,7 @@ use self::syncer::Syncer;
 use self::upkeep::Upkeep;
 pub(crate) use self::upkeep::{Fetch, NotFetched, UpkeepSettings};
 use self::worker::Worker;
+use crate::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// How long to wait before looking for room on a full disk again.
@@ -147,9 +148,11 @@ impl Storage {
         name: &str,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
-        upkeep: (UpkeepSettings, mpsc::Sender<Fetch>),
+        upkeep: (UpkeepSettings, mpsc::Sender<Fetch>, &SharedTime),
     ) -> Result<Self, SpawnError> {
-        let queue = Arc::new(Queue::default());
+        // What is written down is committed, whatever comes.
+        let committed = AtomicU64::new(log.meta().commit_end.0);
+        let queue = Arc::new(Queue { committed, ..Queue::default() });
         let (done_tx, done) = oneshot::channel();
         let flush_interval = match log.durability() {
             Durability::Interval(ms) => Some(Duration::from_millis(ms.into())),
@@ -263,11 +266,6 @@ pub(crate) fn full(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Bytes free and bytes in all on the disk of a directory.

@@ -58,7 +58,9 @@ impl Replication for Fake {
                         durable: Some(Tail::default().into()),
                         ..v1::Started::default()
                     }),
-                    _ => follower_message::Message::Ack(v1::Ack { durable: Some(durable.into()), round: 0 }),
+                    _ => {
+                        follower_message::Message::Ack(v1::Ack { durable: Some(durable.into()), ..v1::Ack::default() })
+                    }
                 };
                 if answers.send(Ok(FollowerMessage { message: Some(answer) })).await.is_err() {
                     return;

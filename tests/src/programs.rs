@@ -52,12 +52,22 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start_in(network: Option<&str>, name: &str, args: &[&str], log: &Path) -> Self {
+        let network = network.map(|network| format!("--net=/run/netns/{network}"));
+        let through: Vec<&str> = network.iter().flat_map(|network| ["nsenter", network]).collect();
+        Self::start_through(&through, name, args, log)
+    }
+
+    /// The same, by a program that takes its own arguments and then becomes this one.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_through(through: &[&str], name: &str, args: &[&str], log: &Path) -> Self {
         let errors = std::fs::File::options().create(true).append(true).open(log).expect("the log can be written");
-        let mut command = network.map_or_else(
+        let mut command = through.split_first().map_or_else(
             || Command::new(program(name)),
-            |network| {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net=/run/netns/{network}")).arg(program(name));
+            |(first, more)| {
+                let mut command = Command::new(first);
+                command.args(more).arg(program(name));
                 command
             },
         );
@@ -132,6 +142,18 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The library that gives a program another clock, installed if need be as `tests/kind/lib.sh` does.
+///
+/// # Panics
+/// When it cannot be installed.
+pub fn faketime() -> String {
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("kind/lib.sh");
+    let find = "set -e; . \"$0\"; programs faketime=faketime; dpkg -L libfaketime | grep 'MT\\.so'";
+    let found = Command::new("bash").args(["-c", find]).arg(&lib).output().expect("bash runs");
+    assert!(found.status.success(), "no faketime: {}", String::from_utf8_lossy(&found.stderr));
+    String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned()
 }
 
 /// Runs `zue` to its end, with `input` as its standard input.

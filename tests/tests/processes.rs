@@ -10,12 +10,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use zue_tests::acks::Acks;
 use zue_tests::load::Load;
-use zue_tests::programs::{Process, free_ports, zue, zue_ok};
+use zue_tests::programs::{Process, faketime, free_ports, zue, zue_ok};
 use zue_tests::replicas::{check_replicas, eventually, read_lines};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -109,6 +109,10 @@ fn configure(folder: &TempDir, config: &str) {
 }
 
 fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
+    start_node_through(&[], folder, base, n)
+}
+
+fn start_node_through(through: &[&str], folder: &TempDir, base: u16, n: u16) -> Process {
     let config = folder.path().join(CONFIG);
     let name = format!("zue-{n}");
     let port = |kind: u16| format!("127.0.0.1:{}", base + 10 * n + kind);
@@ -129,7 +133,7 @@ fn start_node(folder: &TempDir, base: u16, n: u16) -> Process {
         "--advertise-client",
         &port(0),
     ];
-    Process::start("zue-node", &args, &folder.path().join(format!("{name}.log")))
+    Process::start_through(through, "zue-node", &args, &folder.path().join(format!("{name}.log")))
 }
 
 #[test]
@@ -512,6 +516,70 @@ fn a_compacted_log_is_read_as_the_newest_of_each_key_from_any_offset_and_followe
     zue_ok(&servers, &["append", "--key", "a", "news"], b"");
     for (from, process) in &following {
         assert_eq!(line(&process.next_line(SOON)), news, "followed from {from}");
+    }
+}
+
+/// The greatest timestamp that a replica reads.
+fn newest_timestamp(cluster: &Cluster, replica: &str) -> u64 {
+    let text = zue_ok(&cluster.servers(), &["-o", "json", "read", "--replica", replica, "--from", "0"], b"");
+    let timestamp =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("a record")["timestamp_ms"].as_u64();
+    String::from_utf8_lossy(&text).lines().filter_map(timestamp).max().expect("there are records")
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("it is after 1970");
+    u64::try_from(since.as_millis()).expect("and long before the end of time")
+}
+
+#[test]
+fn a_leader_whose_clock_is_an_hour_ahead_trims_nothing_young_and_stamps_nothing_far_ahead_and_says_so() {
+    let kept_for = |age: &str| format!("log: {{segmentBytesMax: 32KiB, retentionAge: {age}}}");
+    let mut cluster = Cluster::start_as(&kept_for("10m"), &[]);
+    let lines = |what: &str| (0..40).map(|n| format!("{what} {n} {}\n", "x".repeat(4000))).collect::<Vec<_>>().concat();
+    zue_ok(&cluster.servers(), &["append"], lines("before").as_bytes());
+
+    let preload = format!("LD_PRELOAD={}", faketime());
+    let ahead = ["env", &preload, "FAKETIME=+1h", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"];
+    cluster.kill(1);
+    // It has not seen them come: it knows their timestamps, and the clocks.
+    cluster.nodes[1] = Some(start_node_through(&ahead, &cluster.folder, cluster.base, 1));
+    let row = |cluster: &Cluster, name: &str| {
+        let status = cluster.status();
+        status.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == name).cloned()).unwrap_or_default()
+    };
+    let says = |cluster: &Cluster, what: &str| {
+        row(cluster, "zue-1")["problem"].as_str().is_some_and(|problem| problem.contains(what)).then_some(())
+    };
+    let is_ahead = "ahead of the time that a majority of the voters' clocks have reached";
+    eventually(SOON, || (row(&cluster, "zue-1")["in_sync"] == true).then_some(()), || "zue-1 is in sync".to_owned());
+    zue_ok(&cluster.servers(), &["switchover", "--to", "zue-1"], b"");
+    cluster.expect_leader("zue-1");
+    zue_ok(&cluster.servers(), &["append"], lines("after").as_bytes());
+    // It looks for what is to go every two seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    for name in ["zue-0", "zue-1", "zue-2"] {
+        assert_eq!(row(&cluster, name)["log_start"], 0, "{name} has trimmed what is seconds old");
+    }
+
+    let newest = newest_timestamp(&cluster, "zue-0");
+    assert!(newest <= unix_ms() + 10_000, "{newest} at {}", unix_ms());
+    eventually(SOON, || says(&cluster, is_ahead), || format!("zue-1 leads, and says it: {}", cluster.status()));
+    zue_ok(&cluster.servers(), &["switchover", "--to", "zue-0"], b"");
+    cluster.expect_leader("zue-0");
+    eventually(SOON, || says(&cluster, is_ahead), || format!("zue-1 follows, and says it: {}", cluster.status()));
+
+    // What is old goes all the same.
+    for n in 0..3 {
+        cluster.kill(n);
+    }
+    configure(&cluster.folder, &kept_for("2s"));
+    cluster.restart(0);
+    cluster.restart(2);
+    cluster.nodes[1] = Some(start_node_through(&ahead, &cluster.folder, cluster.base, 1));
+    for name in ["zue-0", "zue-1", "zue-2"] {
+        let has_gone = || row(&cluster, name)["log_start"].as_u64().filter(|log_start| *log_start > 0).map(|_| ());
+        eventually(SOON, has_gone, || format!("{name} has trimmed what is old: {}", cluster.status()));
     }
 }
 

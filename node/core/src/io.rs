@@ -3,22 +3,13 @@
 
 use alloc::vec::Vec;
 
+use crate::clocks::Shown;
 use crate::history::{EpochStart, History, Origin};
 use crate::producers::{Appended, ProducerId};
 use crate::refusal::Refusal;
 use crate::runs::{Lineage, Run, Runs};
+pub use crate::types::Millis;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
-
-/// A monotonic time in milliseconds; only differences count.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Millis(pub u64);
-
-impl Millis {
-    /// Milliseconds since `earlier`; 0 if it is not earlier.
-    pub const fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
 
 /// Names a request that waits for a [`Reply`]; given by the caller, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -147,6 +138,8 @@ pub enum Input {
     DiskFailed,
     /// Time passes.
     Tick,
+    /// What a wall clock showed.
+    Clock(Shown),
     /// Leader: a follower has opened its log at `log` and is fed from there.
     Started {
         /// Who.

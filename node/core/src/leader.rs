@@ -46,6 +46,8 @@ pub struct Progress {
     pub round: u64,
     /// When it was last heard from.
     pub heard: Millis,
+    /// What its wall clock showed last, if it says so.
+    pub clock_ms: Option<u64>,
     /// When it last had all that the leader then had; none while it never had.
     pub caught_up: Option<Millis>,
     /// In sync, as of the last look.
@@ -221,6 +223,7 @@ impl Progress {
             log_start: Offset(0),
             round: 0,
             heard: now,
+            clock_ms: None,
             caught_up: voter.then_some(now),
             in_sync: voter,
             mark: (log_end, now),
@@ -265,7 +268,7 @@ impl Progress {
         self.advanced = now;
     }
 
-    fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
+    pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
         now.since(self.heard) <= limits.lag_ms_max
     }
 

@@ -3,6 +3,8 @@
 
 extern crate alloc;
 
+mod ages;
+mod clocks;
 pub mod control;
 mod disk;
 pub mod election;
@@ -22,6 +24,8 @@ mod trim;
 mod types;
 mod view;
 
+pub use ages::{Aged, Ages};
+pub use clocks::{CLOCK_TOLERANCE_MS, Shown};
 pub use history::{EpochStart, History, Origin, OutOfOrder, VOTERS_MAX};
 pub use io::{FrameFacts, Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
 pub use leader::{IsrCounts, Progress, SyncLimits};

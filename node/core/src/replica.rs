@@ -43,6 +43,8 @@ pub(crate) struct Following {
     pub(crate) log_start: Offset,
     /// The greatest round that the leader has told on this stream.
     pub(crate) round: u64,
+    /// The agreed time that the leader told last on this stream.
+    pub(crate) agreed_ms: Option<u64>,
 }
 
 /// A replica of the log.
@@ -147,6 +149,7 @@ impl Replica {
             Input::Damaged(is_damaged) => self.damaged = is_damaged,
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
+            Input::Clock(shown) => self.hear_clock(shown),
             Input::Started { from, session, log: _, durable, lineage, runs } => {
                 let run = lineage.run();
                 let leads = matches!(self.role, Role::Leader(_));
@@ -335,6 +338,7 @@ impl Replica {
             leader_log_end,
             log_start: Offset(0),
             round: 0,
+            agreed_ms: None,
         });
         self.after_disk(Effect::Started(session));
         self.drain_effects(now, out);

@@ -95,3 +95,14 @@ impl fmt::Display for Tail {
         write!(f, "epoch {} end {}", self.epoch, self.end)
     }
 }
+
+/// A monotonic time in milliseconds; only differences count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// Milliseconds since `earlier`; 0 if it is not earlier.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use zue_core::{Offset, ProducerLimits};
+use zue_core::{Aged, Offset, ProducerLimits};
 
 use crate::anew::{Anew, Refused, Rewritten, SEGMENT_ANEW};
 use crate::config::CompactionConfig;
@@ -34,8 +34,8 @@ pub struct Compaction<D: Disk> {
     reader: Reader<D>,
     disk: D,
     limits: ProducerLimits,
-    /// Records that delete are kept if they are not older than this, ms since the Unix epoch.
-    deletes_kept_from_ms: u64,
+    /// Records that delete are kept unless they are known to be older than so many ms.
+    deletes_kept: (Aged, u64),
     keys: Keys,
     /// The bases of the segments to be mapped, then of those to be compacted; oldest first. None is held before its turn, so that
     /// what is trimmed meanwhile can go.
@@ -155,14 +155,14 @@ fn is_key_of<D: Disk>(view: &View<D>, offset: Offset, key: &[u8]) -> bool {
 }
 
 impl<D: Disk> Log<D> {
-    /// A round of compaction, if one is due: only sealed segments are compacted, and only what is written down as committed. `now_ms`
-    /// is ms since the Unix epoch. What comes of it is to be told by [`Log::compacted`].
-    pub fn compaction(&mut self, now_ms: u64) -> Option<Compaction<D>> {
-        self.compaction_of(now_ms, KEYS_MAX)
+    /// A round of compaction, if one is due: only sealed segments are compacted, and only what is written down as committed. `aged`
+    /// tells which records that delete are old enough. What comes of it is to be told by [`Log::compacted`].
+    pub fn compaction(&mut self, aged: Aged) -> Option<Compaction<D>> {
+        self.compaction_of(aged, KEYS_MAX)
     }
 
     /// As [`Log::compaction`], with memory for so many keys.
-    pub fn compaction_of(&mut self, now_ms: u64, keys_max: usize) -> Option<Compaction<D>> {
+    pub fn compaction_of(&mut self, aged: Aged, keys_max: usize) -> Option<Compaction<D>> {
         let CompactionConfig { tombstone_retention_ms, dirty_percent } = self.config.compaction?;
         if self.compacting || self.poison.is_some() {
             return None;
@@ -185,7 +185,7 @@ impl<D: Disk> Log<D> {
             reader: self.reader(),
             disk: self.disk.clone(),
             limits: self.config.producers,
-            deletes_kept_from_ms: now_ms.saturating_sub(tombstone_retention_ms),
+            deletes_kept: (aged, tombstone_retention_ms),
             keys: Keys { newest, hasher, max, incomplete },
             parts: dirty.into_iter(),
             end,
@@ -305,7 +305,7 @@ impl<D: Disk> Compaction<D> {
         bytes_max: usize,
     ) -> Result<Compacting<D>, Refused> {
         let (view, keys, end) = (self.reader.view(), &mut self.keys, self.end);
-        let (may_hold_more, kept_from) = (&mut self.may_hold_more, self.deletes_kept_from_ms);
+        let (may_hold_more, (aged, kept_ms)) = (&mut self.may_hold_more, self.deletes_kept);
         let place = Arc::clone(&source.part.segment.place);
         let mut take = |bytes: &[u8], piece: Piece<'_>| {
             match piece {
@@ -316,7 +316,7 @@ impl<D: Disk> Compaction<D> {
                     if let Some(key) = record.key.filter(|_| record.offset < end)
                         && (keys.has_newer(&view, key, record.offset)
                             || (record.value.is_empty()
-                                && record.timestamp_ms < kept_from
+                                && aged.is_old(record.offset, kept_ms, record.timestamp_ms)
                                 && !*may_hold_more
                                 && !keys.incomplete))
                     {

@@ -1,6 +1,6 @@
 //! Retention: from where on the log is to be kept. Whole sealed segments go, the oldest first; whoever asks trims.
 
-use zue_core::Offset;
+use zue_core::{Aged, Offset};
 
 use crate::disk::Disk;
 use crate::error::ReadError;
@@ -12,7 +12,7 @@ use crate::view::Part;
 pub struct Retention {
     /// The oldest segment goes while the others hold at least so many bytes.
     pub bytes: Option<u64>,
-    /// A segment goes once its newest record is older, ms.
+    /// A segment goes once its newest record is older, ms: as far as that is known, see [`Aged`].
     pub age_ms: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Retention {
         self,
         sealed: &[Sealed],
         active_bytes: u64,
-        (commit_end, now_ms): (Offset, u64),
+        (commit_end, aged): (Offset, Aged),
         mut newest_ms: impl FnMut(usize) -> Result<Option<u64>, E>,
     ) -> Result<Option<Offset>, E> {
         let Self { bytes: bytes_min, age_ms: age_max } = self;
@@ -37,7 +37,7 @@ impl Retention {
             let goes = *end <= commit_end
                 && (bytes_min.is_some_and(|min| rest >= min)
                     || match age_max {
-                        Some(max) => newest_ms(index)?.is_some_and(|newest| newest.saturating_add(max) < now_ms),
+                        Some(max) => aged.is_older(Offset(end.0.saturating_sub(1)), max, || newest_ms(index))?,
                         None => false,
                     });
             if !goes {
@@ -50,7 +50,8 @@ impl Retention {
 }
 
 impl<D: Disk> Reader<D> {
-    /// Where the log is to begin by the retention, if anything is to go: at the end of a sealed segment, and not above `commit_end`. `now_ms` is ms since the Unix epoch. Reads of each segment at most its snapshot, once.
+    /// Where the log is to begin by the retention, if anything is to go: at the end of a sealed segment, and not above `commit_end`.
+    /// Reads of each segment at most its snapshot, once.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -58,7 +59,7 @@ impl<D: Disk> Reader<D> {
         &self,
         retention: Retention,
         commit_end: Offset,
-        now_ms: u64,
+        aged: Aged,
     ) -> Result<Option<Offset>, ReadError> {
         let view = self.view();
         let active = view.active_part();
@@ -68,7 +69,7 @@ impl<D: Disk> Reader<D> {
             let behind = view.sealed.iter().skip(index + 1).chain([&active]);
             behind.map(Part::time_before).find_map(Result::transpose).transpose()
         };
-        retention.first_kept(&sealed, active.bytes_end, (commit_end, now_ms), newest_ms)
+        retention.first_kept(&sealed, active.bytes_end, (commit_end, aged), newest_ms)
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
     fn kept(bytes: Option<u64>, age_ms: Option<u64>, commit_end: u64, ages: &[Option<u64>]) -> Option<u64> {
         let sealed: Vec<Sealed> = (1..).map(|n| (Offset(n * 10), 100)).take(ages.len()).collect();
         let newest_ms = |index: usize| Ok::<_, ()>(ages[index].map(|age| 10_000 - age));
-        let at = (Offset(commit_end), 10_000);
+        let at = (Offset(commit_end), Aged::by_timestamps(10_000));
         Retention { bytes, age_ms }.first_kept(&sealed, 50, at, newest_ms).unwrap().map(|offset| offset.0)
     }
 
@@ -119,6 +120,31 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_of_a_segments_age_counts_for_more_than_its_newest_timestamp() {
+        let sealed: Vec<Sealed> = (1..=4).map(|n| (Offset(n * 10), 100)).collect();
+        let retention = Retention { bytes: None, age_ms: Some(100) };
+        let kept = |old_before, young_from, newest| {
+            let aged = Aged { old_before: Offset(old_before), young_from: Offset(young_from), agreed_ms: 10_000 };
+            retention.first_kept(&sealed, 0, (Offset(40), aged), |_| Ok::<_, ()>(newest)).unwrap().map(|at| at.0)
+        };
+        let (old, ahead) = (Some(0), Some(u64::MAX));
+        for (old_before, young_from, newest, expected) in [
+            (0, 40, ahead, None),
+            (9, 40, ahead, None),
+            (10, 40, ahead, Some(10)),
+            (39, 40, ahead, Some(30)),
+            (40, 40, None, Some(40)),
+            (0, 40, old, Some(40)),
+            (0, 39, old, Some(30)),
+            (0, 9, old, None),
+            (0, 0, old, None),
+        ] {
+            assert_eq!(kept(old_before, young_from, newest), expected, "{old_before} {young_from} {newest:?}");
+        }
+        assert_eq!(retention.first_kept(&sealed, 0, (Offset(40), Aged::unknown()), |_| Ok::<_, ()>(old)), Ok(None));
+    }
+
+    #[test]
     fn what_either_bound_lets_go_goes_and_nothing_above_the_commit_end() {
         let ages = [Some(30), Some(20), Some(10)];
         assert_eq!(kept(Some(250), Some(19), 100, &ages), Some(20));
@@ -138,7 +164,10 @@ mod tests {
             Ok::<_, ()>(Some(if index < 2 { 1 } else { 500 }))
         };
         let retention = Retention { bytes: None, age_ms: Some(700) };
-        assert_eq!(retention.first_kept(&sealed, 0, (Offset(1000), 1000), newest_ms), Ok(Some(Offset(20))));
+        assert_eq!(
+            retention.first_kept(&sealed, 0, (Offset(1000), Aged::by_timestamps(1000)), newest_ms),
+            Ok(Some(Offset(20)))
+        );
         assert_eq!(asked, [0, 1, 2]);
     }
 }

@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 
 use common::{SMALL, epochs, fill, segments, start_epoch};
 use proptest::prelude::*;
-use zue_core::{Offset, ProducerId, ReplicaId, Tail, Verdict};
+use zue_core::{Aged, Offset, ProducerId, ReplicaId, Tail, Verdict};
 use zue_log::sim::SimDisk;
 use zue_log::{
     Batch, BatchBuilder, Compacting, CompactionConfig, Damage, Disk, Limits, Log, LogConfig, LogError, Producer,
@@ -62,7 +62,11 @@ fn commit(log: &mut SimLog) {
 
 /// One round, with memory for so many keys; whether there was one.
 fn round(log: &mut SimLog, now_ms: u64, keys_max: usize) -> Result<bool, LogError> {
-    let Some(mut work) = log.compaction_of(now_ms, keys_max) else { return Ok(false) };
+    round_at(log, Aged::by_timestamps(now_ms), keys_max)
+}
+
+fn round_at(log: &mut SimLog, aged: Aged, keys_max: usize) -> Result<bool, LogError> {
+    let Some(mut work) = log.compaction_of(aged, keys_max) else { return Ok(false) };
     loop {
         match work.step(3000) {
             Ok(Compacting::Bytes(_)) => {}
@@ -167,7 +171,7 @@ fn what_is_not_known_as_committed_is_not_compacted() {
         put(&mut log, n % 3, 2000);
     }
     log.sync().unwrap();
-    assert!(log.compaction(0).is_none());
+    assert!(log.compaction(Aged::unknown()).is_none());
 }
 
 #[test]
@@ -248,6 +252,24 @@ fn a_deleted_key_goes_when_its_record_is_old_enough_and_no_sooner() {
     assert!(!read(&log).contains_key(&deleted));
     assert!(!read(&log).values().any(|(key, _)| *key == Some(1)));
     drop(disk);
+}
+
+#[test]
+fn a_deleted_key_goes_by_what_was_seen_of_its_age_before_its_timestamp_counts() {
+    // Relative to the record that deletes: older before, younger from there on. And whether it goes.
+    for (old_before, young_from, agreed_ms, goes) in
+        [(0, 0, u64::MAX, false), (0, 1, u64::MAX, true), (1, 1, 0, true), (0, u64::MAX, 0, false)]
+    {
+        let (_disk, mut log) = three_keys(8, 30);
+        append(&mut log, &[(Some(1), vec![])], None);
+        let deleted = log.tail().end.0 - 1;
+        fill(&mut log, 20, 4000);
+        commit(&mut log);
+        let at = |by: u64| Offset(deleted.saturating_add(by));
+        let aged = Aged { old_before: at(old_before), young_from: at(young_from), agreed_ms };
+        while round_at(&mut log, aged, 1 << 20).unwrap() {}
+        assert_eq!(!read(&log).contains_key(&deleted), goes, "{aged:?}");
+    }
 }
 
 #[test]

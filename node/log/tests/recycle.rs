@@ -14,7 +14,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use common::{ID, SMALL, SimLog, append, fill, fresh, open, read_all, segments, start_epoch};
-use zue_core::{Epoch, Offset, Tail};
+use zue_core::{Aged, Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Compacting, CompactionConfig, Disk as _, Log, LogConfig, OsDisk};
 
@@ -159,7 +159,7 @@ fn a_round_of_compaction_keeps_no_file_of_what_is_trimmed_meanwhile() {
     let (mut log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), config, ID).unwrap();
     log.note_commit(log.tail().end);
     log.write_commit().unwrap();
-    let mut round = log.compaction(0).unwrap();
+    let mut round = log.compaction(Aged::unknown()).unwrap();
     // It maps the first segment.
     round.step(100).unwrap();
     round.step(100).unwrap();

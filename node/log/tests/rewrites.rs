@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::ops::{ControlFlow, Range};
 
 use common::{ID, SMALL, SimLog, start};
-use zue_core::{Epoch, History, Offset, Origin, Producers, Tail};
+use zue_core::{Aged, Epoch, History, Offset, Origin, Producers, Tail};
 use zue_log::sim::{Every, SimDisk};
 use zue_log::{
     Batch, BatchBuilder, Compacting, CompactionConfig, Disk as _, DumpItem, Excerpt, Limits, Log, LogConfig, LogError,
@@ -527,7 +527,9 @@ impl Run {
 
     /// One round of compaction; whether there was one.
     fn compact(&mut self, deletes_before: u64) -> Result<bool, Failed> {
-        let Some(mut work) = self.log().compaction(1000 + deletes_before) else { return Ok(false) };
+        let Some(mut work) = self.log().compaction(Aged::by_timestamps(1000 + deletes_before)) else {
+            return Ok(false);
+        };
         let (bases, outdated) = (self.bases(), self.now().outdated(self.committed_base(), deletes_before));
         loop {
             match work.step(3000) {
@@ -784,7 +786,7 @@ fn after_failure(run: &mut Run, failed: Failed, kind: ErrorKind, at: &str) {
     poisoned(log.sync().map(|_| ()));
     poisoned(log.trim(log.log_start().plus(1)).map(|_| ()));
     poisoned(log.reset(&origin(1000, 100)));
-    assert!(log.compaction(0).is_none(), "{at}: {error}");
+    assert!(log.compaction(Aged::unknown()).is_none(), "{at}: {error}");
     // While it is opened again, a few of the calls fail.
     for next in [at.len() as u64 % 5, 8, 17, 30] {
         run.log = None;

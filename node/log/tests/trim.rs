@@ -11,7 +11,7 @@
 mod common;
 
 use common::{SMALL, SimLog, append, batch_by, epochs, fill, fresh, open, read_all, segments, start_epoch, try_open};
-use zue_core::{Epoch, Offset, Tail};
+use zue_core::{Aged, Epoch, Offset, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{Batch, Disk, Limits, LogError, OpenError, Producer, ReadError, Retention};
 
@@ -256,7 +256,7 @@ fn a_retention_names_the_end_of_a_segment_that_is_committed_and_costs_one_look_a
     let (mut log, _) = open(&disk);
     let reader = log.reader();
     let from = |retention, commit_end, now_ms| {
-        reader.retained_from(retention, Offset(commit_end), now_ms).unwrap().map(|offset| offset.0)
+        reader.retained_from(retention, Offset(commit_end), Aged::by_timestamps(now_ms)).unwrap().map(|offset| offset.0)
     };
     let bytes = |bytes| Retention { bytes: Some(bytes), age_ms: None };
     let age = |age_ms| Retention { bytes: None, age_ms: Some(age_ms) };
@@ -290,7 +290,8 @@ fn a_segment_whose_age_is_not_known_is_as_old_as_what_lies_behind_it() {
     let (log, _) = open(&disk);
     let reader = log.reader();
     let age = Retention { bytes: None, age_ms: Some(0) };
-    let from = |now_ms| reader.retained_from(age, Offset(80), now_ms).unwrap().map(|offset| offset.0);
+    let from =
+        |now_ms| reader.retained_from(age, Offset(80), Aged::by_timestamps(now_ms)).unwrap().map(|offset| offset.0);
     assert_eq!(from(1000 + starts[1] + 1), None);
     assert_eq!(from(1000 + starts[2] - 1), None);
     assert_eq!(from(1000 + starts[2]), Some(starts[2]));

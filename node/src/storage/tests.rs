@@ -14,6 +14,7 @@ use super::syncer::Syncer;
 use super::upkeep::Stop;
 use super::worker::Worker;
 use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
+use crate::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// The first segment.
@@ -44,6 +45,7 @@ impl Bench {
         let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
+        let upkeep = (upkeep.0, upkeep.1, &SharedTime::default());
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), upkeep).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }

@@ -12,7 +12,8 @@ use zue_core::Offset;
 use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier, Wanted};
 
 use super::retain::Retain;
-use super::{DiskFact, Queue, full, tell, unix_ms};
+use super::{DiskFact, Queue, full, tell};
+use crate::clock::SharedTime;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 
@@ -34,6 +35,8 @@ pub(crate) struct UpkeepSettings {
     pub(crate) scrub_interval: Duration,
     pub(crate) compaction_bytes_per_second: u64,
     pub(crate) retention: Retention,
+    /// How long records that delete are kept, if the log is compacted.
+    pub(crate) deletes_kept_ms: Option<u64>,
 }
 
 /// Asks the other replicas for records from `from` on and before `upto`.
@@ -114,14 +117,15 @@ impl<D: Disk> Upkeep<D> {
         queue: Arc<Queue>,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
-        (settings, fetches): (UpkeepSettings, mpsc::Sender<Fetch>),
+        (settings, fetches, time): (UpkeepSettings, mpsc::Sender<Fetch>, &SharedTime),
     ) -> (Self, Arc<Stop>) {
         let (stop, now) = (Arc::new(Stop::default()), Instant::now());
         let (damaged, scrub, scrub_due, compact_due) = (BTreeMap::new(), None, now, now);
         // The driver knows what opening has found, and is told when that is repaired.
         let reported = log.lock().damaged().first().map(|damage| damage.to_string().into());
         let ours = Arc::clone(&stop);
-        let retain = Retain::new(log.lock().reader(), Arc::clone(&queue), facts.clone(), settings.retention);
+        let ages = (settings.retention, settings.deletes_kept_ms);
+        let retain = Retain::new(log.lock().reader(), Arc::clone(&queue), facts.clone(), ages, time);
         let new = Self {
             log,
             queue,
@@ -299,7 +303,8 @@ impl<D: Disk> Upkeep<D> {
         if Instant::now() < self.compact_due {
             return;
         }
-        let Some(mut round) = self.log.lock().compaction(unix_ms()) else { return };
+        let aged = self.retain.deletes();
+        let Some(mut round) = self.log.lock().compaction(aged) else { return };
         let done = loop {
             match round.step(PIECE_BYTES) {
                 Ok(Compacting::Bytes(bytes)) => {

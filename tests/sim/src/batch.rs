@@ -10,6 +10,7 @@ use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Record {
     pub(crate) offset: Offset,
+    pub(crate) epoch: Epoch,
     pub(crate) born: Offset,
     pub(crate) nonce: u64,
     pub(crate) sequence: u64,
@@ -119,7 +120,7 @@ impl Record {
         (at.end, at.epoch, timestamp_ms, nonce, sequence, key, value).hash(&mut hasher);
         let (hash, deletes) = (hasher.finish(), key.is_some() && value.is_empty());
         let key = key.and_then(|key| key.first()).copied();
-        Self { offset: at.end, born, nonce, sequence, key, deletes, timestamp_ms, hash }
+        Self { offset: at.end, epoch: at.epoch, born, nonce, sequence, key, deletes, timestamp_ms, hash }
     }
 }
 

@@ -79,11 +79,17 @@ pub enum Break {
     CompactUncommitted,
     /// Records that delete are compacted away before their time.
     DeletesGoEarly,
+    /// A replica's own clock decides what is old.
+    LeadersClockDeletes,
+    /// Timestamps decide what is old, whatever was seen.
+    TimestampsAlone,
+    /// A leader stamps records as its own clock shows.
+    LeaderStampsAlone,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -120,6 +126,9 @@ impl Break {
         Self::DamageForgotten,
         Self::CompactUncommitted,
         Self::DeletesGoEarly,
+        Self::LeadersClockDeletes,
+        Self::TimestampsAlone,
+        Self::LeaderStampsAlone,
     ];
 }
 

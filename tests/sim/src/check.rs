@@ -1,5 +1,6 @@
 //! The invariants of protocol.md, checked after every step against everything that was ever committed.
 
+mod ages;
 mod gone;
 mod producers;
 mod trims;
@@ -10,6 +11,7 @@ use zue_core::election::Sealed;
 use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal, ReplicaId, RoleView, Tail, Verdict};
 
+pub(crate) use self::ages::Judge;
 use crate::batch::{Held, Record};
 use crate::process::Process;
 use crate::storage::Storage;
@@ -39,6 +41,8 @@ pub(crate) struct Checker {
     /// Up to where a trim was answered, by the epoch of the leader that did.
     trims: BTreeMap<Epoch, Offset>,
     keys: gone::Keys,
+    /// When a leader appended a record of its epoch.
+    appended: BTreeMap<(Epoch, Offset), u64>,
     /// Streams give all that is sent, in order.
     pub(crate) ordered: bool,
     /// A stream begins: where its follower begins is told right after that.

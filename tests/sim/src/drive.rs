@@ -67,8 +67,7 @@ impl World {
             }
             Output::WriteAppend { ticket, base, epoch } => {
                 let Some(Payload::Append { producer, sequence, count }) = payload.take() else { return };
-                let Some(process) = self.process(machine) else { return };
-                let time = process.last_ms;
+                let time = self.stamp(machine);
                 let shape = self.params.clients.shape;
                 let batch = Batch::append(Tail { epoch, end: base }, time, (producer, sequence, count), shape);
                 self.write_led(machine, ticket, batch);
@@ -85,11 +84,13 @@ impl World {
             Output::SendStarted { session, log, durable } => {
                 let Some(process) = self.process(machine) else { return };
                 let (lineage, runs) = (process.replica.lineage().clone(), process.replica.runs().clone());
-                self.send_up(machine, session, Up::Started { log, durable, lineage, runs });
+                let clock_ms = self.wall(machine);
+                self.send_up(machine, session, Up::Started { log, durable, lineage, runs, clock_ms });
             }
             Output::SendAck { session, durable, round } => {
                 let Some(run) = self.process(machine).map(|process| process.replica.lineage().run()) else { return };
-                self.send_up(machine, session, Up::Acked { durable, round, run });
+                let clock_ms = self.wall(machine);
+                self.send_up(machine, session, Up::Acked { durable, round, run, clock_ms });
             }
             Output::Refuse { session, refusal } => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
@@ -105,6 +106,7 @@ impl World {
     /// Writes what a leader adds to its log, and keeps it for its followers.
     fn write_led(&mut self, machine: usize, ticket: zue_core::Ticket, batch: Batch) {
         let memory_batches = self.params.memory_batches;
+        self.check.appended(&batch, self.now);
         let Some(process) = self.process(machine) else { return };
         process.records.extend(batch.records());
         process.memory.push_back(batch.clone());
@@ -157,7 +159,6 @@ impl World {
             self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
         }
         let clock = self.clock(machine);
-        let wall_ms = self.now + self.machine(machine).clock.wall_ms;
         let (input, of, payload) = match call {
             Call::Status => {
                 let Some(process) = self.process(machine) else { return };
@@ -194,7 +195,6 @@ impl World {
         let early = matches!(of, WaitingFor::Trim(_)) && self.broken_by(Break::TrimAnsweredEarly);
         let Some(process) = self.process(machine) else { return };
         process.waiting.insert(request, Waiting { caller, of });
-        process.last_ms = process.last_ms.max(wall_ms);
         let before = process.replica.log().end;
         self.step(machine, input, payload);
         if let (WaitingFor::Append { producer, .. }, true) = (of, self.broken_by(Break::UnknownUnconfirmed))

@@ -60,6 +60,8 @@ pub struct Report {
     pub trims: u64,
     /// Replicas that began anew where their leader's log begins.
     pub resets: u64,
+    /// Records that were trimmed because of their age.
+    pub aged_out: u64,
     /// What was done to logs while they were used.
     pub kept: Kept,
     /// Whether so many voters lost what they held that nothing had to end well.
@@ -294,6 +296,7 @@ impl World {
             linearizable: self.clients.history.linearizable_reads,
             trims: self.counts.trims,
             resets: self.counts.resets,
+            aged_out: self.counts.aged_out,
             kept: self.counts.kept,
             beyond_repair: self.beyond_repair,
             acknowledged: self.check.acknowledged,

@@ -6,11 +6,12 @@ use zue_core::ReplicaId;
 use zue_core::control::Policy;
 use zue_core::quorum::majority;
 
+use crate::ages::{Clock, ClockParams};
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
 use crate::storage::Storage;
-use crate::world::{Clock, Event, Machine, World};
+use crate::world::{Event, Machine, World};
 
 /// How likely it is, and what it does.
 type Kind = (u64, fn(&mut World));
@@ -136,7 +137,9 @@ impl World {
 
     /// A wall clock is set, forwards or backwards.
     fn jump_wall_clock(&mut self) {
-        let (machine, to) = (self.some_machine(), self.dice.between(Clock::WALL_MS));
+        let ClockParams { wild, liar, .. } = self.params.clocks;
+        let Some(machine) = (if wild { Some(self.some_machine()) } else { liar }) else { return };
+        let to = Clock::draw_wall(&mut self.dice);
         self.machine(machine).clock.wall_ms = to;
         self.counts.faults.count(Fault::WallClockJumped);
     }
@@ -357,8 +360,11 @@ impl World {
         self.empty_disk(machine);
         let now = self.clock(machine);
         // It goes on at the right speed, and does not fall.
-        let clock = Clock { percent: 100, ahead_ms: now.0.saturating_sub(self.now), wall_ms: 0 };
-        self.machine(machine).clock = clock;
+        let (liar, ahead_ms) = (self.params.clocks.liar, now.0.saturating_sub(self.now));
+        let clock = &mut self.machine(machine).clock;
+        // A wall clock that is wrong stays so.
+        let wall_ms = if liar == Some(machine) { clock.wall_ms } else { Clock::RIGHT_MS };
+        *clock = Clock { percent: 100, ahead_ms, wall_ms };
         let repairs = self.params.upkeep.is_some();
         let storage = &self.machine(machine).storage;
         let is_repaired = repairs && !storage.is_restored();

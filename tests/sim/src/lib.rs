@@ -1,6 +1,7 @@
 //! A seeded simulation of a Zue cluster: the real rules, election and control planning, in a world whose network, disks, clocks,
 //! controllers and clients fail as chance has it. One seed is one run, and the same run each time.
 
+mod ages;
 mod batch;
 mod breaks;
 mod check;

@@ -142,15 +142,15 @@ pub(crate) enum Answer {
 pub(crate) enum Down {
     Start(Start),
     Frames { batch: Batch, commit_end: Offset, round: u64 },
-    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset },
+    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset, agreed_ms: Option<u64> },
     Runs(Runs),
     Close,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    Started { log: Tail, durable: Tail, lineage: Lineage, runs: Runs },
-    Acked { durable: Tail, round: u64, run: Run },
+    Started { log: Tail, durable: Tail, lineage: Lineage, runs: Runs, clock_ms: u64 },
+    Acked { durable: Tail, round: u64, run: Run, clock_ms: u64 },
     Trimmed { log_start: Offset },
     Refused { needs_origin: bool },
 }

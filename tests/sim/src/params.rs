@@ -4,6 +4,7 @@ use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
 use zue_log::CompactionConfig;
 
+use crate::ages::ClockParams;
 use crate::batch::Shape;
 use crate::dice::Dice;
 
@@ -32,6 +33,7 @@ pub(crate) struct Params {
     pub(crate) window_records: u64,
     /// Logs are looked after while they are used.
     pub(crate) upkeep: Option<UpkeepParams>,
+    pub(crate) clocks: ClockParams,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ pub(crate) struct UpkeepParams {
     /// How long until damage is looked at again.
     pub(crate) retry_ms: (u64, u64),
     pub(crate) compaction: Option<CompactionConfig>,
+    /// Records go once they are so old.
+    pub(crate) retention_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -161,13 +165,8 @@ impl Params {
         if upkeep.as_ref().is_some_and(|upkeep| upkeep.compaction.is_some()) {
             clients.compact(dice);
         }
-        let lazy = (machines > 2 && dice.chance(0.08)).then(|| dice.index(machines));
-        if lazy.is_some() {
-            // What one forgets, a majority must have: no other loses its disk, and the voters stay. A real stream to a machine ends
-            // with it, and what it carried is not repeated on the next.
-            (faults.wipe, faults.flip, faults.restore_disk, faults.scale) = (0, 0, 0, 0);
-            (control.whim, net.wild_streams) = (0.0, false);
-        }
+        let clocks = ClockParams::draw(dice, machines, upkeep.as_ref(), &mut clients, &mut faults);
+        let lazy = lazy(dice, machines, &mut faults, (&mut control, &mut net));
         let producers_max = dice.pick(&[2, 5, 65_536]);
         Self {
             machines,
@@ -201,8 +200,26 @@ impl Params {
             frames_bytes: dice.pick(&[1, 300, 4000]),
             window_records: dice.pick(&[1, 10, 200]),
             upkeep,
+            clocks,
         }
     }
+}
+
+/// Perhaps there is a machine whose acknowledgements do not wait for its disk.
+fn lazy(
+    dice: &mut Dice,
+    machines: usize,
+    faults: &mut FaultParams,
+    (control, net): (&mut ControlParams, &mut NetParams),
+) -> Option<usize> {
+    let lazy = (machines > 2 && dice.chance(0.08)).then(|| dice.index(machines));
+    if lazy.is_some() {
+        // What one forgets, a majority must have: no other loses its disk, and the voters stay. A real stream to a machine ends
+        // with it, and what it carried is not repeated on the next.
+        (faults.wipe, faults.flip, faults.restore_disk, faults.scale) = (0, 0, 0, 0);
+        (control.whim, net.wild_streams) = (0.0, false);
+    }
+    lazy
 }
 
 impl NetParams {
@@ -306,7 +323,7 @@ impl ClientParams {
 impl UpkeepParams {
     fn draw(dice: &mut Dice) -> Self {
         let compaction = dice.chance(0.6).then(|| CompactionConfig {
-            tombstone_retention_ms: dice.pick(&[0, 500, 1 << 40]),
+            tombstone_retention_ms: dice.pick(&[0, 500, 20_000, 1 << 40]),
             dirty_percent: dice.pick(&[1, 50]),
         });
         Self {
@@ -316,6 +333,7 @@ impl UpkeepParams {
             answer_ms: dice.between((20, 200)),
             retry_ms: (20, dice.between((50, 500))),
             compaction,
+            retention_ms: dice.chance(0.4).then(|| dice.pick(&[300, 3000, 20_000, 1 << 40])),
         }
     }
 }

@@ -130,7 +130,7 @@ impl World {
             self.now,
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
-        let upkeep = Upkeep::new(recovered.damaged);
+        let upkeep = Upkeep::new(recovered.damaged, self.params.upkeep.as_ref());
         let process = Process {
             life,
             replica: Replica::new(self.params.limits, recovered),

@@ -1,7 +1,7 @@
 //! What a log's upkeep does to it: segments that are written anew, and whether all is whole again.
 
 use bytes::Bytes;
-use zue_core::{Offset, ProducerLimits};
+use zue_core::{Aged, Offset, ProducerLimits};
 use zue_log::sim::SimDisk;
 use zue_log::{Compaction, Damage, Disk as _, Excerpt, LogError, ReadError, Repair, Rewritten, Wanted};
 
@@ -63,8 +63,8 @@ impl Storage {
         })
     }
 
-    pub(crate) fn compaction(&mut self, now_ms: u64) -> Option<Compaction<SimDisk>> {
-        self.log.as_mut()?.compaction(now_ms)
+    pub(crate) fn compaction(&mut self, aged: Aged) -> Option<Compaction<SimDisk>> {
+        self.log.as_mut()?.compaction(aged)
     }
 
     pub(crate) fn compacted(&mut self, round: Compaction<SimDisk>, done: bool) -> Result<(), WorkError> {

@@ -34,6 +34,8 @@ pub struct Totals {
     pub trims: u64,
     /// Replicas that began anew where their leader's log begins.
     pub resets: u64,
+    /// Records that were trimmed because of their age.
+    pub aged_out: u64,
     /// What was done to logs while they were used.
     pub kept: Kept,
     /// Runs in which so many voters lost what they held that nothing had to end well.
@@ -54,6 +56,7 @@ impl Totals {
         self.linearizable += report.linearizable;
         self.trims += report.trims;
         self.resets += report.resets;
+        self.aged_out += report.aged_out;
         self.kept.add(&report.kept);
         self.beyond_repair += u64::from(report.beyond_repair);
     }

@@ -1,6 +1,6 @@
 //! Streams from a leader to its followers, from both ends.
 
-use zue_core::{Epoch, Input, ReplicaId, Session, Tail};
+use zue_core::{Epoch, Input, ReplicaId, Session, Shown, Tail};
 
 use crate::batch::Batch;
 use crate::breaks::Break;
@@ -96,7 +96,7 @@ impl World {
 
     pub(crate) fn tick(&mut self, machine: usize) {
         self.step(machine, Input::Tick, None);
-        let (now, timeout) = (self.now, self.params.stream_timeout_ms);
+        let (now, timeout, agreed_ms) = (self.now, self.params.stream_timeout_ms, self.agreed_ms(machine));
         let Some(process) = self.process(machine) else { return };
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
         process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
@@ -120,7 +120,7 @@ impl World {
                         machine,
                         follower,
                         session,
-                        Down::Heartbeat { commit_end, log_end, round, log_start },
+                        Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms },
                     );
                     self.send_down(machine, follower, session, Down::Runs(runs.clone()));
                 }
@@ -200,14 +200,17 @@ impl World {
         }
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
         let old = self.broken_by(Break::CountOldEpochs);
+        if let Up::Started { clock_ms, .. } | Up::Acked { clock_ms, .. } = body {
+            self.step(machine, Input::Clock(Shown::Follower { from, clock_ms }), None);
+        }
         match body {
-            Up::Started { log, durable, lineage, runs } => {
+            Up::Started { log, durable, lineage, runs, .. } => {
                 let durable = counted(durable, old);
                 self.check.starting = true;
                 self.step(machine, Input::Started { from, session, log, durable, lineage, runs }, None);
                 self.check.starting = false;
             }
-            Up::Acked { durable, round, run } => {
+            Up::Acked { durable, round, run, .. } => {
                 let durable = counted(durable, old);
                 self.step(machine, Input::Acked { from, session, durable, round, run }, None);
             }
@@ -273,7 +276,8 @@ impl World {
                 }
             }
             Down::Frames { batch, commit_end, round } => self.frames(machine, session, batch, commit_end, round),
-            Down::Heartbeat { commit_end, log_end, round, log_start } => {
+            Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
+                self.step(machine, Input::Clock(Shown::Agreed { session, agreed_ms }), None);
                 self.step(machine, Input::Heartbeat { session, commit_end, log_end, round }, None);
                 self.step(machine, Input::LogStart { session, log_start }, None);
             }

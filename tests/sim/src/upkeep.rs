@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::{Input, Offset, RoleView};
+use zue_core::{Aged, Input, Offset, RoleView};
 use zue_log::sim::SimDisk;
 use zue_log::{Compacting, Compaction, Verifier};
 
+use crate::ages::{Aging, Which};
 use crate::breaks::Break;
+use crate::params::UpkeepParams;
 use crate::process::Process;
 use crate::repairs::{Fetching, Repairing};
 use crate::storage::{Storage, WorkError};
@@ -22,6 +24,9 @@ pub(crate) struct Upkeep {
     pub(crate) retry: BTreeMap<(Offset, Offset), u64>,
     /// When it is time to compact again.
     compact_due: u64,
+    /// How old records are, where some go because of that.
+    pub(crate) retention: Option<Aging>,
+    pub(crate) deletes: Option<Aging>,
     /// What the replica was told last: something is damaged.
     told: bool,
 }
@@ -37,8 +42,11 @@ pub(crate) enum Doing {
 
 impl Upkeep {
     /// Of a replica that knows whether anything is damaged.
-    pub(crate) fn new(told: bool) -> Self {
-        Self { told, ..Self::default() }
+    pub(crate) fn new(told: bool, params: Option<&UpkeepParams>) -> Self {
+        let retention = params.and_then(|params| params.retention_ms).map(Aging::new);
+        let deletes = params.and_then(|params| params.compaction);
+        let deletes = deletes.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
+        Self { retention, deletes, told, ..Self::default() }
     }
 }
 
@@ -86,6 +94,7 @@ impl World {
         if self.process(machine).is_none_or(|process| is_failed(process)) {
             return;
         }
+        self.retain(machine);
         self.fail_soon(machine);
         let done = self.keep(machine);
         let has_stopped = self.machine(machine).storage.disk.has_stopped();
@@ -153,19 +162,20 @@ impl World {
 
     /// Begins a round, if one is due; whether it did.
     fn begin_compaction(&mut self, machine: usize) -> Result<bool, WorkError> {
-        let wall_ms = self.now + self.machine(machine).clock.wall_ms;
         let now = self.now;
+        let looked = self.aged(machine, Which::Deletes);
         if self.process(machine).is_none_or(|process| now < process.upkeep.compact_due) {
             return Ok(false);
         }
-        let now_ms = if self.broken_by(Break::DeletesGoEarly) { u64::MAX } else { wall_ms };
+        let aged = looked.map_or(Aged::unknown(), |(aged, _)| aged);
+        let aged = if self.broken_by(Break::DeletesGoEarly) { Aged::by_timestamps(u64::MAX) } else { aged };
         if self.broken_by(Break::CompactUncommitted) {
             self.machine(machine).storage.commit_all()?;
         }
-        let Some(round) = self.machine(machine).storage.compaction(now_ms) else { return Ok(false) };
-        let kept_ms = self.params.upkeep.as_ref().and_then(|upkeep| upkeep.compaction);
-        let kept_ms = kept_ms.map_or(0, |compaction| compaction.tombstone_retention_ms);
-        self.check.deletes_may_go(wall_ms.saturating_sub(kept_ms));
+        let Some(round) = self.machine(machine).storage.compaction(aged) else { return Ok(false) };
+        if let Some((aged, judge)) = looked {
+            self.check.deletes_may_go(&judge, &aged);
+        }
         self.trace.say(self.now, format_args!("{machine} compacts"));
         self.go_on_with(machine, Doing::Compacting(Box::new(round)));
         Ok(true)

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use zue_core::{ReplicaId, Session, Ticket};
 use zue_log::Durability;
 
+use crate::ages::Clock;
 use crate::breaks::Break;
 use crate::check::Checker;
 use crate::clients::Clients;
@@ -87,27 +88,6 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
 }
 
-/// A machine's clocks: how fast the monotonic one goes, how far it has jumped, and how far the wall clock is off.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    pub(crate) percent: u64,
-    pub(crate) ahead_ms: u64,
-    pub(crate) wall_ms: u64,
-}
-
-impl Clock {
-    /// A wall clock that may fall without reaching 1970.
-    pub(crate) const WALL_MS: (u64, u64) = (0, 100_000_000);
-
-    fn draw(dice: &mut Dice) -> Self {
-        Self {
-            percent: dice.pick(&[100, 100, 100, 50, 90, 120, 200]),
-            ahead_ms: dice.between((0, 1_000_000)),
-            wall_ms: dice.between(Self::WALL_MS),
-        }
-    }
-}
-
 /// The network: who cannot reach whom, and the order within streams.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
@@ -127,6 +107,8 @@ pub(crate) struct Counts {
     pub(crate) trims: u64,
     /// Replicas that began anew.
     pub(crate) resets: u64,
+    /// Records that were trimmed because of their age.
+    pub(crate) aged_out: u64,
     /// What was done to logs while they were used.
     pub(crate) kept: Kept,
 }
@@ -188,7 +170,8 @@ impl World {
     fn populate(&mut self) {
         for machine in 0..self.params.machines {
             let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
-            let (mut storage, clock) = (Storage::new(id, seed), Clock::draw(&mut self.dice));
+            let (mut storage, clock) =
+                (Storage::new(id, seed), Clock::draw(&mut self.dice, &self.params.clocks, machine));
             if self.params.lazy == Some(machine) {
                 storage.durability = Durability::Os;
             }

@@ -1,6 +1,6 @@
 //! What was compacted away: only what a newer committed record of its key has replaced, or what deleted its key long ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use zue_core::Offset;
@@ -13,8 +13,8 @@ use crate::batch::Record;
 pub(super) struct Keys {
     /// The newest committed record of each key.
     newest: BTreeMap<u8, Offset>,
-    /// Records that delete and are older than this may go: the greatest such time that any replica has seen.
-    deletes_go_ms: u64,
+    /// Records that delete and that a replica found old enough.
+    pub(super) may_go: BTreeSet<Offset>,
 }
 
 impl Keys {
@@ -27,16 +27,11 @@ impl Keys {
 
     fn may_go(&self, record: &Record) -> bool {
         let is_outdated = |key: &u8| self.newest.get(key).is_some_and(|newest| *newest > record.offset);
-        record.key.as_ref().is_some_and(is_outdated) || (record.deletes && record.timestamp_ms < self.deletes_go_ms)
+        record.key.as_ref().is_some_and(is_outdated) || self.may_go.contains(&record.offset)
     }
 }
 
 impl Checker {
-    /// A replica drops records that delete and are older.
-    pub(crate) fn deletes_may_go(&mut self, before_ms: u64) {
-        self.keys.deletes_go_ms = self.keys.deletes_go_ms.max(before_ms);
-    }
-
     /// Somebody finds that these were compacted away.
     pub(crate) fn are_gone(&mut self, who: impl Debug, gone: &[Offset]) {
         let may_go = |at: &&Offset| self.committed.get(index(**at)).is_some_and(|record| self.keys.may_go(record));

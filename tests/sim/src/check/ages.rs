@@ -1,0 +1,72 @@
+//! What went because of its age was old, by the true time; and timestamps are near it. As far as most clocks were right.
+
+use zue_core::{Aged, CLOCK_TOLERANCE_MS, Offset};
+
+use super::{Checker, index};
+use crate::ages::Clock;
+use crate::batch::{Batch, Record};
+
+/// How far what is known of other clocks, or was seen of the log, may be outdated, ms.
+const OUTDATED_MS: u64 = 5000;
+
+/// How records are judged, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge {
+    /// The true time.
+    pub(crate) now: u64,
+    pub(crate) age_ms: u64,
+    /// Most clocks are right: records whose timestamps were right are old if it says so.
+    pub(crate) by_clocks: bool,
+    /// Records from there on it has seen come.
+    pub(crate) seen_from: Option<Offset>,
+}
+
+impl Checker {
+    /// A leader appends records.
+    pub(crate) fn appended(&mut self, batch: &Batch, now: u64) {
+        for record in batch.records() {
+            self.appended.entry((record.epoch, record.offset)).or_insert(now);
+        }
+    }
+
+    /// A leader stamps what it appends, while most clocks are right.
+    pub(crate) fn stamped(&mut self, timestamp_ms: u64, before_ms: u64, true_ms: u64) {
+        let bound = before_ms.max(true_ms + CLOCK_TOLERANCE_MS + OUTDATED_MS);
+        self.ensure(timestamp_ms <= bound, || {
+            format!("a record is stamped {timestamp_ms} at {true_ms}, the one before it {before_ms}")
+        });
+    }
+
+    fn is_old(&self, judge: &Judge, record: &Record) -> bool {
+        let Some(appended) = self.appended.get(&(record.epoch, record.offset)) else { return true };
+        let is_fair = record.timestamp_ms + OUTDATED_MS >= appended + Clock::RIGHT_MS;
+        let was_seen = judge.seen_from.is_some_and(|from| record.offset >= from);
+        let must_be = (judge.by_clocks && is_fair) || was_seen;
+        !must_be || judge.now - appended + OUTDATED_MS >= judge.age_ms
+    }
+
+    /// These are trimmed because of their age.
+    pub(crate) fn old_by_age(&mut self, judge: &Judge, from: Offset, upto: Offset) {
+        let records = self.committed.get(index(from)..index(upto)).unwrap_or_default();
+        if let Some(record) = records.iter().find(|record| !self.is_old(judge, record)) {
+            let (at, appended) = (record.offset, self.appended.get(&(record.epoch, record.offset)).copied());
+            self.violated(format!("record {at}, appended at {appended:?}, is too old: {judge:?}"));
+        }
+    }
+
+    /// Records that delete may go from now on that are as old.
+    pub(crate) fn deletes_may_go(&mut self, judge: &Judge, aged: &Aged) {
+        let age_ms = judge.age_ms;
+        let goes = |record: &&Record| {
+            record.deletes
+                && !self.keys.may_go.contains(&record.offset)
+                && aged.is_old(record.offset, age_ms, record.timestamp_ms)
+        };
+        let going: Vec<Record> = self.committed.iter().filter(goes).copied().collect();
+        for record in going {
+            self.keys.may_go.insert(record.offset);
+            let is_old = self.is_old(judge, &record);
+            self.ensure(is_old, || format!("record {} deletes, and is called old: {judge:?}", record.offset));
+        }
+    }
+}
