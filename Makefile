@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet images clean help
+.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -60,7 +60,7 @@ chaos: ## Real processes killed, stopped, cut off and starved for DURATION=secon
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
 
-bench-failover bench-catchup bench-stall bench-quiet: bench-%: ## Three real replicas under load: target/bench-cluster
+bench-failover bench-catchup bench-stall bench-quiet bench-attack: bench-%: ## Three real replicas under load: target/bench-cluster
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
 	$(TARGET)/release/zue-chaos $*
 

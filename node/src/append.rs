@@ -16,8 +16,8 @@ use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_
 use crate::inbox::{Append, Handle, Records, Request};
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
-use crate::num::narrow;
-use crate::num::wide;
+use crate::num::{narrow, wide};
+use crate::room::Held;
 use crate::settings::LimitSettings;
 use crate::state::Role;
 
@@ -66,6 +66,7 @@ impl Appends {
         &self,
         request: v1::AppendRequest,
         from: SocketAddr,
+        received: Option<Held>,
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<Pending, v1::Error> {
@@ -87,7 +88,7 @@ impl Appends {
             .map_err(|_| late())?
             .map_err(|_| shutting_down())?;
         let (reply, answer) = oneshot::channel();
-        slot.send(Request::Append(Append { records, permit, reply }));
+        slot.send(Request::Append(Append { records, permit, received, reply }));
         Ok(Pending { begun, deadline, answer })
     }
 

@@ -39,6 +39,9 @@ pub struct Args {
     /// Print the configuration, defaults and all, and end.
     #[arg(long)]
     pub print_config: bool,
+    /// Print how much memory the limits let the node take at most, and of what, and end.
+    #[arg(long)]
+    pub print_limits: bool,
 }
 
 impl Args {
@@ -57,6 +60,7 @@ impl Args {
             advertise_client,
             log_format: _,
             print_config: _,
+            print_limits: _,
         } = self.clone();
         let mut made = config.as_deref().map_or_else(|| Ok(NodeConfig::default()), NodeConfig::read)?;
         made.name = name.unwrap_or(made.name);

@@ -11,7 +11,7 @@ use zue_log::Batch;
 
 use crate::clock::unix_ms;
 use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
-use crate::inbox::Outbox;
+use crate::inbox::{Append, Outbox};
 use crate::num::wide;
 use crate::state::{Ends, Leadership, Member, Role, View};
 use crate::status::RESTORED;
@@ -127,16 +127,18 @@ impl Driver {
         let timestamp_ms = self.parts.replica.timestamp_ms(self.now(), unix_ms());
         self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(timestamp_ms);
         let prev = Tail { epoch, end: base };
-        let batch = append
-            .records
+        let Append { records, permit, received, reply } = append;
+        let batch = records
             .encode(prev, self.parts.last_timestamp_ms, self.parts.limits)
             .map_err(|fault| format!("records that were within all limits cannot be encoded: {fault}"))?;
+        // What was received is not needed any more.
+        drop((records, received));
         self.parts.metrics.append_records.inc_by(batch.record_count());
         self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
         self.parts.cache.push(batch.clone());
-        self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(append.permit) });
+        self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(permit) });
         // The replica named the request when it was told of the append, and this is the newest.
-        let waiter = Waiter { reply: append.reply, since: Some(Instant::now()) };
+        let waiter = Waiter { reply, since: Some(Instant::now()) };
         self.waiters.insert(RequestId(self.next_request), waiter);
         Ok(())
     }

@@ -62,7 +62,7 @@ fn malformed(error: Malformed) -> Status {
 
 /// A reply to another question: a bug.
 fn mixed_up() -> Status {
-    Status::internal("the replica answered another question")
+    status(error(Reason::Unspecified, "the replica answered another question"))
 }
 
 #[tonic::async_trait]

@@ -10,7 +10,8 @@ use crate::state::{Role, View};
 
 /// An error with a reason and a message.
 pub(crate) fn error(reason: Reason, message: impl Into<String>) -> Error {
-    Error { reason: reason.into(), outcome: Outcome::NotAppended.into(), message: message.into(), ..Error::default() }
+    let message = zue_proto::cut(message.into());
+    Error { reason: reason.into(), outcome: Outcome::NotAppended.into(), message, ..Error::default() }
 }
 
 /// A request that makes no sense.

@@ -14,6 +14,8 @@ use zue_proto::{PROTOCOL_VERSION, id_bytes};
 use crate::errors::{error, invalid, out_of_range, read_failed, shutting_down};
 use crate::inbox::Identity;
 use crate::net;
+use crate::outflow::Call;
+use crate::room::Room;
 use crate::state::{Ends, Member, View};
 use crate::storage::{Fetch, NotFetched};
 use crate::target::{self, Target};
@@ -21,7 +23,9 @@ use crate::target::{self, Target};
 /// How much one answer holds, about; a larger record comes alone.
 const ANSWER_BYTES: usize = 1 << 20;
 /// How many such questions are answered at once; further ones wait.
-const ANSWERS_MAX: usize = 4;
+pub(crate) const ANSWERS_MAX: usize = 4;
+/// How much of such answers is on its way at once.
+pub(crate) const ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// How long a replica has to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -104,16 +108,19 @@ pub(crate) struct Giver {
     ends: watch::Receiver<Ends>,
     view: watch::Receiver<View>,
     turns: Arc<Semaphore>,
+    /// For answers on their way.
+    room: Arc<Room>,
 }
 
 impl Giver {
     pub(crate) fn new(reader: Reader<OsDisk>, ends: watch::Receiver<Ends>, view: watch::Receiver<View>) -> Self {
-        Self { reader, ends, view, turns: Arc::new(Semaphore::new(ANSWERS_MAX)) }
+        Self { reader, ends, view, turns: Arc::new(Semaphore::new(ANSWERS_MAX)), room: Room::new(ANSWERS_BYTES_MAX) }
     }
 
     pub(crate) async fn give(
         &self,
         identity: &Identity,
+        connection: u64,
         request: v1::FetchRequest,
     ) -> Result<v1::FetchResponse, v1::Error> {
         let v1::FetchRequest { protocol_version, cluster_id, target, from, upto } = request;
@@ -139,6 +146,13 @@ impl Giver {
             zue_log::ReadError::OutOfRange { log_start, .. } => out_of_range(from, log_start, readable),
             failure => read_failed(&failure, readable),
         })?;
+        let mut held = self.room.hold(connection);
+        let grown = timeout(ANSWER_TIMEOUT, held.grow(excerpt.bytes().len())).await;
+        let max = self.room.max();
+        grown.map_err(|_| error(Reason::Overloaded, format!("{max} bytes of such answers are on their way")))?;
+        if let Some(call) = Call::current() {
+            call.keep(held);
+        }
         Ok(v1::FetchResponse { frames: excerpt.bytes().clone() })
     }
 }

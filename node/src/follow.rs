@@ -20,6 +20,7 @@ use crate::clock::unix_ms;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
+use crate::listener::Caller;
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::num::narrow;
@@ -75,7 +76,8 @@ impl Replication for ReplicationService {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let given = self.giver.give(&self.handle.identity, request.into_inner()).await;
+        let connection = request.extensions().get::<Arc<Caller>>().map_or(0, |caller| caller.id);
+        let given = self.giver.give(&self.handle.identity, connection, request.into_inner()).await;
         given.map(Response::new).map_err(status)
     }
 }
@@ -86,6 +88,11 @@ enum End {
     Refuse(v1::Error),
     /// There is nobody to tell.
     Quiet,
+}
+
+/// The stream broke, or what came was refused before it was a message.
+fn broken(status: &Status) -> End {
+    zue_proto::error_of(status).map_or(End::Quiet, End::Refuse)
 }
 
 impl ReplicationService {
@@ -125,7 +132,8 @@ impl ReplicationService {
         let first = match timeout(START_TIMEOUT, incoming.message()).await {
             Ok(Ok(Some(LeaderMessage { message: Some(leader_message::Message::Start(start)) }))) => start,
             Ok(Ok(Some(_))) => return End::Refuse(invalid("the first message of a leader is no Start")),
-            Ok(Ok(None) | Err(_)) => return End::Quiet,
+            Ok(Ok(None)) => return End::Quiet,
+            Ok(Err(status)) => return broken(&status),
             Err(_) => return End::Refuse(error(Reason::TimedOut, "no Start came in time")),
         };
         let heard = Arc::new(Heard::now());
@@ -139,7 +147,11 @@ impl ReplicationService {
         let mut expected: Option<Tail> = None;
         loop {
             heard.listens();
-            let Ok(Some(LeaderMessage { message })) = incoming.message().await else { return End::Quiet };
+            let message = match incoming.message().await {
+                Ok(Some(LeaderMessage { message })) => message,
+                Ok(None) => return End::Quiet,
+                Err(status) => return broken(&status),
+            };
             heard.is_busy();
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,

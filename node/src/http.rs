@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use zue_log::{OsDisk, Reader};
 
 use crate::metrics::Metrics;
@@ -36,6 +36,8 @@ pub(crate) struct Shown {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: watch::Receiver<Readiness>,
     pub(crate) data_dir: Arc<Path>,
+    /// To look at the disk, which may hang: a scrape waits for its turn rather than for a thread of its own.
+    pub(crate) turn: Arc<Semaphore>,
 }
 
 pub(crate) fn router(shown: Shown) -> Router {
@@ -65,7 +67,11 @@ async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
 
 async fn metrics(State(shown): State<Shown>) -> Response {
     // Looking at the files may wait for the disk.
+    let Ok(turn) = Arc::clone(&shown.turn).acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     let rendered = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         look_at_disk(&shown);
         shown.metrics.render()
     });
@@ -78,7 +84,7 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 
 /// Sets what is found out when it is asked for.
 fn look_at_disk(shown: &Shown) {
-    let Shown { metrics, readiness, data_dir } = shown;
+    let Shown { metrics, readiness, data_dir, turn: _ } = shown;
     if let Readiness::Open { reader, .. } = &*readiness.borrow() {
         metrics.log_start.set(gauge(reader.log_start().0));
     }

@@ -15,6 +15,7 @@ use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_byte
 use zue_proto::v1;
 
 use crate::clock::SharedTime;
+use crate::room::Held;
 use crate::state::{Ends, Member, View};
 
 /// An append that has been found to be within its limits.
@@ -23,6 +24,8 @@ pub(crate) struct Append {
     pub(crate) records: Records,
     /// Its share of the bytes that may be on their way to the disk.
     pub(crate) permit: OwnedSemaphorePermit,
+    /// The room that it takes as it was received, until it is encoded.
+    pub(crate) received: Option<Held>,
     /// Dropped when nobody waits any more; if that is before the append has an offset, it never gets one.
     pub(crate) reply: oneshot::Sender<Reply>,
 }

@@ -1,51 +1,71 @@
-//! How much of the appends is in memory while they are received. A message is received only once there is room for all of it: one
-//! call is refused when there is none, a stream waits.
+//! What comes in of a call. Room is taken by what has come, not by what is announced; what is begun has to come in time; and what is
+//! over a limit is refused before it is decoded, as soon as that shows.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{Service, StdError, http};
-use tonic::server::NamedService;
+use tonic::codegen::StdError;
+use zue_proto::shape::{Counter, Fields, Tally};
 use zue_proto::status_of;
-use zue_proto::v1::Reason;
+use zue_proto::v1::{self, Reason};
 
 use crate::append::WhenFull;
-use crate::errors::{error, shutting_down};
-use crate::num::length;
+use crate::errors::{error, invalid, status};
+use crate::num::{length, narrow, wide};
+use crate::room::{Held, Room};
 
 /// What stands in front of a message of gRPC: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
+/// What is announced may take a second longer for each of these.
+const BYTES_PER_SECOND: u64 = 512 << 10;
+/// What a record, a header or another part takes in memory, beside its bytes.
+pub(crate) const PART_BYTES: usize = 192;
 
-/// Room for messages that are received.
+/// What may come in a call.
 #[derive(Clone, Debug)]
-pub(crate) struct Intake {
-    room: Arc<Semaphore>,
-    bytes_max: u32,
+pub(crate) struct Rules {
+    /// Of one message.
+    pub(crate) bytes_max: usize,
+    /// The setting that the limit comes from, if any.
+    pub(crate) bytes_from: &'static str,
+    pub(crate) fields: &'static Fields,
+    pub(crate) records_max: u64,
+    pub(crate) record_headers_max: u64,
+    pub(crate) parts_max: u64,
+    pub(crate) room: Arc<Room>,
+    pub(crate) when_full: WhenFull,
+    /// Whether messages follow each other, as long as anybody likes.
+    pub(crate) is_stream: bool,
+    /// Whether it is of an append, which has a fate.
+    pub(crate) appends: bool,
+    pub(crate) receive_within: Duration,
 }
 
-impl Intake {
-    pub(crate) fn new(bytes_max: u32) -> Self {
-        Self { room: Arc::new(Semaphore::new(length(bytes_max))), bytes_max }
+/// What the service is given beside the message that it has just received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parcel(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    room: Option<Held>,
+    refused: Option<v1::Error>,
+}
+
+impl Parcel {
+    fn put(&self, room: Option<Held>, refused: Option<v1::Error>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Contents { room, refused };
     }
 
-    async fn take(&self, bytes: u32, when_full: WhenFull) -> Result<OwnedSemaphorePermit, Status> {
-        let (room, bytes) = (Arc::clone(&self.room), bytes.min(self.bytes_max));
-        match when_full {
-            WhenFull::Wait => room.acquire_many_owned(bytes).await.map_err(|_| status_of(shutting_down())),
-            WhenFull::Refuse => room.try_acquire_many_owned(bytes).map_err(|_| {
-                let max = self.bytes_max;
-                status_of(error(
-                    Reason::Overloaded,
-                    format!("{max} bytes of appends are being received, the most that may be"),
-                ))
-            }),
-        }
+    /// The room that the message takes, to be kept as long as it is; or why it was refused and is empty.
+    pub(crate) fn open(&self) -> Result<Option<Held>, v1::Error> {
+        let Contents { room, refused } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        refused.map_or(Ok(room), Err)
     }
 }
 
@@ -57,21 +77,28 @@ struct Messages {
     left: usize,
 }
 
+/// A message begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Begun {
+    compressed: u8,
+    bytes: u32,
+}
+
 impl Messages {
     fn is_between(&self) -> bool {
         self.prefix.is_empty()
     }
 
-    /// Cuts the next piece off; the length of the message if its prefix ends here. A piece lies within one message.
-    fn piece(&mut self, bytes: &mut Bytes) -> (Bytes, Option<u32>) {
+    /// Cuts the next piece off; what begins if a prefix ends here. A piece lies within one message.
+    fn piece(&mut self, bytes: &mut Bytes) -> (Bytes, Option<Begun>) {
         let missing = PREFIX_BYTES.saturating_sub(self.prefix.len());
         let piece = bytes.split_to(bytes.len().min(if missing > 0 { missing } else { self.left }));
         let mut begun = None;
         if missing > 0 {
             self.prefix.extend_from_slice(&piece);
-            if let [_, a, b, c, d] = *self.prefix {
-                let message = u32::from_be_bytes([a, b, c, d]);
-                (self.left, begun) = (length(message), Some(message));
+            if let [compressed, a, b, c, d] = *self.prefix {
+                let bytes = u32::from_be_bytes([a, b, c, d]);
+                (self.left, begun) = (length(bytes), Some(Begun { compressed, bytes }));
             }
         } else {
             self.left -= piece.len();
@@ -83,14 +110,28 @@ impl Messages {
     }
 }
 
-/// A body whose messages take room while they are received and until the next is asked for.
+/// A message on its way.
+#[derive(Debug)]
+struct Message {
+    counter: Counter,
+    room: Held,
+    /// What it takes beside its bytes, as counted so far.
+    parts: usize,
+    /// It was refused: what is left of it is passed over.
+    is_refused: bool,
+}
+
+/// The body of a call while it is received.
 struct Received<S> {
     body: S,
     bytes: Bytes,
     messages: Messages,
-    intake: Intake,
-    when_full: WhenFull,
-    held: Option<OwnedSemaphorePermit>,
+    message: Option<Message>,
+    rules: Rules,
+    parcel: Parcel,
+    connection: u64,
+    /// Until when what is under way must have come.
+    due: Option<Instant>,
 }
 
 impl<S, E> Received<S>
@@ -98,125 +139,159 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<StdError>,
 {
+    /// What the service is to see next.
     async fn next(&mut self) -> Option<Result<Bytes, StdError>> {
-        if self.messages.is_between() {
-            self.held = None;
-        }
-        while self.bytes.is_empty() {
-            match self.body.next().await? {
-                Ok(bytes) => self.bytes = bytes,
-                Err(error) => return Some(Err(error.into())),
+        loop {
+            if self.messages.is_between() && self.rules.is_stream {
+                self.due = None;
+                self.parcel.put(None, None);
+            }
+            while self.bytes.is_empty() {
+                match self.arrives().await {
+                    Ok(Some(Ok(bytes))) => self.bytes = bytes,
+                    Ok(Some(Err(error))) => return Some(Err(error.into())),
+                    Ok(None) => return None,
+                    Err(late) => return Some(Err(self.rules.status(late).into())),
+                }
+            }
+            if self.due.is_none() {
+                self.due = Some(Instant::now() + self.rules.receive_within);
+            }
+            let (piece, begun) = self.messages.piece(&mut self.bytes);
+            let passed = match begun {
+                Some(begun) => self.begin(begun),
+                None => self.take(&piece).await,
+            };
+            match passed {
+                Ok(()) if self.message.as_ref().is_some_and(|message| message.is_refused) => {}
+                Ok(()) => {
+                    if self.messages.is_between() {
+                        self.parcel.put(self.message.take().map(|message| message.room), None);
+                    }
+                    return Some(Ok(piece));
+                }
+                Err(refused) if self.rules.goes_on() && begun.is_some() => {
+                    // In its place the service sees an empty one, and is told why.
+                    self.parcel.put(None, Some(refused));
+                    return Some(Ok(Bytes::from_static(&[0; PREFIX_BYTES])));
+                }
+                Err(refused) => return Some(Err(self.rules.status(refused).into())),
+            }
+            if self.messages.is_between() {
+                self.message = None;
             }
         }
-        let (piece, begun) = self.messages.piece(&mut self.bytes);
-        if let Some(bytes) = begun {
-            match self.intake.take(bytes, self.when_full).await {
-                // Nothing is held by now: who waits keeps nobody from going on.
-                Ok(permit) => self.held = Some(permit),
-                Err(status) => return Some(Err(status.into())),
-            }
+    }
+
+    async fn arrives(&mut self) -> Result<Option<Result<Bytes, E>>, v1::Error> {
+        let Some(due) = self.due else { return Ok(self.body.next().await) };
+        timeout_at(due, self.body.next()).await.map_err(|_| {
+            let within = self.rules.receive_within;
+            error(
+                Reason::TimedOut,
+                format!(
+                    "the request did not come within limits.receiveDeadline ({within:?}) and a second for each \
+                     {BYTES_PER_SECOND} bytes of it"
+                ),
+            )
+        })
+    }
+
+    fn begin(&mut self, begun: Begun) -> Result<(), v1::Error> {
+        let Begun { compressed, bytes } = begun;
+        let more = Duration::from_secs(u64::from(bytes) / BYTES_PER_SECOND);
+        self.due = self.due.map(|due| due + more);
+        let counter = Counter::new(bytes.into(), self.rules.fields);
+        let room = self.rules.room.hold(self.connection);
+        let refused = self.check(compressed, length(bytes)).err();
+        self.message = Some(Message { counter, room, parts: 0, is_refused: refused.is_some() });
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn check(&self, compressed: u8, bytes: usize) -> Result<(), v1::Error> {
+        if compressed != 0 {
+            return Err(invalid("the message is compressed, which no Zue node takes: send it as it is"));
         }
-        Some(Ok(piece))
-    }
-}
-
-/// A service whose appends take room.
-#[derive(Clone, Debug)]
-pub(crate) struct Metered<S> {
-    pub(crate) service: S,
-    pub(crate) intake: Intake,
-}
-
-impl<S: NamedService> NamedService for Metered<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Metered<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.service.poll_ready(cx)
+        let Rules { bytes_max, bytes_from, .. } = self.rules;
+        if bytes > bytes_max {
+            let message = format!("a message of {bytes} bytes is more than the limit of {bytes_max}{bytes_from}");
+            return Err(error(Reason::TooLarge, message));
+        }
+        Ok(())
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let when_full = match request.uri().path().rsplit('/').next() {
-            Some("Append") => WhenFull::Refuse,
-            Some("AppendStream") => WhenFull::Wait,
-            _ => return self.service.call(request),
+    /// Counts a piece, and takes room for it.
+    async fn take(&mut self, piece: &Bytes) -> Result<(), v1::Error> {
+        let Some(message) = self.message.as_mut().filter(|message| !message.is_refused) else { return Ok(()) };
+        message.counter.push(piece).map_err(invalid)?;
+        let tally = message.counter.tally();
+        self.rules.check(tally)?;
+        let parts = length(narrow(tally.records + tally.headers + tally.parts)).saturating_mul(PART_BYTES);
+        let bytes = piece.len() + (parts - message.parts);
+        message.parts = parts;
+        if message.room.try_grow(bytes) {
+            return Ok(());
+        }
+        let full = || {
+            let max = wide(self.rules.room.max());
+            error(
+                Reason::Overloaded,
+                format!(
+                    "{max} bytes of requests are being received, the most that may be, or too many by this connection"
+                ),
+            )
         };
-        let intake = self.intake.clone();
-        self.service.call(request.map(|body| metered(body, intake, when_full)))
+        match (self.rules.when_full, self.due) {
+            (WhenFull::Refuse, _) | (WhenFull::Wait, None) => Err(full()),
+            (WhenFull::Wait, Some(due)) => timeout_at(due, message.room.grow(bytes)).await.map_err(|_| full()),
+        }
     }
 }
 
-fn metered(body: Body, intake: Intake, when_full: WhenFull) -> Body {
+impl Rules {
+    /// Whether a refused message is told to the service, which goes on with the next one.
+    fn goes_on(&self) -> bool {
+        self.is_stream && self.appends
+    }
+
+    fn status(&self, error: v1::Error) -> Status {
+        if self.appends { status_of(error) } else { status(error) }
+    }
+
+    fn check(&self, tally: Tally) -> Result<(), v1::Error> {
+        let Tally { records, record_headers, parts, .. } = tally;
+        let counts = [
+            (records, self.records_max, "records of an append", " (limits.appendRecordsMax)"),
+            (record_headers, self.record_headers_max, "headers of a record", " (limits.headersMax)"),
+            (parts, self.parts_max, "parts of a message", ""),
+        ];
+        for (count, max, what, from) in counts {
+            if count > max {
+                return Err(error(Reason::TooLarge, format!("more {what} than the limit of {max}{from}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The body as the service receives it, and what is given beside it.
+pub(crate) fn received(body: Body, rules: Rules, connection: u64) -> (Body, Parcel) {
     let body = axum::body::Body::new(body).into_data_stream();
-    let (bytes, messages) = (Bytes::new(), Messages::default());
-    let received = Received { body, bytes, messages, intake, when_full, held: None };
+    let parcel = Parcel::default();
+    let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
+    let received = Received {
+        body,
+        bytes: Bytes::new(),
+        messages: Messages::default(),
+        message: None,
+        rules,
+        parcel: parcel.clone(),
+        connection,
+        due,
+    };
     let pieces = futures::stream::unfold(received, |mut received| async move {
         let piece = pin!(received.next()).await?;
         Some((piece, received))
     });
-    Body::new(axum::body::Body::from_stream(pieces))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(bytes: u8) -> Vec<u8> {
-        let mut message = vec![0, 0, 0, 0, bytes];
-        message.extend(vec![7; usize::from(bytes)]);
-        message
-    }
-
-    #[test]
-    fn a_piece_lies_within_one_message_however_they_are_cut() {
-        let all: Vec<u8> = [3, 0, 9, 1].into_iter().flat_map(message).collect();
-        for size in 1..=all.len() {
-            let (mut messages, mut out, mut begun) = (Messages::default(), Vec::new(), Vec::new());
-            for chunk in all.chunks(size) {
-                let mut bytes = Bytes::copy_from_slice(chunk);
-                while !bytes.is_empty() {
-                    let (piece, message) = messages.piece(&mut bytes);
-                    assert!(!piece.is_empty());
-                    out.extend_from_slice(&piece);
-                    begun.extend(message);
-                }
-            }
-            assert_eq!((out, begun, messages.is_between()), (all.clone(), vec![3, 0, 9, 1], true), "pieces of {size}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_message_holds_its_room_until_the_next_is_asked_for() {
-        let intake = Intake::new(10);
-        let received = |when_full| Received {
-            body: futures::stream::iter([message(6), message(6)].map(|bytes| Ok::<_, Status>(Bytes::from(bytes)))),
-            bytes: Bytes::new(),
-            messages: Messages::default(),
-            intake: intake.clone(),
-            when_full,
-            held: None,
-        };
-        let mut first = received(WhenFull::Wait);
-        first.next().await.unwrap().unwrap();
-        first.next().await.unwrap().unwrap();
-        assert_eq!(intake.room.available_permits(), 4);
-        let refused = received(WhenFull::Refuse).next().await.unwrap().unwrap_err();
-        assert_eq!(refused.downcast::<Status>().unwrap().code(), tonic::Code::ResourceExhausted);
-        let mut second = received(WhenFull::Wait);
-        let mut waiting = Box::pin(async move {
-            second.next().await.unwrap().unwrap();
-            second
-        });
-        assert!(futures::poll!(waiting.as_mut()).is_pending());
-        // Its next message comes after those who wait.
-        let mut again = pin!(first.next());
-        assert!(futures::poll!(again.as_mut()).is_pending());
-        drop(waiting.await);
-        again.await.unwrap().unwrap();
-    }
+    (Body::new(axum::body::Body::from_stream(pieces)), parcel)
 }

@@ -1,67 +1,133 @@
-//! Connections: how many a port takes, and how long a silent one is put up with. Knows no protocol.
+//! Connections: how many a port takes, who makes way, and how long one may take to say what it wants. Knows no protocol but how its
+//! connections begin.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, Sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::num::length;
+use crate::num::wide;
+use crate::places::{Owner, Place, Places, Seat};
 
-/// A connection that has not said anything for so long since it was opened is closed.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system could not accept a connection: it is out of something.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How often refused connections are logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// What a client of HTTP/2 says first, before a frame of settings.
+const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// What stands in front of a frame.
+const FRAME_HEAD_BYTES: usize = 9;
+
+/// How connections begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Greeting {
+    /// With the preface of HTTP/2, and settings.
+    Http2,
+    /// With a request, which is waited for elsewhere.
+    Request,
+}
 
 /// A port.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
     port: &'static str,
-    places: Arc<Semaphore>,
-    places_max: u32,
-    /// How long a connection may say nothing at any time; none where the protocol has pings of its own.
-    silence_max: Option<Duration>,
+    greeting: Greeting,
+    places: Arc<Places>,
     open: IntGauge,
     rejected: IntCounter,
     complained: Option<Instant>,
+}
+
+/// Whoever is at the other end of a connection.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Names the connection; never used before in this process.
+    pub(crate) id: u64,
+    pub(crate) from: SocketAddr,
+    pub(crate) seat: Arc<Seat>,
+    greeted: Notify,
+}
+
+impl Caller {
+    /// Waits until it has said hello.
+    pub(crate) async fn greeted(&self) {
+        self.greeted.notified().await;
+    }
+}
+
+/// What a connection is busy with; until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Caller>);
+
+impl Busy {
+    pub(crate) fn new(caller: &Arc<Caller>) -> Self {
+        caller.seat.calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(caller))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.seat.calls.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A connection, and its place among those that a port takes.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    silence_max: Option<Duration>,
-    patience: Option<Pin<Box<Sleep>>>,
+    /// What has come of the greeting; none once it is complete.
+    greeting: Option<Hello>,
+    pub(crate) caller: Arc<Caller>,
     open: IntGauge,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// What has come of a greeting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Hello {
+    bytes: usize,
+    /// Of the frame of settings.
+    length: usize,
+}
+
+impl Hello {
+    /// Whether it is complete with these bytes.
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            if (PREFACE_BYTES..PREFACE_BYTES + 3).contains(&self.bytes) {
+                self.length = (self.length << 8) | usize::from(*byte);
+            }
+            self.bytes += 1;
+        }
+        self.bytes >= PREFACE_BYTES + FRAME_HEAD_BYTES + self.length
+    }
 }
 
 impl Listener {
     pub(crate) async fn bind(
         address: SocketAddr,
         port: &'static str,
-        connections_max: u32,
-        silence_max: Option<Duration>,
+        greeting: Greeting,
+        connections_max: usize,
         metrics: &Metrics,
     ) -> io::Result<Self> {
         Ok(Self {
             socket: TcpListener::bind(address).await?,
             port,
-            places: Arc::new(Semaphore::new(length(connections_max))),
-            places_max: connections_max,
-            silence_max,
+            greeting,
+            places: Places::new(connections_max),
             open: metrics.connections.with_label_values(&[port]),
             rejected: metrics.rejected_connections.with_label_values(&[port]),
             complained: None,
@@ -73,12 +139,12 @@ impl Listener {
     }
 
     /// The next connection that there is a place for.
-    pub(crate) async fn next(&mut self) -> (Connection, SocketAddr) {
+    pub(crate) async fn next(&mut self) -> Connection {
         loop {
             match self.socket.accept().await {
                 Ok((stream, from)) => {
                     if let Some(connection) = self.admit(stream, from) {
-                        return (connection, from);
+                        return connection;
                     }
                 }
                 Err(error) => {
@@ -90,12 +156,14 @@ impl Listener {
     }
 
     fn admit(&mut self, stream: TcpStream, from: SocketAddr) -> Option<Connection> {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        /// In all ports and nodes of a process.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let Some(place) = self.places.take(Owner::Address(from.ip().to_canonical())) else {
             self.rejected.inc();
             if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 self.complained = Some(Instant::now());
-                let (port, max) = (self.port, self.places_max);
-                tracing::warn!(port, max, %from, "connections are closed at once: limits.connectionsMax are open");
+                let (port, max) = (self.port, wide(self.places.max()));
+                tracing::warn!(port, max, %from, "connections are closed at once: limits.connectionsMax are open and in use");
             }
             return None;
         };
@@ -103,30 +171,10 @@ impl Listener {
             tracing::debug!(%error, "a connection keeps its delay");
         }
         self.open.inc();
-        let patience = Some(Box::pin(tokio::time::sleep(FIRST_BYTE_TIMEOUT)));
-        let (silence_max, open) = (self.silence_max, self.open.clone());
-        Some(Connection { stream, silence_max, patience, open, _place: place })
-    }
-
-    /// As a stream, which does not end.
-    pub(crate) fn into_stream(self) -> impl futures::Stream<Item = io::Result<Connection>> + Send {
-        futures::stream::unfold(self, |mut listener| async move {
-            let (connection, _) = listener.next().await;
-            Some((Ok(connection), listener))
-        })
-    }
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        self.next().await
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.address()
+        let (id, seat) = (NEXT.fetch_add(1, Ordering::Relaxed), Arc::clone(&place.seat));
+        let caller = Arc::new(Caller { id, from, seat, greeted: Notify::new() });
+        let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
+        Some(Connection { stream, greeting, caller, open: self.open.clone(), _place: place })
     }
 }
 
@@ -136,26 +184,18 @@ impl Drop for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
-    }
-}
-
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if polled.is_ready() {
-            match (self.silence_max, &mut self.patience) {
-                (Some(silence_max), Some(patience)) => patience.as_mut().reset(Instant::now() + silence_max),
-                _ => self.patience = None,
-            }
-            return polled;
+        if let Some(hello) = &mut self.greeting
+            && hello.push(buf.filled().get(before..).unwrap_or_default())
+        {
+            self.greeting = None;
+            self.caller.seat.greeted.store(true, Ordering::Relaxed);
+            self.caller.greeted.notify_one();
         }
-        let Some(patience) = &mut self.patience else { return Poll::Pending };
-        patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        polled
     }
 }
 
@@ -182,5 +222,21 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_is_complete_with_the_last_byte_of_its_settings() {
+        let mut greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        greeting.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 1, 0]);
+        for size in 1..=greeting.len() {
+            let mut hello = Hello::default();
+            let pieces: Vec<bool> = greeting.chunks(size).map(|piece| hello.push(piece)).collect();
+            assert_eq!(pieces.iter().position(|complete| *complete), Some(pieces.len() - 1), "pieces of {size}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -15,17 +15,20 @@ use zue_core::{Offset, ProducerId, Reply};
 use zue_log::{OsDisk, Reader};
 use zue_proto::v1::log_server::Log;
 use zue_proto::v1::{self, append_stream_response};
-use zue_proto::{id_bytes, status_of};
+use zue_proto::{error_of, id_bytes, status_of};
 
 use crate::append::{Appends, Pending, WhenFull, check_log};
-use crate::errors::{error, refused, shutting_down, status};
+use crate::door::grpc_timeout;
+use crate::errors::{error, invalid, refused, shutting_down, status};
+use crate::intake::Parcel;
+use crate::listener::Caller;
 use crate::num::length;
+use crate::places::{Owner, Places};
 use crate::read::{Read, too_many};
+use crate::room::Room;
 use crate::settings::LimitSettings;
 use crate::state::{Ends, View};
 
-/// How many messages of a read wait for the connection.
-const RESPONSES_MAX: usize = 2;
 /// How long another leader may be wanted.
 const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
 
@@ -34,8 +37,10 @@ const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
 pub(crate) struct LogService {
     pub(crate) appends: Appends,
     pub(crate) reader: Reader<OsDisk>,
-    /// How many reads may go on at once.
-    pub(crate) readers: Arc<Semaphore>,
+    /// Of the reads that go on at once.
+    pub(crate) readers: Arc<Places>,
+    /// What is on its way to those who read.
+    pub(crate) answers: Arc<Room>,
     /// How long a read may wait for what is committed.
     pub(crate) lag_max: Duration,
 }
@@ -49,10 +54,9 @@ impl Log for LogService {
 
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
-        let from = caller(&request);
-        let submitted = self.appends.submit(request.into_inner(), from, deadline, WhenFull::Refuse).await;
-        let pending = submitted.map_err(status_of)?;
-        self.appends.answer(pending).await.map(Response::new).map_err(status_of)
+        let (from, received) = (caller(&request), parcel(&request).open().map_err(status_of)?);
+        let pending = self.appends.submit(request.into_inner(), from, received, deadline, WhenFull::Refuse).await;
+        self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
     }
 
     async fn append_stream(
@@ -63,8 +67,8 @@ impl Log for LogService {
         let LimitSettings { stream_appends_max, producer_appends_max, .. } = self.appends.settings;
         let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
         let (pending, answers) = mpsc::channel(waiting_max);
-        let (appends, from) = (self.appends.clone(), caller(&request));
-        tokio::spawn(take_on(appends.clone(), request.into_inner(), from, pending));
+        let (appends, from, parcel) = (self.appends.clone(), caller(&request), parcel(&request));
+        tokio::spawn(take_on(appends.clone(), request.into_inner(), from, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
         let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
             let appends = appends.clone();
@@ -85,12 +89,12 @@ impl Log for LogService {
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
+        let connection = connection(&request);
         let request = request.into_inner();
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
-        let place = Arc::clone(&self.readers)
-            .try_acquire_owned()
-            .map_err(|_| status(too_many(appends.settings.readers_max)))?;
+        let place = self.readers.take_busy(Owner::Connection(connection));
+        let place = place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?;
         let read = Read {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),
@@ -101,13 +105,14 @@ impl Log for LogService {
             stop: appends.stop.clone(),
             not_before_ms: 0,
             lag_max: self.lag_max,
+            stall_max: appends.settings.stall_deadline.0,
+            room: Arc::clone(&self.answers),
+            connection,
             place,
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let from = read.begin(&request).await.map_err(status)?;
-        let (responses, stream) = mpsc::channel(RESPONSES_MAX);
-        tokio::spawn(read.run(from, request, responses));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(read.start(from, request))))
     }
 
     async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
@@ -213,6 +218,7 @@ async fn take_on(
     appends: Appends,
     mut requests: Streaming<v1::AppendRequest>,
     from: SocketAddr,
+    parcel: Parcel,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
     loop {
@@ -224,34 +230,40 @@ async fn take_on(
                 return;
             }
         };
-        let Ok(Some(request)) = request else { return };
+        let request = match request {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            // What it cannot go on after is told like any other failure, in its turn.
+            Err(status) => {
+                place.send(Err(error_of(&status).unwrap_or_else(|| invalid(status.message()))));
+                return;
+            }
+        };
         let deadline = appends.deadline(None);
-        place.send(appends.submit(request, from, deadline, WhenFull::Wait).await);
+        place.send(match parcel.open() {
+            Ok(received) => appends.submit(request, from, received, deadline, WhenFull::Wait).await,
+            Err(refused) => Err(refused),
+        });
     }
 }
 
 /// From where a call comes; whose origin is not known share one.
 fn caller<T>(request: &Request<T>) -> SocketAddr {
-    request.remote_addr().unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, 0).into())
+    let unknown = || (Ipv4Addr::UNSPECIFIED, 0).into();
+    request.extensions().get::<Arc<Caller>>().map_or_else(unknown, |caller| caller.from)
+}
+
+/// What came beside a request.
+fn parcel<T>(request: &Request<T>) -> Parcel {
+    request.extensions().get::<Parcel>().cloned().unwrap_or_default()
+}
+
+/// Which connection a request came on.
+fn connection<T>(request: &Request<T>) -> u64 {
+    request.extensions().get::<Arc<Caller>>().map_or(0, |caller| caller.id)
 }
 
 /// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.
 fn time_allowed(metadata: &MetadataMap) -> Option<Duration> {
-    grpc_timeout(metadata).map(|asked| asked.saturating_sub((asked / 10).min(Duration::from_millis(50))))
-}
-
-/// The unit is the last letter.
-fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let number: u64 = number.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(number.saturating_mul(3600))),
-        "M" => Some(Duration::from_secs(number.saturating_mul(60))),
-        "S" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_millis(number)),
-        "u" => Some(Duration::from_micros(number)),
-        "n" => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
+    grpc_timeout(metadata.as_ref()).map(|asked| asked.saturating_sub((asked / 10).min(Duration::from_millis(50))))
 }

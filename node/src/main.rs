@@ -34,6 +34,10 @@ fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
     if args.print_config {
         return zue_telemetry::print(&serde_yaml::to_string(&config)?).context("standard output cannot be written");
     }
+    if args.print_limits {
+        let bound = zue_node::MemoryBound::of(&config).to_string();
+        return zue_telemetry::print(&bound).context("standard output cannot be written");
+    }
     zue_telemetry::init(args.log_format, "info")?;
     zue_node::raise_and_check_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;

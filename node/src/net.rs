@@ -12,6 +12,8 @@ pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The receive windows of a stream and of a connection.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// That of a connection which a peer has opened.
+pub(crate) const PEER_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// The most a message of a leader may have: the largest append that any configuration allows, and its envelope.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = (64 << 20) + (256 << 10);
 /// The most a follower's answer may have.

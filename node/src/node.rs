@@ -23,7 +23,7 @@ use crate::fetch::{Fetcher, Giver};
 use crate::follow::ReplicationService;
 use crate::http::{Readiness, Shown, router};
 use crate::inbox::{Fact, Handle, Identity};
-use crate::listener::Listener;
+use crate::listener::{Greeting, Listener};
 use crate::log_service::LogService;
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
@@ -32,6 +32,9 @@ use crate::open::{OpenNodeError, Opened, open};
 use crate::open_files::connections_max;
 use crate::patience::Patience;
 use crate::peer::Peers;
+use crate::places::Places;
+use crate::room::Room;
+use crate::serve::serve_http;
 use crate::server::{report_health, serve_clients, serve_peers};
 use crate::settings::Durability;
 use crate::state::{Ends, Role, View};
@@ -40,8 +43,10 @@ use crate::vital::Vitals;
 
 /// How many messages of each kind wait for the driver.
 const INBOX_MAX: usize = 1024;
-/// A scraper that says nothing for so long is hung up on.
-const METRICS_SILENCE_MAX: Duration = Duration::from_mins(2);
+/// How many connections the port of the peers takes, whatever the setting says.
+pub(crate) const PEER_CONNECTIONS_MAX: u32 = 128;
+/// How much is on its way to those who read at once.
+pub(crate) const READS_BYTES_MAX: usize = 256 << 20;
 /// How long open calls may take to end when the node stops, and the disk to finish.
 const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
 /// How long a leader that stops waits for a hand-over.
@@ -114,11 +119,13 @@ impl Binder<'_> {
         &self,
         port: &'static str,
         address: SocketAddr,
-        silence_max: Option<Duration>,
+        greeting: Greeting,
     ) -> Result<(SocketAddr, Listener), StartError> {
-        let connections_max = connections_max(port, self.connections_max);
+        let configured =
+            if port == "peer" { self.connections_max.min(PEER_CONNECTIONS_MAX) } else { self.connections_max };
+        let connections_max = length(connections_max(port, configured));
         let bind = async || {
-            let listener = Listener::bind(address, port, connections_max, silence_max, self.metrics).await?;
+            let listener = Listener::bind(address, port, greeting, connections_max, self.metrics).await?;
             Ok((listener.address()?, listener))
         };
         let attempt = || async { bind().await.map_err(|source| StartError::Listen { port, address, source }) };
@@ -143,22 +150,19 @@ impl Node {
         let patience = Patience::new(config.limits.start_wait_max.0, &readiness);
         let binder = Binder { patience, connections_max: config.limits.connections_max, metrics: &metrics };
         // First: it tells that the node is alive.
-        let (metrics_at, metrics_port) =
-            binder.bind("metrics", config.listen.metrics, Some(METRICS_SILENCE_MAX)).await?;
+        let (metrics_at, metrics_port) = binder.bind("metrics", config.listen.metrics, Greeting::Request).await?;
         let stop_calls = CancellationToken::new();
         let vitals = Vitals::new();
         let mut servers = JoinSet::new();
         // Should this start fail, what runs already is to stop.
         let stop_guard = stop_calls.clone().drop_guard();
         let data_dir: Arc<Path> = config.data_dir.as_path().into();
-        let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir };
-        let stopped = stop_calls.clone().cancelled_owned();
-        servers.spawn(vitals.task("the metrics port", &stop_calls).run(async move {
-            let served = axum::serve(metrics_port, router(shown)).with_graceful_shutdown(stopped).await;
-            log_end("metrics", served);
-        }));
-        let (client_at, client_port) = binder.bind("client", config.listen.client, None).await?;
-        let (peer_at, peer_port) = binder.bind("peer", config.listen.peer, None).await?;
+        let turn = Arc::new(Semaphore::new(1));
+        let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir, turn };
+        let served = serve_http(metrics_port, router(shown), stop_calls.clone());
+        servers.spawn(vitals.task("the metrics port", &stop_calls).run(served));
+        let (client_at, client_port) = binder.bind("client", config.listen.client, Greeting::Http2).await?;
+        let (peer_at, peer_port) = binder.bind("peer", config.listen.peer, Greeting::Http2).await?;
         let addresses = Addresses { client: client_at, peer: peer_at, metrics: metrics_at };
         let opened = binder.patience.until_free(|| open_aside(config.clone())).await;
         let opened = opened.map_err(|error| StartError::Open(Box::new(error)))?;
@@ -169,9 +173,10 @@ impl Node {
         let client =
             serve_clients(client_port, built.log, health_service.clone(), stop_calls.clone()).map_err(set_up)?;
         let vital = |name| vitals.task(name, &stop_calls);
-        servers.spawn(vital("the client port").run(async move { log_end("client", client.await) }));
-        let peer = serve_peers(peer_port, built.replication, built.control, health_service, stop_calls.clone());
-        servers.spawn(vital("the peer port").run(async move { log_end("peer", peer.await) }));
+        servers.spawn(vital("the client port").run(client));
+        let Built { replication, control, .. } = built;
+        let peer = serve_peers(peer_port, replication, control, health_service, config.limits, stop_calls.clone());
+        servers.spawn(vital("the peer port").run(peer));
         let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
         servers.spawn(vital("the health service").run(reporting));
         let driver = vitals.task("the driver", &stop_driver).run(built.driver.run(stop_driver.clone()));
@@ -187,12 +192,6 @@ impl Node {
 /// Opens the log, which may take long, on a thread of its own.
 async fn open_aside(config: NodeConfig) -> Result<Opened, OpenNodeError> {
     tokio::task::spawn_blocking(move || open(&config)).await?
-}
-
-fn log_end<E: std::error::Error>(port: &str, served: Result<(), E>) {
-    if let Err(error) = served {
-        tracing::error!(port, error = %crate::storage::full(&error), "a port is not served any more");
-    }
 }
 
 fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: Lineage) -> Identity {
@@ -284,7 +283,7 @@ impl Built {
             newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
             stop: stop_calls.clone(),
         };
-        let readers = Arc::new(Semaphore::new(length(config.limits.readers_max)));
+        let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
         let room_bytes = narrow(replication.inflight_bytes_max.0);
         let follow = ReplicationService {
             handle: handle.clone(),
@@ -295,9 +294,8 @@ impl Built {
             stop: stop_calls.clone(),
             giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
         };
-        let control = ControlService { handle: handle.clone() };
-        let log = LogService { appends, reader, readers, lag_max: replication.lag_time_max.0 };
-        Ok(Self { driver, handle, log, replication: follow, control })
+        let log = LogService { appends, reader, readers, answers, lag_max: replication.lag_time_max.0 };
+        Ok(Self { driver, control: ControlService { handle: handle.clone() }, handle, log, replication: follow })
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use zue_core::Offset;
@@ -16,7 +18,13 @@ use zue_proto::{id_bytes, v1};
 use crate::errors::{error, out_of_range, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
+use crate::places::Place;
+use crate::room::{Held, Room};
 use crate::state::{Ends, Role, View};
+
+/// What a record and a header take in memory beside their bytes, until they are on their way.
+const RECORD_BYTES: usize = 256;
+const HEADER_BYTES: usize = 128;
 
 /// One read.
 pub(crate) struct Read {
@@ -33,17 +41,36 @@ pub(crate) struct Read {
     pub(crate) not_before_ms: u64,
     /// How long what is committed may stay away from this disk, before a read that does not follow is sent elsewhere.
     pub(crate) lag_max: Duration,
+    /// How long its client may take nothing.
+    pub(crate) stall_max: Duration,
+    /// For what is on its way to its client.
+    pub(crate) room: Arc<Room>,
+    pub(crate) connection: u64,
     /// Its place among the reads that go on at once.
-    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) place: Place,
 }
 
 /// Where a read ends that follows.
 const ENDLESS: Offset = Offset(u64::MAX);
 
-type Responses = mpsc::Sender<Result<v1::ReadResponse, Status>>;
+/// A message, and the room that it takes until the next one is asked for.
+type Responses = mpsc::Sender<(v1::ReadResponse, Held)>;
 
-/// Nobody listens any more.
-struct Gone;
+/// Why a read ends before its end.
+enum End {
+    /// Nobody listens any more.
+    Gone,
+    Because(Box<v1::Error>),
+}
+
+impl From<v1::Error> for End {
+    fn from(error: v1::Error) -> Self {
+        Self::Because(Box::new(error))
+    }
+}
+
+/// What has been sent of a read: where that ends, and how many records it is.
+type Served = Result<(Offset, u64), End>;
 
 impl Read {
     /// Finds and checks where it is to begin.
@@ -73,8 +100,31 @@ impl Read {
         }
     }
 
+    /// Begins to serve. No faster than the messages are asked for; and why it ended comes after them, however late they are.
+    pub(crate) fn start(
+        self,
+        from: Offset,
+        request: v1::ReadRequest,
+    ) -> impl Stream<Item = Result<v1::ReadResponse, Status>> + Send {
+        let (responses, messages) = mpsc::channel(1);
+        let (last, end) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Err(End::Because(why)) = self.run(from, request, responses).await {
+                let _ = last.send(status(*why));
+            }
+        });
+        futures::stream::unfold((messages, Some(end), None), |(mut messages, end, held)| async move {
+            drop::<Option<Held>>(held);
+            if let Some((message, held)) = messages.recv().await {
+                return Some((Ok(message), (messages, end, Some(held))));
+            }
+            let why = end?.await.ok()?;
+            Some((Err(why), (messages, None, None)))
+        })
+    }
+
     /// Serves until the client has what it asked for, or is gone.
-    pub(crate) async fn run(mut self, from: Offset, request: v1::ReadRequest, responses: Responses) {
+    async fn run(mut self, from: Offset, request: v1::ReadRequest, responses: Responses) -> Result<(), End> {
         let v1::ReadRequest { log: _, from: _, max_records, follow, consistency: _, from_timestamp_ms } = request;
         self.not_before_ms = from_timestamp_ms.unwrap_or_default();
         let mut left = if max_records == 0 { u64::MAX } else { max_records };
@@ -82,65 +132,46 @@ impl Read {
         // Without following, the end is what was committed when the request came; the client learns it at once.
         let commit_end = self.ends.borrow().commit_end;
         let target = if follow { ENDLESS } else { commit_end };
-        if self.send(&responses, Vec::new(), from..from, commit_end).await.is_err() {
-            return;
-        }
-        let stop = self.stop.clone();
+        self.send(&responses, Vec::new(), 0, from..from, commit_end).await?;
+        let (stop, leaves) = (self.stop.clone(), self.place.seat.leaves.clone());
         while at < target && left > 0 {
-            let served = tokio::select! {
-                served = self.next(at, target, left, &responses) => served,
-                () = responses.closed() => Err(Gone),
-                () = stop.cancelled() => {
-                    let _ = responses.try_send(Err(status(shutting_down())));
-                    Err(Gone)
-                }
+            let (end, count) = tokio::select! {
+                served = self.next(at, target, left, &responses) => served?,
+                () = responses.closed() => return Err(End::Gone),
+                () = leaves.cancelled() => return Err(made_way(at).into()),
+                () = stop.cancelled() => return Err(shutting_down().into()),
             };
-            match served {
-                Ok((end, count)) => {
-                    left = left.saturating_sub(count);
-                    at = end;
-                }
-                Err(Gone) => return,
-            }
+            left = left.saturating_sub(count);
+            at = end;
         }
-        drop(self.place);
+        Ok(())
     }
 
     /// Waits for records and serves some; where they end, and how many there were.
-    async fn next(
-        &mut self,
-        at: Offset,
-        target: Offset,
-        left: u64,
-        responses: &Responses,
-    ) -> Result<(Offset, u64), Gone> {
+    async fn next(&mut self, at: Offset, target: Offset, left: u64, responses: &Responses) -> Served {
         let readable = tokio::select! {
             // What can be read is served first.
             biased;
-            readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| Gone)?),
+            readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| End::Gone)?),
             // Another replica has what will come.
-            view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| Gone)?)),
+            view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| End::Gone)?)),
             // Others have what is committed: a disk that hangs must not hold up who could read it there.
             () = tokio::time::sleep(self.lag_max), if target != ENDLESS => Err(stands_still(at, self.lag_max)),
         };
-        let readable = match readable {
-            Ok(readable) => readable,
-            Err(failure) => return self.end(failure, responses).await,
-        };
-        let upto = readable.min(target).min(at.plus(left));
+        let upto = readable?.min(target).min(at.plus(left));
         let (reader, bytes_max) = (self.reader.clone(), self.bytes_max);
         let read = tokio::task::spawn_blocking(move || reader.read(at, upto, bytes_max)).await;
         let chunk = match read {
             Ok(Ok(chunk)) => chunk,
-            Ok(Err(failure)) => return self.fail(&failure, responses).await,
-            Err(_) => return Err(Gone),
+            Ok(Err(failure)) => return Err(self.failed(&failure)),
+            Err(_) => return Err(End::Gone),
         };
         self.metrics.read_bytes.inc_by(wide(chunk.encoded_bytes()));
         self.serve(&chunk, at..upto, responses).await
     }
 
     /// Sends the records of a chunk, in messages of about the size that one may have; where it ends, and how many there were.
-    async fn serve(&self, chunk: &Chunk, range: Range<Offset>, responses: &Responses) -> Result<(Offset, u64), Gone> {
+    async fn serve(&self, chunk: &Chunk, range: Range<Offset>, responses: &Responses) -> Served {
         let Range { start: mut first, end: upto } = range;
         let (mut records, mut bytes, mut served, mut end) = (Vec::new(), 0, 0, first);
         for record in chunk.records() {
@@ -149,16 +180,17 @@ impl Read {
                 Ok(_) => break,
                 Err(failure) => {
                     // What is in front of the damage is whole.
-                    self.serve_some(responses, records, first..end).await?;
-                    return self.fail(&failure, responses).await;
+                    self.serve_some(responses, records, bytes, first..end).await?;
+                    return Err(self.failed(&failure));
                 }
             };
             if record.timestamp_ms >= self.not_before_ms {
-                if bytes > 0 && bytes + record.payload_bytes() > self.bytes_max {
-                    self.serve_some(responses, std::mem::take(&mut records), first..end).await?;
+                let more = record.payload_bytes() + RECORD_BYTES + record.headers().count() * HEADER_BYTES;
+                if bytes > 0 && bytes + more > self.bytes_max {
+                    self.serve_some(responses, std::mem::take(&mut records), bytes, first..end).await?;
                     (first, bytes) = (end, 0);
                 }
-                bytes += record.payload_bytes().max(1);
+                bytes += more;
                 records.push(to_wire(chunk, &record));
                 served += 1;
             }
@@ -166,7 +198,7 @@ impl Read {
         }
         // Behind the last record there may be some that were compacted away.
         let end = end.max(chunk.end().min(upto));
-        self.serve_some(responses, records, first..end).await?;
+        self.serve_some(responses, records, bytes, first..end).await?;
         Ok((end, served))
     }
 
@@ -174,41 +206,41 @@ impl Read {
         &self,
         responses: &Responses,
         records: Vec<v1::Record>,
+        bytes: usize,
         range: Range<Offset>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), End> {
         if range.is_empty() {
             return Ok(());
         }
         let Ends { commit_end, .. } = *self.ends.borrow();
-        self.send(responses, records, range, commit_end).await
+        self.send(responses, records, bytes, range, commit_end).await
     }
 
     async fn send(
         &self,
         responses: &Responses,
         records: Vec<v1::Record>,
+        bytes: usize,
         range: Range<Offset>,
         commit_end: Offset,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), End> {
         self.metrics.read_records.inc_by(wide(records.len()));
         let (log_start, commit_end) = (self.reader.log_start().0, commit_end.0);
         let Range { start: Offset(first), end: Offset(next) } = range;
         let response = v1::ReadResponse { records, commit_end, log_start, first, next };
-        responses.send(Ok(response)).await.map_err(|_| Gone)
+        let mut held = self.room.hold(self.connection);
+        let grown = timeout(self.stall_max, held.grow(bytes)).await;
+        grown.map_err(|_| no_room(self.room.max()))?;
+        let sent = timeout(self.stall_max, responses.send((response, held))).await;
+        sent.map_err(|_| takes_nothing(first, self.stall_max))?.map_err(|_| End::Gone)
     }
 
-    async fn fail(&self, failure: &ReadError, responses: &Responses) -> Result<(Offset, u64), Gone> {
+    fn failed(&self, failure: &ReadError) -> End {
         if let ReadError::Damaged(damage) = failure {
             self.metrics.crc_errors.inc();
             tracing::error!(%damage, "a record is not served");
         }
-        let failure = read_failed(failure, self.ends.borrow().commit_end);
-        self.end(failure, responses).await
-    }
-
-    async fn end(&self, why: v1::Error, responses: &Responses) -> Result<(Offset, u64), Gone> {
-        let _ = responses.send(Err(status(why))).await;
-        Err(Gone)
+        read_failed(failure, self.ends.borrow().commit_end).into()
     }
 }
 
@@ -236,18 +268,41 @@ fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
     error(v1::Reason::Overloaded, message)
 }
 
+/// The client does not take what it is sent.
+fn takes_nothing(at: u64, stall_max: Duration) -> v1::Error {
+    let message = format!(
+        "nothing of this read was taken for {stall_max:?} (limits.stallDeadline), so it has ended: read on from offset {at}"
+    );
+    error(v1::Reason::Overloaded, message)
+}
+
+/// Others hold all the room there is for what is on its way.
+fn no_room(max: usize) -> v1::Error {
+    error(v1::Reason::Overloaded, format!("{max} bytes are on their way to those who read, the most that may be"))
+}
+
+/// The read gave its place to one of somebody who has fewer.
+fn made_way(at: Offset) -> v1::Error {
+    let message = format!(
+        "as many reads go on as may (limits.readersMax), and this connection has most of them, so this one has ended: read on \
+         from offset {at}"
+    );
+    error(v1::Reason::Overloaded, message)
+}
+
 /// Too many reads at once.
 pub(crate) fn too_many(max: u32) -> v1::Error {
-    error(v1::Reason::Overloaded, format!("{max} reads go on at once, the most that may"))
+    error(v1::Reason::Overloaded, format!("{max} reads go on at once, the most that may (limits.readersMax)"))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
+    use futures::StreamExt as _;
     use zue_core::ReplicaId;
     use zue_log::{Log, LogConfig};
 
     use super::*;
+    use crate::places::{Owner, Places};
 
     #[tokio::test]
     async fn a_read_of_what_does_not_come_to_the_disk_is_sent_elsewhere_and_one_that_follows_waits() {
@@ -256,7 +311,7 @@ mod tests {
         let (_ends, ends) = watch::channel(Ends { commit_end: Offset(5), ..Ends::default() });
         let (_readable, readable) = watch::channel(Offset(0));
         let (_view, view) = watch::channel(View::default());
-        let (places, metrics) = (Arc::new(Semaphore::new(2)), Arc::new(Metrics::new().unwrap()));
+        let (places, metrics) = (Places::new(2), Arc::new(Metrics::new().unwrap()));
         let begin = |follow: bool| {
             let read = Read {
                 reader: log.reader(),
@@ -268,19 +323,20 @@ mod tests {
                 stop: CancellationToken::new(),
                 not_before_ms: 0,
                 lag_max: Duration::from_millis(50),
-                place: Arc::clone(&places).try_acquire_owned().unwrap(),
+                stall_max: Duration::from_secs(9),
+                room: Room::new(1000),
+                connection: 0,
+                place: places.take_busy(Owner::Connection(0)).unwrap(),
             };
-            let (responses, answers) = mpsc::channel(2);
-            tokio::spawn(read.run(Offset(0), v1::ReadRequest { follow, ..Default::default() }, responses));
-            answers
+            Box::pin(read.start(Offset(0), v1::ReadRequest { follow, ..Default::default() }))
         };
         let (mut following, mut answers) = (begin(true), begin(false));
         for answers in [&mut following, &mut answers] {
-            assert_eq!(answers.recv().await.unwrap().unwrap().commit_end, 5);
+            assert_eq!(answers.next().await.unwrap().unwrap().commit_end, 5);
         }
-        let refused = answers.recv().await.unwrap().unwrap_err();
+        let refused = answers.next().await.unwrap().unwrap_err();
         assert_eq!(zue_proto::error_of(&refused).unwrap().reason(), v1::Reason::Overloaded);
-        assert!(answers.recv().await.is_none());
-        assert!(matches!(following.try_recv(), Err(mpsc::error::TryRecvError::Empty)));
+        assert!(answers.next().await.is_none());
+        assert!(futures::poll!(following.next()).is_pending());
     }
 }

@@ -1,11 +1,10 @@
 //! The two gRPC ports: for clients, and for peers and controllers. Health and reflection come with them.
 
 use std::future::Future;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use zue_proto::DESCRIPTORS;
 use zue_proto::v1::control_server::ControlServer;
@@ -13,30 +12,26 @@ use zue_proto::v1::log_server::LogServer;
 use zue_proto::v1::replication_server::ReplicationServer;
 
 use crate::control::ControlService;
+use crate::door::{Door, append_request_bytes_max};
 use crate::follow::ReplicationService;
-use crate::intake::{Intake, Metered};
 use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::net;
-use crate::num::narrow;
+use crate::serve::{Http2, serve_grpc};
+use crate::settings::LimitSettings;
 use crate::state::{Role, View};
 
-/// How many calls one connection may have at once.
-const STREAMS_MAX: u32 = 256;
-/// Room beside the records of a request: a record over its limit is named in the error rather than cut off on the way.
-const REQUEST_SLACK_BYTES: usize = 1 << 20;
-/// The most that a controller's message may have.
-const CONTROL_BYTES_MAX: usize = 64 << 10;
-/// How often an idle connection is asked whether it is still there.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How much a client may send before it is taken on, of a call and of a connection.
+pub(crate) const CLIENT_WINDOW_BYTES: u32 = 256 << 10;
 
-fn builder() -> Server {
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(net::KEEP_ALIVE_TIMEOUT))
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(net::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(net::CONNECTION_WINDOW_BYTES)
+fn http(settings: &LimitSettings, stream_window_bytes: u32, connection_window_bytes: u32) -> Http2 {
+    Http2 {
+        stream_window_bytes,
+        connection_window_bytes,
+        hello_within: settings.receive_deadline.0,
+        // A read ends by itself before, and says so: the reason is on its way as long as this.
+        stall_max: settings.stall_deadline.0.saturating_mul(2),
+    }
 }
 
 /// Serves clients until it is stopped.
@@ -45,10 +40,9 @@ pub(crate) fn serve_clients(
     service: LogService,
     health: HealthServer<impl Health>,
     stop: CancellationToken,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + Send, tonic_reflection::server::Error> {
+) -> Result<impl Future<Output = ()> + Send, tonic_reflection::server::Error> {
     let settings = service.appends.settings;
-    // Twice as much, so that a request that is too large is answered with the limit that it is over.
-    let request_bytes_max = settings.append_bytes_max.length().saturating_mul(2).saturating_add(REQUEST_SLACK_BYTES);
+    let request_bytes_max = append_request_bytes_max(&settings);
     let response_bytes_max = request_bytes_max.saturating_add(settings.read_bytes_max.length());
     let log = LogServer::new(service)
         .max_decoding_message_size(request_bytes_max)
@@ -57,9 +51,9 @@ pub(crate) fn serve_clients(
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let log = Metered { service: log, intake: Intake::new(narrow(settings.appends_bytes_max.0)) };
-    let router = builder().add_service(log).add_service(health).add_service(reflection);
-    Ok(router.serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned()))
+    let routes = Routes::new(log).add_service(health).add_service(reflection);
+    let http = http(&settings, CLIENT_WINDOW_BYTES, CLIENT_WINDOW_BYTES);
+    Ok(serve_grpc(listener, Door::new(routes, settings), http, stop))
 }
 
 /// Serves peers and controllers until it is stopped.
@@ -68,14 +62,15 @@ pub(crate) fn serve_peers(
     replication: ReplicationService,
     control: ControlService,
     health: HealthServer<impl Health>,
+    settings: LimitSettings,
     stop: CancellationToken,
-) -> impl Future<Output = Result<(), tonic::transport::Error>> + Send {
+) -> impl Future<Output = ()> + Send {
     let replication = ReplicationServer::new(replication)
         .max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
-    let control = ControlServer::new(control).max_decoding_message_size(CONTROL_BYTES_MAX);
-    let router = builder().add_service(replication).add_service(control).add_service(health);
-    router.serve_with_incoming_shutdown(listener.into_stream(), stop.cancelled_owned())
+    let routes = Routes::new(replication).add_service(ControlServer::new(control)).add_service(health);
+    let http = http(&settings, net::STREAM_WINDOW_BYTES, net::PEER_CONNECTION_WINDOW_BYTES);
+    serve_grpc(listener, Door::new(routes, settings), http, stop)
 }
 
 /// Tells the health service whether the log serves.

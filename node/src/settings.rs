@@ -134,7 +134,7 @@ pub struct LimitSettings {
     /// How many appends are under way at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub appends_max: u32,
-    /// How many bytes of appends are on their way to the disk at once, and how many of requests are being received, from `appendBytesMax` to 4GiB.
+    /// How many bytes of appends are on their way to the disk at once, and how many are being received, from `appendBytesMax` to 4GiB.
     pub appends_bytes_max: ByteSize,
     /// How many appends of one stream are under way at once; no more than `producerAppendsMax` either. Further ones wait.
     #[schemars(range(min = 1, max = 100_000))]
@@ -157,12 +157,18 @@ pub struct LimitSettings {
     /// How many reads go on at once, and how many requests wait until a majority has confirmed the leader.
     #[schemars(range(min = 1, max = 100_000))]
     pub readers_max: u32,
-    /// How many connections each port takes; further ones are closed at once.
+    /// How many connections each port takes, that of the peers no more than 128. Beyond, the oldest that wants nothing makes way;
+    /// where all are in use, a further one is closed at once.
     #[schemars(range(min = 8, max = 100_000))]
     pub connections_max: u32,
     /// How long a node that starts waits for a process that still holds its directory or a port, up to 10m. It is alive and not
     /// ready meanwhile.
     pub start_wait_max: Time,
+    /// How long a connection may take to say what it wants, and a request to come, which has a second more for each 512KiB. From 100ms
+    /// to 10m.
+    pub receive_deadline: Time,
+    /// How long a read goes on of which nothing is taken, from 100ms to 10m. Any other call goes on twice as long.
+    pub stall_deadline: Time,
 }
 
 impl Default for LimitSettings {
@@ -186,6 +192,8 @@ impl Default for LimitSettings {
             readers_max: 1024,
             connections_max: 1024,
             start_wait_max: Time::from_millis(60_000),
+            receive_deadline: Time::from_millis(10_000),
+            stall_deadline: Time::from_millis(15_000),
         }
     }
 }
@@ -295,6 +303,9 @@ impl LimitSettings {
         sizes("limits.readBytesMax", self.read_bytes_max, 4 * KIB, 16 * MIB)?;
         times("limits.appendDeadline", self.append_deadline)?;
         times("limits.appendDeadlineMax", self.append_deadline_max)?;
+        let patience = |field, value| bounded(field, value, Time::from_millis(100), Time::from_millis(600_000));
+        patience("limits.receiveDeadline", self.receive_deadline)?;
+        patience("limits.stallDeadline", self.stall_deadline)?;
         bounded("limits.appendRecordsMax", self.append_records_max, 1, 1_000_000)?;
         bounded("limits.appendsMax", self.appends_max, 1, 1_000_000)?;
         bounded("limits.streamAppendsMax", self.stream_appends_max, 1, 100_000)?;

@@ -33,6 +33,9 @@ pub enum Malformed {
     /// Epoch starts out of order.
     #[error(transparent)]
     History(#[from] zue_core::OutOfOrder),
+    /// Bytes that are no message.
+    #[error("the message cannot be decoded: {0}")]
+    Wire(&'static str),
     /// A table of producers that is none.
     #[error(transparent)]
     Producers(#[from] zue_core::BadTable),

@@ -2,6 +2,7 @@
 
 mod convert;
 mod error;
+pub mod shape;
 
 /// Generated from `zue/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions, clippy::indexing_slicing)]
@@ -19,4 +20,4 @@ pub use convert::{
     Malformed, cluster_id, epoch_start, history, id_bytes, lineage, members, origin, replica_id, replica_ids, runs,
     runs_to_wire, tail,
 };
-pub use error::{error_of, status_of};
+pub use error::{MESSAGE_BYTES_MAX, cut, error_of, status_of, status_with};

@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, reason = "these are tests: what is not there fails them")]
 
 pub mod acks;
+pub mod attack;
 pub mod load;
 pub mod programs;
 pub mod replicas;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use zue_client::{Client, ClientConfig, DescribeResponse, ReplicaStatus};
+use zue_node::{MemoryBound, NodeConfig};
 use zue_tests::programs::Process;
 
 /// Where a node runs.
@@ -93,6 +94,17 @@ impl Cluster {
         ];
         let log = self.dir.join(format!("{name}.log"));
         self.nodes[node] = Some(Process::start_in(network.as_deref(), "zue-node", args.as_flattened(), &log));
+    }
+
+    /// Those of the nodes that run.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().flatten().map(Process::id)
+    }
+
+    /// How much memory a node says it takes at most.
+    pub(crate) fn memory_bound(&self) -> Result<u64> {
+        let config = NodeConfig::read(&self.dir.join("node.yaml"))?;
+        Ok(MemoryBound::of(&config).bytes())
     }
 
     /// SIGKILL.

@@ -1,4 +1,5 @@
-//! Real nodes and a real controller under real faults (`make chaos`), and what failover, catch-up and a stopped follower cost.
+//! Real nodes and a real controller under real faults (`make chaos`), and what failover, catch-up, a stopped follower and
+//! strangers cost.
 
 #![allow(clippy::indexing_slicing, reason = "this is a test: what is not there fails it")]
 
@@ -76,6 +77,11 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         windows: usize,
     },
+    /// Lets strangers take all they can at all ports: what appends notice of it, and what memory the nodes take
+    Attack {
+        #[arg(long, default_value_t = 3)]
+        windows: usize,
+    },
     /// Keeps the machine busy: the leader must stay
     Quiet {
         /// Seconds
@@ -123,6 +129,10 @@ async fn act(Arguments { dir, node_config, command }: Arguments) -> Result<()> {
         Command::Failover { times } => cost::failover::run(cluster(dir.path()).await?, times).await,
         Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), &node_config, rounds, mib).await,
         Command::Stall { windows } => cost::stall::run(cluster(dir.path()).await?, windows).await,
+        Command::Attack { windows } => {
+            zue_node::raise_open_files();
+            cost::attack::run(cluster(dir.path()).await?, windows).await
+        }
         Command::Quiet { duration } => {
             cost::quiet::run(cluster(dir.path()).await?, Duration::from_secs(duration)).await
         }

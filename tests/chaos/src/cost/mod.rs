@@ -8,6 +8,7 @@
     reason = "statistics are of floating point"
 )]
 
+pub(crate) mod attack;
 pub(crate) mod catchup;
 pub(crate) mod failover;
 mod load;

@@ -1,0 +1,176 @@
+//! Places of which there are only so many, and who makes way when all are taken: nobody can keep the others out by taking all of
+//! them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// Who has a place: those of one owner count together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Owner {
+    Address(IpAddr),
+    Connection(u64),
+}
+
+/// How much it matters that a place is kept: the lowest makes way first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Rank {
+    /// It has not said what it wants.
+    Stranger,
+    /// It wants nothing at present.
+    Idle,
+    Busy,
+}
+
+/// Whoever has a place, as the others see it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) owner: Owner,
+    /// Whether it has said what it wants.
+    pub(crate) greeted: AtomicBool,
+    /// How much it wants at present.
+    pub(crate) calls: AtomicUsize,
+    /// Told to make way.
+    pub(crate) leaves: CancellationToken,
+}
+
+impl Seat {
+    fn rank(&self) -> Rank {
+        match (self.greeted.load(Ordering::Relaxed), self.calls.load(Ordering::Relaxed)) {
+            (false, _) => Rank::Stranger,
+            (true, 0) => Rank::Idle,
+            (true, _) => Rank::Busy,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// In the order in which they came.
+    seats: BTreeMap<u64, Arc<Seat>>,
+    next: u64,
+}
+
+/// The places.
+#[derive(Debug)]
+pub(crate) struct Places {
+    max: usize,
+    taken: Mutex<Taken>,
+}
+
+/// A place; given up when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    id: u64,
+    pub(crate) seat: Arc<Seat>,
+}
+
+impl Places {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, taken: Mutex::default() })
+    }
+
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one who is new; none if all are taken by those who need make no way for it.
+    pub(crate) fn take(self: &Arc<Self>, owner: Owner) -> Option<Place> {
+        self.take_as(owner, false, CancellationToken::new())
+    }
+
+    /// A place for one who is known to want something.
+    pub(crate) fn take_busy(self: &Arc<Self>, owner: Owner) -> Option<Place> {
+        self.take_as(owner, true, CancellationToken::new())
+    }
+
+    /// A place beside another: who has to leave this one leaves that one, too.
+    pub(crate) fn take_beside(self: &Arc<Self>, other: &Place) -> Option<Place> {
+        self.take_as(other.seat.owner, true, other.seat.leaves.clone())
+    }
+
+    fn take_as(self: &Arc<Self>, owner: Owner, busy: bool, leaves: CancellationToken) -> Option<Place> {
+        let mut taken = self.taken();
+        if taken.seats.len() >= self.max {
+            let ranked: Vec<_> = taken.seats.iter().map(|(id, seat)| (*id, seat.owner, seat.rank())).collect();
+            let leaving = who_makes_way(&ranked, owner)?;
+            if let Some(seat) = taken.seats.remove(&leaving) {
+                seat.leaves.cancel();
+            }
+        }
+        let (greeted, calls) = (AtomicBool::new(busy), AtomicUsize::new(usize::from(busy)));
+        let seat = Arc::new(Seat { owner, greeted, calls, leaves });
+        let id = taken.next;
+        taken.next += 1;
+        taken.seats.insert(id, Arc::clone(&seat));
+        Some(Place { places: Arc::clone(self), id, seat })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken().seats.remove(&self.id);
+    }
+}
+
+/// Of the seats, oldest first, the one that makes way for somebody new: the oldest that has not said what it wants, else the oldest
+/// that wants nothing. Of those that do want something only the newest of the owner that has most, and only for one that has fewer
+/// even then.
+fn who_makes_way(seats: &[(u64, Owner, Rank)], newcomer: Owner) -> Option<u64> {
+    let oldest = |rank| seats.iter().find(|(_, _, found)| *found == rank);
+    if let Some((id, _, _)) = oldest(Rank::Stranger).or_else(|| oldest(Rank::Idle)) {
+        return Some(*id);
+    }
+    let mut counts: BTreeMap<Owner, usize> = BTreeMap::new();
+    for (_, owner, _) in seats {
+        *counts.entry(*owner).or_default() += 1;
+    }
+    let own = counts.get(&newcomer).copied().unwrap_or(0);
+    let (heaviest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+    let makes_way = most > own + 1;
+    seats.iter().rev().find(|(_, owner, _)| makes_way && *owner == heaviest).map(|(id, _, _)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seats(seats: &[(u64, Rank)]) -> Vec<(u64, Owner, Rank)> {
+        (0..).zip(seats).map(|(id, (owner, rank))| (id, Owner::Connection(*owner), *rank)).collect()
+    }
+
+    #[test]
+    fn who_wants_nothing_makes_way_for_anybody_and_who_is_busy_only_for_one_that_has_fewer() {
+        use Rank::{Busy, Idle, Stranger};
+        let way = |taken: &[(u64, Rank)], newcomer| who_makes_way(&seats(taken), Owner::Connection(newcomer));
+        assert_eq!(way(&[(1, Busy), (1, Idle), (2, Stranger), (2, Stranger)], 1), Some(2));
+        assert_eq!(way(&[(1, Busy), (1, Idle), (2, Idle)], 3), Some(1));
+        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 3), Some(1), "the newest of the heaviest");
+        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 2), None, "it would have more than that then");
+        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 1), None);
+        assert_eq!(way(&[(1, Busy), (2, Busy)], 3), None);
+    }
+
+    #[test]
+    fn a_place_that_made_way_is_given_to_the_newcomer_and_is_not_given_up_twice() {
+        let places = Places::new(2);
+        let (one, two) = (Owner::Connection(1), Owner::Connection(2));
+        let first = places.take_busy(one).unwrap();
+        let second = places.take_busy(one).unwrap();
+        assert!(places.take_busy(one).is_none());
+        let other = places.take_busy(two).unwrap();
+        assert!(second.seat.leaves.is_cancelled() && !first.seat.leaves.is_cancelled());
+        drop(second);
+        assert!(places.take_busy(two).is_none(), "both places are taken");
+        drop((first, other));
+        assert_eq!(places.taken().seats.len(), 0);
+    }
+}

@@ -1,0 +1,214 @@
+//! Many at the door at once: who waits for nothing makes way, who takes nothing is sent off, and nobody keeps all the others out.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::{Cluster, PATIENCE, append_all, error_of};
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use zue_node::Time;
+use zue_proto::v1::log_client::LogClient;
+use zue_proto::v1::{self, Reason};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+fn open(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = open(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Reads until the other side has closed.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    let mut bytes = [0; 1000];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+}
+
+async fn crowded(connections_max: u32, change: impl Fn(&mut zue_node::LimitSettings)) -> Cluster {
+    let mut cluster = Cluster::start(1, |config| {
+        config.limits.connections_max = connections_max;
+        change(&mut config.limits);
+    })
+    .await;
+    cluster.elect(None).await;
+    cluster.settle(0).await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_or_half_of_it_make_way_and_are_closed_in_time() {
+    let cluster = crowded(8, |limits| limits.receive_deadline = Time::from_millis(1500)).await;
+    let listen = cluster.configs[0].listen;
+    let hello = [PREFACE, SETTINGS].concat();
+    let begun = Instant::now();
+    let mut open_ones = Vec::new();
+    for address in [listen.client, listen.peer, listen.metrics] {
+        for half in [&b""[..], b"P", &hello[..12], PREFACE, &hello[..hello.len() - 1], b"GET /livez HTTP/1.1\r\nHo"] {
+            for _ in 0..4 {
+                let stream = TcpStream::connect(address).unwrap();
+                let _ = (&stream).write_all(half);
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                open_ones.push((address, stream));
+            }
+        }
+        // All eight places are taken; whoever comes now is served at once.
+        append_all(&mut cluster.client(0).await, vec![b"through".to_vec()]).await;
+        cluster.status(0).await;
+        assert!(get(listen.metrics, "/livez").starts_with("HTTP/1.1 200"));
+    }
+    for (address, stream) in &open_ones {
+        assert!(tokio::task::block_in_place(|| is_closed(stream)), "{address}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_make_way_and_busy_ones_do_not_for_their_like() {
+    let cluster = crowded(8, |_| {}).await;
+    let listen = cluster.configs[0].listen;
+    // Of these nobody asks for anything of Zue's: to watch the health is no reason to stay.
+    for address in [listen.client, listen.peer] {
+        let idle: Vec<_> = (0..20).map(|_| open(address, &[PREFACE, SETTINGS].concat())).collect();
+        let mut watching = Vec::new();
+        for _ in 0..8 {
+            let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+            let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+            let request = tonic_health::pb::HealthCheckRequest::default();
+            watching.push(health.watch(request).await.unwrap());
+        }
+        append_all(&mut cluster.client(0).await, vec![b"through".to_vec()]).await;
+        cluster.status(0).await;
+        assert!(tokio::task::block_in_place(|| is_closed(&idle[0])));
+    }
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    let mut busy = Vec::new();
+    for _ in 0..8 {
+        let mut client = cluster.client(0).await;
+        let mut reading = client.read(follow()).await.unwrap().into_inner();
+        reading.message().await.unwrap();
+        busy.push(reading);
+    }
+    let ninth = open(listen.client, &[PREFACE, SETTINGS].concat());
+    assert!(tokio::task::block_in_place(|| is_closed(&ninth)));
+    assert!(cluster.metric(0, "zue_node_rejected_connections_total{port=\"client\"}") >= 1);
+    drop(busy);
+    let begun = Instant::now();
+    while LogClient::connect(format!("http://{}", listen.client)).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "there is no room again");
+    }
+}
+
+/// A client whose reads stand still at once: it takes a few bytes of each, and then no more.
+async fn narrow_client(cluster: &Cluster) -> LogClient<tonic::transport::Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", cluster.configs[0].listen.client)).unwrap();
+    LogClient::new(endpoint.initial_stream_window_size(1000).connect().await.unwrap())
+}
+
+/// All that is left of a read, and how it ended.
+async fn rest(reading: &mut Streaming<v1::ReadResponse>, mut next: u64) -> (u64, tonic::Status) {
+    loop {
+        match reading.message().await {
+            Ok(Some(response)) => {
+                assert_eq!(response.first, next);
+                next = response.next;
+            }
+            Ok(None) => return (next, tonic::Status::ok("")),
+            Err(status) => return (next, status),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_which_nothing_is_taken_ends_with_a_reason_to_read_on_from() {
+    let cluster = crowded(64, |limits| {
+        limits.readers_max = 4;
+        limits.stall_deadline = Time::from_millis(2000);
+    })
+    .await;
+    append_all(&mut cluster.client(0).await, vec![vec![7; 100_000]; 40]).await;
+    let follow = |from| v1::ReadRequest { from, follow: true, ..v1::ReadRequest::default() };
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        stalled.push(narrow_client(&cluster).await.read(follow(0)).await.unwrap().into_inner());
+    }
+    // They take nothing, so their places are free again after a while.
+    let begun = Instant::now();
+    let mut reading = loop {
+        match cluster.client(0).await.read(follow(0)).await {
+            Ok(reading) => break reading.into_inner(),
+            Err(refused) => assert_eq!(error_of(&refused).0, Reason::Overloaded),
+        }
+        assert!(begun.elapsed() < PATIENCE, "they keep their places");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    reading.message().await.unwrap();
+    // Once they go on, what was sent comes whole, then the reason; and another read goes on from there.
+    let (next, status) = rest(&mut stalled[0], 0).await;
+    let (reason, error, _) = error_of(&status);
+    assert_eq!(reason, Reason::Overloaded);
+    assert!(error.message.contains("limits.stallDeadline"), "{}", error.message);
+    assert!(error.message.contains(&format!("from offset {next}")), "{next}: {}", error.message);
+    drop(reading);
+    let all = v1::ReadRequest { from: next, ..v1::ReadRequest::default() };
+    let mut reading = cluster.client(0).await.read(all).await.unwrap().into_inner();
+    let (end, status) = rest(&mut reading, next).await;
+    assert_eq!((end, status.code()), (40, tonic::Code::Ok));
+    // Who never goes on is cut off.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_ne!(rest(&mut stalled[1], 0).await.1.code(), tonic::Code::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_all_the_reads_gives_some_up_to_others() {
+    let cluster = crowded(64, |limits| limits.readers_max = 20).await;
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    let mut greedy = cluster.client(0).await;
+    let mut readings = Vec::new();
+    for _ in 0..20 {
+        let mut reading = greedy.read(follow()).await.unwrap().into_inner();
+        reading.message().await.unwrap();
+        readings.push(reading);
+    }
+    let refused = greedy.read(follow()).await.unwrap_err();
+    assert_eq!(error_of(&refused).0, Reason::Overloaded, "it has them all already");
+    let mut other = cluster.client(0).await;
+    let mut own = Vec::new();
+    for _ in 0..10 {
+        own.push(other.read(follow()).await.unwrap().into_inner());
+    }
+    assert_eq!(error_of(&other.read(follow()).await.unwrap_err()).0, Reason::Overloaded, "half each");
+    for reading in &mut readings[10..] {
+        let (_, status) = rest(reading, 0).await;
+        let (reason, error, _) = error_of(&status);
+        assert_eq!(reason, Reason::Overloaded);
+        assert!(
+            error.message.contains("limits.readersMax") && error.message.contains("from offset 0"),
+            "{}",
+            error.message
+        );
+    }
+    append_all(&mut other, vec![b"news".to_vec()]).await;
+    for reading in readings[..10].iter_mut().chain(&mut own) {
+        while reading.message().await.unwrap().unwrap().records.is_empty() {}
+    }
+}
