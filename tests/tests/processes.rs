@@ -604,3 +604,25 @@ fn zue_dev_starts_stops_on_sigterm_and_keeps_the_data() {
     dev.signal("INT");
     assert_eq!(dev.wait(), 0);
 }
+
+#[test]
+fn what_is_appended_again_under_its_name_by_another_process_is_kept_once() {
+    let cluster = Cluster::start();
+    let servers = cluster.servers();
+    let acks = |args: &[&str], input: &[u8]| -> Vec<serde_json::Value> {
+        let output = zue_ok(&servers, &[&["-o", "json", "append"], args].concat(), input);
+        output.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    };
+    let first = acks(&[], b"a\nb\nc\n");
+    assert!(first.iter().all(|ack| ack["duplicate"] == false), "{first:?}");
+    let producer = first[0]["producer"].as_str().expect("a producer");
+    // As if nothing had been heard of the second record and the third.
+    let again = acks(&["--producer", producer, "--sequence", "1"], b"b\nc\nd\ne\n");
+    let told =
+        |ack: &serde_json::Value| (ack["base_offset"].as_u64(), ack["sequence"].as_u64(), ack["duplicate"] == true);
+    let told: Vec<_> = again.iter().take(3).map(told).collect();
+    assert_eq!(told, [(Some(1), Some(1), true), (Some(2), Some(2), true), (Some(3), Some(3), false)]);
+    let one = acks(&["--producer", producer, "--sequence", "4", "e"], b"");
+    assert_eq!((one[0]["base_offset"].as_u64(), one[0]["duplicate"] == true), (Some(4), true));
+    assert_eq!(zue_ok(&servers, &["-o", "json", "read"], b"").split(|byte| *byte == b'\n').count(), 6, "five lines");
+}
