@@ -267,7 +267,10 @@ impl Rules {
         ];
         for (count, max, what, from) in counts {
             if count > max {
-                return Err(error(Reason::TooLarge, format!("more {what} than the limit of {max}{from}")));
+                return Err(error(
+                    Reason::TooLarge,
+                    format!("at least {count} {what} are more than the limit of {max}{from}"),
+                ));
             }
         }
         Ok(())

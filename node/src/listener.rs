@@ -94,6 +94,14 @@ pub(crate) struct Connection {
     _place: Place,
 }
 
+impl Connection {
+    /// Waits for its first bytes, and leaves them to be read.
+    pub(crate) async fn begins_with<const N: usize>(&self, first: [u8; N]) -> io::Result<bool> {
+        let mut bytes = [0; N];
+        Ok(self.stream.peek(&mut bytes).await? == N && bytes == first)
+    }
+}
+
 /// What has come of a greeting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Hello {

@@ -10,7 +10,7 @@ use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::{Service as _, http};
@@ -30,6 +30,8 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a request of HTTP/1 may take to come, and with its answer.
 const HTTP1_HEAD_WITHIN: Duration = Duration::from_secs(5);
 const HTTP1_WITHIN: Duration = Duration::from_secs(30);
+/// How a connection of HTTP/2 begins.
+const HTTP2_BEGINS: [u8; 3] = *b"PRI";
 /// What a connection of HTTP/1 reads at once.
 pub(crate) const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 
@@ -118,7 +120,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
     }
 }
 
-/// Serves requests of HTTP/1 until it is stopped: one a connection, so that nobody keeps one.
+/// Serves requests until it is stopped: one a connection, so that nobody keeps one.
 pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
@@ -127,26 +129,38 @@ pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: Can
             () = stop.cancelled() => break,
         };
         while connections.try_join_next().is_some() {}
-        connections.spawn(serve_http1(connection, router.clone()));
+        connections.spawn(serve_request(connection, router.clone()));
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_http1(connection: Connection, router: Router) {
+/// Serves one request. A client of gRPC that has taken this port for another is told in its own protocol that nothing is there.
+async fn serve_request(connection: Connection, router: Router) {
     let seat = Arc::clone(&connection.caller.seat);
+    let is_http2 = tokio::time::timeout(HTTP1_HEAD_WITHIN, connection.begins_with(HTTP2_BEGINS)).await;
+    let Ok(Ok(is_http2)) = is_http2 else { return };
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
         async move { router.call(request.map(axum::body::Body::new)).await }
     });
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HTTP1_HEAD_WITHIN)
-        .max_buf_size(HTTP1_BUFFER_BYTES)
-        .keep_alive(false);
+    let served = async {
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(1).max_header_list_size(HEADERS_BYTES_MAX);
+            let served = builder.serve_connection(TokioIo::new(connection), service);
+            return tokio::time::timeout(HTTP1_HEAD_WITHIN, served).await.unwrap_or(Ok(()));
+        }
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_HEAD_WITHIN)
+            .max_buf_size(HTTP1_BUFFER_BYTES)
+            .keep_alive(false);
+        builder.serve_connection(TokioIo::new(connection), service).await
+    };
     tokio::select! {
-        ended = builder.serve_connection(TokioIo::new(connection), service) => {
+        ended = served => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a request failed");
             }

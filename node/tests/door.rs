@@ -95,8 +95,8 @@ async fn what_is_over_a_count_is_refused_before_all_of_it_has_come() {
     let records = message(16_000_000, &[0x22, 0].repeat(10_001));
     let headers = message(2 + 2 * 65 + 100, &[&[0x22, 200, 1][..], &[0x1a, 0].repeat(65)].concat());
     for (sent, what) in [
-        (records, "records of an append than the limit of 10000"),
-        (headers, "headers of a record than the limit of 64"),
+        (records, "records of an append are more than the limit of 10000"),
+        (headers, "headers of a record are more than the limit of 64"),
     ] {
         for method in ["Append", "AppendStream"] {
             let path = format!("/zue.v1.Log/{method}");
@@ -144,7 +144,7 @@ async fn a_call_that_is_no_append_has_64_kib() {
         let refused = call(channel, &path, message(60_000, &[0x7a, 0].repeat(1025)), &[]);
         let (reason, error) = told(&tokio::time::timeout(PATIENCE, refused).await.unwrap());
         assert_eq!(reason, Reason::TooLarge, "{path}");
-        assert!(error.message.contains("parts of a message than the limit of 1024"), "{path}: {}", error.message);
+        assert!(error.message.contains("parts of a message are more than the limit of 1024"), "{path}: {}", error.message);
     }
 }
 
