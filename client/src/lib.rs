@@ -24,6 +24,7 @@ pub mod control;
 mod error;
 mod find;
 mod net;
+pub mod notices;
 mod read;
 mod servers;
 mod switch_over;

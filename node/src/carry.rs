@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, Session, Tail, Ticket};
+use zue_core::{
+    Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, RoleView, Session, Tail, Ticket,
+};
 use zue_log::Batch;
 
 use crate::clock::unix_ms;
@@ -295,22 +297,28 @@ impl Driver {
         self.parts.readable.send_if_modified(|readable| std::mem::replace(readable, end) != end);
     }
 
+    /// The members as they are shown: who votes as far as that is settled.
+    fn as_settled(&self, members: &[Member]) -> Arc<[Member]> {
+        let RoleView::Leader { electorate, .. } = self.parts.replica.role(self.now()) else { return members.into() };
+        members.iter().map(|member| Member { voter: electorate.contains(&member.id), ..member.clone() }).collect()
+    }
+
     fn view(&self) -> View {
         let replica = &self.parts.replica;
-        let role = self.role();
+        let (role, left) = (self.role(), self.left());
         let (leader, members) = match role {
             Role::Leader => (
                 Some(zue_proto::v1::LeaderHint {
                     name: self.parts.handle.identity.name.clone(),
                     address: self.parts.handle.identity.client_address.clone(),
                 }),
-                self.leading.as_ref().map(|leading| Arc::clone(&leading.members)),
+                self.leading.as_ref().map(|leading| self.as_settled(&leading.members)),
             ),
-            Role::Follower => (
+            Role::Idle | Role::Failed if left.is_none() => (None, None),
+            Role::Follower | Role::Idle | Role::Failed => (
                 self.followed.as_ref().map(|(leader, _)| leader.to_hint()),
                 self.followed.as_ref().map(|(_, members)| Arc::clone(members)),
             ),
-            Role::Idle | Role::Failed => (None, None),
         };
         View {
             role,
@@ -322,6 +330,7 @@ impl Driver {
             reach: self.reach(),
             connected: self.is_connected(),
             full: self.full.clone(),
+            left,
             problem: self.problem(),
             runs: Arc::new(replica.runs().clone()),
         }

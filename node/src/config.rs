@@ -1,6 +1,7 @@
 //! A node's configuration: a YAML file and flags that override it. Checked once, here; every error names the field, the value
 //! and what to write instead.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -95,6 +96,20 @@ pub enum ConfigError {
         /// What is wrong.
         source: serde_yaml::Error,
     },
+    /// The file says nothing at all, as one does that was cut off when it was written.
+    #[error("{} is empty: a node's file holds its settings, or {{}} where all are to be the defaults", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A section is named and says nothing, as one that was cut off.
+    #[error("{}: {section} is empty: write its settings, or leave it out where all are to be the defaults", path.display())]
+    EmptySection {
+        /// The file.
+        path: PathBuf,
+        /// The section.
+        section: String,
+    },
     /// A value out of its bounds.
     #[error("{field} is {value}: it must be between {min} and {max}")]
     OutOfRange {
@@ -162,16 +177,19 @@ impl NodeConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+        let parsed = Self::parse(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
+        if let Some(section) = empty_section(&text) {
+            return Err(ConfigError::EmptySection { path: path.to_owned(), section });
+        }
+        parsed.ok_or_else(|| ConfigError::Empty { path: path.to_owned() })
     }
 
-    /// Reads the text of a file; an empty one is all defaults.
+    /// Reads the text of a file; none if it says nothing.
     ///
     /// # Errors
     /// When it has unknown fields or values of the wrong kind.
-    pub fn parse(yaml: &str) -> Result<Self, serde_yaml::Error> {
-        let config: Option<Self> = serde_yaml::from_str(yaml)?;
-        Ok(config.unwrap_or_default())
+    pub fn parse(yaml: &str) -> Result<Option<Self>, serde_yaml::Error> {
+        serde_yaml::from_str(yaml)
     }
 
     /// Checks every field.
@@ -204,6 +222,12 @@ impl NodeConfig {
     }
 }
 
+/// The first section that is named and says nothing; the format takes that for all defaults.
+fn empty_section(yaml: &str) -> Option<String> {
+    let sections: BTreeMap<String, serde_yaml::Value> = serde_yaml::from_str(yaml).ok()?;
+    sections.into_iter().find(|(_, value)| value.is_null()).map(|(section, _)| section)
+}
+
 /// Whether it is `host:port`.
 pub(crate) fn is_address(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
@@ -223,17 +247,32 @@ mod tests {
     fn error(yaml: &str) -> String {
         match NodeConfig::parse(yaml) {
             Err(error) => error.to_string(),
-            Ok(config) => config.validate().unwrap_err().to_string(),
+            Ok(config) => config.unwrap().validate().unwrap_err().to_string(),
         }
     }
 
     #[test]
     fn a_file_says_only_what_differs_from_the_defaults() {
-        let config = NodeConfig::parse(GOOD).unwrap();
+        let config = NodeConfig::parse(GOOD).unwrap().unwrap();
         config.validate().unwrap();
         assert_eq!(config.limits, LimitSettings::default());
         assert_eq!(config.listen.client.port(), 9440);
-        assert_eq!(NodeConfig::parse("").unwrap(), NodeConfig::default());
+        assert_eq!(NodeConfig::parse("{}").unwrap(), Some(NodeConfig::default()));
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_an_error_and_not_all_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.yaml");
+        for text in ["", "\n\n", "# only a comment\n", "---\n", "null\n"] {
+            std::fs::write(&path, text).unwrap();
+            let error = NodeConfig::read(&path).unwrap_err().to_string();
+            assert!(error.contains("node.yaml is empty") && error.contains("{}"), "{text:?}: {error}");
+        }
+        // Cut off behind the name of a section.
+        std::fs::write(&path, "name: zue-0\nlog:\n").unwrap();
+        let error = NodeConfig::read(&path).unwrap_err().to_string();
+        assert!(error.contains("node.yaml: log is empty"), "{error}");
     }
 
     #[test]

@@ -287,8 +287,8 @@ impl Driver {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let Records { producer, .. } = append.records;
-        let count = append.records.count();
-        self.step(Input::Append { request, producer, count }, Payload::Append(append));
+        let (count, bytes) = (append.records.count(), wide(append.permit.num_permits()));
+        self.step(Input::Append { request, producer, count, bytes }, Payload::Append(append));
     }
 
     fn control(&mut self, control: Control, reply: oneshot::Sender<Reply>) {

@@ -87,6 +87,14 @@ fn elsewhere(view: &View) -> Option<&LeaderHint> {
     view.leader.as_ref().filter(|_| view.role != Role::Leader)
 }
 
+/// A read where this replica is no member any more: others have what is current.
+pub(crate) fn no_member(left: &str, view: &View) -> Error {
+    let known: Vec<String> =
+        view.members.iter().map(|member| format!("{} at {}", member.name, member.client_address)).collect();
+    let instead = if known.is_empty() { "ask its members".to_owned() } else { format!("ask {}", known.join(", ")) };
+    Error { leader: view.leader.clone(), ..error(Reason::NotLeader, format!("{left}; {instead}")) }
+}
+
 /// This replica's storage failed; the view says how.
 pub(crate) fn storage_failed(view: &View) -> Error {
     let problem = view.problem.as_deref().unwrap_or("its cause is in the log of the process");

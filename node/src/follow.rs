@@ -185,7 +185,9 @@ impl ReplicationService {
         let history = zue_proto::history(history).map_err(invalid)?;
         let leader = Member::parse(leader.ok_or_else(|| invalid("leader is missing"))?, true).map_err(invalid)?;
         let mut members = Member::parse_all(members, false).map_err(invalid)?;
-        let voters = history.last().map(|last| last.voters.clone()).unwrap_or_default();
+        // Until a change of voters is settled, those before it are still asked.
+        let settled = |last: &zue_core::EpochStart| last.old_voters.as_ref().unwrap_or(&last.voters).clone();
+        let voters = history.last().map(settled).unwrap_or_default();
         for member in &mut members {
             member.voter = voters.contains(&member.id);
         }

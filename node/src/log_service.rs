@@ -27,7 +27,7 @@ use crate::places::{Owner, Places};
 use crate::read::{Read, too_many};
 use crate::room::Room;
 use crate::settings::LimitSettings;
-use crate::state::{Ends, View};
+use crate::state::{Ends, Member, View};
 
 /// How long another leader may be wanted.
 const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
@@ -122,12 +122,10 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { cluster, epoch, leader, members, problem, isr, reach, connected, .. } = handle.view.borrow().clone();
-        let member = |member: &crate::state::Member| v1::MemberHint {
-            name: member.name.clone(),
-            address: member.client_address.clone(),
-            voter: member.voter,
-        };
+        let View { cluster, epoch, leader, members, problem, isr, reach, connected, left, .. } =
+            handle.view.borrow().clone();
+        // Whom a replica followed that is no member any more may lead no more either.
+        let leader = leader.filter(|_| left.is_none());
         Ok(Response::new(v1::DescribeResponse {
             name: handle.identity.name.clone(),
             cluster_id: cluster.map(|id| id_bytes(id.0)).unwrap_or_default(),
@@ -136,7 +134,7 @@ impl Log for LogService {
             log_start: self.reader.log_start().0,
             commit_end: commit_end.0,
             leader,
-            members: members.iter().map(member).collect(),
+            members: members.iter().map(Member::to_member_hint).collect(),
             log_end: log.end.0,
             durability: handle.identity.durability.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -15,7 +15,7 @@ use zue_core::Offset;
 use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
 use zue_proto::{id_bytes, v1};
 
-use crate::errors::{error, out_of_range, read_failed, shutting_down, status, storage_failed};
+use crate::errors::{error, no_member, out_of_range, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::places::Place;
@@ -32,7 +32,7 @@ pub(crate) struct Read {
     pub(crate) ends: watch::Receiver<Ends>,
     /// Where reads end; the one of these that is waited for.
     pub(crate) readable: watch::Receiver<Offset>,
-    /// Whether this replica has failed.
+    /// Whether this replica has failed, or is no member any more.
     pub(crate) view: watch::Receiver<View>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bytes_max: usize,
@@ -75,6 +75,10 @@ type Served = Result<(Offset, u64), End>;
 impl Read {
     /// Finds and checks where it is to begin.
     pub(crate) async fn begin(&self, request: &v1::ReadRequest) -> Result<Offset, v1::Error> {
+        let view = self.view.borrow().clone();
+        if let Some(left) = &view.left {
+            return Err(no_member(left, &view));
+        }
         let (reader, from) = (self.reader.clone(), Offset(request.from));
         let from = match request.from_timestamp_ms {
             Some(time) => from.max(self.offset_at(time).await?),
@@ -154,7 +158,7 @@ impl Read {
             biased;
             readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| End::Gone)?),
             // Another replica has what will come.
-            view = self.view.wait_for(|view| view.role == Role::Failed) => Err(storage_failed(&*view.map_err(|_| End::Gone)?)),
+            view = self.view.wait_for(has_no_more) => Err(elsewhere(&*view.map_err(|_| End::Gone)?)),
             // Others have what is committed: a disk that hangs must not hold up who could read it there.
             () = tokio::time::sleep(self.lag_max), if target != ENDLESS => Err(stands_still(at, self.lag_max)),
         };
@@ -260,6 +264,15 @@ fn to_wire(chunk: &Chunk, record: &RecordView<'_>) -> v1::Record {
     }
 }
 
+/// Whether nothing will come any more to this replica.
+fn has_no_more(view: &View) -> bool {
+    view.role == Role::Failed || view.left.is_some()
+}
+
+fn elsewhere(view: &View) -> v1::Error {
+    view.left.as_ref().map_or_else(|| storage_failed(view), |left| no_member(left, view))
+}
+
 /// What is committed does not come to this disk.
 fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
     let message = format!(
@@ -303,6 +316,7 @@ mod tests {
 
     use super::*;
     use crate::places::{Owner, Places};
+    use crate::state::Member;
 
     #[tokio::test]
     async fn a_read_of_what_does_not_come_to_the_disk_is_sent_elsewhere_and_one_that_follows_waits() {
@@ -310,7 +324,7 @@ mod tests {
         let (log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), LogConfig::default(), ReplicaId(1)).unwrap();
         let (_ends, ends) = watch::channel(Ends { commit_end: Offset(5), ..Ends::default() });
         let (_readable, readable) = watch::channel(Offset(0));
-        let (_view, view) = watch::channel(View::default());
+        let (tell, view) = watch::channel(View::default());
         let (places, metrics) = (Places::new(2), Arc::new(Metrics::new().unwrap()));
         let begin = |follow: bool| {
             let read = Read {
@@ -338,5 +352,20 @@ mod tests {
         assert_eq!(zue_proto::error_of(&refused).unwrap().reason(), v1::Reason::Overloaded);
         assert!(answers.next().await.is_none());
         assert!(futures::poll!(following.next()).is_pending());
+        // Scaled away, nothing comes any more: it is told whom to ask instead.
+        let address = "zue-0:9440".to_owned();
+        let member = Member {
+            id: ReplicaId(7),
+            name: "zue-0".to_owned(),
+            voter: true,
+            peer_address: address.clone(),
+            client_address: address,
+        };
+        let (leader, left) = (Some(member.to_hint()), Some("no member since epoch 3".into()));
+        tell.send(View { leader, left, members: [member].into(), ..View::default() }).unwrap();
+        let redirected = zue_proto::error_of(&following.next().await.unwrap().unwrap_err()).unwrap();
+        assert_eq!((redirected.reason(), &*redirected.leader.unwrap().address), (v1::Reason::NotLeader, "zue-0:9440"));
+        assert!(redirected.message.contains("ask zue-0 at zue-0:9440"), "{}", redirected.message);
+        assert!(following.next().await.is_none());
     }
 }

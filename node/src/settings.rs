@@ -82,7 +82,7 @@ impl Default for LogSettings {
 pub struct ReplicationSettings {
     /// How often a leader with nothing to send says that it lives, from 10ms to 10s.
     pub heartbeat_interval: Time,
-    /// A follower at most this many records behind is in sync, while its disk gets on.
+    /// A follower at most this many records and `inflightBytesMax` behind is in sync, while its disk gets on.
     #[schemars(range(min = 1))]
     pub lag_records_max: u64,
     /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach. From four
@@ -282,7 +282,11 @@ impl ReplicationSettings {
     }
 
     pub(crate) fn to_sync(self) -> SyncLimits {
-        SyncLimits { lag_records_max: self.lag_records_max, lag_ms_max: self.lag_time_max.millis() }
+        SyncLimits {
+            lag_records_max: self.lag_records_max,
+            lag_bytes_max: self.inflight_bytes_max.0,
+            lag_ms_max: self.lag_time_max.millis(),
+        }
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) struct View {
     pub(crate) connected: Option<bool>,
     /// Why appends wait for the disk.
     pub(crate) full: Option<Stalled>,
+    /// That this replica is no member any more, in words: what it holds is old, and others have what came since. `leader` is whom it
+    /// followed last.
+    pub(crate) left: Option<Arc<str>>,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.
@@ -127,6 +130,10 @@ impl Member {
             peer_address: self.peer_address.clone(),
             client_address: self.client_address.clone(),
         }
+    }
+
+    pub(crate) fn to_member_hint(&self) -> v1::MemberHint {
+        v1::MemberHint { name: self.name.clone(), address: self.client_address.clone(), voter: self.voter }
     }
 
     pub(crate) fn to_hint(&self) -> v1::LeaderHint {

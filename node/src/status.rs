@@ -99,13 +99,16 @@ impl Driver {
                 status.leader_connected = connected;
                 status.leader_silence_ms = Some(self.heard.as_ref().map_or(silence_ms, |heard| heard.silence_ms()));
             }
-            RoleView::Leader { epoch, settled, handing_over, followers, isr, .. } => {
+            RoleView::Leader { epoch, settled, handing_over, followers, electorate, isr, .. } => {
                 status.set_role(v1::Role::Leader);
                 status.settled = settled;
                 status.handing_over = handing_over;
                 status.switch_to = self.wanted(epoch).map(|id| id_bytes(id.0)).unwrap_or_default();
                 status.isr = isr.into_iter().map(|id| id_bytes(id.0)).collect();
-                status.followers = followers.iter().map(|(id, progress)| self.follower(*id, progress)).collect();
+                status.followers = followers
+                    .iter()
+                    .map(|(id, progress)| self.follower(*id, progress, electorate.contains(id)))
+                    .collect();
             }
         }
         status
@@ -120,17 +123,20 @@ impl Driver {
         let full = || self.full.as_ref().map(|full| full.to_string().into());
         let of_storage = self.problem.clone().or_else(full).or_else(|| self.damage.clone());
         let known = of_storage.or_else(|| self.neglected.clone());
-        let outside = || {
-            let fed = match replica.role(self.now()) {
-                RoleView::Leader { .. } => true,
-                RoleView::Follower { connected, .. } => connected,
-                RoleView::Idle { .. } | RoleView::Failed => false,
-            };
-            let start = replica.history().last().filter(|_| !fed)?;
-            let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
-            (!start.voters.contains(&replica.id())).then(|| said().into())
+        known.or_else(|| self.left()).or_else(|| self.clocks.problem().map(Into::into))
+    }
+
+    /// That it is no member any more, in words: nobody feeds it, and by the newest epoch that it knows it does not vote.
+    pub(crate) fn left(&self) -> Option<Arc<str>> {
+        let replica = &self.parts.replica;
+        let fed = match replica.role(self.now()) {
+            RoleView::Leader { .. } | RoleView::Failed => true,
+            RoleView::Follower { connected, .. } => connected,
+            RoleView::Idle { .. } => false,
         };
-        known.or_else(outside).or_else(|| self.clocks.problem().map(Into::into))
+        let start = replica.history().last().filter(|_| !fed)?;
+        let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
+        (!start.voters.contains(&replica.id())).then(|| said().into())
     }
 
     fn known_members(&self) -> Arc<[Member]> {
@@ -138,7 +144,7 @@ impl Driver {
         led.or_else(|| self.followed.as_ref().map(|(_, members)| Arc::clone(members))).unwrap_or_default()
     }
 
-    fn follower(&self, id: ReplicaId, progress: &Progress) -> v1::FollowerStatus {
+    fn follower(&self, id: ReplicaId, progress: &Progress, voter: bool) -> v1::FollowerStatus {
         let leading = self.leading.as_ref();
         let member = leading.and_then(|leading| leading.members.iter().find(|member| member.id == id));
         let problem = leading.and_then(|leading| leading.feeds.get(&id)).and_then(|feed| feed.note.problem());
@@ -156,7 +162,8 @@ impl Driver {
             } else {
                 progress.caught_up.map_or(u64::MAX, |caught_up| self.now().since(caught_up))
             },
-            voter: progress.voter,
+            voter,
+            lag_bytes: Some(progress.lag_bytes),
             problem: problem.unwrap_or_default(),
         }
     }

@@ -60,7 +60,7 @@ async fn a_leader_that_does_not_know_that_it_was_deposed_answers_no_linearizable
         assert!(matches!(reason, Reason::NoQuorum | Reason::TimedOut), "{status:?}");
     }
     // The next leader takes it on as a follower.
-    let choice = choose(&answers, None, &cluster.ids, None, None).unwrap();
+    let choice = choose(&answers, None, None, None, None).unwrap();
     let leader = cluster.ids.iter().position(|id| *id == choice.leader).unwrap();
     let request = cluster.appoint_request(leader, cluster.epoch, &choice);
     cluster.control(leader).await.appoint(request).await.unwrap();

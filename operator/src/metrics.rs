@@ -220,7 +220,7 @@ impl Series {
         set(&self.isr, view.isr_size().into());
         set(&self.quorum, view.quorum.into());
         set(&self.under_replicated, (view.isr_size() < view.size()).into());
-        set(&self.below_quorum, (view.isr_size() < view.quorum).into());
+        set(&self.below_quorum, (view.committing < view.quorum).into());
         set(&self.offline, view.leader.is_none().into());
         set(&self.epoch, view.epoch);
         for replica in &view.replicas {

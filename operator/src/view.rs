@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use zue_client::notices::{Facts, Notice, notices};
 use zue_core::control::{Blocked, Step};
 use zue_core::quorum::effective_quorum;
 use zue_proto::v1;
@@ -19,7 +20,7 @@ pub struct Replica {
     pub replica_id: Option<String>,
     /// What it does.
     pub role: MemberRole,
-    /// Whether it counts as in sync.
+    /// Whether it votes, as far as that is settled, and counts as in sync.
     pub in_sync: bool,
     /// The end of what is durable on it.
     pub durable_end: Option<u64>,
@@ -52,12 +53,18 @@ pub struct View {
     pub epoch: u64,
     /// How many replicas commit.
     pub quorum: u32,
+    /// How many of those that are to commit are in sync, by the leader's word: of the new voters, while they change.
+    pub committing: u32,
+    /// Whether a change of the voters is under way: those before it are still needed.
+    pub is_changing: bool,
     /// How many replicas there are to be.
     pub wished: u32,
     /// The end of what is committed, as far as anyone who answers knows.
     pub commit_end: Option<u64>,
     /// Why the control logic can do nothing, if it cannot.
     pub blocked: Option<Blocked>,
+    /// What is odd about the replicas side by side.
+    pub notices: Vec<Notice>,
 }
 
 /// What one turn of the control logic saw, as facts.
@@ -82,7 +89,8 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
         let pod = pods.iter().map(AsRef::as_ref).find(|pod| pod.name_any() == *name);
         let mut replica = match status {
             Some(Ok(status)) => answered(name, status),
-            Some(Err(_)) | None => Replica { pod: name.clone(), ..Replica::default() },
+            Some(Err(why)) => Replica { pod: name.clone(), problem: Some(why.clone()), ..Replica::default() },
+            None => Replica { pod: name.clone(), ..Replica::default() },
         };
         replica.ready = pod.is_some_and(is_ready);
         replica.label = pod.map(|pod| pod.labels().get(ROLE_LABEL).cloned());
@@ -102,17 +110,44 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
             replica.blank = status.as_ref().is_ok_and(|status| status.cluster_id.is_empty());
         }
     }
+    let odd = odd(&names, seen.nodes, leader);
+    for (replica, odd) in replicas.iter_mut().zip(&odd) {
+        if let Some(odd) = odd {
+            replica.problem.get_or_insert_with(|| odd.to_string());
+        }
+    }
     let start = leader.and_then(|leader| leader.last_epoch_start.as_ref());
     View {
         leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
         leads_epoch: start.map(|start| start.epoch),
         epoch: seen.epoch,
+        committing: leader.map_or(0, committing),
+        is_changing: start.is_some_and(|start| !start.old_voters.is_empty()),
         wished: cluster.spec.replicas,
         quorum: start.map_or_else(|| effective_quorum(names.len(), cluster.spec.quorum), |start| start.quorum),
         commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
         blocked: if let Step::Blocked(blocked) = seen.step { Some(blocked.clone()) } else { None },
+        notices: odd.into_iter().flatten().collect(),
         replicas,
     }
+}
+
+/// What is odd about each of them beside the others.
+fn odd(
+    names: &[String],
+    nodes: &[Result<v1::StatusResponse, String>],
+    leader: Option<&v1::StatusResponse>,
+) -> Vec<Option<Notice>> {
+    let facts = names.iter().zip(nodes).map(|(name, status)| {
+        let status = status.as_ref().ok()?;
+        let (known_as, name, replica) = (name.as_str(), status.name.as_str(), &status.replica_id[..]);
+        Some(Facts { known_as, name, replica, cluster: &status.cluster_id, durability: &status.durability })
+    });
+    let facts: Vec<_> = facts.collect();
+    let leads = |facts: &Option<Facts<'_>>| {
+        facts.is_some_and(|facts| leader.is_some_and(|one| one.replica_id == facts.replica))
+    };
+    notices(&facts, facts.iter().position(leads), None)
 }
 
 impl View {
@@ -138,12 +173,12 @@ impl View {
 
     /// Whether appends are taken: somebody leads, and enough are in sync to commit.
     pub fn takes_appends(&self) -> bool {
-        self.leader.is_some() && self.isr_size() >= self.quorum
+        self.leader.is_some() && self.committing >= self.quorum
     }
 
-    /// Whether all replicas are in sync with a leader.
+    /// Whether all replicas are in sync with a leader, and no change of voters is under way.
     pub fn is_whole(&self) -> bool {
-        self.leader.is_some() && self.replicas.iter().all(|replica| replica.in_sync)
+        self.leader.is_some() && !self.is_changing && self.replicas.iter().all(|replica| replica.in_sync)
     }
 
     /// Whether any one replica can go, and its disk with it: all are voters, at work and in sync. A leader takes a while to see that a
@@ -156,6 +191,16 @@ impl View {
     pub fn lag_records(&self) -> Option<u64> {
         self.leader.as_ref().and_then(|_| self.replicas.iter().filter_map(|replica| replica.lag_records).max())
     }
+}
+
+/// How many of the leader's voters are in sync, itself included.
+fn committing(leader: &v1::StatusResponse) -> u32 {
+    let in_sync = |id: &[u8]| {
+        let follows = |follower: &v1::FollowerStatus| follower.in_sync && follower.replica_id == id;
+        leader.replica_id == id || leader.followers.iter().any(follows)
+    };
+    let voters = leader.last_epoch_start.iter().flat_map(|start| &start.voters);
+    count(voters.filter(|id| in_sync(id)).count())
 }
 
 /// Of those who say they lead, the one with the newest epoch: another does not know yet that it leads no more.
@@ -304,6 +349,39 @@ pub(crate) mod tests {
         assert_eq!(view.isr(), ["orders-0", "orders-1", "orders-2"]);
         assert!(view.is_whole() && view.takes_appends());
         assert_eq!((view.lag_records(), view.commit_end, view.ready()), (Some(0), Some(10), 3));
+    }
+
+    #[test]
+    fn while_the_voters_change_no_pod_can_be_spared_and_appends_go_by_the_new_ones() {
+        let change = |new: &[u128], old: &[u128], isr: &[u128], in_sync: &[u128]| {
+            let mut led = leader(1, 4, isr, &[(2, 0), (3, 0)]);
+            let status = led.as_mut().unwrap();
+            let start = status.last_epoch_start.as_mut().unwrap();
+            start.voters = new.iter().copied().map(zue_proto::id_bytes).collect();
+            start.old_voters = old.iter().copied().map(zue_proto::id_bytes).collect();
+            for follower in &mut status.followers {
+                follower.in_sync = in_sync.iter().any(|id| follower.replica_id == zue_proto::id_bytes(*id));
+            }
+            look(&[led, follower(2), follower(3)], &Step::Nothing, &[])
+        };
+        let added = change(&[1, 2], &[1], &[1], &[2]);
+        assert!(added.takes_appends() && !added.can_spare_one(), "{added:?}");
+        assert!(!change(&[1, 2], &[1], &[1], &[]).takes_appends(), "the new one is needed and is late");
+        let removed = change(&[1, 2], &[1, 2, 3], &[1, 2, 3], &[2, 3]);
+        assert!(removed.takes_appends() && !removed.is_whole() && !removed.can_spare_one());
+        assert!(change(&[1, 2, 3], &[], &[1, 2, 3], &[2, 3]).is_whole());
+    }
+
+    #[test]
+    fn a_replica_that_acknowledges_otherwise_than_its_leader_is_told() {
+        let with = |answer: Answer, durability: &str| {
+            answer.map(|status| v1::StatusResponse { durability: durability.to_owned(), ..status })
+        };
+        let led = leader(1, 4, &[1, 2, 3], &[(2, 0), (3, 0)]);
+        let view = look(&[with(led, "sync"), with(follower(2), "os"), with(follower(3), "sync")], &Step::Nothing, &[]);
+        let said = view.replicas[1].problem.clone().unwrap_or_default();
+        assert!(said.starts_with("orders-1 runs with durability os, and orders-0, the leader, with sync"), "{said}");
+        assert_eq!((view.notices.len(), view.replicas[2].problem.as_ref()), (1, None));
     }
 
     #[test]

@@ -103,6 +103,9 @@ fn report(quorum: u32) -> Report {
         quorum,
         wished: 1,
         commit_end: None,
+        committing: 0,
+        is_changing: false,
+        notices: Vec::new(),
         blocked: None,
     };
     Report { cluster: cluster(), view, workload: Workload::default(), recorded: Recorded::default() }

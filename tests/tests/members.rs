@@ -157,6 +157,12 @@ fn a_cluster_scaled_from_1_to_3_to_5_to_3_to_1_under_load_loses_and_doubles_noth
     // Those that were removed are not needed any more, and say that they were.
     let removed = cluster.status().into_iter().find(|row| row["name"] == "zue-1").expect("it answers");
     assert!(removed["problem"].as_str().is_some_and(|said| said.starts_with("no member since epoch")), "{removed}");
+    // What they hold is old: a read there is sent to a member, and the client goes there.
+    let servers = cluster.port(1, 0);
+    let stale = zue(&servers, &["--deadline", "2s", "read", "--from", "0", "--max", "1", "--replica", "zue-1"], b"");
+    let said = String::from_utf8_lossy(&stale.stderr).into_owned();
+    assert!(!stale.status.success() && said.contains("no member since epoch") && said.contains("zue-0 at"), "{said}");
+    zue_ok(&servers, &["read", "--from", "0", "--max", "1"], b"");
     for n in 1..5 {
         cluster.kill(n);
     }

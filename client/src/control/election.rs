@@ -5,7 +5,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout_at};
 use zue_core::control::{Reason, Recorded, Seen, Wish};
-use zue_core::election::{Change, Choice, NoChoice, Sealed, choose};
+use zue_core::election::{Change, Choice, First, NoChoice, Sealed, choose};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_proto::v1;
 
@@ -56,17 +56,25 @@ impl Attempt<'_> {
         recorded.cluster.or_else(|| self.seen.iter().flatten().find_map(|seen| seen.cluster))
     }
 
-    /// The voters of a first epoch; none in any other.
-    fn initial(&self) -> Vec<ReplicaId> {
-        let all = || self.seen.iter().take(self.wish.replicas).flatten().map(|seen| seen.replica).collect();
-        if self.reason == Reason::Bootstrap { all() } else { Vec::new() }
+    /// A text for people that names nodes instead of replicas.
+    pub(super) fn with_names(&self, text: &str) -> String {
+        let named = self.nodes.iter().zip(self.seen);
+        let known = named.filter_map(|(node, seen)| Some((seen.as_ref()?.replica, &node.name)));
+        known.fold(text.to_owned(), |text, (id, name)| text.replace(&format!("replica {id}"), name))
+    }
+
+    /// Who is at the first nodes, so many of them.
+    fn at_first(&self, nodes: usize) -> Vec<ReplicaId> {
+        self.seen.iter().take(nodes).flatten().map(|seen| seen.replica).collect()
     }
 
     fn choose(&self, answers: &[(usize, Sealed)]) -> Result<Choice, NoChoice> {
         let mut in_order: Vec<_> = answers.iter().collect();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
-        choose(&answers, self.prefer, &self.initial(), self.wish.quorum, self.change)
+        let (voters, listed) = (self.at_first(self.wish.replicas), self.at_first(self.nodes.len()));
+        let first = Some(First { voters: &voters, listed: &listed }).filter(|_| self.reason == Reason::Bootstrap);
+        choose(&answers, self.prefer, first, self.wish.quorum, self.change)
     }
 }
 
@@ -154,7 +162,7 @@ impl<S: Store> Controller<S> {
         choice: &Choice,
         cluster: ClusterId,
     ) -> Result<String, ElectError> {
-        let Choice { leader, voters, quorum, old_voters, bootstrap: _ } = choice;
+        let Choice { leader, voters, quorum, old_voters, bootstrap: _, unchanged: _ } = choice;
         let ordinal = seen::ordinal_of(attempt.seen, *leader);
         let Some(node) = ordinal.and_then(|ordinal| attempt.nodes.get(ordinal)) else {
             unreachable!("the chosen one answered at one of the nodes");

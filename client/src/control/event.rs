@@ -6,6 +6,8 @@ use std::time::Duration;
 use zue_core::control::{Blocked, Reason};
 use zue_core::{ClusterId, Epoch};
 
+use crate::notices::Notice;
+
 /// Something that happened in a turn.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -83,6 +85,8 @@ pub enum Event {
         epoch: Epoch,
         /// How many voters there are.
         voters: usize,
+        /// What stood in the way.
+        why: String,
     },
     /// The leader did not take the names of its learners; another try follows.
     LearnersRefused {
@@ -93,6 +97,8 @@ pub enum Event {
     },
     /// Nothing can be done; told once, until the reason changes.
     Blocked(Blocked),
+    /// Replicas that are well and do not go together; told once, until it is so no more.
+    Noticed(Notice),
     /// What controllers write down could not be read or written; told once, until the reason changes.
     StoreFailed {
         /// What the store says.
@@ -115,6 +121,7 @@ impl Event {
             Self::VotersUnchanged { .. } => "VotersUnchanged",
             Self::LearnersRefused { .. } => "LearnersRefused",
             Self::Blocked(_) => "FailoverBlocked",
+            Self::Noticed(notice) => notice.name(),
             Self::StoreFailed { .. } => "StoreFailed",
         }
     }
@@ -134,6 +141,7 @@ impl Event {
             | Self::VotersUnchanged { .. }
             | Self::LearnersRefused { .. }
             | Self::Blocked(_)
+            | Self::Noticed(_)
             | Self::StoreFailed { .. } => true,
         }
     }
@@ -161,11 +169,12 @@ impl fmt::Display for Event {
             Self::VotersSettled { epoch, voters } => {
                 write!(f, "the change of voters is settled with epoch {epoch}; {voters} replicas vote")
             }
-            Self::VotersUnchanged { epoch, voters } => {
-                write!(f, "epoch {epoch} began with the same {voters} voters: too few answered to change them")
+            Self::VotersUnchanged { epoch, voters, why } => {
+                write!(f, "epoch {epoch} began with the same {voters} voters: {why}")
             }
             Self::LearnersRefused { leader, why } => write!(f, "{leader} does not feed its learners: {why}"),
             Self::Blocked(blocked) => write!(f, "{blocked}"),
+            Self::Noticed(notice) => write!(f, "{notice}"),
             Self::StoreFailed { why } => write!(f, "what was decided before cannot be read or written: {why}"),
         }
     }

@@ -81,30 +81,32 @@ impl<S: Store> Controller<S> {
         };
         match answer {
             // It is given time to get through to them.
-            Ok(_) if !moved.is_empty() => self.members.failed(self.config.election_retry),
-            Ok(_) => self.members = Retry::default(),
+            Ok(_) if !moved.is_empty() => self.feeding.failed(self.config.election_retry),
+            Ok(_) => self.feeding = Retry::default(),
             Err(why) => {
-                self.members.failed(self.config.election_retry);
+                self.feeding.failed(self.config.election_retry);
                 events.push(Event::LearnersRefused { leader: node.name.clone(), why });
             }
         }
     }
 
-    /// Takes note of what a change of voters came to. One that the answers did not bear out is tried again, after a pause: each try
-    /// costs an epoch.
+    /// Takes note of what a change of voters came to. One that the answers did not bear out is tried again, after a pause that grows
+    /// until a change succeeds, whatever else happens meanwhile: each try costs an epoch, and the learners their streams.
     pub(super) fn voters_changed(&mut self, attempt: &Attempt<'_>, choice: &Choice, events: &mut Vec<Event>) {
         let name = |id: ReplicaId| {
             let node = seen::ordinal_of(attempt.seen, id).and_then(|ordinal| attempt.nodes.get(ordinal));
             node.map_or_else(|| format!("replica {id}, which is at none of the nodes,"), |node| node.name.clone())
         };
         let (epoch, voters) = (attempt.epoch, choice.voters.len());
+        let why =
+            choice.unchanged.map_or_else(|| "too few answered".to_owned(), |why| attempt.with_names(&why.to_string()));
         let is_done = match attempt.change {
             Some(Change::Add(new)) => choice.voters.contains(&new),
             Some(Change::Remove(gone)) => !choice.voters.contains(&gone),
             None => choice.old_voters.is_none(),
         };
         events.push(match attempt.change {
-            _ if !is_done => Event::VotersUnchanged { epoch, voters },
+            _ if !is_done => Event::VotersUnchanged { epoch, voters, why },
             Some(Change::Add(new)) => Event::VoterAdded { epoch, name: name(new), voters },
             Some(Change::Remove(gone)) => Event::VoterRemoved { epoch, name: name(gone), voters },
             None => Event::VotersSettled { epoch, voters },
@@ -112,7 +114,7 @@ impl<S: Store> Controller<S> {
         if is_done {
             self.members = Retry::default();
         } else {
-            self.members.failed(self.config.election_retry);
+            self.members.failed(self.config.members_retry);
         }
     }
 }

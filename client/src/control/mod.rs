@@ -19,6 +19,7 @@ use zue_core::{ClusterId, Epoch, ReplicaId};
 use zue_proto::v1;
 
 use crate::backoff::{Backoff, Retry};
+use crate::notices::Notice;
 
 use election::Attempt;
 use homes::Homes;
@@ -82,6 +83,8 @@ pub struct ControllerConfig {
     pub handover_deadline: Duration,
     /// The pause after a failed election, so that two controllers don't outbid each other for ever.
     pub election_retry: Backoff,
+    /// The pause after an epoch that was to change the voters and did not.
+    pub members_retry: Backoff,
     /// The pause after a failed hand-over, and after an election for want of a quorum: the next leader may miss one as well.
     pub handover_retry: Backoff,
 }
@@ -95,6 +98,7 @@ impl Default for ControllerConfig {
             seal_grace: Duration::from_millis(200),
             handover_deadline: Duration::from_secs(2),
             election_retry: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(5) },
+            members_retry: Backoff { min: Duration::from_secs(1), max: Duration::from_mins(1) },
             handover_retry: Backoff { min: Duration::from_secs(5), max: Duration::from_secs(30) },
         }
     }
@@ -125,10 +129,14 @@ pub struct Controller<S> {
     recorded: Recorded,
     election: Retry,
     hand_over: Retry,
+    /// Changes of the voters that came to nothing.
     members: Retry,
+    /// Telling a leader whom to feed.
+    feeding: Retry,
     /// Elections of one who may reach a quorum that the leader misses.
     quorum: Retry,
     blocked: Option<Blocked>,
+    noticed: Vec<Notice>,
     store_problem: Option<String>,
 }
 
@@ -144,8 +152,10 @@ impl<S: Store> Controller<S> {
             election: Retry::default(),
             hand_over: Retry::default(),
             members: Retry::default(),
+            feeding: Retry::default(),
             quorum: Retry::default(),
             blocked: None,
+            noticed: Vec::new(),
             store_problem: None,
         }
     }
@@ -155,6 +165,7 @@ impl<S: Store> Controller<S> {
     pub async fn turn(&mut self, nodes: &[NodeAddress], wish: &Wish) -> Turn {
         let mut events = Vec::new();
         let (mut statuses, loaded) = tokio::join!(self.peers.poll(nodes, self.config.rpc_timeout), self.store.load());
+        let noticed = seen::notices(nodes, &statuses, self.recorded.cluster);
         let seen = seen::all(&mut statuses);
         self.homes.learn(nodes, &statuses, &seen);
         let step = match loaded {
@@ -177,6 +188,8 @@ impl<S: Store> Controller<S> {
                 Step::Nothing
             }
         };
+        events.extend(noticed.iter().filter(|notice| !self.noticed.contains(notice)).cloned().map(Event::Noticed));
+        self.noticed = noticed;
         let needed = nodes_needed(wish, &seen);
         Turn { nodes: statuses, recorded: self.recorded.clone(), step, events, needed }
     }
@@ -210,7 +223,7 @@ impl<S: Store> Controller<S> {
                 if self.quorum.is_due() {
                     self.quorum = Retry::default();
                 }
-                if let Some(feed) = Feed::of_misled(nodes, statuses, seen).filter(|_| self.members.is_due()) {
+                if let Some(feed) = Feed::of_misled(nodes, statuses, seen).filter(|_| self.feeding.is_due()) {
                     self.feed(feed, events).await;
                 }
             }
@@ -225,7 +238,7 @@ impl<S: Store> Controller<S> {
                 }
                 self.elect(Attempt { nodes, seen, epoch, prefer, without, change, wish, reason }, events).await;
             }
-            Step::Feed { epoch, leader, ref learners } if self.members.is_due() => {
+            Step::Feed { epoch, leader, ref learners } if self.feeding.is_due() => {
                 let feed = Feed { nodes, seen, epoch, leader, learners: learners.clone(), moved: Vec::new() };
                 self.feed(feed, events).await;
             }

@@ -7,18 +7,34 @@ use zue_core::control::{Seen, SeenRole};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::{Malformed, v1};
 
+use crate::notices::{self, Facts, Notice};
+
 use super::NodeAddress;
 use super::homes::Homes;
+
+/// A leader is not asked to hand over to who lacks more than this: while that is on its way, appends are held. Of one that does not
+/// say how much, as before this version, records alone count.
+const HAND_OVER_BYTES_MAX: u64 = 8 << 20;
 
 /// What is seen of every node. A status that makes no sense, or comes from a replica that has answered already under another
 /// name, becomes an error in `statuses`.
 pub(super) fn all(statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Option<Seen>> {
     let mut ordinals: HashMap<ReplicaId, usize> = HashMap::new();
+    let names: Vec<String> =
+        statuses.iter().map(|status| status.as_ref().map_or("", |status| &status.name).into()).collect();
+    let name = |ordinal: usize| names.get(ordinal).map_or("", String::as_str);
     let mut see = |(ordinal, status): (usize, &mut Result<v1::StatusResponse, String>)| {
         let seen = one(status.as_ref().ok()?).map_err(|malformed| format!("its status makes no sense: {malformed}"));
         let seen = seen.and_then(|seen| match ordinals.insert(seen.replica, ordinal) {
             None => Ok(seen),
-            Some(first) => Err(format!("it is the same replica as node {first}: two addresses lead to one place")),
+            Some(first) if name(first) == name(ordinal) => {
+                Err(format!("{}, node {first}, answers here too: two addresses lead to one place", name(first)))
+            }
+            Some(first) => Err(format!(
+                "{} runs on the disk of the same replica as {}, node {first}: one is a copy of the other, and only that one counts",
+                name(ordinal),
+                name(first)
+            )),
         });
         seen.map_err(|why| *status = Err(why)).ok()
     };
@@ -40,6 +56,34 @@ fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
     })
 }
 
+/// What is odd about the replicas side by side.
+pub(super) fn notices(
+    nodes: &[NodeAddress],
+    statuses: &[Result<v1::StatusResponse, String>],
+    recorded: Option<ClusterId>,
+) -> Vec<Notice> {
+    let facts = nodes.iter().zip(statuses).map(|(node, status)| {
+        let status = status.as_ref().ok()?;
+        let has_begun = status.durable.is_some_and(|durable| durable.epoch > 0);
+        Some(Facts {
+            known_as: &node.name,
+            name: &status.name,
+            replica: &status.replica_id,
+            cluster: if has_begun { &status.cluster_id } else { &[] },
+            durability: &status.durability,
+        })
+    });
+    let facts: Vec<_> = facts.collect();
+    let epoch = |status: &v1::StatusResponse| status.last_epoch_start.as_ref().map_or(0, |start| start.epoch);
+    let leads = |status: &&v1::StatusResponse| status.role() == v1::Role::Leader;
+    let led = |status: &Result<v1::StatusResponse, String>| status.as_ref().ok().filter(leads).map(epoch);
+    let leader = (0..statuses.len()).filter(|at| statuses.get(*at).is_some_and(|status| led(status).is_some()));
+    let leader = leader.max_by_key(|at| statuses.get(*at).and_then(led));
+    let recorded = recorded.map(|cluster| zue_proto::id_bytes(cluster.0));
+    let expected = recorded.as_ref().map(|cluster| (cluster.as_ref(), "the recorded state"));
+    notices::notices(&facts, leader, expected).into_iter().flatten().collect()
+}
+
 /// A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
 pub(super) fn begun_cluster(cluster_id: &[u8], durable: Tail) -> Result<Option<ClusterId>, Malformed> {
     Ok(zue_proto::cluster_id(cluster_id)?.filter(|_| durable.epoch > Epoch(0)))
@@ -58,6 +102,10 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
                 Ok((id, follower.in_sync && follower.connected, zue_proto::tail(follower.durable).end))
             };
             let followers = status.followers.iter().map(follower).collect::<Result<Vec<_>, Malformed>>()?;
+            let is_far = |follower: &&v1::FollowerStatus| follower.lag_bytes() > HAND_OVER_BYTES_MAX;
+            let far = status.followers.iter().filter(is_far);
+            let far = far.map(|far| zue_proto::replica_id("followers", &far.replica_id));
+            let far = far.collect::<Result<Vec<_>, Malformed>>()?;
             let log_end: Offset = zue_proto::tail(status.log).end;
             let switch_to = Some(&status.switch_to).filter(|id| !id.is_empty());
             let switch_to = switch_to.map(|id| zue_proto::replica_id("switch_to", id)).transpose()?;
@@ -65,6 +113,7 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
                 log_end,
                 settled: status.settled,
                 followers,
+                far,
                 handing_over: status.handing_over,
                 switch_to,
             }

@@ -101,6 +101,8 @@ pub enum SeenRole {
         settled: bool,
         /// Its followers' progress: who, whether in sync, and the durable end.
         followers: Vec<(ReplicaId, bool, Offset)>,
+        /// Those of them that lack so many bytes that a hand-over would hold up appends in vain, in sync or not.
+        far: Vec<ReplicaId>,
         /// Whether it holds new appends for a hand-over.
         handing_over: bool,
         /// To whom somebody has asked it to hand over.

@@ -63,6 +63,58 @@ pub struct Choice {
     pub old_voters: Option<Vec<ReplicaId>>,
     /// Whether this is the first epoch of the cluster.
     pub bootstrap: bool,
+    /// Why the voters stay as they are, where a change was wished for.
+    pub unchanged: Option<Unchanged>,
+}
+
+/// Why a change of the voters is left for another time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unchanged {
+    /// The change before is not settled by what the answers show.
+    #[error("too few answers hold the start of epoch {0}")]
+    Unsettled(Epoch),
+    /// The new voter did not answer.
+    #[error("replica {0} did not answer in time")]
+    Silent(ReplicaId),
+    /// The new voter has not copied enough.
+    #[error("replica {replica} holds the log up to {holds}, and not the start of epoch {epoch} yet")]
+    Behind {
+        /// Who is to vote.
+        replica: ReplicaId,
+        /// What it holds.
+        holds: Tail,
+        /// The epoch whose start it lacks.
+        epoch: Epoch,
+    },
+    /// The new voter has lost records.
+    #[error("replica {0} has lost what it may have acknowledged")]
+    Lost(ReplicaId),
+    /// The voter that is to go leads.
+    #[error("replica {0} leads")]
+    Leads(ReplicaId),
+    /// It is so already, or there is room for no more voters.
+    #[error("there are {0} voters, and that is as it can be")]
+    NoChange(usize),
+    /// The voters after the change would commit nothing.
+    #[error("{answered} of the {voters} voters to be answered, {needed} are needed to commit")]
+    BelowQuorum {
+        /// How many of them answered.
+        answered: usize,
+        /// How many there would be.
+        voters: usize,
+        /// How many commit.
+        needed: u32,
+    },
+}
+
+/// The replicas of a cluster that is to begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct First<'a> {
+    /// Who is to vote.
+    pub voters: &'a [ReplicaId],
+    /// Whoever is at a node of the cluster, to vote or not. Each of them has to answer, and to be blank: with another idea of who is
+    /// to vote, another controller may be beginning a cluster among them.
+    pub listed: &'a [ReplicaId],
 }
 
 /// Why no leader can be chosen from these answers.
@@ -94,21 +146,24 @@ pub enum NoChoice {
         /// Who may hold it and did not answer.
         missing: Vec<ReplicaId>,
     },
-    /// A first epoch needs every initial voter, blank.
-    #[error("a new cluster needs an answer from all of its {voters} replicas, {answered} blank ones answered")]
+    /// A first epoch needs every replica that is listed, blank.
+    #[error("a new cluster needs an answer from all of its {listed} nodes, {answered} blank ones answered")]
     NotAllBlank {
-        /// How many blank initial voters answered.
+        /// How many blank ones answered.
         answered: usize,
-        /// How many initial voters there are.
-        voters: usize,
+        /// How many there are.
+        listed: usize,
     },
+    /// The cluster has begun, and those who answer have heard of none of its epochs.
+    #[error("{0} answered, and hold no epoch of the cluster yet: whoever does has to answer")]
+    OnlyBlank(usize),
     /// The answers come from different clusters.
     #[error("the replicas belong to different clusters: {0} and {1}")]
     MixedClusters(ClusterId, ClusterId),
 }
 
 /// Chooses the leader of a sealed epoch. `answers` come in the order of the ordinals; of equal candidates those win whose log is
-/// whole, then the preferred one, then the first. `initial` are the voters of a first epoch, `quorum` is the one wished for.
+/// whole, then the preferred one, then the first. `first` is given for a first epoch, `quorum` is the one wished for.
 ///
 /// The electorate is the one named by the newest epoch start *among the answers*, so that no stale report can pick the wrong
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
@@ -121,7 +176,7 @@ pub enum NoChoice {
 pub fn choose(
     answers: &[Sealed],
     prefer: Option<ReplicaId>,
-    initial: &[ReplicaId],
+    first: Option<First<'_>>,
     quorum: Option<u32>,
     change: Option<Change>,
 ) -> Result<Choice, NoChoice> {
@@ -131,47 +186,64 @@ pub fn choose(
     let answers = &believed(answers);
     one_cluster(answers)?;
     let newest = answers.iter().filter_map(|answer| answer.last.as_ref()).max_by_key(|start| start.epoch);
-    let Some(newest) = newest else { return choose_first(answers, prefer, initial, quorum) };
+    let Some(newest) = newest else {
+        let first = first.ok_or(NoChoice::OnlyBlank(answers.len()))?;
+        return choose_first(answers, prefer, first, quorum);
+    };
     for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
         has_majority(electorate, answers)?;
     }
     let leader = candidate(answers, &newest.voters, prefer, change).ok_or(NoChoice::NoAnswers)?;
     nothing_is_lost(newest, answers, leader)?;
-    let choice = |voters: Vec<ReplicaId>, old_voters| {
+    let choice = |voters: Vec<ReplicaId>, old_voters, unchanged| {
         let quorum = effective_quorum(voters.len(), quorum);
-        Choice { leader, voters, quorum, old_voters, bootstrap: false }
+        Choice { leader, voters, quorum, old_voters, bootstrap: false, unchanged }
     };
     let voters = newest.voters.clone();
     if !is_settled(newest, answers) {
-        return Ok(choice(voters, newest.old_voters.clone()));
+        return Ok(choice(voters, newest.old_voters.clone(), change.map(|_| Unchanged::Unsettled(newest.epoch))));
     }
-    let has_quorum = |changed: &Vec<ReplicaId>| {
-        let answered = changed.iter().filter(|id| answer_of(answers, **id).is_some()).count();
-        u32::try_from(answered).is_ok_and(|answered| answered >= effective_quorum(changed.len(), quorum))
-    };
-    let changed = change.and_then(|change| changed(newest, answers, leader, change)).filter(has_quorum);
-    Ok(changed.map_or_else(|| choice(voters.clone(), None), |changed| choice(changed, Some(voters.clone()))))
+    Ok(match change.map(|change| changed(newest, answers, leader, change, quorum)) {
+        Some(Ok(changed)) => choice(changed, Some(voters), None),
+        Some(Err(unchanged)) => choice(voters, None, Some(unchanged)),
+        None => choice(voters, None, None),
+    })
 }
 
 /// The voters after the change, unless it cannot be made now: an added replica has to hold the newest epoch start, so one that is
 /// blank or far behind is none, and the leader is never removed.
-fn changed(newest: &EpochStart, answers: &[Sealed], leader: ReplicaId, change: Change) -> Option<Vec<ReplicaId>> {
+fn changed(
+    newest: &EpochStart,
+    answers: &[Sealed],
+    leader: ReplicaId,
+    change: Change,
+    quorum: Option<u32>,
+) -> Result<Vec<ReplicaId>, Unchanged> {
     let mut voters = newest.voters.clone();
     match change {
-        Change::Add(new) => {
-            let answer = answer_of(answers, new)?;
-            let is_fit = answer.durable.epoch == newest.epoch && answer.suspect.is_none();
-            let is_new = !voters.contains(&new) && voters.len() < VOTERS_MAX;
-            (is_fit && is_new).then(|| {
-                voters.push(new);
-                voters
-            })
+        Change::Add(new) if voters.contains(&new) || voters.len() >= VOTERS_MAX => {
+            return Err(Unchanged::NoChange(voters.len()));
         }
-        Change::Remove(gone) => (gone != leader && voters.contains(&gone)).then(|| {
-            voters.retain(|voter| *voter != gone);
-            voters
-        }),
+        Change::Add(new) => {
+            let answer = answer_of(answers, new).ok_or(Unchanged::Silent(new))?;
+            if answer.durable.epoch != newest.epoch {
+                return Err(Unchanged::Behind { replica: new, holds: answer.durable, epoch: newest.epoch });
+            }
+            if answer.suspect.is_some() {
+                return Err(Unchanged::Lost(new));
+            }
+            voters.push(new);
+        }
+        Change::Remove(gone) if gone == leader => return Err(Unchanged::Leads(gone)),
+        Change::Remove(gone) if !voters.contains(&gone) => return Err(Unchanged::NoChange(voters.len())),
+        Change::Remove(gone) => voters.retain(|voter| *voter != gone),
     }
+    let answered = voters.iter().filter(|id| answer_of(answers, **id).is_some()).count();
+    let needed = effective_quorum(voters.len(), quorum);
+    if u32::try_from(answered).is_ok_and(|answered| answered >= needed) {
+        return Ok(voters);
+    }
+    Err(Unchanged::BelowQuorum { answered, voters: voters.len(), needed })
 }
 
 /// The answers without those of restored disks: what another has heard from the same replica is not on them. They have forgotten
@@ -188,17 +260,18 @@ fn answer_of(answers: &[Sealed], replica: ReplicaId) -> Option<&Sealed> {
 fn choose_first(
     answers: &[Sealed],
     prefer: Option<ReplicaId>,
-    initial: &[ReplicaId],
+    first: First<'_>,
     quorum: Option<u32>,
 ) -> Result<Choice, NoChoice> {
-    let blank = |id: &&ReplicaId| answers.iter().any(|answer| answer.replica == **id && answer.is_blank());
-    let answered = initial.iter().filter(blank).count();
-    if answered < initial.len() || answers.iter().any(|answer| !answer.is_blank()) {
-        return Err(NoChoice::NotAllBlank { answered, voters: initial.len() });
+    let First { voters, listed } = first;
+    let is_blank = |id: &ReplicaId| answer_of(answers, *id).is_some_and(Sealed::is_blank);
+    let answered = listed.iter().filter(|id| is_blank(id)).count();
+    if answered < listed.len() || !voters.iter().all(is_blank) || !answers.iter().all(Sealed::is_blank) {
+        return Err(NoChoice::NotAllBlank { answered, listed: listed.len() });
     }
-    let leader = candidate(answers, initial, prefer, None).ok_or(NoChoice::NoAnswers)?;
-    let quorum = effective_quorum(initial.len(), quorum);
-    Ok(Choice { leader, voters: initial.to_vec(), quorum, old_voters: None, bootstrap: true })
+    let leader = candidate(answers, voters, prefer, None).ok_or(NoChoice::NoAnswers)?;
+    let quorum = effective_quorum(voters.len(), quorum);
+    Ok(Choice { leader, voters: voters.to_vec(), quorum, old_voters: None, bootstrap: true, unchanged: None })
 }
 
 fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {
@@ -264,6 +337,7 @@ mod tests {
     use crate::runs::Run;
 
     const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+    const FIRST: Option<First<'_>> = Some(First { voters: &ALL, listed: &ALL });
 
     fn start(epoch: u64, voters: &[ReplicaId]) -> EpochStart {
         EpochStart {
@@ -296,7 +370,7 @@ mod tests {
     }
 
     fn leader(answers: &[Sealed], prefer: Option<u128>) -> Result<u128, NoChoice> {
-        choose(answers, prefer.map(ReplicaId), &ALL, None, None).map(|choice| choice.leader.0)
+        choose(answers, prefer.map(ReplicaId), FIRST, None, None).map(|choice| choice.leader.0)
     }
 
     #[test]
@@ -353,7 +427,24 @@ mod tests {
     fn a_new_cluster_needs_every_replica_blank() {
         assert_eq!(leader(&[report(1, 0, 0), report(2, 0, 0), report(3, 0, 0)], Some(2)), Ok(2));
         let two = leader(&[report(1, 0, 0), report(2, 0, 0)], None);
-        assert_eq!(two, Err(NoChoice::NotAllBlank { answered: 2, voters: 3 }));
+        assert_eq!(two, Err(NoChoice::NotAllBlank { answered: 2, listed: 3 }));
+    }
+
+    #[test]
+    fn a_new_cluster_of_some_replicas_needs_the_others_at_its_nodes_blank_too() {
+        let first = Some(First { voters: &ALL[..1], listed: &ALL });
+        let begun = |answers: &[Sealed]| choose(answers, None, first, None, None).map(|choice| choice.voters);
+        let blank = [report(1, 0, 0), report(2, 0, 0), report(3, 0, 0)];
+        assert_eq!(begun(&blank), Ok(ALL[..1].to_vec()));
+        assert_eq!(begun(&blank[..2]), Err(NoChoice::NotAllBlank { answered: 2, listed: 3 }), "one is silent");
+        let led = [report(1, 0, 0), report(2, 1, 0), report(3, 0, 0)];
+        assert_eq!(begun(&led), Ok(ALL.to_vec()), "another controller has begun a cluster: that one goes on");
+    }
+
+    #[test]
+    fn those_who_have_heard_of_no_epoch_elect_nobody_in_a_cluster_that_has_begun() {
+        let blank = [report(2, 0, 0), report(3, 0, 0)];
+        assert_eq!(choose(&blank, None, None, None, None), Err(NoChoice::OnlyBlank(2)));
     }
 
     #[test]
@@ -378,7 +469,7 @@ mod tests {
         let new_only = [with(3, 5, &newest), with(4, 5, &newest)];
         assert!(matches!(leader(&new_only, None), Err(NoChoice::NoMajority { voters: 3, .. })));
         let both = [report(1, 4, 9), with(3, 5, &newest), with(4, 5, &newest)];
-        let choice = choose(&both, None, &ALL, None, None).unwrap();
+        let choice = choose(&both, None, FIRST, None, None).unwrap();
         assert_eq!((choice.leader, choice.old_voters), (ReplicaId(3), newest.old_voters));
     }
 
@@ -413,7 +504,7 @@ mod tests {
         newest.old_voters = Some(vec![ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
         let with = |sealed: Sealed| Sealed { last: Some(newest.clone()), ..sealed };
         let answers = [suspect(2, (4, 5), (5, 9)), with(report(3, 5, 8)), with(report(4, 5, 8))];
-        let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, &ALL, None, None) else {
+        let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, FIRST, None, None) else {
             panic!()
         };
         assert_eq!((replica, missing), (ReplicaId(2), vec![ReplicaId(5)]));
@@ -422,7 +513,7 @@ mod tests {
     #[test]
     fn a_replica_that_lost_all_it_had_is_not_blank() {
         let answers = [report(1, 0, 0), report(2, 0, 0), suspect(3, (0, 0), (1, 4))];
-        assert_eq!(leader(&answers, None), Err(NoChoice::NotAllBlank { answered: 2, voters: 3 }));
+        assert_eq!(leader(&answers, None), Err(NoChoice::NotAllBlank { answered: 2, listed: 3 }));
     }
 
     #[test]
@@ -434,7 +525,7 @@ mod tests {
 
     fn voters(answers: &[Sealed], change: Change) -> (u128, Vec<u128>, Option<Vec<u128>>) {
         let numbers = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect();
-        let choice = choose(answers, Some(ReplicaId(1)), &ALL, None, Some(change)).unwrap();
+        let choice = choose(answers, Some(ReplicaId(1)), FIRST, None, Some(change)).unwrap();
         (choice.leader.0, numbers(choice.voters), choice.old_voters.map(numbers))
     }
 
@@ -447,7 +538,7 @@ mod tests {
         let four = [report(1, 4, 9), report(2, 4, 9), report(3, 4, 9), report(4, 4, 7)];
         assert_eq!(voters(&four, ADD_4), (1, vec![1, 2, 3, 4], Some(vec![1, 2, 3])));
         assert_eq!(voters(&four, REMOVE_3), (1, vec![1, 2], Some(vec![1, 2, 3])));
-        let choice = choose(&four, None, &ALL, Some(3), Some(ADD_4)).unwrap();
+        let choice = choose(&four, None, FIRST, Some(3), Some(ADD_4)).unwrap();
         assert_eq!(choice.quorum, 3);
     }
 
@@ -482,7 +573,7 @@ mod tests {
         assert_eq!(voters(&[report(1, 4, 9), report(2, 4, 9)], REMOVE_3), (1, vec![1, 2], Some(vec![1, 2, 3])));
         // Of four, three would have to.
         assert_eq!(voters(&[report(1, 4, 9), report(2, 4, 9), report(4, 4, 9)], ADD_4).1, [1, 2, 3, 4]);
-        let wished = choose(&[report(1, 4, 9), report(2, 4, 9)], None, &ALL, Some(3), Some(REMOVE_3)).unwrap();
+        let wished = choose(&[report(1, 4, 9), report(2, 4, 9)], None, FIRST, Some(3), Some(REMOVE_3)).unwrap();
         assert_eq!((wished.voters.len(), wished.quorum), (2, 2), "a wished quorum is at most all voters");
     }
 
@@ -503,7 +594,7 @@ mod tests {
         // Settled: the change is taken, and the old ones of the change before are done with.
         let settled = [with(1), with(2), with(4), report(3, 4, 9)];
         assert_eq!(voters(&settled, REMOVE_3), (1, vec![1, 2, 4], Some(vec![1, 2, 3, 4])));
-        let carried_on = choose(&settled, None, &ALL, None, None).unwrap();
+        let carried_on = choose(&settled, None, FIRST, None, None).unwrap();
         assert_eq!((carried_on.voters.len(), carried_on.old_voters), (4, None));
     }
 

@@ -120,6 +120,8 @@ pub enum Input {
         producer: Option<(ProducerId, u64)>,
         /// How many records; at least 1.
         count: u32,
+        /// How long they are together, about: a follower that lacks many bytes is not in sync.
+        bytes: u64,
     },
     /// A client wants to read all that is committed by now.
     ConfirmRead {

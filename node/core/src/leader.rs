@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::backlog::Backlog;
 use crate::history::EpochStart;
 use crate::io::{Millis, RequestId, Session};
 use crate::quorum::{majority, reached_by};
@@ -15,15 +16,17 @@ use crate::types::{Offset, ReplicaId, Tail};
 /// When a follower counts as in sync, and when as in reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SyncLimits {
-    /// A follower at most this many records behind is in sync, while its disk gets on.
+    /// A follower that holds the epoch's start and is at most this many records behind is in sync, while its disk gets on...
     pub lag_records_max: u64,
+    /// ...and if these records are at most this many bytes: few of them may be much.
+    pub lag_bytes_max: u64,
     /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
     pub lag_ms_max: u64,
 }
 
 impl Default for SyncLimits {
     fn default() -> Self {
-        Self { lag_records_max: 1000, lag_ms_max: 2000 }
+        Self { lag_records_max: 1000, lag_bytes_max: 16 << 20, lag_ms_max: 2000 }
     }
 }
 
@@ -52,8 +55,10 @@ pub struct Progress {
     pub caught_up: Option<Millis>,
     /// In sync, as of the last look.
     pub in_sync: bool,
-    /// The leader's log end when the follower was last compared with it, and when.
-    mark: (Offset, Millis),
+    /// How many bytes of records it lacked, as of the last look; where it lacks very many, perhaps more.
+    pub lag_bytes: u64,
+    /// The tail of the leader's log when the follower was last compared with it, and when.
+    mark: (Tail, Millis),
     /// When it last said that more is durable, or had all.
     advanced: Millis,
 }
@@ -82,6 +87,8 @@ pub(crate) struct Leader {
     pub(crate) start: EpochStart,
     pub(crate) followers: BTreeMap<ReplicaId, Progress>,
     own: Box<Own>,
+    /// The sizes of what it has appended.
+    pub(crate) backlog: Box<Backlog>,
     /// Whether the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
@@ -100,14 +107,16 @@ pub struct IsrCounts {
 
 impl Leader {
     /// A leadership that begins. Voters count as in sync until they are late, so that an election alone shrinks nothing.
-    pub(crate) fn new(start: EpochStart, now: Millis) -> Self {
+    pub(crate) fn new(start: EpochStart, now: Millis, limits: SyncLimits) -> Self {
         let electorate = start.voters.iter().chain(start.old_voters.iter().flatten());
-        let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), start.start, now));
+        let log = Tail { epoch: start.epoch, end: start.start };
+        let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), log, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        let own = Box::new(Own { disk: Progress::new(true, start.start, now), quorum_seen: now });
+        let own = Box::new(Own { disk: Progress::new(true, log, now), quorum_seen: now });
+        let backlog = Box::new(Backlog::new(start.start, limits.lag_bytes_max));
         let (reads, trims) = (Box::default(), Trims::default());
-        Self { start, followers, own, settled: false, hand_over: None, reads, trims }
+        Self { start, followers, own, backlog, settled: false, hand_over: None, reads, trims }
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
@@ -116,11 +125,11 @@ impl Leader {
     }
 
     /// Feeds these learners and no others. They count as in sync only once they are.
-    pub(crate) fn teach(&mut self, learners: &[ReplicaId], log_end: Offset, now: Millis) {
+    pub(crate) fn teach(&mut self, learners: &[ReplicaId], log: Tail, now: Millis) {
         let electorate: Vec<ReplicaId> = self.followers.keys().copied().filter(|id| self.elects(*id)).collect();
         self.followers.retain(|id, _| electorate.contains(id) || learners.contains(id));
         for id in learners.iter().filter(|id| **id != self.start.leader) {
-            self.followers.entry(*id).or_insert_with(|| Progress::new(false, log_end, now));
+            self.followers.entry(*id).or_insert_with(|| Progress::new(false, log, now));
         }
     }
 
@@ -170,8 +179,11 @@ impl Leader {
     /// Whether its own disk has fallen behind what the others commit without it, as far as would put a follower out of sync, and
     /// they are enough to go on.
     pub(crate) fn is_outrun(&mut self, durable: Tail, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        self.own.disk.note(durable, commit_end, now);
-        let keeps_up = self.own.disk.is_close(commit_end, now, limits) || self.own.disk.was_caught_up(now, limits);
+        let committed = Tail { epoch: self.start.epoch, end: commit_end };
+        let own = &mut self.own.disk;
+        own.note(durable, committed, now);
+        own.lag_bytes = self.backlog.between(durable.end, commit_end);
+        let keeps_up = own.is_close(committed, now, limits) || own.was_caught_up(now, limits);
         !keeps_up && self.can_spare_it()
     }
 
@@ -192,9 +204,10 @@ impl Leader {
     }
 
     /// Looks at every follower again and counts who came and went.
-    pub(crate) fn refresh_isr(&mut self, log_end: Offset, now: Millis, limits: SyncLimits, counts: &mut IsrCounts) {
+    pub(crate) fn refresh_isr(&mut self, log: Tail, now: Millis, limits: SyncLimits, counts: &mut IsrCounts) {
         for progress in self.followers.values_mut() {
-            let in_sync = progress.is_in_sync(log_end, now, limits);
+            progress.lag_bytes = self.backlog.between(progress.durable.end, log.end);
+            let in_sync = progress.is_in_sync(log, now, limits);
             if progress.voter && progress.in_sync != in_sync {
                 let count = if in_sync { &mut counts.expands } else { &mut counts.shrinks };
                 *count = count.saturating_add(1);
@@ -203,17 +216,17 @@ impl Leader {
         }
     }
 
-    /// The voters in sync, this one included.
-    pub(crate) fn isr(&self) -> Vec<ReplicaId> {
+    /// Which of these are in sync, this one included.
+    pub(crate) fn in_sync_of(&self, voters: &[ReplicaId]) -> Vec<ReplicaId> {
         let in_sync = |id: &&ReplicaId| {
             **id == self.start.leader || self.followers.get(id).is_some_and(|progress| progress.in_sync)
         };
-        self.start.voters.iter().filter(in_sync).copied().collect()
+        voters.iter().filter(in_sync).copied().collect()
     }
 }
 
 impl Progress {
-    fn new(voter: bool, log_end: Offset, now: Millis) -> Self {
+    fn new(voter: bool, log: Tail, now: Millis) -> Self {
         Self {
             voter,
             session: None,
@@ -226,7 +239,8 @@ impl Progress {
             clock_ms: None,
             caught_up: voter.then_some(now),
             in_sync: voter,
-            mark: (log_end, now),
+            lag_bytes: 0,
+            mark: (log, now),
             advanced: now,
         }
     }
@@ -239,22 +253,23 @@ impl Progress {
         self.lineage = Some(lineage);
     }
 
-    /// Takes note of what the follower holds, at a time when the leader's log ended at `log_end`.
-    pub(crate) fn note(&mut self, durable: Tail, log_end: Offset, now: Millis) {
+    /// Takes note of what the follower holds, at a time when the leader's log had this tail. One that ends as far without the epoch's
+    /// start has not caught up.
+    pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
         self.heard = now;
-        if durable > self.durable || self.durable.end >= log_end {
+        if durable > self.durable || self.durable.end >= log.end {
             self.advanced = now;
         }
         self.durable = self.durable.max(durable);
-        let (marked_end, marked_at) = self.mark;
-        if self.durable.end >= log_end {
+        let (marked, marked_at) = self.mark;
+        if self.durable >= log {
             self.caught_up = Some(now);
-        } else if self.durable.end >= marked_end {
+        } else if self.durable >= marked {
             self.caught_up = self.caught_up.max(Some(marked_at));
         } else {
             return;
         }
-        self.mark = (log_end, now);
+        self.mark = (log, now);
     }
 
     /// How many records it lacks.
@@ -277,16 +292,17 @@ impl Progress {
         self.durable.end >= log_end || now.since(self.advanced) <= limits.lag_ms_max
     }
 
-    fn is_close(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        self.lag_records(log_end) <= limits.lag_records_max && self.gets_on(log_end, now, limits)
+    fn is_close(&self, log: Tail, now: Millis, limits: SyncLimits) -> bool {
+        let is_near = self.lag_records(log.end) <= limits.lag_records_max && self.lag_bytes <= limits.lag_bytes_max;
+        is_near && self.durable.epoch == log.epoch && self.gets_on(log.end, now, limits)
     }
 
     fn was_caught_up(&self, now: Millis, limits: SyncLimits) -> bool {
         self.caught_up.is_some_and(|caught_up| now.since(caught_up) <= limits.lag_ms_max)
     }
 
-    fn is_in_sync(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        let is_close = self.session.is_some() && self.is_close(log_end, now, limits);
+    fn is_in_sync(&self, log: Tail, now: Millis, limits: SyncLimits) -> bool {
+        let is_close = self.session.is_some() && self.is_close(log, now, limits);
         self.is_alive(now, limits) && (is_close || self.was_caught_up(now, limits))
     }
 }

@@ -19,7 +19,7 @@ impl Replica {
         now: Millis,
         request: RequestId,
         producer: Option<(ProducerId, u64)>,
-        count: u32,
+        (count, bytes): (u32, u64),
         out: &mut Vec<Output>,
     ) {
         let verdict = match self.may_append(now, count) {
@@ -44,6 +44,9 @@ impl Replica {
             Verdict::New => {
                 let base = self.log.end;
                 self.log.end = base.plus(u64::from(count));
+                if let Role::Leader(leader) = &mut self.role {
+                    leader.backlog.push(self.log.end, bytes);
+                }
                 if let Some((producer, sequence)) = producer {
                     self.producers.record(Appended { producer, sequence, count, base });
                 }
@@ -128,29 +131,29 @@ impl Replica {
         if durable > log || impossible || round > self.round {
             return; // No follower of this leader can say so: it is a late message of another epoch, or nonsense.
         }
-        progress.note(durable, log.end, now);
+        progress.note(durable, log, now);
         if of_this_epoch {
             // What holds this epoch's start was sent to this leader, and no sooner than it led.
             progress.round = progress.round.max(round);
         }
-        leader.refresh_isr(log.end, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
         self.advance_commit(now, out);
         self.answer_reads(out);
     }
 
     pub(crate) fn disconnected(&mut self, now: Millis, from: ReplicaId, session: Session) {
-        let log_end = self.log.end;
+        let log = self.log;
         let Role::Leader(leader) = &mut self.role else { return };
         if let Some(progress) = leader.followers.get_mut(&from).filter(|progress| progress.session == Some(session)) {
             progress.session = None;
         }
-        leader.refresh_isr(log_end, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
     }
 
     pub(crate) fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let log_end = self.log.end;
+        let log = self.log;
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.refresh_isr(log_end, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
         if let Some(HandOver { request, to, .. }) = leader.hand_over.take_if(|hand_over| now >= hand_over.until)
             && let Some(request) = request
         {
@@ -208,7 +211,7 @@ impl Replica {
         learners: Vec<ReplicaId>,
         out: &mut Vec<Output>,
     ) {
-        let log_end = self.log.end;
+        let log = self.log;
         // Before its epoch start is durable it feeds nobody.
         let begun = !self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Appointed(..)));
         let reply = match &mut self.role {
@@ -216,7 +219,7 @@ impl Replica {
                 if learners.len() > VOTERS_MAX {
                     Reply::Refused(Refusal::Impossible("it names too many learners"))
                 } else {
-                    leader.teach(&learners, log_end, now);
+                    leader.teach(&learners, log, now);
                     out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
                     Reply::Learners(learners)
                 }

@@ -4,6 +4,7 @@
 extern crate alloc;
 
 mod ages;
+mod backlog;
 mod clocks;
 pub mod control;
 mod disk;

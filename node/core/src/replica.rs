@@ -141,7 +141,9 @@ impl Replica {
             Input::HandOver { request, epoch, to, deadline_ms } => {
                 self.hand_over(now, request, epoch, to, deadline_ms, out);
             }
-            Input::Append { request, producer, count } => self.append(now, request, producer, count, out),
+            Input::Append { request, producer, count, bytes } => {
+                self.append(now, request, producer, (count, bytes), out);
+            }
             Input::ConfirmRead { request } => self.confirm_read(now, request, out),
             Input::Persisted(ticket) => self.persist(now, ticket, out),
             Input::Promised(ticket) => self.promised(ticket, out),
@@ -257,7 +259,7 @@ impl Replica {
         // It feeds nobody before its epoch start is durable: were it to forget it, a repeated appointment could lead the epoch
         // a second time, from another place.
         self.after_disk(Effect::Appointed(request, epoch));
-        self.role = Role::Leader(Leader::new(start, now));
+        self.role = Role::Leader(Leader::new(start, now, self.limits.sync));
     }
 
     fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {

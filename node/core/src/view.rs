@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::history::History;
 use crate::io::Millis;
-use crate::leader::{IsrCounts, Progress};
+use crate::leader::{IsrCounts, Leader, Progress};
 use crate::producers::Producers;
 use crate::recovered::Promise;
 use crate::replica::{Replica, Role};
@@ -42,7 +42,9 @@ pub enum RoleView {
         handing_over: bool,
         /// Whom it feeds, and how far they are.
         followers: Vec<(ReplicaId, Progress)>,
-        /// The voters in sync, itself included.
+        /// Who votes as far as that is settled: while a change of voters is under way, those before it, who are still asked.
+        electorate: Vec<ReplicaId>,
+        /// Those of them in sync, itself included.
         isr: Vec<ReplicaId>,
         /// How many voters an append must reach.
         quorum: u32,
@@ -71,11 +73,20 @@ impl Replica {
                 settled: leader.settled,
                 handing_over: leader.hand_over.is_some(),
                 followers: leader.followers.iter().map(|(id, progress)| (*id, progress.clone())).collect(),
-                isr: leader.isr(),
+                electorate: self.settled_voters(leader).to_vec(),
+                isr: leader.in_sync_of(self.settled_voters(leader)),
                 quorum: leader.start.quorum,
                 writing: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
             },
         }
+    }
+
+    /// A change is settled by an epoch without old voters, once its start is committed. Until then an election may ask those before.
+    fn settled_voters<'a>(&'a self, leader: &'a Leader) -> &'a [ReplicaId] {
+        let starts = self.history.starts();
+        let before = starts.len().checked_sub(2).and_then(|at| starts.get(at));
+        let known = before.filter(|_| !leader.settled).unwrap_or(&leader.start);
+        known.old_voters.as_ref().unwrap_or(&known.voters)
     }
 
     /// Who it is.

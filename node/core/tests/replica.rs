@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::election::{Sealed, choose};
+use zue_core::election::{First, Sealed, choose};
 use zue_core::{
     ClusterId, Epoch, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, ProducerId, Producers,
     Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail,
@@ -134,8 +134,9 @@ impl World {
     /// Seals `among`, appoints whom the rule names, and lets everything settle.
     fn elect(&mut self, epoch: u64, among: &[u128]) -> u128 {
         let answers: Vec<Sealed> = among.iter().map(|id| self.seal(*id, epoch).unwrap()).collect();
-        let initial: Vec<ReplicaId> = self.nodes.keys().map(|id| ReplicaId(*id)).collect();
-        let choice = choose(&answers, Some(ReplicaId(1)), &initial, None, None).unwrap();
+        let all: Vec<ReplicaId> = self.nodes.keys().map(|id| ReplicaId(*id)).collect();
+        let first = Some(First { voters: &all, listed: &all });
+        let choice = choose(&answers, Some(ReplicaId(1)), first, None, None).unwrap();
         let leader = choice.leader.0;
         let reply = self.appoint(leader, epoch);
         assert!(matches!(reply, Some(Reply::Appointed(_))), "{reply:?}");
@@ -285,7 +286,7 @@ impl World {
     }
 
     fn append(&mut self, id: u128, count: u32) -> u64 {
-        self.ask(id, |request| Input::Append { request, producer: None, count })
+        self.ask(id, |request| Input::Append { request, producer: None, count, bytes: 1 })
     }
 
     /// The process dies and starts again from what its disk holds.
@@ -566,8 +567,8 @@ fn a_repeated_append_is_kept_once_and_answered_when_the_first_commits() {
     let mut world = World::led();
     world.stuck = vec![2, 3];
     let producer = Some((ProducerId { born: Offset(0), nonce: 5 }, 0));
-    let first = world.ask(1, |request| Input::Append { request, producer, count: 2 });
-    let again = world.ask(1, |request| Input::Append { request, producer, count: 2 });
+    let first = world.ask(1, |request| Input::Append { request, producer, count: 2, bytes: 1 });
+    let again = world.ask(1, |request| Input::Append { request, producer, count: 2, bytes: 1 });
     world.settle(1);
     assert_eq!((world.replies.get(&first), world.replies.get(&again)), (None, None));
     world.stuck = vec![];
@@ -928,7 +929,7 @@ fn a_producer_may_not_run_further_ahead_than_is_remembered() {
     world.stuck = vec![2, 3];
     let producer = ProducerId { born: Offset(0), nonce: 5 };
     let send = |world: &mut World, sequence| {
-        world.ask(1, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1 })
+        world.ask(1, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1, bytes: 1 })
     };
     for sequence in 0..64 {
         send(&mut world, sequence);
@@ -1146,7 +1147,7 @@ fn only_so_many_reads_wait() {
 // ---- producers that are not known
 
 fn append_of(world: &mut World, id: u128, producer: ProducerId, sequence: u64) -> u64 {
-    world.ask(id, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1 })
+    world.ask(id, |request| Input::Append { request, producer: Some((producer, sequence)), count: 1, bytes: 1 })
 }
 
 #[test]
@@ -1320,4 +1321,65 @@ fn a_leader_whose_disk_hangs_stays_while_the_others_are_no_better_off() {
     world.append(1, 3);
     pass(&mut world, 60);
     assert!(leads(&world, 1));
+}
+
+#[test]
+fn a_follower_that_lacks_many_bytes_is_not_in_sync_however_few_records_they_are() {
+    let mut world = World::led();
+    world.settle(1);
+    let limits = Limits::default().sync;
+    let (epoch, first) = (world.replica(1).log().epoch, world.replica(1).log().end);
+    let bytes = limits.lag_bytes_max / 8;
+    for _ in 0..20 {
+        world.ask(1, |request| Input::Append { request, producer: None, count: 1, bytes });
+    }
+    let session = world.streams[&3].0;
+    let acks = |world: &mut World, records: u64| {
+        world.now += limits.lag_ms_max / 2 + 1;
+        let durable = Tail { epoch, end: first.plus(records) };
+        world.step(1, Input::Acked { from: ReplicaId(3), session, durable, round: 0, run: Run::default() });
+        world.progress(1, 3).unwrap().1
+    };
+    assert!(acks(&mut world, 1), "it had all a moment ago");
+    assert!(!acks(&mut world, 2), "it lacks 18 records, and more bytes than may be under way");
+    assert!(!acks(&mut world, 11));
+    assert!(acks(&mut world, 12));
+}
+
+#[test]
+fn a_learner_is_in_sync_only_once_it_holds_the_start_of_the_epoch() {
+    let mut world = World::led();
+    world.settle(1);
+    world.teach(1, world.replica(1).log().epoch.0, &[4]).unwrap();
+    let (log, session) = (world.replica(1).log(), Session(77));
+    let (lineage, runs) = (Lineage::default(), Runs::default());
+    let behind = Tail { epoch: Epoch(log.epoch.0 - 1), ..log };
+    world.step(1, Input::Started { from: ReplicaId(4), session, log: behind, durable: behind, lineage, runs });
+    assert_eq!(world.progress(1, 4), Some((false, false)), "it ends as far, and lacks the start");
+    world.step(1, Input::Acked { from: ReplicaId(4), session, durable: log, round: 0, run: Run::default() });
+    assert_eq!(world.progress(1, 4), Some((false, true)));
+}
+
+fn shown(world: &World, leader: u128) -> (Vec<u128>, Vec<u128>) {
+    let RoleView::Leader { electorate, isr, .. } = world.replica(leader).role(Millis(world.now)) else { panic!() };
+    let numbers = |ids: Vec<ReplicaId>| ids.into_iter().map(|id| id.0).collect();
+    (numbers(electorate), numbers(isr))
+}
+
+#[test]
+fn while_the_voters_change_those_before_are_shown_until_an_epoch_without_them_is_committed() {
+    let mut world = World::new(2);
+    world.elect(1, &[1, 2]);
+    world.settle(1);
+    world.join(3);
+    let (before, after) = ((vec![1, 2], vec![1, 2]), (vec![1, 2, 3], vec![1, 2, 3]));
+    world.change_voters(1, 2, &[1, 2, 3], &[1, 2, 3], Some(&[1, 2]));
+    world.connect(1);
+    world.settle(1);
+    assert_eq!(shown(&world, 1), before, "its start is committed, and an election may still ask those before");
+    world.change_voters(1, 3, &[1, 2, 3], &[1, 2, 3], None);
+    assert_eq!(shown(&world, 1), before, "nobody else has heard of the end of the change");
+    world.connect(1);
+    world.settle(1);
+    assert_eq!(shown(&world, 1), after);
 }

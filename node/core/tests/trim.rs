@@ -124,7 +124,7 @@ fn a_trim_is_answered_when_a_quorum_has_it_durably() {
 #[test]
 fn a_trim_of_what_is_not_committed_is_refused_with_the_range() {
     let mut leader = leader();
-    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5 });
+    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5, bytes: 1 });
     let (before, log_start, commit_end) = (Offset(11), Offset(0), Offset(10));
     let refusal = Refusal::TrimOutOfRange { before, log_start, commit_end };
     assert_eq!(ask(&mut leader, 7, 11), [Output::Reply(RequestId(7), Reply::Refused(refusal))]);
@@ -144,7 +144,7 @@ fn a_leader_that_steps_down_says_that_a_trim_may_or_may_not_be_made() {
 #[test]
 fn a_leader_keeps_to_what_an_earlier_one_has_trimmed_once_it_knows_it_to_be_committed() {
     let mut leader = leader();
-    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5 });
+    step(&mut leader, Input::Append { request: RequestId(6), producer: None, count: 5, bytes: 1 });
     let told = Input::Trimmed { from: ReplicaId(3), log_start: Offset(12) };
     assert_eq!(step(&mut leader, told), []);
     persist(&mut leader, 4);

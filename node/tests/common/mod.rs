@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use zue_core::election::{Change, Choice, Sealed, choose};
+use zue_core::election::{Change, Choice, First, Sealed, choose};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_node::{LimitSettings, ListenSettings, Node, NodeConfig, ReplicationSettings, RunningNode, Time};
 use zue_proto::v1::control_client::ControlClient;
@@ -187,7 +187,8 @@ impl Cluster {
     pub async fn change(&mut self, prefer: Option<usize>, change: Option<Change>) -> (usize, Choice) {
         let answers = self.seal_all().await;
         let prefer = prefer.map(|ordinal| self.ids[ordinal]);
-        let choice = choose(&answers, prefer, &self.ids, None, change).unwrap();
+        let choice =
+            choose(&answers, prefer, Some(First { voters: &self.ids, listed: &self.ids }), None, change).unwrap();
         if choice.bootstrap {
             self.cluster = Some(ClusterId(77));
         }

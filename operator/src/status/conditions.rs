@@ -49,7 +49,7 @@ pub(super) fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
 fn ready(view: &View) -> Fact {
     let type_ = "Ready";
     let Some(leader) = &view.leader else { return fact(type_, false, "NoLeader", nobody_leads(view)) };
-    let (isr, quorum) = (view.isr_size(), view.quorum);
+    let (isr, quorum) = (view.committing, view.quorum);
     if view.takes_appends() {
         return fact(type_, true, "TakesAppends", format!("{leader} takes appends"));
     }
@@ -101,6 +101,10 @@ fn degraded(view: &View) -> Fact {
     if view.leader.is_some() && !view.is_whole() {
         return fact(type_, true, "OutOfSync", out_of_sync(view));
     }
+    if let Some(first) = view.notices.first() {
+        let said: Vec<String> = view.notices.iter().map(ToString::to_string).collect();
+        return fact(type_, true, first.name(), said.join("; "));
+    }
     fact(type_, false, "AllWell", "all replicas answer".to_owned())
 }
 
@@ -125,6 +129,10 @@ fn progressing(view: &View, workload: &Workload) -> Fact {
     if !learning.is_empty() {
         let message = format!("{} copies the log, and votes once it has caught up", learning.join(", "));
         return fact(type_, true, "ReplicaLearning", message);
+    }
+    if view.is_changing {
+        let message = "a change of the voters is being settled: those before it are still needed".to_owned();
+        return fact(type_, true, "VotersChanging", message);
     }
     if ready < replicas {
         return fact(type_, true, "PodsStarting", format!("{ready} of {replicas} pods are ready"));
@@ -228,6 +236,18 @@ mod tests {
             ("Reconciled", true, "Applied"),
         ];
         assert_eq!(said(&healthy()), expected);
+    }
+
+    #[test]
+    fn replicas_that_do_not_go_together_degrade() {
+        let mut nodes = [leader(1, 4, &[1, 2, 3], &[(2, 0), (3, 0)]), follower(2), follower(3)];
+        for (node, durability) in nodes.iter_mut().zip(["sync", "sync", "interval"]) {
+            node.as_mut().unwrap().durability = durability.to_owned();
+        }
+        let view = look(&nodes, &Step::Nothing, &[]);
+        assert!(said(&view).contains(&("Degraded", true, "OtherDurability")));
+        assert!(message(&view, "Degraded").contains("orders-2 runs with durability interval"));
+        assert!(said(&view).contains(&("Ready", true, "TakesAppends")));
     }
 
     #[test]

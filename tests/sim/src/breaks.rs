@@ -59,6 +59,8 @@ pub enum Break {
     OldVotersForgotten,
     /// A change of voters is begun while the one before is unsettled.
     ChangeUnsettled,
+    /// A first epoch needs no answer of those that are not to vote.
+    FirstOfWished,
     /// A trim counts as durable when it is asked for.
     TrimEarly,
     /// A trim takes what is not known to be committed.
@@ -89,7 +91,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -116,6 +118,7 @@ impl Break {
         Self::StaleElectorate,
         Self::OldVotersForgotten,
         Self::ChangeUnsettled,
+        Self::FirstOfWished,
         Self::TrimEarly,
         Self::TrimAboveCommit,
         Self::TrimAnsweredEarly,
@@ -163,7 +166,7 @@ impl Break {
                 let best = answers.iter().filter(|answer| answer.last.is_some()).max_by_key(|answer| answer.durable)?;
                 let last = best.last.clone()?;
                 let (leader, voters, quorum) = (best.replica, last.voters, last.quorum);
-                Some(Choice { leader, voters, quorum, old_voters: last.old_voters, bootstrap: false })
+                Some(Choice { leader, voters, quorum, old_voters: last.old_voters, bootstrap: false, unchanged: None })
             }
             Self::TwoChanges => {
                 let choice = chosen?;
@@ -179,7 +182,7 @@ impl Break {
                 let voting = answers.iter().filter(|answer| oldest.voters.contains(&answer.replica));
                 let leader = voting.max_by_key(|answer| answer.durable)?.replica;
                 let (voters, quorum) = (oldest.voters.clone(), oldest.quorum);
-                Some(Choice { leader, voters, quorum, old_voters: None, bootstrap: false })
+                Some(Choice { leader, voters, quorum, old_voters: None, bootstrap: false, unchanged: None })
             }
             Self::ChangeUnsettled => {
                 let choice = chosen?;

@@ -1,10 +1,11 @@
 //! Controllers: they remember nothing between turns, work side by side and stop anywhere. What to do is decided by the real
 //! `plan` and `choose`; the order of an attempt (reserve, seal, choose, appoint) is that of the client's controller.
 
-use zue_core::control::{Reason, Recorded, Seen, Step, plan};
-use zue_core::election::{Change, Choice, Sealed, choose};
+use zue_core::control::{Reason, Recorded, Seen, Step, Wish, plan};
+use zue_core::election::{Change, Choice, First, Sealed, choose};
 use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
 
+use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::status::{StoreAnswer, StoreCall};
@@ -53,6 +54,8 @@ struct Attempt {
     prefer: Option<ReplicaId>,
     without: Option<ReplicaId>,
     change: Option<Change>,
+    /// How many replicas are wished for.
+    replicas: usize,
     reason: Reason,
     /// It goes on whatever the store says: no mistake of a controller may do harm.
     careless: bool,
@@ -63,10 +66,9 @@ impl Attempt {
         self.recorded.cluster.or_else(|| self.seen.iter().flatten().find_map(|seen| seen.cluster))
     }
 
-    /// The voters of a first epoch; none in any other.
-    fn initial(&self) -> Vec<ReplicaId> {
-        let all = || self.seen.iter().flatten().map(|seen| seen.replica).collect();
-        if self.reason == Reason::Bootstrap { all() } else { Vec::new() }
+    /// Who is at the first machines, so many of them.
+    fn at_first(&self, machines: usize) -> Vec<ReplicaId> {
+        self.seen.iter().take(machines).flatten().map(|seen| seen.replica).collect()
     }
 }
 
@@ -227,7 +229,8 @@ impl World {
         if self.dice.chance(self.params.control.whim) {
             return self.elect_on_a_whim(controller, seen, recorded);
         }
-        let step = plan(&self.params.wish, &recorded, &seen);
+        let wish = self.wish_of(controller);
+        let (step, replicas) = (plan(&wish, &recorded, &seen), wish.replicas);
         let told = self.controllers.get_mut(controller).and_then(|at| at.told.replace(step.clone()));
         if told.as_ref() != Some(&step) {
             self.trace.say(self.now, format_args!("controller {controller} plans {step:?}"));
@@ -236,7 +239,7 @@ impl World {
             Step::Nothing | Step::Blocked(_) => self.end_turn(controller),
             Step::Elect { epoch, prefer, without, change, reason } => {
                 let careless = false;
-                let attempt = Attempt { seen, recorded, epoch, prefer, without, change, reason, careless };
+                let attempt = Attempt { seen, recorded, epoch, prefer, without, change, replicas, reason, careless };
                 self.reserve(controller, attempt);
             }
             Step::Feed { epoch, leader, learners } => {
@@ -256,6 +259,7 @@ impl World {
                     prefer: Some(to),
                     without: None,
                     change: None,
+                    replicas,
                     reason: Reason::HandOver,
                     careless: false,
                 };
@@ -263,6 +267,15 @@ impl World {
                 let phase = self.enter_for(controller, State::HandingOver(attempt), deadline_ms + 100);
                 self.ask(controller, phase, ordinal, Some(from), Call::HandOver { epoch, to, deadline_ms });
             }
+        }
+    }
+
+    /// What a controller wishes for: those behind the first may be of another mind.
+    fn wish_of(&self, controller: usize) -> Wish {
+        let wish = self.params.wish.clone();
+        match self.params.control.disagree {
+            Some(replicas) if controller > 0 => Wish { replicas, ..wish },
+            _ => wish,
         }
     }
 
@@ -277,8 +290,8 @@ impl World {
         self.counts.faults.count(Fault::ControllerRogue);
         let change = self.change_on_a_whim(&seen);
         self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim, {change:?}"));
-        let attempt =
-            Attempt { seen, recorded, epoch, prefer, without: None, change, reason, careless: self.dice.chance(0.5) };
+        let (replicas, careless) = (self.wish_of(controller).replicas, self.dice.chance(0.5));
+        let attempt = Attempt { seen, recorded, epoch, prefer, without: None, change, replicas, reason, careless };
         if self.dice.chance(0.5) { self.seal(controller, attempt) } else { self.reserve(controller, attempt) }
     }
 
@@ -343,8 +356,11 @@ impl World {
         let mut in_order = answers.to_vec();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
-        let Attempt { prefer, change, .. } = *attempt;
-        let chosen = choose(&answers, prefer, &attempt.initial(), self.params.wish.quorum, change).ok();
+        let Attempt { prefer, change, replicas, reason, .. } = *attempt;
+        let (voters, all) = (attempt.at_first(replicas), attempt.at_first(attempt.seen.len()));
+        let listed = if self.broken == Some(Break::FirstOfWished) { &voters } else { &all };
+        let first = Some(First { voters: &voters, listed }).filter(|_| reason == Reason::Bootstrap);
+        let chosen = choose(&answers, prefer, first, self.params.wish.quorum, change).ok();
         self.broken.map_or_else(|| chosen.clone(), |rule| rule.choose(chosen.clone(), prefer, change, &answers))
     }
 
@@ -363,7 +379,7 @@ impl World {
         if self.stops() {
             return self.end_turn(controller);
         }
-        let Choice { leader, voters, quorum, old_voters, bootstrap: _ } = choice;
+        let Choice { leader, voters, quorum, old_voters, bootstrap: _, unchanged: _ } = choice;
         self.check_electorate(&voters);
         let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
         let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };

@@ -189,7 +189,7 @@ impl World {
                 let known = (!self.broken_by(Break::NoDedup)).then_some((producer, sequence));
                 let payload = Payload::Append { producer, sequence, count };
                 let of = WaitingFor::Append { producer, sequence, count };
-                (Input::Append { request, producer: known, count }, of, Some(payload))
+                (Input::Append { request, producer: known, count, bytes: count.into() }, of, Some(payload))
             }
         };
         let early = matches!(of, WaitingFor::Trim(_)) && self.broken_by(Break::TrimAnsweredEarly);
@@ -305,6 +305,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
                 .iter()
                 .map(|(id, f)| (*id, f.in_sync && f.session.is_some(), f.durable.end))
                 .collect::<Vec<(ReplicaId, _, _)>>(),
+            far: followers.iter().filter(|(_, f)| f.lag_bytes > 8).map(|(id, _)| *id).collect(),
             handing_over,
             switch_to: None,
         },

@@ -78,6 +78,8 @@ pub(crate) struct DiskParams {
 #[derive(Clone, Debug)]
 pub(crate) struct ControlParams {
     pub(crate) controllers: usize,
+    /// How many replicas all but the first of them wish for, if those are of another mind.
+    pub(crate) disagree: Option<usize>,
     pub(crate) turn_ms: (u64, u64),
     pub(crate) call_timeout_ms: u64,
     pub(crate) seal_grace_ms: u64,
@@ -158,6 +160,7 @@ impl Params {
             faults.wipe = faults.wipe.max(dice.between((0, 8)));
             faults.lasts_ms.1 = faults.lasts_ms.1.max(dice.between((100, 2000)));
         }
+        control.disagree(dice, machines, if policy == Policy::Static { ordinal + 1 } else { 1 });
         let upkeep = dice.chance(0.7).then(|| UpkeepParams::draw(dice));
         if upkeep.is_some() {
             faults.flip = faults.flip.max(dice.between((0, 16)));
@@ -178,11 +181,7 @@ impl Params {
                 detection_ms: dice.between((150, 600)),
                 quorum,
             },
-            limits: Limits {
-                sync: SyncLimits { lag_records_max: dice.between((1, 60)), lag_ms_max },
-                waiting_max: dice.pick(&[4, 64, 1024]),
-                reads_max: 64,
-            },
+            limits: limits(dice, lag_ms_max),
             producer_limits: ProducerLimits {
                 producers_max,
                 appends_max: dice.pick(&[3, 8, 64]),
@@ -205,6 +204,13 @@ impl Params {
     }
 }
 
+/// How patient a leader is, and what it takes on.
+fn limits(dice: &mut Dice, lag_ms_max: u64) -> Limits {
+    let (lag_records_max, lag_bytes_max) = (dice.between((1, 60)), dice.pick(&[3, 20, 1 << 20]));
+    let sync = SyncLimits { lag_records_max, lag_bytes_max, lag_ms_max };
+    Limits { sync, waiting_max: dice.pick(&[4, 64, 1024]), reads_max: 64 }
+}
+
 /// Perhaps there is a machine whose acknowledgements do not wait for its disk.
 fn lazy(
     dice: &mut Dice,
@@ -217,7 +223,7 @@ fn lazy(
         // What one forgets, a majority must have: no other loses its disk, and the voters stay. A real stream to a machine ends
         // with it, and what it carried is not repeated on the next.
         (faults.wipe, faults.flip, faults.restore_disk, faults.scale) = (0, 0, 0, 0);
-        (control.whim, net.wild_streams) = (0.0, false);
+        (control.whim, control.disagree, net.wild_streams) = (0.0, None, false);
     }
     lazy
 }
@@ -256,6 +262,7 @@ impl ControlParams {
         let up_to = |dice: &mut Dice, max: u64| if rough { per_mille(dice.between((0, max))) } else { 0.0 };
         Self {
             controllers: dice.pick(&[1, 1, 2, 2, 3]),
+            disagree: None,
             turn_ms: (10, dice.between((30, 200))),
             call_timeout_ms: dice.between((40, 300)),
             seal_grace_ms: dice.between((0, 50)),
@@ -282,6 +289,15 @@ impl ClientParams {
             shape: Shape { bytes: dice.pick(&[0, 20, 3000]), keys: 0 },
             trim_ms: (0, 0),
             trim_keeps: 0,
+        }
+    }
+}
+
+impl ControlParams {
+    /// Those behind the first are of another mind, in some runs: they wish for at least so many replicas.
+    fn disagree(&mut self, dice: &mut Dice, machines: usize, least: usize) {
+        if self.controllers > 1 && dice.chance(0.2) {
+            self.disagree = Some(least.max(dice.index(machines) + 1));
         }
     }
 }

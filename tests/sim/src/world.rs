@@ -24,7 +24,7 @@ use crate::upkeep::Kept;
 /// Something that happens at a time.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Deliver { from: Address, to: Address, message: Message },
+    Deliver { from: Address, to: Address, message: Box<Message> },
     OfProcess { machine: usize, life: u64, event: ProcessEvent },
     StoreCall { controller: usize, phase: u64, call: StoreCall },
     StoreAnswer { controller: usize, phase: u64, answer: StoreAnswer },
@@ -263,7 +263,7 @@ impl World {
 
     pub(crate) fn happen(&mut self, event: Event) {
         match event {
-            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Deliver { from, to, message } => self.deliver(from, to, *message),
             Event::OfProcess { machine, life, event } => {
                 if self.process(machine).is_some_and(|process| process.life == life) {
                     self.process_event(machine, event);
@@ -335,8 +335,8 @@ impl World {
         } else if self.dice.chance(duplicate) {
             self.counts.faults.count(Fault::MessageTwice);
             let again = at + self.dice.between(long_delay_ms);
-            self.at(again, Event::Deliver { from, to, message: message.clone() });
+            self.at(again, Event::Deliver { from, to, message: Box::new(message.clone()) });
         }
-        self.at(at, Event::Deliver { from, to, message });
+        self.at(at, Event::Deliver { from, to, message: Box::new(message) });
     }
 }

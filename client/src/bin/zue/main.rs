@@ -15,6 +15,7 @@ mod status;
 mod stop;
 mod switchover;
 mod times;
+mod together;
 mod waiting;
 
 use std::process::ExitCode;

@@ -4,10 +4,12 @@ use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use zue_client::notices::Notice;
 use zue_client::{Client, DescribeResponse, ReplicaStatus};
 
 use crate::args::Output;
 use crate::output::{Out, table, text_of};
+use crate::together;
 
 const HEAD: [&str; 10] =
     ["NAME", "ROLE", "EPOCH", "ISR", "LOG-START", "LOG-END", "COMMIT", "LAG", "DURABILITY", "ADDRESS"];
@@ -36,7 +38,9 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
     let leader = leader(&replicas).cloned();
     let answers = replicas.iter().any(|replica| replica.answer.is_ok());
     let reach = leader.as_ref().map(Reach::of);
-    let rows: Vec<Row> = replicas.into_iter().map(|replica| row(replica, leader.as_ref())).collect();
+    let odd = together::look(&replicas, leader.as_ref().map(|leader| leader.name.as_str()));
+    let rows = replicas.into_iter().zip(odd).map(|(replica, odd)| row(replica, leader.as_ref()).with(odd));
+    let rows: Vec<Row> = rows.collect();
     let mut out = Out::new();
     match output {
         Output::Json => rows.iter().try_for_each(|row| out.json(row))?,
@@ -165,6 +169,13 @@ impl Default for Row {
 }
 
 impl Row {
+    /// With what is odd about it beside the others.
+    fn with(mut self, odd: Option<Notice>) -> Self {
+        let problems: Vec<String> = self.problem.into_iter().chain(odd.map(|odd| odd.to_string())).collect();
+        self.problem = Some(problems.join("; ")).filter(|problem| !problem.is_empty());
+        self
+    }
+
     fn cells(&self) -> Vec<String> {
         let text =
             |text: &Option<String>| text.as_ref().map_or_else(|| "-".to_owned(), |text| text_of(text.as_bytes()));

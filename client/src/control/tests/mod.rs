@@ -20,6 +20,7 @@ fn config() -> ControllerConfig {
         rpc_timeout: Duration::from_secs(2),
         appoint_timeout: Backoff { min: Duration::from_millis(500), max: Duration::from_secs(2) },
         election_retry: soon,
+        members_retry: soon,
         handover_retry: soon,
         ..ControllerConfig::default()
     }
@@ -220,6 +221,21 @@ async fn leaders_that_all_miss_their_quorum_do_not_take_turns() {
     }
     let leaders: Vec<usize> = world.appointments().iter().map(|(_, leader)| *leader).collect();
     assert_eq!(leaders, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_new_leader_that_reaches_no_follower_yet_is_left_alone() {
+    // Their names do not resolve yet, say, but the controller knows better addresses.
+    let world = World::start(3).await;
+    world.cut_off(1);
+    world.cut_off(2);
+    let mut controller = controller(&world);
+    let mut events = Vec::new();
+    for _ in 0..20 {
+        events.extend(controller.turn(&world.addresses(), &AUTOMATIC).await.events);
+    }
+    assert_eq!(world.appointments(), [(1, 0)]);
+    assert!(!events.iter().any(Event::is_warning), "{events:?}");
 }
 
 #[tokio::test]

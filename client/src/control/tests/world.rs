@@ -64,7 +64,7 @@ struct State {
     failed: bool,
     appointments: Vec<(u64, usize)>,
     /// Whom no leader reaches, though the controller does.
-    cut_off: Option<usize>,
+    cut_off: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,8 +93,8 @@ impl State {
         let Some(leader) = self.leader() else { return };
         let (start, cluster) = (self.replicas[leader].last.clone(), self.replicas[leader].cluster.clone());
         let epoch = start.as_ref().unwrap().epoch.0;
-        for (_, follower) in self.replicas.iter_mut().enumerate().filter(|(ordinal, _)| *ordinal != leader) {
-            if follower.promised <= epoch {
+        for (ordinal, follower) in self.replicas.iter_mut().enumerate().filter(|(ordinal, _)| *ordinal != leader) {
+            if follower.promised <= epoch && !self.cut_off.contains(&ordinal) {
                 (follower.promised, follower.last, follower.cluster) = (epoch, start.clone(), cluster.clone());
                 follower.leads = false;
             }
@@ -160,7 +160,7 @@ impl World {
     }
 
     pub(super) fn cut_off(&self, ordinal: usize) {
-        self.lock().cut_off = Some(ordinal);
+        self.lock().cut_off.push(ordinal);
     }
 
     pub(super) fn restart(&self, ordinal: usize) {
@@ -280,7 +280,7 @@ impl Control for Node {
         let me = &state.replicas[self.ordinal];
         let epoch = me.last.as_ref().map_or(0, |last| last.epoch.0);
         let led = state.leader().is_some_and(|leader| state.replicas[leader].last == me.last);
-        let is_cut_off = |ordinal| state.cut_off == Some(ordinal);
+        let is_cut_off = |ordinal| state.cut_off.contains(&ordinal);
         let role = match () {
             () if me.leads => v1::Role::Leader,
             () if led => v1::Role::Follower,

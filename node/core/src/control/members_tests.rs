@@ -73,7 +73,8 @@ impl Shape {
         let seen = |at: &At| {
             let Replica(id) = *at else { return None };
             let (log_end, settled, followers) = (Offset(5), self.settled, followers.clone());
-            let leader = SeenRole::Leader { log_end, settled, followers, handing_over: false, switch_to: None };
+            let leader =
+                SeenRole::Leader { log_end, settled, followers, far: vec![], handing_over: false, switch_to: None };
             let follower = SeenRole::Follower { silence_ms: 9, connected: true };
             Some(Seen {
                 replica: ReplicaId(id),
@@ -252,6 +253,22 @@ fn a_leader_that_nobody_can_take_over_from_stays_for_now() {
     let (epoch, prefer, reason) = (Epoch(5), Some(ReplicaId(4)), Reason::VotersChange);
     let remove_3 = Step::Elect { epoch, prefer, without: None, change: Some(Remove(ReplicaId(3))), reason };
     assert_eq!(stays.step(), remove_3);
+}
+
+#[test]
+fn a_learner_is_not_proposed_before_it_holds_the_start_of_the_epoch_by_its_own_word() {
+    let shape = Shape { learners: vec![4], ..Shape::new(4, &[1, 2, 3], &FIVE[..4]) };
+    let mut nodes = shape.nodes();
+    let recorded = Recorded { epoch: Epoch(4), leader: None, cluster: Some(ClusterId(9)) };
+    assert_eq!(plan(&shape.wish(), &recorded, &nodes), change(Add(ReplicaId(4))));
+    nodes[3].as_mut().unwrap().durable.epoch = Epoch(3);
+    assert_eq!(plan(&shape.wish(), &recorded, &nodes), Step::Nothing);
+    // Nor is a lost voter removed for its sake.
+    let shape = Shape { learners: vec![4], ..Shape::new(3, &[1, 2, 3], &[Replica(1), Replica(2), Replica(4)]) };
+    let mut nodes = shape.nodes();
+    assert_eq!(plan(&shape.wish(), &recorded, &nodes), change(Remove(ReplicaId(3))));
+    nodes[2].as_mut().unwrap().durable.epoch = Epoch(3);
+    assert_eq!(plan(&shape.wish(), &recorded, &nodes), Step::Nothing);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
-use crate::election::{Change, Sealed, choose};
+use crate::election::{Change, Choice, Sealed, choose};
 use crate::history::EpochStart;
 use crate::quorum::{is_majority, majority};
 use crate::runs::{Lineage, Runs};
@@ -42,6 +42,13 @@ impl Look<'_> {
     fn begin(&self, recorded: &Recorded) -> Step {
         // Those beyond the wished ones too: one that does not answer may hold the cluster that an emptied disk has forgotten.
         let (answered, replicas) = (self.ours.len(), self.nodes.len());
+        let mut others =
+            self.nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
+        if let Some((expected, (ordinal, found))) =
+            recorded.cluster.zip(others.find(|(_, found)| Some(*found) != recorded.cluster))
+        {
+            return Step::Blocked(Blocked::ForeignReplica { ordinal, found, expected });
+        }
         match recorded.cluster {
             None if answered == replicas => self.elect(Reason::Bootstrap, self.preferred(), None),
             None => Step::Blocked(Blocked::WaitingForReplicas { reachable: answered, replicas }),
@@ -58,16 +65,15 @@ impl Look<'_> {
         let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
         let anybody_is_deaf =
             electorates(newest).flatten().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id));
-        if anybody_is_deaf && self.would_choose(prefer, None).is_some() {
+        if anybody_is_deaf && self.would_choose(prefer, None, None).is_some() {
             return self.elect(Reason::HigherPromise, prefer, None);
         }
         // It can commit nothing, and they can, without it. Under Static only the named one is waited for.
         let may_go = automatic || Some(leader.replica) != self.preferred();
         let has_lost = |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen));
-        if may_go && is_lost(newest, has_lost) {
-            return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
-        }
-        if self.is_stuck(newest, leader) {
+        let must_go = may_go && is_lost(newest, has_lost) || self.is_stuck(newest, leader);
+        // They may not have heard of any epoch yet: then nobody but this leader can lead, once it reaches them.
+        if must_go && self.would_choose(self.preferred(), None, Some(leader.replica)).is_some() {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
         }
         if let Some(to) = self.better_connected(newest, leader).filter(|_| automatic) {
@@ -78,8 +84,8 @@ impl Look<'_> {
             None => self.membership(newest, leader),
         };
         match step {
-            Step::HandOver { to, .. } if self.would_choose(Some(to), None).is_none() => Step::Nothing,
-            Step::Elect { prefer, change, .. } if self.would_choose(prefer, change).is_none() => Step::Nothing,
+            Step::HandOver { to, .. } if self.would_choose(Some(to), None, None).is_none() => Step::Nothing,
+            Step::Elect { prefer, change, .. } if !self.would_change(newest, prefer, change) => Step::Nothing,
             step => step,
         }
     }
@@ -99,14 +105,31 @@ impl Look<'_> {
         }
         let is_fit = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
         let candidates = || voters().copied().filter(|id| follows(*id) && self.is_wished(*id)).filter(is_fit);
-        candidates().find(|id| self.would_choose(Some(*id), None) == Some(*id))
+        let leads = |id: ReplicaId| self.would_choose(Some(id), None, None).is_some_and(|choice| choice.leader == id);
+        candidates().find(|id| leads(*id))
     }
 
-    /// Who would be chosen of those that answer, if anybody: a leader that is well is not sealed in vain.
-    fn would_choose(&self, prefer: Option<ReplicaId>, change: Option<Change>) -> Option<ReplicaId> {
-        let can_vote = self.ours.iter().filter(|seen| seen.role != SeenRole::Failed);
-        let answers: Vec<Sealed> = can_vote.map(|seen| sealed(seen)).collect();
-        choose(&answers, prefer, &[], self.wish.quorum, change).ok().map(|choice| choice.leader)
+    /// What would be chosen from the answers of those that answer now, `without` one of them, if anything: a leader that is well is not
+    /// sealed in vain.
+    fn would_choose(
+        &self,
+        prefer: Option<ReplicaId>,
+        change: Option<Change>,
+        without: Option<ReplicaId>,
+    ) -> Option<Choice> {
+        let can_vote = |seen: &&&Seen| seen.role != SeenRole::Failed && Some(seen.replica) != without;
+        let answers: Vec<Sealed> = self.ours.iter().filter(can_vote).map(|seen| sealed(seen)).collect();
+        choose(&answers, prefer, None, self.wish.quorum, change).ok()
+    }
+
+    /// Whether an epoch for the sake of the voters would come to what it is for, by the answers at hand. Each that does not costs the
+    /// learners their streams.
+    fn would_change(&self, newest: &EpochStart, prefer: Option<ReplicaId>, change: Option<Change>) -> bool {
+        let choice = self.would_choose(prefer, change, None);
+        choice.is_some_and(|choice| match change {
+            Some(_) => choice.voters != newest.voters,
+            None => choice.old_voters.is_none(),
+        })
     }
 
     /// Whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
@@ -151,13 +174,14 @@ impl Look<'_> {
         Step::Nothing
     }
 
-    /// Who is to take over from a leader that is well. Only one that is in sync and whole: no other could win the election.
+    /// Who is to take over from a leader that is well. Only one that is in sync and whole, and lacks little: no other could win the
+    /// election.
     fn successor(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
-        let SeenRole::Leader { followers, handing_over, switch_to, .. } = &leader.role else { return None };
+        let SeenRole::Leader { followers, far, handing_over, switch_to, .. } = &leader.role else { return None };
         let is_ready = |id: &ReplicaId| {
             let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
             let is_fit = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
-            is_in_sync && newest.voters.contains(id) && is_fit
+            is_in_sync && newest.voters.contains(id) && is_fit && !far.contains(id)
         };
         let wanted = match self.wish.policy {
             _ if *handing_over => None,

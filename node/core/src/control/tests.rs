@@ -29,12 +29,13 @@ fn member(replica: u128, epoch: u64, role: SeenRole) -> Option<Seen> {
     let voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
     let start =
         EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None };
-    Some(Seen { cluster: Some(CLUSTER), promised: Epoch(epoch), last: Some(start), role, ..blank(replica)? })
+    let durable = Tail { epoch: Epoch(epoch), end: Offset(0) };
+    Some(Seen { cluster: Some(CLUSTER), promised: Epoch(epoch), last: Some(start), durable, role, ..blank(replica)? })
 }
 
 fn leading(followers: &[(u128, bool)]) -> SeenRole {
     let followers = followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect();
-    SeenRole::Leader { log_end: Offset(5), settled: true, followers, handing_over: false, switch_to: None }
+    SeenRole::Leader { log_end: Offset(5), settled: true, followers, far: vec![], handing_over: false, switch_to: None }
 }
 
 const IDLE: SeenRole = SeenRole::Idle { waiting_ms: 10 };
@@ -81,6 +82,27 @@ fn replicas_of_two_clusters_are_left_alone_until_one_is_recorded() {
     let blocked = Blocked::ForeignReplica { ordinal: 2, found: ClusterId(8), expected: CLUSTER };
     assert_eq!(plan(&STATIC, &Recorded::default(), &nodes), Step::Blocked(blocked));
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
+}
+
+#[test]
+fn replicas_that_are_all_of_another_cluster_than_the_recorded_one_are_told_as_such() {
+    let nodes = [None, member(2, 4, HEARS), member(3, 4, HEARS)];
+    let other = Recorded { cluster: Some(ClusterId(8)), ..recorded(4) };
+    let blocked = Blocked::ForeignReplica { ordinal: 1, found: CLUSTER, expected: ClusterId(8) };
+    assert_eq!(plan(&AUTOMATIC, &other, &nodes), Step::Blocked(blocked));
+}
+
+#[test]
+fn a_follower_that_lacks_many_bytes_is_handed_over_to_once_it_lacks_few() {
+    let led = |far: &[u128]| {
+        let mut led = member(1, 4, leading(&[(2, true), (3, true)]));
+        let Some(Seen { role: SeenRole::Leader { far: lacks, switch_to, .. }, .. }) = &mut led else { panic!() };
+        (*lacks, *switch_to) = (far.iter().copied().map(ReplicaId).collect(), Some(ReplicaId(2)));
+        [led, member(2, 4, HEARS), member(3, 4, HEARS)]
+    };
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &led(&[2])), Step::Nothing);
+    let step = plan(&AUTOMATIC, &recorded(4), &led(&[3]));
+    assert!(matches!(step, Step::HandOver { to: ReplicaId(2), .. }), "{step:?}");
 }
 
 #[test]
@@ -349,7 +371,7 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
         let SeenRole::Leader { log_end, followers, .. } = leading(&[(2, true), (3, in_sync)]) else { panic!() };
         let switch_to = Some(ReplicaId(to));
         three([
-            Some(SeenRole::Leader { log_end, settled: true, followers, handing_over, switch_to }),
+            Some(SeenRole::Leader { log_end, settled: true, followers, far: vec![], handing_over, switch_to }),
             Some(HEARS),
             Some(HEARS),
         ])
@@ -372,8 +394,14 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
 fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
     let leaving = |followers: &[(u128, bool, u64)], also: Option<usize>| {
         let followers = followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect();
-        let role =
-            SeenRole::Leader { log_end: Offset(5), settled: true, followers, handing_over: false, switch_to: None };
+        let role = SeenRole::Leader {
+            log_end: Offset(5),
+            settled: true,
+            followers,
+            far: vec![],
+            handing_over: false,
+            switch_to: None,
+        };
         let mut nodes = three([Some(role), Some(HEARS), Some(HEARS)]);
         for ordinal in core::iter::once(0).chain(also) {
             nodes[ordinal].as_mut().unwrap().leaving = true;
@@ -443,4 +471,16 @@ fn a_leader_that_misses_its_quorum_makes_way_for_a_voter_that_may_have_one() {
         seen.last.as_mut().unwrap().quorum = 3;
     }
     assert_eq!(plan(&all, &recorded(4), &nodes), lost);
+}
+
+#[test]
+fn a_new_leader_that_reaches_nobody_yet_is_not_sealed_in_vain() {
+    // Its followers have promised its epoch, or the one after, and hold nothing: they can elect nobody without it.
+    let forsaken = |id, promised| blank(id).map(|seen| Seen { promised: Epoch(promised), role: FORSAKEN, ..seen });
+    let begun = member(1, 1, leading(&[(2, false), (3, false)]));
+    assert_eq!(plan(&AUTOMATIC, &recorded(1), &[begun.clone(), forsaken(2, 1), forsaken(3, 1)]), Step::Nothing);
+    // One that holds its start makes a majority with another: they may go on without it.
+    let (second, third) = (member(2, 1, FORSAKEN), member(3, 1, FORSAKEN));
+    let step = plan(&AUTOMATIC, &recorded(1), &[begun, second, third]);
+    assert!(matches!(step, Step::Elect { reason: Reason::LeaderLost, without: Some(ReplicaId(1)), .. }), "{step:?}");
 }
