@@ -144,7 +144,11 @@ async fn a_call_that_is_no_append_has_64_kib() {
         let refused = call(channel, &path, message(60_000, &[0x7a, 0].repeat(1025)), &[]);
         let (reason, error) = told(&tokio::time::timeout(PATIENCE, refused).await.unwrap());
         assert_eq!(reason, Reason::TooLarge, "{path}");
-        assert!(error.message.contains("parts of a message are more than the limit of 1024"), "{path}: {}", error.message);
+        assert!(
+            error.message.contains("parts of a message are more than the limit of 1024"),
+            "{path}: {}",
+            error.message
+        );
     }
 }
 
