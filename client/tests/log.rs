@@ -53,6 +53,7 @@ fn data(clean: bool) -> tempfile::TempDir {
     let voters = vec![ReplicaId(7)];
     let start =
         EpochStart { epoch: Epoch(3), start: Offset(0), leader: ReplicaId(7), voters, quorum: 1, old_voters: None };
+    log.set_promise(start.epoch, Some(start.leader), None).unwrap();
     log.append(&Batch::epoch_start(Epoch(0), start).unwrap()).unwrap();
     append(&mut log, 300);
     log.note_commit(Offset(300));

@@ -108,6 +108,7 @@ fn template() -> &'static [(String, Vec<u8>)] {
                 old_voters: None,
             }
         };
+        log.set_promise(Epoch(1), None, None).expect("none is promised");
         log.append(&Batch::epoch_start(Epoch(0), start(1, 0)).expect("it is one")).expect("it follows");
         for n in 0..8_u64 {
             let mut builder = BatchBuilder::new(log.tail(), 1000 + n, Limits::default());

@@ -14,6 +14,8 @@ use crate::settings::{LimitSettings, LogSettings, ReplicationSettings};
 
 /// How long a node's name may be: that of a Kubernetes object.
 const NAME_BYTES_MAX: usize = 253;
+/// How long a settings file may be.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A node's configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
@@ -175,8 +177,8 @@ impl NodeConfig {
     /// # Errors
     /// When it cannot be read, or has unknown fields or values of the wrong kind.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = zue_log::read_text(path, FILE_BYTES_MAX)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let parsed = Self::parse(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
         if let Some(section) = empty_section(&text) {
             return Err(ConfigError::EmptySection { path: path.to_owned(), section });

@@ -54,6 +54,7 @@ pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, Node
 pub use memory::MemoryBound;
 pub use metrics::Metrics;
 pub use node::{Addresses, Node, RunningNode, StartError};
+pub use open::is_of_later_version;
 pub use open_files::{raise_and_check_open_files, raise_open_files};
 pub use port_holder::port_holder;
 pub use settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};

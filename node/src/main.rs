@@ -1,4 +1,5 @@
-//! The storage node as a program: exit code 0 after a stop that was asked for, 1 when something failed, 2 for wrong usage.
+//! The storage node as a program: exit code 0 after a stop that was asked for, 1 when something failed, 2 for wrong
+//! usage, and for a directory that a later version has written.
 
 use std::process::ExitCode;
 
@@ -25,7 +26,7 @@ fn run_to_end(args: &Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             zue_telemetry::say(format!("zue-node: {error:#}"));
-            ExitCode::FAILURE
+            if error.chain().any(zue_node::is_of_later_version) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

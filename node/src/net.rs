@@ -16,6 +16,9 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 pub(crate) const PEER_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// The most a message of a leader may have: the largest append that any configuration allows, and its envelope.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = (64 << 20) + (256 << 10);
+/// The most an answer to a read may have: the largest record that any configuration allows, and its envelope. What is in the log came
+/// under other limits perhaps, and is served whatever they are now.
+pub(crate) const READ_MESSAGE_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
 /// The most a follower's answer may have.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 

@@ -20,6 +20,11 @@ pub(crate) enum OpenNodeError {
     Thread(#[from] tokio::task::JoinError),
 }
 
+/// Whether it tells of a directory in which a later version has written: another program is to be used, and nothing is damaged.
+pub fn is_of_later_version(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(OpenError::Later { .. }))
+}
+
 /// An open log and the replica that it makes.
 pub(crate) struct Opened {
     pub(crate) log: Log<OsDisk>,

@@ -43,10 +43,9 @@ pub(crate) fn serve_clients(
 ) -> Result<impl Future<Output = ()> + Send, tonic_reflection::server::Error> {
     let settings = service.appends.settings;
     let request_bytes_max = append_request_bytes_max(&settings);
-    let response_bytes_max = request_bytes_max.saturating_add(settings.read_bytes_max.length());
     let log = LogServer::new(service)
         .max_decoding_message_size(request_bytes_max)
-        .max_encoding_message_size(response_bytes_max);
+        .max_encoding_message_size(net::READ_MESSAGE_BYTES_MAX);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

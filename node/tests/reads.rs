@@ -142,3 +142,26 @@ async fn readers_that_stand_still_hold_nobody_up_and_all_others_are_woken_by_eac
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_came_under_larger_limits_is_served_under_smaller_ones() {
+    let large = |config: &mut zue_node::NodeConfig| {
+        config.limits.record_bytes_max = "32MiB".parse().unwrap();
+        config.limits.append_bytes_max = "64MiB".parse().unwrap();
+    };
+    let mut cluster = Cluster::start(1, large).await;
+    cluster.elect(Some(0)).await;
+    let values = [vec![b'a'; 24 << 20], b"behind".to_vec()];
+    for value in &values {
+        append_all(&mut cluster.client(0).await, vec![value.clone()]).await;
+    }
+    cluster.stop(0).await;
+    cluster.configs[0].limits.record_bytes_max = "4KiB".parse().unwrap();
+    cluster.configs[0].limits.append_bytes_max = "8KiB".parse().unwrap();
+    cluster.configs[0].limits.read_bytes_max = "4KiB".parse().unwrap();
+    cluster.restart(0).await;
+    cluster.elect(Some(0)).await;
+    let read = read(&cluster, 0, linearizable(0)).await.unwrap();
+    assert!(read.iter().map(|record| &record.value).eq(&values));
+    cluster.stop_all().await;
+}

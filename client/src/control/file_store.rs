@@ -1,4 +1,5 @@
-//! What a controller writes down, in one small file: replaced as a whole, synced, and locked against a second controller.
+//! What a controller writes down, in one small file: replaced as a whole, synced, locked against a second controller, and for its
+//! owner alone.
 //!
 //! ```text
 //! zue-control 1
@@ -7,8 +8,9 @@
 //! cluster 51d0…
 //! ```
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +20,10 @@ use zue_core::{ClusterId, Epoch, ReplicaId};
 use super::Store;
 
 const FIRST_LINE: &str = "zue-control 1";
+/// No controller writes more.
+const BYTES_MAX: u64 = 4096;
+/// Of every file that is made.
+const MODE: u32 = 0o600;
 
 /// A [`Store`] in a file.
 #[derive(Debug)]
@@ -64,7 +70,7 @@ impl FileStore {
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
         let io = |why| FileStoreError::Io { path: lock_path.clone(), why };
-        let lock = File::options().create(true).append(true).open(&lock_path).map_err(io)?;
+        let lock = open(&lock_path, File::options().create(true).append(true)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FileStoreError::InUse(path)),
@@ -97,8 +103,28 @@ impl Store for FileStore {
     }
 }
 
+/// Opens a file, unless something else is in its place: a pipe would be waited for, a device may never end.
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file: choose another place"))
+        }
+        _ => options.mode(MODE).open(path),
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path, File::options().read(true))?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() > usize::try_from(BYTES_MAX).unwrap_or(usize::MAX) {
+        let what = format!("it has more than {BYTES_MAX} bytes: it is not what a controller writes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
+}
+
 fn read(path: &Path) -> Result<Recorded, FileStoreError> {
-    match fs::read_to_string(path) {
+    match read_text(path) {
         Ok(text) => parse(&text).map_err(|line| FileStoreError::Malformed { path: path.to_owned(), line }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Recorded::default()),
         Err(why) => Err(FileStoreError::Io { path: path.to_owned(), why }),
@@ -136,7 +162,11 @@ fn print(recorded: &Recorded) -> String {
 fn write(path: &Path, recorded: &Recorded) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    let mut file = File::create(&beside)?;
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(MODE).open(&beside)?;
     file.write_all(print(recorded).as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -169,6 +199,35 @@ mod tests {
             "zue-control 1\nzue\n",
         ];
         assert_eq!(texts.map(|text| parse(text).unwrap_err()), [1, 1, 2, 3, 2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_made_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let store = FileStore::open(directory.path().join("control")).unwrap();
+        assert!(store.swap(&Recorded::default(), &recorded(1)).await.unwrap());
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        }
+    }
+
+    #[test]
+    fn what_is_no_small_file_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let pipe = |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        pipe(&path);
+        let error = FileStore::open(&path).unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{error}");
+        fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(12 << 30).unwrap();
+        let error = FileStore::open(&path).unwrap_err().to_string();
+        assert!(error.contains("more than 4096 bytes"), "{error}");
+        pipe(&directory.path().join("other.lock"));
+        let error = FileStore::open(directory.path().join("other")).unwrap_err().to_string();
+        assert!(error.contains("other.lock") && error.contains("no regular file"), "{error}");
     }
 
     #[tokio::test]

@@ -1,12 +1,14 @@
 //! The block of a fixed length that a segment begins with and that the meta file is: magic, version, flags, fields, CRC.
 
-use crate::error::HeaderFault;
+use crate::error::{HeaderFault, Later};
 use crate::num::Cursor;
 
 /// The length of the block that a segment begins with.
 pub(crate) const BLOCK_BYTES: usize = 128;
 const CRC_BYTES: usize = 4;
 const VERSION: u32 = 1;
+const VERSION_END: usize = 12;
+const FIELDS_AT: usize = 16;
 
 /// A block with the given fields, which follow magic, version and flags and leave room for the CRC.
 pub(crate) fn encode<const N: usize>(magic: [u8; 8], flags: u32, fields: &[u8]) -> [u8; N] {
@@ -26,21 +28,38 @@ pub(crate) fn decode<const N: usize>(
     magic: [u8; 8],
     known_flags: u32,
 ) -> Result<(u32, Cursor<'_>), HeaderFault> {
-    let (block, _) = bytes.split_first_chunk::<N>().ok_or(HeaderFault::Short)?;
-    let (body, crc) = block.split_at(N - CRC_BYTES);
-    let mut cursor = Cursor(body);
+    let mut cursor = Cursor(bytes);
     if cursor.array() != Some(magic) {
-        return Err(HeaderFault::Magic);
+        return Err(if bytes.len() < magic.len() { HeaderFault::Short } else { HeaderFault::Magic });
     }
-    if crc32fast::hash(body).to_le_bytes() != crc {
+    let version = cursor.u32().ok_or(HeaderFault::Short)?;
+    // What lies behind may be laid out in another way in a later one, its length and its CRC, too.
+    let with_ours = || {
+        let mut block = *bytes.first_chunk::<N>()?;
+        block.get_mut(magic.len()..VERSION_END)?.copy_from_slice(&VERSION.to_le_bytes());
+        Some(has_crc(&block))
+    };
+    if is_later(version, VERSION, || with_ours().unwrap_or_default()) {
+        return Err(HeaderFault::Later(Later::Version(version)));
+    }
+    let (block, _) = bytes.split_first_chunk::<N>().ok_or(HeaderFault::Short)?;
+    if version != VERSION || !has_crc(block) {
         return Err(HeaderFault::Crc);
     }
-    let (version, flags) = (cursor.u32().ok_or(HeaderFault::Short)?, cursor.u32().ok_or(HeaderFault::Short)?);
-    if version != VERSION {
-        return Err(HeaderFault::Version(version));
-    }
+    let flags = cursor.u32().ok_or(HeaderFault::Short)?;
     if flags & !known_flags != 0 {
-        return Err(HeaderFault::Flags(flags));
+        return Err(HeaderFault::Later(Later::Flags(flags)));
     }
-    Ok((flags, cursor))
+    let fields = block.get(FIELDS_AT..N - CRC_BYTES).ok_or(HeaderFault::Short)?;
+    Ok((flags, Cursor(fields)))
+}
+
+/// Whether the version is a later one than ours. It is not where a single bit of ours was flipped: all else is as we write it then.
+pub(crate) fn is_later(version: u32, ours: u32, is_whole_with_ours: impl FnOnce() -> bool) -> bool {
+    version > ours && !((version ^ ours).is_power_of_two() && is_whole_with_ours())
+}
+
+fn has_crc<const N: usize>(block: &[u8; N]) -> bool {
+    let (body, crc) = block.split_at(N - CRC_BYTES);
+    crc32fast::hash(body).to_le_bytes() == crc
 }

@@ -12,10 +12,10 @@ use crate::crcs::Crcs;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation, ReadError};
 use crate::fault::Fault;
-use crate::frame::{Frame, Snapshot, parse};
+use crate::frame::{Frame, LENGTH_AT, Snapshot, parse};
 use crate::index::{Entry, IndexWriter};
 use crate::lookup::{Index, Lookup};
-use crate::num::wide;
+use crate::num::{Cursor, wide};
 use crate::place::Place;
 use crate::resync::{GoodFrames, Hole};
 use crate::segment::{Header, segment_name};
@@ -23,6 +23,8 @@ use crate::view::Part;
 
 /// How much of a segment is read at first for its snapshot.
 const SNAPSHOT_BYTES: u64 = 16 << 10;
+/// How much of it is read at a time to see whether it is whole.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// An open segment file.
 #[derive(Debug)]
@@ -95,7 +97,7 @@ impl<D: Disk> Segment<D> {
 
     /// Gives up the entries of its index that are in memory, now that none is to come: all are in the file, if that could be written.
     pub(crate) fn seal_index(&self, writer: &mut IndexWriter<D::File>) {
-        if let (Some(body), Some(file)) = (self.body.get(), writer.finish()) {
+        if let (Some(body), Some(file)) = (self.body.get(), writer.finish(self.file_bytes)) {
             body.lookup.set(Index::Filed(file));
         }
     }
@@ -113,10 +115,19 @@ impl<D: Disk> Segment<D> {
             self.file.read(position..end.max(position)).context(Operation::Read, || self.place.path.clone())
         };
         let mut bytes = read(SNAPSHOT_BYTES)?;
-        if let Err(Fault::Truncated { need, .. }) = parse(&bytes, self.mask) {
-            bytes = read(need)?;
+        let mut parsed = parse(&bytes, self.mask);
+        if let Err(Fault::Truncated { need, .. }) = parsed
+            && need <= self.file_bytes.saturating_sub(position)
+        {
+            // A length that was never written must not take the memory that it claims.
+            let (stored, computed) = (Cursor(&bytes).u32().unwrap_or_default() ^ self.mask, self.crc(position, need)?);
+            parsed = Err(Fault::Crc { stored, computed });
+            if stored == computed {
+                bytes = read(need)?;
+                parsed = parse(&bytes, self.mask);
+            }
         }
-        let fault = match parse(&bytes, self.mask) {
+        let fault = match parsed {
             Ok((Frame::Snapshot(snapshot), bytes)) if snapshot.base == base => {
                 return Ok((snapshot, position.saturating_add(wide(bytes))));
             }
@@ -124,6 +135,19 @@ impl<D: Disk> Segment<D> {
             Err(fault) => fault,
         };
         Err(self.place.note(Hole { position, until: position, from: base, to: base, fault }).into())
+    }
+
+    /// The CRC of the frame of so many bytes at the position, read piece by piece.
+    fn crc(&self, position: u64, bytes: u64) -> Result<u32, DiskError> {
+        let (mut at, end) = (position.saturating_add(wide(LENGTH_AT)), position.saturating_add(bytes));
+        let mut crc = crc32fast::Hasher::new();
+        while at < end {
+            let until = end.min(at.saturating_add(PIECE_BYTES));
+            let piece = self.file.read(at..until).context(Operation::Read, || self.place.path.clone())?;
+            crc.update(&piece);
+            at = until;
+        }
+        Ok(crc.finalize())
     }
 
     /// The bytes between two positions.

@@ -8,7 +8,7 @@ use crate::block::BLOCK_BYTES;
 use crate::body::{Body, Segment};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Damage, HeaderFault, OpenError, Operation, ReadError};
+use crate::error::{Context, Damage, HeaderFault, Later, OpenError, Operation, ReadError};
 use crate::fault::Fault;
 use crate::index::{self, IndexWriter, Spacing};
 use crate::meta::Meta;
@@ -16,7 +16,7 @@ use crate::num::wide;
 use crate::resync::Hole;
 use crate::scan::State;
 use crate::segment::{Header, base_of, index_name, segment_name};
-use crate::survey::{Known, survey};
+use crate::survey::{Forbids, Known, survey};
 use crate::view::Part;
 
 /// A segment file whose header is good.
@@ -46,11 +46,15 @@ pub(crate) struct Checked<D: Disk> {
     pub(crate) renew: bool,
 }
 
-/// Reads the header of every segment file.
-pub(crate) fn read_headers<D: Disk>(
-    disk: &D,
-    names: &[String],
-) -> Result<BTreeMap<Offset, Candidate<D::File>>, OpenError> {
+/// The segment files by the bases in their names, also those whose headers are bad.
+pub(crate) type Found<F> = BTreeMap<Offset, Result<Candidate<F>, HeaderFault>>;
+
+/// Reads the header of every segment file. Also looks at the heads of the index files, for what a later version has written.
+pub(crate) fn read_headers<D: Disk>(disk: &D, names: &[String]) -> Result<Found<D::File>, OpenError> {
+    names
+        .iter()
+        .filter(|name| base_of(name, ".index").is_some())
+        .try_for_each(|name| check_index_version(disk, name))?;
     let read = |base: Offset, name: &str| {
         let path = || disk.path(name);
         let file = disk.open(name).context(Operation::Open, path)?;
@@ -58,20 +62,49 @@ pub(crate) fn read_headers<D: Disk>(
         let bytes = file.read(0..file_bytes.min(wide(BLOCK_BYTES))).context(Operation::Read, path)?;
         let header = Header::decode(&bytes)
             .and_then(|header| if header.base == base { Ok(header) } else { Err(HeaderFault::Name) });
-        let header = header.map_err(|what| OpenError::BadHeader { path: path(), what })?;
-        Ok((base, Candidate { file, file_bytes, header }))
+        match header {
+            Err(what @ HeaderFault::Later(_)) => Err(what.of(path())),
+            header => Ok((base, header.map(|header| Candidate { file, file_bytes, header }))),
+        }
     };
     names.iter().filter_map(|name| base_of(name, ".log").map(|base| read(base, name))).collect()
 }
 
+/// An index that cannot be read is made again.
+fn check_index_version<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
+    let head = || {
+        let file = disk.open(name)?;
+        file.read(0..file.len()?.min(wide(index::HEADER_BYTES)))
+    };
+    let later = head().ok().and_then(|head| index::later_version(&head));
+    later.map_or(Ok(()), |version| Err(OpenError::Later { path: disk.path(name), what: Later::Version(version) }))
+}
+
 /// The segments that are the log: the one made last, and those it follows, as far as they hold anything from the log's start on.
-/// The others were cut away or trimmed.
+/// The others were cut away or trimmed. `known` is the greatest sequence that the meta file tells of.
 pub(crate) fn chain<D: Disk>(
     disk: &D,
-    log_start: Offset,
-    mut all: BTreeMap<Offset, Candidate<D::File>>,
+    (log_start, known): (Offset, u64),
+    found: Found<D::File>,
 ) -> Result<Chain<D::File>, OpenError> {
-    let newest = all.iter().max_by_key(|(_, candidate)| candidate.header.sequence).map(|(base, _)| *base);
+    let (mut all, mut bad) = (BTreeMap::new(), BTreeMap::new());
+    for (base, header) in found {
+        match header {
+            Ok(candidate) => {
+                all.insert(base, candidate);
+            }
+            Err(what) => {
+                bad.insert(base, what);
+            }
+        }
+    }
+    let newest = all.iter().max_by_key(|(_, candidate): &(_, &Candidate<_>)| candidate.header.sequence);
+    let is_newest_here = newest.is_some_and(|(_, newest)| newest.header.sequence >= known);
+    // What was trimmed may come back after a crash, whole or not. Whatever is made later has a base from the log's start on.
+    if let Some((base, what)) = bad.iter().find(|(base, _)| **base >= log_start || !is_newest_here) {
+        return Err(what.of(disk.path(&segment_name(*base))));
+    }
+    let newest = newest.map(|(base, _)| *base);
     let mut chain: Chain<D::File> = newest.and_then(|base| all.remove(&base)).into_iter().collect();
     while let Some(Header { base, sequence, prev: Some(prev), .. }) = chain.last().map(|last| last.header) {
         if base <= log_start {
@@ -86,6 +119,9 @@ pub(crate) fn chain<D: Disk>(
                 && prev.sequence < sequence
                 && prev.base < base
         };
+        if let Some(what) = bad.get(&prev.base) {
+            return Err(what.of(disk.path(&segment_name(prev.base))));
+        }
         let found = all.remove(&prev.base).filter(follows);
         chain.push(found.ok_or_else(|| OpenError::Gap { path: disk.path(&segment_name(base)), missing: prev.base })?);
     }
@@ -141,8 +177,13 @@ pub(crate) fn check<D: Disk>(
     let synced = if is_same { meta.synced.tail } else { state.order.tail };
     let (closed, used) = (is_same && meta.session.clean, segment.header.used);
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
-    let survey = survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known)
-        .map_err(|hole| OpenError::HistoryGap(segment.place.damage(hole)));
+    let survey =
+        survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known).map_err(|forbids| match forbids {
+            Forbids::HistoryGap(hole) => OpenError::HistoryGap(segment.place.damage(hole)),
+            Forbids::Later { position, fault } => {
+                OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
+            }
+        });
     // Before anything is made of it.
     segment.place.all_could_be_read()?;
     let survey = survey?;
@@ -181,7 +222,9 @@ pub(crate) fn check_index<D: Disk>(disk: &D, active: &Segment<D>) -> IndexWriter
     let entries = active.held_index();
     let read = || {
         let file = disk.open(&name).ok()?;
-        let bytes = file.read(0..file.len().ok()?).ok()?;
+        let bytes_max = index::position_of(entries.len());
+        let bytes = file.len().ok().filter(|bytes| *bytes <= bytes_max)?;
+        let bytes = file.read(0..bytes).ok()?;
         let found = index::decode(&bytes, header.nonce, mask).ok()?;
         entries.starts_with(&found).then_some((file, found.len()))
     };

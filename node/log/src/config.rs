@@ -11,6 +11,9 @@ pub const SYNC_INTERVAL_MS_MAX: u32 = 60_000;
 /// What records leave free in a segment, bytes: epoch starts find room there when the disk is full.
 pub const RESERVE_BYTES: u64 = 8 << 10;
 
+/// The least there may be between two entries of an index, bytes.
+pub(crate) const INDEX_INTERVAL_BYTES_MIN: u32 = 256;
+
 /// When appended records count as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
@@ -99,6 +102,6 @@ impl LogConfig {
             within("compaction dirty_percent", dirty_percent.into(), 1, 100)?;
         }
         within("segment_bytes_max", segment_bytes_max, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
-        within("index_interval_bytes", index_interval_bytes.into(), 256, 1 << 20)
+        within("index_interval_bytes", index_interval_bytes.into(), INDEX_INTERVAL_BYTES_MIN.into(), 1 << 20)
     }
 }

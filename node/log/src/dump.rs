@@ -87,9 +87,12 @@ pub fn dump<D: Disk>(
     from: Offset,
     mut each: impl FnMut(&Dumped<'_>) -> ControlFlow<()>,
 ) -> Result<(), OpenError> {
-    let mut log_start = Offset::default();
+    let mut known = (Offset::default(), 0);
     if let Some(meta) = meta::read(disk)? {
-        log_start = meta.map_or(log_start, |meta| meta.log_start);
+        if let Err(what @ HeaderFault::Later(_)) = meta {
+            return Err(what.of(disk.path(META_FILE)));
+        }
+        known = meta.map_or(known, |meta| (meta.log_start, meta.synced.sequence));
         let item = meta.map_or_else(DumpItem::BadMeta, |meta| DumpItem::Meta(Box::new(meta)));
         let (path, position, bytes) = (&*disk.path(META_FILE), 0, wide(meta::META_BYTES));
         if each(&Dumped { path, position, bytes, item }).is_break() {
@@ -97,7 +100,7 @@ pub fn dump<D: Disk>(
         }
     }
     let names = disk.list().context(Operation::List, || disk.path(""))?;
-    let segments = chain(disk, log_start, read_headers(disk, &names)?)?;
+    let segments = chain(disk, known, read_headers(disk, &names)?)?;
     let nexts = segments.iter().skip(1).map(|next| Some(next.header)).chain([None]);
     for (segment, next) in segments.iter().zip(nexts) {
         if next.is_some_and(|next| next.base <= from) {

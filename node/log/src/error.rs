@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
+use crate::agree::Disagreement;
 use crate::config::ConfigError;
 use crate::disk::Disk;
 use crate::fault::Fault;
@@ -130,6 +131,31 @@ pub struct Damage {
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
                       replica then, and copies the log from the others";
 
+/// How to go on without the files.
+const REPLACE: &str = "move the directory away and start the replica with an empty one: it is a new replica then, and copies the log \
+                       from the others";
+const COPY: &str = "Put back a copy that was made while the node was stopped, or move the directory away and start the replica with an \
+                    empty one: it is a new replica then, and copies the log from the others";
+
+/// What only a later version of Zue writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Later {
+    /// A version of the format.
+    #[error("version {0} of the format")]
+    Version(u32),
+    /// Flags of a file.
+    #[error("flags {0:#x}")]
+    Flags(u32),
+    /// A frame whose CRC is right.
+    #[error("{fault} at byte {position}")]
+    Frame {
+        /// Where it begins in the file.
+        position: u64,
+        /// What is not known of it.
+        fault: Fault,
+    },
+}
+
 /// A log that does not open. Nothing was removed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -161,7 +187,26 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// A file's fixed part is not what was written, or of another version of the format.
+    /// A later version of Zue has written here: what it means is not known, and so nothing is touched.
+    #[error(
+        "{} was written by a later version of Zue: it has {what}, which this version does not know. Run that version on it, or a \
+         later one; nothing was changed. Should none ever have run here, the file is damaged: then {REPLACE}", path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        what: Later,
+    },
+    /// The meta file and the segments are not of the same moment.
+    #[error("{} contradicts itself: {what}. It was copied while its node ran, or a part of it was put back. {COPY}", dir.display())]
+    Disagrees {
+        /// The directory.
+        dir: PathBuf,
+        /// In what.
+        what: Disagreement,
+    },
+    /// A file's fixed part is not what was written.
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]
     BadHeader {
         /// The file.
@@ -219,18 +264,25 @@ pub enum HeaderFault {
     /// It is not a file of this kind.
     #[error("it does not begin as a file of this kind does")]
     Magic,
-    /// It is of an unknown version of the format.
-    #[error("it is of version {0} of the format, which is not known")]
-    Version(u32),
+    /// A later version has written it.
+    #[error("it was written by a later version of Zue, with {0}")]
+    Later(Later),
     /// Its CRC does not match.
     #[error("its CRC does not match")]
     Crc,
-    /// It has flags that are not known.
-    #[error("it has unknown flags {0:#x}")]
-    Flags(u32),
     /// Its name and its content contradict each other.
     #[error("its name is not that of its content")]
     Name,
+}
+
+impl HeaderFault {
+    /// What it says of the file.
+    pub(crate) fn of(self, path: PathBuf) -> OpenError {
+        match self {
+            Self::Later(what) => OpenError::Later { path, what },
+            what => OpenError::BadHeader { path, what },
+        }
+    }
 }
 
 /// A change that was not made. Unless it is [`LogError::Disk`], the log is as before and goes on.

@@ -2,6 +2,7 @@
 
 use zue_core::{Epoch, Offset};
 
+use crate::frame::KIND_SYNC_MARK;
 use crate::limits::LimitError;
 
 /// Why bytes are not a frame, or not the frame that belongs there.
@@ -104,4 +105,15 @@ pub enum Fault {
     /// A limit is exceeded.
     #[error(transparent)]
     Limit(#[from] LimitError),
+}
+
+impl Fault {
+    /// Whether it is of a frame whose CRC is right and that only a later version of Zue can have written.
+    pub fn is_of_later_version(&self) -> bool {
+        match *self {
+            Self::Kind(kind) => kind > KIND_SYNC_MARK,
+            Self::Flags { .. } => true,
+            _ => false,
+        }
+    }
 }

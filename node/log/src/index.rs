@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 
-use crate::num::{length, wide};
+use crate::block::is_later;
+use crate::config::INDEX_INTERVAL_BYTES_MIN;
+use crate::num::{Cursor, length, wide};
 
 const MAGIC: [u8; 8] = *b"ZUE-IDX\n";
 const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 32;
+pub(crate) const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 32;
 /// Entries are written in pieces of this many bytes.
 const PIECE_BYTES: usize = 4096;
@@ -92,10 +94,10 @@ impl<F: crate::DiskFile> IndexWriter<F> {
     }
 
     /// Writes the rest, and gives the whole file to be searched, unless it could not be written. Nothing is written any more then.
-    pub(crate) fn finish(&mut self) -> Option<IndexFile> {
+    pub(crate) fn finish(&mut self, segment_bytes: u64) -> Option<IndexFile> {
         self.write_all();
         let file = self.file.take()?;
-        IndexFile::open(&file, self.nonce, self.mask)
+        IndexFile::open(&file, segment_bytes, self.nonce, self.mask)
     }
 }
 
@@ -138,8 +140,8 @@ pub(crate) struct NotAsWritten;
 
 impl IndexFile {
     /// The file, if its head and its length are those of an index of the segment with that nonce. Its entries are not looked at.
-    pub(crate) fn open(file: &impl crate::DiskFile, nonce: u64, mask: u32) -> Option<Self> {
-        let all = 0..file.len().ok()?;
+    pub(crate) fn open(file: &impl crate::DiskFile, segment_bytes: u64, nonce: u64, mask: u32) -> Option<Self> {
+        let all = 0..file.len().ok().filter(|bytes| *bytes <= bytes_max(segment_bytes))?;
         // There are only so many maps.
         let bytes = file.view(all.clone()).or_else(|_| file.read(all)).ok()?;
         let (head, rest) = bytes.split_first_chunk()?;
@@ -222,6 +224,26 @@ pub(crate) fn decode(bytes: &[u8], nonce: u64, mask: u32) -> Result<Vec<Entry>, 
         entries.push(entry);
     }
     if torn.is_empty() { Ok(entries) } else { Err(wide(bytes.len() - torn.len())) }
+}
+
+/// The version of the format, if that is a later one. Such an index says nothing that is not in its segment, and yet it is left as it is:
+/// what else has changed with it is not known.
+pub(crate) fn later_version(head: &[u8]) -> Option<u32> {
+    let mut cursor = Cursor(head);
+    let (magic, version) = (cursor.array()?, cursor.u32()?);
+    let mut with_ours = || {
+        let (_reserved, nonce) = (cursor.u32()?, cursor.u64()?);
+        let mut ours = head.first_chunk::<HEADER_BYTES>().copied()?;
+        ours.get_mut(MAGIC.len()..MAGIC.len() + 4)?.copy_from_slice(&VERSION.to_le_bytes());
+        Some(ours == encode_header(nonce))
+    };
+    (magic == MAGIC && is_later(version, VERSION, || with_ours().unwrap_or_default())).then_some(version)
+}
+
+/// What an index file of a segment of so many bytes has at most.
+pub(crate) fn bytes_max(segment_bytes: u64) -> u64 {
+    let entries = segment_bytes / u64::from(INDEX_INTERVAL_BYTES_MIN);
+    entries.saturating_mul(wide(ENTRY_BYTES)).saturating_add(wide(HEADER_BYTES))
 }
 
 /// Where the entry of that number is in an index file.

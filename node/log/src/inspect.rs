@@ -101,10 +101,12 @@ fn index_fault<D: Disk>(part: &Part<D>, disk: &impl Disk) -> Result<Option<Index
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(IndexFault::Missing)),
         file => file.context(Operation::Open, path)?,
     };
-    let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
-    let header = &part.segment.header;
+    let (header, bytes_max) = (&part.segment.header, index::bytes_max(part.segment.file_bytes));
+    let (have, bytes) =
+        file.len().and_then(|have| Ok((have, file.read(0..have.min(bytes_max))?))).context(Operation::Read, path)?;
     match index::decode(&bytes, header.nonce, part.segment.mask) {
         _ if bytes.is_empty() => Ok(Some(IndexFault::Missing)),
+        Ok(_) if have > bytes_max => Ok(Some(IndexFault::Damaged(bytes_max))),
         Ok(entries) => first_wrong(part, &entries),
         Err(position) => Ok(Some(IndexFault::Damaged(position))),
     }

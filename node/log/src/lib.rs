@@ -2,6 +2,7 @@
 //!
 //! README.md in this crate has the byte layout, what happens in a crash, and what is assumed of the disk.
 
+mod agree;
 mod anew;
 mod batch;
 mod block;
@@ -37,6 +38,7 @@ mod overlay;
 mod place;
 mod reader;
 mod recycle;
+mod regular;
 mod repair;
 mod resync;
 mod retention;
@@ -52,6 +54,7 @@ mod verify;
 mod view;
 mod wanted;
 
+pub use agree::Disagreement;
 pub use anew::{Refused, Rewritten};
 pub use batch::{Batch, BatchBuilder, FrameError};
 pub use compact::{Compacting, Compaction};
@@ -62,7 +65,7 @@ pub use config::{
 pub use disk::{Disk, DiskFile};
 pub use dump::{DumpItem, Dumped, dump};
 pub use encode::record_bytes;
-pub use error::{Damage, DiskError, HeaderFault, LogError, OpenError, Operation, ReadError, Shortage};
+pub use error::{Damage, DiskError, HeaderFault, Later, LogError, OpenError, Operation, ReadError, Shortage};
 pub use fault::Fault;
 pub use files_limit::files_kept_for_connections;
 pub use fill::Preparation;
@@ -77,6 +80,7 @@ pub use order::ProducerRun;
 pub use os::{OsDisk, OsFile};
 pub use overlay::{Changes, Overlay, OverlayFile};
 pub use reader::{Chunk, Reader, Records};
+pub use regular::read_text;
 pub use repair::{Excerpt, Repair};
 pub use retention::Retention;
 pub use sync::SyncPoint;

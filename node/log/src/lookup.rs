@@ -125,9 +125,9 @@ impl<D: Disk> Part<D> {
     /// The index in its file. That is made again if it is not the segment's, or lacks entries at its end; the others are looked at when
     /// they are needed.
     pub(crate) fn load_index(&self, data_start: u64) -> Result<Index, ReadError> {
-        let Segment { disk, header, mask, .. } = &*self.segment;
+        let Segment { disk, header, mask, file_bytes, .. } = &*self.segment;
         let file = disk.open(&index_name(header.base)).ok();
-        let file = file.and_then(|file| IndexFile::open(&file, header.nonce, *mask));
+        let file = file.and_then(|file| IndexFile::open(&file, *file_bytes, header.nonce, *mask));
         if let Some(file) = file
             && let Ok(last) = file.last(Some(Share(1, 1)), |entry| entry.position < self.bytes_end)
         {
@@ -164,9 +164,9 @@ impl<D: Disk> Part<D> {
 
     /// Writes the index file. Where that cannot be done, the entries stay in memory.
     fn write_index(&self, entries: Vec<Entry>) -> Index {
-        let Segment { disk, header, mask, .. } = &*self.segment;
+        let Segment { disk, header, mask, file_bytes, .. } = &*self.segment;
         let file = disk.create(&index_name(header.base)).ok();
-        let written = IndexWriter::new(file, header.nonce, *mask, &entries).finish();
+        let written = IndexWriter::new(file, header.nonce, *mask, &entries).finish(*file_bytes);
         written.map_or(Index::Held(entries), Index::Filed)
     }
 }

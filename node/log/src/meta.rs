@@ -303,7 +303,9 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file.context(Operation::Open, path)?,
     };
-    let bytes = file.len().and_then(|bytes| file.read(0..bytes)).context(Operation::Read, path)?;
+    // However long it claims to be: nothing of it lies behind.
+    let bytes = file.len().and_then(|bytes| file.read(0..bytes.min(wide(META_BYTES))));
+    let bytes = bytes.context(Operation::Read, path)?;
     Ok(Some(Meta::decode(&bytes)))
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use zue_core::{Epoch, History, Offset, Producers, ReplicaId, Tail};
 
+use crate::agree::disagreement;
 use crate::anew::SEGMENT_ANEW;
 use crate::chain::{Checked, chain, check, check_index, read_headers};
 use crate::config::LogConfig;
@@ -71,9 +72,13 @@ impl<D: Disk> Log<D> {
             make_first(&disk, &config)?;
             candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
         }
-        let chain = chain(&disk, meta.log_start, candidates)?;
+        let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
         let checked = check(&disk, &config, &meta, chain)?;
         let tail = checked.state.order.tail;
+        let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
+        if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
+            return Err(OpenError::Disagrees { dir: disk.path(""), what });
+        }
         // Before its first epoch start it has acknowledged nothing.
         let may_have_forgotten = tail.epoch > Epoch(0) && may_have_forgotten(&meta, boot);
         // How much of its last epoch it has forgotten is not known. Epoch starts are never forgotten.
@@ -205,7 +210,7 @@ fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
 
 fn read_meta<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Meta>, OpenError> {
     if let Some(meta) = meta::read(disk)? {
-        return meta.map(Some).map_err(|what| OpenError::BadHeader { path: disk.path(META_FILE), what });
+        return meta.map(Some).map_err(|what| what.of(disk.path(META_FILE)));
     }
     match names.iter().find(|name| base_of(name, ".log").is_some()) {
         Some(segment) => Err(OpenError::NoMeta { dir: disk.path(""), segment: segment.clone() }),

@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::num::NonZero;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,6 +16,7 @@ use crate::files_limit::{may_hold_another, name_limit};
 use crate::holder::holder_of;
 use crate::map::Map;
 use crate::num::length;
+use crate::regular::{self, DIR_MODE};
 
 const LOCK_FILE: &str = "lock";
 
@@ -47,9 +48,9 @@ pub struct OsFile {
 }
 
 impl OsDisk {
-    /// The directory, made if it is not there.
+    /// The directory, made for its owner alone if it is not there.
     pub fn new(dir: impl AsRef<Path>) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(&dir)?;
         Self::open_dir(dir.as_ref(), false)
     }
 
@@ -101,8 +102,10 @@ impl Disk for OsDisk {
     type Lock = File;
 
     fn lock(&self) -> io::Result<File> {
+        let name = |error: io::Error| io::Error::new(error.kind(), format!("{LOCK_FILE}: {error}"));
+        let open_lock = |options: &mut _| regular::open(&self.path(LOCK_FILE), options).map_err(name);
         let (file, locked) = if self.read_only {
-            let file = match File::open(self.path(LOCK_FILE)) {
+            let file = match open_lock(File::options().read(true)) {
                 // Nobody has ever locked it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(&self.dir)?,
                 file => file?,
@@ -110,7 +113,7 @@ impl Disk for OsDisk {
             let locked = file.try_lock_shared();
             (file, locked)
         } else {
-            let file = File::options().create(true).truncate(false).write(true).open(self.path(LOCK_FILE))?;
+            let file = open_lock(File::options().create(true).truncate(false).write(true))?;
             let locked = file.try_lock();
             (file, locked)
         };
@@ -127,7 +130,7 @@ impl Disk for OsDisk {
     fn create(&self, name: &str) -> io::Result<OsFile> {
         let path = self.path(name);
         loop {
-            match File::options().read(true).write(true).create_new(true).open(&path) {
+            match regular::open(&path, File::options().read(true).write(true).create_new(true)) {
                 // It may be mapped: it gives up its name, and keeps its bytes.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -139,7 +142,7 @@ impl Disk for OsDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<OsFile> {
-        let file = File::options().read(true).write(!self.read_only).open(self.path(name));
+        let file = regular::open(&self.path(name), File::options().read(true).write(!self.read_only));
         file.map(OsFile::new).map_err(name_limit)
     }
 

@@ -41,11 +41,20 @@ pub(crate) struct Survey {
     pub(crate) suspect: Option<Tail>,
 }
 
+/// Why a log is not opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Forbids {
+    /// A hole that cannot be passed over: an epoch may have started in it.
+    HistoryGap(Hole),
+    /// A frame that only a later version writes. Taken for a torn tail, it would be cut away.
+    Later { position: u64, fault: Fault },
+}
+
 /// Takes all frames that `bytes` begin with into the state. Bad ones that were committed are passed over; the first other one ends
 /// the log. `position` is where the bytes are in the file.
 ///
 /// # Errors
-/// The hole that cannot be passed over: an epoch may have started in it.
+/// What forbids to go on.
 pub(crate) fn survey(
     state: &mut State,
     bytes: &[u8],
@@ -53,7 +62,7 @@ pub(crate) fn survey(
     position: u64,
     spacing: &mut Spacing,
     known: Known,
-) -> Result<Survey, Hole> {
+) -> Result<Survey, Forbids> {
     let mut survey = Survey::default();
     let mut crcs = Crcs::new(bytes);
     // The last committed records are damaged.
@@ -66,6 +75,9 @@ pub(crate) fn survey(
         let stop = found.stop.unwrap_or(nothing);
         let stop = Stop { at: stop.at.saturating_add(survey.bytes), ..stop };
         survey.bytes = survey.bytes.saturating_add(found.bytes);
+        if stop.fault.is_of_later_version() {
+            return Err(Forbids::Later { position: position.saturating_add(wide(stop.at)), fault: stop.fault });
+        }
         if state.order.tail.end >= known.commit_end {
             break stop;
         }
@@ -74,7 +86,7 @@ pub(crate) fn survey(
         let next = next_place(&mut crcs, mask, stop).filter(|next| next.offset <= known.commit_end);
         let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
-            return Err(hole(end));
+            return Err(Forbids::HistoryGap(hole(end)));
         }
         survey.holes.push(hole(end));
         state.order = Order::after(Tail { end, ..after }, stop.order.timestamp_ms);

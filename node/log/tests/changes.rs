@@ -104,6 +104,7 @@ fn replication_reads_what_follows_a_tail_epoch_starts_included() {
     let reader = log.reader();
     for bytes_max in [0, 100, 5000, 1 << 20] {
         let (disk, mut copy) = fresh(5);
+        copy.set_promise(log.tail().epoch, None, None).unwrap();
         while let Some(batch) = reader.read_frames(copy.tail(), log.tail(), bytes_max).unwrap() {
             let sent = Batch::decode(batch.bytes().clone(), copy.tail(), &zue_log::Limits::default()).unwrap();
             copy.append(&sent).unwrap();

@@ -121,6 +121,7 @@ fn left(records: &BTreeMap<u64, Record>, sealed: u64, deletes_kept_from_ms: u64)
 
 /// Copies the log from where the other one ends, in batches of the size, checked as a follower does.
 fn replicate(from: &SimLog, to: &mut SimLog, bytes_max: usize) {
+    to.set_promise(from.tail().epoch.max(to.meta().promise.epoch), None, None).unwrap();
     let reader = from.reader();
     while let Some(batch) = reader.read_frames(to.tail(), from.tail(), bytes_max).unwrap() {
         let checked = Batch::decode(batch.bytes().clone(), to.tail(), &Limits::default()).unwrap();
@@ -190,6 +191,7 @@ fn a_follower_anywhere_in_a_compacted_log_comes_out_with_the_same_records() {
         let (_, mut log) = three_keys(4, 60);
         let disk = SimDisk::new(5);
         let mut follower = open(&disk);
+        follower.set_promise(log.tail().epoch, None, None).unwrap();
         while follower.tail().end < Offset(held) {
             let batch = log.reader().read_frames(follower.tail(), log.tail(), 0).unwrap().unwrap();
             follower.append(&batch).unwrap();
@@ -291,6 +293,7 @@ fn a_round_that_is_given_up_on_a_full_disk_harms_nothing() {
 /// A step of the workload of the crash and failure tests, all of it repeatable.
 fn workload(disk: &SimDisk, peer: &SimLog, durable: &mut u64) -> Result<(), LogError> {
     let Ok((mut log, _)) = Log::open(disk.clone(), COMPACTED, ReplicaId(7)) else { return Ok(()) };
+    log.set_promise(peer.tail().epoch, None, None)?;
     for round_number in 0..3_u64 {
         let upto = Tail { end: Offset(20 * (round_number + 1)), ..peer.tail() };
         while let Some(batch) = peer.reader().read_frames(log.tail(), upto, 0).unwrap() {

@@ -159,6 +159,7 @@ fn run(steps: &[Step]) {
             }
             Step::Epoch { skip } => {
                 let Tail { epoch: last, end } = log.tail();
+                log.set_promise(Epoch(last.0 + skip).max(log.meta().promise.epoch), None, None).unwrap();
                 log.append(&Batch::epoch_start(last, start(last.0 + skip, end.0)).unwrap()).unwrap();
                 model.0.push(Entry::Start(last.0 + skip));
             }

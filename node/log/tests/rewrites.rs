@@ -418,12 +418,22 @@ impl Run {
         Self { disk, log, frames, whole, allowed: self.allowed.clone() }
     }
 
+    /// Promises the epoch: none is accepted before.
+    fn promise(&mut self, epoch: u64) -> Result<(), Failed> {
+        let log = self.log();
+        if log.meta().promise.epoch < Epoch(epoch) {
+            log.set_promise(Epoch(epoch), None, None)?;
+        }
+        Ok(())
+    }
+
     /// Takes the step, and notes what it may change before it is known that it did.
     fn take(&mut self, step: Step) -> Result<(), Failed> {
         let mut next = self.now();
         match step {
             Append(records) => self.append(records)?,
             Start(epoch) => {
+                self.promise(epoch)?;
                 let Tail { epoch: last, end } = self.log().tail();
                 next.epochs.push((epoch, end.0));
                 self.allowed.push(next);
@@ -459,6 +469,7 @@ impl Run {
                 self.allowed.retain(|state| state.range.start == before);
             }
             Reset(at, epoch) => {
+                self.promise(epoch)?;
                 let Origin { producers, .. } = origin(at, epoch);
                 let (records, damaged, epochs) = (BTreeMap::new(), BTreeSet::new(), vec![(epoch, at - 5)]);
                 self.allowed.push(State { range: at..at, records, damaged, epochs, producers });

@@ -174,6 +174,7 @@ fn who_appended_what_is_known_after_a_trim() {
 /// Copies the log, from where a log begins that is reset to its origin.
 fn copy(from: &SimLog, into: &mut SimLog) {
     let origin = from.reader().origin(SMALL.producers).unwrap();
+    into.set_promise(from.tail().epoch.max(into.meta().promise.epoch), None, None).unwrap();
     into.reset(&origin).unwrap();
     assert_eq!((into.tail(), into.log_start(), read_all(into)), (origin.tail(), origin.at, vec![]));
     while let Some(batch) = from.reader().read_frames(into.tail(), from.tail(), 5000).unwrap() {

@@ -1,7 +1,8 @@
 //! `zue dev`: a cluster on loopback in one process, kept in one directory.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use crate::stop::Stop;
 const CONTROL_FILE: &str = "control";
 /// How many replicas the directory holds.
 const REPLICAS_FILE: &str = "replicas";
+const REPLICAS_BYTES_MAX: u64 = 64;
 /// The most that there may be.
 const REPLICAS_MAX: u16 = 9;
 /// Once a leader is there, how long the others are waited for before it is told.
@@ -160,10 +162,10 @@ async fn until_free<T>(end: Instant, mut attempt: impl AsyncFnMut() -> anyhow::R
 /// Makes the directory, or takes one that was made before, and locks it. Says for how many replicas it was made.
 fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
     let cannot = || format!("{} cannot be used", dir.display());
-    fs::create_dir_all(dir).with_context(cannot)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(cannot)?;
     let is_ours = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(CONTROL_FILE);
     let path = dir.join(REPLICAS_FILE);
-    let made_for = match fs::read_to_string(&path) {
+    let made_for = match zue_log::read_text(&path, REPLICAS_BYTES_MAX) {
         Ok(text) => text.trim().parse::<u16>().ok().filter(|count| (1..=REPLICAS_MAX).contains(count)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for entry in fs::read_dir(dir).with_context(cannot)? {
@@ -173,7 +175,7 @@ fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
             }
             Some(replicas)
         }
-        Err(error) => return Err(error).with_context(cannot),
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
     };
     let store = FileStore::open(dir.join(CONTROL_FILE)).map_err(|error| match error {
         FileStoreError::InUse(_) => Held(format!("{} is in use by another `zue dev`", dir.display())).into(),
@@ -187,7 +189,10 @@ fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
 /// Writes down for how many replicas the directory is made.
 fn claim(dir: &Path, replicas: u16) -> anyhow::Result<()> {
     let path = dir.join(REPLICAS_FILE);
-    fs::write(&path, format!("{replicas}\n")).with_context(|| format!("{} cannot be written", path.display()))
+    let mut options = fs::File::options();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let written = file.and_then(|mut file| file.write_all(format!("{replicas}\n").as_bytes()));
+    written.with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Before anything is written, so that a port in use has no other effect than being told.
@@ -247,6 +252,8 @@ fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use clap::Parser as _;
 
     use super::*;
@@ -259,6 +266,8 @@ mod tests {
         let (store, made_for) = open(&dir, 3).unwrap();
         assert_eq!(made_for, 3);
         claim(&dir, 3).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&dir.join(REPLICAS_FILE))), (0o700, 0o600));
         assert!(open(&dir, 3).unwrap_err().to_string().contains("in use by another `zue dev`"));
         drop(store);
         assert_eq!(open(&dir, 5).unwrap().1, 3);

@@ -120,7 +120,7 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
     match error.downcast_ref::<Stopped>() {
         Some(stopped) => ExitCode::from(stopped.signal.code()),
-        None if error.is::<Usage>() => ExitCode::from(WRONG_USE),
+        None if error.is::<Usage>() || error.chain().any(zue_node::is_of_later_version) => ExitCode::from(WRONG_USE),
         None => ExitCode::FAILURE,
     }
 }

@@ -76,6 +76,10 @@ pub(crate) fn fill<D: Disk>(log: &mut Log<D>, count: u64, bytes: usize) {
 
 pub(crate) fn start_epoch<D: Disk>(log: &mut Log<D>, epoch: u64) {
     let Tail { epoch: last, end } = log.tail();
+    // Nobody accepts an epoch that it has not promised.
+    if log.meta().promise.epoch < Epoch(epoch) {
+        log.set_promise(Epoch(epoch), None, None).unwrap();
+    }
     log.append(&Batch::epoch_start(last, start(epoch, end.0)).unwrap()).unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
-use zue_log::{Damage, Disk, Log, OpenError, OsDisk, ReadError};
+use zue_log::{Damage, Disk, Later, Log, OpenError, OsDisk, ReadError};
 
 use crate::Usage;
 use crate::args::{self, Output};
@@ -73,10 +73,14 @@ fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
         OpenError::Locked { .. } => {
             return Err(Usage(format!("{what}: stop the node that runs on it, and try again")).into());
         }
-        error @ (OpenError::Disk(_) | OpenError::Config(_)) => return Err(Usage(error.to_string()).into()),
-        OpenError::NoMeta { dir, .. } | OpenError::NoSegments { dir } | OpenError::NewestGone { dir, .. } => {
-            whole(dir, None)
-        }
+        OpenError::Disk(error) => return Err(Usage(format!("{error}: {}", error.source)).into()),
+        // Not damage: whoever takes it for that loses the log.
+        error @ OpenError::Later { .. } => return Err(Usage(error.to_string()).into()),
+        OpenError::Config(error) => return Err(Usage(error.to_string()).into()),
+        OpenError::NoMeta { dir, .. }
+        | OpenError::NoSegments { dir }
+        | OpenError::NewestGone { dir, .. }
+        | OpenError::Disagrees { dir, .. } => whole(dir, None),
         OpenError::BadHeader { path, .. } | OpenError::Gap { path, .. } => whole(path, Some(0)),
         OpenError::Damaged(damage) | OpenError::HistoryGap(damage) => damage.into(),
     };
@@ -89,6 +93,12 @@ fn check<D: Disk>(log: &Log<D>) -> anyhow::Result<(Vec<Damage>, u64)> {
     let cannot = |error: ReadError| Usage(error.to_string());
     while let Some(verified) = verifier.step(STEP_BYTES).map_err(cannot)? {
         bytes += verified.bytes;
+        if let Some(Damage { path, position, fault, .. }) = &verified.damage
+            && fault.is_of_later_version()
+        {
+            let what = Later::Frame { position: *position, fault: *fault };
+            return Err(Usage(OpenError::Later { path: path.clone(), what }.to_string()).into());
+        }
         damaged.extend(verified.damage);
     }
     Ok((damaged, bytes))
