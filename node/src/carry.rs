@@ -78,7 +78,9 @@ impl Driver {
             }
             Output::Reply(request, reply) => self.reply(request, reply, payload),
             Output::SendStarted { session, log, durable } => {
-                self.send(session, |outbox| outbox.started = Some((log, durable)));
+                // All that was asked of the disk is done.
+                let last_ms = self.parts.storage.last_timestamp_ms();
+                self.send(session, |outbox| outbox.started = Some((log, durable, last_ms)));
             }
             Output::SendAck { session, durable, round } => {
                 self.send(session, |outbox| outbox.ack = Some((durable, round)));
@@ -179,7 +181,7 @@ impl Driver {
         tracing::warn!(%refusal, "refusing a leader's stream");
         let promised = self.parts.replica.promise().epoch;
         if let Refusal::Parted { .. } = refusal {
-            self.problem = Some(refusal.to_string().into());
+            self.parted = Some(refusal.to_string().into());
         }
         self.view_is_stale = true;
         self.send(session, |outbox| outbox.refused = Some((refusal, promised)));
@@ -217,7 +219,7 @@ impl Driver {
         tracing::info!(%epoch, followers = wide(followers.len()), "leading");
         self.parts.metrics.replication_lag_records.reset();
         self.leading = Some(Leading { stop, members, feeds });
-        self.followed = None;
+        (self.followed, self.parted) = (None, None);
         self.view_is_stale = true;
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Driver {
     /// How long it has been silent.
     pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
+    /// A leader was refused whose history parts from what is committed here, and no other was followed since.
+    pub(crate) parted: Option<Arc<str>>,
     /// Why work waits for the disk.
     pub(crate) full: Option<Stalled>,
     /// What of the log is damaged.
@@ -134,6 +136,7 @@ impl Driver {
             switch_to: None,
             leaving: false,
             problem: None,
+            parted: None,
             full: None,
             damage: None,
             neglected: None,
@@ -195,10 +198,9 @@ impl Driver {
                 self.step(Input::DiskFull(is_full), Payload::None);
             }
             DiskFact::Damaged(damage) => {
-                let is_damaged = damage.is_some();
                 self.damage = damage;
                 self.view_is_stale = true;
-                self.step(Input::Damaged(is_damaged), Payload::None);
+                self.step(Input::Damaged(self.damage.is_some()), Payload::None);
             }
             DiskFact::Expired(before) => self.expired(before),
             DiskFact::Neglected(problem) => {
@@ -324,7 +326,7 @@ impl Driver {
                 if self.outboxes.contains_key(&session) {
                     // Not refused. What another stream was for is over.
                     self.outboxes.retain(|other, _| *other == session);
-                    self.followed = Some((leader, members.into()));
+                    (self.followed, self.parted) = (Some((leader, members.into())), None);
                     self.heard = Some(heard);
                 }
                 self.release_held();
@@ -333,8 +335,7 @@ impl Driver {
                 let (prev, end) = (batch.prev(), batch.tail());
                 let facts =
                     FrameFacts { end, epoch_starts: batch.epoch_starts().to_vec(), appends: appends_of(&batch) };
-                let input = Input::Frames { session, prev, facts, commit_end, round };
-                self.step(input, Payload::Frames(batch, permit));
+                self.step(Input::Frames { session, prev, facts, commit_end, round }, Payload::Frames(batch, permit));
             }
             Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
                 self.step(Input::Clock(Shown::Agreed { session, agreed_ms }), Payload::None);

@@ -44,10 +44,15 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         | Refusal::NotSealed { .. }
         | Refusal::OtherStream => error(Reason::StaleEpoch, message),
         Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
-        Refusal::Impossible(_) | Refusal::Gap { .. } => error(Reason::Invalid, message),
+        Refusal::Parted { .. }
+        | Refusal::OtherVoters { .. }
+        | Refusal::Impossible(_)
+        | Refusal::TooFarAhead { .. }
+        | Refusal::Gap { .. } => error(Reason::Invalid, message),
         // Some of it is in the log.
         Refusal::Overlap { .. } => unknown(Reason::Invalid, message),
-        Refusal::Parted { .. } | Refusal::Failed => storage_failed(view),
+        Refusal::Failed => storage_failed(view),
+        Refusal::OffsetsUsedUp { .. } => error(Reason::TooLarge, message),
         Refusal::Restored => error(Reason::StorageFailed, message),
         Refusal::NotLeader => not_leader(view),
         Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),

@@ -144,7 +144,7 @@ impl ReplicationService {
         if self.handle.follow(session, start).await.is_err() {
             return End::Refuse(shutting_down());
         }
-        let mut expected: Option<Tail> = None;
+        let mut expected: Option<(Tail, u64)> = None;
         loop {
             heard.listens();
             let message = match incoming.message().await {
@@ -155,7 +155,7 @@ impl ReplicationService {
             heard.is_busy();
             let parsed = match message {
                 Some(leader_message::Message::Frames(frames)) => self.frames(frames, &mut expected, &news).await,
-                Some(leader_message::Message::Heartbeat(heartbeat)) => Ok(parse_heartbeat(heartbeat)),
+                Some(leader_message::Message::Heartbeat(heartbeat)) => parse_heartbeat(heartbeat),
                 Some(leader_message::Message::Runs(v1::Runs { runs })) => {
                     zue_proto::runs(&runs).map(Follow::Runs).map_err(invalid)
                 }
@@ -197,8 +197,8 @@ impl ReplicationService {
             epoch: Epoch(epoch),
             history,
             log: zue_proto::tail(log),
-            commit_end: Offset(commit_end),
-            oldest: Offset(oldest),
+            commit_end: offset("commit_end", commit_end)?,
+            oldest: offset("oldest", oldest)?,
             origin: origin.map(|origin| zue_proto::origin(origin, self.producers)).transpose().map_err(invalid)?,
             runs: zue_proto::runs(&runs).map_err(invalid)?,
         };
@@ -209,13 +209,14 @@ impl ReplicationService {
     async fn frames(
         &self,
         wire: v1::Frames,
-        expected: &mut Option<Tail>,
+        expected: &mut Option<(Tail, u64)>,
         news: &watch::Receiver<Outbox>,
     ) -> Result<Follow, v1::Error> {
         let v1::Frames { prev, frames, commit_end, round } = wire;
         let prev = zue_proto::tail(prev);
-        let started = news.borrow().started.map(|(log, _)| log);
-        let log = expected.or(started).ok_or_else(|| invalid("frames came before this replica has started"))?;
+        let started = news.borrow().started.map(|(log, _, last_ms)| (log, last_ms));
+        let (log, last_ms) =
+            expected.or(started).ok_or_else(|| invalid("frames came before this replica has started"))?;
         if prev != log {
             return Err(refused(&Refusal::Gap { prev, log }, &self.handle.view.borrow()));
         }
@@ -227,8 +228,10 @@ impl ReplicationService {
             }
             error(Reason::Corrupt, fault.to_string())
         })?;
-        *expected = Some(batch.tail());
-        Ok(Follow::Frames { batch, commit_end: Offset(commit_end), round, permit })
+        // The disk would take it for a fault of its own.
+        batch.follows_time(last_ms).map_err(invalid)?;
+        *expected = Some((batch.tail(), batch.timestamps_ms().map_or(last_ms, |(_, last)| last)));
+        Ok(Follow::Frames { batch, commit_end: offset("commit_end", commit_end)?, round, permit })
     }
 
     /// Tells the leader the news, until the stream is refused or its end is known.
@@ -246,7 +249,7 @@ impl ReplicationService {
                 let _ = answers.send(Ok(answer(follower_message::Message::Refused(refused)))).await;
                 return None;
             }
-            if let Some((log, durable)) = started.filter(|_| !has_started) {
+            if let Some((log, durable, _)) = started.filter(|_| !has_started) {
                 has_started = true;
                 let lineage = Some((&self.handle.identity.lineage).into());
                 let runs = zue_proto::runs_to_wire(&self.handle.view.borrow().runs);
@@ -273,10 +276,16 @@ impl ReplicationService {
     }
 }
 
-fn parse_heartbeat(wire: v1::Heartbeat) -> Follow {
+/// An offset that a log can have.
+fn offset(field: &'static str, found: u64) -> Result<Offset, v1::Error> {
+    zue_proto::offset(field, found).map_err(invalid)
+}
+
+fn parse_heartbeat(wire: v1::Heartbeat) -> Result<Follow, v1::Error> {
     let v1::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } = wire;
-    let (commit_end, log_end, log_start) = (Offset(commit_end), Offset(log_end), Offset(log_start));
-    Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms: Some(agreed_ms).filter(|known| *known > 0) }
+    let (commit_end, log_end) = (offset("commit_end", commit_end)?, offset("log_end", log_end)?);
+    let (log_start, agreed_ms) = (offset("log_start", log_start)?, Some(agreed_ms).filter(|known| *known > 0));
+    Ok(Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms })
 }
 
 fn answer(message: follower_message::Message) -> FollowerMessage {

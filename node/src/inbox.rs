@@ -78,8 +78,8 @@ fn headers(record: &v1::NewRecord) -> impl Iterator<Item = (&str, &[u8])> + Clon
 /// What is to be told to a leader on a follower's stream; newer news replaces older.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outbox {
-    /// Where the log ended when the stream was taken on, and what of it was durable.
-    pub(crate) started: Option<(Tail, Tail)>,
+    /// Where the log ended when the stream was taken on, what of it was durable, and the time of its last record.
+    pub(crate) started: Option<(Tail, Tail, u64)>,
     /// What is durable, and the greatest round heard of.
     pub(crate) ack: Option<(Tail, u64)>,
     /// Where the log durably starts.

@@ -46,6 +46,9 @@ pub struct LogSettings {
     /// With this, a segment goes once its newest record is older, from 1s, by the clocks of a majority of the voters. Without it nothing goes for its age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_age: Option<Time>,
+    /// How long the files of trimmed segments stay, up to 365d, so that a trim can be taken back (`zue log untrim`). They go earlier when
+    /// the disk is full, or where `retentionBytes` would not keep them.
+    pub trim_delay: Time,
     /// Whether, of records with the same key, only the newest is kept. Records without a key stay, and the newest segment as it is.
     pub compaction: bool,
     /// With compaction: how long a record with a key and an empty value, which deletes the key, is kept at least.
@@ -67,6 +70,7 @@ impl Default for LogSettings {
             sync_interval: Time::from_millis(100),
             retention_bytes: None,
             retention_age: None,
+            trim_delay: Time::from_millis(600_000),
             compaction: false,
             delete_retention: Time::from_millis(24 * 3_600_000),
             compaction_bytes_per_second: ByteSize(32 * MIB),
@@ -206,7 +210,7 @@ impl LogSettings {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let Self { segment_bytes_max, index_interval_bytes, durability: _, sync_interval, .. } = *self;
         let Self { compaction: _, delete_retention: _, compaction_bytes_per_second, .. } = *self;
-        let Self { scrub_bytes_per_second: _, scrub_interval, retention_bytes, retention_age, .. } = *self;
+        let Self { scrub_bytes_per_second: _, scrub_interval, retention_bytes, retention_age, trim_delay, .. } = *self;
         let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
         sizes("log.segmentBytesMax", segment_bytes_max, 32 * KIB, 4 * GIB)?;
         sizes("log.indexIntervalBytes", index_interval_bytes, 256, MIB)?;
@@ -217,6 +221,7 @@ impl LogSettings {
         if let Some(age) = retention_age {
             bounded("log.retentionAge", age, Time::from_millis(1000), Time::from_millis(u64::MAX))?;
         }
+        bounded("log.trimDelay", trim_delay, Time::from_millis(0), Time::from_millis(365 * 24 * 3_600_000))?;
         bounded("log.scrubInterval", scrub_interval, Time::from_millis(100), Time::from_millis(u64::MAX))?;
         bounded("log.syncInterval", sync_interval, Time::from_millis(1), Time::from_millis(60_000))
     }
@@ -242,8 +247,9 @@ impl LogSettings {
 
     pub(crate) fn to_upkeep(self) -> UpkeepSettings {
         let Self { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = self;
-        let Self { retention_bytes, retention_age, compaction, delete_retention, .. } = self;
+        let Self { retention_bytes, retention_age, trim_delay, compaction, delete_retention, .. } = self;
         UpkeepSettings {
+            trim_delay: trim_delay.0,
             scrub_bytes_per_second: scrub_bytes_per_second.0,
             scrub_interval: scrub_interval.0,
             compaction_bytes_per_second: compaction_bytes_per_second.0,

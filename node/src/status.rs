@@ -123,6 +123,7 @@ impl Driver {
         let full = || self.full.as_ref().map(|full| full.to_string().into());
         let of_storage = self.problem.clone().or_else(full).or_else(|| self.damage.clone());
         let known = of_storage.or_else(|| self.neglected.clone());
+        let known = known.or_else(|| self.parted.clone());
         known.or_else(|| self.left()).or_else(|| self.clocks.problem().map(Into::into))
     }
 

@@ -6,6 +6,7 @@ mod stalled;
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod trimmed;
 mod upkeep;
 mod worker;
 
@@ -89,6 +90,8 @@ struct Queue {
     waiting: Mutex<Waiting>,
     ready: Condvar,
     committed: AtomicU64,
+    /// Of the last record that is written, ms since the Unix epoch.
+    timestamp_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +155,8 @@ impl Storage {
     ) -> Result<Self, SpawnError> {
         // What is written down is committed, whatever comes.
         let committed = AtomicU64::new(log.meta().commit_end.0);
-        let queue = Arc::new(Queue { committed, ..Queue::default() });
+        let timestamp_ms = log.last_timestamp_ms().into();
+        let queue = Arc::new(Queue { committed, timestamp_ms, ..Queue::default() });
         let (done_tx, done) = oneshot::channel();
         let flush_interval = match log.durability() {
             Durability::Interval(ms) => Some(Duration::from_millis(ms.into())),
@@ -192,6 +196,11 @@ impl Storage {
     /// Notes what is committed; written down within a second or so.
     pub(crate) fn note_commit(&self, end: Offset) {
         self.queue.committed.store(end.0, Ordering::Release);
+    }
+
+    /// The time of the last record that is written, ms since the Unix epoch: of the log's last one, once no work waits.
+    pub(crate) fn last_timestamp_ms(&self) -> u64 {
+        self.queue.timestamp_ms.load(Ordering::Acquire)
     }
 
     /// Lets it do the work that waits and close the log; returns when that is done.

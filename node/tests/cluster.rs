@@ -382,6 +382,8 @@ async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_who
     let small = |config: &mut zue_node::NodeConfig| {
         common::quick(config);
         config.log.segment_bytes_max = zue_node::ByteSize(32 << 10);
+        // So that the one that was away has to begin anew.
+        config.log.trim_delay = zue_node::Time::from_millis(0);
         config.replication.inline_catchup_bytes = zue_node::ByteSize(64 << 10);
     };
     let mut cluster = Cluster::start(3, small).await;

@@ -249,6 +249,10 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
         (v1::Start { history: Vec::new(), ..good.clone() }, Reason::Invalid),
         (v1::Start { history: vec![(&epoch_start).into(); 2], ..good.clone() }, Reason::Invalid),
         (v1::Start { epoch: 2, ..good.clone() }, Reason::Invalid),
+        (v1::Start { oldest: u64::MAX, ..good.clone() }, Reason::Invalid),
+        (v1::Start { oldest: 1, ..good.clone() }, Reason::Invalid),
+        (v1::Start { commit_end: u64::MAX, ..good.clone() }, Reason::Invalid),
+        (v1::Start { log: Some(v1::Tail { epoch: 1, end: u64::MAX }), ..good.clone() }, Reason::Invalid),
     ];
     let refused = |answer: Option<follower_message::Message>| match answer {
         Some(follower_message::Message::Refused(refused)) => refused.error.unwrap(),
@@ -269,6 +273,52 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
         EpochStart { leader: zue_core::ReplicaId(6), voters: vec![zue_core::ReplicaId(6)], quorum: 1, ..epoch_start };
     let rival = v1::Start { leader: Some(other), history: vec![(&second).into()], ..good };
     assert_eq!(refused(follow(&cluster, vec![start(rival)]).await).reason(), Reason::StaleEpoch, "bound to the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_times_fall_or_whose_history_parts_is_refused_and_the_log_goes_on() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    cluster.elect(None).await;
+    append_all(&mut cluster.client(0).await, vec![b"kept".to_vec(); 3]).await;
+    let status = cluster.status(0).await;
+    let stranger = zue_core::ReplicaId(5);
+    let member = v1::Member { replica_id: id_bytes(5), name: "five".to_owned(), ..cluster.member(cluster.ids[0]) };
+    let log = status.log.unwrap();
+    let start = |ahead: u64, at: u64| {
+        let epoch = Epoch(status.promised + ahead);
+        let voters = vec![stranger, cluster.ids[0]];
+        let next = EpochStart { epoch, start: Offset(at), leader: stranger, voters, quorum: 2, old_voters: None };
+        leader_message::Message::Start(v1::Start {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: status.cluster_id.clone(),
+            target: id_bytes(cluster.ids[0].0),
+            leader: Some(member.clone()),
+            epoch: epoch.0,
+            history: vec![status.last_epoch_start.clone().unwrap(), (&next).into()],
+            log: Some(v1::Tail { epoch: epoch.0, end: at }),
+            ..v1::Start::default()
+        })
+    };
+    let prev = Tail { epoch: Epoch(log.epoch), end: Offset(log.end) };
+    let mut old = zue_log::BatchBuilder::new(prev, 5, zue_log::Limits::default());
+    old.push(None, b"of 1970", [], None).unwrap();
+    let frames = old.finish().unwrap().bytes().clone();
+    let frames = v1::Frames { prev: Some(log), frames, commit_end: 0, round: 0 };
+    for (messages, expected) in [
+        (vec![start(1, log.end), leader_message::Message::Frames(frames)], "timestamp 5 ms after"),
+        (vec![start(2, 1)], "the logs part at offset 1"),
+    ] {
+        let Some(follower_message::Message::Refused(refused)) = follow(&cluster, messages).await else {
+            panic!("it is taken")
+        };
+        let message = refused.error.unwrap().message;
+        assert!(message.contains(expected), "{message}");
+        assert_ne!(cluster.status(0).await.role(), v1::Role::Failed);
+    }
+    cluster.epoch = 9;
+    cluster.elect(None).await;
+    append_all(&mut cluster.client(0).await, vec![b"more".to_vec()]).await;
+    assert_eq!(read_all(&mut cluster.client(0).await, 0).await.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use zue_core::{
-    ClusterId, Epoch, EpochStart, History, LINEAGE_MAX, Lineage, Offset, Origin, ProducerLimits, Producers, RUNS_MAX,
-    ReplicaId, Run, Runs, Tail,
+    ClusterId, Epoch, EpochStart, History, LINEAGE_MAX, Lineage, OFFSET_MAX, Offset, Origin, ProducerLimits, Producers,
+    RUNS_MAX, ReplicaId, Run, Runs, Tail,
 };
 
 use crate::v1;
@@ -22,6 +22,14 @@ pub enum Malformed {
     /// A field that must be there is not.
     #[error("{0} is missing")]
     Missing(&'static str),
+    /// An offset that no log reaches.
+    #[error("{field} is {found}: the greatest offset is {OFFSET_MAX}")]
+    Offset {
+        /// Which field.
+        field: &'static str,
+        /// What it says.
+        found: u64,
+    },
     /// An epoch start that cannot be.
     #[error("the start of epoch {epoch} is impossible: {reason}")]
     EpochStart {
@@ -68,6 +76,11 @@ pub fn replica_ids(field: &'static str, ids: &[Bytes]) -> Result<Vec<ReplicaId>,
     ids.iter().map(|bytes| replica_id(field, bytes)).collect()
 }
 
+/// An offset that a log can have; `field` names it in the error.
+pub fn offset(field: &'static str, found: u64) -> Result<Offset, Malformed> {
+    Some(Offset(found)).filter(|offset| *offset <= OFFSET_MAX).ok_or(Malformed::Offset { field, found })
+}
+
 /// A tail; an absent one is the empty log's.
 pub fn tail(wire: Option<v1::Tail>) -> Tail {
     wire.map_or_else(Tail::default, |tail| Tail { epoch: Epoch(tail.epoch), end: Offset(tail.end) })
@@ -78,7 +91,7 @@ pub fn epoch_start(wire: v1::EpochStart) -> Result<EpochStart, Malformed> {
     let v1::EpochStart { epoch, start, leader, voters, quorum, old_voters } = wire;
     let start = EpochStart {
         epoch: Epoch(epoch),
-        start: Offset(start),
+        start: offset("start", start)?,
         leader: replica_id("leader", &leader)?,
         voters: replica_ids("voters", &voters)?,
         quorum,
@@ -98,7 +111,7 @@ pub fn history(wire: Vec<v1::EpochStart>) -> Result<History, Malformed> {
 pub fn origin(wire: v1::Origin, limits: ProducerLimits) -> Result<Origin, Malformed> {
     let v1::Origin { at, history: starts, timestamp_ms, producers } = wire;
     let producers = Producers::decode(&producers, limits)?;
-    Ok(Origin { at: Offset(at), history: history(starts)?, timestamp_ms, producers })
+    Ok(Origin { at: offset("at", at)?, history: history(starts)?, timestamp_ms, producers })
 }
 
 /// The starts of a disk; of too many the newest.
@@ -151,6 +164,20 @@ impl From<&EpochStart> for v1::EpochStart {
             voters: ids(voters),
             quorum: *quorum,
             old_voters: old_voters.as_deref().map(ids).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_that_no_log_reaches_is_named_with_the_greatest() {
+        assert_eq!(offset("oldest", OFFSET_MAX.0), Ok(OFFSET_MAX));
+        for found in [OFFSET_MAX.0 + 1, u64::MAX] {
+            let refused = offset("oldest", found).unwrap_err().to_string();
+            assert_eq!(refused, format!("oldest is {found}: the greatest offset is 9223372036854775808"));
         }
     }
 }

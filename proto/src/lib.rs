@@ -17,7 +17,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zue.bin
 pub const PROTOCOL_VERSION: u32 = 1;
 
 pub use convert::{
-    Malformed, cluster_id, epoch_start, history, id_bytes, lineage, members, origin, replica_id, replica_ids, runs,
-    runs_to_wire, tail,
+    Malformed, cluster_id, epoch_start, history, id_bytes, lineage, members, offset, origin, replica_id, replica_ids,
+    runs, runs_to_wire, tail,
 };
 pub use error::{MESSAGE_BYTES_MAX, cut, error_of, status_of, status_with};

@@ -40,7 +40,7 @@ pub(super) enum ElectError {
     Store(String),
     #[error("another controller wrote meanwhile")]
     Conflict,
-    #[error("no epoch is left above {0}: a replica says that it has promised the last one")]
+    #[error("no epoch is left beside {0}, which is written down: the replicas have promised the last ones")]
     NoEpochLeft(Epoch),
     #[error("{choice}{refusals}")]
     NoChoice { choice: NoChoice, refusals: String },
@@ -80,7 +80,7 @@ impl Attempt<'_> {
 
 impl<S: Store> Controller<S> {
     pub(super) async fn attempt(&mut self, attempt: &Attempt<'_>) -> Result<Elected, ElectError> {
-        if attempt.epoch <= self.recorded.epoch {
+        if attempt.epoch == self.recorded.epoch {
             return Err(ElectError::NoEpochLeft(self.recorded.epoch));
         }
         self.reserve(attempt.epoch).await?;

@@ -73,6 +73,7 @@ mod tests {
             replica: ReplicaId(replica),
             cluster: Some(ClusterId(9)),
             promised: Epoch(1),
+            bound: None,
             last: Some(last),
             durable: Tail::default(),
             suspect: None,

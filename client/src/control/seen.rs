@@ -47,6 +47,7 @@ fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
         replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
         cluster: begun_cluster(&status.cluster_id, durable)?,
         promised: Epoch(status.promised),
+        bound: bound_to(status)?,
         last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
         durable,
         suspect: status.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
@@ -82,6 +83,11 @@ pub(super) fn notices(
     let recorded = recorded.map(|cluster| zue_proto::id_bytes(cluster.0));
     let expected = recorded.as_ref().map(|cluster| (cluster.as_ref(), "the recorded state"));
     notices::notices(&facts, leader, expected).into_iter().flatten().collect()
+}
+
+fn bound_to(status: &v1::StatusResponse) -> Result<Option<ReplicaId>, Malformed> {
+    let leader = Some(&status.promised_leader).filter(|id| !id.is_empty());
+    leader.map(|id| zue_proto::replica_id("promised_leader", id)).transpose()
 }
 
 /// A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
@@ -190,6 +196,7 @@ mod tests {
             replica: ReplicaId(replica),
             cluster: cluster.map(ClusterId),
             promised: Epoch(0),
+            bound: None,
             last: None,
             durable: Tail::default(),
             suspect: None,

@@ -1,6 +1,7 @@
 //! What a controller does next, from what it sees. Reads no clock and no network; level-triggered: every step may be lost,
 //! repeated, or done by another controller, since the replicas' promises make it safe.
 
+mod climb;
 mod members;
 #[cfg(test)]
 mod members_tests;
@@ -64,6 +65,8 @@ pub struct Seen {
     pub cluster: Option<ClusterId>,
     /// The greatest epoch it has promised.
     pub promised: Epoch,
+    /// The only leader that it follows in that epoch, once it is bound to one.
+    pub bound: Option<ReplicaId>,
     /// The newest epoch start it holds.
     pub last: Option<EpochStart>,
     /// What is durable.

@@ -3,10 +3,12 @@
 use alloc::vec::Vec;
 
 use crate::disk::Effect;
+use crate::history::EpochStart;
 use crate::io::{FrameFacts, Millis, Output, Session, Start};
+use crate::recovered::Promise;
 use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
-use crate::types::{Epoch, Offset, Tail};
+use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 /// What every message of a leader tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,7 +41,12 @@ impl Replica {
         if let Some(leader) = self.promise.leader.filter(|leader| asked == promised && *leader != start.leader) {
             return Err(Refusal::OtherLeader { epoch: asked, leader });
         }
-        self.is_near(asked)?;
+        if start.log.end > OFFSET_MAX {
+            return Err(Refusal::Impossible("its log ends behind the greatest offset"));
+        }
+        if start.oldest > start.log.end {
+            return Err(Refusal::Impossible("its log begins behind its end"));
+        }
         if start.leader == self.id {
             return Err(Refusal::Impossible("it comes from this replica itself"));
         }
@@ -54,9 +61,17 @@ impl Replica {
             Some(_) if start.log.epoch != start.epoch => {
                 Err(Refusal::Impossible("its log does not end with its epoch"))
             }
-            Some(_) => Ok(()),
+            Some(_) => self.is_near(asked),
             None => Err(Refusal::Impossible("it has no history")),
         }
+    }
+
+    /// Promises as much as it may at once on the way to an epoch that is too far ahead: whoever was away while the others climbed
+    /// comes nearer each time its leader tries. A seal of that epoch would do the same.
+    pub(crate) fn come_nearer(&mut self, out: &mut Vec<Output>) {
+        self.leave_role(out);
+        let epoch = Epoch(self.promise.epoch.0.saturating_add(EPOCHS_AHEAD_MAX));
+        self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
     }
 
     /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
@@ -98,7 +113,7 @@ impl Replica {
             return out.push(Output::Refuse { session, refusal: Refusal::Gap { prev, log } });
         }
         let epoch = following.epoch;
-        if let Err(refusal) = self.accept(facts, epoch) {
+        if let Err(refusal) = self.take(facts, epoch, out) {
             if let Some(following) = self.listening(session) {
                 following.session = None;
             }
@@ -115,28 +130,44 @@ impl Replica {
     }
 
     /// Takes the facts of frames into the log's, all of them or none.
-    fn accept(&mut self, facts: FrameFacts, epoch: Epoch) -> Result<(), Refusal> {
+    fn take(&mut self, facts: FrameFacts, epoch: Epoch, out: &mut Vec<Output>) -> Result<(), Refusal> {
         let FrameFacts { end, epoch_starts, appends } = facts;
         if end <= self.log || end.epoch > epoch || end.end < self.log.end {
             return Err(Refusal::Impossible("the frames do not lead forward"));
         }
-        let last = self.history.last_epoch();
-        for start in epoch_starts {
-            let within = self.log.end <= start.start && start.start <= end.end;
-            if !within || self.history.push(start).is_err() {
-                self.history.cut(last);
-                return Err(Refusal::Impossible("an epoch start is out of order"));
-            }
+        if end.end > OFFSET_MAX || end.end.since(self.log.end) > OFFSETS_AHEAD_MAX {
+            return Err(Refusal::Impossible("the frames take more offsets than a message may"));
         }
-        if self.history.last_epoch() != end.epoch {
+        let last = self.history.last_epoch();
+        if let Err(refusal) = self.take_starts(epoch_starts, end) {
             self.history.cut(last);
-            return Err(Refusal::Impossible("the epoch starts do not lead to the epoch of the end"));
+            return Err(refusal);
+        }
+        if last < end.epoch && end.epoch == epoch && self.believe(out) {
+            self.history.cut(last);
+            return Err(Refusal::Restored);
         }
         self.log = end;
         for append in appends {
             self.producers.record(append);
         }
         Ok(())
+    }
+
+    /// Adds the epoch starts of frames that lead to that end.
+    fn take_starts(&mut self, starts: Vec<EpochStart>, end: Tail) -> Result<(), Refusal> {
+        for start in starts {
+            self.may_vote(&start)?;
+            let within = self.log.end <= start.start && start.start <= end.end;
+            if !within || self.history.push(start).is_err() {
+                return Err(Refusal::Impossible("an epoch start is out of order"));
+            }
+        }
+        if self.history.last_epoch() == end.epoch {
+            Ok(())
+        } else {
+            Err(Refusal::Impossible("the epoch starts do not lead to the epoch of the end"))
+        }
     }
 
     pub(crate) fn heartbeat(&mut self, now: Millis, session: Session, told: Told, out: &mut Vec<Output>) {

@@ -54,6 +54,24 @@ impl EpochStart {
             () => Ok(()),
         }
     }
+
+    /// Whether its voters follow from those of the epoch start before it in a log, as any choice of a leader has them: the same, or one
+    /// more or less with the ones before as old voters, or those that a change was made from. A change that was not settled may be
+    /// carried on from a log that does not hold its start, and so one step further is allowed.
+    pub fn follows(&self, before: &Self) -> bool {
+        let bases = || core::iter::once(&before.voters).chain(&before.old_voters);
+        let is_base = |voters: &Vec<ReplicaId>| bases().any(|base| difference(base, voters) == 0);
+        match &self.old_voters {
+            None => is_base(&self.voters),
+            Some(old) => difference(old, &self.voters) == 1 && (is_base(old) || is_base(&self.voters)),
+        }
+    }
+}
+
+/// How many are in one and not in the other.
+fn difference(a: &[ReplicaId], b: &[ReplicaId]) -> usize {
+    let without = |a: &[ReplicaId], b: &[ReplicaId]| a.iter().filter(|id| !b.contains(id)).count();
+    without(a, b) + without(b, a)
 }
 
 /// The epoch starts that a log holds, in log order: epochs strictly rise, start offsets never fall.
@@ -180,5 +198,37 @@ impl Origin {
     /// The tail of a log that holds nothing more.
     pub fn tail(&self) -> Tail {
         Tail { epoch: self.history.last_epoch(), end: self.at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn start(voters: &[u128], old_voters: Option<&[u128]>) -> EpochStart {
+        let ids = |ids: &[u128]| ids.iter().copied().map(ReplicaId).collect::<Vec<_>>();
+        let (epoch, start, leader) = (Epoch(1), Offset(0), ReplicaId(1));
+        EpochStart { epoch, start, leader, voters: ids(voters), quorum: 2, old_voters: old_voters.map(ids) }
+    }
+
+    #[test]
+    fn voters_change_by_one_from_those_before_and_by_nothing_else() {
+        let three = start(&[1, 2, 3], None);
+        let growing = start(&[1, 2, 3, 4], Some(&[1, 2, 3]));
+        let follow = |before: &EpochStart, voters: &[u128], old: Option<&[u128]>| start(voters, old).follows(before);
+        assert!(follow(&three, &[3, 1, 2], None));
+        assert!(follow(&three, &[1, 2, 3, 4], Some(&[1, 2, 3])) && follow(&three, &[1, 2], Some(&[1, 2, 3])));
+        for voters in [vec![1], vec![1, 2], vec![1, 2, 3, 4], vec![9], vec![1, 2, 9]] {
+            assert!(!follow(&three, &voters, None), "{voters:?}");
+        }
+        assert!(!follow(&three, &[1, 2, 3, 4, 5], Some(&[1, 2, 3])), "two at once");
+        assert!(!follow(&three, &[1, 2, 9], Some(&[1, 2, 3])), "one for another");
+        // It goes on, is settled, is changed further, or was never known to the leader.
+        assert!(follow(&growing, &[1, 2, 3, 4], Some(&[1, 2, 3])) && follow(&growing, &[1, 2, 3, 4], None));
+        assert!(follow(&growing, &[1, 3, 4], Some(&[1, 2, 3, 4])));
+        assert!(follow(&growing, &[1, 2, 3], None) && follow(&growing, &[1, 2, 3, 5], Some(&[1, 2, 3])));
+        assert!(!follow(&growing, &[4, 5], Some(&[4])) && !follow(&growing, &[4], None));
     }
 }

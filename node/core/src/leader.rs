@@ -120,7 +120,7 @@ impl Leader {
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
-    fn elects(&self, id: ReplicaId) -> bool {
+    pub(crate) fn elects(&self, id: ReplicaId) -> bool {
         self.start.voters.contains(&id) || self.start.old_voters.iter().flatten().any(|old| *old == id)
     }
 

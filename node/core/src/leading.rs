@@ -43,9 +43,13 @@ impl Replica {
             }
             Verdict::New => {
                 let base = self.log.end;
-                self.log.end = base.plus(u64::from(count));
+                let Some(end) = base.checked_plus(u64::from(count)) else {
+                    let refusal = Refusal::OffsetsUsedUp { end: base, count };
+                    return out.push(Output::Reply(request, Reply::Refused(refusal)));
+                };
+                self.log.end = end;
                 if let Role::Leader(leader) = &mut self.role {
-                    leader.backlog.push(self.log.end, bytes);
+                    leader.backlog.push(end, bytes);
                 }
                 if let Some((producer, sequence)) = producer {
                     self.producers.record(Appended { producer, sequence, count, base });

@@ -35,5 +35,5 @@ pub use recovered::{Limits, Promise, Recovered};
 pub use refusal::Refusal;
 pub use replica::Replica;
 pub use runs::{LINEAGE_MAX, Lineage, RUNS_MAX, Run, Runs};
-pub use types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+pub use types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, ReplicaId, Tail};
 pub use view::RoleView;

@@ -1,6 +1,6 @@
 //! Why a replica says no, as facts.
 
-use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, Offset, ReplicaId, Tail};
 
 /// Why not.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -8,6 +8,17 @@ pub enum Refusal {
     /// A greater or equal epoch is promised.
     #[error("epoch {asked} is refused: epoch {promised} is promised")]
     Promised {
+        /// What was asked for.
+        asked: Epoch,
+        /// What is promised.
+        promised: Epoch,
+    },
+    /// The epoch lies further above the promised one than a replica goes at once.
+    #[error(
+        "epoch {asked} is refused: epoch {promised} is promised, and an epoch may lie at most {EPOCHS_AHEAD_MAX} above that; \
+         take a lower one"
+    )]
+    TooFarAhead {
         /// What was asked for.
         asked: Epoch,
         /// What is promised.
@@ -46,6 +57,14 @@ pub enum Refusal {
     /// Impossible terms or history.
     #[error("the message is impossible: {0}")]
     Impossible(&'static str),
+    /// The voters of an epoch are not those before, give or take one.
+    #[error("the voters of epoch {epoch} do not follow from those of epoch {before}: one at a time may come or go")]
+    OtherVoters {
+        /// The epoch.
+        epoch: Epoch,
+        /// The one before it in the log.
+        before: Epoch,
+    },
     /// The leader's log parts from this one before its commit end.
     #[error("the logs part at offset {parted}, below the committed end {commit_end}")]
     Parted {
@@ -80,6 +99,16 @@ pub enum Refusal {
         log_start: Offset,
         /// The end of what is committed.
         commit_end: Offset,
+    },
+    /// No offsets are left for so many records.
+    #[error(
+        "the log ends at offset {end}, and {count} more records would pass {OFFSET_MAX}, the greatest there is: begin a new log"
+    )]
+    OffsetsUsedUp {
+        /// Where the log ends.
+        end: Offset,
+        /// How many records were to be appended.
+        count: u32,
     },
     /// The disk or the log failed.
     #[error("the storage of this replica failed")]

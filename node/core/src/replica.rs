@@ -17,9 +17,6 @@ use crate::runs::{Lineage, Runs};
 use crate::trim::{Joint, abandon_trims};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
-/// How far above its promise an epoch may lie.
-const EPOCHS_AHEAD_MAX: u64 = 1 << 40;
-
 /// What a replica does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
@@ -30,7 +27,7 @@ pub(crate) enum Role {
 }
 
 /// The stream a follower listens to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Following {
     pub(crate) session: Option<Session>,
     pub(crate) leader: ReplicaId,
@@ -45,6 +42,8 @@ pub(crate) struct Following {
     pub(crate) round: u64,
     /// The agreed time that the leader told last on this stream.
     pub(crate) agreed_ms: Option<u64>,
+    /// The starts of replicas that the leader knows of.
+    pub(crate) runs: Runs,
 }
 
 /// A replica of the log.
@@ -154,8 +153,7 @@ impl Replica {
             Input::Clock(shown) => self.hear_clock(shown),
             Input::Started { from, session, log: _, durable, lineage, runs } => {
                 let run = lineage.run();
-                let leads = matches!(self.role, Role::Leader(_));
-                if !(leads && self.is_restored_by(&runs, out)) {
+                if !self.is_exposed_by(from, &runs, out) {
                     self.meet(from, &lineage, &runs, out);
                     self.started(now, from, session, durable, run, out);
                 }
@@ -212,15 +210,18 @@ impl Replica {
         self.is_near(epoch)
     }
 
-    /// Epochs are counted up one by one: one that is far ahead is nonsense, and to promise it would leave none above it.
+    /// To promise an epoch that is far ahead would leave few above it.
     pub(crate) fn is_near(&self, epoch: Epoch) -> Result<(), Refusal> {
-        let ahead = epoch.0.saturating_sub(self.promise.epoch.0);
-        if ahead > EPOCHS_AHEAD_MAX { Err(Refusal::Impossible("its epoch is too far ahead")) } else { Ok(()) }
+        let promised = self.promise.epoch;
+        let is_near = epoch <= promised || epoch.follows(promised);
+        if is_near { Ok(()) } else { Err(Refusal::TooFarAhead { asked: epoch, promised }) }
     }
 
-    /// Whether a message of this cluster may be served at all. A blank replica serves any.
+    /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
+    /// that was only named binds nobody.
     pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
-        match (&self.role, self.cluster) {
+        let has_begun = !self.history.is_empty() || self.suspect.is_some();
+        match (&self.role, self.cluster.filter(|_| has_begun)) {
             (Role::Failed, _) => Err(Refusal::Failed),
             (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
             (_, None) if self.log != Tail::default() => Err(Refusal::NotBlank),
@@ -273,8 +274,17 @@ impl Replica {
             return Err(Refusal::AlreadyStarted(start.epoch));
         }
         match self.promise.leader {
-            Some(leader) => Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
-            None => start.check().map_err(Refusal::Impossible),
+            Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
+            None => start.check().map_err(Refusal::Impossible)?,
+        }
+        self.may_vote(start)
+    }
+
+    /// Whether the voters of an epoch start are such as may come next in this log. In an empty one any may.
+    pub(crate) fn may_vote(&self, next: &EpochStart) -> Result<(), Refusal> {
+        match self.history.last() {
+            Some(last) if !next.follows(last) => Err(Refusal::OtherVoters { epoch: next.epoch, before: last.epoch }),
+            _ => Ok(()),
         }
     }
 
@@ -296,25 +306,20 @@ impl Replica {
     // ---- following
 
     fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
-        if self.may_serve(Some(start.cluster)).is_ok() && self.is_restored_by(&start.runs, out) {
-            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
-        }
         if let Err(refusal) = self.may_follow(&start) {
+            if let Refusal::TooFarAhead { .. } = refusal {
+                self.come_nearer(out);
+            }
             return out.push(Output::Refuse { session, refusal });
         }
         if self.contradicts(start.leader, &start.runs) {
             let refusal = Refusal::Impossible("its leader's disk has started since, or is another copy of it");
             return out.push(Output::Refuse { session, refusal });
         }
+        // Histories that part below what is committed here are of no leader that was elected: it is not listened to, that is all.
         let joint = match self.joint(&start) {
             Ok(joint) => joint,
-            Err(refusal) => {
-                if let Refusal::Parted { .. } = refusal {
-                    // Only a broken promise somewhere can bring this about: better to stand still than to serve two histories.
-                    self.fail(out);
-                }
-                return out.push(Output::Refuse { session, refusal });
-            }
+            Err(refusal) => return out.push(Output::Refuse { session, refusal }),
         };
         self.leave_role(out);
         self.abandon_waiting(&Refusal::SteppedDown, out);
@@ -323,7 +328,6 @@ impl Replica {
         if self.promise != promise || self.cluster.is_none() {
             self.write_promise(promise, Some(cluster), out);
         }
-        self.learn(runs, out);
         match (joint, origin) {
             (Joint::Shared(shared), _) if shared == self.log => {}
             (Joint::Shared(shared), _) => self.cut(shared, out),
@@ -341,7 +345,11 @@ impl Replica {
             log_start: Offset(0),
             round: 0,
             agreed_ms: None,
+            runs,
         });
+        if self.holds_leaders_start() && self.believe(out) {
+            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        }
         self.after_disk(Effect::Started(session));
         self.drain_effects(now, out);
     }

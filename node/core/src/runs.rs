@@ -13,6 +13,9 @@ use crate::types::ReplicaId;
 
 /// How many of its starts a disk tells apart.
 pub const LINEAGE_MAX: usize = 16;
+/// How far a start may lie above those that a disk has seen, or others know of it, to be believed: a disk is not restored from a copy
+/// from so many starts ago.
+pub(crate) const STARTS_AHEAD_MAX: u64 = 1 << 20;
 /// How many replicas' starts are remembered: voters, old ones and learners.
 pub const RUNS_MAX: usize = 20;
 
@@ -41,8 +44,11 @@ impl Lineage {
     }
 
     /// Whether the disk has seen that start. One that has not is a copy from before it. Of a start that lies too far back only the
-    /// number is known.
+    /// number is known. One that no disk can have reached since is nonsense, and says nothing.
     pub fn has(&self, run: Run) -> bool {
+        if run.starts.saturating_sub(self.starts) > STARTS_AHEAD_MAX {
+            return true;
+        }
         let ago = self.starts.checked_sub(run.starts).map(|ago| usize::try_from(ago).unwrap_or(usize::MAX));
         ago.is_some_and(|ago| self.nonces.get(ago).is_none_or(|nonce| *nonce == run.nonce))
     }
@@ -63,11 +69,15 @@ impl Runs {
         self.0.iter().map(|(replica, run)| (*replica, *run))
     }
 
-    /// Takes a start in if it is newer than the known one. Beyond the greatest number of replicas, one that `stays` does not name is
-    /// forgotten for it.
+    /// Takes a start in if it is newer than the known one; of two that lie too far apart the lower one is believed. Beyond the greatest
+    /// number of replicas, one that `stays` does not name is forgotten for it.
     pub fn learn(&mut self, replica: ReplicaId, run: Run, stays: impl Fn(ReplicaId) -> bool) {
-        if self.get(replica).is_some_and(|known| known.starts >= run.starts) {
-            return;
+        if let Some(known) = self.get(replica) {
+            let ahead = run.starts.saturating_sub(known.starts);
+            let is_nonsense = known.starts.saturating_sub(run.starts) > STARTS_AHEAD_MAX;
+            if (ahead == 0 && !is_nonsense) || ahead > STARTS_AHEAD_MAX {
+                return;
+            }
         }
         self.0.insert(replica, run);
         while self.0.len() > RUNS_MAX {
@@ -85,12 +95,19 @@ impl Runs {
 }
 
 impl Replica {
-    /// Leader: a follower's disk says which starts it has seen, and what it knows of others'. A start that is new here is written down
-    /// before its acknowledgements count; who has not seen what is known here is a copy, and stays unknown.
+    /// Leader: whether a voter knows of a start of this disk that it has not seen. What a learner says is not believed: a learner is
+    /// whoever was named as one.
+    pub(crate) fn is_exposed_by(&mut self, from: ReplicaId, runs: &Runs, out: &mut Vec<Output>) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.elects(from)) && self.is_restored_by(runs, out)
+    }
+
+    /// Leader: a follower's disk says which starts it has seen, and a voter what it knows of others'. A start that is new here is written
+    /// down before its acknowledgements count; who has not seen what is known here is a copy, and stays unknown.
     pub(crate) fn meet(&mut self, from: ReplicaId, lineage: &Lineage, runs: &Runs, out: &mut Vec<Output>) {
         let Role::Leader(leader) = &mut self.role else { return };
+        let votes = leader.elects(from);
         let Some(follower) = leader.followers.get_mut(&from) else { return };
-        let mut told = runs.clone();
+        let mut told = if votes { runs.clone() } else { Runs::default() };
         told.0.remove(&from);
         // What is said late, by an earlier start, changes nothing either.
         if self.runs.get(from).is_none_or(|known| lineage.has(known)) {
@@ -103,30 +120,48 @@ impl Replica {
 
     /// Follower: what the leader has learned meanwhile.
     pub(crate) fn hear_of_runs(&mut self, session: Session, runs: Runs, out: &mut Vec<Output>) {
-        if !matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
-            return;
+        match &mut self.role {
+            Role::Follower(following) if following.session == Some(session) => following.runs = runs,
+            _ => return,
         }
-        if self.is_restored_by(&runs, out) {
-            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        if self.holds_leaders_start() && self.believe(out) {
+            out.push(Output::Refuse { session, refusal: Refusal::Restored });
         }
-        self.learn(runs, out);
     }
 
-    /// Takes in what another knows, and has it written down if any of it is new.
+    /// Follower: whether the start of the epoch that it follows is in its log. Before, its leader's word counts for nothing but its
+    /// frames: whoever reaches its port can open a stream.
+    pub(crate) fn holds_leaders_start(&self) -> bool {
+        matches!(&self.role, Role::Follower(following) if self.history.last_epoch() == following.epoch)
+    }
+
+    /// Follower: takes in what its leader has told of starts, or finds that its own disk is a copy.
+    pub(crate) fn believe(&mut self, out: &mut Vec<Output>) -> bool {
+        let Role::Follower(following) = &self.role else { return false };
+        let runs = following.runs.clone();
+        if self.is_restored_by(&runs, out) {
+            return true;
+        }
+        self.learn(runs, out);
+        false
+    }
+
+    /// Takes in what another knows of members, and has it written down if any of it is new.
     pub(crate) fn learn(&mut self, told: Runs, out: &mut Vec<Output>) {
         let mut runs = self.runs.clone();
         let fed = match &self.role {
             Role::Leader(leader) => leader.followers.keys().copied().collect(),
             _ => Vec::new(),
         };
-        let last = self.history.last();
-        let electorate =
-            || last.into_iter().flat_map(|last| last.voters.iter().chain(last.old_voters.iter().flatten()));
-        for (id, run) in told.iter().filter(|(id, _)| *id != self.id) {
+        let electorates = || {
+            self.history.starts().iter().flat_map(|start| start.voters.iter().chain(start.old_voters.iter().flatten()))
+        };
+        let is_member = |id: ReplicaId| id == self.id || electorates().chain(&fed).any(|member| *member == id);
+        for (id, run) in told.iter().filter(|(id, _)| *id != self.id && is_member(*id)) {
             match &self.role {
                 // A follower that has not seen it is a copy, whatever was known before.
                 Role::Leader(leader) if leader.has_not_seen(id, run) => runs.correct(id, run),
-                _ => runs.learn(id, run, |id| id == self.id || electorate().chain(&fed).any(|member| *member == id)),
+                _ => runs.learn(id, run, is_member),
             }
         }
         if runs != self.runs {
@@ -157,7 +192,8 @@ impl Replica {
     /// that. Whoever is elected next tells it.
     pub(crate) fn contradicts(&self, leader: ReplicaId, told: &Runs) -> bool {
         let (Some(known), Some(told)) = (self.runs.get(leader), told.get(leader)) else { return false };
-        known.starts > told.starts || (known.starts == told.starts && known.nonce != told.nonce)
+        let is_over = known.starts > told.starts && known.starts - told.starts <= STARTS_AHEAD_MAX;
+        is_over || (known.starts == told.starts && known.nonce != told.nonce)
     }
 
     /// Whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
@@ -215,6 +251,22 @@ mod tests {
             assert!(!restored.has(Run { starts: 3, nonce: 33 }), "{restored:?}");
         }
         assert!(!lineage(2, &[99, 11]).has(Run { starts: 2, nonce: 22 }));
+    }
+
+    #[test]
+    fn a_start_that_no_disk_can_have_reached_says_nothing() {
+        let disk = lineage(3, &[33, 22, 11]);
+        for starts in [4 + STARTS_AHEAD_MAX, 1 << 60, u64::MAX] {
+            let nonsense = Run { starts, nonce: 7 };
+            assert!(disk.has(nonsense));
+            let mut runs = Runs::from_iter([(ReplicaId(1), disk.run())]);
+            runs.learn(ReplicaId(1), nonsense, |_| true);
+            assert_eq!(runs.get(ReplicaId(1)), Some(disk.run()));
+            let mut runs = Runs::from_iter([(ReplicaId(1), nonsense)]);
+            runs.learn(ReplicaId(1), disk.run(), |_| true);
+            assert_eq!(runs.get(ReplicaId(1)), Some(disk.run()), "it does not keep the true one out");
+        }
+        assert!(!disk.has(Run { starts: 3 + STARTS_AHEAD_MAX, nonce: 7 }));
     }
 
     #[test]

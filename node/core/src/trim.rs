@@ -11,7 +11,7 @@ use crate::leader::Leader;
 use crate::quorum::{majority, reached_by};
 use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
-use crate::types::{Offset, ReplicaId, Tail};
+use crate::types::{OFFSETS_AHEAD_MAX, Offset, ReplicaId, Tail};
 
 /// How many trims may wait for a quorum.
 const TRIMS_MAX: usize = 64;
@@ -84,7 +84,9 @@ impl Replica {
     pub(crate) fn follower_trimmed(&mut self, from: ReplicaId, log_start: Offset, out: &mut Vec<Output>) {
         let log_end = self.log.end;
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(progress) = leader.followers.get_mut(&from) else { return };
+        // Whoever is named as a learner is fed: an earlier leader's decision is heard of from those who elect.
+        let votes = leader.elects(from);
+        let Some(progress) = leader.followers.get_mut(&from).filter(|_| votes) else { return };
         if log_start > log_end {
             return; // No follower of this leader can say so.
         }
@@ -145,11 +147,13 @@ impl Replica {
         self.follow_log_start(out);
     }
 
-    /// A start beyond what is known here to be committed waits until that has come.
+    /// A start beyond what is known here to be committed waits until that has come, and so does any until the leader's epoch has begun
+    /// here: its start is durable, and all before it committed.
     pub(crate) fn follow_log_start(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
         let log_start = following.log_start;
-        if log_start <= self.commit_end {
+        let begun = self.history.at(self.durable.epoch).filter(|start| start.epoch == following.epoch);
+        if log_start <= self.commit_end && begun.is_some_and(|start| start.start <= self.commit_end) {
             self.start_at(log_start, out);
         }
     }
@@ -179,6 +183,10 @@ impl Replica {
         let begun = origin.history.last().is_none_or(|last| last.start <= origin.at);
         let is_known =
             origin.history.last().is_none_or(|last| start.history.at(last.epoch).is_none_or(|known| known == last));
+        // One without a history has nothing yet.
+        if !self.history.is_empty() && oldest.since(self.log.end) > OFFSETS_AHEAD_MAX {
+            return Err(Refusal::Impossible("its log begins further behind the end of this one than any log goes on"));
+        }
         if origin.at != oldest || !begun || !is_known || origin.tail() > start.log {
             return Err(Refusal::Impossible("its origin does not fit its log"));
         }

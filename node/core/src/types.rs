@@ -29,7 +29,32 @@ pub struct Tail {
     pub end: Offset,
 }
 
+/// How far above its promise an epoch may lie that a replica promises: epochs are counted up one by one, and no one message may use
+/// up those that are left.
+pub const EPOCHS_AHEAD_MAX: u64 = 1 << 20;
+
+impl Epoch {
+    /// Whether a replica that has promised that one may promise this one.
+    #[must_use]
+    pub const fn follows(self, promised: Self) -> bool {
+        self.0 > promised.0 && self.0 - promised.0 <= EPOCHS_AHEAD_MAX
+    }
+}
+
+/// The greatest offset that a log reaches: half of all numbers, so that what is added to one never wraps around.
+pub const OFFSET_MAX: Offset = Offset(1 << 63);
+
+/// How many offsets one message may take, or pass over: no log holds as many records, and no one message may use up the offsets that
+/// are left.
+pub const OFFSETS_AHEAD_MAX: u64 = 1 << 40;
+
 impl Offset {
+    /// The offset `records` further on, unless no log reaches that far.
+    #[must_use]
+    pub fn checked_plus(self, records: u64) -> Option<Self> {
+        self.0.checked_add(records).map(Self).filter(|end| *end <= OFFSET_MAX)
+    }
+
     /// The offset `records` further on; saturates, as no log reaches 2^64 records.
     #[must_use]
     pub const fn plus(self, records: u64) -> Self {

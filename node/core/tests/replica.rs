@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use zue_core::election::{First, Sealed, choose};
 use zue_core::{
-    ClusterId, Epoch, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, ProducerId, Producers,
-    Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail,
-    Terms, Ticket,
+    ClusterId, EPOCHS_AHEAD_MAX, Epoch, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output,
+    ProducerId, Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs,
+    Session, Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -455,8 +455,11 @@ fn leadership_does_not_survive_a_restart() {
 fn an_epoch_is_promised_once() {
     let mut world = World::led();
     world.seal(2, 5).unwrap();
-    let far = Err(Reply::Refused(Refusal::Impossible("its epoch is too far ahead")));
-    assert_eq!(world.seal(2, u64::MAX), far, "nothing could be promised after it");
+    for asked in [6 + EPOCHS_AHEAD_MAX, 1 << 40, u64::MAX] {
+        let (asked, promised) = (Epoch(asked), Epoch(5));
+        let far = Err(Reply::Refused(Refusal::TooFarAhead { asked, promised }));
+        assert_eq!(world.seal(2, asked.0), far, "few could be promised after it");
+    }
     let refused = |asked| Err(Reply::Refused(Refusal::Promised { asked: Epoch(asked), promised: Epoch(5) }));
     assert_eq!(world.seal(2, 5), refused(5));
     assert_eq!(world.seal(2, 4), refused(4));
@@ -514,7 +517,7 @@ fn a_second_leader_of_an_epoch_is_refused() {
 }
 
 #[test]
-fn a_replica_whose_committed_records_are_to_be_cut_stands_still() {
+fn a_leader_whose_history_would_cut_what_is_committed_is_not_followed_and_that_is_all() {
     let mut world = World::led();
     world.append(1, 4);
     world.settle(1);
@@ -541,7 +544,14 @@ fn a_replica_whose_committed_records_are_to_be_cut_stands_still() {
     let out = world.step(2, Input::Start { session, start });
     let refusal = Refusal::Parted { parted: Offset(1), commit_end: Offset(4) };
     assert_eq!(out, [Output::Refuse { session, refusal }]);
-    assert!(world.seal(2, 9).is_err(), "it takes part in nothing until a person has looked");
+    assert!(matches!(
+        world.replica(2).role(Millis(0)),
+        RoleView::Follower { leader: ReplicaId(1), connected: true, .. }
+    ));
+    world.append(1, 2);
+    world.settle(1);
+    assert_eq!(world.replica(2).log().end, Offset(6), "it goes on with the leader that it has");
+    assert!(world.seal(2, 9).is_ok());
 }
 
 #[test]

@@ -3,8 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    ClusterId, Epoch, EpochStart, History, Input, Limits, Lineage, Millis, Offset, Output, Producers, Promise,
-    Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail, Terms, Ticket,
+    ClusterId, Epoch, EpochStart, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, Producers,
+    Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail,
+    Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -88,6 +89,12 @@ fn start(epoch: u64, runs: Runs) -> Input {
     Input::Start { session: Session(9), start }
 }
 
+/// The start of the leader's epoch comes.
+fn begins(epoch: u64) -> Input {
+    let facts = FrameFacts { end: tail(epoch, 10), epoch_starts: vec![epoch_start(epoch, 10)], appends: vec![] };
+    Input::Frames { session: Session(9), prev: tail(1, 10), facts, commit_end: Offset(10), round: 0 }
+}
+
 #[test]
 fn a_start_counts_for_commits_once_the_leader_has_written_it_down() {
     let mut leader = leader(knows(&[(2, 1, 20)]));
@@ -145,28 +152,79 @@ fn who_is_told_of_a_start_that_its_disk_has_not_seen_takes_part_in_nothing_any_m
         assert_eq!(step(&mut replica, seal()), [failed]);
     };
     let mut at_start = restored();
-    let out = step(&mut at_start, start(5, knows(&[(2, 2, 21)])));
+    step(&mut at_start, start(5, knows(&[(2, 2, 21)])));
+    let out = step(&mut at_start, begins(5));
+    assert!(out.iter().all(|output| !matches!(output, Output::WriteFrames { .. })), "{out:?}");
     is_restored(at_start, &out);
     let mut later = restored();
     step(&mut later, start(5, knows(&[(2, 1, 20)])));
+    step(&mut later, begins(5));
     let runs = knows(&[(2, 3, 22)]);
     let out = step(&mut later, Input::Runs { session: Session(9), runs });
     is_restored(later, &out);
     // One that has seen it goes on.
     let mut sound = restored();
     assert!(step(&mut sound, start(5, knows(&[(2, 2, 29)]))).iter().all(|o| !matches!(o, Output::Refuse { .. })));
+    assert!(step(&mut sound, begins(5)).iter().all(|o| !matches!(o, Output::Refuse { .. })));
 }
 
 #[test]
-fn a_follower_writes_down_what_its_leader_knows_before_it_answers() {
+fn whoever_opens_a_stream_makes_no_disk_a_copy_before_the_start_of_its_epoch_is_in_the_log() {
+    let invented = || knows(&[(2, 2, 7), (3, 1 << 60, 7), (77, 1, 7)]);
+    // Refused, for its epoch is below the promise or its history ends with another.
+    for epoch in [0, 3] {
+        let mut follower = replica(2, &[20], knows(&[(3, 1, 30)]));
+        step(&mut follower, Input::Seal { request: RequestId(1), cluster: Some(CLUSTER), epoch: Epoch(4) });
+        let Input::Start { session, start } = start(5, invented()) else { unreachable!() };
+        let refused = step(&mut follower, Input::Start { session, start: Start { epoch: Epoch(epoch), ..start } });
+        assert!(matches!(refused[..], [Output::Refuse { .. }]), "{refused:?}");
+        assert!(!follower.is_restored() && *follower.runs() == knows(&[(2, 1, 20), (3, 1, 30)]));
+    }
+    // Taken on: nothing of it counts yet, nor what comes later on that stream.
+    let mut follower = replica(2, &[20], knows(&[(3, 1, 30)]));
+    let mut out = step(&mut follower, start(5, invented()));
+    out.extend(step(&mut follower, Input::Runs { session: Session(9), runs: invented() }));
+    assert!(out.iter().all(|o| !matches!(o, Output::WriteRestored { .. } | Output::WriteRuns { .. })), "{out:?}");
+    assert!(!follower.is_restored() && *follower.runs() == knows(&[(2, 1, 20), (3, 1, 30)]));
+    // Even then only of members, and only what a disk can have reached.
+    let mut follower = replica(2, &[20], knows(&[(3, 1, 30)]));
+    step(&mut follower, start(5, knows(&[(2, u64::MAX, 7), (3, 1 << 60, 7), (77, 1, 7), (1, 1, 10)])));
+    step(&mut follower, begins(5));
+    assert!(!follower.is_restored() && *follower.runs() == knows(&[(1, 1, 10), (2, 1, 20), (3, 1, 30)]));
+}
+
+#[test]
+fn what_a_learner_says_of_others_is_not_believed() {
+    let mut leader = leader(knows(&[(2, 1, 20)]));
+    step(&mut leader, Input::Learners { request: RequestId(3), epoch: Epoch(5), learners: vec![ReplicaId(77)] });
+    started(&mut leader, 77, &[70], knows(&[(1, 9, 99), (2, 9, 99)]));
+    assert!(!leader.is_restored());
+    assert_eq!(*leader.runs(), knows(&[(1, 1, 10), (2, 1, 20), (77, 1, 70)]));
+}
+
+#[test]
+fn a_follower_writes_down_what_its_leader_knows_before_it_acknowledges_anything_of_its_epoch() {
     let mut follower = replica(2, &[20], Runs::default());
     let out = step(&mut follower, start(5, knows(&[(1, 4, 10), (2, 1, 20), (3, 7, 30)])));
+    assert!(!out.iter().any(|output| matches!(output, Output::WriteRuns { .. })), "{out:?}");
+    step(&mut follower, Input::Persisted(Ticket(1)));
+    let out = step(&mut follower, begins(5));
     let write = out.iter().position(|output| matches!(output, Output::WriteRuns { .. })).unwrap();
     let Output::WriteRuns { runs, ticket } = &out[write] else { panic!() };
     assert_eq!(*runs, knows(&[(1, 4, 10), (2, 1, 20), (3, 7, 30)]));
-    assert!(!out.iter().any(|output| matches!(output, Output::SendStarted { .. })), "{out:?}");
-    let out = step(&mut follower, Input::Persisted(*ticket));
-    assert!(out.iter().any(|output| matches!(output, Output::SendStarted { .. })), "{out:?}");
+    let frames = out.iter().position(|output| matches!(output, Output::WriteFrames { .. })).unwrap();
+    assert!(write < frames, "{out:?}");
+    let acks =
+        |out: &[Output]| out.iter().any(|o| matches!(o, Output::SendAck { durable, .. } if durable.epoch == Epoch(5)));
+    let (noted, written) = (*ticket, Ticket(ticket.0 + 1));
+    assert!(!acks(&out) && !acks(&step(&mut follower, Input::Persisted(noted))));
+    assert!(acks(&step(&mut follower, Input::Persisted(written))));
+    // On a further stream of the epoch, before it answers.
+    let mut again = start(5, knows(&[(1, 5, 11), (2, 1, 20)]));
+    let Input::Start { start, .. } = &mut again else { unreachable!() };
+    start.log = tail(5, 10);
+    let out = step(&mut follower, again);
+    assert!(matches!(out[..], [Output::WriteRuns { .. }]), "{out:?}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    Appended, ClusterId, Epoch, EpochStart, History, Input, Limits, Lineage, Millis, Offset, Origin, Output,
-    ProducerId, Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Run, Runs, Session,
-    Start, Tail, Terms, Ticket,
+    Appended, ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, FrameFacts, History, Input, Limits, Lineage, Millis,
+    OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Origin, Output, ProducerId, Producers, Promise, Recovered, Refusal, Replica,
+    ReplicaId, Reply, RequestId, Run, Runs, Session, Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -78,14 +78,19 @@ fn origin(starts: &[(u64, u64)], at: u64) -> Origin {
 
 /// A leader of epoch 5 over ten committed records.
 fn leader() -> Replica {
-    let mut leader = replica(1, &[(1, 0), (3, 4)], 10, 0, 0);
+    led(replica(1, &[(1, 0), (3, 4)], 10, 0, 0))
+}
+
+/// The replica leads epoch 5, and all it holds is committed.
+fn led(mut leader: Replica) -> Replica {
+    let end = leader.log().end;
     step(&mut leader, Input::Seal { request: RequestId(1), cluster: Some(CLUSTER), epoch: Epoch(5) });
     persist(&mut leader, 1);
     let voters = epoch_start(5, 0).voters;
     let terms = Terms { epoch: Epoch(5), voters, quorum: 2, old_voters: None };
     step(&mut leader, Input::Appoint { request: RequestId(2), cluster: CLUSTER, terms });
     persist(&mut leader, 3);
-    let (from, log) = (ReplicaId(2), tail(5, 10));
+    let (from, log) = (ReplicaId(2), tail(5, end.0));
     step(
         &mut leader,
         Input::Started {
@@ -97,7 +102,7 @@ fn leader() -> Replica {
             runs: Runs::default(),
         },
     );
-    assert_eq!(leader.commit_end(), Offset(10));
+    assert_eq!(leader.commit_end(), end);
     leader
 }
 
@@ -156,22 +161,88 @@ fn a_leader_keeps_to_what_an_earlier_one_has_trimmed_once_it_knows_it_to_be_comm
 
 #[test]
 fn a_follower_trims_once_it_knows_it_to_be_committed_and_says_when_that_is_durable() {
-    let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
-    step(&mut follower, start(&[(1, 0), (2, 10)], 10, 0, None));
-    persist(&mut follower, 1);
-    // All of it is durable, and the leader has said that ten are committed.
     let heartbeat = |commit_end| Input::Heartbeat { session: SESSION, commit_end, log_end: Offset(20), round: 0 };
-    step(&mut follower, heartbeat(Offset(10)));
     let told = |log_start| Input::LogStart { session: SESSION, log_start: Offset(log_start) };
+    let following = || {
+        let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
+        step(&mut follower, start(&[(1, 0), (2, 10)], 10, 0, None));
+        persist(&mut follower, 1);
+        follower
+    };
+    let begin = |follower: &mut Replica| {
+        let facts = FrameFacts { end: tail(2, 10), epoch_starts: vec![epoch_start(2, 10)], appends: vec![] };
+        step(follower, Input::Frames { session: SESSION, prev: tail(1, 10), facts, commit_end: Offset(10), round: 0 });
+    };
+    // All of it is durable, and the leader has said that ten are committed; but the start of its epoch has not come.
+    let mut stranger = following();
+    step(&mut stranger, heartbeat(Offset(10)));
+    assert_eq!(step(&mut stranger, told(8)), [], "whoever opens a stream can say so");
+    begin(&mut stranger);
+    assert_eq!(step(&mut stranger, told(9)), [], "it is not durable");
+    assert!(persist(&mut stranger, 2).contains(&Output::Trim { ticket: Ticket(3), before: Offset(9) }));
+    let mut follower = following();
+    begin(&mut follower);
+    persist(&mut follower, 2);
     assert_eq!(step(&mut follower, told(12)), [], "as far as it does not hold");
     assert_eq!(step(&mut follower, Input::LogStart { session: Session(9), log_start: Offset(5) }), []);
+    let mut follower = following();
+    begin(&mut follower);
+    persist(&mut follower, 2);
+    assert_eq!(step(&mut follower, told(8)), [Output::Trim { ticket: Ticket(3), before: Offset(8) }]);
+    assert_eq!(persist(&mut follower, 3), [Output::SendTrimmed { session: SESSION, log_start: Offset(8) }]);
+    assert_eq!(step(&mut follower, told(8)), []);
+}
+
+#[test]
+fn a_leader_hears_where_logs_begin_from_those_who_elect_and_from_nobody_else() {
+    let mut leader = leader();
+    step(&mut leader, Input::Learners { request: RequestId(6), epoch: Epoch(5), learners: vec![ReplicaId(77)] });
+    assert_eq!(step(&mut leader, Input::Trimmed { from: ReplicaId(77), log_start: Offset(10) }), []);
+    let out = step(&mut leader, Input::Trimmed { from: ReplicaId(3), log_start: Offset(6) });
+    assert!(out.contains(&Output::Trim { ticket: Ticket(4), before: Offset(6) }), "{out:?}");
+}
+
+#[test]
+fn a_start_with_offsets_that_no_log_reaches_is_refused() {
+    let far = OFFSETS_AHEAD_MAX + 20;
+    for (oldest, end) in [(0, OFFSET_MAX.0 + 1), (0, u64::MAX), (u64::MAX, 30), (far, far)] {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+        let refused =
+            joined(&mut follower, start(&[(3, 10), (5, 20)], end, oldest, Some(origin(&[(3, 10)], oldest.max(1)))));
+        assert!(matches!(refused, Err(Refusal::Impossible(_))), "{refused:?} for {oldest} to {end}");
+        assert_eq!(follower.log(), tail(2, 9));
+    }
+}
+
+#[test]
+fn a_replica_that_was_away_while_the_others_climbed_comes_nearer_with_each_try_of_its_leader() {
+    let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
+    let far = 2 + 2 * EPOCHS_AHEAD_MAX;
+    for promised in [1, 1 + EPOCHS_AHEAD_MAX] {
+        let refusal = Refusal::TooFarAhead { asked: Epoch(far), promised: Epoch(promised) };
+        assert_eq!(joined(&mut follower, start(&[(1, 0), (far, 10)], 10, 0, None)), Err(refusal));
+        assert_eq!(follower.promise(), Promise { epoch: Epoch(promised + EPOCHS_AHEAD_MAX), leader: None });
+    }
+    assert_eq!(joined(&mut follower, start(&[(1, 0), (far, 10)], 10, 0, None)), Ok(Some(tail(1, 10))));
+    assert_eq!(follower.promise().epoch, Epoch(far));
+}
+
+#[test]
+fn frames_and_appends_end_where_offsets_do() {
     let mut follower = replica(2, &[(1, 0)], 10, 4, 0);
     step(&mut follower, start(&[(1, 0), (2, 10)], 10, 0, None));
     persist(&mut follower, 1);
-    step(&mut follower, heartbeat(Offset(10)));
-    assert_eq!(step(&mut follower, told(8)), [Output::Trim { ticket: Ticket(2), before: Offset(8) }]);
-    assert_eq!(persist(&mut follower, 2), [Output::SendTrimmed { session: SESSION, log_start: Offset(8) }]);
-    assert_eq!(step(&mut follower, told(8)), []);
+    let facts = FrameFacts { end: tail(1, 11 + OFFSETS_AHEAD_MAX), epoch_starts: vec![], appends: vec![] };
+    let frames = Input::Frames { session: SESSION, prev: tail(1, 10), facts, commit_end: Offset(10), round: 0 };
+    let refused = step(&mut follower, frames);
+    assert!(matches!(refused[..], [Output::Refuse { refusal: Refusal::Impossible(_), .. }]), "{refused:?}");
+    let end = Offset(OFFSET_MAX.0 - 2);
+    let mut leader = led(replica(1, &[(1, 0), (3, 4)], end.0, 0, 0));
+    let append = |count| Input::Append { request: RequestId(6), producer: None, count, bytes: 10 };
+    let refusal = Refusal::OffsetsUsedUp { end, count: 3 };
+    assert_eq!(step(&mut leader, append(3)), [Output::Reply(RequestId(6), Reply::Refused(refusal))]);
+    step(&mut leader, append(2));
+    assert_eq!(leader.log().end, OFFSET_MAX);
 }
 
 /// What a follower makes of a leader's start: where it cuts to, `Err` for what it refuses, `None` if it begins anew.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use zue_core::{EpochStart, Offset, ProducerLimits, Producers, Tail};
+use zue_core::{EpochStart, OFFSETS_AHEAD_MAX, Offset, ProducerLimits, Producers, Tail};
 
 use crate::block::BLOCK_BYTES;
 use crate::body::Segment;
@@ -157,7 +157,11 @@ impl<D: Disk> Anew<D> {
 
     fn extend_gap(&mut self, more: Gap) -> Result<(), Refused> {
         match &mut self.gap {
-            Some(gap) if gap.epoch == more.epoch && gap.runs.len() + more.runs.len() <= GAP_RUNS_MAX => {
+            Some(gap)
+                if gap.epoch == more.epoch
+                    && gap.runs.len() + more.runs.len() <= GAP_RUNS_MAX
+                    && more.end.since(gap.from) <= OFFSETS_AHEAD_MAX =>
+            {
                 (gap.end, gap.timestamp_ms, gap.open) = (more.end, more.timestamp_ms, more.open);
                 gap.runs.extend(more.runs);
                 Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zue_core::{Epoch, EpochStart, Offset, Tail};
+use zue_core::{Epoch, EpochStart, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 use crate::encode::{RecordHead, close_frame, put_start, record_bytes, set_more};
 use crate::fault::Fault;
@@ -101,6 +101,10 @@ impl Batch {
         if bytes.is_empty() {
             return Err(at(0)(Fault::Empty));
         }
+        let count = order.tail.end.since(prev.end);
+        if count > OFFSETS_AHEAD_MAX {
+            return Err(at(0)(Fault::TooManyOffsets { count }));
+        }
         Ok(Self {
             bytes,
             prev,
@@ -134,6 +138,17 @@ impl Batch {
     /// The timestamps of the first and the last record, ms since the Unix epoch; `None` without records.
     pub fn timestamps_ms(&self) -> Option<(u64, u64)> {
         self.timestamps_ms
+    }
+
+    /// Whether it may follow a log whose last record has that timestamp: times never fall along a log.
+    ///
+    /// # Errors
+    /// When its first record is older.
+    pub fn follows_time(&self, previous: u64) -> Result<(), Fault> {
+        match self.timestamps_ms {
+            Some((found, _)) if found < previous => Err(Fault::Timestamp { previous, found }),
+            _ => Ok(()),
+        }
     }
 
     /// Its epoch starts, in order.

@@ -80,8 +80,8 @@ fn check_index_version<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
     later.map_or(Ok(()), |version| Err(OpenError::Later { path: disk.path(name), what: Later::Version(version) }))
 }
 
-/// The segments that are the log: the one made last, and those it follows, as far as they hold anything from the log's start on.
-/// The others were cut away or trimmed. `known` is the greatest sequence that the meta file tells of.
+/// The segments that are the log: the one made last, and those it follows. Those that hold nothing from the log's start on may be there
+/// or not. The others were cut away. `known` is the greatest sequence that the meta file tells of.
 pub(crate) fn chain<D: Disk>(
     disk: &D,
     (log_start, known): (Offset, u64),
@@ -107,10 +107,6 @@ pub(crate) fn chain<D: Disk>(
     let newest = newest.map(|(base, _)| *base);
     let mut chain: Chain<D::File> = newest.and_then(|base| all.remove(&base)).into_iter().collect();
     while let Some(Header { base, sequence, prev: Some(prev), .. }) = chain.last().map(|last| last.header) {
-        if base <= log_start {
-            // Those before may be gone.
-            break;
-        }
         let follows = |found: &Candidate<_>| {
             let Header { sequence: found_sequence, .. } = found.header;
             // A file from before it was written anew has other bytes than this one follows.
@@ -119,11 +115,16 @@ pub(crate) fn chain<D: Disk>(
                 && prev.sequence < sequence
                 && prev.base < base
         };
-        if let Some(what) = bad.get(&prev.base) {
-            return Err(what.of(disk.path(&segment_name(prev.base))));
+        match all.remove(&prev.base).filter(follows) {
+            Some(found) => chain.push(found),
+            // Those before were trimmed, and may be gone, or damaged.
+            None if base <= log_start => break,
+            None => {
+                let damaged = bad.get(&prev.base).map(|what| what.of(disk.path(&segment_name(prev.base))));
+                let gap = || OpenError::Gap { path: disk.path(&segment_name(base)), missing: prev.base };
+                return Err(damaged.unwrap_or_else(gap));
+            }
         }
-        let found = all.remove(&prev.base).filter(follows);
-        chain.push(found.ok_or_else(|| OpenError::Gap { path: disk.path(&segment_name(base)), missing: prev.base })?);
     }
     chain.reverse();
     Ok(chain)

@@ -1,6 +1,6 @@
 //! What is wrong with bytes that should be a frame.
 
-use zue_core::{Epoch, Offset};
+use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
 use crate::frame::KIND_SYNC_MARK;
 use crate::limits::LimitError;
@@ -93,6 +93,15 @@ pub enum Fault {
     /// The last append is not whole.
     #[error("the append that begins at {0} is not whole")]
     Unfinished(Offset),
+    /// They take more offsets than a batch may.
+    #[error("{count} offsets are taken at once, the most are {OFFSETS_AHEAD_MAX}")]
+    TooManyOffsets {
+        /// How many they take.
+        count: u64,
+    },
+    /// The record lies behind the last one that a log can have.
+    #[error("record {0} lies behind offset {OFFSET_MAX}, the greatest there is")]
+    LastOffset(Offset),
     /// There is no frame.
     #[error("there is no frame")]
     Empty,

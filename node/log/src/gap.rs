@@ -1,7 +1,7 @@
 //! Gaps: what stands where compaction has removed records. A gap takes their offsets, so that a record that is missing is told
 //! from one that was removed, and says what must outlive them.
 
-use zue_core::{Epoch, Offset};
+use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
 use crate::encode::{close_frame, open_frame};
 use crate::fault::Fault;
@@ -114,6 +114,8 @@ impl Gap {
             run.count > 0 && run_end.is_some_and(|run_end| from.0 < run_end && run_end <= end.0)
         };
         from < end
+            && *end <= OFFSET_MAX
+            && end.since(*from) <= OFFSETS_AHEAD_MAX
             && open
             && runs.len() <= GAP_RUNS_MAX
             && runs.iter().all(inside)
@@ -169,6 +171,9 @@ mod tests {
             Gap { runs: vec![run(1, 12, 0)], ..gap() },
             Gap { runs: vec![run(1, 12, u64::MAX)], ..gap() },
             Gap { runs: vec![run(1, 12, 1), run(1, 12, 1)], ..gap() },
+            Gap { end: Offset(11 + OFFSETS_AHEAD_MAX), ..gap() },
+            Gap { end: Offset(OFFSET_MAX.0 + 1), from: OFFSET_MAX, open: None, runs: vec![], ..gap() },
+            Gap { end: Offset(u64::MAX), ..gap() },
         ];
         for gap in bad {
             assert!(matches!(parse(&bytes(&gap), 0), Err(Fault::Layout)), "{gap:?}");
@@ -191,6 +196,19 @@ mod tests {
         assert!(decode(&whole, 4, 9).is_err());
         assert!(decode(&whole, 3, 10).is_err());
         assert!(decode(&gap(), 4, 10).is_err(), "it ends inside an append");
+    }
+
+    #[test]
+    fn a_batch_takes_no_more_offsets_than_a_message_may_however_many_gaps_it_has() {
+        let gap = |from, end| Gap { from: Offset(from), end: Offset(end), open: None, runs: vec![], ..gap() };
+        let prev = Tail { epoch: Epoch(4), end: Offset(10) };
+        let far = 10 + OFFSETS_AHEAD_MAX;
+        let one = bytes(&gap(10, far));
+        let batch = Batch::decode(one.clone().into(), prev, &Limits::default()).unwrap();
+        assert_eq!(batch.record_count(), OFFSETS_AHEAD_MAX);
+        let two = [one, bytes(&gap(far, far + 1))].concat();
+        let refused = Batch::decode(two.into(), prev, &Limits::default()).unwrap_err();
+        assert!(matches!(refused.fault, Fault::TooManyOffsets { .. }), "{refused}");
     }
 
     #[test]

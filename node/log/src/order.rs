@@ -70,7 +70,7 @@ impl Order {
         }
         let count = before + 1;
         Bounded::AppendRecords.check(crate::num::length(count), limits.append_records_max)?;
-        self.tail.end = Offset(record.offset.0.checked_add(1).ok_or(Fault::Layout)?);
+        self.tail.end = record.offset.checked_plus(1).ok_or(Fault::LastOffset(record.offset))?;
         self.timestamp_ms = record.timestamp_ms;
         self.append = record.more.then_some(append);
         let run = |first: Producer| ProducerRun { id: first.id, sequence: first.sequence, base: append.base, count };

@@ -1,5 +1,5 @@
-//! Trimming and resetting: the log begins later. Where it begins is written down first; then segments of which nothing is left are
-//! removed, or their files used again. Readers of what is trimmed go on reading it.
+//! Trimming and resetting: the log begins later. Where it begins is written down first; then, at once or some time later, segments of
+//! which nothing is left are removed, or their files used again. Readers of what is trimmed go on reading it.
 
 use std::sync::Arc;
 
@@ -15,12 +15,23 @@ use crate::segment::Draft;
 use crate::view::View;
 
 impl<D: Disk> Log<D> {
+    /// Lets the log begin at that offset, if it begins before it, and removes the segments that hold nothing else: both
+    /// [`Log::begin_at`] and [`Log::drop_trimmed`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn trim(&mut self, before: Offset) -> Result<Offset, LogError> {
+        let log_start = self.begin_at(before)?;
+        self.drop_trimmed(before, usize::MAX)?;
+        Ok(log_start)
+    }
+
     /// Lets the log begin at that offset, if it begins before it. Where it begins is durable on return. What lies before is not
-    /// read any more; segments that hold nothing else are removed. Needs no room on the disk.
+    /// read any more. Needs no room on the disk.
     ///
     /// # Errors
     /// When not all before the offset is noted as committed, or the disk refuses.
-    pub fn trim(&mut self, before: Offset) -> Result<Offset, LogError> {
+    pub fn begin_at(&mut self, before: Offset) -> Result<Offset, LogError> {
         self.check_poison()?;
         let (log_start, commit_end) = (self.view.log_start, self.ends.commit_end.min(self.ends.tail.end));
         if before <= log_start {
@@ -33,21 +44,50 @@ impl<D: Disk> Log<D> {
             self.sync_disk()?;
         }
         self.replace_meta(&Meta { log_start: before, ..self.meta })?;
+        let history = Arc::clone(&self.view.history);
+        self.show(View::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, before));
+        Ok(before)
+    }
+
+    /// Removes segments, the oldest first and so many at most, that end at or before that offset and hold nothing of the log any
+    /// more; gives how many. Needs no room on the disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn drop_trimmed(&mut self, before: Offset, segments_max: usize) -> Result<usize, LogError> {
+        self.check_poison()?;
+        let before = before.min(self.view.log_start);
         let active = self.view.active_part();
-        // A segment ends where the next one begins.
+        let dead = self.view.sealed.iter().take_while(|part| part.end <= before).take(segments_max).count();
+        if dead == 0 {
+            return Ok(0);
+        }
         let sealed = Arc::clone(&self.view.sealed);
-        let ends = sealed.iter().skip(1).chain([&active]).map(|next| next.segment.base());
-        let dead = sealed.iter().zip(ends).take_while(|(_, end)| *end <= before).count();
-        let (dead, kept) = sealed.split_at(dead);
-        let (dead, kept) = (dead.to_vec(), Arc::<[_]>::from(kept));
+        let (gone, kept) = sealed.split_at(dead);
+        let (gone, kept) = (gone.to_vec(), Arc::<[_]>::from(kept));
         drop(sealed);
         let mut history = Arc::clone(&self.view.history);
-        if !dead.is_empty() {
-            Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
+        Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
+        self.show(View::new(kept, active, history, self.view.log_start));
+        self.retire(gone)?;
+        Ok(dead)
+    }
+
+    /// Lets the log begin again with the oldest record whose segment is still there: takes back trims. Durable on return, with where it
+    /// begins now. What another replica has been told of a trim, this one will be told again: all of a cluster's have to be taken back
+    /// while none runs.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn take_back_trims(&mut self) -> Result<Offset, LogError> {
+        self.check_poison()?;
+        let oldest = self.view.oldest();
+        if oldest < self.view.log_start {
+            self.replace_meta(&Meta { log_start: oldest, ..self.meta })?;
+            let history = Arc::clone(&self.view.history);
+            self.show(View::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, oldest));
         }
-        self.show(View::new(kept, active, history, before));
-        self.retire(dead)?;
-        Ok(before)
+        Ok(oldest)
     }
 
     /// Forgets the whole log and lets it begin anew, where and with what another's begins. Durable on return; after a crash it is
@@ -90,6 +130,12 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Reader<D> {
+    /// How many segments there still are of which nothing is in the log any more.
+    pub fn trimmed_segments(&self) -> usize {
+        let view = self.view();
+        view.sealed.iter().take_while(|part| part.end <= view.log_start).count()
+    }
+
     /// Its epoch starts, and the first offset that can still be replicated, which may lie before the log's start.
     pub fn held(&self) -> (Arc<History>, Offset) {
         let view = self.view();

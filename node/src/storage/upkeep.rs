@@ -12,6 +12,7 @@ use zue_core::Offset;
 use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier, Wanted};
 
 use super::retain::Retain;
+use super::trimmed::Trimmed;
 use super::{DiskFact, Queue, full, tell};
 use crate::clock::SharedTime;
 use crate::metrics::Metrics;
@@ -37,6 +38,8 @@ pub(crate) struct UpkeepSettings {
     pub(crate) retention: Retention,
     /// How long records that delete are kept, if the log is compacted.
     pub(crate) deletes_kept_ms: Option<u64>,
+    /// How long what is trimmed stays on the disk.
+    pub(crate) trim_delay: Duration,
 }
 
 /// Asks the other replicas for records from `from` on and before `upto`.
@@ -104,6 +107,7 @@ pub(super) struct Upkeep<D: Disk> {
     fetches: mpsc::Sender<Fetch>,
     stop: Arc<Stop>,
     retain: Retain<D>,
+    trimmed: Trimmed<D>,
     damaged: BTreeMap<Place, Known>,
     reported: Option<Arc<str>>,
     scrub: Option<Verifier<D>>,
@@ -126,6 +130,7 @@ impl<D: Disk> Upkeep<D> {
         let ours = Arc::clone(&stop);
         let ages = (settings.retention, settings.deletes_kept_ms);
         let retain = Retain::new(log.lock().reader(), Arc::clone(&queue), facts.clone(), ages, time);
+        let trimmed = Trimmed::new(Arc::clone(&log), settings.trim_delay, settings.retention);
         let new = Self {
             log,
             queue,
@@ -135,6 +140,7 @@ impl<D: Disk> Upkeep<D> {
             fetches,
             stop: ours,
             retain,
+            trimmed,
             damaged,
             reported,
             scrub,
@@ -146,7 +152,7 @@ impl<D: Disk> Upkeep<D> {
 
     pub(super) fn run(mut self) {
         loop {
-            self.retain.turn();
+            self.retention();
             self.repair();
             self.compact();
             self.scrub();
@@ -158,9 +164,17 @@ impl<D: Disk> Upkeep<D> {
 
     /// Waits as long as so many bytes may take; whether it is to end. Retention goes on meanwhile: it makes room.
     fn pace(&mut self, bytes: u64, bytes_per_second: u64) -> bool {
-        self.retain.turn();
+        self.retention();
         let micros = bytes.saturating_mul(1_000_000) / bytes_per_second.max(1);
         self.stop.wait(Duration::from_micros(micros))
+    }
+
+    /// What is to go for its age or size, and the files of what is gone.
+    fn retention(&mut self) {
+        self.retain.turn();
+        if let Err(error) = self.trimmed.turn(Instant::now()) {
+            self.fail(&error);
+        }
     }
 
     /// The log is poisoned: nothing will be persisted any more.

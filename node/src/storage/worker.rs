@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
-use zue_log::{Disk, LogError, SharedLog};
+use zue_log::{Disk, DiskError, LogError, SharedLog, Shortage};
 
 use super::syncer::Syncer;
 use super::upkeep::Stop;
@@ -76,6 +76,7 @@ impl<D: Disk> Worker<D> {
         let mut told = None;
         loop {
             match self.one(work) {
+                Err(LogError::NoRoom(error)) if is_full(&error) && self.drops_one_trimmed()? => {}
                 Err(LogError::NoRoom(error)) => {
                     let now = Some(Stalled::new(&error));
                     if told != now {
@@ -99,6 +100,13 @@ impl<D: Disk> Worker<D> {
                 }
             }
         }
+    }
+
+    /// Makes room of the oldest segment that is trimmed and still there, if there is one.
+    fn drops_one_trimmed(&self) -> Result<bool, Stopped> {
+        let mut log = self.log.lock();
+        let log_start = log.log_start();
+        log.drop_trimmed(log_start, 1).map(|dropped| dropped > 0).map_err(Stopped::Failed)
     }
 
     /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
@@ -136,20 +144,23 @@ impl<D: Disk> Worker<D> {
 
     fn one(&self, work: &Work) -> Result<(), LogError> {
         let mut log = self.log.lock();
-        match work {
+        let done = match work {
             Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
             Work::Runs(runs) => log.set_runs(runs),
             Work::Restored => log.set_restored(),
             Work::Suspect(suspect) => log.bound_suspect(*suspect),
             Work::Cut(to) => log.cut(*to),
+            // The files go some time later, or when their room is needed.
             Work::Trim(before) => {
                 log.note_commit(*before);
-                log.trim(*before).map(drop)
+                log.begin_at(*before).map(drop)
             }
             Work::Reset(origin) => log.reset(origin),
             Work::Write(batch) => log.append(batch).map(|_| ()),
             Work::Done => Ok(()),
-        }
+        };
+        self.queue.timestamp_ms.store(log.last_timestamp_ms(), Ordering::Release);
+        done
     }
 
     fn note_commit(&self) {
@@ -184,4 +195,9 @@ impl<D: Disk> Worker<D> {
         tell(&self.facts, DiskFact::Failed(full(error).into()));
         while self.queue.take().is_some() {}
     }
+}
+
+/// Whether a segment less would help: a file may not be made for other reasons.
+fn is_full(error: &DiskError) -> bool {
+    matches!(error.shortage(), Shortage::Room | Shortage::Files)
 }

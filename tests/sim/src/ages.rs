@@ -199,6 +199,7 @@ impl World {
                 .say(self.now, format_args!("{machine} trims what is older than {} before {before}", judge.age_ms));
             self.check.old_by_age(&judge, log_start, before);
             self.counts.aged_out += before.since(log_start);
+            self.check.trim_asked(before);
             let request = RequestId(self.next_id());
             self.step(machine, Input::Trim { request, before }, None);
         }

@@ -87,11 +87,25 @@ pub enum Break {
     TimestampsAlone,
     /// A leader stamps records as its own clock shows.
     LeaderStampsAlone,
+    /// A replica promises an epoch however far ahead it is.
+    AnyEpochPromised,
+    /// A controller takes the epoch above all that are promised, however few would accept it.
+    EpochsNotClimbed,
+    /// What a stranger says of starts of disks is believed.
+    StartBelieved,
+    /// Whoever opens a stream says where the log begins.
+    AnyLogStart,
+    /// A gap may take any number of offsets.
+    OffsetsUnbounded,
+    /// The times of a leader's records are not looked at before they are written.
+    TimesUnchecked,
+    /// A history that parts from what is committed counts as a failure of the log.
+    ForeignHistoryFails,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 47] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -132,6 +146,13 @@ impl Break {
         Self::LeadersClockDeletes,
         Self::TimestampsAlone,
         Self::LeaderStampsAlone,
+        Self::AnyEpochPromised,
+        Self::EpochsNotClimbed,
+        Self::StartBelieved,
+        Self::AnyLogStart,
+        Self::OffsetsUnbounded,
+        Self::TimesUnchecked,
+        Self::ForeignHistoryFails,
     ];
 }
 

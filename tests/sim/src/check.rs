@@ -38,6 +38,8 @@ pub(crate) struct Checker {
     restored: BTreeSet<ReplicaId>,
     /// Where a replica has said that its log begins.
     said_start: BTreeMap<ReplicaId, Offset>,
+    /// Up to where anybody has asked for a trim.
+    trim_asked: Offset,
     /// Up to where a trim was answered, by the epoch of the leader that did.
     trims: BTreeMap<Epoch, Offset>,
     keys: gone::Keys,
@@ -178,6 +180,9 @@ impl Checker {
         self.ensure(records == replica.log().end, || {
             format!("{id:?} has records up to {records} in {}", replica.log())
         });
+        if let zue_core::Promise { epoch, leader: Some(leader) } = storage.promise {
+            self.follows(id, epoch, leader);
+        }
         self.begins(process, storage);
         let (durable, (synced, _)) = (replica.durable(), storage.synced());
         self.ensure(durable <= synced, || format!("{id:?} takes {durable} for durable, {synced} is"));
@@ -223,7 +228,7 @@ impl Checker {
         }
     }
 
-    pub(crate) fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {
+    fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {
         let bound = *self.bound.entry((replica, epoch)).or_insert(leader);
         self.ensure(bound == leader, || format!("{replica:?} follows {bound:?} and {leader:?} in epoch {epoch}"));
     }

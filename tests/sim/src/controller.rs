@@ -230,7 +230,12 @@ impl World {
             return self.elect_on_a_whim(controller, seen, recorded);
         }
         let wish = self.wish_of(controller);
-        let (step, replicas) = (plan(&wish, &recorded, &seen), wish.replicas);
+        let (mut step, replicas) = (plan(&wish, &recorded, &seen), wish.replicas);
+        if let (Step::Elect { epoch, .. } | Step::HandOver { next: epoch, .. }, true) =
+            (&mut step, self.broken_by(Break::EpochsNotClimbed))
+        {
+            *epoch = next_epoch(&recorded, &seen);
+        }
         let told = self.controllers.get_mut(controller).and_then(|at| at.told.replace(step.clone()));
         if told.as_ref() != Some(&step) {
             self.trace.say(self.now, format_args!("controller {controller} plans {step:?}"));

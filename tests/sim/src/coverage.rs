@@ -31,9 +31,10 @@ pub enum Fault {
     ControllerRogue,
     MembersChanged,
     AcksForgotten,
+    StrangerSpoke,
 }
 
-const KINDS: [Fault; 27] = [
+const KINDS: [Fault; 28] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -61,6 +62,7 @@ const KINDS: [Fault; 27] = [
     Fault::ControllerRogue,
     Fault::MembersChanged,
     Fault::AcksForgotten,
+    Fault::StrangerSpoke,
 ];
 
 impl Fault {

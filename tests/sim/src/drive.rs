@@ -176,7 +176,10 @@ impl World {
                 (Input::ConfirmRead { request }, WaitingFor::Other, None)
             }
             Call::Fetch { cluster, from, upto } => return self.give(machine, caller, cluster, (from, upto)),
-            Call::Trim { before } => (Input::Trim { request, before }, WaitingFor::Trim(before), None),
+            Call::Trim { before } => {
+                self.check.trim_asked(before);
+                (Input::Trim { request, before }, WaitingFor::Trim(before), None)
+            }
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
             Call::Learners { epoch, learners } => {
@@ -250,6 +253,11 @@ impl World {
                 self.counts.trims += 1;
                 self.check.trim_answered(process, &at.storage, before, *at_least);
             }
+            (Reply::Refused(Refusal::OtherVoters { epoch, before }), _)
+                if matches!(caller, Caller::Controller { .. }) =>
+            {
+                self.check.violated(format!("the voters of epoch {epoch} do not follow from those of {before}"));
+            }
             (Reply::Appointed(start), _) => self.check.appointed(&at.storage, start),
             _ => {}
         }
@@ -314,6 +322,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
         replica: replica.id(),
         cluster: replica.cluster(),
         promised: replica.promise().epoch,
+        bound: replica.promise().leader,
         last: replica.history().at(replica.durable().epoch).cloned(),
         durable: replica.durable(),
         suspect: replica.suspect(),

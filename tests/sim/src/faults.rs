@@ -234,6 +234,7 @@ impl World {
         self.trace.say(self.now, format_args!("{machine} gets an empty disk, {old:?} is {id:?} now"));
         let seed = self.dice.bits();
         self.machine(machine).storage = Storage::new(id, seed);
+        self.machine(machine).storage.keeps_trimmed = self.params.keeps_trimmed;
         self.homes.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
     }

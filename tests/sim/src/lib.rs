@@ -22,6 +22,7 @@ mod rewrites;
 mod search;
 mod status;
 mod storage;
+mod stranger;
 mod streams;
 mod trace;
 mod trims;

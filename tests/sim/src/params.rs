@@ -31,6 +31,10 @@ pub(crate) struct Params {
     pub(crate) frames_bytes: usize,
     /// How many records may be under way to a follower.
     pub(crate) window_records: u64,
+    /// How often a stranger speaks to a replica, if one does.
+    pub(crate) stranger: Option<(u64, u64)>,
+    /// What is trimmed stays on the disks for a while.
+    pub(crate) keeps_trimmed: bool,
     /// Logs are looked after while they are used.
     pub(crate) upkeep: Option<UpkeepParams>,
     pub(crate) clocks: ClockParams,
@@ -200,6 +204,8 @@ impl Params {
             window_records: dice.pick(&[1, 10, 200]),
             upkeep,
             clocks,
+            stranger: dice.chance(0.4).then(|| (20, dice.between((50, 800)))),
+            keeps_trimmed: dice.chance(0.4),
         }
     }
 }

@@ -101,6 +101,12 @@ impl Storage {
         !self.harm.any || (self.harm.known && damages().iter().all(is_trimmed))
     }
 
+    /// Whether anything that is damaged is trimmed.
+    pub(crate) fn holds_damaged_trimmed(&self) -> bool {
+        let is_trimmed = |damage: &Damage| damage.to <= self.log_start();
+        self.harm.any && self.log.as_ref().is_some_and(|log| log.damaged().iter().any(is_trimmed))
+    }
+
     /// Whether anything that is damaged is trimmed, or not committed.
     pub(crate) fn cannot_be_given(&self, committed: Offset) -> bool {
         let damages = self.log.as_ref().map(zue_log::Log::damaged).unwrap_or_default();

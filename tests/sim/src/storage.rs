@@ -88,6 +88,8 @@ pub(crate) struct Storage {
     pub(crate) copy: Option<DiskCopy>,
     /// The disk is such a copy.
     pub(crate) restored: bool,
+    /// What is trimmed stays until its room is needed, or it is dropped.
+    pub(crate) keeps_trimmed: bool,
 }
 
 /// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
@@ -128,6 +130,7 @@ impl Storage {
             runs: Runs::default(),
             copy: None,
             restored: false,
+            keeps_trimmed: false,
         }
     }
 
@@ -161,10 +164,20 @@ impl Storage {
     }
 
     pub(crate) fn write(&mut self, work: &Work) -> Result<(), WorkError> {
-        match self.try_write(work) {
-            Err(WorkError::Full) if self.disk.has_stopped() => Err(WorkError::Disk),
-            written => written,
+        loop {
+            match self.try_write(work) {
+                Err(WorkError::Full) if self.disk.has_stopped() => return Err(WorkError::Disk),
+                Err(WorkError::Full) if self.drop_trimmed(1)? => {}
+                written => return written,
+            }
         }
+    }
+
+    /// Removes so many segments of which nothing is in the log any more; whether there was one.
+    pub(crate) fn drop_trimmed(&mut self, segments_max: usize) -> Result<bool, WorkError> {
+        let Some(log) = &mut self.log else { return Ok(false) };
+        let log_start = log.log_start();
+        log.drop_trimmed(log_start, segments_max).map(|dropped| dropped > 0).map_err(work_error)
     }
 
     fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {
@@ -185,7 +198,10 @@ impl Storage {
             }
             Work::Trim(before) => {
                 log.note_commit(*before);
-                log.trim(*before).map_err(work_error)?;
+                log.begin_at(*before).map_err(work_error)?;
+                if !self.keeps_trimmed {
+                    log.drop_trimmed(*before, usize::MAX).map_err(work_error)?;
+                }
             }
             Work::Reset(origin) => {
                 let tail = origin.tail();

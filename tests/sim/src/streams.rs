@@ -269,9 +269,7 @@ impl World {
                 let followed = process.followed.replace(session);
                 self.step(machine, Input::Start { session, start }, None);
                 let Some(process) = self.process(machine) else { return };
-                if process.replica.promise() == (zue_core::Promise { epoch, leader: Some(by) }) {
-                    self.check.follows(id, epoch, by);
-                } else {
+                if process.replica.promise() != (zue_core::Promise { epoch, leader: Some(by) }) {
                     process.followed = followed;
                 }
             }

@@ -96,7 +96,10 @@ impl World {
         }
         self.retain(machine);
         self.fail_soon(machine);
-        let done = self.keep(machine);
+        // What is damaged there, no other replica need have any more.
+        let drops = self.dice.chance(0.05) || self.machine(machine).storage.holds_damaged_trimmed();
+        let dropped = if drops { self.machine(machine).storage.drop_trimmed(usize::MAX).map(drop) } else { Ok(()) };
+        let done = dropped.and_then(|()| self.keep(machine));
         let has_stopped = self.machine(machine).storage.disk.has_stopped();
         let done = if has_stopped { Err(WorkError::Disk) } else { done };
         // A full disk is for later.

@@ -33,6 +33,7 @@ pub(crate) enum Event {
     AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
     Read,
     Trim,
+    Stranger,
     Fault,
     Restart { machine: usize },
     Resume { who: Address },
@@ -172,6 +173,7 @@ impl World {
             let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
             let (mut storage, clock) =
                 (Storage::new(id, seed), Clock::draw(&mut self.dice, &self.params.clocks, machine));
+            storage.keeps_trimmed = self.params.keeps_trimmed;
             if self.params.lazy == Some(machine) {
                 storage.durability = Durability::Os;
             }
@@ -188,6 +190,9 @@ impl World {
         self.after((0, 50), Event::Read);
         if self.params.clients.trim_ms.1 > 0 {
             self.after(self.params.clients.trim_ms, Event::Trim);
+        }
+        if let Some(pause_ms) = self.params.stranger {
+            self.after(pause_ms, Event::Stranger);
         }
         self.after((200, 600), Event::Fault);
     }
@@ -276,6 +281,7 @@ impl World {
             Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
             Event::Read => self.read_somewhere(),
             Event::Trim => self.take_snapshot(),
+            Event::Stranger => self.stranger(),
             Event::Fault => self.fault(),
             Event::Restart { machine } => self.restart(machine),
             Event::Resume { who } => self.resume(who),

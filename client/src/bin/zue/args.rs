@@ -91,6 +91,9 @@ pub(crate) enum Log {
     /// Do what a node does when it opens its log: cut a torn tail, make indexes again, remove left-overs
     #[command(after_help = LOG_EXIT_CODES)]
     Repair(LogRepair),
+    /// Take back trims, as far as the segments are still there (log.trimDelay)
+    #[command(after_help = LOG_UNTRIM_HELP)]
+    Untrim(LogDir),
 }
 
 const HEALTH: &str = "\
@@ -100,6 +103,9 @@ Exit codes, as of a Nagios plugin:
   2 critical  nobody leads, or too few voters are in reach: appends are not committed
   3 unknown   no server answers, or wrong use";
 
+const LOG_UNTRIM_HELP: &str = "\
+A replica that was trimmed tells the others, and they trim again: stop every node, take the trims back on every one, then start them.
+Exit codes: 0 done, 1 damaged, 2 wrong use or not to be read.";
 const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
 
 #[derive(Debug, Args)]

@@ -80,6 +80,7 @@ impl Shape {
                 replica: ReplicaId(id),
                 cluster: Some(ClusterId(9)),
                 promised: Epoch(4),
+                bound: None,
                 last: Some(if holds(id) { start.clone() } else { EpochStart { epoch: Epoch(3), ..start.clone() } }),
                 durable: Tail { epoch: Epoch(4), end: Offset(5) },
                 suspect: None,

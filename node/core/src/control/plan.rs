@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::climb::next_epoch;
 use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
 use crate::election::{Change, Choice, Sealed, choose};
 use crate::history::EpochStart;
@@ -16,7 +17,7 @@ pub(super) struct Look<'a> {
     cluster: Option<ClusterId>,
     /// The replicas of the cluster, and blank ones, that answer; in the order of the ordinals.
     pub(super) ours: Vec<&'a Seen>,
-    /// An epoch above every one that was ever written down or promised.
+    /// The epoch to elect next.
     pub(super) next: Epoch,
 }
 
@@ -27,9 +28,9 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         Err(blocked) => return Step::Blocked(blocked),
     };
     let ours: Vec<&Seen> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
-    let next = next_epoch(recorded, &ours);
+    let newest = ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
+    let next = next_epoch(recorded, &ours, newest);
     let look = Look { wish, nodes, cluster, ours, next };
-    let newest = look.ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
     let Some(newest) = newest else { return look.begin(recorded) };
     match look.ours.iter().find(|seen| leads(seen, newest)) {
         Some(leader) => look.led(newest, leader),
@@ -59,7 +60,7 @@ impl Look<'_> {
 
     /// The leader of the newest epoch answers, and leads.
     fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
-        let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.promised > newest.epoch);
+        let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| is_deaf(seen, newest));
         let automatic = self.wish.policy == Policy::Automatic;
         // Whoever leads goes on, if it can.
         let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
@@ -262,6 +263,12 @@ fn sealed(seen: &Seen) -> Sealed {
     Sealed { replica, cluster, last, durable, commit_end, suspect, damaged, lineage, runs }
 }
 
+/// Whether it can't follow the leader of that epoch any more: it has promised a later one, or is bound to another leader of that one.
+fn is_deaf(seen: &Seen, newest: &EpochStart) -> bool {
+    let is_bound_elsewhere = seen.bound.is_some_and(|bound| bound != newest.leader);
+    seen.promised > newest.epoch || (seen.promised == newest.epoch && is_bound_elsewhere)
+}
+
 fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {
     seen.cluster.is_none() || seen.cluster == cluster
 }
@@ -269,13 +276,6 @@ fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {
 fn leads(seen: &Seen, newest: &EpochStart) -> bool {
     let is_newest = seen.last.as_ref().is_some_and(|last| last.epoch == newest.epoch);
     is_newest && matches!(seen.role, SeenRole::Leader { .. })
-}
-
-/// Above every epoch that was ever written down or promised.
-fn next_epoch(recorded: &Recorded, nodes: &[&Seen]) -> Epoch {
-    let known = |seen: &Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
-    let seen = nodes.iter().map(|seen| known(seen)).max().unwrap_or_default();
-    Epoch(seen.max(recorded.epoch).0.saturating_add(1))
 }
 
 /// The cluster that is recorded, else the one that the replicas belong to. While none is recorded, replicas of two clusters are

@@ -4,6 +4,7 @@ use alloc::vec;
 
 use super::*;
 use crate::quorum::majority;
+use crate::types::EPOCHS_AHEAD_MAX;
 
 const AUTOMATIC: Wish =
     Wish { replicas: 3, policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
@@ -16,6 +17,7 @@ fn blank(replica: u128) -> Option<Seen> {
         replica: ReplicaId(replica),
         cluster: None,
         promised: Epoch(0),
+        bound: None,
         last: None,
         durable: Tail::default(),
         suspect: None,
@@ -483,4 +485,26 @@ fn a_new_leader_that_reaches_nobody_yet_is_not_sealed_in_vain() {
     let (second, third) = (member(2, 1, FORSAKEN), member(3, 1, FORSAKEN));
     let step = plan(&AUTOMATIC, &recorded(1), &[begun, second, third]);
     assert!(matches!(step, Step::Elect { reason: Reason::LeaderLost, without: Some(ReplicaId(1)), .. }), "{step:?}");
+}
+
+#[test]
+fn a_voter_that_is_bound_to_another_leader_of_the_epoch_is_not_left_behind() {
+    let leader = member(1, 4, leading(&[(2, true), (3, false)]));
+    let bound_to = |id| member(3, 4, IDLE).map(|seen| Seen { bound: Some(ReplicaId(id)), ..seen });
+    assert_eq!(plan(&AUTOMATIC, &recorded(4), &[leader.clone(), member(2, 4, HEARS), bound_to(1)]), Step::Nothing);
+    let step = plan(&AUTOMATIC, &recorded(4), &[leader, member(2, 4, HEARS), bound_to(77)]);
+    assert!(matches!(step, Step::Elect { epoch: Epoch(5), reason: Reason::HigherPromise, .. }), "{step:?}");
+}
+
+#[test]
+fn a_voter_that_has_promised_an_epoch_far_ahead_is_caught_up_with_and_so_is_the_record() {
+    let far = EPOCHS_AHEAD_MAX + 4;
+    let leader = member(1, 4, leading(&[(2, true), (3, false)]));
+    let deaf = member(3, 4, IDLE).map(|seen| Seen { promised: Epoch(far), ..seen });
+    let nodes = [leader, member(2, 4, HEARS), deaf];
+    for (written, epoch) in [(4, far), (1 << 40, far), (far, far - 1)] {
+        let step = plan(&AUTOMATIC, &recorded(written), &nodes);
+        let Step::Elect { epoch: found, reason: Reason::HigherPromise, .. } = step else { panic!("{step:?}") };
+        assert_eq!(found, Epoch(epoch), "{written} is written down");
+    }
 }

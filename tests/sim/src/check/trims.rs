@@ -15,13 +15,22 @@ impl Checker {
         self.committed.get(first..first + own.len()).is_some_and(|known| known == own)
     }
 
-    /// Where its log begins never falls, and all before is committed.
+    /// Somebody asks for a trim.
+    pub(crate) fn trim_asked(&mut self, before: Offset) {
+        self.trim_asked = self.trim_asked.max(before);
+    }
+
+    /// Where its log begins never falls, and all before is committed, and somebody has asked for it.
     pub(super) fn begins(&mut self, process: &Process, storage: &Storage) {
         let replica = &process.replica;
         let (id, log_start, commit_end) = (replica.id(), replica.log_start(), replica.commit_end());
         let told = self.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.log_start, log_start);
         self.ensure(before <= log_start, || format!("{id:?}'s log began at {before} and begins at {log_start}"));
+        let asked = self.trim_asked;
+        self.ensure(log_start <= asked, || {
+            format!("{id:?} begins at {log_start}, {asked} is the most that was asked for")
+        });
         let known = commit_end.min(self.committed_end());
         self.ensure(log_start <= known, || format!("{id:?} begins at {log_start}, but only {known} is committed"));
         // It may have begun anew without knowing it yet.

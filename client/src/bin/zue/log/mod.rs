@@ -2,6 +2,7 @@
 
 mod dump;
 mod repair;
+mod untrim;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,10 @@ pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
         }
         args::Log::Repair(args::LogRepair { dir, dry_run }) => {
             repair::run(&dir.dir, &directory(&dir.dir)?, dry_run, output)?
+        }
+        args::Log::Untrim(of) => {
+            directory(&of.dir)?;
+            untrim::run(&of.dir, output)?
         }
     };
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })

@@ -1,0 +1,134 @@
+//! What was trimmed and is still on the disk: its segments go some time after the log began behind them, so that a person can stop it
+//! before they do. Those go at once that retention by bytes would not keep, and the disk's worker takes them when it needs their room.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use zue_core::{Aged, Offset};
+use zue_log::{Disk, LogError, Reader, Retention, SharedLog};
+
+/// So many steps of its time are told apart: a segment stays longer by less than one of them.
+const STEPS: u32 = 64;
+
+pub(super) struct Trimmed<D: Disk> {
+    log: Arc<SharedLog<D>>,
+    reader: Reader<D>,
+    delay: Duration,
+    /// What retention by bytes keeps, if there is any.
+    retention: Option<Retention>,
+    /// Since when the log begins at an offset, or behind it; rising. When the node starts, it is not known since when.
+    since: VecDeque<(Instant, Offset)>,
+}
+
+impl<D: Disk> Trimmed<D> {
+    pub(super) fn new(log: Arc<SharedLog<D>>, delay: Duration, retention: Retention) -> Self {
+        let (reader, since) = (log.lock().reader(), VecDeque::new());
+        let retention = retention.bytes.map(|bytes| Retention { bytes: Some(bytes), age_ms: None });
+        Self { log, reader, delay, retention, since }
+    }
+
+    /// Removes what has been there for long enough.
+    pub(super) fn turn(&mut self, now: Instant) -> Result<(), LogError> {
+        if self.reader.trimmed_segments() == 0 {
+            self.since.clear();
+            return Ok(());
+        }
+        let log_start = self.reader.log_start();
+        let is_due = |(noted, known): &(Instant, Offset)| *known < log_start && now >= *noted + self.delay / STEPS;
+        if self.since.back().is_none_or(is_due) {
+            let kept = self.reader.trimmed_segments();
+            tracing::info!(%log_start, kept, delay = ?self.delay, "trimmed segments are kept for a while");
+            self.since.push_back((now, log_start));
+        }
+        let mut upto = self.surplus()?;
+        if self.reader.damaged().iter().any(|damage| damage.to <= log_start) {
+            // No other replica need have them any more, and who is fed from here would wait for them.
+            upto = log_start;
+        }
+        while let Some((_, known)) = self.since.pop_front_if(|(noted, _)| now >= *noted + self.delay) {
+            upto = upto.max(known);
+        }
+        // One at a time: the log is locked meanwhile, and appends come first.
+        while self.log.lock().drop_trimmed(upto, 1)? > 0 {}
+        Ok(())
+    }
+
+    /// Up to where segments are more than retention by bytes keeps.
+    fn surplus(&self) -> Result<Offset, LogError> {
+        let Some(retention) = self.retention else { return Ok(Offset(0)) };
+        let log_start = self.reader.log_start();
+        Ok(self.reader.retained_from(retention, log_start, Aged::unknown())?.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::{Epoch, EpochStart, ReplicaId};
+    use zue_log::sim::SimDisk;
+    use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
+
+    use super::*;
+
+    const DELAY: Duration = Duration::from_mins(1);
+
+    /// A log of segments with a record each, all committed, that begins behind the fifth.
+    fn trimmed(retention: Retention) -> (Arc<SharedLog<SimDisk>>, Trimmed<SimDisk>) {
+        let config = LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, ..LogConfig::default() };
+        let (mut log, _) = Log::open(SimDisk::new(1), config, ReplicaId(1)).unwrap();
+        let voters = vec![ReplicaId(1)];
+        let start =
+            EpochStart { epoch: Epoch(1), start: Offset(0), leader: ReplicaId(1), voters, quorum: 1, old_voters: None };
+        log.set_promise(Epoch(1), Some(ReplicaId(1)), None).unwrap();
+        log.append(&Batch::epoch_start(Epoch(0), start).unwrap()).unwrap();
+        for _ in 0..8 {
+            let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+            builder.push(None, &vec![1; usize::try_from(SEGMENT_BYTES_MIN / 2).unwrap()], [], None).unwrap();
+            log.append(&builder.finish().unwrap()).unwrap();
+        }
+        log.sync().unwrap();
+        log.note_commit(Offset(8));
+        log.begin_at(Offset(5)).unwrap();
+        let log = Arc::new(SharedLog::new(log));
+        (Arc::clone(&log), Trimmed::new(log, DELAY, retention))
+    }
+
+    #[test]
+    fn trimmed_segments_go_some_time_after_the_log_began_behind_them() {
+        let (log, mut trimmed) = trimmed(Retention::default());
+        let reader = log.lock().reader();
+        let begun = Instant::now();
+        trimmed.turn(begun).unwrap();
+        assert!(reader.trimmed_segments() >= 4, "they are there");
+        log.lock().begin_at(Offset(7)).unwrap();
+        trimmed.turn(begun + DELAY / 2).unwrap();
+        let kept = reader.trimmed_segments();
+        trimmed.turn(begun + DELAY.saturating_sub(Duration::from_millis(1))).unwrap();
+        assert_eq!(reader.trimmed_segments(), kept);
+        trimmed.turn(begun + DELAY).unwrap();
+        assert_eq!(reader.trimmed_segments(), 2, "those of the later trim stay");
+        trimmed.turn(begun + DELAY * 2).unwrap();
+        assert_eq!(reader.trimmed_segments(), 0);
+    }
+
+    #[test]
+    fn what_is_more_than_retention_by_bytes_keeps_goes_at_once() {
+        let bytes = Some(2 * SEGMENT_BYTES_MIN);
+        let (log, mut trimmed) = trimmed(Retention { bytes, age_ms: Some(1) });
+        let reader = log.lock().reader();
+        let before = reader.trimmed_segments();
+        trimmed.turn(Instant::now()).unwrap();
+        let after = reader.trimmed_segments();
+        assert!(0 < after && after < before, "{after} of {before} are left");
+    }
+
+    #[test]
+    fn a_log_takes_trims_back_as_long_as_the_segments_are_there() {
+        let (log, trimmed) = trimmed(Retention::default());
+        drop(trimmed);
+        assert_eq!(log.lock().take_back_trims().unwrap(), Offset(0));
+        assert_eq!(log.lock().reader().log_start(), Offset(0));
+        log.lock().trim(Offset(5)).unwrap();
+        assert!(log.lock().take_back_trims().unwrap() > Offset(0));
+    }
+}
