@@ -36,7 +36,8 @@ pub struct Recovered {
     /// Where the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
     /// acknowledged what it does not hold. As in [`Meta::suspect`].
     pub suspect: Option<Tail>,
-    /// The machine has stopped while acknowledgements did not wait for the disk: any of them may be forgotten.
+    /// The machine has stopped while acknowledgements did not wait for the disk, or the disk has dropped what was written: any of them
+    /// may be forgotten.
     pub may_have_forgotten: bool,
 }
 
@@ -73,7 +74,13 @@ impl<D: Disk> Log<D> {
             candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
         }
         let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
-        let checked = check(&disk, &config, &meta, chain)?;
+        let checked = check(&disk, &config, &meta, chain);
+        if let Err(OpenError::Disk(DiskError { operation: Operation::Sync, .. })) = checked {
+            // What could not be written is dropped, and is told once: the next open would miss nothing.
+            let session = Session { boot: NO_BOOT, ..meta.session };
+            let _ = meta_file.replace(&Meta { session, ..meta });
+        }
+        let checked = checked?;
         let tail = checked.state.order.tail;
         let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
         if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
@@ -194,6 +201,9 @@ fn into_open(error: LogError) -> OpenError {
         error => unreachable!("only the disk refuses what opening does: {error}"),
     }
 }
+
+/// Stands for a boot whose records may be lost, whichever comes next. Boots are named by random numbers.
+const NO_BOOT: u128 = u128::MAX;
 
 /// Whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {

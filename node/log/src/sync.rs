@@ -9,6 +9,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, LogError, Operation};
 use crate::fill::{Preparation, fill};
 use crate::log::Log;
+use crate::meta::Meta;
 use crate::segment::SEGMENT_SPARE;
 
 /// A sync that is due: everything before it was written.
@@ -86,6 +87,9 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the sync failed: the log is poisoned then.
     pub fn synced(&mut self, point: &SyncPoint<D>, result: Result<(), DiskError>) -> Result<Tail, LogError> {
+        if result.is_err() {
+            self.suspect_what_was_not_synced();
+        }
         self.disk_result(result)?;
         self.check_poison()?;
         if point.cuts == self.cuts {
@@ -119,6 +123,15 @@ impl<D: Disk> Log<D> {
             let _ = self.disk.remove(SEGMENT_SPARE);
         }
         self.spare = preparation.map(Preparation::finish);
+    }
+
+    /// Writes down how much may have been acknowledged that a failed sync has lost. The system drops what it could not write, and
+    /// whoever opens the log next, in the same boot, would miss nothing. There is no more to do if the disk refuses this too.
+    fn suspect_what_was_not_synced(&mut self) {
+        if self.ends.synced < self.ends.durable {
+            let suspect = self.meta.suspect.max(Some(self.ends.durable));
+            let _ = self.replace_meta(&Meta { suspect, ..self.meta });
+        }
     }
 
     pub(crate) fn sync_disk(&mut self) -> Result<(), LogError> {

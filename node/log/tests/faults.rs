@@ -460,6 +460,44 @@ fn acknowledgements_that_did_not_wait_for_the_disk_may_be_forgotten_by_a_reboot_
 }
 
 #[test]
+fn acknowledgements_that_did_not_wait_for_the_disk_are_suspected_once_a_sync_fails_without_any_reboot() {
+    let config = LogConfig { durability: Durability::Os, ..SMALL };
+    // How many of them have lost something.
+    let (mut while_running, mut while_opening) = (0, 0);
+    let cases = (1..20).flat_map(|appends| (0..4).map(move |operation| (appends, operation)));
+    for (appends, operation) in cases {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
+        log.set_promise(Epoch(1), None, Some(ClusterId(5))).unwrap();
+        start_epoch(&mut log, 1);
+        log.sync().unwrap();
+        fill(&mut log, appends, 20);
+        let acknowledged = log.sync().unwrap();
+        let has_lost = |disk: SimDisk| {
+            let (log, recovered) = Log::open(disk, config, ID).unwrap();
+            let reached = recovered.suspect.map_or(log.tail(), |suspect| suspect.max(log.tail()));
+            assert!(reached >= acknowledged, "{appends}, {operation}: {} {recovered:?}", log.tail());
+            u32::from(log.tail() < acknowledged)
+        };
+        let fork = disk.fork();
+        // The sync that a trim needs.
+        log.note_commit(Offset(1));
+        disk.fail_at(disk.operations() + operation, ErrorKind::Other);
+        let _ = log.begin_at(Offset(1));
+        drop(log);
+        disk.kill();
+        while_running += has_lost(disk);
+        // The system could not write what the process before has written.
+        fork.kill();
+        fork.fail_at(fork.operations() + operation, ErrorKind::Other);
+        assert!(matches!(Log::open(fork.clone(), config, ID), Err(OpenError::Disk(_))));
+        fork.kill();
+        while_opening += has_lost(fork);
+    }
+    assert!(while_running > 5 && while_opening > 5, "{while_running} and {while_opening}");
+}
+
+#[test]
 fn epoch_starts_are_not_forgotten_and_before_the_first_there_is_nothing_to_forget() {
     let config = LogConfig { durability: Durability::Os, ..SMALL };
     for seed in 0..50 {
