@@ -42,6 +42,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         | Refusal::OtherLeader { .. }
         | Refusal::AlreadyStarted(_)
         | Refusal::NotSealed { .. }
+        | Refusal::SealedBeforeLoss(_)
         | Refusal::OtherStream => error(Reason::StaleEpoch, message),
         Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
         Refusal::Parted { .. }

@@ -43,6 +43,9 @@ pub enum Refusal {
         /// What is promised.
         promised: Epoch,
     },
+    /// An appointment that may rest on what this replica no longer holds.
+    #[error("epoch {0} was sealed before this replica lost what it may have acknowledged; seal a higher one")]
+    SealedBeforeLoss(Epoch),
     /// The message is for another cluster.
     #[error("this replica belongs to cluster {ours}, the message to {theirs:?}")]
     OtherCluster {

@@ -68,6 +68,8 @@ pub struct Replica {
     pub(crate) producers: Producers,
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
+    /// The epoch it had promised when it started without what it may have acknowledged: its answer to that seal may tell of more.
+    pub(crate) sealed_before_loss: Epoch,
     /// Records within its log are damaged: it is not to lead while another holds as much.
     pub(crate) damaged: bool,
     pub(crate) lineage: Lineage,
@@ -99,6 +101,7 @@ impl Replica {
         runs.learn(id, lineage.run(), |_| true);
         // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
         let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
+        let suspect = suspect.filter(|suspect| *suspect > log);
         Self {
             id,
             limits,
@@ -111,7 +114,8 @@ impl Replica {
             log_start,
             trimmed: log_start,
             producers,
-            suspect: suspect.filter(|suspect| *suspect > log),
+            sealed_before_loss: suspect.map_or(Epoch(0), |_| promise.epoch),
+            suspect,
             damaged,
             lineage,
             noted: runs.clone(),
@@ -269,6 +273,9 @@ impl Replica {
         let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
         if self.promise.epoch != start.epoch || sealing {
             return Err(Refusal::NotSealed { asked: start.epoch, promised: self.promise.epoch });
+        }
+        if start.epoch <= self.sealed_before_loss {
+            return Err(Refusal::SealedBeforeLoss(start.epoch));
         }
         if self.history.last_epoch() >= start.epoch {
             return Err(Refusal::AlreadyStarted(start.epoch));

@@ -872,6 +872,22 @@ fn a_replica_says_what_it_has_lost_until_it_holds_as_much_again() {
 }
 
 #[test]
+fn a_replica_that_has_lost_what_it_sealed_with_does_not_lead_that_epoch() {
+    let mut world = World::led();
+    world.append(1, 4);
+    world.settle(1);
+    let held = world.seal(2, 2).unwrap().durable;
+    assert_eq!(held.end, Offset(4), "so it may be chosen");
+    // Its machine stops, and acknowledgements did not wait for its disk.
+    let (r, log) = (world.replica(2), Tail { end: Offset(1), ..held });
+    let (cluster, promise, history, suspect) = (r.cluster(), r.promise(), r.history().clone(), Some(held));
+    let recovered = Recovered { cluster, promise, history, log, suspect, ..blank(2) };
+    world.nodes.get_mut(&2).unwrap().replica = Replica::new(Limits::default(), recovered);
+    assert_eq!(world.appoint(2, 2), Some(Reply::Refused(Refusal::SealedBeforeLoss(Epoch(2)))));
+    assert_eq!(world.elect(3, &[2, 3]), 3, "the next seal says what it holds");
+}
+
+#[test]
 fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_follows() {
     let mut world = World::led();
     world.append(1, 4);
