@@ -179,6 +179,8 @@ impl World {
             aged = Aged::by_timestamps(agreed_ms);
         }
         let seen_from = aging.since.filter(|_| by_sight).map(|(_, told_end)| told_end);
+        // A monotonic clock that jumps takes for an age what was none.
+        let by_clocks = by_clocks.then_some(if by_sight { Offset(0) } else { aged.old_before });
         Some((aged, Judge { now, age_ms: aging.age_ms, by_clocks, seen_from }))
     }
 

@@ -135,6 +135,7 @@ impl Checker {
     /// Its disk is put back to an old copy: what it has said since binds nobody to believe it.
     pub(crate) fn restore(&mut self, replica: ReplicaId) {
         self.lose(replica);
+        self.bound.retain(|(bound, _), _| *bound != replica);
         self.restored.insert(replica);
     }
 

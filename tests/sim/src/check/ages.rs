@@ -15,8 +15,8 @@ pub(crate) struct Judge {
     /// The true time.
     pub(crate) now: u64,
     pub(crate) age_ms: u64,
-    /// Most clocks are right: records whose timestamps were right are old if it says so.
-    pub(crate) by_clocks: bool,
+    /// Most clocks are right: records from there on whose timestamps were right are old if it says so.
+    pub(crate) by_clocks: Option<Offset>,
     /// Records from there on it has seen come.
     pub(crate) seen_from: Option<Offset>,
 }
@@ -40,8 +40,8 @@ impl Checker {
     fn is_old(&self, judge: &Judge, record: &Record) -> bool {
         let Some(appended) = self.appended.get(&(record.epoch, record.offset)) else { return true };
         let is_fair = record.timestamp_ms + OUTDATED_MS >= appended + Clock::RIGHT_MS;
-        let was_seen = judge.seen_from.is_some_and(|from| record.offset >= from);
-        let must_be = (judge.by_clocks && is_fair) || was_seen;
+        let lies_behind = |from: Option<Offset>| from.is_some_and(|from| record.offset >= from);
+        let must_be = (lies_behind(judge.by_clocks) && is_fair) || lies_behind(judge.seen_from);
         !must_be || judge.now - appended + OUTDATED_MS >= judge.age_ms
     }
 
