@@ -167,7 +167,7 @@ pub enum NoChoice {
 ///
 /// The electorate is the one named by the newest epoch start *among the answers*, so that no stale report can pick the wrong
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
-/// unknown, never as absent: unless the candidate's log reaches as far, every voter has to answer.
+/// unknown, never as absent: unless the candidate's log reaches as far, or too few voters may have acknowledged it to commit it, every voter has to answer.
 ///
 /// The voters stay as they are, but for a `change` from settled ones that the answers bear out; another is left for the next time.
 ///
@@ -290,13 +290,21 @@ fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice
     Err(NoChoice::NoMajority { answered, voters: voters.len(), missing })
 }
 
-/// Fails while a voter that does not answer may hold what another has lost and the candidate does not have.
+/// Fails while a voter that does not answer may hold what another has lost and the candidate does not have. Not so where too few may
+/// have acknowledged it: whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters, and
+/// whoever answers with less has not.
 fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId) -> Result<(), NoChoice> {
     let electorate = || newest.voters.iter().chain(newest.old_voters.iter().flatten());
     let answer = |voter: &ReplicaId| answer_of(answers, *voter);
     let holds = answer(&candidate).map_or_else(Tail::default, |answer| answer.durable);
     let suspects = electorate().filter_map(answer).filter_map(|answer| Some((answer.suspect?, answer.replica)));
     let Some((suspect, replica)) = suspects.filter(|(suspect, _)| *suspect > holds).max() else { return Ok(()) };
+    let may_have_acknowledged = |voter: &&ReplicaId| answer(voter).is_none_or(|answer| answer.suspect > Some(holds));
+    let may_be_committed =
+        |voters: &Vec<ReplicaId>| voters.iter().filter(may_have_acknowledged).count() >= majority(voters.len());
+    if !core::iter::once(&newest.voters).chain(&newest.old_voters).any(may_be_committed) {
+        return Ok(());
+    }
     let mut missing: Vec<_> = electorate().filter(|voter| answer(voter).is_none()).copied().collect();
     missing.sort_unstable();
     missing.dedup();
@@ -503,11 +511,30 @@ mod tests {
         let mut newest = start(5, &[ReplicaId(3), ReplicaId(4), ReplicaId(5)]);
         newest.old_voters = Some(vec![ReplicaId(2), ReplicaId(3), ReplicaId(4)]);
         let with = |sealed: Sealed| Sealed { last: Some(newest.clone()), ..sealed };
-        let answers = [suspect(2, (4, 5), (5, 9)), with(report(3, 5, 8)), with(report(4, 5, 8))];
+        let answers = [suspect(2, (4, 5), (5, 10)), with(report(3, 5, 8)), with(suspect(4, (5, 7), (5, 9)))];
         let Err(NoChoice::Suspect { replica, missing, .. }) = choose(&answers, None, FIRST, None, None) else {
             panic!()
         };
         assert_eq!((replica, missing), (ReplicaId(2), vec![ReplicaId(5)]));
+        // Two of the old voters commit, and no other of them may have acknowledged more than 8.
+        let [second, third, _] = answers;
+        let answers = [second, third, with(report(4, 5, 8))];
+        assert_eq!(choose(&answers, None, FIRST, None, None).unwrap().leader, ReplicaId(3));
+    }
+
+    #[test]
+    fn what_too_few_voters_may_have_acknowledged_was_not_committed_and_nobody_waits_for_it() {
+        let five: Vec<ReplicaId> = (1..=5).map(ReplicaId).collect();
+        let with = |sealed: Sealed| Sealed { last: Some(start(4, &five)), ..sealed };
+        let chosen = |answers: &[Sealed]| choose(answers, None, FIRST, None, None).map(|choice| choice.leader.0);
+        // Replica 5 does not answer: it may have acknowledged more, and so may 4. Three commit.
+        for (epoch, end) in [(4, 9), (4, u64::MAX), (5, 1)] {
+            let lost = |replica| with(suspect(replica, (4, 5), (epoch, end)));
+            let [first, second, third] = [1, 2, 3].map(|replica| with(report(replica, 4, 7)));
+            assert_eq!(chosen(&[first, second.clone(), third.clone(), lost(4)]), Ok(1));
+            let with_two = chosen(&[lost(1), second, third, lost(4)]);
+            assert!(matches!(with_two, Err(NoChoice::Suspect { .. })), "{with_two:?}");
+        }
     }
 
     #[test]
