@@ -227,7 +227,9 @@ impl Producers {
         self.horizon = self.horizon.min(end);
         while let Some(id) = self.by_age.last_key_value().filter(|(last, _)| **last >= end).map(|(_, id)| *id) {
             let Some(mut producer) = self.take(id) else { break };
-            while let Some((sequence, ..)) = producer.appends.pop_back_if(|(_, _, base)| *base >= end) {
+            while let Some((sequence, ..)) =
+                producer.appends.pop_back_if(|(_, count, base)| base.plus((*count).into()) > end)
+            {
                 producer.next_sequence = sequence;
             }
             if let Some((_, count, base)) = producer.appends.back() {
@@ -248,13 +250,20 @@ impl Producer {
         if let Some((first, _, base)) = self.appends.iter().find(holds) {
             return Verdict::Duplicate(base.plus(sequence.saturating_sub(*first)));
         }
-        // Sequences follow each other: what is not remembered, as its records were compacted away, lies in front of the next that is.
-        let overlaps =
-            |(first, count, _): &(u64, u32, Offset)| *first < end && sequence < first.saturating_add(u64::from(*count));
-        match self.appends.iter().find(|(first, ..)| end <= *first) {
-            Some((_, _, base)) if !self.appends.iter().any(overlaps) => Verdict::Before(*base),
-            _ => Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) }),
+        // Sequences follow each other: what is not remembered, as its records were compacted away, lies in front of the next that is. So
+        // do the first records of an append of which only the rest is, as they are damaged.
+        let overlaps = |from: u64, upto: u64| {
+            self.appends.iter().any(|(first, count, _)| *first < upto && from < first.saturating_add(u64::from(*count)))
+        };
+        for (first, count, base) in &self.appends {
+            if end <= *first && !overlaps(sequence, end) {
+                return Verdict::Before(*base);
+            }
+            if sequence < *first && end == first.saturating_add(u64::from(*count)) && !overlaps(sequence, *first) {
+                return Verdict::Before(base.plus(u64::from(*count)));
+            }
         }
+        Verdict::Refuse(Refusal::Overlap { first: sequence, last: end.saturating_sub(1) })
     }
 }
 
@@ -297,6 +306,29 @@ mod tests {
             let refused = producers.check(id(0, 1), sequence, count);
             assert!(matches!(refused, Verdict::Refuse(Refusal::Overlap { .. })), "{refused:?}");
         }
+    }
+
+    #[test]
+    fn a_repeated_append_whose_first_records_are_damaged_is_in_the_log() {
+        let mut producers = Producers::new(LIMITS);
+        for (sequence, count, base) in [(0, 2, 0), (6, 2, 9)] {
+            producers.record(Appended { producer: id(0, 1), sequence, count, base: Offset(base) });
+        }
+        for (sequence, count) in [(2, 6), (5, 3)] {
+            assert_eq!(producers.check(id(0, 1), sequence, count), Verdict::Before(Offset(11)));
+        }
+        for (sequence, count) in [(1, 7), (0, 8), (5, 2)] {
+            let refused = producers.check(id(0, 1), sequence, count);
+            assert!(matches!(refused, Verdict::Refuse(Refusal::Overlap { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_inside_an_append_takes_all_of_it_back() {
+        let mut producers = table(&[(id(0, 1), 0, 2, 0), (id(0, 1), 2, 3, 2)]);
+        producers.cut(Offset(3));
+        assert_eq!(producers.check(id(0, 1), 2, 3), Verdict::New);
+        assert_eq!(producers.check(id(0, 1), 0, 2), Verdict::Duplicate(Offset(0)));
     }
 
     #[test]
