@@ -174,7 +174,7 @@ impl Driver {
         }
     }
 
-    fn refuse(&mut self, session: Session, refusal: Refusal) {
+    pub(crate) fn refuse(&mut self, session: Session, refusal: Refusal) {
         if !self.outboxes.contains_key(&session) {
             return; // It has been told before.
         }

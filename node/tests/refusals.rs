@@ -276,6 +276,63 @@ async fn a_leader_that_talks_nonsense_is_refused_and_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_history_parts_inside_an_append_is_refused_and_the_node_goes_on() {
+    for is_known in [false, true] {
+        let cluster = Cluster::start(1, |_| {}).await;
+        let leader = zue_core::ReplicaId(5);
+        let member = v1::Member { replica_id: id_bytes(5), name: "five".to_owned(), ..cluster.member(cluster.ids[0]) };
+        let begins = |epoch: u64, start: u64| EpochStart {
+            epoch: Epoch(epoch),
+            start: Offset(start),
+            leader,
+            voters: vec![leader, cluster.ids[0]],
+            quorum: 2,
+            old_voters: None,
+        };
+        let first = begins(1, 0);
+        let start = |history: &[&EpochStart]| {
+            let last = history[history.len() - 1];
+            leader_message::Message::Start(v1::Start {
+                protocol_version: PROTOCOL_VERSION,
+                cluster_id: id_bytes(ClusterId(9).0),
+                target: id_bytes(cluster.ids[0].0),
+                leader: Some(member.clone()),
+                epoch: last.epoch.0,
+                history: history.iter().map(|start| (*start).into()).collect(),
+                log: Some(Tail { epoch: last.epoch, end: last.start }.into()),
+                members: vec![member.clone()],
+                ..v1::Start::default()
+            })
+        };
+        let frames = |prev: Tail, frames: Bytes| {
+            leader_message::Message::Frames(v1::Frames { round: 0, prev: Some(prev.into()), frames, commit_end: 0 })
+        };
+        let begun = zue_log::Batch::epoch_start(Epoch(0), first.clone()).unwrap();
+        let mut pair = zue_log::BatchBuilder::new(begun.tail(), 5, zue_log::Limits::default());
+        for sequence in 0..2 {
+            let producer = is_known.then_some(zue_log::Producer { id: 7, sequence });
+            pair.push(None, b"half", [], producer).unwrap();
+        }
+        let pair = pair.finish().unwrap();
+        let messages = vec![
+            start(&[&first]),
+            frames(Tail::default(), begun.bytes().clone()),
+            frames(begun.tail(), pair.bytes().clone()),
+        ];
+        follow(&cluster, messages).await;
+        cluster.until(0, "written", |status| status.durable.is_some_and(|durable| durable.end == 2)).await;
+        let Some(follower_message::Message::Refused(refused)) =
+            follow(&cluster, vec![start(&[&first, &begins(2, 1)])]).await
+        else {
+            panic!("it is taken")
+        };
+        let message = refused.error.unwrap().message;
+        assert!(message.contains("inside an append"), "{message}");
+        assert_ne!(cluster.status(0).await.role(), v1::Role::Failed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_times_fall_or_whose_history_parts_is_refused_and_the_log_goes_on() {
     let mut cluster = Cluster::start(1, |_| {}).await;
     cluster.elect(None).await;

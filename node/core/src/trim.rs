@@ -166,6 +166,14 @@ impl Replica {
         }
     }
 
+    /// Where a leader's start would have the log cut, if it is taken.
+    pub fn cut_by(&self, start: &Start) -> Option<Offset> {
+        match self.joint(start) {
+            Ok(Joint::Shared(shared)) if shared != self.log => Some(shared.end),
+            _ => None,
+        }
+    }
+
     /// Where the logs are to be joined. A replica begins anew where all that is missing, and all that it holds, lies before what the
     /// leader still has: that is committed, a quorum without this replica holds it. Never where it knows more to be committed.
     pub(crate) fn joint(&self, start: &Start) -> Result<Joint, Refusal> {

@@ -11,6 +11,7 @@ use crate::error::{LogError, ReadError};
 use crate::frame::{Frame, parse};
 use crate::log::Log;
 use crate::num::wide;
+use crate::reader::Reader;
 use crate::segment::Draft;
 use crate::view::Part;
 
@@ -120,5 +121,30 @@ impl<D: Disk> Log<D> {
         assert_eq!(self.view.tail(), tail, "the cut has left another tail");
         assert!(self.ends.commit_end <= tail.end, "the cut took what is committed");
         self.retire(dead)
+    }
+}
+
+impl<D: Disk> Reader<D> {
+    /// Whether no append lies on both sides of an offset of the log: a log may be cut there. So it may in front of and behind what is
+    /// damaged.
+    ///
+    /// # Errors
+    /// When the log does not reach as far, or the disk cannot be read.
+    pub fn is_between_appends(&self, at: Offset) -> Result<bool, ReadError> {
+        let view = self.view();
+        let (oldest, end) = (view.oldest(), view.tail().end);
+        if at < oldest || at > end {
+            return Err(ReadError::OutOfRange { from: at, log_start: oldest, end });
+        }
+        let Some(part) = view.parts().into_iter().rfind(|part| part.segment.base() < at) else { return Ok(true) };
+        let bytes = match part.find(Offset(at.0.saturating_sub(1))) {
+            Err(ReadError::Damaged(_)) => return Ok(true),
+            found => found?.1,
+        };
+        Ok(match parse(&bytes, part.segment.mask) {
+            Ok((Frame::Record(record), _)) => !record.more,
+            Ok((Frame::Gap(gap), _)) => gap.end == at && gap.open.is_none(),
+            _ => true,
+        })
     }
 }
