@@ -42,7 +42,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         | Refusal::OtherLeader { .. }
         | Refusal::AlreadyStarted(_)
         | Refusal::NotSealed { .. }
-        | Refusal::SealedBeforeLoss(_)
+        | Refusal::SealedBeforeStart(_)
         | Refusal::OtherStream => error(Reason::StaleEpoch, message),
         Refusal::OtherCluster { .. } | Refusal::NotBlank => error(Reason::WrongTarget, message),
         Refusal::Parted { .. }

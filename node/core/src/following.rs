@@ -199,9 +199,12 @@ impl Replica {
     }
 
     /// What the leader has committed and is durable here is committed here.
+    /// Only once the leader's epoch has begun here: whoever was not elected may say anything of what an earlier leader has left.
     pub(crate) fn follow_commit(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
-        self.commit(following.commit_end.min(self.durable.end), out);
+        if self.durable.epoch == following.epoch {
+            self.commit(following.commit_end.min(self.durable.end), out);
+        }
         self.follow_log_start(out);
     }
 }

@@ -44,8 +44,10 @@ pub enum Refusal {
         promised: Epoch,
     },
     /// An appointment that may rest on what this replica no longer holds.
-    #[error("epoch {0} was sealed before this replica lost what it may have acknowledged; seal a higher one")]
-    SealedBeforeLoss(Epoch),
+    #[error(
+        "epoch {0} was sealed before this replica started, and it may have lost something since; seal a higher one"
+    )]
+    SealedBeforeStart(Epoch),
     /// The message is for another cluster.
     #[error("this replica belongs to cluster {ours}, the message to {theirs:?}")]
     OtherCluster {

@@ -68,8 +68,8 @@ pub struct Replica {
     pub(crate) producers: Producers,
     /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
     pub(crate) suspect: Option<Tail>,
-    /// The epoch it had promised when it started without what it may have acknowledged: its answer to that seal may tell of more.
-    pub(crate) sealed_before_loss: Epoch,
+    /// The epoch it had promised when it started. Its answer to that seal may tell of more than is left: a loss need not show.
+    pub(crate) sealed_before_start: Epoch,
     /// Records within its log are damaged: it is not to lead while another holds as much.
     pub(crate) damaged: bool,
     pub(crate) lineage: Lineage,
@@ -114,7 +114,7 @@ impl Replica {
             log_start,
             trimmed: log_start,
             producers,
-            sealed_before_loss: suspect.map_or(Epoch(0), |_| promise.epoch),
+            sealed_before_start: promise.epoch,
             suspect,
             damaged,
             lineage,
@@ -274,11 +274,11 @@ impl Replica {
         if self.promise.epoch != start.epoch || sealing {
             return Err(Refusal::NotSealed { asked: start.epoch, promised: self.promise.epoch });
         }
-        if start.epoch <= self.sealed_before_loss {
-            return Err(Refusal::SealedBeforeLoss(start.epoch));
-        }
         if self.history.last_epoch() >= start.epoch {
             return Err(Refusal::AlreadyStarted(start.epoch));
+        }
+        if start.epoch <= self.sealed_before_start {
+            return Err(Refusal::SealedBeforeStart(start.epoch));
         }
         match self.promise.leader {
             Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),

@@ -16,7 +16,7 @@ fn blank(id: u128) -> Replica {
     let recovered = Recovered {
         id: ReplicaId(id),
         cluster: Some(CLUSTER),
-        promise: Promise { epoch: Epoch(1), leader: None },
+        promise: Promise::default(),
         history: History::default(),
         log: Tail::default(),
         commit_end: Offset(0),
@@ -44,8 +44,10 @@ fn leader(count: u128, old_voters: Option<Vec<ReplicaId>>) -> Replica {
     let mut leader = blank(1);
     let quorum = u32::try_from(count / 2 + 1).unwrap();
     let terms = Terms { epoch: Epoch(1), voters: voters(count), quorum, old_voters };
+    step(&mut leader, 0, Input::Seal { request: RequestId(0), cluster: None, epoch: Epoch(1) });
+    step(&mut leader, 0, Input::Persisted(Ticket(1)));
     step(&mut leader, 0, Input::Appoint { request: RequestId(1), cluster: CLUSTER, terms });
-    step(&mut leader, 0, Input::Persisted(Ticket(2)));
+    step(&mut leader, 0, Input::Persisted(Ticket(3)));
     leader
 }
 

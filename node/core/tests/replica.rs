@@ -468,6 +468,31 @@ fn an_epoch_is_promised_once() {
 }
 
 #[test]
+fn what_a_leader_calls_committed_is_believed_once_its_epoch_has_begun_here() {
+    let mut world = World::led();
+    world.append(1, 3);
+    let (before, session) = (world.replica(1).commit_end(), Session(99));
+    let mut history = world.replica(1).history().starts().to_vec();
+    let (epoch, leader, end) = (Epoch(2), ReplicaId(3), world.replica(1).log().end);
+    history.push(zue_core::EpochStart { epoch, start: end, leader, ..history[0].clone() });
+    let start = Start {
+        cluster: CLUSTER,
+        leader,
+        epoch,
+        history: History::new(history).unwrap(),
+        log: Tail { epoch, end },
+        commit_end: end,
+        oldest: Offset(0),
+        origin: None,
+        runs: Runs::default(),
+    };
+    world.step(1, Input::Start { session, start });
+    world.step(1, Input::Heartbeat { session, commit_end: end, log_end: end, round: 1 });
+    world.persist(1);
+    assert_eq!(world.replica(1).commit_end(), before, "nobody else has it");
+}
+
+#[test]
 fn an_epoch_that_was_not_sealed_here_is_not_led() {
     let mut world = World::led();
     let refusal = Refusal::NotSealed { asked: Epoch(9), promised: Epoch(1) };
@@ -872,7 +897,7 @@ fn a_replica_says_what_it_has_lost_until_it_holds_as_much_again() {
 }
 
 #[test]
-fn a_replica_that_has_lost_what_it_sealed_with_does_not_lead_that_epoch() {
+fn a_replica_that_has_started_since_it_sealed_an_epoch_does_not_lead_it() {
     let mut world = World::led();
     world.append(1, 4);
     world.settle(1);
@@ -883,7 +908,7 @@ fn a_replica_that_has_lost_what_it_sealed_with_does_not_lead_that_epoch() {
     let (cluster, promise, history, suspect) = (r.cluster(), r.promise(), r.history().clone(), Some(held));
     let recovered = Recovered { cluster, promise, history, log, suspect, ..blank(2) };
     world.nodes.get_mut(&2).unwrap().replica = Replica::new(Limits::default(), recovered);
-    assert_eq!(world.appoint(2, 2), Some(Reply::Refused(Refusal::SealedBeforeLoss(Epoch(2)))));
+    assert_eq!(world.appoint(2, 2), Some(Reply::Refused(Refusal::SealedBeforeStart(Epoch(2)))));
     assert_eq!(world.elect(3, &[2, 3]), 3, "the next seal says what it holds");
 }
 
