@@ -74,13 +74,12 @@ impl<D: Disk> Log<D> {
             candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
         }
         let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
-        let checked = check(&disk, &config, &meta, chain);
-        if let Err(OpenError::Disk(DiskError { operation: Operation::Sync, .. })) = checked {
-            // What could not be written is dropped, and is told once: the next open would miss nothing.
+        if meta.session.lazy && !meta.session.clean {
+            // What cannot be written now is dropped, and that is told once: a second try would miss nothing.
             let session = Session { boot: NO_BOOT, ..meta.session };
-            let _ = meta_file.replace(&Meta { session, ..meta });
+            meta_file.replace(&Meta { session, ..meta })?;
         }
-        let checked = checked?;
+        let checked = check(&disk, &config, &meta, chain)?;
         let tail = checked.state.order.tail;
         let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
         if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
