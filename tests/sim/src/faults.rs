@@ -11,7 +11,7 @@ use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
 use crate::storage::Storage;
-use crate::world::{Event, Machine, World};
+use crate::world::{Event, Machine, ProcessEvent, World};
 
 /// How likely it is, and what it does.
 type Kind = (u64, fn(&mut World));
@@ -289,6 +289,13 @@ impl World {
             self.check.impair(id);
             self.counts.faults.count(Fault::BitFlipped);
             self.trace.say(self.now, format_args!("a bit of {machine}'s {file} flips"));
+            // It shows when the log is opened, and counts most if that replica leads next.
+            if self.dice.chance(0.5) {
+                let leader = self.feeding().filter(|leader| *leader != machine);
+                for machine in leader.into_iter().chain([machine]) {
+                    self.after_of(machine, (0, 40), ProcessEvent::Crash);
+                }
+            }
         }
     }
 
@@ -341,6 +348,8 @@ impl World {
         if let Some(upkeep) = &mut p.upkeep {
             // A pass over the log does not take for ever.
             (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);
+            // Of a long log each segment takes a few turns.
+            upkeep.every_ms = (5, 20);
         }
         c.call_timeout_ms = 500;
         // A change that needs an answer must not be put off for ever because it came a little late.

@@ -168,6 +168,10 @@ impl Params {
         let upkeep = dice.chance(0.7).then(|| UpkeepParams::draw(dice));
         if upkeep.is_some() {
             faults.flip = faults.flip.max(dice.between((0, 16)));
+            if dice.chance(0.1) {
+                // Hardly anything but bits that flip, and opening what they have damaged.
+                (faults.flip, faults.wipe, faults.restore_disk, faults.scale) = (100, 0, 0, 0);
+            }
         }
         if upkeep.as_ref().is_some_and(|upkeep| upkeep.compaction.is_some()) {
             clients.compact(dice);
@@ -286,7 +290,7 @@ impl ControlParams {
 impl ClientParams {
     fn draw(dice: &mut Dice) -> Self {
         Self {
-            producers: dice.pick(&[1, 2, 4]),
+            producers: dice.pick(&[1, 2, 4, 16]),
             pipeline_max: dice.pick(&[1, 4, 20]),
             pause_ms: (0, dice.between((2, 60))),
             timeout_ms: dice.between((50, 400)),

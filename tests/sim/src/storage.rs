@@ -228,13 +228,19 @@ impl Storage {
     /// Lets a bit of what is on the disk now flip a little later.
     pub(crate) fn flip_later(&mut self, random: u64) {
         let names = self.disk.list().unwrap_or_default();
-        let segments: Vec<_> = names.iter().filter(|name| name.contains(".log") || *name == "meta").collect();
-        let chosen = segments.get(usize::try_from(random % 251).unwrap_or(0) % segments.len().max(1));
+        let part = |of: usize| usize::try_from(random >> 8).unwrap_or(0) % of.max(1);
+        let segments: Vec<_> = names.iter().filter(|name| name.contains(".log")).collect();
+        // Often the last one: of it all is read when the log is opened.
+        let chosen = match random % 8 {
+            0 => names.iter().find(|name| *name == "meta"),
+            1..4 => segments.get(part(segments.len())).copied(),
+            _ => segments.last().copied(),
+        };
         self.flip = chosen.and_then(|name| {
             let used = self.disk.content(name)?.iter().rposition(|byte| *byte != 0)?;
             // Mostly behind the header, where the records are.
             let behind = if random % 7 < 5 && used > HEADER_BYTES { HEADER_BYTES } else { 0 };
-            let position = behind + usize::try_from(random >> 8).unwrap_or(0) % (used - behind).max(1);
+            let position = behind + part(used - behind);
             Some(Flip { name: (*name).clone(), position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
         });
     }

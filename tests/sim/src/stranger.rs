@@ -250,7 +250,10 @@ impl World {
             0 => {
                 let terms = Terms { epoch: spoken.promised, voters: vec![spoken.id], quorum: 1, old_voters: None };
                 let cluster = spoken.cluster.unwrap_or(ClusterId(1));
-                let is_alone = spoken.history.last().is_none_or(|last| last.voters == terms.voters);
+                // Where these may come next, whoever appoints is a controller, and chooses.
+                let is_base =
+                    |last: &EpochStart| [Some(&last.voters), last.old_voters.as_ref()].contains(&Some(&terms.voters));
+                let is_alone = spoken.history.last().is_none_or(is_base);
                 if !is_alone {
                     self.step(machine, Input::Appoint { request, cluster, terms }, None);
                 }

@@ -223,7 +223,9 @@ impl World {
 
     /// Reads a piece again.
     fn scrub(&mut self, machine: usize) -> Result<(), WorkError> {
-        let (piece_bytes, limits) = (self.piece_bytes().max(4 << 10), self.params.producer_limits);
+        // Once all is put right nothing else is left to wait for.
+        let least = if self.healed { 1 << 20 } else { 4 << 10 };
+        let (piece_bytes, limits) = (self.piece_bytes().max(least), self.params.producer_limits);
         let Some((process, storage)) = self.kept(machine) else { return Ok(()) };
         let upkeep = &mut process.upkeep;
         let mut verifier = upkeep.scrub.take().unwrap_or_else(|| storage.verifier());
