@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Recorded, Seen};
+use super::{Recorded, Seen, SeenRole};
 use crate::history::EpochStart;
 use crate::quorum::majority;
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, ReplicaId};
@@ -12,6 +12,7 @@ use super::plan::electorates;
 
 /// Those whose promises an election needs.
 struct Group {
+    /// Of those who can promise, and are asked.
     promised: Vec<Epoch>,
     needed: usize,
 }
@@ -22,17 +23,25 @@ impl Group {
     }
 }
 
-/// The epoch to elect next. `newest` names who elects; without it all nodes do.
-pub(super) fn next_epoch(recorded: &Recorded, nodes: &[&Seen], newest: Option<&EpochStart>) -> Epoch {
+/// The epoch to elect next, `without` asking one of them. `newest` names who elects; without it all nodes do.
+pub(super) fn next_epoch(
+    recorded: &Recorded,
+    nodes: &[&Seen],
+    newest: Option<&EpochStart>,
+    without: Option<ReplicaId>,
+) -> Epoch {
     let known = |seen: &&Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
     let highest = nodes.iter().map(known).max().unwrap_or_default().max(recorded.epoch);
     let highest = Epoch(highest.0.saturating_add(1));
+    // One that has failed answers, and promises nothing: counted, it would be waited for with epoch after epoch.
+    let can_promise = |seen: &&Seen| seen.role != SeenRole::Failed && Some(seen.replica) != without;
+    let able: Vec<&Seen> = nodes.iter().copied().filter(can_promise).collect();
     let groups: Vec<Group> = match newest {
         None => {
-            let promised: Vec<Epoch> = nodes.iter().map(|seen| seen.promised).collect();
+            let promised: Vec<Epoch> = able.iter().map(|seen| seen.promised).collect();
             alloc::vec![Group { needed: promised.len(), promised }]
         }
-        Some(newest) => electorates(newest).map(|voters| group(voters, nodes)).collect(),
+        Some(newest) => electorates(newest).map(|voters| group(voters, &able)).collect(),
     };
     let is_enough = |epoch: &Epoch| groups.iter().all(|group| group.accepts(*epoch));
     if is_enough(&highest) {
@@ -47,8 +56,11 @@ pub(super) fn next_epoch(recorded: &Recorded, nodes: &[&Seen], newest: Option<&E
     let promised = || groups.iter().flat_map(|group| &group.promised);
     let accepted = promised().flat_map(steps).filter(is_new).filter(is_enough).max();
     accepted.unwrap_or_else(|| {
-        // Too few are near each other: those furthest behind come first.
-        let lowest = promised().min().copied().unwrap_or_default();
+        // Too few are near each other: those furthest behind come first. One that could have taken what is written down, and did not,
+        // may never move: then it is the turn of the next.
+        let was_passed_over = |promised: &&Epoch| recorded.epoch.follows(**promised);
+        let lowest = promised().filter(|promised| !was_passed_over(promised)).min().or_else(|| promised().min());
+        let lowest = lowest.copied().unwrap_or_default();
         steps(&lowest).into_iter().filter(is_new).max().unwrap_or(highest)
     })
 }
@@ -67,7 +79,6 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::control::SeenRole;
     use crate::types::{Offset, Tail};
 
     const STEP: u64 = EPOCHS_AHEAD_MAX;
@@ -79,6 +90,17 @@ mod tests {
 
     /// The same where each may have acknowledged up to there, or none of them holds an epoch start.
     fn next_with(begun: bool, suspect: Option<Tail>, recorded: u64, promised: &[u64]) -> u64 {
+        next_of(begun, suspect, recorded, promised, (&[], None))
+    }
+
+    /// The same where some have failed, and one is not asked.
+    fn next_of(
+        begun: bool,
+        suspect: Option<Tail>,
+        recorded: u64,
+        promised: &[u64],
+        (failed, without): (&[u128], Option<u128>),
+    ) -> u64 {
         let voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
         let (epoch, start) = (Epoch(1), Offset(0));
         let newest = EpochStart { epoch, start, leader: ReplicaId(1), voters, quorum: 2, old_voters: None };
@@ -93,12 +115,12 @@ mod tests {
             suspect,
             damaged: false,
             leaving: false,
-            role: SeenRole::Failed,
+            role: if failed.contains(&id) { SeenRole::Failed } else { SeenRole::Idle { waiting_ms: 0 } },
         };
         let nodes: Vec<Seen> = (1..).zip(promised).map(seen).collect();
         let nodes: Vec<&Seen> = nodes.iter().collect();
         let recorded = Recorded { epoch: Epoch(recorded), ..Recorded::default() };
-        next_epoch(&recorded, &nodes, Some(&newest)).0
+        next_epoch(&recorded, &nodes, Some(&newest), without.map(ReplicaId)).0
     }
 
     #[test]
@@ -145,5 +167,52 @@ mod tests {
             assert_eq!(next_with(begun, suspect, STEP + 9, &behind), STEP + 3);
             assert_eq!(next_with(begun, suspect, STEP + 3, &[STEP + 9, STEP + 3, STEP + 9]), STEP + 10);
         }
+    }
+
+    /// How many epochs it takes until those who can promise agree on one, where those of them that are near enough do.
+    fn tries(mut promised: Vec<u64>, suspect: Option<Tail>, failed: &[u128], without: Option<u128>) -> usize {
+        let is_able = |id: u128| !failed.contains(&id) && Some(id) != without;
+        let mut recorded = *promised.iter().max().unwrap();
+        for tried in 1..20 {
+            let epoch = next_of(true, suspect, recorded, &promised, (failed, without));
+            assert_ne!(epoch, recorded, "what is written down changes with each attempt");
+            recorded = epoch;
+            let mut agreed = 0;
+            for (id, promised) in (1..).zip(&mut promised).filter(|(id, _)| is_able(*id)) {
+                if Epoch(epoch).follows(Epoch(*promised)) {
+                    (*promised, agreed) = (epoch, agreed + id);
+                }
+            }
+            // The second and the third, or all.
+            if agreed >= 5 {
+                return tried;
+            }
+        }
+        panic!("no end: {promised:?}");
+    }
+
+    #[test]
+    fn one_that_has_failed_is_not_waited_for_and_those_that_can_promise_come_together() {
+        let lost = Some(Tail::default());
+        for (failed, without) in [(&[1][..], None), (&[], Some(1))] {
+            // The first has climbed with the third, out of the second one's reach; or lies behind them, who are far apart.
+            assert_eq!(tries(vec![STEP + 9, 4, STEP + 9], None, failed, without), 2);
+            assert_eq!(tries(vec![0, 7, STEP + 9], None, failed, without), 2);
+            // What one may have lost, all have to say: all that can.
+            assert_eq!(tries(vec![0, STEP + 9, STEP + 9], lost, failed, without), 1);
+        }
+    }
+
+    #[test]
+    fn one_that_answers_and_does_not_move_is_passed_over() {
+        // The first says nothing of why: the others are brought together all the same.
+        let (mut promised, mut recorded) = ([0, 2 * STEP, 4 * STEP], 4 * STEP);
+        for _ in 0..20 {
+            recorded = next(recorded, &promised);
+            for promised in promised.iter_mut().skip(1).filter(|promised| Epoch(recorded).follows(Epoch(**promised))) {
+                *promised = recorded;
+            }
+        }
+        assert_eq!(promised[1], promised[2], "{promised:?}");
     }
 }

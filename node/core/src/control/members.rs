@@ -67,7 +67,9 @@ impl Look<'_> {
             None if start.old_voters.is_some() => self.elect(Reason::VotersSettled, prefer, None),
             None if self.quorum_changes(&fed) => self.elect(Reason::QuorumChange, prefer, None),
             None => Step::Nothing,
-            change => Step::Elect { epoch: self.next, prefer, without: None, change, reason: Reason::VotersChange },
+            change => {
+                Step::Elect { epoch: self.next(None), prefer, without: None, change, reason: Reason::VotersChange }
+            }
         }
     }
 

@@ -17,8 +17,9 @@ pub(super) struct Look<'a> {
     cluster: Option<ClusterId>,
     /// The replicas of the cluster, and blank ones, that answer; in the order of the ordinals.
     pub(super) ours: Vec<&'a Seen>,
-    /// The epoch to elect next.
-    pub(super) next: Epoch,
+    recorded: &'a Recorded,
+    /// The newest epoch start that one of them holds.
+    newest: Option<&'a EpochStart>,
 }
 
 /// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
@@ -29,9 +30,8 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     };
     let ours: Vec<&Seen> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
     let newest = ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
-    let next = next_epoch(recorded, &ours, newest);
-    let look = Look { wish, nodes, cluster, ours, next };
-    let Some(newest) = newest else { return look.begin(recorded) };
+    let look = Look { wish, nodes, cluster, ours, recorded, newest };
+    let Some(newest) = newest else { return look.begin() };
     match look.ours.iter().find(|seen| leads(seen, newest)) {
         Some(leader) => look.led(newest, leader),
         None => look.not_led(newest),
@@ -40,7 +40,8 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
 
 impl Look<'_> {
     /// No replica that answers holds an epoch start.
-    fn begin(&self, recorded: &Recorded) -> Step {
+    fn begin(&self) -> Step {
+        let recorded = self.recorded;
         // Those beyond the wished ones too: one that does not answer may hold the cluster that an emptied disk has forgotten.
         let (answered, replicas) = (self.ours.len(), self.nodes.len());
         let mut others =
@@ -81,7 +82,7 @@ impl Look<'_> {
             return self.elect(Reason::QuorumLost, Some(to), None);
         }
         let step = match self.successor(newest, leader) {
-            Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next },
+            Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next(None) },
             None => self.membership(newest, leader),
         };
         match step {
@@ -222,7 +223,12 @@ impl Look<'_> {
     }
 
     pub(super) fn elect(&self, reason: Reason, prefer: Option<ReplicaId>, without: Option<ReplicaId>) -> Step {
-        Step::Elect { epoch: self.next, prefer, without, change: None, reason }
+        Step::Elect { epoch: self.next(without), prefer, without, change: None, reason }
+    }
+
+    /// The epoch to elect next, without asking that one.
+    pub(super) fn next(&self, without: Option<ReplicaId>) -> Epoch {
+        next_epoch(self.recorded, &self.ours, self.newest, without)
     }
 
     pub(super) fn seen(&self, id: ReplicaId) -> Option<&Seen> {
