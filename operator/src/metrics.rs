@@ -48,7 +48,7 @@ pub const fn unplanned(reason: Reason) -> Option<&'static str> {
         Reason::NoLeader => Some("NoLeader"),
         Reason::LeaderLost => Some("LeaderLost"),
         Reason::QuorumLost => Some("QuorumLost"),
-        Reason::HigherPromise => Some("HigherPromise"),
+        Reason::HigherPromise | Reason::FarPromise => Some("HigherPromise"),
     }
 }
 

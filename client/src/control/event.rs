@@ -187,6 +187,7 @@ const fn in_words(reason: Reason) -> &'static str {
         Reason::LeaderLost => "a majority of the voters had lost the leader",
         Reason::QuorumLost => "the leader missed a quorum that another voter may have",
         Reason::HigherPromise => "a voter had promised an epoch above the leader's",
+        Reason::FarPromise => "a voter has promised an epoch far above the leader's, and this is a step towards it",
         Reason::HandOver => "the leader handed over",
         Reason::VotersChange => "the voters were to change",
         Reason::VotersSettled => "a change of voters was to be settled",

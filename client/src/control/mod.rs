@@ -83,7 +83,7 @@ pub struct ControllerConfig {
     pub handover_deadline: Duration,
     /// The pause after a failed election, so that two controllers don't outbid each other for ever.
     pub election_retry: Backoff,
-    /// The pause after an epoch that was to change the voters and did not.
+    /// The pause after an epoch that was to change the voters and did not, and between the steps towards a promise that is far ahead.
     pub members_retry: Backoff,
     /// The pause after a failed hand-over, and after an election for want of a quorum: the next leader may miss one as well.
     pub handover_retry: Backoff,
@@ -135,6 +135,8 @@ pub struct Controller<S> {
     feeding: Retry,
     /// Elections of one who may reach a quorum that the leader misses.
     quorum: Retry,
+    /// Steps towards a promise that is far ahead.
+    far: Retry,
     blocked: Option<Blocked>,
     noticed: Vec<Notice>,
     store_problem: Option<String>,
@@ -154,6 +156,7 @@ impl<S: Store> Controller<S> {
             members: Retry::default(),
             feeding: Retry::default(),
             quorum: Retry::default(),
+            far: Retry::default(),
             blocked: None,
             noticed: Vec::new(),
             store_problem: None,
@@ -220,21 +223,20 @@ impl<S: Store> Controller<S> {
         match step {
             Step::Nothing => {
                 self.election = Retry::default();
-                if self.quorum.is_due() {
-                    self.quorum = Retry::default();
+                for vain in [&mut self.quorum, &mut self.far].into_iter().filter(|vain| vain.is_due()) {
+                    *vain = Retry::default();
                 }
                 if let Some(feed) = Feed::of_misled(nodes, statuses, seen).filter(|_| self.feeding.is_due()) {
                     self.feed(feed, events).await;
                 }
             }
-            Step::Elect { epoch, prefer, without, change, reason }
-                if self.election.is_due()
-                    && (!members::is_change(reason) || self.members.is_due())
-                    && (reason != Reason::QuorumLost || self.quorum.is_due()) =>
-            {
-                if reason == Reason::QuorumLost {
+            Step::Elect { epoch, prefer, without, change, reason } if self.election.is_due() && self.is_due(reason) => {
+                match reason {
                     // The next one may be no better off.
-                    self.quorum.failed(self.config.handover_retry);
+                    Reason::QuorumLost => self.quorum.failed(self.config.handover_retry),
+                    // Nor is this the last: a leader that is well is not to be deposed turn after turn.
+                    Reason::FarPromise => self.far.failed(self.config.members_retry),
+                    _ => {}
                 }
                 self.elect(Attempt { nodes, seen, epoch, prefer, without, change, wish, reason }, events).await;
             }
@@ -258,6 +260,17 @@ impl<S: Store> Controller<S> {
             Step::Blocked(_) | Step::Elect { .. } | Step::HandOver { .. } | Step::Feed { .. } => {}
         }
         Ok(step)
+    }
+
+    /// Whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
+    fn is_due(&self, reason: Reason) -> bool {
+        let vain = match reason {
+            Reason::QuorumLost => self.quorum,
+            Reason::FarPromise => self.far,
+            reason if members::is_change(reason) => self.members,
+            _ => Retry::default(),
+        };
+        vain.is_due()
     }
 
     /// A cluster that a replica is part of is written down: it forbids another bootstrap from now on. Not before it was seen,

@@ -171,6 +171,8 @@ pub enum Reason {
     QuorumLost,
     /// A replica has promised an epoch above the leader's and can't follow it any more.
     HigherPromise,
+    /// The same, and so far above that the next epoch does not come up to it: one step of several.
+    FarPromise,
     /// The leader handed over.
     HandOver,
     /// A replica is to vote, or to vote no more.

@@ -224,6 +224,24 @@ async fn leaders_that_all_miss_their_quorum_do_not_take_turns() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_well_is_not_deposed_turn_after_turn_for_a_promise_far_ahead() {
+    let step = zue_core::EPOCHS_AHEAD_MAX;
+    for (promised, elections) in [(step, 1), (2 * step, 2), (1 << 40, 1)] {
+        let world = World::start(3).await;
+        world.lead(0, 4);
+        world.promise(2, promised);
+        let mut controller = controller(&world);
+        controller.config.members_retry = Backoff { min: Duration::from_hours(1), max: Duration::from_hours(1) };
+        for _ in 0..20 {
+            controller.turn(&world.addresses(), &AUTOMATIC).await;
+        }
+        let leaders: Vec<usize> = world.appointments().iter().map(|(_, leader)| *leader).collect();
+        // The last step is taken at once: it is not in vain.
+        assert_eq!(leaders, vec![0; elections], "{promised}");
+    }
+}
+
+#[tokio::test]
 async fn a_new_leader_that_reaches_no_follower_yet_is_left_alone() {
     // Their names do not resolve yet, say, but the controller knows better addresses.
     let world = World::start(3).await;

@@ -167,6 +167,10 @@ impl World {
         self.lock().replicas[ordinal].leads = false;
     }
 
+    pub(super) fn promise(&self, ordinal: usize, epoch: u64) {
+        self.lock().replicas[ordinal].promised = epoch;
+    }
+
     pub(super) fn hang(&self, ordinal: usize, hang: Option<Hang>) {
         self.lock().replicas[ordinal].hangs = hang;
     }

@@ -61,13 +61,13 @@ impl Look<'_> {
 
     /// The leader of the newest epoch answers, and leads.
     fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
-        let is_deaf = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| is_deaf(seen, newest));
         let automatic = self.wish.policy == Policy::Automatic;
         // Whoever leads goes on, if it can.
         let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
-        let anybody_is_deaf =
-            electorates(newest).flatten().any(is_deaf) || self.learners(newest).any(|id| is_deaf(&id));
-        if anybody_is_deaf && self.would_choose(prefer, None, None).is_some() {
+        let fed = electorates(newest).flatten().copied().chain(self.learners(newest));
+        let deaf: Vec<&Seen> = fed.filter_map(|id| self.seen(id)).filter(|seen| is_deaf(seen, newest)).collect();
+        let takes_back = !deaf.is_empty() && self.would_choose(prefer, None, None).is_some();
+        if takes_back && deaf.iter().any(|seen| self.next(None) > seen.promised) {
             return self.elect(Reason::HigherPromise, prefer, None);
         }
         // It can commit nothing, and they can, without it. Under Static only the named one is waited for.
@@ -85,9 +85,14 @@ impl Look<'_> {
             Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next(None) },
             None => self.membership(newest, leader),
         };
-        match step {
+        let step = match step {
             Step::HandOver { to, .. } if self.would_choose(Some(to), None, None).is_none() => Step::Nothing,
             Step::Elect { prefer, change, .. } if !self.would_change(newest, prefer, change) => Step::Nothing,
+            step => step,
+        };
+        match step {
+            // Whoever has promised so much stays deaf for many steps, and nothing else is to wait for that.
+            Step::Nothing if takes_back => self.elect(Reason::FarPromise, prefer, None),
             step => step,
         }
     }
@@ -270,7 +275,11 @@ fn sealed(seen: &Seen) -> Sealed {
 }
 
 /// Whether it can't follow the leader of that epoch any more: it has promised a later one, or is bound to another leader of that one.
+/// One that has failed follows nobody, whatever the epoch.
 fn is_deaf(seen: &Seen, newest: &EpochStart) -> bool {
+    if seen.role == SeenRole::Failed {
+        return false;
+    }
     let is_bound_elsewhere = seen.bound.is_some_and(|bound| bound != newest.leader);
     seen.promised > newest.epoch || (seen.promised == newest.epoch && is_bound_elsewhere)
 }

@@ -504,7 +504,32 @@ fn a_voter_that_has_promised_an_epoch_far_ahead_is_caught_up_with_and_so_is_the_
     let nodes = [leader, member(2, 4, HEARS), deaf];
     for (written, epoch) in [(4, far), (1 << 40, far), (far, far - 1)] {
         let step = plan(&AUTOMATIC, &recorded(written), &nodes);
-        let Step::Elect { epoch: found, reason: Reason::HigherPromise, .. } = step else { panic!("{step:?}") };
+        let Step::Elect { epoch: found, reason: Reason::FarPromise, .. } = step else { panic!("{step:?}") };
         assert_eq!(found, Epoch(epoch), "{written} is written down");
     }
+}
+
+#[test]
+fn one_that_has_failed_is_not_taken_back_whatever_it_has_promised() {
+    for promised in [6, EPOCHS_AHEAD_MAX + 4, 1 << 40] {
+        let failed = member(3, 4, SeenRole::Failed).map(|seen| Seen { promised: Epoch(promised), ..seen });
+        let nodes = [member(1, 4, leading(&[(2, true), (3, false)])), member(2, 4, HEARS), failed];
+        assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing, "{promised}");
+    }
+}
+
+#[test]
+fn a_promise_that_the_next_epoch_does_not_reach_keeps_nothing_else_waiting() {
+    let deaf = |promised| member(3, 4, SILENT).map(|seen| Seen { promised: Epoch(promised), ..seen });
+    let far = deaf(1 << 40);
+    let led = || member(1, 4, leading(&[(2, true), (3, false)]));
+    let reason = |step: &Step| if let Step::Elect { reason, .. } = step { Some(*reason) } else { None };
+    let alone = plan(&AUTOMATIC, &recorded(4), &[led(), member(2, 4, HEARS), far.clone()]);
+    assert_eq!(reason(&alone), Some(Reason::FarPromise), "{alone:?}");
+    let switch = Wish { switch_to: Some(1), ..AUTOMATIC };
+    let step = plan(&switch, &recorded(4), &[led(), member(2, 4, HEARS), far.clone()]);
+    assert!(matches!(step, Step::HandOver { to: ReplicaId(2), .. }), "{step:?}");
+    // Nor one that the next epoch does reach.
+    let nodes = [led(), deaf(6).map(|seen| Seen { replica: ReplicaId(2), ..seen }), far];
+    assert_eq!(reason(&plan(&AUTOMATIC, &recorded(4), &nodes)), Some(Reason::HigherPromise));
 }
