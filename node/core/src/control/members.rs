@@ -101,8 +101,7 @@ impl Look<'_> {
     fn change(&self, fed: &Fed<'_>, learners: &[ReplicaId]) -> Option<Change> {
         let (voters, quorum) = (&fed.start.voters, self.wish.quorum);
         // By its own word, too, it holds the epoch's start: an epoch that could not add it would only cost it its stream.
-        let holds_start = |id: ReplicaId| self.seen(id).is_some_and(|seen| seen.durable.epoch == fed.start.epoch);
-        let ready = learners.iter().copied().find(|id| fed.is_in_sync(*id) && holds_start(*id));
+        let ready = learners.iter().copied().find(|id| fed.is_in_sync(*id) && self.holds_start(*id, fed.start));
         let without = |gone: ReplicaId| voters.iter().copied().filter(|id| *id != gone).collect::<Vec<_>>();
         let with = |new: ReplicaId| voters.iter().copied().chain([new]).collect::<Vec<_>>();
         // A leader hands over before it goes.

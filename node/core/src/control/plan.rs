@@ -188,7 +188,9 @@ impl Look<'_> {
         let is_ready = |id: &ReplicaId| {
             let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
             let is_fit = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
-            is_in_sync && newest.voters.contains(id) && is_fit && !far.contains(id)
+            // What it lacks from before this leadership is not counted in bytes: it holds the start of it, so that there is none.
+            let holds_start = self.holds_start(*id, newest);
+            is_in_sync && newest.voters.contains(id) && is_fit && !far.contains(id) && holds_start
         };
         let wanted = match self.wish.policy {
             _ if *handing_over => None,
@@ -238,6 +240,11 @@ impl Look<'_> {
 
     pub(super) fn seen(&self, id: ReplicaId) -> Option<&Seen> {
         self.ours.iter().copied().find(|seen| seen.replica == id)
+    }
+
+    /// Whether it holds the start of that epoch by its own word: all that was before it, that is.
+    pub(super) fn holds_start(&self, id: ReplicaId, start: &EpochStart) -> bool {
+        self.seen(id).is_some_and(|seen| seen.durable.epoch == start.epoch)
     }
 
     /// The replica that answers at an ordinal.

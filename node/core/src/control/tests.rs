@@ -108,6 +108,27 @@ fn a_follower_that_lacks_many_bytes_is_handed_over_to_once_it_lacks_few() {
 }
 
 #[test]
+fn a_follower_that_does_not_hold_the_start_of_the_epoch_yet_is_not_handed_over_to() {
+    // The leader takes it for in sync, right after the election, and counts no bytes of what was before.
+    let nodes = |holds: u64| {
+        let mut nodes = three([Some(all_in_sync()), Some(HEARS), Some(HEARS)]);
+        let seen = nodes[1].as_mut().unwrap();
+        (seen.durable.epoch, seen.last.as_mut().unwrap().epoch) = (Epoch(holds), Epoch(holds));
+        nodes
+    };
+    let switch = Wish { switch_to: Some(1), ..AUTOMATIC };
+    assert_eq!(plan(&switch, &recorded(4), &nodes(3)), Step::Nothing);
+    assert_eq!(plan(&switch, &recorded(4), &nodes(4)), hands_over_to(2));
+    // Nor does a leader that is leaving pick it.
+    let leaving = |holds| {
+        let mut nodes = nodes(holds);
+        nodes[0].as_mut().unwrap().leaving = true;
+        plan(&AUTOMATIC, &recorded(4), &nodes)
+    };
+    assert_eq!((leaving(3), leaving(4)), (hands_over_to(3), hands_over_to(2)));
+}
+
+#[test]
 fn a_cluster_with_its_named_leader_is_left_alone() {
     let nodes = [member(1, 4, leading(&[(2, true), (3, true)])), member(2, 4, HEARS), member(3, 4, HEARS)];
     assert_eq!(plan(&STATIC, &recorded(4), &nodes), Step::Nothing);
