@@ -333,6 +333,7 @@ impl Driver {
             connected: self.is_connected(),
             full: self.full.clone(),
             left,
+            unfed: self.is_unfed(),
             problem: self.problem(),
             runs: Arc::new(replica.runs().clone()),
         }

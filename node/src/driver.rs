@@ -77,6 +77,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     pub(crate) tick: Duration,
+    /// How long no leader may feed it before those who wait for news are to look elsewhere.
+    pub(crate) unfed_max: Duration,
     pub(crate) last_timestamp_ms: u64,
 }
 

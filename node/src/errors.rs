@@ -93,12 +93,12 @@ fn elsewhere(view: &View) -> Option<&LeaderHint> {
     view.leader.as_ref().filter(|_| view.role != Role::Leader)
 }
 
-/// A read where this replica is no member any more: others have what is current.
-pub(crate) fn no_member(left: &str, view: &View) -> Error {
+/// A read where what comes does not come: others have what is current.
+pub(crate) fn read_elsewhere(why: &str, view: &View) -> Error {
     let known: Vec<String> =
         view.members.iter().map(|member| format!("{} at {}", member.name, member.client_address)).collect();
     let instead = if known.is_empty() { "ask its members".to_owned() } else { format!("ask {}", known.join(", ")) };
-    Error { leader: view.leader.clone(), ..error(Reason::NotLeader, format!("{left}; {instead}")) }
+    Error { leader: view.leader.clone(), ..error(Reason::NotLeader, format!("{why}; {instead}")) }
 }
 
 /// This replica's storage failed; the view says how.

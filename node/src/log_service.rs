@@ -24,7 +24,7 @@ use crate::intake::Parcel;
 use crate::listener::Caller;
 use crate::num::length;
 use crate::places::{Owner, Places};
-use crate::read::{Read, too_many};
+use crate::read::{Read, too_many, unfed_max};
 use crate::room::Room;
 use crate::settings::LimitSettings;
 use crate::state::{Ends, Member, View};
@@ -105,6 +105,7 @@ impl Log for LogService {
             stop: appends.stop.clone(),
             not_before_ms: 0,
             lag_max: self.lag_max,
+            unfed_max: unfed_max(self.lag_max),
             stall_max: appends.settings.stall_deadline.0,
             room: Arc::clone(&self.answers),
             connection,

@@ -33,6 +33,7 @@ use crate::open_files::connections_max;
 use crate::patience::Patience;
 use crate::peer::Peers;
 use crate::places::Places;
+use crate::read::unfed_max;
 use crate::room::Room;
 use crate::serve::serve_http;
 use crate::server::{report_health, serve_clients, serve_peers};
@@ -272,6 +273,7 @@ impl Built {
             metrics: Arc::clone(metrics),
             limits,
             tick: replication.heartbeat_interval.0 / 2,
+            unfed_max: unfed_max(replication.lag_time_max.0),
             last_timestamp_ms,
         });
         let appends = Appends {

@@ -15,7 +15,7 @@ use zue_core::Offset;
 use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
 use zue_proto::{id_bytes, v1};
 
-use crate::errors::{error, no_member, out_of_range, read_failed, shutting_down, status, storage_failed};
+use crate::errors::{error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::places::Place;
@@ -41,6 +41,8 @@ pub(crate) struct Read {
     pub(crate) not_before_ms: u64,
     /// How long what is committed may stay away from this disk, before a read that does not follow is sent elsewhere.
     pub(crate) lag_max: Duration,
+    /// How long one that follows waits, at least, where no leader feeds this replica.
+    pub(crate) unfed_max: Duration,
     /// How long its client may take nothing.
     pub(crate) stall_max: Duration,
     /// For what is on its way to its client.
@@ -48,6 +50,16 @@ pub(crate) struct Read {
     pub(crate) connection: u64,
     /// Its place among the reads that go on at once.
     pub(crate) place: Place,
+}
+
+/// How many times `replication.lagTimeMax` no leader may feed a replica before a read that follows is sent elsewhere; and at least so
+/// long: a client that waited for less takes it for a failure.
+const UNFED_LAGS: u32 = 5;
+const UNFED_MIN: Duration = Duration::from_secs(5);
+
+/// How long no leader may feed a replica whose readers wait for news.
+pub(crate) fn unfed_max(lag_max: Duration) -> Duration {
+    lag_max.saturating_mul(UNFED_LAGS).max(UNFED_MIN)
 }
 
 /// Where a read ends that follows.
@@ -77,7 +89,7 @@ impl Read {
     pub(crate) async fn begin(&self, request: &v1::ReadRequest) -> Result<Offset, v1::Error> {
         let view = self.view.borrow().clone();
         if let Some(left) = &view.left {
-            return Err(no_member(left, &view));
+            return Err(read_elsewhere(left, &view));
         }
         let (reader, from) = (self.reader.clone(), Offset(request.from));
         let from = match request.from_timestamp_ms {
@@ -153,12 +165,20 @@ impl Read {
 
     /// Waits for records and serves some; where they end, and how many there were.
     async fn next(&mut self, at: Offset, target: Offset, left: u64, responses: &Responses) -> Served {
+        let (unfed_max, mut fed) = (self.unfed_max, self.view.clone());
+        let waits_in_vain = async move {
+            tokio::time::sleep(unfed_max).await;
+            let view = fed.wait_for(|view| view.unfed).await.map_err(|_| End::Gone)?;
+            Ok::<_, End>(Err(unfed(unfed_max, &view)))
+        };
         let readable = tokio::select! {
             // What can be read is served first.
             biased;
             readable = self.readable.wait_for(|readable| *readable > at) => Ok(*readable.map_err(|_| End::Gone)?),
             // Another replica has what will come.
             view = self.view.wait_for(has_no_more) => Err(elsewhere(&*view.map_err(|_| End::Gone)?)),
+            // Perhaps it is no member any more, and does not know.
+            vain = waits_in_vain, if target == ENDLESS => vain?,
             // Others have what is committed: a disk that hangs must not hold up who could read it there.
             () = tokio::time::sleep(self.lag_max), if target != ENDLESS => Err(stands_still(at, self.lag_max)),
         };
@@ -270,7 +290,7 @@ fn has_no_more(view: &View) -> bool {
 }
 
 fn elsewhere(view: &View) -> v1::Error {
-    view.left.as_ref().map_or_else(|| storage_failed(view), |left| no_member(left, view))
+    view.left.as_ref().map_or_else(|| storage_failed(view), |left| read_elsewhere(left, view))
 }
 
 /// What is committed does not come to this disk.
@@ -279,6 +299,14 @@ fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
         "what is committed from offset {at} on has not come to this replica's disk within {lag_max:?}; read another replica"
     );
     error(v1::Reason::Overloaded, message)
+}
+
+/// No leader sends what follows.
+fn unfed(unfed_max: Duration, view: &View) -> v1::Error {
+    let why = format!(
+        "no leader has fed this replica for {unfed_max:?} or longer: others may have more, and it may be no member any more"
+    );
+    read_elsewhere(&why, view)
 }
 
 /// The client does not take what it is sent.
@@ -337,6 +365,7 @@ mod tests {
                 stop: CancellationToken::new(),
                 not_before_ms: 0,
                 lag_max: Duration::from_millis(50),
+                unfed_max: Duration::from_millis(50),
                 stall_max: Duration::from_secs(9),
                 room: Room::new(1000),
                 connection: 0,
@@ -352,6 +381,14 @@ mod tests {
         assert_eq!(zue_proto::error_of(&refused).unwrap().reason(), v1::Reason::Overloaded);
         assert!(answers.next().await.is_none());
         assert!(futures::poll!(following.next()).is_pending());
+        // No leader feeds it: others may have more.
+        tell.send(View { unfed: true, ..View::default() }).unwrap();
+        let sent_on = zue_proto::error_of(&following.next().await.unwrap().unwrap_err()).unwrap();
+        assert_eq!((sent_on.reason(), sent_on.leader), (v1::Reason::NotLeader, None));
+        assert!(following.next().await.is_none());
+        tell.send(View::default()).unwrap();
+        let mut following = begin(true);
+        assert_eq!(following.next().await.unwrap().unwrap().commit_end, 5);
         // Scaled away, nothing comes any more: it is told whom to ask instead.
         let address = "zue-0:9440".to_owned();
         let member = Member {

@@ -75,6 +75,8 @@ pub(crate) struct View {
     /// That this replica is no member any more, in words: what it holds is old, and others have what came since. `leader` is whom it
     /// followed last.
     pub(crate) left: Option<Arc<str>>,
+    /// Whether no leader has fed this replica for long: it may be no member any more, and not know it.
+    pub(crate) unfed: bool,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.

@@ -140,6 +140,20 @@ impl Driver {
         (!start.voters.contains(&replica.id())).then(|| said().into())
     }
 
+    /// Whether no leader has fed it for so long that others may be far ahead: removed while it was down, it would not know. One that
+    /// leads needs nobody.
+    pub(crate) fn is_unfed(&self) -> bool {
+        let silence_ms = match self.parts.replica.role(self.now()) {
+            RoleView::Leader { .. } | RoleView::Failed => return false,
+            RoleView::Idle { waiting_ms } => waiting_ms,
+            RoleView::Follower { silence_ms, connected, .. } => {
+                let heard = self.heard.as_ref().filter(|_| connected);
+                heard.map_or(silence_ms, |heard| heard.silence_ms())
+            }
+        };
+        Duration::from_millis(silence_ms) >= self.parts.unfed_max
+    }
+
     fn known_members(&self) -> Arc<[Member]> {
         let led = self.leading.as_ref().map(|leading| Arc::clone(&leading.members));
         led.or_else(|| self.followed.as_ref().map(|(_, members)| Arc::clone(members))).unwrap_or_default()

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Cluster, append_all, error_of};
-use zue_core::election::choose;
+use zue_core::election::{Change, choose};
 use zue_proto::v1::{self, Consistency, Reason};
 
 fn linearizable(from: u64) -> v1::ReadRequest {
@@ -96,6 +96,44 @@ async fn a_time_leads_to_the_first_committed_record_that_is_no_older() {
     assert_eq!(waited.unwrap()[0].offset, 20);
     let bounded = v1::ReadRequest { from: 7, ..at(0) };
     assert_eq!(read(&cluster, 0, bounded).await.unwrap()[0].offset, 7);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_follows_ends_at_a_replica_that_was_removed_while_it_was_down_and_goes_on_at_another() {
+    let mut cluster = Cluster::led().await;
+    append_all(&mut cluster.client(0).await, vec![b"old".to_vec()]).await;
+    cluster.settle(0).await;
+    cluster.stop(2).await;
+    let (_, choice) = cluster.change(Some(0), Some(Change::Remove(cluster.ids[2]))).await;
+    assert_eq!(choice.voters, cluster.ids[..2]);
+    cluster.until(0, "settled", |status| status.settled).await;
+    assert_eq!(cluster.change(Some(0), None).await.1.old_voters, None);
+    cluster.until(0, "settled", |status| status.settled).await;
+    append_all(&mut cluster.client(0).await, vec![b"new".to_vec()]).await;
+    cluster.restart(2).await;
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    let mut here = cluster.client(2).await.read(follow()).await.unwrap().into_inner();
+    let mut there = cluster.client(1).await.read(follow()).await.unwrap().into_inner();
+    let mut read = Vec::new();
+    let ended = tokio::time::timeout(common::PATIENCE, async {
+        loop {
+            match here.message().await {
+                Ok(response) => read.extend(response.unwrap().records),
+                Err(status) => break status,
+            }
+        }
+    });
+    let (reason, error, _) = error_of(&ended.await.unwrap());
+    // Not even by the newest epoch that it holds it is none.
+    assert_eq!((reason, read.len(), &*cluster.status(2).await.problem), (Reason::NotLeader, 1, ""));
+    assert!(error.message.contains("no leader has fed this replica for 5s"), "{}", error.message);
+    // One that is fed keeps its readers, however long they wait.
+    append_all(&mut cluster.client(0).await, vec![b"newer".to_vec()]).await;
+    let mut read = Vec::new();
+    while read.len() < 3 {
+        read.extend(there.message().await.unwrap().unwrap().records);
+    }
     cluster.stop_all().await;
 }
 
