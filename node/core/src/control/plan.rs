@@ -92,9 +92,19 @@ impl Look<'_> {
         };
         match step {
             // Whoever has promised so much stays deaf for many steps, and nothing else is to wait for that.
-            Step::Nothing if takes_back => self.elect(Reason::FarPromise, prefer, None),
+            Step::Nothing if takes_back => self.elect(self.why_far(newest), prefer, None),
             step => step,
         }
+    }
+
+    /// Why a step is taken towards a promise that it does not come up to. Where no quorum is in sight without that replica, there is no
+    /// leader to be spared.
+    fn why_far(&self, newest: &EpochStart) -> Reason {
+        let follows =
+            |id: &&ReplicaId| self.seen(**id).is_some_and(|s| s.role != SeenRole::Failed && !is_deaf(s, newest));
+        let able = newest.voters.iter().filter(follows).count();
+        let is_quorum = u32::try_from(able).is_ok_and(|able| able >= newest.quorum);
+        if is_quorum { Reason::FarPromise } else { Reason::HigherPromise }
     }
 
     /// Who may reach a quorum, where the leader misses one for want of a voter that waits for it in vain: the link between the two may

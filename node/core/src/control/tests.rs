@@ -550,6 +550,11 @@ fn a_promise_that_the_next_epoch_does_not_reach_keeps_nothing_else_waiting() {
     let switch = Wish { switch_to: Some(1), ..AUTOMATIC };
     let step = plan(&switch, &recorded(4), &[led(), member(2, 4, HEARS), far.clone()]);
     assert!(matches!(step, Step::HandOver { to: ReplicaId(2), .. }), "{step:?}");
+    // Where no quorum is in sight without it, no leader is to be spared.
+    for second in [None, member(2, 4, SeenRole::Failed)] {
+        let step = plan(&AUTOMATIC, &recorded(4), &[member(1, 4, leading(&[])), second.clone(), far.clone()]);
+        assert_eq!(reason(&step), Some(Reason::HigherPromise), "{second:?}: {step:?}");
+    }
     // Nor one that the next epoch does reach.
     let nodes = [led(), deaf(6).map(|seen| Seen { replica: ReplicaId(2), ..seen }), far];
     assert_eq!(reason(&plan(&AUTOMATIC, &recorded(4), &nodes)), Some(Reason::HigherPromise));
