@@ -123,6 +123,7 @@ impl Door {
             room: Arc::clone(&self.requests),
             when_full: WhenFull::Refuse,
             is_stream: false,
+            is_single: true,
             appends: false,
             receive_within: settings.receive_deadline.0,
         };
@@ -138,7 +139,7 @@ impl Door {
         };
         match kind {
             Kind::Append => append(),
-            Kind::AppendStream => Rules { when_full: WhenFull::Wait, is_stream: true, ..append() },
+            Kind::AppendStream => Rules { when_full: WhenFull::Wait, is_stream: true, is_single: false, ..append() },
             Kind::Follow => Rules {
                 bytes_max: PEER_MESSAGE_BYTES_MAX,
                 fields: &LEADER,
@@ -146,9 +147,12 @@ impl Door {
                 room: Arc::clone(&self.leaders),
                 when_full: WhenFull::Wait,
                 is_stream: true,
+                is_single: false,
                 ..other
             },
-            Kind::Other | Kind::Aside => other,
+            Kind::Other => other,
+            // Reflection is asked one thing after the other.
+            Kind::Aside => Rules { is_single: false, ..other },
         }
     }
 

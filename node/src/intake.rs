@@ -42,6 +42,8 @@ pub(crate) struct Rules {
     pub(crate) when_full: WhenFull,
     /// Whether messages follow each other, as long as anybody likes.
     pub(crate) is_stream: bool,
+    /// Whether there is one message and no more.
+    pub(crate) is_single: bool,
     /// Whether it is of an append, which has a fate.
     pub(crate) appends: bool,
     pub(crate) receive_within: Duration,
@@ -127,6 +129,8 @@ struct Received<S> {
     bytes: Bytes,
     messages: Messages,
     message: Option<Message>,
+    /// The one message of a call that has no more has come.
+    is_complete: bool,
     rules: Rules,
     parcel: Parcel,
     connection: u64,
@@ -154,6 +158,11 @@ where
                     Err(late) => return Some(Err(self.rules.status(late).into())),
                 }
             }
+            if self.is_complete {
+                // The service has that message, or is about to: its room is not to be given back for another one.
+                let more = invalid("this call takes one message, and something came after it");
+                return Some(Err(self.rules.status(more).into()));
+            }
             if self.due.is_none() {
                 self.due = Some(Instant::now() + self.rules.receive_within);
             }
@@ -167,6 +176,7 @@ where
                 Ok(()) => {
                     if self.messages.is_between() {
                         self.parcel.put(self.message.take().map(|message| message.room), None);
+                        self.is_complete = self.rules.is_single;
                     }
                     return Some(Ok(piece));
                 }
@@ -287,6 +297,7 @@ pub(crate) fn received(body: Body, rules: Rules, connection: u64) -> (Body, Parc
         bytes: Bytes::new(),
         messages: Messages::default(),
         message: None,
+        is_complete: false,
         rules,
         parcel: parcel.clone(),
         connection,

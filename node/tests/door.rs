@@ -13,6 +13,9 @@ use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use zue_node::Time;
 use zue_proto::v1::{self, Error, Outcome, Reason};
 
@@ -190,6 +193,41 @@ async fn a_request_that_does_not_come_in_time_is_given_up() {
         let outcome = answers.message().await.unwrap().unwrap().outcome.unwrap();
         assert!(matches!(outcome, v1::append_stream_response::Outcome::Appended(_)), "{outcome:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_one_message_takes_no_second_one() {
+    let cluster = one(|_| {}).await;
+    let listen = cluster.configs[0].listen;
+    let append = message(7, &[0x22, 5, 0x12, 3, b'o', b'n', b'e']);
+    let cases = [
+        (listen.client, "/zue.v1.Log/Append", append, Outcome::NotAppended),
+        (listen.client, "/zue.v1.Log/Describe", message(0, &[]), Outcome::Unspecified),
+        (listen.client, "/zue.v1.Log/Read", message(2, &[0x7a, 0]), Outcome::Unspecified),
+        (listen.peer, "/zue.v1.Control/Seal", message(2, &[0x7a, 0]), Outcome::Unspecified),
+    ];
+    for (address, path, first, outcome) in cases {
+        // The same again; one that is announced as so large that it would have time for ever; one byte.
+        let large = message(16 << 20, &[0x22, 0]);
+        for more in [&first[..], &large, &[0]] {
+            let refused = call(channel(address).await, path, [&first[..], more].concat(), &[]);
+            let refused = tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
+            let (reason, error) = told(&refused);
+            assert_eq!((reason, error.outcome()), (Reason::Invalid, outcome), "{path}: {}", error.message);
+            assert!(error.message.contains("takes one message"), "{path}: {}", error.message);
+        }
+    }
+    // Reflection is asked one thing after the other in one call.
+    let asked =
+        |message_request| ServerReflectionRequest { host: String::new(), message_request: Some(message_request) };
+    let log = || MessageRequest::FileContainingSymbol("zue.v1.Log".to_owned());
+    let asked = [asked(MessageRequest::ListServices(String::new())), asked(log())];
+    let mut reflection = ServerReflectionClient::new(channel(listen.client).await);
+    let mut answers = reflection.server_reflection_info(tokio_stream::iter(asked)).await.unwrap().into_inner();
+    for _ in 0..2 {
+        assert!(answers.message().await.unwrap().is_some());
+    }
+    assert!(common::read_all(&mut cluster.client(0).await, 0).await.iter().all(|record| record.value != "one"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
