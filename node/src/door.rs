@@ -35,8 +35,9 @@ pub(crate) const REQUEST_PARTS_MAX: u64 = 1024;
 pub(crate) const REQUESTS_BYTES_MAX: usize = 16 << 20;
 /// How many parts a message of a leader has: each is many bytes of a true one.
 pub(crate) const LEADER_PARTS_MAX: u64 = 1 << 18;
-/// How much of leaders' messages is received at once: one that is as large as may be, and room for others.
-pub(crate) const LEADERS_BYTES_MAX: usize = 2 * PEER_MESSAGE_BYTES_MAX;
+/// How much of leaders' messages is received at once: one connection alone gets as much as one message may have, and where another
+/// host has taken all that it can, half of that.
+pub(crate) const LEADERS_BYTES_MAX: usize = 4 * PEER_MESSAGE_BYTES_MAX;
 /// Room beside the records of a request: a record over its limit is named in the error rather than cut off on the way.
 const APPEND_SLACK_BYTES: usize = 1 << 20;
 
@@ -180,7 +181,7 @@ impl Door {
         let (mut parts, body) = request.into_parts();
         parts.headers = kept(&parts.headers);
         let within = grpc_timeout(&parts.headers);
-        let (body, parcel) = received(Body::new(body), self.rules(kind), caller.id);
+        let (body, parcel) = received(Body::new(body), self.rules(kind), caller.owner);
         parts.extensions.insert(parcel);
         parts.extensions.insert(caller);
         let answer = self.routes.clone().call(http::Request::from_parts(parts, body));

@@ -15,6 +15,7 @@ use crate::errors::{error, invalid, out_of_range, read_failed, shutting_down};
 use crate::inbox::Identity;
 use crate::net;
 use crate::outflow::Call;
+use crate::owner::Owner;
 use crate::room::Room;
 use crate::state::{Ends, Member, View};
 use crate::storage::{Fetch, NotFetched};
@@ -120,7 +121,7 @@ impl Giver {
     pub(crate) async fn give(
         &self,
         identity: &Identity,
-        connection: u64,
+        owner: Owner,
         request: v1::FetchRequest,
     ) -> Result<v1::FetchResponse, v1::Error> {
         let v1::FetchRequest { protocol_version, cluster_id, target, from, upto } = request;
@@ -146,7 +147,7 @@ impl Giver {
             zue_log::ReadError::OutOfRange { log_start, .. } => out_of_range(from, log_start, readable),
             failure => read_failed(&failure, readable),
         })?;
-        let mut held = self.room.hold(connection);
+        let mut held = self.room.hold(owner);
         let grown = timeout(ANSWER_TIMEOUT, held.grow(excerpt.bytes().len())).await;
         let max = self.room.max();
         grown.map_err(|_| error(Reason::Overloaded, format!("{max} bytes of such answers are on their way")))?;

@@ -20,11 +20,11 @@ use crate::clock::unix_ms;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
-use crate::listener::Caller;
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::num::narrow;
 use crate::num::wide;
+use crate::owner::Owner;
 use crate::state::Member;
 use crate::target::{self, Target};
 
@@ -76,8 +76,8 @@ impl Replication for ReplicationService {
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let connection = request.extensions().get::<Arc<Caller>>().map_or(0, |caller| caller.id);
-        let given = self.giver.give(&self.handle.identity, connection, request.into_inner()).await;
+        let owner = Owner::of(&request);
+        let given = self.giver.give(&self.handle.identity, owner, request.into_inner()).await;
         given.map(Response::new).map_err(status)
     }
 }

@@ -18,6 +18,7 @@ use zue_proto::v1::{self, Reason};
 use crate::append::WhenFull;
 use crate::errors::{error, invalid, status};
 use crate::num::{length, narrow, wide};
+use crate::owner::Owner;
 use crate::room::{Held, Room};
 
 /// What stands in front of a message of gRPC: whether it is compressed, and its length.
@@ -133,7 +134,7 @@ struct Received<S> {
     is_complete: bool,
     rules: Rules,
     parcel: Parcel,
-    connection: u64,
+    owner: Owner,
     /// Until when what is under way must have come.
     due: Option<Instant>,
 }
@@ -212,7 +213,7 @@ where
         let more = Duration::from_secs(u64::from(bytes) / BYTES_PER_SECOND);
         self.due = self.due.map(|due| due + more);
         let counter = Counter::new(bytes.into(), self.rules.fields);
-        let room = self.rules.room.hold(self.connection);
+        let room = self.rules.room.hold(self.owner);
         let refused = self.check(compressed, length(bytes)).err();
         self.message = Some(Message { counter, room, parts: 0, is_refused: refused.is_some() });
         refused.map_or(Ok(()), Err)
@@ -247,7 +248,7 @@ where
             error(
                 Reason::Overloaded,
                 format!(
-                    "{max} bytes of requests are being received, the most that may be, or too many by this connection"
+                    "{max} bytes of requests are being received, the most that may be, or too many by this connection or host"
                 ),
             )
         };
@@ -288,7 +289,7 @@ impl Rules {
 }
 
 /// The body as the service receives it, and what is given beside it.
-pub(crate) fn received(body: Body, rules: Rules, connection: u64) -> (Body, Parcel) {
+pub(crate) fn received(body: Body, rules: Rules, owner: Owner) -> (Body, Parcel) {
     let body = axum::body::Body::new(body).into_data_stream();
     let parcel = Parcel::default();
     let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
@@ -300,7 +301,7 @@ pub(crate) fn received(body: Body, rules: Rules, connection: u64) -> (Body, Parc
         is_complete: false,
         rules,
         parcel: parcel.clone(),
-        connection,
+        owner,
         due,
     };
     let pieces = futures::stream::unfold(received, |mut received| async move {

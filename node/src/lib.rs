@@ -33,6 +33,7 @@ mod num;
 mod open;
 mod open_files;
 mod outflow;
+mod owner;
 mod patience;
 mod peer;
 mod places;

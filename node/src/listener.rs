@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 use crate::num::wide;
-use crate::places::{Owner, Place, Places, Seat};
+use crate::owner::Owner;
+use crate::places::{Place, Places, Seat};
 
 /// How long to wait after the system could not accept a connection: it is out of something.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -52,9 +53,8 @@ pub(crate) struct Listener {
 /// Whoever is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    /// Names the connection; never used before in this process.
-    pub(crate) id: u64,
     pub(crate) from: SocketAddr,
+    pub(crate) owner: Owner,
     pub(crate) seat: Arc<Seat>,
     greeted: Notify,
 }
@@ -166,7 +166,8 @@ impl Listener {
     fn admit(&mut self, stream: TcpStream, from: SocketAddr) -> Option<Connection> {
         /// In all ports and nodes of a process.
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let Some(place) = self.places.take(Owner::Address(from.ip().to_canonical())) else {
+        let owner = Owner::new(from.ip(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let Some(place) = self.places.take(owner) else {
             self.rejected.inc();
             if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 self.complained = Some(Instant::now());
@@ -179,8 +180,8 @@ impl Listener {
             tracing::debug!(%error, "a connection keeps its delay");
         }
         self.open.inc();
-        let (id, seat) = (NEXT.fetch_add(1, Ordering::Relaxed), Arc::clone(&place.seat));
-        let caller = Arc::new(Caller { id, from, seat, greeted: Notify::new() });
+        let seat = Arc::clone(&place.seat);
+        let caller = Arc::new(Caller { from, owner, seat, greeted: Notify::new() });
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection { stream, greeting, caller, open: self.open.clone(), _place: place })
     }

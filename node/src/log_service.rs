@@ -23,7 +23,8 @@ use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::intake::Parcel;
 use crate::listener::Caller;
 use crate::num::length;
-use crate::places::{Owner, Places};
+use crate::owner::Owner;
+use crate::places::Places;
 use crate::read::{Read, too_many, unfed_max};
 use crate::room::Room;
 use crate::settings::LimitSettings;
@@ -89,11 +90,11 @@ impl Log for LogService {
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
-        let connection = connection(&request);
+        let owner = Owner::of(&request);
         let request = request.into_inner();
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
-        let place = self.readers.take_busy(Owner::Connection(connection));
+        let place = self.readers.take_busy(owner);
         let place = place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?;
         let read = Read {
             reader: self.reader.clone(),
@@ -108,7 +109,7 @@ impl Log for LogService {
             unfed_max: unfed_max(self.lag_max),
             stall_max: appends.settings.stall_deadline.0,
             room: Arc::clone(&self.answers),
-            connection,
+            owner,
             place,
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
@@ -255,11 +256,6 @@ fn caller<T>(request: &Request<T>) -> SocketAddr {
 /// What came beside a request.
 fn parcel<T>(request: &Request<T>) -> Parcel {
     request.extensions().get::<Parcel>().cloned().unwrap_or_default()
-}
-
-/// Which connection a request came on.
-fn connection<T>(request: &Request<T>) -> u64 {
-    request.extensions().get::<Arc<Caller>>().map_or(0, |caller| caller.id)
 }
 
 /// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.

@@ -2,7 +2,7 @@
 //! of all, and forgets those that appended longest ago for new ones: without shares one stranger could make it forget everybody.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use zue_proto::v1::{self, Reason};
 
 use crate::errors::error;
+use crate::owner::host;
 
 /// How long it takes until the share of a connection is renewed, and how small it is at least.
 const OF_CONNECTION: (Duration, u32) = (Duration::from_mins(1), 64);
@@ -87,17 +88,6 @@ impl Newcomers {
     }
 }
 
-/// One host has all addresses of its network of IPv6.
-fn host(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 fn refused(share: Share, what: &str) -> v1::Error {
     let Share { producers, renewed } = share;
     error(
@@ -112,6 +102,8 @@ fn refused(share: Share, what: &str) -> v1::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     const AT_ONCE: Duration = Duration::ZERO;

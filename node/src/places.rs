@@ -2,18 +2,12 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// Who has a place: those of one owner count together.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum Owner {
-    Address(IpAddr),
-    Connection(u64),
-}
+use crate::owner::Owner;
 
 /// How much it matters that a place is kept: the lowest makes way first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -122,47 +116,71 @@ impl Drop for Place {
 }
 
 /// Of the seats, oldest first, the one that makes way for somebody new: the oldest that has not said what it wants, else the oldest
-/// that wants nothing. Of those that do want something only the newest of the owner that has most, and only for one that has fewer
-/// even then.
+/// that wants nothing. Of those that do want something only the newest of the host that has most, and only for a host that has fewer
+/// even then; within one host the same is true of its connections.
 fn who_makes_way(seats: &[(u64, Owner, Rank)], newcomer: Owner) -> Option<u64> {
     let oldest = |rank| seats.iter().find(|(_, _, found)| *found == rank);
     if let Some((id, _, _)) = oldest(Rank::Stranger).or_else(|| oldest(Rank::Idle)) {
         return Some(*id);
     }
-    let mut counts: BTreeMap<Owner, usize> = BTreeMap::new();
-    for (_, owner, _) in seats {
-        *counts.entry(*owner).or_default() += 1;
-    }
-    let own = counts.get(&newcomer).copied().unwrap_or(0);
-    let (heaviest, most) = counts.into_iter().max_by_key(|(_, count)| *count)?;
-    let makes_way = most > own + 1;
+    let by_host = counts(seats.iter().map(|(_, owner, _)| owner.host));
+    let own = by_host.get(&newcomer.host).copied().unwrap_or(0);
+    let (heaviest, most) = by_host.into_iter().max_by_key(|(_, count)| *count)?;
+    let is_another = most > own + 1;
+    let host = if is_another { heaviest } else { newcomer.host };
+    let by_connection = counts(seats.iter().map(|(_, owner, _)| *owner).filter(|owner| owner.host == host));
+    let own = by_connection.get(&newcomer).copied().unwrap_or(0);
+    let (heaviest, most) = by_connection.into_iter().max_by_key(|(_, count)| *count)?;
+    let makes_way = is_another || most > own + 1;
     seats.iter().rev().find(|(_, owner, _)| makes_way && *owner == heaviest).map(|(id, _, _)| *id)
+}
+
+fn counts<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
+    let mut counts = BTreeMap::new();
+    for key in keys {
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use Rank::{Busy, Idle, Stranger};
 
-    fn seats(seats: &[(u64, Rank)]) -> Vec<(u64, Owner, Rank)> {
-        (0..).zip(seats).map(|(id, (owner, rank))| (id, Owner::Connection(*owner), *rank)).collect()
+    use super::*;
+    use crate::owner::tests::owner;
+
+    /// Who makes way for a newcomer: seats and it are given as host, connection and rank.
+    fn way(seats: &[(u8, u64, Rank)], (host, connection): (u8, u64)) -> Option<u64> {
+        let seats = (0..).zip(seats).map(|(id, (host, connection, rank))| (id, owner(*host, *connection), *rank));
+        who_makes_way(&seats.collect::<Vec<_>>(), owner(host, connection))
     }
 
     #[test]
-    fn who_wants_nothing_makes_way_for_anybody_and_who_is_busy_only_for_one_that_has_fewer() {
-        use Rank::{Busy, Idle, Stranger};
-        let way = |taken: &[(u64, Rank)], newcomer| who_makes_way(&seats(taken), Owner::Connection(newcomer));
-        assert_eq!(way(&[(1, Busy), (1, Idle), (2, Stranger), (2, Stranger)], 1), Some(2));
-        assert_eq!(way(&[(1, Busy), (1, Idle), (2, Idle)], 3), Some(1));
-        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 3), Some(1), "the newest of the heaviest");
-        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 2), None, "it would have more than that then");
-        assert_eq!(way(&[(1, Busy), (1, Busy), (2, Busy)], 1), None);
-        assert_eq!(way(&[(1, Busy), (2, Busy)], 3), None);
+    fn who_wants_nothing_makes_way_and_who_is_busy_only_for_one_that_has_fewer() {
+        assert_eq!(way(&[(1, 1, Busy), (1, 1, Idle), (2, 2, Stranger), (2, 2, Stranger)], (1, 1)), Some(2));
+        assert_eq!(way(&[(1, 1, Busy), (1, 1, Idle), (2, 2, Idle)], (3, 3)), Some(1));
+        let full = [(1, 1, Busy), (1, 1, Busy), (2, 2, Busy)];
+        assert_eq!(way(&full, (3, 3)), Some(1), "the newest of the heaviest");
+        assert_eq!(way(&full, (2, 2)), None, "it would have more than that then");
+        assert_eq!(way(&full, (1, 1)), None);
+        assert_eq!(way(&[(1, 1, Busy), (2, 2, Busy)], (3, 3)), None);
+    }
+
+    #[test]
+    fn a_host_has_no_more_for_its_many_connections_and_shares_what_it_has_among_them() {
+        let many: Vec<_> = (0..20).map(|connection| (1, connection, Busy)).collect();
+        assert_eq!(way(&many, (2, 100)), Some(19), "another host gets one though each has but one");
+        assert_eq!(way(&many, (1, 100)), None, "one of its own does not");
+        let one_has_most = [(1, 1, Busy), (1, 1, Busy), (1, 1, Busy), (1, 2, Busy), (2, 3, Busy), (2, 3, Busy)];
+        assert_eq!(way(&one_has_most, (1, 4)), Some(2), "the newest of the heaviest of its own");
+        assert_eq!(way(&one_has_most, (2, 4)), Some(2), "the newest of the heaviest of the other host");
     }
 
     #[test]
     fn a_place_that_made_way_is_given_to_the_newcomer_and_is_not_given_up_twice() {
         let places = Places::new(2);
-        let (one, two) = (Owner::Connection(1), Owner::Connection(2));
+        let (one, two) = (owner(1, 1), owner(2, 2));
         let first = places.take_busy(one).unwrap();
         let second = places.take_busy(one).unwrap();
         assert!(places.take_busy(one).is_none());

@@ -18,6 +18,7 @@ use zue_proto::{id_bytes, v1};
 use crate::errors::{error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
+use crate::owner::Owner;
 use crate::places::Place;
 use crate::room::{Held, Room};
 use crate::state::{Ends, Role, View};
@@ -47,7 +48,7 @@ pub(crate) struct Read {
     pub(crate) stall_max: Duration,
     /// For what is on its way to its client.
     pub(crate) room: Arc<Room>,
-    pub(crate) connection: u64,
+    pub(crate) owner: Owner,
     /// Its place among the reads that go on at once.
     pub(crate) place: Place,
 }
@@ -252,7 +253,7 @@ impl Read {
         let (log_start, commit_end) = (self.reader.log_start().0, commit_end.0);
         let Range { start: Offset(first), end: Offset(next) } = range;
         let response = v1::ReadResponse { records, commit_end, log_start, first, next };
-        let mut held = self.room.hold(self.connection);
+        let mut held = self.room.hold(self.owner);
         let grown = timeout(self.stall_max, held.grow(bytes)).await;
         grown.map_err(|_| no_room(self.room.max()))?;
         let sent = timeout(self.stall_max, responses.send((response, held))).await;
@@ -325,7 +326,7 @@ fn no_room(max: usize) -> v1::Error {
 /// The read gave its place to one of somebody who has fewer.
 fn made_way(at: Offset) -> v1::Error {
     let message = format!(
-        "as many reads go on as may (limits.readersMax), and this connection has most of them, so this one has ended: read on \
+        "as many reads go on as may (limits.readersMax), and this host or this connection has most of them, so this one has ended: read on \
          from offset {at}"
     );
     error(v1::Reason::Overloaded, message)
@@ -343,7 +344,8 @@ mod tests {
     use zue_log::{Log, LogConfig};
 
     use super::*;
-    use crate::places::{Owner, Places};
+    use crate::owner::tests::owner;
+    use crate::places::Places;
     use crate::state::Member;
 
     #[tokio::test]
@@ -368,8 +370,8 @@ mod tests {
                 unfed_max: Duration::from_millis(50),
                 stall_max: Duration::from_secs(9),
                 room: Room::new(1000),
-                connection: 0,
-                place: places.take_busy(Owner::Connection(0)).unwrap(),
+                owner: owner(1, 0),
+                place: places.take_busy(owner(1, 0)).unwrap(),
             };
             Box::pin(read.start(Offset(0), v1::ReadRequest { follow, ..Default::default() }))
         };

@@ -1,15 +1,52 @@
-//! Room in memory that many share. Nobody gets more of it than is left for others, so that whoever is new always finds some; and
-//! one at a time may go beyond, so that messages that have all begun do not wait for each other for ever.
+//! Room in memory that many share. No host gets more of it than is left for others, so that whoever is new always finds some; the
+//! same is true of the connections of a host, within what the host may have. And one at a time may go beyond, so that messages that
+//! have all begun do not wait for each other for ever.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::owner::Owner;
+
 #[derive(Debug, Default)]
 struct Used {
     bytes: usize,
-    by: BTreeMap<u64, usize>,
+    by_host: BTreeMap<IpAddr, usize>,
+    by_connection: BTreeMap<Owner, usize>,
+}
+
+impl Used {
+    /// How much more a connection may have: half of what its host may have more, which is half of what nobody has.
+    fn left(&self, owner: Owner, max: usize) -> usize {
+        let host = self.by_host.get(&owner.host).copied().unwrap_or(0);
+        let own = self.by_connection.get(&owner).copied().unwrap_or(0);
+        let of_host = max.saturating_sub(self.bytes).saturating_sub(host) / 2;
+        of_host.saturating_sub(own) / 2
+    }
+
+    fn take(&mut self, owner: Owner, bytes: usize) {
+        self.bytes += bytes;
+        *self.by_host.entry(owner.host).or_default() += bytes;
+        *self.by_connection.entry(owner).or_default() += bytes;
+    }
+
+    fn give_back(&mut self, owner: Owner, bytes: usize) {
+        self.bytes -= bytes;
+        less(&mut self.by_host, owner.host, bytes);
+        less(&mut self.by_connection, owner, bytes);
+    }
+}
+
+/// What is nothing is not kept.
+fn less<K: Ord>(used: &mut BTreeMap<K, usize>, key: K, bytes: usize) {
+    if let Some(own) = used.get_mut(&key) {
+        *own -= bytes;
+        if *own == 0 {
+            used.remove(&key);
+        }
+    }
 }
 
 /// The room.
@@ -26,7 +63,7 @@ pub(crate) struct Room {
 #[derive(Debug)]
 pub(crate) struct Held {
     room: Arc<Room>,
-    connection: u64,
+    owner: Owner,
     bytes: usize,
     beyond: Option<OwnedSemaphorePermit>,
 }
@@ -45,8 +82,8 @@ impl Room {
     }
 
     /// Nothing of it yet, for that connection.
-    pub(crate) fn hold(self: &Arc<Self>, connection: u64) -> Held {
-        Held { room: Arc::clone(self), connection, bytes: 0, beyond: None }
+    pub(crate) fn hold(self: &Arc<Self>, owner: Owner) -> Held {
+        Held { room: Arc::clone(self), owner, bytes: 0, beyond: None }
     }
 }
 
@@ -58,10 +95,8 @@ impl Held {
         }
         {
             let mut used = self.room.used();
-            let own = used.by.get(&self.connection).copied().unwrap_or(0);
-            if own + bytes <= self.room.max.saturating_sub(used.bytes + bytes) {
-                used.bytes += bytes;
-                *used.by.entry(self.connection).or_default() += bytes;
+            if bytes <= used.left(self.owner, self.room.max) {
+                used.take(self.owner, bytes);
                 self.bytes += bytes;
                 return true;
             }
@@ -88,15 +123,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.beyond = None;
-        let mut used = self.room.used();
-        used.bytes -= self.bytes;
-        if let Some(own) = used.by.get_mut(&self.connection) {
-            *own -= self.bytes;
-            if *own == 0 {
-                used.by.remove(&self.connection);
-            }
-        }
-        drop(used);
+        self.room.used().give_back(self.owner, self.bytes);
         self.room.freed.notify_waiters();
     }
 }
@@ -104,28 +131,46 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::tests::owner;
+
+    /// What each of these gets that takes all that it can, one after the other.
+    fn greedy(room: &Arc<Room>, owners: impl IntoIterator<Item = Owner>) -> Vec<Held> {
+        let take_all = |owner| {
+            let mut held = room.hold(owner);
+            while held.try_grow(1) {}
+            held
+        };
+        owners.into_iter().map(take_all).collect()
+    }
+
+    fn bytes(held: &[Held]) -> Vec<usize> {
+        held.iter().map(|held| held.bytes).collect()
+    }
 
     #[test]
-    fn nobody_gets_more_than_is_left_for_others() {
-        let room = Room::new(100);
+    fn no_host_gets_more_than_is_left_for_others_and_no_connection_more_than_is_left_for_its_host() {
+        let room = Room::new(1000);
         let lane = Arc::clone(&room.beyond).try_acquire_owned().unwrap();
-        let mut held: Vec<Held> = (0..10).map(|connection| room.hold(connection)).collect();
-        for greedy in &mut held {
-            while greedy.try_grow(1) {}
-        }
-        let taken: Vec<usize> = held.iter().map(|held| held.bytes).collect();
-        assert_eq!(taken, [50, 25, 12, 6, 3, 2, 1, 0, 0, 0]);
+        let first = greedy(&room, (0..20).map(|connection| owner(1, connection)));
+        assert_eq!(bytes(&first[..6]), [250, 125, 62, 31, 16, 8]);
+        assert!(
+            bytes(&first).iter().sum::<usize>() <= 500,
+            "half is left to other hosts, however many connections one has"
+        );
         // A second message of the same connection counts with the first.
-        assert!(!room.hold(0).try_grow(1));
-        drop((held, lane));
+        assert!(!room.hold(owner(1, 0)).try_grow(1));
+        let others = greedy(&room, (2..6).map(|host| owner(host, 0)));
+        assert_eq!(bytes(&others), [125, 94, 70, 53]);
+        drop((first, others, lane));
         let used = room.used();
-        assert_eq!((used.bytes, used.by.len()), (0, 0));
+        assert_eq!((used.bytes, used.by_host.len(), used.by_connection.len()), (0, 0, 0));
     }
 
     #[tokio::test]
     async fn one_at_a_time_goes_beyond_and_the_others_wait_for_it_or_for_room() {
-        let room = Room::new(10);
-        let (mut first, mut second, mut third) = (room.hold(1), room.hold(2), room.hold(3));
+        let room = Room::new(20);
+        let (mut first, mut second, mut third) =
+            (room.hold(owner(1, 1)), room.hold(owner(2, 2)), room.hold(owner(3, 3)));
         first.grow(5).await;
         first.grow(500).await;
         assert_eq!(first.bytes, 5, "what goes beyond is not counted");

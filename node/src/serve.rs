@@ -19,7 +19,7 @@ use crate::door::Door;
 use crate::listener::{Caller, Connection, Listener};
 use crate::net;
 use crate::outflow::Call;
-use crate::places::{Owner, Places};
+use crate::places::Places;
 
 /// How many calls one connection may have at once.
 pub(crate) const STREAMS_MAX: u32 = 256;
@@ -56,7 +56,7 @@ struct Calls {
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
     fn execute(&self, stream: F) {
-        let call = Call::new(self.places.take_busy(Owner::Connection(self.caller.id)));
+        let call = Call::new(self.places.take_busy(self.caller.owner));
         tokio::spawn(call.serve(stream, self.stall_max));
     }
 }

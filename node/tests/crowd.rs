@@ -212,3 +212,33 @@ async fn a_connection_with_all_the_reads_gives_some_up_to_others() {
         while reading.message().await.unwrap().unwrap().records.is_empty() {}
     }
 }
+
+/// A client of another host.
+async fn client_from(address: SocketAddr, host: [u8; 4]) -> LogClient<tonic::transport::Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    LogClient::new(endpoint.local_address(Some(host.into())).connect().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_all_the_reads_on_many_connections_gives_some_up_to_another_host() {
+    let cluster = crowded(64, |limits| limits.readers_max = 20).await;
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    let mut readings = Vec::new();
+    for _ in 0..20 {
+        let mut greedy = client_from(cluster.configs[0].listen.client, [127, 0, 0, 2]).await;
+        let mut reading = greedy.read(follow()).await.unwrap().into_inner();
+        reading.message().await.unwrap();
+        readings.push(reading);
+    }
+    let mut other = cluster.client(0).await;
+    let mut own = Vec::new();
+    for _ in 0..10 {
+        own.push(other.read(follow()).await.unwrap().into_inner());
+    }
+    assert_eq!(error_of(&other.read(follow()).await.unwrap_err()).0, Reason::Overloaded, "half each");
+    append_all(&mut other, vec![b"news".to_vec()]).await;
+    for reading in &mut own {
+        while reading.message().await.unwrap().unwrap().records.is_empty() {}
+    }
+    drop(readings);
+}

@@ -91,6 +91,35 @@ async fn what_is_announced_and_does_not_come_keeps_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_connections_of_a_host_leave_room_to_others_for_requests_of_every_kind() {
+    let mut cluster = one(|limits| limits.appends_bytes_max = zue_node::ByteSize(16 << 20)).await;
+    let listen = cluster.configs[0].listen;
+    let mut stalled = tokio::task::JoinSet::new();
+    // Parts that take far more room than bytes, and bytes.
+    for (address, path, announced, sent) in [
+        (listen.peer, "/zue.v1.Control/Status", 65_000, [0x7a, 0].repeat(1020)),
+        (listen.client, "/zue.v1.Log/Append", 8 << 20, [vec![0x22, 0xf0, 0xff, 0xff, 3], vec![0; 200 << 10]].concat()),
+    ] {
+        for _ in 0..40 {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            let endpoint = endpoint.local_address(Some([127, 0, 0, 2].into()));
+            let stranger = endpoint.connect().await.unwrap();
+            for _ in 0..10 {
+                let (stranger, sent) = (stranger.clone(), message(announced, &sent));
+                stalled.spawn(async move { call(stranger, path, sent, &[]).await });
+            }
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    append_all(&mut cluster.client(0).await, vec![vec![1; 1 << 20]; 4]).await;
+    for _ in 0..20 {
+        cluster.client(0).await.append(request(vec![value(vec![1; 100_000])])).await.unwrap();
+    }
+    cluster.elect(None).await;
+    stalled.abort_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_a_count_is_refused_before_all_of_it_has_come() {
     let cluster = one(|_| {}).await;
     let channel = channel(cluster.configs[0].listen.client).await;

@@ -1,0 +1,59 @@
+//! Whose something is: of which host, and of which of its connections. A share of what many need is a host's, and within it a
+//! connection's: to open one connection more gives nobody more.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use tonic::Request;
+
+use crate::listener::Caller;
+
+/// A connection of a host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct Owner {
+    pub(crate) host: IpAddr,
+    /// Names the connection; never used before in this process.
+    pub(crate) connection: u64,
+}
+
+impl Owner {
+    pub(crate) fn new(address: IpAddr, connection: u64) -> Self {
+        Self { host: host(address), connection }
+    }
+
+    /// Whose a request is; those whose origin is not known are of one.
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
+        let unknown = || Self::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        request.extensions().get::<Arc<Caller>>().map_or_else(unknown, |caller| caller.owner)
+    }
+}
+
+/// One host has all addresses of its network of IPv6.
+pub(crate) fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A connection of a host, for tests.
+    pub(crate) fn owner(host: u8, connection: u64) -> Owner {
+        Owner::new(Ipv4Addr::new(10, 0, 0, host).into(), connection)
+    }
+
+    #[test]
+    fn all_addresses_of_a_network_of_ipv6_are_one_host_and_one_of_ipv4_is_one_however_it_is_written() {
+        let host = |text: &str| host(text.parse().unwrap());
+        assert_eq!(host("2001:db8:1:2::1"), host("2001:db8:1:2:ffff::9"));
+        assert_ne!(host("2001:db8:1:2::1"), host("2001:db8:1:3::1"));
+        assert_eq!(host("::ffff:10.0.0.1"), host("10.0.0.1"));
+        assert_ne!(host("10.0.0.1"), host("10.0.0.2"));
+    }
+}
