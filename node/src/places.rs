@@ -116,15 +116,17 @@ impl Drop for Place {
 }
 
 /// Of the seats, oldest first, the one that makes way for somebody new: the oldest that has not said what it wants, else the oldest
-/// that wants nothing. Of those that do want something only the newest of the host that has most, and only for a host that has fewer
+/// that wants nothing, each only if its host has as many as that of the newcomer: a host that has most already takes from nobody
+/// else. Of those that do want something only the newest of the host that has most, and only for a host that has fewer
 /// even then; within one host the same is true of its connections.
 fn who_makes_way(seats: &[(u64, Owner, Rank)], newcomer: Owner) -> Option<u64> {
-    let oldest = |rank| seats.iter().find(|(_, _, found)| *found == rank);
+    let by_host = counts(seats.iter().map(|(_, owner, _)| owner.host));
+    let own = by_host.get(&newcomer.host).copied().unwrap_or(0);
+    let has_as_many = |owner: &Owner| by_host.get(&owner.host).is_some_and(|count| *count >= own);
+    let oldest = |rank| seats.iter().find(|(_, owner, found)| *found == rank && has_as_many(owner));
     if let Some((id, _, _)) = oldest(Rank::Stranger).or_else(|| oldest(Rank::Idle)) {
         return Some(*id);
     }
-    let by_host = counts(seats.iter().map(|(_, owner, _)| owner.host));
-    let own = by_host.get(&newcomer.host).copied().unwrap_or(0);
     let (heaviest, most) = by_host.into_iter().max_by_key(|(_, count)| *count)?;
     let is_another = most > own + 1;
     let host = if is_another { heaviest } else { newcomer.host };
@@ -175,6 +177,15 @@ mod tests {
         let one_has_most = [(1, 1, Busy), (1, 1, Busy), (1, 1, Busy), (1, 2, Busy), (2, 3, Busy), (2, 3, Busy)];
         assert_eq!(way(&one_has_most, (1, 4)), Some(2), "the newest of the heaviest of its own");
         assert_eq!(way(&one_has_most, (2, 4)), Some(2), "the newest of the heaviest of the other host");
+    }
+
+    #[test]
+    fn a_host_that_has_most_takes_nobody_elses_place_however_little_that_one_wants() {
+        let full = |own| [(2, 1, Stranger), (3, 2, Idle), (1, 3, Busy), (1, 4, own), (1, 5, Busy)];
+        assert_eq!(way(&full(Busy), (1, 100)), None);
+        assert_eq!(way(&full(Idle), (1, 100)), Some(3), "it takes from itself");
+        assert_eq!(way(&full(Busy), (2, 100)), Some(0));
+        assert_eq!(way(&full(Busy), (4, 100)), Some(0));
     }
 
     #[test]

@@ -242,3 +242,29 @@ async fn a_host_with_all_the_reads_on_many_connections_gives_some_up_to_another_
     }
     drop(readings);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_connects_again_and_again_closes_nobody_elses_connection() {
+    let cluster = crowded(8, |_| {}).await;
+    let listen = cluster.configs[0].listen;
+    let follow = || v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+    let mut idle = cluster.client(0).await;
+    append_all(&mut idle, vec![b"one".to_vec()]).await;
+    let mut busy = Vec::new();
+    for _ in 0..7 {
+        let mut greedy = client_from(listen.client, [127, 0, 0, 2]).await;
+        let mut reading = greedy.read(follow()).await.unwrap().into_inner();
+        reading.message().await.unwrap();
+        busy.push(reading);
+    }
+    let rejected = || cluster.metric(0, "zue_node_rejected_connections_total{port=\"client\"}");
+    let before = rejected();
+    let endpoint = Endpoint::from_shared(format!("http://{}", listen.client)).unwrap();
+    let endpoint = endpoint.local_address(Some([127, 0, 0, 2].into()));
+    for _ in 0..20 {
+        let _ = endpoint.connect().await;
+    }
+    assert!(rejected() >= before + 20);
+    // With fewer than that host it gets its place.
+    append_all(&mut cluster.client(0).await, vec![b"two".to_vec()]).await;
+}
