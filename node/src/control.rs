@@ -1,5 +1,6 @@
 //! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -11,6 +12,7 @@ use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::inbox::{Control, Handle};
+use crate::listener::Caller;
 use crate::state::Member;
 use crate::target::{self, Target};
 
@@ -26,8 +28,8 @@ pub(crate) struct ControlService {
 }
 
 impl ControlService {
-    fn check(&self, protocol_version: u32, target: &[u8]) -> Result<(), Status> {
-        target::check(&self.handle.identity, &Target { protocol_version, target }).map_err(status)
+    fn check(&self, caller: Option<Arc<Caller>>, protocol_version: u32, target: &[u8]) -> Result<(), Status> {
+        target::check(&self.handle.identity, caller.as_deref(), &Target { protocol_version, target }).map_err(status)
     }
 
     /// Refuses what is said of another cluster than this replica's.
@@ -76,8 +78,9 @@ impl ControlApi for ControlService {
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::SealRequest { protocol_version, cluster_id: cluster, target, epoch } = request.into_inner();
-        self.check(protocol_version, &target)?;
+        self.check(caller, protocol_version, &target)?;
         let cluster = cluster_id(&cluster).map_err(malformed)?;
         let Reply::Sealed(sealed) = self.ask(Control::Seal { cluster, epoch: Epoch(epoch) }, ANSWER_TIMEOUT).await?
         else {
@@ -100,8 +103,8 @@ impl ControlApi for ControlService {
     }
 
     async fn appoint(&self, request: Request<v1::AppointRequest>) -> Result<Response<v1::AppointResponse>, Status> {
-        let request = request.into_inner();
-        self.check(request.protocol_version, &request.target)?;
+        let (caller, request) = (Caller::of(&request), request.into_inner());
+        self.check(caller, request.protocol_version, &request.target)?;
         let appoint = parse_appoint(request).map_err(status)?;
         match self.ask(appoint, ANSWER_TIMEOUT).await? {
             Reply::Appointed(start) => Ok(Response::new(v1::AppointResponse { epoch_start: Some((&start).into()) })),
@@ -110,9 +113,10 @@ impl ControlApi for ControlService {
     }
 
     async fn learners(&self, request: Request<v1::LearnersRequest>) -> Result<Response<v1::LearnersResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::LearnersRequest { protocol_version, cluster_id: cluster, target, epoch, learners, moved_voters } =
             request.into_inner();
-        self.check(protocol_version, &target)?;
+        self.check(caller, protocol_version, &target)?;
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
         let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
@@ -123,9 +127,10 @@ impl ControlApi for ControlService {
     }
 
     async fn handover(&self, request: Request<v1::HandoverRequest>) -> Result<Response<v1::HandoverResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::HandoverRequest { protocol_version, cluster_id: cluster, target, epoch, to, deadline_ms } =
             request.into_inner();
-        self.check(protocol_version, &target)?;
+        self.check(caller, protocol_version, &target)?;
         self.check_cluster(&cluster)?;
         let to = replica_id("to", &to).map_err(malformed)?;
         let deadline = Duration::from_millis(deadline_ms.into()).min(HANDOVER_MAX);

@@ -13,6 +13,7 @@ use zue_proto::{PROTOCOL_VERSION, id_bytes};
 
 use crate::errors::{error, invalid, out_of_range, read_failed, shutting_down};
 use crate::inbox::Identity;
+use crate::listener::Caller;
 use crate::net;
 use crate::outflow::Call;
 use crate::owner::Owner;
@@ -121,11 +122,12 @@ impl Giver {
     pub(crate) async fn give(
         &self,
         identity: &Identity,
+        caller: Option<&Caller>,
         owner: Owner,
         request: v1::FetchRequest,
     ) -> Result<v1::FetchResponse, v1::Error> {
         let v1::FetchRequest { protocol_version, cluster_id, target, from, upto } = request;
-        target::check(identity, &Target { protocol_version, target: &target })?;
+        target::check(identity, caller, &Target { protocol_version, target: &target })?;
         let asked =
             zue_proto::cluster_id(&cluster_id).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
         if self.view.borrow().cluster != Some(asked) {

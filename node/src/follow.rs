@@ -20,6 +20,7 @@ use crate::clock::unix_ms;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
+use crate::listener::Caller;
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::num::narrow;
@@ -70,14 +71,14 @@ impl Replication for ReplicationService {
     async fn follow(&self, request: Request<Streaming<LeaderMessage>>) -> Result<Response<Answers>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let service = self.clone();
-        let incoming = request.into_inner();
-        tokio::spawn(async move { service.serve(incoming, answers).await });
+        let (caller, incoming) = (Caller::of(&request), request.into_inner());
+        tokio::spawn(async move { service.serve(caller, incoming, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let owner = Owner::of(&request);
-        let given = self.giver.give(&self.handle.identity, owner, request.into_inner()).await;
+        let (caller, owner) = (Caller::of(&request), Owner::of(&request));
+        let given = self.giver.give(&self.handle.identity, caller.as_deref(), owner, request.into_inner()).await;
         given.map(Response::new).map_err(status)
     }
 }
@@ -98,13 +99,14 @@ fn broken(status: &Status) -> End {
 impl ReplicationService {
     async fn serve(
         self,
+        caller: Option<Arc<Caller>>,
         mut incoming: Streaming<LeaderMessage>,
         answers: mpsc::Sender<Result<FollowerMessage, Status>>,
     ) {
         let session = self.handle.session();
         let (outbox, news) = watch::channel(Outbox::default());
         let listening = async {
-            let end = self.listen(session, &mut incoming, outbox, news.clone()).await;
+            let end = self.listen(session, caller, &mut incoming, outbox, news.clone()).await;
             let _ = self.handle.follow(session, Follow::Ended).await;
             end
         };
@@ -125,6 +127,7 @@ impl ReplicationService {
     async fn listen(
         &self,
         session: Session,
+        caller: Option<Arc<Caller>>,
         incoming: &mut Streaming<LeaderMessage>,
         outbox: watch::Sender<Outbox>,
         news: watch::Receiver<Outbox>,
@@ -137,7 +140,7 @@ impl ReplicationService {
             Err(_) => return End::Refuse(error(Reason::TimedOut, "no Start came in time")),
         };
         let heard = Arc::new(Heard::now());
-        let start = match self.parse_start(first, outbox, &heard) {
+        let start = match self.parse_start(first, caller.as_deref(), outbox, &heard) {
             Ok(start) => start,
             Err(error) => return End::Refuse(error),
         };
@@ -174,12 +177,13 @@ impl ReplicationService {
     fn parse_start(
         &self,
         wire: v1::Start,
+        caller: Option<&Caller>,
         outbox: watch::Sender<Outbox>,
         heard: &Arc<Heard>,
     ) -> Result<Follow, v1::Error> {
         let v1::Start { protocol_version, cluster_id, target, leader, epoch, .. } = wire;
         let v1::Start { history, log, commit_end, members, oldest, origin, runs, .. } = wire;
-        target::check(&self.handle.identity, &Target { protocol_version, target: &target })?;
+        target::check(&self.handle.identity, caller, &Target { protocol_version, target: &target })?;
         let cluster =
             zue_proto::cluster_id(&cluster_id).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
         let history = zue_proto::history(history).map_err(invalid)?;

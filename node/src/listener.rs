@@ -56,6 +56,7 @@ pub(crate) struct Caller {
     pub(crate) from: SocketAddr,
     pub(crate) owner: Owner,
     pub(crate) seat: Arc<Seat>,
+    port: Arc<Places>,
     greeted: Notify,
 }
 
@@ -63,6 +64,16 @@ impl Caller {
     /// Waits until it has said hello.
     pub(crate) async fn greeted(&self) {
         self.greeted.notified().await;
+    }
+
+    /// Who has sent a request.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Option<Arc<Self>> {
+        request.extensions().get::<Arc<Self>>().cloned()
+    }
+
+    /// It has shown that it belongs here: the places that its port keeps for such are for its host.
+    pub(crate) fn belongs_here(&self) {
+        self.port.know(self.owner.host);
     }
 }
 
@@ -128,14 +139,14 @@ impl Listener {
         address: SocketAddr,
         port: &'static str,
         greeting: Greeting,
-        connections_max: usize,
+        places: Arc<Places>,
         metrics: &Metrics,
     ) -> io::Result<Self> {
         Ok(Self {
             socket: TcpListener::bind(address).await?,
             port,
             greeting,
-            places: Places::new(connections_max),
+            places,
             open: metrics.connections.with_label_values(&[port]),
             rejected: metrics.rejected_connections.with_label_values(&[port]),
             complained: None,
@@ -181,7 +192,7 @@ impl Listener {
         }
         self.open.inc();
         let seat = Arc::clone(&place.seat);
-        let caller = Arc::new(Caller { from, owner, seat, greeted: Notify::new() });
+        let caller = Arc::new(Caller { from, owner, seat, port: Arc::clone(&self.places), greeted: Notify::new() });
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection { stream, greeting, caller, open: self.open.clone(), _place: place })
     }

@@ -250,7 +250,7 @@ async fn take_on(
 /// From where a call comes; whose origin is not known share one.
 fn caller<T>(request: &Request<T>) -> SocketAddr {
     let unknown = || (Ipv4Addr::UNSPECIFIED, 0).into();
-    request.extensions().get::<Arc<Caller>>().map_or_else(unknown, |caller| caller.from)
+    Caller::of(request).map_or_else(unknown, |caller| caller.from)
 }
 
 /// What came beside a request.

@@ -124,9 +124,11 @@ impl Binder<'_> {
     ) -> Result<(SocketAddr, Listener), StartError> {
         let configured =
             if port == "peer" { self.connections_max.min(PEER_CONNECTIONS_MAX) } else { self.connections_max };
-        let connections_max = length(connections_max(port, configured));
+        let max = length(connections_max(port, configured));
+        let strangers_max = if port == "peer" { max.div_ceil(2) } else { max };
         let bind = async || {
-            let listener = Listener::bind(address, port, greeting, connections_max, self.metrics).await?;
+            let places = Places::reserved(max, strangers_max);
+            let listener = Listener::bind(address, port, greeting, places, self.metrics).await?;
             Ok((listener.address()?, listener))
         };
         let attempt = || async { bind().await.map_err(|source| StartError::Listen { port, address, source }) };

@@ -2,7 +2,6 @@
 //! connection's: to open one connection more gives nobody more.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use tonic::Request;
 
@@ -24,7 +23,7 @@ impl Owner {
     /// Whose a request is; those whose origin is not known are of one.
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
         let unknown = || Self::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        request.extensions().get::<Arc<Caller>>().map_or_else(unknown, |caller| caller.owner)
+        Caller::of(request).map_or_else(unknown, |caller| caller.owner)
     }
 }
 

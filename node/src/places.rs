@@ -1,7 +1,8 @@
 //! Places of which there are only so many, and who makes way when all are taken: nobody can keep the others out by taking all of
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,12 +47,19 @@ struct Taken {
     /// In the order in which they came.
     seats: BTreeMap<u64, Arc<Seat>>,
     next: u64,
+    /// Hosts that have shown that they belong here, the last to do so last.
+    known: VecDeque<IpAddr>,
 }
+
+/// How many hosts are known; the last that have shown it.
+const KNOWN_MAX: usize = 64;
 
 /// The places.
 #[derive(Debug)]
 pub(crate) struct Places {
     max: usize,
+    /// How many of them hosts may have together that are not known.
+    strangers_max: usize,
     taken: Mutex<Taken>,
 }
 
@@ -65,7 +73,22 @@ pub(crate) struct Place {
 
 impl Places {
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, taken: Mutex::default() })
+        Self::reserved(max, max)
+    }
+
+    /// Of which hosts that are not known may have only so many.
+    pub(crate) fn reserved(max: usize, strangers_max: usize) -> Arc<Self> {
+        Arc::new(Self { max, strangers_max, taken: Mutex::default() })
+    }
+
+    /// From now on this host is known.
+    pub(crate) fn know(&self, host: IpAddr) {
+        let mut taken = self.taken();
+        taken.known.retain(|known| *known != host);
+        taken.known.push_back(host);
+        if taken.known.len() > KNOWN_MAX {
+            taken.known.pop_front();
+        }
     }
 
     pub(crate) fn max(&self) -> usize {
@@ -93,8 +116,13 @@ impl Places {
 
     fn take_as(self: &Arc<Self>, owner: Owner, busy: bool, leaves: CancellationToken) -> Option<Place> {
         let mut taken = self.taken();
-        if taken.seats.len() >= self.max {
-            let ranked: Vec<_> = taken.seats.iter().map(|(id, seat)| (*id, seat.owner, seat.rank())).collect();
+        let is_stranger = |owner: &Owner| !taken.known.contains(&owner.host);
+        let strangers = || taken.seats.values().filter(|seat| is_stranger(&seat.owner)).count();
+        let is_reserved = self.strangers_max < self.max;
+        let only_strangers = is_reserved && is_stranger(&owner) && strangers() >= self.strangers_max;
+        if only_strangers || taken.seats.len() >= self.max {
+            let seats = taken.seats.iter().map(|(id, seat)| (*id, seat.owner, seat.rank()));
+            let ranked: Vec<_> = seats.filter(|(_, owner, _)| !only_strangers || is_stranger(owner)).collect();
             let leaving = who_makes_way(&ranked, owner)?;
             if let Some(seat) = taken.seats.remove(&leaving) {
                 seat.leaves.cancel();
@@ -186,6 +214,29 @@ mod tests {
         assert_eq!(way(&full(Idle), (1, 100)), Some(3), "it takes from itself");
         assert_eq!(way(&full(Busy), (2, 100)), Some(0));
         assert_eq!(way(&full(Busy), (4, 100)), Some(0));
+    }
+
+    #[test]
+    fn strangers_leave_places_to_hosts_that_are_known_and_take_none_from_them() {
+        let places = Places::reserved(4, 2);
+        places.know(owner(1, 0).host);
+        let peer = places.take(owner(1, 0)).unwrap();
+        let strangers: Vec<_> = (2..4).map(|host| places.take_busy(owner(host, 1)).unwrap()).collect();
+        assert!(places.take(owner(4, 0)).is_none(), "it would have to be the peer's");
+        let second = places.take(owner(1, 1)).unwrap();
+        assert!(!strangers.iter().any(|stranger| stranger.seat.leaves.is_cancelled()), "there is a place still");
+        drop(strangers);
+        let strangers: Vec<_> = (2..7).map(|host| places.take(owner(host, 1)).unwrap()).collect();
+        let left = |place: &&Place| place.seat.leaves.is_cancelled();
+        assert_eq!(strangers.iter().filter(left).count(), 3, "they make way for each other");
+        assert_eq!([&peer, &second].into_iter().filter(left).count(), 0);
+        // A stranger that has shown that it belongs here counts as one no more.
+        places.know(owner(6, 1).host);
+        assert!(places.take(owner(7, 1)).is_some());
+        for host in 0..200 {
+            places.know(owner(host, 0).host);
+        }
+        assert_eq!(places.taken().known.len(), KNOWN_MAX);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use common::{Cluster, PATIENCE, append_all, error_of};
 use tonic::Streaming;
+use tonic::body::Body;
+use tonic::codegen::{Service as _, http};
 use tonic::transport::Endpoint;
 use zue_node::Time;
 use zue_proto::v1::log_client::LogClient;
@@ -211,6 +213,30 @@ async fn a_connection_with_all_the_reads_gives_some_up_to_others() {
     for reading in readings[..10].iter_mut().chain(&mut own) {
         while reading.message().await.unwrap().unwrap().records.is_empty() {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_from_many_hosts_do_not_take_all_places_of_the_peers_port() {
+    let mut cluster = crowded(8, |_| {}).await;
+    let listen = cluster.configs[0].listen;
+    let mut strangers = tokio::task::JoinSet::new();
+    for host in 2..20 {
+        let endpoint = Endpoint::from_shared(format!("http://{}", listen.peer)).unwrap();
+        let Ok(mut channel) = endpoint.local_address(Some([127, 0, 0, host].into())).connect().await else { continue };
+        // Busy with a request that does not come.
+        let body = axum::body::Body::from_stream(futures::stream::pending::<std::io::Result<bytes::Bytes>>());
+        let call = http::Request::post("/zue.v1.Control/Status").header("content-type", "application/grpc");
+        let call = call.body(Body::new(body)).unwrap();
+        strangers.spawn(async move {
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+            channel.call(call).await
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(strangers.len() >= 8);
+    cluster.status(0).await;
+    cluster.elect(None).await;
+    strangers.abort_all();
 }
 
 /// A client of another host.
