@@ -11,6 +11,7 @@ use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, Reason};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
 
+use crate::aside::aside;
 use crate::errors::{error, invalid, out_of_range, read_failed, shutting_down};
 use crate::inbox::Identity;
 use crate::listener::Caller;
@@ -141,10 +142,10 @@ impl Giver {
             // It may be so later.
             return Err(error(Reason::Overloaded, format!("what is before {upto} is not known to be committed here")));
         }
-        let _turn = self.turns.acquire().await.map_err(|_| shutting_down())?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| shutting_down())?;
         let reader = self.reader.clone();
         let read = move || reader.excerpt(Offset(from), Offset(upto), ANSWER_BYTES);
-        let read = tokio::task::spawn_blocking(read).await.map_err(|_| shutting_down())?;
+        let (read, _turn) = aside(turn, read).await.map_err(|_| shutting_down())?;
         let excerpt = read.map_err(|failure| match failure {
             zue_log::ReadError::OutOfRange { log_start, .. } => out_of_range(from, log_start, readable),
             failure => read_failed(&failure, readable),

@@ -11,6 +11,7 @@ use axum::routing::get;
 use tokio::sync::{Semaphore, watch};
 use zue_log::{OsDisk, Reader};
 
+use crate::aside::aside;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 use crate::state::{Role, View};
@@ -70,14 +71,13 @@ async fn metrics(State(shown): State<Shown>) -> Response {
     let Ok(turn) = Arc::clone(&shown.turn).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let rendered = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+    let rendered = aside(turn, move || {
         look_at_disk(&shown);
         shown.metrics.render()
     });
     match rendered.await {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Ok((Ok(text), _)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok((Err(error), _)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -6,6 +6,7 @@
 
 mod append;
 mod args;
+mod aside;
 mod cache;
 mod carry;
 mod clock;

@@ -95,7 +95,7 @@ impl Log for LogService {
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
         let place = self.readers.take_busy(owner);
-        let place = place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?;
+        let place = Arc::new(place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?);
         let read = Read {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),

@@ -15,6 +15,7 @@ use zue_core::Offset;
 use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
 use zue_proto::{id_bytes, v1};
 
+use crate::aside::aside;
 use crate::errors::{error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed};
 use crate::metrics::Metrics;
 use crate::num::wide;
@@ -49,8 +50,8 @@ pub(crate) struct Read {
     /// For what is on its way to its client.
     pub(crate) room: Arc<Room>,
     pub(crate) owner: Owner,
-    /// Its place among the reads that go on at once.
-    pub(crate) place: Place,
+    /// Its place among the reads that go on at once; work on the disk shares it.
+    pub(crate) place: Arc<Place>,
 }
 
 /// How many times `replication.lagTimeMax` no leader may feed a replica before a read that follows is sent elsewhere; and at least so
@@ -108,11 +109,11 @@ impl Read {
     /// The first committed record that is no older, or where it will be: what is not committed may yet be replaced.
     async fn offset_at(&self, timestamp_ms: u64) -> Result<Offset, v1::Error> {
         let reader = self.reader.clone();
-        let found = tokio::task::spawn_blocking(move || reader.offset_at(timestamp_ms)).await;
+        let found = aside(Arc::clone(&self.place), move || reader.offset_at(timestamp_ms)).await;
         let Ends { commit_end, .. } = *self.ends.borrow();
         match found {
-            Ok(Ok(offset)) => Ok(offset.min(commit_end)),
-            Ok(Err(failure)) => Err(read_failed(&failure, commit_end)),
+            Ok((Ok(offset), _)) => Ok(offset.min(commit_end)),
+            Ok((Err(failure), _)) => Err(read_failed(&failure, commit_end)),
             Err(_) => Err(error(v1::Reason::Unspecified, "the read ended by itself")),
         }
     }
@@ -185,10 +186,10 @@ impl Read {
         };
         let upto = readable?.min(target).min(at.plus(left));
         let (reader, bytes_max) = (self.reader.clone(), self.bytes_max);
-        let read = tokio::task::spawn_blocking(move || reader.read(at, upto, bytes_max)).await;
+        let read = aside(Arc::clone(&self.place), move || reader.read(at, upto, bytes_max)).await;
         let chunk = match read {
-            Ok(Ok(chunk)) => chunk,
-            Ok(Err(failure)) => return Err(self.failed(&failure)),
+            Ok((Ok(chunk), _)) => chunk,
+            Ok((Err(failure), _)) => return Err(self.failed(&failure)),
             Err(_) => return Err(End::Gone),
         };
         self.metrics.read_bytes.inc_by(wide(chunk.encoded_bytes()));
@@ -371,7 +372,7 @@ mod tests {
                 stall_max: Duration::from_secs(9),
                 room: Room::new(1000),
                 owner: owner(1, 0),
-                place: places.take_busy(owner(1, 0)).unwrap(),
+                place: places.take_busy(owner(1, 0)).unwrap().into(),
             };
             Box::pin(read.start(Offset(0), v1::ReadRequest { follow, ..Default::default() }))
         };
