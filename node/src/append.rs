@@ -1,11 +1,10 @@
 //! Appends, from the wire to the answer: within the limits, handed to the driver, answered when committed or when the deadline
 //! has passed. Says of every failure whether the records may be in the log.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use zue_core::{ProducerId, Reply};
@@ -16,8 +15,9 @@ use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_
 use crate::inbox::{Append, Handle, Records, Request};
 use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
-use crate::num::{narrow, wide};
-use crate::room::Held;
+use crate::num::wide;
+use crate::owner::Owner;
+use crate::room::{Held, Room};
 use crate::settings::LimitSettings;
 use crate::state::Role;
 
@@ -29,7 +29,7 @@ pub(crate) struct Appends {
     pub(crate) settings: LimitSettings,
     pub(crate) limits: Limits,
     /// Bytes of appends that may be on their way to the disk.
-    pub(crate) room: Arc<Semaphore>,
+    pub(crate) room: Arc<Room>,
     /// Who has brought in new producers of late.
     pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) stop: CancellationToken,
@@ -65,7 +65,7 @@ impl Appends {
     pub(crate) async fn submit(
         &self,
         request: v1::AppendRequest,
-        from: SocketAddr,
+        owner: Owner,
         received: Option<Held>,
         deadline: Instant,
         when_full: WhenFull,
@@ -74,21 +74,20 @@ impl Appends {
         self.check_role()?;
         let records = parse(request)?;
         let bytes = self.encoded_bytes(&records)?;
-        self.admit(&records, from, deadline, when_full).await?;
+        self.admit(&records, owner, deadline, when_full).await?;
         let late = || error(Reason::TimedOut, "the deadline passed before the append could be taken on");
-        let permit = match when_full {
-            WhenFull::Refuse => self.try_room(bytes)?,
-            WhenFull::Wait => {
-                let room = Arc::clone(&self.room).acquire_many_owned(bytes);
-                timeout_at(deadline, room).await.map_err(|_| late())?.map_err(|_| shutting_down())?
-            }
-        };
+        let mut room = self.room.hold(owner);
+        match when_full {
+            WhenFull::Refuse if room.try_grow(bytes) => {}
+            WhenFull::Refuse => return Err(self.full()),
+            WhenFull::Wait => timeout_at(deadline, room.grow(bytes)).await.map_err(|_| late())?,
+        }
         let slot = timeout_at(deadline, self.handle.requests.reserve())
             .await
             .map_err(|_| late())?
             .map_err(|_| shutting_down())?;
         let (reply, answer) = oneshot::channel();
-        slot.send(Request::Append(Append { records, permit, received, reply }));
+        slot.send(Request::Append(Append { records, bytes: wide(bytes), room, received, reply }));
         Ok(Pending { begun, deadline, answer })
     }
 
@@ -96,7 +95,7 @@ impl Appends {
     async fn admit(
         &self,
         records: &Records,
-        from: SocketAddr,
+        owner: Owner,
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<(), v1::Error> {
@@ -108,18 +107,20 @@ impl Appends {
             WhenFull::Refuse => NEWCOMER_WAITS_MAX.min(deadline.saturating_duration_since(now)),
             WhenFull::Wait => Duration::ZERO,
         };
-        let wait = self.newcomers.admit(from, now, patience)?;
+        let wait = self.newcomers.admit(owner, now, patience)?;
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
         Ok(())
     }
 
-    fn try_room(&self, bytes: u32) -> Result<OwnedSemaphorePermit, v1::Error> {
-        Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| {
-            let max = self.settings.appends_bytes_max;
-            error(Reason::Overloaded, format!("appends of {max} are under way, the most that may be"))
-        })
+    fn full(&self) -> v1::Error {
+        let max = self.settings.appends_bytes_max;
+        let message = format!(
+            "appends of {max} are on their way to the disk, the most that may be (limits.appendsBytesMax), or too many of this \
+             connection or host"
+        );
+        error(Reason::Overloaded, message)
     }
 
     /// What can be said without asking the replica.
@@ -137,9 +138,9 @@ impl Appends {
     }
 
     /// How long the append is in the log, if it is within the limits.
-    fn encoded_bytes(&self, records: &Records) -> Result<u32, v1::Error> {
+    fn encoded_bytes(&self, records: &Records) -> Result<usize, v1::Error> {
         match records.encoded_bytes(&self.limits) {
-            Ok(bytes) => Ok(narrow(wide(bytes))),
+            Ok(bytes) => Ok(bytes),
             Err(Fault::Limit(limit)) => Err(error(Reason::TooLarge, limit.to_string())),
             Err(Fault::Empty) => Err(invalid("an append of no records")),
             Err(fault) => Err(invalid(fault)),
@@ -193,4 +194,77 @@ pub(crate) fn check_log(log: &str) -> Result<(), v1::Error> {
     }
     let name: String = log.chars().take(64).collect();
     Err(invalid(format!("there is no log {name:?}: a cluster has one, named by the empty string")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use bytes::Bytes;
+    use tokio::sync::{mpsc, watch};
+    use zue_core::{Lineage, Offset, ReplicaId};
+
+    use super::*;
+    use crate::clock::SharedTime;
+    use crate::inbox::Identity;
+    use crate::owner::tests::owner;
+    use crate::state::{Ends, View};
+
+    /// What takes appends on, and a driver that has none of them written.
+    fn stuck() -> (Appends, mpsc::Receiver<Request>) {
+        let (requests, kept) = mpsc::channel(1000);
+        let view = View { role: Role::Leader, ..View::default() };
+        let handle = Handle {
+            identity: Arc::new(Identity {
+                id: ReplicaId(1),
+                name: String::new(),
+                client_address: String::new(),
+                peer_address: String::new(),
+                lineage: Lineage::default(),
+                durability: "sync",
+            }),
+            requests,
+            facts: mpsc::channel(1).0,
+            ends: watch::channel(Ends::default()).1,
+            readable: watch::channel(Offset::default()).1,
+            view: watch::channel(view).1,
+            sessions: Arc::new(AtomicU64::new(1)),
+            time: SharedTime::default(),
+        };
+        let settings = LimitSettings::default();
+        let appends = Appends {
+            handle,
+            metrics: Arc::new(Metrics::new().unwrap()),
+            settings,
+            limits: settings.to_log(),
+            room: Room::new(settings.appends_bytes_max.length()),
+            newcomers: Arc::new(Newcomers::new(1)),
+            stop: CancellationToken::new(),
+        };
+        (appends, kept)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_faster_than_the_disk_leaves_room_to_the_appends_of_others() {
+        let (appends, _kept) = stuck();
+        let submit = async |owner, bytes: usize, when_full| {
+            let record = v1::NewRecord { value: Bytes::from(vec![0; bytes]), ..v1::NewRecord::default() };
+            let request = v1::AppendRequest { records: vec![record], ..v1::AppendRequest::default() };
+            let deadline = Instant::now() + Duration::from_millis(20);
+            appends.submit(request, owner, None, deadline, when_full).await.map(drop)
+        };
+        let mut taken = 0;
+        while submit(owner(1, 1), 1_000_000, WhenFull::Wait).await.is_ok() {
+            taken += 1;
+        }
+        assert!((10..=20).contains(&taken), "{taken}");
+        let refused = submit(owner(1, 1), 1_000_000, WhenFull::Refuse).await.unwrap_err();
+        assert_eq!((refused.reason(), refused.outcome()), (Reason::Overloaded, v1::Outcome::NotAppended));
+        assert!(refused.message.contains("limits.appendsBytesMax"), "{}", refused.message);
+        for other in [owner(1, 2), owner(2, 3)] {
+            for _ in 0..5 {
+                submit(other, 1_000_000, WhenFull::Refuse).await.unwrap();
+            }
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Driver {
                 // Should this replica lead next: its own timestamps must not fall below these.
                 let last_ms = batch.timestamps_ms().map_or(0, |(_, last)| last);
                 self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(last_ms);
-                self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(permit) });
+                self.tasks.push(Task { ticket, work: Work::Write(batch), share: Some(Box::new(permit)) });
             }
             Output::Reply(request, reply) => self.reply(request, reply, payload),
             Output::SendStarted { session, log, durable } => {
@@ -106,7 +106,7 @@ impl Driver {
     }
 
     fn task(&mut self, ticket: Ticket, work: Work) {
-        self.tasks.push(Task { ticket, work, permit: None });
+        self.tasks.push(Task { ticket, work, share: None });
     }
 
     fn write_epoch_start(&mut self, ticket: Ticket, start: EpochStart) -> Result<(), String> {
@@ -131,7 +131,7 @@ impl Driver {
         let timestamp_ms = self.parts.replica.timestamp_ms(self.now(), unix_ms());
         self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(timestamp_ms);
         let prev = Tail { epoch, end: base };
-        let Append { records, permit, received, reply } = append;
+        let Append { records, bytes: _, room, received, reply } = append;
         let batch = records
             .encode(prev, self.parts.last_timestamp_ms, self.parts.limits)
             .map_err(|fault| format!("records that were within all limits cannot be encoded: {fault}"))?;
@@ -140,7 +140,7 @@ impl Driver {
         self.parts.metrics.append_records.inc_by(batch.record_count());
         self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
         self.parts.cache.push(batch.clone());
-        self.tasks.push(Task { ticket, work: Work::Write(batch), permit: Some(permit) });
+        self.tasks.push(Task { ticket, work: Work::Write(batch), share: Some(Box::new(room)) });
         // The replica named the request when it was told of the append, and this is the newest.
         let waiter = Waiter { reply, since: Some(Instant::now()) };
         self.waiters.insert(RequestId(self.next_request), waiter);

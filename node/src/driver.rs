@@ -291,7 +291,7 @@ impl Driver {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let Records { producer, .. } = append.records;
-        let (count, bytes) = (append.records.count(), wide(append.permit.num_permits()));
+        let (count, bytes) = (append.records.count(), append.bytes);
         self.step(Input::Append { request, producer, count, bytes }, Payload::Append(append));
     }
 

@@ -22,8 +22,10 @@ use crate::state::{Ends, Member, View};
 #[derive(Debug)]
 pub(crate) struct Append {
     pub(crate) records: Records,
+    /// How long it is in the log.
+    pub(crate) bytes: u64,
     /// Its share of the bytes that may be on their way to the disk.
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) room: Held,
     /// The room that it takes as it was received, until it is encoded.
     pub(crate) received: Option<Held>,
     /// Dropped when nobody waits any more; if that is before the append has an offset, it never gets one.

@@ -53,7 +53,6 @@ pub(crate) struct Listener {
 /// Whoever is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    pub(crate) from: SocketAddr,
     pub(crate) owner: Owner,
     pub(crate) seat: Arc<Seat>,
     port: Arc<Places>,
@@ -192,7 +191,7 @@ impl Listener {
         }
         self.open.inc();
         let seat = Arc::clone(&place.seat);
-        let caller = Arc::new(Caller { from, owner, seat, port: Arc::clone(&self.places), greeted: Notify::new() });
+        let caller = Arc::new(Caller { owner, seat, port: Arc::clone(&self.places), greeted: Notify::new() });
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection { stream, greeting, caller, open: self.open.clone(), _place: place })
     }

@@ -1,6 +1,5 @@
 //! What clients may ask of this node: append, read, who leads, a producer id.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,6 @@ use crate::append::{Appends, Pending, WhenFull, check_log};
 use crate::door::grpc_timeout;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::intake::Parcel;
-use crate::listener::Caller;
 use crate::num::length;
 use crate::owner::Owner;
 use crate::places::Places;
@@ -55,8 +53,8 @@ impl Log for LogService {
 
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
-        let (from, received) = (caller(&request), parcel(&request).open().map_err(status_of)?);
-        let pending = self.appends.submit(request.into_inner(), from, received, deadline, WhenFull::Refuse).await;
+        let (owner, received) = (Owner::of(&request), parcel(&request).open().map_err(status_of)?);
+        let pending = self.appends.submit(request.into_inner(), owner, received, deadline, WhenFull::Refuse).await;
         self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
     }
 
@@ -68,8 +66,8 @@ impl Log for LogService {
         let LimitSettings { stream_appends_max, producer_appends_max, .. } = self.appends.settings;
         let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
         let (pending, answers) = mpsc::channel(waiting_max);
-        let (appends, from, parcel) = (self.appends.clone(), caller(&request), parcel(&request));
-        tokio::spawn(take_on(appends.clone(), request.into_inner(), from, parcel, pending));
+        let (appends, owner, parcel) = (self.appends.clone(), Owner::of(&request), parcel(&request));
+        tokio::spawn(take_on(appends.clone(), request.into_inner(), owner, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
         let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
             let appends = appends.clone();
@@ -217,7 +215,7 @@ impl LogService {
 async fn take_on(
     appends: Appends,
     mut requests: Streaming<v1::AppendRequest>,
-    from: SocketAddr,
+    owner: Owner,
     parcel: Parcel,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
@@ -241,16 +239,10 @@ async fn take_on(
         };
         let deadline = appends.deadline(None);
         place.send(match parcel.open() {
-            Ok(received) => appends.submit(request, from, received, deadline, WhenFull::Wait).await,
+            Ok(received) => appends.submit(request, owner, received, deadline, WhenFull::Wait).await,
             Err(refused) => Err(refused),
         });
     }
-}
-
-/// From where a call comes; whose origin is not known share one.
-fn caller<T>(request: &Request<T>) -> SocketAddr {
-    let unknown = || (Ipv4Addr::UNSPECIFIED, 0).into();
-    Caller::of(request).map_or_else(unknown, |caller| caller.from)
 }
 
 /// What came beside a request.

@@ -63,7 +63,10 @@ impl MemoryBound {
                 "appends being received (limits.appendsBytesMax), and one more",
                 limits.appends_bytes_max.0.saturating_add(one_append),
             ),
-            ("appends on their way to the disk (limits.appendsBytesMax)", limits.appends_bytes_max.0),
+            (
+                "appends on their way to the disk (limits.appendsBytesMax), and one more",
+                limits.appends_bytes_max.0.saturating_add(limits.append_bytes_max.0),
+            ),
             ("appends that wait (limits.appendsMax)", u64::from(limits.appends_max) * WAITER_BYTES),
             ("other requests being received, on both ports", 2 * (wide(REQUESTS_BYTES_MAX) + one_request)),
             ("reads (limits.readersMax)", readers * (message + CALL_BYTES)),

@@ -2,7 +2,7 @@
 //! of all, and forgets those that appended longest ago for new ones: without shares one stranger could make it forget everybody.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use zue_proto::v1::{self, Reason};
 
 use crate::errors::error;
-use crate::owner::host;
+use crate::owner::Owner;
 
 /// How long it takes until the share of a connection is renewed, and how small it is at least.
 const OF_CONNECTION: (Duration, u32) = (Duration::from_mins(1), 64);
@@ -28,8 +28,8 @@ struct Share {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Whose {
-    Connection(SocketAddr),
-    Address(IpAddr),
+    Connection(Owner),
+    Host(IpAddr),
 }
 
 /// Who has brought in new producers of late.
@@ -63,11 +63,11 @@ impl Newcomers {
 
     /// Takes one of the shares of that connection and of its address. Gives how long the append has to wait, if it is not longer than
     /// `patience`.
-    pub(crate) fn admit(&self, from: SocketAddr, now: Instant, patience: Duration) -> Result<Duration, v1::Error> {
+    pub(crate) fn admit(&self, owner: Owner, now: Instant, patience: Duration) -> Result<Duration, v1::Error> {
         let mut kept = self.whole_at.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = |whose, share: Share| (whose, share.take(kept.get(&whose).copied(), now));
-        let connection = taken(Whose::Connection(from), self.of_connection);
-        let address = taken(Whose::Address(host(from.ip())), self.of_address);
+        let connection = taken(Whose::Connection(owner), self.of_connection);
+        let address = taken(Whose::Host(owner.host), self.of_address);
         for ((_, (_, wait)), share, what) in
             [(connection, self.of_connection, "this connection"), (address, self.of_address, "your address")]
         {
@@ -102,18 +102,15 @@ fn refused(share: Share, what: &str) -> v1::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
+    use crate::owner::tests::owner as from;
 
     const AT_ONCE: Duration = Duration::ZERO;
 
-    fn from(host: u8, port: u16) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, host], port))
-    }
-
-    fn admitted(newcomers: &Newcomers, from: SocketAddr, now: Instant, tries: usize) -> usize {
-        (0..tries).filter(|_| newcomers.admit(from, now, AT_ONCE).is_ok()).count()
+    fn admitted(newcomers: &Newcomers, owner: Owner, now: Instant, tries: usize) -> usize {
+        (0..tries).filter(|_| newcomers.admit(owner, now, AT_ONCE).is_ok()).count()
     }
 
     #[test]
@@ -134,7 +131,7 @@ mod tests {
         let all: usize = (1..100).map(|port| admitted(&newcomers, from(1, port), begun, 5000)).sum();
         assert_eq!(all, 32_768);
         assert_eq!(admitted(&newcomers, from(2, 1), begun, 10), 10);
-        let six = |last| SocketAddr::from((Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, last), 1));
+        let six = |last| Owner::new(Ipv6Addr::new(1, 2, 3, 4, 5, 6, 7, last).into(), last.into());
         let all: usize = (1..100).map(|last| admitted(&newcomers, six(last), begun, 5000)).sum();
         assert_eq!(all, 32_768, "a host of IPv6 has many addresses");
     }
@@ -155,7 +152,7 @@ mod tests {
         let begun = Instant::now();
         for connection in 0..40_000_u16 {
             let [high, low] = (connection / 50).to_be_bytes();
-            let address = SocketAddr::from(([10, 0, high, low], connection));
+            let address = Owner::new(Ipv4Addr::new(10, 0, high, low).into(), connection.into());
             newcomers.admit(address, begun, AT_ONCE).unwrap();
         }
         assert!(newcomers.whole_at.lock().unwrap().len() <= KEPT_MAX);

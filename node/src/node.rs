@@ -283,7 +283,7 @@ impl Built {
             metrics: Arc::clone(metrics),
             settings: config.limits,
             limits,
-            room: Arc::new(Semaphore::new(config.limits.appends_bytes_max.length())),
+            room: Room::new(config.limits.appends_bytes_max.length()),
             newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
             stop: stop_calls.clone(),
         };

@@ -10,6 +10,7 @@ mod trimmed;
 mod upkeep;
 mod worker;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
 use zue_log::{Batch, Disk, Durability, Log, SharedLog};
 
@@ -75,13 +76,16 @@ pub(crate) enum Work {
     Done,
 }
 
+/// A share of what is bounded; given back when it is dropped.
+pub(crate) type Share = Box<dyn Any + Send>;
+
 /// Work and its place in the order.
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) ticket: Ticket,
     pub(crate) work: Work,
     /// A share of the bytes that may be on their way to the disk, given back when this is done.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) share: Option<Share>,
 }
 
 /// The work that waits. The driver takes no more requests while it is long, which bounds it.

@@ -4,11 +4,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use zue_core::Ticket;
 use zue_log::{Disk, LogError, Preparation, SharedLog};
 
-use super::{DiskFact, full, tell};
+use super::{DiskFact, Share, full, tell};
 use crate::metrics::Metrics;
 
 /// Syncs what was written, and tells how far that is.
@@ -26,7 +26,7 @@ pub(super) struct Syncer<D: Disk> {
 #[derive(Debug, Default)]
 struct Written {
     ticket: Option<Ticket>,
-    permits: Vec<OwnedSemaphorePermit>,
+    shares: Vec<Share>,
     closed: bool,
 }
 
@@ -47,10 +47,10 @@ impl<D: Disk> Syncer<D> {
     }
 
     /// Everything up to this ticket is written.
-    pub(super) fn written(&self, ticket: Ticket, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) fn written(&self, ticket: Ticket, share: Option<Share>) {
         let mut waiting = self.waiting();
         waiting.ticket = Some(ticket);
-        waiting.permits.extend(permit);
+        waiting.shares.extend(share);
         drop(waiting);
         self.ready.notify_one();
     }
@@ -64,7 +64,7 @@ impl<D: Disk> Syncer<D> {
     pub(super) fn run(&self) {
         let (mut flushed, mut preparing) = (Instant::now(), None);
         loop {
-            let (ticket, permits, closed) = self.take(flushed);
+            let (ticket, shares, closed) = self.take(flushed);
             let begun = Instant::now();
             let synced = match self.flush_interval {
                 Some(interval) if begun.duration_since(flushed) >= interval => {
@@ -80,7 +80,7 @@ impl<D: Disk> Syncer<D> {
                 self.metrics.fsync_duration.observe(begun.elapsed().as_secs_f64());
                 tell(&self.facts, DiskFact::Persisted(ticket));
             }
-            drop(permits);
+            drop(shares);
             if closed {
                 // It panics only for a broken invariant, which it has told of.
                 let _ = preparing.map(JoinHandle::join);
@@ -91,7 +91,7 @@ impl<D: Disk> Syncer<D> {
     }
 
     /// Waits until there is something to do.
-    fn take(&self, flushed: Instant) -> (Option<Ticket>, Vec<OwnedSemaphorePermit>, bool) {
+    fn take(&self, flushed: Instant) -> (Option<Ticket>, Vec<Share>, bool) {
         let idle = |written: &mut Written| written.ticket.is_none() && !written.closed;
         let mut waiting = self.waiting();
         waiting = match self.flush_interval {
@@ -101,7 +101,7 @@ impl<D: Disk> Syncer<D> {
             }
             None => self.ready.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner),
         };
-        (waiting.ticket.take(), std::mem::take(&mut waiting.permits), waiting.closed)
+        (waiting.ticket.take(), std::mem::take(&mut waiting.shares), waiting.closed)
     }
 
     /// Makes the next segment's file ahead, beside the work.

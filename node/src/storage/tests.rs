@@ -53,7 +53,7 @@ impl Bench {
     fn push(&mut self, work: Work) -> Ticket {
         self.ticket += 1;
         let ticket = Ticket(self.ticket);
-        self.storage.push(std::iter::once(Task { ticket, work, permit: None }));
+        self.storage.push(std::iter::once(Task { ticket, work, share: None }));
         ticket
     }
 
@@ -174,7 +174,7 @@ fn what_fails_is_told_while_a_sync_hangs() {
     let (syncing, keeping) = (thread::spawn(move || hangs.recv().unwrap_or_default()), thread::spawn(|| {}));
     disk.fail_at(disk.operations(), io::ErrorKind::Other);
     let work = Work::Promise { epoch: Epoch(1), leader: None, cluster: None };
-    queue.waiting().tasks.push_back(Task { ticket: Ticket(1), work, permit: None });
+    queue.waiting().tasks.push_back(Task { ticket: Ticket(1), work, share: None });
     let worker = Worker::new(log, Arc::clone(&queue), sender, syncer);
     let working = thread::spawn(move || worker.run(syncing, (&Stop::default(), keeping)));
     assert!(matches!(fact(&mut facts), DiskFact::Failed(_)));

@@ -64,9 +64,9 @@ impl<D: Disk> Worker<D> {
 
     /// Does the work; what is written by then is synced meanwhile.
     fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stopped> {
-        while let Some(Task { ticket, work, permit }) = tasks.pop_front() {
+        while let Some(Task { ticket, work, share }) = tasks.pop_front() {
             self.until_there_is_room(&work, &mut tasks)?;
-            self.syncer.written(ticket, permit);
+            self.syncer.written(ticket, share);
         }
         Ok(())
     }
