@@ -16,7 +16,7 @@ use zue_proto::{cut, error_of, status_with};
 
 use crate::append::WhenFull;
 use crate::errors::error;
-use crate::intake::{Rules, received};
+use crate::intake::{AtFirst, Rules, received};
 use crate::listener::{Busy, Caller};
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::outflow::{Call, Outflow};
@@ -157,11 +157,15 @@ impl Door {
         }
     }
 
-    /// Whether there is a place for a call. A connection is busy with what is Zue's, and with nothing else.
+    /// Whether there is a place for a call. A connection is busy with what is Zue's, and with nothing else; with a stream of messages
+    /// only once one of them has come.
     fn admit(&self, call: &Arc<Call>, kind: Kind, caller: &Arc<Caller>) -> bool {
         let Some(place) = call.place() else { return false };
+        match kind {
+            Kind::Append | Kind::Other => call.keep(Busy::new(caller)),
+            Kind::AppendStream | Kind::Follow | Kind::Aside => {}
+        }
         if kind != Kind::Aside {
-            call.keep(Busy::new(caller));
             return true;
         }
         let beside = self.aside.take_beside(place);
@@ -181,7 +185,7 @@ impl Door {
         let (mut parts, body) = request.into_parts();
         parts.headers = kept(&parts.headers);
         let within = grpc_timeout(&parts.headers);
-        let (body, parcel) = received(Body::new(body), self.rules(kind), caller.owner);
+        let (body, parcel) = received(Body::new(body), self.rules(kind), caller.owner, at_first(kind, &call, &caller));
         parts.extensions.insert(parcel);
         parts.extensions.insert(caller);
         let answer = self.routes.clone().call(http::Request::from_parts(parts, body));
@@ -199,6 +203,19 @@ impl Door {
         explain(answer.headers_mut());
         answer.map(|body| Body::new(Outflow::new(body, &call, Box::new(explain))))
     }
+}
+
+/// With the first message of a stream its connection is busy, as long as the call goes on.
+fn at_first(kind: Kind, call: &Arc<Call>, caller: &Arc<Caller>) -> Option<AtFirst> {
+    if !matches!(kind, Kind::AppendStream | Kind::Follow) {
+        return None;
+    }
+    let (call, caller) = (Arc::downgrade(call), Arc::clone(caller));
+    Some(Box::new(move || {
+        if let Some(call) = call.upgrade() {
+            call.keep(Busy::new(&caller));
+        }
+    }))
 }
 
 /// Those that the services look at.

@@ -124,6 +124,9 @@ struct Message {
     is_refused: bool,
 }
 
+/// What is done when the first message has come.
+pub(crate) type AtFirst = Box<dyn FnOnce() + Send>;
+
 /// The body of a call while it is received.
 struct Received<S> {
     body: S,
@@ -135,6 +138,8 @@ struct Received<S> {
     rules: Rules,
     parcel: Parcel,
     owner: Owner,
+    /// Done when the first message has come.
+    at_first: Option<AtFirst>,
     /// Until when what is under way must have come.
     due: Option<Instant>,
 }
@@ -178,6 +183,9 @@ where
                     if self.messages.is_between() {
                         self.parcel.put(self.message.take().map(|message| message.room), None);
                         self.is_complete = self.rules.is_single;
+                        if let Some(at_first) = self.at_first.take() {
+                            at_first();
+                        }
                     }
                     return Some(Ok(piece));
                 }
@@ -289,7 +297,7 @@ impl Rules {
 }
 
 /// The body as the service receives it, and what is given beside it.
-pub(crate) fn received(body: Body, rules: Rules, owner: Owner) -> (Body, Parcel) {
+pub(crate) fn received(body: Body, rules: Rules, owner: Owner, at_first: Option<AtFirst>) -> (Body, Parcel) {
     let body = axum::body::Body::new(body).into_data_stream();
     let parcel = Parcel::default();
     let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
@@ -302,6 +310,7 @@ pub(crate) fn received(body: Body, rules: Rules, owner: Owner) -> (Body, Parcel)
         rules,
         parcel: parcel.clone(),
         owner,
+        at_first,
         due,
     };
     let pieces = futures::stream::unfold(received, |mut received| async move {

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use common::{Cluster, PATIENCE, append_all, error_of};
+use futures::StreamExt as _;
 use tonic::Streaming;
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
@@ -237,6 +238,29 @@ async fn strangers_from_many_hosts_do_not_take_all_places_of_the_peers_port() {
     cluster.status(0).await;
     cluster.elect(None).await;
     strangers.abort_all();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_appends_of_which_none_has_come_is_no_reason_to_stay() {
+    let cluster = crowded(8, |_| {}).await;
+    let requests = || futures::stream::pending::<v1::AppendRequest>();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(cluster.client(0).await.append_stream(requests()).await.unwrap());
+    }
+    for _ in 0..8 {
+        append_all(&mut cluster.client(0).await, vec![b"through".to_vec()]).await;
+    }
+    // With an append it is one.
+    let mut busy = Vec::new();
+    for _ in 0..8 {
+        let requests = futures::stream::iter([common::request(vec![common::value("v")])]).chain(requests());
+        let mut answers = cluster.client(0).await.append_stream(requests).await.unwrap().into_inner();
+        answers.message().await.unwrap().unwrap();
+        busy.push(answers);
+    }
+    let refused = open(cluster.configs[0].listen.client, &[PREFACE, SETTINGS].concat());
+    assert!(tokio::task::block_in_place(|| is_closed(&refused)));
 }
 
 /// A client of another host.
