@@ -19,11 +19,14 @@ use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, lead
 
 use crate::first_words::first_words;
 use crate::inbox::{Fact, Gone};
+use crate::intake::longer;
 use crate::net;
+use crate::num::wide;
 use crate::peer::Peer;
 use crate::state::{Ends, View};
 
-/// How long a follower has to answer a leader's first words: it may have to write its promise and to cut.
+/// How long a follower has to answer a leader's first words: it may have to write its promise and to cut. They may take longer to get
+/// there if they are long.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A follower answers each heartbeat; silent for this many of them, or for the least time, it is given up.
 const SILENT_HEARTBEATS: u32 = 20;
@@ -131,6 +134,8 @@ impl<'a> Session<'a> {
         let mut client = ReplicationClient::new(channel)
             .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
             .max_decoding_message_size(net::ANSWER_BYTES_MAX);
+        let table_bytes = first_words.origin.as_ref().map_or(0, |origin| origin.producers.len());
+        let within = START_TIMEOUT + longer(wide(table_bytes));
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         // There is room for the first message.
         let _ = outgoing.try_send(message(leader_message::Message::Start(first_words)));
@@ -138,9 +143,9 @@ impl<'a> Session<'a> {
             let mut incoming = client.follow(ReceiverStream::new(messages)).await?.into_inner();
             Ok::<_, Status>((incoming.message().await?, incoming))
         };
-        let (first, incoming) = timeout(START_TIMEOUT, opening)
+        let (first, incoming) = timeout(within, opening)
             .await
-            .map_err(|_| Ended::Timeout(START_TIMEOUT))?
+            .map_err(|_| Ended::Timeout(within))?
             .map_err(|status| call_failed(&status))?;
         let started = match first.and_then(|first| first.message) {
             Some(follower_message::Message::Started(started)) => started,

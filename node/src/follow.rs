@@ -1,12 +1,13 @@
 //! The follower's side of replication: takes a leader's stream, checks every message before the replica hears of it, and sends
 //! back what the replica says.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use crate::clock::unix_ms;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::fetch::Giver;
 use crate::inbox::{Follow, Handle, Heard, Outbox};
+use crate::intake::Parcel;
 use crate::listener::Caller;
 use crate::metrics::Metrics;
 use crate::net::PEER_MESSAGE_BYTES_MAX;
@@ -29,7 +31,7 @@ use crate::owner::Owner;
 use crate::state::Member;
 use crate::target::{self, Target};
 
-/// How long a leader may take to say its first words.
+/// How long a leader may take to begin with its first words; once they have begun, they may take longer if they are long.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many answers wait for the connection.
 const ANSWERS_MAX: usize = 4;
@@ -71,8 +73,9 @@ impl Replication for ReplicationService {
     async fn follow(&self, request: Request<Streaming<LeaderMessage>>) -> Result<Response<Answers>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let service = self.clone();
-        let (caller, incoming) = (Caller::of(&request), request.into_inner());
-        tokio::spawn(async move { service.serve(caller, incoming, answers).await });
+        let (caller, parcel) = (Caller::of(&request), Parcel::of(&request));
+        let incoming = request.into_inner();
+        tokio::spawn(async move { service.serve((caller, parcel), incoming, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -91,6 +94,18 @@ enum End {
     Quiet,
 }
 
+/// The first message of a leader, which may have to send much over a slow link.
+async fn first_message(
+    incoming: &mut Streaming<LeaderMessage>,
+    parcel: &Parcel,
+) -> Result<Result<Option<LeaderMessage>, Status>, Elapsed> {
+    let mut coming = pin!(incoming.message());
+    match timeout(START_TIMEOUT, coming.as_mut()).await {
+        Ok(came) => Ok(came),
+        Err(_) => timeout(parcel.longer(), coming).await,
+    }
+}
+
 /// The stream broke, or what came was refused before it was a message.
 fn broken(status: &Status) -> End {
     zue_proto::error_of(status).map_or(End::Quiet, End::Refuse)
@@ -99,14 +114,14 @@ fn broken(status: &Status) -> End {
 impl ReplicationService {
     async fn serve(
         self,
-        caller: Option<Arc<Caller>>,
+        from: (Option<Arc<Caller>>, Parcel),
         mut incoming: Streaming<LeaderMessage>,
         answers: mpsc::Sender<Result<FollowerMessage, Status>>,
     ) {
         let session = self.handle.session();
         let (outbox, news) = watch::channel(Outbox::default());
         let listening = async {
-            let end = self.listen(session, caller, &mut incoming, outbox, news.clone()).await;
+            let end = self.listen(session, from, &mut incoming, outbox, news.clone()).await;
             let _ = self.handle.follow(session, Follow::Ended).await;
             end
         };
@@ -127,12 +142,12 @@ impl ReplicationService {
     async fn listen(
         &self,
         session: Session,
-        caller: Option<Arc<Caller>>,
+        (caller, parcel): (Option<Arc<Caller>>, Parcel),
         incoming: &mut Streaming<LeaderMessage>,
         outbox: watch::Sender<Outbox>,
         news: watch::Receiver<Outbox>,
     ) -> End {
-        let first = match timeout(START_TIMEOUT, incoming.message()).await {
+        let first = match first_message(incoming, &parcel).await {
             Ok(Ok(Some(LeaderMessage { message: Some(leader_message::Message::Start(start)) }))) => start,
             Ok(Ok(Some(_))) => return End::Refuse(invalid("the first message of a leader is no Start")),
             Ok(Ok(None)) => return End::Quiet,

@@ -2,7 +2,7 @@
 //! over a limit is refused before it is decoded, as soon as that shows.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,16 +58,37 @@ pub(crate) struct Parcel(Arc<Mutex<Contents>>);
 struct Contents {
     room: Option<Held>,
     refused: Option<v1::Error>,
+    /// How long the message is that is under way.
+    announced: u32,
+}
+
+/// How much longer than usual a message of so many bytes may take to come.
+pub(crate) fn longer(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / BYTES_PER_SECOND)
 }
 
 impl Parcel {
+    /// What comes beside a request.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
+        request.extensions().get::<Self>().cloned().unwrap_or_default()
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn put(&self, room: Option<Held>, refused: Option<v1::Error>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Contents { room, refused };
+        *self.contents() = Contents { room, refused, announced: 0 };
+    }
+
+    /// How much longer than usual the message that is under way may take; no time if none is.
+    pub(crate) fn longer(&self) -> Duration {
+        longer(self.contents().announced.into())
     }
 
     /// The room that the message takes, to be kept as long as it is; or why it was refused and is empty.
     pub(crate) fn open(&self) -> Result<Option<Held>, v1::Error> {
-        let Contents { room, refused } = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let Contents { room, refused, announced: _ } = std::mem::take(&mut *self.contents());
         refused.map_or(Ok(room), Err)
     }
 }
@@ -218,11 +239,13 @@ where
 
     fn begin(&mut self, begun: Begun) -> Result<(), v1::Error> {
         let Begun { compressed, bytes } = begun;
-        let more = Duration::from_secs(u64::from(bytes) / BYTES_PER_SECOND);
-        self.due = self.due.map(|due| due + more);
+        self.due = self.due.map(|due| due + longer(bytes.into()));
         let counter = Counter::new(bytes.into(), self.rules.fields);
         let room = self.rules.room.hold(self.owner);
         let refused = self.check(compressed, length(bytes)).err();
+        if refused.is_none() {
+            self.parcel.contents().announced = bytes;
+        }
         self.message = Some(Message { counter, room, parts: 0, is_refused: refused.is_some() });
         refused.map_or(Ok(()), Err)
     }

@@ -53,7 +53,7 @@ impl Log for LogService {
 
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
         let deadline = self.appends.deadline(time_allowed(request.metadata()));
-        let (owner, received) = (Owner::of(&request), parcel(&request).open().map_err(status_of)?);
+        let (owner, received) = (Owner::of(&request), Parcel::of(&request).open().map_err(status_of)?);
         let pending = self.appends.submit(request.into_inner(), owner, received, deadline, WhenFull::Refuse).await;
         self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
     }
@@ -66,7 +66,7 @@ impl Log for LogService {
         let LimitSettings { stream_appends_max, producer_appends_max, .. } = self.appends.settings;
         let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
         let (pending, answers) = mpsc::channel(waiting_max);
-        let (appends, owner, parcel) = (self.appends.clone(), Owner::of(&request), parcel(&request));
+        let (appends, owner, parcel) = (self.appends.clone(), Owner::of(&request), Parcel::of(&request));
         tokio::spawn(take_on(appends.clone(), request.into_inner(), owner, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
         let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
@@ -243,11 +243,6 @@ async fn take_on(
             Err(refused) => Err(refused),
         });
     }
-}
-
-/// What came beside a request.
-fn parcel<T>(request: &Request<T>) -> Parcel {
-    request.extensions().get::<Parcel>().cloned().unwrap_or_default()
 }
 
 /// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.

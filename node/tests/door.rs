@@ -260,6 +260,21 @@ async fn a_call_of_one_message_takes_no_second_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_may_take_longer_for_long_first_words_over_a_slow_link() {
+    let cluster = one(|_| {}).await;
+    // They have five seconds to begin, and for 4 MiB eight more.
+    let sent = message(4 << 20, &[0x0a]);
+    let begun = Instant::now();
+    let late = call(channel(cluster.configs[0].listen.peer).await, "/zue.v1.Replication/Follow", sent, &[]);
+    assert_eq!(tokio::time::timeout(PATIENCE, late).await.unwrap().code(), Code::Ok);
+    assert!(begun.elapsed() > Duration::from_secs(12), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    let silent = call(channel(cluster.configs[0].listen.peer).await, "/zue.v1.Replication/Follow", vec![], &[]);
+    assert_eq!(tokio::time::timeout(PATIENCE, silent).await.unwrap().code(), Code::Ok);
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_append_of_20_mib_is_refused_at_once_and_its_stream_goes_on() {
     let cluster = one(|_| {}).await;
     let mut client = cluster.client(0).await;
