@@ -1,6 +1,6 @@
 //! The table of producers as bytes, as segments carry it.
 
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{Producer, ProducerId, ProducerLimits, Producers};
@@ -52,31 +52,89 @@ impl Producers {
         if u32::from_le_bytes(array(rest)?) != VERSION {
             return None;
         }
-        let producers = u32::from_le_bytes(array(rest)?);
-        let mut table = Self { horizon: Offset(u64::from_le_bytes(array(rest)?)), ..Self::new(limits) };
-        let mut previous = None;
-        for _ in 0..producers {
-            let id = ProducerId::from_u128(u128::from_le_bytes(array(rest)?));
-            let (next_sequence, last) = (u64::from_le_bytes(array(rest)?), Offset(u64::from_le_bytes(array(rest)?)));
-            let mut appends = VecDeque::new();
-            for _ in 0..u32::from_le_bytes(array(rest)?) {
-                let sequence = u64::from_le_bytes(array(rest)?);
-                appends.push_back((
-                    sequence,
-                    u32::from_le_bytes(array(rest)?),
-                    Offset(u64::from_le_bytes(array(rest)?)),
-                ));
-            }
-            let surplus = appends.len().saturating_sub(limits.appends_max);
-            appends.drain(..surplus);
-            let in_order = previous.replace(id).is_none_or(|previous| previous < id);
-            if !in_order || appends.is_empty() || table.by_age.contains_key(&last) {
-                return None;
-            }
+        let count = u32::from_le_bytes(array(rest)?);
+        let horizon = Offset(u64::from_le_bytes(array(rest)?));
+        let entries = *rest;
+        let kept = Kept::of(rest, count, horizon, limits)?;
+        let mut table = Self { horizon: kept.horizon, ..Self::new(limits) };
+        let mut rest = entries;
+        for _ in 0..count {
+            let Entry { id, next_sequence, last, appends } = Entry::next(&mut rest)?;
+            let Some(appends_max) = kept.appends.get(&last) else { continue };
+            let surplus = appends.len().saturating_sub(*appends_max);
+            let appends = appends.iter().skip(surplus).map(append).collect();
             table.put(id, Producer { next_sequence, last, appends });
         }
-        table.forget_surplus();
         Some(table)
+    }
+}
+
+/// How many bytes an append has.
+const APPEND_BYTES: usize = 8 + 4 + 8;
+
+/// A producer as it stands in the bytes; nothing is copied.
+struct Entry<'a> {
+    id: ProducerId,
+    next_sequence: u64,
+    last: Offset,
+    appends: &'a [[u8; APPEND_BYTES]],
+}
+
+impl<'a> Entry<'a> {
+    fn next(rest: &mut &'a [u8]) -> Option<Self> {
+        let id = ProducerId::from_u128(u128::from_le_bytes(array(rest)?));
+        let (next_sequence, last) = (u64::from_le_bytes(array(rest)?), Offset(u64::from_le_bytes(array(rest)?)));
+        let count = usize::try_from(u32::from_le_bytes(array(rest)?)).ok()?;
+        let (appends, left) = rest.split_at_checked(count.checked_mul(APPEND_BYTES)?)?;
+        *rest = left;
+        let (appends, _) = appends.as_chunks();
+        Some(Self { id, next_sequence, last, appends })
+    }
+}
+
+fn append(bytes: &[u8; APPEND_BYTES]) -> (u64, u32, Offset) {
+    let [s0, s1, s2, s3, s4, s5, s6, s7, c0, c1, c2, c3, base @ ..] = *bytes;
+    let sequence = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
+    (sequence, u32::from_le_bytes([c0, c1, c2, c3]), Offset(u64::from_le_bytes(base)))
+}
+
+/// What the limits leave of a table, found out before any of it is made: a table of other limits may be far larger than one may be
+/// here.
+struct Kept {
+    /// How many of its last appends each producer keeps, by the offset of its last record.
+    appends: BTreeMap<Offset, usize>,
+    horizon: Offset,
+}
+
+impl Kept {
+    /// Never has more than one producer too many.
+    fn of(rest: &mut &[u8], count: u32, mut horizon: Offset, limits: ProducerLimits) -> Option<Self> {
+        let mut kept = BTreeMap::new();
+        let mut previous = None;
+        for _ in 0..count {
+            let Entry { id, last, appends, .. } = Entry::next(rest)?;
+            let in_order = previous.replace(id).is_none_or(|previous| previous < id);
+            let is_new = kept.insert(last, appends.len().min(limits.appends_max)).is_none();
+            if !in_order || appends.is_empty() || !is_new {
+                return None;
+            }
+            if kept.len() > limits.producers_max
+                && let Some((last, _)) = kept.pop_first()
+            {
+                horizon = horizon.max(last.plus(1));
+            }
+        }
+        // Then those that appended longest ago keep no more than their share.
+        let mut total: usize = kept.values().sum();
+        for appends in kept.values_mut() {
+            if total <= limits.all_appends_max {
+                break;
+            }
+            let share = limits.share().min(*appends);
+            total -= *appends - share;
+            *appends = share;
+        }
+        Some(Self { appends: kept, horizon })
     }
 }
 
@@ -127,5 +185,45 @@ mod tests {
         assert_eq!(producers.check(id(0, 2), 0, 2), Verdict::Before(Offset(3)));
         assert_eq!(producers.check(id(0, 2), 2, 1), Verdict::Duplicate(Offset(3)));
         assert_eq!(producers.encode(), Producers::decode(&producers.encode(), limits).unwrap().encode());
+    }
+
+    /// What a table is cut down to when all of it is there first.
+    fn cut_down(bytes: &[u8], limits: ProducerLimits) -> Producers {
+        let all = ProducerLimits { producers_max: 1000, appends_max: 1000, all_appends_max: 1_000_000 };
+        let mut table = Producers::decode(bytes, all).unwrap();
+        table.limits = limits;
+        for id in table.known.keys().copied().collect::<Vec<_>>() {
+            let mut producer = table.take(id).unwrap();
+            let surplus = producer.appends.len().saturating_sub(limits.appends_max);
+            producer.appends.drain(..surplus);
+            table.put(id, producer);
+        }
+        table.forget_surplus();
+        table
+    }
+
+    #[test]
+    fn a_large_table_is_cut_down_before_it_is_made_and_to_the_same() {
+        let made_with = ProducerLimits { producers_max: 100, appends_max: 20, all_appends_max: 2000 };
+        let (mut large, mut seed, mut next) = (Producers::new(made_with), 1_u64, [0_u64; 60]);
+        for base in 0..1000 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let nonce = (seed >> 33) % 60 * ((seed >> 50) % 2);
+            let sequence = &mut next[usize::try_from(nonce).unwrap()];
+            large.record(Appended { producer: id(0, nonce), sequence: *sequence, count: 1, base: Offset(base) });
+            *sequence += 1;
+        }
+        let bytes = large.encode();
+        for producers_max in [0, 1, 7, 30, 59, 100] {
+            for (appends_max, all_appends_max) in [(20, 2000), (20, 100), (20, 31), (3, 2000), (3, 50), (1, 1), (20, 0)]
+            {
+                let limits = ProducerLimits { producers_max, appends_max, all_appends_max };
+                assert_eq!(Producers::decode(&bytes, limits), Ok(cut_down(&bytes, limits)), "{limits:?}");
+                let mut entries = &bytes[16..];
+                let kept =
+                    Kept::of(&mut entries, u32::from_le_bytes(bytes[4..8].try_into().unwrap()), Offset(0), limits);
+                assert!(entries.is_empty() && kept.unwrap().appends.len() <= producers_max);
+            }
+        }
     }
 }
