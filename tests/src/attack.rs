@@ -1,7 +1,7 @@
 //! A stranger at the ports of a node, who wants to take all that there is: of memory, of places, of time. Goes on until it is
 //! dropped.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt as _};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
@@ -45,6 +45,10 @@ pub struct Attack(JoinSet<()>);
 
 /// How long to wait before what was sent off comes again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Where the stranger comes from: another host than everybody else.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// On how many connections it tries to have more than one of them would get.
+const CONNECTIONS: usize = 16;
 /// How many calls one connection makes.
 const CALLS_PER_CONNECTION: usize = 200;
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -82,6 +86,20 @@ impl Attack {
             tasks.spawn(calls_of(port, method, calls, 16 << 20, half));
             tasks.spawn(calls_of(port, method, calls, 64 << 10, half));
         }
+        // A second message, and a third, in a call that takes one.
+        let more = || {
+            let second = [&[0][..], &(16_u32 << 20).to_be_bytes()].concat();
+            let records = Bytes::from([0x22, 0].repeat(10_000));
+            vec![records.clone(), Bytes::from(second), records]
+        };
+        tasks.spawn(calls_of(target.client, "/zue.v1.Log/Append", calls, 20_000, more));
+        // As much as one connection can have, on many.
+        for _ in 0..CONNECTIONS {
+            let parts = || vec![Bytes::from([0x7a, 0].repeat(1020))];
+            tasks.spawn(calls_of(target.peer, "/zue.v1.Control/Status", calls, 64 << 10, parts));
+            let bytes = || vec![Bytes::from([&[0x22, 0xf0, 0xff, 0xff, 3][..], &[0; 512 << 10]].concat())];
+            tasks.spawn(calls_of(target.client, "/zue.v1.Log/Append", calls, 8 << 20, bytes));
+        }
         let start = || vec![Bytes::from(vec![0; 16 << 10]); 2000];
         tasks.spawn(calls_of(target.peer, "/zue.v1.Replication/Follow", calls, 60 << 20, start));
         Self(tasks)
@@ -96,7 +114,7 @@ impl Attack {
 /// A connection that says this, and nothing more until it is closed; again and again.
 async fn half_open(port: SocketAddr, said: &'static [u8]) {
     loop {
-        if let Ok(mut stream) = TcpStream::connect(port).await
+        if let Ok(mut stream) = connect_from(STRANGER, port).await
             && stream.write_all(said).await.is_ok()
         {
             let mut bytes = [0; 1000];
@@ -106,10 +124,16 @@ async fn half_open(port: SocketAddr, said: &'static [u8]) {
     }
 }
 
+async fn connect_from(host: IpAddr, port: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((host, 0).into())?;
+    socket.connect(port).await
+}
+
 /// A connection of which so little of each call is taken that all of them stand still.
 async fn connect(port: SocketAddr) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{port}")).ok()?;
-    endpoint.initial_stream_window_size(100).connect().await.ok()
+    endpoint.local_address(Some(STRANGER)).initial_stream_window_size(100).connect().await.ok()
 }
 
 async fn reads_that_take_nothing(port: SocketAddr, count: usize) {
