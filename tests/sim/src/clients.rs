@@ -110,6 +110,13 @@ impl World {
         }
         let busy = self.clients.producers.get(producer).is_none_or(|p| p.pending.len() >= pipeline_max);
         if !busy {
+            // An application that starts again opens a producer where the log ends now, and knows no leader.
+            let is_quiet = self.clients.producers.get(producer).is_some_and(|p| p.pending.is_empty());
+            if is_quiet && self.dice.chance(0.04) {
+                self.replace_producer(producer);
+                let anywhere = self.dice.index(self.machines.len());
+                self.clients.producers.get_mut(producer).into_iter().for_each(|p| p.target = anywhere);
+            }
             let count = u32::try_from(self.dice.between((1, records_max))).unwrap_or(1);
             self.append_new(producer, count);
         }
@@ -211,7 +218,7 @@ impl World {
         }
     }
 
-    /// A producer that was forgotten begins anew; what it waits for stays unknown.
+    /// A producer begins anew; what it waits for stays unknown.
     fn replace_producer(&mut self, producer: usize) {
         let fresh = self.clients.fresh(&mut self.dice);
         if let Some(at) = self.clients.producers.get_mut(producer) {

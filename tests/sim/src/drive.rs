@@ -196,18 +196,16 @@ impl World {
             }
         };
         let early = matches!(of, WaitingFor::Trim(_)) && self.broken_by(Break::TrimAnsweredEarly);
+        let unconfirmed = self.broken_by(Break::UnknownUnconfirmed);
         let Some(process) = self.process(machine) else { return };
         process.waiting.insert(request, Waiting { caller, of });
+        let leads = matches!(process.replica.role(clock), RoleView::Leader { .. });
+        let is_ahead = matches!(of, WaitingFor::Append { producer, .. } if producer.born > process.replica.log().end);
+        if unconfirmed && leads && is_ahead {
+            return self.reply(machine, request, Reply::Refused(Refusal::UnknownProducer));
+        }
         let before = process.replica.log().end;
         self.step(machine, input, payload);
-        if let (WaitingFor::Append { producer, .. }, true) = (of, self.broken_by(Break::UnknownUnconfirmed))
-            && producer.born > before
-            && self
-                .process(machine)
-                .is_some_and(|process| matches!(process.replica.role(clock), RoleView::Leader { .. }))
-        {
-            self.reply(machine, request, Reply::Refused(Refusal::UnknownProducer));
-        }
         if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
             && let Some(epoch) = self.process(machine).map(|process| process.replica.log())
             && epoch.end > before

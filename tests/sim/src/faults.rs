@@ -164,7 +164,12 @@ impl World {
             // Only the replicas cannot reach one another.
             all.truncate(self.machines.len());
         }
-        let side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
+        let mut side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
+        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.15)) {
+            // Only its clients reach the leader.
+            all.retain(|who| *who != Address::Clients);
+            side = BTreeSet::from([Address::Machine(leader)]);
+        }
         if side.is_empty() || side.len() == all.len() {
             return;
         }
