@@ -163,6 +163,20 @@ fn a_cluster_of_one_process_goes_on_without_its_output() {
 }
 
 #[test]
+fn a_cluster_of_one_process_that_a_script_has_put_into_the_background_ends_at_an_interrupt() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let base = free_ports(1, 3, 3);
+    let (data, port) = (folder.path().join("data"), base.to_string());
+    let args = ["dev", "--data", text(&data), "--replicas", "1", "--port", &port];
+    // A shell without job control starts them so.
+    let ignoring = ["sh", "-c", "trap '' INT; exec \"$0\" \"$@\""];
+    let mut dev = Process::start_through(&ignoring, "zue", &args, &folder.path().join("log"));
+    dev.expect_line("Ctrl-C stops it", SOON);
+    dev.signal("INT");
+    assert_eq!(dev.wait(), 0);
+}
+
+#[test]
 fn a_node_waits_for_the_one_before_it_alive_and_not_ready_and_takes_over_when_that_ends() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let (data, base) = (folder.path().join("data"), free_ports(3, 10, 3));

@@ -81,7 +81,7 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
         return Err(Usage(format!("--replicas is {replicas}; --nodes names {count}")).into());
     }
     check(replicas, &leadership)?;
-    let mut stop = Stop::new().context("signals cannot be listened to")?;
+    let mut stop = Stop::of_a_service().context("signals cannot be listened to")?;
     let store = FileStore::open(&state).map_err(|error| match error {
         FileStoreError::InUse(path) => anyhow::anyhow!("{} is in use by another controller", path.display()),
         error => error.into(),

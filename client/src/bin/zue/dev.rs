@@ -38,7 +38,7 @@ const PORT_DEFAULT: u16 = 9440;
 pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
     zue_node::raise_and_check_open_files();
-    let mut stop = Stop::new().context("signals cannot be listened to")?;
+    let mut stop = Stop::of_a_service().context("signals cannot be listened to")?;
     let (store, replicas, mut nodes) = tokio::select! {
         started = start(&dev) => started?,
         _ = stop.asked() => return Ok(()),

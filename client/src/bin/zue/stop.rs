@@ -44,15 +44,24 @@ pub(crate) struct Stopped {
     pub(crate) said: String,
 }
 
-/// SIGINT and SIGTERM. One that this process was started to ignore, as a script's background jobs are, stays ignored.
+/// SIGINT and SIGTERM.
 pub(crate) struct Stop {
     interrupt: Option<unix::Signal>,
     terminate: Option<unix::Signal>,
 }
 
 impl Stop {
-    pub(crate) fn new() -> io::Result<Self> {
-        let ignored = ignored();
+    /// Of a service: it ends in no other way, and heeds both whatever it was started with.
+    pub(crate) fn of_a_service() -> io::Result<Self> {
+        Self::new(0)
+    }
+
+    /// Of a command: a signal that it was started to ignore, as a script's background jobs are, stays ignored.
+    fn of_a_command() -> io::Result<Self> {
+        Self::new(ignored())
+    }
+
+    fn new(ignored: u64) -> io::Result<Self> {
         let listen = |kind: SignalKind| {
             let is_ignored = ignored & (1 << (kind.as_raw_value() - 1)) != 0;
             if is_ignored { Ok(None) } else { signal(kind).map(Some) }
@@ -86,11 +95,11 @@ fn ignored() -> u64 {
 /// Listens for the signals, for a command that ends by itself once it is asked to. Should it be held up, by an output that nobody
 /// reads for example, it is ended: at the next signal, or soon.
 pub(crate) fn listen() -> io::Result<Stop> {
-    let mut other = Stop::new()?;
+    let mut other = Stop::of_a_command()?;
     tokio::spawn(async move {
         let signal = other.asked().await;
         let _ = timeout(ENDS_WITHIN, other.asked()).await;
         std::process::exit(signal.code().into());
     });
-    Stop::new()
+    Stop::of_a_command()
 }
