@@ -464,7 +464,7 @@ fn acknowledgements_that_did_not_wait_for_the_disk_are_suspected_once_a_sync_fai
     let config = LogConfig { durability: Durability::Os, ..SMALL };
     // How many of them have lost something.
     let (mut while_running, mut while_opening) = (0, 0);
-    let cases = (1..20).flat_map(|appends| (0..4).map(move |operation| (appends, operation)));
+    let cases = (1..20).flat_map(|appends| (0..8).map(move |operation| (appends, operation)));
     for (appends, operation) in cases {
         let disk = SimDisk::new(1);
         let (mut log, _) = Log::open(disk.clone(), config, ID).unwrap();
@@ -490,7 +490,7 @@ fn acknowledgements_that_did_not_wait_for_the_disk_are_suspected_once_a_sync_fai
         // The system could not write what the process before has written.
         fork.kill();
         fork.fail_at(fork.operations() + operation, ErrorKind::Other);
-        assert!(matches!(Log::open(fork.clone(), config, ID), Err(OpenError::Disk(_))));
+        drop(Log::open(fork.clone(), config, ID));
         fork.kill();
         while_opening += has_lost(fork);
     }
