@@ -377,6 +377,18 @@ async fn trim(cluster: &Cluster, ordinal: usize, before: u64) -> Result<u64, ton
     cluster.client(ordinal).await.trim(request).await.map(|answer| answer.into_inner().log_start)
 }
 
+/// How a read of what was trimmed is refused. The replica knows of a trim before its disk has done it, and reads go by the disk.
+async fn refused_read(cluster: &Cluster, ordinal: usize, from: u64) -> tonic::Status {
+    let begun = Instant::now();
+    loop {
+        let request = v1::ReadRequest { from, ..v1::ReadRequest::default() };
+        match cluster.client(ordinal).await.read(request).await {
+            Err(refused) => return refused,
+            Ok(_) => assert!(begun.elapsed() < common::PATIENCE, "what was trimmed is still read"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_whose_disk_was_lost() {
     let small = |config: &mut zue_node::NodeConfig| {
@@ -410,8 +422,7 @@ async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_who
     let kept = read_all(&mut cluster.client(0).await, 190).await;
     assert_eq!(kept.len(), 10);
     assert_eq!(read_all(&mut cluster.client(2).await, 190).await, kept);
-    let below = v1::ReadRequest { from: 189, ..v1::ReadRequest::default() };
-    let (reason, error, _) = error_of(&cluster.client(2).await.read(below).await.unwrap_err());
+    let (reason, error, _) = error_of(&refused_read(&cluster, 2, 189).await);
     assert_eq!((reason, error.log_start), (Reason::OffsetOutOfRange, 190));
     // It leads, and knows who appended what lies before its log.
     cluster.stop(1).await;
@@ -451,16 +462,7 @@ async fn what_is_beyond_the_retention_goes_from_every_replica_and_the_rest_stays
     let log_start = cluster.status(0).await.log_start;
     for ordinal in 0..3 {
         cluster.until(ordinal, "trimmed alike", |status| status.log_start == log_start).await;
-        let below = v1::ReadRequest { from: log_start - 1, ..v1::ReadRequest::default() };
-        // The replica knows before its disk has done it.
-        let begun = Instant::now();
-        let refused = loop {
-            match cluster.client(ordinal).await.read(below.clone()).await {
-                Err(refused) => break refused,
-                Ok(_) => assert!(begun.elapsed() < common::PATIENCE, "what was trimmed is still read"),
-            }
-        };
-        let (reason, error, _) = error_of(&refused);
+        let (reason, error, _) = error_of(&refused_read(&cluster, ordinal, log_start - 1).await);
         assert_eq!((reason, error.log_start), (Reason::OffsetOutOfRange, log_start));
         let read = read_all(&mut cluster.client(ordinal).await, log_start).await;
         let kept: Vec<Vec<u8>> = read.into_iter().map(|record| record.value.to_vec()).collect();
@@ -470,6 +472,7 @@ async fn what_is_beyond_the_retention_goes_from_every_replica_and_the_rest_stays
             let files = std::fs::read_dir(&cluster.configs[ordinal].data_dir).unwrap();
             files.filter(|file| is_segment(file.as_ref().unwrap())).count()
         };
+        let begun = Instant::now();
         while segments() > 7 {
             assert!(begun.elapsed() < common::PATIENCE, "the files of what was trimmed are still there");
             tokio::time::sleep(Duration::from_millis(10)).await;
