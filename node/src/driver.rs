@@ -320,8 +320,8 @@ impl Driver {
         self.release_held();
     }
 
-    /// A leader's log ends between appends, and so do the logs that were copied from it. Read here, as it is asked of no other leader: one
-    /// record, of the log's newest.
+    /// Refuses a start that would cut the log inside an append: a leader's log ends between appends, and so does every copy of it. Reads
+    /// one record of the disk, and only where the logs part.
     fn may_cut(&self, start: &zue_core::Start) -> Result<(), Refusal> {
         let Some(at) = self.parts.replica.cut_by(start) else { return Ok(()) };
         match self.parts.peers.reader.is_between_appends(at) {

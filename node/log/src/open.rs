@@ -45,7 +45,8 @@ impl<D: Disk> Log<D> {
     /// Opens the log in the disk's directory; makes one of a replica named `fresh_id` if the directory is empty.
     ///
     /// # Errors
-    /// When another process has it open, or what was durable is damaged or gone. Nothing is removed or changed then.
+    /// When another process has it open, or what was durable is damaged or gone. No record is removed or changed
+    /// then.
     pub fn open(disk: D, config: LogConfig, fresh_id: ReplicaId) -> Result<(Self, Recovered), OpenError> {
         config.validate()?;
         let lock = lock(&disk)?;

@@ -1,4 +1,4 @@
-//! The invariants of protocol.md, checked after every step against everything that was ever committed.
+//! The invariants of ARCHITECTURE.md, checked after every step against everything that was ever committed.
 
 mod ages;
 mod gone;
