@@ -11,8 +11,8 @@ pub enum Break {
     AckEarly,
     /// A promise counts as durable when it is asked for.
     PromiseEarly,
-    /// A cut counts as durable when it is asked for.
-    CutEarly,
+    /// A log that begins anew counts as durable when that is asked for.
+    ResetEarly,
     /// A restarted replica has forgotten its promise.
     ForgetPromise,
     /// The longest log leads, whatever its epoch.
@@ -101,14 +101,16 @@ pub enum Break {
     TimesUnchecked,
     /// A history that parts from what is committed counts as a failure of the log.
     ForeignHistoryFails,
+    /// A leader's start takes what is to go of the log, before anything of the leader's log has come.
+    JointAtOnce,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::AckEarly,
         Self::PromiseEarly,
-        Self::CutEarly,
+        Self::ResetEarly,
         Self::ForgetPromise,
         Self::LongestLog,
         Self::StaticAlways,
@@ -153,6 +155,7 @@ impl Break {
         Self::OffsetsUnbounded,
         Self::TimesUnchecked,
         Self::ForeignHistoryFails,
+        Self::JointAtOnce,
     ];
 }
 
