@@ -19,6 +19,7 @@ mod error;
 mod fault;
 mod files_limit;
 mod fill;
+mod former;
 mod frame;
 mod gap;
 mod group;

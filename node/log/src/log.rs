@@ -39,6 +39,8 @@ pub struct Log<D: Disk> {
     /// A segment may be being written anew: there is one such file at most.
     pub(crate) compacting: bool,
     /// How many cuts there were since the log was opened.
+    /// The newest former log whose files are there.
+    pub(crate) former: Option<u64>,
     pub(crate) cuts: u64,
     /// What failed, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
@@ -96,11 +98,6 @@ impl<D: Disk> Log<D> {
     /// Its epoch starts.
     pub fn history(&self) -> &History {
         &self.view.history
-    }
-
-    /// The first offset there is.
-    pub fn log_start(&self) -> Offset {
-        self.view.log_start
     }
 
     /// The last record's timestamp, ms since the Unix epoch; 0 before the first. The next is not to be less.

@@ -15,6 +15,7 @@ use crate::cut::Point;
 use crate::disk::Disk;
 use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
 use crate::fill::Fill;
+use crate::former;
 use crate::log::{Ends, Log, Writer, share};
 use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
 use crate::segment::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
@@ -108,6 +109,7 @@ impl<D: Disk> Log<D> {
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
         }
+        log.former = former::newest(&names);
         log.keep_reserve();
         Ok((log, recovered))
     }
@@ -187,6 +189,7 @@ impl<D: Disk> Log<D> {
             spare: None,
             preparing: false,
             compacting: false,
+            former: None,
             cuts: 0,
             poison: None,
             _lock: lock,

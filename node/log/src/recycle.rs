@@ -13,6 +13,16 @@ use crate::segment::{RESERVE_FILE, SEGMENT_SPARE, index_name, segment_name};
 use crate::view::Part;
 
 impl<D: Disk> Log<D> {
+    /// Takes the names of segments that have others, and that are durably not in the log any more.
+    pub(crate) fn unname(&mut self, dead: &[Part<D>]) -> Result<(), LogError> {
+        for base in dead.iter().map(|part| part.segment.base()) {
+            let _ = self.disk.remove(&segment_name(base));
+            let _ = self.disk.remove(&index_name(base));
+        }
+        let synced = self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""));
+        self.disk_result(synced)
+    }
+
     /// Removes segments that are durably not in the log any more, and that the newest view does not show, oldest first. The file of
     /// the newest one that nobody can still read becomes the spare, if there is none: who reads goes on, and is never waited for.
     /// What cannot be removed is removed by the next open.

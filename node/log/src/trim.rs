@@ -15,6 +15,11 @@ use crate::segment::Draft;
 use crate::view::View;
 
 impl<D: Disk> Log<D> {
+    /// The first offset there is.
+    pub fn log_start(&self) -> Offset {
+        self.view.log_start
+    }
+
     /// Lets the log begin at that offset, if it begins before it, and removes the segments that hold nothing else: both
     /// [`Log::begin_at`] and [`Log::drop_trimmed`].
     ///
@@ -91,7 +96,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Forgets the whole log and lets it begin anew, where and with what another's begins. Durable on return; after a crash it is
-    /// the old log or the new one.
+    /// the old log or the new one. The files of the old one stay beside the new one's, if there is room, see [`Log::drop_former`].
     ///
     /// # Errors
     /// When it would begin before the end of what is committed, when there is no room for a segment, or the disk refuses.
@@ -109,6 +114,7 @@ impl<D: Disk> Log<D> {
         let draft =
             Draft { prev: None, may_be_short: true, ..self.draft_at(at, history.starts(), timestamp_ms, producers) };
         let reserved = draft.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
+        let is_kept = self.keep_former()?;
         let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
         let (active, fill) = self.disk_result(next)?;
         self.producers = producers.clone();
@@ -120,7 +126,11 @@ impl<D: Disk> Log<D> {
         self.show(View::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
-        self.retire(dead)?;
+        if is_kept {
+            self.unname(&dead)?;
+        } else {
+            self.retire(dead)?;
+        }
         match self.replace_meta(&Meta { log_start: at, ..self.meta }) {
             // The segment says so itself.
             Err(LogError::NoRoom(_)) => Ok(()),

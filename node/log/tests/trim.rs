@@ -238,6 +238,85 @@ fn a_log_whose_origin_is_damaged_lets_nobody_pass_for_new() {
     assert!(matches!(refused, zue_core::Verdict::Refuse(_)), "{refused:?}");
 }
 
+/// The names of the files of former logs.
+fn former(disk: &SimDisk) -> Vec<String> {
+    disk.list().unwrap().into_iter().filter(|name| name.ends_with(".former")).collect()
+}
+
+#[test]
+fn the_files_of_a_log_that_is_reset_stay_until_they_are_dropped_and_can_be_put_back() {
+    let origin = {
+        let (_disk, mut log) = long();
+        log.trim(Offset(79)).unwrap();
+        log.reader().origin(SMALL.producers).unwrap()
+    };
+    for is_crashed in [false, true] {
+        let (disk, mut log) = fresh(48);
+        start_epoch(&mut log, 1);
+        fill(&mut log, 70, 1500);
+        start_epoch(&mut log, 4);
+        // One of the segments has the name of the new one.
+        fill(&mut log, 70, 1500);
+        log.sync().unwrap();
+        log.note_commit(Offset(10));
+        let (held, was, count) = (read_all(&log), log.tail(), segments(&disk).len());
+        log.reset(&origin).unwrap();
+        let kept = former(&disk);
+        assert_eq!((kept.len(), segments(&disk).len()), (count + 1, 1), "its segments and its meta file");
+        fill(&mut log, 40, 1500);
+        if is_crashed {
+            log.sync().unwrap();
+            disk.crash(1);
+        } else {
+            log.close().unwrap();
+        }
+        let (log, _) = open(&disk);
+        assert_eq!((log.log_start(), former(&disk)), (origin.at, kept.clone()));
+        assert!(log.former().is_some());
+        log.close().unwrap();
+        // As a person does who wants it back.
+        for name in disk.list().unwrap() {
+            if name.ends_with(".log") || name.ends_with(".index") {
+                disk.remove(&name).unwrap();
+            }
+        }
+        for name in kept {
+            let (is, _) = name.split_once('-').unwrap();
+            let back = if is == "meta" { is.to_owned() } else { format!("{is}.log") };
+            disk.rename(&name, &back).unwrap();
+        }
+        let (log, recovered) = open(&disk);
+        assert_eq!((read_all(&log), log.tail(), recovered.suspect), (held, was, None));
+        verify(&log);
+    }
+}
+
+#[test]
+fn former_logs_are_dropped_by_their_numbers_and_one_without_an_epoch_leaves_none() {
+    let (disk, mut log) = fresh(49);
+    let mut origin = log.reader().origin(SMALL.producers).unwrap();
+    origin.at = Offset(5);
+    log.reset(&origin).unwrap();
+    assert_eq!((log.former(), former(&disk).len()), (None, 0));
+    let mut numbers = Vec::new();
+    for at in [50, 90] {
+        start_epoch(&mut log, at);
+        fill(&mut log, 5, 1500);
+        origin.at = Offset(at);
+        log.reset(&origin).unwrap();
+        numbers.push(log.former().unwrap());
+    }
+    assert!(numbers[0] < numbers[1]);
+    assert!(log.drop_former(numbers[0], usize::MAX) > 0);
+    assert_eq!(log.former(), Some(numbers[1]));
+    assert_eq!(log.drop_former(numbers[1], 1), 1);
+    assert_eq!(log.former(), Some(numbers[1]), "there are more");
+    log.drop_former(numbers[1], usize::MAX);
+    assert_eq!((log.former(), former(&disk).len()), (None, 0));
+    fill(&mut log, 5, 1500);
+    verify(&log);
+}
+
 #[test]
 fn a_reset_that_would_take_what_is_committed_is_refused() {
     let (_disk, mut log) = long();

@@ -1,5 +1,5 @@
 //! What was trimmed and is still on the disk: its segments go some time after the log began behind them, so that a person can stop it
-//! before they do. Those go at once that retention by bytes would not keep, and the disk's worker takes them when it needs their room.
+//! before they do. So do the files of a log that was begun anew. Those go at once that retention by bytes would not keep, and the disk's worker takes them when it needs their room.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use zue_log::{Disk, LogError, Reader, Retention, SharedLog};
 
 /// So many steps of its time are told apart: a segment stays longer by less than one of them.
 const STEPS: u32 = 64;
+/// How many files of a former log go at once.
+const FILES_MAX: usize = 16;
 
 pub(super) struct Trimmed<D: Disk> {
     log: Arc<SharedLog<D>>,
@@ -19,17 +21,20 @@ pub(super) struct Trimmed<D: Disk> {
     retention: Option<Retention>,
     /// Since when the log begins at an offset, or behind it; rising. When the node starts, it is not known since when.
     since: VecDeque<(Instant, Offset)>,
+    /// The same of former logs.
+    former: VecDeque<(Instant, u64)>,
 }
 
 impl<D: Disk> Trimmed<D> {
     pub(super) fn new(log: Arc<SharedLog<D>>, delay: Duration, retention: Retention) -> Self {
-        let (reader, since) = (log.lock().reader(), VecDeque::new());
+        let (reader, since, former) = (log.lock().reader(), VecDeque::new(), VecDeque::new());
         let retention = retention.bytes.map(|bytes| Retention { bytes: Some(bytes), age_ms: None });
-        Self { log, reader, delay, retention, since }
+        Self { log, reader, delay, retention, since, former }
     }
 
     /// Removes what has been there for long enough.
     pub(super) fn turn(&mut self, now: Instant) -> Result<(), LogError> {
+        self.drop_former(now);
         if self.reader.trimmed_segments() == 0 {
             self.since.clear();
             return Ok(());
@@ -54,6 +59,22 @@ impl<D: Disk> Trimmed<D> {
         Ok(())
     }
 
+    /// Removes the files of logs that were begun anew for long enough.
+    fn drop_former(&mut self, now: Instant) {
+        let newest = self.log.lock().former();
+        if let Some(newest) = newest.filter(|newest| self.former.back().is_none_or(|(_, known)| known < newest)) {
+            tracing::warn!(
+                files = format!("*-{newest}.former"), delay = ?self.delay,
+                "the log was begun anew: the files of the one before are kept in the data directory for log.trimDelay, see the README"
+            );
+            self.former.push_back((now, newest));
+        }
+        while let Some((_, known)) = self.former.pop_front_if(|(noted, _)| now >= *noted + self.delay) {
+            // A few at a time, as below.
+            while self.log.lock().drop_former(known, FILES_MAX) > 0 {}
+        }
+    }
+
     /// Up to where segments are more than retention by bytes keeps.
     fn surplus(&self) -> Result<Offset, LogError> {
         let Some(retention) = self.retention else { return Ok(Offset(0)) };
@@ -64,7 +85,7 @@ impl<D: Disk> Trimmed<D> {
 
 #[cfg(test)]
 mod tests {
-    use zue_core::{Epoch, EpochStart, ReplicaId};
+    use zue_core::{Epoch, EpochStart, Origin, ReplicaId};
     use zue_log::sim::SimDisk;
     use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
 
@@ -109,6 +130,25 @@ mod tests {
         assert_eq!(reader.trimmed_segments(), 2, "those of the later trim stay");
         trimmed.turn(begun + DELAY * 2).unwrap();
         assert_eq!(reader.trimmed_segments(), 0);
+    }
+
+    #[test]
+    fn the_files_of_a_log_that_was_begun_anew_go_some_time_later_also_after_a_restart() {
+        let (log, mut trimmed) = trimmed(Retention::default());
+        let former = |log: &Arc<SharedLog<SimDisk>>| log.lock().former();
+        let at = Offset(20);
+        let history = log.lock().history().clone();
+        let producers = log.lock().producers().clone();
+        log.lock().reset(&Origin { at, history, timestamp_ms: 1, producers }).unwrap();
+        let begun = Instant::now();
+        trimmed.turn(begun).unwrap();
+        assert!(former(&log).is_some());
+        let mut restarted = Trimmed::new(Arc::clone(&log), DELAY, Retention::default());
+        restarted.turn(begun + DELAY / 2).unwrap();
+        restarted.turn(begun + DELAY).unwrap();
+        assert!(former(&log).is_some(), "it does not know since when");
+        trimmed.turn(begun + DELAY).unwrap();
+        assert_eq!(former(&log), None);
     }
 
     #[test]

@@ -102,11 +102,17 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// Makes room of the oldest segment that is trimmed and still there, if there is one.
+    /// Makes room of the oldest segment that is trimmed and still there, or of the files of former logs, if there are any.
     fn drops_one_trimmed(&self) -> Result<bool, Stopped> {
         let mut log = self.log.lock();
         let log_start = log.log_start();
-        log.drop_trimmed(log_start, 1).map(|dropped| dropped > 0).map_err(Stopped::Failed)
+        let dropped = log.drop_trimmed(log_start, 1).map_err(Stopped::Failed)?;
+        if dropped > 0 {
+            return Ok(true);
+        }
+        let Some(newest) = log.former() else { return Ok(false) };
+        tracing::warn!("the disk is full: the files of the log before it was begun anew go, for their room");
+        Ok(log.drop_former(newest, usize::MAX) > 0)
     }
 
     /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
