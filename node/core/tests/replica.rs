@@ -173,7 +173,7 @@ impl World {
             commit_end: of.commit_end(),
             oldest: Offset(0),
             origin: None,
-            runs: Runs::default(),
+            runs: of.runs().clone(),
         };
         for id in self.nodes.keys().copied().filter(|id| *id != leader).collect::<Vec<_>>() {
             if self.unreachable.contains(&id) {
@@ -942,6 +942,36 @@ fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_
     world.connect(2);
     world.settle(2);
     assert_eq!(world.replica(3).suspect(), Some(suspect));
+}
+
+#[test]
+fn what_a_leader_said_before_it_heard_of_this_start_of_the_disk_bounds_nothing() {
+    let mut world = World::led();
+    let late = Start {
+        cluster: CLUSTER,
+        leader: ReplicaId(1),
+        epoch: Epoch(1),
+        history: world.replica(1).history().clone(),
+        log: world.replica(1).log(),
+        commit_end: Offset(0),
+        oldest: Offset(0),
+        origin: None,
+        runs: world.replica(1).runs().clone(),
+    };
+    world.append(1, 4);
+    world.settle(1);
+    // It acknowledged all of that, starts again, and has lost some: then a stream comes that was opened before.
+    let (r, held) = (world.replica(3), world.replica(3).durable());
+    let (cluster, promise, history, log) =
+        (r.cluster(), r.promise(), r.history().clone(), Tail { end: Offset(1), ..held });
+    let lineage = Lineage { starts: 2, nonces: vec![7, 0] };
+    let recovered = Recovered { cluster, promise, history, log, suspect: Some(held), lineage, ..blank(3) };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
+    let session = Session(world.fresh());
+    let log_end = late.log.end;
+    world.step(3, Input::Start { session, start: late });
+    world.step(3, Input::Heartbeat { session, commit_end: Offset(0), log_end, round: 1 });
+    assert_eq!(world.replica(3).suspect(), Some(held));
 }
 
 #[test]

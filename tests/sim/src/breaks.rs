@@ -91,6 +91,10 @@ pub enum Break {
     AnyEpochPromised,
     /// A controller takes the epoch above all that are promised, however few would accept it.
     EpochsNotClimbed,
+    /// Where nobody writes down which epoch is taken, none is passed over.
+    EpochsNotSkipped,
+    /// Where the appointed one does not answer, another is appointed for the same epoch.
+    TwoCandidates,
     /// What a stranger says of starts of disks is believed.
     StartBelieved,
     /// Whoever opens a stream says where the log begins.
@@ -105,7 +109,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 49] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::CutEarly,
@@ -148,6 +152,8 @@ impl Break {
         Self::LeaderStampsAlone,
         Self::AnyEpochPromised,
         Self::EpochsNotClimbed,
+        Self::EpochsNotSkipped,
+        Self::TwoCandidates,
         Self::StartBelieved,
         Self::AnyLogStart,
         Self::OffsetsUnbounded,

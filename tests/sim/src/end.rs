@@ -27,11 +27,13 @@ pub struct Options {
     pub events: u64,
     /// The rule to break.
     pub broken: Option<Break>,
+    /// How many lines of a failed run are told.
+    pub lines: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { events: EVENTS_MIN, broken: None }
+        Self { events: EVENTS_MIN, broken: None, lines: 150 }
     }
 }
 
@@ -64,6 +66,8 @@ pub struct Report {
     pub aged_out: u64,
     /// What was done to logs while they were used.
     pub kept: Kept,
+    /// Leaders that nodes elected by themselves.
+    pub by_standbys: u64,
     /// Whether so many voters lost what they held that nothing had to end well.
     pub beyond_repair: bool,
     /// Of everything that happened.
@@ -109,7 +113,7 @@ pub fn replay(seed: u64, options: Options) -> Result<Report, Failure> {
 }
 
 fn run_traced(seed: u64, options: Options, with_words: bool) -> Result<Report, Failure> {
-    let mut world = World::new(seed, options.broken, with_words);
+    let mut world = World::new(seed, options.broken, with_words.then_some(options.lines));
     let ran = quietly(|| world.run(options.events));
     let what = match ran {
         Ok(Ok(())) => return Ok(world.report()),
@@ -298,6 +302,7 @@ impl World {
             resets: self.counts.resets,
             aged_out: self.counts.aged_out,
             kept: self.counts.kept,
+            by_standbys: self.counts.by_standbys,
             beyond_repair: self.beyond_repair,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,

@@ -6,7 +6,7 @@ use zue_core::ReplicaId;
 use zue_core::control::Policy;
 use zue_core::quorum::majority;
 
-use crate::ages::{Clock, ClockParams};
+use crate::ages::Clock;
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
@@ -22,7 +22,7 @@ impl World {
             return;
         }
         let f = &self.params.faults;
-        let kinds: [Kind; 13] = [
+        let kinds: [Kind; 15] = [
             (f.crash, Self::crash_one),
             (f.crash_all, Self::crash_all),
             (f.pause, Self::pause_one),
@@ -35,6 +35,8 @@ impl World {
             (f.wall_clock, Self::jump_wall_clock),
             (f.clock, Self::jump_clock),
             (f.restore_store, Self::restore_store),
+            (f.silence_store, Self::silence_store),
+            (f.raise_record, Self::raise_record),
             (f.scale, Self::scale),
         ];
         let mut left = self.dice.between((1, kinds.iter().map(|(weight, _)| weight).sum()));
@@ -131,24 +133,6 @@ impl World {
         for event in held.unwrap_or_default() {
             self.happen(event);
         }
-    }
-
-    // ---- clocks
-
-    /// A wall clock is set, forwards or backwards.
-    fn jump_wall_clock(&mut self) {
-        let ClockParams { wild, liar, .. } = self.params.clocks;
-        let Some(machine) = (if wild { Some(self.some_machine()) } else { liar }) else { return };
-        let to = Clock::draw_wall(&mut self.dice);
-        self.machine(machine).clock.wall_ms = to;
-        self.counts.faults.count(Fault::WallClockJumped);
-    }
-
-    /// A monotonic clock goes on from a later time, as one does that also runs while the machine sleeps.
-    fn jump_clock(&mut self) {
-        let (machine, by) = (self.some_machine(), self.dice.between((1, 20_000)));
-        self.machine(machine).clock.ahead_ms += by;
-        self.counts.faults.count(Fault::ClockJumped);
     }
 
     // ---- the network
@@ -344,6 +328,7 @@ impl World {
         self.trace.say(self.now, format_args!("all is put right"));
         self.healed = true;
         self.net.blocked.clear();
+        self.heal_store();
         let p = &mut self.params;
         (p.net.drop, p.net.duplicate, p.net.long_delay, p.net.wild_streams) = (0.0, 0.0, 0.0, false);
         (p.disk.fail, p.disk.stop, p.disk.slow_sync) = (0.0, 0.0, 0.0);
@@ -364,6 +349,7 @@ impl World {
 
         for controller in 0..self.controllers.len() {
             self.resume(Address::Controller(controller));
+            self.replace_controller(controller);
         }
         for machine in 0..self.machines.len() {
             self.heal_machine(machine);

@@ -14,6 +14,7 @@ mod drive;
 mod end;
 mod faults;
 mod message;
+mod mistakes;
 mod params;
 mod process;
 mod reads;

@@ -38,6 +38,8 @@ pub struct Totals {
     pub aged_out: u64,
     /// What was done to logs while they were used.
     pub kept: Kept,
+    /// Leaders that nodes elected by themselves.
+    pub by_standbys: u64,
     /// Runs in which so many voters lost what they held that nothing had to end well.
     pub beyond_repair: u64,
 }
@@ -58,6 +60,7 @@ impl Totals {
         self.resets += report.resets;
         self.aged_out += report.aged_out;
         self.kept.add(&report.kept);
+        self.by_standbys += report.by_standbys;
         self.beyond_repair += u64::from(report.beyond_repair);
     }
 }

@@ -27,6 +27,7 @@ fn every_seed_holds_every_invariant() {
                 let Kept { repairs, restored, mended, compactions, compacted, interrupted } = totals.kept;
                 let rarest = [repairs, restored, mended, compactions, compacted, interrupted].into_iter().min();
                 assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.kept);
+                assert!(totals.by_standbys > often, "nodes hardly ever elect by themselves: {totals:?}");
                 assert!(totals.beyond_repair < often, "too many runs may end anyhow: {totals:?}");
             }
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use zue_client::control::{Controller, ControllerConfig, Event, FileStore, FileStoreError, NodeAddress, Turn};
+use zue_client::control::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
 use zue_core::control::{Policy, Wish};
 
 use crate::Usage;
@@ -24,7 +24,7 @@ pub(crate) struct Turns {
 impl Turns {
     /// `replicas` of the nodes are to be members, the first ones.
     pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, replicas: usize, leadership: &Leadership) -> Self {
-        let controller = Controller::new(store, ControllerConfig::default());
+        let controller = Controller::new(store, Patience::default());
         let Leadership { quorum, policy, leader, detection_time } = *leadership;
         let policy = match policy {
             args::Policy::Automatic => Policy::Automatic,
