@@ -192,11 +192,9 @@ impl World {
         Ok(())
     }
 
-    /// Whether such records are damaged anywhere as no other replica can give: trimmed ones, which nobody may hold any more, and
-    /// ones that are not committed. Who lacks them cannot be fed from there, and nothing is handed over to who has them.
+    /// Whether trimmed records are damaged anywhere, which nobody may hold any more. Who lacks them cannot be fed from there.
     fn is_held_up(&self) -> bool {
-        let end = self.check.committed_end();
-        self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.cannot_be_given(end))
+        self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.holds_damaged_trimmed())
     }
 
     fn is_at_rest(&self) -> bool {

@@ -107,12 +107,6 @@ impl Storage {
         self.harm.any && self.log.as_ref().is_some_and(|log| log.damaged().iter().any(is_trimmed))
     }
 
-    /// Whether anything that is damaged is trimmed, or not committed.
-    pub(crate) fn cannot_be_given(&self, committed: Offset) -> bool {
-        let damages = self.log.as_ref().map(zue_log::Log::damaged).unwrap_or_default();
-        damages.iter().any(|damage| damage.to <= self.log_start() || damage.to > committed)
-    }
-
     /// Takes the disk for whole again once all of it is: nothing is damaged any more, or in doubt.
     pub(crate) fn mend(&mut self, limits: ProducerLimits) -> Result<bool, WorkError> {
         let log = self.log();
