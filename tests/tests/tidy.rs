@@ -50,6 +50,13 @@ fn no_test_is_left_out_and_no_stub_is_left_in() {
     assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
+#[test]
+fn no_file_holds_both_sides_of_a_merge() {
+    let found =
+        Command::new("git").args(["grep", "-lE", "^(<{7}|>{7}) "]).current_dir(root()).output().expect("git runs");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
 /// Whoever prints an error prints its sources behind it: one that is in the text already would be told twice.
 #[test]
 fn no_error_says_what_its_source_says() {

@@ -1464,3 +1464,27 @@ fn while_the_voters_change_those_before_are_shown_until_an_epoch_without_them_is
     world.settle(1);
     assert_eq!(shown(&world, 1), after);
 }
+
+// ---- a damaged record that nobody else has
+
+#[test]
+fn a_damaged_leader_that_commits_no_more_makes_way_for_one_that_is_whole() {
+    let held_up = |damaged| {
+        let mut world = World::led();
+        pass(&mut world, 30);
+        // The others are sent nothing that lies behind what cannot be read.
+        world.stuck = vec![2, 3];
+        world.append(1, 3);
+        world.step(1, Input::Damaged(damaged));
+        pass(&mut world, 1);
+        assert!(leads(&world, 1), "it may be repaired yet");
+        pass(&mut world, 1);
+        world
+    };
+    let mut world = held_up(true);
+    assert!(!leads(&world, 1));
+    world.stuck = vec![];
+    assert_eq!(world.elect(2, &[1, 2, 3]), 2);
+    assert_eq!(world.replica(1).log(), world.replica(2).log());
+    assert!(leads(&held_up(false), 1), "the others are only slow");
+}

@@ -35,6 +35,7 @@ impl World {
         if let Some((at, process)) = at {
             self.check.stepped(process, &at.storage);
         }
+        self.note_held(machine);
     }
 
     pub(crate) fn output(&mut self, machine: usize, output: Output, payload: &mut Option<Payload>) {

@@ -186,22 +186,20 @@ impl World {
     // ---- disks
 
     /// Whether every electorate does without this replica and those that are lost already.
-    fn is_dispensable(&self, replica: ReplicaId) -> bool {
+    pub(crate) fn is_dispensable(&self, replica: ReplicaId) -> bool {
         let survives = |(voters, quorum): &(Vec<ReplicaId>, usize)| {
             let lost = |id: &&ReplicaId| **id == replica || self.check.is_lost(**id);
             let left = voters.len() - voters.iter().filter(lost).count();
             left >= majority(voters.len()) && left >= *quorum
         };
-        // Until something is committed, a cluster whose first leader is gone waits for a person.
-        let begun = self.machines.len() > 1 && self.check.committed_end() > zue_core::Offset(0);
-        begun && self.check.electorates().all(survives)
+        self.has_begun() && self.check.electorates().all(survives)
     }
 
     /// Empties a disk, as long as no electorate loses too many.
     fn wipe_one(&mut self) {
         let machine = self.some_machine();
         let id = self.machines_id(machine);
-        if !self.is_dispensable(id) {
+        if !self.may_be_hurt(id) {
             return;
         }
         self.counts.faults.count(Fault::DiskLost);
@@ -216,9 +214,8 @@ impl World {
     /// The machine, which is down, gets an empty disk.
     pub(crate) fn replace_disk(&mut self, machine: usize) {
         let old = self.machines_id(machine);
-        let storage = &self.machine(machine).storage;
-        self.beyond_repair |= (storage.is_damaged() || storage.is_restored()) && !self.is_dispensable(old);
         self.check.lose(old);
+        self.losses.lose(old);
         let id = if self.broken_by(Break::WipedKeepsId) { old } else { ReplicaId(self.dice.id()) };
         self.trace.say(self.now, format_args!("{machine} gets an empty disk, {old:?} is {id:?} now"));
         let seed = self.dice.bits();
@@ -251,6 +248,7 @@ impl World {
         let seed = self.dice.bits();
         self.machine(machine).storage.restore(seed);
         self.check.restore(id);
+        self.losses.lose(id);
         self.counts.faults.count(Fault::DiskRestored);
         self.trace.say(self.now, format_args!("{machine}'s disk is restored to an old copy"));
         // What it has forgotten shows while the leader is away.
@@ -271,11 +269,13 @@ impl World {
     /// Flips a bit of what was synced long ago, as long as no electorate loses too many.
     pub(crate) fn flip_bit(&mut self, machine: usize) {
         let id = self.machines_id(machine);
-        if !self.is_dispensable(id) || self.healed {
+        if !self.may_be_hurt(id) || self.healed {
             return;
         }
         if let Some(file) = self.machine(machine).storage.flip() {
             self.check.impair(id);
+            let unreadable = self.machine(machine).storage.unreadable();
+            self.losses.damage(id, unreadable);
             self.counts.faults.count(Fault::BitFlipped);
             self.trace.say(self.now, format_args!("a bit of {machine}'s {file} flips"));
             // It shows when the log is opened, and counts most if that replica leads next.
@@ -304,9 +304,6 @@ impl World {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
         let quorum = usize::try_from(quorum).unwrap_or(usize::MAX);
         self.check.electorate(voters, quorum);
-        // A voter that was lost between its answer and the choice may be one too many for fewer voters.
-        let left = voters.iter().filter(|id| !self.check.is_lost(**id)).count();
-        self.beyond_repair |= left < majority(voters.len()).max(quorum);
     }
 
     // ---- members

@@ -13,6 +13,7 @@ mod dice;
 mod drive;
 mod end;
 mod faults;
+mod losses;
 mod message;
 mod mistakes;
 mod params;

@@ -112,7 +112,7 @@ fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
 
 fn line(totals: &Totals, began: Instant) -> String {
     let Totals { seeds, events, faults, fewest, elections, committed, acknowledged, reads, .. } = *totals;
-    let Totals { linearizable, trims, resets, aged_out, kept, by_standbys, beyond_repair, .. } = *totals;
+    let Totals { linearizable, trims, resets, aged_out, kept, by_standbys, lossy, stuck, .. } = *totals;
     let Kept { repairs, restored, mended, compactions, compacted, interrupted } = kept;
     let (faults, fewest_faults) = (faults.faults(), fewest.1);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
@@ -120,7 +120,7 @@ fn line(totals: &Totals, began: Instant) -> String {
         "{seeds} seeds, {events} events ({} a second): {faults} faults (at least {fewest_faults} a seed), {elections} elections ({by_standbys} by nodes that stood by), {committed} records, \
          {acknowledged} answered appends, {reads} reads, {linearizable} linearizable, \
          {trims} trims, {aged_out} records too old, {resets} replicas begun anew, {repairs} repairs of {restored} records, {mended} disks whole again, \
-         {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {beyond_repair} runs beyond repair",
+         {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {lossy} runs in which records could be lost, {stuck} without rest",
         events.saturating_mul(1000) / ms
     )
 }

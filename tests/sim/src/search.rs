@@ -40,8 +40,10 @@ pub struct Totals {
     pub kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub by_standbys: u64,
-    /// Runs in which so many voters lost what they held that nothing had to end well.
-    pub beyond_repair: u64,
+    /// Runs in which faults took committed records from all voters that held them.
+    pub lossy: u64,
+    /// Runs that ended without rest, for that or because too few voters were left.
+    pub stuck: u64,
 }
 
 impl Totals {
@@ -61,7 +63,8 @@ impl Totals {
         self.aged_out += report.aged_out;
         self.kept.add(&report.kept);
         self.by_standbys += report.by_standbys;
-        self.beyond_repair += u64::from(report.beyond_repair);
+        self.lossy += u64::from(report.lossy);
+        self.stuck += u64::from(report.stuck);
     }
 }
 

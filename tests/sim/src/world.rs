@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::controller::Controller;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
+use crate::losses::Losses;
 use crate::message::{Address, Message};
 use crate::params::{NetParams, Params};
 use crate::process::Process;
@@ -20,6 +21,9 @@ use crate::status::{Status, StoreAnswer, StoreCall};
 use crate::storage::Storage;
 use crate::trace::Trace;
 use crate::upkeep::Kept;
+
+/// How many runs have more faults of disks than can be made good.
+const RECKLESS: f64 = 0.02;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -114,6 +118,10 @@ pub(crate) struct Counts {
     pub(crate) kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub(crate) by_standbys: u64,
+    /// Committed records could be lost.
+    pub(crate) lossy: bool,
+    /// Too few voters were left to go on.
+    pub(crate) stuck: bool,
 }
 
 #[derive(Debug)]
@@ -134,8 +142,10 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Where each replica was first seen; it stays there as long as its disk does.
     pub(crate) homes: BTreeMap<ReplicaId, usize>,
-    /// Voters changed so that a damaged replica cannot be done without any more: what follows need not end well.
-    pub(crate) beyond_repair: bool,
+    /// What faults have taken.
+    pub(crate) losses: Losses,
+    /// Disks are lost and damaged however many are already.
+    pub(crate) reckless: bool,
     /// Faults are over.
     pub(crate) healed: bool,
     next_id: u64,
@@ -159,7 +169,8 @@ impl World {
             trace: Trace::new(lines_max),
             counts: Counts::default(),
             homes: BTreeMap::new(),
-            beyond_repair: false,
+            losses: Losses::default(),
+            reckless: Dice::new(!seed).chance(RECKLESS),
             healed: false,
             next_id: 0,
             dice,
