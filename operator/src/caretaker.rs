@@ -15,7 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tracing::error;
-use zue_client::control::{Controller, Event, Patience, Turn};
+use zue_controller::{Controller, Event, Patience, Turn};
 use zue_core::control::Blocked;
 
 use crate::budget::Budget;

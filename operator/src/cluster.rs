@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
+use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
 use zue_core::control::{Policy, Wish};
 use zue_node::Time;
 

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zue_client::control::DETECTION_TIME_DEFAULT;
+use zue_controller::DETECTION_TIME_DEFAULT;
 use zue_node::Time;
 
 pub use generate::{crd, schema};

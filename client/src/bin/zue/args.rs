@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use zue_client::control::NodeAddress;
+use zue_controller::NodeAddress;
 
 use crate::times;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use zue_client::control::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
+use zue_controller::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
 use zue_core::control::{Policy, Wish};
 
 use crate::Usage;

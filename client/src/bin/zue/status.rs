@@ -4,7 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use zue_client::notices::Notice;
+use zue_controller::notices::Notice;
 use zue_client::{Client, DescribeResponse, ReplicaStatus};
 
 use crate::args::Output;

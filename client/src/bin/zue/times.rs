@@ -77,7 +77,7 @@ pub(crate) fn window(text: &str) -> Result<Duration, String> {
 
 /// A leader's silence.
 pub(crate) fn detection_time(text: &str) -> Result<Duration, String> {
-    within(text, zue_client::control::DETECTION_TIME_MIN, zue_client::control::DETECTION_TIME_MAX)
+    within(text, zue_controller::DETECTION_TIME_MIN, zue_controller::DETECTION_TIME_MAX)
 }
 
 /// The bytes of a value: a number, or a size such as 4KiB.

@@ -10,7 +10,7 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{Malformed, v1};
 
-use super::NodeAddress;
+use crate::NodeAddress;
 use super::peers;
 
 /// Asks one node, and gives what it answers.

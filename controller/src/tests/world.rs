@@ -12,7 +12,7 @@ use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
 use zue_proto::v1::control_server::{Control, ControlServer};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::control::{NodeAddress, Store};
+use crate::{NodeAddress, Store};
 
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@ use zue_proto::{Malformed, v1};
 
 use crate::notices::{self, Facts, Notice};
 
-use super::NodeAddress;
+use crate::NodeAddress;
 use super::wire::begun_cluster;
 
 /// A leader is not asked to hand over to who lacks more than this: while that is on its way, appends are held. Of one that does not

@@ -4,6 +4,7 @@
 mod event;
 mod file_store;
 mod names;
+pub mod notices;
 mod peers;
 mod seen;
 #[cfg(test)]
