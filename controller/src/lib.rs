@@ -31,7 +31,7 @@ use peers::Peers;
 
 pub use event::Event;
 pub use file_store::{FileStore, FileStoreError};
-pub use zue_core::control::machine::{Backoff, Patience};
+pub use zue_core::control::machine::{Backoff, Patience, StandbyTimes};
 
 /// A voter that hears nothing of a leader for so long has lost it, unless something else is asked for.
 pub const DETECTION_TIME_DEFAULT: Duration = Duration::from_secs(1);
@@ -39,6 +39,13 @@ pub const DETECTION_TIME_DEFAULT: Duration = Duration::from_secs(1);
 pub const DETECTION_TIME_MIN: Duration = Duration::from_millis(300);
 /// The bounds of that.
 pub const DETECTION_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// How long after a leader is lost nobody has to have acted before a node elects by itself, unless something else is asked for.
+pub const STANDBY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+/// The bounds of that.
+pub const STANDBY_AFTER_MIN: Duration = Duration::from_millis(200);
+/// The bounds of that.
+pub const STANDBY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// A replica and where it is reached. Its index in the slice is its ordinal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -91,6 +98,8 @@ pub struct Controller<S> {
     store: Arc<S>,
     machine: Machine<Sound>,
     begun: Instant,
+    /// Who it says that it is when it appoints.
+    by: Arc<str>,
     peers: Peers,
     /// Calls and operations of the store that are under way.
     running: FuturesUnordered<BoxFuture<'static, Input>>,
@@ -110,6 +119,7 @@ impl<S: Store + 'static> Controller<S> {
             store: Arc::new(store),
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
+            by: "a controller".into(),
             peers: Peers::default(),
             running: FuturesUnordered::new(),
             noticed: Vec::new(),
@@ -118,6 +128,12 @@ impl<S: Store + 'static> Controller<S> {
 
     fn now(&self) -> Millis {
         Millis(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// One that acts where no other does, at the node of that ordinal, and asks no store: it elects and hands over, and nothing else.
+    pub fn standing_by(store: S, own: usize, name: String, times: StandbyTimes, patience: Patience) -> Self {
+        let machine = Machine::standing_by(Sound, patience, rand::random(), own, times);
+        Self { machine, by: name.into(), ..Self::new(store, patience) }
     }
 
     /// Looks at all nodes and takes the next step, if there is one. Call it again after a few hundred milliseconds. May be
@@ -190,10 +206,11 @@ impl<S: Store + 'static> Controller<S> {
                 Action::Call { attempt, ordinal, target, call, within_ms } => {
                     let client = turn.nodes.get(ordinal).ok_or_else(|| "there is no such node".to_owned());
                     let client = client.and_then(|node| self.peers.client(node));
-                    let (within, nodes) = (Duration::from_millis(within_ms), turn.nodes.to_vec());
+                    let (within, nodes, by) =
+                        (Duration::from_millis(within_ms), turn.nodes.to_vec(), Arc::clone(&self.by));
                     let answer = async move {
                         match client {
-                            Ok(client) => wire::call(client, target, call, &nodes, within).await,
+                            Ok(client) => wire::call(client, target, call, (&nodes, &by), within).await,
                             Err(why) => Answer::Failed(why),
                         }
                     };

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use zue_core::control::machine::{Placed, Told};
-use zue_core::control::{Seen, SeenRole};
+use zue_core::control::machine::{Placed, StandbyTerms, Told};
+use zue_core::control::{Policy, Seen, SeenRole};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_proto::{Malformed, v1};
 
 use crate::notices::{self, Facts, Notice};
 
-use crate::NodeAddress;
 use super::wire::begun_cluster;
+use crate::NodeAddress;
 
 /// A leader is not asked to hand over to who lacks more than this: while that is on its way, appends are held. Of one that does not
 /// say how much, as before this version, records alone count.
@@ -55,7 +55,19 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
         seen: one(status)?,
         members: status.members.iter().filter_map(placed).collect(),
         unreached: unreached.collect::<Result<_, _>>()?,
+        can_stand_by: status.can_stand_by,
+        standby: status.standby.as_ref().map(|wire| standby(wire, placed)),
     })
+}
+
+fn standby(wire: &v1::Standby, placed: impl Fn(&v1::Member) -> Option<Placed>) -> StandbyTerms {
+    StandbyTerms {
+        policy: if wire.static_leader { Policy::Static } else { Policy::Automatic },
+        preferred: usize::try_from(wire.preferred).unwrap_or_default(),
+        detection_ms: wire.detection_ms.into(),
+        after_ms: wire.after_ms.into(),
+        members: wire.members.iter().filter_map(placed).collect(),
+    }
 }
 
 fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {

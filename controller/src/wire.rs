@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::transport::Channel;
-use zue_core::control::machine::{Answer, Call};
+use zue_core::control::Policy;
+use zue_core::control::machine::{Answer, Call, StandbyTerms};
 use zue_core::election::Sealed;
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{Malformed, v1};
 
-use crate::NodeAddress;
 use super::peers;
+use crate::NodeAddress;
 
 /// Asks one node, and gives what it answers.
 pub(super) async fn call(
     mut client: ControlClient<Channel>,
     target: ReplicaId,
     call: Call,
-    nodes: &[NodeAddress],
+    (nodes, by): (&[NodeAddress], &str),
     within: Duration,
 ) -> Answer {
     let protocol_version = zue_proto::PROTOCOL_VERSION;
@@ -40,10 +41,11 @@ pub(super) async fn call(
                 voters: members(&terms.voters, &places, nodes),
                 quorum: terms.quorum,
                 old_voters: members(terms.old_voters.as_deref().unwrap_or_default(), &places, nodes),
+                by: by.to_owned(),
             };
             peers::call(within, client.appoint(request)).await.map(|_| Answer::Appointed)
         }
-        Call::Learners { cluster, epoch, learners, moved, places } => {
+        Call::Learners { cluster, epoch, learners, moved, places, standby } => {
             let request = v1::LearnersRequest {
                 protocol_version,
                 cluster_id: cluster_bytes(cluster),
@@ -51,6 +53,7 @@ pub(super) async fn call(
                 epoch: epoch.0,
                 learners: members(&learners, &places, nodes),
                 moved_voters: members(&moved, &places, nodes),
+                standby: standby.map(|terms| standby_to_wire(&terms, nodes)),
             };
             peers::call(within, client.learners(request)).await.map(|_| Answer::Fed)
         }
@@ -87,6 +90,20 @@ fn members(ids: &[ReplicaId], places: &[(ReplicaId, Option<usize>)], nodes: &[No
         }
     };
     ids.iter().map(member).collect()
+}
+
+fn standby_to_wire(terms: &StandbyTerms, nodes: &[NodeAddress]) -> v1::Standby {
+    let StandbyTerms { policy, preferred, detection_ms, after_ms, ref members } = *terms;
+    let ids: Vec<ReplicaId> = members.iter().map(|placed| placed.replica).collect();
+    let places: Vec<_> = members.iter().map(|placed| (placed.replica, Some(placed.ordinal))).collect();
+    let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    v1::Standby {
+        static_leader: policy == Policy::Static,
+        preferred: u32::try_from(preferred).unwrap_or_default(),
+        detection_ms: narrow(detection_ms),
+        after_ms: narrow(after_ms),
+        members: self::members(&ids, &places, nodes),
+    }
 }
 
 /// A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.

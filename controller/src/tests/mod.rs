@@ -10,8 +10,15 @@ use zue_core::control::{Blocked, Policy, Reason};
 use super::*;
 use world::{At, Fault, Hang, World};
 
-const STATIC: Wish =
-    Wish { replicas: 3, policy: Policy::Static, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const STATIC: Wish = Wish {
+    replicas: 3,
+    policy: Policy::Static,
+    ordinal: 0,
+    switch_to: None,
+    detection_ms: 1000,
+    quorum: None,
+    standby_after_ms: None,
+};
 const AUTOMATIC: Wish = Wish { policy: Policy::Automatic, ..STATIC };
 
 fn patience() -> Patience {

@@ -44,6 +44,8 @@ pub struct Wish {
     pub detection_ms: u64,
     /// How many voters commit; none asks for a majority.
     pub quorum: Option<u32>,
+    /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
+    pub standby_after_ms: Option<u64>,
 }
 
 /// What controllers write down by compare-and-swap, before they act.

@@ -171,9 +171,9 @@ impl Params {
                 replicas: machines,
                 policy,
                 ordinal,
-                switch_to: None,
                 detection_ms: dice.between((150, 600)),
                 quorum,
+                ..Wish::default()
             },
             limits: limits(dice, lag_ms_max),
             producer_limits: ProducerLimits {

@@ -80,6 +80,11 @@ pub(crate) fn detection_time(text: &str) -> Result<Duration, String> {
     within(text, zue_controller::DETECTION_TIME_MIN, zue_controller::DETECTION_TIME_MAX)
 }
 
+/// How long no controller has to have acted.
+pub(crate) fn standby_after(text: &str) -> Result<Duration, String> {
+    within(text, zue_controller::STANDBY_AFTER_MIN, zue_controller::STANDBY_AFTER_MAX)
+}
+
 /// The bytes of a value: a number, or a size such as 4KiB.
 pub(crate) fn value_bytes(text: &str) -> Result<u32, String> {
     let bytes = match text.parse::<u64>() {

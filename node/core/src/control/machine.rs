@@ -21,7 +21,7 @@ use super::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish};
 use crate::types::{Epoch, Millis};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
-pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, Told, Who};
+pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
 pub use pause::Backoff;
 use pause::{Random, Retry};
 use places::Places;

@@ -6,8 +6,15 @@ use super::*;
 use crate::quorum::majority;
 use crate::types::EPOCHS_AHEAD_MAX;
 
-const AUTOMATIC: Wish =
-    Wish { replicas: 3, policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const AUTOMATIC: Wish = Wish {
+    replicas: 3,
+    policy: Policy::Automatic,
+    ordinal: 0,
+    switch_to: None,
+    detection_ms: 1000,
+    quorum: None,
+    standby_after_ms: None,
+};
 const STATIC: Wish = Wish { policy: Policy::Static, ..AUTOMATIC };
 const CLUSTER: ClusterId = ClusterId(9);
 

@@ -58,7 +58,7 @@ impl<R: Rules> Machine<R> {
                     }
                 }
                 if self.pauses.feeding.is_due(now)
-                    && let Some(feed) = self.misled(&seen).filter(|_| !self.is_alone())
+                    && let Some(feed) = self.untold(&seen).filter(|_| !self.is_alone())
                 {
                     self.feed(now, feed, &seen, out);
                 }
@@ -84,7 +84,7 @@ impl<R: Rules> Machine<R> {
                 self.begin(now, Attempt { without, change, ..attempt }, out);
             }
             Step::Feed { epoch, leader, learners } if self.pauses.feeding.is_due(now) => {
-                self.feed(now, Feed { epoch, leader, learners, moved: Vec::new() }, &seen, out);
+                self.feed(now, Feed { epoch, leader, learners, moved: Vec::new(), standby: None }, &seen, out);
             }
             Step::HandOver { epoch, from, to, next }
                 if self.pauses.hand_over.is_due(now) && self.is_due(now, Reason::HandOver, &seen, out) =>

@@ -3,11 +3,12 @@
 use alloc::vec::Vec;
 
 use super::attempt::{Attempt, Handing};
-use super::io::{Action, Answer, Call, Event, Told, Who};
+use super::io::{Action, Answer, Call, Event, Placed, StandbyTerms, Told, Who};
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::{Machine, Node, Work};
-use crate::control::{Rules, Seen, SeenRole};
+use crate::control::{Rules, Seen, SeenRole, Wish};
+use crate::history::EpochStart;
 use crate::types::{Epoch, Millis, ReplicaId};
 
 /// Whom a leader is to feed.
@@ -19,12 +20,14 @@ pub(super) struct Feed {
     pub(super) learners: Vec<ReplicaId>,
     /// Voters that are elsewhere than it was told.
     pub(super) moved: Vec<ReplicaId>,
+    /// By what the nodes are to stand by, if that is news.
+    pub(super) standby: Option<StandbyTerms>,
 }
 
 impl<R: Rules> Machine<R> {
     /// What to tell a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
-    /// of those that answer now, and that it does not reach.
-    pub(super) fn misled(&self, seen: &[Option<Seen>]) -> Option<Feed> {
+    /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
+    pub(super) fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
         let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });
         let led = |told: &&Told| told.seen.last.as_ref().map(|last| last.epoch);
         let leader = self.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
@@ -46,7 +49,25 @@ impl<R: Rules> Machine<R> {
         let (electorate, learners): (Vec<_>, Vec<_>) = followers.iter().map(|(id, ..)| *id).partition(elects);
         let moved: Vec<ReplicaId> = electorate.into_iter().filter(is_misled).collect();
         let (epoch, leader) = (start.epoch, leader.seen.replica);
-        (!moved.is_empty()).then_some(Feed { epoch, leader, learners, moved })
+        let standby = self.standby_news(seen, start);
+        (!moved.is_empty() || standby.is_some()).then_some(Feed { epoch, leader, learners, moved, standby })
+    }
+
+    /// By what the nodes are to stand by, once every voter can, and says where it is; none if the leader knows that.
+    fn standby_news(&self, seen: &[Option<Seen>], start: &EpochStart) -> Option<StandbyTerms> {
+        let after_ms = self.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
+        let at = |ordinal: usize| self.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
+        let mut members = Vec::new();
+        for ordinal in 0..seen.len() {
+            let Some(told) = at(ordinal).filter(|told| start.voters.contains(&told.seen.replica)) else { continue };
+            members.push(Placed { replica: told.seen.replica, ordinal, is_reachable: true });
+        }
+        let preferred = members.iter().position(|member| member.ordinal == self.wish.ordinal).unwrap_or_default();
+        let Wish { policy, detection_ms, .. } = self.wish;
+        let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
+        let leader = at(ordinal_of(seen, start.leader)?)?;
+        let is_news = terms.members.len() == start.voters.len() && leader.standby.as_ref() != Some(&terms);
+        is_news.then_some(terms)
     }
 
     /// Tells the leader whom to feed beside the voters, and where they are.
@@ -55,10 +76,10 @@ impl<R: Rules> Machine<R> {
         let cluster = self.recorded().cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
         let mut places = self.places.of(&feed.learners, seen);
         places.extend(self.places.of(&feed.moved, seen));
-        let (learners, moved) = (feed.learners.clone(), feed.moved.clone());
+        let (learners, moved, standby) = (feed.learners.clone(), feed.moved.clone(), feed.standby.clone());
         self.attempts += 1;
         let (attempt, within_ms, target) = (self.attempts, self.patience.call_ms, feed.leader);
-        let call = Call::Learners { cluster, epoch: feed.epoch, learners, moved, places };
+        let call = Call::Learners { cluster, epoch: feed.epoch, learners, moved, places, standby };
         out.push(Action::Call { attempt, ordinal, target, call, within_ms });
         self.work = Work::Feeding { feed, attempt, until: Millis(now.0.saturating_add(within_ms)) };
     }

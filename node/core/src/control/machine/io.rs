@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::control::{Blocked, Reason, Recorded, Seen};
+use crate::control::{Blocked, Policy, Reason, Recorded, Seen};
 use crate::election::{NoChoice, Sealed, Unchanged};
 use crate::io::Terms;
 use crate::types::{ClusterId, Epoch, ReplicaId};
@@ -18,6 +18,25 @@ pub struct Told {
     pub members: Vec<Placed>,
     /// As a leader: those of its followers that it does not reach.
     pub unreached: Vec<ReplicaId>,
+    /// Whether it can elect by itself where no controller does.
+    pub can_stand_by: bool,
+    /// By what it does.
+    pub standby: Option<StandbyTerms>,
+}
+
+/// By what a node elects where no controller does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandbyTerms {
+    /// Who is to lead.
+    pub policy: Policy,
+    /// Who wins ties, or is the one to lead: a place among the members.
+    pub preferred: usize,
+    /// A voter that hears nothing of a leader for so long has lost it.
+    pub detection_ms: u64,
+    /// How long after that nobody else has to have acted.
+    pub after_ms: u64,
+    /// The voters, in the order of the ordinals.
+    pub members: Vec<Placed>,
 }
 
 /// Where a replica is said to be.
@@ -169,6 +188,8 @@ pub enum Call {
         moved: Vec<ReplicaId>,
         /// At which node each of them is.
         places: Vec<(ReplicaId, Option<usize>)>,
+        /// By what the nodes stand by from now on; none: as before.
+        standby: Option<StandbyTerms>,
     },
     /// To let another catch up wholly.
     HandOver {

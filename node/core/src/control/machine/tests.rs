@@ -20,6 +20,7 @@ pub(super) const WISH: Wish = Wish {
     switch_to: None,
     detection_ms: 1000,
     quorum: None,
+    standby_after_ms: None,
 };
 
 fn start(epoch: u64) -> EpochStart {
@@ -40,7 +41,7 @@ pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> Told {
         leaving: false,
         role,
     };
-    Told { seen, members: vec![], unreached: vec![] }
+    Told { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None }
 }
 
 pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };
