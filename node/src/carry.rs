@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zue_core::{
-    Epoch, EpochStart, Offset, Output, Refusal, ReplicaId, Reply, RequestId, RoleView, Session, Tail, Ticket,
+    Epoch, EpochStart, Joint, Offset, Output, Refusal, ReplicaId, Reply, RequestId, RoleView, Session, Tail, Ticket,
 };
 use zue_log::Batch;
 
@@ -78,9 +78,11 @@ impl Driver {
             }
             Output::Reply(request, reply) => self.reply(request, reply, payload),
             Output::SendStarted { session, log, durable } => {
-                // All that was asked of the disk is done.
+                // All that was asked of the disk is done. What a joint takes is still there.
                 let last_ms = self.parts.storage.last_timestamp_ms();
-                self.send(session, |outbox| outbox.started = Some((log, durable, last_ms)));
+                self.send(session, |outbox| {
+                    outbox.started = Some((log, durable, outbox.joint_ms.unwrap_or(last_ms)));
+                });
             }
             Output::SendAck { session, durable, round } => {
                 self.send(session, |outbox| outbox.ack = Some((durable, round)));
@@ -168,7 +170,24 @@ impl Driver {
 
     // ---- following
 
-    fn send(&self, session: Session, change: impl FnOnce(&mut Outbox)) {
+    /// The time of the last record before a joint that takes something of the log: none that follows may be older. Refuses to cut
+    /// inside an append: a leader's log ends between appends, and so does every copy of it. Reads one record of the disk, and only where
+    /// the logs part.
+    pub(crate) fn joint_ms(&self, start: &zue_core::Start) -> Result<Option<u64>, Refusal> {
+        match self.parts.replica.joint(start) {
+            Ok(Joint::Cut(to)) => match self.parts.peers.reader.cut_ms(to.end) {
+                Ok(Some(last_ms)) => Ok(Some(last_ms)),
+                Ok(None) => Err(Refusal::Impossible("the logs part inside an append")),
+                // It is on its way to the disk. Whoever leads tries again.
+                Err(_) => Err(Refusal::Impossible("what is to be cut is not written yet")),
+            },
+            Ok(Joint::Origin) => Ok(start.origin.as_ref().map(|origin| origin.timestamp_ms)),
+            // The replica says why not.
+            Ok(Joint::End) | Err(_) => Ok(None),
+        }
+    }
+
+    pub(crate) fn send(&self, session: Session, change: impl FnOnce(&mut Outbox)) {
         if let Some(outbox) = self.outboxes.get(&session) {
             outbox.send_modify(change);
         }

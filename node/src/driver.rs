@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use zue_core::{
-    Epoch, FrameFacts, Input, Millis, Offset, Output, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown,
+    Epoch, FrameFacts, Input, Millis, Offset, Output, Replica, ReplicaId, Reply, RequestId, Session, Shown,
 };
 use zue_log::{Batch, Limits};
 
@@ -325,24 +325,13 @@ impl Driver {
         self.release_held();
     }
 
-    /// Refuses a start that would cut the log inside an append: a leader's log ends between appends, and so does every copy of it. Reads
-    /// one record of the disk, and only where the logs part.
-    fn may_cut(&self, start: &zue_core::Start) -> Result<(), Refusal> {
-        let Some(at) = self.parts.replica.cut_by(start) else { return Ok(()) };
-        match self.parts.peers.reader.is_between_appends(at) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Refusal::Impossible("the logs part inside an append")),
-            // It is on its way to the disk. Whoever leads tries again.
-            Err(_) => Err(Refusal::Impossible("what is to be cut is not written yet")),
-        }
-    }
-
     fn follow(&mut self, session: Session, message: Follow) {
         match message {
             Follow::Start { start, leader, members, outbox, heard } => {
                 self.outboxes.insert(session, outbox);
-                if let Err(refusal) = self.may_cut(&start) {
-                    return self.refuse(session, refusal);
+                match self.joint_ms(&start) {
+                    Ok(joint_ms) => self.send(session, |outbox| outbox.joint_ms = joint_ms),
+                    Err(refusal) => return self.refuse(session, refusal),
                 }
                 self.step(Input::Start { session, start: *start }, Payload::None);
                 if self.outboxes.contains_key(&session) {

@@ -265,7 +265,7 @@ impl ReplicationService {
     ) -> Option<End> {
         let (mut has_started, mut told) = (false, None);
         loop {
-            let Outbox { started, ack, trimmed, refused: refusal } = news.borrow_and_update().clone();
+            let Outbox { started, joint_ms: _, ack, trimmed, refused: refusal } = news.borrow_and_update().clone();
             if let Some((refusal, promised)) = refusal {
                 let error = refused(&refusal, &self.handle.view.borrow());
                 let refused = v1::Refused { error: Some(error), promised: promised.0 };

@@ -81,8 +81,10 @@ fn headers(record: &v1::NewRecord) -> impl Iterator<Item = (&str, &[u8])> + Clon
 /// What is to be told to a leader on a follower's stream; newer news replaces older.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outbox {
-    /// Where the log ended when the stream was taken on, what of it was durable, and the time of its last record.
+    /// Where the log is joined to the leader's, what of that was durable when the stream was taken on, and the time of the last record.
     pub(crate) started: Option<(Tail, Tail, u64)>,
+    /// Where something of the log is to go before what the leader sends: the time of the last record that stays.
+    pub(crate) joint_ms: Option<u64>,
     /// What is durable, and the greatest round heard of.
     pub(crate) ack: Option<(Tail, u64)>,
     /// Where the log durably starts.

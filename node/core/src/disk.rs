@@ -117,7 +117,8 @@ impl Replica {
             }
             Effect::Started(session) => {
                 if matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
-                    out.push(Output::SendStarted { session, log: self.log, durable: self.durable });
+                    let (log, durable) = self.as_joined();
+                    out.push(Output::SendStarted { session, log, durable });
                     self.tell_trimmed(out);
                 }
             }
@@ -141,7 +142,8 @@ impl Replica {
     pub(crate) fn ack(&self, out: &mut Vec<Output>) {
         let Role::Follower(Following { session: Some(session), round, .. }) = self.role else { return };
         if !self.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
-            out.push(Output::SendAck { session, durable: self.durable, round });
+            let (_, durable) = self.as_joined();
+            out.push(Output::SendAck { session, durable, round });
         }
     }
 

@@ -2,12 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::disk::Effect;
-use crate::history::EpochStart;
+use crate::history::{EpochStart, History};
 use crate::io::{FrameFacts, Millis, Output, Session, Start};
 use crate::recovered::Promise;
 use crate::refusal::Refusal;
-use crate::replica::{Following, Replica, Role};
+use crate::replica::{Following, Replica, Role, may_vote};
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 /// What every message of a leader tells.
@@ -28,6 +27,29 @@ impl Following {
         let is_new = round > self.round;
         self.round = self.round.max(round);
         is_new
+    }
+
+    /// Its stream is over, and so is what it has not begun.
+    fn close(&mut self) {
+        (self.session, self.pending) = (None, None);
+    }
+}
+
+/// The history after frames with these epoch starts, which lead from one tail to the other; none if it stays as it is.
+fn lead_on(history: &History, starts: Vec<EpochStart>, (from, to): (Tail, Tail)) -> Result<Option<History>, Refusal> {
+    let mut after = (!starts.is_empty()).then(|| history.clone());
+    for start in starts {
+        let within = from.end <= start.start && start.start <= to.end;
+        let Some(after) = after.as_mut() else { break };
+        may_vote(after, &start)?;
+        if !within || after.push(start).is_err() {
+            return Err(Refusal::Impossible("an epoch start is out of order"));
+        }
+    }
+    if after.as_ref().unwrap_or(history).last_epoch() == to.epoch {
+        Ok(after)
+    } else {
+        Err(Refusal::Impossible("the epoch starts do not lead to the epoch of the end"))
     }
 }
 
@@ -74,19 +96,6 @@ impl Replica {
         self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
     }
 
-    /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
-    pub(crate) fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
-        self.history.cut(to.epoch);
-        self.log = to;
-        self.durable = self.durable.min(to);
-        self.producers.cut(to.end);
-        // Writes begun before the cut complete, but what they wrote beyond it is gone.
-        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
-        let ticket = self.next_ticket();
-        out.push(Output::Cut { ticket, to });
-        self.after_disk(Effect::Durable(to));
-    }
-
     /// The stream that is listened to, if it is this one.
     fn listening(&mut self, session: Session) -> Option<&mut Following> {
         match &mut self.role {
@@ -104,20 +113,17 @@ impl Replica {
         told: Told,
         out: &mut Vec<Output>,
     ) {
-        let log = self.log;
+        let (log, _) = self.as_joined();
         let Some(following) = self.listening(session) else {
             return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
         };
         if prev != log {
-            following.session = None;
+            following.close();
             return out.push(Output::Refuse { session, refusal: Refusal::Gap { prev, log } });
         }
         let epoch = following.epoch;
-        if let Err(refusal) = self.take(facts, epoch, out) {
-            if let Some(following) = self.listening(session) {
-                following.session = None;
-            }
-            return out.push(Output::Refuse { session, refusal });
+        if let Err(refusal) = self.take(log, facts, epoch, out) {
+            return self.refuse(session, refusal, out);
         }
         let is_asked = self.listening(session).is_some_and(|following| following.hear(now, told));
         let ticket = self.after_write();
@@ -129,45 +135,28 @@ impl Replica {
         }
     }
 
-    /// Takes the facts of frames into the log's, all of them or none.
-    fn take(&mut self, facts: FrameFacts, epoch: Epoch, out: &mut Vec<Output>) -> Result<(), Refusal> {
+    fn refuse(&mut self, session: Session, refusal: Refusal, out: &mut Vec<Output>) {
+        self.stream_ended(session);
+        out.push(Output::Refuse { session, refusal });
+    }
+
+    /// Takes the facts of frames behind that tail into the log's, all of them or none: nothing is joined for what is refused.
+    fn take(&mut self, log: Tail, facts: FrameFacts, epoch: Epoch, out: &mut Vec<Output>) -> Result<(), Refusal> {
         let FrameFacts { end, epoch_starts, appends } = facts;
-        if end <= self.log || end.epoch > epoch || end.end < self.log.end {
+        if end <= log || end.epoch > epoch || end.end < log.end {
             return Err(Refusal::Impossible("the frames do not lead forward"));
         }
-        if end.end > OFFSET_MAX || end.end.since(self.log.end) > OFFSETS_AHEAD_MAX {
+        if end.end > OFFSET_MAX || end.end.since(log.end) > OFFSETS_AHEAD_MAX {
             return Err(Refusal::Impossible("the frames take more offsets than a message may"));
         }
-        let last = self.history.last_epoch();
-        if let Err(refusal) = self.take_starts(epoch_starts, end) {
-            self.history.cut(last);
-            return Err(refusal);
-        }
-        if last < end.epoch && end.epoch == epoch && self.believe(out) {
-            self.history.cut(last);
-            return Err(Refusal::Restored);
-        }
+        let joined = self.history_as_joined();
+        let history = lead_on(joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
+        self.join(end.epoch, history, out)?;
         self.log = end;
         for append in appends {
             self.producers.record(append);
         }
         Ok(())
-    }
-
-    /// Adds the epoch starts of frames that lead to that end.
-    fn take_starts(&mut self, starts: Vec<EpochStart>, end: Tail) -> Result<(), Refusal> {
-        for start in starts {
-            self.may_vote(&start)?;
-            let within = self.log.end <= start.start && start.start <= end.end;
-            if !within || self.history.push(start).is_err() {
-                return Err(Refusal::Impossible("an epoch start is out of order"));
-            }
-        }
-        if self.history.last_epoch() == end.epoch {
-            Ok(())
-        } else {
-            Err(Refusal::Impossible("the epoch starts do not lead to the epoch of the end"))
-        }
     }
 
     pub(crate) fn heartbeat(&mut self, now: Millis, session: Session, told: Told, out: &mut Vec<Output>) {
@@ -176,6 +165,12 @@ impl Replica {
         };
         following.hear(now, told);
         let within = Tail { epoch: following.epoch, end: told.log_end };
+        // The joint is where the leader's log ends: it has nothing to send.
+        if following.pending.as_ref().is_some_and(|pending| pending.tail() == within)
+            && let Err(refusal) = self.join(within.epoch, None, out)
+        {
+            return self.refuse(session, refusal, out);
+        }
         self.bound_suspect(within, out);
         self.follow_commit(out);
         self.ack(out);
@@ -199,7 +194,7 @@ impl Replica {
 
     pub(crate) fn stream_ended(&mut self, session: Session) {
         if let Some(following) = self.listening(session) {
-            following.session = None;
+            following.close();
         }
     }
 
@@ -207,7 +202,7 @@ impl Replica {
     /// Only once the leader's epoch has begun here: whoever was not elected may say anything of what an earlier leader has left.
     pub(crate) fn follow_commit(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
-        if self.durable.epoch == following.epoch {
+        if following.pending.is_none() && self.durable.epoch == following.epoch {
             self.commit(following.commit_end.min(self.durable.end), out);
         }
         self.follow_log_start(out);

@@ -1,5 +1,6 @@
 //! A replica: takes facts, gives work. The one place where a role changes. Knows no disk, no network and no clock.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -8,13 +9,14 @@ use crate::election::Sealed;
 use crate::following::Told;
 use crate::history::{EpochStart, History};
 use crate::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
+use crate::joint::{Joint, Pending};
 use crate::leader::{IsrCounts, Leader};
 use crate::producers::Producers;
 use crate::reads::abandon_reads;
 use crate::recovered::{Limits, Promise, Recovered};
 use crate::refusal::Refusal;
 use crate::runs::{Lineage, Runs};
-use crate::trim::{Joint, abandon_trims};
+use crate::trim::abandon_trims;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// What a replica does.
@@ -44,6 +46,8 @@ pub(crate) struct Following {
     pub(crate) agreed_ms: Option<u64>,
     /// The starts of replicas that the leader knows of.
     pub(crate) runs: Runs,
+    /// What is to go of the log before anything of the leader's follows. Only while its stream is open.
+    pub(crate) pending: Option<Pending>,
 }
 
 /// A replica of the log.
@@ -284,15 +288,7 @@ impl Replica {
             Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
             None => start.check().map_err(Refusal::Impossible)?,
         }
-        self.may_vote(start)
-    }
-
-    /// Whether the voters of an epoch start are such as may come next in this log. In an empty one any may.
-    pub(crate) fn may_vote(&self, next: &EpochStart) -> Result<(), Refusal> {
-        match self.history.last() {
-            Some(last) if !next.follows(last) => Err(Refusal::OtherVoters { epoch: next.epoch, before: last.epoch }),
-            _ => Ok(()),
-        }
+        may_vote(&self.history, start)
     }
 
     /// Stops leading or following; what is promised next decides what comes after.
@@ -335,12 +331,11 @@ impl Replica {
         if self.promise != promise || self.cluster.is_none() {
             self.write_promise(promise, Some(cluster), out);
         }
-        match (joint, origin) {
-            (Joint::Shared(shared), _) if shared == self.log => {}
-            (Joint::Shared(shared), _) => self.cut(shared, out),
-            (Joint::Origin, Some(origin)) => self.reset(origin, out),
-            (Joint::Origin, None) => unreachable!("a replica begins anew only with an origin"),
-        }
+        let pending = match joint {
+            Joint::End => None,
+            Joint::Cut(to) => Some(Pending::Cut(to)),
+            Joint::Origin => origin.map(|origin| Pending::Reset(Box::new(origin))),
+        };
         let (session_now, leader_log_end) = (Some(session), log.end);
         self.role = Role::Follower(Following {
             session: session_now,
@@ -353,6 +348,7 @@ impl Replica {
             round: 0,
             agreed_ms: None,
             runs,
+            pending,
         });
         if self.holds_leaders_start() && self.believe(out) {
             return out.push(Output::Refuse { session, refusal: Refusal::Restored });
@@ -369,5 +365,13 @@ impl Replica {
         let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
         let shared = self.history.common(self.log.end, &start.history, leader_end);
         shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
+    }
+}
+
+/// Whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.
+pub(crate) fn may_vote(history: &History, next: &EpochStart) -> Result<(), Refusal> {
+    match history.last() {
+        Some(last) if !next.follows(last) => Err(Refusal::OtherVoters { epoch: next.epoch, before: last.epoch }),
+        _ => Ok(()),
     }
 }

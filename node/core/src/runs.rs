@@ -132,7 +132,8 @@ impl Replica {
     /// Follower: whether the start of the epoch that it follows is in its log. Before, its leader's word counts for nothing but its
     /// frames: whoever reaches its port can open a stream.
     pub(crate) fn holds_leaders_start(&self) -> bool {
-        matches!(&self.role, Role::Follower(following) if self.history.last_epoch() == following.epoch)
+        let Role::Follower(following) = &self.role else { return false };
+        following.pending.is_none() && self.history.last_epoch() == following.epoch
     }
 
     /// Follower: takes in what its leader has told of starts, or finds that its own disk is a copy.

@@ -1,17 +1,15 @@
-//! Where the log starts: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it. And
-//! the follower that fell behind the leader's start: it begins anew there.
+//! Where the log starts: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::disk::Effect;
-use crate::history::Origin;
-use crate::io::{Output, Reply, RequestId, Session, Start};
+use crate::io::{Output, Reply, RequestId, Session};
 use crate::leader::Leader;
 use crate::quorum::{majority, reached_by};
 use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role};
-use crate::types::{OFFSETS_AHEAD_MAX, Offset, ReplicaId, Tail};
+use crate::types::{Offset, ReplicaId};
 
 /// How many trims may wait for a quorum.
 const TRIMS_MAX: usize = 64;
@@ -23,15 +21,6 @@ pub(crate) struct Trims {
     waiting: BTreeSet<(Offset, RequestId)>,
     /// Where the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
     told: Offset,
-}
-
-/// How a follower goes on from a leader's start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Joint {
-    /// From what it shares with the leader.
-    Shared(Tail),
-    /// From the leader's origin: it keeps nothing.
-    Origin,
 }
 
 /// Tells those who wait for a trim that it may or may not be made.
@@ -151,6 +140,9 @@ impl Replica {
     /// here: its start is durable, and all before it committed.
     pub(crate) fn follow_log_start(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
+        if following.pending.is_some() {
+            return;
+        }
         let log_start = following.log_start;
         let begun = self.history.at(self.durable.epoch).filter(|start| start.epoch == following.epoch);
         if log_start <= self.commit_end && begun.is_some_and(|start| start.start <= self.commit_end) {
@@ -164,62 +156,5 @@ impl Replica {
         {
             out.push(Output::SendTrimmed { session, log_start: self.trimmed });
         }
-    }
-
-    /// Where a leader's start would have the log cut, if it is taken.
-    pub fn cut_by(&self, start: &Start) -> Option<Offset> {
-        match self.joint(start) {
-            Ok(Joint::Shared(shared)) if shared != self.log => Some(shared.end),
-            _ => None,
-        }
-    }
-
-    /// Where the logs are to be joined. A replica begins anew where all that is missing, and all that it holds, lies before what the
-    /// leader still has: that is committed, a quorum without this replica holds it. Never where it knows more to be committed.
-    pub(crate) fn joint(&self, start: &Start) -> Result<Joint, Refusal> {
-        let shared = self.shared_with(start);
-        let parted = |parted| Refusal::Parted { parted, commit_end: self.commit_end };
-        match shared {
-            Some(shared) if shared.end < self.commit_end => return Err(parted(shared.end)),
-            Some(shared) if shared.end >= start.oldest => return Ok(Joint::Shared(shared)),
-            // Had the leader all that is known here to be committed, it would share the epoch start of it.
-            None if self.commit_end > start.oldest => return Err(parted(start.oldest)),
-            _ => {}
-        }
-        let oldest = start.oldest;
-        let origin = start.origin.as_ref().ok_or(Refusal::NeedsOrigin { oldest })?;
-        let begun = origin.history.last().is_none_or(|last| last.start <= origin.at);
-        let is_known =
-            origin.history.last().is_none_or(|last| start.history.at(last.epoch).is_none_or(|known| known == last));
-        // One without a history has nothing yet.
-        if !self.history.is_empty() && oldest.since(self.log.end) > OFFSETS_AHEAD_MAX {
-            return Err(Refusal::Impossible("its log begins further behind the end of this one than any log goes on"));
-        }
-        if origin.at != oldest || !begun || !is_known || origin.tail() > start.log {
-            return Err(Refusal::Impossible("its origin does not fit its log"));
-        }
-        Ok(Joint::Origin)
-    }
-
-    /// Forgets the whole log. Until the disk is done nothing is known to be durable.
-    pub(crate) fn reset(&mut self, origin: Origin, out: &mut Vec<Output>) {
-        assert!(self.commit_end <= origin.at, "a reset takes what is committed");
-        let tail = origin.tail();
-        self.history = origin.history.clone();
-        self.producers = origin.producers.clone();
-        (self.log, self.durable) = (tail, Tail::default());
-        // Writes begun before complete, but what they wrote is gone: also what it began anew with before.
-        let is_gone = |effect: &Effect| matches!(effect, Effect::Durable(_) | Effect::Trimmed(_) | Effect::Reset(_));
-        self.effects.retain(|(_, effect)| !is_gone(effect));
-        let ticket = self.next_ticket();
-        let at = origin.at;
-        out.push(Output::Reset { ticket, origin });
-        self.after_disk(Effect::Durable(tail));
-        self.after_disk(Effect::Reset(at));
-    }
-
-    pub(crate) fn reset_is_durable(&mut self, at: Offset, out: &mut Vec<Output>) {
-        self.commit(at, out);
-        (self.log_start, self.trimmed) = (self.log_start.max(at), self.trimmed.max(at));
     }
 }

@@ -245,18 +245,69 @@ fn frames_and_appends_end_where_offsets_do() {
     assert_eq!(leader.log().end, OFFSET_MAX);
 }
 
-/// What a follower makes of a leader's start: where it cuts to, `Err` for what it refuses, `None` if it begins anew.
+/// Lets the disk do all of that.
+fn persist_all(replica: &mut Replica, out: &[Output]) -> Vec<Output> {
+    let tickets = out.iter().filter_map(|output| match output {
+        Output::WritePromise { ticket, .. } | Output::Cut { ticket, .. } | Output::Reset { ticket, .. } => {
+            Some(*ticket)
+        }
+        Output::WriteFrames { ticket } => Some(*ticket),
+        _ => None,
+    });
+    tickets.max().map_or_else(Vec::new, |last| step(replica, Input::Persisted(last)))
+}
+
+fn refusal(out: &[Output]) -> Option<Refusal> {
+    out.iter().find_map(|output| match output {
+        Output::Refuse { refusal, .. } => Some(refusal.clone()),
+        _ => None,
+    })
+}
+
+/// What was answered to a start: where the logs are joined, and what of that is durable.
+fn answered(out: &[Output]) -> Option<(Tail, Tail)> {
+    out.iter().find_map(|output| match output {
+        Output::SendStarted { log, durable, .. } => Some((*log, *durable)),
+        _ => None,
+    })
+}
+
+/// The frames that lead from there to the end of the leader's log.
+fn frames_of(start: &Input, prev: Tail) -> Input {
+    let Input::Start { session, start } = start else { unreachable!() };
+    let starts = start.history.starts().iter();
+    let epoch_starts = starts.filter(|start| start.epoch > prev.epoch).cloned().collect();
+    let facts = FrameFacts { end: start.log, epoch_starts, appends: vec![] };
+    Input::Frames { session: *session, prev, facts, commit_end: Offset(0), round: 0 }
+}
+
+fn held(replica: &Replica) -> (Tail, Tail, Offset, Offset, History) {
+    let (log, durable, history) = (replica.log(), replica.durable(), replica.history().clone());
+    (log, durable, replica.commit_end(), replica.log_start(), history)
+}
+
+/// What a follower makes of a leader's start, and of what follows: where it cuts to, `Err` for what it refuses, `None` if it begins
+/// anew. The start alone changes nothing of what it holds.
 fn joined(follower: &mut Replica, with: Input) -> Result<Option<Tail>, Refusal> {
-    let out = step(follower, with);
+    let before = held(follower);
+    let out = step(follower, with.clone());
+    assert_eq!(before, held(follower));
+    if let Some(refusal) = refusal(&out) {
+        return Err(refusal);
+    }
+    let mut told = out.clone();
+    told.extend(persist_all(follower, &out));
+    let (joint, _) = answered(&told).unwrap();
+    let out = step(follower, frames_of(&with, joint));
+    assert_eq!(refusal(&out), None);
     for output in &out {
         match output {
-            Output::Refuse { refusal, .. } => return Err(refusal.clone()),
             Output::Reset { .. } => return Ok(None),
             Output::Cut { to, .. } => return Ok(Some(*to)),
             _ => {}
         }
     }
-    Ok(Some(follower.log()))
+    Ok(Some(joint))
 }
 
 #[test]
@@ -301,31 +352,159 @@ fn histories_are_joined_whichever_of_them_is_trimmed() {
 fn a_replica_that_begins_anew_says_nothing_is_durable_before_it_is() {
     let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
     let anew = origin(&[(3, 10)], 12);
-    let out = step(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(anew.clone())));
+    let start = start(&[(3, 10), (5, 20)], 30, 12, Some(anew.clone()));
+    step(&mut follower, start.clone());
+    let started = Output::SendStarted { session: SESSION, log: tail(3, 12), durable: Tail::default() };
+    assert_eq!(persist(&mut follower, 1), [started]);
+    let out = step(&mut follower, frames_of(&start, tail(3, 12)));
     let reset = Output::Reset { ticket: Ticket(2), origin: anew.clone() };
-    assert_eq!(out.last(), Some(&reset), "{out:?}");
+    assert_eq!(out, [reset, Output::WriteFrames { ticket: Ticket(3) }]);
     assert_eq!((follower.durable(), follower.commit_end(), follower.log_start()), (tail(0, 0), Offset(8), Offset(0)));
     let out = persist(&mut follower, 2);
-    let (log, durable) = (tail(3, 12), tail(3, 12));
     assert!(out.contains(&Output::Committed(Offset(12))), "{out:?}");
-    assert!(out.contains(&Output::SendStarted { session: SESSION, log, durable }), "{out:?}");
+    assert!(out.contains(&Output::SendAck { session: SESSION, durable: tail(3, 12), round: 0 }), "{out:?}");
     assert!(out.contains(&Output::SendTrimmed { session: SESSION, log_start: Offset(12) }), "{out:?}");
     assert_eq!((follower.commit_end(), follower.log_start()), (Offset(12), Offset(12)));
-    assert_eq!(follower.history(), &anew.history);
+    assert_eq!(follower.history(), &history(&[(3, 10), (5, 20)]));
 }
 
 #[test]
 fn a_replica_that_begins_anew_twice_knows_nothing_of_the_first_time() {
     let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
-    step(&mut follower, start(&[(3, 10), (5, 20)], 30, 12, Some(origin(&[(3, 10)], 12))));
-    let out = step(&mut follower, start(&[(3, 10), (5, 20)], 40, 15, Some(origin(&[(3, 10)], 15))));
-    assert!(matches!(out.last(), Some(Output::Reset { ticket: Ticket(3), .. })), "{out:?}");
-    // The disk has begun the log anew at 12, and is about to do so at 15.
-    persist(&mut follower, 2);
-    assert_eq!((follower.durable(), follower.commit_end(), follower.log_start()), (tail(0, 0), Offset(8), Offset(0)));
+    let starts = [(3, 10), (5, 11)];
+    for (end, at) in [(30, 12), (40, 35)] {
+        let start = start(&starts, end, at, Some(origin(&starts, at)));
+        step(&mut follower, start.clone());
+        step(&mut follower, frames_of(&start, tail(5, at)));
+    }
+    // The disk has begun the log anew at 12, and is about to do so at 35.
     persist(&mut follower, 3);
-    assert_eq!((follower.durable(), follower.commit_end()), (tail(3, 15), Offset(15)));
-    assert_eq!(follower.log_start(), Offset(15));
+    assert_eq!((follower.durable(), follower.commit_end(), follower.log_start()), (tail(0, 0), Offset(8), Offset(0)));
+    persist(&mut follower, 4);
+    assert_eq!((follower.durable(), follower.commit_end()), (tail(5, 35), Offset(35)));
+    assert_eq!(follower.log_start(), Offset(35));
+}
+
+#[test]
+fn a_log_that_is_being_begun_anew_is_not_cut_before_where_it_begins() {
+    let mut follower = replica(2, &[(1, 0), (2, 8)], 9, 8, 0);
+    let starts = [(3, 10), (5, 20)];
+    let anew = start(&starts, 30, 25, Some(origin(&starts, 25)));
+    step(&mut follower, anew.clone());
+    step(&mut follower, frames_of(&anew, tail(5, 25)));
+    let refused = step(&mut follower, start(&[(3, 10), (6, 22)], 24, 20, None));
+    assert_eq!(refusal(&refused), Some(Refusal::Parted { parted: Offset(20), commit_end: Offset(25) }));
+    persist(&mut follower, 2);
+    assert_eq!((follower.commit_end(), follower.log()), (Offset(25), tail(5, 30)));
+}
+
+/// Starts that take something of a log with epochs 1 and 2 that ends at 15, of which 10 are committed; and where they join it.
+fn takers() -> Vec<(Input, Tail, Tail)> {
+    let near = |at: u64| start(&[(9, at - 1)], at + 5, at, Some(origin(&[(9, at - 1)], at)));
+    let mut takers: Vec<_> = [16, 20, 300].map(|at| (near(at), tail(9, at), Tail::default())).into();
+    for at in [10, 12] {
+        takers.push((start(&[(1, 0), (2, 8), (9, at)], 20, 0, None), tail(2, at), tail(2, at)));
+    }
+    takers
+}
+
+#[test]
+fn a_start_alone_takes_nothing_of_a_log() {
+    for (start, joint, durable) in takers() {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 15, 10, 0);
+        let before = held(&follower);
+        let out = step(&mut follower, start.clone());
+        assert!(matches!(out[..], [Output::WritePromise { .. }]), "{out:?}");
+        // Its leader hears of what is joined, and of nothing else.
+        let out = persist(&mut follower, 1);
+        assert_eq!(answered(&out), Some((joint, durable)));
+        let far = Offset(1000);
+        let heartbeat = Input::Heartbeat { session: SESSION, commit_end: far, log_end: far, round: 3 };
+        assert_eq!(step(&mut follower, heartbeat), [Output::SendAck { session: SESSION, durable, round: 3 }]);
+        assert_eq!(step(&mut follower, Input::LogStart { session: SESSION, log_start: Offset(10) }), []);
+        assert_eq!(held(&follower), before);
+        // It ends, or something else comes: whoever elects hears of the log as it was.
+        let mut sealed = follower.clone();
+        step(&mut follower, Input::StreamEnded { session: SESSION });
+        let late = step(&mut follower, frames_of(&start, joint));
+        assert_eq!(refusal(&late), Some(Refusal::OtherStream));
+        assert_eq!(held(&follower), before);
+        step(&mut sealed, Input::Seal { request: RequestId(1), cluster: Some(CLUSTER), epoch: Epoch(10) });
+        let out = persist(&mut sealed, 2);
+        let [Output::Reply(_, Reply::Sealed(answer))] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(answer.durable, tail(2, 15));
+        assert_eq!(held(&sealed), before);
+        assert_eq!(refusal(&step(&mut sealed, frames_of(&start, joint))), Some(Refusal::OtherStream));
+    }
+}
+
+#[test]
+fn another_start_is_joined_with_the_log_as_it_was() {
+    for (start_of_stranger, ..) in takers() {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 15, 10, 0);
+        let out = step(&mut follower, start_of_stranger);
+        persist_all(&mut follower, &out);
+        assert_eq!(joined(&mut follower, start(&[(1, 0), (2, 8), (11, 15)], 20, 0, None)), Ok(Some(tail(2, 15))));
+        assert_eq!(follower.log(), tail(11, 20));
+    }
+}
+
+#[test]
+fn frames_that_are_refused_leave_a_log_that_is_to_be_joined_as_it_was() {
+    for (start, joint, _) in takers() {
+        let mut following = replica(2, &[(1, 0), (2, 8)], 15, 10, 0);
+        let before = held(&following);
+        step(&mut following, start.clone());
+        persist(&mut following, 1);
+        let mut foreign = epoch_start(9, joint.end.0);
+        foreign.voters = vec![ReplicaId(77)];
+        let frames = |prev: Tail, end, epoch_starts| {
+            let facts = FrameFacts { end, epoch_starts, appends: vec![] };
+            Input::Frames { session: SESSION, prev, facts, commit_end: Offset(0), round: 0 }
+        };
+        let next = Tail { end: joint.end.plus(1), ..joint };
+        for refused in [
+            frames(tail(2, 15), tail(2, 16), vec![]),
+            frames(joint, joint, vec![]),
+            frames(joint, Tail { epoch: Epoch(10), ..next }, vec![]),
+            frames(joint, Tail { epoch: Epoch(4), ..next }, vec![]),
+            frames(joint, Tail { end: joint.end.plus(OFFSETS_AHEAD_MAX + 1), ..joint }, vec![]),
+            frames(joint, Tail { epoch: Epoch(9), ..next }, vec![foreign]),
+        ] {
+            let mut follower = following.clone();
+            let out = step(&mut follower, refused.clone());
+            assert!(matches!(out[..], [Output::Refuse { .. }]), "{refused:?}: {out:?}");
+            assert_eq!(held(&follower), before);
+        }
+        let out = step(&mut following, frames(joint, next, vec![]));
+        assert!(matches!(out[..], [Output::Reset { .. } | Output::Cut { .. }, Output::WriteFrames { .. }]), "{out:?}");
+        assert_eq!(following.log(), next);
+    }
+}
+
+#[test]
+fn a_heartbeat_joins_a_log_whose_leader_has_nothing_to_send() {
+    let begins = || {
+        let mut follower = replica(2, &[(1, 0), (2, 8)], 15, 10, 0);
+        let out = step(&mut follower, start(&[(9, 19)], 20, 20, Some(origin(&[(9, 19)], 20))));
+        persist_all(&mut follower, &out);
+        follower
+    };
+    let heartbeat =
+        |log_end| Input::Heartbeat { session: SESSION, commit_end: Offset(20), log_end: Offset(log_end), round: 1 };
+    // There is more, which is to come.
+    let mut follower = begins();
+    let ack = Output::SendAck { session: SESSION, durable: Tail::default(), round: 1 };
+    assert_eq!(step(&mut follower, heartbeat(21)), std::slice::from_ref(&ack));
+    assert_eq!(follower.log(), tail(2, 15));
+    let mut follower = begins();
+    let out = step(&mut follower, heartbeat(20));
+    assert!(matches!(&out[..], [Output::Reset { .. }, last] if *last == ack), "{out:?}");
+    persist_all(&mut follower, &out);
+    assert_eq!(
+        (follower.durable(), follower.commit_end(), follower.log_start()),
+        (tail(9, 20), Offset(20), Offset(20))
+    );
 }
 
 #[test]

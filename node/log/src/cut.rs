@@ -125,26 +125,29 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Reader<D> {
-    /// Whether no append lies on both sides of an offset of the log: a log may be cut there. So it may in front of and behind what is
-    /// damaged.
+    /// The time of the last record before an offset of the log, in milliseconds since the Unix epoch, as a log keeps it that is cut
+    /// there; none where an append lies on both sides, and it may not be cut. In front of and behind what is damaged it may.
     ///
     /// # Errors
     /// When the log does not reach as far, or the disk cannot be read.
-    pub fn is_between_appends(&self, at: Offset) -> Result<bool, ReadError> {
+    pub fn cut_ms(&self, at: Offset) -> Result<Option<u64>, ReadError> {
         let view = self.view();
         let (oldest, end) = (view.oldest(), view.tail().end);
         if at < oldest || at > end {
             return Err(ReadError::OutOfRange { from: at, log_start: oldest, end });
         }
-        let Some(part) = view.parts().into_iter().rfind(|part| part.segment.base() < at) else { return Ok(true) };
-        let bytes = match part.find(Offset(at.0.saturating_sub(1))) {
-            Err(ReadError::Damaged(_)) => return Ok(true),
-            found => found?.1,
+        let parts = view.parts();
+        let Some(part) = parts.iter().rfind(|part| part.segment.base() < at).or(parts.first()) else { return Ok(None) };
+        let before = || Ok(Some(part.body()?.timestamp_ms.unwrap_or_default()));
+        let last = at.0.checked_sub(1).map(Offset).filter(|last| *last >= part.segment.base());
+        let bytes = match last.map(|last| part.find(last)) {
+            None | Some(Err(ReadError::Damaged(_))) => return before(),
+            Some(found) => found?.1,
         };
-        Ok(match parse(&bytes, part.segment.mask) {
-            Ok((Frame::Record(record), _)) => !record.more,
-            Ok((Frame::Gap(gap), _)) => gap.end == at && gap.open.is_none(),
-            _ => true,
-        })
+        match parse(&bytes, part.segment.mask) {
+            Ok((Frame::Record(record), _)) => Ok((!record.more).then_some(record.timestamp_ms)),
+            Ok((Frame::Gap(gap), _)) => Ok((gap.end == at && gap.open.is_none()).then_some(gap.timestamp_ms)),
+            _ => before(),
+        }
     }
 }

@@ -11,8 +11,8 @@ pub enum Break {
     AckEarly,
     /// A promise counts as durable when it is asked for.
     PromiseEarly,
-    /// A cut counts as durable when it is asked for.
-    CutEarly,
+    /// A log that begins anew counts as durable when that is asked for.
+    ResetEarly,
     /// A restarted replica has forgotten its promise.
     ForgetPromise,
     /// The longest log leads, whatever its epoch.
@@ -91,8 +91,6 @@ pub enum Break {
     AnyEpochPromised,
     /// A controller takes the epoch above all that are promised, however few would accept it.
     EpochsNotClimbed,
-    /// Where nobody writes down which epoch is taken, none is passed over.
-    EpochsNotSkipped,
     /// Where the appointed one does not answer, another is appointed for the same epoch.
     TwoCandidates,
     /// What a stranger says of starts of disks is believed.
@@ -105,6 +103,8 @@ pub enum Break {
     TimesUnchecked,
     /// A history that parts from what is committed counts as a failure of the log.
     ForeignHistoryFails,
+    /// A leader's start takes what is to go of the log, before anything of the leader's log has come.
+    JointAtOnce,
 }
 
 impl Break {
@@ -112,7 +112,7 @@ impl Break {
     pub const ALL: [Self; 49] = [
         Self::AckEarly,
         Self::PromiseEarly,
-        Self::CutEarly,
+        Self::ResetEarly,
         Self::ForgetPromise,
         Self::LongestLog,
         Self::StaticAlways,
@@ -152,13 +152,13 @@ impl Break {
         Self::LeaderStampsAlone,
         Self::AnyEpochPromised,
         Self::EpochsNotClimbed,
-        Self::EpochsNotSkipped,
         Self::TwoCandidates,
         Self::StartBelieved,
         Self::AnyLogStart,
         Self::OffsetsUnbounded,
         Self::TimesUnchecked,
         Self::ForeignHistoryFails,
+        Self::JointAtOnce,
     ];
 }
 

@@ -70,8 +70,8 @@ struct Leadership {
 struct Told {
     sealed: Epoch,
     acked: Tail,
-    /// The epoch of the stream it acknowledged on last.
-    acked_in: Epoch,
+    /// The epoch of the streams it acknowledged on last, and how far on those.
+    acked_in: (Epoch, Tail),
     commit_end: Offset,
     log_start: Offset,
 }
@@ -297,8 +297,8 @@ impl Checker {
     pub(crate) fn cut(&mut self, process: &Process) {
         let (id, log, epoch) = (process.replica.id(), process.replica.log(), process.replica.promise().epoch);
         let told = self.replicas.entry(id).or_default();
-        let (acked, acked_in) = (told.acked, told.acked_in);
-        told.acked = acked.min(log);
+        let (acked_in, acked) = told.acked_in;
+        told.acked = told.acked.min(log);
         // What its disk has lost since, it knows about.
         let is_known = process.replica.suspect().is_some_and(|suspect| suspect >= acked);
         self.ensure(acked_in < epoch || acked <= log || is_known, || {
@@ -309,7 +309,8 @@ impl Checker {
     /// A replica forgets all, and knows nothing to be durable until the disk is done.
     pub(crate) fn began_anew(&mut self, process: &Process) {
         self.cut(process);
-        self.replicas.entry(process.replica.id()).or_default().acked = Tail::default();
+        let told = self.replicas.entry(process.replica.id()).or_default();
+        (told.acked, told.acked_in.1) = (Tail::default(), Tail::default());
     }
 
     pub(crate) fn sealed(&mut self, storage: &Storage, epoch: Epoch, sealed: &Sealed) {
@@ -344,7 +345,8 @@ impl Checker {
         told.acked = told.acked.max(durable);
         let acked = self.acked_in.entry((id, durable.epoch)).or_default();
         *acked = durable.end.max(*acked);
-        told.acked_in = told.acked_in.max(stream_epoch);
+        let (last, before) = told.acked_in;
+        told.acked_in = if stream_epoch > last { (stream_epoch, durable) } else { (last, before.max(durable)) };
         let sealed = told.sealed;
         self.ensure(stream_epoch >= sealed, || {
             format!("{id:?} acknowledges in {stream_epoch} after it sealed {sealed}")

@@ -149,7 +149,7 @@ impl World {
             all.truncate(self.machines.len());
         }
         let mut side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
-        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.15)) {
+        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.3)) {
             // Only its clients reach the leader.
             all.retain(|who| *who != Address::Clients);
             side = BTreeSet::from([Address::Machine(leader)]);

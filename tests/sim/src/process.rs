@@ -194,10 +194,10 @@ impl World {
         let early = match &work {
             Work::Append(_) => self.broken_by(Break::AckEarly),
             Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
-            Work::Cut(_) => self.broken_by(Break::CutEarly),
+            Work::Reset(_) => self.broken_by(Break::ResetEarly),
             // Alone: what is asked for before it is not durable either.
             Work::Trim(_) => self.broken_by(Break::TrimEarly) && self.process(machine).is_some_and(|p| !p.writer.busy),
-            Work::Runs(_) | Work::Restored | Work::Suspect(_) | Work::Reset(_) | Work::Done => false,
+            Work::Runs(_) | Work::Restored | Work::Suspect(_) | Work::Cut(_) | Work::Done => false,
         };
         if early {
             self.after_of(machine, (0, 0), ProcessEvent::Persisted(ticket));

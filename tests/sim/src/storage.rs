@@ -96,6 +96,8 @@ pub(crate) struct Storage {
 #[derive(Debug)]
 pub(crate) struct Flip {
     name: String,
+    /// Of another file of that name, nothing flips.
+    head: Vec<u8>,
     position: usize,
     mask: u8,
     syncs: u32,
@@ -237,11 +239,13 @@ impl Storage {
             _ => segments.last().copied(),
         };
         self.flip = chosen.and_then(|name| {
-            let used = self.disk.content(name)?.iter().rposition(|byte| *byte != 0)?;
+            let content = self.disk.content(name)?;
+            let used = content.iter().rposition(|byte| *byte != 0)?;
             // Mostly behind the header, where the records are.
             let behind = if random % 7 < 5 && used > HEADER_BYTES { HEADER_BYTES } else { 0 };
             let position = behind + part(used - behind);
-            Some(Flip { name: (*name).clone(), position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
+            let (name, head) = ((*name).clone(), content.get(..HEADER_BYTES)?.to_vec());
+            Some(Flip { name, head, position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
         });
     }
 
@@ -252,8 +256,10 @@ impl Storage {
 
     /// Flips the bit; the file's name, if there was one to flip.
     pub(crate) fn flip(&mut self) -> Option<String> {
-        let Flip { name, position, mask, .. } = self.flip.take()?;
-        self.disk.content(&name)?;
+        let Flip { name, head, position, mask, .. } = self.flip.take()?;
+        if !self.disk.content(&name)?.starts_with(&head) && name != "meta" {
+            return None;
+        }
         self.disk.damage(&name, |bytes| {
             if let Some(byte) = bytes.get_mut(position) {
                 *byte ^= mask;

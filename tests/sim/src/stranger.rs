@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use zue_core::{
-    ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, History, Input, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Origin,
-    Producers, Promise, ReplicaId, RequestId, RoleView, Run, Runs, Session, Start, Tail, Terms,
+    ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, History, Input, Joint, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset,
+    Origin, ProducerId, Producers, Promise, Replica, ReplicaId, RequestId, RoleView, Run, Runs, Session, Start, Tail,
+    Terms,
 };
 use zue_log::{BatchBuilder, Limits};
 
@@ -45,13 +46,15 @@ impl World {
         if at.held.is_some() || at.process.is_none() {
             return;
         }
-        let messages: [Message; 8] = [
+        let messages: [Message; 10] = [
             Self::stranger_seals,
             Self::stranger_is_refused,
             Self::stranger_trims,
             Self::stranger_tells_of_starts,
             Self::stranger_sends_frames,
             Self::stranger_parts,
+            Self::stranger_cuts,
+            Self::stranger_begins_anew,
             Self::stranger_counts_on,
             Self::stranger_controls,
         ];
@@ -103,7 +106,26 @@ impl World {
     /// Says something on a stream of its own.
     fn stranger_says(&mut self, machine: usize, start: Start, then: Vec<(Input, Option<Payload>)>, session: Session) {
         let promise = Promise { epoch: start.epoch, leader: Some(start.leader) };
+        let Some(process) = self.process(machine) else { return };
+        let before = held(&process.replica);
+        let at_once = process.replica.joint(&start).ok().and_then(|joint| joined(joint, &start));
         self.step(machine, Input::Start { session, start }, None);
+        if let Some((tail, last_ms)) = at_once.filter(|_| self.broken_by(Break::JointAtOnce)) {
+            // It is as if the start were enough.
+            let producer = ProducerId { born: tail.end, nonce: 1 };
+            let batch = Batch::append(tail, last_ms, (producer, 0, 1), self.params.clients.shape);
+            let (prev, facts, commit_end) = (batch.prev(), batch.facts(), Offset(0));
+            self.step(
+                machine,
+                Input::Frames { session, prev, facts, commit_end, round: 0 },
+                Some(Payload::Frames(batch)),
+            );
+        }
+        let Some(process) = self.process(machine) else { return };
+        let after = held(&process.replica);
+        self.check.ensure(before == after, || {
+            format!("one start of a stranger takes the log of {machine} from {before:?} to {after:?}")
+        });
         if let Some(process) = self.process(machine).filter(|process| process.replica.promise() == promise) {
             process.followed = Some(session);
         }
@@ -221,6 +243,35 @@ impl World {
         }
     }
 
+    /// A history that parts where all that is known to be committed ends: what follows is to go.
+    fn stranger_cuts(&mut self, machine: usize) {
+        let Some(spoken) = self.spoken_to(machine) else { return };
+        let Start { epoch, .. } = spoken.start(1);
+        let mut starts: Vec<EpochStart> = spoken.history.starts().to_vec();
+        starts.retain(|start| start.start < spoken.commit_end);
+        starts.push(spoken.epoch_start(epoch, spoken.commit_end));
+        let Ok(history) = History::new(starts) else { return };
+        let log = Tail { epoch, end: spoken.commit_end.plus(self.dice.between((0, 8))) };
+        let session = Session(self.next_id());
+        let start = Start { history, log, ..spoken.start(1) };
+        self.stranger_says(machine, start, Vec::new(), session);
+    }
+
+    /// A log that begins a little further on: all of this one's is to go.
+    fn stranger_begins_anew(&mut self, machine: usize) {
+        let Some(spoken) = self.spoken_to(machine) else { return };
+        let ahead = self.dice.between((1, 300));
+        let at = spoken.log.end.plus(ahead);
+        let Start { epoch, .. } = spoken.start(1);
+        let Ok(history) = History::new(vec![spoken.epoch_start(epoch, spoken.log.end)]) else { return };
+        let producers = Producers::new(self.params.producer_limits);
+        let origin = Origin { at, history: history.clone(), timestamp_ms: spoken.last_ms, producers };
+        let log = Tail { epoch, end: at.plus(self.dice.between((0, 8))) };
+        let session = Session(self.next_id());
+        let start = Start { history, log, oldest: at, origin: Some(origin), ..spoken.start(1) };
+        self.stranger_says(machine, start, Vec::new(), session);
+    }
+
     /// Epochs and offsets that no log reaches.
     fn stranger_counts_on(&mut self, machine: usize) {
         let Some(spoken) = self.spoken_to(machine) else { return };
@@ -292,6 +343,20 @@ impl Spoken {
     fn epoch_start(&self, epoch: Epoch, start: Offset) -> EpochStart {
         let voters = [self.me, self.id].to_vec();
         EpochStart { epoch, start, leader: self.me, voters, quorum: 2, old_voters: None }
+    }
+}
+
+/// What no start is to change.
+fn held(replica: &Replica) -> (Tail, Offset, Offset, usize) {
+    (replica.log(), replica.log_start(), replica.commit_end(), replica.history().depth())
+}
+
+/// Where the log goes on, and from what time, where a joint takes something of it.
+fn joined(joint: Joint, start: &Start) -> Option<(Tail, u64)> {
+    match joint {
+        Joint::End => None,
+        Joint::Cut(to) => Some((to, u64::MAX >> 1)),
+        Joint::Origin => start.origin.as_ref().map(|origin| (origin.tail(), origin.timestamp_ms)),
     }
 }
 

@@ -191,9 +191,7 @@ impl World {
         if let Some(feed) = feed {
             feed.heard = now;
             match &body {
-                Up::Started { log, durable, .. } => {
-                    (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *durable);
-                }
+                Up::Started { log, .. } => (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *log),
                 Up::Acked { durable, .. } => feed.acked = feed.acked.max(*durable),
                 Up::Trimmed { .. } => {}
                 Up::Refused { needs_origin } => feed.with_origin = *needs_origin,
