@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 /// The bounds of a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Backoff {
@@ -20,7 +18,7 @@ impl Backoff {
     }
 
     /// The longest pause after `failures` failures in a row.
-    pub(crate) fn bound(self, failures: u32) -> Duration {
+    fn bound(self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
         self.min.saturating_mul(1 << doublings).min(self.max)
     }
@@ -28,28 +26,6 @@ impl Backoff {
     /// The pause after `failures` failures in a row, jittered.
     pub fn pause(self, failures: u32) -> Duration {
         self.pause_at(failures, rand::random())
-    }
-}
-
-/// When something that failed may be tried again.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Retry {
-    failures: u32,
-    not_before: Option<Instant>,
-}
-
-impl Retry {
-    pub(crate) fn is_due(self) -> bool {
-        self.not_before.is_none_or(|instant| instant <= Instant::now())
-    }
-
-    pub(crate) fn failures(self) -> u32 {
-        self.failures
-    }
-
-    pub(crate) fn failed(&mut self, backoff: Backoff) {
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(Instant::now() + backoff.pause(self.failures));
     }
 }
 

@@ -7,7 +7,7 @@ use tonic::Status;
 use zue_proto::v1::{self, Outcome, Reason};
 
 use crate::AppendId;
-use crate::net::{self, BadAddress};
+use zue_proto::net::{self, BadAddress};
 
 /// Why a request failed.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]

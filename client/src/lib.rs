@@ -1,4 +1,4 @@
-//! The Rust client of Zue, a replicated append-only log, and the shell around its rules of control.
+//! The Rust client of Zue, a replicated append-only log.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,11 +20,8 @@ mod appender;
 mod backoff;
 mod client;
 mod config;
-pub mod control;
 mod error;
 mod find;
-mod net;
-pub mod notices;
 mod read;
 mod servers;
 mod switch_over;
@@ -38,8 +35,8 @@ pub use backoff::Backoff;
 pub use client::{Appended, Client, ReplicaStatus};
 pub use config::{ClientConfig, IN_FLIGHT_MAX};
 pub use error::{AppendError, Error, NoLeader, Refused};
-pub use net::{BadAddress, check_address};
 pub use read::{ReadBatch, ReadOptions, Reader};
 pub use switch_over::SwitchedOver;
 pub use trouble::Trouble;
+pub use zue_proto::net::{BadAddress, check_address};
 pub use zue_proto::v1::{DescribeResponse, Header, NewRecord, Outcome, Reason, Record};

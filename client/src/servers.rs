@@ -14,7 +14,7 @@ use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::log_client::LogClient;
 
 use crate::error::{Error, NoLeader};
-use crate::net;
+use zue_proto::net;
 
 /// How long a server may take to say who leads, unless there is less time.
 const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);

@@ -13,11 +13,14 @@ use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::inbox::{Control, Handle};
 use crate::listener::Caller;
+use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many letters the name of who appoints has at most.
+const BY_MAX: usize = 256;
 /// How long a hand-over may be asked to take.
 const HANDOVER_MAX: Duration = Duration::from_mins(1);
 
@@ -114,13 +117,21 @@ impl ControlApi for ControlService {
 
     async fn learners(&self, request: Request<v1::LearnersRequest>) -> Result<Response<v1::LearnersResponse>, Status> {
         let caller = Caller::of(&request);
-        let v1::LearnersRequest { protocol_version, cluster_id: cluster, target, epoch, learners, moved_voters } =
-            request.into_inner();
+        let v1::LearnersRequest {
+            protocol_version,
+            cluster_id: cluster,
+            target,
+            epoch,
+            learners,
+            moved_voters,
+            standby,
+        } = request.into_inner();
         self.check(caller, protocol_version, &target)?;
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
         let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
-        match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved }, ANSWER_TIMEOUT).await? {
+        let standby = standby.map(Standby::parse).transpose().map_err(invalid).map_err(status)?;
+        match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved, standby }, ANSWER_TIMEOUT).await? {
             Reply::Learners(_) => Ok(Response::new(v1::LearnersResponse {})),
             _ => Err(mixed_up()),
         }
@@ -144,15 +155,24 @@ impl ControlApi for ControlService {
 }
 
 fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
-    let v1::AppointRequest { protocol_version: _, cluster_id: cluster, target: _, epoch, voters, quorum, old_voters } =
-        request;
+    let v1::AppointRequest {
+        protocol_version: _,
+        cluster_id: cluster,
+        target: _,
+        epoch,
+        voters,
+        quorum,
+        old_voters,
+        by,
+    } = request;
     let cluster = cluster_id(&cluster).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
     let (voters, mut members) = electorate(voters, true)?;
     let (old_voters, old_members) = electorate(old_voters, false)?;
     let old_voters = Some(old_voters).filter(|old| !old.is_empty());
     members.extend(old_members.into_iter().filter(|old| !voters.contains(&old.id)));
     let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters };
-    Ok(Control::Appoint { cluster, terms, members })
+    let by = by.chars().take(BY_MAX).collect();
+    Ok(Control::Appoint { cluster, terms, members, by })
 }
 
 /// All ids, and the members whose address is known. One whose address is not known votes all the same: it is fed once the leader is

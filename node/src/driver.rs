@@ -2,7 +2,6 @@
 //! follows to the disk, the followers and whoever waits. Waits for none of them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,8 @@ use zue_log::{Batch, Limits};
 use crate::cache::TailCache;
 use crate::clock::Clocks;
 use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records, Request};
+use crate::leaderless::Standing;
 use crate::metrics::Metrics;
-use crate::num::wide;
 use crate::open::appends_of;
 use crate::peer::{PeerNote, Peers};
 use crate::state::{Ends, Member, View};
@@ -80,6 +79,7 @@ pub(crate) struct Parts {
     /// How long no leader may feed it before those who wait for news are to look elsewhere.
     pub(crate) unfed_max: Duration,
     pub(crate) last_timestamp_ms: u64,
+    pub(crate) standing: Standing,
 }
 
 /// The driver.
@@ -262,6 +262,7 @@ impl Driver {
         self.view_is_stale = true;
         self.measure();
         self.release_held();
+        self.look_for_leader();
     }
 
     fn request(&mut self, request: Request) {
@@ -301,17 +302,21 @@ impl Driver {
             Control::Seal { cluster, epoch } => {
                 self.step(Input::Seal { request, cluster, epoch }, Payload::None);
             }
-            Control::Appoint { cluster, terms, members } => {
+            Control::Appoint { cluster, terms, members, by } => {
                 let epoch = terms.epoch;
                 self.step(Input::Appoint { request, cluster, terms }, Payload::None);
                 if self.parts.replica.history().last_epoch() == epoch {
                     // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
                     self.appointed = Some((epoch, members));
+                    self.parts.standing.elected_by = by.into();
                 }
             }
-            Control::Learners { epoch, learners, moved } => {
+            Control::Learners { epoch, learners, moved, standby } => {
                 let ids = learners.iter().map(|learner| learner.id).collect();
                 self.step(Input::Learners { request, epoch, learners: ids }, Payload::Fed { learners, moved });
+                if self.leads(epoch) {
+                    self.stand_by(standby);
+                }
             }
             Control::HandOver { epoch, to, deadline_ms } => {
                 self.step(Input::HandOver { request, epoch, to, deadline_ms }, Payload::None);
@@ -349,39 +354,11 @@ impl Driver {
                 self.step(Input::LogStart { session, log_start }, Payload::None);
             }
             Follow::Runs(runs) => self.step(Input::Runs { session, runs }, Payload::None),
+            Follow::Standby(standby) => self.parts.standing.told = Some((session, standby)),
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session }, Payload::None);
             }
         }
-    }
-
-    /// Tells those who wait, and lets the disk do what it has been asked for.
-    async fn finish(mut self) {
-        if let Some(leading) = self.leading.take() {
-            leading.stop.cancel();
-        }
-        tracing::info!(waiting = wide(self.waiters.len()), log = %self.parts.replica.log(), "stopping");
-        let Self { parts: Parts { storage, mut disk, mut requests, .. }, waiters, held, outboxes, .. } = self;
-        // What was not taken on is not appended, and is told so.
-        requests.close();
-        let appends = iter::from_fn(|| requests.try_recv().ok()).filter_map(|request| match request {
-            Request::Append(append) => Some(append),
-            _ => None,
-        });
-        for append in held.into_iter().chain(appends) {
-            let _ = append.reply.send(Reply::Refused(zue_core::Refusal::NotLeader));
-        }
-        // Who waits sees the sender go, and says that this replica is shutting down.
-        drop((waiters, outboxes));
-        let closed = storage.close();
-        tokio::pin!(closed);
-        loop {
-            tokio::select! {
-                () = &mut closed => return,
-                fact = disk.recv() => if fact.is_none() { break },
-            }
-        }
-        closed.await;
     }
 }

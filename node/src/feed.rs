@@ -23,6 +23,7 @@ use crate::intake::longer;
 use crate::net;
 use crate::num::wide;
 use crate::peer::Peer;
+use crate::standby::Telling;
 use crate::state::{Ends, View};
 
 /// How long a follower has to answer a leader's first words: it may have to write its promise and to cut. They may take longer to get
@@ -72,6 +73,7 @@ pub(crate) struct Session<'a> {
     /// The start of the follower's disk that it is of.
     run: Run,
     runs_sent: Arc<Runs>,
+    standby: Telling,
     outgoing: mpsc::Sender<LeaderMessage>,
     incoming: Streaming<FollowerMessage>,
     heartbeat: Interval,
@@ -167,6 +169,7 @@ impl<'a> Session<'a> {
             view: peer.handle.view.clone(),
             run: lineage.run(),
             runs_sent: Arc::default(),
+            standby: Telling::to(started.can_stand_by),
             outgoing,
             incoming,
             heartbeat,
@@ -264,6 +267,10 @@ impl<'a> Session<'a> {
             return;
         }
         self.next = self.new_runs().map(|runs| message(leader_message::Message::Runs(runs)));
+        if self.next.is_none() {
+            let news = self.standby.news(self.view.borrow().standby.as_ref());
+            self.next = news.map(|standby| message(leader_message::Message::Standby(standby)));
+        }
         if self.next.is_some() {
             return;
         }

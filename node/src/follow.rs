@@ -28,6 +28,7 @@ use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::num::narrow;
 use crate::num::wide;
 use crate::owner::Owner;
+use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
 
@@ -177,6 +178,9 @@ impl ReplicationService {
                 Some(leader_message::Message::Runs(v1::Runs { runs })) => {
                     zue_proto::runs(&runs).map(Follow::Runs).map_err(invalid)
                 }
+                Some(leader_message::Message::Standby(standby)) => {
+                    Standby::parse(standby).map(Follow::Standby).map_err(invalid)
+                }
                 Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
             };
             let told = match parsed {
@@ -273,7 +277,7 @@ impl ReplicationService {
                 let lineage = Some((&self.handle.identity.lineage).into());
                 let runs = zue_proto::runs_to_wire(&self.handle.view.borrow().runs);
                 let (log, durable, clock_ms) = (Some(log.into()), Some(durable.into()), unix_ms());
-                let started = v1::Started { log, durable, lineage, runs, clock_ms };
+                let started = v1::Started { log, durable, lineage, runs, clock_ms, can_stand_by: true };
                 answers.send(Ok(answer(follower_message::Message::Started(started)))).await.ok()?;
             }
             if let Some((durable, round)) = ack.filter(|_| has_started) {

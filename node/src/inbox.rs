@@ -16,6 +16,7 @@ use zue_proto::v1;
 
 use crate::clock::SharedTime;
 use crate::room::Held;
+use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
 
 /// An append that has been found to be within its limits.
@@ -105,8 +106,8 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) enum Control {
     Seal { cluster: Option<ClusterId>, epoch: Epoch },
-    Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member> },
-    Learners { epoch: Epoch, learners: Vec<Member>, moved: Vec<Member> },
+    Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member>, by: String },
+    Learners { epoch: Epoch, learners: Vec<Member>, moved: Vec<Member>, standby: Option<Standby> },
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
 }
 
@@ -144,10 +145,29 @@ impl Heard {
 /// What comes on a leader's stream, in its order.
 #[derive(Debug)]
 pub(crate) enum Follow {
-    Start { start: Box<Start>, leader: Member, members: Vec<Member>, outbox: watch::Sender<Outbox>, heard: Arc<Heard> },
-    Frames { batch: Batch, commit_end: Offset, round: u64, permit: OwnedSemaphorePermit },
-    Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset, agreed_ms: Option<u64> },
+    Start {
+        start: Box<Start>,
+        leader: Member,
+        members: Vec<Member>,
+        outbox: watch::Sender<Outbox>,
+        heard: Arc<Heard>,
+    },
+    Frames {
+        batch: Batch,
+        commit_end: Offset,
+        round: u64,
+        permit: OwnedSemaphorePermit,
+    },
+    Heartbeat {
+        commit_end: Offset,
+        log_end: Offset,
+        round: u64,
+        log_start: Offset,
+        agreed_ms: Option<u64>,
+    },
     Runs(Runs),
+    /// By what it stands by.
+    Standby(Standby),
     Ended,
 }
 

@@ -122,7 +122,7 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { cluster, epoch, leader, members, problem, isr, reach, connected, left, .. } =
+        let View { cluster, epoch, leader, members, problem, isr, reach, connected, left, standby, elected_by, .. } =
             handle.view.borrow().clone();
         // Whom a replica followed that is no member any more may lead no more either.
         let leader = leader.filter(|_| left.is_none());
@@ -143,6 +143,8 @@ impl Log for LogService {
             in_reach: reach.writing,
             leader_connected: connected,
             problem: problem.as_deref().unwrap_or_default().to_owned(),
+            elected_by: elected_by.as_deref().unwrap_or_default().to_owned(),
+            stands_by: standby.is_some(),
         }))
     }
 

@@ -38,6 +38,7 @@ use crate::room::Room;
 use crate::serve::serve_http;
 use crate::server::{report_health, serve_clients, serve_peers};
 use crate::settings::Durability;
+use crate::standing_by;
 use crate::state::{Ends, Role, View};
 use crate::storage::{Fetch, Storage};
 use crate::vital::Vitals;
@@ -277,6 +278,7 @@ impl Built {
             tick: replication.heartbeat_interval.0 / 2,
             unfed_max: unfed_max(replication.lag_time_max.0),
             last_timestamp_ms,
+            standing: standing_by::begin(&config.data_dir, &handle.identity, (vitals, stop_calls)),
         });
         let appends = Appends {
             handle: handle.clone(),
@@ -288,18 +290,27 @@ impl Built {
             stop: stop_calls.clone(),
         };
         let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
-        let room_bytes = narrow(replication.inflight_bytes_max.0);
-        let follow = ReplicationService {
-            handle: handle.clone(),
-            metrics: Arc::clone(metrics),
-            room: Arc::new(Semaphore::new(length(room_bytes))),
-            room_bytes,
-            producers: config.limits.to_producers(),
-            stop: stop_calls.clone(),
-            giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
-        };
+        let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
         let log = LogService { appends, reader, readers, answers, lag_max: replication.lag_time_max.0 };
         Ok(Self { driver, control: ControlService { handle: handle.clone() }, handle, log, replication: follow })
+    }
+}
+
+fn replication_service(
+    config: &NodeConfig,
+    handle: &Handle,
+    reader: &zue_log::Reader<zue_log::OsDisk>,
+    (metrics, stop): (&Arc<Metrics>, &CancellationToken),
+) -> ReplicationService {
+    let room_bytes = narrow(config.replication.inflight_bytes_max.0);
+    ReplicationService {
+        handle: handle.clone(),
+        metrics: Arc::clone(metrics),
+        room: Arc::new(Semaphore::new(length(room_bytes))),
+        room_bytes,
+        producers: config.limits.to_producers(),
+        stop: stop.clone(),
+        giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
     }
 }
 

@@ -7,6 +7,7 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Runs, Tail};
 use zue_proto::v1;
 
 use crate::config::is_address;
+use crate::standby::Standby;
 use crate::storage::Stalled;
 
 /// The ends of the log.
@@ -81,6 +82,10 @@ pub(crate) struct View {
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.
     pub(crate) runs: Arc<Runs>,
+    /// By what it stands by.
+    pub(crate) standby: Option<Arc<Standby>>,
+    /// Who appointed it; on the leader.
+    pub(crate) elected_by: Option<Arc<str>>,
 }
 
 /// A leadership, as its peer tasks need it.

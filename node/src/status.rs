@@ -86,6 +86,8 @@ impl Driver {
             clock_ahead_ms: self.clocks.ahead_ms,
             log_time_ahead_ms: self.clocks.log_ahead_ms,
             members: self.known_members().iter().map(Member::to_wire).collect(),
+            can_stand_by: true,
+            standby: self.parts.standing.known().map(|standby| standby.to_wire()),
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {
@@ -102,6 +104,7 @@ impl Driver {
             RoleView::Leader { epoch, settled, handing_over, followers, electorate, isr, .. } => {
                 status.set_role(v1::Role::Leader);
                 status.settled = settled;
+                self.parts.standing.elected_by.as_ref().clone_into(&mut status.elected_by);
                 status.handing_over = handing_over;
                 status.switch_to = self.wanted(epoch).map(|id| id_bytes(id.0)).unwrap_or_default();
                 status.isr = isr.into_iter().map(|id| id_bytes(id.0)).collect();
@@ -199,7 +202,7 @@ impl Driver {
     }
 
     /// Who is still wanted to lead instead of this replica.
-    fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
+    pub(crate) fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
         let (asked, to, until) = self.switch_to?;
         Some(to).filter(|_| asked == epoch && Instant::now() < until)
     }

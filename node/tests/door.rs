@@ -357,6 +357,7 @@ async fn what_is_echoed_is_cut() {
         epoch: cluster.epoch,
         learners: vec![member],
         moved_voters: Vec::new(),
+        standby: None,
     };
     let address = cluster.configs[0].listen.client;
     let refusals = [

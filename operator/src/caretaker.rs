@@ -15,7 +15,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tracing::error;
-use zue_client::control::{Controller, ControllerConfig, Event, Turn};
+use zue_controller::{Controller, Event, Patience, Turn};
 use zue_core::control::Blocked;
 
 use crate::budget::Budget;
@@ -119,7 +119,7 @@ impl Caretaker {
         let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
         let store = StatusStore::new(shared.client.clone(), &cluster);
         let caretaker = Self {
-            controller: Controller::new(store, ControllerConfig::default()),
+            controller: Controller::new(store, Patience::default()),
             desk,
             isr,
             counts: Counts::default(),

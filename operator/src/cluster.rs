@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
-use zue_client::control::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress};
+use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress, STANDBY_AFTER_MAX, STANDBY_AFTER_MIN};
 use zue_core::control::{Policy, Wish};
 use zue_node::Time;
 
@@ -81,6 +81,16 @@ pub enum Invalid {
         /// The most.
         max: Time,
     },
+    /// Too short or too long.
+    #[error("spec.leader.standbyAfter is {time}; it must be from {min} to {max}")]
+    StandbyAfter {
+        /// What is asked for.
+        time: Time,
+        /// The least there may be.
+        min: Time,
+        /// The most.
+        max: Time,
+    },
     /// No replica has that ordinal.
     #[error("spec.leader.ordinal is {ordinal}; there are {replicas} replicas, counted from 0")]
     LeaderOrdinal {
@@ -114,6 +124,11 @@ impl Cluster {
         if time < min || time > max {
             return Err(Invalid::DetectionTime { time, min, max });
         }
+        let (min, max) = (Time(STANDBY_AFTER_MIN), Time(STANDBY_AFTER_MAX));
+        let time = spec.leader.standby_after;
+        if time < min || time > max {
+            return Err(Invalid::StandbyAfter { time, min, max });
+        }
         spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
         Ok(Self {
             namespace: resource.namespace().ok_or(Invalid::Missing("namespace"))?,
@@ -137,7 +152,7 @@ impl Cluster {
 
     /// What the control logic is to bring about.
     pub fn wish(&self) -> Wish {
-        let Leader { policy, ordinal, detection_time } = self.spec.leader;
+        let Leader { policy, ordinal, detection_time, standby_after } = self.spec.leader;
         let policy = match policy {
             LeaderPolicy::Automatic => Policy::Automatic,
             LeaderPolicy::Static => Policy::Static,
@@ -150,6 +165,7 @@ impl Cluster {
             switch_to: None,
             detection_ms,
             quorum: self.spec.quorum,
+            standby_after_ms: Some(standby_after.millis()),
         }
     }
 
@@ -264,6 +280,7 @@ pub(crate) mod tests {
             switch_to: None,
             detection_ms: 1000,
             quorum: None,
+            standby_after_ms: Some(1000),
         };
         assert_eq!(cluster.wish(), wish);
         assert_eq!(cluster.image, "zue-node:test");
@@ -300,6 +317,8 @@ pub(crate) mod tests {
         assert!(refused("leader: {ordinal: 3}").starts_with("spec.leader.ordinal is 3"));
         let short = refused("leader: {detectionTime: 299ms}");
         assert_eq!(short, "spec.leader.detectionTime is 299ms; it must be from 300ms to 1m");
+        let short = refused("leader: {standbyAfter: 199ms}");
+        assert_eq!(short, "spec.leader.standbyAfter is 199ms; it must be from 200ms to 1h");
         let slow = "{leader: {detectionTime: 2s}, config: {replication: {heartbeatInterval: 1s, lagTimeMax: 10s}}}";
         assert!(refused(slow).ends_with("from 3s to 1m"));
         let segments = refused("config: {log: {segmentBytesMax: 1KiB}}");

@@ -2,7 +2,7 @@
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
 //! [`switchover`], [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
-//! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_client::control`.
+//! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
 pub mod args;

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt as _};
-use zue_client::control::Store;
+use zue_controller::Store;
 use zue_core::control::Recorded;
 use zue_core::{ClusterId, Epoch, ReplicaId};
 

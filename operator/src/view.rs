@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use zue_client::notices::{Facts, Notice, notices};
+use zue_controller::notices::{Facts, Notice, notices};
 use zue_core::control::{Blocked, Step};
 use zue_core::quorum::effective_quorum;
 use zue_proto::v1;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
-use zue_client::control::Store as _;
+use zue_controller::Store as _;
 use zue_core::Epoch;
 use zue_core::control::Recorded;
 use zue_operator::cluster::Cluster;

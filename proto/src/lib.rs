@@ -2,6 +2,7 @@
 
 mod convert;
 mod error;
+pub mod net;
 pub mod shape;
 
 /// Generated from `zue/v1/*.proto`.

@@ -50,6 +50,13 @@ fn no_test_is_left_out_and_no_stub_is_left_in() {
     assert_eq!(sources().iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
+#[test]
+fn no_file_holds_both_sides_of_a_merge() {
+    let found =
+        Command::new("git").args(["grep", "-lE", "^(<{7}|>{7}) "]).current_dir(root()).output().expect("git runs");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
 /// Whoever prints an error prints its sources behind it: one that is in the text already would be told twice.
 #[test]
 fn no_error_says_what_its_source_says() {
@@ -86,6 +93,7 @@ fn the_crates_depend_on_each_other_in_one_direction() {
         ("zue-core", &["zue-", "tokio", "tonic", "kube", "bytes"][..]),
         ("zue-log", &["zue-proto", "zue-node", "zue-client", "tokio", "tonic", "kube"]),
         ("zue-proto", &["zue-log", "zue-node", "zue-client", "kube"]),
+        ("zue-controller", &["zue-log", "zue-node", "zue-client", "zue-operator", "kube"]),
         ("zue-node", &["zue-client", "zue-operator", "kube", "k8s-openapi"]),
         ("zue-client", &["zue-operator", "kube", "k8s-openapi"]),
         ("zue-operator", &["zue-log"]),

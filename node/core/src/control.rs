@@ -2,6 +2,7 @@
 //! repeated, or done by another controller, since the replicas' promises make it safe.
 
 mod climb;
+pub mod machine;
 mod members;
 #[cfg(test)]
 mod members_tests;
@@ -11,7 +12,7 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use crate::election::Change;
+use crate::election::{Change, Choice, First, NoChoice, Sealed, choose};
 use crate::history::EpochStart;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -29,7 +30,7 @@ pub enum Policy {
 }
 
 /// What the owner of the cluster asks for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wish {
     /// How many replicas there are to be: those at the first nodes. Others are fed and vote no more.
     pub replicas: usize,
@@ -43,6 +44,8 @@ pub struct Wish {
     pub detection_ms: u64,
     /// How many voters commit; none asks for a majority.
     pub quorum: Option<u32>,
+    /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
+    pub standby_after_ms: Option<u64>,
 }
 
 /// What controllers write down by compare-and-swap, before they act.
@@ -157,6 +160,45 @@ pub enum Step {
         next: Epoch,
     },
 }
+
+/// What a choice is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Ballot<'a> {
+    /// What the sealed replicas answered, in the order of the ordinals.
+    pub answers: &'a [Sealed],
+    /// Who wins ties.
+    pub prefer: Option<ReplicaId>,
+    /// The replicas of a cluster that is to begin with this epoch.
+    pub first: Option<First<'a>>,
+    /// How many voters are to commit; none asks for a majority.
+    pub quorum: Option<u32>,
+    /// The voter to add or to remove.
+    pub change: Option<Change>,
+}
+
+/// The rules a [`machine::Machine`] decides by. The simulation breaks them, one at a time.
+pub trait Rules {
+    /// What to do next.
+    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+        plan(wish, recorded, nodes)
+    }
+
+    /// Who is to lead, and with whom.
+    fn choose(&self, ballot: &Ballot<'_>) -> Result<Choice, NoChoice> {
+        choose(ballot.answers, ballot.prefer, ballot.first, ballot.quorum, ballot.change)
+    }
+
+    /// How many epochs to pass over where nobody writes down which one is taken.
+    fn skipped(&self, random: u64) -> u64 {
+        random
+    }
+}
+
+/// The rules as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sound;
+
+impl Rules for Sound {}
 
 /// Why an epoch is to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,8 +23,8 @@ pub struct Sealed {
     /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
     /// does not hold any more. Above `durable`; none once it holds as much again.
     pub suspect: Option<Tail>,
-    /// Records within its log are damaged. What it holds counts all the same: it is committed, and others have it. But it is not to
-    /// lead while another candidate holds as much: it cannot feed what it cannot read, and does not know who appended it.
+    /// Records within its log are damaged. What it holds counts all the same: it may be committed. But it is not to lead while another
+    /// holds all that may be: it cannot feed what it cannot read, and does not know who appended it.
     pub damaged: bool,
     /// The starts of its disk.
     pub lineage: Lineage,
@@ -53,7 +53,7 @@ pub enum Change {
 /// Who is to lead the sealed epoch, and with whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
-    /// The candidate: the voter with the greatest durable tail.
+    /// The candidate: the voter with the greatest durable tail, unless that is damaged and another will do.
     pub leader: ReplicaId,
     /// Who votes.
     pub voters: Vec<ReplicaId>,
@@ -193,7 +193,7 @@ pub fn choose(
     for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
         has_majority(electorate, answers)?;
     }
-    let leader = candidate(answers, &newest.voters, prefer, change).ok_or(NoChoice::NoAnswers)?;
+    let leader = candidate(answers, newest, prefer, change).ok_or(NoChoice::NoAnswers)?;
     nothing_is_lost(newest, answers, leader)?;
     let choice = |voters: Vec<ReplicaId>, old_voters, unchanged| {
         let quorum = effective_quorum(voters.len(), quorum);
@@ -269,7 +269,7 @@ fn choose_first(
     if answered < listed.len() || !voters.iter().all(is_blank) || !answers.iter().all(Sealed::is_blank) {
         return Err(NoChoice::NotAllBlank { answered, listed: listed.len() });
     }
-    let leader = candidate(answers, voters, prefer, None).ok_or(NoChoice::NoAnswers)?;
+    let leader = preferred(answers, voters, prefer, None).ok_or(NoChoice::NoAnswers)?;
     let quorum = effective_quorum(voters.len(), quorum);
     Ok(Choice { leader, voters: voters.to_vec(), quorum, old_voters: None, bootstrap: true, unchanged: None })
 }
@@ -291,18 +291,15 @@ fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice
 }
 
 /// Fails while a voter that does not answer may hold what another has lost and the candidate does not have. Not so where too few may
-/// have acknowledged it: whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters, and
-/// whoever answers with less has not.
+/// have acknowledged it.
 fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId) -> Result<(), NoChoice> {
     let electorate = || newest.voters.iter().chain(newest.old_voters.iter().flatten());
     let answer = |voter: &ReplicaId| answer_of(answers, *voter);
     let holds = answer(&candidate).map_or_else(Tail::default, |answer| answer.durable);
     let suspects = electorate().filter_map(answer).filter_map(|answer| Some((answer.suspect?, answer.replica)));
     let Some((suspect, replica)) = suspects.filter(|(suspect, _)| *suspect > holds).max() else { return Ok(()) };
-    let may_have_acknowledged = |voter: &&ReplicaId| answer(voter).is_none_or(|answer| answer.suspect > Some(holds));
-    let may_be_committed =
-        |voters: &Vec<ReplicaId>| voters.iter().filter(may_have_acknowledged).count() >= majority(voters.len());
-    if !core::iter::once(&newest.voters).chain(&newest.old_voters).any(may_be_committed) {
+    let may_have_acknowledged = |answer: &Sealed| answer.suspect > Some(holds);
+    if !may_be_committed(newest, answers, may_have_acknowledged) {
         return Ok(());
     }
     let mut missing: Vec<_> = electorate().filter(|voter| answer(voter).is_none()).copied().collect();
@@ -311,9 +308,37 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
     if missing.is_empty() { Ok(()) } else { Err(NoChoice::Suspect { replica, suspect, missing }) }
 }
 
+/// Whether enough voters may have acknowledged something to commit it: those whose answers say so, and those that do not answer.
+/// Whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters.
+fn may_be_committed(newest: &EpochStart, answers: &[Sealed], may_have: impl Fn(&Sealed) -> bool) -> bool {
+    let counts = |voter: &&ReplicaId| answer_of(answers, **voter).is_none_or(&may_have);
+    let electorates = core::iter::once(&newest.voters).chain(&newest.old_voters);
+    electorates.into_iter().any(|voters| voters.iter().filter(counts).count() >= majority(voters.len()))
+}
+
+/// The voter with the greatest (last epoch, durable end), whole or not; or one that is whole and lacks only what cannot be committed, if
+/// that one is damaged: what nobody can be given is cut.
+fn candidate(
+    answers: &[Sealed],
+    newest: &EpochStart,
+    prefer: Option<ReplicaId>,
+    change: Option<Change>,
+) -> Option<ReplicaId> {
+    let best = preferred(answers, &newest.voters, prefer, change)?;
+    if answer_of(answers, best).is_none_or(|answer| !answer.damaged) {
+        return Some(best);
+    }
+    let whole: Vec<Sealed> = answers.iter().filter(|answer| !answer.damaged).cloned().collect();
+    let lacks_nothing = |id: &ReplicaId| {
+        let holds = answer_of(answers, *id).map(|answer| answer.durable);
+        !may_be_committed(newest, answers, |answer| Some(answer.durable) > holds || answer.suspect > holds)
+    };
+    preferred(&whole, &newest.voters, prefer, change).filter(lacks_nothing).or(Some(best))
+}
+
 /// The voter with the greatest (last epoch, durable end). Never the longest log alone: a newer epoch beats it. Of equal ones not
 /// a damaged one, nor the one that is to be removed.
-fn candidate(
+fn preferred(
     answers: &[Sealed],
     voters: &[ReplicaId],
     prefer: Option<ReplicaId>,
@@ -400,12 +425,18 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_candidates_a_damaged_one_leads_only_if_all_are() {
+    fn a_damaged_candidate_leads_only_if_no_whole_one_has_all_that_may_be_committed() {
         let damaged = |replica, end| Sealed { damaged: true, ..report(replica, 3, end) };
         assert_eq!(leader(&[damaged(1, 9), report(2, 3, 9), report(3, 3, 9)], Some(1)), Ok(2));
+        // The first has acknowledged it alone.
+        assert_eq!(leader(&[damaged(1, 9), report(2, 3, 8), report(3, 3, 8)], Some(1)), Ok(2));
+        // Two have it, or may have.
         assert_eq!(leader(&[damaged(1, 9), damaged(2, 9), report(3, 3, 8)], Some(2)), Ok(2));
-        // What it holds counts: nobody else has as much.
         assert_eq!(leader(&[damaged(1, 9), report(2, 3, 8)], Some(2)), Ok(1));
+        assert_eq!(leader(&[damaged(1, 9), report(2, 3, 8), suspect(3, (3, 8), (3, 9))], Some(2)), Ok(1));
+        // Of two voters both have what is committed.
+        let of_two = |answer: Sealed| Sealed { last: Some(start(3, &ALL[..2])), ..answer };
+        assert_eq!(leader(&[of_two(damaged(1, 9)), of_two(report(2, 3, 8))], Some(1)), Ok(2));
     }
 
     #[test]

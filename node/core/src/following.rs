@@ -177,8 +177,13 @@ impl Replica {
     }
 
     /// Whatever it has acknowledged in the leader's epoch lies within the leader's log: all of it came on streams before this one,
-    /// and the log only grows while it leads, which it does once in an epoch.
+    /// and the log only grows while it leads, which it does once in an epoch. Not what a leader says that has not heard of this start of
+    /// the disk yet: it may have been long on its way.
     fn bound_suspect(&mut self, within: Tail, out: &mut Vec<Output>) {
+        let Role::Follower(following) = &self.role else { return };
+        if following.runs.get(self.id) != Some(self.lineage.run()) {
+            return;
+        }
         if self.suspect.is_none_or(|suspect| suspect.epoch != within.epoch || suspect <= within) {
             return;
         }

@@ -79,6 +79,8 @@ struct Own {
     disk: Progress,
     /// When enough voters could write last, or when it began to lead.
     quorum_seen: Millis,
+    /// What was committed as of the last look, and when that last was all there is, or more than before.
+    committed: (Offset, Millis),
 }
 
 /// The state of a leadership.
@@ -113,7 +115,7 @@ impl Leader {
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), log, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
         followers.remove(&start.leader);
-        let own = Box::new(Own { disk: Progress::new(true, log, now), quorum_seen: now });
+        let own = Box::new(Own { disk: Progress::new(true, log, now), quorum_seen: now, committed: (Offset(0), now) });
         let backlog = Box::new(Backlog::new(start.start, limits.lag_bytes_max));
         let (reads, trims) = (Box::default(), Trims::default());
         Self { start, followers, own, backlog, settled: false, hand_over: None, reads, trims }
@@ -185,6 +187,17 @@ impl Leader {
         own.lag_bytes = self.backlog.between(durable.end, commit_end);
         let keeps_up = own.is_close(committed, now, limits) || own.was_caught_up(now, limits);
         !keeps_up && self.can_spare_it()
+    }
+
+    /// Whether it has committed no more for as long as a follower may lag, though there is more and enough voters are in reach.
+    pub(crate) fn is_held_up(&mut self, log_end: Offset, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let (committed, since) = self.own.committed;
+        let waits = self.settled && commit_end == committed && commit_end < log_end;
+        if !waits || !self.is_enough(|voters| self.in_reach(voters, now, limits)) {
+            self.own.committed = (commit_end, now);
+            return false;
+        }
+        now.since(since) >= limits.lag_ms_max
     }
 
     /// Whether the others that are in sync are enough to commit without it.

@@ -184,12 +184,16 @@ impl Replica {
 
     /// Leads no longer when its disk has had no room for as long as a follower may lag, or is so far behind as a follower may not be,
     /// and the others commit without it: each of them holds more, so one of them is elected. While they are no better off it stays.
+    /// Nor when it is damaged and commits no more: what is damaged may be what the others lack, and then nobody can be given it.
     fn resign_if_stuck(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let (durable, commit_end, limits) = (self.durable, self.commit_end, self.limits.sync);
-        let is_full = self.full_since.is_some_and(|since| now.since(since) >= limits.lag_ms_max);
+        let (log_end, durable, commit_end, limits) = (self.log.end, self.durable, self.commit_end, self.limits.sync);
+        let (damaged, is_full) =
+            (self.damaged, self.full_since.is_some_and(|since| now.since(since) >= limits.lag_ms_max));
         let Role::Leader(leader) = &mut self.role else { return };
         let is_outrun = leader.is_outrun(durable, commit_end, now, limits);
-        if is_outrun || (is_full && durable.end < commit_end && leader.can_spare_it()) {
+        let is_held_up = leader.is_held_up(log_end, commit_end, now, limits);
+        let is_spared = is_full && durable.end < commit_end && leader.can_spare_it();
+        if is_outrun || is_spared || (damaged && is_held_up) {
             self.leave_role(out);
         }
     }

@@ -173,7 +173,7 @@ impl World {
             commit_end: of.commit_end(),
             oldest: Offset(0),
             origin: None,
-            runs: Runs::default(),
+            runs: of.runs().clone(),
         };
         for id in self.nodes.keys().copied().filter(|id| *id != leader).collect::<Vec<_>>() {
             if self.unreachable.contains(&id) {
@@ -945,6 +945,36 @@ fn what_a_reboot_may_have_forgotten_is_bounded_by_the_log_of_the_leader_that_it_
 }
 
 #[test]
+fn what_a_leader_said_before_it_heard_of_this_start_of_the_disk_bounds_nothing() {
+    let mut world = World::led();
+    let late = Start {
+        cluster: CLUSTER,
+        leader: ReplicaId(1),
+        epoch: Epoch(1),
+        history: world.replica(1).history().clone(),
+        log: world.replica(1).log(),
+        commit_end: Offset(0),
+        oldest: Offset(0),
+        origin: None,
+        runs: world.replica(1).runs().clone(),
+    };
+    world.append(1, 4);
+    world.settle(1);
+    // It acknowledged all of that, starts again, and has lost some: then a stream comes that was opened before.
+    let (r, held) = (world.replica(3), world.replica(3).durable());
+    let (cluster, promise, history, log) =
+        (r.cluster(), r.promise(), r.history().clone(), Tail { end: Offset(1), ..held });
+    let lineage = Lineage { starts: 2, nonces: vec![7, 0] };
+    let recovered = Recovered { cluster, promise, history, log, suspect: Some(held), lineage, ..blank(3) };
+    world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
+    let session = Session(world.fresh());
+    let log_end = late.log.end;
+    world.step(3, Input::Start { session, start: late });
+    world.step(3, Input::Heartbeat { session, commit_end: Offset(0), log_end, round: 1 });
+    assert_eq!(world.replica(3).suspect(), Some(held));
+}
+
+#[test]
 fn an_impossible_acknowledgement_changes_nothing() {
     let mut world = World::led();
     world.append(1, 4);
@@ -1433,4 +1463,28 @@ fn while_the_voters_change_those_before_are_shown_until_an_epoch_without_them_is
     world.connect(1);
     world.settle(1);
     assert_eq!(shown(&world, 1), after);
+}
+
+// ---- a damaged record that nobody else has
+
+#[test]
+fn a_damaged_leader_that_commits_no_more_makes_way_for_one_that_is_whole() {
+    let held_up = |damaged| {
+        let mut world = World::led();
+        pass(&mut world, 30);
+        // The others are sent nothing that lies behind what cannot be read.
+        world.stuck = vec![2, 3];
+        world.append(1, 3);
+        world.step(1, Input::Damaged(damaged));
+        pass(&mut world, 1);
+        assert!(leads(&world, 1), "it may be repaired yet");
+        pass(&mut world, 1);
+        world
+    };
+    let mut world = held_up(true);
+    assert!(!leads(&world, 1));
+    world.stuck = vec![];
+    assert_eq!(world.elect(2, &[1, 2, 3]), 2);
+    assert_eq!(world.replica(1).log(), world.replica(2).log());
+    assert!(leads(&held_up(false), 1), "the others are only slow");
 }

@@ -162,6 +162,7 @@ impl Cluster {
             voters: choice.voters.iter().map(member).collect(),
             quorum: choice.quorum,
             old_voters: choice.old_voters.iter().flatten().map(member).collect(),
+            by: String::new(),
         }
     }
 
@@ -213,6 +214,7 @@ impl Cluster {
             epoch: self.epoch,
             learners: members(learners),
             moved_voters: members(moved),
+            standby: None,
         };
         self.control(leader).await.learners(request).await.unwrap();
     }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zue_client::control::DETECTION_TIME_DEFAULT;
+use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
 use zue_node::Time;
 
 pub use generate::{crd, schema};
@@ -140,11 +140,15 @@ pub struct Leader {
     /// From 300ms to 1m, and at least three times `config.replication.heartbeatInterval`. A shorter time finds a machine that hangs
     /// sooner, a longer one is less easily mistaken.
     pub detection_time: Time,
+    /// How long after that nobody has to have acted before a node elects by itself: the operator, or the way to the API server, may be
+    /// away. From 200ms to 1h. The nodes elect among the voters, and never against `Static`.
+    pub standby_after: Time,
 }
 
 impl Default for Leader {
     fn default() -> Self {
-        Self { policy: LeaderPolicy::default(), ordinal: 0, detection_time: Time(DETECTION_TIME_DEFAULT) }
+        let (detection_time, standby_after) = (Time(DETECTION_TIME_DEFAULT), Time(STANDBY_AFTER_DEFAULT));
+        Self { policy: LeaderPolicy::default(), ordinal: 0, detection_time, standby_after }
     }
 }
 

@@ -5,6 +5,7 @@ use zue_log::Retention;
 
 use crate::breaks::Break;
 use crate::check::Judge;
+use crate::coverage::Fault;
 use crate::dice::Dice;
 use crate::params::{ClientParams, FaultParams, UpkeepParams};
 use crate::process::Process;
@@ -126,6 +127,22 @@ impl Process {
 }
 
 impl World {
+    /// A wall clock is set, forwards or backwards.
+    pub(crate) fn jump_wall_clock(&mut self) {
+        let ClockParams { wild, liar, .. } = self.params.clocks;
+        let Some(machine) = (if wild { Some(self.dice.index(self.machines.len())) } else { liar }) else { return };
+        let to = Clock::draw_wall(&mut self.dice);
+        self.machine(machine).clock.wall_ms = to;
+        self.counts.faults.count(Fault::WallClockJumped);
+    }
+
+    /// A monotonic clock goes on from a later time, as one does that also runs while the machine sleeps.
+    pub(crate) fn jump_clock(&mut self) {
+        let (machine, by) = (self.dice.index(self.machines.len()), self.dice.between((1, 20_000)));
+        self.machine(machine).clock.ahead_ms += by;
+        self.counts.faults.count(Fault::ClockJumped);
+    }
+
     /// What a machine's wall clock shows.
     pub(crate) fn wall(&mut self, machine: usize) -> u64 {
         self.now + self.machine(machine).clock.wall_ms

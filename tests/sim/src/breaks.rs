@@ -91,6 +91,8 @@ pub enum Break {
     AnyEpochPromised,
     /// A controller takes the epoch above all that are promised, however few would accept it.
     EpochsNotClimbed,
+    /// Where the appointed one does not answer, another is appointed for the same epoch.
+    TwoCandidates,
     /// What a stranger says of starts of disks is believed.
     StartBelieved,
     /// Whoever opens a stream says where the log begins.
@@ -107,7 +109,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 49] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::ResetEarly,
@@ -150,6 +152,7 @@ impl Break {
         Self::LeaderStampsAlone,
         Self::AnyEpochPromised,
         Self::EpochsNotClimbed,
+        Self::TwoCandidates,
         Self::StartBelieved,
         Self::AnyLogStart,
         Self::OffsetsUnbounded,

@@ -5,6 +5,8 @@ mod gone;
 mod producers;
 mod trims;
 
+mod voters;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use zue_core::election::Sealed;
@@ -23,6 +25,8 @@ pub(crate) struct Checker {
     /// Where a producer's record was committed: nonce and sequence.
     places: BTreeMap<(u64, u64), u64>,
     leaders: BTreeMap<Epoch, Leadership>,
+    /// With whom each epoch began.
+    begun: BTreeMap<Epoch, EpochStart>,
     /// How far each epoch's leader has committed.
     committed_in: BTreeMap<Epoch, Offset>,
     /// Whom a replica follows in an epoch.
@@ -199,6 +203,7 @@ impl Checker {
         let has = process.records.end() >= must && self.are_committed(&process.records, must);
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
         self.begins_from_settled(process.replica.history().starts());
+        self.begun.extend(process.replica.history().last().map(|start| (epoch, start.clone())));
         // Who appended what is in its log, and was in front of it, it knows, or knows that it does not.
         let is_known = |record: &Record| {
             let id = ProducerId { born: record.born, nonce: record.nonce };
@@ -211,21 +216,6 @@ impl Checker {
         if let Some(Record { nonce, sequence, .. }) = before.iter().chain(own).find(|record| !is_known(record)) {
             let what = format!("{replica:?} leads, and does not know record {sequence} of producer {nonce:x}");
             self.violated(what);
-        }
-    }
-
-    /// Voters change only from settled ones: a majority of those, and of the ones before them, has said that it holds their start.
-    fn begins_from_settled(&mut self, starts: &[EpochStart]) {
-        let [.., before, now] = starts else { return };
-        if before.voters == now.voters {
-            return;
-        }
-        for voters in std::iter::once(&before.voters).chain(&before.old_voters) {
-            let had = voters.iter().filter(|id| self.holds.contains(&(**id, before.epoch))).count();
-            let (needed, epochs) = (majority(voters.len()), (before.epoch, now.epoch));
-            let what =
-                || format!("the voters of epoch {} change in {}, held by {had}, not {needed}", epochs.0, epochs.1);
-            self.ensure(had >= needed, what);
         }
     }
 
@@ -309,7 +299,9 @@ impl Checker {
         let told = self.replicas.entry(id).or_default();
         let (acked_in, acked) = told.acked_in;
         told.acked = told.acked.min(log);
-        self.ensure(acked_in < epoch || acked <= log, || {
+        // What its disk has lost since, it knows about.
+        let is_known = process.replica.suspect().is_some_and(|suspect| suspect >= acked);
+        self.ensure(acked_in < epoch || acked <= log || is_known, || {
             format!("{id:?} cuts to {log}, after {acked} in epoch {epoch}")
         });
     }

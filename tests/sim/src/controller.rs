@@ -1,394 +1,336 @@
-//! Controllers: they remember nothing between turns, work side by side and stop anywhere. What to do is decided by the real
-//! `plan` and `choose`; the order of an attempt (reserve, seal, choose, appoint) is that of the client's controller.
+//! Controllers: the machine of `zue_core::control`, as the operator and `zue control` drive it, and as nodes that stand by do. Here are
+//! its messages, its store and its clock; it stops anywhere, and begins again from nothing.
 
-use zue_core::control::{Reason, Recorded, Seen, Step, Wish, plan};
-use zue_core::election::{Change, Choice, First, Sealed, choose};
-use zue_core::{ClusterId, Epoch, ReplicaId, Reply, Terms};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use zue_core::control::machine::{Action, Answer as Told, Call as Asked, Event as Happened, Input, Machine};
+use zue_core::control::machine::{Backoff, Failure, Patience, Placed};
+use zue_core::control::{Seen, SeenRole, Step, Wish};
+use zue_core::{ClusterId, Epoch, Millis, ReplicaId, Reply, Terms};
 
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Answer, Call, Caller, Message};
+use crate::mistakes::{PerhapsBroken, Whim};
 use crate::status::{StoreAnswer, StoreCall};
 use crate::world::{Event, World};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Controller {
-    /// What answers and timers must name to be heard.
-    phase: u64,
-    state: State,
+    machine: Machine<PerhapsBroken>,
+    /// The node it runs in, where it stands by.
+    pub(crate) home: Option<usize>,
+    /// No two machines have the same: what answers one is for no other.
+    life: u64,
+    /// What the timer must name to be heard.
+    timer: u64,
+    /// What the nodes said last.
+    seen: Vec<Option<Seen>>,
+    /// It goes on whatever the store says: no mistake of a controller may do harm.
+    careless: bool,
+    whim: Rc<Cell<Option<Whim>>>,
+    /// Whom it has appointed last, and who else was sealed with that one.
+    appointed: Option<Appointed>,
     /// The plan that the trace told last.
-    told: Option<Step>,
-    /// Elections that failed in a row: the pause after them grows, so that controllers don't outbid each other for ever.
-    failed: u32,
+    told: Step,
     /// What happens to it, in order, once it is no longer paused.
     pub(crate) held: Option<Vec<Event>>,
 }
 
-#[derive(Debug, Default)]
-enum State {
-    #[default]
-    Waiting,
-    Looking {
-        seen: Vec<Option<Seen>>,
-        missing: usize,
-        recorded: Option<Recorded>,
-    },
-    HandingOver(Attempt),
-    Reserving(Attempt),
-    Sealing {
-        attempt: Attempt,
-        answers: Vec<(usize, Sealed)>,
-        missing: usize,
-        grace: bool,
-    },
-    /// Waiting for the leader to take its appointment, or its learners.
-    Asking,
+/// Of an appointment.
+#[derive(Debug)]
+struct Appointed {
+    cluster: ClusterId,
+    terms: Terms,
+    others: Vec<(usize, ReplicaId)>,
 }
 
-/// One attempt at an epoch.
-#[derive(Clone, Debug)]
-struct Attempt {
-    seen: Vec<Option<Seen>>,
-    recorded: Recorded,
-    epoch: Epoch,
-    prefer: Option<ReplicaId>,
-    without: Option<ReplicaId>,
-    change: Option<Change>,
-    /// How many replicas are wished for.
-    replicas: usize,
-    reason: Reason,
-    /// It goes on whatever the store says: no mistake of a controller may do harm.
-    careless: bool,
-}
-
-impl Attempt {
-    fn cluster(&self) -> Option<ClusterId> {
-        self.recorded.cluster.or_else(|| self.seen.iter().flatten().find_map(|seen| seen.cluster))
+impl Controller {
+    fn address(&self, controller: usize) -> Address {
+        self.home.map_or(Address::Controller(controller), Address::Machine)
     }
-
-    /// Who is at the first machines, so many of them.
-    fn at_first(&self, machines: usize) -> Vec<ReplicaId> {
-        self.seen.iter().take(machines).flatten().map(|seen| seen.replica).collect()
-    }
-}
-
-fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
-    let known = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
-    Epoch(known.max(recorded.epoch).0 + 1)
 }
 
 impl World {
+    pub(crate) fn new_controller(&mut self, home: Option<usize>) -> Controller {
+        let whim = Rc::default();
+        let rules = PerhapsBroken { rule: self.broken, whim: Rc::clone(&whim) };
+        let (patience, seed) = (self.patience(), self.dice.bits());
+        let machine = match home {
+            None => Machine::new(rules, patience, seed),
+            Some(own) => Machine::standing_by(rules, patience, seed, own, self.params.control.standby),
+        };
+        Controller {
+            machine,
+            home,
+            life: self.next_id(),
+            timer: 0,
+            seen: vec![None; self.machines.len()],
+            // Those of another mind begin clusters whatever the store says.
+            careless: self.params.control.disagree.is_some() && self.dice.chance(0.5),
+            whim,
+            appointed: None,
+            told: Step::Nothing,
+            held: None,
+        }
+    }
+
+    fn patience(&mut self) -> Patience {
+        let c = &self.params.control;
+        let soon = Backoff { min_ms: 20, max_ms: 2560 };
+        let (low, high) = c.turn_ms;
+        let (call_ms, seal_grace_ms, handover_deadline_ms) = (c.call_timeout_ms, c.seal_grace_ms, c.hand_over_ms);
+        let appoint = Backoff { min_ms: call_ms, max_ms: 4 * call_ms };
+        Patience {
+            look_ms: self.dice.between((low, high)),
+            call_ms,
+            seal_ms: call_ms,
+            seal_grace_ms,
+            appoint,
+            store_ms: call_ms,
+            store_retry: soon,
+            handover_deadline_ms,
+            election_retry: soon,
+            members_retry: soon,
+            handover_retry: soon,
+            contested_retry: soon,
+        }
+    }
+
     pub(crate) fn wake_controller(&mut self, controller: usize) {
-        let failed = self.controllers.get(controller).map_or(0, |at| at.failed);
-        let phase = self.enter(controller, State::Waiting);
         // Once nothing goes wrong any more, a Lease lets one of them act: several at once are safe, and outbid each other.
-        if self.healed && controller > 0 {
+        let is_other = self.controllers.get(controller).is_some_and(|at| at.home.is_none()) && controller > 0;
+        if self.healed && is_other {
             return;
         }
-        let (low, high) = self.params.control.turn_ms;
-        self.after((low, high + (20 << failed.min(7)) - 20), Event::Controller { controller, phase });
+        let now = self.now;
+        let timer = self.next_id();
+        let Some(at) = self.controllers.get_mut(controller) else { return };
+        at.timer = timer;
+        if let Some(Millis(due)) = at.machine.deadline() {
+            self.at(due.max(now + 1), Event::Controller { controller, timer });
+        }
     }
 
-    fn set_failed(&mut self, controller: usize, failed: impl FnOnce(u32) -> u32) {
+    /// The controller begins again from nothing.
+    pub(crate) fn replace_controller(&mut self, controller: usize) {
+        let Some(home) = self.controllers.get(controller).map(|at| at.home) else { return };
+        let new = self.new_controller(home);
         if let Some(at) = self.controllers.get_mut(controller) {
-            at.failed = failed(at.failed);
+            let held = at.held.take();
+            *at = Controller { held, ..new };
         }
-    }
-
-    /// Whether the controller stops here: the next one begins from nothing.
-    fn stops(&mut self) -> bool {
-        let stops = self.dice.chance(self.params.control.stop);
-        if stops {
-            self.counts.faults.count(Fault::ControllerStopped);
-        }
-        stops
-    }
-
-    fn enter(&mut self, controller: usize, state: State) -> u64 {
-        let phase = self.next_id();
-        if let Some(at) = self.controllers.get_mut(controller) {
-            (at.phase, at.state) = (phase, state);
-        }
-        phase
-    }
-
-    /// Enters a state that ends by itself after a time.
-    fn enter_for(&mut self, controller: usize, state: State, ms: u64) -> u64 {
-        let phase = self.enter(controller, state);
-        let at = self.now + ms;
-        self.at(at, Event::Controller { controller, phase });
-        phase
-    }
-
-    /// Done for this turn.
-    fn end_turn(&mut self, controller: usize) {
-        self.set_failed(controller, |_| 0);
         self.wake_controller(controller);
     }
 
-    /// Nothing came of it: the next turn begins from nothing, later and later.
-    fn give_up(&mut self, controller: usize) {
-        self.set_failed(controller, |failed| failed + 1);
-        self.wake_controller(controller);
-    }
-
-    fn ask(&mut self, controller: usize, phase: u64, ordinal: usize, target: Option<ReplicaId>, call: Call) {
-        let caller = Caller::Controller { controller, phase, ordinal };
-        let message = Message::Call { caller, target, call };
-        self.send(Address::Controller(controller), Address::Machine(ordinal), message);
-    }
-
-    pub(crate) fn controller_timer(&mut self, controller: usize, phase: u64) {
-        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
-        match std::mem::take(&mut at.state) {
-            State::Waiting => self.look(controller),
-            State::Looking { seen, recorded: Some(recorded), .. } => self.decide(controller, seen, recorded),
-            State::Sealing { attempt, answers, .. } => self.choose(controller, &attempt, &answers),
-            _ => self.give_up(controller),
+    /// The nodes stand by, each in its process, in some runs.
+    pub(crate) fn restart_standby(&mut self, machine: usize) {
+        let found = self.controllers.iter().position(|at| at.home == Some(machine));
+        if let Some(controller) = found {
+            self.replace_controller(controller);
         }
     }
 
-    fn look(&mut self, controller: usize) {
-        let machines = self.machines.len();
-        let looking = State::Looking { seen: vec![None; machines], missing: machines + 1, recorded: None };
-        let phase = self.enter_for(controller, looking, self.params.control.call_timeout_ms);
-        self.call_store(controller, phase, StoreCall::Load);
-        for ordinal in 0..machines {
-            self.ask(controller, phase, ordinal, None, Call::Status);
-        }
+    fn is_up(&self, controller: usize) -> bool {
+        let home = self.controllers.get(controller).and_then(|at| at.home);
+        home.is_none_or(|home| self.machines.get(home).is_some_and(|at| at.process.is_some()))
     }
 
-    pub(crate) fn store_answer(&mut self, controller: usize, phase: u64, answer: StoreAnswer) {
-        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
-        match (std::mem::take(&mut at.state), answer) {
-            (State::Looking { seen, missing, .. }, StoreAnswer::Loaded(recorded)) => {
-                at.state = State::Looking { seen, missing: missing.saturating_sub(1), recorded: Some(recorded) };
-                self.looked(controller, phase);
+    pub(crate) fn controller_timer(&mut self, controller: usize, timer: u64) {
+        let Some(at) = self.controllers.get(controller).filter(|at| at.timer == timer) else { return };
+        let home = at.home;
+        let is_gone =
+            self.params.control.stands_by && self.params.control.gone_after_ms.is_some_and(|at| self.now > at);
+        if !self.is_up(controller) || is_gone && home.is_none() && !self.healed {
+            return; // A new process has a new one; and so has who puts all right.
+        }
+        if at.machine.is_at_rest() && home.is_none() && self.dice.chance(self.params.control.whim) {
+            self.counts.faults.count(Fault::ControllerRogue);
+            let machines = self.machines.len();
+            let whim = Whim {
+                epoch: self.dice.between((0, 3)),
+                prefer: self.dice.index(machines),
+                changed: self.dice.index(machines),
+                change: self.dice.index(3),
+            };
+            let careless = self.dice.chance(0.75);
+            if let Some(at) = self.controllers.get_mut(controller) {
+                at.whim.set(Some(whim));
+                at.careless = careless;
             }
-            (State::Reserving(attempt), StoreAnswer::Swapped(done)) if done || attempt.careless => {
-                self.seal(controller, attempt);
-            }
-            _ => self.give_up(controller),
-        }
-    }
-
-    pub(crate) fn controller_answer(&mut self, controller: usize, caller: Caller, answer: Answer) {
-        let Caller::Controller { phase, ordinal, .. } = caller else { return };
-        let Some(at) = self.controllers.get_mut(controller).filter(|at| at.phase == phase) else { return };
-        match &mut at.state {
-            State::Looking { seen, missing, .. } => {
-                *missing = missing.saturating_sub(1);
-                if let (Answer::Status(status), Some(place)) = (answer, seen.get_mut(ordinal)) {
-                    *place = Some(status);
-                }
-                self.looked(controller, phase);
-            }
-            State::Sealing { answers, missing, .. } => {
-                *missing = missing.saturating_sub(1);
-                if let Answer::Reply(Reply::Sealed(sealed)) = answer
-                    && !answers.iter().any(|(at, _)| *at == ordinal)
-                {
-                    answers.push((ordinal, sealed));
-                }
-                self.sealed_one(controller, phase);
-            }
-            State::HandingOver(attempt) => {
-                let attempt = attempt.clone();
-                match answer {
-                    Answer::Reply(Reply::HandedOver(_)) => self.reserve(controller, attempt),
-                    _ => self.give_up(controller),
-                }
-            }
-            State::Asking => match answer {
-                Answer::Reply(Reply::Appointed(_) | Reply::Learners(_)) => self.end_turn(controller),
-                _ => self.give_up(controller),
-            },
-            State::Waiting | State::Reserving(_) => {}
-        }
-    }
-
-    fn looked(&mut self, controller: usize, phase: u64) {
-        let Some(at) = self.controllers.get(controller) else { return };
-        if matches!(&at.state, State::Looking { missing: 0, .. }) {
-            self.controller_timer(controller, phase);
-        }
-    }
-
-    fn decide(&mut self, controller: usize, seen: Vec<Option<Seen>>, recorded: Recorded) {
-        if self.stops() {
-            return self.end_turn(controller);
-        }
-        let held = |seen: &Seen| seen.cluster.filter(|_| seen.last.is_some());
-        let found = seen.iter().flatten().find_map(held);
-        if let (None, Some(cluster)) = (recorded.cluster, found) {
-            // Written down before anything else is done; the next turn goes on.
-            let to = Recorded { cluster: Some(cluster), ..recorded.clone() };
-            let phase = self.enter_for(controller, State::Waiting, self.params.control.call_timeout_ms);
-            return self.call_store(controller, phase, StoreCall::Swap { from: recorded, to });
-        }
-        if self.dice.chance(self.params.control.whim) {
-            return self.elect_on_a_whim(controller, seen, recorded);
         }
         let wish = self.wish_of(controller);
-        let (mut step, replicas) = (plan(&wish, &recorded, &seen), wish.replicas);
-        if let (Step::Elect { epoch, .. } | Step::HandOver { next: epoch, .. }, true) =
-            (&mut step, self.broken_by(Break::EpochsNotClimbed))
-        {
-            *epoch = next_epoch(&recorded, &seen);
+        let nodes = self.machines.len();
+        if let Some(at) = self.controllers.get_mut(controller) {
+            at.machine.wish(wish, nodes);
         }
-        let told = self.controllers.get_mut(controller).and_then(|at| at.told.replace(step.clone()));
-        if told.as_ref() != Some(&step) {
-            self.trace.say(self.now, format_args!("controller {controller} plans {step:?}"));
+        self.step_controller(controller, Input::Tick);
+    }
+
+    fn step_controller(&mut self, controller: usize, input: Input) {
+        let now = Millis(self.now);
+        let mut actions = Vec::new();
+        let Some(at) = self.controllers.get_mut(controller) else { return };
+        at.machine.step(now, input, &mut actions);
+        self.perform(controller, actions);
+    }
+
+    fn perform(&mut self, controller: usize, actions: Vec<Action>) {
+        let acts = actions.iter().any(|action| matches!(action, Action::Swap { .. } | Action::Call { .. }));
+        if acts && self.dice.chance(self.params.control.stop) {
+            self.counts.faults.count(Fault::ControllerStopped);
+            return self.replace_controller(controller);
         }
-        match step {
-            Step::Nothing | Step::Blocked(_) => self.end_turn(controller),
-            Step::Elect { epoch, prefer, without, change, reason } => {
-                let careless = false;
-                let attempt = Attempt { seen, recorded, epoch, prefer, without, change, replicas, reason, careless };
-                self.reserve(controller, attempt);
+        self.tell_plan(controller);
+        for action in actions {
+            self.act(controller, action);
+        }
+        self.wake_controller(controller);
+    }
+
+    fn tell_plan(&mut self, controller: usize) {
+        let now = self.now;
+        let Some(at) = self.controllers.get_mut(controller) else { return };
+        if *at.machine.planned() != at.told {
+            at.told = at.machine.planned().clone();
+            let told = at.told.clone();
+            self.trace.say(now, format_args!("controller {controller} plans {told:?}"));
+        }
+    }
+
+    fn act(&mut self, controller: usize, action: Action) {
+        let Some(life) = self.controllers.get(controller).map(|at| at.life) else { return };
+        match action {
+            Action::Look { look, .. } => {
+                if let Some(at) = self.controllers.get_mut(controller) {
+                    at.seen.fill(None);
+                }
+                for ordinal in 0..self.machines.len() {
+                    self.ask(controller, (look, true), ordinal, None, Call::Status);
+                }
             }
-            Step::Feed { epoch, leader, learners } => {
-                let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
-                let phase = self.enter_for(controller, State::Asking, self.params.control.call_timeout_ms);
-                self.ask(controller, phase, ordinal, Some(leader), Call::Learners { epoch, learners });
-            }
-            Step::HandOver { epoch, from, to, next } => {
-                let Some(ordinal) = seen.iter().position(|seen| seen.as_ref().is_some_and(|s| s.replica == from))
-                else {
-                    return self.give_up(controller);
+            Action::Load { op } => self.call_store(controller, (life, op), StoreCall::Load),
+            Action::Swap { op, from, to } => self.call_store(controller, (life, op), StoreCall::Swap { from, to }),
+            Action::Call { attempt, ordinal, target, call, .. } => {
+                let call = match call {
+                    Asked::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
+                    Asked::Appoint { cluster, terms, places } => {
+                        self.check_electorate(&terms.voters);
+                        if let Some(at) = self.controllers.get_mut(controller) {
+                            let sealed = at.seen.iter().enumerate();
+                            let others = sealed.filter_map(|(n, seen)| Some((n, seen.as_ref()?.replica)));
+                            let others = others.filter(|(_, id)| *id != target && terms.voters.contains(id));
+                            let others = others.collect();
+                            at.appointed = Some(Appointed { cluster, terms: terms.clone(), others });
+                        }
+                        Call::Appoint { cluster, terms, places }
+                    }
+                    Asked::Learners { epoch, learners, places, .. } => Call::Learners { epoch, learners, places },
+                    Asked::HandOver { epoch, to, deadline_ms, .. } => Call::HandOver { epoch, to, deadline_ms },
                 };
-                let attempt = Attempt {
-                    seen,
-                    recorded,
-                    epoch: next,
-                    prefer: Some(to),
-                    without: None,
-                    change: None,
-                    replicas,
-                    reason: Reason::HandOver,
-                    careless: false,
-                };
-                let deadline_ms = self.params.control.hand_over_ms;
-                let phase = self.enter_for(controller, State::HandingOver(attempt), deadline_ms + 100);
-                self.ask(controller, phase, ordinal, Some(from), Call::HandOver { epoch, to, deadline_ms });
+                self.ask(controller, (attempt, false), ordinal, Some(target), call);
             }
+            Action::Tell(event) => self.happened(controller, &event),
         }
+    }
+
+    fn happened(&mut self, controller: usize, event: &Happened) {
+        self.trace.say(self.now, format_args!("controller {controller}: {event:?}"));
+        let home = self.controllers.get(controller).and_then(|at| at.home);
+        match event {
+            Happened::LeaderElected { .. } if home.is_some() => self.counts.by_standbys += 1,
+            Happened::ElectionFailed { why: Failure::NotAppointed { .. }, .. }
+                if self.broken_by(Break::TwoCandidates) =>
+            {
+                let Some(at) = self.controllers.get_mut(controller) else { return };
+                let Some(Appointed { cluster, terms, others }) = at.appointed.take() else { return };
+                if let Some((ordinal, other)) = others.first().copied() {
+                    let places = terms.voters.iter().map(|id| (*id, None)).collect();
+                    self.ask(controller, (0, false), ordinal, Some(other), Call::Appoint { cluster, terms, places });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ask(
+        &mut self,
+        controller: usize,
+        (number, looks): (u64, bool),
+        ordinal: usize,
+        target: Option<ReplicaId>,
+        call: Call,
+    ) {
+        let Some(at) = self.controllers.get(controller) else { return };
+        let (life, address) = (at.life, at.address(controller));
+        let caller = Caller::Controller { controller, address, life, number, looks, ordinal };
+        self.send(address, Address::Machine(ordinal), Message::Call { caller, target, call });
+    }
+
+    pub(crate) fn store_answer(&mut self, controller: usize, (life, op): (u64, u64), answer: StoreAnswer) {
+        let Some(at) = self.controllers.get(controller).filter(|at| at.life == life) else { return };
+        let careless = at.careless;
+        let input = match answer {
+            StoreAnswer::Loaded(recorded) => Input::Loaded { op, result: Ok(recorded) },
+            StoreAnswer::Swapped(done) => Input::Swapped { op, result: Ok(done || careless) },
+            StoreAnswer::Refused => Input::Swapped { op, result: Err("refused".to_owned()) },
+        };
+        self.step_controller(controller, input);
+    }
+
+    pub(crate) fn controller_answer(&mut self, caller: Caller, answer: Answer) {
+        let Caller::Controller { controller, life, number, looks, ordinal, .. } = caller else { return };
+        if self.controllers.get(controller).is_none_or(|at| at.life != life) || !self.is_up(controller) {
+            return;
+        }
+        let input = if looks {
+            let told = match answer {
+                Answer::Status(status) => Some(Box::new(status)),
+                _ => None,
+            };
+            if let Some(at) = self.controllers.get_mut(controller)
+                && let Some(place) = at.seen.get_mut(ordinal)
+            {
+                *place = told.as_ref().map(|told| told.seen.clone());
+            }
+            Input::Status { look: number, ordinal, told }
+        } else {
+            let answer = match answer {
+                Answer::Reply(Reply::Sealed(mut sealed)) => {
+                    sealed.cluster = sealed.cluster.filter(|_| sealed.durable.epoch > Epoch(0));
+                    Told::Sealed(Box::new(sealed))
+                }
+                Answer::Reply(Reply::Appointed(_)) => Told::Appointed,
+                Answer::Reply(Reply::Learners(_)) => Told::Fed,
+                Answer::Reply(Reply::HandedOver(_)) => Told::HandedOver,
+                answer => Told::Failed(format!("{answer:?}")),
+            };
+            Input::Answer { attempt: number, ordinal, answer }
+        };
+        self.step_controller(controller, input);
     }
 
     /// What a controller wishes for: those behind the first may be of another mind.
     fn wish_of(&self, controller: usize) -> Wish {
         let wish = self.params.wish.clone();
+        let is_standby = self.controllers.get(controller).is_some_and(|at| at.home.is_some());
         match self.params.control.disagree {
-            Some(replicas) if controller > 0 => Wish { replicas, ..wish },
+            Some(replicas) if controller > 0 && !is_standby => Wish { replicas, ..wish },
             _ => wish,
         }
     }
 
-    /// An election that nothing asks for, of an epoch that may be taken, with or without the store.
-    fn elect_on_a_whim(&mut self, controller: usize, seen: Vec<Option<Seen>>, recorded: Recorded) {
-        let next = next_epoch(&recorded, &seen);
-        let epoch = Epoch((next.0 + self.dice.between((0, 3))).saturating_sub(2).max(1));
-        let someone = self.dice.index(seen.len());
-        let prefer = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica);
-        let first = seen.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
-        let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
-        self.counts.faults.count(Fault::ControllerRogue);
-        let change = self.change_on_a_whim(&seen);
-        self.trace.say(self.now, format_args!("controller {controller} elects {epoch} on a whim, {change:?}"));
-        let (replicas, careless) = (self.wish_of(controller).replicas, self.dice.chance(0.5));
-        let attempt = Attempt { seen, recorded, epoch, prefer, without: None, change, replicas, reason, careless };
-        if self.dice.chance(0.5) { self.seal(controller, attempt) } else { self.reserve(controller, attempt) }
-    }
-
-    /// Some replica, a voter or not, is to vote or to vote no more, whatever is wished.
-    fn change_on_a_whim(&mut self, seen: &[Option<Seen>]) -> Option<Change> {
-        let someone = self.dice.index(seen.len());
-        let someone = seen.get(someone).and_then(Option::as_ref).map(|seen| seen.replica)?;
-        match self.dice.index(3) {
-            0 => None,
-            1 => Some(Change::Add(someone)),
-            _ => Some(Change::Remove(someone)),
-        }
-    }
-
-    fn reserve(&mut self, controller: usize, attempt: Attempt) {
-        let from = attempt.recorded.clone();
-        let to = Recorded { epoch: attempt.epoch, ..from.clone() };
-        let phase = self.enter_for(controller, State::Reserving(attempt), self.params.control.call_timeout_ms);
-        self.call_store(controller, phase, StoreCall::Swap { from, to });
-    }
-
-    fn seal(&mut self, controller: usize, mut attempt: Attempt) {
-        if self.stops() {
-            return self.end_turn(controller);
-        }
-        attempt.recorded.epoch = attempt.epoch;
-        let (cluster, epoch) = (attempt.cluster(), attempt.epoch);
-        let ours =
-            |seen: &&Seen| (seen.cluster.is_none() || seen.cluster == cluster) && Some(seen.replica) != attempt.without;
-        let targets: Vec<_> = attempt
-            .seen
-            .iter()
-            .enumerate()
-            .filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref().filter(ours)?.replica)))
-            .collect();
-        let state = State::Sealing { attempt, answers: Vec::new(), missing: targets.len(), grace: false };
-        let phase = self.enter_for(controller, state, self.params.control.call_timeout_ms);
-        for (ordinal, target) in targets {
-            self.ask(controller, phase, ordinal, Some(target), Call::Seal { cluster, epoch });
-        }
-    }
-
-    /// Once the answers are enough, the others are waited for only a little.
-    fn sealed_one(&mut self, controller: usize, phase: u64) {
-        let grace_ms = self.params.control.seal_grace_ms;
-        let Some(at) = self.controllers.get(controller) else { return };
-        let State::Sealing { attempt, answers, missing, grace } = &at.state else { return };
-        if *missing == 0 {
-            return self.controller_timer(controller, phase);
-        }
-        if *grace || self.choice(attempt, answers).is_none() {
-            return;
-        }
-        if let Some(Controller { state: State::Sealing { grace, .. }, .. }) = self.controllers.get_mut(controller) {
-            *grace = true;
-        }
-        let at = self.now + grace_ms;
-        self.at(at, Event::Controller { controller, phase });
-    }
-
-    fn choice(&self, attempt: &Attempt, answers: &[(usize, Sealed)]) -> Option<Choice> {
-        let mut in_order = answers.to_vec();
-        in_order.sort_by_key(|(ordinal, _)| *ordinal);
-        let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed).collect();
-        let Attempt { prefer, change, replicas, reason, .. } = *attempt;
-        let (voters, all) = (attempt.at_first(replicas), attempt.at_first(attempt.seen.len()));
-        let listed = if self.broken == Some(Break::FirstOfWished) { &voters } else { &all };
-        let first = Some(First { voters: &voters, listed }).filter(|_| reason == Reason::Bootstrap);
-        let chosen = choose(&answers, prefer, first, self.params.wish.quorum, change).ok();
-        self.broken.map_or_else(|| chosen.clone(), |rule| rule.choose(chosen.clone(), prefer, change, &answers))
-    }
-
-    fn choose(&mut self, controller: usize, attempt: &Attempt, answers: &[(usize, Sealed)]) {
-        let Some(choice) = self.choice(attempt, answers) else { return self.give_up(controller) };
-        if choice.bootstrap && attempt.recorded.cluster.is_some() || self.stops() {
-            return self.give_up(controller);
-        }
-        let sealed_cluster = answers.iter().find_map(|(_, sealed)| sealed.cluster);
-        let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.dice.id()));
-        self.trace.say(self.now, format_args!("controller {controller} chooses {choice:?} for {}", attempt.epoch));
-        self.appoint(controller, attempt, choice, cluster);
-    }
-
-    fn appoint(&mut self, controller: usize, attempt: &Attempt, choice: Choice, cluster: ClusterId) {
-        if self.stops() {
-            return self.end_turn(controller);
-        }
-        let Choice { leader, voters, quorum, old_voters, bootstrap: _, unchanged: _ } = choice;
-        self.check_electorate(&voters);
-        let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
-        let Some(Address::Machine(ordinal)) = self.address_of(leader) else { return self.give_up(controller) };
-        let phase = self.enter_for(controller, State::Asking, self.params.control.call_timeout_ms);
-        self.ask(controller, phase, ordinal, Some(leader), Call::Appoint { cluster, terms });
+    /// What a node says to a controller beside what it is: where it was told that the voters are, and whom it does not reach.
+    pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::Told {
+        let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
+        let leads = matches!(seen.role, SeenRole::Leader { .. });
+        let members = process.filter(|_| leads).into_iter().flat_map(|process| &process.members);
+        let placed =
+            |(id, at): (&ReplicaId, &Option<usize>)| Some(Placed { replica: *id, ordinal: (*at)?, is_reachable: true });
+        let members = members.filter_map(placed).collect();
+        let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
+        let unreached = feeds.filter(|(_, feed)| feed.cursor.is_none()).map(|(id, _)| *id).collect();
+        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby: None }
     }
 }

@@ -27,6 +27,8 @@ pub enum Fault {
     StoreStale,
     StoreSilent,
     StoreRestored,
+    StoreAway,
+    StoreRaised,
     ControllerStopped,
     ControllerRogue,
     MembersChanged,
@@ -34,7 +36,7 @@ pub enum Fault {
     StrangerSpoke,
 }
 
-const KINDS: [Fault; 28] = [
+const KINDS: [Fault; 30] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -58,6 +60,8 @@ const KINDS: [Fault; 28] = [
     Fault::StoreStale,
     Fault::StoreSilent,
     Fault::StoreRestored,
+    Fault::StoreAway,
+    Fault::StoreRaised,
     Fault::ControllerStopped,
     Fault::ControllerRogue,
     Fault::MembersChanged,

@@ -1,7 +1,9 @@
 //! Steps of a replica: facts in, and its outputs carried out, as a node's driver does.
 
 use zue_core::control::{Seen, SeenRole};
-use zue_core::{Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail};
+use zue_core::{
+    Epoch, Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail,
+};
 
 use zue_log::ReadError;
 
@@ -33,6 +35,7 @@ impl World {
         if let Some((at, process)) = at {
             self.check.stepped(process, &at.storage);
         }
+        self.note_held(machine);
     }
 
     pub(crate) fn output(&mut self, machine: usize, output: Output, payload: &mut Option<Payload>) {
@@ -149,6 +152,9 @@ impl World {
                 self.hear_leader(machine, session, leader, target, body);
             }
             Message::Up { session, from, body } => self.hear_follower(machine, session, from, body),
+            Message::Answer { caller: caller @ Caller::Controller { .. }, answer } => {
+                self.controller_answer(caller, answer);
+            }
             Message::Answer { caller, answer } => self.fetched(machine, caller, answer),
         }
     }
@@ -163,7 +169,8 @@ impl World {
             Call::Status => {
                 let Some(process) = self.process(machine) else { return };
                 let seen = seen(process, clock);
-                return self.answer(machine, caller, Answer::Status(seen));
+                let told = self.told(machine, seen);
+                return self.answer(machine, caller, Answer::Status(told));
             }
             Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
             Call::End => {
@@ -181,8 +188,12 @@ impl World {
                 (Input::Trim { request, before }, WaitingFor::Trim(before), None)
             }
             Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
-            Call::Appoint { cluster, terms } => (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None),
-            Call::Learners { epoch, learners } => {
+            Call::Appoint { cluster, terms, places } => {
+                self.learn_places(machine, terms.epoch, places);
+                (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None)
+            }
+            Call::Learners { epoch, learners, places } => {
+                self.learn_places(machine, epoch, places);
                 (Input::Learners { request, epoch, learners }, WaitingFor::Other, None)
             }
             Call::HandOver { epoch, to, deadline_ms } => {
@@ -218,6 +229,14 @@ impl World {
             && log_start >= before
         {
             self.reply(machine, request, Reply::Trimmed(log_start));
+        }
+    }
+
+    /// Where those are that it is to feed, or are guessed to be.
+    fn learn_places(&mut self, machine: usize, epoch: Epoch, places: Vec<(ReplicaId, Option<usize>)>) {
+        let Some(process) = self.process(machine) else { return };
+        if process.replica.promise().epoch == epoch {
+            process.members.extend(places);
         }
     }
 
@@ -318,7 +337,8 @@ fn seen(process: &Process, now: Millis) -> Seen {
     };
     Seen {
         replica: replica.id(),
-        cluster: replica.cluster(),
+        // A cluster begins with an epoch start.
+        cluster: replica.cluster().filter(|_| replica.durable().epoch > Epoch(0)),
         promised: replica.promise().epoch,
         bound: replica.promise().leader,
         last: replica.history().at(replica.durable().epoch).cloned(),

@@ -6,7 +6,7 @@ use zue_core::ReplicaId;
 use zue_core::control::Policy;
 use zue_core::quorum::majority;
 
-use crate::ages::{Clock, ClockParams};
+use crate::ages::Clock;
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::Address;
@@ -22,7 +22,7 @@ impl World {
             return;
         }
         let f = &self.params.faults;
-        let kinds: [Kind; 13] = [
+        let kinds: [Kind; 15] = [
             (f.crash, Self::crash_one),
             (f.crash_all, Self::crash_all),
             (f.pause, Self::pause_one),
@@ -35,6 +35,8 @@ impl World {
             (f.wall_clock, Self::jump_wall_clock),
             (f.clock, Self::jump_clock),
             (f.restore_store, Self::restore_store),
+            (f.silence_store, Self::silence_store),
+            (f.raise_record, Self::raise_record),
             (f.scale, Self::scale),
         ];
         let mut left = self.dice.between((1, kinds.iter().map(|(weight, _)| weight).sum()));
@@ -133,24 +135,6 @@ impl World {
         }
     }
 
-    // ---- clocks
-
-    /// A wall clock is set, forwards or backwards.
-    fn jump_wall_clock(&mut self) {
-        let ClockParams { wild, liar, .. } = self.params.clocks;
-        let Some(machine) = (if wild { Some(self.some_machine()) } else { liar }) else { return };
-        let to = Clock::draw_wall(&mut self.dice);
-        self.machine(machine).clock.wall_ms = to;
-        self.counts.faults.count(Fault::WallClockJumped);
-    }
-
-    /// A monotonic clock goes on from a later time, as one does that also runs while the machine sleeps.
-    fn jump_clock(&mut self) {
-        let (machine, by) = (self.some_machine(), self.dice.between((1, 20_000)));
-        self.machine(machine).clock.ahead_ms += by;
-        self.counts.faults.count(Fault::ClockJumped);
-    }
-
     // ---- the network
 
     /// Some cannot reach others for a while, perhaps only in one direction.
@@ -165,7 +149,7 @@ impl World {
             all.truncate(self.machines.len());
         }
         let mut side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
-        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.15)) {
+        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.3)) {
             // Only its clients reach the leader.
             all.retain(|who| *who != Address::Clients);
             side = BTreeSet::from([Address::Machine(leader)]);
@@ -202,22 +186,20 @@ impl World {
     // ---- disks
 
     /// Whether every electorate does without this replica and those that are lost already.
-    fn is_dispensable(&self, replica: ReplicaId) -> bool {
+    pub(crate) fn is_dispensable(&self, replica: ReplicaId) -> bool {
         let survives = |(voters, quorum): &(Vec<ReplicaId>, usize)| {
             let lost = |id: &&ReplicaId| **id == replica || self.check.is_lost(**id);
             let left = voters.len() - voters.iter().filter(lost).count();
             left >= majority(voters.len()) && left >= *quorum
         };
-        // Until something is committed, a cluster whose first leader is gone waits for a person.
-        let begun = self.machines.len() > 1 && self.check.committed_end() > zue_core::Offset(0);
-        begun && self.check.electorates().all(survives)
+        self.has_begun() && self.check.electorates().all(survives)
     }
 
     /// Empties a disk, as long as no electorate loses too many.
     fn wipe_one(&mut self) {
         let machine = self.some_machine();
         let id = self.machines_id(machine);
-        if !self.is_dispensable(id) {
+        if !self.may_be_hurt(id) {
             return;
         }
         self.counts.faults.count(Fault::DiskLost);
@@ -232,9 +214,8 @@ impl World {
     /// The machine, which is down, gets an empty disk.
     pub(crate) fn replace_disk(&mut self, machine: usize) {
         let old = self.machines_id(machine);
-        let storage = &self.machine(machine).storage;
-        self.beyond_repair |= (storage.is_damaged() || storage.is_restored()) && !self.is_dispensable(old);
         self.check.lose(old);
+        self.losses.lose(old);
         let id = if self.broken_by(Break::WipedKeepsId) { old } else { ReplicaId(self.dice.id()) };
         self.trace.say(self.now, format_args!("{machine} gets an empty disk, {old:?} is {id:?} now"));
         let seed = self.dice.bits();
@@ -267,6 +248,7 @@ impl World {
         let seed = self.dice.bits();
         self.machine(machine).storage.restore(seed);
         self.check.restore(id);
+        self.losses.lose(id);
         self.counts.faults.count(Fault::DiskRestored);
         self.trace.say(self.now, format_args!("{machine}'s disk is restored to an old copy"));
         // What it has forgotten shows while the leader is away.
@@ -287,11 +269,13 @@ impl World {
     /// Flips a bit of what was synced long ago, as long as no electorate loses too many.
     pub(crate) fn flip_bit(&mut self, machine: usize) {
         let id = self.machines_id(machine);
-        if !self.is_dispensable(id) || self.healed {
+        if !self.may_be_hurt(id) || self.healed {
             return;
         }
         if let Some(file) = self.machine(machine).storage.flip() {
             self.check.impair(id);
+            let unreadable = self.machine(machine).storage.unreadable();
+            self.losses.damage(id, unreadable);
             self.counts.faults.count(Fault::BitFlipped);
             self.trace.say(self.now, format_args!("a bit of {machine}'s {file} flips"));
             // It shows when the log is opened, and counts most if that replica leads next.
@@ -320,9 +304,6 @@ impl World {
         let quorum = zue_core::quorum::effective_quorum(voters.len(), self.params.wish.quorum);
         let quorum = usize::try_from(quorum).unwrap_or(usize::MAX);
         self.check.electorate(voters, quorum);
-        // A voter that was lost between its answer and the choice may be one too many for fewer voters.
-        let left = voters.iter().filter(|id| !self.check.is_lost(**id)).count();
-        self.beyond_repair |= left < majority(voters.len()).max(quorum);
     }
 
     // ---- members
@@ -344,6 +325,7 @@ impl World {
         self.trace.say(self.now, format_args!("all is put right"));
         self.healed = true;
         self.net.blocked.clear();
+        self.heal_store();
         let p = &mut self.params;
         (p.net.drop, p.net.duplicate, p.net.long_delay, p.net.wild_streams) = (0.0, 0.0, 0.0, false);
         (p.disk.fail, p.disk.stop, p.disk.slow_sync) = (0.0, 0.0, 0.0);
@@ -364,6 +346,7 @@ impl World {
 
         for controller in 0..self.controllers.len() {
             self.resume(Address::Controller(controller));
+            self.replace_controller(controller);
         }
         for machine in 0..self.machines.len() {
             self.heal_machine(machine);

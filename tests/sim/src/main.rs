@@ -8,7 +8,7 @@ use std::time::Instant;
 use zue_sim::{Break, Failure, Kept, Options, Totals, search};
 
 const USAGE: &str =
-    "usage: zue-sim [--seeds N] [--from S] [--events M] [--break NAME | --breaks]; SEED=n replays one seed";
+    "usage: zue-sim [--seeds N] [--from S] [--events M] [--lines L] [--break NAME | --breaks]; SEED=n replays one seed";
 
 struct Arguments {
     seeds: u64,
@@ -29,6 +29,9 @@ fn parse(mut words: impl Iterator<Item = String>, seed: Option<String>) -> Resul
         match word.as_str() {
             "--seeds" => arguments.seeds = number(&word, &value)?,
             "--from" => arguments.from = number(&word, &value)?,
+            "--lines" => {
+                arguments.options.lines = usize::try_from(number(&word, &value)?).unwrap_or(usize::MAX);
+            }
             "--events" => arguments.options.events = number(&word, &value)?,
             "--break" => {
                 let named = Break::ALL.into_iter().find(|rule| format!("{rule:?}") == value);
@@ -109,15 +112,15 @@ fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
 
 fn line(totals: &Totals, began: Instant) -> String {
     let Totals { seeds, events, faults, fewest, elections, committed, acknowledged, reads, .. } = *totals;
-    let Totals { linearizable, trims, resets, aged_out, kept, beyond_repair, .. } = *totals;
+    let Totals { linearizable, trims, resets, aged_out, kept, by_standbys, lossy, stuck, .. } = *totals;
     let Kept { repairs, restored, mended, compactions, compacted, interrupted } = kept;
     let (faults, fewest_faults) = (faults.faults(), fewest.1);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     format!(
-        "{seeds} seeds, {events} events ({} a second): {faults} faults (at least {fewest_faults} a seed), {elections} elections, {committed} records, \
+        "{seeds} seeds, {events} events ({} a second): {faults} faults (at least {fewest_faults} a seed), {elections} elections ({by_standbys} by nodes that stood by), {committed} records, \
          {acknowledged} answered appends, {reads} reads, {linearizable} linearizable, \
          {trims} trims, {aged_out} records too old, {resets} replicas begun anew, {repairs} repairs of {restored} records, {mended} disks whole again, \
-         {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {beyond_repair} runs beyond repair",
+         {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {lossy} runs in which records could be lost, {stuck} without rest",
         events.saturating_mul(1000) / ms
     )
 }

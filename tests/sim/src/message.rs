@@ -1,7 +1,7 @@
 //! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use bytes::Bytes;
-use zue_core::control::Seen;
+use zue_core::control::machine::Told;
 use zue_core::{
     ClusterId, Epoch, Lineage, Offset, ProducerId, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
 };
@@ -21,7 +21,12 @@ pub(crate) enum Address {
 pub(crate) enum Caller {
     Controller {
         controller: usize,
-        phase: u64,
+        /// Where it is: a standby is at its node.
+        address: Address,
+        life: u64,
+        /// The look, or the attempt.
+        number: u64,
+        looks: bool,
         ordinal: usize,
     },
     Producer {
@@ -48,7 +53,7 @@ pub(crate) enum Caller {
 impl Caller {
     pub(crate) fn address(self) -> Address {
         match self {
-            Self::Controller { controller, .. } => Address::Controller(controller),
+            Self::Controller { address, .. } => address,
             Self::Repairer { machine, .. } => Address::Machine(machine),
             Self::Producer { .. } | Self::Reader | Self::Snapshotter | Self::Asker { .. } => Address::Clients,
         }
@@ -91,10 +96,12 @@ pub(crate) enum Call {
     Appoint {
         cluster: ClusterId,
         terms: Terms,
+        places: Vec<(ReplicaId, Option<usize>)>,
     },
     Learners {
         epoch: Epoch,
         learners: Vec<ReplicaId>,
+        places: Vec<(ReplicaId, Option<usize>)>,
     },
     HandOver {
         epoch: Epoch,
@@ -125,7 +132,7 @@ pub(crate) enum Call {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    Status(Seen),
+    Status(Told),
     Reply(Reply),
     Records {
         from: Offset,

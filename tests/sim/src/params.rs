@@ -1,5 +1,7 @@
 //! What differs from run to run, so that rare things happen in some of them.
 
+mod control;
+
 use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
 use zue_log::CompactionConfig;
@@ -7,6 +9,7 @@ use zue_log::CompactionConfig;
 use crate::ages::ClockParams;
 use crate::batch::Shape;
 use crate::dice::Dice;
+pub(crate) use control::ControlParams;
 
 /// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.
 #[derive(Clone, Debug)]
@@ -80,25 +83,6 @@ pub(crate) struct DiskParams {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct ControlParams {
-    pub(crate) controllers: usize,
-    /// How many replicas all but the first of them wish for, if those are of another mind.
-    pub(crate) disagree: Option<usize>,
-    pub(crate) turn_ms: (u64, u64),
-    pub(crate) call_timeout_ms: u64,
-    pub(crate) seal_grace_ms: u64,
-    pub(crate) hand_over_ms: u64,
-    /// A controller elects although nothing asks for it.
-    pub(crate) whim: f64,
-    /// A controller stops before a step.
-    pub(crate) stop: f64,
-    pub(crate) stale_read: f64,
-    pub(crate) refused_write: f64,
-    pub(crate) lost_answer: f64,
-    pub(crate) store_ms: (u64, u64),
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct ClientParams {
     pub(crate) producers: usize,
     pub(crate) pipeline_max: usize,
@@ -130,6 +114,8 @@ pub(crate) struct FaultParams {
     pub(crate) wall_clock: u64,
     pub(crate) clock: u64,
     pub(crate) restore_store: u64,
+    pub(crate) silence_store: u64,
+    pub(crate) raise_record: u64,
     pub(crate) scale: u64,
     /// A partition keeps only replicas from one another: everybody else reaches them all.
     pub(crate) partition_replicas: f64,
@@ -185,9 +171,9 @@ impl Params {
                 replicas: machines,
                 policy,
                 ordinal,
-                switch_to: None,
                 detection_ms: dice.between((150, 600)),
                 quorum,
+                ..Wish::default()
             },
             limits: limits(dice, lag_ms_max),
             producer_limits: ProducerLimits {
@@ -266,27 +252,6 @@ impl DiskParams {
     }
 }
 
-impl ControlParams {
-    fn draw(dice: &mut Dice) -> Self {
-        let rough = dice.chance(0.6);
-        let up_to = |dice: &mut Dice, max: u64| if rough { per_mille(dice.between((0, max))) } else { 0.0 };
-        Self {
-            controllers: dice.pick(&[1, 1, 2, 2, 3]),
-            disagree: None,
-            turn_ms: (10, dice.between((30, 200))),
-            call_timeout_ms: dice.between((40, 300)),
-            seal_grace_ms: dice.between((0, 50)),
-            hand_over_ms: dice.between((50, 500)),
-            whim: up_to(dice, 80),
-            stop: up_to(dice, 100),
-            stale_read: up_to(dice, 300),
-            refused_write: up_to(dice, 100),
-            lost_answer: up_to(dice, 100),
-            store_ms: (0, dice.between((1, 40))),
-        }
-    }
-}
-
 impl ClientParams {
     fn draw(dice: &mut Dice) -> Self {
         Self {
@@ -300,24 +265,6 @@ impl ClientParams {
             trim_ms: (0, 0),
             trim_keeps: 0,
         }
-    }
-}
-
-impl ControlParams {
-    /// Those behind the first are of another mind, in some runs: they wish for at least so many replicas.
-    fn disagree(&mut self, dice: &mut Dice, machines: usize, least: usize) {
-        if self.controllers > 1 && dice.chance(0.2) {
-            self.disagree = Some(least.max(dice.index(machines) + 1));
-        }
-    }
-}
-
-/// The replicas cannot reach one another for long, while voters change and few answers decide: epoch starts stay where they were
-/// written.
-impl ControlParams {
-    fn split(&mut self, dice: &mut Dice) {
-        (self.controllers, self.turn_ms, self.seal_grace_ms) = (2, (10, dice.between((40, 200))), 0);
-        (self.whim, self.stop, self.stale_read, self.refused_write, self.lost_answer) = (0.5, 0.0, 0.0, 0.0, 0.0);
     }
 }
 
@@ -371,6 +318,7 @@ impl FaultParams {
         let (wipe, restore_store, scale) = (weight(2), weight(2), weight(4));
         let (pause_controller, flip, fill, wall_clock, clock) = (weight(3), weight(4), weight(4), weight(2), weight(2));
         let restore_disk = weight(6);
+        let (silence_store, raise_record) = (weight(3), weight(1));
         Self {
             pause_ms: (20, dice.between((60, 500))),
             lasts_ms: (10, dice.between((50, 1200))),
@@ -386,6 +334,8 @@ impl FaultParams {
             wall_clock,
             clock,
             restore_store,
+            silence_store,
+            raise_record,
             scale,
             partition_replicas: 0.2,
             crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },

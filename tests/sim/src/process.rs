@@ -25,6 +25,8 @@ pub(crate) struct Process {
     /// The records of the log as the replica knows it, written or not.
     pub(crate) records: Held,
     pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+    /// Where those are that it was told of: the node of each.
+    pub(crate) members: BTreeMap<ReplicaId, Option<usize>>,
     /// The epoch in which it last led.
     pub(crate) led: Option<Epoch>,
     /// A leader's newest batches.
@@ -138,6 +140,7 @@ impl World {
             waiting: BTreeMap::new(),
             records,
             feeds: BTreeMap::new(),
+            members: BTreeMap::new(),
             led: None,
             memory: VecDeque::new(),
             inbound: BTreeMap::new(),
@@ -146,6 +149,7 @@ impl World {
             upkeep,
         };
         self.machine(machine).process = Some(process);
+        self.restart_standby(machine);
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
         if let Some(UpkeepParams { every_ms, .. }) = self.params.upkeep {
             self.after_of(machine, every_ms, ProcessEvent::Upkeep);

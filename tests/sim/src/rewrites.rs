@@ -94,9 +94,11 @@ impl Storage {
         Some(format!("{:?}: meta {}, suspect {suspect:?} at {durable}, {damages:?}", self.id(), self.harm.in_meta))
     }
 
-    /// Whether all can be read: nothing is damaged but what is trimmed, which perhaps nobody has any more.
-    pub(crate) fn is_readable(&self) -> bool {
-        let is_trimmed = |damage: &Damage| damage.to <= self.log_start() && damage.from < damage.to;
+    /// Whether all can be read: nothing is damaged but what is trimmed, or lost, which perhaps nobody has any more.
+    pub(crate) fn is_readable(&self, is_lost: impl Fn(Offset) -> bool) -> bool {
+        let is_lost = |damage: &Damage| (damage.from.0..damage.to.0).all(|at| is_lost(Offset(at)));
+        let is_trimmed =
+            |damage: &Damage| damage.from < damage.to && (damage.to <= self.log_start() || is_lost(damage));
         let damages = || self.log.as_ref().map(zue_log::Log::damaged).unwrap_or_default();
         !self.harm.any || (self.harm.known && damages().iter().all(is_trimmed))
     }
@@ -105,12 +107,6 @@ impl Storage {
     pub(crate) fn holds_damaged_trimmed(&self) -> bool {
         let is_trimmed = |damage: &Damage| damage.to <= self.log_start();
         self.harm.any && self.log.as_ref().is_some_and(|log| log.damaged().iter().any(is_trimmed))
-    }
-
-    /// Whether anything that is damaged is trimmed, or not committed.
-    pub(crate) fn cannot_be_given(&self, committed: Offset) -> bool {
-        let damages = self.log.as_ref().map(zue_log::Log::damaged).unwrap_or_default();
-        damages.iter().any(|damage| damage.to <= self.log_start() || damage.to > committed)
     }
 
     /// Takes the disk for whole again once all of it is: nothing is damaged any more, or in doubt.

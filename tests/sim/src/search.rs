@@ -38,8 +38,12 @@ pub struct Totals {
     pub aged_out: u64,
     /// What was done to logs while they were used.
     pub kept: Kept,
-    /// Runs in which so many voters lost what they held that nothing had to end well.
-    pub beyond_repair: u64,
+    /// Leaders that nodes elected by themselves.
+    pub by_standbys: u64,
+    /// Runs in which faults took committed records from all voters that held them.
+    pub lossy: u64,
+    /// Runs that ended without rest, for that or because too few voters were left.
+    pub stuck: u64,
 }
 
 impl Totals {
@@ -58,7 +62,9 @@ impl Totals {
         self.resets += report.resets;
         self.aged_out += report.aged_out;
         self.kept.add(&report.kept);
-        self.beyond_repair += u64::from(report.beyond_repair);
+        self.by_standbys += report.by_standbys;
+        self.lossy += u64::from(report.lossy);
+        self.stuck += u64::from(report.stuck);
     }
 }
 

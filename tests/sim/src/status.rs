@@ -1,6 +1,7 @@
 //! Where controllers write down what they do: compare-and-swap, read late, refused, or restored from an old backup.
 
 use zue_core::control::Recorded;
+use zue_core::{EPOCHS_AHEAD_MAX, Epoch};
 
 use crate::coverage::Fault;
 use crate::world::{Event, World};
@@ -10,6 +11,8 @@ pub(crate) struct Status {
     now: Recorded,
     /// All values there ever were.
     past: Vec<Recorded>,
+    /// Until then nobody is answered.
+    away_until: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -22,14 +25,16 @@ pub(crate) enum StoreCall {
 pub(crate) enum StoreAnswer {
     Loaded(Recorded),
     Swapped(bool),
+    /// Nothing was written, or so it says.
+    Refused,
 }
 
 impl World {
-    pub(crate) fn call_store(&mut self, controller: usize, phase: u64, call: StoreCall) {
-        self.after(self.params.control.store_ms, Event::StoreCall { controller, phase, call });
+    pub(crate) fn call_store(&mut self, controller: usize, op: (u64, u64), call: StoreCall) {
+        self.after(self.params.control.store_ms, Event::StoreCall { controller, op, call });
     }
 
-    pub(crate) fn store_call(&mut self, controller: usize, phase: u64, call: StoreCall) {
+    pub(crate) fn store_call(&mut self, controller: usize, op: (u64, u64), call: StoreCall) {
         let control = &self.params.control;
         let (stale_read, refused, lost, store_ms) =
             (control.stale_read, control.refused_write, control.lost_answer, control.store_ms);
@@ -50,14 +55,37 @@ impl World {
                     self.trace.say(self.now, format_args!("recorded: {to:?}"));
                     self.status.past.push(std::mem::replace(&mut self.status.now, to));
                 }
-                StoreAnswer::Swapped(swapped)
+                // A store may write and then say that it has not.
+                if fails && self.dice.chance(0.5) { StoreAnswer::Refused } else { StoreAnswer::Swapped(swapped) }
             }
         };
-        if self.dice.chance(lost) {
+        let is_away = self.now < self.status.away_until;
+        if is_away || self.dice.chance(lost) {
             self.counts.faults.count(Fault::StoreSilent);
         } else {
-            self.after(store_ms, Event::StoreAnswer { controller, phase, answer });
+            self.after(store_ms, Event::StoreAnswer { controller, op, answer });
         }
+    }
+
+    /// The store answers nobody for a while: what it is asked, it may do all the same.
+    pub(crate) fn silence_store(&mut self) {
+        let lasts = 10 * self.dice.between(self.params.faults.lasts_ms);
+        self.status.away_until = self.now + lasts;
+        self.counts.faults.count(Fault::StoreAway);
+        self.trace.say(self.now, format_args!("the store answers nobody for {lasts} ms"));
+    }
+
+    /// Somebody writes an epoch that was never reserved.
+    pub(crate) fn raise_record(&mut self) {
+        let epoch = Epoch(self.status.now.epoch.0 + self.dice.between((1, 2 * EPOCHS_AHEAD_MAX)));
+        self.counts.faults.count(Fault::StoreRaised);
+        self.trace.say(self.now, format_args!("the store is given epoch {epoch}"));
+        let to = Recorded { epoch, ..self.status.now.clone() };
+        self.status.past.push(std::mem::replace(&mut self.status.now, to));
+    }
+
+    pub(crate) fn heal_store(&mut self) {
+        self.status.away_until = 0;
     }
 
     /// The store is restored from a backup.

@@ -73,7 +73,8 @@ impl World {
     }
 
     fn send_down(&mut self, machine: usize, target: ReplicaId, session: Session, body: Down) {
-        let Some(to) = self.address_of(target) else { return };
+        let told = self.process(machine).and_then(|process| *process.members.get(&target)?);
+        let Some(to) = told.map(Address::Machine) else { return };
         self.send(Address::Machine(machine), to, Message::Down { session, machine, target, body });
     }
 

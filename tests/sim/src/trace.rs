@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 use std::fmt::Arguments;
 
-const LINES_MAX: usize = 150;
-
 #[derive(Debug)]
 pub(crate) struct Trace {
     hash: u64,
     /// Words are made only for a run that is known to fail.
     lines: Option<VecDeque<String>>,
+    lines_max: usize,
 }
 
 impl Trace {
-    pub(crate) fn new(with_words: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines: with_words.then(VecDeque::new) }
+    pub(crate) fn new(lines_max: Option<usize>) -> Self {
+        let lines = lines_max.map(|_| VecDeque::new());
+        Self { hash: 0xcbf2_9ce4_8422_2325, lines, lines_max: lines_max.unwrap_or_default() }
     }
 
     pub(crate) fn mix(&mut self, word: u64) {
@@ -23,7 +23,7 @@ impl Trace {
 
     pub(crate) fn say(&mut self, now: u64, words: Arguments<'_>) {
         let Some(lines) = &mut self.lines else { return };
-        if lines.len() == LINES_MAX {
+        if lines.len() >= self.lines_max {
             lines.pop_front();
         }
         lines.push_back(format!("{now:>6} ms  {words}"));

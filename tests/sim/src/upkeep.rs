@@ -251,6 +251,7 @@ impl World {
         self.trace.say(self.now, format_args!("{machine} is whole again"));
         if !is_restored {
             self.check.mend(id);
+            self.losses.mend(id);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::controller::Controller;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
+use crate::losses::Losses;
 use crate::message::{Address, Message};
 use crate::params::{NetParams, Params};
 use crate::process::Process;
@@ -21,14 +22,17 @@ use crate::storage::Storage;
 use crate::trace::Trace;
 use crate::upkeep::Kept;
 
+/// How many runs have more faults of disks than can be made good.
+const RECKLESS: f64 = 0.02;
+
 /// Something that happens at a time.
 #[derive(Debug)]
 pub(crate) enum Event {
     Deliver { from: Address, to: Address, message: Box<Message> },
     OfProcess { machine: usize, life: u64, event: ProcessEvent },
-    StoreCall { controller: usize, phase: u64, call: StoreCall },
-    StoreAnswer { controller: usize, phase: u64, answer: StoreAnswer },
-    Controller { controller: usize, phase: u64 },
+    StoreCall { controller: usize, op: (u64, u64), call: StoreCall },
+    StoreAnswer { controller: usize, op: (u64, u64), answer: StoreAnswer },
+    Controller { controller: usize, timer: u64 },
     Produce { producer: usize },
     AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
     Read,
@@ -112,6 +116,12 @@ pub(crate) struct Counts {
     pub(crate) aged_out: u64,
     /// What was done to logs while they were used.
     pub(crate) kept: Kept,
+    /// Leaders that nodes elected by themselves.
+    pub(crate) by_standbys: u64,
+    /// Committed records could be lost.
+    pub(crate) lossy: bool,
+    /// Too few voters were left to go on.
+    pub(crate) stuck: bool,
 }
 
 #[derive(Debug)]
@@ -132,15 +142,17 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     /// Where each replica was first seen; it stays there as long as its disk does.
     pub(crate) homes: BTreeMap<ReplicaId, usize>,
-    /// Voters changed so that a damaged replica cannot be done without any more: what follows need not end well.
-    pub(crate) beyond_repair: bool,
+    /// What faults have taken.
+    pub(crate) losses: Losses,
+    /// Disks are lost and damaged however many are already.
+    pub(crate) reckless: bool,
     /// Faults are over.
     pub(crate) healed: bool,
     next_id: u64,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, broken: Option<Break>, with_words: bool) -> Self {
+    pub(crate) fn new(seed: u64, broken: Option<Break>, lines_max: Option<usize>) -> Self {
         let mut dice = Dice::new(seed);
         let params = Params::draw(&mut dice);
         let mut world = Self {
@@ -149,15 +161,16 @@ impl World {
             events: BinaryHeap::new(),
             broken,
             machines: Vec::new(),
-            controllers: (0..params.control.controllers).map(|_| Controller::default()).collect(),
+            controllers: Vec::new(),
             status: Status::default(),
             clients: Clients::new(&params.clients, &mut dice),
             net: Net::default(),
             check: Checker::default(),
-            trace: Trace::new(with_words),
+            trace: Trace::new(lines_max),
             counts: Counts::default(),
             homes: BTreeMap::new(),
-            beyond_repair: false,
+            losses: Losses::default(),
+            reckless: Dice::new(!seed).chance(RECKLESS),
             healed: false,
             next_id: 0,
             dice,
@@ -169,6 +182,10 @@ impl World {
     }
 
     fn populate(&mut self) {
+        for _ in 0..self.params.control.controllers {
+            let controller = self.new_controller(None);
+            self.controllers.push(controller);
+        }
         for machine in 0..self.params.machines {
             let (id, seed) = (ReplicaId(self.dice.id()), self.dice.bits());
             let (mut storage, clock) =
@@ -180,6 +197,11 @@ impl World {
             self.machines.push(Machine { storage, process: None, held: None, clock });
             self.homes.insert(id, machine);
             self.start_process(machine);
+        }
+        let standbys = if self.params.control.stands_by { self.machines.len() } else { 0 };
+        for machine in 0..standbys {
+            let controller = self.new_controller(Some(machine));
+            self.controllers.push(controller);
         }
         for controller in 0..self.controllers.len() {
             self.wake_controller(controller);
@@ -252,6 +274,10 @@ impl World {
             Event::Deliver { to: Address::Controller(controller), .. }
             | Event::StoreAnswer { controller, .. }
             | Event::Controller { controller, .. } => match self.controllers.get_mut(*controller) {
+                Some(Controller { home: Some(home), .. }) => match self.machines.get_mut(*home) {
+                    Some(at) => &mut at.held,
+                    None => return Some(event),
+                },
                 Some(at) => &mut at.held,
                 None => return Some(event),
             },
@@ -274,9 +300,9 @@ impl World {
                     self.process_event(machine, event);
                 }
             }
-            Event::StoreCall { controller, phase, call } => self.store_call(controller, phase, call),
-            Event::StoreAnswer { controller, phase, answer } => self.store_answer(controller, phase, answer),
-            Event::Controller { controller, phase } => self.controller_timer(controller, phase),
+            Event::StoreCall { controller, op, call } => self.store_call(controller, op, call),
+            Event::StoreAnswer { controller, op, answer } => self.store_answer(controller, op, answer),
+            Event::Controller { controller, timer } => self.controller_timer(controller, timer),
             Event::Produce { producer } => self.produce(producer),
             Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
             Event::Read => self.read_somewhere(),
@@ -295,9 +321,9 @@ impl World {
     fn deliver(&mut self, from: Address, to: Address, message: Message) {
         match to {
             Address::Machine(machine) => self.deliver_to_machine(machine, message),
-            Address::Controller(controller) => {
+            Address::Controller(_) => {
                 if let Message::Answer { caller, answer } = message {
-                    self.controller_answer(controller, caller, answer);
+                    self.controller_answer(caller, answer);
                 }
             }
             Address::Clients => {

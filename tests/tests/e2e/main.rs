@@ -12,6 +12,8 @@
     reason = "this is a test: what is not there fails it"
 )]
 
+#[cfg(feature = "e2e-full")]
+mod alone;
 mod changes;
 #[cfg(feature = "e2e-full")]
 mod full;

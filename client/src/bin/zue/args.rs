@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use zue_client::control::NodeAddress;
+use zue_controller::NodeAddress;
 
 use crate::times;
 
@@ -282,6 +282,9 @@ pub(crate) struct Leadership {
     /// How long a leader must be silent to be lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::detection_time)]
     pub(crate) detection_time: Duration,
+    /// How long after that no controller has to have acted before a node elects by itself, from 200ms to 1h
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::standby_after)]
+    pub(crate) standby_after: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]

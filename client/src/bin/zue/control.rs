@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use zue_client::control::{Controller, ControllerConfig, Event, FileStore, FileStoreError, NodeAddress, Turn};
+use zue_controller::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
 use zue_core::control::{Policy, Wish};
 
 use crate::Usage;
@@ -24,8 +24,9 @@ pub(crate) struct Turns {
 impl Turns {
     /// `replicas` of the nodes are to be members, the first ones.
     pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, replicas: usize, leadership: &Leadership) -> Self {
-        let controller = Controller::new(store, ControllerConfig::default());
-        let Leadership { quorum, policy, leader, detection_time } = *leadership;
+        let controller = Controller::new(store, Patience::default());
+        let Leadership { quorum, policy, leader, detection_time, standby_after } = *leadership;
+        let standby_after_ms = u64::try_from(standby_after.as_millis()).ok();
         let policy = match policy {
             args::Policy::Automatic => Policy::Automatic,
             args::Policy::Static => Policy::Static,
@@ -34,7 +35,7 @@ impl Turns {
         Self {
             controller,
             nodes,
-            wish: Wish { replicas, policy, ordinal: leader, switch_to: None, detection_ms, quorum },
+            wish: Wish { replicas, policy, ordinal: leader, switch_to: None, detection_ms, quorum, standby_after_ms },
         }
     }
 
@@ -109,7 +110,7 @@ fn same(a: &NodeAddress, b: &NodeAddress) -> bool {
 
 /// Checks what depends on the number of replicas.
 pub(crate) fn check(replicas: usize, leadership: &Leadership) -> anyhow::Result<()> {
-    let Leadership { quorum, leader, policy: _, detection_time: _ } = *leadership;
+    let Leadership { quorum, leader, policy: _, detection_time: _, standby_after: _ } = *leadership;
     if leader >= replicas {
         return Err(Usage(format!("--leader {leader} is none of the {replicas} nodes, which count from 0")).into());
     }

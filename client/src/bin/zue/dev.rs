@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use futures::FutureExt as _;
 use futures::future::{join_all, select_all, try_join_all};
 use tokio::net::TcpListener;
-use zue_client::control::{FileStore, FileStoreError, NodeAddress, Turn};
+use zue_controller::{FileStore, FileStoreError, NodeAddress, Turn};
 use zue_node::RunningNode;
 use zue_proto::v1::Role;
 

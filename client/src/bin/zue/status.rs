@@ -4,8 +4,8 @@ use std::fmt;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use zue_client::notices::Notice;
 use zue_client::{Client, DescribeResponse, ReplicaStatus};
+use zue_controller::notices::Notice;
 
 use crate::args::Output;
 use crate::output::{Out, table, text_of};
@@ -29,6 +29,10 @@ struct Row {
     lag_records: Option<u64>,
     durability: Option<String>,
     version: Option<String>,
+    /// Who appointed the leader.
+    elected_by: Option<String>,
+    /// Whether it elects by itself where no controller does.
+    stands_by: Option<bool>,
     address: String,
     problem: Option<String>,
 }
@@ -52,6 +56,9 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
                 if let Some(problem) = &row.problem {
                     out.line(format!("{}: {problem}", row.name.as_deref().unwrap_or(&row.address)).as_bytes())?;
                 }
+            }
+            if let Some(by) = rows.iter().find_map(|row| row.elected_by.as_ref()) {
+                out.line(format!("elected by: {}", text_of(by.as_bytes())).as_bytes())?;
             }
             if let Some(reach) = &reach {
                 out.line(format!("quorum: {reach}").as_bytes())?;
@@ -143,6 +150,8 @@ fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
         lag_records: leader.map(|leader| end(leader).saturating_sub(end(&answer))),
         durability: Some(answer.durability).filter(|text| !text.is_empty()),
         version: Some(answer.version).filter(|text| !text.is_empty()),
+        elected_by: Some(answer.elected_by).filter(|text| !text.is_empty()),
+        stands_by: Some(answer.stands_by),
         problem: Some(answer.problem).filter(|text| !text.is_empty()),
         name: Some(answer.name),
         address,
@@ -162,6 +171,8 @@ impl Default for Row {
             lag_records: None,
             durability: None,
             version: None,
+            elected_by: None,
+            stands_by: None,
             address: String::new(),
             problem: None,
         }

@@ -77,7 +77,12 @@ pub(crate) fn window(text: &str) -> Result<Duration, String> {
 
 /// A leader's silence.
 pub(crate) fn detection_time(text: &str) -> Result<Duration, String> {
-    within(text, zue_client::control::DETECTION_TIME_MIN, zue_client::control::DETECTION_TIME_MAX)
+    within(text, zue_controller::DETECTION_TIME_MIN, zue_controller::DETECTION_TIME_MAX)
+}
+
+/// How long no controller has to have acted.
+pub(crate) fn standby_after(text: &str) -> Result<Duration, String> {
+    within(text, zue_controller::STANDBY_AFTER_MIN, zue_controller::STANDBY_AFTER_MAX)
 }
 
 /// The bytes of a value: a number, or a size such as 4KiB.

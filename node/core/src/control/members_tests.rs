@@ -53,7 +53,15 @@ impl Shape {
 
     fn wish(&self) -> Wish {
         let (policy, detection_ms) = (Policy::Automatic, 1000);
-        Wish { replicas: self.replicas, policy, ordinal: 0, switch_to: None, detection_ms, quorum: self.quorum }
+        Wish {
+            replicas: self.replicas,
+            policy,
+            ordinal: 0,
+            switch_to: None,
+            detection_ms,
+            quorum: self.quorum,
+            standby_after_ms: None,
+        }
     }
 
     fn nodes(&self) -> Vec<Option<Seen>> {

@@ -73,10 +73,13 @@ impl Look<'_> {
         // It can commit nothing, and they can, without it. Under Static only the named one is waited for.
         let may_go = automatic || Some(leader.replica) != self.preferred();
         let has_lost = |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen));
-        let must_go = may_go && is_lost(newest, has_lost) || self.is_stuck(newest, leader);
+        let must_go = may_go && is_lost(newest, has_lost);
         // They may not have heard of any epoch yet: then nobody but this leader can lead, once it reaches them.
         if must_go && self.would_choose(self.preferred(), None, Some(leader.replica)).is_some() {
             return self.elect(Reason::LeaderLost, self.preferred(), Some(leader.replica));
+        }
+        if self.is_stuck(leader) {
+            return self.elect(Reason::LeaderLost, self.preferred(), None);
         }
         if let Some(to) = self.better_connected(newest, leader).filter(|_| automatic) {
             return self.elect(Reason::QuorumLost, Some(to), None);
@@ -151,13 +154,10 @@ impl Look<'_> {
 
     /// Whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
     /// behind that can be given to anybody. Those that are whole can go on without it, and then it follows them.
-    fn is_stuck(&self, newest: &EpochStart, leader: &Seen) -> bool {
-        let is_whole = |id: &ReplicaId| {
-            let seen = self.seen(*id).filter(|seen| seen.replica != leader.replica);
-            seen.is_some_and(|seen| !seen.damaged && seen.role != SeenRole::Failed)
-        };
+    fn is_stuck(&self, leader: &Seen) -> bool {
         let settled = matches!(leader.role, SeenRole::Leader { settled: true, .. });
-        leader.damaged && !settled && electorates(newest).all(|voters| is_majority(voters, is_whole))
+        let another = || self.would_choose(self.preferred(), None, None).is_some_and(|c| c.leader != leader.replica);
+        leader.damaged && !settled && another()
     }
 
     /// The leader of the newest epoch does not answer, or does not lead any more.

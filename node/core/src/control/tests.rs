@@ -6,8 +6,15 @@ use super::*;
 use crate::quorum::majority;
 use crate::types::EPOCHS_AHEAD_MAX;
 
-const AUTOMATIC: Wish =
-    Wish { replicas: 3, policy: Policy::Automatic, ordinal: 0, switch_to: None, detection_ms: 1000, quorum: None };
+const AUTOMATIC: Wish = Wish {
+    replicas: 3,
+    policy: Policy::Automatic,
+    ordinal: 0,
+    switch_to: None,
+    detection_ms: 1000,
+    quorum: None,
+    standby_after_ms: None,
+};
 const STATIC: Wish = Wish { policy: Policy::Static, ..AUTOMATIC };
 const CLUSTER: ClusterId = ClusterId(9);
 
@@ -190,22 +197,34 @@ fn an_interim_leader_hands_over_once_the_named_one_is_in_sync() {
 }
 
 #[test]
-fn a_damaged_leader_that_commits_nothing_is_passed_over_if_enough_others_are_whole() {
-    let nodes = |settled, other_damaged| {
+fn a_damaged_leader_that_commits_nothing_makes_way_for_one_that_is_whole_if_nothing_can_be_lost() {
+    let nodes = |settled, other_damaged, other_answers: bool| {
         let mut role = leading(&[]);
         let SeenRole::Leader { settled: is_settled, .. } = &mut role else { unreachable!() };
         *is_settled = settled;
         let mut nodes = [member(1, 4, role), member(2, 4, HEARS), member(3, 4, HEARS)];
-        nodes[0].as_mut().unwrap().damaged = true;
+        let leader = nodes[0].as_mut().unwrap();
+        (leader.damaged, leader.durable.end) = (true, Offset(5));
+        nodes[1].as_mut().unwrap().damaged = other_damaged;
         nodes[2].as_mut().unwrap().damaged = other_damaged;
+        if !other_answers {
+            nodes[2] = None;
+        }
         nodes
     };
-    let (prefer, without) = (Some(ReplicaId(1)), Some(ReplicaId(1)));
-    let elect = Step::Elect { epoch: Epoch(5), prefer, without, change: None, reason: Reason::LeaderLost };
+    let elect = Step::Elect {
+        epoch: Epoch(5),
+        prefer: Some(ReplicaId(1)),
+        without: None,
+        change: None,
+        reason: Reason::LeaderLost,
+    };
     for wish in [AUTOMATIC, STATIC] {
-        assert_eq!(plan(&wish, &recorded(4), &nodes(false, false)), elect);
-        assert_eq!(plan(&wish, &recorded(4), &nodes(true, false)), Step::Nothing, "it is repaired meanwhile");
-        assert_eq!(plan(&wish, &recorded(4), &nodes(false, true)), Step::Nothing, "they could not do without it");
+        assert_eq!(plan(&wish, &recorded(4), &nodes(false, false, true)), elect);
+        assert_eq!(plan(&wish, &recorded(4), &nodes(true, false, true)), Step::Nothing, "it is repaired meanwhile");
+        assert_eq!(plan(&wish, &recorded(4), &nodes(false, true, true)), Step::Nothing, "nobody else is whole");
+        let silent = plan(&wish, &recorded(4), &nodes(false, false, false));
+        assert_eq!(silent, Step::Nothing, "one that does not answer may hold it");
     }
 }
 

@@ -12,7 +12,7 @@ use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
 use zue_proto::v1::control_server::{Control, ControlServer};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::control::{NodeAddress, Store};
+use crate::{NodeAddress, Store};
 
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,7 +352,9 @@ impl Control for Node {
         }
         let request = request.into_inner();
         self.change(|state| {
-            let is_reserved = state.recorded.epoch.0 >= request.epoch;
+            // But for a store that fails: then nobody waits for it.
+            let is_away = state.failed || state.swaps_left == Some(0);
+            let is_reserved = state.recorded.epoch.0 >= request.epoch || is_away;
             let me = &mut state.replicas[self.ordinal];
             if me.promised != request.epoch || me.last.as_ref().is_some_and(|last| last.epoch.0 >= request.epoch) {
                 return Err(Status::failed_precondition(format!("epoch {} is promised", me.promised)));

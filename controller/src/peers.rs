@@ -11,8 +11,8 @@ use tonic::{Response, Status};
 use zue_proto::v1;
 use zue_proto::v1::control_client::ControlClient;
 
-use super::NodeAddress;
-use crate::net;
+use crate::NodeAddress;
+use zue_proto::net;
 
 /// How long a node that hangs is listened to before it is asked anew.
 const HANGING_MAX: Duration = Duration::from_secs(5);

@@ -43,7 +43,7 @@ fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 }
 
 /// A channel that connects when it is first used, and again after it broke.
-pub(crate) fn channel(address: &str) -> Result<Channel, BadAddress> {
+pub fn channel(address: &str) -> Result<Channel, BadAddress> {
     match endpoint(address) {
         Ok(endpoint) => Ok(endpoint.connect_lazy()),
         Err(_) => Err(BadAddress { address: address.to_owned() }),
@@ -51,8 +51,8 @@ pub(crate) fn channel(address: &str) -> Result<Channel, BadAddress> {
 }
 
 /// What a failed call says, for people: the node's own words, or the innermost reason of a transport error.
-pub(crate) fn why(status: &Status) -> String {
-    if let Some(error) = zue_proto::error_of(status) {
+pub fn why(status: &Status) -> String {
+    if let Some(error) = crate::error_of(status) {
         return error.message;
     }
     if is_misplaced(status) {
@@ -70,12 +70,12 @@ pub(crate) fn why(status: &Status) -> String {
 }
 
 /// Whether something answers there that serves no such calls: another port of a node, or no node.
-pub(crate) fn is_misplaced(status: &Status) -> bool {
+pub fn is_misplaced(status: &Status) -> bool {
     status.code() == Code::Unimplemented
 }
 
 /// Whether the call failed before anything of it was sent.
-pub(crate) fn is_unconnected(status: &Status) -> bool {
+pub fn is_unconnected(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<tonic::ConnectError>() {

@@ -95,6 +95,11 @@ pub enum Event {
         /// What stood in the way.
         why: String,
     },
+    /// Another controller began an epoch after one of this one's.
+    Contested {
+        /// That epoch.
+        epoch: Epoch,
+    },
     /// Nothing can be done; told once, until the reason changes.
     Blocked(Blocked),
     /// Replicas that are well and do not go together; told once, until it is so no more.
@@ -120,6 +125,7 @@ impl Event {
             Self::VotersSettled { .. } => "VotersSettled",
             Self::VotersUnchanged { .. } => "VotersUnchanged",
             Self::LearnersRefused { .. } => "LearnersRefused",
+            Self::Contested { .. } => "ControlContested",
             Self::Blocked(_) => "FailoverBlocked",
             Self::Noticed(notice) => notice.name(),
             Self::StoreFailed { .. } => "StoreFailed",
@@ -140,6 +146,7 @@ impl Event {
             | Self::HandOverFailed { .. }
             | Self::VotersUnchanged { .. }
             | Self::LearnersRefused { .. }
+            | Self::Contested { .. }
             | Self::Blocked(_)
             | Self::Noticed(_)
             | Self::StoreFailed { .. } => true,
@@ -173,6 +180,11 @@ impl fmt::Display for Event {
                 write!(f, "epoch {epoch} began with the same {voters} voters: {why}")
             }
             Self::LearnersRefused { leader, why } => write!(f, "{leader} does not feed its learners: {why}"),
+            Self::Contested { epoch } => write!(
+                f,
+                "epoch {epoch} was begun by somebody else: while another controller wishes for something else, changes wait longer \
+                 and longer; let one controller wish"
+            ),
             Self::Blocked(blocked) => write!(f, "{blocked}"),
             Self::Noticed(notice) => write!(f, "{notice}"),
             Self::StoreFailed { why } => write!(f, "what was decided before cannot be read or written: {why}"),

@@ -1,0 +1,208 @@
+//! From what replicas answer to what the rules look at. Pure.
+
+use std::collections::HashMap;
+
+use zue_core::control::machine::{Placed, StandbyTerms, Told};
+use zue_core::control::{Policy, Seen, SeenRole};
+use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
+use zue_proto::{Malformed, v1};
+
+use crate::notices::{self, Facts, Notice};
+
+use super::wire::begun_cluster;
+use crate::NodeAddress;
+
+/// A leader is not asked to hand over to who lacks more than this: while that is on its way, appends are held. Of one that does not
+/// say how much, as before this version, records alone count.
+const HAND_OVER_BYTES_MAX: u64 = 8 << 20;
+
+/// What every node says. A status that makes no sense, or comes from a replica that has answered already under another
+/// name, becomes an error in `statuses`.
+pub(super) fn all(nodes: &[NodeAddress], statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Option<Told>> {
+    let mut ordinals: HashMap<ReplicaId, usize> = HashMap::new();
+    let names: Vec<String> =
+        statuses.iter().map(|status| status.as_ref().map_or("", |status| &status.name).into()).collect();
+    let name = |ordinal: usize| names.get(ordinal).map_or("", String::as_str);
+    let mut see = |(ordinal, status): (usize, &mut Result<v1::StatusResponse, String>)| {
+        let told = told(nodes, status.as_ref().ok()?);
+        let told = told.map_err(|malformed| format!("its status makes no sense: {malformed}"));
+        let told = told.and_then(|told| match ordinals.insert(told.seen.replica, ordinal) {
+            None => Ok(told),
+            Some(first) if name(first) == name(ordinal) => {
+                Err(format!("{}, node {first}, answers here too: two addresses lead to one place", name(first)))
+            }
+            Some(first) => Err(format!(
+                "{} runs on the disk of the same replica as {}, node {first}: one is a copy of the other, and only that one counts",
+                name(ordinal),
+                name(first)
+            )),
+        });
+        told.map_err(|why| *status = Err(why)).ok()
+    };
+    statuses.iter_mut().enumerate().map(&mut see).collect()
+}
+
+fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malformed> {
+    let placed = |member: &v1::Member| {
+        let ordinal = nodes.iter().position(|node| node.name == member.name)?;
+        let replica = zue_proto::replica_id("members", &member.replica_id).ok()?;
+        let is_reachable = nodes.get(ordinal).is_some_and(|node| node.peer_address == member.peer_address);
+        Some(Placed { replica, ordinal, is_reachable })
+    };
+    let unreached = status.followers.iter().filter(|follower| !follower.connected);
+    let unreached = unreached.map(|follower| zue_proto::replica_id("followers", &follower.replica_id));
+    Ok(Told {
+        seen: one(status)?,
+        members: status.members.iter().filter_map(placed).collect(),
+        unreached: unreached.collect::<Result<_, _>>()?,
+        can_stand_by: status.can_stand_by,
+        standby: status.standby.as_ref().map(|wire| standby(wire, placed)),
+    })
+}
+
+fn standby(wire: &v1::Standby, placed: impl Fn(&v1::Member) -> Option<Placed>) -> StandbyTerms {
+    StandbyTerms {
+        policy: if wire.static_leader { Policy::Static } else { Policy::Automatic },
+        preferred: usize::try_from(wire.preferred).unwrap_or_default(),
+        detection_ms: wire.detection_ms.into(),
+        after_ms: wire.after_ms.into(),
+        members: wire.members.iter().filter_map(placed).collect(),
+    }
+}
+
+fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
+    let durable = zue_proto::tail(status.durable);
+    Ok(Seen {
+        replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
+        cluster: begun_cluster(&status.cluster_id, durable)?,
+        promised: Epoch(status.promised),
+        bound: bound_to(status)?,
+        last: status.last_epoch_start.clone().map(zue_proto::epoch_start).transpose()?,
+        durable,
+        suspect: status.suspect.map(|suspect| zue_proto::tail(Some(suspect))),
+        damaged: status.damaged,
+        leaving: status.leaving,
+        role: role(status)?,
+    })
+}
+
+/// What is odd about the replicas side by side.
+pub(super) fn notices(
+    nodes: &[NodeAddress],
+    statuses: &[Result<v1::StatusResponse, String>],
+    recorded: Option<ClusterId>,
+) -> Vec<Notice> {
+    let facts = nodes.iter().zip(statuses).map(|(node, status)| {
+        let status = status.as_ref().ok()?;
+        let has_begun = status.durable.is_some_and(|durable| durable.epoch > 0);
+        Some(Facts {
+            known_as: &node.name,
+            name: &status.name,
+            replica: &status.replica_id,
+            cluster: if has_begun { &status.cluster_id } else { &[] },
+            durability: &status.durability,
+        })
+    });
+    let facts: Vec<_> = facts.collect();
+    let epoch = |status: &v1::StatusResponse| status.last_epoch_start.as_ref().map_or(0, |start| start.epoch);
+    let leads = |status: &&v1::StatusResponse| status.role() == v1::Role::Leader;
+    let led = |status: &Result<v1::StatusResponse, String>| status.as_ref().ok().filter(leads).map(epoch);
+    let leader = (0..statuses.len()).filter(|at| statuses.get(*at).is_some_and(|status| led(status).is_some()));
+    let leader = leader.max_by_key(|at| statuses.get(*at).and_then(led));
+    let recorded = recorded.map(|cluster| zue_proto::id_bytes(cluster.0));
+    let expected = recorded.as_ref().map(|cluster| (cluster.as_ref(), "the recorded state"));
+    notices::notices(&facts, leader, expected).into_iter().flatten().collect()
+}
+
+fn bound_to(status: &v1::StatusResponse) -> Result<Option<ReplicaId>, Malformed> {
+    let leader = Some(&status.promised_leader).filter(|id| !id.is_empty());
+    leader.map(|id| zue_proto::replica_id("promised_leader", id)).transpose()
+}
+
+fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
+    let silence_ms = status.leader_silence_ms.unwrap_or(u64::MAX);
+    Ok(match status.role() {
+        v1::Role::Unspecified | v1::Role::Idle => SeenRole::Idle { waiting_ms: silence_ms },
+        v1::Role::Failed => SeenRole::Failed,
+        v1::Role::Follower => SeenRole::Follower { silence_ms, connected: status.leader_connected },
+        v1::Role::Leader => {
+            let follower = |follower: &v1::FollowerStatus| {
+                let id = zue_proto::replica_id("followers", &follower.replica_id)?;
+                // One that was not heard from yet counts as in sync at first, but can't take over.
+                Ok((id, follower.in_sync && follower.connected, zue_proto::tail(follower.durable).end))
+            };
+            let followers = status.followers.iter().map(follower).collect::<Result<Vec<_>, Malformed>>()?;
+            let is_far = |follower: &&v1::FollowerStatus| follower.lag_bytes() > HAND_OVER_BYTES_MAX;
+            let far = status.followers.iter().filter(is_far);
+            let far = far.map(|far| zue_proto::replica_id("followers", &far.replica_id));
+            let far = far.collect::<Result<Vec<_>, Malformed>>()?;
+            let log_end: Offset = zue_proto::tail(status.log).end;
+            let switch_to = Some(&status.switch_to).filter(|id| !id.is_empty());
+            let switch_to = switch_to.map(|id| zue_proto::replica_id("switch_to", id)).transpose()?;
+            SeenRole::Leader {
+                log_end,
+                settled: status.settled,
+                followers,
+                far,
+                handing_over: status.handing_over,
+                switch_to,
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_replica_at_two_addresses_is_seen_once() {
+        let node = |name: &str| NodeAddress {
+            name: name.to_owned(),
+            peer_address: format!("{name}:9441"),
+            client_address: format!("{name}:9440"),
+            dial_address: None,
+        };
+        let status = v1::StatusResponse { replica_id: zue_proto::id_bytes(7), ..Default::default() };
+        let mut statuses = [Ok(status.clone()), Ok(status)];
+        let told = all(&[node("zue-0"), node("zue-1")], &mut statuses);
+        assert_eq!((told[0].is_some(), told[1].is_some(), statuses[1].is_err()), (true, false, true));
+    }
+
+    #[test]
+    fn whom_a_leader_does_not_reach_and_where_it_looks_is_told() {
+        let node = |ordinal: usize| NodeAddress {
+            name: format!("zue-{ordinal}"),
+            peer_address: format!("zue-{ordinal}:9441"),
+            client_address: String::new(),
+            dial_address: None,
+        };
+        let member = |id: u128, name: &str, peer_address: &str| v1::Member {
+            replica_id: zue_proto::id_bytes(id),
+            name: name.to_owned(),
+            peer_address: peer_address.to_owned(),
+            client_address: String::new(),
+        };
+        let follower = |id: u128, connected: bool| v1::FollowerStatus {
+            replica_id: zue_proto::id_bytes(id),
+            connected,
+            ..v1::FollowerStatus::default()
+        };
+        let mut leader = v1::StatusResponse {
+            replica_id: zue_proto::id_bytes(1),
+            members: vec![
+                member(2, "zue-1", "zue-1:9441"),
+                member(3, "zue-2", "elsewhere:9441"),
+                member(4, "gone", "gone:9441"),
+            ],
+            followers: vec![follower(2, true), follower(3, false)],
+            ..v1::StatusResponse::default()
+        };
+        leader.set_role(v1::Role::Leader);
+        let told = all(&[0, 1, 2].map(node), &mut [Ok(leader), Err(String::new()), Err(String::new())]);
+        let told = told[0].as_ref().unwrap();
+        let placed = |id, ordinal, is_reachable| Placed { replica: ReplicaId(id), ordinal, is_reachable };
+        assert_eq!(told.members, [placed(2, 1, true), placed(3, 2, false)]);
+        assert_eq!(told.unreached, [ReplicaId(3)]);
+    }
+}

@@ -1,0 +1,358 @@
+//! A controller: looks at the nodes, plans the next step, and takes it. One machine for whoever controls a cluster; it does no I/O and
+//! reads no clock. Its shells carry messages, keep the store and wake it in time.
+
+mod attempt;
+mod decide;
+mod feed;
+mod io;
+mod pause;
+mod places;
+mod record;
+mod standby;
+#[cfg(test)]
+mod standby_tests;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish};
+use crate::types::{Epoch, Millis};
+use attempt::{Answers, Attempt, Handing};
+use feed::Feed;
+pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
+pub use pause::Backoff;
+use pause::{Random, Retry};
+use places::Places;
+use record::Record;
+use standby::Standby;
+pub use standby::StandbyTimes;
+
+/// How patient a controller is; milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// Between two looks.
+    pub look_ms: u64,
+    /// How long a node may take to tell its status, or to take a small order, before it counts as silent.
+    pub call_ms: u64,
+    /// How long a sealing waits for answers that are enough to choose.
+    pub seal_ms: u64,
+    /// How long a sealing waits for the others once the answers are enough to choose.
+    pub seal_grace_ms: u64,
+    /// How long a replica may take to write down the start of its leadership, at first and after failures in a row: one whose disk
+    /// hangs gives way to another soon, and one whose disk is slow gets its time in the end.
+    pub appoint: Backoff,
+    /// How long what is written down may take before the store counts as away.
+    pub store_ms: u64,
+    /// The pause before a store that is away is asked again.
+    pub store_retry: Backoff,
+    /// How long a leader holds new appends for a hand-over before it goes on by itself.
+    pub handover_deadline_ms: u64,
+    /// The pause after a failed election, so that two controllers don't outbid each other for ever.
+    pub election_retry: Backoff,
+    /// The pause after an epoch that was to change the voters and did not, and between the steps towards a promise that is far ahead.
+    pub members_retry: Backoff,
+    /// The pause after a failed hand-over, and after an election for want of a quorum: the next leader may miss one as well.
+    pub handover_retry: Backoff,
+    /// The pause once another controller has begun an epoch of its own after one of this one: they may wish for different things.
+    pub contested_retry: Backoff,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let backoff = |min_ms, max_ms| Backoff { min_ms, max_ms };
+        Self {
+            look_ms: 100,
+            call_ms: 800,
+            seal_ms: 5000,
+            seal_grace_ms: 200,
+            appoint: backoff(1000, 10_000),
+            store_ms: 1000,
+            store_retry: backoff(1000, 10_000),
+            handover_deadline_ms: 2000,
+            election_retry: backoff(100, 5000),
+            members_retry: backoff(1000, 60_000),
+            handover_retry: backoff(5000, 30_000),
+            contested_retry: backoff(1000, 3_600_000),
+        }
+    }
+}
+
+/// When something that came to nothing may be tried again.
+#[derive(Clone, Debug, Default)]
+struct Pauses {
+    election: Retry,
+    hand_over: Retry,
+    /// Changes of the voters that came to nothing.
+    members: Retry,
+    /// Telling a leader whom to feed.
+    feeding: Retry,
+    /// Elections of one who may reach a quorum that the leader misses.
+    quorum: Retry,
+    /// Steps towards a promise that is far ahead.
+    far: Retry,
+    /// What another controller undoes.
+    contested: Retry,
+}
+
+/// What is under way.
+#[derive(Clone, Debug)]
+enum Work {
+    Resting,
+    Looking { until: Millis },
+    Feeding { feed: Feed, attempt: u64, until: Millis },
+    HandingOver { attempt: Attempt, asked: Handing, until: Millis },
+    Reserving(Attempt),
+    Sealing(Attempt, Answers),
+    Appointing { attempt: Attempt, choice: crate::election::Choice, cluster: crate::types::ClusterId, until: Millis },
+}
+
+/// What is known of a node since the last look began.
+#[derive(Clone, Debug)]
+enum Node {
+    Unknown,
+    Silent,
+    Told(Box<Told>),
+}
+
+impl Node {
+    fn told(&self) -> Option<&Told> {
+        if let Self::Told(told) = self { Some(told) } else { None }
+    }
+}
+
+/// Keeps one cluster as it is wished. Holds nothing that a fresh machine would miss.
+#[derive(Clone, Debug)]
+pub struct Machine<R> {
+    rules: R,
+    patience: Patience,
+    wish: Wish,
+    /// Set where it stands by.
+    standby: Option<Standby>,
+    random: Random,
+    nodes: Vec<Node>,
+    /// The number of the newest look, and when the next one is due.
+    look: u64,
+    look_at: Millis,
+    attempts: u64,
+    places: Places,
+    record: Record,
+    work: Work,
+    pauses: Pauses,
+    /// The greatest epoch for which somebody was appointed, perhaps in vain: never another for the same.
+    appointed: Epoch,
+    /// The newest epoch that this one began.
+    begun: Option<Epoch>,
+    /// The epoch that another one began after that, once it is told.
+    contested: Option<Epoch>,
+    blocked: Option<Blocked>,
+    told_problem: Option<alloc::string::String>,
+    planned: Step,
+    needed: usize,
+    /// Since when all is as wished, in one epoch.
+    steady: Option<(Epoch, Millis)>,
+}
+
+impl<R: Rules> Machine<R> {
+    /// A controller that knows nothing yet. The seed makes its pauses and ids differ from others'.
+    pub fn new(rules: R, patience: Patience, seed: u64) -> Self {
+        Self {
+            rules,
+            patience,
+            wish: Wish::default(),
+            standby: None,
+            random: Random(seed),
+            nodes: Vec::new(),
+            look: 0,
+            look_at: Millis(0),
+            attempts: 0,
+            places: Places::default(),
+            record: Record::new(),
+            work: Work::Resting,
+            pauses: Pauses::default(),
+            appointed: Epoch(0),
+            begun: None,
+            contested: None,
+            blocked: None,
+            told_problem: None,
+            planned: Step::Nothing,
+            needed: 0,
+            steady: None,
+        }
+    }
+
+    /// A node that acts where no controller does, without a store: it elects and hands over, and nothing else.
+    pub fn standing_by(rules: R, patience: Patience, seed: u64, own: usize, times: StandbyTimes) -> Self {
+        Self { standby: Some(Standby::new(own, times)), ..Self::new(rules, patience, seed) }
+    }
+
+    /// What is wished for from the next look on, and how many nodes there are.
+    pub fn wish(&mut self, wish: Wish, nodes: usize) {
+        self.wish = wish;
+        self.nodes.resize(nodes, Node::Unknown);
+    }
+
+    /// What is written down, as far as this controller knows.
+    pub fn recorded(&self) -> &Recorded {
+        self.record.recorded()
+    }
+
+    /// Why the store cannot be used, if so.
+    pub fn store_problem(&self) -> Option<&alloc::string::String> {
+        self.record.problem()
+    }
+
+    /// What was planned last. An election or hand-over whose last try failed is planned again at once, and done after a pause.
+    pub fn planned(&self) -> &Step {
+        &self.planned
+    }
+
+    /// How many of the nodes have to run, the first ones; those behind may be stopped for good.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
+    /// Whether nothing is under way but what is written behind.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.work, Work::Resting)
+    }
+
+    /// Whether nobody else is asked before it acts.
+    fn is_alone(&self) -> bool {
+        self.standby.is_some()
+    }
+
+    /// When it has to be woken, if nothing comes before.
+    pub fn deadline(&self) -> Option<Millis> {
+        let work = match &self.work {
+            Work::Resting => Some(self.look_at),
+            Work::Looking { until }
+            | Work::Feeding { until, .. }
+            | Work::HandingOver { until, .. }
+            | Work::Appointing { until, .. } => Some(*until),
+            Work::Sealing(_, answers) if answers.missing > 0 => Some(answers.until),
+            // Only the store is waited for.
+            Work::Reserving(_) | Work::Sealing(..) => None,
+        };
+        work.into_iter().chain(self.record.deadline()).min()
+    }
+
+    /// Looks now, unless something is under way.
+    pub fn look(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if !self.is_at_rest() {
+            return;
+        }
+        self.look += 1;
+        self.nodes.iter_mut().for_each(|node| *node = Node::Unknown);
+        let within_ms = self.patience.call_ms;
+        self.work = Work::Looking { until: Millis(now.0.saturating_add(within_ms)) };
+        out.push(Action::Look { look: self.look, within_ms });
+        if !self.is_alone() {
+            self.record.refresh(now, self.patience.store_ms, out);
+        }
+        self.looked(now, out);
+    }
+
+    /// Takes in a fact, and goes on.
+    pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Action>) {
+        let within = (self.patience.store_ms, self.patience.store_retry);
+        let reserved = match input {
+            Input::Tick => None,
+            Input::Status { look, ordinal, told } => {
+                if let Some(node) = self.nodes.get_mut(ordinal).filter(|_| look == self.look) {
+                    *node = told.map_or(Node::Silent, Node::Told);
+                }
+                None
+            }
+            Input::Loaded { op, result } => self.record.loaded(now, within, (op, result), &mut self.random, out),
+            Input::Swapped { op, result } => self.record.swapped(now, within, (op, result), &mut self.random, out),
+            Input::Answer { attempt, ordinal, answer } => {
+                if self.attempt() == Some(attempt) {
+                    self.answered(now, ordinal, answer, out);
+                }
+                None
+            }
+        };
+        let reserved = reserved.or_else(|| self.record.tick(now, within.1, &mut self.random));
+        if let Some(reserved) = reserved {
+            self.reserved(now, reserved, out);
+        }
+        self.tell_problem(out);
+        if matches!(self.work, Work::Looking { .. }) && !self.is_alone() && !self.record.is_ready() {
+            // Somebody else has written meanwhile.
+            self.record.refresh(now, self.patience.store_ms, out);
+        }
+        self.time_out(now, out);
+        self.looked(now, out);
+        if self.is_at_rest() && now >= self.look_at {
+            self.look(now, out);
+        }
+    }
+
+    /// The number that answers have to name.
+    fn attempt(&self) -> Option<u64> {
+        match &self.work {
+            Work::Resting | Work::Looking { .. } | Work::Reserving(_) => None,
+            Work::Feeding { attempt, .. } => Some(*attempt),
+            Work::HandingOver { attempt, .. } | Work::Sealing(attempt, _) | Work::Appointing { attempt, .. } => {
+                Some(attempt.id)
+            }
+        }
+    }
+
+    fn answered(&mut self, now: Millis, ordinal: usize, answer: Answer, out: &mut Vec<Action>) {
+        match &self.work {
+            Work::Feeding { .. } => self.fed(now, answer, out),
+            Work::HandingOver { .. } => self.handed_over(now, answer, out),
+            Work::Sealing(..) => self.seal_answered(now, ordinal, answer, out),
+            Work::Appointing { .. } => self.appoint_answered(now, answer, out),
+            Work::Resting | Work::Looking { .. } | Work::Reserving(_) => {}
+        }
+    }
+
+    fn time_out(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let late = || Answer::Failed(alloc::string::String::from("no answer in time"));
+        match &self.work {
+            Work::Looking { until } if now >= *until => {
+                let unknown = self.nodes.iter_mut().filter(|node| matches!(node, Node::Unknown));
+                unknown.for_each(|node| *node = Node::Silent);
+            }
+            Work::Feeding { until, .. } if now >= *until => self.fed(now, late(), out),
+            Work::HandingOver { until, .. } if now >= *until => self.handed_over(now, late(), out),
+            Work::Appointing { until, .. } if now >= *until => self.appoint_answered(now, late(), out),
+            Work::Sealing(..) => self.sealed(now, out),
+            _ => {}
+        }
+    }
+
+    /// Nothing is under way any more: looks again in a while.
+    fn rest(&mut self, now: Millis) {
+        self.work = Work::Resting;
+        self.look_at = Millis(now.0.saturating_add(self.patience.look_ms));
+    }
+
+    fn tell_problem(&mut self, out: &mut Vec<Action>) {
+        let problem = self.record.problem().cloned();
+        if problem == self.told_problem {
+            return;
+        }
+        if let Some(why) = problem.clone() {
+            out.push(Action::Tell(Event::StoreFailed { why }));
+        }
+        self.told_problem = problem;
+    }
+
+    /// Decides once every node has answered or is silent, and what is written down is known as far as it can be.
+    fn looked(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let is_known = !self.nodes.iter().any(|node| matches!(node, Node::Unknown));
+        if matches!(self.work, Work::Looking { .. }) && is_known && (self.is_alone() || self.record.is_ready()) {
+            self.rest(now);
+            self.decide(now, out);
+        }
+    }
+
+    fn seen(&self) -> Vec<Option<Seen>> {
+        self.nodes.iter().map(|node| node.told().map(|told| told.seen.clone())).collect()
+    }
+}

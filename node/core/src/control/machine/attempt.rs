@@ -1,0 +1,325 @@
+//! One attempt at an epoch: seal, choose, appoint, each only after the one before. The epoch is reserved beside the seal; a first one
+//! before it. An attempt that fails anywhere leaves its epoch used up, and nothing to undo. From the seal on nobody leads, so nothing
+//! but the replicas is waited for, and a store that answers.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::io::{Action, Answer, Call, Event, Failure, Who};
+use super::pause::Retry;
+use super::places::ordinal_of;
+use super::record::Reserved;
+use super::{Machine, Work};
+use crate::control::{Ballot, Reason, Rules, Seen};
+use crate::election::{Change, Choice, First, NoChoice, Sealed};
+use crate::io::Terms;
+use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
+
+/// How many epochs an attempt passes over at most that nobody writes down: should a voter's disk have been put back to an older state,
+/// another attempt may pick the same one, and two logs would end in it.
+const EPOCHS_SKIPPED_MAX: u64 = 1024;
+
+/// Who hands over to whom, and since when appends wait for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handing {
+    pub(super) from: Who,
+    pub(super) to: Who,
+    pub(super) begun: Millis,
+}
+
+/// What an epoch is to begin with.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    /// Its number: what answers it says so.
+    pub(super) id: u64,
+    pub(super) seen: Vec<Option<Seen>>,
+    pub(super) epoch: Epoch,
+    pub(super) prefer: Option<ReplicaId>,
+    /// Who is not sealed.
+    pub(super) without: Option<ReplicaId>,
+    /// The voter to add or to remove, if the answers bear it out.
+    pub(super) change: Option<Change>,
+    pub(super) reason: Reason,
+    pub(super) cluster: Option<ClusterId>,
+    /// How many replicas are to vote, and to commit, as wished when it began.
+    pub(super) replicas: usize,
+    pub(super) quorum: Option<u32>,
+    pub(super) handing: Option<Handing>,
+    /// Whether the reservation has been written down, or nobody is asked to.
+    pub(super) is_reserved: bool,
+}
+
+/// What the sealed replicas have said so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers {
+    pub(super) sealed: Vec<(usize, Sealed)>,
+    pub(super) refusals: Vec<(usize, String)>,
+    /// How many have not answered.
+    pub(super) missing: usize,
+    /// When those that have not are waited for no more.
+    pub(super) until: Millis,
+}
+
+impl Attempt {
+    pub(super) fn who(&self, replica: ReplicaId) -> Who {
+        Who { replica, ordinal: ordinal_of(&self.seen, replica) }
+    }
+
+    /// Who is at the first nodes, so many of them.
+    fn at_first(&self, nodes: usize) -> Vec<ReplicaId> {
+        self.seen.iter().take(nodes).flatten().map(|seen| seen.replica).collect()
+    }
+
+    /// Whom to seal: not those of another cluster.
+    fn targets(&self) -> Vec<(usize, ReplicaId)> {
+        let is_asked = |seen: &&Seen| {
+            (seen.cluster.is_none() || seen.cluster == self.cluster) && Some(seen.replica) != self.without
+        };
+        let seen = self.seen.iter().enumerate();
+        seen.filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref().filter(is_asked)?.replica))).collect()
+    }
+
+    fn choose(&self, rules: &impl Rules, sealed: &[(usize, Sealed)]) -> Result<Choice, NoChoice> {
+        let mut in_order: Vec<_> = sealed.iter().collect();
+        in_order.sort_by_key(|(ordinal, _)| *ordinal);
+        let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
+        let (voters, listed) = (self.at_first(self.replicas), self.at_first(self.seen.len()));
+        // A first epoch needs a blank answer of every node: one that is silent may hold the cluster.
+        if self.reason == Reason::Bootstrap && listed.len() < self.seen.len() {
+            return Err(NoChoice::NotAllBlank { answered: answers.len(), listed: self.seen.len() });
+        }
+        let first = Some(First { voters: &voters, listed: &listed }).filter(|_| self.reason == Reason::Bootstrap);
+        let Self { prefer, quorum, change, .. } = *self;
+        rules.choose(&Ballot { answers: &answers, prefer, first, quorum, change })
+    }
+}
+
+impl<R: Rules> Machine<R> {
+    /// Begins an attempt: reserves its epoch where a store answers, and seals. A first epoch waits for the store.
+    pub(super) fn begin(&mut self, now: Millis, mut attempt: Attempt, out: &mut Vec<Action>) {
+        if attempt.epoch == self.record.recorded().epoch {
+            let why = Failure::NoEpochLeft(attempt.epoch);
+            return self.failed(now, &attempt, why, out);
+        }
+        // One candidate an epoch, whatever answer was lost.
+        attempt.epoch = attempt.epoch.max(Epoch(self.appointed.0.saturating_add(1)));
+        let is_first = attempt.reason == Reason::Bootstrap;
+        if self.is_alone() || self.record.is_away() && !is_first {
+            attempt.epoch = self.skip(&attempt);
+            attempt.is_reserved = true;
+        } else {
+            self.record.reserve(now, self.patience.store_ms, attempt.epoch, out);
+        }
+        if is_first && !attempt.is_reserved {
+            self.work = Work::Reserving(attempt);
+        } else {
+            self.seal(now, attempt, out);
+        }
+    }
+
+    /// An epoch that nobody else takes by chance, as near as the replicas accept.
+    fn skip(&mut self, attempt: &Attempt) -> Epoch {
+        let skipped = self.rules.skipped(1 + self.random.next() % EPOCHS_SKIPPED_MAX);
+        let beyond = Epoch(attempt.epoch.0.saturating_add(skipped));
+        let promised = attempt.seen.iter().flatten().map(|seen| seen.promised);
+        let lowest = promised.filter(|promised| attempt.epoch.follows(*promised)).min().unwrap_or_default();
+        if beyond.0.saturating_sub(lowest.0) <= EPOCHS_AHEAD_MAX { beyond } else { attempt.epoch }
+    }
+
+    fn seal(&mut self, now: Millis, attempt: Attempt, out: &mut Vec<Action>) {
+        let targets = attempt.targets();
+        let within_ms = self.patience.seal_ms;
+        for (ordinal, target) in &targets {
+            let call = Call::Seal { cluster: attempt.cluster, epoch: attempt.epoch };
+            out.push(Action::Call { attempt: attempt.id, ordinal: *ordinal, target: *target, call, within_ms });
+        }
+        let until = Millis(now.0.saturating_add(within_ms));
+        let answers = Answers { missing: targets.len(), until, ..Answers::default() };
+        self.work = Work::Sealing(attempt, answers);
+        self.sealed(now, out);
+    }
+
+    pub(super) fn seal_answered(&mut self, now: Millis, ordinal: usize, answer: Answer, out: &mut Vec<Action>) {
+        let Work::Sealing(attempt, answers) = &mut self.work else { return };
+        let has_answered = answers.sealed.iter().any(|(at, _)| *at == ordinal)
+            || answers.refusals.iter().any(|(at, _)| *at == ordinal);
+        if has_answered {
+            return;
+        }
+        answers.missing = answers.missing.saturating_sub(1);
+        match answer {
+            Answer::Sealed(sealed) => {
+                let was_enough = attempt.choose(&self.rules, &answers.sealed).is_ok();
+                answers.sealed.push((ordinal, *sealed));
+                // Once the answers are enough, the others are waited for only a little: one whose disk hangs must not hold up the rest.
+                if !was_enough && attempt.choose(&self.rules, &answers.sealed).is_ok() {
+                    answers.until = answers.until.min(Millis(now.0.saturating_add(self.patience.seal_grace_ms)));
+                }
+            }
+            answer => answers.refusals.push((ordinal, answer.into_why())),
+        }
+        self.sealed(now, out);
+    }
+
+    /// Goes on once all have answered or time is up, and the epoch is reserved.
+    pub(super) fn sealed(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let Work::Sealing(attempt, answers) = &self.work else { return };
+        if answers.missing > 0 && now < answers.until {
+            return;
+        }
+        let chosen = attempt.choose(&self.rules, &answers.sealed);
+        if chosen.is_ok() && !attempt.is_reserved {
+            return; // The store answers in time, or counts as away.
+        }
+        let Work::Sealing(attempt, answers) = core::mem::replace(&mut self.work, Work::Resting) else { return };
+        let choice = match chosen {
+            Ok(choice) => choice,
+            Err(choice) => {
+                let why = Failure::NoChoice { choice, refusals: answers.refusals };
+                return self.failed(now, &attempt, why, out);
+            }
+        };
+        if let (true, Some(cluster)) = (choice.bootstrap, attempt.cluster) {
+            return self.failed(now, &attempt, Failure::DataGone(cluster), out);
+        }
+        let sealed_cluster = answers.sealed.iter().find_map(|(_, sealed)| sealed.cluster);
+        let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.random.id()));
+        self.appoint(now, attempt, choice, cluster, out);
+    }
+
+    fn appoint(&mut self, now: Millis, attempt: Attempt, choice: Choice, cluster: ClusterId, out: &mut Vec<Action>) {
+        let Choice { leader, quorum, .. } = choice;
+        let leader = attempt.who(leader);
+        let Some(ordinal) = leader.ordinal else {
+            let why = Failure::NotAppointed { leader, why: String::from("it is at none of the nodes any more") };
+            return self.failed(now, &attempt, why, out);
+        };
+        let (voters, old_voters) = (choice.voters.clone(), choice.old_voters.clone());
+        let mut places = self.places.of(&voters, &attempt.seen);
+        for old in self.places.of(old_voters.as_deref().unwrap_or_default(), &attempt.seen) {
+            if !voters.contains(&old.0) {
+                places.push(old);
+            }
+        }
+        let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
+        let within_ms = self.patience.appoint.bound(self.pauses.election.failures().saturating_add(1));
+        let call = Call::Appoint { cluster, terms, places };
+        out.push(Action::Call { attempt: attempt.id, ordinal, target: leader.replica, call, within_ms });
+        self.appointed = self.appointed.max(attempt.epoch);
+        let until = Millis(now.0.saturating_add(within_ms));
+        self.work = Work::Appointing { attempt, choice, cluster, until };
+    }
+
+    pub(super) fn appoint_answered(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
+        let Work::Appointing { attempt, choice, cluster, .. } = core::mem::replace(&mut self.work, Work::Resting)
+        else {
+            return;
+        };
+        let leader = attempt.who(choice.leader);
+        match answer {
+            Answer::Appointed => self.elected(now, &attempt, &choice, cluster, out),
+            answer => {
+                let why = answer.into_why();
+                self.failed(now, &attempt, Failure::NotAppointed { leader, why }, out);
+            }
+        }
+    }
+
+    fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
+        self.pauses.election = Retry::default();
+        self.begun = Some(attempt.epoch);
+        let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
+        if choice.bootstrap {
+            out.push(Action::Tell(Event::Bootstrapped { cluster, epoch }));
+        }
+        let is_preferred = Some(choice.leader) == attempt.prefer;
+        if is_change(reason) {
+            self.voters_changed(now, attempt, choice, out);
+        }
+        if !is_change(reason) || !is_preferred {
+            out.push(Action::Tell(Event::LeaderElected { epoch, leader, reason }));
+        }
+        if let Some(Handing { from, to, begun }) = attempt.handing {
+            if is_preferred {
+                self.pauses.hand_over = Retry::default();
+                let took_ms = now.since(begun);
+                out.push(Action::Tell(Event::HandedOver { from, to, epoch, took_ms }));
+            } else {
+                self.hand_over_failed(now, (from, to), None, out);
+            }
+        }
+        self.rest(now);
+    }
+
+    /// Takes note of what a change of voters came to. One that the answers did not bear out is tried again, after a pause that grows
+    /// until a change succeeds, whatever else happens meanwhile: each try costs an epoch, and the learners their streams.
+    fn voters_changed(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, out: &mut Vec<Action>) {
+        let (epoch, voters, why) = (attempt.epoch, choice.voters.len(), choice.unchanged);
+        let is_done = match attempt.change {
+            Some(Change::Add(new)) => choice.voters.contains(&new),
+            Some(Change::Remove(gone)) => !choice.voters.contains(&gone),
+            None => choice.old_voters.is_none(),
+        };
+        out.push(Action::Tell(match attempt.change {
+            _ if !is_done => Event::VotersUnchanged { epoch, voters, why },
+            Some(Change::Add(new)) => Event::VoterAdded { epoch, voter: attempt.who(new), voters },
+            Some(Change::Remove(gone)) => Event::VoterRemoved { epoch, voter: attempt.who(gone), voters },
+            None => Event::VotersSettled { epoch, voters },
+        }));
+        if is_done {
+            self.pauses.members = Retry::default();
+        } else {
+            self.pauses.members.failed(now, self.patience.members_retry, &mut self.random);
+        }
+    }
+
+    /// Nothing came of it.
+    pub(super) fn failed(&mut self, now: Millis, attempt: &Attempt, why: Failure, out: &mut Vec<Action>) {
+        self.record.abandon();
+        // What was in the way is known by now: the next try does without the store, at once.
+        if !matches!(why, Failure::Store(_)) {
+            self.pauses.election.failed(now, self.patience.election_retry, &mut self.random);
+        }
+        out.push(Action::Tell(Event::ElectionFailed { epoch: attempt.epoch, why }));
+        if let Some(Handing { from, to, .. }) = attempt.handing {
+            self.hand_over_failed(now, (from, to), None, out);
+        }
+        self.rest(now);
+    }
+
+    pub(super) fn hand_over_failed(
+        &mut self,
+        now: Millis,
+        (from, to): (Who, Who),
+        why: Option<String>,
+        out: &mut Vec<Action>,
+    ) {
+        self.pauses.hand_over.failed(now, self.patience.handover_retry, &mut self.random);
+        out.push(Action::Tell(Event::HandOverFailed { from, to, why }));
+    }
+
+    /// The store has said whether the epoch is reserved.
+    pub(super) fn reserved(&mut self, now: Millis, reserved: Reserved, out: &mut Vec<Action>) {
+        match (reserved, core::mem::replace(&mut self.work, Work::Resting)) {
+            (Reserved::Done, Work::Reserving(attempt)) => {
+                self.seal(now, Attempt { is_reserved: true, ..attempt }, out);
+            }
+            (Reserved::Done, Work::Sealing(attempt, answers)) => {
+                self.work = Work::Sealing(Attempt { is_reserved: true, ..attempt }, answers);
+                self.sealed(now, out);
+            }
+            (Reserved::Conflict, Work::Reserving(attempt) | Work::Sealing(attempt, _)) => {
+                self.failed(now, &attempt, Failure::Conflict, out);
+            }
+            (Reserved::Failed(why), Work::Reserving(attempt) | Work::Sealing(attempt, _)) => {
+                self.failed(now, &attempt, Failure::Store(why), out);
+            }
+            (_, work) => self.work = work,
+        }
+    }
+}
+
+/// Whether an epoch begins for the sake of the voters alone.
+pub(super) const fn is_change(reason: Reason) -> bool {
+    matches!(reason, Reason::VotersChange | Reason::VotersSettled)
+}

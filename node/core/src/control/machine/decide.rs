@@ -1,0 +1,187 @@
+//! From what the nodes say to the next step, and to what is written down behind.
+
+use alloc::vec::Vec;
+
+use super::attempt::{self, Attempt};
+use super::feed::Feed;
+use super::io::{Action, Event};
+use super::pause::Retry;
+use super::{Machine, Node};
+use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
+use crate::types::{Epoch, Millis, ReplicaId};
+
+/// How long all has to be as wished before a record that is too high is corrected.
+const STEADY_MS: u64 = 10_000;
+/// How long all has to be as wished before nothing counts as undone any more.
+const CONTESTED_MS: u64 = 600_000;
+
+impl<R: Rules> Machine<R> {
+    pub(super) fn decide(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let seen = self.seen();
+        self.places.learn(&seen, self.nodes.iter().filter_map(Node::told).flat_map(|told| &told.members));
+        if self.is_alone() {
+            // The quorum stays as it is.
+            let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+            self.wish.quorum = newest.map(|newest| newest.quorum);
+        }
+        self.needed = nodes_needed(&self.wish, &seen);
+        let step = self.rules.plan(&self.wish, self.record.recorded(), &seen);
+        let step = match &mut self.standby {
+            Some(standby) => standby.filter(now, step, &seen, &mut self.random),
+            None => step,
+        };
+        self.planned = step.clone();
+        self.tell_blocked(&step, out);
+        let record = self.record_of(now, &step, &seen);
+        self.take(now, step, seen, out);
+        // Behind a reservation, if there is one.
+        if let Some(to) = record {
+            self.record.keep(now, self.patience.store_ms, to, out);
+        }
+    }
+
+    fn tell_blocked(&mut self, step: &Step, out: &mut Vec<Action>) {
+        let blocked = if let Step::Blocked(blocked) = step { Some(blocked.clone()) } else { None };
+        if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {
+            out.push(Action::Tell(Event::Blocked(blocked.clone())));
+        }
+        self.blocked = blocked;
+    }
+
+    fn take(&mut self, now: Millis, step: Step, seen: Vec<Option<Seen>>, out: &mut Vec<Action>) {
+        match step {
+            Step::Nothing => {
+                self.pauses.election = Retry::default();
+                for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
+                    if vain.is_due(now) {
+                        *vain = Retry::default();
+                    }
+                }
+                if self.pauses.feeding.is_due(now)
+                    && let Some(feed) = self.untold(&seen).filter(|_| !self.is_alone())
+                {
+                    self.feed(now, feed, &seen, out);
+                }
+            }
+            Step::Elect { epoch, prefer, without, change, reason } => {
+                // A first epoch is written down before anything.
+                let is_first = reason == Reason::Bootstrap && (self.is_alone() || self.record.is_away());
+                if is_first || !self.pauses.election.is_due(now) || !self.is_due(now, reason, &seen, out) {
+                    return;
+                }
+                match reason {
+                    // The next one may be no better off.
+                    Reason::QuorumLost => {
+                        self.pauses.quorum.failed(now, self.patience.handover_retry, &mut self.random);
+                    }
+                    // Nor is this the last: a leader that is well is not to be deposed turn after turn.
+                    Reason::FarPromise => {
+                        self.pauses.far.failed(now, self.patience.members_retry, &mut self.random);
+                    }
+                    _ => {}
+                }
+                let attempt = self.attempt_of(seen, epoch, prefer, reason);
+                self.begin(now, Attempt { without, change, ..attempt }, out);
+            }
+            Step::Feed { epoch, leader, learners } if self.pauses.feeding.is_due(now) => {
+                self.feed(now, Feed { epoch, leader, learners, moved: Vec::new(), standby: None }, &seen, out);
+            }
+            Step::HandOver { epoch, from, to, next }
+                if self.pauses.hand_over.is_due(now) && self.is_due(now, Reason::HandOver, &seen, out) =>
+            {
+                let attempt = self.attempt_of(seen, next, Some(to), Reason::HandOver);
+                self.hand_over(now, attempt, epoch, (from, to), out);
+            }
+            Step::Blocked(_) | Step::HandOver { .. } | Step::Feed { .. } => {}
+        }
+    }
+
+    fn attempt_of(
+        &mut self,
+        seen: Vec<Option<Seen>>,
+        epoch: Epoch,
+        prefer: Option<ReplicaId>,
+        reason: Reason,
+    ) -> Attempt {
+        self.attempts += 1;
+        let cluster = self.record.recorded().cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
+        let Wish { replicas, quorum, .. } = self.wish;
+        Attempt {
+            id: self.attempts,
+            seen,
+            epoch,
+            prefer,
+            without: None,
+            change: None,
+            reason,
+            cluster,
+            replicas,
+            quorum,
+            handing: None,
+            is_reserved: false,
+        }
+    }
+
+    /// Whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
+    fn is_due(&mut self, now: Millis, reason: Reason, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
+        let vain = match reason {
+            Reason::QuorumLost => self.pauses.quorum,
+            Reason::FarPromise => self.pauses.far,
+            reason if attempt::is_change(reason) => self.pauses.members,
+            _ => Retry::default(),
+        };
+        let is_wish = attempt::is_change(reason) || matches!(reason, Reason::QuorumChange | Reason::HandOver);
+        vain.is_due(now) && (!is_wish || self.is_uncontested(now, seen, out))
+    }
+
+    /// Whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else undoes
+    /// it with an epoch of its own. Then both wait, longer and longer.
+    fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
+        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).map(|last| last.epoch).max();
+        if let (Some(begun), Some(newest)) = (self.begun, newest)
+            && newest > begun
+            && self.contested.is_none_or(|told| told < newest)
+        {
+            self.contested = Some(newest);
+            self.pauses.contested.failed(now, self.patience.contested_retry, &mut self.random);
+            out.push(Action::Tell(Event::Contested { epoch: newest }));
+        }
+        self.pauses.contested.is_due(now)
+    }
+
+    /// What is to be written down: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for
+    /// people; and the newest epoch, should the record have fallen behind, or be too high for long.
+    fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
+        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).map(|last| last.epoch).max();
+        self.steady = match (step, newest) {
+            (Step::Nothing, Some(epoch)) => Some(self.steady.filter(|(of, _)| *of == epoch).unwrap_or((epoch, now))),
+            _ => None,
+        };
+        if self.is_alone() || matches!(step, Step::Blocked(Blocked::ForeignReplica { .. })) {
+            return None;
+        }
+        let is_steady = |ms| self.steady.is_some_and(|(_, since)| now.since(since) >= ms);
+        if is_steady(CONTESTED_MS) {
+            (self.pauses.contested, self.begun) = (Retry::default(), None);
+        }
+        let recorded = self.record.recorded();
+        let promised = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
+        let epoch = recorded.epoch.max(newest.unwrap_or_default());
+        let epoch = if is_steady(STEADY_MS) && self.are_all_seen() { epoch.min(promised) } else { epoch };
+        let found = seen.iter().flatten().find_map(|seen| seen.cluster);
+        let leader = newest_leader(seen, epoch).or(recorded.leader);
+        Some(Recorded { epoch, leader, cluster: recorded.cluster.or(found) })
+    }
+
+    fn are_all_seen(&self) -> bool {
+        self.nodes.iter().all(|node| matches!(node, Node::Told(_)))
+    }
+}
+
+/// Who leads the newest epoch that is led, if it is that one or a newer one: any older is outdated.
+fn newest_leader(seen: &[Option<Seen>], epoch: Epoch) -> Option<ReplicaId> {
+    let leads = |seen: &&Seen| matches!(seen.role, SeenRole::Leader { .. });
+    let led = |seen: &Seen| seen.last.as_ref().map(|last| (last.epoch, seen.replica));
+    let newest = seen.iter().flatten().filter(leads).filter_map(led).max()?;
+    Some(newest).filter(|(led, _)| *led >= epoch).map(|(_, leader)| leader)
+}

@@ -1,0 +1,140 @@
+//! What a leader that is well is asked for: whom to feed beside the voters, where they are, and to hand over.
+
+use alloc::vec::Vec;
+
+use super::attempt::{Attempt, Handing};
+use super::io::{Action, Answer, Call, Event, Placed, StandbyTerms, Told, Who};
+use super::pause::Retry;
+use super::places::ordinal_of;
+use super::{Machine, Node, Work};
+use crate::control::{Rules, Seen, SeenRole, Wish};
+use crate::history::EpochStart;
+use crate::types::{Epoch, Millis, ReplicaId};
+
+/// Whom a leader is to feed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Feed {
+    /// The epoch it leads.
+    pub(super) epoch: Epoch,
+    pub(super) leader: ReplicaId,
+    pub(super) learners: Vec<ReplicaId>,
+    /// Voters that are elsewhere than it was told.
+    pub(super) moved: Vec<ReplicaId>,
+    /// By what the nodes are to stand by, if that is news.
+    pub(super) standby: Option<StandbyTerms>,
+}
+
+impl<R: Rules> Machine<R> {
+    /// What to tell a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
+    /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
+    pub(super) fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
+        let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });
+        let led = |told: &&Told| told.seen.last.as_ref().map(|last| last.epoch);
+        let leader = self.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
+        let (SeenRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
+            return None;
+        };
+        let elects =
+            |id: &ReplicaId| start.voters.contains(id) || start.old_voters.iter().flatten().any(|old| old == id);
+        let is_misled = |id: &ReplicaId| {
+            let at = ordinal_of(seen, *id);
+            let is_told = |ordinal| {
+                leader
+                    .members
+                    .iter()
+                    .any(|placed| placed.replica == *id && placed.ordinal == ordinal && placed.is_reachable)
+            };
+            leader.unreached.contains(id) && at.is_some_and(|ordinal| !is_told(ordinal))
+        };
+        let (electorate, learners): (Vec<_>, Vec<_>) = followers.iter().map(|(id, ..)| *id).partition(elects);
+        let moved: Vec<ReplicaId> = electorate.into_iter().filter(is_misled).collect();
+        let (epoch, leader) = (start.epoch, leader.seen.replica);
+        let standby = self.standby_news(seen, start);
+        (!moved.is_empty() || standby.is_some()).then_some(Feed { epoch, leader, learners, moved, standby })
+    }
+
+    /// By what the nodes are to stand by, once every voter can, and says where it is; none if the leader knows that.
+    fn standby_news(&self, seen: &[Option<Seen>], start: &EpochStart) -> Option<StandbyTerms> {
+        let after_ms = self.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
+        let at = |ordinal: usize| self.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
+        let mut members = Vec::new();
+        for ordinal in 0..seen.len() {
+            let Some(told) = at(ordinal).filter(|told| start.voters.contains(&told.seen.replica)) else { continue };
+            members.push(Placed { replica: told.seen.replica, ordinal, is_reachable: true });
+        }
+        let preferred = members.iter().position(|member| member.ordinal == self.wish.ordinal).unwrap_or_default();
+        let Wish { policy, detection_ms, .. } = self.wish;
+        let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
+        let leader = at(ordinal_of(seen, start.leader)?)?;
+        let is_news = terms.members.len() == start.voters.len() && leader.standby.as_ref() != Some(&terms);
+        is_news.then_some(terms)
+    }
+
+    /// Tells the leader whom to feed beside the voters, and where they are.
+    pub(super) fn feed(&mut self, now: Millis, feed: Feed, seen: &[Option<Seen>], out: &mut Vec<Action>) {
+        let Some(ordinal) = ordinal_of(seen, feed.leader) else { return };
+        let cluster = self.recorded().cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
+        let mut places = self.places.of(&feed.learners, seen);
+        places.extend(self.places.of(&feed.moved, seen));
+        let (learners, moved, standby) = (feed.learners.clone(), feed.moved.clone(), feed.standby.clone());
+        self.attempts += 1;
+        let (attempt, within_ms, target) = (self.attempts, self.patience.call_ms, feed.leader);
+        let call = Call::Learners { cluster, epoch: feed.epoch, learners, moved, places, standby };
+        out.push(Action::Call { attempt, ordinal, target, call, within_ms });
+        self.work = Work::Feeding { feed, attempt, until: Millis(now.0.saturating_add(within_ms)) };
+    }
+
+    pub(super) fn fed(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
+        let Work::Feeding { feed, .. } = core::mem::replace(&mut self.work, Work::Resting) else { return };
+        match answer {
+            // It is given time to get through to them.
+            Answer::Fed if !feed.moved.is_empty() => {
+                self.pauses.feeding.failed(now, self.patience.election_retry, &mut self.random);
+            }
+            Answer::Fed => self.pauses.feeding = Retry::default(),
+            answer => {
+                let why = answer.into_why();
+                self.pauses.feeding.failed(now, self.patience.election_retry, &mut self.random);
+                let leader = Who { replica: feed.leader, ordinal: ordinal_of(&self.seen(), feed.leader) };
+                out.push(Action::Tell(Event::LearnersRefused { leader, why }));
+            }
+        }
+        self.rest(now);
+    }
+
+    pub(super) fn hand_over(
+        &mut self,
+        now: Millis,
+        attempt: Attempt,
+        epoch: Epoch,
+        (from, to): (ReplicaId, ReplicaId),
+        out: &mut Vec<Action>,
+    ) {
+        let asked = Handing { from: attempt.who(from), to: attempt.who(to), begun: now };
+        let Some(ordinal) = asked.from.ordinal else { return };
+        let deadline_ms = self.patience.handover_deadline_ms;
+        let within_ms = deadline_ms.saturating_add(self.patience.call_ms);
+        let call = Call::HandOver { cluster: attempt.cluster, epoch, to, deadline_ms };
+        out.push(Action::Call { attempt: attempt.id, ordinal, target: from, call, within_ms });
+        self.work = Work::HandingOver { attempt, asked, until: Millis(now.0.saturating_add(within_ms)) };
+    }
+
+    pub(super) fn handed_over(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
+        let Work::HandingOver { mut attempt, asked, .. } = core::mem::replace(&mut self.work, Work::Resting) else {
+            return;
+        };
+        match answer {
+            Answer::HandedOver => {
+                // What answers the hand-over does not answer the seal.
+                self.attempts += 1;
+                attempt.id = self.attempts;
+                attempt.handing = Some(asked);
+                self.begin(now, attempt, out);
+            }
+            answer => {
+                self.hand_over_failed(now, (asked.from, asked.to), Some(answer.into_why()), out);
+                self.rest(now);
+            }
+        }
+    }
+}

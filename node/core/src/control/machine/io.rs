@@ -1,0 +1,342 @@
+//! What goes into a controller's machine and what comes out of it.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::control::{Blocked, Policy, Reason, Recorded, Seen};
+use crate::election::{NoChoice, Sealed, Unchanged};
+use crate::io::Terms;
+use crate::types::{ClusterId, Epoch, ReplicaId};
+
+/// What a node says, as far as a controller needs it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// Of itself.
+    pub seen: Seen,
+    /// Where it was told that the members are: by ordinal, those at nodes that the controller knows by name.
+    pub members: Vec<Placed>,
+    /// As a leader: those of its followers that it does not reach.
+    pub unreached: Vec<ReplicaId>,
+    /// Whether it can elect by itself where no controller does.
+    pub can_stand_by: bool,
+    /// By what it does.
+    pub standby: Option<StandbyTerms>,
+}
+
+/// By what a node elects where no controller does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandbyTerms {
+    /// Who is to lead.
+    pub policy: Policy,
+    /// Who wins ties, or is the one to lead: a place among the members.
+    pub preferred: usize,
+    /// A voter that hears nothing of a leader for so long has lost it.
+    pub detection_ms: u64,
+    /// How long after that nobody else has to have acted.
+    pub after_ms: u64,
+    /// The voters, in the order of the ordinals.
+    pub members: Vec<Placed>,
+}
+
+/// Where a replica is said to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// The node of that name.
+    pub ordinal: usize,
+    /// Whether that node's address is the one that was told.
+    pub is_reachable: bool,
+}
+
+/// A fact. What it answers is named by the number that the action gave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// What one node says, or none where it does not answer.
+    Status {
+        /// The look.
+        look: u64,
+        /// The node.
+        ordinal: usize,
+        /// What it says.
+        told: Option<Box<Told>>,
+    },
+    /// What is written down, or why it cannot be read.
+    Loaded {
+        /// The operation.
+        op: u64,
+        /// What came of it.
+        result: Result<Recorded, String>,
+    },
+    /// Whether it was written: false where somebody else wrote meanwhile, and then nothing is.
+    Swapped {
+        /// The operation.
+        op: u64,
+        /// What came of it.
+        result: Result<bool, String>,
+    },
+    /// An answer to a call.
+    Answer {
+        /// The attempt that called.
+        attempt: u64,
+        /// The node.
+        ordinal: usize,
+        /// What it answers.
+        answer: Answer,
+    },
+}
+
+/// What a node answers to a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It has promised the epoch.
+    Sealed(Box<Sealed>),
+    /// It leads.
+    Appointed,
+    /// It feeds whom it is to feed.
+    Fed,
+    /// The one that is to lead holds all of its log.
+    HandedOver,
+    /// None, or a refusal: why.
+    Failed(String),
+}
+
+impl Answer {
+    /// Why it is not the one that was hoped for.
+    pub(super) fn into_why(self) -> String {
+        match self {
+            Self::Failed(why) => why,
+            Self::Sealed(_) | Self::Appointed | Self::Fed | Self::HandedOver => {
+                String::from("it answers another question")
+            }
+        }
+    }
+}
+
+/// Something to do. Nothing waits for it but the machine, by the number it is given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Ask every node for its status.
+    Look {
+        /// The look.
+        look: u64,
+        /// How long the nodes have: later, they count as silent.
+        within_ms: u64,
+    },
+    /// Read what is written down.
+    Load {
+        /// The operation.
+        op: u64,
+    },
+    /// Replace what is written down, durably, unless somebody else wrote meanwhile.
+    Swap {
+        /// The operation.
+        op: u64,
+        /// What is there now.
+        from: Recorded,
+        /// What is to be there.
+        to: Recorded,
+    },
+    /// Ask one node for something.
+    Call {
+        /// The attempt.
+        attempt: u64,
+        /// The node.
+        ordinal: usize,
+        /// The replica it is meant for.
+        target: ReplicaId,
+        /// What to ask.
+        call: Call,
+        /// How long the answer is waited for.
+        within_ms: u64,
+    },
+    /// Tell people.
+    Tell(Event),
+}
+
+/// What to ask of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// For the promise to follow no epoch below this one.
+    Seal {
+        /// The cluster, if one is known.
+        cluster: Option<ClusterId>,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// To lead.
+    Appoint {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The terms of the epoch.
+        terms: Terms,
+        /// At which node each voter is, old ones too, or is guessed to be.
+        places: Vec<(ReplicaId, Option<usize>)>,
+    },
+    /// To feed some beside the voters.
+    Learners {
+        /// The cluster, if one is known.
+        cluster: Option<ClusterId>,
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Whom to feed, and nobody else.
+        learners: Vec<ReplicaId>,
+        /// Voters that are elsewhere than it was told.
+        moved: Vec<ReplicaId>,
+        /// At which node each of them is.
+        places: Vec<(ReplicaId, Option<usize>)>,
+        /// By what the nodes stand by from now on; none: as before.
+        standby: Option<StandbyTerms>,
+    },
+    /// To let another catch up wholly.
+    HandOver {
+        /// The cluster, if one is known.
+        cluster: Option<ClusterId>,
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who is to lead next.
+        to: ReplicaId,
+        /// How long it holds new appends.
+        deadline_ms: u64,
+    },
+}
+
+/// A replica, and the node it is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Who {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Its node, if it is at one.
+    pub ordinal: Option<usize>,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A new cluster began.
+    Bootstrapped {
+        /// Its id.
+        cluster: ClusterId,
+        /// Its first epoch.
+        epoch: Epoch,
+    },
+    /// A leader was appointed.
+    LeaderElected {
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who leads.
+        leader: Who,
+        /// Why an epoch was to begin.
+        reason: Reason,
+    },
+    /// No leader was appointed; the epoch is used up, and another try follows.
+    ElectionFailed {
+        /// The epoch.
+        epoch: Epoch,
+        /// What stood in the way.
+        why: Failure,
+    },
+    /// A leader handed over as planned.
+    HandedOver {
+        /// Who led.
+        from: Who,
+        /// Who leads.
+        to: Who,
+        /// The new epoch.
+        epoch: Epoch,
+        /// How long appends had to wait.
+        took_ms: u64,
+    },
+    /// A planned hand-over did not come about.
+    HandOverFailed {
+        /// Who leads.
+        from: Who,
+        /// Who was to.
+        to: Who,
+        /// What stood in the way; none where it was not elected.
+        why: Option<String>,
+    },
+    /// A replica that has caught up votes.
+    VoterAdded {
+        /// The epoch from which on it does.
+        epoch: Epoch,
+        /// Who.
+        voter: Who,
+        /// How many voters there are now.
+        voters: usize,
+    },
+    /// A voter votes no more. Its data stays where it is.
+    VoterRemoved {
+        /// The epoch from which on it doesn't.
+        epoch: Epoch,
+        /// Who.
+        voter: Who,
+        /// How many voters there are now.
+        voters: usize,
+    },
+    /// A change of voters is settled: those before it need not be asked any more.
+    VotersSettled {
+        /// The epoch.
+        epoch: Epoch,
+        /// How many voters there are.
+        voters: usize,
+    },
+    /// An epoch began without the change of voters that was wished for; another try follows.
+    VotersUnchanged {
+        /// The epoch.
+        epoch: Epoch,
+        /// How many voters there are.
+        voters: usize,
+        /// What stood in the way; none where too few answered.
+        why: Option<Unchanged>,
+    },
+    /// The leader did not take the names of its learners; another try follows.
+    LearnersRefused {
+        /// Who leads.
+        leader: Who,
+        /// What stood in the way.
+        why: String,
+    },
+    /// Another controller undoes what this one does; it waits longer and longer.
+    Contested {
+        /// The epoch of the other one.
+        epoch: Epoch,
+    },
+    /// Nothing can be done; told once, until the reason changes.
+    Blocked(Blocked),
+    /// What controllers write down could not be read or written; told once, until the reason changes.
+    StoreFailed {
+        /// What the store says.
+        why: String,
+    },
+}
+
+/// What stood in the way of an election.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It could not be written down. The next try does without.
+    Store(String),
+    /// Another controller wrote meanwhile.
+    Conflict,
+    /// The replicas have promised the last epochs there are, beside this one, which is written down.
+    NoEpochLeft(Epoch),
+    /// From the answers nobody can be chosen.
+    NoChoice {
+        /// Why.
+        choice: NoChoice,
+        /// What those nodes said that did not promise.
+        refusals: Vec<(usize, String)>,
+    },
+    /// The cluster is recorded, but every replica that answers is blank.
+    DataGone(ClusterId),
+    /// The chosen one did not say that it leads.
+    NotAppointed {
+        /// Who was chosen.
+        leader: Who,
+        /// Why not.
+        why: String,
+    },
+}

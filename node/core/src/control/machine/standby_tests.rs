@@ -1,0 +1,111 @@
+//! A standby before nodes that answer as a test says.
+
+use alloc::string::ToString as _;
+
+use super::tests::{Bench, LOST, WISH, leaderless, leading, told};
+use super::*;
+use crate::control::{Policy, Sound};
+use crate::types::Tail;
+
+fn standby(own: usize) -> Bench {
+    Bench::new(Machine::standing_by(Sound, Patience::default(), 7, own, StandbyTimes::default()))
+}
+
+/// How long it takes until a standby seals; none within a minute.
+fn acts_after(bench: &mut Bench, mut nodes: impl FnMut(u64) -> [Option<Told>; 3]) -> Option<u64> {
+    let begun = bench.now;
+    while bench.now < begun + 60_000 {
+        let at = bench.now - begun;
+        bench.look(nodes(at));
+        if bench.asked.iter().any(|action| matches!(action, Action::Call { .. })) {
+            return Some(bench.now - begun);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_standby_elects_once_nobody_else_has_acted_for_a_while_and_asks_no_store() {
+    let mut bench = standby(1);
+    let took = acts_after(&mut bench, |_| leaderless()).expect("it acts");
+    assert!((1000..1600).contains(&took), "{took}");
+    let (_, epoch, asked) = bench.seals().unwrap();
+    assert!(epoch > Epoch(5) && asked == 2 && bench.swap().is_none());
+}
+
+#[test]
+fn a_standby_waits_as_long_as_somebody_acts_or_leads_and_begins_no_cluster_and_changes_no_members() {
+    // A promise that rises every half second: somebody is at it.
+    let rising = |at: u64| {
+        let promised = 4 + at / 500;
+        [None, Some(told(2, promised, LOST)), Some(told(3, promised, LOST))]
+    };
+    assert_eq!(acts_after(&mut standby(1), rising), None);
+    let hears = || Some(told(2, 4, SeenRole::Follower { silence_ms: 10, connected: true }));
+    let led = |_| [Some(told(1, 4, leading())), hears(), None];
+    assert_eq!(acts_after(&mut standby(1), led), None);
+    let blank = |id| {
+        let mut told = told(id, 0, LOST);
+        (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
+        Some(told)
+    };
+    assert_eq!(acts_after(&mut standby(0), |_| [blank(1), blank(2), blank(3)]), None, "a first epoch");
+    let stranger = |_| {
+        let mut other = told(8, 4, LOST);
+        other.seen.last = None;
+        [
+            Some(told(1, 4, leading())),
+            Some(told(2, 4, SeenRole::Follower { silence_ms: 1, connected: true })),
+            Some(other),
+        ]
+    };
+    assert_eq!(acts_after(&mut standby(1), stranger), None, "a replica that would be fed");
+}
+
+#[test]
+fn a_standby_does_not_act_against_a_named_leader_that_is_waited_for() {
+    let mut bench = standby(1);
+    bench.machine.wish(Wish { policy: Policy::Static, ..WISH }, 3);
+    assert_eq!(acts_after(&mut bench, |_| leaderless()), None);
+}
+
+#[test]
+fn a_standby_tries_three_times_and_then_less_and_less_often() {
+    let mut bench = standby(1);
+    let (mut promised, mut tries) = (4, Vec::new());
+    while bench.now < 120_000 {
+        bench.look([None, Some(told(2, promised, LOST)), Some(told(3, promised, LOST))]);
+        if let Some((attempt, epoch, _)) = bench.seals() {
+            tries.push(bench.now);
+            promised = epoch.0;
+            bench.answer(attempt, 1, Answer::Failed("no".to_string()));
+            bench.answer(attempt, 2, Answer::Failed("no".to_string()));
+        }
+    }
+    assert!(tries[2] < 6000, "{tries:?}");
+    assert!(tries[3] - tries[2] >= 5000 && tries.len() < 20, "{tries:?}");
+}
+
+#[test]
+fn a_leader_that_wants_to_go_hands_over_without_a_controller() {
+    let mut bench = standby(0);
+    let leaving = |_| {
+        let hears = |id| Some(told(id, 4, SeenRole::Follower { silence_ms: 10, connected: true }));
+        let mut leader = told(1, 4, leading());
+        leader.seen.leaving = true;
+        [Some(leader), hears(2), hears(3)]
+    };
+    let took = acts_after(&mut bench, leaving).expect("it hands over");
+    assert!((300..600).contains(&took), "{took}");
+    assert!(matches!(&bench.asked[..], [Action::Call { call: Call::HandOver { .. }, .. }]), "{:?}", bench.asked);
+}
+
+#[test]
+fn a_voter_that_a_seal_has_left_deaf_is_taken_back() {
+    let mut bench = standby(2);
+    let deaf = |_| {
+        let hears = told(2, 4, SeenRole::Follower { silence_ms: 10, connected: true });
+        [Some(told(1, 4, leading())), Some(hears), Some(told(3, 6, LOST))]
+    };
+    assert!(acts_after(&mut bench, deaf).is_some_and(|took| took < 2000));
+}

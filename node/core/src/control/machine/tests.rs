@@ -1,0 +1,342 @@
+//! The machine before nodes and a store that answer as a test says.
+
+use alloc::boxed::Box;
+use alloc::string::ToString as _;
+use alloc::vec;
+
+use super::*;
+use crate::control::Sound;
+use crate::election::Sealed;
+use crate::history::EpochStart;
+use crate::runs::{Lineage, Runs};
+use crate::types::ReplicaId;
+use crate::types::{ClusterId, Offset, Tail};
+
+const CLUSTER: ClusterId = ClusterId(9);
+pub(super) const WISH: Wish = Wish {
+    replicas: 3,
+    policy: crate::control::Policy::Automatic,
+    ordinal: 0,
+    switch_to: None,
+    detection_ms: 1000,
+    quorum: None,
+    standby_after_ms: None,
+};
+
+fn start(epoch: u64) -> EpochStart {
+    let voters = [1, 2, 3].map(ReplicaId).to_vec();
+    EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None }
+}
+
+pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> Told {
+    let seen = Seen {
+        replica: ReplicaId(replica),
+        cluster: Some(CLUSTER),
+        promised: Epoch(promised),
+        bound: None,
+        last: Some(start(4)),
+        durable: Tail { epoch: Epoch(4), end: Offset(0) },
+        suspect: None,
+        damaged: false,
+        leaving: false,
+        role,
+    };
+    Told { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None }
+}
+
+pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };
+
+pub(super) fn leading() -> SeenRole {
+    let followers = [2, 3].map(|id| (ReplicaId(id), true, Offset(0))).to_vec();
+    SeenRole::Leader { log_end: Offset(0), settled: true, followers, far: vec![], handing_over: false, switch_to: None }
+}
+
+fn sealed(replica: u128) -> Answer {
+    Answer::Sealed(Box::new(Sealed {
+        replica: ReplicaId(replica),
+        cluster: Some(CLUSTER),
+        last: Some(start(4)),
+        durable: Tail { epoch: Epoch(4), end: Offset(0) },
+        commit_end: Offset(0),
+        suspect: None,
+        damaged: false,
+        lineage: Lineage::default(),
+        runs: Runs::default(),
+    }))
+}
+
+/// A machine, the time, and what it has asked for.
+pub(super) struct Bench {
+    pub(super) machine: Machine<Sound>,
+    pub(super) now: u64,
+    pub(super) asked: Vec<Action>,
+}
+
+impl Bench {
+    pub(super) fn new(machine: Machine<Sound>) -> Self {
+        let mut bench = Self { machine, now: 0, asked: vec![] };
+        bench.machine.wish(WISH, 3);
+        bench
+    }
+
+    fn controller() -> Self {
+        Self::new(Machine::new(Sound, Patience::default(), 7))
+    }
+
+    pub(super) fn step(&mut self, input: Input) {
+        self.asked.clear();
+        self.machine.step(Millis(self.now), input, &mut self.asked);
+    }
+
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.now += ms;
+        self.step(Input::Tick);
+    }
+
+    /// Looks, and the nodes say that; none is silent.
+    pub(super) fn look(&mut self, nodes: [Option<Told>; 3]) {
+        self.now += 100;
+        self.step(Input::Tick);
+        let look = self
+            .asked
+            .iter()
+            .find_map(|action| if let Action::Look { look, .. } = action { Some(*look) } else { None });
+        let look = look.expect("a look");
+        self.loaded();
+        for (ordinal, told) in nodes.into_iter().enumerate() {
+            self.step(Input::Status { look, ordinal, told: told.map(Box::new) });
+        }
+    }
+
+    /// What is written down is told, if it is asked for.
+    fn loaded(&mut self) {
+        let load = self.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
+        if let Some(op) = load {
+            let recorded = Recorded { epoch: Epoch(4), leader: Some(ReplicaId(1)), cluster: Some(CLUSTER) };
+            self.step(Input::Loaded { op, result: Ok(recorded) });
+        }
+    }
+
+    pub(super) fn swap(&self) -> Option<u64> {
+        self.asked.iter().find_map(|action| if let Action::Swap { op, .. } = action { Some(*op) } else { None })
+    }
+
+    /// The attempt that seals, its epoch, and how many it asks.
+    pub(super) fn seals(&self) -> Option<(u64, Epoch, usize)> {
+        let seal = |action: &Action| match action {
+            Action::Call { attempt, call: Call::Seal { epoch, .. }, .. } => Some((*attempt, *epoch)),
+            _ => None,
+        };
+        let first = self.asked.iter().find_map(seal)?;
+        Some((first.0, first.1, self.asked.iter().filter_map(seal).count()))
+    }
+
+    fn appoints(&self) -> Option<(usize, Epoch)> {
+        self.asked.iter().find_map(|action| match action {
+            Action::Call { ordinal, call: Call::Appoint { terms, .. }, .. } => Some((*ordinal, terms.epoch)),
+            _ => None,
+        })
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.asked.iter().find_map(|action| match action {
+            Action::Tell(Event::ElectionFailed { why, .. }) => Some(why),
+            _ => None,
+        })
+    }
+
+    pub(super) fn answer(&mut self, attempt: u64, ordinal: usize, answer: Answer) {
+        self.step(Input::Answer { attempt, ordinal, answer });
+    }
+}
+
+pub(super) fn leaderless() -> [Option<Told>; 3] {
+    [None, Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]
+}
+
+#[test]
+fn the_epoch_is_reserved_beside_the_seal_and_nobody_is_appointed_before_it_is() {
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    let (attempt, epoch, asked) = bench.seals().expect("it seals at once");
+    assert_eq!((epoch, asked), (Epoch(5), 2));
+    let op = bench.swap().expect("and reserves at the same time");
+    bench.answer(attempt, 1, sealed(2));
+    bench.answer(attempt, 2, sealed(3));
+    assert_eq!(bench.appoints(), None, "the store has not answered yet");
+    bench.step(Input::Swapped { op, result: Ok(true) });
+    assert_eq!(bench.appoints(), Some((1, Epoch(5))));
+}
+
+#[test]
+fn a_conflict_ends_the_attempt_and_late_answers_are_of_no_use() {
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    let ((attempt, ..), op) = (bench.seals().unwrap(), bench.swap().unwrap());
+    bench.answer(attempt, 1, sealed(2));
+    bench.step(Input::Swapped { op, result: Ok(false) });
+    assert_eq!(bench.failure(), Some(&Failure::Conflict));
+    bench.answer(attempt, 2, sealed(3));
+    assert_eq!(bench.asked, []);
+}
+
+#[test]
+fn where_the_store_does_not_answer_the_next_attempt_does_without_and_takes_an_epoch_further_on() {
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    bench.wait(1000);
+    assert!(matches!(bench.failure(), Some(Failure::Store(_))), "{:?}", bench.asked);
+    bench.look([None, Some(told(2, 5, LOST)), Some(told(3, 5, LOST))]);
+    let (attempt, epoch, _) = bench.seals().expect("it seals without the store");
+    assert!(epoch > Epoch(5) && epoch <= Epoch(6 + 1024), "{epoch}");
+    bench.answer(attempt, 1, sealed(2));
+    bench.answer(attempt, 2, sealed(3));
+    assert_eq!(bench.appoints(), Some((1, epoch)));
+}
+
+#[test]
+fn an_epoch_has_one_candidate_whatever_answer_is_lost() {
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    let ((attempt, ..), op) = (bench.seals().unwrap(), bench.swap().unwrap());
+    bench.step(Input::Swapped { op, result: Ok(true) });
+    bench.answer(attempt, 1, sealed(2));
+    bench.answer(attempt, 2, sealed(3));
+    assert_eq!(bench.appoints(), Some((1, Epoch(5))));
+    bench.wait(1000);
+    assert!(matches!(bench.failure(), Some(Failure::NotAppointed { .. })));
+    // The record was put back, and the disks of both that promised too: they know of nothing above 4.
+    bench.wait(200);
+    bench.machine.record = Record::new();
+    bench.machine.rest(Millis(bench.now));
+    bench.look([None, Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]);
+    let (_, epoch, _) = bench.seals().expect("it tries again");
+    assert!(epoch > Epoch(5), "{epoch}");
+}
+
+#[test]
+fn a_first_epoch_waits_for_the_store_and_for_every_node() {
+    let blank = |id| {
+        let mut told = told(id, 0, SeenRole::Idle { waiting_ms: 0 });
+        (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
+        Some(told)
+    };
+    let mut bench = Bench::controller();
+    bench.wait(0);
+    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    let load = bench.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
+    bench.step(Input::Loaded { op: load.unwrap(), result: Ok(Recorded::default()) });
+    for ordinal in 0..3 {
+        bench.step(Input::Status { look, ordinal, told: blank(u128::try_from(ordinal).unwrap() + 1).map(Box::new) });
+    }
+    assert_eq!(bench.seals(), None, "first it is written down");
+    let op = bench.swap().unwrap();
+    bench.step(Input::Swapped { op, result: Ok(true) });
+    assert_eq!(bench.seals().unwrap().2, 3);
+    bench.wait(5000);
+    assert!(matches!(bench.failure(), Some(Failure::NoChoice { .. })));
+}
+
+#[test]
+fn no_first_epoch_begins_while_the_store_is_away() {
+    let blank = |id| {
+        let mut told = told(id, 0, SeenRole::Idle { waiting_ms: 0 });
+        (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
+        Some(told)
+    };
+    let mut bench = Bench::controller();
+    bench.wait(0);
+    let load = bench.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
+    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    bench.step(Input::Loaded { op: load.unwrap(), result: Err("down".to_string()) });
+    for ordinal in 0..3 {
+        bench.step(Input::Status { look, ordinal, told: blank(u128::try_from(ordinal).unwrap() + 1).map(Box::new) });
+    }
+    assert_eq!((bench.seals(), bench.swap()), (None, None));
+    assert!(matches!(bench.machine.planned(), Step::Elect { reason: Reason::Bootstrap, .. }));
+}
+
+#[test]
+fn a_record_that_was_put_back_is_raised_and_one_that_is_too_high_is_corrected_in_time() {
+    let mut bench = Bench::controller();
+    let well = || {
+        let hears = || SeenRole::Follower { silence_ms: 10, connected: true };
+        let mut nodes = [told(1, 7, leading()), told(2, 7, hears()), told(3, 7, hears())];
+        for told in &mut nodes {
+            told.seen.last = Some(start(7));
+        }
+        nodes.map(Some)
+    };
+    bench.look(well());
+    let raised = bench
+        .asked
+        .iter()
+        .find_map(|action| if let Action::Swap { op, to, .. } = action { Some((*op, to.epoch)) } else { None });
+    let (op, epoch) = raised.expect("the record is behind");
+    assert_eq!(epoch, Epoch(7));
+    bench.step(Input::Swapped { op, result: Ok(false) });
+    // Somebody has written a number that nobody promised.
+    bench.wait(100);
+    let mut corrected = None;
+    for _ in 0..120 {
+        let load =
+            bench.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
+        let look = bench
+            .asked
+            .iter()
+            .find_map(|action| if let Action::Look { look, .. } = action { Some(*look) } else { None });
+        if let Some(op) = load {
+            let recorded = Recorded { epoch: Epoch(1000), leader: Some(ReplicaId(1)), cluster: Some(CLUSTER) };
+            bench.step(Input::Loaded { op, result: Ok(recorded) });
+        }
+        if let Some(look) = look {
+            for (ordinal, told) in well().into_iter().enumerate() {
+                bench.step(Input::Status { look, ordinal, told: told.map(Box::new) });
+            }
+        }
+        corrected = corrected
+            .or(bench.asked.iter().find_map(|action| {
+                if let Action::Swap { to, .. } = action { Some((bench.now, to.epoch)) } else { None }
+            }));
+        bench.wait(100);
+    }
+    let (when, epoch) = corrected.expect("it is corrected");
+    assert!(epoch == Epoch(7) && when >= 10_000, "{epoch} at {when}");
+}
+
+#[test]
+fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
+    // This one wishes for two replicas; each time it has removed the third, somebody adds it again.
+    let mut bench = Bench::controller();
+    let (mut epoch, mut begun) = (4, Vec::new());
+    while begun.len() < 5 && bench.now < 1_000_000 {
+        bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
+        let hears = || SeenRole::Follower { silence_ms: 10, connected: true };
+        let mut nodes = [told(1, epoch, leading()), told(2, epoch, hears()), told(3, epoch, hears())];
+        for told in &mut nodes {
+            told.seen.last = Some(start(epoch));
+            told.seen.durable.epoch = Epoch(epoch);
+        }
+        let before = epoch;
+        bench.look(nodes.map(Some));
+        if let Some(op) = bench.swap() {
+            let seals = bench.seals();
+            bench.step(Input::Swapped { op, result: Ok(true) });
+            if let Some((attempt, next, _)) = seals {
+                begun.push(bench.now);
+                for id in 1..=3 {
+                    let Answer::Sealed(mut of) = sealed(id) else { unreachable!() };
+                    of.last = Some(start(before));
+                    of.durable.epoch = Epoch(before);
+                    bench.answer(attempt, usize::try_from(id).unwrap() - 1, Answer::Sealed(of));
+                }
+                assert!(bench.appoints().is_some(), "{:?}", bench.asked);
+                bench.answer(attempt, 0, Answer::Appointed);
+                epoch = next.0 + 1;
+            }
+        }
+    }
+    let pauses: Vec<u64> = begun.windows(2).map(|two| two[1] - two[0]).collect();
+    assert_eq!(pauses.len(), 4, "{begun:?}");
+    assert!(pauses.windows(2).all(|two| two[1] > two[0]) && pauses[3] > 3000, "{pauses:?}");
+}
