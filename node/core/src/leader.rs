@@ -37,6 +37,8 @@ pub struct Progress {
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
+    /// Whether it has answered in this leadership.
+    answered: bool,
     /// The starts of its disk, once it has said so.
     pub lineage: Option<Lineage>,
     /// Whether that start of its disk is durably known here: before, it does not count for commits.
@@ -152,16 +154,15 @@ impl Leader {
         }
     }
 
-    /// How many voters answer, this one included.
+    /// How many voters are in reach, this one included.
     pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
-        self.count(voters, |follower| follower.session.is_some() && follower.is_alive(now, limits))
+        self.count(voters, |follower| follower.is_in_reach(now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
+    /// How many voters can write, by all that is known: they are in reach, and their disks get on. This one is included.
     pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
-        let alive = |follower: &Progress| follower.session.is_some() && follower.is_alive(now, limits);
-        self.count(voters, |follower| alive(follower) && follower.gets_on(log_end, now, limits))
+        self.count(voters, |follower| follower.is_in_reach(now, limits) && follower.gets_on(log_end, now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
@@ -243,6 +244,7 @@ impl Progress {
         Self {
             voter,
             session: None,
+            answered: false,
             lineage: None,
             counts: false,
             durable: Tail::default(),
@@ -293,11 +295,18 @@ impl Progress {
     /// A stream begins: the follower's disk has done all that was asked of it before.
     pub(crate) fn begin(&mut self, session: Session, now: Millis) {
         self.session = self.session.max(Some(session));
+        self.answered = true;
         self.advanced = now;
     }
 
     pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
         now.since(self.heard) <= limits.lag_ms_max
+    }
+
+    /// Whether it answers. One that is still being connected to counts until it is late: else each election would refuse appends
+    /// and reads until the first streams are there.
+    fn is_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
+        (self.session.is_some() || !self.answered) && self.is_alive(now, limits)
     }
 
     /// Whether it holds all, or holds more than a while ago.

@@ -356,6 +356,35 @@ fn a_leader_out_of_reach_of_its_followers_refuses_appends_by_name() {
 }
 
 #[test]
+fn a_new_leader_takes_appends_and_reads_while_its_followers_are_being_connected_to() {
+    let mut world = World::led();
+    for id in 1..=3 {
+        world.seal(id, 2).unwrap();
+    }
+    assert!(matches!(world.appoint(2, 2), Some(Reply::Appointed(_))));
+    let (request, read) = (world.append(2, 1), confirm_read(&mut world, 2));
+    world.step(2, Input::Tick);
+    assert_eq!((world.replies.get(&request), world.replies.get(&read)), (None, None), "nobody is late yet");
+    world.connect(2);
+    world.settle(2);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 2)));
+    assert_eq!(world.replies.remove(&read), Some(confirmed(0)));
+}
+
+#[test]
+fn a_new_leader_that_reaches_nobody_refuses_appends_once_its_followers_are_late() {
+    let mut world = World::led();
+    for id in 1..=3 {
+        world.seal(id, 2).unwrap();
+    }
+    assert!(matches!(world.appoint(2, 2), Some(Reply::Appointed(_))));
+    world.now += Limits::default().sync.lag_ms_max + 1;
+    let request = world.append(2, 1);
+    let refusal = Refusal::NoQuorum { in_reach: 1, voters: 3, quorum: 2 };
+    assert_eq!(world.replies.get(&request), Some(&Reply::Refused(refusal)));
+}
+
+#[test]
 fn a_sealed_leader_answers_no_append_and_a_reappointed_one_answers_those_that_waited() {
     let mut world = World::led();
     world.stuck = vec![2, 3];
