@@ -9,12 +9,12 @@ use crate::door::{
 };
 use crate::fetch::{ANSWERS_BYTES_MAX, ANSWERS_MAX};
 use crate::intake::PART_BYTES;
-use crate::net::{PEER_CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
+use crate::net::{CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
 use crate::node::{PEER_CONNECTIONS_MAX, READS_BYTES_MAX};
 use crate::num::wide;
 use crate::outflow::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 use crate::serve::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
-use crate::server::CLIENT_WINDOW_BYTES;
+use crate::server::CLIENT_CONNECTION_WINDOW_BYTES;
 
 /// The program, its threads, what the log's files need, and what the allocator does not give back at once.
 const PROCESS_BYTES: u64 = 192 << 20;
@@ -55,8 +55,8 @@ impl MemoryBound {
         let fed = replication.inflight_bytes_max.0.saturating_add(replication.repair_batch_bytes.0);
         Self(vec![
             ("the process itself", PROCESS_BYTES),
-            ("connections of clients (limits.connectionsMax)", connections * connection(CLIENT_WINDOW_BYTES)),
-            ("connections of peers and controllers", peers * connection(PEER_CONNECTION_WINDOW_BYTES)),
+            ("connections of clients (limits.connectionsMax)", connections * connection(CLIENT_CONNECTION_WINDOW_BYTES)),
+            ("connections of peers and controllers", peers * connection(CONNECTION_WINDOW_BYTES)),
             ("connections for metrics and health", connections * (wide(HTTP1_BUFFER_BYTES) * 2 + CONNECTION_BYTES)),
             ("calls, on both ports", 2 * calls),
             (
@@ -113,7 +113,7 @@ mod tests {
     fn the_bound_is_the_sum_of_what_is_shown_and_grows_with_its_limits() {
         let mut config = NodeConfig::default();
         let bound = MemoryBound::of(&config);
-        assert!(bound.bytes() < 3 << 30, "{bound}");
+        assert!(bound.bytes() < 7 << 29, "{bound}");
         let shown = bound.to_string();
         assert!(shown.contains(&format!("all of it: {} bytes", bound.bytes())), "{shown}");
         config.limits.connections_max *= 2;

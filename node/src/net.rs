@@ -9,11 +9,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping is given up after the sum of these two.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The receive windows of a stream and of a connection.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// That of a connection which a peer has opened.
-pub(crate) const PEER_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
+/// The receive windows of a stream and of a connection, whoever has opened it. Half the latter is also what small DATA frames may
+/// weigh that wait to be read, see [`crate::server::CLIENT_STREAM_WINDOW_BYTES`].
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 /// The most a message of a leader may have: the largest append that any configuration allows, and its envelope.
 pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = (64 << 20) + (256 << 10);
 /// The most an answer to a read may have: the largest record that any configuration allows, and its envelope. What is in the log came

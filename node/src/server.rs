@@ -21,8 +21,11 @@ use crate::serve::{Http2, serve_grpc};
 use crate::settings::LimitSettings;
 use crate::state::{Role, View};
 
-/// How much a client may send before it is taken on, of a call and of a connection.
-pub(crate) const CLIENT_WINDOW_BYTES: u32 = 256 << 10;
+/// How much a client may send before it is taken on, of a call and of a connection. Half the latter is also what h2 lets small DATA
+/// frames weigh that wait to be read, each as 256 bytes less its own, before it ends the connection. A stream of small appends must
+/// be held back by its own window first: it is, down to 16 bytes an append.
+pub(crate) const CLIENT_STREAM_WINDOW_BYTES: u32 = 32 << 10;
+pub(crate) const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 fn http(settings: &LimitSettings, stream_window_bytes: u32, connection_window_bytes: u32) -> Http2 {
     Http2 {
@@ -51,7 +54,7 @@ pub(crate) fn serve_clients(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(log).add_service(health).add_service(reflection);
-    let http = http(&settings, CLIENT_WINDOW_BYTES, CLIENT_WINDOW_BYTES);
+    let http = http(&settings, CLIENT_STREAM_WINDOW_BYTES, CLIENT_CONNECTION_WINDOW_BYTES);
     Ok(serve_grpc(listener, Door::new(routes, settings), http, stop))
 }
 
@@ -68,7 +71,7 @@ pub(crate) fn serve_peers(
         .max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
     let routes = Routes::new(replication).add_service(ControlServer::new(control)).add_service(health);
-    let http = http(&settings, net::STREAM_WINDOW_BYTES, net::PEER_CONNECTION_WINDOW_BYTES);
+    let http = http(&settings, net::STREAM_WINDOW_BYTES, net::CONNECTION_WINDOW_BYTES);
     serve_grpc(listener, Door::new(routes, settings), http, stop)
 }
 

@@ -263,6 +263,25 @@ async fn a_stream_of_appends_of_which_none_has_come_is_no_reason_to_stay() {
     assert!(tokio::task::block_in_place(|| is_closed(&refused)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_small_appends_in_frames_of_their_own_wait_their_turn() {
+    let cluster = crowded(8, |limits| limits.stream_appends_max = 1).await;
+    let request = |sequence: u64| v1::AppendRequest {
+        producer_id: vec![0; 16].into(),
+        sequence,
+        ..common::request(vec![common::value("v")])
+    };
+    // Each is sent by itself, as other clients do: whatever is there is not gathered into one frame.
+    let requests = futures::stream::iter(0..6000).then(move |sequence| async move {
+        tokio::task::yield_now().await;
+        request(sequence)
+    });
+    let mut answers = cluster.client(0).await.append_stream(requests).await.unwrap().into_inner();
+    for _ in 0..6000 {
+        answers.message().await.unwrap().unwrap();
+    }
+}
+
 /// A client of another host.
 async fn client_from(address: SocketAddr, host: [u8; 4]) -> LogClient<tonic::transport::Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
