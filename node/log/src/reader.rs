@@ -148,7 +148,8 @@ fn next_start<D: Disk>(view: &View<D>, after: Tail) -> Option<&EpochStart> {
     starts.get(starts.partition_point(|start| start.epoch <= after.epoch))
 }
 
-fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
+/// As [`Reader::read`], but of what is trimmed, too, as far as it is there.
+pub(crate) fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
     let (oldest, end) = (view.oldest(), upto.min(view.tail().end));
     if from < oldest || from > end {
         return Err(ReadError::OutOfRange { from, log_start: view.log_start, end });

@@ -10,9 +10,9 @@ use crate::error::{LogError, ReadError};
 use crate::frame::Snapshot;
 use crate::log::Log;
 use crate::meta::Meta;
-use crate::reader::Reader;
+use crate::reader::{Reader, read};
 use crate::segment::Draft;
-use crate::view::View;
+use crate::view::{Part, View};
 
 impl<D: Disk> Log<D> {
     /// The first offset there is.
@@ -146,10 +146,11 @@ impl<D: Disk> Reader<D> {
         view.sealed.iter().take_while(|part| part.end <= view.log_start).count()
     }
 
-    /// Its epoch starts, and the first offset that can still be replicated, which may lie before the log's start.
+    /// Its epoch starts, and the first offset from which on it can still be replicated, which may lie before the log's start. What
+    /// is known to be damaged there lies before it: nobody else need hold any more what is trimmed.
     pub fn held(&self) -> (Arc<History>, Offset) {
         let view = self.view();
-        (Arc::clone(&view.history), view.oldest())
+        (Arc::clone(&view.history), feeds_from(&view))
     }
 
     /// What a log has to begin with so that what can be replicated from this one follows it.
@@ -158,12 +159,13 @@ impl<D: Disk> Reader<D> {
     /// When the disk refuses.
     pub fn origin(&self, limits: ProducerLimits) -> Result<Origin, ReadError> {
         let view = self.view();
-        let (at, first) = (view.oldest(), view.sealed.first().map_or(&view.active, |first| &first.segment));
+        let (at, first) = (feeds_from(&view), view.sealed.first().map_or(&view.active, |first| &first.segment));
         let begun = view.history.starts().iter().rev().find(|start| start.start < at).map(|start| start.epoch);
         let mut history = History::clone(&view.history);
         history.trim(at);
         history.cut(begun.unwrap_or_default());
         let known = match first.snapshot() {
+            Ok(_) if at > first.base() => None,
             Ok((Snapshot { timestamp_ms, producers, .. }, _)) => {
                 Producers::decode(&producers, limits).ok().map(|producers| (timestamp_ms, producers))
             }
@@ -178,4 +180,22 @@ impl<D: Disk> Reader<D> {
         });
         Ok(Origin { at, history, timestamp_ms, producers })
     }
+}
+
+/// The first offset from which on all is replicated: behind the last damage that is known among what is trimmed, at the end of an
+/// append, and at most the log's start. The oldest that there is where no append ends between that damage and the log's start.
+fn feeds_from<D: Disk>(view: &View<D>) -> Offset {
+    let trimmed = |part: &Part<D>| part.segment.base() < view.log_start;
+    let behind = view.parts().iter().filter(|part| trimmed(part)).rev().find_map(|part| {
+        let damaged = part.segment.place.damaged().into_iter();
+        let until = damaged.filter(|damage| damage.from < damage.to.min(view.log_start)).map(|damage| damage.to).max()?;
+        if until >= part.end { Some(part.end) } else { end_of_append(view, until, part.end) }
+    });
+    behind.filter(|end| *end <= view.log_start).unwrap_or_else(|| view.oldest())
+}
+
+/// Where the append ends that holds the record, if all of it from there on is good.
+fn end_of_append<D: Disk>(view: &View<D>, offset: Offset, part_end: Offset) -> Option<Offset> {
+    let chunk = read(view, offset, part_end, 0).ok()?;
+    chunk.records().all(|record| record.is_ok()).then(|| chunk.end())
 }

@@ -238,6 +238,55 @@ fn a_log_whose_origin_is_damaged_lets_nobody_pass_for_new() {
     assert!(matches!(refused, zue_core::Verdict::Refuse(_)), "{refused:?}");
 }
 
+/// Damages the record whose value is that byte again and again.
+fn damage_record(disk: &SimDisk, value: u8) {
+    let holds = |bytes: &[u8]| bytes.windows(200).position(|window| window.iter().all(|byte| *byte == value));
+    for name in segments(disk) {
+        let mut found = false;
+        disk.damage(&name, |bytes| {
+            if let Some(at) = holds(bytes) {
+                (bytes[at + 100], found) = (!value, true);
+            }
+        });
+        if found {
+            return;
+        }
+    }
+    panic!("no record of {value}");
+}
+
+#[test]
+fn damage_to_what_is_trimmed_keeps_nobody_from_what_follows_it() {
+    // A record that is damaged; where the log begins; from where on it is replicated then.
+    for (damaged, before, from) in
+        [(0, 14, 4), (5, 14, 8), (7, 12, 12), (7, 11, 0), (11, 12, 0), (11, 16, 16), (12, 12, 0), (30, 12, 0)]
+    {
+        let (disk, mut log) = fresh(49);
+        for first in (0..40_u8).step_by(4) {
+            let values: Vec<Vec<u8>> = (first..first + 4).map(|value| vec![value + 1; 300]).collect();
+            let producer = Producer { id: 7, sequence: first.into() };
+            log.append(&batch_by(log.tail(), &values, Some(producer))).unwrap();
+        }
+        log.note_commit(Offset(40));
+        log.trim(Offset(before)).unwrap();
+        assert_eq!(log.reader().held().1, Offset(0));
+        damage_record(&disk, damaged + 1);
+        log.close().unwrap();
+        let (log, _) = open(&disk);
+        let is_good = |at| log.reader().read_frames(tail(0, at), log.tail(), 1).is_ok();
+        assert!(!(0..40).all(is_good), "{damaged}");
+        let what = format!("{damaged} before {before}");
+        assert_eq!(log.reader().held().1, Offset(from), "{what}");
+        if from > 0 {
+            let (_disk, mut other) = fresh(50);
+            copy(&log, &mut other);
+            other.note_commit(Offset(40));
+            other.trim(Offset(before)).unwrap();
+            assert_eq!((read_all(&other), other.tail()), (read_all(&log), log.tail()), "{what}");
+        }
+    }
+}
+
 /// The names of the files of former logs.
 fn former(disk: &SimDisk) -> Vec<String> {
     disk.list().unwrap().into_iter().filter(|name| name.ends_with(".former")).collect()
