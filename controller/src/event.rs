@@ -100,6 +100,11 @@ pub enum Event {
         /// That epoch.
         epoch: Epoch,
     },
+    /// Another controller tells the nodes otherwise by what they are to stand by.
+    TermsContested {
+        /// The epoch whose leader both tell.
+        epoch: Epoch,
+    },
     /// Nothing can be done; told once, until the reason changes.
     Blocked(Blocked),
     /// Replicas that are well and do not go together; told once, until it is so no more.
@@ -125,7 +130,7 @@ impl Event {
             Self::VotersSettled { .. } => "VotersSettled",
             Self::VotersUnchanged { .. } => "VotersUnchanged",
             Self::LearnersRefused { .. } => "LearnersRefused",
-            Self::Contested { .. } => "ControlContested",
+            Self::Contested { .. } | Self::TermsContested { .. } => "ControlContested",
             Self::Blocked(_) => "FailoverBlocked",
             Self::Noticed(notice) => notice.name(),
             Self::StoreFailed { .. } => "StoreFailed",
@@ -147,6 +152,7 @@ impl Event {
             | Self::VotersUnchanged { .. }
             | Self::LearnersRefused { .. }
             | Self::Contested { .. }
+            | Self::TermsContested { .. }
             | Self::Blocked(_)
             | Self::Noticed(_)
             | Self::StoreFailed { .. } => true,
@@ -184,6 +190,11 @@ impl fmt::Display for Event {
                 f,
                 "epoch {epoch} was begun by somebody else: while another controller wishes for something else, changes wait longer \
                  and longer; let one controller wish"
+            ),
+            Self::TermsContested { epoch } => write!(
+                f,
+                "another controller tells the nodes of epoch {epoch} another detectionTime, standbyAfter, policy or other addresses: \
+                 the nodes are told less and less often; run one controller, or give both the same settings"
             ),
             Self::Blocked(blocked) => write!(f, "{blocked}"),
             Self::Noticed(notice) => write!(f, "{notice}"),

@@ -76,6 +76,7 @@ impl Names<'_> {
             }
             Told::LearnersRefused { leader, why } => Event::LearnersRefused { leader: self.of(leader), why },
             Told::Contested { epoch } => Event::Contested { epoch },
+            Told::TermsContested { epoch } => Event::TermsContested { epoch },
             Told::Blocked(blocked) => Event::Blocked(blocked),
             Told::StoreFailed { why } => Event::StoreFailed { why },
         }

@@ -52,15 +52,60 @@ impl Driver {
         }
         let Some(standby) = self.parts.standing.known() else { return };
         let detection_ms = u64::try_from(standby.detection.as_millis()).unwrap_or(u64::MAX);
-        let needed = match self.parts.replica.role(self.now()) {
-            RoleView::Idle { waiting_ms } => waiting_ms >= detection_ms,
-            RoleView::Follower { silence_ms, connected, .. } => {
-                let silence_ms = self.heard.as_ref().map_or(silence_ms, |heard| heard.silence_ms());
-                !connected || silence_ms >= detection_ms
-            }
-            RoleView::Leader { epoch, .. } => self.leaving || self.wanted(epoch).is_some(),
-            RoleView::Failed => false,
-        };
-        self.parts.standing.needed.send_if_modified(|known| std::mem::replace(known, needed) != needed);
+        let mut role = self.parts.replica.role(self.now());
+        if let (RoleView::Follower { silence_ms, .. }, Some(heard)) = (&mut role, &self.heard) {
+            *silence_ms = heard.silence_ms();
+        }
+        let goes = matches!(role, RoleView::Leader { epoch, .. } if self.leaving || self.wanted(epoch).is_some());
+        let needed = &self.parts.standing.needed;
+        needed.send_if_modified(|known| {
+            let before = std::mem::replace(known, is_needed(&role, detection_ms, goes, *known));
+            before != *known
+        });
+    }
+}
+
+/// Whether a replica has no leader, or is one that `goes`. It stays so through its own sealings until there is a leader: how often it
+/// tried in vain is known only as long.
+fn is_needed(role: &RoleView, detection_ms: u64, goes: bool, was: bool) -> bool {
+    match role {
+        RoleView::Idle { waiting_ms } => was || *waiting_ms >= detection_ms,
+        RoleView::Follower { silence_ms, connected, .. } => !connected || *silence_ms >= detection_ms,
+        RoleView::Leader { .. } => goes,
+        RoleView::Failed => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::{Offset, ReplicaId};
+
+    use super::*;
+
+    fn follower(silence_ms: u64, connected: bool) -> RoleView {
+        let (leader, epoch, leader_log_end) = (ReplicaId(1), Epoch(1), Offset(0));
+        RoleView::Follower { leader, epoch, connected, silence_ms, leader_log_end }
+    }
+
+    #[test]
+    fn who_has_lost_its_leader_stands_by_through_its_own_sealings_until_there_is_one() {
+        let idle = |waiting_ms| RoleView::Idle { waiting_ms };
+        let mut was = false;
+        for (role, needed) in [
+            (follower(10, true), false),
+            (idle(0), false),
+            (idle(999), false),
+            (idle(1000), true),
+            (idle(0), true),
+            (idle(1000), true),
+            (follower(0, true), false),
+            (follower(1000, true), true),
+            (idle(0), true),
+            (RoleView::Failed, false),
+        ] {
+            was = is_needed(&role, 1000, false, was);
+            assert_eq!(was, needed, "{role:?}");
+        }
+        assert!(is_needed(&follower(0, false), 1000, false, false), "its stream has ended");
     }
 }

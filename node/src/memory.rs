@@ -55,7 +55,10 @@ impl MemoryBound {
         let fed = replication.inflight_bytes_max.0.saturating_add(replication.repair_batch_bytes.0);
         Self(vec![
             ("the process itself", PROCESS_BYTES),
-            ("connections of clients (limits.connectionsMax)", connections * connection(CLIENT_CONNECTION_WINDOW_BYTES)),
+            (
+                "connections of clients (limits.connectionsMax)",
+                connections * connection(CLIENT_CONNECTION_WINDOW_BYTES),
+            ),
             ("connections of peers and controllers", peers * connection(CONNECTION_WINDOW_BYTES)),
             ("connections for metrics and health", connections * (wide(HTTP1_BUFFER_BYTES) * 2 + CONNECTION_BYTES)),
             ("calls, on both ports", 2 * calls),

@@ -188,7 +188,8 @@ fn feeds_from<D: Disk>(view: &View<D>) -> Offset {
     let trimmed = |part: &Part<D>| part.segment.base() < view.log_start;
     let behind = view.parts().iter().filter(|part| trimmed(part)).rev().find_map(|part| {
         let damaged = part.segment.place.damaged().into_iter();
-        let until = damaged.filter(|damage| damage.from < damage.to.min(view.log_start)).map(|damage| damage.to).max()?;
+        let until =
+            damaged.filter(|damage| damage.from < damage.to.min(view.log_start)).map(|damage| damage.to).max()?;
         if until >= part.end { Some(part.end) } else { end_of_append(view, until, part.end) }
     });
     behind.filter(|end| *end <= view.log_start).unwrap_or_else(|| view.oldest())

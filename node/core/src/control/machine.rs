@@ -94,6 +94,8 @@ struct Pauses {
     far: Retry,
     /// What another controller undoes.
     contested: Retry,
+    /// By what the nodes stand by, where another controller tells them otherwise.
+    terms: Retry,
 }
 
 /// What is under way.
@@ -146,6 +148,8 @@ pub struct Machine<R> {
     begun: Option<Epoch>,
     /// The epoch that another one began after that, once it is told.
     contested: Option<Epoch>,
+    /// By what it told the nodes to stand by last, and the epoch whose leader it told.
+    told_terms: Option<(Epoch, StandbyTerms)>,
     blocked: Option<Blocked>,
     told_problem: Option<alloc::string::String>,
     planned: Step,
@@ -174,6 +178,7 @@ impl<R: Rules> Machine<R> {
             appointed: Epoch(0),
             begun: None,
             contested: None,
+            told_terms: None,
             blocked: None,
             told_problem: None,
             planned: Step::Nothing,

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::attempt::{self, Attempt};
 use super::feed::Feed;
-use super::io::{Action, Event};
+use super::io::{Action, Event, Told};
 use super::pause::Retry;
 use super::{Machine, Node};
 use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
@@ -18,14 +18,19 @@ const CONTESTED_MS: u64 = 600_000;
 impl<R: Rules> Machine<R> {
     pub(super) fn decide(&mut self, now: Millis, out: &mut Vec<Action>) {
         let seen = self.seen();
-        self.places.learn(&seen, self.nodes.iter().filter_map(Node::told).flat_map(|told| &told.members));
-        if self.is_alone() {
-            // The quorum stays as it is.
+        self.places.learn(&seen, self.nodes.iter().filter_map(Node::told).flat_map(Told::places));
+        let mut recorded = self.record.recorded().clone();
+        if let Some(standby) = &self.standby {
+            // The quorum stays as it is, and the cluster is its own: it has no record.
             let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
             self.wish.quorum = newest.map(|newest| newest.quorum);
+            recorded.cluster = standby.cluster(&seen);
         }
         self.needed = nodes_needed(&self.wish, &seen);
-        let step = self.rules.plan(&self.wish, self.record.recorded(), &seen);
+        let step = self.rules.plan(&self.wish, &recorded, &seen);
+        if step == Step::Nothing {
+            self.calm(now);
+        }
         let step = match &mut self.standby {
             Some(standby) => standby.filter(now, step, &seen, &mut self.random),
             None => step,
@@ -48,17 +53,22 @@ impl<R: Rules> Machine<R> {
         self.blocked = blocked;
     }
 
+    /// Nobody has to be elected.
+    fn calm(&mut self, now: Millis) {
+        self.pauses.election = Retry::default();
+        for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
+            if vain.is_due(now) {
+                *vain = Retry::default();
+            }
+        }
+    }
+
     fn take(&mut self, now: Millis, step: Step, seen: Vec<Option<Seen>>, out: &mut Vec<Action>) {
         match step {
             Step::Nothing => {
-                self.pauses.election = Retry::default();
-                for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
-                    if vain.is_due(now) {
-                        *vain = Retry::default();
-                    }
-                }
                 if self.pauses.feeding.is_due(now)
-                    && let Some(feed) = self.untold(&seen).filter(|_| !self.is_alone())
+                    && !self.is_alone()
+                    && let Some(feed) = self.news(now, &seen, out)
                 {
                     self.feed(now, feed, &seen, out);
                 }
@@ -80,7 +90,7 @@ impl<R: Rules> Machine<R> {
                     }
                     _ => {}
                 }
-                let attempt = self.attempt_of(seen, epoch, prefer, reason);
+                let attempt = self.attempt_of(now, seen, epoch, prefer, reason);
                 self.begin(now, Attempt { without, change, ..attempt }, out);
             }
             Step::Feed { epoch, leader, learners } if self.pauses.feeding.is_due(now) => {
@@ -89,7 +99,7 @@ impl<R: Rules> Machine<R> {
             Step::HandOver { epoch, from, to, next }
                 if self.pauses.hand_over.is_due(now) && self.is_due(now, Reason::HandOver, &seen, out) =>
             {
-                let attempt = self.attempt_of(seen, next, Some(to), Reason::HandOver);
+                let attempt = self.attempt_of(now, seen, next, Some(to), Reason::HandOver);
                 self.hand_over(now, attempt, epoch, (from, to), out);
             }
             Step::Blocked(_) | Step::HandOver { .. } | Step::Feed { .. } => {}
@@ -98,13 +108,19 @@ impl<R: Rules> Machine<R> {
 
     fn attempt_of(
         &mut self,
+        now: Millis,
         seen: Vec<Option<Seen>>,
         epoch: Epoch,
         prefer: Option<ReplicaId>,
         reason: Reason,
     ) -> Attempt {
         self.attempts += 1;
-        let cluster = self.record.recorded().cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
+        if let Some(standby) = &mut self.standby {
+            standby.acts(now, &mut self.random);
+        }
+        let own = self.standby.as_ref().and_then(|standby| standby.cluster(&seen));
+        let cluster = self.record.recorded().cluster.or(own);
+        let cluster = cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
         let Wish { replicas, quorum, .. } = self.wish;
         Attempt {
             id: self.attempts,
@@ -162,7 +178,7 @@ impl<R: Rules> Machine<R> {
         }
         let is_steady = |ms| self.steady.is_some_and(|(_, since)| now.since(since) >= ms);
         if is_steady(CONTESTED_MS) {
-            (self.pauses.contested, self.begun) = (Retry::default(), None);
+            (self.pauses.contested, self.pauses.terms, self.begun) = (Retry::default(), Retry::default(), None);
         }
         let recorded = self.record.recorded();
         let promised = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();

@@ -25,9 +25,25 @@ pub(super) struct Feed {
 }
 
 impl<R: Rules> Machine<R> {
+    /// What to tell a leader. By what the nodes stand by only after a while, where another controller tells them otherwise.
+    pub(super) fn news(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> Option<Feed> {
+        let mut feed = self.untold(seen)?;
+        let terms = feed.standby.take().map(|terms| (feed.epoch, terms));
+        if terms.is_some() && self.told_terms == terms {
+            self.told_terms = None;
+            self.pauses.terms.failed(now, self.patience.contested_retry, &mut self.random);
+            // Once may be an answer from before.
+            if self.pauses.terms.failures() > 1 {
+                out.push(Action::Tell(Event::TermsContested { epoch: feed.epoch }));
+            }
+        }
+        feed.standby = terms.map(|(_, terms)| terms).filter(|_| self.pauses.terms.is_due(now));
+        (!feed.moved.is_empty() || feed.standby.is_some()).then_some(feed)
+    }
+
     /// What to tell a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
     /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
-    pub(super) fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
+    fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
         let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });
         let led = |told: &&Told| told.seen.last.as_ref().map(|last| last.epoch);
         let leader = self.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
@@ -53,21 +69,32 @@ impl<R: Rules> Machine<R> {
         (!moved.is_empty() || standby.is_some()).then_some(Feed { epoch, leader, learners, moved, standby })
     }
 
-    /// By what the nodes are to stand by, once every voter can, and says where it is; none if the leader knows that.
+    /// By what the nodes are to stand by, once it is known of every voter that it can, and where it is; none if the leader knows that.
+    /// One that is silent is where it was when the leader was told of it: it could then.
     fn standby_news(&self, seen: &[Option<Seen>], start: &EpochStart) -> Option<StandbyTerms> {
         let after_ms = self.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
         let at = |ordinal: usize| self.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
+        let leader = at(ordinal_of(seen, start.leader)?)?;
+        let is_silent = |ordinal: usize| matches!(seen.get(ordinal), Some(None));
+        let known = |voter: ReplicaId| {
+            let mut known = leader.standby.iter().flat_map(|terms| &terms.members);
+            known.find(|member| member.replica == voter && is_silent(member.ordinal)).map(|member| member.ordinal)
+        };
         let mut members = Vec::new();
-        for ordinal in 0..seen.len() {
-            let Some(told) = at(ordinal).filter(|told| start.voters.contains(&told.seen.replica)) else { continue };
-            members.push(Placed { replica: told.seen.replica, ordinal, is_reachable: true });
+        for voter in &start.voters {
+            let ordinal = match ordinal_of(seen, *voter) {
+                Some(ordinal) => at(ordinal).map(|_| ordinal),
+                None => known(*voter),
+            };
+            members.push(Placed { replica: *voter, ordinal: ordinal?, is_reachable: true });
         }
-        let preferred = members.iter().position(|member| member.ordinal == self.wish.ordinal).unwrap_or_default();
+        members.sort_by_key(|member| member.ordinal);
+        // Where the one to lead does not vote, it is none of them: a named leader is waited for, and nobody takes its place.
+        let place = members.iter().position(|member| member.ordinal == self.wish.ordinal);
+        let preferred = place.unwrap_or(members.len());
         let Wish { policy, detection_ms, .. } = self.wish;
         let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
-        let leader = at(ordinal_of(seen, start.leader)?)?;
-        let is_news = terms.members.len() == start.voters.len() && leader.standby.as_ref() != Some(&terms);
-        is_news.then_some(terms)
+        (leader.standby.as_ref() != Some(&terms)).then_some(terms)
     }
 
     /// Tells the leader whom to feed beside the voters, and where they are.
@@ -86,6 +113,9 @@ impl<R: Rules> Machine<R> {
 
     pub(super) fn fed(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
         let Work::Feeding { feed, .. } = core::mem::replace(&mut self.work, Work::Resting) else { return };
+        if let (Answer::Fed, Some(terms)) = (&answer, &feed.standby) {
+            self.told_terms = Some((feed.epoch, terms.clone()));
+        }
         match answer {
             // It is given time to get through to them.
             Answer::Fed if !feed.moved.is_empty() => {

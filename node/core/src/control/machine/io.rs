@@ -24,12 +24,19 @@ pub struct Told {
     pub standby: Option<StandbyTerms>,
 }
 
+impl Told {
+    /// Where others are, as far as it knows.
+    pub(super) fn places(&self) -> impl Iterator<Item = Placed> {
+        self.members.iter().chain(self.standby.iter().flat_map(|terms| &terms.members)).copied()
+    }
+}
+
 /// By what a node elects where no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StandbyTerms {
     /// Who is to lead.
     pub policy: Policy,
-    /// Who wins ties, or is the one to lead: a place among the members.
+    /// Who wins ties, or is the one to lead: a place among the members. Their number where that one does not vote.
     pub preferred: usize,
     /// A voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
@@ -303,6 +310,11 @@ pub enum Event {
     /// Another controller undoes what this one does; it waits longer and longer.
     Contested {
         /// The epoch of the other one.
+        epoch: Epoch,
+    },
+    /// Another controller tells the nodes otherwise by what they are to stand by; this one waits longer and longer.
+    TermsContested {
+        /// The epoch whose leader both tell.
         epoch: Epoch,
     },
     /// Nothing can be done; told once, until the reason changes.

@@ -18,7 +18,7 @@ pub(super) fn ordinal_of(seen: &[Option<Seen>], replica: ReplicaId) -> Option<us
 
 impl Places {
     /// Takes note of who answered where, and of what those say.
-    pub(super) fn learn<'a>(&mut self, seen: &[Option<Seen>], told: impl Iterator<Item = &'a Placed>) {
+    pub(super) fn learn(&mut self, seen: &[Option<Seen>], told: impl Iterator<Item = Placed>) {
         for placed in told {
             self.0.entry(placed.replica).or_insert(placed.ordinal);
         }
@@ -109,8 +109,8 @@ mod tests {
     #[test]
     fn a_replica_that_falls_silent_is_where_it_answered_last() {
         let mut known = Places::default();
-        known.learn(&[voter(3), voter(1), voter(7)], [].iter());
-        known.learn(&[None, voter(1), None], [].iter());
+        known.learn(&[voter(3), voter(1), voter(7)], [].into_iter());
+        known.learn(&[None, voter(1), None], [].into_iter());
         assert_eq!(places(&known, &[None, voter(1), None]), [Some(1), Some(2), Some(0)]);
         assert_eq!(known.0.get(&ReplicaId(7)), None, "it does not vote");
     }
@@ -120,7 +120,7 @@ mod tests {
         let mut known = Places::default();
         let placed = |(id, ordinal)| Placed { replica: ReplicaId(id), ordinal, is_reachable: true };
         let told = vec![(2, 2), (3, 0)].into_iter().map(placed).collect::<Vec<_>>();
-        known.learn(&[None, voter(1), None], told.iter());
+        known.learn(&[None, voter(1), None], told.into_iter());
         assert_eq!(places(&known, &[None, voter(1), None]), [Some(1), Some(2), Some(0)]);
     }
 }

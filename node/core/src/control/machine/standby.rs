@@ -2,7 +2,7 @@
 
 use super::pause::{Backoff, Random, Retry};
 use super::{Reason, Seen, SeenRole, Step};
-use crate::types::{Epoch, Millis};
+use crate::types::{ClusterId, Epoch, Millis};
 
 /// When a standby acts; milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,16 +79,22 @@ impl Standby {
                 (now, wait_ms)
             }
         };
-        if now.since(since) < wait_ms || !self.vain.is_due(now) {
-            return Step::Nothing;
-        }
+        if now.since(since) < wait_ms || !self.vain.is_due(now) { Step::Nothing } else { step }
+    }
+
+    /// It does what it was to do.
+    pub(super) fn acts(&mut self, now: Millis, random: &mut Random) {
         self.tries += 1;
         if self.tries >= TRIES_MAX {
             self.vain.failed(now, self.times.vain, random);
             self.tries = 0;
         }
         self.need = None;
-        step
+    }
+
+    /// The cluster that its own replica is part of.
+    pub(super) fn cluster(&self, seen: &[Option<Seen>]) -> Option<ClusterId> {
+        seen.get(self.own)?.as_ref()?.cluster
     }
 
     fn wait_ms(&self, hands_over: bool, seen: &[Option<Seen>], random: &mut Random) -> u64 {

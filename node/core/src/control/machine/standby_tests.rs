@@ -2,10 +2,10 @@
 
 use alloc::string::ToString as _;
 
-use super::tests::{Bench, LOST, WISH, leaderless, leading, told};
+use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, told};
 use super::*;
 use crate::control::{Policy, Sound};
-use crate::types::Tail;
+use crate::types::{ClusterId, Tail};
 
 fn standby(own: usize) -> Bench {
     Bench::new(Machine::standing_by(Sound, Patience::default(), 7, own, StandbyTimes::default()))
@@ -84,6 +84,44 @@ fn a_standby_tries_three_times_and_then_less_and_less_often() {
     }
     assert!(tries[2] < 6000, "{tries:?}");
     assert!(tries[3] - tries[2] >= 5000 && tries.len() < 20, "{tries:?}");
+}
+
+#[test]
+fn what_a_standby_puts_off_is_no_try() {
+    let mut bench = standby(1);
+    bench.machine.pauses.election.failed(Millis(0), Backoff { min_ms: 8000, max_ms: 8000 }, &mut Random(1));
+    let took = acts_after(&mut bench, |_| leaderless()).expect("it acts");
+    assert!((4000..8500).contains(&took), "{took}");
+}
+
+#[test]
+fn a_standbys_appointments_get_more_time_after_each_that_failed() {
+    let mut bench = standby(1);
+    let (mut promised, mut patience) = (4, Vec::new());
+    while patience.len() < 3 {
+        bench.look([None, Some(told(2, promised, LOST)), Some(told(3, promised, LOST))]);
+        let Some((attempt, epoch, _)) = bench.seals() else { continue };
+        promised = epoch.0;
+        bench.answer(attempt, 1, sealed(2));
+        bench.answer(attempt, 2, sealed(3));
+        let within = bench.asked.iter().find_map(|action| match action {
+            Action::Call { call: Call::Appoint { .. }, within_ms, .. } => Some(*within_ms),
+            _ => None,
+        });
+        patience.push(within.expect("an appointment"));
+        bench.answer(attempt, 1, Answer::Failed("slow".to_string()));
+    }
+    assert!(patience[0] < patience[1] && patience[1] < patience[2], "{patience:?}");
+}
+
+#[test]
+fn a_replica_of_another_cluster_at_a_voters_address_keeps_no_standby_from_acting() {
+    let foreign = |_| {
+        let mut other = told(8, 4, LOST);
+        other.seen.cluster = Some(ClusterId(77));
+        [Some(other), Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]
+    };
+    assert!(acts_after(&mut standby(1), foreign).is_some());
 }
 
 #[test]

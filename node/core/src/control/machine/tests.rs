@@ -51,7 +51,7 @@ pub(super) fn leading() -> SeenRole {
     SeenRole::Leader { log_end: Offset(0), settled: true, followers, far: vec![], handing_over: false, switch_to: None }
 }
 
-fn sealed(replica: u128) -> Answer {
+pub(super) fn sealed(replica: u128) -> Answer {
     Answer::Sealed(Box::new(Sealed {
         replica: ReplicaId(replica),
         cluster: Some(CLUSTER),
@@ -339,4 +339,105 @@ fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
     let pauses: Vec<u64> = begun.windows(2).map(|two| two[1] - two[0]).collect();
     assert_eq!(pauses.len(), 4, "{begun:?}");
     assert!(pauses.windows(2).all(|two| two[1] > two[0]) && pauses[3] > 3000, "{pauses:?}");
+}
+
+/// The nodes as they are when all is well, voters or not, and what the leader knows of standing by.
+fn well(epoch: u64, voters: &[u128], ids: [u128; 3], terms: Option<&StandbyTerms>) -> [Option<Told>; 3] {
+    let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
+    ids.map(|id| {
+        let role = if id == 1 { leading() } else { SeenRole::Follower { silence_ms: 10, connected: true } };
+        let mut told = told(id, epoch, role);
+        told.seen.last = Some(EpochStart { voters: voters.clone(), ..start(epoch) });
+        told.seen.durable.epoch = Epoch(epoch);
+        told.standby = terms.cloned();
+        Some(told)
+    })
+}
+
+fn told_terms(bench: &Bench) -> Option<(u64, StandbyTerms)> {
+    bench.asked.iter().find_map(|action| match action {
+        Action::Call { attempt, call: Call::Learners { standby: Some(terms), .. }, .. } => {
+            Some((*attempt, terms.clone()))
+        }
+        _ => None,
+    })
+}
+
+fn standing_by() -> Wish {
+    Wish { standby_after_ms: Some(1000), ..WISH }
+}
+
+/// What the leader is told, within some looks.
+fn terms_told(wish: &Wish, nodes: &[Option<Told>; 3]) -> Option<StandbyTerms> {
+    let mut bench = Bench::controller();
+    bench.machine.wish(wish.clone(), 3);
+    for _ in 0..5 {
+        bench.look(nodes.clone());
+        if let Some((_, terms)) = told_terms(&bench) {
+            return Some(terms);
+        }
+    }
+    None
+}
+
+#[test]
+fn where_the_named_leader_does_not_vote_the_nodes_are_told_to_wait_for_it() {
+    let two = Wish { replicas: 3, policy: crate::control::Policy::Static, ordinal: 2, ..standing_by() };
+    let places = |terms: &StandbyTerms| terms.members.iter().map(|member| member.ordinal).collect::<Vec<_>>();
+    let mut nodes = well(4, &[1, 2], [1, 2, 9], None);
+    if let Some(told) = &mut nodes[2] {
+        (told.seen.role, told.seen.last) = (SeenRole::Idle { waiting_ms: 0 }, None);
+    }
+    let mut bench = Bench::controller();
+    bench.machine.wish(two, 3);
+    bench.look(nodes.clone());
+    let untold =
+        bench.machine.news(Millis(bench.now), &bench.machine.seen(), &mut vec![]).and_then(|feed| feed.standby);
+    let terms = untold.expect("terms");
+    assert_eq!((places(&terms), terms.preferred), (vec![0, 1], 2), "it is neither of the two");
+}
+
+#[test]
+fn a_voter_that_is_silent_keeps_nobody_from_being_told_what_has_changed() {
+    let known = terms_told(&standing_by(), &well(4, &[1, 2, 3], [1, 2, 3], None)).unwrap();
+    let mut nodes = well(4, &[1, 2, 3], [1, 2, 3], Some(&known));
+    nodes[2] = None;
+    let changed = Wish { policy: crate::control::Policy::Static, ..standing_by() };
+    let terms = terms_told(&changed, &nodes).expect("news");
+    assert_eq!((terms.policy, &terms.members), (crate::control::Policy::Static, &known.members));
+    nodes[0].as_mut().unwrap().standby = None;
+    assert_eq!(terms_told(&changed, &nodes), None, "nobody knows whether the third can stand by, or where it is");
+}
+
+#[test]
+fn two_controllers_that_tell_the_nodes_otherwise_do_so_less_and_less_often() {
+    let other =
+        terms_told(&Wish { detection_ms: 3000, ..standing_by() }, &well(4, &[1, 2, 3], [1, 2, 3], None)).unwrap();
+    let mut bench = Bench::controller();
+    bench.machine.wish(standing_by(), 3);
+    let (mut told, mut warned) = (Vec::new(), 0);
+    while bench.now < 600_000 {
+        // Whatever it says, the other one has had the last word.
+        bench.look(well(4, &[1, 2, 3], [1, 2, 3], Some(&other)));
+        let is_warning = |action: &&Action| matches!(action, Action::Tell(Event::TermsContested { .. }));
+        warned += bench.asked.iter().filter(is_warning).count();
+        if let Some((attempt, _)) = told_terms(&bench) {
+            told.push(bench.now);
+            bench.answer(attempt, 0, Answer::Fed);
+        }
+    }
+    assert!((4..20).contains(&told.len()) && warned >= 2, "{told:?}, {warned} warnings");
+}
+
+#[test]
+fn a_voter_that_never_answered_is_where_the_nodes_were_told_to_stand_by() {
+    let placed = |(id, ordinal)| Placed { replica: ReplicaId(id), ordinal, is_reachable: true };
+    let members = vec![(3, 0), (1, 1), (2, 2)].into_iter().map(placed).collect();
+    let terms = StandbyTerms { policy: WISH.policy, preferred: 0, detection_ms: 1000, after_ms: 1000, members };
+    let mut bench = Bench::controller();
+    let mut leader = told(1, 4, leading());
+    leader.standby = Some(terms);
+    bench.look([None, Some(leader), None]);
+    let places = bench.machine.places.of(&[1, 2, 3].map(ReplicaId), &bench.machine.seen());
+    assert_eq!(places, [(ReplicaId(1), Some(1)), (ReplicaId(2), Some(2)), (ReplicaId(3), Some(0))]);
 }
