@@ -119,7 +119,7 @@ impl Servers {
 
     /// Who leads as found now, and which epoch.
     pub(crate) async fn find_leader(&self, within: Duration) -> Result<(Server, u64), Error> {
-        let described = self.describe(within, |described| newest_leader(described).is_some()).await;
+        let described = self.search(within, |described| newest_leader(described).is_some(), true).await;
         let leader = newest_leader(&described).ok_or_else(|| Error::no_leader(&described))?;
         let epoch = described.iter().find(|one| one.address == leader.address).and_then(|one| one.answer.as_ref().ok());
         self.state().leader = Some(leader.clone());
@@ -146,8 +146,15 @@ impl Servers {
 
     /// What every known address answers, in the order of the answers. Ends soon after these are enough.
     pub(crate) async fn describe(&self, within: Duration, is_enough: impl Fn(&[Described]) -> bool) -> Vec<Described> {
+        self.search(within, is_enough, false).await
+    }
+
+    /// The same. `again`: while one is silent, the others are asked again: one of them may lead by now, and a machine that is gone is
+    /// silent for seconds.
+    async fn search(&self, within: Duration, is_enough: impl Fn(&[Described]) -> bool, again: bool) -> Vec<Described> {
         let mut asked: Vec<String> = Vec::new();
         let mut pending = FuturesUnordered::new();
+        let mut repeated: Vec<String> = Vec::new();
         let mut described: Vec<Described> = Vec::new();
         let within = within.min(DESCRIBE_TIMEOUT_MAX);
         let mut until = Instant::now() + within;
@@ -158,7 +165,22 @@ impl Servers {
                 pending.push(self.describe_one(address.clone(), within));
                 asked.push(address);
             }
-            let Ok(Some(answer)) = timeout_at(until, pending.next()).await else { break };
+            let is_silent = |address: &String| described.iter().all(|one| one.address != *address);
+            let is_one_silent = asked.iter().any(is_silent);
+            let repeat_at = if again && is_one_silent { until.min(Instant::now() + GRACE) } else { until };
+            let answer = match timeout_at(repeat_at, pending.next()).await {
+                Ok(Some(answer)) => answer,
+                Err(_) if Instant::now() < until => {
+                    for one in described.iter().filter(|one| !one.is_misplaced && !repeated.contains(&one.address)) {
+                        pending.push(self.describe_one(one.address.clone(), within));
+                    }
+                    repeated = described.iter().map(|one| one.address.clone()).collect();
+                    continue;
+                }
+                Ok(None) | Err(_) => break,
+            };
+            repeated.retain(|address| *address != answer.address);
+            described.retain(|one| one.address != answer.address);
             if let Ok(description) = &answer.answer {
                 self.learn(description);
                 next = self.addresses();

@@ -449,6 +449,22 @@ async fn a_reading_goes_on_soon_when_a_leader_that_hangs_was_replaced() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_elected_while_one_address_is_silent_is_found_at_once() {
+    let fake = Fake::start(3).await;
+    fake.state().leader = None;
+    fake.state().replicas[0].hangs = true;
+    let patient = ClientConfig { attempt_timeout: Duration::from_mins(1), ..config() };
+    let client = client(&fake, patient);
+    let (begun, elected) = (Instant::now(), Duration::from_millis(400));
+    let appended = tokio::spawn(async move { client.append(vec![record("a")]).await });
+    tokio::time::sleep(elected).await;
+    (fake.state().leader, fake.state().epoch) = (Some(1), 2);
+    appended.await.unwrap().unwrap();
+    let took = begun.elapsed().saturating_sub(elected);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_gap_ends_a_reading_and_names_both_offsets() {
     let fake = Fake::start(1).await;
     let client = client(&fake, config());
