@@ -12,6 +12,7 @@ mod tests;
 mod wire;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +20,9 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use zue_core::Millis;
 use zue_core::control::machine::{Action, Answer, Input, Machine};
 use zue_core::control::{Recorded, Sound, Step, Wish};
+use zue_core::{Millis, ReplicaId};
 use zue_proto::v1;
 
 use crate::notices::Notice;
@@ -56,6 +57,10 @@ pub struct NodeAddress {
     pub peer_address: String,
     /// host:port that this controller takes instead, if it knows one that changes sooner than a name does.
     pub dial_address: Option<String>,
+    /// Where the peer address was reached last, by this controller or another: tried beside the name, and handed over.
+    pub last_address: Option<SocketAddr>,
+    /// Who has to answer there, where that is known.
+    pub replica: Option<ReplicaId>,
     /// host:port for clients, as the replicas name it in redirects.
     pub client_address: String,
 }
@@ -207,7 +212,7 @@ impl<S: Store + 'static> Controller<S> {
                     let client = turn.nodes.get(ordinal).ok_or_else(|| "there is no such node".to_owned());
                     let client = client.and_then(|node| self.peers.client(node));
                     let (within, nodes, by) =
-                        (Duration::from_millis(within_ms), turn.nodes.to_vec(), Arc::clone(&self.by));
+                        (Duration::from_millis(within_ms), self.peers.located(turn.nodes), Arc::clone(&self.by));
                     let answer = async move {
                         match client {
                             Ok(client) => wire::call(client, target, call, (&nodes, &by), within).await,
@@ -228,14 +233,17 @@ impl<S: Store + 'static> Controller<S> {
         let mut actions = Vec::new();
         let begun = self.begun;
         let now = || Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let mut polled = pin!(self.peers.poll(turn.nodes, Duration::from_millis(within_ms)));
-        turn.statuses = loop {
-            tokio::select! {
-                statuses = &mut polled => break statuses,
-                Some(input) = self.running.next() => self.machine.step(now(), input, &mut actions),
+        turn.statuses = {
+            let mut polled = pin!(self.peers.poll(turn.nodes, Duration::from_millis(within_ms)));
+            loop {
+                tokio::select! {
+                    statuses = &mut polled => break statuses,
+                    Some(input) = self.running.next() => self.machine.step(now(), input, &mut actions),
+                }
             }
         };
-        for (ordinal, told) in seen::all(turn.nodes, &mut turn.statuses).into_iter().enumerate() {
+        let located = self.peers.located(turn.nodes);
+        for (ordinal, told) in seen::all(&located, &mut turn.statuses).into_iter().enumerate() {
             self.machine.step(now(), Input::Status { look, ordinal, told: told.map(Box::new) }, &mut actions);
         }
         actions

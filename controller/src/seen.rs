@@ -1,6 +1,7 @@
 //! From what replicas answer to what the rules look at. Pure.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use zue_core::control::machine::{Placed, StandbyTerms, Told};
 use zue_core::control::{Policy, Seen, SeenRole};
@@ -46,7 +47,7 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
     let placed = |member: &v1::Member| {
         let ordinal = nodes.iter().position(|node| node.name == member.name)?;
         let replica = zue_proto::replica_id("members", &member.replica_id).ok()?;
-        let is_reachable = nodes.get(ordinal).is_some_and(|node| node.peer_address == member.peer_address);
+        let is_reachable = nodes.get(ordinal).is_some_and(|node| is_current(node, member));
         Some(Placed { replica, ordinal, is_reachable })
     };
     let unreached = status.followers.iter().filter(|follower| !follower.connected);
@@ -58,6 +59,12 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
         can_stand_by: status.can_stand_by,
         standby: status.standby.as_ref().map(|wire| standby(wire, placed)),
     })
+}
+
+/// Whether somebody who is told this reaches the node: by its name, and by the address known beside it.
+fn is_current(node: &NodeAddress, member: &v1::Member) -> bool {
+    let is_last = |last: SocketAddr| member.dial_address.parse() == Ok(last);
+    node.peer_address == member.peer_address && node.last_address.is_none_or(is_last)
 }
 
 fn standby(wire: &v1::Standby, placed: impl Fn(&v1::Member) -> Option<Placed>) -> StandbyTerms {
@@ -162,6 +169,8 @@ mod tests {
             peer_address: format!("{name}:9441"),
             client_address: format!("{name}:9440"),
             dial_address: None,
+            last_address: None,
+            replica: None,
         };
         let status = v1::StatusResponse { replica_id: zue_proto::id_bytes(7), ..Default::default() };
         let mut statuses = [Ok(status.clone()), Ok(status)];
@@ -176,12 +185,15 @@ mod tests {
             peer_address: format!("zue-{ordinal}:9441"),
             client_address: String::new(),
             dial_address: None,
+            last_address: None,
+            replica: None,
         };
         let member = |id: u128, name: &str, peer_address: &str| v1::Member {
             replica_id: zue_proto::id_bytes(id),
             name: name.to_owned(),
             peer_address: peer_address.to_owned(),
             client_address: String::new(),
+            dial_address: String::new(),
         };
         let follower = |id: u128, connected: bool| v1::FollowerStatus {
             replica_id: zue_proto::id_bytes(id),
@@ -204,5 +216,17 @@ mod tests {
         let placed = |id, ordinal, is_reachable| Placed { replica: ReplicaId(id), ordinal, is_reachable };
         assert_eq!(told.members, [placed(2, 1, true), placed(3, 2, false)]);
         assert_eq!(told.unreached, [ReplicaId(3)]);
+        // An address that was handed over and is outdated, or none, is told anew; by whoever knows a better one.
+        let known: SocketAddr = "10.0.0.1:9441".parse().unwrap();
+        for (last_address, dial_address, is_reachable) in [
+            (Some(known), "10.0.0.1:9441", true),
+            (Some(known), "10.0.0.2:9441", false),
+            (Some(known), "", false),
+            (None, "10.0.0.2:9441", true),
+        ] {
+            let node = NodeAddress { last_address, ..node(1) };
+            let member = v1::Member { dial_address: dial_address.to_owned(), ..member(2, "zue-1", "zue-1:9441") };
+            assert_eq!(is_current(&node, &member), is_reachable, "{node:?} {member:?}");
+        }
     }
 }

@@ -87,6 +87,7 @@ fn members(ids: &[ReplicaId], places: &[(ReplicaId, Option<usize>)], nodes: &[No
             name: text(|node| &node.name),
             peer_address: text(|node| &node.peer_address),
             client_address: text(|node| &node.client_address),
+            dial_address: node.and_then(|node| node.last_address).map(|at| at.to_string()).unwrap_or_default(),
         }
     };
     ids.iter().map(member).collect()

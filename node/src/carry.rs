@@ -271,6 +271,7 @@ impl Driver {
             name: identity.name.clone(),
             peer_address: identity.peer_address.clone(),
             client_address: identity.client_address.clone(),
+            dial_address: members.iter().find(|member| member.id == identity.id).and_then(|me| me.dial_address),
             voter: true,
         };
         members.retain(|member| member.id != me.id);
@@ -324,6 +325,12 @@ impl Driver {
         members.iter().map(|member| Member { voter: electorate.contains(&member.id), ..member.clone() }).collect()
     }
 
+    /// Whom the leader does not reach, and why.
+    fn unreached(&self) -> Arc<[(ReplicaId, String)]> {
+        let feeds = self.leading.iter().flat_map(|leading| &leading.feeds);
+        feeds.filter_map(|(id, feed)| Some((*id, feed.note.problem()?))).collect()
+    }
+
     fn view(&self) -> View {
         let replica = &self.parts.replica;
         let (role, left) = (self.role(), self.left());
@@ -347,6 +354,7 @@ impl Driver {
             epoch: replica.history().last_epoch(),
             leader,
             members: members.unwrap_or_default(),
+            unreached: self.unreached(),
             isr: self.isr_names(),
             reach: self.reach(),
             connected: self.is_connected(),

@@ -195,6 +195,7 @@ mod tests {
             name: String::new(),
             peer_address: address.to_owned(),
             client_address: address.to_owned(),
+            ..v1::Member::default()
         };
         let request = v1::AppointRequest {
             cluster_id: id_bytes(9),

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zue_core::{Offset, Run, Runs, Shown, Tail};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
 
+use crate::ended::Ended;
 use crate::first_words::first_words;
 use crate::inbox::{Fact, Gone};
 use crate::intake::longer;
@@ -38,29 +40,6 @@ const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 const OUTGOING_MAX: usize = 2;
 /// A stream that was open for so long was of use, even if there was nothing to acknowledge.
 const LIFE_MIN: Duration = Duration::from_secs(1);
-
-/// Why a stream ended.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Ended {
-    #[error("no connection: {0}")]
-    Connect(String),
-    #[error("the call failed: {0}")]
-    Call(String),
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    #[error("refused: {0}")]
-    Refused(String),
-    #[error("refused: {0}")]
-    NeedsOrigin(String),
-    #[error("the follower answered out of turn")]
-    OutOfTurn,
-    #[error("the follower closed the stream")]
-    Closed,
-    #[error("the log cannot be read: {0}")]
-    Read(String),
-    #[error(transparent)]
-    Gone(#[from] Gone),
-}
 
 type Reading = Pin<Box<dyn Future<Output = Result<Option<zue_log::Batch>, ReadError>> + Send + Sync>>;
 
@@ -122,17 +101,22 @@ fn message(message: leader_message::Message) -> LeaderMessage {
     LeaderMessage { message: Some(message) }
 }
 
-fn call_failed(status: &Status) -> Ended {
-    Ended::Call(zue_proto::error_of(status).map_or_else(|| status.to_string(), |error| error.message))
-}
-
 impl<'a> Session<'a> {
     /// Opens a stream and agrees on where the follower's log ends.
     pub(crate) async fn open(peer: &'a Peer, with_origin: bool) -> Result<Self, Ended> {
         let first_words = first_words(peer, with_origin).await?;
-        let channel = net::connect(&peer.member.peer_address)
-            .await
-            .map_err(|error| Ended::Connect(crate::storage::full(&error)))?;
+        let place = peer.shared.whereabouts.of(&peer.member);
+        let (channel, at) = net::connect(&place).await.map_err(Ended::Connect)?;
+        let opened = Self::agree(peer, channel, first_words).await;
+        match opened.as_ref().map_or_else(Ended::is_of_the_follower, |_| Some(true)) {
+            Some(true) => place.worked(at),
+            Some(false) => _ = place.is_wrong(at),
+            None => {}
+        }
+        opened
+    }
+
+    async fn agree(peer: &'a Peer, channel: Channel, first_words: v1::Start) -> Result<Self, Ended> {
         let mut client = ReplicationClient::new(channel)
             .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
             .max_decoding_message_size(net::ANSWER_BYTES_MAX);
@@ -145,13 +129,10 @@ impl<'a> Session<'a> {
             let mut incoming = client.follow(ReceiverStream::new(messages)).await?.into_inner();
             Ok::<_, Status>((incoming.message().await?, incoming))
         };
-        let (first, incoming) = timeout(within, opening)
-            .await
-            .map_err(|_| Ended::Timeout(within))?
-            .map_err(|status| call_failed(&status))?;
+        let (first, incoming) = timeout(within, opening).await.map_err(|_| Ended::Timeout(within))??;
         let started = match first.and_then(|first| first.message) {
             Some(follower_message::Message::Started(started)) => started,
-            Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
+            Some(follower_message::Message::Refused(refused)) => return Err(Ended::refused(refused)),
             Some(follower_message::Message::Ack(_) | follower_message::Message::Trimmed(_)) => {
                 return Err(Ended::OutOfTurn);
             }
@@ -236,7 +217,7 @@ impl<'a> Session<'a> {
         let silence = (heartbeat * SILENT_HEARTBEATS).max(SILENCE_MIN);
         let idle = self.next.is_none() && self.reading.is_none();
         let happened = tokio::select! {
-            incoming = self.incoming.message() => Event::Heard(incoming.map_err(|status| call_failed(&status))?),
+            incoming = self.incoming.message() => Event::Heard(incoming?),
             permit = self.outgoing.reserve(), if self.next.is_some() => {
                 if let Some(next) = self.next.take() {
                     permit.map_err(|_| Ended::Closed)?.send(next);
@@ -370,7 +351,7 @@ impl<'a> Session<'a> {
                 let fact = Fact::Trimmed { from: self.peer.member.id, log_start: Offset(log_start) };
                 return self.tell(fact).await;
             }
-            Some(follower_message::Message::Refused(refused)) => return Err(refusal(refused)),
+            Some(follower_message::Message::Refused(refused)) => return Err(Ended::refused(refused)),
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
         self.has_moved |= durable > self.had;
@@ -380,12 +361,6 @@ impl<'a> Session<'a> {
         }
         self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await
     }
-}
-
-fn refusal(refused: v1::Refused) -> Ended {
-    let needs_origin = refused.error.as_ref().is_some_and(|error| error.reason() == v1::Reason::NeedsOrigin);
-    let message = refused.error.map_or_else(|| "without a reason".to_owned(), |error| error.message);
-    if needs_origin { Ended::NeedsOrigin(message) } else { Ended::Refused(message) }
 }
 
 /// Waits for what is being read; for ever if nothing is.

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use zue_core::Offset;
 use zue_log::{Excerpt, OsDisk, Reader};
+use zue_proto::place::Place;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, Reason};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
 
 use crate::aside::aside;
 use crate::errors::{error, invalid, out_of_range, read_failed, shutting_down};
-use crate::inbox::Identity;
+use crate::inbox::{Handle, Identity};
 use crate::listener::Caller;
 use crate::net;
 use crate::outflow::Call;
@@ -22,6 +24,8 @@ use crate::room::Room;
 use crate::state::{Ends, Member, View};
 use crate::storage::{Fetch, NotFetched};
 use crate::target::{self, Target};
+use crate::vital::Vitals;
+use crate::whereabouts::Whereabouts;
 
 /// How much one answer holds, about; a larger record comes alone.
 const ANSWER_BYTES: usize = 1 << 20;
@@ -34,14 +38,29 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks for what the upkeep of the log lacks.
 pub(crate) struct Fetcher {
-    pub(crate) identity: Arc<Identity>,
-    pub(crate) view: watch::Receiver<View>,
-    pub(crate) fetches: mpsc::Receiver<Fetch>,
+    identity: Arc<Identity>,
+    view: watch::Receiver<View>,
+    whereabouts: Whereabouts,
+    fetches: mpsc::Receiver<Fetch>,
 }
 
 impl Fetcher {
+    /// Takes questions for what is damaged here to the other replicas, until it is stopped.
+    pub(crate) fn spawn(
+        handle: &Handle,
+        whereabouts: &Whereabouts,
+        (stop, vitals): (&CancellationToken, &Vitals),
+    ) -> mpsc::Sender<Fetch> {
+        let (ask, fetches) = mpsc::channel(1);
+        let (identity, view, whereabouts) = (Arc::clone(&handle.identity), handle.view.clone(), whereabouts.clone());
+        let asking = Self { identity, view, whereabouts, fetches };
+        let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
+        tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(asking.run()).await }));
+        ask
+    }
+
     /// Answers until nobody asks any more.
-    pub(crate) async fn run(mut self) {
+    async fn run(mut self) {
         while let Some(Fetch { from, upto, reply }) = self.fetches.recv().await {
             let _ = reply.send(self.fetch(from, upto).await);
         }
@@ -67,13 +86,17 @@ impl Fetcher {
                 from: from.0,
                 upto: upto.0,
             };
-            match timeout(ANSWER_TIMEOUT, ask(member, request, from)).await {
+            let place = self.whereabouts.of(member);
+            match timeout(ANSWER_TIMEOUT, ask(&place, request, from)).await {
                 Ok(Ok(excerpt)) => return Ok(excerpt),
                 Ok(Err(Unanswered { reason, is_damaged })) => {
                     all_asked &= is_damaged;
                     reasons.push(format!("{}: {reason}", member.name));
                 }
                 Err(_) => {
+                    if let Some(at) = place.last() {
+                        place.is_wrong(at);
+                    }
                     all_asked = false;
                     reasons.push(format!("{}: no answer within {ANSWER_TIMEOUT:?}", member.name));
                 }
@@ -90,17 +113,20 @@ struct Unanswered {
     is_damaged: bool,
 }
 
-async fn ask(member: &Member, request: v1::FetchRequest, from: Offset) -> Result<Excerpt, Unanswered> {
+async fn ask(place: &Place, request: v1::FetchRequest, from: Offset) -> Result<Excerpt, Unanswered> {
     let failed = |reason: String| Unanswered { reason, is_damaged: false };
-    let channel = net::connect(&member.peer_address).await.map_err(|error| failed(crate::storage::full(&error)))?;
+    let (channel, at) = net::connect(place).await.map_err(failed)?;
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
-    let response = client.fetch(request).await.map_err(|status| match zue_proto::error_of(&status) {
-        Some(error) => {
-            let is_damaged = matches!(error.reason(), Reason::Corrupt | Reason::OffsetOutOfRange);
-            Unanswered { reason: error.message, is_damaged }
+    let response = client.fetch(request).await.map_err(|status| {
+        let error = zue_proto::error_of(&status);
+        if error.as_ref().is_none_or(|error| error.reason() == Reason::WrongTarget) {
+            place.is_wrong(at);
         }
-        None => failed(status.to_string()),
+        let Some(error) = error else { return failed(status.to_string()) };
+        let is_damaged = matches!(error.reason(), Reason::Corrupt | Reason::OffsetOutOfRange);
+        Unanswered { reason: error.message, is_damaged }
     })?;
+    place.worked(at);
     Excerpt::decode(response.into_inner().frames, from).map_err(|error| failed(error.to_string()))
 }
 

@@ -3,7 +3,7 @@
 use zue_core::{Origin, ProducerLimits, Producers};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::feed::Ended;
+use crate::ended::Ended;
 use crate::inbox::Gone;
 use crate::peer::Peer;
 use crate::state::Ends;

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod door;
 mod driver;
+mod ended;
 mod ending;
 mod errors;
 mod feed;
@@ -54,6 +55,7 @@ mod storage;
 mod target;
 mod units;
 mod vital;
+mod whereabouts;
 
 pub use args::Args;
 pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};

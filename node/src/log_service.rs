@@ -26,7 +26,7 @@ use crate::places::Places;
 use crate::read::{Read, too_many, unfed_max};
 use crate::room::Room;
 use crate::settings::LimitSettings;
-use crate::state::{Ends, Member, View};
+use crate::state::{Ends, View};
 
 /// How long another leader may be wanted.
 const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
@@ -122,8 +122,9 @@ impl Log for LogService {
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
-        let View { cluster, epoch, leader, members, problem, isr, reach, connected, left, standby, elected_by, .. } =
-            handle.view.borrow().clone();
+        let view = handle.view.borrow().clone();
+        let View { cluster, epoch, leader, members, unreached, problem, isr, reach, connected, .. } = view;
+        let View { left, standby, elected_by, .. } = view;
         // Whom a replica followed that is no member any more may lead no more either.
         let leader = leader.filter(|_| left.is_none());
         Ok(Response::new(v1::DescribeResponse {
@@ -134,7 +135,7 @@ impl Log for LogService {
             log_start: self.reader.log_start().0,
             commit_end: commit_end.0,
             leader,
-            members: members.iter().map(Member::to_member_hint).collect(),
+            members: members.iter().map(|member| member.to_member_hint(&unreached)).collect(),
             log_end: log.end.0,
             durability: handle.identity.durability.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

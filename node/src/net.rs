@@ -1,8 +1,17 @@
 //! What the node's own connections have in common: how long they may be silent, and how large a message may be.
 
+use std::future::{Ready, ready};
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
+use zue_proto::place::Place;
 
 /// How long a connection may take to open.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,15 +30,34 @@ pub(crate) const READ_MESSAGE_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
 /// The most a follower's answer may have.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// Opens a connection to a peer.
-pub(crate) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
+/// Opens a connection to a peer, and says where it leads; or in words why there is none.
+pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), String> {
+    let (stream, at) = place.dial(CONNECT_TIMEOUT).await.map_err(|why| why.to_string())?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", place.name()));
+    let endpoint = endpoint.map_err(|error| crate::storage::full(&error))?;
+    let channel = endpoint
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .tcp_nodelay(true)
-        .connect()
-        .await
+        .connect_with_connector(Opened(Some(TokioIo::new(stream))))
+        .await;
+    channel.map(|channel| (channel, at)).map_err(|error| crate::storage::full(&error))
+}
+
+/// A connection that is open. When it breaks there is no other: whoever has it opens a new one, and perhaps another way.
+struct Opened(Option<TokioIo<TcpStream>>);
+
+impl Service<Uri> for Opened {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(self.0.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
+    }
 }

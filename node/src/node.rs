@@ -40,8 +40,9 @@ use crate::server::{report_health, serve_clients, serve_peers};
 use crate::settings::Durability;
 use crate::standing_by;
 use crate::state::{Ends, Role, View};
-use crate::storage::{Fetch, Storage};
+use crate::storage::Storage;
 use crate::vital::Vitals;
+use crate::whereabouts::Whereabouts;
 
 /// How many messages of each kind wait for the driver.
 const INBOX_MAX: usize = 1024;
@@ -258,8 +259,10 @@ impl Built {
             settings: replication,
             producers: config.limits.to_producers(),
             metrics: Arc::clone(metrics),
+            whereabouts: Whereabouts::default(),
         };
-        let upkeep = (config.log.to_upkeep(), fetcher(&handle, stop_calls, vitals), &handle.time);
+        let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
+        let upkeep = (config.log.to_upkeep(), asking, &handle.time);
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
         let driver = Driver::new(Parts {
             replica,
@@ -278,7 +281,7 @@ impl Built {
             tick: replication.heartbeat_interval.0 / 2,
             unfed_max: unfed_max(replication.lag_time_max.0),
             last_timestamp_ms,
-            standing: standing_by::begin(&config.data_dir, &handle.identity, (vitals, stop_calls)),
+            standing: standing_by::begin(&config.data_dir, (&handle.identity, addresses.peer), (vitals, stop_calls)),
         });
         let appends = Appends {
             handle: handle.clone(),
@@ -312,15 +315,6 @@ fn replication_service(
         stop: stop.clone(),
         giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
     }
-}
-
-/// Takes questions for what is damaged here to the other replicas, until it is stopped.
-fn fetcher(handle: &Handle, stop: &CancellationToken, vitals: &Vitals) -> mpsc::Sender<Fetch> {
-    let (ask, fetches) = mpsc::channel(1);
-    let asking = Fetcher { identity: Arc::clone(&handle.identity), view: handle.view.clone(), fetches };
-    let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
-    tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(asking.run()).await }));
-    ask
 }
 
 impl RunningNode {

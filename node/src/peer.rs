@@ -11,11 +11,13 @@ use zue_core::ProducerLimits;
 use zue_log::{OsDisk, Reader};
 
 use crate::cache::TailCache;
-use crate::feed::{Ended, Session};
+use crate::ended::Ended;
+use crate::feed::Session;
 use crate::inbox::Handle;
 use crate::metrics::Metrics;
 use crate::settings::ReplicationSettings;
 use crate::state::{Leadership, Member};
+use crate::whereabouts::Whereabouts;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -28,6 +30,7 @@ pub(crate) struct Peers {
     pub(crate) settings: ReplicationSettings,
     pub(crate) producers: ProducerLimits,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) whereabouts: Whereabouts,
 }
 
 /// Why the last stream to a follower ended, if none is open.

@@ -400,6 +400,7 @@ mod tests {
             voter: true,
             peer_address: address.clone(),
             client_address: address,
+            dial_address: None,
         };
         let (leader, left) = (Some(member.to_hint()), Some("no member since epoch 3".into()));
         tell.send(View { leader, left, members: [member].into(), ..View::default() }).unwrap();

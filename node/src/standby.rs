@@ -103,6 +103,9 @@ struct KeptMember {
     name: String,
     peer: String,
     client: String,
+    /// Where its peer address was reached last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    dial: String,
 }
 
 fn home(identity: &Identity) -> String {
@@ -128,8 +131,8 @@ pub(crate) fn load(data_dir: &Path, identity: &Identity) -> io::Result<Option<St
     }
     let member = |kept: KeptMember| {
         let id = u128::from_str_radix(&kept.replica, 16).unwrap_or_default();
-        let KeptMember { name, peer: peer_address, client: client_address, .. } = kept;
-        v1::Member { replica_id: zue_proto::id_bytes(id), name, peer_address, client_address }
+        let KeptMember { name, peer: peer_address, client: client_address, dial: dial_address, .. } = kept;
+        v1::Member { replica_id: zue_proto::id_bytes(id), name, peer_address, client_address, dial_address }
     };
     let Kept { static_leader, preferred, detection_ms, after_ms, members, .. } = kept;
     let members = members.into_iter().map(member).collect();
@@ -145,6 +148,7 @@ pub(crate) fn keep(data_dir: &Path, identity: &Identity, standby: &Standby) -> i
         name: member.name.clone(),
         peer: member.peer_address.clone(),
         client: member.client_address.clone(),
+        dial: member.dial_address.map(|at| at.to_string()).unwrap_or_default(),
     };
     let members = standby.members.iter().map(member).collect();
     let kept = Kept { home: home(identity), static_leader, preferred, detection_ms, after_ms, members };
@@ -184,6 +188,8 @@ mod tests {
             name: format!("zue-{id}"),
             peer_address: format!("127.0.0.1:1{id}"),
             client_address: format!("127.0.0.1:2{id}"),
+            // Of one it is not known.
+            dial_address: (id != 2).then(|| ([10, 0, 0, 1], 9441).into()),
             voter: true,
         };
         Standby {

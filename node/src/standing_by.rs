@@ -1,6 +1,7 @@
 //! The task that elects where no controller does: the machine of control, driven as the operator drives it, but without a store. It rests
 //! as long as this replica has a leader.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,7 @@ impl Store for Nowhere {
 /// Begins to stand by, by what is kept; gives what the driver has of it.
 pub(crate) fn begin(
     data_dir: &Path,
-    identity: &Arc<Identity>,
+    (identity, listening): (&Arc<Identity>, SocketAddr),
     (vitals, stop): (&Vitals, &CancellationToken),
 ) -> Standing {
     let known = load(data_dir, identity).unwrap_or_else(|error| {
@@ -54,16 +55,28 @@ pub(crate) fn begin(
     });
     let (told, terms) = watch::channel(known.map(Arc::new));
     let (needs, needed) = watch::channel(false);
-    let standing_by = StandingBy { identity: Arc::clone(identity), data_dir: data_dir.to_owned(), terms, needed };
+    let (identity, own_address) = (Arc::clone(identity), reached_here(listening));
+    let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, needed };
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
     Standing { terms: told, told: None, needed: needs, elected_by: "".into() }
+}
+
+/// Where this process reaches itself, whatever its name is resolved to.
+fn reached_here(listening: SocketAddr) -> SocketAddr {
+    let loopback = match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(loopback, listening.port())
 }
 
 /// What it takes.
 #[derive(Debug)]
 struct StandingBy {
     identity: Arc<Identity>,
+    own_address: SocketAddr,
     data_dir: PathBuf,
     terms: watch::Receiver<Option<Arc<Standby>>>,
     /// Whether this replica has lost its leader, or wants to lead no more.
@@ -113,7 +126,9 @@ impl StandingBy {
             name: member.name.clone(),
             peer_address: member.peer_address.clone(),
             client_address: member.client_address.clone(),
-            dial_address: None,
+            dial_address: (member.id == self.identity.id).then(|| self.own_address.to_string()),
+            last_address: member.dial_address,
+            replica: Some(member.id),
         };
         let nodes: Vec<NodeAddress> = terms.members.iter().map(node).collect();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -139,6 +154,23 @@ impl StandingBy {
                 }
             }
             let _ = timeout(TURN_INTERVAL, needed.wait_for(|needed| !needed)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_reaches_itself_where_it_listens() {
+        for (listening, reached) in [
+            ("0.0.0.0:9441", "127.0.0.1:9441"),
+            ("[::]:9441", "[::1]:9441"),
+            ("10.0.0.1:9441", "10.0.0.1:9441"),
+            ("[fd00::1]:9441", "[fd00::1]:9441"),
+        ] {
+            assert_eq!(reached_here(listening.parse().unwrap()).to_string(), reached);
         }
     }
 }

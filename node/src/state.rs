@@ -1,6 +1,7 @@
 //! What the driver lets everyone else see: the ends of the log, and who leads. Published through watches, so that who waits for
 //! news needs no polling and who is slow misses only what is outdated.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Runs, Tail};
@@ -47,6 +48,8 @@ pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) peer_address: String,
     pub(crate) client_address: String,
+    /// Where somebody reached its peer address last.
+    pub(crate) dial_address: Option<SocketAddr>,
     pub(crate) voter: bool,
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct View {
     pub(crate) epoch: Epoch,
     pub(crate) leader: Option<v1::LeaderHint>,
     pub(crate) members: Arc<[Member]>,
+    /// Whom it does not reach, and why; on the leader.
+    pub(crate) unreached: Arc<[(ReplicaId, String)]>,
     /// The names of the voters in sync; on the leader.
     pub(crate) isr: Arc<[String]>,
     /// How many voters an append must reach, and how many can write; on the leader.
@@ -104,6 +109,8 @@ pub(crate) enum BadMember {
     Id(#[from] zue_proto::Malformed),
     #[error("member {name:?} has the {kind} address {address:?}: host:port is expected")]
     Address { name: String, kind: &'static str, address: String },
+    #[error("member {name:?} has the dial address {address:?}: an IP address and a port are expected")]
+    DialAddress { name: String, address: String },
     #[error("{0} members are too many")]
     TooMany(usize),
 }
@@ -113,14 +120,16 @@ const MEMBERS_MAX: usize = 32;
 
 impl Member {
     pub(crate) fn parse(wire: v1::Member, voter: bool) -> Result<Self, BadMember> {
-        let v1::Member { replica_id, name, peer_address, client_address } = wire;
+        let v1::Member { replica_id, name, peer_address, client_address, dial_address: dial } = wire;
         let id = zue_proto::replica_id("replica_id", &replica_id)?;
         for (kind, address) in [("peer", &peer_address), ("client", &client_address)] {
             if !is_address(address) {
                 return Err(BadMember::Address { name, kind, address: address.clone() });
             }
         }
-        Ok(Self { id, name, peer_address, client_address, voter })
+        let dial_address = Some(&dial).filter(|dial| !dial.is_empty()).map(|dial| dial.parse()).transpose();
+        let Ok(dial_address) = dial_address else { return Err(BadMember::DialAddress { name, address: dial }) };
+        Ok(Self { id, name, peer_address, client_address, dial_address, voter })
     }
 
     pub(crate) fn parse_all(wire: Vec<v1::Member>, voter: bool) -> Result<Vec<Self>, BadMember> {
@@ -136,11 +145,13 @@ impl Member {
             name: self.name.clone(),
             peer_address: self.peer_address.clone(),
             client_address: self.client_address.clone(),
+            dial_address: self.dial_address.map(|at| at.to_string()).unwrap_or_default(),
         }
     }
 
-    pub(crate) fn to_member_hint(&self) -> v1::MemberHint {
-        v1::MemberHint { name: self.name.clone(), address: self.client_address.clone(), voter: self.voter }
+    pub(crate) fn to_member_hint(&self, unreached: &[(ReplicaId, String)]) -> v1::MemberHint {
+        let problem = unreached.iter().find(|(id, _)| *id == self.id).map(|(_, why)| why.clone()).unwrap_or_default();
+        v1::MemberHint { name: self.name.clone(), address: self.client_address.clone(), voter: self.voter, problem }
     }
 
     pub(crate) fn to_hint(&self) -> v1::LeaderHint {

@@ -165,7 +165,10 @@ impl Driver {
     fn follower(&self, id: ReplicaId, progress: &Progress, voter: bool) -> v1::FollowerStatus {
         let leading = self.leading.as_ref();
         let member = leading.and_then(|leading| leading.members.iter().find(|member| member.id == id));
-        let problem = leading.and_then(|leading| leading.feeds.get(&id)).and_then(|feed| feed.note.problem());
+        let problem = leading.and_then(|leading| match leading.feeds.get(&id) {
+            Some(feed) => feed.note.problem(),
+            None => Some("no address is known of it: it is not fed".to_owned()),
+        });
         let log_end = self.parts.replica.log().end;
         let lag_records = progress.lag_records(log_end);
         v1::FollowerStatus {

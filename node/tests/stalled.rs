@@ -121,6 +121,7 @@ async fn led_with(count: usize, fake: impl Replication) -> Cluster {
         name: "fake".to_owned(),
         peer_address: address.clone(),
         client_address: address,
+        ..v1::Member::default()
     };
     let appoint = v1::AppointRequest {
         protocol_version: PROTOCOL_VERSION,
@@ -256,8 +257,51 @@ async fn a_leader_feeds_voters_that_it_was_told_nothing_or_wrong_of_once_it_is_t
     cluster.control(0).await.appoint(appoint).await.unwrap();
     cluster.until(0, "one is looked for", |status| status.members.len() == 2).await;
     assert!(cluster.status(0).await.followers.iter().all(|follower| follower.voter && !follower.connected));
+    let why = |status: &v1::StatusResponse, at: usize| {
+        let follower = status.followers.iter().find(|one| one.replica_id == id_bytes(cluster.ids[at].0));
+        follower.map(|one| one.problem.clone()).unwrap_or_default()
+    };
+    cluster.until(0, "why one is not reached", |status| why(status, 1).contains("Connection refused")).await;
+    let told = || async {
+        let described = cluster.client(0).await.describe(v1::DescribeRequest::default()).await.unwrap().into_inner();
+        described.members.iter().any(|member| member.problem.contains("Connection refused"))
+    };
+    let begun = Instant::now();
+    while !told().await {
+        assert!(begun.elapsed() < Duration::from_secs(5), "clients are told why as well");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(why(&cluster.status(0).await, 2), "no address is known of it: it is not fed");
     cluster.tell(0, &[], &[1, 2]).await;
     cluster.settle(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_reaches_followers_whose_names_lead_nowhere_or_elsewhere_by_the_addresses_it_was_told() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.seal_all().await;
+    cluster.cluster = Some(ClusterId(77));
+    let mut voters: Vec<_> = cluster.ids.iter().map(|id| cluster.member(*id)).collect();
+    let (one, two) = (voters[1].peer_address.clone(), voters[2].peer_address.clone());
+    // The name of one leads nowhere; at that of the other, another replica answers.
+    (voters[1].peer_address, voters[1].dial_address) = ("zue-1.invalid:1".to_owned(), one);
+    (voters[2].peer_address, voters[2].dial_address) = (voters[0].peer_address.clone(), two);
+    let appoint = v1::AppointRequest {
+        protocol_version: PROTOCOL_VERSION,
+        cluster_id: cluster.cluster_bytes(),
+        target: id_bytes(cluster.ids[0].0),
+        epoch: cluster.epoch,
+        voters,
+        quorum: 3,
+        ..v1::AppointRequest::default()
+    };
+    cluster.control(0).await.appoint(appoint.clone()).await.unwrap();
+    cluster.settle(0).await;
+    // A name is no such address.
+    let mut wrong = v1::AppointRequest { epoch: cluster.epoch + 1, ..appoint };
+    wrong.voters[1].dial_address = "zue-1.invalid:1".to_owned();
+    let refused = cluster.control(0).await.appoint(wrong).await.unwrap_err();
+    assert!(refused.message().contains("zue-1.invalid:1"), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,8 @@ pub struct Shared {
     pub default_image: Arc<str>,
     /// The name of the operator's own pod.
     pub instance: Arc<str>,
+    /// What follows the name of a Service in full, from a dot on.
+    pub services_suffix: Arc<str>,
 }
 
 /// What reconciliations leave behind for the caretaker.
@@ -176,7 +178,7 @@ impl Caretaker {
     async fn look(&mut self) {
         let pods_known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
         self.cluster = self.cluster.clone().around(pods_known);
-        let addresses = self.cluster.addresses(|name| ip_of(&self.pods(), name));
+        let addresses = self.cluster.addresses(&self.shared.services_suffix, |name| ip_of(&self.pods(), name));
         let asked = switchover::asked(&self.cluster, self.asked.as_deref());
         let mut wish = self.cluster.wish();
         wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { None };

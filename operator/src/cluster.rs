@@ -1,6 +1,6 @@
 //! A ZueCluster as the rest of the operator knows it: checked once, with its names and addresses worked out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
@@ -194,9 +194,9 @@ impl Cluster {
         format!("{}-leader", self.name)
     }
 
-    /// host:port of control and replication, of a pod.
-    fn peer_address_of(&self, pod: &str) -> String {
-        format!("{pod}.{}.{}.svc:{PEER_PORT}", self.nodes_service(), self.namespace)
+    /// host:port of control and replication, of a pod. In full: whoever looks it up asks once.
+    fn peer_address_of(&self, pod: &str, services_suffix: &str) -> String {
+        format!("{pod}.{}.{}{services_suffix}:{PEER_PORT}", self.nodes_service(), self.namespace)
     }
 
     /// host:port that clients are told, of a pod and ordinal named in any way (the kubelet's `$(POD_NAME)` included).
@@ -213,17 +213,16 @@ impl Cluster {
     }
 
     /// Where all replicas are reached, by ordinal. This operator dials the IPs that it knows of pods: a name follows a pod that
-    /// was made anew only seconds later.
-    pub fn addresses(&self, ip_of: impl Fn(&str) -> Option<IpAddr>) -> Vec<NodeAddress> {
+    /// was made anew only seconds later. The nodes are told them, too, beside the names.
+    pub fn addresses(&self, services_suffix: &str, ip_of: impl Fn(&str) -> Option<IpAddr>) -> Vec<NodeAddress> {
         let address = |ordinal: u32| {
             let name = self.pod(ordinal);
-            let dial = |ip| match ip {
-                IpAddr::V4(ip) => format!("{ip}:{PEER_PORT}"),
-                IpAddr::V6(ip) => format!("[{ip}]:{PEER_PORT}"),
-            };
+            let last_address = ip_of(&name).zip(u16::try_from(PEER_PORT).ok()).map(SocketAddr::from);
             NodeAddress {
-                peer_address: self.peer_address_of(&name),
-                dial_address: ip_of(&name).map(dial),
+                peer_address: self.peer_address_of(&name, services_suffix),
+                dial_address: last_address.map(|at| at.to_string()),
+                last_address,
+                replica: None,
                 client_address: self.client_address_of(&name, &ordinal.to_string()),
                 name,
             }
@@ -286,10 +285,11 @@ pub(crate) mod tests {
         assert_eq!(cluster.image, "zue-node:test");
         assert_eq!(cluster.spec.storage.size, "10Gi");
         let ip = |name: &str| (name == "orders-0").then_some(IpAddr::from([10, 244, 1, 7]));
-        let first = &cluster.addresses(ip)[0];
+        let first = &cluster.addresses(".svc.cluster.local", ip)[0];
         assert_eq!(first.dial_address.as_deref(), Some("10.244.1.7:9441"));
-        assert_eq!(cluster.addresses(ip)[1].dial_address, None);
-        assert_eq!(first.peer_address, "orders-0.orders-nodes.shop.svc:9441");
+        assert_eq!(cluster.addresses(".svc.cluster.local", ip)[1].dial_address, None);
+        assert_eq!(first.last_address.map(|at| at.to_string()).as_deref(), Some("10.244.1.7:9441"), "handed over");
+        assert_eq!(first.peer_address, "orders-0.orders-nodes.shop.svc.cluster.local:9441");
         assert_eq!(first.client_address, "orders-0.orders-nodes.shop.svc:9440");
     }
 
@@ -304,8 +304,8 @@ pub(crate) mod tests {
         let mut cluster = cluster("{}");
         let address_template = "{pod}.{cluster}.{namespace}.example.com:3094{ordinal}".to_owned();
         cluster.spec.external_access = Some(ExternalAccess { address_template, per_replica_services: None });
-        assert_eq!(cluster.addresses(|_| None)[2].client_address, "orders-2.orders.shop.example.com:30942");
-        assert_eq!(cluster.addresses(|_| None)[2].peer_address, "orders-2.orders-nodes.shop.svc:9441");
+        assert_eq!(cluster.addresses(".svc", |_| None)[2].client_address, "orders-2.orders.shop.example.com:30942");
+        assert_eq!(cluster.addresses(".svc", |_| None)[2].peer_address, "orders-2.orders-nodes.shop.svc:9441");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
-//! [`switchover`], [`metrics`], [`rbac`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
+//! [`switchover`], [`metrics`], [`rbac`], [`domain`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
 //! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
@@ -12,6 +12,7 @@ pub mod caretaker;
 pub mod cluster;
 #[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
 pub mod crd;
+pub mod domain;
 pub mod events;
 pub mod http;
 pub mod isr;

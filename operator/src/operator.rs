@@ -39,6 +39,8 @@ pub struct Settings {
     pub default_image: String,
     /// The name of the operator's own pod.
     pub instance: String,
+    /// What follows the name of a Service in full, from a dot on.
+    pub services_suffix: String,
 }
 
 /// A reconciliation that failed, at least in part.
@@ -100,6 +102,7 @@ pub async fn run(
         metrics,
         default_image: settings.default_image.into(),
         instance: settings.instance.into(),
+        services_suffix: settings.services_suffix.into(),
     };
     let context = Arc::new(Context { shared, caretakers: Mutex::default() });
     let controller = Controller::for_stream(changed, clusters.clone())

@@ -2,7 +2,9 @@
 
 mod convert;
 mod error;
+mod lookups;
 pub mod net;
+pub mod place;
 pub mod shape;
 
 /// Generated from `zue/v1/*.proto`.

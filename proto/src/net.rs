@@ -1,10 +1,18 @@
 //! Channels to servers, and what a failed call says. Knows no service.
 
 use std::error::Error as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::codegen::Service;
+use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+
+use crate::place::{NotReached, Place};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,19 +42,40 @@ pub fn check_address(address: &str) -> Result<(), BadAddress> {
 fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .tcp_nodelay(true))
+        .initial_connection_window_size(WINDOW_BYTES))
 }
 
 /// A channel that connects when it is first used, and again after it broke.
 pub fn channel(address: &str) -> Result<Channel, BadAddress> {
-    match endpoint(address) {
-        Ok(endpoint) => Ok(endpoint.connect_lazy()),
-        Err(_) => Err(BadAddress { address: address.to_owned() }),
+    channel_to(&Place::new(address))
+}
+
+/// The same, to a place of which more may be known than its name.
+pub fn channel_to(place: &Place) -> Result<Channel, BadAddress> {
+    match endpoint(place.name()) {
+        Ok(endpoint) => Ok(endpoint.connect_with_connector_lazy(Dialler(place.clone()))),
+        Err(_) => Err(BadAddress { address: place.name().to_owned() }),
+    }
+}
+
+/// Opens the connections of a channel.
+struct Dialler(Place);
+
+impl Service<Uri> for Dialler {
+    type Response = TokioIo<TcpStream>;
+    type Error = NotReached;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotReached>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), NotReached>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let place = self.0.clone();
+        Box::pin(async move { place.dial(CONNECT_TIMEOUT).await.map(|(stream, _)| TokioIo::new(stream)) })
     }
 }
 
@@ -89,6 +118,18 @@ pub fn is_unconnected(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_reached_nobody_says_so_and_why() {
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let names = ["localhost", "127.0.0.1"].map(|host| format!("{host}:{}", gone.port()));
+        for name in names {
+            let mut client = crate::v1::control_client::ControlClient::new(channel(&name).unwrap());
+            let failed = client.status(crate::v1::StatusRequest {}).await.unwrap_err();
+            assert!(is_unconnected(&failed), "{failed:?}");
+            assert!(why(&failed).contains("Connection refused (os error 111)"), "{}", why(&failed));
+        }
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {

@@ -7,3 +7,4 @@ pub mod attack;
 pub mod load;
 pub mod programs;
 pub mod replicas;
+pub mod three;

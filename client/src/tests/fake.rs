@@ -293,6 +293,7 @@ impl Log for Server {
             name: name(ordinal),
             address: address.clone(),
             voter: true,
+            problem: String::new(),
         };
         let log_end = u64::try_from(state.log.len()).unwrap();
         Ok(Response::new(v1::DescribeResponse {

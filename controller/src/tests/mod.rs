@@ -188,6 +188,34 @@ async fn a_cluster_is_written_down_only_once_a_replica_has_it() {
 }
 
 #[tokio::test]
+async fn a_node_is_found_by_its_name_where_another_or_nobody_answers_at_its_last_address() {
+    let world = World::start(3).await;
+    let stranger = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (another, of_a_stranger) =
+        (world.addresses()[2].peer_address.clone(), stranger.local_addr().unwrap().to_string());
+    // It takes connections, and closes them.
+    tokio::spawn(async move { while stranger.accept().await.is_ok() {} });
+    for last in [another, of_a_stranger] {
+        let mut nodes = world.addresses();
+        nodes[1].last_address = last.parse().ok();
+        // A name that has to be looked up: the address is there sooner.
+        nodes[1].peer_address = nodes[1].peer_address.replace("127.0.0.1", "localhost");
+        nodes[1].replica = Some(ReplicaId(101));
+        let mut controller = controller(&world);
+        let begun = tokio::time::Instant::now();
+        let expected = zue_proto::id_bytes(101);
+        let is_found = |turn: &Turn| turn.nodes[1].as_ref().map(|status| &status.replica_id) == Ok(&expected);
+        while !is_found(&controller.turn(&nodes, &STATIC).await) {
+            assert!(begun.elapsed() < Duration::from_secs(10), "it is not found beside {last}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // And what worked is handed over.
+        let found = controller.peers.located(&nodes)[1].last_address.map(|at| at.to_string());
+        assert_eq!(found, Some(world.addresses()[1].peer_address.clone()));
+    }
+}
+
+#[tokio::test]
 async fn a_hand_over_is_told_with_both_names() {
     let world = World::start(3).await;
     world.lead(2, 4);

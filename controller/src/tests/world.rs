@@ -113,6 +113,8 @@ impl World {
                 peer_address: address.clone(),
                 client_address: address,
                 dial_address: None,
+                last_address: None,
+                replica: None,
             };
             let mut state = world.lock();
             state.addresses.push(node);

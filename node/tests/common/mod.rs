@@ -136,6 +136,7 @@ impl Cluster {
             name: config.name.clone(),
             peer_address: config.listen.peer.to_string(),
             client_address: config.listen.client.to_string(),
+            ..v1::Member::default()
         }
     }
 

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
+    ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodDNSConfig, PodDNSConfigOption, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -47,6 +48,7 @@ fn spec(cluster: &Cluster) -> PodSpec {
         service_account_name: Some(cluster.name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        dns_config: Some(names_at_once()),
         termination_grace_period_seconds: Some(30),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -68,6 +70,17 @@ fn spec(cluster: &Cluster) -> PodSpec {
         priority_class_name,
         ..Default::default()
     }
+}
+
+/// The nodes look up each other's names alone, and these are whole: they are asked for as they are, not with each search domain in turn.
+/// A server of names that does not answer is given up soon.
+fn names_at_once() -> PodDNSConfig {
+    let option = |(name, value): (&str, &str)| {
+        let (name, value) = (Some(name.to_owned()), Some(value.to_owned()));
+        PodDNSConfigOption { name, value }
+    };
+    let options = [("ndots", "1"), ("timeout", "1"), ("attempts", "2")].map(option).to_vec();
+    PodDNSConfig { options: Some(options), ..Default::default() }
 }
 
 fn container(cluster: &Cluster) -> Container {

@@ -55,6 +55,14 @@ fn pods_meet_the_restricted_profile() {
 }
 
 #[test]
+fn pods_ask_for_whole_names_once_and_give_up_a_silent_server_of_names_soon() {
+    let options = pod_of(&objects(&cluster("{}"))).dns_config.unwrap().options.unwrap();
+    let options: Vec<_> = options.into_iter().map(|option| (option.name.unwrap(), option.value.unwrap())).collect();
+    let expected = [("ndots", "1"), ("timeout", "1"), ("attempts", "2")];
+    assert_eq!(options, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[test]
 fn neither_the_template_nor_its_selector_knows_of_roles() {
     let spec = objects(&cluster("{}")).stateful_set.spec.unwrap();
     let template_labels = spec.template.metadata.unwrap().labels.unwrap();

@@ -342,7 +342,7 @@ fn node(text: &str) -> Result<NodeAddress, String> {
         zue_client::check_address(address).map_err(|bad| bad.to_string())?;
     }
     let (name, peer_address, client_address) = (name.to_owned(), peer_address.to_owned(), client_address.to_owned());
-    Ok(NodeAddress { name, peer_address, dial_address: None, client_address })
+    Ok(NodeAddress { name, peer_address, dial_address: None, client_address, last_address: None, replica: None })
 }
 
 impl Dev {

@@ -132,6 +132,8 @@ fn address(replica: &Replica) -> NodeAddress {
         name: replica.name.clone(),
         peer_address: replica.peer.to_string(),
         dial_address: None,
+        last_address: None,
+        replica: None,
         client_address: replica.client.to_string(),
     }
 }

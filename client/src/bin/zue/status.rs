@@ -131,6 +131,7 @@ fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
         }
     };
     let end = |answer: &DescribeResponse| answer.log_end.max(answer.commit_end);
+    let unreached = unreached(&answer.name, leader);
     let voter = leader.and_then(|leader| leader.members.iter().find(|member| member.name == answer.name));
     let role = match voter.map(|member| member.voter) {
         _ if leader.is_some_and(|leader| leader.name == answer.name) => "leader",
@@ -152,10 +153,16 @@ fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
         version: Some(answer.version).filter(|text| !text.is_empty()),
         elected_by: Some(answer.elected_by).filter(|text| !text.is_empty()),
         stands_by: Some(answer.stands_by),
-        problem: Some(answer.problem).filter(|text| !text.is_empty()),
+        problem: Some(answer.problem).filter(|text| !text.is_empty()).or(unreached),
         name: Some(answer.name),
         address,
     }
+}
+
+/// Why the leader does not reach it.
+fn unreached(name: &str, leader: Option<&DescribeResponse>) -> Option<String> {
+    let member = leader?.members.iter().find(|member| member.name == name && !member.problem.is_empty())?;
+    Some(format!("{} does not reach it: {}", leader?.name, member.problem))
 }
 
 impl Default for Row {
@@ -224,6 +231,15 @@ mod tests {
             ..Default::default()
         };
         ReplicaStatus { name: Some(name.to_owned()), address: String::new(), answer: Ok(answer) }
+    }
+
+    #[test]
+    fn why_the_leader_does_not_reach_a_replica_is_told_beside_it() {
+        let mut leader = replica("a", Some("a"), 9).answer.unwrap();
+        leader.members[1].problem = "no connection: the name b:1 is not resolved".to_owned();
+        let told = |name: &str| row(replica(name, None, 0), Some(&leader)).problem;
+        let why = "a does not reach it: no connection: the name b:1 is not resolved".to_owned();
+        assert_eq!((told("b"), told("c")), (Some(why), None));
     }
 
     #[test]

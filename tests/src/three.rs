@@ -1,0 +1,109 @@
+//! Three real nodes and their controller, each ended at will.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::programs::{Process, free_ports, zue};
+use crate::replicas::eventually;
+
+/// How long anything may take that must come.
+pub const SOON: Duration = Duration::from_secs(30);
+const PORTS: u16 = 3;
+
+/// Three nodes, and the controller beside them.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: TempDir,
+    base: u16,
+    /// What follows the name of a node where the others and the controller look for it; its address if there is nothing.
+    domain: Option<&'static str>,
+    /// The nodes that run.
+    pub nodes: Vec<Option<Process>>,
+    /// The controller, if it runs.
+    pub controller: Option<Process>,
+}
+
+impl Cluster {
+    /// Three nodes that know how to stand by. `leadership` is for the controller.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn start(leadership: &[&str]) -> Self {
+        Self::start_named(None, leadership)
+    }
+
+    /// The same, where replicas are looked for by a name in this domain.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn start_named(domain: Option<&'static str>, leadership: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let mut cluster =
+            Self { folder, base: free_ports(3, PORTS, 3), domain, nodes: vec![None, None, None], controller: None };
+        (0..3).for_each(|n| cluster.restart(n));
+        cluster.control(leadership);
+        eventually(SOON, || cluster.led_by(), || "somebody leads".to_owned());
+        // Every node keeps by what it stands by.
+        let kept = |n: usize| cluster.folder.path().join(format!("zue-{n}/standby.yaml")).exists();
+        eventually(SOON, || (0..3).all(kept).then_some(()), || "all nodes are told how to stand by".to_owned());
+        cluster
+    }
+
+    fn port(&self, n: usize, kind: u16) -> String {
+        format!("127.0.0.1:{}", self.base + PORTS * u16::try_from(n).expect("a few") + kind)
+    }
+
+    fn peer(&self, n: usize) -> String {
+        let address = self.port(n, 1);
+        let named = self.domain.zip(address.rsplit_once(':'));
+        named.map_or(address.clone(), |(domain, (_, port))| format!("zue-{n}.{domain}:{port}"))
+    }
+
+    /// Where clients go.
+    pub fn servers(&self) -> String {
+        (0..3).map(|n| self.port(n, 0)).collect::<Vec<_>>().join(",")
+    }
+
+    /// Starts a node, on the disk that it had.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn restart(&mut self, n: usize) {
+        let name = format!("zue-{n}");
+        let data = self.folder.path().join(&name);
+        let (client, peer, metrics) = (self.port(n, 0), self.port(n, 1), self.port(n, 2));
+        let data = data.to_str().expect("a path of text");
+        let listen = ["--listen-client", &client, "--listen-peer", &peer, "--listen-metrics", &metrics];
+        let args = [&["--name", &name, "--data-dir", data, "--advertise-client", &client][..], &listen].concat();
+        let log = self.folder.path().join(format!("{name}.log"));
+        self.nodes[n] = Some(Process::start("zue-node", &args, &log));
+    }
+
+    /// Starts the controller.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn control(&mut self, leadership: &[&str]) {
+        let list: Vec<String> = (0..3).map(|n| format!("zue-{n}={}/{}", self.peer(n), self.port(n, 0))).collect();
+        let (list, state) = (list.join(","), self.folder.path().join("controller"));
+        let args = ["control", "--nodes", &list, "--state", state.to_str().expect("a path of text")];
+        let log = self.folder.path().join("controller.log");
+        self.controller = Some(Process::start("zue", &[&args, leadership].concat(), &log));
+    }
+
+    /// What each node that answers says.
+    pub fn status(&self) -> Vec<Value> {
+        let output = zue(&self.servers(), &["-o", "json", "status"], b"");
+        String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Who leads, in which epoch, and who elected it.
+    pub fn led_by(&self) -> Option<(usize, u64, String)> {
+        let status = self.status();
+        let leader = status.iter().find(|member| member["role"] == "leader")?;
+        let ordinal = leader["name"].as_str()?.strip_prefix("zue-")?.parse().ok()?;
+        Some((ordinal, leader["epoch"].as_u64()?, leader["elected_by"].as_str()?.to_owned()))
+    }
+}
