@@ -162,7 +162,11 @@ impl Driver {
         }
         // An append that is answered in the very step it came in.
         match payload.take() {
-            Some(Payload::Append(append)) if reply == Reply::Refused(Refusal::HandingOver) => self.hold(append),
+            Some(Payload::Append(append))
+                if matches!(reply, Reply::Refused(Refusal::HandingOver | Refusal::Connecting)) =>
+            {
+                self.hold(append);
+            }
             Some(Payload::Append(append)) => drop(append.reply.send(reply)),
             other => *payload = other,
         }

@@ -1,8 +1,10 @@
 //! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use zue_core::{Epoch, Refusal, ReplicaId, Reply, Terms};
@@ -16,6 +18,7 @@ use crate::listener::Caller;
 use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
+use crate::watch::watch;
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +81,13 @@ impl ControlApi for ControlService {
             Ok(Err(_gone)) => Err(status(shutting_down())),
             Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
         }
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let v1::WatchRequest { detection_ms } = request.into_inner();
+        Ok(Response::new(Box::pin(watch(self.handle.clone(), detection_ms.into()))))
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {

@@ -232,6 +232,7 @@ impl Driver {
 
     fn fact(&mut self, fact: Fact) {
         self.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
+        let may_release = matches!(fact, Fact::Started { .. });
         let input = match fact {
             Fact::Started { from, session, log, durable, lineage, runs } => {
                 Input::Started { from, session, log, durable, lineage, runs }
@@ -255,6 +256,9 @@ impl Driver {
             }
         };
         self.step(input, Payload::None);
+        if may_release {
+            self.release_held();
+        }
     }
 
     fn tick(&mut self) {

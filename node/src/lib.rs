@@ -54,6 +54,7 @@ mod storage;
 mod target;
 mod units;
 mod vital;
+mod watch;
 
 pub use args::Args;
 pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};

@@ -4,6 +4,7 @@ mod convert;
 mod error;
 pub mod net;
 pub mod shape;
+pub mod status;
 
 /// Generated from `zue/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions, clippy::indexing_slicing)]

@@ -154,21 +154,28 @@ impl Leader {
         }
     }
 
-    /// How many voters are in reach, this one included.
+    /// How many voters are in reach, this one included; and those that are still being connected to.
     pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
-        self.count(voters, |follower| follower.is_in_reach(now, limits))
+        self.count(voters, |follower| follower.may_be_in_reach(now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// How many voters can write, by all that is known: they are in reach, and their disks get on. This one is included.
+    /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
     pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
-        self.count(voters, |follower| follower.is_in_reach(now, limits) && follower.gets_on(log_end, now, limits))
+        let answers = |follower: &Progress| follower.session.is_some() && follower.is_alive(now, limits);
+        self.count(voters, |follower| answers(follower) && follower.gets_on(log_end, now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
     /// Whether enough voters can write for an append to have a chance.
     pub(crate) fn has_quorum(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         self.is_enough(|voters| self.writing(voters, log_end, now, limits))
+    }
+
+    /// Whether enough voters may be in reach in a moment, of which too few answer yet.
+    pub(crate) fn is_connecting(&self, now: Millis, limits: SyncLimits) -> bool {
+        self.followers.values().any(|follower| !follower.answered)
+            && self.is_enough(|voters| self.in_reach(voters, now, limits))
     }
 
     /// Whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
@@ -303,9 +310,8 @@ impl Progress {
         now.since(self.heard) <= limits.lag_ms_max
     }
 
-    /// Whether it answers. One that is still being connected to counts until it is late: else each election would refuse appends
-    /// and reads until the first streams are there.
-    fn is_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
+    /// Whether it answers, or is still being connected to and not late.
+    fn may_be_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
         (self.session.is_some() || !self.answered) && self.is_alive(now, limits)
     }
 

@@ -86,12 +86,13 @@ impl Replica {
             () if count == 0 => Err(Refusal::Impossible("an append of no records")),
             () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
             () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
-            () if !leader.has_quorum(self.log.end, now, self.limits.sync) => Err(Refusal::NoQuorum {
+            () if leader.has_quorum(self.log.end, now, self.limits.sync) => Ok(()),
+            () if leader.is_connecting(now, self.limits.sync) => Err(Refusal::Connecting),
+            () => Err(Refusal::NoQuorum {
                 in_reach: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
                 voters: leader.start.voters.len(),
                 quorum: leader.start.quorum,
             }),
-            () => Ok(()),
         }
     }
 
