@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use zue_core::{Epoch, RoleView, Session};
+use zue_core::{Epoch, ReplicaId, RoleView, Session};
 
 use crate::driver::Driver;
 use crate::standby::Standby;
+use crate::state::Member;
+
+/// Why it does not stand by as it is told.
+pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the voters of the epoch's start";
 
 /// What the driver knows of standing by.
 #[derive(Debug)]
@@ -28,8 +32,11 @@ impl Standing {
 }
 
 impl Driver {
-    pub(crate) fn leads(&self, epoch: Epoch) -> bool {
-        matches!(self.parts.replica.role(self.now()), RoleView::Leader { epoch: led, .. } if led == epoch)
+    /// Whether they are the voters of that epoch, and no others, if it is the newest that is known here.
+    pub(crate) fn are_voters(&self, epoch: Epoch, members: &[Member]) -> bool {
+        let Some(start) = self.parts.replica.history().last().filter(|start| start.epoch == epoch) else { return true };
+        let is_named = |id: &ReplicaId| members.iter().any(|member| member.id == *id);
+        members.len() == start.voters.len() && start.voters.iter().all(is_named)
     }
 
     /// By what it stands by from now on; none: as before.

@@ -329,7 +329,10 @@ mod tests {
     fn uncounted(files: &FileDescriptorSet, (message, path): (&str, &str), fields: &Fields, found: &mut Vec<String>) {
         let all = files.file.iter().flat_map(|file| &file.message_type);
         let descriptor = all.clone().find(|one| format!(".zue.v1.{}", one.name()) == message).expect(message);
-        assert!(descriptor.nested_type.is_empty(), "{path}: a map, or a message within a message: let the walk know it");
+        assert!(
+            descriptor.nested_type.is_empty(),
+            "{path}: a map, or a message within a message: let the walk know it"
+        );
         let (Fields::All(counted) | Fields::These(counted)) = fields;
         for field in &descriptor.field {
             let path = format!("{path}.{}", field.name());
