@@ -41,7 +41,7 @@ pub(crate) struct Standby {
 /// By what no node stands by: no wrong word lets nodes elect all the time, or never, or fills their disks.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BadStandby {
-    #[error("standby.members: {0}")]
+    #[error(transparent)]
     Member(#[from] BadMember),
     #[error("standby.members names {0} voters; it must be from 1 to {VOTERS_MAX}")]
     Count(usize),
@@ -275,6 +275,9 @@ mod tests {
         assert!(load(dir.path(), &identity(9440)).is_err());
     }
 
+    /// What is wrong, and what the error says of it.
+    type Case<'a> = (&'a dyn Fn(&mut v1::Standby), &'a [&'a str]);
+
     #[test]
     fn what_is_told_is_within_its_bounds_or_refused_with_the_field_the_value_and_the_limit() {
         let good = || standby().to_wire();
@@ -287,7 +290,7 @@ mod tests {
             of(&|wire| (wire.detection_ms, wire.after_ms) = (detection_ms, after_ms)).unwrap();
         }
         let long = "a".repeat(254);
-        let cases: [(&dyn Fn(&mut v1::Standby), &[&str]); 15] = [
+        let cases: [Case<'_>; 15] = [
             (&|wire| wire.detection_ms = 0, &["detection_ms is 0 ms", "from 600 to 60000 ms", "heartbeatInterval"]),
             (&|wire| wire.detection_ms = 599, &["detection_ms is 599 ms", "from 600 to"]),
             (&|wire| wire.detection_ms = u32::MAX, &["detection_ms is 4294967295 ms", "to 60000 ms"]),
@@ -297,15 +300,12 @@ mod tests {
             (&|wire| wire.members.clear(), &["members names 0 voters", "from 1 to 9"]),
             (&|wire| wire.members = vec![wire.members[0].clone(); 10], &["members names 10 voters", "from 1 to 9"]),
             (&|wire| wire.members[2] = wire.members[0].clone(), &["members names", "twice"]),
-            (&|wire| wire.members[1].name.clone_from(&long), &["members", "253 bytes"]),
-            (&|wire| wire.members[1].name = "a b".to_owned(), &["members", "\"a b\"", "without spaces"]),
-            (&|wire| wire.members[1].name = "a\nb".to_owned(), &["members", "a\\nb"]),
-            (
-                &|wire| wire.members[1].peer_address = format!("{long}:1"),
-                &["members", "\"zue-2\"", "253 bytes of host"],
-            ),
-            (&|wire| wire.members[1].client_address = "a\tb:1".to_owned(), &["members", "client address", "a\\tb"]),
-            (&|wire| wire.members[1].replica_id = vec![1].into(), &["members", "replica_id is 1 bytes long"]),
+            (&|wire| wire.members[1].name.clone_from(&long), &["member", "253 bytes"]),
+            (&|wire| wire.members[1].name = "a b".to_owned(), &["member", "\"a b\"", "without spaces"]),
+            (&|wire| wire.members[1].name = "a\nb".to_owned(), &["member", "a\\nb"]),
+            (&|wire| wire.members[1].peer_address = format!("{long}:1"), &["member", "\"zue-2\"", "253 bytes of host"]),
+            (&|wire| wire.members[1].client_address = "a\tb:1".to_owned(), &["member", "client address", "a\\tb"]),
+            (&|wire| wire.members[1].replica_id = vec![1].into(), &["replica_id is 1 bytes long"]),
         ];
         for (change, expected) in cases {
             let error = of(change).unwrap_err();
@@ -322,7 +322,8 @@ mod tests {
         assert!(keep(dir.path(), &identity(9440), &long).unwrap_err().to_string().contains("65536"));
         assert_eq!(load(dir.path(), &identity(9440)).unwrap(), Some(standby()), "what was there stays");
         let mut text = fs::read_to_string(dir.path().join(NAME)).unwrap();
-        text.push_str(&format!("# {}", "a".repeat(64 << 10)));
+        text.push_str("# ");
+        text.push_str(&"a".repeat(64 << 10));
         fs::write(dir.path().join(NAME), text).unwrap();
         assert!(load(dir.path(), &identity(9440)).unwrap_err().to_string().contains("65536"));
     }

@@ -40,8 +40,8 @@ pub struct Progress {
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
-    /// Whether it has answered in this leadership.
-    answered: bool,
+    /// When its last stream in this leadership began, once it has answered.
+    begun: Option<Millis>,
     /// The starts of its disk, once it has said so.
     pub lineage: Option<Lineage>,
     /// Whether that start of its disk is durably known here: before, it does not count for commits.
@@ -66,8 +66,8 @@ pub struct Progress {
     mark: (Tail, Millis),
     /// When it last said that more is durable, or had all.
     advanced: Millis,
-    /// What was durable when its stream began, and when that was; none once more is.
-    joint: Option<(Tail, Millis)>,
+    /// What was durable then; none once more is.
+    joint: Option<Tail>,
 }
 
 /// A planned hand-over.
@@ -258,7 +258,7 @@ impl Progress {
         Self {
             voter,
             session: None,
-            answered: false,
+            begun: None,
             lineage: None,
             counts: false,
             durable: Tail::default(),
@@ -292,7 +292,7 @@ impl Progress {
     /// start has not caught up.
     pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
         self.heard = now;
-        self.joint.take_if(|(begun, _)| durable > *begun);
+        self.joint.take_if(|joint| durable > *joint);
         if durable > self.durable || self.durable.end >= log.end {
             self.advanced = now;
         }
@@ -317,14 +317,14 @@ impl Progress {
     /// of its log goes with the first frames.
     pub(crate) fn begin(&mut self, session: Session, durable: Tail, log: Tail, now: Millis) {
         self.session = self.session.max(Some(session));
-        self.answered = true;
+        self.begun = Some(now);
         self.advanced = now;
-        self.joint = (durable < log).then_some((durable, now));
+        self.joint = Some(durable).filter(|durable| *durable < log);
     }
 
     /// Whether it may still be at what goes of its log with the first frames.
     fn is_joining(&self, now: Millis) -> bool {
-        self.joint.is_some_and(|(_, begun)| now.since(begun) <= JOINT_MS_MAX)
+        self.joint.and(self.begun).is_some_and(|begun| now.since(begun) <= JOINT_MS_MAX)
     }
 
     pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
@@ -334,7 +334,7 @@ impl Progress {
     /// Whether it answers. One that is still being connected to counts until it is late: else each election would refuse appends
     /// and reads until the first streams are there.
     fn is_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
-        (self.session.is_some() || !self.answered) && self.is_alive(now, limits)
+        (self.session.is_some() || self.begun.is_none()) && self.is_alive(now, limits)
     }
 
     /// Whether it holds all, or holds more than a while ago.
