@@ -220,7 +220,7 @@ impl<S: Store + 'static> Controller<S> {
             Happened::Answered { look, ordinal, mut answer } => {
                 let told = seen::one(turn.nodes, &self.statuses, ordinal, &mut answer);
                 if let Some(status) = self.statuses.get_mut(ordinal) {
-                    *status = answer;
+                    *status = *answer;
                 }
                 Input::Status { look, ordinal, told: told.map(Box::new) }
             }
@@ -278,7 +278,8 @@ impl<S: Store + 'static> Controller<S> {
         self.statuses = nodes.iter().map(|_| Err(peers::silent(within))).collect();
         for (ordinal, node) in nodes.iter().enumerate() {
             let status = self.peers.status(node, within);
-            self.running.push(status.map(move |answer| Happened::Answered { look, ordinal, answer }).boxed());
+            self.running
+                .push(status.map(move |answer| Happened::Answered { look, ordinal, answer: Box::new(answer) }).boxed());
         }
     }
 }
@@ -290,7 +291,7 @@ enum Happened {
     Answered {
         look: u64,
         ordinal: usize,
-        answer: Answered,
+        answer: Box<Answered>,
     },
 }
 

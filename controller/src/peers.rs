@@ -92,12 +92,12 @@ impl Peers {
 
     /// What the node says: what was heard last, or the first that is, if it comes in time from when it was asked.
     pub(super) fn status(&self, node: &NodeAddress, within: Duration) -> impl Future<Output = Answer> + Send + use<> {
-        let listener = self.listeners.get(node.dialled());
         let until = |begun: Instant| begun.max(self.asked_at) + within;
-        let listened = listener.map(|listener| (listener.heard.clone(), until(listener.begun)));
+        let known = self.listeners.get(node.dialled());
+        let known = known.map(|listener| (listener.heard.clone(), until(listener.begun)));
         let asked = *self.asked.borrow();
         async move {
-            let Some((mut heard, until)) = listened else { return Err("nobody listens to it".to_owned()) };
+            let Some((mut heard, until)) = known else { return Err("nobody listens to it".to_owned()) };
             let has_answered = |heard: &Heard| heard.since >= asked && heard.answer.is_some();
             _ = timeout_at(until, heard.wait_for(has_answered)).await;
             let heard = heard.borrow();

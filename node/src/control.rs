@@ -140,7 +140,9 @@ impl ControlApi for ControlService {
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
         let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
-        let standby = standby.map(Standby::parse).transpose().map_err(invalid).map_err(status)?;
+        let heartbeat = self.handle.identity.heartbeat;
+        let standby =
+            standby.map(|standby| Standby::parse(standby, heartbeat)).transpose().map_err(invalid).map_err(status)?;
         match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved, standby }, ANSWER_TIMEOUT).await? {
             Reply::Learners(_) => Ok(Response::new(v1::LearnersResponse {})),
             _ => Err(mixed_up()),

@@ -437,6 +437,6 @@ fn a_voter_that_never_answered_is_where_the_nodes_were_told_to_stand_by() {
     let mut leader = told(1, 4, leading());
     leader.standby = Some(terms);
     bench.look([None, Some(leader), None]);
-    let places = bench.machine.places.of(&[1, 2, 3].map(ReplicaId), &bench.machine.seen());
-    assert_eq!(places, [(ReplicaId(1), Some(1)), (ReplicaId(2), Some(2)), (ReplicaId(3), Some(0))]);
+    let found = bench.machine.places.of(&[1, 2, 3].map(ReplicaId), &bench.machine.seen());
+    assert_eq!(found, [(ReplicaId(1), Some(1)), (ReplicaId(2), Some(2)), (ReplicaId(3), Some(0))]);
 }
