@@ -175,9 +175,7 @@ impl Leader {
 
     /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
     pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
-        let answers = |follower: &Progress| follower.session.is_some() && follower.is_alive(now, limits);
-        let gets_on = |follower: &Progress| follower.gets_on(log_end, now, limits) || follower.is_joining(now);
-        self.count(voters, |follower| answers(follower) && gets_on(follower))
+        self.count(voters, |follower| follower.can_write(log_end, now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
@@ -186,10 +184,12 @@ impl Leader {
         self.is_enough(|voters| self.writing(voters, log_end, now, limits))
     }
 
-    /// Whether enough voters may be in reach in a moment, of which too few answer yet.
-    pub(crate) fn is_connecting(&self, now: Millis, limits: SyncLimits) -> bool {
-        self.followers.values().any(|follower| follower.begun.is_none())
-            && self.is_enough(|voters| self.in_reach(voters, now, limits))
+    /// Whether enough voters may write in a moment: those that do, and those that are being connected to and not late.
+    pub(crate) fn is_connecting(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let may_write = |follower: &Progress| {
+            follower.can_write(log_end, now, limits) || (follower.begun.is_none() && follower.is_alive(now, limits))
+        };
+        self.is_enough(|voters| self.count(voters, may_write) + usize::from(voters.contains(&self.start.leader)))
     }
 
     /// Whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
@@ -336,6 +336,12 @@ impl Progress {
 
     pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
         now.since(self.heard) <= limits.lag_ms_max
+    }
+
+    /// Whether it answers, and its disk gets on.
+    fn can_write(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let answers = self.session.is_some() && self.is_alive(now, limits);
+        answers && (self.gets_on(log_end, now, limits) || self.is_joining(now))
     }
 
     /// Whether it answers, or is still being connected to and not late.

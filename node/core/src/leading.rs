@@ -86,7 +86,7 @@ impl Replica {
             () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
             () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
             () if leader.has_quorum(self.log.end, now, self.limits.sync) => Ok(()),
-            () if leader.is_connecting(now, self.limits.sync) => Err(Refusal::Connecting),
+            () if leader.is_connecting(self.log.end, now, self.limits.sync) => Err(Refusal::Connecting),
             () => Err(Refusal::NoQuorum {
                 in_reach: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
                 voters: leader.start.voters.len(),
