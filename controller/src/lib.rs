@@ -13,7 +13,6 @@ mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,7 @@ use zue_proto::v1;
 use crate::notices::Notice;
 
 use names::Names;
-use peers::Peers;
+use peers::{Answer as Answered, Peers};
 
 pub use event::Event;
 pub use file_store::{FileStore, FileStoreError};
@@ -47,6 +46,12 @@ pub const STANDBY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 pub const STANDBY_AFTER_MIN: Duration = Duration::from_millis(200);
 /// The bounds of that.
 pub const STANDBY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// How soon the next look follows where something is to be done or waited for, and where all is as wished.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const REST_INTERVAL: Duration = Duration::from_millis(250);
+/// How long news are gathered.
+const GATHER_FOR: Duration = Duration::from_millis(5);
 
 /// A replica and where it is reached. Its index in the slice is its ordinal.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -106,8 +111,14 @@ pub struct Controller<S> {
     /// Who it says that it is when it appoints.
     by: Arc<str>,
     peers: Peers,
-    /// Calls and operations of the store that are under way.
-    running: FuturesUnordered<BoxFuture<'static, Input>>,
+    /// Whether nodes were called since they were looked at last.
+    has_called: bool,
+    /// Questions, calls and operations of the store that are under way.
+    running: FuturesUnordered<BoxFuture<'static, Happened>>,
+    /// What came of some of them while no turn was under way.
+    done: Vec<Happened>,
+    /// What every node has said at the newest look.
+    statuses: Vec<Answered>,
     noticed: Vec<Notice>,
 }
 
@@ -125,8 +136,11 @@ impl<S: Store + 'static> Controller<S> {
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
             by: "a controller".into(),
-            peers: Peers::default(),
+            peers: Peers::new(),
+            has_called: false,
             running: FuturesUnordered::new(),
+            done: Vec::new(),
+            statuses: Vec::new(),
             noticed: Vec::new(),
         }
     }
@@ -141,29 +155,32 @@ impl<S: Store + 'static> Controller<S> {
         Self { machine, by: name.into(), ..Self::new(store, patience) }
     }
 
-    /// Looks at all nodes and takes the next step, if there is one. Call it again after a few hundred milliseconds. May be
-    /// dropped at any point: the next turn, of this or another controller, goes on from there.
+    /// Looks at all nodes and takes the next step, if there is one. Rest before the next one. May be dropped at any point: the next
+    /// turn, of this or another controller, goes on from there.
     pub async fn turn(&mut self, nodes: &[NodeAddress], wish: &Wish) -> Turn {
-        let mut turn = Progress { nodes, events: Vec::new(), statuses: Vec::new() };
+        let mut turn = Progress { nodes, events: Vec::new() };
+        self.peers.keep(nodes, wish.detection_ms);
         self.machine.wish(wish.clone(), nodes.len());
         // What was written behind meanwhile.
-        while let Some(Some(input)) = self.running.next().now_or_never() {
-            self.step(input, &mut turn).await;
+        for happened in std::mem::take(&mut self.done) {
+            self.step(happened, &mut turn);
+        }
+        while let Some(Some(happened)) = self.running.next().now_or_never() {
+            self.step(happened, &mut turn);
         }
         let mut actions = Vec::new();
         self.machine.look(self.now(), &mut actions);
-        self.perform(actions, &mut turn).await;
+        self.perform(actions, &mut turn);
         while !self.machine.is_at_rest() {
-            let input = self.next().await;
-            self.step(input, &mut turn).await;
+            let happened = self.next().await;
+            self.step(happened, &mut turn);
         }
-        let noticed = seen::notices(nodes, &turn.statuses, self.machine.recorded().cluster);
-        let Progress { events, statuses, .. } = turn;
+        let noticed = seen::notices(nodes, &self.statuses, self.machine.recorded().cluster);
         let news = noticed.iter().filter(|notice| !self.noticed.contains(notice)).cloned().map(Event::Noticed);
-        let events = events.into_iter().chain(news).collect();
+        let events = turn.events.into_iter().chain(news).collect();
         self.noticed = noticed;
         Turn {
-            nodes: statuses,
+            nodes: self.statuses.clone(),
             recorded: self.machine.recorded().clone(),
             step: self.machine.planned().clone(),
             events,
@@ -171,8 +188,23 @@ impl<S: Store + 'static> Controller<S> {
         }
     }
 
+    /// Waits until a node says something that may have to be acted on, or it is time to look all the same.
+    pub async fn rest(&mut self) {
+        let is_busy = *self.machine.planned() != Step::Nothing || !self.running.is_empty();
+        let until = Instant::now() + if is_busy { LOOK_INTERVAL } else { REST_INTERVAL };
+        // What several nodes say of one thing is looked at together.
+        tokio::time::sleep(GATHER_FOR).await;
+        loop {
+            tokio::select! {
+                Some(happened) = self.running.next() => self.done.push(happened),
+                () = self.peers.news() => return,
+                () = tokio::time::sleep_until(until.into()) => return,
+            }
+        }
+    }
+
     /// What comes next, or that it is time.
-    async fn next(&mut self) -> Input {
+    async fn next(&mut self) -> Happened {
         let now = self.now();
         let wait = self.machine.deadline().map(|at| Duration::from_millis(at.since(now)));
         let woken = async {
@@ -182,33 +214,43 @@ impl<S: Store + 'static> Controller<S> {
             }
         };
         tokio::select! {
-            Some(input) = self.running.next() => input,
-            () = woken => Input::Tick,
+            Some(happened) = self.running.next() => happened,
+            () = woken => Happened::Came(Input::Tick),
         }
     }
 
-    async fn step(&mut self, input: Input, turn: &mut Progress<'_>) {
+    fn step(&mut self, happened: Happened, turn: &mut Progress<'_>) {
+        let input = match happened {
+            Happened::Came(input) => input,
+            Happened::Answered { look, ordinal, mut answer } => {
+                let told = seen::one(&self.peers.located(turn.nodes), &self.statuses, ordinal, &mut answer);
+                if let Some(status) = self.statuses.get_mut(ordinal) {
+                    *status = *answer;
+                }
+                Input::Status { look, ordinal, told: told.map(Box::new) }
+            }
+        };
         let mut actions = Vec::new();
         self.machine.step(self.now(), input, &mut actions);
-        self.perform(actions, turn).await;
+        self.perform(actions, turn);
     }
 
-    async fn perform(&mut self, actions: Vec<Action>, turn: &mut Progress<'_>) {
-        let mut actions = std::collections::VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
+    fn perform(&mut self, actions: Vec<Action>, turn: &mut Progress<'_>) {
+        for action in actions {
             match action {
-                Action::Look { look, within_ms } => actions.extend(self.look(look, within_ms, turn).await),
+                Action::Look { look, within_ms } => self.look(look, within_ms, turn.nodes),
                 Action::Load { op } => {
                     let store = Arc::clone(&self.store);
                     let load = async move { store.load().await.map_err(|error| error.to_string()) };
-                    self.running.push(load.map(move |result| Input::Loaded { op, result }).boxed());
+                    self.run(load.map(move |result| Input::Loaded { op, result }));
                 }
                 Action::Swap { op, from, to } => {
                     let store = Arc::clone(&self.store);
                     let swap = async move { store.swap(&from, &to).await.map_err(|error| error.to_string()) };
-                    self.running.push(swap.map(move |result| Input::Swapped { op, result }).boxed());
+                    self.run(swap.map(move |result| Input::Swapped { op, result }));
                 }
                 Action::Call { attempt, ordinal, target, call, within_ms } => {
+                    self.has_called = true;
                     let client = turn.nodes.get(ordinal).ok_or_else(|| "there is no such node".to_owned());
                     let client = client.and_then(|node| self.peers.client(node));
                     let (within, nodes, by) =
@@ -219,40 +261,47 @@ impl<S: Store + 'static> Controller<S> {
                             Err(why) => Answer::Failed(why),
                         }
                     };
-                    self.running.push(answer.map(move |answer| Input::Answer { attempt, ordinal, answer }).boxed());
+                    self.run(answer.map(move |answer| Input::Answer { attempt, ordinal, answer }));
                 }
                 Action::Tell(event) => {
-                    turn.events.push(Names { nodes: turn.nodes, statuses: &turn.statuses }.event(event));
+                    turn.events.push(Names { nodes: turn.nodes, statuses: &self.statuses }.event(event));
                 }
             }
         }
     }
 
-    /// Asks all nodes, and takes what the store says meanwhile.
-    async fn look(&mut self, look: u64, within_ms: u64, turn: &mut Progress<'_>) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let begun = self.begun;
-        let now = || Millis(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        turn.statuses = {
-            let mut polled = pin!(self.peers.poll(turn.nodes, Duration::from_millis(within_ms)));
-            loop {
-                tokio::select! {
-                    statuses = &mut polled => break statuses,
-                    Some(input) = self.running.next() => self.machine.step(now(), input, &mut actions),
-                }
-            }
-        };
-        let located = self.peers.located(turn.nodes);
-        for (ordinal, told) in seen::all(&located, &mut turn.statuses).into_iter().enumerate() {
-            self.machine.step(now(), Input::Status { look, ordinal, told: told.map(Box::new) }, &mut actions);
-        }
-        actions
+    fn run(&self, input: impl Future<Output = Input> + Send + 'static) {
+        self.running.push(input.map(Happened::Came).boxed());
     }
+
+    /// Takes what each node has said last, or says next where it is new, or was called meanwhile.
+    fn look(&mut self, look: u64, within_ms: u64, nodes: &[NodeAddress]) {
+        if std::mem::take(&mut self.has_called) {
+            self.peers.ask_anew();
+        }
+        let within = Duration::from_millis(within_ms);
+        self.statuses = nodes.iter().map(|_| Err(peers::silent(within))).collect();
+        for (ordinal, node) in nodes.iter().enumerate() {
+            let status = self.peers.status(node, within);
+            self.running
+                .push(status.map(move |answer| Happened::Answered { look, ordinal, answer: Box::new(answer) }).boxed());
+        }
+    }
+}
+
+/// What came of something that was under way.
+enum Happened {
+    Came(Input),
+    /// What a node says.
+    Answered {
+        look: u64,
+        ordinal: usize,
+        answer: Box<Answered>,
+    },
 }
 
 /// What a turn has come to so far.
 struct Progress<'a> {
     nodes: &'a [NodeAddress],
     events: Vec<Event>,
-    statuses: Vec<Result<v1::StatusResponse, String>>,
 }

@@ -1,177 +1,281 @@
-//! Connections to the replicas' control port, kept from turn to turn.
+//! The replicas' control ports: what each node says, as it says it, and connections for calls. A task an address listens to the node's
+//! status; what it has heard last is at hand without asking.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
-use zue_proto::v1;
+use tonic::{Code, Response, Status};
+use zue_core::ReplicaId;
+use zue_proto::place::Place;
+use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::control_client::ControlClient;
+use zue_proto::{net, v1};
 
 use crate::NodeAddress;
-use zue_proto::net;
-use zue_proto::place::Place;
 
-/// How long a node that hangs is listened to before it is asked anew.
-const HANGING_MAX: Duration = Duration::from_secs(5);
+/// A node that says nothing for so long is silent: it misses two of its heartbeats.
+const SILENT_AFTER: Duration = Duration::from_millis(HEARTBEAT_MS * 3);
+/// How often a node of an earlier version, which can't be listened to, is asked.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a node may take to begin to answer, the connection included.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two tries to listen to a node, at first and at most.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_millis(500);
 
-type Answer = Result<v1::StatusResponse, String>;
+/// The status of a node, or why there is none.
+pub(super) type Answer = Result<v1::StatusResponse, String>;
 
-/// One connection an address.
-#[derive(Debug, Default)]
+/// What a node has said last, since which request of all nodes, and the connection that it came on, or that is tried.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    since: u64,
+    answer: Option<Answer>,
+    channel: Option<Channel>,
+}
+
+/// A node that is listened to.
+#[derive(Debug)]
+struct Listener {
+    place: Place,
+    heard: watch::Receiver<Heard>,
+    begun: Instant,
+    detection_ms: u64,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One listener an address.
+#[derive(Debug)]
 pub(super) struct Peers {
-    channels: HashMap<String, Channel>,
-    /// Where each was reached last.
-    places: HashMap<String, Place>,
-    /// Questions that were not answered in time. A turn takes what has come meanwhile, and waits for none of them: a node that hangs
-    /// must not slow down the replacement of another, or of itself.
-    hanging: HashMap<String, JoinHandle<Answer>>,
+    listeners: HashMap<String, Listener>,
+    news: Arc<Notify>,
+    /// Counts the requests to all nodes, and when the last one was made.
+    asked: watch::Sender<u64>,
+    asked_at: Instant,
 }
 
 impl Peers {
-    pub(super) fn client(&mut self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
-        if let Some(channel) = self.channels.get(node.dialled()) {
-            return Ok(ControlClient::new(channel.clone()));
-        }
-        let channel = net::channel_to(&self.place(node)).map_err(|bad| bad.to_string())?;
-        self.channels.insert(node.dialled().clone(), channel.clone());
-        Ok(ControlClient::new(channel))
+    pub(super) fn new() -> Self {
+        let (listeners, news) = (HashMap::new(), Arc::new(Notify::new()));
+        Self { listeners, news, asked: watch::Sender::new(0), asked_at: Instant::now() }
     }
 
-    fn place(&mut self, node: &NodeAddress) -> Place {
-        let place = self.places.entry(node.dialled().clone()).or_insert_with(|| Place::new(node.dialled()));
-        if let Some(at) = node.last_address.filter(|_| node.dial_address.is_none()) {
-            place.told(at);
+    /// Listens to these nodes and no others. A leader that is silent for `detection_ms` is to be told of at once.
+    pub(super) fn keep(&mut self, nodes: &[NodeAddress], detection_ms: u64) {
+        let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);
+        self.listeners.retain(|address, listener| is_node(address) && listener.detection_ms == detection_ms);
+        for node in nodes {
+            let (address, news, asked) = (node.dialled(), &self.news, &self.asked);
+            let listener = self.listeners.entry(address.clone()).or_insert_with(|| {
+                let (told, heard) = watch::channel(Heard::default());
+                let (place, expected) = (Place::new(address), (node.name.clone(), node.replica));
+                let (news, asked) = (Arc::clone(news), asked.subscribe());
+                let ear = Ear { told, news, asked, detection_ms, place: place.clone(), expected };
+                let task = tokio::spawn(ear.listen());
+                Listener { place, heard, begun: Instant::now(), detection_ms, task }
+            });
+            if let Some(at) = node.last_address.filter(|_| node.dial_address.is_none()) {
+                listener.place.told(at);
+            }
         }
-        place.clone()
     }
 
     /// The nodes, each with the address where it was reached last. Where the address is known instead of a name, that is all to know.
     pub(super) fn located(&self, nodes: &[NodeAddress]) -> Vec<NodeAddress> {
         let located = |node: &NodeAddress| {
-            let place =
-                self.places.get(node.dialled()).filter(|place| node.dial_address.is_none() && !place.is_literal());
+            let place = self.listeners.get(node.dialled()).map(|listener| &listener.place);
+            let place = place.filter(|place| node.dial_address.is_none() && !place.is_literal());
             let last_address = place.and_then(Place::known).or(node.last_address);
             NodeAddress { last_address, ..node.clone() }
         };
         nodes.iter().map(located).collect()
     }
 
-    /// Takes note of whether the one that was meant has answered. If not, the next turn looks for it elsewhere.
-    fn judge(&mut self, node: &NodeAddress, status: &v1::StatusResponse) {
-        let place = self.place(node);
-        let Some(at) = place.last() else { return };
-        if node.replica.map_or(status.name == node.name, |id| status.replica_id == zue_proto::id_bytes(id.0)) {
-            place.worked(at);
-        } else if place.is_wrong(at) {
-            self.channels.remove(node.dialled());
+    /// Asks all nodes anew: what they said before may be from before a call that has changed them since.
+    pub(super) fn ask_anew(&mut self) {
+        self.asked.send_modify(|asked| *asked += 1);
+        self.asked_at = Instant::now();
+    }
+
+    /// What the node says: what was heard last, or the first that is, if it comes in time from when it was asked.
+    pub(super) fn status(&self, node: &NodeAddress, within: Duration) -> impl Future<Output = Answer> + Send + use<> {
+        let until = |begun: Instant| begun.max(self.asked_at) + within;
+        let known = self.listeners.get(node.dialled());
+        let known = known.map(|listener| (listener.heard.clone(), until(listener.begun)));
+        let asked = *self.asked.borrow();
+        async move {
+            let Some((mut heard, until)) = known else { return Err("nobody listens to it".to_owned()) };
+            let has_answered = |heard: &Heard| heard.since >= asked && heard.answer.is_some();
+            _ = timeout_at(until, heard.wait_for(has_answered)).await;
+            let heard = heard.borrow();
+            let known = heard.answer.clone().filter(|_| heard.since >= asked);
+            known.unwrap_or_else(|| Err(silent(within)))
         }
     }
 
-    /// The status of every node, asked at the same time.
-    pub(super) async fn poll(&mut self, nodes: &[NodeAddress], timeout: Duration) -> Vec<Answer> {
-        let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);
-        self.channels.retain(|address, _| is_node(address));
-        self.places.retain(|address, _| is_node(address));
-        self.hanging.retain(|address, _| is_node(address));
-        let questions: Vec<_> = nodes.iter().map(|node| self.question(node)).collect();
-        let asked = join_all(questions.into_iter().map(|question| question.answered_within(timeout))).await;
-        let mut statuses = Vec::new();
-        for (node, answered) in nodes.iter().zip(asked) {
-            statuses.push(match answered {
-                Answered::Now(answer) => {
-                    if let Ok(status) = answer.as_ref() {
-                        self.judge(node, status);
-                    }
-                    *answer
+    /// A connection for calls: the one on which it is listened to.
+    pub(super) fn client(&self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
+        let known = self.listeners.get(node.dialled()).and_then(|listener| listener.heard.borrow().channel.clone());
+        let channel = known.map_or_else(|| net::channel(node.dialled()).map_err(|bad| bad.to_string()), Ok)?;
+        Ok(ControlClient::new(channel))
+    }
+
+    /// Waits until a node has said something that may have to be acted on, or is silent, since this was waited for last.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+}
+
+/// Listens to a node.
+struct Ear {
+    told: watch::Sender<Heard>,
+    news: Arc<Notify>,
+    asked: watch::Receiver<u64>,
+    detection_ms: u64,
+    /// Where it is looked for, and who has to answer there: by name, unless the replica is known.
+    place: Place,
+    expected: (String, Option<ReplicaId>),
+}
+
+/// Why what a node says ended.
+enum Ended {
+    /// All nodes are asked anew.
+    Asked,
+    /// It says no more, and why.
+    Silent(String),
+}
+
+impl Ear {
+    async fn listen(mut self) {
+        let mut pause = RETRY_MIN;
+        loop {
+            // Each time a new one: the pod may have moved, and its name says where.
+            let channel = match net::channel_to(&self.place) {
+                Ok(channel) => channel,
+                Err(bad) => return self.tell(Err(bad.to_string())),
+            };
+            self.told.send_modify(|heard| heard.channel = Some(channel.clone()));
+            let begun = Instant::now();
+            let why = loop {
+                match self.follow(ControlClient::new(channel.clone())).await {
+                    Ended::Asked => {}
+                    Ended::Silent(why) => break why,
                 }
-                Answered::Late(question) => {
-                    self.hanging.insert(node.dialled().clone(), question);
-                    Err(format!("no answer within {} ms", timeout.as_millis()))
-                }
-                Answered::Failed(why, hung) => {
-                    // The pod may have moved: the next turn looks its name up again instead of waiting for a dead connection.
-                    self.channels.remove(node.dialled());
-                    if hung && let Ok(question) = self.ask(node) {
-                        self.hanging.insert(node.dialled().clone(), question);
-                    }
-                    Err(why)
-                }
-            });
+            };
+            self.tell(Err(why));
+            pause = if begun.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+            sleep(pause).await;
         }
-        statuses
     }
 
-    fn question(&mut self, node: &NodeAddress) -> Question {
-        match self.hanging.remove(node.dialled()) {
-            Some(asked) => Question::Hangs(asked),
-            None => self.ask(node).map_or_else(Question::Impossible, Question::Asked),
-        }
-    }
-
-    fn ask(&mut self, node: &NodeAddress) -> Result<JoinHandle<Answer>, String> {
-        let (client, place) = (self.client(node)?, self.place(node));
-        Ok(tokio::spawn(ask(client, place)))
-    }
-}
-
-/// Asks one node. What answers with no status, or not at all, is none perhaps: the next connection leads elsewhere, if that is possible.
-async fn ask(mut client: ControlClient<Channel>, place: Place) -> Answer {
-    let mut is_reached = true;
-    let answer = call(HANGING_MAX, async {
-        let answered = client.status(v1::StatusRequest {}).await;
-        is_reached = answered.as_ref().err().is_none_or(|failed| !net::is_unconnected(failed));
-        answered
-    });
-    let answer = answer.await;
-    if let Some(at) = place.last().filter(|_| answer.is_err() && is_reached) {
-        place.is_wrong(at);
-    }
-    answer
-}
-
-enum Question {
-    Impossible(String),
-    Asked(JoinHandle<Answer>),
-    /// Asked in a turn before.
-    Hangs(JoinHandle<Answer>),
-}
-
-enum Answered {
-    Now(Box<Answer>),
-    /// Why, and whether it was asked in a turn before.
-    Failed(String, bool),
-    Late(JoinHandle<Answer>),
-}
-
-impl Question {
-    async fn answered_within(self, timeout: Duration) -> Answered {
-        let (mut asked, hung) = match self {
-            Self::Impossible(why) => return Answered::Now(Box::new(Err(why))),
-            Self::Hangs(asked) if !asked.is_finished() => return Answered::Late(asked),
-            Self::Hangs(asked) => (asked, true),
-            Self::Asked(asked) => (asked, false),
+    fn tell(&self, answer: Answer) {
+        let since = *self.asked.borrow();
+        let is_news = match (&self.told.borrow().answer, &answer) {
+            (Some(Ok(before)), Ok(now)) => is_news(before, now, self.detection_ms),
+            (Some(Err(_)), Err(_)) => false,
+            _ => true,
         };
-        match tokio::time::timeout(timeout, &mut asked).await {
-            Ok(Ok(Ok(status))) => Answered::Now(Box::new(Ok(status))),
-            Ok(Ok(Err(why))) => Answered::Failed(why, hung),
-            Ok(Err(ended)) => Answered::Failed(ended.to_string(), hung),
-            Err(_) => Answered::Late(asked),
+        self.told.send_modify(|heard| (heard.since, heard.answer) = (since, Some(answer)));
+        if is_news {
+            self.news.notify_one();
         }
     }
+
+    /// Tells what a node says as long as it says something.
+    async fn follow(&mut self, mut client: ControlClient<Channel>) -> Ended {
+        self.asked.borrow_and_update();
+        let request = v1::WatchRequest { detection_ms: u32::try_from(self.detection_ms).unwrap_or(u32::MAX) };
+        let mut told = match timeout(OPEN_TIMEOUT, client.watch(request)).await {
+            Ok(Ok(told)) => told.into_inner(),
+            Ok(Err(status)) if status.code() == Code::Unimplemented => return self.poll(client).await,
+            Ok(Err(status)) => return self.lost(&status),
+            Err(_) => return self.doubted(silent(OPEN_TIMEOUT)),
+        };
+        loop {
+            let said = tokio::select! {
+                biased;
+                _ = self.asked.changed() => return Ended::Asked,
+                said = timeout(SILENT_AFTER, told.message()) => said,
+            };
+            match said {
+                Ok(Ok(Some(status))) if self.is_another(&status) => {
+                    return Ended::Silent(format!("{} answers there", status.name));
+                }
+                Ok(Ok(Some(status))) => self.tell(Ok(status)),
+                Ok(Ok(None)) => return Ended::Silent("it says no more".to_owned()),
+                Ok(Err(status)) => return self.lost(&status),
+                Err(_) => return self.doubted(silent(SILENT_AFTER)),
+            }
+        }
+    }
+
+    /// Takes note of whether the one that was meant answers. If not, it is looked for elsewhere, once: where there is nowhere else, it is
+    /// told who answers.
+    fn is_another(&self, status: &v1::StatusResponse) -> bool {
+        let Some(at) = self.place.last().filter(|_| !self.place.is_literal()) else { return false };
+        let (name, replica) = &self.expected;
+        if replica.map_or(status.name == *name, |id| status.replica_id == zue_proto::id_bytes(id.0)) {
+            self.place.worked(at);
+            return false;
+        }
+        self.place.is_wrong(at)
+    }
+
+    /// What was reached does not say what a node says: it is looked for elsewhere first, if that is possible.
+    fn lost(&self, status: &Status) -> Ended {
+        let why = net::why(status);
+        if net::is_unconnected(status) { Ended::Silent(why) } else { self.doubted(why) }
+    }
+
+    fn doubted(&self, why: String) -> Ended {
+        if let Some(at) = self.place.last() {
+            self.place.is_wrong(at);
+        }
+        Ended::Silent(why)
+    }
+
+    /// Asks a node of an earlier version again and again.
+    async fn poll(&mut self, mut client: ControlClient<Channel>) -> Ended {
+        loop {
+            match call(SILENT_AFTER, client.status(v1::StatusRequest {})).await {
+                Ok(status) if self.is_another(&status) => {
+                    return Ended::Silent(format!("{} answers there", status.name));
+                }
+                Ok(status) => self.tell(Ok(status)),
+                Err(why) => return self.doubted(why),
+            }
+            tokio::select! {
+                _ = self.asked.changed() => return Ended::Asked,
+                () = sleep(POLL_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+pub(super) fn silent(within: Duration) -> String {
+    format!("no answer within {} ms", within.as_millis())
 }
 
 /// The answer, or in words why there is none.
 pub(super) async fn call<T>(
-    timeout: Duration,
+    within: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, String> {
-    match tokio::time::timeout(timeout, answer).await {
+    match timeout(within, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(net::why(&status)),
-        Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
+        Err(_) => Err(silent(within)),
     }
 }

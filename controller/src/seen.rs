@@ -1,6 +1,5 @@
 //! From what replicas answer to what the rules look at. Pure.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use zue_core::control::machine::{Placed, StandbyTerms, Told};
@@ -17,30 +16,29 @@ use crate::NodeAddress;
 /// say how much, as before this version, records alone count.
 const HAND_OVER_BYTES_MAX: u64 = 8 << 20;
 
-/// What every node says. A status that makes no sense, or comes from a replica that has answered already under another
-/// name, becomes an error in `statuses`.
-pub(super) fn all(nodes: &[NodeAddress], statuses: &mut [Result<v1::StatusResponse, String>]) -> Vec<Option<Told>> {
-    let mut ordinals: HashMap<ReplicaId, usize> = HashMap::new();
-    let names: Vec<String> =
-        statuses.iter().map(|status| status.as_ref().map_or("", |status| &status.name).into()).collect();
-    let name = |ordinal: usize| names.get(ordinal).map_or("", String::as_str);
-    let mut see = |(ordinal, status): (usize, &mut Result<v1::StatusResponse, String>)| {
-        let told = told(nodes, status.as_ref().ok()?);
-        let told = told.map_err(|malformed| format!("its status makes no sense: {malformed}"));
-        let told = told.and_then(|told| match ordinals.insert(told.seen.replica, ordinal) {
-            None => Ok(told),
-            Some(first) if name(first) == name(ordinal) => {
-                Err(format!("{}, node {first}, answers here too: two addresses lead to one place", name(first)))
-            }
-            Some(first) => Err(format!(
-                "{} runs on the disk of the same replica as {}, node {first}: one is a copy of the other, and only that one counts",
-                name(ordinal),
-                name(first)
-            )),
-        });
-        told.map_err(|why| *status = Err(why)).ok()
+/// What a node says. A status that makes no sense, or comes from a replica that has answered already at another node, becomes an
+/// error.
+pub(super) fn one(
+    nodes: &[NodeAddress],
+    statuses: &[Result<v1::StatusResponse, String>],
+    ordinal: usize,
+    answer: &mut Result<v1::StatusResponse, String>,
+) -> Option<Told> {
+    let status = answer.as_ref().ok()?;
+    let others = statuses.iter().enumerate().filter(|(other, _)| *other != ordinal);
+    let mut others = others.filter_map(|(other, before)| Some((other, before.as_ref().ok()?)));
+    let twice = others.find(|(_, before)| before.replica_id == status.replica_id);
+    let told = match twice {
+        None => told(nodes, status).map_err(|malformed| format!("its status makes no sense: {malformed}")),
+        Some((first, before)) if before.name == status.name => {
+            Err(format!("{}, node {first}, answers here too: two addresses lead to one place", before.name))
+        }
+        Some((first, before)) => Err(format!(
+            "{} runs on the disk of the same replica as {}, node {first}: one is a copy of the other, and only that one counts",
+            status.name, before.name
+        )),
     };
-    statuses.iter_mut().enumerate().map(&mut see).collect()
+    told.map_err(|why| *answer = Err(why)).ok()
 }
 
 fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malformed> {
@@ -53,7 +51,7 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
     let unreached = status.followers.iter().filter(|follower| !follower.connected);
     let unreached = unreached.map(|follower| zue_proto::replica_id("followers", &follower.replica_id));
     Ok(Told {
-        seen: one(status)?,
+        seen: seen(status)?,
         members: status.members.iter().filter_map(placed).collect(),
         unreached: unreached.collect::<Result<_, _>>()?,
         can_stand_by: status.can_stand_by,
@@ -77,7 +75,7 @@ fn standby(wire: &v1::Standby, placed: impl Fn(&v1::Member) -> Option<Placed>) -
     }
 }
 
-fn one(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
+fn seen(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
     let durable = zue_proto::tail(status.durable);
     Ok(Seen {
         replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
@@ -173,9 +171,11 @@ mod tests {
             replica: None,
         };
         let status = v1::StatusResponse { replica_id: zue_proto::id_bytes(7), ..Default::default() };
-        let mut statuses = [Ok(status.clone()), Ok(status)];
-        let told = all(&[node("zue-0"), node("zue-1")], &mut statuses);
-        assert_eq!((told[0].is_some(), told[1].is_some(), statuses[1].is_err()), (true, false, true));
+        let silent = || Err("no answer".to_owned());
+        let (nodes, mut first, mut second) = ([node("zue-0"), node("zue-1")], Ok(status.clone()), Ok(status));
+        assert!(one(&nodes, &[silent(), silent()], 0, &mut first).is_some());
+        assert!(one(&nodes, &[first.clone(), silent()], 0, &mut first).is_some(), "itself, at the look before");
+        assert_eq!((one(&nodes, &[first, silent()], 1, &mut second), second.is_err()), (None, true));
     }
 
     #[test]
@@ -211,8 +211,7 @@ mod tests {
             ..v1::StatusResponse::default()
         };
         leader.set_role(v1::Role::Leader);
-        let told = all(&[0, 1, 2].map(node), &mut [Ok(leader), Err(String::new()), Err(String::new())]);
-        let told = told[0].as_ref().unwrap();
+        let told = one(&[0, 1, 2].map(node), &[], 0, &mut Ok(leader)).unwrap();
         let placed = |id, ordinal, is_reachable| Placed { replica: ReplicaId(id), ordinal, is_reachable };
         assert_eq!(told.members, [placed(2, 1, true), placed(3, 2, false)]);
         assert_eq!(told.unreached, [ReplicaId(3)]);

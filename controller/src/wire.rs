@@ -104,6 +104,7 @@ fn standby_to_wire(terms: &StandbyTerms, nodes: &[NodeAddress]) -> v1::Standby {
         detection_ms: narrow(detection_ms),
         after_ms: narrow(after_ms),
         members: self::members(&ids, &places, nodes),
+        epoch: 0,
     }
 }
 

@@ -222,6 +222,7 @@ mod tests {
                 peer_address: String::new(),
                 lineage: Lineage::default(),
                 durability: "sync",
+                heartbeat: Duration::from_millis(100),
             }),
             requests,
             facts: mpsc::channel(1).0,

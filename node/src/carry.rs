@@ -15,6 +15,7 @@ use crate::clock::unix_ms;
 use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
 use crate::inbox::{Append, Outbox};
 use crate::num::wide;
+use crate::standby::Standby;
 use crate::state::{Ends, Leadership, Member, Role, View};
 use crate::status::RESTORED;
 use crate::storage::{Task, Work};
@@ -92,9 +93,12 @@ impl Driver {
             Output::Lead { epoch, followers } => {
                 // The replica has taken them.
                 match payload.take() {
-                    Some(Payload::Fed { learners, moved }) => {
+                    Some(Payload::Fed { learners, moved, standby }) => {
                         self.learners = learners;
                         self.move_voters(epoch, moved);
+                        if let Some(standby) = standby {
+                            self.stand_by(Standby { epoch, ..standby });
+                        }
                     }
                     other => *payload = other,
                 }
@@ -153,19 +157,27 @@ impl Driver {
         if matches!(reply, Reply::Appointed(_)) {
             self.view_is_stale = true;
         }
-        if let Some(Waiter { reply: waiter, since }) = self.waiters.remove(&request) {
-            if let (Some(since), Reply::Appended { .. }) = (since, &reply) {
-                self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
-            }
-            let _ = waiter.send(reply);
-            return;
-        }
+        let Some(reply) = self.answer(request, reply) else { return };
         // An append that is answered in the very step it came in.
         match payload.take() {
-            Some(Payload::Append(append)) if reply == Reply::Refused(Refusal::HandingOver) => self.hold(append),
+            Some(Payload::Append(append))
+                if matches!(reply, Reply::Refused(Refusal::HandingOver | Refusal::Connecting)) =>
+            {
+                self.hold(append);
+            }
             Some(Payload::Append(append)) => drop(append.reply.send(reply)),
             other => *payload = other,
         }
+    }
+
+    /// Answers who waits for that; gives the answer back if nobody does.
+    pub(crate) fn answer(&mut self, request: RequestId, reply: Reply) -> Option<Reply> {
+        let Some(Waiter { reply: waiter, since }) = self.waiters.remove(&request) else { return Some(reply) };
+        if let (Some(since), Reply::Appended { .. }) = (since, &reply) {
+            self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
+        }
+        let _ = waiter.send(reply);
+        None
     }
 
     // ---- following

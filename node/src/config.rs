@@ -12,7 +12,7 @@ use zue_core::quorum::majority;
 
 use crate::settings::{LimitSettings, LogSettings, ReplicationSettings};
 
-/// How long a node's name may be: that of a Kubernetes object.
+/// How long a node's name may be, and a host's: that of a Kubernetes object.
 const NAME_BYTES_MAX: usize = 253;
 /// How long a settings file may be.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -201,7 +201,7 @@ impl NodeConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let Self { name, data_dir, listen, advertise, log, replication, limits } = self;
         let wrong = |field, value: &str, remedy| Err(ConfigError::Field { field, value: value.to_owned(), remedy });
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if name.is_empty() || !is_word(name) {
             return wrong("name", name, "give this replica a name of 1 to 253 bytes without spaces (--name)");
         }
         if data_dir.as_os_str().is_empty() {
@@ -230,12 +230,19 @@ fn empty_section(yaml: &str) -> Option<String> {
     sections.into_iter().find(|(_, value)| value.is_null()).map(|(section, _)| section)
 }
 
+/// Whether it is as long as a name may be, and has nothing that would break a line or a word.
+pub(crate) fn is_word(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
 /// Whether it is `host:port`.
 pub(crate) fn is_address(address: &str) -> bool {
     address.rsplit_once(':').is_some_and(|(host, port)| {
         let is_ipv6 = host.starts_with('[') && host.ends_with(']');
-        let host_fits =
-            !host.is_empty() && !host.contains(['/', ' ', '@', '?', '#']) && (is_ipv6 || !host.contains(':'));
+        let host_fits = !host.is_empty()
+            && is_word(host)
+            && !host.contains(['/', '@', '?', '#'])
+            && (is_ipv6 || !host.contains(':'));
         host_fits && port.parse::<u16>().is_ok_and(|port| port != 0)
     })
 }

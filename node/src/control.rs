@@ -1,8 +1,10 @@
 //! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use zue_core::{Epoch, Refusal, ReplicaId, Reply, Terms};
@@ -16,6 +18,7 @@ use crate::listener::Caller;
 use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
+use crate::watch::watch;
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,6 +83,13 @@ impl ControlApi for ControlService {
         }
     }
 
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let v1::WatchRequest { detection_ms } = request.into_inner();
+        Ok(Response::new(Box::pin(watch(self.handle.clone(), detection_ms.into()))))
+    }
+
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
         let caller = Caller::of(&request);
         let v1::SealRequest { protocol_version, cluster_id: cluster, target, epoch } = request.into_inner();
@@ -130,7 +140,9 @@ impl ControlApi for ControlService {
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
         let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
-        let standby = standby.map(Standby::parse).transpose().map_err(invalid).map_err(status)?;
+        let heartbeat = self.handle.identity.heartbeat;
+        let standby =
+            standby.map(|standby| Standby::parse(standby, heartbeat)).transpose().map_err(invalid).map_err(status)?;
         match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved, standby }, ANSWER_TIMEOUT).await? {
             Reply::Learners(_) => Ok(Response::new(v1::LearnersResponse {})),
             _ => Err(mixed_up()),

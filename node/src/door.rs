@@ -10,9 +10,8 @@ use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
 use tonic::service::Routes;
 use tonic::{Code, Status};
-use zue_proto::shape::{APPEND, LEADER, OTHER};
 use zue_proto::v1::{Error, Outcome, Reason};
-use zue_proto::{cut, error_of, status_with};
+use zue_proto::{cut, error_of, shape, status_with};
 
 use crate::append::WhenFull;
 use crate::errors::error;
@@ -112,12 +111,12 @@ impl Door {
         &self.calls
     }
 
-    fn rules(&self, kind: Kind) -> Rules {
+    fn rules(&self, kind: Kind, path: &str) -> Rules {
         let settings = &self.settings;
         let other = Rules {
             bytes_max: REQUEST_BYTES_MAX,
             bytes_from: "",
-            fields: &OTHER,
+            fields: shape::of(path),
             records_max: u64::MAX,
             record_headers_max: u64::MAX,
             parts_max: REQUEST_PARTS_MAX,
@@ -131,7 +130,6 @@ impl Door {
         let append = || Rules {
             bytes_max: append_request_bytes_max(settings),
             bytes_from: " (twice limits.appendBytesMax, and 1 MiB)",
-            fields: &APPEND,
             records_max: settings.append_records_max.into(),
             record_headers_max: settings.headers_max.into(),
             room: Arc::clone(&self.appends),
@@ -143,7 +141,6 @@ impl Door {
             Kind::AppendStream => Rules { when_full: WhenFull::Wait, is_stream: true, is_single: false, ..append() },
             Kind::Follow => Rules {
                 bytes_max: PEER_MESSAGE_BYTES_MAX,
-                fields: &LEADER,
                 parts_max: LEADER_PARTS_MAX,
                 room: Arc::clone(&self.leaders),
                 when_full: WhenFull::Wait,
@@ -185,7 +182,8 @@ impl Door {
         let (mut parts, body) = request.into_parts();
         parts.headers = kept(&parts.headers);
         let within = grpc_timeout(&parts.headers);
-        let (body, parcel) = received(Body::new(body), self.rules(kind), caller.owner, at_first(kind, &call, &caller));
+        let rules = self.rules(kind, parts.uri.path());
+        let (body, parcel) = received(Body::new(body), rules, caller.owner, at_first(kind, &call, &caller));
         parts.extensions.insert(parcel);
         parts.extensions.insert(caller);
         let answer = self.routes.clone().call(http::Request::from_parts(parts, body));

@@ -9,17 +9,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use zue_core::{
-    Epoch, FrameFacts, Input, Millis, Offset, Output, Replica, ReplicaId, Reply, RequestId, Session, Shown,
+    Epoch, FrameFacts, Input, Millis, Offset, Output, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown,
 };
 use zue_log::{Batch, Limits};
 
 use crate::cache::TailCache;
 use crate::clock::Clocks;
 use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records, Request};
-use crate::leaderless::Standing;
+use crate::leaderless::{OTHER_VOTERS, Standing};
 use crate::metrics::Metrics;
 use crate::open::appends_of;
 use crate::peer::{PeerNote, Peers};
+use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
 use crate::storage::{DiskFact, Stalled, Storage, Task};
 
@@ -44,6 +45,8 @@ pub(crate) enum Payload {
     Fed {
         learners: Vec<Member>,
         moved: Vec<Member>,
+        /// By what all stand by from now on.
+        standby: Option<Standby>,
     },
 }
 
@@ -232,6 +235,7 @@ impl Driver {
 
     fn fact(&mut self, fact: Fact) {
         self.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
+        let may_release = matches!(fact, Fact::Started { .. });
         let input = match fact {
             Fact::Started { from, session, log, durable, lineage, runs } => {
                 Input::Started { from, session, log, durable, lineage, runs }
@@ -255,6 +259,9 @@ impl Driver {
             }
         };
         self.step(input, Payload::None);
+        if may_release {
+            self.release_held();
+        }
     }
 
     fn tick(&mut self) {
@@ -312,11 +319,12 @@ impl Driver {
                 }
             }
             Control::Learners { epoch, learners, moved, standby } => {
-                let ids = learners.iter().map(|learner| learner.id).collect();
-                self.step(Input::Learners { request, epoch, learners: ids }, Payload::Fed { learners, moved });
-                if self.leads(epoch) {
-                    self.stand_by(standby);
+                if standby.as_ref().is_some_and(|standby| !self.are_voters(epoch, &standby.members)) {
+                    self.answer(request, Reply::Refused(Refusal::Impossible(OTHER_VOTERS)));
+                    return;
                 }
+                let ids = learners.iter().map(|learner| learner.id).collect();
+                self.step(Input::Learners { request, epoch, learners: ids }, Payload::Fed { learners, moved, standby });
             }
             Control::HandOver { epoch, to, deadline_ms } => {
                 self.step(Input::HandOver { request, epoch, to, deadline_ms }, Payload::None);
@@ -354,7 +362,11 @@ impl Driver {
                 self.step(Input::LogStart { session, log_start }, Payload::None);
             }
             Follow::Runs(runs) => self.step(Input::Runs { session, runs }, Payload::None),
-            Follow::Standby(standby) => self.parts.standing.told = Some((session, standby)),
+            // Of a stream that was refused it is nobody's word.
+            Follow::Standby(standby) if self.outboxes.contains_key(&session) => {
+                self.parts.standing.told = Some((session, standby));
+            }
+            Follow::Standby(_) => {}
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session }, Payload::None);

@@ -56,7 +56,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
         Refusal::OffsetsUsedUp { .. } => error(Reason::TooLarge, message),
         Refusal::Restored => error(Reason::StorageFailed, message),
         Refusal::NotLeader => not_leader(view),
-        Refusal::NoQuorum { .. } => error(Reason::NoQuorum, message),
+        Refusal::NoQuorum { .. } | Refusal::Connecting => error(Reason::NoQuorum, message),
         Refusal::LostQuorum { .. } => unknown(Reason::NoQuorum, message),
         Refusal::HandingOver | Refusal::Overloaded(_) | Refusal::ProducerOverloaded(_) | Refusal::TooManyReads(_) => {
             error(Reason::Overloaded, message)

@@ -164,6 +164,7 @@ impl ReplicationService {
             return End::Refuse(shutting_down());
         }
         let mut expected: Option<(Tail, u64)> = None;
+        let mut is_told_wrong = false;
         loop {
             heard.listens();
             let message = match incoming.message().await {
@@ -179,7 +180,16 @@ impl ReplicationService {
                     zue_proto::runs(&runs).map(Follow::Runs).map_err(invalid)
                 }
                 Some(leader_message::Message::Standby(standby)) => {
-                    Standby::parse(standby).map(Follow::Standby).map_err(invalid)
+                    match Standby::parse(standby, self.handle.identity.heartbeat) {
+                        Ok(standby) => Ok(Follow::Standby(standby)),
+                        Err(error) => {
+                            // The log does not depend on it: this replica stands by as before, and follows.
+                            if !std::mem::replace(&mut is_told_wrong, true) {
+                                tracing::warn!(%error, "by what its leader tells this node to stand by, it does not");
+                            }
+                            continue;
+                        }
+                    }
                 }
                 Some(leader_message::Message::Start(_)) | None => Err(invalid("a message of a leader is out of turn")),
             };

@@ -1,11 +1,11 @@
-//! Appends that come during a hand-over: held back in their order, and tried again.
+//! Appends that come during a hand-over, or while a new leader connects to its followers: held back in their order, and tried again.
 
 use zue_core::{Refusal, Reply};
 
 use crate::driver::Driver;
 use crate::inbox::Append;
 
-/// How many appends are held back during a hand-over.
+/// How many appends are held back.
 const HELD_MAX: usize = 4096;
 
 impl Driver {
@@ -17,7 +17,7 @@ impl Driver {
         }
     }
 
-    /// Tries the held appends again; they are held again if the hand-over still goes on.
+    /// Tries the held appends again; they are held again if what holds them goes on.
     pub(crate) fn release_held(&mut self) {
         for _ in 0..self.held.len() {
             let Some(append) = self.held.pop_front() else { break };

@@ -227,6 +227,8 @@ pub(crate) struct Identity {
     /// The starts of its disk.
     pub(crate) lineage: Lineage,
     pub(crate) durability: &'static str,
+    /// How often it lets itself be heard when it leads.
+    pub(crate) heartbeat: Duration,
 }
 
 /// The driver, seen from everyone else.

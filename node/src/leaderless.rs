@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use zue_core::{Epoch, RoleView, Session};
+use zue_core::{Epoch, ReplicaId, RoleView, Session};
 
 use crate::driver::Driver;
 use crate::standby::Standby;
+use crate::state::Member;
+
+/// Why it does not stand by as it is told.
+pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the voters of the epoch's start";
 
 /// What the driver knows of standing by.
 #[derive(Debug)]
@@ -28,14 +32,17 @@ impl Standing {
 }
 
 impl Driver {
-    pub(crate) fn leads(&self, epoch: Epoch) -> bool {
-        matches!(self.parts.replica.role(self.now()), RoleView::Leader { epoch: led, .. } if led == epoch)
+    /// Whether they are the voters of that epoch, and no others, if it is the newest that is known here.
+    pub(crate) fn are_voters(&self, epoch: Epoch, members: &[Member]) -> bool {
+        let Some(start) = self.parts.replica.history().last().filter(|start| start.epoch == epoch) else { return true };
+        let is_named = |id: &ReplicaId| members.iter().any(|member| member.id == *id);
+        members.len() == start.voters.len() && start.voters.iter().all(is_named)
     }
 
-    /// By what it stands by from now on; none: as before.
-    pub(crate) fn stand_by(&mut self, standby: Option<Standby>) {
-        let is_news = |standby: &Standby| self.parts.standing.terms.borrow().as_deref() != Some(standby);
-        if let Some(standby) = standby.filter(is_news) {
+    /// By what it stands by from now on, if no leader of a later epoch was told something else.
+    pub(crate) fn stand_by(&mut self, standby: Standby) {
+        let promised = self.parts.replica.promise().epoch;
+        if is_newer(&standby, self.parts.standing.known().as_deref(), promised) {
             self.parts.standing.terms.send_replace(Some(Arc::new(standby)));
             self.view_is_stale = true;
         }
@@ -48,7 +55,7 @@ impl Driver {
             self.parts.standing.told.take_if(|_| replica.durable().epoch == replica.promise().epoch)
             && self.outboxes.contains_key(&session)
         {
-            self.stand_by(Some(standby));
+            self.stand_by(standby);
         }
         let Some(standby) = self.parts.standing.known() else { return };
         let detection_ms = u64::try_from(standby.detection.as_millis()).unwrap_or(u64::MAX);
@@ -63,6 +70,11 @@ impl Driver {
             before != *known
         });
     }
+}
+
+/// Whether what is told takes the place of what is known. Nothing was told in an epoch that has not begun.
+fn is_newer(told: &Standby, known: Option<&Standby>, promised: Epoch) -> bool {
+    told.epoch <= promised && known.is_none_or(|known| told != known && told.epoch >= known.epoch)
 }
 
 /// Whether a replica has no leader, or is one that `goes`. It stays so through its own sealings until there is a leader: how often it
@@ -107,5 +119,24 @@ mod tests {
             assert_eq!(was, needed, "{role:?}");
         }
         assert!(is_needed(&follower(0, false), 1000, false, false), "its stream has ended");
+    }
+
+    #[test]
+    fn what_a_leader_was_told_longer_ago_does_not_replace_what_a_later_one_was() {
+        let told = |epoch: u64, detection_ms: u64| Standby {
+            policy: zue_core::control::Policy::Automatic,
+            preferred: 0,
+            detection: std::time::Duration::from_millis(detection_ms),
+            after: std::time::Duration::from_secs(1),
+            members: Vec::new(),
+            epoch: Epoch(epoch),
+        };
+        let known = told(5, 1000);
+        for (epoch, detection_ms, is_taken) in
+            [(4, 2000, false), (5, 1000, false), (5, 2000, true), (6, 2000, true), (7, 2000, false)]
+        {
+            assert_eq!(is_newer(&told(epoch, detection_ms), Some(&known), Epoch(6)), is_taken, "{epoch}");
+        }
+        assert!(is_newer(&told(0, 1000), None, Epoch(6)));
     }
 }

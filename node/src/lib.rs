@@ -55,6 +55,7 @@ mod storage;
 mod target;
 mod units;
 mod vital;
+mod watch;
 mod whereabouts;
 
 pub use args::Args;

@@ -37,7 +37,6 @@ use crate::read::unfed_max;
 use crate::room::Room;
 use crate::serve::serve_http;
 use crate::server::{report_health, serve_clients, serve_peers};
-use crate::settings::Durability;
 use crate::standing_by;
 use crate::state::{Ends, Role, View};
 use crate::storage::Storage;
@@ -206,11 +205,8 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: L
         client_address: config.advertise.client.clone().unwrap_or_else(|| addresses.client.to_string()),
         peer_address: addresses.peer.to_string(),
         lineage,
-        durability: match config.log.durability {
-            Durability::Sync => "sync",
-            Durability::Interval => "interval",
-            Durability::Os => "os",
-        },
+        durability: config.log.durability.name(),
+        heartbeat: config.replication.heartbeat_interval.0,
     }
 }
 

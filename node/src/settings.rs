@@ -28,6 +28,17 @@ pub enum Durability {
     Os,
 }
 
+impl Durability {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Interval => "interval",
+            Self::Os => "os",
+        }
+    }
+}
+
 /// How the log is kept on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zue_controller::{Controller, NodeAddress, Patience, StandbyTimes, Store};
 use zue_core::control::{Recorded, Wish};
@@ -17,8 +16,6 @@ use crate::leaderless::Standing;
 use crate::standby::{Standby, keep, load};
 use crate::vital::Vitals;
 
-/// Between two turns.
-const TURN_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a node may take to tell its status: one that hangs is not to hold up the rest.
 const CALL_MS: u64 = 400;
 
@@ -153,7 +150,10 @@ impl StandingBy {
                     tracing::info!(%event, "standing by");
                 }
             }
-            let _ = timeout(TURN_INTERVAL, needed.wait_for(|needed| !needed)).await;
+            tokio::select! {
+                () = controller.rest() => {}
+                _ = needed.wait_for(|needed| !needed) => {}
+            }
         }
     }
 }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Runs, Tail};
-use zue_proto::v1;
+use zue_proto::{cut, v1};
 
-use crate::config::is_address;
+use crate::config::{is_address, is_word};
 use crate::standby::Standby;
 use crate::storage::Stalled;
 
@@ -107,12 +107,14 @@ pub(crate) struct Leadership {
 pub(crate) enum BadMember {
     #[error(transparent)]
     Id(#[from] zue_proto::Malformed),
-    #[error("member {name:?} has the {kind} address {address:?}: host:port is expected")]
+    #[error("a member has the name {0:?}: at most 253 bytes without spaces and control characters are expected")]
+    Name(String),
+    #[error("member {name:?} has the {kind} address {address:?}: host:port is expected, and at most 253 bytes of host")]
     Address { name: String, kind: &'static str, address: String },
     #[error("member {name:?} has the dial address {address:?}: an IP address and a port are expected")]
     DialAddress { name: String, address: String },
-    #[error("{0} members are too many")]
-    TooMany(usize),
+    #[error("{count} members are more than the limit of {max}")]
+    TooMany { count: usize, max: usize },
 }
 
 /// How many members a message may name: voters, as many old ones, and learners.
@@ -122,19 +124,22 @@ impl Member {
     pub(crate) fn parse(wire: v1::Member, voter: bool) -> Result<Self, BadMember> {
         let v1::Member { replica_id, name, peer_address, client_address, dial_address: dial } = wire;
         let id = zue_proto::replica_id("replica_id", &replica_id)?;
+        if !is_word(&name) {
+            return Err(BadMember::Name(cut(name)));
+        }
         for (kind, address) in [("peer", &peer_address), ("client", &client_address)] {
             if !is_address(address) {
-                return Err(BadMember::Address { name, kind, address: address.clone() });
+                return Err(BadMember::Address { name, kind, address: cut(address.clone()) });
             }
         }
         let dial_address = Some(&dial).filter(|dial| !dial.is_empty()).map(|dial| dial.parse()).transpose();
-        let Ok(dial_address) = dial_address else { return Err(BadMember::DialAddress { name, address: dial }) };
+        let Ok(dial_address) = dial_address else { return Err(BadMember::DialAddress { name, address: cut(dial) }) };
         Ok(Self { id, name, peer_address, client_address, dial_address, voter })
     }
 
     pub(crate) fn parse_all(wire: Vec<v1::Member>, voter: bool) -> Result<Vec<Self>, BadMember> {
         if wire.len() > MEMBERS_MAX {
-            return Err(BadMember::TooMany(wire.len()));
+            return Err(BadMember::TooMany { count: wire.len(), max: MEMBERS_MAX });
         }
         wire.into_iter().map(|member| Self::parse(member, voter)).collect()
     }

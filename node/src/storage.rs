@@ -2,7 +2,9 @@
 //! Never tries again after a failed write or sync. Knows no protocol.
 
 mod retain;
+mod shortage;
 mod stalled;
+mod stop;
 mod syncer;
 #[cfg(test)]
 mod tests;

@@ -34,8 +34,6 @@ use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::Clusters;
 
-/// How often to look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
 
@@ -140,12 +138,10 @@ impl Caretaker {
 
     /// Looks again and again until the resource is gone.
     async fn run(mut self) {
-        let mut looks = tokio::time::interval(LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let key = self.key();
         while self.refresh() {
-            looks.tick().await;
             self.look().await;
+            self.controller.rest().await;
         }
         self.shared.metrics.forget(&key);
     }

@@ -6,6 +6,7 @@ mod lookups;
 pub mod net;
 pub mod place;
 pub mod shape;
+pub mod status;
 
 /// Generated from `zue/v1/*.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::as_conversions, clippy::indexing_slicing)]

@@ -25,8 +25,8 @@ pub struct Field {
 /// The fields of a message that are counted.
 #[derive(Debug)]
 pub enum Fields {
-    /// Each of them, whatever it is; not what is within.
-    All,
+    /// Each of them, whatever it is; and what is within these.
+    All(&'static [Field]),
     /// These, and not the others.
     These(&'static [Field]),
 }
@@ -38,7 +38,7 @@ const fn part(number: u64, within: Fields) -> Field {
 const NOTHING: Fields = Fields::These(&[]);
 
 /// Of an `AppendRequest`: its records, and their headers.
-pub const APPEND: Fields = Fields::These(&[Field {
+const APPEND: Fields = Fields::These(&[Field {
     number: 4,
     counted: Counted::Record,
     within: Fields::These(&[Field { number: 3, counted: Counted::Header, within: NOTHING }]),
@@ -47,8 +47,11 @@ pub const APPEND: Fields = Fields::These(&[Field {
 /// Of an `EpochStart`: its voters, new and old.
 const EPOCH_START: Fields = Fields::These(&[part(4, NOTHING), part(6, NOTHING)]);
 
-/// Of a `LeaderMessage`: all that repeats in a `Start` or in `Runs`.
-pub const LEADER: Fields = Fields::These(&[
+/// Of a `Standby`: its members.
+const STANDBY: Fields = Fields::These(&[part(5, NOTHING)]);
+
+/// Of a `LeaderMessage`: all that repeats in a `Start`, in `Runs` or in a `Standby`.
+const LEADER: Fields = Fields::These(&[
     part(
         1,
         Fields::These(&[
@@ -58,11 +61,25 @@ pub const LEADER: Fields = Fields::These(&[
             part(12, NOTHING),
         ]),
     ),
-    part(4, Fields::All),
+    part(4, Fields::All(&[])),
+    part(5, STANDBY),
 ]);
 
+/// Of a `LearnersRequest`: its fields, and the members of its `Standby`.
+const LEARNERS: Fields = Fields::All(&[part(7, STANDBY)]);
+
 /// Of any other message: its fields.
-pub const OTHER: Fields = Fields::All;
+const OTHER: Fields = Fields::All(&[]);
+
+/// What is counted of the messages that come in of a call.
+pub fn of(path: &str) -> &'static Fields {
+    match path {
+        "/zue.v1.Log/Append" | "/zue.v1.Log/AppendStream" => &APPEND,
+        "/zue.v1.Replication/Follow" => &LEADER,
+        "/zue.v1.Control/Learners" => &LEARNERS,
+        _ => &OTHER,
+    }
+}
 
 /// How many there are of what is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -202,17 +219,16 @@ impl Counter {
 
     fn tag(&mut self, tag: u64) -> Result<(), Malformed> {
         let found = self.open.last().map_or(&NOTHING, |open| open.fields);
-        let field = match found {
-            Fields::All => {
-                self.tally.parts += 1;
-                None
-            }
-            Fields::These(fields) => fields.iter().find(|field| field.number == tag >> 3),
-        };
+        let (Fields::All(fields) | Fields::These(fields)) = found;
+        let field = fields.iter().find(|field| field.number == tag >> 3);
+        let is_any_counted = matches!(found, Fields::All(_));
+        if is_any_counted {
+            self.tally.parts += 1;
+        }
         match tag & 7 {
             0 => self.step = Step::Number,
             2 => {
-                if let Some(field) = field {
+                if let Some(field) = field.filter(|_| !is_any_counted) {
                     self.count(field.counted);
                 }
                 self.step = Step::Length(Varint::default(), field);
@@ -253,6 +269,8 @@ impl Counter {
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+    use prost_types::field_descriptor_proto::{Label, Type};
 
     use super::*;
     use crate::v1;
@@ -295,6 +313,56 @@ mod tests {
             assert_eq!(tally(&LEADER, &leader, pieces).unwrap().parts, 1 + 4 * 4 + 2 + 1 + 4 + 6);
             assert_eq!(tally(&OTHER, &append, pieces).unwrap().parts, 3 + 5);
         }
+    }
+
+    #[test]
+    fn the_members_that_replicas_stand_by_are_counted_wherever_they_come() {
+        let standby = v1::Standby { members: vec![v1::Member::default(); 1000], ..v1::Standby::default() };
+        let leader = v1::LeaderMessage { message: Some(v1::leader_message::Message::Standby(standby.clone())) };
+        assert_eq!(tally(&LEADER, &leader.encode_to_vec(), 7).unwrap().parts, 1 + 1000);
+        let learners = vec![v1::Member::default(); 3];
+        let request = v1::LearnersRequest { epoch: 4, learners, standby: Some(standby), ..Default::default() };
+        assert_eq!(tally(&LEARNERS, &request.encode_to_vec(), 7).unwrap().parts, 1 + 3 + 1 + 1000);
+    }
+
+    /// What repeats in a message, or within it, and is not counted.
+    fn uncounted(files: &FileDescriptorSet, (message, path): (&str, &str), fields: &Fields, found: &mut Vec<String>) {
+        let all = files.file.iter().flat_map(|file| &file.message_type);
+        let descriptor = all.clone().find(|one| format!(".zue.v1.{}", one.name()) == message).expect(message);
+        assert!(
+            descriptor.nested_type.is_empty(),
+            "{path}: a map, or a message within a message: let the walk know it"
+        );
+        let (Fields::All(counted) | Fields::These(counted)) = fields;
+        for field in &descriptor.field {
+            let path = format!("{path}.{}", field.name());
+            let known = counted.iter().find(|one| i64::try_from(one.number) == Ok(field.number().into()));
+            // Numbers that repeat come packed, as one field of many.
+            let is_packed = !matches!(field.r#type(), Type::Message | Type::Bytes | Type::String);
+            let is_counted = (known.is_some() || matches!(fields, Fields::All(_))) && !is_packed;
+            if field.label() == Label::Repeated && !is_counted {
+                found.push(path.clone());
+            }
+            if field.r#type() == Type::Message {
+                let within = known.map_or(&NOTHING, |known| &known.within);
+                uncounted(files, (field.type_name(), &path), within, found);
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_repeats_in_what_a_call_may_send_is_counted() {
+        let files = FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap();
+        let (mut found, mut calls) = (Vec::new(), 0);
+        for service in files.file.iter().flat_map(|file| &file.service) {
+            for method in &service.method {
+                let path = format!("/zue.v1.{}/{}", service.name(), method.name());
+                uncounted(&files, (method.input_type(), &path), of(&path), &mut found);
+                calls += 1;
+            }
+        }
+        assert!(calls > 8, "{calls}");
+        assert_eq!(found, Vec::<String>::new());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tonic::transport::server::TcpIncoming;
@@ -65,6 +66,8 @@ struct State {
     appointments: Vec<(u64, usize)>,
     /// Whom no leader reaches, though the controller does.
     cut_off: Vec<usize>,
+    /// The nodes are of an earlier version, which cannot be watched.
+    is_old: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -171,6 +174,10 @@ impl World {
 
     pub(super) fn promise(&self, ordinal: usize, epoch: u64) {
         self.lock().replicas[ordinal].promised = epoch;
+    }
+
+    pub(super) fn cannot_be_watched(&self, is_old: bool) {
+        self.lock().is_old = is_old;
     }
 
     pub(super) fn hang(&self, ordinal: usize, hang: Option<Hang>) {
@@ -313,6 +320,23 @@ impl Control for Node {
             handing_over: me.handing_over,
             ..Default::default()
         }))
+    }
+
+    type WatchStream = futures::stream::BoxStream<'static, Result<v1::StatusResponse, Status>>;
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        if self.world.lock().is_old {
+            return Err(Status::unimplemented("an earlier version"));
+        }
+        let node = Self { ordinal: self.ordinal, world: self.world.clone() };
+        let told = futures::stream::unfold((node, false), |(node, has_told)| async move {
+            if has_told {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            let status = node.status(Request::new(v1::StatusRequest {})).await;
+            Some((status.map(Response::into_inner), (node, true)))
+        });
+        Ok(Response::new(told.boxed()))
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {

@@ -106,8 +106,9 @@ impl Replica {
                 out.push(Output::Reply(request, reply));
             }
             Effect::Appointed(request, epoch) => {
-                let reply = match &self.role {
+                let reply = match &mut self.role {
                     Role::Leader(leader) if leader.start.epoch == epoch => {
+                        leader.begun = true;
                         out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
                         Reply::Appointed(leader.start.clone())
                     }

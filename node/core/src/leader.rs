@@ -30,6 +30,9 @@ impl Default for SyncLimits {
     }
 }
 
+/// How long a follower's disk may take over the first of a stream: with it goes what the leader does not have, and that may be much.
+const JOINT_MS_MAX: u64 = 5000;
+
 /// A follower, as its leader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
@@ -37,8 +40,8 @@ pub struct Progress {
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
-    /// Whether it has answered in this leadership.
-    answered: bool,
+    /// When its last stream in this leadership began, once it has answered.
+    begun: Option<Millis>,
     /// The starts of its disk, once it has said so.
     pub lineage: Option<Lineage>,
     /// Whether that start of its disk is durably known here: before, it does not count for commits.
@@ -63,6 +66,8 @@ pub struct Progress {
     mark: (Tail, Millis),
     /// When it last said that more is durable, or had all.
     advanced: Millis,
+    /// What was durable then; none once more is.
+    joint: Option<Tail>,
 }
 
 /// A planned hand-over.
@@ -91,6 +96,8 @@ pub(crate) struct Leader {
     pub(crate) start: EpochStart,
     pub(crate) followers: BTreeMap<ReplicaId, Progress>,
     own: Box<Own>,
+    /// Whether its epoch's start is durable. It feeds nobody before.
+    pub(crate) begun: bool,
     /// The sizes of what it has appended.
     pub(crate) backlog: Box<Backlog>,
     /// Whether the epoch's start is committed.
@@ -120,7 +127,13 @@ impl Leader {
         let own = Box::new(Own { disk: Progress::new(true, log, now), quorum_seen: now, committed: (Offset(0), now) });
         let backlog = Box::new(Backlog::new(start.start, limits.lag_bytes_max));
         let (reads, trims) = (Box::default(), Trims::default());
-        Self { start, followers, own, backlog, settled: false, hand_over: None, reads, trims }
+        Self { start, followers, own, begun: false, backlog, settled: false, hand_over: None, reads, trims }
+    }
+
+    /// Nobody is late before it is fed: until then all clocks begin with every step.
+    pub(crate) fn start_clocks(&mut self, now: Millis) {
+        self.followers.values_mut().chain([&mut self.own.disk]).for_each(|progress| progress.start_clocks(now));
+        (self.own.quorum_seen, self.own.committed.1) = (now, now);
     }
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
@@ -154,21 +167,29 @@ impl Leader {
         }
     }
 
-    /// How many voters are in reach, this one included.
+    /// How many voters are in reach, this one included; and those that are still being connected to.
     pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
-        self.count(voters, |follower| follower.is_in_reach(now, limits))
+        self.count(voters, |follower| follower.may_be_in_reach(now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// How many voters can write, by all that is known: they are in reach, and their disks get on. This one is included.
+    /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
     pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
-        self.count(voters, |follower| follower.is_in_reach(now, limits) && follower.gets_on(log_end, now, limits))
+        self.count(voters, |follower| follower.can_write(log_end, now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
     /// Whether enough voters can write for an append to have a chance.
     pub(crate) fn has_quorum(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         self.is_enough(|voters| self.writing(voters, log_end, now, limits))
+    }
+
+    /// Whether enough voters may write in a moment: those that do, and those that are being connected to and not late.
+    pub(crate) fn is_connecting(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let may_write = |follower: &Progress| {
+            follower.can_write(log_end, now, limits) || (follower.begun.is_none() && follower.is_alive(now, limits))
+        };
+        self.is_enough(|voters| self.count(voters, may_write) + usize::from(voters.contains(&self.start.leader)))
     }
 
     /// Whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
@@ -244,7 +265,7 @@ impl Progress {
         Self {
             voter,
             session: None,
-            answered: false,
+            begun: None,
             lineage: None,
             counts: false,
             durable: Tail::default(),
@@ -257,7 +278,13 @@ impl Progress {
             lag_bytes: 0,
             mark: (log, now),
             advanced: now,
+            joint: None,
         }
+    }
+
+    fn start_clocks(&mut self, now: Millis) {
+        (self.heard, self.mark.1, self.advanced) = (now, now, now);
+        self.caught_up = self.caught_up.and(Some(now));
     }
 
     /// Takes note of which start of its disk speaks. What an earlier one has acknowledged, this one may have forgotten.
@@ -272,6 +299,7 @@ impl Progress {
     /// start has not caught up.
     pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
         self.heard = now;
+        self.joint.take_if(|joint| durable > *joint);
         if durable > self.durable || self.durable.end >= log.end {
             self.advanced = now;
         }
@@ -292,21 +320,33 @@ impl Progress {
         log_end.since(self.durable.end)
     }
 
-    /// A stream begins: the follower's disk has done all that was asked of it before.
-    pub(crate) fn begin(&mut self, session: Session, now: Millis) {
+    /// A stream begins, of a follower with that much durable. Its disk has done all that was asked of it before; what it is to forget
+    /// of its log goes with the first frames.
+    pub(crate) fn begin(&mut self, session: Session, durable: Tail, log: Tail, now: Millis) {
         self.session = self.session.max(Some(session));
-        self.answered = true;
+        self.begun = Some(now);
         self.advanced = now;
+        self.joint = Some(durable).filter(|durable| *durable < log);
+    }
+
+    /// Whether it may still be at what goes of its log with the first frames.
+    fn is_joining(&self, now: Millis) -> bool {
+        self.joint.and(self.begun).is_some_and(|begun| now.since(begun) <= JOINT_MS_MAX)
     }
 
     pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
         now.since(self.heard) <= limits.lag_ms_max
     }
 
-    /// Whether it answers. One that is still being connected to counts until it is late: else each election would refuse appends
-    /// and reads until the first streams are there.
-    fn is_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
-        (self.session.is_some() || !self.answered) && self.is_alive(now, limits)
+    /// Whether it answers, and its disk gets on.
+    fn can_write(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
+        let answers = self.session.is_some() && self.is_alive(now, limits);
+        answers && (self.gets_on(log_end, now, limits) || self.is_joining(now))
+    }
+
+    /// Whether it answers, or is still being connected to and not late.
+    fn may_be_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
+        (self.session.is_some() || self.begun.is_none()) && self.is_alive(now, limits)
     }
 
     /// Whether it holds all, or holds more than a while ago.

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use crate::disk::Effect;
 use crate::history::VOTERS_MAX;
 use crate::io::{Millis, Output, Reply, RequestId, Session};
 use crate::leader::HandOver;
@@ -86,12 +85,13 @@ impl Replica {
             () if count == 0 => Err(Refusal::Impossible("an append of no records")),
             () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
             () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
-            () if !leader.has_quorum(self.log.end, now, self.limits.sync) => Err(Refusal::NoQuorum {
+            () if leader.has_quorum(self.log.end, now, self.limits.sync) => Ok(()),
+            () if leader.is_connecting(self.log.end, now, self.limits.sync) => Err(Refusal::Connecting),
+            () => Err(Refusal::NoQuorum {
                 in_reach: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
                 voters: leader.start.voters.len(),
                 quorum: leader.start.quorum,
             }),
-            () => Ok(()),
         }
     }
 
@@ -108,7 +108,7 @@ impl Replica {
             && let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.followers.get_mut(&from)
         {
-            progress.begin(session, now);
+            progress.begin(session, durable, self.log, now);
         }
         self.acked(now, from, durable, 0, run, out);
     }
@@ -220,10 +220,8 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let log = self.log;
-        // Before its epoch start is durable it feeds nobody.
-        let begun = !self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Appointed(..)));
         let reply = match &mut self.role {
-            Role::Leader(leader) if leader.start.epoch == epoch && begun => {
+            Role::Leader(leader) if leader.start.epoch == epoch && leader.begun => {
                 if learners.len() > VOTERS_MAX {
                     Reply::Refused(Refusal::Impossible("it names too many learners"))
                 } else {

@@ -146,6 +146,10 @@ pub enum Refusal {
         /// How many are needed.
         quorum: u32,
     },
+    /// New appends are held back while a new leader connects to its followers: it does not know yet whether it reaches enough of them,
+    /// nor what their clocks show.
+    #[error("the leader is new, and is connecting to its followers")]
+    Connecting,
     /// New appends are held back while the leader hands over.
     #[error("the leader is handing over")]
     HandingOver,

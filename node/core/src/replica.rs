@@ -141,6 +141,11 @@ impl Replica {
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
         let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
         let was_idle = self.role == Role::Idle;
+        if let Role::Leader(leader) = &mut self.role
+            && !leader.begun
+        {
+            leader.start_clocks(now);
+        }
         match input {
             Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
             Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),

@@ -356,19 +356,94 @@ fn a_leader_out_of_reach_of_its_followers_refuses_appends_by_name() {
 }
 
 #[test]
-fn a_new_leader_takes_appends_and_reads_while_its_followers_are_being_connected_to() {
+fn a_new_leader_holds_appends_and_reads_while_its_followers_are_being_connected_to() {
     let mut world = World::led();
     for id in 1..=3 {
         world.seal(id, 2).unwrap();
     }
     assert!(matches!(world.appoint(2, 2), Some(Reply::Appointed(_))));
-    let (request, read) = (world.append(2, 1), confirm_read(&mut world, 2));
+    let read = confirm_read(&mut world, 2);
+    let early = world.append(2, 1);
+    assert_eq!(world.replies.get(&early), Some(&Reply::Refused(Refusal::Connecting)), "it is held, and tried again");
     world.step(2, Input::Tick);
-    assert_eq!((world.replies.get(&request), world.replies.get(&read)), (None, None), "nobody is late yet");
+    assert_eq!(world.replies.get(&read), None, "nobody is late yet");
     world.connect(2);
+    let request = world.append(2, 1);
     world.settle(2);
     assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 2)));
     assert_eq!(world.replies.remove(&read), Some(confirmed(0)));
+}
+
+#[test]
+fn nobody_is_late_before_the_epoch_start_of_a_new_leader_is_durable() {
+    let mut world = World::led();
+    for id in 1..=3 {
+        world.seal(id, 2).unwrap();
+    }
+    let late = Limits::default().sync.lag_ms_max + 1;
+    world.stuck = vec![2];
+    assert_eq!(world.appoint(2, 2), None, "its disk is slow");
+    let mut waiting = vec![];
+    for _ in 0..3 {
+        world.now += late;
+        waiting.push((world.append(2, 1), confirm_read(&mut world, 2)));
+        world.step(2, Input::Tick);
+    }
+    world.stuck = vec![];
+    world.now += late;
+    world.persist(2);
+    waiting.push((world.append(2, 1), confirm_read(&mut world, 2)));
+    let held = Some(Reply::Refused(Refusal::Connecting));
+    for (append, read) in &waiting {
+        assert_eq!(
+            (world.replies.get(append).cloned(), world.replies.get(read)),
+            (held.clone(), None),
+            "it feeds from now on"
+        );
+    }
+    assert!(world.step(2, Input::Tick).iter().all(|output| !matches!(output, Output::StepDown)));
+    world.connect(2);
+    let request = world.append(2, 1);
+    world.settle(2);
+    assert_eq!(world.replies.get(&request), Some(&appended(0, 1, 2)));
+    for (_, read) in waiting {
+        assert!(matches!(world.replies.get(&read), Some(Reply::ReadConfirmed { .. })));
+    }
+}
+
+#[test]
+fn a_follower_that_cuts_for_long_counts_until_it_has_had_its_time() {
+    for (took, expected) in [(4900, None), (5100, Some(()))] {
+        let mut world = World::led();
+        world.unreachable = vec![3];
+        world.seal(2, 2).unwrap();
+        world.seal(1, 2).unwrap();
+        assert!(matches!(world.appoint(1, 2), Some(Reply::Appointed(_))));
+        world.connect(1);
+        // Its disk is at what goes of its log with the first frames, and it answers meanwhile.
+        world.stuck = vec![2];
+        let first = world.append(1, 1);
+        for _ in 0..took / 100 {
+            world.now += 100;
+            world.settle(1);
+            world.step(1, Input::Tick);
+        }
+        let next = world.append(1, 1);
+        assert_eq!(world.replies.get(&first), None);
+        assert_eq!(world.replies.get(&next).map(drop), expected, "after {took} ms");
+        world.stuck = vec![];
+        world.settle(1);
+        assert_eq!(world.replies.get(&first), Some(&appended(0, 1, 2)));
+        // Once it has done that it is as any other.
+        world.stuck = vec![2];
+        world.append(1, 1);
+        for _ in 0..21 {
+            world.now += 100;
+            world.settle(1);
+        }
+        let refused = world.append(1, 1);
+        assert!(matches!(world.replies.get(&refused), Some(Reply::Refused(Refusal::NoQuorum { .. }))));
+    }
 }
 
 #[test]

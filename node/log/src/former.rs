@@ -1,6 +1,8 @@
 //! The files of a log that was begun anew: they stay beside the new one's for a while, so that a person can put them back. The log
 //! knows nothing of what is in them.
 
+use std::collections::BTreeMap;
+
 use zue_core::Offset;
 
 use crate::disk::{Disk, DiskFile as _};
@@ -32,6 +34,19 @@ impl<D: Disk> Log<D> {
     /// The newest former log whose files are there.
     pub fn former(&self) -> Option<u64> {
         self.former
+    }
+
+    /// The former logs whose files are there, the oldest first, and how many bytes these have.
+    pub fn former_logs(&self) -> Vec<(u64, u64)> {
+        let mut found = BTreeMap::new();
+        for name in self.disk.list().unwrap_or_default() {
+            if let Some(number) = number_of(&name) {
+                let bytes = self.disk.open(&name).and_then(|file| file.len()).unwrap_or_default();
+                let of = found.entry(number).or_insert(0_u64);
+                *of = of.saturating_add(bytes);
+            }
+        }
+        found.into_iter().collect()
     }
 
     /// Removes files of former logs up to that one, so many at most; gives how many.

@@ -50,6 +50,11 @@ impl Retention {
 }
 
 impl<D: Disk> Reader<D> {
+    /// How many bytes its segments hold, those among them that are trimmed and still there.
+    pub fn bytes(&self) -> u64 {
+        self.view().parts().iter().fold(0, |held, part| held.saturating_add(part.bytes_end))
+    }
+
     /// Where the log is to begin by the retention, if anything is to go: at the end of a sealed segment, and not above `commit_end`.
     /// Reads of each segment at most its snapshot, once.
     ///

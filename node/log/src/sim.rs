@@ -54,6 +54,8 @@ struct World {
     stop_at: Option<u64>,
     /// How many bytes can still be reserved; any number if none is said.
     room: Option<usize>,
+    /// By how many bytes files can still grow as they are written; any number if none is said.
+    growth: Option<usize>,
 }
 
 /// Names become files, at once, and `from` ceases to be a name.
@@ -98,6 +100,11 @@ impl SimDisk {
     /// How many bytes can still be reserved; any number for `None`.
     pub fn set_room(&self, room: Option<usize>) {
         self.world().room = room;
+    }
+
+    /// By how many bytes files can still grow as they are written; any number for `None`.
+    pub fn set_growth(&self, growth: Option<usize>) {
+        self.world().growth = growth;
     }
 
     /// Lets the machine stop before the operation of that number: that and all later ones fail, until the crash.
@@ -338,6 +345,7 @@ impl Disk for SimDisk {
         let inode = world.inode(name)?;
         let freed = world.inodes.get(inode).map_or(0, |inode| inode.bytes.len());
         world.room = world.room.map(|room| room.saturating_add(freed));
+        world.growth = world.growth.map(|growth| growth.saturating_add(freed));
         world.rename(Rename { from: Some(name.to_owned()), to: vec![] });
         Ok(())
     }

@@ -3,15 +3,15 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail, Ticket};
+use zue_core::{Epoch, EpochStart, Offset, Origin, ReplicaId, Tail, Ticket};
 use zue_log::sim::SimDisk;
-use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
+use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 
+use super::stop::Stop;
 use super::syncer::Syncer;
-use super::upkeep::Stop;
 use super::worker::Worker;
 use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
 use crate::clock::SharedTime;
@@ -38,11 +38,11 @@ impl Bench {
     }
 
     fn on(disk: SimDisk, fetches: mpsc::Sender<Fetch>) -> Self {
-        Self::with(disk, (crate::settings::LogSettings::default().to_upkeep(), fetches))
+        Self::with(disk, config(), (crate::settings::LogSettings::default().to_upkeep(), fetches))
     }
 
-    fn with(disk: SimDisk, upkeep: (UpkeepSettings, mpsc::Sender<Fetch>)) -> Self {
-        let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
+    fn with(disk: SimDisk, config: LogConfig, upkeep: (UpkeepSettings, mpsc::Sender<Fetch>)) -> Self {
+        let (log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
         let upkeep = (upkeep.0, upkeep.1, &SharedTime::default());
@@ -213,6 +213,87 @@ fn a_repair_that_waits_for_others_asks_for_nothing_more_once_the_disk_has_failed
     assert!(fetches.blocking_recv().is_none(), "it asks for the next one");
 }
 
+/// A disk on which a log was begun anew twice, with records in several segments since, all committed; every other has the same key.
+fn begun_anew(config: LogConfig) -> (SimDisk, Log<SimDisk>) {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
+    log.set_promise(Epoch(1), Some(ReplicaId(1)), None).unwrap();
+    let voters = vec![ReplicaId(1)];
+    let start =
+        EpochStart { epoch: Epoch(1), start: Offset(0), leader: ReplicaId(1), voters, quorum: 1, old_voters: None };
+    log.append(&Batch::epoch_start(Epoch(0), start).unwrap()).unwrap();
+    for at in [20, 30] {
+        let (history, producers) = (log.history().clone(), log.producers().clone());
+        log.reset(&Origin { at: Offset(at), history, timestamp_ms: 1, producers }).unwrap();
+    }
+    for number in 0..8_u8 {
+        let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+        let (key, value) = if number % 2 == 0 { (b"k", 7) } else { (&[number], 8) };
+        builder.push(Some(key), &[value; 12_000], [], None).unwrap();
+        log.append(&builder.finish().unwrap()).unwrap();
+    }
+    log.sync().unwrap();
+    log.note_commit(Offset(38));
+    assert_eq!(log.former_logs().len(), 2);
+    (disk, log)
+}
+
+fn former(disk: &SimDisk) -> usize {
+    disk.list().unwrap().iter().filter(|name| name.ends_with(".former")).count()
+}
+
+#[test]
+fn a_repair_that_finds_no_room_lets_former_logs_go_the_oldest_first_and_tries_again() {
+    let (disk, log) = begun_anew(config());
+    let whole = log.reader().excerpt(Offset(30), Offset(31), 1 << 20).unwrap();
+    log.close().unwrap();
+    disk.damage("00000000000000000030.log", |bytes| {
+        let at = bytes.windows(9).position(|window| window == [7; 9]).unwrap();
+        bytes[at] ^= 1;
+    });
+    let (ask, mut fetches) = mpsc::channel::<Fetch>(1);
+    disk.set_growth(Some(6000));
+    let before = former(&disk);
+    let mut bench = Bench::on(disk.clone(), ask);
+    let giving = thread::spawn(move || {
+        let mut asked = 0;
+        while let Some(fetch) = fetches.blocking_recv() {
+            asked += 1;
+            fetch.reply.send(Ok(whole.clone())).unwrap();
+        }
+        asked
+    });
+    while !matches!(bench.fact(), DiskFact::Damaged(None)) {}
+    let after = former(&disk);
+    assert!(0 < after && after < before, "{after} of {before} files are left: those of the newer log");
+    bench.storage.queue.close();
+    drop(bench);
+    assert_eq!(giving.join().unwrap(), 2, "it tried again, once");
+}
+
+#[test]
+fn a_compaction_that_finds_no_room_lets_former_logs_go_and_tries_again() {
+    let compaction = Some(CompactionConfig { tombstone_retention_ms: 0, dirty_percent: 1 });
+    let compacted = LogConfig { compaction, ..config() };
+    let (disk, log) = begun_anew(compacted);
+    log.close().unwrap();
+    disk.set_growth(Some(6000));
+    let before = former(&disk);
+    let bench =
+        Bench::with(disk.clone(), compacted, (crate::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0));
+    let begun = Instant::now();
+    let is_compacted = |disk: &SimDisk| {
+        let bytes = disk.content("00000000000000000030.log").unwrap();
+        bytes.windows(9).all(|window| window != [7; 9])
+    };
+    while !is_compacted(&disk) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is given up");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(former(&disk) < before);
+    bench.storage.queue.close();
+}
+
 #[test]
 fn a_thread_of_the_disk_that_panics_is_told_of_while_others_live_on() {
     let (facts, mut told) = mpsc::channel(1);
@@ -228,7 +309,7 @@ fn a_panic_of_who_looks_after_the_log_is_told_and_appends_go_on() {
     // There is no such time: the thread panics when it begins to read the log again.
     let settings = crate::settings::LogSettings::default().to_upkeep();
     let upkeep = UpkeepSettings { scrub_bytes_per_second: 1, scrub_interval: Duration::MAX, ..settings };
-    let mut bench = Bench::with(SimDisk::new(1), (upkeep, mpsc::channel(1).0));
+    let mut bench = Bench::with(SimDisk::new(1), config(), (upkeep, mpsc::channel(1).0));
     let told = bench.fact();
     let DiskFact::Neglected(problem) = &told else { panic!("{told:?}") };
     assert!(problem.contains("\"upkeep test\" panicked") && problem.contains("nothing is repaired"), "{problem}");

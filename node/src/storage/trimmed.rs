@@ -1,5 +1,6 @@
 //! What was trimmed and is still on the disk: its segments go some time after the log began behind them, so that a person can stop it
-//! before they do. So do the files of a log that was begun anew. Those go at once that retention by bytes would not keep, and the disk's worker takes them when it needs their room.
+//! before they do. So do the files of a log that was begun anew. Those go at once that retention by bytes would not keep, and any when
+//! the disk has no room for other things.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use std::time::{Duration, Instant};
 use zue_core::{Aged, Offset};
 use zue_log::{Disk, LogError, Reader, Retention, SharedLog};
 
+use super::shortage::drop_former;
+
 /// So many steps of its time are told apart: a segment stays longer by less than one of them.
 const STEPS: u32 = 64;
-/// How many files of a former log go at once.
-const FILES_MAX: usize = 16;
 
 pub(super) struct Trimmed<D: Disk> {
     log: Arc<SharedLog<D>>,
@@ -23,13 +24,15 @@ pub(super) struct Trimmed<D: Disk> {
     since: VecDeque<(Instant, Offset)>,
     /// The same of former logs.
     former: VecDeque<(Instant, u64)>,
+    /// How many bytes each of them has, the oldest first. Some may be gone by now.
+    former_bytes: VecDeque<(u64, u64)>,
 }
 
 impl<D: Disk> Trimmed<D> {
     pub(super) fn new(log: Arc<SharedLog<D>>, delay: Duration, retention: Retention) -> Self {
         let (reader, since, former) = (log.lock().reader(), VecDeque::new(), VecDeque::new());
         let retention = retention.bytes.map(|bytes| Retention { bytes: Some(bytes), age_ms: None });
-        Self { log, reader, delay, retention, since, former }
+        Self { log, reader, delay, retention, since, former, former_bytes: VecDeque::new() }
     }
 
     /// Removes what has been there for long enough.
@@ -68,10 +71,34 @@ impl<D: Disk> Trimmed<D> {
                 "the log was begun anew: the files of the one before are kept in the data directory for log.trimDelay, see the README"
             );
             self.former.push_back((now, newest));
+            self.former_bytes = self.log.lock().former_logs().into();
         }
         while let Some((_, known)) = self.former.pop_front_if(|(noted, _)| now >= *noted + self.delay) {
-            // A few at a time, as below.
-            while self.log.lock().drop_former(known, FILES_MAX) > 0 {}
+            drop_former(&self.log, known);
+        }
+        self.drop_surplus_former();
+    }
+
+    /// Removes the files of the oldest former logs, while they and the log are more than retention by bytes lets it take.
+    fn drop_surplus_former(&mut self) {
+        let Some(max) = self.retention.and_then(|retention| retention.bytes) else { return };
+        if self.former_bytes.is_empty() {
+            return;
+        }
+        let all = self.former_bytes.iter().map(|(_, bytes)| bytes);
+        let mut held = all.fold(self.reader.bytes(), |held, bytes| held.saturating_add(*bytes));
+        while held > max
+            && let Some((number, bytes)) = self.former_bytes.pop_front()
+        {
+            held = held.saturating_sub(bytes);
+            if drop_former(&self.log, number) {
+                let files = format!("*-{number}.former");
+                tracing::warn!(
+                    files,
+                    bytes,
+                    "the files of a former log go: with the log they are more than log.retentionBytes"
+                );
+            }
         }
     }
 
@@ -149,6 +176,34 @@ mod tests {
         assert!(former(&log).is_some(), "it does not know since when");
         trimmed.turn(begun + DELAY).unwrap();
         assert_eq!(former(&log), None);
+    }
+
+    #[test]
+    fn former_logs_go_the_oldest_first_while_they_and_the_log_are_more_than_retention_by_bytes() {
+        let reset = |log: &Arc<SharedLog<SimDisk>>, at| {
+            let mut log = log.lock();
+            let (history, producers) = (log.history().clone(), log.producers().clone());
+            log.reset(&Origin { at: Offset(at), history, timestamp_ms: 1, producers }).unwrap();
+        };
+        let kept = |max: &dyn Fn(u64, &[u64]) -> u64| {
+            let (log, trimmed) = trimmed(Retention::default());
+            drop(trimmed);
+            reset(&log, 20);
+            reset(&log, 30);
+            let held = log.lock().reader().bytes();
+            let former = log.lock().former_logs();
+            let sizes: Vec<u64> = former.iter().map(|(_, bytes)| *bytes).collect();
+            assert!(sizes.len() == 2 && sizes.iter().all(|bytes| *bytes > 1000), "{sizes:?}");
+            let retention = Retention { bytes: Some(max(held, &sizes)), age_ms: None };
+            Trimmed::new(Arc::clone(&log), DELAY, retention).turn(Instant::now()).unwrap();
+            let left = log.lock().former_logs();
+            assert!(former.ends_with(&left), "the newest stay");
+            left.len()
+        };
+        assert_eq!(kept(&|held, sizes| held + sizes[0] + sizes[1]), 2);
+        assert_eq!(kept(&|held, sizes| held + sizes[0] + sizes[1] - 1), 1);
+        assert_eq!(kept(&|held, sizes| held + sizes[1]), 1);
+        assert_eq!(kept(&|held, sizes| held + sizes[1] - 1), 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,6 +12,8 @@ use zue_core::Offset;
 use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier, Wanted};
 
 use super::retain::Retain;
+use super::shortage::{change_lacks_room, make_room, rewrite_lacks_room};
+use super::stop::Stop;
 use super::trimmed::Trimmed;
 use super::{DiskFact, Queue, full, tell};
 use crate::clock::SharedTime;
@@ -58,34 +60,6 @@ pub(crate) struct NotFetched {
     pub(crate) all_asked: bool,
 }
 
-/// Tells the thread to end.
-#[derive(Debug, Default)]
-pub(super) struct Stop {
-    stopped: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    fn stopped(&self) -> MutexGuard<'_, bool> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn stop(&self) {
-        *self.stopped() = true;
-        self.changed.notify_all();
-    }
-
-    fn is_stopped(&self) -> bool {
-        *self.stopped()
-    }
-
-    /// Waits so long at most; whether it is to end.
-    fn wait(&self, time: Duration) -> bool {
-        let waited = self.changed.wait_timeout_while(self.stopped(), time, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
 /// Damage, whatever file it is in by now.
 type Place = (PathBuf, Offset, Offset);
 
@@ -110,6 +84,8 @@ pub(super) struct Upkeep<D: Disk> {
     trimmed: Trimmed<D>,
     damaged: BTreeMap<Place, Known>,
     reported: Option<Arc<str>>,
+    /// Room was made for what had none: it is tried again.
+    made_room: bool,
     scrub: Option<Verifier<D>>,
     scrub_due: Instant,
     compact_due: Instant,
@@ -143,6 +119,7 @@ impl<D: Disk> Upkeep<D> {
             trimmed,
             damaged,
             reported,
+            made_room: false,
             scrub,
             scrub_due,
             compact_due,
@@ -205,7 +182,14 @@ impl<D: Disk> Upkeep<D> {
             let known = match self.repair_one(damage) {
                 Ok(()) => Known { retry: Instant::now(), lost: false, why: String::new() },
                 Err(NotFetched { reason, all_asked }) => {
-                    let after = if all_asked { RETRY_LOST } else { RETRY };
+                    let made_room = std::mem::take(&mut self.made_room);
+                    let after = if made_room {
+                        Duration::ZERO
+                    } else if all_asked {
+                        RETRY_LOST
+                    } else {
+                        RETRY
+                    };
                     Known { retry: Instant::now() + after, lost: all_asked, why: reason }
                 }
             };
@@ -249,6 +233,7 @@ impl<D: Disk> Upkeep<D> {
         }
         let repair = self.log.lock().repair(damage, excerpts);
         let repair = repair.map_err(|error| {
+            self.make_room(change_lacks_room(&error));
             self.fail(&error);
             later(full(&error))
         })?;
@@ -293,20 +278,40 @@ impl<D: Disk> Upkeep<D> {
                     break Err("the node stops".to_owned());
                 }
                 Ok((_, true)) => {}
-                Ok((_, false)) => break repair.finish().map_err(|error: Refused| full(&error)),
-                Err(error) => break Err(full(&error)),
+                Ok((_, false)) => break repair.finish().map_err(|error| self.refused(&error)),
+                Err(error) => break Err(self.refused(&error)),
             }
         };
-        let mut log = self.log.lock();
         match written {
-            Ok(rewritten) => log.rewritten(rewritten).map(|_| ()).map_err(|error| {
-                self.fail(&error);
-                full(&error)
-            }),
+            Ok(rewritten) => {
+                let done = self.log.lock().rewritten(rewritten);
+                done.map(|_| ()).map_err(|error| {
+                    self.make_room(change_lacks_room(&error));
+                    self.fail(&error);
+                    full(&error)
+                })
+            }
             Err(reason) => {
-                log.forget_rewrite();
+                self.log.lock().forget_rewrite();
                 tracing::warn!(reason, "a damaged segment was not written anew");
                 Err(reason)
+            }
+        }
+    }
+
+    fn refused(&mut self, error: &Refused) -> String {
+        self.make_room(rewrite_lacks_room(error));
+        full(error)
+    }
+
+    /// Where it is room that was lacking, lets go what is kept only for people.
+    fn make_room(&mut self, is_lacking: bool) {
+        if is_lacking {
+            // What was written so far takes some.
+            self.log.lock().forget_rewrite();
+            match make_room(&self.log) {
+                Ok(made) => self.made_room = made,
+                Err(error) => self.fail(&error),
             }
         }
     }
@@ -328,20 +333,24 @@ impl<D: Disk> Upkeep<D> {
                     }
                 }
                 Ok(Compacting::Segment(segment)) => {
-                    if let Err(error) = self.log.lock().rewritten(*segment) {
+                    let done = self.log.lock().rewritten(*segment);
+                    if let Err(error) = done {
+                        self.make_room(change_lacks_room(&error));
                         self.fail(&error);
                         break false;
                     }
                 }
                 Ok(Compacting::Done) => break true,
                 Err(error) => {
-                    tracing::warn!(error = %full(&error), "compaction is given up for now");
+                    let error = self.refused(&error);
+                    tracing::warn!(error, "compaction is given up for now");
                     break false;
                 }
             }
         };
         if !done || round.is_incomplete() {
-            self.compact_due = Instant::now() + RETRY;
+            let made_room = std::mem::take(&mut self.made_room);
+            self.compact_due = Instant::now() + if made_room { Duration::ZERO } else { RETRY };
         }
         let noted = self.log.lock().compacted(round, done);
         if let Err(error) = noted {

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
-use zue_log::{Disk, DiskError, LogError, SharedLog, Shortage};
+use zue_log::{Disk, LogError, SharedLog};
 
+use super::shortage::{lacks_room, make_room};
+use super::stop::Stop;
 use super::syncer::Syncer;
-use super::upkeep::Stop;
 use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
@@ -76,7 +77,8 @@ impl<D: Disk> Worker<D> {
         let mut told = None;
         loop {
             match self.one(work) {
-                Err(LogError::NoRoom(error)) if is_full(&error) && self.drops_one_trimmed()? => {}
+                Err(LogError::NoRoom(error))
+                    if lacks_room(&error) && make_room(&self.log).map_err(Stopped::Failed)? => {}
                 Err(LogError::NoRoom(error)) => {
                     let now = Some(Stalled::new(&error));
                     if told != now {
@@ -100,19 +102,6 @@ impl<D: Disk> Worker<D> {
                 }
             }
         }
-    }
-
-    /// Makes room of the oldest segment that is trimmed and still there, or of the files of former logs, if there are any.
-    fn drops_one_trimmed(&self) -> Result<bool, Stopped> {
-        let mut log = self.log.lock();
-        let log_start = log.log_start();
-        let dropped = log.drop_trimmed(log_start, 1).map_err(Stopped::Failed)?;
-        if dropped > 0 {
-            return Ok(true);
-        }
-        let Some(newest) = log.former() else { return Ok(false) };
-        tracing::warn!("the disk is full: the files of the log before it was begun anew go, for their room");
-        Ok(log.drop_former(newest, usize::MAX) > 0)
     }
 
     /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
@@ -201,9 +190,4 @@ impl<D: Disk> Worker<D> {
         tell(&self.facts, DiskFact::Failed(full(error).into()));
         while self.queue.take().is_some() {}
     }
-}
-
-/// Whether a segment less would help: a file may not be made for other reasons.
-fn is_full(error: &DiskError) -> bool {
-    matches!(error.shortage(), Shortage::Room | Shortage::Files)
 }

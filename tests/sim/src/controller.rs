@@ -85,10 +85,12 @@ impl World {
         Patience {
             look_ms: self.dice.between((low, high)),
             call_ms,
+            look_grace_ms: call_ms / 4,
             seal_ms: call_ms,
             seal_grace_ms,
             appoint,
             store_ms: call_ms,
+            store_failover_ms: call_ms / 2,
             store_retry: soon,
             handover_deadline_ms,
             election_retry: soon,

@@ -1,7 +1,5 @@
 //! `zue control`: turns of the controller until it is told to stop. `zue dev` uses the same turns.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use zue_controller::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
 use zue_core::control::{Policy, Wish};
@@ -10,9 +8,6 @@ use crate::Usage;
 use crate::args::{self, Control, Leadership};
 use crate::output;
 use crate::stop::Stop;
-
-/// Between two turns.
-pub(crate) const TURN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The controller of some nodes.
 pub(crate) struct Turns {
@@ -39,11 +34,11 @@ impl Turns {
         }
     }
 
-    /// One turn, then a pause. What happened goes to stderr.
+    /// One turn, then a rest. What happened goes to stderr.
     pub(crate) async fn next(&mut self) -> Turn {
         let turn = self.controller.turn(&self.nodes, &self.wish).await;
         turn.events.iter().for_each(tell);
-        tokio::time::sleep(TURN_INTERVAL).await;
+        self.controller.rest().await;
         turn
     }
 

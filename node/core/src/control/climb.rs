@@ -43,7 +43,14 @@ pub(super) fn next_epoch(
         }
         Some(newest) => electorates(newest).map(|voters| group(voters, &able)).collect(),
     };
-    let is_enough = |epoch: &Epoch| groups.iter().all(|group| group.accepts(*epoch));
+    // Nobody but its leader may hold the newest start: what the others hold says who of them has to answer, and that one may be among
+    // those.
+    let can_tell = are_enough(&able);
+    let can_choose = |epoch: Epoch| {
+        let accept: Vec<&Seen> = able.iter().copied().filter(|seen| epoch.follows(seen.promised)).collect();
+        !can_tell || are_enough(&accept)
+    };
+    let is_enough = |epoch: &Epoch| groups.iter().all(|group| group.accepts(*epoch)) && can_choose(*epoch);
     if is_enough(&highest) {
         return highest;
     }
@@ -72,6 +79,14 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
     let promised: Vec<Epoch> = voting().map(|seen| seen.promised).collect();
     let all = if voting().any(|seen| seen.suspect.is_some() || seen.last.is_none()) { promised.len() } else { 0 };
     Group { needed: majority(voters.len()).max(all), promised }
+}
+
+/// Whether somebody could be chosen from their answers, by the newest start that any of them holds.
+fn are_enough(nodes: &[&Seen]) -> bool {
+    let newest = nodes.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+    newest.is_none_or(|newest| {
+        electorates(newest).map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
+    })
 }
 
 #[cfg(test)]
@@ -214,5 +229,38 @@ mod tests {
             }
         }
         assert_eq!(promised[1], promised[2], "{promised:?}");
+    }
+
+    #[test]
+    fn a_voter_that_is_far_behind_comes_nearer_first_where_the_others_cannot_choose_without_it() {
+        // The first leads the newest epoch, and nobody has followed it. Of the start before, it is one of two voters.
+        let start = |epoch: u64, voters: &[u128]| EpochStart {
+            epoch: Epoch(epoch),
+            start: Offset(0),
+            leader: ReplicaId(1),
+            voters: voters.iter().copied().map(ReplicaId).collect(),
+            quorum: 2,
+            old_voters: None,
+        };
+        let seen = |id: u128, promised: u64, last: EpochStart| Seen {
+            replica: ReplicaId(id),
+            cluster: None,
+            promised: Epoch(promised),
+            bound: None,
+            last: Some(last),
+            durable: Tail::default(),
+            suspect: None,
+            damaged: false,
+            leaving: false,
+            role: SeenRole::Idle { waiting_ms: 0 },
+        };
+        let newest = start(5, &[1, 2, 3]);
+        let nodes =
+            [seen(1, 5, newest.clone()), seen(2, STEP + 9, start(4, &[1, 2])), seen(3, STEP + 9, start(3, &[1, 2, 3]))];
+        let nodes: Vec<&Seen> = nodes.iter().collect();
+        let recorded = Recorded { epoch: Epoch(STEP + 9), ..Recorded::default() };
+        assert_eq!(next_epoch(&recorded, &nodes, Some(&newest), None), Epoch(STEP + 5));
+        // Without it they can do nothing, and try what they can.
+        assert_eq!(next_epoch(&recorded, &nodes[1..], Some(&newest), None), Epoch(STEP + 10));
     }
 }

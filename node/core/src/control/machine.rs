@@ -5,6 +5,8 @@ mod attempt;
 mod decide;
 mod feed;
 mod io;
+#[cfg(test)]
+mod patience_tests;
 mod pause;
 mod places;
 mod record;
@@ -18,7 +20,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish};
-use crate::types::{Epoch, Millis};
+use crate::types::{Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
 pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
@@ -36,6 +38,8 @@ pub struct Patience {
     pub look_ms: u64,
     /// How long a node may take to tell its status, or to take a small order, before it counts as silent.
     pub call_ms: u64,
+    /// How long the others are waited for once more than half of the nodes have told their status.
+    pub look_grace_ms: u64,
     /// How long a sealing waits for answers that are enough to choose.
     pub seal_ms: u64,
     /// How long a sealing waits for the others once the answers are enough to choose.
@@ -45,6 +49,8 @@ pub struct Patience {
     pub appoint: Backoff,
     /// How long what is written down may take before the store counts as away.
     pub store_ms: u64,
+    /// How long that is while nobody leads.
+    pub store_failover_ms: u64,
     /// The pause before a store that is away is asked again.
     pub store_retry: Backoff,
     /// How long a leader holds new appends for a hand-over before it goes on by itself.
@@ -65,10 +71,12 @@ impl Default for Patience {
         Self {
             look_ms: 100,
             call_ms: 800,
+            look_grace_ms: 100,
             seal_ms: 5000,
             seal_grace_ms: 200,
             appoint: backoff(1000, 10_000),
             store_ms: 1000,
+            store_failover_ms: 400,
             store_retry: backoff(1000, 10_000),
             handover_deadline_ms: 2000,
             election_retry: backoff(100, 5000),
@@ -79,10 +87,15 @@ impl Default for Patience {
     }
 }
 
+/// An answer that was given in time may be taken in so much later: others wait in front of it.
+const ANSWER_LATE_MS: u64 = 50;
+
 /// When something that came to nothing may be tried again.
 #[derive(Clone, Debug, Default)]
 struct Pauses {
     election: Retry,
+    /// Appointments that were not carried out in time: the next one gets more.
+    appoint: Retry,
     hand_over: Retry,
     /// Changes of the voters that came to nothing.
     members: Retry,
@@ -102,7 +115,7 @@ struct Pauses {
 #[derive(Clone, Debug)]
 enum Work {
     Resting,
-    Looking { until: Millis },
+    Looking { begun: Millis, until: Millis },
     Feeding { feed: Feed, attempt: u64, until: Millis },
     HandingOver { attempt: Attempt, asked: Handing, until: Millis },
     Reserving(Attempt),
@@ -119,6 +132,10 @@ enum Node {
 }
 
 impl Node {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+
     fn told(&self) -> Option<&Told> {
         if let Self::Told(told) = self { Some(told) } else { None }
     }
@@ -144,8 +161,10 @@ pub struct Machine<R> {
     pauses: Pauses,
     /// The greatest epoch for which somebody was appointed, perhaps in vain: never another for the same.
     appointed: Epoch,
-    /// The newest epoch that this one began.
-    begun: Option<Epoch>,
+    /// The newest epoch that this one began, and what it began with.
+    begun: Option<Begun>,
+    /// How many nodes had told their status when an election came to nothing last.
+    told_in_vain: usize,
     /// The epoch that another one began after that, once it is told.
     contested: Option<Epoch>,
     /// By what it told the nodes to stand by last, and the epoch whose leader it told.
@@ -154,8 +173,17 @@ pub struct Machine<R> {
     told_problem: Option<alloc::string::String>,
     planned: Step,
     needed: usize,
-    /// Since when all is as wished, in one epoch.
-    steady: Option<(Epoch, Millis)>,
+    /// Since when all is as wished, in one epoch, and that is written down.
+    steady: Option<(Epoch, Epoch, Millis)>,
+}
+
+/// What an epoch began with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Begun {
+    epoch: Epoch,
+    leader: ReplicaId,
+    voters: Vec<ReplicaId>,
+    quorum: u32,
 }
 
 impl<R: Rules> Machine<R> {
@@ -177,6 +205,7 @@ impl<R: Rules> Machine<R> {
             pauses: Pauses::default(),
             appointed: Epoch(0),
             begun: None,
+            told_in_vain: 0,
             contested: None,
             told_terms: None,
             blocked: None,
@@ -232,13 +261,13 @@ impl<R: Rules> Machine<R> {
     pub fn deadline(&self) -> Option<Millis> {
         let work = match &self.work {
             Work::Resting => Some(self.look_at),
-            Work::Looking { until }
-            | Work::Feeding { until, .. }
-            | Work::HandingOver { until, .. }
-            | Work::Appointing { until, .. } => Some(*until),
+            Work::Looking { until, .. } if self.nodes.iter().any(Node::is_unknown) => Some(*until),
+            Work::Feeding { until, .. } | Work::HandingOver { until, .. } | Work::Appointing { until, .. } => {
+                Some(*until)
+            }
             Work::Sealing(_, answers) if answers.missing > 0 => Some(answers.until),
             // Only the store is waited for.
-            Work::Reserving(_) | Work::Sealing(..) => None,
+            Work::Looking { .. } | Work::Reserving(_) | Work::Sealing(..) => None,
         };
         work.into_iter().chain(self.record.deadline()).min()
     }
@@ -251,7 +280,8 @@ impl<R: Rules> Machine<R> {
         self.look += 1;
         self.nodes.iter_mut().for_each(|node| *node = Node::Unknown);
         let within_ms = self.patience.call_ms;
-        self.work = Work::Looking { until: Millis(now.0.saturating_add(within_ms)) };
+        self.work =
+            Work::Looking { begun: now, until: Millis(now.0.saturating_add(within_ms).saturating_add(ANSWER_LATE_MS)) };
         out.push(Action::Look { look: self.look, within_ms });
         if !self.is_alone() {
             self.record.refresh(now, self.patience.store_ms, out);
@@ -268,6 +298,7 @@ impl<R: Rules> Machine<R> {
                 if let Some(node) = self.nodes.get_mut(ordinal).filter(|_| look == self.look) {
                     *node = told.map_or(Node::Silent, Node::Told);
                 }
+                self.hurry();
                 None
             }
             Input::Loaded { op, result } => self.record.loaded(now, within, (op, result), &mut self.random, out),
@@ -295,6 +326,17 @@ impl<R: Rules> Machine<R> {
         }
     }
 
+    /// Once more than half of the nodes have told their status, the others are not waited for much longer: one that hangs is not to
+    /// hold up what they say.
+    fn hurry(&mut self) {
+        let told = self.nodes.iter().filter_map(Node::told).count();
+        if let Work::Looking { begun, until } = &mut self.work
+            && told > self.nodes.len() / 2
+        {
+            *until = (*until).min(Millis(begun.0.saturating_add(self.patience.look_grace_ms)));
+        }
+    }
+
     /// The number that answers have to name.
     fn attempt(&self) -> Option<u64> {
         match &self.work {
@@ -319,7 +361,7 @@ impl<R: Rules> Machine<R> {
     fn time_out(&mut self, now: Millis, out: &mut Vec<Action>) {
         let late = || Answer::Failed(alloc::string::String::from("no answer in time"));
         match &self.work {
-            Work::Looking { until } if now >= *until => {
+            Work::Looking { until, .. } if now >= *until => {
                 let unknown = self.nodes.iter_mut().filter(|node| matches!(node, Node::Unknown));
                 unknown.for_each(|node| *node = Node::Silent);
             }
@@ -350,7 +392,7 @@ impl<R: Rules> Machine<R> {
 
     /// Decides once every node has answered or is silent, and what is written down is known as far as it can be.
     fn looked(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let is_known = !self.nodes.iter().any(|node| matches!(node, Node::Unknown));
+        let is_known = !self.nodes.iter().any(Node::is_unknown);
         if matches!(self.work, Work::Looking { .. }) && is_known && (self.is_alone() || self.record.is_ready()) {
             self.rest(now);
             self.decide(now, out);

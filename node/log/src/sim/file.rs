@@ -23,6 +23,18 @@ impl SimFile {
     }
 }
 
+impl SimFile {
+    /// Takes of the room for what is written behind the end.
+    fn grow(&self, bytes: usize) -> io::Result<()> {
+        let more = self.with(false, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
+        let mut world = self.disk.world();
+        if let Some(growth) = world.growth {
+            world.growth = Some(growth.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for SimFile {
     fn write_at(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         let write = |bytes: &[u8]| {
@@ -33,8 +45,12 @@ impl DiskFile for SimFile {
             })
         };
         let failed = self.with(true, |_| Ok(()));
+        let grown = length(position).saturating_add(bytes.len());
         match failed {
-            Ok(()) => write(bytes),
+            Ok(()) => {
+                self.grow(grown)?;
+                write(bytes)
+            }
             Err(error) => {
                 write(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
                 Err(error)

@@ -9,7 +9,7 @@ use super::io::{Action, Answer, Call, Event, Failure, Who};
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::record::Reserved;
-use super::{Machine, Work};
+use super::{Begun, Machine, Node, Patience, Work};
 use crate::control::{Ballot, Reason, Rules, Seen};
 use crate::election::{Change, Choice, First, NoChoice, Sealed};
 use crate::io::Terms;
@@ -45,6 +45,8 @@ pub(super) struct Attempt {
     pub(super) replicas: usize,
     pub(super) quorum: Option<u32>,
     pub(super) handing: Option<Handing>,
+    /// Who is to hand over, once the epoch is reserved: the epoch it leads, and to whom.
+    pub(super) asks: Option<(Epoch, ReplicaId, ReplicaId)>,
     /// Whether the reservation has been written down, or nobody is asked to.
     pub(super) is_reserved: bool,
 }
@@ -95,7 +97,8 @@ impl Attempt {
 }
 
 impl<R: Rules> Machine<R> {
-    /// Begins an attempt: reserves its epoch where a store answers, and seals. A first epoch waits for the store.
+    /// Begins an attempt: reserves its epoch where a store answers, and seals. Where nobody leads, both at once; a leader that is well
+    /// is not deposed, and a first epoch not begun, before the store has answered.
     pub(super) fn begin(&mut self, now: Millis, mut attempt: Attempt, out: &mut Vec<Action>) {
         if attempt.epoch == self.record.recorded().epoch {
             let why = Failure::NoEpochLeft(attempt.epoch);
@@ -108,12 +111,22 @@ impl<R: Rules> Machine<R> {
             attempt.epoch = self.skip(&attempt);
             attempt.is_reserved = true;
         } else {
-            self.record.reserve(now, self.patience.store_ms, attempt.epoch, out);
+            let Patience { store_ms, store_failover_ms, .. } = self.patience;
+            let within_ms = if is_urgent(attempt.reason) { store_failover_ms } else { store_ms };
+            self.record.reserve(now, within_ms, attempt.epoch, out);
         }
-        if is_first && !attempt.is_reserved {
-            self.work = Work::Reserving(attempt);
+        if attempt.is_reserved || is_urgent(attempt.reason) {
+            self.go_on(now, attempt, out);
         } else {
-            self.seal(now, attempt, out);
+            self.work = Work::Reserving(attempt);
+        }
+    }
+
+    /// The epoch is reserved, or that goes on beside.
+    fn go_on(&mut self, now: Millis, mut attempt: Attempt, out: &mut Vec<Action>) {
+        match attempt.asks.take() {
+            Some((epoch, from, to)) => self.hand_over(now, attempt, epoch, (from, to), out),
+            None => self.seal(now, attempt, out),
         }
     }
 
@@ -126,7 +139,7 @@ impl<R: Rules> Machine<R> {
         if beyond.0.saturating_sub(lowest.0) <= EPOCHS_AHEAD_MAX { beyond } else { attempt.epoch }
     }
 
-    fn seal(&mut self, now: Millis, attempt: Attempt, out: &mut Vec<Action>) {
+    pub(super) fn seal(&mut self, now: Millis, attempt: Attempt, out: &mut Vec<Action>) {
         let targets = attempt.targets();
         let within_ms = self.patience.seal_ms;
         for (ordinal, target) in &targets {
@@ -202,7 +215,7 @@ impl<R: Rules> Machine<R> {
             }
         }
         let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
-        let within_ms = self.patience.appoint.bound(self.pauses.election.failures().saturating_add(1));
+        let within_ms = self.patience.appoint.bound(self.pauses.appoint.failures().saturating_add(1));
         let call = Call::Appoint { cluster, terms, places };
         out.push(Action::Call { attempt: attempt.id, ordinal, target: leader.replica, call, within_ms });
         self.appointed = self.appointed.max(attempt.epoch);
@@ -226,8 +239,9 @@ impl<R: Rules> Machine<R> {
     }
 
     fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
-        self.pauses.election = Retry::default();
-        self.begun = Some(attempt.epoch);
+        (self.pauses.election, self.pauses.appoint) = (Retry::default(), Retry::default());
+        let Choice { leader, quorum, ref voters, .. } = *choice;
+        self.begun = Some(Begun { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
         let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
         if choice.bootstrap {
             out.push(Action::Tell(Event::Bootstrapped { cluster, epoch }));
@@ -276,6 +290,10 @@ impl<R: Rules> Machine<R> {
     /// Nothing came of it.
     pub(super) fn failed(&mut self, now: Millis, attempt: &Attempt, why: Failure, out: &mut Vec<Action>) {
         self.record.abandon();
+        self.told_in_vain = self.nodes.iter().filter_map(Node::told).count();
+        if matches!(why, Failure::NotAppointed { .. }) {
+            self.pauses.appoint.failed(now, self.patience.election_retry, &mut self.random);
+        }
         // What was in the way is known by now: the next try does without the store, at once.
         if !matches!(why, Failure::Store(_)) {
             self.pauses.election.failed(now, self.patience.election_retry, &mut self.random);
@@ -302,7 +320,7 @@ impl<R: Rules> Machine<R> {
     pub(super) fn reserved(&mut self, now: Millis, reserved: Reserved, out: &mut Vec<Action>) {
         match (reserved, core::mem::replace(&mut self.work, Work::Resting)) {
             (Reserved::Done, Work::Reserving(attempt)) => {
-                self.seal(now, Attempt { is_reserved: true, ..attempt }, out);
+                self.go_on(now, Attempt { is_reserved: true, ..attempt }, out);
             }
             (Reserved::Done, Work::Sealing(attempt, answers)) => {
                 self.work = Work::Sealing(Attempt { is_reserved: true, ..attempt }, answers);
@@ -317,6 +335,11 @@ impl<R: Rules> Machine<R> {
             (_, work) => self.work = work,
         }
     }
+}
+
+/// Whether an epoch begins because nobody leads whom a quorum hears.
+const fn is_urgent(reason: Reason) -> bool {
+    matches!(reason, Reason::NoLeader | Reason::LeaderLost | Reason::QuorumLost | Reason::HigherPromise)
 }
 
 /// Whether an epoch begins for the sake of the voters alone.

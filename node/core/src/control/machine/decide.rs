@@ -31,6 +31,10 @@ impl<R: Rules> Machine<R> {
         if step == Step::Nothing {
             self.calm(now);
         }
+        // Who comes back may be the one that was wanting.
+        if seen.iter().flatten().count() > self.told_in_vain {
+            self.pauses.election = Retry::default();
+        }
         let step = match &mut self.standby {
             Some(standby) => standby.filter(now, step, &seen, &mut self.random),
             None => step,
@@ -55,7 +59,7 @@ impl<R: Rules> Machine<R> {
 
     /// Nobody has to be elected.
     fn calm(&mut self, now: Millis) {
-        self.pauses.election = Retry::default();
+        (self.pauses.election, self.pauses.appoint) = (Retry::default(), Retry::default());
         for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
             if vain.is_due(now) {
                 *vain = Retry::default();
@@ -100,7 +104,7 @@ impl<R: Rules> Machine<R> {
                 if self.pauses.hand_over.is_due(now) && self.is_due(now, Reason::HandOver, &seen, out) =>
             {
                 let attempt = self.attempt_of(now, seen, next, Some(to), Reason::HandOver);
-                self.hand_over(now, attempt, epoch, (from, to), out);
+                self.begin(now, Attempt { asks: Some((epoch, from, to)), ..attempt }, out);
             }
             Step::Blocked(_) | Step::HandOver { .. } | Step::Feed { .. } => {}
         }
@@ -134,6 +138,7 @@ impl<R: Rules> Machine<R> {
             replicas,
             quorum,
             handing: None,
+            asks: None,
             is_reserved: false,
         }
     }
@@ -153,14 +158,16 @@ impl<R: Rules> Machine<R> {
     /// Whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else undoes
     /// it with an epoch of its own. Then both wait, longer and longer.
     fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
-        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).map(|last| last.epoch).max();
-        if let (Some(begun), Some(newest)) = (self.begun, newest)
-            && newest > begun
-            && self.contested.is_none_or(|told| told < newest)
+        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+        if let (Some(begun), Some(newest)) = (&self.begun, newest)
+            && newest.epoch > begun.epoch.max(self.appointed)
+            && self.contested.is_none_or(|told| told < newest.epoch)
+            && (&newest.voters, newest.quorum, newest.leader) != (&begun.voters, begun.quorum, begun.leader)
         {
-            self.contested = Some(newest);
+            let epoch = newest.epoch;
+            self.contested = Some(epoch);
             self.pauses.contested.failed(now, self.patience.contested_retry, &mut self.random);
-            out.push(Action::Tell(Event::Contested { epoch: newest }));
+            out.push(Action::Tell(Event::Contested { epoch }));
         }
         self.pauses.contested.is_due(now)
     }
@@ -169,14 +176,18 @@ impl<R: Rules> Machine<R> {
     /// people; and the newest epoch, should the record have fallen behind, or be too high for long.
     fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
         let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).map(|last| last.epoch).max();
+        let written = self.record.recorded().epoch;
         self.steady = match (step, newest) {
-            (Step::Nothing, Some(epoch)) => Some(self.steady.filter(|(of, _)| *of == epoch).unwrap_or((epoch, now))),
+            (Step::Nothing, Some(epoch)) => {
+                let known = self.steady.filter(|(of, then, _)| (*of, *then) == (epoch, written));
+                Some(known.unwrap_or((epoch, written, now)))
+            }
             _ => None,
         };
         if self.is_alone() || matches!(step, Step::Blocked(Blocked::ForeignReplica { .. })) {
             return None;
         }
-        let is_steady = |ms| self.steady.is_some_and(|(_, since)| now.since(since) >= ms);
+        let is_steady = |ms| self.steady.is_some_and(|(.., since)| now.since(since) >= ms);
         if is_steady(CONTESTED_MS) {
             (self.pauses.contested, self.pauses.terms, self.begun) = (Retry::default(), Retry::default(), None);
         }

@@ -159,7 +159,7 @@ impl<R: Rules> Machine<R> {
                 self.attempts += 1;
                 attempt.id = self.attempts;
                 attempt.handing = Some(asked);
-                self.begin(now, attempt, out);
+                self.seal(now, attempt, out);
             }
             answer => {
                 self.hand_over_failed(now, (asked.from, asked.to), Some(answer.into_why()), out);

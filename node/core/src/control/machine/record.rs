@@ -106,6 +106,7 @@ impl Record {
     /// Reserves an epoch: at once, or as soon as what is under way is done.
     pub(super) fn reserve(&mut self, now: Millis, within_ms: u64, epoch: Epoch, out: &mut Vec<Action>) {
         self.wanted = Some((epoch, self.last.clone()));
+        self.until = self.until.min(Millis(now.0.saturating_add(within_ms)));
         self.go_on(now, within_ms, out);
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Standby {
     times: StandbyTimes,
     /// What has to be done, since when nobody does it, and for how long that has to be so.
     need: Option<(Need, Millis, u64)>,
+    /// The greatest promise that it has seen.
+    promised: Epoch,
     tries: u32,
     vain: Retry,
 }
@@ -47,7 +49,7 @@ struct Need {
 
 impl Standby {
     pub(super) fn new(own: usize, times: StandbyTimes) -> Self {
-        Self { own, times, need: None, tries: 0, vain: Retry::default() }
+        Self { own, times, need: None, promised: Epoch(0), tries: 0, vain: Retry::default() }
     }
 
     /// What of the plan a standby does now.
@@ -70,7 +72,8 @@ impl Standby {
             }
         };
         let promised = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
-        let need = Need { promised, hands_over };
+        self.promised = self.promised.max(promised);
+        let need = Need { promised: self.promised, hands_over };
         let (since, wait_ms) = match self.need {
             Some((known, since, wait_ms)) if known == need => (since, wait_ms),
             _ => {

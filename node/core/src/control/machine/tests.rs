@@ -12,7 +12,7 @@ use crate::runs::{Lineage, Runs};
 use crate::types::ReplicaId;
 use crate::types::{ClusterId, Offset, Tail};
 
-const CLUSTER: ClusterId = ClusterId(9);
+pub(super) const CLUSTER: ClusterId = ClusterId(9);
 pub(super) const WISH: Wish = Wish {
     replicas: 3,
     policy: crate::control::Policy::Automatic,
@@ -23,7 +23,7 @@ pub(super) const WISH: Wish = Wish {
     standby_after_ms: None,
 };
 
-fn start(epoch: u64) -> EpochStart {
+pub(super) fn start(epoch: u64) -> EpochStart {
     let voters = [1, 2, 3].map(ReplicaId).to_vec();
     EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None }
 }
@@ -79,7 +79,7 @@ impl Bench {
         bench
     }
 
-    fn controller() -> Self {
+    pub(super) fn controller() -> Self {
         Self::new(Machine::new(Sound, Patience::default(), 7))
     }
 
@@ -109,7 +109,7 @@ impl Bench {
     }
 
     /// What is written down is told, if it is asked for.
-    fn loaded(&mut self) {
+    pub(super) fn loaded(&mut self) {
         let load = self.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
         if let Some(op) = load {
             let recorded = Recorded { epoch: Epoch(4), leader: Some(ReplicaId(1)), cluster: Some(CLUSTER) };
@@ -131,14 +131,14 @@ impl Bench {
         Some((first.0, first.1, self.asked.iter().filter_map(seal).count()))
     }
 
-    fn appoints(&self) -> Option<(usize, Epoch)> {
+    pub(super) fn appoints(&self) -> Option<(usize, Epoch)> {
         self.asked.iter().find_map(|action| match action {
             Action::Call { ordinal, call: Call::Appoint { terms, .. }, .. } => Some((*ordinal, terms.epoch)),
             _ => None,
         })
     }
 
-    fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&Failure> {
         self.asked.iter().find_map(|action| match action {
             Action::Tell(Event::ElectionFailed { why, .. }) => Some(why),
             _ => None,
@@ -320,9 +320,8 @@ fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
         let before = epoch;
         bench.look(nodes.map(Some));
         if let Some(op) = bench.swap() {
-            let seals = bench.seals();
             bench.step(Input::Swapped { op, result: Ok(true) });
-            if let Some((attempt, next, _)) = seals {
+            if let Some((attempt, next, _)) = bench.seals() {
                 begun.push(bench.now);
                 for id in 1..=3 {
                     let Answer::Sealed(mut of) = sealed(id) else { unreachable!() };
@@ -342,7 +341,7 @@ fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
 }
 
 /// The nodes as they are when all is well, voters or not, and what the leader knows of standing by.
-fn well(epoch: u64, voters: &[u128], ids: [u128; 3], terms: Option<&StandbyTerms>) -> [Option<Told>; 3] {
+pub(super) fn well(epoch: u64, voters: &[u128], ids: [u128; 3], terms: Option<&StandbyTerms>) -> [Option<Told>; 3] {
     let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
     ids.map(|id| {
         let role = if id == 1 { leading() } else { SeenRole::Follower { silence_ms: 10, connected: true } };
@@ -438,6 +437,6 @@ fn a_voter_that_never_answered_is_where_the_nodes_were_told_to_stand_by() {
     let mut leader = told(1, 4, leading());
     leader.standby = Some(terms);
     bench.look([None, Some(leader), None]);
-    let places = bench.machine.places.of(&[1, 2, 3].map(ReplicaId), &bench.machine.seen());
-    assert_eq!(places, [(ReplicaId(1), Some(1)), (ReplicaId(2), Some(2)), (ReplicaId(3), Some(0))]);
+    let found = bench.machine.places.of(&[1, 2, 3].map(ReplicaId), &bench.machine.seen());
+    assert_eq!(found, [(ReplicaId(1), Some(1)), (ReplicaId(2), Some(2)), (ReplicaId(3), Some(0))]);
 }

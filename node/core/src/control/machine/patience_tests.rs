@@ -1,0 +1,182 @@
+//! For what a machine waits, and for how long.
+
+use alloc::string::ToString as _;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::tests::{Bench, CLUSTER, LOST, WISH, leaderless, sealed, start, told, well};
+use super::*;
+use crate::control::Policy;
+use crate::types::Tail;
+
+fn calls(bench: &Bench) -> usize {
+    bench.asked.iter().filter(|action| matches!(action, Action::Call { .. })).count()
+}
+
+#[test]
+fn a_leader_that_is_well_is_asked_for_nothing_before_the_store_has_answered() {
+    let named = || Wish { policy: Policy::Static, ordinal: 1, ..WISH };
+    let mut bench = Bench::controller();
+    bench.machine.wish(named(), 3);
+    bench.look(well(4, &[1, 2, 3], [1, 2, 3], None));
+    assert!(matches!(bench.machine.planned(), Step::HandOver { .. }), "{:?}", bench.machine.planned());
+    let op = bench.swap().expect("it reserves");
+    assert_eq!(calls(&bench), 0);
+    bench.step(Input::Swapped { op, result: Ok(true) });
+    assert!(matches!(bench.asked[..], [Action::Call { call: Call::HandOver { .. }, .. }]), "{:?}", bench.asked);
+    // A store that hangs holds up the wish, and nobody's appends.
+    let mut bench = Bench::controller();
+    bench.machine.wish(named(), 3);
+    bench.look(well(4, &[1, 2, 3], [1, 2, 3], None));
+    for _ in 0..9 {
+        bench.wait(100);
+        assert_eq!(calls(&bench), 0);
+    }
+}
+
+#[test]
+fn while_nobody_leads_a_store_that_hangs_costs_less_than_half_a_second() {
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    let (attempt, ..) = bench.seals().unwrap();
+    let begun = bench.now;
+    bench.answer(attempt, 1, sealed(2));
+    bench.answer(attempt, 2, sealed(3));
+    bench.wait(400);
+    assert!(matches!(bench.failure(), Some(Failure::Store(_))), "{:?}", bench.asked);
+    bench.look([None, Some(told(2, 5, LOST)), Some(told(3, 5, LOST))]);
+    assert!(bench.seals().is_some() && bench.now - begun <= 500, "{}", bench.now - begun);
+}
+
+#[test]
+fn only_appointments_that_failed_give_the_next_one_more_time() {
+    let mut bench = Bench::controller();
+    let mut promised = 4;
+    for tries in 1..=5 {
+        let (attempt, epoch) = loop {
+            bench.look([None, Some(told(2, promised, LOST)), Some(told(3, promised, LOST))]);
+            if let Some((attempt, epoch, _)) = bench.seals() {
+                break (attempt, epoch);
+            }
+        };
+        promised = epoch.0;
+        let op = bench.swap().expect("it reserves");
+        bench.step(Input::Swapped { op, result: Ok(true) });
+        bench.answer(attempt, 1, sealed(2));
+        if tries < 5 {
+            bench.answer(attempt, 2, Answer::Failed("busy".to_string()));
+        } else {
+            bench.answer(attempt, 2, sealed(3));
+            let within = bench.asked.iter().find_map(|action| match action {
+                Action::Call { call: Call::Appoint { .. }, within_ms, .. } => Some(*within_ms),
+                _ => None,
+            });
+            assert_eq!(within, Some(1000));
+        }
+    }
+}
+
+#[test]
+fn who_hangs_holds_up_what_the_others_say_a_tenth_of_a_second() {
+    let mut bench = Bench::controller();
+    bench.now += 100;
+    bench.step(Input::Tick);
+    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    bench.loaded();
+    for ordinal in [1, 2] {
+        let told = told(u128::try_from(ordinal).unwrap() + 1, 4, LOST);
+        bench.step(Input::Status { look, ordinal, told: Some(Box::new(told)) });
+    }
+    assert_eq!(bench.seals(), None, "the first may yet answer");
+    bench.wait(100);
+    assert!(bench.seals().is_some(), "{:?}", bench.asked);
+}
+
+#[test]
+fn answers_that_come_as_time_is_up_all_count() {
+    let mut bench = Bench::controller();
+    bench.now += 100;
+    bench.step(Input::Tick);
+    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    bench.loaded();
+    bench.now += Patience::default().call_ms;
+    let nodes = well(4, &[1, 2, 3], [2, 1, 3], None);
+    for (ordinal, told) in nodes.into_iter().enumerate() {
+        bench.step(Input::Status { look, ordinal, told: told.filter(|_| ordinal < 2).map(Box::new) });
+    }
+    assert_eq!(*bench.machine.planned(), Step::Nothing);
+}
+
+#[test]
+fn nothing_is_due_while_only_the_store_is_waited_for() {
+    let mut bench = Bench::controller();
+    bench.now += 100;
+    bench.step(Input::Tick);
+    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    for (ordinal, told) in leaderless().into_iter().enumerate() {
+        bench.step(Input::Status { look, ordinal, told: told.map(Box::new) });
+    }
+    bench.wait(900);
+    assert_eq!(bench.machine.deadline(), Some(Millis(100 + Patience::default().store_ms)));
+}
+
+#[test]
+fn an_own_epoch_that_was_answered_too_late_is_nobody_elses() {
+    let mut bench = Bench::controller();
+    bench.machine.begun = Some(Begun { epoch: Epoch(4), leader: ReplicaId(1), voters: vec![], quorum: 2 });
+    bench.machine.appointed = Epoch(5);
+    bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
+    bench.look(well(5, &[1, 2, 3], [1, 2, 3], None));
+    assert!(bench.swap().is_some(), "it goes on: {:?}", bench.asked);
+    assert!(!bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Contested { .. }))));
+}
+
+#[test]
+fn a_record_is_too_high_only_once_it_has_been_for_long() {
+    let mut bench = Bench::controller();
+    let well = || well(4, &[1, 2, 3], [1, 2, 3], None);
+    while bench.now < 20_000 {
+        bench.look(well());
+        assert_eq!(bench.swap(), None, "at {}", bench.now);
+    }
+    // Another controller has just reserved an epoch, and seals.
+    let recorded = Recorded { epoch: Epoch(9), leader: Some(ReplicaId(1)), cluster: Some(CLUSTER) };
+    bench.machine.record = Record::new();
+    let mut corrected = None;
+    while corrected.is_none() {
+        bench.now += 100;
+        bench.step(Input::Tick);
+        let actions: Vec<Action> = bench.asked.clone();
+        for action in actions {
+            match action {
+                Action::Look { look, .. } => {
+                    for (ordinal, told) in well().into_iter().enumerate() {
+                        bench.step(Input::Status { look, ordinal, told: told.map(Box::new) });
+                        corrected = corrected.or(bench.swap().map(|_| bench.now));
+                    }
+                }
+                Action::Load { op } => {
+                    bench.step(Input::Loaded { op, result: Ok(recorded.clone()) });
+                    corrected = corrected.or(bench.swap().map(|_| bench.now));
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(corrected >= Some(30_000), "{corrected:?}");
+}
+
+#[test]
+fn a_voter_that_answers_every_other_time_does_not_keep_a_standby_waiting() {
+    let mut bench =
+        Bench::new(Machine::standing_by(crate::control::Sound, Patience::default(), 7, 1, StandbyTimes::default()));
+    let mut turns = 0;
+    while bench.seals().is_none() {
+        turns += 1;
+        assert!(turns < 30);
+        let mut third = told(3, 9, LOST);
+        third.seen.last = Some(start(4));
+        third.seen.durable = Tail { epoch: Epoch(4), ..Tail::default() };
+        bench.look([Some(told(1, 4, LOST)), Some(told(2, 4, LOST)), (turns % 2 == 0).then_some(third)]);
+    }
+}

@@ -1,0 +1,64 @@
+//! What of a node's status a controller acts on. Knows no service.
+
+use crate::v1::{FollowerStatus, Role, StatusResponse};
+
+/// How often a node that is watched tells its status at least, milliseconds.
+pub const HEARTBEAT_MS: u64 = 300;
+
+/// Whether `now` says something that a controller may act on and `before` did not. What only moves on is no news: how far logs have
+/// come, and for how long a leader is silent, as long as that is less than `detection_ms` in both.
+pub fn is_news(before: &StatusResponse, now: &StatusResponse, detection_ms: u64) -> bool {
+    essence(before, detection_ms) != essence(now, detection_ms)
+}
+
+fn essence(status: &StatusResponse, detection_ms: u64) -> StatusResponse {
+    let has_lost = status.leader_silence_ms.is_some_and(|ms| ms >= detection_ms);
+    let follower = |follower: &FollowerStatus| FollowerStatus {
+        durable: None,
+        lag_records: 0,
+        lag_ms: 0,
+        lag_bytes: None,
+        ..follower.clone()
+    };
+    let durable_epoch = status.durable.map(|tail| crate::v1::Tail { end: 0, ..tail });
+    StatusResponse {
+        log_start: 0,
+        log: None,
+        durable: durable_epoch,
+        commit_end: 0,
+        leader_silence_ms: Some(has_lost.into()),
+        isr_shrinks: 0,
+        isr_expands: 0,
+        clock_ahead_ms: None,
+        log_time_ahead_ms: 0,
+        followers: if status.role() == Role::Leader {
+            status.followers.iter().map(follower).collect()
+        } else {
+            Vec::new()
+        },
+        ..status.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::Tail;
+
+    #[test]
+    fn what_only_moves_on_is_no_news() {
+        let mut before = StatusResponse { leader_silence_ms: Some(10), promised: 4, ..StatusResponse::default() };
+        before.set_role(Role::Leader);
+        before.followers.push(FollowerStatus { in_sync: true, ..FollowerStatus::default() });
+        before.durable = Some(Tail { epoch: 4, end: 7 });
+        let mut now = before.clone();
+        (now.commit_end, now.leader_silence_ms, now.durable) = (9, Some(999), Some(Tail { epoch: 4, end: 9 }));
+        now.followers[0].lag_records = 3;
+        assert!(!is_news(&before, &now, 1000));
+        assert!(is_news(&before, &StatusResponse { leader_silence_ms: Some(1000), ..now.clone() }, 1000));
+        assert!(is_news(&before, &StatusResponse { promised: 5, ..now.clone() }, 1000));
+        assert!(is_news(&before, &StatusResponse { durable: Some(Tail { epoch: 5, end: 7 }), ..now.clone() }, 1000));
+        now.followers[0].in_sync = false;
+        assert!(is_news(&before, &now, 1000));
+    }
+}
