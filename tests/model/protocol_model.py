@@ -30,6 +30,7 @@ BREAKS = {
     "next_epoch": "where nobody writes down which epoch is taken, the next one is",
 }
 
+UNREST = ((0.01, 0.03, 0.05), (0.03, 0.06), (0.06, 0.12))  # how often an operator begins an epoch, by the shape of the walk
 SKIPPED_MAX = 1 << 18                # wider than in the code: no two attempts meet by chance
 
 Start = namedtuple("Start", "epoch start leader voters quorum old")  # old: the voters before an unsettled change, or None
@@ -71,11 +72,13 @@ class Walk:
         # Three shapes: everything goes wrong; or only voters change, much and from an even number, which finds what the first rarely
         # does; or disks forget promises, while operators take no epoch that they know to be taken.
         shape = self.r.random()
-        self.voters_only, self.forgetful = shape < 0.3, shape > 0.8
-        self.replicas = [self.fresh() for _ in range(5 if self.voters_only else self.r.choice((3, 4, 5, 6)))]
-        self.initial = frozenset(x.rid for x in self.replicas[: 4 if self.voters_only else self.r.choice((1, 3, 3, 4)[self.forgetful :])])
-        self.change = 0.9 if self.voters_only else self.r.random()
-        self.busy, self.unrest = self.r.random(), self.r.choice((0.03, 0.06) if self.voters_only or self.forgetful else (0.01, 0.03, 0.05))
+        self.voters_only, self.forgetful = shape < 0.4, shape > 0.88
+        replicas = 5 if self.voters_only else self.r.choice((3, 3, 4) if self.forgetful else (4, 5, 6))
+        self.replicas = [self.fresh() for _ in range(replicas)]
+        initial = 4 if self.voters_only else 3 if self.forgetful else self.r.choice((1, 3, 3, 4))
+        self.initial = frozenset(x.rid for x in self.replicas[:initial])
+        self.change = 0.9 if self.voters_only else self.r.random() * (0.2 if self.forgetful else 1)
+        self.busy, self.unrest = self.r.random(), self.r.choice(UNREST[self.voters_only + 2 * self.forgetful])
         self.records, self.committed, self.committed_in = 0, [], []
         self.leaders, self.appointments, self.attempts = {}, [], []
         self.cut_off = None              # a leader whose followers do not hear of it
@@ -248,15 +251,15 @@ class Walk:
             self.lead(*self.r.choice(self.appointments[-3:]))
 
     def forget(self):
-        """A disk is put back to what it was before its last promise. Of epochs below that one none may begin any more, and nobody else
-        remembers it: so there is none between it and the promise before, and the leader of that is gone."""
-        x = self.r.choice(self.replicas)
-        if x.before is None or x.before + 1 != x.promised or x.before not in self.leaders:
-            return
-        if any(0 < y.leading < x.promised for y in self.replicas):
-            return
-        x.promised, x.before = x.before, None
-        x.crash()
+        """A disk is put back to what it was before its last promise. Were a lower epoch begun, or led on, with what it promises now, the
+        log of the forgotten one would win over it in the end; nothing guards against that. So only a promise is forgotten that is right
+        above the one before it, whose leader is gone."""
+        led = min((y.leading for y in self.replicas if y.leading), default=1 << 64)
+        able = [x for x in self.replicas if x.before in self.leaders and x.before + 1 == x.promised <= led]
+        if able:
+            x = self.r.choice(able)
+            x.promised, x.before = x.before, None
+            x.crash()
 
     def wipe(self):
         old = self.r.choice(self.replicas)

@@ -1,9 +1,10 @@
 //! A disk that forgets a promise and nothing else: it is put back to what it was just before. No start of the disk lies between, so
-//! nobody can tell. Two attempts may then pick the same epoch, and two logs end in it.
+//! nobody can tell.
 //!
-//! What a disk has forgotten, others have to know, or nothing can be promised: a lower epoch than the one that is forgotten may not be
-//! begun any more. So only the last promise is forgotten, of the epoch right above the one before it, whose leader is gone. An attempt
-//! that passes over epochs takes a higher one; so does one that is written down, by the record.
+//! Where a lower epoch than the forgotten one begins with that disk's promise, or is led on, what commits in it is lost to the log that
+//! ends in the forgotten one: nothing guards against that. So what is forgotten here is only a promise of the epoch right above the one
+//! that was promised before, whose leader is gone. Each later epoch is that one or a higher one. It must not be that one: it is written
+//! down, or passed over. No epoch is drawn twice by chance here, as it may be outside, once in 1,024 times.
 
 use zue_core::{Epoch, Promise, RoleView};
 use zue_log::sim::SimDisk;
@@ -94,8 +95,6 @@ impl World {
             })
         };
         // Whom it has promised the epoch before led, and leads no more.
-        before.epoch.0 + 1 == epoch.0
-            && self.check.was_led(before.epoch)
-            && !(0..self.machines.len()).any(leads_before)
+        before.epoch.0 + 1 == epoch.0 && self.check.was_led(before.epoch) && !(0..self.machines.len()).any(leads_before)
     }
 }
