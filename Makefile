@@ -1,8 +1,9 @@
 # `make help` lists what there is to do.
-.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
+.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
+WALKS ?= 2000
 SECONDS ?= 15
 DURATION ?= 300
 E2E ?= e2e
@@ -49,6 +50,9 @@ fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for ea
 
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
 	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
+
+model: ## The replication's design as a random walk, WALKS=N (default 2000)
+	python3 tests/model/protocol_model.py $(WALKS)
 
 sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds finds it
 	cargo run --release --locked -p zue-sim -- --breaks --seeds $(SEEDS)

@@ -91,6 +91,8 @@ pub enum Break {
     AnyEpochPromised,
     /// A controller takes the epoch above all that are promised, however few would accept it.
     EpochsNotClimbed,
+    /// Where nobody writes down which epoch is taken, the next one is.
+    EpochsNotSkipped,
     /// Where the appointed one does not answer, another is appointed for the same epoch.
     TwoCandidates,
     /// What a stranger says of starts of disks is believed.
@@ -109,7 +111,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::ResetEarly,
@@ -152,6 +154,7 @@ impl Break {
         Self::LeaderStampsAlone,
         Self::AnyEpochPromised,
         Self::EpochsNotClimbed,
+        Self::EpochsNotSkipped,
         Self::TwoCandidates,
         Self::StartBelieved,
         Self::AnyLogStart,

@@ -112,7 +112,7 @@ impl World {
         if !busy {
             // An application that starts again opens a producer where the log ends now, and knows no leader.
             let is_quiet = self.clients.producers.get(producer).is_some_and(|p| p.pending.is_empty());
-            if is_quiet && self.dice.chance(0.04) {
+            if is_quiet && self.dice.chance(self.params.clients.reopen) {
                 self.replace_producer(producer);
                 let anywhere = self.dice.index(self.machines.len());
                 self.clients.producers.get_mut(producer).into_iter().for_each(|p| p.target = anywhere);

@@ -17,6 +17,7 @@ pub enum Fault {
     LeaderStopped,
     DiskLost,
     DiskRestored,
+    PromiseForgotten,
     BitFlipped,
     DiskFull,
     WriteFailed,
@@ -36,7 +37,7 @@ pub enum Fault {
     StrangerSpoke,
 }
 
-const KINDS: [Fault; 30] = [
+const KINDS: [Fault; 31] = [
     Fault::MessageLost,
     Fault::MessageTwice,
     Fault::MessageLate,
@@ -50,6 +51,7 @@ const KINDS: [Fault; 30] = [
     Fault::LeaderStopped,
     Fault::DiskLost,
     Fault::DiskRestored,
+    Fault::PromiseForgotten,
     Fault::BitFlipped,
     Fault::DiskFull,
     Fault::WriteFailed,

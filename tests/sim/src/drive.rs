@@ -278,7 +278,11 @@ impl World {
             (Reply::Appointed(start), _) => self.check.appointed(&at.storage, start),
             _ => {}
         }
+        let is_trimmed = matches!(reply, Reply::Trimmed(_));
         self.answer(machine, caller, Answer::Reply(reply));
+        if is_trimmed {
+            self.crash_trimmed((0, 3));
+        }
     }
 
     pub(crate) fn answer(&mut self, machine: usize, caller: Caller, answer: Answer) {

@@ -73,7 +73,7 @@ impl World {
     }
 
     /// A machine that leads, or did until it was cut off.
-    fn feeding(&self) -> Option<usize> {
+    pub(crate) fn feeding(&self) -> Option<usize> {
         let leads = |machine: &usize| {
             let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
             process.is_some_and(|process| !process.feeds.is_empty())
@@ -149,7 +149,7 @@ impl World {
             all.truncate(self.machines.len());
         }
         let mut side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
-        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(0.3)) {
+        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(self.params.faults.partition_leader)) {
             // Only its clients reach the leader.
             all.retain(|who| *who != Address::Clients);
             side = BTreeSet::from([Address::Machine(leader)]);
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    fn block(&mut self, from: Address, to: Address, lasts: u64) {
+    pub(crate) fn block(&mut self, from: Address, to: Address, lasts: u64) {
         *self.net.blocked.entry((from, to)).or_default() += 1;
         self.at(self.now + lasts, Event::Unblock { from, to });
     }
@@ -221,6 +221,7 @@ impl World {
         let seed = self.dice.bits();
         self.machine(machine).storage = Storage::new(id, seed);
         self.machine(machine).storage.keeps_trimmed = self.params.keeps_trimmed;
+        self.machine(machine).storage.keeps_unpromised = self.params.faults.forget_promise > 0.0;
         self.homes.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
     }
@@ -331,7 +332,7 @@ impl World {
         (p.disk.fail, p.disk.stop, p.disk.slow_sync) = (0.0, 0.0, 0.0);
         let c = &mut p.control;
         (c.whim, c.stop, c.stale_read, c.refused_write, c.lost_answer) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        p.faults.crash_leading = 0.0;
+        (p.faults.crash_leading, p.faults.forget_promise, p.faults.crash_trimmed) = (0.0, 0.0, 0.0);
         if let Some(upkeep) = &mut p.upkeep {
             // A pass over the log does not take for ever.
             (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);

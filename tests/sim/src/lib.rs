@@ -13,6 +13,8 @@ mod dice;
 mod drive;
 mod end;
 mod faults;
+mod flips;
+mod forgotten;
 mod losses;
 mod message;
 mod mistakes;

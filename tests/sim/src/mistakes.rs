@@ -67,6 +67,10 @@ impl Rules for PerhapsBroken {
                 .ok_or(chosen.err().unwrap_or(NoChoice::NoAnswers)),
         }
     }
+
+    fn skipped(&self, random: u64) -> u64 {
+        if self.rule == Some(Break::EpochsNotSkipped) { 0 } else { random }
+    }
 }
 
 fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {

@@ -1,6 +1,7 @@
 //! What differs from run to run, so that rare things happen in some of them.
 
 mod control;
+mod rare;
 
 use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
@@ -90,6 +91,8 @@ pub(crate) struct ClientParams {
     pub(crate) timeout_ms: u64,
     pub(crate) records_max: u64,
     pub(crate) read_ms: (u64, u64),
+    /// A producer that waits for nothing begins anew, and knows no leader.
+    pub(crate) reopen: f64,
     pub(crate) shape: Shape,
     /// How often a client asks for a trim; never if 0.
     pub(crate) trim_ms: (u64, u64),
@@ -119,8 +122,14 @@ pub(crate) struct FaultParams {
     pub(crate) scale: u64,
     /// A partition keeps only replicas from one another: everybody else reaches them all.
     pub(crate) partition_replicas: f64,
+    /// Another keeps a leader from all but its clients.
+    pub(crate) partition_leader: f64,
     /// A leader crashes as it begins to lead.
     pub(crate) crash_leading: f64,
+    /// A leader is cut off as it begins to lead, and one that promised its epoch forgets that.
+    pub(crate) forget_promise: f64,
+    /// A leader crashes as a trim is answered; and once a follower has begun anew.
+    pub(crate) crash_trimmed: f64,
 }
 
 impl Params {
@@ -261,6 +270,7 @@ impl ClientParams {
             timeout_ms: dice.between((50, 400)),
             records_max: dice.pick(&[1, 3, 6]),
             read_ms: (20, 120),
+            reopen: 0.04,
             shape: Shape { bytes: dice.pick(&[0, 20, 3000]), keys: 0 },
             trim_ms: (0, 0),
             trim_keeps: 0,
@@ -338,7 +348,10 @@ impl FaultParams {
             raise_record,
             scale,
             partition_replicas: 0.2,
+            partition_leader: 0.3,
             crash_leading: if dice.chance(0.3) { per_mille(dice.between((0, 400))) } else { 0.0 },
+            forget_promise: 0.0,
+            crash_trimmed: 0.0,
         }
     }
 }

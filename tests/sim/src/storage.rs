@@ -6,10 +6,12 @@ use zue_core::{
     ClusterId, Epoch, History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
 };
 use zue_log::sim::SimDisk;
-use zue_log::{CompactionConfig, Disk as _, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
+use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
 use crate::batch::{Batch, Held};
 use crate::copies::DiskCopy;
+use crate::flips::Flip;
+use crate::forgotten::Unpromised;
 
 /// Work for the disk.
 #[derive(Clone, Debug)]
@@ -86,27 +88,14 @@ pub(crate) struct Storage {
     pub(crate) lineage: Lineage,
     pub(crate) runs: Runs,
     pub(crate) copy: Option<DiskCopy>,
+    /// The disk before the last promises, if nothing else was written since.
+    pub(crate) unpromised: Option<Unpromised>,
+    pub(crate) keeps_unpromised: bool,
     /// The disk is such a copy.
     pub(crate) restored: bool,
     /// What is trimmed stays until its room is needed, or it is dropped.
     pub(crate) keeps_trimmed: bool,
 }
-
-/// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
-#[derive(Debug)]
-pub(crate) struct Flip {
-    name: String,
-    /// Of another file of that name, nothing flips.
-    head: Vec<u8>,
-    position: usize,
-    mask: u8,
-    syncs: u32,
-}
-
-/// After that many syncs with work of their own, what was synced before is marked as such on the disk.
-const FLIP_SYNCS: u32 = 3;
-/// What a segment begins with.
-const HEADER_BYTES: usize = 128;
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,6 +120,8 @@ impl Storage {
             lineage: Lineage::default(),
             runs: Runs::default(),
             copy: None,
+            unpromised: None,
+            keeps_unpromised: false,
             restored: false,
             keeps_trimmed: false,
         }
@@ -183,6 +174,7 @@ impl Storage {
     }
 
     fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {
+        self.note_unpromised(work);
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         match work {
             Work::Promise { epoch, leader, cluster } => {
@@ -227,62 +219,13 @@ impl Storage {
         Ok(())
     }
 
-    /// Lets a bit of what is on the disk now flip a little later.
-    pub(crate) fn flip_later(&mut self, random: u64) {
-        let names = self.disk.list().unwrap_or_default();
-        let part = |of: usize| usize::try_from(random >> 8).unwrap_or(0) % of.max(1);
-        let segments: Vec<_> = names.iter().filter(|name| name.contains(".log")).collect();
-        // Often the last one: of it all is read when the log is opened.
-        let chosen = match random % 8 {
-            0 => names.iter().find(|name| *name == "meta"),
-            1..4 => segments.get(part(segments.len())).copied(),
-            _ => segments.last().copied(),
-        };
-        self.flip = chosen.and_then(|name| {
-            let content = self.disk.content(name)?;
-            let used = content.iter().rposition(|byte| *byte != 0)?;
-            // Mostly behind the header, where the records are.
-            let behind = if random % 7 < 5 && used > HEADER_BYTES { HEADER_BYTES } else { 0 };
-            let position = behind + part(used - behind);
-            // In a file that was used before, what is behind the log's end is not zero. Nothing flips once that was written over: of
-            // those syncs none has told where it ended.
-            let (name, head) = ((*name).clone(), content.get(..=position)?.to_vec());
-            Some(Flip { name, head, position, mask: 1 << (random % 8), syncs: FLIP_SYNCS })
-        });
-    }
-
-    /// Whether the bit may flip now.
-    pub(crate) fn flip_is_due(&self) -> bool {
-        self.flip.as_ref().is_some_and(|flip| flip.syncs == 0)
-    }
-
-    /// Flips the bit; the file's name, if there was one to flip.
-    pub(crate) fn flip(&mut self) -> Option<String> {
-        let Flip { name, head, position, mask, .. } = self.flip.take()?;
-        if !self.disk.content(&name)?.starts_with(&head) && name != "meta" {
-            return None;
-        }
-        self.disk.damage(&name, |bytes| {
-            if let Some(byte) = bytes.get_mut(position) {
-                *byte ^= mask;
-            }
-        });
-        self.harm = Harm { any: true, in_meta: self.harm.in_meta || name == "meta", known: false };
-        Some(name)
-    }
-
-    /// Whether a bit was flipped.
-    pub(crate) fn is_damaged(&self) -> bool {
-        self.harm.any
-    }
-
     pub(crate) fn sync(&mut self) -> Result<(), WorkError> {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         log.sync().map_err(work_error)?;
         let before = self.synced;
         self.note_synced();
         if let Some(flip) = self.flip.as_mut().filter(|_| before < self.synced) {
-            flip.syncs = flip.syncs.saturating_sub(1);
+            flip.synced();
         }
         Ok(())
     }

@@ -39,6 +39,9 @@ impl World {
                 self.send_down(machine, follower, session, Down::Close);
             }
         }
+        if begins && self.dice.chance(self.params.faults.forget_promise) {
+            self.cut_off_leader(machine, epoch);
+        }
         for follower in new {
             self.open_feed(machine, follower);
         }

@@ -6,7 +6,7 @@ use crate::batch::Held;
 use crate::breaks::Break;
 use crate::message::{Address, Call, Caller, Message, Up};
 use crate::storage::Work;
-use crate::world::{Event, World};
+use crate::world::{Event, ProcessEvent, World};
 
 impl World {
     /// A client needs nothing any more that lies before its snapshot, and sometimes believes that there is more than is committed.
@@ -44,6 +44,16 @@ impl World {
             self.check.began_anew(process);
         }
         self.ask_disk(machine, ticket, Work::Reset(Box::new(origin)));
+        self.crash_trimmed((20, 400));
+    }
+
+    /// Perhaps the leader crashes: what it knows of the trims, another has to know.
+    pub(crate) fn crash_trimmed(&mut self, delay_ms: (u64, u64)) {
+        if self.dice.chance(self.params.faults.crash_trimmed)
+            && let Some(leader) = self.feeding()
+        {
+            self.after_of(leader, delay_ms, ProcessEvent::Crash);
+        }
     }
 
     pub(crate) fn say_trimmed(&mut self, machine: usize, session: Session, log_start: Offset) {

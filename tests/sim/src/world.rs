@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use zue_core::{ReplicaId, Session, Ticket};
+use zue_core::{Epoch, ReplicaId, Session, Ticket};
 use zue_log::Durability;
 
 use crate::ages::Clock;
@@ -39,6 +39,7 @@ pub(crate) enum Event {
     Trim,
     Stranger,
     Fault,
+    Forget { epoch: Epoch },
     Restart { machine: usize },
     Resume { who: Address },
     DiskEmptied { machine: usize },
@@ -154,7 +155,8 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, broken: Option<Break>, lines_max: Option<usize>) -> Self {
         let mut dice = Dice::new(seed);
-        let params = Params::draw(&mut dice);
+        let mut params = Params::draw(&mut dice);
+        params.make_rare(&mut Dice::new(seed.rotate_left(32)));
         let mut world = Self {
             now: 0,
             order: 0,
@@ -191,6 +193,7 @@ impl World {
             let (mut storage, clock) =
                 (Storage::new(id, seed), Clock::draw(&mut self.dice, &self.params.clocks, machine));
             storage.keeps_trimmed = self.params.keeps_trimmed;
+            storage.keeps_unpromised = self.params.faults.forget_promise > 0.0;
             if self.params.lazy == Some(machine) {
                 storage.durability = Durability::Os;
             }
@@ -309,6 +312,7 @@ impl World {
             Event::Trim => self.take_snapshot(),
             Event::Stranger => self.stranger(),
             Event::Fault => self.fault(),
+            Event::Forget { epoch } => self.forget_promise(epoch),
             Event::Restart { machine } => self.restart(machine),
             Event::Resume { who } => self.resume(who),
             Event::DiskEmptied { machine } => self.empty_disk(machine),

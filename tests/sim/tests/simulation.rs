@@ -5,7 +5,7 @@ use zue_sim::{Break, Kept, Options, replay, run, search};
 
 const SEEDS: u64 = 5000;
 /// Every broken rule is found within so many seeds.
-const BREAK_SEEDS: u64 = 20_000;
+const BREAK_SEEDS: u64 = 5000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))

@@ -1,0 +1,76 @@
+//! Runs in which hardly anything happens but what else is rare. Which runs those are is drawn for itself: the others stay as they are.
+
+use zue_core::control::Policy;
+
+use super::Params;
+use crate::dice::Dice;
+
+/// How many runs forget promises.
+const FORGETFUL: f64 = 0.06;
+/// How many trim their logs and lose the leaders that did.
+const TRIMMED: f64 = 0.06;
+/// In how many only clients reach the leader, who do not know that it leads no more.
+const DEPOSED: f64 = 0.05;
+
+impl Params {
+    /// Perhaps makes a run of something that is rare otherwise.
+    pub(crate) fn make_rare(&mut self, dice: &mut Dice) {
+        if dice.chance(FORGETFUL) {
+            self.forget_promises(dice);
+        } else if dice.chance(TRIMMED) {
+            self.trim_and_fail(dice);
+        } else if dice.chance(DEPOSED) {
+            self.depose(dice);
+        }
+    }
+
+    /// Leaders fail, nodes elect, and disks forget a promise. Nothing else is wrong that would let two lead: no controller is careless,
+    /// no record is put back, nobody raises promises out of reach.
+    fn forget_promises(&mut self, dice: &mut Dice) {
+        self.machines = dice.pick(&[3, 3, 3, 5]);
+        (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
+        (self.lazy, self.stranger, self.upkeep) = (None, None, None);
+        self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
+        let c = &mut self.control;
+        (c.controllers, c.disagree, c.whim) = (1, None, 0.0);
+        (c.stands_by, c.gone_after_ms) = (true, None);
+        c.standby.after_ms = dice.between((10, 100));
+        let f = &mut self.faults;
+        (f.forget_promise, f.crash_leading) = (dice.pick(&[0.3, 0.6]), 0.0);
+        (f.crash, f.partition, f.lasts_ms) = (20, 4, (10, dice.between((50, 600))));
+        (f.crash_all, f.wipe, f.flip, f.fill, f.scale, f.restore_disk) = (0, 0, 0, 0, 0, 0);
+        (f.restore_store, f.raise_record) = (0, 0);
+        (self.disk.fail, self.disk.stop) = (0.0, 0.0);
+    }
+
+    /// Trims come often, followers are away for long, and leaders crash as a trim is answered, and once a follower has begun anew.
+    fn trim_and_fail(&mut self, dice: &mut Dice) {
+        self.machines = 3;
+        (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
+        (self.lazy, self.stranger, self.upkeep) = (None, None, None);
+        self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
+        (self.net.wild_streams, self.keeps_trimmed) = (false, dice.chance(0.2));
+        (self.control.disagree, self.control.whim) = (None, 0.0);
+        self.clients.trim(dice);
+        self.clients.trim_keeps = dice.pick(&[0, 3]);
+        let f = &mut self.faults;
+        (f.crash_trimmed, f.crash_leading) = (dice.pick(&[0.05, 0.2, 0.5]), 0.0);
+        (f.crash, f.partition, f.wipe) = (10, 4, dice.between((0, 4)));
+        (f.crash_all, f.flip, f.fill, f.scale, f.restore_disk) = (0, 0, 0, 0, 0);
+        f.lasts_ms = (10, dice.between((300, 2000)));
+    }
+
+    /// Leaders are cut off for long from all but their clients, while another leads. Producers begin anew all the time, anywhere.
+    fn depose(&mut self, dice: &mut Dice) {
+        (self.wish.policy, self.wish.quorum) = (Policy::Automatic, None);
+        (self.lazy, self.stranger) = (None, None);
+        (self.control.disagree, self.control.whim, self.control.stop) = (None, 0.0, 0.0);
+        let f = &mut self.faults;
+        (f.partition, f.partition_leader, f.partition_replicas) = (10, 0.9, 0.0);
+        (f.crash, f.crash_all, f.pause, f.wipe, f.flip, f.fill, f.scale, f.restore_disk) = (1, 0, 0, 0, 0, 0, 0, 0);
+        (f.pause_ms, f.lasts_ms) = ((200, 800), (500, dice.between((800, 3000))));
+        let c = &mut self.clients;
+        (c.producers, c.pipeline_max, c.reopen) = (dice.pick(&[4, 16]), 1, 0.3);
+        c.pause_ms = (0, c.pause_ms.1.max(20));
+    }
+}
