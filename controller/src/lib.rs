@@ -49,7 +49,7 @@ pub const STANDBY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// How soon the next look follows where something is to be done or waited for, and where all is as wished.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-const REST_INTERVAL: Duration = Duration::from_millis(250);
+const REST_INTERVAL: Duration = Duration::from_millis(500);
 /// How long news are gathered.
 const GATHER_FOR: Duration = Duration::from_millis(5);
 

@@ -3,7 +3,7 @@
 use crate::v1::{FollowerStatus, Role, StatusResponse};
 
 /// How often a node that is watched tells its status at least, milliseconds.
-pub const HEARTBEAT_MS: u64 = 300;
+pub const HEARTBEAT_MS: u64 = 500;
 
 /// Whether `now` says something that a controller may act on and `before` did not. What only moves on is no news: how far logs have
 /// come, and for how long a leader is silent, as long as that is less than `detection_ms` in both.
