@@ -22,11 +22,12 @@ fn clients(cluster: &Cluster) -> Service {
     service(cluster, &cluster.name, selector(cluster), vec![port("client", CLIENT_PORT)])
 }
 
-/// The leader, for appends by clients that follow no redirects.
+/// The leader, for appends by clients that follow no redirects. It leads before its pod counts as ready, if that has just started.
 fn leader(cluster: &Cluster) -> Service {
     let mut selector = selector(cluster);
     selector.insert(ROLE_LABEL.to_owned(), "leader".to_owned());
-    service(cluster, &cluster.leader_service(), selector, vec![port("client", CLIENT_PORT)])
+    let service = service(cluster, &cluster.leader_service(), selector, vec![port("client", CLIENT_PORT)]);
+    ready_or_not(service)
 }
 
 /// The pods' names. Replicas talk to each other before they are ready.
@@ -35,12 +36,11 @@ fn nodes(cluster: &Cluster) -> Service {
     let mut service = service(cluster, &cluster.nodes_service(), selector(cluster), ports);
     if let Some(spec) = &mut service.spec {
         spec.cluster_ip = Some("None".to_owned());
-        spec.publish_not_ready_addresses = Some(true);
     }
-    service
+    ready_or_not(service)
 }
 
-/// One replica, for clients outside.
+/// One replica, for clients outside: they are sent to it as soon as it leads, ready or not.
 fn replica(cluster: &Cluster, ordinal: u32, asked_for: &PerReplicaServices) -> Service {
     let PerReplicaServices { type_, first_node_port, annotations } = asked_for;
     let pod = cluster.pod(ordinal);
@@ -55,6 +55,14 @@ fn replica(cluster: &Cluster, ordinal: u32, asked_for: &PerReplicaServices) -> S
     }
     if let Some(spec) = &mut service.spec {
         spec.type_ = Some(type_.name().to_owned());
+    }
+    ready_or_not(service)
+}
+
+/// Kubernetes looks only every few seconds whether a pod is ready. Who is to be reached in any case is not to wait for that.
+fn ready_or_not(mut service: Service) -> Service {
+    if let Some(spec) = &mut service.spec {
+        spec.publish_not_ready_addresses = Some(true);
     }
     service
 }

@@ -74,15 +74,15 @@ fn neither_the_template_nor_its_selector_knows_of_roles() {
 }
 
 #[test]
-fn the_leader_service_selects_the_role_and_the_headless_one_publishes_pods_that_are_not_ready() {
+fn the_leader_service_selects_the_role_and_only_the_one_of_any_replica_waits_for_pods_to_be_ready() {
     let objects = objects(&cluster("{}"));
     assert_eq!(names(&objects), ["orders", "orders-leader", "orders-nodes"]);
     let specs: Vec<_> = objects.services.iter().map(|service| service.spec.clone().unwrap()).collect();
     assert_eq!(specs[0].selector.as_ref().unwrap().get(ROLE_LABEL), None);
     assert_eq!(specs[1].selector.as_ref().unwrap()[ROLE_LABEL], "leader");
     assert_eq!(specs[2].cluster_ip.as_deref(), Some("None"));
-    assert_eq!(specs[2].publish_not_ready_addresses, Some(true));
-    assert_eq!((specs[0].publish_not_ready_addresses, specs[1].publish_not_ready_addresses), (None, None));
+    let ready_or_not: Vec<_> = specs.iter().map(|spec| spec.publish_not_ready_addresses).collect();
+    assert_eq!(ready_or_not, [None, Some(true), Some(true)]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ externalAccess:
     assert_eq!(names(&objects)[3..], ["orders-0", "orders-1", "orders-2"]);
     let last = objects.services.last().unwrap();
     let spec = last.spec.as_ref().unwrap();
-    assert_eq!(spec.type_.as_deref(), Some("NodePort"));
+    assert_eq!((spec.type_.as_deref(), spec.publish_not_ready_addresses), (Some("NodePort"), Some(true)));
     assert_eq!(spec.ports.as_ref().unwrap()[0].node_port, Some(30942));
     assert_eq!(spec.selector.as_ref().unwrap()["statefulset.kubernetes.io/pod-name"], "orders-2");
     assert_eq!(last.metadata.annotations.as_ref().unwrap()["a"], "b");
