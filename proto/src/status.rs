@@ -1,6 +1,6 @@
 //! What of a node's status a controller acts on. Knows no service.
 
-use crate::v1::{FollowerStatus, Role, StatusResponse};
+use crate::v1::StatusResponse;
 
 /// How often a node that is watched tells its status at least, milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
@@ -12,38 +12,25 @@ pub fn is_news(before: &StatusResponse, now: &StatusResponse, detection_ms: u64)
 }
 
 fn essence(status: &StatusResponse, detection_ms: u64) -> StatusResponse {
-    let has_lost = status.leader_silence_ms.is_some_and(|ms| ms >= detection_ms);
-    let follower = |follower: &FollowerStatus| FollowerStatus {
-        durable: None,
-        lag_records: 0,
-        lag_ms: 0,
-        lag_bytes: None,
-        ..follower.clone()
-    };
-    let durable_epoch = status.durable.map(|tail| crate::v1::Tail { end: 0, ..tail });
-    StatusResponse {
-        log_start: 0,
-        log: None,
-        durable: durable_epoch,
-        commit_end: 0,
-        leader_silence_ms: Some(has_lost.into()),
-        isr_shrinks: 0,
-        isr_expands: 0,
-        clock_ahead_ms: None,
-        log_time_ahead_ms: 0,
-        followers: if status.role() == Role::Leader {
-            status.followers.iter().map(follower).collect()
-        } else {
-            Vec::new()
-        },
-        ..status.clone()
+    let mut status = status.clone();
+    (status.log, status.log_start, status.commit_end) = (None, 0, 0);
+    (status.isr_shrinks, status.isr_expands) = (0, 0);
+    (status.clock_ahead_ms, status.log_time_ahead_ms) = (None, 0);
+    if let Some(durable) = &mut status.durable {
+        durable.end = 0;
     }
+    let has_lost = status.leader_silence_ms.is_some_and(|ms| ms >= detection_ms);
+    status.leader_silence_ms = Some(has_lost.into());
+    for follower in &mut status.followers {
+        (follower.durable, follower.lag_records, follower.lag_ms, follower.lag_bytes) = (None, 0, 0, None);
+    }
+    status
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::Tail;
+    use crate::v1::{FollowerStatus, Role, Tail};
 
     #[test]
     fn what_only_moves_on_is_no_news() {
