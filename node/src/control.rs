@@ -18,7 +18,7 @@ use crate::listener::Caller;
 use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
-use crate::watch::watch;
+use crate::watch::{status_now, watch};
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,11 +76,7 @@ fn mixed_up() -> Status {
 #[tonic::async_trait]
 impl ControlApi for ControlService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        match timeout(ANSWER_TIMEOUT, self.handle.status()).await {
-            Ok(Ok(status)) => Ok(Response::new(status)),
-            Ok(Err(_gone)) => Err(status(shutting_down())),
-            Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
-        }
+        status_now(&self.handle).await.map(Response::new)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;

@@ -41,15 +41,20 @@ pub(crate) fn watch(
     })
 }
 
+/// The status as it is now.
+pub(crate) async fn status_now(handle: &Handle) -> Result<v1::StatusResponse, Status> {
+    match timeout(ANSWER_TIMEOUT, handle.status()).await {
+        Ok(Ok(now)) => Ok(now),
+        Ok(Err(_gone)) => Err(status(shutting_down())),
+        Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
+    }
+}
+
 impl Watch {
     async fn next(&mut self) -> Result<v1::StatusResponse, Status> {
         loop {
             self.view.borrow_and_update();
-            let now = match timeout(ANSWER_TIMEOUT, self.handle.status()).await {
-                Ok(Ok(now)) => now,
-                Ok(Err(_gone)) => return Err(status(shutting_down())),
-                Err(_) => return Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
-            };
+            let now = status_now(&self.handle).await?;
             let until = match &self.told {
                 Some((before, at)) if !is_news(before, &now, self.detection_ms) => {
                     *at + Duration::from_millis(HEARTBEAT_MS)
