@@ -82,7 +82,7 @@ impl Peers {
                 let (told, heard) = watch::channel(Heard::default());
                 let (place, expected) = (Place::new(address), (node.name.clone(), node.replica));
                 let (news, asked) = (Arc::clone(news), asked.subscribe());
-                let ear = Ear { told, news, asked, detection_ms, place: place.clone(), expected };
+                let ear = Ear { told, news, asked, since: 0, detection_ms, place: place.clone(), expected };
                 let task = tokio::spawn(ear.listen());
                 Listener { place, heard, begun: Instant::now(), detection_ms, task }
             });
@@ -143,6 +143,8 @@ struct Ear {
     told: watch::Sender<Heard>,
     news: Arc<Notify>,
     asked: watch::Receiver<u64>,
+    /// The request of all nodes that what it says now answers.
+    since: u64,
     detection_ms: u64,
     /// Where it is looked for, and who has to answer there: by name, unless the replica is known.
     place: Place,
@@ -180,8 +182,9 @@ impl Ear {
         }
     }
 
+    /// Tells what it says, or why it says nothing. What it says holds from when it was asked for it; that it says nothing, from now on.
     fn tell(&self, answer: Answer) {
-        let since = *self.asked.borrow();
+        let since = if answer.is_ok() { self.since } else { *self.asked.borrow() };
         let is_news = match (&self.told.borrow().answer, &answer) {
             (Some(Ok(before)), Ok(now)) => is_news(before, now, self.detection_ms),
             (Some(Err(_)), Err(_)) => false,
@@ -195,7 +198,7 @@ impl Ear {
 
     /// Tells what a node says as long as it says something.
     async fn follow(&mut self, mut client: ControlClient<Channel>) -> Ended {
-        self.asked.borrow_and_update();
+        self.since = *self.asked.borrow_and_update();
         let request = v1::WatchRequest { detection_ms: u32::try_from(self.detection_ms).unwrap_or(u32::MAX) };
         let mut told = match timeout(OPEN_TIMEOUT, client.watch(request)).await {
             Ok(Ok(told)) => told.into_inner(),
