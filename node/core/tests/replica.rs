@@ -160,6 +160,14 @@ impl World {
         self.replies.remove(&request)
     }
 
+    /// All promise epoch 2, and the second replica leads it. Its streams are not open yet.
+    fn appoint_the_second(&mut self) {
+        for id in 1..=3 {
+            self.seal(id, 2).unwrap();
+        }
+        assert!(matches!(self.appoint(2, 2), Some(Reply::Appointed(_))));
+    }
+
     /// Opens the leader's streams to all that can be reached.
     fn connect(&mut self, leader: u128) {
         self.streams.clear();
@@ -358,10 +366,7 @@ fn a_leader_out_of_reach_of_its_followers_refuses_appends_by_name() {
 #[test]
 fn a_new_leader_holds_appends_and_reads_while_its_followers_are_being_connected_to() {
     let mut world = World::led();
-    for id in 1..=3 {
-        world.seal(id, 2).unwrap();
-    }
-    assert!(matches!(world.appoint(2, 2), Some(Reply::Appointed(_))));
+    world.appoint_the_second();
     let read = confirm_read(&mut world, 2);
     let early = world.append(2, 1);
     assert_eq!(world.replies.get(&early), Some(&Reply::Refused(Refusal::Connecting)), "it is held, and tried again");
@@ -449,10 +454,7 @@ fn a_follower_that_cuts_for_long_counts_until_it_has_had_its_time() {
 #[test]
 fn a_new_leader_that_reaches_nobody_refuses_appends_once_its_followers_are_late() {
     let mut world = World::led();
-    for id in 1..=3 {
-        world.seal(id, 2).unwrap();
-    }
-    assert!(matches!(world.appoint(2, 2), Some(Reply::Appointed(_))));
+    world.appoint_the_second();
     world.now += Limits::default().sync.lag_ms_max + 1;
     let request = world.append(2, 1);
     let refusal = Refusal::NoQuorum { in_reach: 1, voters: 3, quorum: 2 };

@@ -21,7 +21,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish};
-use crate::types::{Epoch, Millis, ReplicaId};
+use crate::types::{ClusterId, Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
 pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
@@ -201,6 +201,13 @@ impl<R: Rules> Machine<R> {
     /// Whether nobody else is asked before it acts.
     fn is_alone(&self) -> bool {
         self.standby.is_some()
+    }
+
+    /// The cluster that calls are about: by the record, or the own replica of a standby, else what anybody says.
+    fn cluster(&self, seen: &[Option<Seen>]) -> Option<ClusterId> {
+        let own = || self.standby.as_ref().and_then(|standby| standby.cluster(seen));
+        let found = || seen.iter().flatten().find_map(|seen| seen.cluster);
+        self.record.recorded().cluster.or_else(own).or_else(found)
     }
 
     /// When it has to be woken, if nothing comes before.

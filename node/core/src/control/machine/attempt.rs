@@ -100,6 +100,9 @@ impl<R: Rules> Machine<R> {
     /// Begins an attempt: reserves its epoch where a store answers, and seals. Where nobody leads, both at once; a leader that is well
     /// is not deposed, and a first epoch not begun, before the store has answered.
     pub(super) fn begin(&mut self, now: Millis, mut attempt: Attempt, out: &mut Vec<Action>) {
+        if let Some(standby) = &mut self.standby {
+            standby.acts(now, &mut self.random);
+        }
         if attempt.epoch == self.record.recorded().epoch {
             let why = Failure::NoEpochLeft(attempt.epoch);
             return self.failed(now, &attempt, why, out);

@@ -94,7 +94,7 @@ impl<R: Rules> Machine<R> {
                     }
                     _ => {}
                 }
-                let attempt = self.attempt_of(now, seen, epoch, prefer, reason);
+                let attempt = self.attempt_of(seen, epoch, prefer, reason);
                 self.begin(now, Attempt { without, change, ..attempt }, out);
             }
             Step::Feed { epoch, leader, learners } if self.pauses.feeding.is_due(now) => {
@@ -103,7 +103,7 @@ impl<R: Rules> Machine<R> {
             Step::HandOver { epoch, from, to, next }
                 if self.pauses.hand_over.is_due(now) && self.is_due(now, Reason::HandOver, &seen, out) =>
             {
-                let attempt = self.attempt_of(now, seen, next, Some(to), Reason::HandOver);
+                let attempt = self.attempt_of(seen, next, Some(to), Reason::HandOver);
                 self.begin(now, Attempt { asks: Some((epoch, from, to)), ..attempt }, out);
             }
             Step::Blocked(_) | Step::HandOver { .. } | Step::Feed { .. } => {}
@@ -112,19 +112,13 @@ impl<R: Rules> Machine<R> {
 
     fn attempt_of(
         &mut self,
-        now: Millis,
         seen: Vec<Option<Seen>>,
         epoch: Epoch,
         prefer: Option<ReplicaId>,
         reason: Reason,
     ) -> Attempt {
         self.attempts += 1;
-        if let Some(standby) = &mut self.standby {
-            standby.acts(now, &mut self.random);
-        }
-        let own = self.standby.as_ref().and_then(|standby| standby.cluster(&seen));
-        let cluster = self.record.recorded().cluster.or(own);
-        let cluster = cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
+        let cluster = self.cluster(&seen);
         let Wish { replicas, quorum, .. } = self.wish;
         Attempt {
             id: self.attempts,

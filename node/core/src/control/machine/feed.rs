@@ -100,7 +100,7 @@ impl<R: Rules> Machine<R> {
     /// Tells the leader whom to feed beside the voters, and where they are.
     pub(super) fn feed(&mut self, now: Millis, feed: Feed, seen: &[Option<Seen>], out: &mut Vec<Action>) {
         let Some(ordinal) = ordinal_of(seen, feed.leader) else { return };
-        let cluster = self.recorded().cluster.or_else(|| seen.iter().flatten().find_map(|seen| seen.cluster));
+        let cluster = self.cluster(seen);
         let mut places = self.places.of(&feed.learners, seen);
         places.extend(self.places.of(&feed.moved, seen));
         let (learners, moved, standby) = (feed.learners.clone(), feed.moved.clone(), feed.standby.clone());

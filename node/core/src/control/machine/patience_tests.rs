@@ -79,9 +79,7 @@ fn only_appointments_that_failed_give_the_next_one_more_time() {
 #[test]
 fn who_hangs_holds_up_what_the_others_say_a_tenth_of_a_second() {
     let mut bench = Bench::controller();
-    bench.now += 100;
-    bench.step(Input::Tick);
-    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    let look = bench.begin_look();
     bench.loaded();
     for ordinal in [1, 2] {
         let told = told(u128::try_from(ordinal).unwrap() + 1, 4, LOST);
@@ -95,9 +93,7 @@ fn who_hangs_holds_up_what_the_others_say_a_tenth_of_a_second() {
 #[test]
 fn answers_that_come_as_time_is_up_all_count() {
     let mut bench = Bench::controller();
-    bench.now += 100;
-    bench.step(Input::Tick);
-    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    let look = bench.begin_look();
     bench.loaded();
     bench.now += Patience::default().call_ms;
     let nodes = well(4, &[1, 2, 3], [2, 1, 3], None);
@@ -110,9 +106,7 @@ fn answers_that_come_as_time_is_up_all_count() {
 #[test]
 fn nothing_is_due_while_only_the_store_is_waited_for() {
     let mut bench = Bench::controller();
-    bench.now += 100;
-    bench.step(Input::Tick);
-    let Some(Action::Look { look, .. }) = bench.asked.first().cloned() else { panic!("{:?}", bench.asked) };
+    let look = bench.begin_look();
     for (ordinal, told) in leaderless().into_iter().enumerate() {
         bench.step(Input::Status { look, ordinal, told: told.map(Box::new) });
     }

@@ -93,15 +93,17 @@ impl Bench {
         self.step(Input::Tick);
     }
 
-    /// Looks, and the nodes say that; none is silent.
-    pub(super) fn look(&mut self, nodes: [Option<Told>; 3]) {
+    /// Begins a look; gives its number.
+    pub(super) fn begin_look(&mut self) -> u64 {
         self.now += 100;
         self.step(Input::Tick);
-        let look = self
-            .asked
-            .iter()
-            .find_map(|action| if let Action::Look { look, .. } = action { Some(*look) } else { None });
-        let look = look.expect("a look");
+        let look = |action: &Action| if let Action::Look { look, .. } = action { Some(*look) } else { None };
+        self.asked.iter().find_map(look).expect("a look")
+    }
+
+    /// Looks, and the nodes say that; none is silent.
+    pub(super) fn look(&mut self, nodes: [Option<Told>; 3]) {
+        let look = self.begin_look();
         self.loaded();
         for (ordinal, told) in nodes.into_iter().enumerate() {
             self.step(Input::Status { look, ordinal, told: told.map(Box::new) });
