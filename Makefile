@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
+.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -63,6 +63,11 @@ chaos: ## Real processes killed, stopped, cut off and starved for DURATION=secon
 
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
+
+bench-cluster: ## What appends and reads cost on three replicas: target/bench-cluster (BASE=commit: in turns with that one; CELLS=lat,100B,Sync; ROUNDS=3; QUICK=1)
+	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	$(if $(BASE),base=$$(tests/chaos/build-commit $(BASE)) && )$(TARGET)/release/zue-chaos speed $(if $(BASE),--base "$$base") \
+	  $(addprefix --cells ,$(CELLS)) $(addprefix --rounds ,$(ROUNDS)) $(if $(QUICK),--millis 1000)
 
 bench-failover bench-catchup bench-stall bench-quiet bench-attack: bench-%: ## Three real replicas under load: target/bench-cluster
 	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins

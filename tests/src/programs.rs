@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The path of a program of this project: from `ZUE_BIN_DIR`, else beside this test's own.
+/// The path of a program of this project: from `ZUE_BIN_DIR`, else beside this test's own. A whole path stays as it is.
 ///
 /// # Panics
 /// When it was not built.

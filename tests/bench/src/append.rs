@@ -4,10 +4,11 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
+use zue_bench::series::Series;
+use zue_bench::stats::rate;
 
 use crate::Plan;
-use crate::report::{Goal, Report, Series};
-use crate::stats::rate;
+use crate::report::{Goal, Report};
 use crate::subject::{Make, Raw, Subject, Zue, batch};
 
 const THREADS: usize = 16;

@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt as _;
 use std::time::Instant;
 
 use anyhow::Result;
+use zue_bench::series::Series;
 
 use crate::Plan;
-use crate::report::{Report, Series};
+use crate::report::Report;
 
 /// As many bytes as a batch of a hundred records of 10 KiB.
 const PIECE_BYTES: usize = 1 << 20;

@@ -13,11 +13,9 @@ mod floor;
 mod opening;
 #[cfg(feature = "peers")]
 mod peers;
-mod plot;
 mod read;
 mod report;
 mod sizes;
-mod stats;
 mod subject;
 
 use std::path::PathBuf;

@@ -6,10 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use zue_bench::series::Series;
 use zue_log::LogConfig;
 
 use crate::Plan;
-use crate::report::{Goal, Report, Series};
+use crate::report::{Goal, Report};
 use crate::subject::{Subject as _, Zue};
 
 const SMALL_BYTES: u64 = 100 << 20;

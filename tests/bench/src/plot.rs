@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::report::{Series, number};
+use crate::series::{Series, number};
 use crate::stats::percentile;
 
 const WIDTH: u32 = 900;
 const ROW: u32 = 46;
 
-pub(crate) fn bars(series: &Series, path: &Path) -> Result<()> {
+/// Draws it as a PNG. Names that begin with `zue` stand out.
+pub fn bars(series: &Series, path: &Path) -> Result<()> {
     // A second time changes nothing.
     plotters::style::register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular())
         .map_err(|_| anyhow!("the font is not one"))?;

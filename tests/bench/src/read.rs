@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use anyhow::Result;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
+use zue_bench::series::Series;
+use zue_bench::stats::{percentile, rate};
 use zue_core::Offset;
 use zue_log::LogConfig;
 
 use crate::Plan;
-use crate::report::{Goal, Report, Series};
-use crate::stats::{percentile, rate};
+use crate::report::{Goal, Report};
 use crate::subject::{Make, Subject, Zue};
 
 fn contenders() -> Vec<(&'static str, Make)> {

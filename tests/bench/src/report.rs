@@ -4,33 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-
-use crate::plot;
-use crate::stats::{median, median_ratio, percentile};
-
-/// One figure of several contenders, round by round.
-pub(crate) struct Series {
-    pub(crate) title: String,
-    pub(crate) unit: &'static str,
-    pub(crate) runs: Vec<(String, Vec<f64>)>,
-}
-
-impl Series {
-    pub(crate) fn new(title: &str, unit: &'static str) -> Self {
-        Self { title: title.to_owned(), unit, runs: Vec::new() }
-    }
-
-    pub(crate) fn add(&mut self, name: &str, value: f64) {
-        match self.runs.iter_mut().find(|(known, _)| known == name) {
-            Some((_, values)) => values.push(value),
-            None => self.runs.push((name.to_owned(), vec![value])),
-        }
-    }
-
-    fn of(&self, name: &str) -> Option<&[f64]> {
-        self.runs.iter().find(|(known, _)| known == name).map(|(_, values)| values.as_slice())
-    }
-}
+use zue_bench::plot;
+use zue_bench::series::{Series, file_name, number};
+use zue_bench::stats::{median, median_ratio, percentile};
 
 /// The times of one operation, µs.
 #[derive(Default)]
@@ -135,21 +111,5 @@ impl Report {
             plot::bars(series, &dir.join(format!("{}.png", file_name(&series.title))))?;
         }
         Ok(())
-    }
-}
-
-fn file_name(title: &str) -> String {
-    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    let name: String = title.chars().map(word).collect();
-    name.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
-}
-
-/// A figure with three digits that count.
-pub(crate) fn number(value: f64) -> String {
-    match value {
-        value if value >= 1e6 => format!("{:.2} M", value / 1e6),
-        value if value >= 1e4 => format!("{:.0} k", value / 1e3),
-        value if value >= 100.0 => format!("{value:.0}"),
-        value => format!("{value:.2}"),
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 /// The median; 0 of nothing.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     percentile(values, 0.5)
 }
 
 /// The value that a share of the values lies at or below, by nearest rank; 0 of nothing.
-pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
+pub fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (share * (sorted.len().saturating_sub(1)) as f64).round() as usize;
@@ -16,13 +16,13 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
 }
 
 /// The median of the ratios, round by round: what differs between rounds differs for both.
-pub(crate) fn median_ratio(ours: &[f64], theirs: &[f64]) -> f64 {
+pub fn median_ratio(ours: &[f64], theirs: &[f64]) -> f64 {
     let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
     median(&ratios)
 }
 
 /// How many a second.
-pub(crate) fn rate(count: usize, took: Duration) -> f64 {
+pub fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 

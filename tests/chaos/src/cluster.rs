@@ -27,6 +27,8 @@ pub(crate) struct Leader {
 }
 
 pub(crate) struct Cluster {
+    /// The folder of the programs; empty for those beside this one.
+    programs: PathBuf,
     dir: PathBuf,
     places: Vec<Place>,
     nodes: Vec<Option<Process>>,
@@ -37,11 +39,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts the nodes with this configuration, and a controller; comes back when somebody leads.
     pub(crate) async fn start(dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
+        Self::start_programs(Path::new(""), dir, places, config).await
+    }
+
+    async fn start_programs(programs: &Path, dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
         std::fs::write(dir.join("node.yaml"), config)?;
         let patience = ClientConfig { deadline: Duration::from_millis(700), ..ClientConfig::default() };
         let eye = Client::new(addresses(&places), patience)?;
         let nodes = places.iter().map(|_| None).collect();
-        let mut cluster = Self { dir: dir.to_owned(), places, nodes, controllers: [None, None], eye };
+        let programs = programs.to_owned();
+        let mut cluster = Self { programs, dir: dir.to_owned(), places, nodes, controllers: [None, None], eye };
         for node in 0..cluster.len() {
             cluster.start_node(node);
         }
@@ -52,11 +59,16 @@ impl Cluster {
 
     /// Three nodes on loopback addresses.
     pub(crate) async fn on_loopback(dir: &Path, config: &str) -> Result<Self> {
+        Self::of_build(Path::new(""), dir, config).await
+    }
+
+    /// The same, of the programs in that folder; of those beside this one if it is empty.
+    pub(crate) async fn of_build(programs: &Path, dir: &Path, config: &str) -> Result<Self> {
         let place = |node: usize| {
             let name = format!("zue-{node}");
             Place { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
         };
-        Self::start(dir, (0..3).map(place).collect(), config).await
+        Self::start_programs(programs, dir, (0..3).map(place).collect(), config).await
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,6 +85,11 @@ impl Cluster {
 
     pub(crate) fn data(&self, node: usize) -> &Path {
         &self.places[node].data
+    }
+
+    /// Where clients go.
+    pub(crate) fn servers(&self) -> Vec<String> {
+        addresses(&self.places)
     }
 
     /// A client of all nodes.
@@ -93,7 +110,12 @@ impl Cluster {
             ["--listen-metrics", &port(9442)],
         ];
         let log = self.dir.join(format!("{name}.log"));
-        self.nodes[node] = Some(Process::start_in(network.as_deref(), "zue-node", args.as_flattened(), &log));
+        self.nodes[node] =
+            Some(Process::start_in(network.as_deref(), &self.program("zue-node"), args.as_flattened(), &log));
+    }
+
+    fn program(&self, name: &str) -> String {
+        text(&self.programs.join(name))
     }
 
     /// Those of the nodes that run.
@@ -149,7 +171,7 @@ impl Cluster {
         let name = format!("control-{which}");
         let network = self.places.iter().any(|place| place.network.is_some()).then_some(name.as_str());
         let log = self.dir.join(format!("{name}.log"));
-        self.controllers[which] = Some(Process::start_in(network, "zue", &args, &log));
+        self.controllers[which] = Some(Process::start_in(network, &self.program("zue"), &args, &log));
         Ok(())
     }
 

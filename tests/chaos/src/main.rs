@@ -1,5 +1,5 @@
-//! Real nodes and a real controller under real faults (`make chaos`), and what failover, catch-up, a stopped follower and
-//! strangers cost.
+//! Real nodes and a real controller under real faults (`make chaos`), and what appends and reads, failover, catch-up, a
+//! stopped follower and strangers cost.
 
 #![allow(clippy::indexing_slicing, reason = "this is a test: what is not there fails it")]
 
@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod network;
 mod run;
+mod speed;
 mod world;
 
 use std::path::PathBuf;
@@ -42,6 +43,15 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Inside(Inside),
+    /// The load of `speed`: waits for a line on its input once it is ready, and ends with a line of JSON
+    Load(speed::load::Options),
+}
+
+/// What happens in a world of its own.
+#[derive(Debug, Subcommand)]
+enum Inside {
     /// Kills, stops, cuts off and fills at random, and checks every answer
     Run {
         /// Gives the order of the faults [default: any]
@@ -88,10 +98,17 @@ enum Command {
         #[arg(long, default_value_t = 600)]
         duration: u64,
     },
+    /// Measures single, many and pipelined appends, and reads
+    Speed(speed::Options),
 }
 
 fn main() -> ExitCode {
-    match run_in_a_world(Arguments::parse()) {
+    let Arguments { dir, node_config, command } = Arguments::parse();
+    let done = match command {
+        Command::Inside(command) => run_in_a_world(dir, node_config, command),
+        Command::Load(options) => speed::load::run(options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("zue-chaos: {error:#}");
@@ -100,42 +117,41 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_in_a_world(arguments: Arguments) -> Result<()> {
+fn run_in_a_world(dir: PathBuf, node_config: String, command: Inside) -> Result<()> {
     world::enter()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // The first process of a world gets no signal that it does not ask for.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::select! {
-            done = act(arguments) => done,
+            done = act(dir, node_config, command) => done,
             _ = interrupt.recv() => anyhow::bail!("interrupted"),
             _ = terminate.recv() => anyhow::bail!("terminated"),
         }
     })
 }
 
-async fn act(Arguments { dir, node_config, command }: Arguments) -> Result<()> {
+async fn act(dir: PathBuf, node_config: String, command: Inside) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let dir = tempfile::Builder::new().prefix("run-").disable_cleanup(true).tempdir_in(dir.canonicalize()?)?;
     let cluster = async |dir| Cluster::on_loopback(dir, &node_config).await;
     let done = match command {
-        Command::Run { seed, duration, replicas, leader_kills, broken } => {
+        Inside::Run { seed, duration, replicas, leader_kills, broken } => {
             let seed = seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
             let replicas = replicas.unwrap_or(if seed.is_multiple_of(4) { 5 } else { 3 });
             let lasting = Duration::from_secs(duration);
             let leader_kills_min = leader_kills.unwrap_or(duration / SECONDS_PER_LEADER_KILL);
             run::run(dir.path(), run::Options { seed, lasting, replicas, leader_kills_min, broken }).await
         }
-        Command::Failover { times } => cost::failover::run(cluster(dir.path()).await?, times).await,
-        Command::Catchup { rounds, mib } => cost::catchup::run(dir.path(), &node_config, rounds, mib).await,
-        Command::Stall { windows } => cost::stall::run(cluster(dir.path()).await?, windows).await,
-        Command::Attack { windows } => {
+        Inside::Failover { times } => cost::failover::run(cluster(dir.path()).await?, times).await,
+        Inside::Catchup { rounds, mib } => cost::catchup::run(dir.path(), &node_config, rounds, mib).await,
+        Inside::Stall { windows } => cost::stall::run(cluster(dir.path()).await?, windows).await,
+        Inside::Attack { windows } => {
             zue_node::raise_open_files();
             cost::attack::run(cluster(dir.path()).await?, windows).await
         }
-        Command::Quiet { duration } => {
-            cost::quiet::run(cluster(dir.path()).await?, Duration::from_secs(duration)).await
-        }
+        Inside::Quiet { duration } => cost::quiet::run(cluster(dir.path()).await?, Duration::from_secs(duration)).await,
+        Inside::Speed(options) => speed::run(dir.path(), options).await,
     };
     done.with_context(|| format!("what the programs said is in {}", dir.path().display()))?;
     drop(std::fs::remove_dir_all(dir.path()));

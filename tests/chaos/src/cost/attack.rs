@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use zue_bench::stats::median;
 use zue_client::ClientConfig;
 use zue_tests::attack::{Attack, Scale, Target, peak_memory};
 
-use super::load::{Load, Pace, Window, median};
+use super::load::{Load, Pace, Window};
 use super::table::Table;
 use crate::cluster::Cluster;
 

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use zue_bench::stats::median;
 use zue_client::{Client, ClientConfig, NewRecord};
 
-use super::load::{Load, Pace, VALUE_BYTES, Window, median};
+use super::load::{Load, Pace, VALUE_BYTES, Window};
 use super::table::Table;
 use crate::cluster::Cluster;
 

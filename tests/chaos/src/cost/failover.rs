@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tonic::transport::{Channel, Endpoint};
+use zue_bench::stats::{median, percentile};
 use zue_client::ClientConfig;
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::{Role, StatusRequest, StatusResponse};
 
-use super::load::{Load, Pace, median, percentile};
+use super::load::{Load, Pace};
 use super::table::Table;
 use crate::cluster::{Cluster, Leader};
 

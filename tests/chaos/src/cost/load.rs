@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use zue_bench::stats::percentile;
 use zue_client::{Client, NewRecord};
 
 /// Connections that the load is spread over.
@@ -88,18 +89,6 @@ impl Window {
     }
 }
 
-/// By nearest rank; 0 of nothing.
-pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (share * sorted.len().saturating_sub(1) as f64).round() as usize;
-    sorted.get(rank).copied().unwrap_or_default()
-}
-
-pub(crate) fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
-}
-
 async fn line(client: Client, pace: Pace, stop: Arc<AtomicBool>, samples: Arc<Mutex<Vec<Sample>>>) -> Result<()> {
     let (appender, mut acks) = client.appender();
     let (sent, mut waiting) = mpsc::unbounded_channel();
@@ -157,6 +146,5 @@ mod tests {
         let samples: Vec<_> = (0..=100).map(took).collect();
         let Window { rate, p50_ms, p99_ms } = Window::of(&samples, Duration::from_secs(2));
         assert!((rate - 50.5).abs() < 1e-9 && (p50_ms - 50.0).abs() < 1e-9 && (p99_ms - 99.0).abs() < 1e-9);
-        assert!(median(&[]).abs() < 1e-9);
     }
 }

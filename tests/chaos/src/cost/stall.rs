@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use zue_bench::stats::median;
 use zue_client::ClientConfig;
 
-use super::load::{Load, Pace, Window, median};
+use super::load::{Load, Pace, Window};
 use super::table::Table;
 use crate::cluster::Cluster;
 

@@ -1,0 +1,167 @@
+//! Round by round, cell by cell, build by build: three nodes on empty folders, the load beside them, and what both have taken.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::time::timeout;
+
+use super::cells::{self, Cell};
+use super::counters::{Counters, Taken};
+use super::load::{Outcome, READY};
+use super::report::Report;
+use crate::cluster::Cluster;
+
+/// For what must come, beside what was asked for: nodes that lead, a log that is filled, an answer.
+const WITHIN: Duration = Duration::from_mins(1);
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What is measured, by words with commas between: lat, clients64, tasks64, pipe, read; 100B, 1KiB; Sync, Os [default: all]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    cells: String,
+    /// How often everything is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// How long a cell is measured in a round
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(100..))]
+    millis: u64,
+    /// The folder with the programs of another build, which is named as it is: measured in turns with this one
+    #[arg(long)]
+    base: Option<PathBuf>,
+}
+
+/// Programs of one commit.
+pub(crate) struct Build {
+    pub(crate) name: String,
+    pub(crate) commit: String,
+    /// The folder of its nodes and its controller; none for those beside this program.
+    programs: PathBuf,
+    /// Its load, if it has one, else this program's.
+    load: PathBuf,
+}
+
+/// What was found in one cell in one round.
+pub(crate) struct Found {
+    pub(crate) round: u64,
+    /// Which of the builds.
+    pub(crate) build: usize,
+    pub(crate) cell: Cell,
+    pub(crate) outcome: Outcome,
+    pub(crate) taken: Taken,
+}
+
+pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base }: Options) -> Result<()> {
+    let cells = cells::select(&cells)?;
+    let builds: Vec<_> = base.as_deref().map(Build::base).into_iter().chain([Build::this()]).collect::<Result<_>>()?;
+    let mut report = Report::new(builds, rounds, millis);
+    for round in 0..rounds {
+        for cell in &cells {
+            for build in 0..report.builds.len() {
+                let of = report.builds.get(build).context("there is this build")?;
+                match measure(&dir.join(format!("{round}-{build}")), of, *cell, millis).await {
+                    Ok((outcome, taken)) => report.add(Found { round, build, cell: *cell, outcome, taken }),
+                    Err(error) => report.fail(round, build, *cell, &error),
+                }
+            }
+        }
+    }
+    report.write()
+}
+
+impl Build {
+    fn this() -> Result<Self> {
+        let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
+        let git = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let commit = if git.is_empty() { "this tree".to_owned() } else { git };
+        Ok(Self { name: "zue".to_owned(), commit, programs: PathBuf::new(), load: std::env::current_exe()? })
+    }
+
+    fn base(folder: &Path) -> Result<Self> {
+        let programs = folder.canonicalize().with_context(|| format!("no programs in {}", folder.display()))?;
+        for program in ["zue-node", "zue"] {
+            ensure!(programs.join(program).exists(), "{} holds no {program}", programs.display());
+        }
+        let own = programs.join("zue-chaos");
+        let asked = Command::new(&own).args(["load", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let load = if asked.is_ok_and(|status| status.success()) { own } else { std::env::current_exe()? };
+        let commit = programs.file_name().unwrap_or_default().to_string_lossy().chars().take(9).collect();
+        Ok(Self { name: "base".to_owned(), commit, programs, load })
+    }
+
+    pub(crate) fn has_load(&self) -> bool {
+        self.programs.as_os_str().is_empty() || self.load.starts_with(&self.programs)
+    }
+}
+
+async fn measure(dir: &Path, build: &Build, cell: Cell, millis: u64) -> Result<(Outcome, Taken)> {
+    std::fs::create_dir(dir)?;
+    let config = format!("log: {{durability: {}}}\n", cell.durability.name());
+    let cluster = Cluster::of_build(&build.programs, dir, &config).await?;
+    let leader = cluster.expect_whole(WITHIN).await?;
+    let mut load = Load::start(&build.load, &cluster.servers().join(","), cell, millis)?;
+    load.expect_ready().await?;
+    let before = Counters::now(cluster.processes(), dir)?;
+    load.begin().await?;
+    let outcome = load.outcome(Duration::from_millis(millis) + WITHIN).await?;
+    let taken = Counters::now(cluster.processes(), dir)?.since(&before);
+    let after = cluster.expect_whole(WITHIN).await?;
+    ensure!(
+        leader == after,
+        "the leader changed, so this is no figure: {} in epoch {}, then {} in epoch {}",
+        cluster.name(leader.node),
+        leader.epoch,
+        cluster.name(after.node),
+        after.epoch
+    );
+    ensure!(outcome.records > 0, "no record was acknowledged, {} failed: {:?}", outcome.failed, outcome.why);
+    drop(cluster);
+    std::fs::remove_dir_all(dir)?;
+    Ok((outcome, taken))
+}
+
+/// The load, a process of its own.
+struct Load {
+    child: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Load {
+    fn start(program: &Path, servers: &str, cell: Cell, millis: u64) -> Result<Self> {
+        let mut command = tokio::process::Command::new(program);
+        command.args(["load", "--servers", servers, "--kind", cell.kind.name()]);
+        command.args(["--bytes", &cell.bytes.to_string(), "--millis", &millis.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
+        let input = child.stdin.take().context("its input is piped")?;
+        let lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
+        Ok(Self { child, input, lines })
+    }
+
+    async fn line(&mut self, within: Duration) -> Result<String> {
+        let line = timeout(within, self.lines.next_line()).await;
+        let line = line.with_context(|| format!("the load says nothing for {within:?}"))??;
+        line.context("the load ended before it was done; what it said is above")
+    }
+
+    async fn expect_ready(&mut self) -> Result<()> {
+        let line = self.line(WITHIN).await?;
+        ensure!(line == READY, "the load says {line:?}, not {READY:?}");
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        Ok(self.input.write_all(b"go\n").await?)
+    }
+
+    async fn outcome(mut self, within: Duration) -> Result<Outcome> {
+        let line = self.line(within).await?;
+        let status = timeout(WITHIN, self.child.wait()).await.context("the load does not end")??;
+        ensure!(status.success(), "the load ended with {status}");
+        serde_json::from_str(&line).with_context(|| format!("the load says {line:?}"))
+    }
+}
