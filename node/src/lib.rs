@@ -43,6 +43,7 @@ mod peer;
 mod places;
 mod port_holder;
 mod read;
+mod replica_thread;
 mod room;
 mod serve;
 mod server;

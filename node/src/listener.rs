@@ -134,15 +134,18 @@ impl Hello {
 }
 
 impl Listener {
-    pub(crate) async fn bind(
+    /// Listens in the runtime that is entered.
+    pub(crate) fn bind(
         address: SocketAddr,
         port: &'static str,
         greeting: Greeting,
         places: Arc<Places>,
         metrics: &Metrics,
     ) -> io::Result<Self> {
+        let socket = std::net::TcpListener::bind(address)?;
+        socket.set_nonblocking(true)?;
         Ok(Self {
-            socket: TcpListener::bind(address).await?,
+            socket: TcpListener::from_std(socket)?,
             port,
             greeting,
             places,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use zue_node::{Args, Node, NodeConfig};
 
@@ -41,11 +42,19 @@ fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
     }
     zue_telemetry::init(args.log_format, "info")?;
     zue_node::raise_and_check_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
+    let runtime = runtime_of_clients().context("no runtime")?;
     let ended = runtime.block_on(run(config));
     // A disk that hangs must not keep the process from ending.
     runtime.shutdown_background();
     ended
+}
+
+/// On as many threads as there are cores beside that of the replica.
+fn runtime_of_clients() -> std::io::Result<Runtime> {
+    match std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1)) {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }
 }
 
 async fn run(config: NodeConfig) -> anyhow::Result<()> {

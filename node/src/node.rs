@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -22,7 +23,7 @@ use crate::driver::{Driver, Parts};
 use crate::fetch::{Fetcher, Giver};
 use crate::follow::ReplicationService;
 use crate::http::{Readiness, Shown, router};
-use crate::inbox::{Fact, Handle, Identity};
+use crate::inbox::{self, Fact, Identity};
 use crate::listener::{Greeting, Listener};
 use crate::log_service::LogService;
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ use crate::patience::Patience;
 use crate::peer::Peers;
 use crate::places::Places;
 use crate::read::unfed_max;
+use crate::replica_thread::ReplicaThread;
 use crate::room::Room;
 use crate::serve::serve_http;
 use crate::server::{report_health, serve_clients, serve_peers};
@@ -98,7 +100,7 @@ pub struct Node;
 #[derive(Debug)]
 pub struct RunningNode {
     addresses: Addresses,
-    handle: Handle,
+    handle: inbox::Handle,
     metrics: Arc<Metrics>,
     readiness: watch::Sender<Readiness>,
     /// Ends the calls, then the driver.
@@ -107,6 +109,7 @@ pub struct RunningNode {
     servers: JoinSet<()>,
     driver: JoinHandle<()>,
     vitals: Vitals,
+    _replica: ReplicaThread,
 }
 
 /// Makes the ports of a node, each once it is free.
@@ -122,17 +125,19 @@ impl Binder<'_> {
         port: &'static str,
         address: SocketAddr,
         greeting: Greeting,
+        runtime: &Handle,
     ) -> Result<(SocketAddr, Listener), StartError> {
         let configured =
             if port == "peer" { self.connections_max.min(PEER_CONNECTIONS_MAX) } else { self.connections_max };
         let max = length(connections_max(port, configured));
         let strangers_max = if port == "peer" { max.div_ceil(2) } else { max };
-        let bind = async || {
+        let bind = || {
+            let _entered = runtime.enter();
             let places = Places::reserved(max, strangers_max);
-            let listener = Listener::bind(address, port, greeting, places, self.metrics).await?;
+            let listener = Listener::bind(address, port, greeting, places, self.metrics)?;
             Ok((listener.address()?, listener))
         };
-        let attempt = || async { bind().await.map_err(|source| StartError::Listen { port, address, source }) };
+        let attempt = || async { bind().map_err(|source| StartError::Listen { port, address, source }) };
         self.patience.until_free(attempt).await
     }
 }
@@ -151,10 +156,12 @@ impl Node {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(set_up)?);
         let (readiness, readiness_seen) = watch::channel(Readiness::default());
+        let (clients, replica) = (Handle::current(), ReplicaThread::start(&config.name).map_err(set_up)?);
         let patience = Patience::new(config.limits.start_wait_max.0, &readiness);
         let binder = Binder { patience, connections_max: config.limits.connections_max, metrics: &metrics };
         // First: it tells that the node is alive.
-        let (metrics_at, metrics_port) = binder.bind("metrics", config.listen.metrics, Greeting::Request).await?;
+        let (metrics_at, metrics_port) =
+            binder.bind("metrics", config.listen.metrics, Greeting::Request, &clients).await?;
         let stop_calls = CancellationToken::new();
         let vitals = Vitals::new();
         let mut servers = JoinSet::new();
@@ -165,13 +172,16 @@ impl Node {
         let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir, turn };
         let served = serve_http(metrics_port, router(shown), stop_calls.clone());
         servers.spawn(vitals.task("the metrics port", &stop_calls).run(served));
-        let (client_at, client_port) = binder.bind("client", config.listen.client, Greeting::Http2).await?;
-        let (peer_at, peer_port) = binder.bind("peer", config.listen.peer, Greeting::Http2).await?;
+        let (client_at, client_port) = binder.bind("client", config.listen.client, Greeting::Http2, &clients).await?;
+        let (peer_at, peer_port) = binder.bind("peer", config.listen.peer, Greeting::Http2, replica.runtime()).await?;
         let addresses = Addresses { client: client_at, peer: peer_at, metrics: metrics_at };
         let opened = binder.patience.until_free(|| open_aside(config.clone())).await;
         let opened = opened.map_err(|error| StartError::Open(Box::new(error)))?;
         let stop_driver = CancellationToken::new();
-        let built = Built::new(&config, addresses, opened, &metrics, &stop_calls, &vitals)?;
+        let built = {
+            let _entered = replica.runtime().enter();
+            Built::new(&config, addresses, opened, &metrics, &stop_calls, &vitals)?
+        };
         readiness.send_replace(Readiness::Open { view: built.handle.view.clone(), reader: built.log.reader.clone() });
         let (health, health_service) = tonic_health::server::health_reporter();
         let client =
@@ -180,16 +190,27 @@ impl Node {
         servers.spawn(vital("the client port").run(client));
         let Built { replication, control, .. } = built;
         let peer = serve_peers(peer_port, replication, control, health_service, config.limits, stop_calls.clone());
-        servers.spawn(vital("the peer port").run(peer));
+        servers.spawn_on(vital("the peer port").run(peer), replica.runtime());
         let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
         servers.spawn(vital("the health service").run(reporting));
         let driver = vitals.task("the driver", &stop_driver).run(built.driver.run(stop_driver.clone()));
-        let driver = tokio::spawn(driver);
+        let driver = replica.runtime().spawn(driver);
         tracing::info!(name = config.name, client = %addresses.client, peer = %addresses.peer,
             metrics = %addresses.metrics, "serving");
         let handle = built.handle;
         stop_guard.disarm();
-        Ok(RunningNode { addresses, handle, metrics, readiness, stop_calls, stop_driver, servers, driver, vitals })
+        Ok(RunningNode {
+            addresses,
+            handle,
+            metrics,
+            readiness,
+            stop_calls,
+            stop_driver,
+            servers,
+            driver,
+            vitals,
+            _replica: replica,
+        })
     }
 }
 
@@ -213,7 +234,7 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: L
 /// The parts of a node, put together.
 struct Built {
     driver: Driver,
-    handle: Handle,
+    handle: inbox::Handle,
     log: LogService,
     replication: ReplicationService,
     control: ControlService,
@@ -236,7 +257,7 @@ impl Built {
         let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
         let (readable, readable_seen) = watch::channel(Offset::default());
         let (view, view_seen) = watch::channel(View::default());
-        let handle = Handle {
+        let handle = inbox::Handle {
             identity: Arc::new(identity),
             requests,
             facts,
@@ -297,7 +318,7 @@ impl Built {
 
 fn replication_service(
     config: &NodeConfig,
-    handle: &Handle,
+    handle: &inbox::Handle,
     reader: &zue_log::Reader<zue_log::OsDisk>,
     (metrics, stop): (&Arc<Metrics>, &CancellationToken),
 ) -> ReplicationService {
