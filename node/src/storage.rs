@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
-use zue_log::{Batch, Disk, Durability, Log, SharedLog};
+use zue_log::{Batch, Disk, Log, SharedLog};
 
 pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
@@ -127,6 +127,10 @@ impl Queue {
         if waiting.tasks.is_empty() && waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
     }
 
+    fn is_empty(&self) -> bool {
+        self.waiting().tasks.is_empty()
+    }
+
     /// Waits a little, but not beyond the next work, which is taken; `None` once it is closed.
     fn pause(&self) -> Option<VecDeque<Task>> {
         let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
@@ -164,12 +168,9 @@ impl Storage {
         let timestamp_ms = log.last_timestamp_ms().into();
         let queue = Arc::new(Queue { committed, timestamp_ms, ..Queue::default() });
         let (done_tx, done) = oneshot::channel();
-        let flush_interval = match log.durability() {
-            Durability::Interval(ms) => Some(Duration::from_millis(ms.into())),
-            Durability::Sync | Durability::Os => None,
-        };
+        let durability = log.durability();
         let log = Arc::new(SharedLog::new(log));
-        let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), flush_interval);
+        let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), durability);
         let (upkeep, stop_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, upkeep);
         let keeping = {
             let log = Arc::clone(&log);

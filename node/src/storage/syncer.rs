@@ -1,32 +1,63 @@
-//! The thread that syncs.
+//! Syncing what was written, by the thread that wrote or by one beside it.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use zue_core::Ticket;
-use zue_log::{Disk, LogError, Preparation, SharedLog};
+use zue_core::{Tail, Ticket};
+use zue_log::{Disk, Durability, LogError, Preparation, SharedLog};
 
 use super::{DiskFact, Share, full, tell};
 use crate::metrics::Metrics;
 
-/// Syncs what was written, and tells how far that is.
+/// Syncs what was written, and tells how far that is. The thread that writes does it itself where it has nothing else to do
+/// meanwhile, or where no sync is waited for: a hand-over to another thread takes longer than many a sync.
 pub(super) struct Syncer<D: Disk> {
     log: Arc<SharedLog<D>>,
     facts: mpsc::Sender<DiskFact>,
     metrics: Arc<Metrics>,
     /// How long what was written may stay unsynced, if acknowledgements do not wait for a sync.
     flush_interval: Option<Duration>,
-    written: Mutex<Written>,
+    /// Acknowledgements wait for syncs.
+    waits: bool,
+    state: Mutex<State>,
     ready: Condvar,
+    preparing: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What was written and waits to be synced.
 #[derive(Debug, Default)]
-struct Written {
+pub(super) struct Written {
     ticket: Option<Ticket>,
     shares: Vec<Share>,
+    bytes: usize,
+}
+
+impl Written {
+    /// Everything up to this ticket is written, so many bytes with it.
+    pub(super) fn add(&mut self, ticket: Ticket, share: Option<Share>, bytes: usize) {
+        self.ticket = Some(ticket);
+        self.shares.extend(share);
+        self.bytes += bytes;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn append(&mut self, other: Self) {
+        self.ticket = other.ticket.or(self.ticket);
+        self.shares.extend(other.shares);
+        self.bytes += other.bytes;
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    written: Written,
+    /// A sync goes on, on either thread: they end in the order in which they begin.
+    syncing: bool,
     closed: bool,
 }
 
@@ -35,82 +66,123 @@ impl<D: Disk> Syncer<D> {
         log: Arc<SharedLog<D>>,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
-        flush_interval: Option<Duration>,
+        durability: Durability,
     ) -> Arc<Self> {
-        let (written, ready) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { log, facts, metrics, flush_interval, written, ready })
+        let flush_interval = match durability {
+            Durability::Interval(ms) => Some(Duration::from_millis(ms.into())),
+            Durability::Sync | Durability::Os => None,
+        };
+        let waits = durability == Durability::Sync;
+        let (state, ready, preparing) = (Mutex::default(), Condvar::new(), Mutex::default());
+        Arc::new(Self { log, facts, metrics, flush_interval, waits, state, ready, preparing })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Written> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock.
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything up to this ticket is written.
-    pub(super) fn written(&self, ticket: Ticket, share: Option<Share>) {
-        let mut waiting = self.waiting();
-        waiting.ticket = Some(ticket);
-        waiting.shares.extend(share);
-        drop(waiting);
-        self.ready.notify_one();
+    /// Has it synced, here or by the syncer's thread. `is_idle`: nothing else waits to be written.
+    pub(super) fn written(&self, written: Written, is_idle: bool) {
+        if written.ticket.is_none() {
+            return;
+        }
+        if !self.waits {
+            self.sync(written, SharedLog::sync);
+            return self.prepare();
+        }
+        let mut state = self.state();
+        state.written.append(written);
+        if state.syncing || !is_idle {
+            drop(state);
+            return self.ready.notify_one();
+        }
+        state.syncing = true;
+        let written = std::mem::take(&mut state.written);
+        drop(state);
+        self.sync(written, SharedLog::sync);
+        self.prepare();
+        self.end();
+    }
+
+    fn end(&self) {
+        let mut state = self.state();
+        state.syncing = false;
+        let is_wanted = state.written.ticket.is_some() || state.closed;
+        drop(state);
+        if is_wanted {
+            self.ready.notify_one();
+        }
     }
 
     /// Lets it sync what was written, and end.
     pub(super) fn close(&self) {
-        self.waiting().closed = true;
+        self.state().closed = true;
         self.ready.notify_one();
     }
 
+    /// Until it is closed.
     pub(super) fn run(&self) {
-        let (mut flushed, mut preparing) = (Instant::now(), None);
+        if let Some(interval) = self.flush_interval {
+            self.flush_every(interval);
+        }
         loop {
-            let (ticket, shares, closed) = self.take(flushed);
-            let begun = Instant::now();
-            let synced = match self.flush_interval {
-                Some(interval) if begun.duration_since(flushed) >= interval => {
-                    flushed = begun;
-                    self.log.flush().and_then(|_| self.log.sync())
-                }
-                _ => self.log.sync(),
-            };
-            if let Err(error) = synced {
-                return self.fail(&error);
+            let (written, closed) = self.take();
+            if !self.sync(written, SharedLog::sync) {
+                return;
             }
-            if let Some(ticket) = ticket {
-                self.metrics.fsync_duration.observe(begun.elapsed().as_secs_f64());
-                tell(&self.facts, DiskFact::Persisted(ticket));
-            }
-            drop(shares);
+            self.prepare();
+            self.end();
             if closed {
+                let preparing = self.preparing.lock().unwrap_or_else(PoisonError::into_inner).take();
                 // It panics only for a broken invariant, which it has told of.
                 let _ = preparing.map(JoinHandle::join);
                 return;
             }
-            preparing = self.prepare().or(preparing);
         }
     }
 
-    /// Waits until there is something to do.
-    fn take(&self, flushed: Instant) -> (Option<Ticket>, Vec<Share>, bool) {
-        let idle = |written: &mut Written| written.ticket.is_none() && !written.closed;
-        let mut waiting = self.waiting();
-        waiting = match self.flush_interval {
-            Some(interval) => {
-                let left = interval.saturating_sub(flushed.elapsed());
-                self.ready.wait_timeout_while(waiting, left, idle).unwrap_or_else(PoisonError::into_inner).0
+    /// Flushes what was acknowledged before it is on the disk, as long as it is open.
+    fn flush_every(&self, interval: Duration) {
+        let is_open = |state: &mut State| !state.closed;
+        loop {
+            let waited = self.ready.wait_timeout_while(self.state(), interval, is_open);
+            let is_closed = waited.unwrap_or_else(PoisonError::into_inner).0.closed;
+            if is_closed || !self.sync(Written::default(), SharedLog::flush) {
+                return;
             }
-            None => self.ready.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner),
-        };
-        (waiting.ticket.take(), std::mem::take(&mut waiting.shares), waiting.closed)
+        }
+    }
+
+    /// Waits until there is something to do, and for nobody else to do it.
+    fn take(&self) -> (Written, bool) {
+        let idle = |state: &mut State| state.syncing || (state.written.ticket.is_none() && !state.closed);
+        let mut state = self.ready.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
+        state.syncing = true;
+        (std::mem::take(&mut state.written), state.closed)
+    }
+
+    /// Syncs, and tells what is durable by that; whether it could.
+    fn sync(&self, written: Written, sync: impl FnOnce(&SharedLog<D>) -> Result<Tail, LogError>) -> bool {
+        let begun = Instant::now();
+        if let Err(error) = sync(&self.log) {
+            self.fail(&error);
+            return false;
+        }
+        if let Some(ticket) = written.ticket {
+            self.metrics.fsync_duration.observe(begun.elapsed().as_secs_f64());
+            tell(&self.facts, DiskFact::Persisted(ticket));
+        }
+        true
     }
 
     /// Makes the next segment's file ahead, beside the work.
-    fn prepare(&self) -> Option<JoinHandle<()>> {
-        let preparing = Preparing::begin(&self.log)?;
-        let spawned = thread::Builder::new().name("prepare".into()).spawn(move || preparing.run());
-        spawned
-            .inspect_err(|error| tracing::warn!(%error, "no segment is prepared: the next one is made when needed"))
-            .ok()
+    fn prepare(&self) {
+        let Some(preparing) = Preparing::begin(&self.log) else { return };
+        match thread::Builder::new().name("prepare".into()).spawn(move || preparing.run()) {
+            Ok(thread) => *self.preparing.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Err(error) => tracing::warn!(%error, "no segment is prepared: the next one is made when needed"),
+        }
     }
 
     /// The worker finds the log poisoned with its next work; what waits is not acknowledged.

@@ -169,7 +169,8 @@ fn what_fails_is_told_while_a_sync_hangs() {
     let (log, _) = Log::open(disk.clone(), config(), ReplicaId(1)).unwrap();
     let (log, queue) = (Arc::new(SharedLog::new(log)), Arc::new(Queue::default()));
     let (sender, mut facts) = mpsc::channel(16);
-    let syncer = Syncer::new(Arc::clone(&log), sender.clone(), Arc::new(Metrics::new().unwrap()), None);
+    let syncer =
+        Syncer::new(Arc::clone(&log), sender.clone(), Arc::new(Metrics::new().unwrap()), zue_log::Durability::Sync);
     let (end, hangs) = std::sync::mpsc::channel::<()>();
     let (syncing, keeping) = (thread::spawn(move || hangs.recv().unwrap_or_default()), thread::spawn(|| {}));
     disk.fail_at(disk.operations(), io::ErrorKind::Other);

@@ -12,7 +12,7 @@ use zue_log::{Disk, LogError, SharedLog};
 
 use super::shortage::{lacks_room, make_room};
 use super::stop::Stop;
-use super::syncer::Syncer;
+use super::syncer::{Syncer, Written};
 use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
@@ -20,8 +20,13 @@ pub(super) struct Worker<D: Disk> {
     queue: Arc<Queue>,
     facts: mpsc::Sender<DiskFact>,
     syncer: Arc<Syncer<D>>,
+    /// What this thread has written and nobody syncs yet.
+    written: Written,
     commit_written: Instant,
 }
+
+/// So much is written at most before a sync of it begins.
+const WRITTEN_BYTES_MAX: usize = 1 << 20;
 
 /// What ends the work.
 enum Stopped {
@@ -36,7 +41,7 @@ impl<D: Disk> Worker<D> {
         facts: mpsc::Sender<DiskFact>,
         syncer: Arc<Syncer<D>>,
     ) -> Self {
-        Self { log, queue, facts, syncer, commit_written: Instant::now() }
+        Self { log, queue, facts, syncer, written: Written::default(), commit_written: Instant::now() }
     }
 
     pub(super) fn run(mut self, syncing: JoinHandle<()>, (stop_upkeep, keeping): (&Stop, JoinHandle<()>)) {
@@ -67,9 +72,19 @@ impl<D: Disk> Worker<D> {
     fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stopped> {
         while let Some(Task { ticket, work, share }) = tasks.pop_front() {
             self.until_there_is_room(&work, &mut tasks)?;
-            self.syncer.written(ticket, share);
+            let bytes = if let Work::Write(batch) = &work { batch.bytes().len() } else { 0 };
+            self.written.add(ticket, share, bytes);
+            if self.written.bytes() >= WRITTEN_BYTES_MAX {
+                self.have_synced(false);
+            }
         }
+        self.have_synced(self.queue.is_empty());
         Ok(())
+    }
+
+    /// Hands over what was written. `is_idle`: nothing else waits to be written.
+    fn have_synced(&mut self, is_idle: bool) {
+        self.syncer.written(std::mem::take(&mut self.written), is_idle);
     }
 
     /// A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room. Everything else that fails is final.
@@ -80,6 +95,7 @@ impl<D: Disk> Worker<D> {
                 Err(LogError::NoRoom(error))
                     if lacks_room(&error) && make_room(&self.log).map_err(Stopped::Failed)? => {}
                 Err(LogError::NoRoom(error)) => {
+                    self.have_synced(false);
                     let now = Some(Stalled::new(&error));
                     if told != now {
                         tracing::error!("{}", Stalled::new(&error));
