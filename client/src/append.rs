@@ -9,6 +9,7 @@ use zue_proto::v1::{self, NewRecord};
 use crate::client::Failures;
 use crate::error::Error;
 use crate::find::Wanted;
+use crate::line::Line;
 use crate::servers::Server;
 use crate::{Appended, Client};
 
@@ -45,11 +46,20 @@ impl Producer {
     }
 }
 
+/// A producer that no append uses now, and what its last append was sent on.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    pub(crate) producer: Producer,
+    pub(crate) line: Option<Line>,
+}
+
 /// One append on its way.
 pub(crate) struct Append<'a> {
     pub(crate) client: &'a Client,
     pub(crate) records: Vec<NewRecord>,
     pub(crate) producer: Option<Producer>,
+    /// What it is sent on, if that is open.
+    pub(crate) line: Option<Line>,
     /// Whether a try may have succeeded unheard.
     pub(crate) is_unknown: bool,
 }
@@ -77,7 +87,10 @@ impl Append<'_> {
         }
         let idle = self.client.idle().pop();
         let producer = match idle {
-            Some(producer) => producer,
+            Some(Idle { producer, line }) => {
+                self.line = line;
+                producer
+            }
             None => self.client.open_producer(begun).await?,
         };
         Ok(self.producer.insert(producer).clone())
@@ -86,19 +99,26 @@ impl Append<'_> {
     async fn attempt(&mut self, begun: Instant) -> Result<Appended, Error> {
         let producer = self.producer(begun).await?;
         let leader = self.client.leader(begun).await?;
-        let mut client = self.client.servers().client(&leader.address)?;
+        let within = self.client.time_left(begun);
         let request = v1::AppendRequest {
             log: String::new(),
             producer_id: Bytes::copy_from_slice(&producer.id),
             sequence: producer.next_sequence,
             records: self.records.clone(),
+            // The server gives up a little earlier, so that its reason is heard.
+            within_ms: u32::try_from(within.mul_f64(0.9).as_millis()).unwrap_or(u32::MAX).max(1),
         };
-        let within = self.client.time_left(begun);
-        let mut request = tonic::Request::new(request);
-        // The server gives up a little earlier, so that its reason is heard.
-        request.set_timeout(within.mul_f64(0.9));
-        let error = match self.client.call(&leader, within, client.append(request)).await {
-            Ok(response) => return self.appended(&leader, response),
+        let answered = if let Some(line) = self.line.take().filter(|line| line.leads_to(&leader)) {
+            self.client.call(&leader, within, line.append(request)).await
+        } else {
+            let client = self.client.servers().client(&leader.address)?;
+            self.client.call(&leader, within, Line::open(client, &leader, request)).await
+        };
+        let error = match answered {
+            Ok((line, response)) => {
+                self.line = Some(line);
+                return self.appended(&leader, response);
+            }
             Err(error) => error,
         };
         if error.forgets((producer.known_end > 0).then_some(producer.next_sequence)) {

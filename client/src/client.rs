@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use zue_proto::v1::{self, NewRecord};
 
-use crate::append::{Append, AppendId, Producer};
+use crate::append::{Append, AppendId, Idle, Producer};
 use crate::appender::{Acks, Appender};
 use crate::error::{AppendError, Error};
+use crate::line::Line;
 use crate::read::{self, ReadOptions, Reader};
 use crate::servers::{Server, Servers};
 use crate::trouble::{Trouble, Troubles};
@@ -19,6 +20,9 @@ use crate::{ClientConfig, appender};
 
 /// The last try before the deadline has at least this long.
 const TRY_MIN: Duration = Duration::from_millis(50);
+
+/// How many streams for appends rest open.
+const IDLE_LINES_MAX: usize = 4;
 
 /// Where the records of an append are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +59,7 @@ struct Inner {
     config: ClientConfig,
     servers: Servers,
     /// Producers that no append uses now; each append has one to itself, so that many may be under way.
-    idle: Mutex<Vec<Producer>>,
+    idle: Mutex<Vec<Idle>>,
     under_way: Semaphore,
     troubles: Troubles,
 }
@@ -85,7 +89,7 @@ impl Client {
         &self.0.servers
     }
 
-    pub(crate) fn idle(&self) -> MutexGuard<'_, Vec<Producer>> {
+    pub(crate) fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -102,25 +106,37 @@ impl Client {
     /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
     /// once however often it was tried.
     pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
-        self.append_with(Append { client: self, records, producer: None, is_unknown: false }).await
+        self.append_with(Append { client: self, records, producer: None, line: None, is_unknown: false }).await
     }
 
     /// Appends the records under the name that an earlier try of the same records had, which may have succeeded: they are kept once.
     /// A try whose outcome is not known leaves its name in [`AppendError::id`]. The name must not be in use elsewhere.
     pub async fn append_again(&self, id: AppendId, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
         let producer = Some(Producer::again(id));
-        self.append_with(Append { client: self, records, producer, is_unknown: true }).await
+        self.append_with(Append { client: self, records, producer, line: None, is_unknown: true }).await
     }
 
     async fn append_with(&self, mut append: Append<'_>) -> Result<Appended, AppendError> {
         let Ok(_permit) = self.0.under_way.acquire().await else { unreachable!("the semaphore is never closed") };
         let appended = append.run().await;
-        let Append { producer, is_unknown, .. } = append;
+        let Append { producer, line, is_unknown, .. } = append;
         let id = producer.as_ref().map(Producer::next);
         if let Some(producer) = producer.filter(|_| !is_unknown) {
-            self.idle().push(producer);
+            self.rest(producer, line);
         }
         appended.map_err(|error| AppendError { is_unknown, id, error })
+    }
+
+    /// Keeps a producer for the next append. Of the lines few stay open: one that many appends use in turn is always among them.
+    fn rest(&self, producer: Producer, line: Option<Line>) {
+        let mut idle = self.idle();
+        let open = idle.iter().filter(|idle| idle.line.is_some()).count();
+        if open >= IDLE_LINES_MAX
+            && let Some(oldest) = idle.iter_mut().find(|idle| idle.line.is_some())
+        {
+            oldest.line = None;
+        }
+        idle.push(Idle { producer, line });
     }
 
     /// Many appends in a row: what is pushed into the one is answered, in order, by the other. Must be called inside a tokio

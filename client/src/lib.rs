@@ -22,6 +22,7 @@ mod client;
 mod config;
 mod error;
 mod find;
+mod line;
 mod read;
 mod servers;
 mod switch_over;

@@ -171,7 +171,7 @@ impl Appends {
 }
 
 fn parse(request: v1::AppendRequest) -> Result<Records, v1::Error> {
-    let v1::AppendRequest { log, producer_id, sequence, records } = request;
+    let v1::AppendRequest { log, producer_id, sequence, records, within_ms: _ } = request;
     check_log(&log)?;
     let producer = match <[u8; 16]>::try_from(&*producer_id) {
         Ok(id) => Some((ProducerId::from_u128(u128::from_be_bytes(id)), sequence)),

@@ -52,7 +52,8 @@ impl Log for LogService {
     type ReadStream = Responses<v1::ReadResponse>;
 
     async fn append(&self, request: Request<v1::AppendRequest>) -> Result<Response<v1::AppendResponse>, Status> {
-        let deadline = self.appends.deadline(time_allowed(request.metadata()));
+        let asked = time_allowed(request.metadata()).into_iter().chain(within(request.get_ref())).min();
+        let deadline = self.appends.deadline(asked);
         let (owner, received) = (Owner::of(&request), Parcel::of(&request).open().map_err(status_of)?);
         let pending = self.appends.submit(request.into_inner(), owner, received, deadline, WhenFull::Refuse).await;
         self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
@@ -240,12 +241,17 @@ async fn take_on(
                 return;
             }
         };
-        let deadline = appends.deadline(None);
+        let deadline = appends.deadline(within(&request));
         place.send(match parcel.open() {
             Ok(received) => appends.submit(request, owner, received, deadline, WhenFull::Wait).await,
             Err(refused) => Err(refused),
         });
     }
+}
+
+/// How long an append may take, if it says so.
+fn within(request: &v1::AppendRequest) -> Option<Duration> {
+    (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms.into()))
 }
 
 /// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.

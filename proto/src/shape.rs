@@ -295,6 +295,7 @@ mod tests {
             producer_id: vec![0x22; 16].into(),
             sequence: u64::MAX,
             records: vec![v1::NewRecord::default(), record(3), record(0), record(5), v1::NewRecord::default()],
+            within_ms: 0,
         };
         let start = v1::EpochStart { voters: vec![vec![7; 16].into(); 3], ..v1::EpochStart::default() };
         let leader = v1::Start {

@@ -117,7 +117,7 @@ impl Window {
         assert!(self.has_room(), "the window is full");
         assert!(!records.is_empty(), "a batch has records");
         let (producer_id, sequence) = (bytes_of(self.producer), self.next_sequence);
-        let request = AppendRequest { log: String::new(), producer_id, sequence, records };
+        let request = AppendRequest { log: String::new(), producer_id, sequence, records, within_ms: 0 };
         self.next_sequence += count(&request);
         self.batches.push_back(Batch { request, since: now, sent: None, is_unknown: self.is_in_doubt });
     }

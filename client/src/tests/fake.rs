@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) log: Vec<v1::NewRecord>,
     pub(super) replicas: Vec<Replica>,
     pub(super) faults: VecDeque<Fault>,
+    /// How many streams of appends were opened.
+    pub(super) streams: usize,
     /// Where the replicas say that they are.
     pub(super) advertised: Vec<String>,
     /// Whether those that do not lead say that they hear the leader, if they say so at all.
@@ -226,6 +228,7 @@ impl Log for Server {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
         self.up()?;
+        self.fake.state().streams += 1;
         let me = Self { ordinal: self.ordinal, fake: self.fake.clone() };
         let (answers, stream) = mpsc::channel(64);
         tokio::spawn(async move {

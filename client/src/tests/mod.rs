@@ -85,6 +85,20 @@ async fn a_leader_that_moves_is_followed() {
 }
 
 #[tokio::test]
+async fn one_append_after_the_other_goes_over_one_stream_and_few_stay_open_for_many_at_once() {
+    let fake = Fake::start(1).await;
+    fake.state().leader = Some(0);
+    let client = client(&fake, config());
+    for _ in 0..20 {
+        client.append(vec![record("a")]).await.unwrap();
+    }
+    assert_eq!(fake.state().streams, 1);
+    futures::future::join_all((0..16).map(|_| client.append(vec![record("b")]))).await;
+    let open = client.idle().iter().filter(|idle| idle.line.is_some()).count();
+    assert!((1..=4).contains(&open), "{open}");
+}
+
+#[tokio::test]
 async fn an_append_is_kept_once_however_it_fails_on_the_way() {
     let both: [&[Fault]; 6] = [
         &[],
