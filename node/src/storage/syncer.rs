@@ -58,8 +58,13 @@ struct State {
     written: Written,
     /// A sync goes on, on either thread: they end in the order in which they begin.
     syncing: bool,
+    /// How much was acknowledged since the last flush began, where acknowledgements wait for none.
+    unflushed_bytes: usize,
     closed: bool,
 }
+
+/// So much may be acknowledged before it is flushed, where acknowledgements wait for no flush.
+const UNFLUSHED_BYTES_MAX: usize = 8 << 20;
 
 impl<D: Disk> Syncer<D> {
     pub(super) fn new(
@@ -88,8 +93,15 @@ impl<D: Disk> Syncer<D> {
             return;
         }
         if !self.waits {
+            let bytes = written.bytes;
             self.sync(written, SharedLog::sync);
-            return self.prepare();
+            self.prepare();
+            let mut state = self.state();
+            state.unflushed_bytes += bytes;
+            if state.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
+                self.ready.notify_one();
+            }
+            return;
         }
         let mut state = self.state();
         state.written.append(written);
@@ -123,8 +135,8 @@ impl<D: Disk> Syncer<D> {
 
     /// Until it is closed.
     pub(super) fn run(&self) {
-        if let Some(interval) = self.flush_interval {
-            self.flush_every(interval);
+        if !self.waits {
+            self.flush_now_and_then();
         }
         loop {
             let (written, closed) = self.take();
@@ -142,12 +154,22 @@ impl<D: Disk> Syncer<D> {
         }
     }
 
-    /// Flushes what was acknowledged before it is on the disk, as long as it is open.
-    fn flush_every(&self, interval: Duration) {
-        let is_open = |state: &mut State| !state.closed;
+    /// Flushes what was acknowledged before it is on the disk: when its time has come, and when it is much. A segment is on the disk
+    /// before the next begins, and appends would wait for all of it there.
+    fn flush_now_and_then(&self) {
+        let is_early = |state: &mut State| !state.closed && state.unflushed_bytes < UNFLUSHED_BYTES_MAX;
         loop {
-            let waited = self.ready.wait_timeout_while(self.state(), interval, is_open);
-            let is_closed = waited.unwrap_or_else(PoisonError::into_inner).0.closed;
+            let state = self.state();
+            let mut state = match self.flush_interval {
+                Some(interval) => {
+                    let waited = self.ready.wait_timeout_while(state, interval, is_early);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.ready.wait_while(state, is_early).unwrap_or_else(PoisonError::into_inner),
+            };
+            state.unflushed_bytes = 0;
+            let is_closed = state.closed;
+            drop(state);
             if is_closed || !self.sync(Written::default(), SharedLog::flush) {
                 return;
             }

@@ -11,7 +11,7 @@ use zue_log::sim::SimDisk;
 use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 
 use super::stop::Stop;
-use super::syncer::Syncer;
+use super::syncer::{Syncer, Written};
 use super::worker::Worker;
 use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
 use crate::clock::SharedTime;
@@ -182,6 +182,43 @@ fn what_fails_is_told_while_a_sync_hangs() {
     queue.close();
     drop(end);
     working.join().unwrap();
+}
+
+#[test]
+fn what_no_acknowledgement_waits_for_is_flushed_once_it_is_much() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { durability: zue_log::Durability::Os, ..config() };
+    let (mut log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
+    let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+    builder.push(None, &b"value".repeat(100), [], None).unwrap();
+    log.append(&builder.finish().unwrap()).unwrap();
+    let log = Arc::new(SharedLog::new(log));
+    let (sender, mut facts) = mpsc::channel(16);
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let syncer = Syncer::new(log, sender, metrics, zue_log::Durability::Os);
+    let survives = |seed: u64| {
+        let fork = disk.fork();
+        fork.crash(seed);
+        Log::open(fork, config, ReplicaId(1)).unwrap().0.tail().end == Offset(1)
+    };
+    let write = |bytes: usize| {
+        let mut written = Written::default();
+        written.add(Ticket(1), None, bytes);
+        syncer.written(written, false);
+    };
+    let flushing = Arc::clone(&syncer);
+    let running = thread::spawn(move || flushing.run());
+    write(100);
+    assert!(matches!(fact(&mut facts), DiskFact::Persisted(Ticket(1))), "it counts at once");
+    assert!(!(0..20).all(survives), "and is not on the disk");
+    write(8 << 20);
+    let begun = std::time::Instant::now();
+    while !(0..20).all(survives) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is never flushed");
+        thread::yield_now();
+    }
+    syncer.close();
+    running.join().unwrap();
 }
 
 #[test]
