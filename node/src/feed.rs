@@ -38,6 +38,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(3);
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 /// How many messages wait for the connection.
 const OUTGOING_MAX: usize = 2;
+/// How long a follower may be left without word of what is committed: the next frames carry it, too.
+const COMMIT_NEWS_WITHIN: Duration = Duration::from_millis(2);
 /// A stream that was open for so long was of use, even if there was nothing to acknowledge.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
@@ -62,6 +64,8 @@ pub(crate) struct Session<'a> {
     log_start_sent: Offset,
     round_sent: u64,
     heartbeat_due: bool,
+    /// When it is to hear of a commit, if frames do not tell it before.
+    commit_news_due: Option<Instant>,
     /// What is under way: the tail after each message, and its bytes.
     window: VecDeque<(Tail, usize)>,
     window_bytes: usize,
@@ -159,6 +163,7 @@ impl<'a> Session<'a> {
             log_start_sent: Offset::default(),
             round_sent: 0,
             heartbeat_due: true,
+            commit_news_due: None,
             window: VecDeque::new(),
             window_bytes: 0,
             repairing: false,
@@ -228,6 +233,7 @@ impl<'a> Session<'a> {
             changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             _ = self.heartbeat.tick() => Event::HeartbeatDue,
+            () = at(self.commit_news_due), if idle => Event::HeartbeatDue,
             () = tokio::time::sleep_until(self.heard + silence) => return Err(Ended::Timeout(silence)),
         };
         match happened {
@@ -268,12 +274,14 @@ impl<'a> Session<'a> {
                 self.reading = Some(self.read_from_disk(log));
             }
         } else if self.heartbeat_due || self.is_news(ends) {
-            self.heartbeat_due = false;
+            (self.heartbeat_due, self.commit_news_due) = (false, None);
             (self.commit_sent, self.round_sent, self.log_start_sent) = (commit_end, round, log_start);
             let (log_end, log_start) = (log.end.0, log_start.0);
             let agreed_ms = self.peer.handle.time.known().map_or(0, |known| known.agreed_ms);
             let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start, agreed_ms };
             self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
+        } else if commit_end > self.commit_sent && self.commit_news_due.is_none() {
+            self.commit_news_due = Some(Instant::now() + COMMIT_NEWS_WITHIN);
         }
     }
 
@@ -288,7 +296,7 @@ impl<'a> Session<'a> {
 
     /// Whether a follower that needs no frames is to hear of it at once.
     fn is_news(&self, ends: Ends) -> bool {
-        ends.commit_end > self.commit_sent || ends.round > self.round_sent || ends.log_start > self.log_start_sent
+        ends.round > self.round_sent || ends.log_start > self.log_start_sent
     }
 
     fn batch_bytes(&self) -> usize {
@@ -299,7 +307,7 @@ impl<'a> Session<'a> {
         let Ends { commit_end, round, .. } = ends;
         self.window.push_back((tail, frames.len()));
         self.window_bytes += frames.len();
-        (self.commit_sent, self.round_sent) = (commit_end, round);
+        (self.commit_sent, self.round_sent, self.commit_news_due) = (commit_end, round, None);
         let prev = std::mem::replace(&mut self.sent, tail);
         let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0, round };
         self.next = Some(message(leader_message::Message::Frames(frames)));
@@ -360,6 +368,14 @@ impl<'a> Session<'a> {
             self.window_bytes = self.window_bytes.saturating_sub(bytes);
         }
         self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await
+    }
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => pending().await,
     }
 }
 

@@ -235,7 +235,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until the leader has all the running followers connected and caught up.
+    /// Waits until the leader has all the running followers connected and caught up, and they know what is committed.
     pub async fn settle(&self, leader: usize) {
         let running = self.nodes.iter().flatten().count() - 1;
         self.until(leader, "followers caught up", |status| {
@@ -243,6 +243,10 @@ impl Cluster {
             status.settled && status.followers.iter().filter(caught_up).count() >= running
         })
         .await;
+        let commit_end = self.status(leader).await.commit_end;
+        for (ordinal, _) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_some()) {
+            self.until(ordinal, "what is committed is known", |status| status.commit_end >= commit_end).await;
+        }
     }
 
     pub fn metric(&self, ordinal: usize, name: &str) -> u64 {
