@@ -13,7 +13,6 @@ mod upkeep;
 mod worker;
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +21,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use zue_core::{ClusterId, Epoch, Offset, Origin, ReplicaId, Runs, Tail, Ticket};
+use zue_core::{Offset, Ticket};
+pub(crate) use zue_engine::disk::Work;
 use zue_log::{Batch, Disk, Log, SharedLog};
 
 pub(crate) use self::stalled::Stalled;
@@ -58,37 +58,14 @@ pub(crate) enum DiskFact {
     Failed(Arc<str>),
 }
 
-/// A piece of work.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Promise {
-        epoch: Epoch,
-        leader: Option<ReplicaId>,
-        cluster: Option<ClusterId>,
-    },
-    Runs(Runs),
-    /// This disk was restored from a copy.
-    Restored,
-    Suspect(Tail),
-    Cut(Tail),
-    Trim(Offset),
-    Reset(Box<Origin>),
-    Write(Batch),
-    /// Done ahead of its place.
-    Done,
-}
-
 /// A share of what is bounded; given back when it is dropped.
 pub(crate) type Share = Box<dyn Any + Send>;
 
-/// Work and its place in the order.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) ticket: Ticket,
-    pub(crate) work: Work,
-    /// A share of the bytes that may be on their way to the disk, given back when this is done.
-    pub(crate) share: Option<Share>,
-}
+/// Work and its place in the order, with a share of the bytes that may be on their way to the disk.
+pub(crate) type Task = zue_engine::disk::Task<Batch, Option<Share>>;
+
+/// The work that waits, in its order.
+type Tasks = zue_engine::disk::Queue<Batch, Option<Share>>;
 
 /// The work that waits. The driver takes no more requests while it is long, which bounds it.
 #[derive(Debug, Default)]
@@ -102,7 +79,7 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    tasks: VecDeque<Task>,
+    tasks: Tasks,
     closed: bool,
 }
 
@@ -118,7 +95,7 @@ impl Queue {
     }
 
     /// Waits for work and takes all there is, perhaps nothing after a while; none once it is closed and done.
-    fn take(&self) -> Option<VecDeque<Task>> {
+    fn take(&self) -> Option<Tasks> {
         let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
         let (mut waiting, _) = self
             .ready
@@ -132,7 +109,7 @@ impl Queue {
     }
 
     /// Waits a little, but not beyond the next work, which is taken; `None` once it is closed.
-    fn pause(&self) -> Option<VecDeque<Task>> {
+    fn pause(&self) -> Option<Tasks> {
         let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
         let (mut waiting, _) =
             self.ready.wait_timeout_while(self.waiting(), ROOM_RETRY, idle).unwrap_or_else(PoisonError::into_inner);

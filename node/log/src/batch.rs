@@ -34,6 +34,12 @@ pub struct Batch {
     producers: Arc<[ProducerRun]>,
 }
 
+impl AsRef<Batch> for Batch {
+    fn as_ref(&self) -> &Batch {
+        self
+    }
+}
+
 impl Batch {
     /// A batch of one epoch start, which follows a log whose last epoch is `last`.
     ///

@@ -175,7 +175,7 @@ fn what_fails_is_told_while_a_sync_hangs() {
     let (syncing, keeping) = (thread::spawn(move || hangs.recv().unwrap_or_default()), thread::spawn(|| {}));
     disk.fail_at(disk.operations(), io::ErrorKind::Other);
     let work = Work::Promise { epoch: Epoch(1), leader: None, cluster: None };
-    queue.waiting().tasks.push_back(Task { ticket: Ticket(1), work, share: None });
+    queue.waiting().tasks.extend([Task { ticket: Ticket(1), work, share: None }]);
     let worker = Worker::new(log, Arc::clone(&queue), sender, syncer);
     let working = thread::spawn(move || worker.run(syncing, (&Stop::default(), keeping)));
     assert!(matches!(fact(&mut facts), DiskFact::Failed(_)));

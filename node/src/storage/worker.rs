@@ -1,6 +1,5 @@
 //! The thread that writes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -8,12 +7,13 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
+use zue_engine::disk::Ahead;
 use zue_log::{Disk, LogError, SharedLog};
 
 use super::shortage::{lacks_room, make_room};
 use super::stop::Stop;
 use super::syncer::{Syncer, Written};
-use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Work, full, tell};
+use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Tasks, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
     log: Arc<SharedLog<D>>,
@@ -69,11 +69,11 @@ impl<D: Disk> Worker<D> {
     }
 
     /// Does the work; what is written by then is synced meanwhile.
-    fn all(&mut self, mut tasks: VecDeque<Task>) -> Result<(), Stopped> {
-        while let Some(Task { ticket, work, share }) = tasks.pop_front() {
-            self.until_there_is_room(&work, &mut tasks)?;
-            let bytes = if let Work::Write(batch) = &work { batch.bytes().len() } else { 0 };
-            self.written.add(ticket, share, bytes);
+    fn all(&mut self, mut tasks: Tasks) -> Result<(), Stopped> {
+        while !tasks.is_empty() {
+            self.until_there_is_room(&mut tasks)?;
+            let Some(Task { ticket, work, share }) = tasks.pop() else { break };
+            self.written.add(ticket, share, work.bytes());
             if self.written.bytes() >= WRITTEN_BYTES_MAX {
                 self.have_synced(false);
             }
@@ -87,10 +87,12 @@ impl<D: Disk> Worker<D> {
         self.syncer.written(std::mem::take(&mut self.written), is_idle);
     }
 
-    /// A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room. Everything else that fails is final.
-    fn until_there_is_room(&mut self, work: &Work, behind: &mut VecDeque<Task>) -> Result<(), Stopped> {
+    /// Does what comes first. A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room.
+    /// Everything else that fails is final.
+    fn until_there_is_room(&mut self, tasks: &mut Tasks) -> Result<(), Stopped> {
         let mut told = None;
         loop {
+            let Some(Task { work, .. }) = tasks.front() else { return Ok(()) };
             match self.one(work) {
                 Err(LogError::NoRoom(error))
                     if lacks_room(&error) && make_room(&self.log).map_err(Stopped::Failed)? => {}
@@ -102,12 +104,8 @@ impl<D: Disk> Worker<D> {
                         tell(&self.facts, DiskFact::Full(now.clone()));
                         told = now;
                     }
-                    // Promises keep their order.
-                    if !matches!(work, Work::Promise { .. }) {
-                        self.promise_ahead(behind)?;
-                    }
-                    self.trim_ahead(work, behind)?;
-                    behind.extend(self.queue.pause().ok_or(Stopped::Closed)?);
+                    self.go_ahead(tasks)?;
+                    tasks.append(self.queue.pause().ok_or(Stopped::Closed)?);
                 }
                 result => {
                     if told.is_some() {
@@ -120,56 +118,22 @@ impl<D: Disk> Worker<D> {
         }
     }
 
-    /// A promise needs no room in the log and waits for nobody, so that a full replica can vote.
-    fn promise_ahead(&mut self, tasks: &mut VecDeque<Task>) -> Result<(), Stopped> {
-        for task in tasks.iter_mut().filter(|task| matches!(task.work, Work::Promise { .. })) {
-            match self.one(&task.work) {
-                Ok(()) => {
-                    task.work = Work::Done;
-                    tell(&self.facts, DiskFact::Promised(task.ticket));
-                }
-                Err(LogError::NoRoom { .. }) => break,
-                Err(error) => return Err(Stopped::Failed(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// A trim makes room. It goes ahead of appends, but not of what changes which records are the log.
-    fn trim_ahead(&mut self, work: &Work, tasks: &mut VecDeque<Task>) -> Result<(), Stopped> {
-        let changes_the_log = |work: &Work| matches!(work, Work::Cut(_) | Work::Reset(_));
-        if changes_the_log(work) {
-            return Ok(());
-        }
-        for task in tasks.iter_mut().take_while(|task| !changes_the_log(&task.work)) {
-            if let Work::Trim(_) = task.work {
-                match self.one(&task.work) {
-                    Ok(()) => task.work = Work::Done,
-                    Err(LogError::NoRoom { .. } | LogError::AboveCommit { .. }) => break,
-                    Err(error) => return Err(Stopped::Failed(error)),
-                }
-            }
+    /// Does what may go ahead of what waits for room.
+    fn go_ahead(&self, tasks: &mut Tasks) -> Result<(), Stopped> {
+        let write = |work: &Work| match self.one(work) {
+            Ok(()) => Ok(Ahead::Done),
+            Err(LogError::NoRoom(_) | LogError::AboveCommit { .. }) => Ok(Ahead::NotNow),
+            Err(error) => Err(Stopped::Failed(error)),
+        };
+        for ticket in tasks.go_ahead(write)? {
+            tell(&self.facts, DiskFact::Promised(ticket));
         }
         Ok(())
     }
 
     fn one(&self, work: &Work) -> Result<(), LogError> {
         let mut log = self.log.lock();
-        let done = match work {
-            Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
-            Work::Runs(runs) => log.set_runs(runs),
-            Work::Restored => log.set_restored(),
-            Work::Suspect(suspect) => log.bound_suspect(*suspect),
-            Work::Cut(to) => log.cut(*to),
-            // The files go some time later, or when their room is needed.
-            Work::Trim(before) => {
-                log.note_commit(*before);
-                log.begin_at(*before).map(drop)
-            }
-            Work::Reset(origin) => log.reset(origin),
-            Work::Write(batch) => log.append(batch).map(|_| ()),
-            Work::Done => Ok(()),
-        };
+        let done = work.apply(&mut log);
         self.queue.timestamp_ms.store(log.last_timestamp_ms(), Ordering::Release);
         done
     }

@@ -124,13 +124,15 @@ impl Record {
     }
 }
 
+impl AsRef<zue_log::Batch> for Batch {
+    fn as_ref(&self) -> &zue_log::Batch {
+        &self.frames
+    }
+}
+
 impl Batch {
     pub(crate) fn new(frames: zue_log::Batch, records: Arc<[Record]>, gone: Arc<[Offset]>) -> Self {
         Self { frames, records, gone }
-    }
-
-    pub(crate) fn frames(&self) -> &zue_log::Batch {
-        &self.frames
     }
 
     pub(crate) fn epoch_start(last: Epoch, start: EpochStart) -> Self {

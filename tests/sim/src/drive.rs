@@ -81,7 +81,7 @@ impl World {
                     process.records.extend(batch.records());
                     process.last_ms = process.last_ms.max(batch.last_ms());
                 }
-                self.ask_disk(machine, ticket, Work::Append(batch));
+                self.ask_disk(machine, ticket, Work::Write(batch));
             }
             Output::Reply(request, reply) => self.reply(machine, request, reply),
             Output::SendStarted { session, log, durable } => {
@@ -117,7 +117,7 @@ impl World {
         while process.memory.len() > memory_batches.max(unwritten) {
             process.memory.pop_front();
         }
-        self.ask_disk(machine, ticket, Work::Append(batch));
+        self.ask_disk(machine, ticket, Work::Write(batch));
     }
 
     fn committed(&mut self, machine: usize, end: Offset) {

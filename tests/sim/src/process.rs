@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use zue_core::{
     Epoch, Lineage, Millis, Offset, Output, ProducerId, Replica, ReplicaId, RequestId, Session, Tail, Ticket,
 };
+use zue_engine::disk::{Ahead, Queue, Task};
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
@@ -58,7 +59,7 @@ pub(crate) enum WaitingFor {
 /// The disk's work that is not done yet.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    pub(crate) queue: VecDeque<(Ticket, Work)>,
+    pub(crate) queue: Queue<Batch>,
     busy: bool,
     /// There was no room for what comes next.
     full: bool,
@@ -192,7 +193,7 @@ impl World {
 
     pub(crate) fn ask_disk(&mut self, machine: usize, ticket: Ticket, work: Work) {
         let early = match &work {
-            Work::Append(_) => self.broken_by(Break::AckEarly),
+            Work::Write(_) => self.broken_by(Break::AckEarly),
             Work::Promise { .. } => self.broken_by(Break::PromiseEarly),
             Work::Reset(_) => self.broken_by(Break::ResetEarly),
             // Alone: what is asked for before it is not durable either.
@@ -204,7 +205,7 @@ impl World {
         }
         let write_ms = self.params.disk.write_ms;
         let Some(process) = self.process(machine) else { return };
-        process.writer.queue.push_back((ticket, work));
+        process.writer.queue.extend([Task { ticket, work, share: () }]);
         if !std::mem::replace(&mut process.writer.busy, true) {
             self.after_of(machine, write_ms, ProcessEvent::DiskWrite);
         }
@@ -218,13 +219,13 @@ impl World {
         let count = count.min(process.writer.queue.len());
         let mut written = Ok(());
         for _ in 0..count {
-            let Some((ticket, work)) = process.writer.queue.front() else { break };
+            let Some(Task { ticket, work, .. }) = process.writer.queue.front() else { break };
             written = at.storage.write(work);
             if written.is_err() {
                 break;
             }
             process.writer.written = *ticket;
-            process.writer.queue.pop_front();
+            process.writer.queue.pop();
         }
         let full = matches!(written, Err(WorkError::Full));
         let turned = std::mem::replace(&mut process.writer.full, full) != full;
@@ -234,8 +235,7 @@ impl World {
         }
         if full {
             self.trace.say(self.now, format_args!("{machine} has no room for what comes next"));
-            self.promise_ahead(machine);
-            self.trim_ahead(machine);
+            self.go_ahead(machine);
         } else if !self.disk_did(machine, written) {
             return;
         }
@@ -257,20 +257,26 @@ impl World {
         self.after_of(machine, sync_ms, ProcessEvent::DiskSync);
     }
 
-    /// Without room for what comes first, promises are written before it, so that a full replica votes.
-    fn promise_ahead(&mut self, machine: usize) {
+    /// Does what may go ahead of what waits for room.
+    fn go_ahead(&mut self, machine: usize) {
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
-        let mut promised = Vec::new();
-        for (ticket, work) in process.writer.queue.iter_mut().filter(|(_, work)| matches!(work, Work::Promise { .. })) {
-            if at.storage.write(work).is_err() {
-                break;
+        let storage = &mut at.storage;
+        let write = |work: &Work| match work {
+            Work::Trim(before) if *before > storage.tail().end => Ok(Ahead::NotNow),
+            work => match storage.write(work) {
+                Ok(()) => Ok(Ahead::Done),
+                Err(WorkError::Full) => Ok(Ahead::NotNow),
+                Err(error) => Err(error),
+            },
+        };
+        match process.writer.queue.go_ahead(write) {
+            Ok(promised) => {
+                for ticket in promised {
+                    self.step(machine, zue_core::Input::Promised(ticket), None);
+                }
             }
-            *work = Work::Done;
-            promised.push(*ticket);
-        }
-        for ticket in promised {
-            self.step(machine, zue_core::Input::Promised(ticket), None);
+            Err(error) => _ = self.disk_did(machine, Err(error)),
         }
     }
 

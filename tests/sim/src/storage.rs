@@ -2,9 +2,7 @@
 
 use std::io::ErrorKind;
 
-use zue_core::{
-    ClusterId, Epoch, History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
-};
+use zue_core::{History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail};
 use zue_log::sim::SimDisk;
 use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
@@ -14,24 +12,7 @@ use crate::flips::Flip;
 use crate::forgotten::Unpromised;
 
 /// Work for the disk.
-#[derive(Clone, Debug)]
-pub(crate) enum Work {
-    Promise {
-        epoch: Epoch,
-        leader: Option<ReplicaId>,
-        cluster: Option<ClusterId>,
-    },
-    Runs(Runs),
-    /// The disk was restored from a copy.
-    Restored,
-    Suspect(Tail),
-    Cut(Tail),
-    Trim(Offset),
-    Reset(Box<Origin>),
-    Append(Batch),
-    /// Done ahead of its place.
-    Done,
-}
+pub(crate) type Work = zue_engine::disk::Work<Batch>;
 
 /// Why work was not done.
 #[derive(Debug)]
@@ -176,44 +157,32 @@ impl Storage {
     fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {
         self.note_unpromised(work);
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
+        if let Work::Cut(to) = work {
+            // Should the disk stop here, it may have been made or not.
+            self.synced = self.synced.min(*to);
+        }
+        let done = work.apply(log).map_err(work_error);
+        let has_room = !matches!(done, Err(WorkError::Full));
         match work {
-            Work::Promise { epoch, leader, cluster } => {
-                log.set_promise(*epoch, *leader, *cluster).map_err(work_error)?;
-            }
-            Work::Runs(runs) => log.set_runs(runs).map_err(work_error)?,
-            Work::Restored => log.set_restored().map_err(work_error)?,
-            Work::Suspect(suspect) => log.bound_suspect(*suspect).map_err(work_error)?,
+            // A part of what could not be written whole may be found later.
+            Work::Write(batch) if has_room => self.records.extend(batch.records()),
+            Work::Reset(origin) => self.began_anew = has_room.then_some(origin.tail()),
+            _ => {}
+        }
+        done?;
+        match work {
             Work::Cut(to) => {
-                // Should the disk stop here, it may have been made or not.
-                self.synced = self.synced.min(*to);
-                log.cut(*to).map_err(work_error)?;
                 self.records.truncate(to.end);
                 self.flip = None;
             }
-            Work::Trim(before) => {
-                log.note_commit(*before);
-                log.begin_at(*before).map_err(work_error)?;
-                if !self.keeps_trimmed {
-                    log.drop_trimmed(*before, usize::MAX).map_err(work_error)?;
-                }
+            Work::Trim(before) if !self.keeps_trimmed => {
+                log.drop_trimmed(*before, usize::MAX).map_err(work_error)?;
             }
             Work::Reset(origin) => {
-                let tail = origin.tail();
-                let reset = log.reset(origin).map_err(work_error);
-                self.began_anew = (!matches!(reset, Err(WorkError::Full))).then_some(tail);
-                reset?;
-                self.begin_anew(tail);
+                self.begin_anew(origin.tail());
                 self.flip = None;
             }
-            Work::Append(batch) => {
-                let written = log.append(batch.frames()).map_err(work_error);
-                if !matches!(written, Err(WorkError::Full)) {
-                    // A part of what could not be written whole may be found later.
-                    self.records.extend(batch.records());
-                }
-                written?;
-            }
-            Work::Done => {}
+            _ => {}
         }
         self.note_synced();
         Ok(())

@@ -89,20 +89,4 @@ impl World {
             runs: replica.runs().clone(),
         })
     }
-
-    /// Without room for what comes first, trims make some: ahead of appends, but not of what changes which records are the log.
-    pub(crate) fn trim_ahead(&mut self, machine: usize) {
-        let at = self.machine(machine);
-        let Some(process) = &mut at.process else { return };
-        let written = at.storage.tail().end;
-        let appends = |work: &Work| !matches!(work, Work::Cut(_) | Work::Reset(_));
-        for (_, work) in process.writer.queue.iter_mut().take_while(|(_, work)| appends(work)) {
-            if let Work::Trim(before) = work {
-                if *before > written || at.storage.write(work).is_err() {
-                    break;
-                }
-                *work = Work::Done;
-            }
-        }
-    }
 }
