@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use zue_core::{
     Epoch, FrameFacts, Input, Millis, Offset, Output, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown,
@@ -19,6 +18,7 @@ use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records
 use crate::leaderless::{OTHER_VOTERS, Standing};
 use crate::metrics::Metrics;
 use crate::open::appends_of;
+use crate::pace::in_step;
 use crate::peer::{PeerNote, Peers};
 use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
@@ -153,8 +153,7 @@ impl Driver {
     /// Runs until it is stopped, then lets the disk finish.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let (mut requests, mut facts, mut disk) = (Vec::new(), Vec::new(), Vec::new());
-        let mut tick = tokio::time::interval(self.parts.tick);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = in_step(self.parts.tick);
         self.publish();
         let mut disk_lives = true;
         loop {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tokio::time::{Instant, Interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -24,6 +24,7 @@ use crate::inbox::{Fact, Gone};
 use crate::intake::longer;
 use crate::net;
 use crate::num::wide;
+use crate::pace::in_step;
 use crate::peer::Peer;
 use crate::standby::Telling;
 use crate::state::{Ends, View};
@@ -145,8 +146,6 @@ impl<'a> Session<'a> {
         let (log, durable) = (zue_proto::tail(started.log), zue_proto::tail(started.durable));
         let lineage = zue_proto::lineage(started.lineage);
         let runs = zue_proto::runs(&started.runs).map_err(|malformed| Ended::Call(malformed.to_string()))?;
-        let mut heartbeat = tokio::time::interval(peer.shared.settings.heartbeat_interval.0);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut session = Self {
             peer,
             id: peer.handle.session(),
@@ -157,7 +156,7 @@ impl<'a> Session<'a> {
             standby: Telling::to(started.can_stand_by),
             outgoing,
             incoming,
-            heartbeat,
+            heartbeat: in_step(peer.shared.settings.heartbeat_interval.0),
             sent: log,
             commit_sent: Offset::default(),
             log_start_sent: Offset::default(),

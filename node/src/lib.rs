@@ -38,6 +38,7 @@ mod open;
 mod open_files;
 mod outflow;
 mod owner;
+mod pace;
 mod patience;
 mod peer;
 mod places;
