@@ -129,13 +129,13 @@ impl<S> std::fmt::Debug for Controller<S> {
 }
 
 impl<S: Store + 'static> Controller<S> {
-    /// A controller that knows nothing yet.
-    pub fn new(store: S, patience: Patience) -> Self {
+    /// A controller that knows nothing yet; `by` is what it is called where people ask who elected a leader.
+    pub fn new(store: S, by: impl Into<Arc<str>>, patience: Patience) -> Self {
         Self {
             store: Arc::new(store),
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
-            by: "a controller".into(),
+            by: by.into(),
             peers: Peers::new(),
             has_called: false,
             running: FuturesUnordered::new(),
@@ -152,7 +152,7 @@ impl<S: Store + 'static> Controller<S> {
     /// One that acts where no other does, at the node of that ordinal, and asks no store: it elects and hands over, and nothing else.
     pub fn standing_by(store: S, own: usize, name: String, times: StandbyTimes, patience: Patience) -> Self {
         let machine = Machine::standing_by(Sound, patience, rand::random(), own, times);
-        Self { machine, by: name.into(), ..Self::new(store, patience) }
+        Self { machine, ..Self::new(store, name, patience) }
     }
 
     /// Looks at all nodes and takes the next step, if there is one. Rest before the next one. May be dropped at any point: the next

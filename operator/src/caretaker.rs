@@ -118,8 +118,9 @@ impl Caretaker {
         let told = Arc::clone(&workload);
         let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
         let store = StatusStore::new(shared.client.clone(), &cluster);
+        let by = format!("operator {}", shared.instance);
         let caretaker = Self {
-            controller: Controller::new(store, Patience::default()),
+            controller: Controller::new(store, by, Patience::default()),
             desk,
             isr,
             counts: Counts::default(),

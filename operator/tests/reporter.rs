@@ -99,6 +99,7 @@ fn report(quorum: u32) -> Report {
         leader: Some(leader.pod.clone()),
         replicas: vec![leader],
         leads_epoch: Some(1),
+        elected_by: None,
         epoch: 1,
         quorum,
         wished: 1,
