@@ -27,10 +27,11 @@ use zue_proto::v1;
 use crate::notices::Notice;
 
 use names::Names;
-use peers::{Answer as Answered, Peers};
+use peers::Answer as Answered;
 
 pub use event::Event;
 pub use file_store::{FileStore, FileStoreError};
+pub use peers::Peers;
 pub use zue_core::control::machine::{Backoff, Patience, StandbyTimes};
 
 /// A voter that hears nothing of a leader for so long has lost it, unless something else is asked for.
@@ -129,14 +130,14 @@ impl<S> std::fmt::Debug for Controller<S> {
 }
 
 impl<S: Store + 'static> Controller<S> {
-    /// A controller that knows nothing yet.
-    pub fn new(store: S, patience: Patience) -> Self {
+    /// A controller that knows nothing yet; `by` is what it is called where people ask who elected a leader.
+    pub fn new(store: S, by: impl Into<Arc<str>>, patience: Patience) -> Self {
         Self {
             store: Arc::new(store),
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
-            by: "a controller".into(),
-            peers: Peers::new(),
+            by: by.into(),
+            peers: Peers::default(),
             has_called: false,
             running: FuturesUnordered::new(),
             done: Vec::new(),
@@ -152,7 +153,18 @@ impl<S: Store + 'static> Controller<S> {
     /// One that acts where no other does, at the node of that ordinal, and asks no store: it elects and hands over, and nothing else.
     pub fn standing_by(store: S, own: usize, name: String, times: StandbyTimes, patience: Patience) -> Self {
         let machine = Machine::standing_by(Sound, patience, rand::random(), own, times);
-        Self { machine, by: name.into(), ..Self::new(store, patience) }
+        Self { machine, ..Self::new(store, name, patience) }
+    }
+
+    /// The same, with what was heard of the nodes before.
+    #[must_use]
+    pub fn having_heard(self, peers: Peers) -> Self {
+        Self { peers, ..self }
+    }
+
+    /// Goes on listening, and acts no more: what is under way is given up.
+    pub fn into_peers(self) -> Peers {
+        self.peers
     }
 
     /// Looks at all nodes and takes the next step, if there is one. Rest before the next one. May be dropped at any point: the next

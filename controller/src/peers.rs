@@ -30,7 +30,7 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The status of a node, or why there is none.
-pub(super) type Answer = Result<v1::StatusResponse, String>;
+pub(crate) type Answer = Result<v1::StatusResponse, String>;
 
 /// What a node has said last, since which request of all nodes, and the connection that it came on, or that is tried.
 #[derive(Clone, Debug, Default)]
@@ -56,9 +56,10 @@ impl Drop for Listener {
     }
 }
 
-/// One listener an address.
+/// Nodes that are listened to: one listener an address. Listening does nothing else, so that whoever may have to act later can listen
+/// before.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub struct Peers {
     listeners: HashMap<String, Listener>,
     news: Arc<Notify>,
     /// Counts the requests to all nodes, and when the last one was made.
@@ -66,14 +67,16 @@ pub(super) struct Peers {
     asked_at: Instant,
 }
 
-impl Peers {
-    pub(super) fn new() -> Self {
+impl Default for Peers {
+    fn default() -> Self {
         let (listeners, news) = (HashMap::new(), Arc::new(Notify::new()));
         Self { listeners, news, asked: watch::Sender::new(0), asked_at: Instant::now() }
     }
+}
 
+impl Peers {
     /// Listens to these nodes and no others. A leader that is silent for `detection_ms` is to be told of at once.
-    pub(super) fn keep(&mut self, nodes: &[NodeAddress], detection_ms: u64) {
+    pub fn keep(&mut self, nodes: &[NodeAddress], detection_ms: u64) {
         let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);
         self.listeners.retain(|address, listener| is_node(address) && listener.detection_ms == detection_ms);
         for node in nodes {
@@ -93,7 +96,7 @@ impl Peers {
     }
 
     /// The nodes, each with the address where it was reached last. Where the address is known instead of a name, that is all to know.
-    pub(super) fn located(&self, nodes: &[NodeAddress]) -> Vec<NodeAddress> {
+    pub(crate) fn located(&self, nodes: &[NodeAddress]) -> Vec<NodeAddress> {
         let located = |node: &NodeAddress| {
             let place = self.listeners.get(node.dialled()).map(|listener| &listener.place);
             let place = place.filter(|place| node.dial_address.is_none() && !place.is_literal());
@@ -104,13 +107,13 @@ impl Peers {
     }
 
     /// Asks all nodes anew: what they said before may be from before a call that has changed them since.
-    pub(super) fn ask_anew(&mut self) {
+    pub(crate) fn ask_anew(&mut self) {
         self.asked.send_modify(|asked| *asked += 1);
         self.asked_at = Instant::now();
     }
 
     /// What the node says: what was heard last, or the first that is, if it comes in time from when it was asked.
-    pub(super) fn status(&self, node: &NodeAddress, within: Duration) -> impl Future<Output = Answer> + Send + use<> {
+    pub(crate) fn status(&self, node: &NodeAddress, within: Duration) -> impl Future<Output = Answer> + Send + use<> {
         let until = |begun: Instant| begun.max(self.asked_at) + within;
         let known = self.listeners.get(node.dialled());
         let known = known.map(|listener| (listener.heard.clone(), until(listener.begun)));
@@ -126,14 +129,14 @@ impl Peers {
     }
 
     /// A connection for calls: the one on which it is listened to.
-    pub(super) fn client(&self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
+    pub(crate) fn client(&self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
         let known = self.listeners.get(node.dialled()).and_then(|listener| listener.heard.borrow().channel.clone());
         let channel = known.map_or_else(|| net::channel(node.dialled()).map_err(|bad| bad.to_string()), Ok)?;
         Ok(ControlClient::new(channel))
     }
 
     /// Waits until a node has said something that may have to be acted on, or is silent, since this was waited for last.
-    pub(super) async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 }
@@ -267,12 +270,12 @@ impl Ear {
     }
 }
 
-pub(super) fn silent(within: Duration) -> String {
+pub(crate) fn silent(within: Duration) -> String {
     format!("no answer within {} ms", within.as_millis())
 }
 
 /// The answer, or in words why there is none.
-pub(super) async fn call<T>(
+pub(crate) async fn call<T>(
     within: Duration,
     answer: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, String> {

@@ -1,5 +1,5 @@
 //! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and hands
-//! in what it sees to be told. It ends when the resource is gone.
+//! in what it sees to be told. While another operator acts it only listens to them. It ends when the resource is gone.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -8,34 +8,35 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::join;
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
+use tokio::sync::watch;
 use tracing::error;
-use zue_controller::{Controller, Event, Patience, Turn};
+use zue_controller::{Controller, Event, NodeAddress, Patience, Peers, Turn};
 use zue_core::control::Blocked;
 
 use crate::budget::Budget;
 use crate::build::INSTANCE_LABEL;
 use crate::cluster::Cluster;
-use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::crd::ZueClusterStatus;
+use crate::deeds::{self, Asked};
 use crate::events::Happening;
 use crate::isr::IsrTracker;
-use crate::kubernetes::within;
 use crate::metrics::{Counts, Key, Metrics, unplanned};
-use crate::reporter::{self, Desk, REFUSED_PAUSE, Report, manager};
+use crate::reporter::{self, Desk, Report};
 use crate::rollout::{self, PodRevision};
 use crate::status::Workload;
-use crate::store::StatusStore;
+use crate::store::{StatusStore, recorded};
 use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
-use crate::watched::Clusters;
+use crate::watched::{Clusters, Guarded};
 
 /// How long to wait after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often one that only listens looks whether there are other nodes to listen to.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What every caretaker uses.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct Shared {
     pub clusters: Clusters,
     /// The nodes' pods, as watched.
     pub pods: Store<Pod>,
+    /// Whether this operator is the one that acts.
+    pub acts: watch::Receiver<bool>,
     /// What Prometheus is told.
     pub metrics: Arc<Metrics>,
     /// The image of clusters that name none.
@@ -59,38 +62,99 @@ pub struct Shared {
 /// What reconciliations leave behind for the caretaker.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
+impl Shared {
+    /// The resource as it is now; none once it is gone, though another may bear its name.
+    fn resource_of(&self, cluster: &Cluster) -> Option<Arc<Guarded>> {
+        let found = self.clusters.get(&ObjectRef::new(&cluster.name).within(&cluster.namespace))?;
+        Some(found).filter(|found| found.uid().as_ref() == Some(&cluster.uid))
+    }
+
+    fn pods_of(&self, cluster: &Cluster) -> Vec<Arc<Pod>> {
+        let is_its = |pod: &Arc<Pod>| {
+            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
+            of_cluster && pod.namespace().as_ref() == Some(&cluster.namespace)
+        };
+        self.pods.state().into_iter().filter(is_its).collect()
+    }
+
+    fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {
+        let pods = self.pods_of(cluster);
+        cluster.addresses(&self.services_suffix, |name| ip_of(&pods, name))
+    }
+
+    /// The cluster as its resource says now. One that makes no sense any more leaves the cluster as it was; the reconciliation says so.
+    fn renewed(&self, cluster: Cluster, found: &Guarded) -> Cluster {
+        let Ok(resource) = &found.0 else { return cluster };
+        let is_known = resource.metadata.generation == cluster.generation;
+        let newer = (!is_known).then(|| Cluster::new(resource, &self.default_image).ok()).flatten();
+        newer.unwrap_or(cluster)
+    }
+}
+
 /// Takes care of a cluster until its resource is gone. A fault of the program on the way must not leave the cluster without anybody who
 /// replaces its leader: then it begins anew, from the status as it is.
-pub async fn take_care_whatever_happens(
-    shared: Shared,
-    cluster: Cluster,
-    mut before: ZueClusterStatus,
-    workload: SharedWorkload,
-) {
-    let key = ObjectRef::new(&cluster.name).within(&cluster.namespace);
+pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, workload: SharedWorkload) {
     loop {
-        let caring = take_care(shared.clone(), cluster.clone(), before.clone(), Arc::clone(&workload));
+        let caring = take_care(shared.clone(), cluster.clone(), Arc::clone(&workload));
         if AssertUnwindSafe(caring).catch_unwind().await.is_ok() {
             return;
         }
         error!("the care for this cluster panicked, a fault of this program: it begins anew");
         tokio::time::sleep(BEGIN_ANEW_PAUSE).await;
-        let found = shared.clusters.get(&key);
-        before = found.and_then(|found| found.0.as_ref().ok()?.status.clone()).unwrap_or(before);
     }
 }
 
-/// Takes care of a cluster until its resource is gone. `before` is the status as it was found.
-async fn take_care(shared: Shared, cluster: Cluster, before: ZueClusterStatus, workload: SharedWorkload) {
-    let (caretaker, reporting) = Caretaker::new(shared, cluster, before, workload);
-    join(Box::pin(caretaker.run()), Box::pin(reporting)).await;
+/// Takes care of a cluster until its resource is gone: whenever this operator acts, with what it has heard of the nodes before.
+async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkload) {
+    let (mut peers, key) = (Peers::default(), (cluster.namespace.clone(), cluster.name.clone()));
+    while let Some((found, before)) = Box::pin(listen(&shared, &mut peers, cluster)).await {
+        cluster = found;
+        if let Ok(mut known) = workload.lock() {
+            known.pods = known.pods.or_else(|| before.replicas.and_then(|pods| i32::try_from(pods).ok()));
+        }
+        let store = StatusStore::knowing(shared.client.clone(), &cluster, recorded(Some(&before)).ok());
+        let by = format!("operator {}", shared.instance);
+        let mut controller = Controller::new(store, by, Patience::default()).having_heard(peers);
+        let (caretaker, reporting) =
+            Caretaker::new(shared.clone(), cluster.clone(), before, Arc::clone(&workload), &mut controller);
+        let mut acts = shared.acts.clone();
+        let is_gone = tokio::select! {
+            _ = join(Box::pin(caretaker.run()), Box::pin(reporting)) => true,
+            ended = acts.wait_for(|acts| !acts) => ended.is_err(),
+        };
+        shared.metrics.forget(&key);
+        if is_gone {
+            return;
+        }
+        // Another operator applies the objects from now on.
+        *workload.lock().unwrap_or_else(PoisonError::into_inner) = Workload::default();
+        peers = controller.into_peers();
+    }
 }
 
-/// One cluster's caretaker.
-struct Caretaker {
+/// Listens to the nodes until this operator acts, and does nothing else. The cluster and its status as they are then; none if it is gone.
+async fn listen(shared: &Shared, peers: &mut Peers, mut cluster: Cluster) -> Option<(Cluster, ZueClusterStatus)> {
+    let mut acts = shared.acts.clone();
+    loop {
+        let found = shared.resource_of(&cluster)?;
+        cluster = shared.renewed(cluster, &found);
+        let status = found.0.as_ref().ok().and_then(|found| found.status.clone()).unwrap_or_default();
+        if *acts.borrow_and_update() {
+            return Some((cluster, status));
+        }
+        cluster = cluster.around(status.replicas.and_then(|pods| i32::try_from(pods).ok()));
+        peers.keep(&shared.addresses_of(&cluster), cluster.wish().detection_ms);
+        if let Ok(Err(_)) = tokio::time::timeout(LISTEN_INTERVAL, acts.changed()).await {
+            return None;
+        }
+    }
+}
+
+/// One cluster's caretaker, while this operator acts.
+struct Caretaker<'a> {
     shared: Shared,
     cluster: Cluster,
-    controller: Controller<StatusStore>,
+    controller: &'a mut Controller<StatusStore>,
     workload: SharedWorkload,
     desk: Desk,
     isr: IsrTracker,
@@ -100,26 +164,25 @@ struct Caretaker {
     /// Who is to lead, by annotation; and the resource's version with it.
     asked: Option<String>,
     version: Option<String>,
-    /// The pod that was deleted last, by uid: the watch may be behind.
-    deleted: Option<String>,
-    /// Nothing is written to the API server before this.
-    quiet_until: Instant,
 }
 
-impl Caretaker {
+impl<'a> Caretaker<'a> {
     /// A caretaker that goes on from the status it finds, and who tells what it sees.
     fn new(
         shared: Shared,
         cluster: Cluster,
         before: ZueClusterStatus,
         workload: SharedWorkload,
+        controller: &'a mut Controller<StatusStore>,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let isr = IsrTracker::new(before.isr.clone());
         let told = Arc::clone(&workload);
         let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
-        let store = StatusStore::new(shared.client.clone(), &cluster);
         let caretaker = Self {
-            controller: Controller::new(store, Patience::default()),
+            shared,
+            cluster,
+            controller,
+            workload,
             desk,
             isr,
             counts: Counts::default(),
@@ -127,23 +190,16 @@ impl Caretaker {
             rolling: false,
             asked: None,
             version: None,
-            deleted: None,
-            quiet_until: Instant::now(),
-            shared,
-            cluster,
-            workload,
         };
         (caretaker, reporting)
     }
 
     /// Looks again and again until the resource is gone.
     async fn run(mut self) {
-        let key = self.key();
         while self.refresh() {
             self.look().await;
             self.controller.rest().await;
         }
-        self.shared.metrics.forget(&key);
     }
 
     fn key(&self) -> Key {
@@ -152,34 +208,24 @@ impl Caretaker {
 
     /// Takes over what the resource says now; false if it is gone.
     fn refresh(&mut self) -> bool {
-        let key = ObjectRef::new(&self.cluster.name).within(&self.cluster.namespace);
-        let Some(found) = self.shared.clusters.get(&key) else { return false };
-        if found.uid().as_ref() != Some(&self.cluster.uid) {
-            return false;
-        }
+        let Some(found) = self.shared.resource_of(&self.cluster) else { return false };
         if let Ok(resource) = &found.0 {
             self.asked = resource.annotations().get(SWITCHOVER_ANNOTATION).cloned();
             self.version = resource.resource_version();
         }
-        // A resource that makes no sense any more leaves the cluster as it was; the reconciliation says so.
-        if let Ok(resource) = &found.0
-            && resource.metadata.generation != self.cluster.generation
-            && let Ok(cluster) = Cluster::new(resource, &self.shared.default_image)
-        {
-            self.cluster = cluster;
-        }
+        self.cluster = self.shared.renewed(self.cluster.clone(), &found);
         true
     }
 
     async fn look(&mut self) {
-        let pods_known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
-        self.cluster = self.cluster.clone().around(pods_known);
-        let addresses = self.cluster.addresses(&self.shared.services_suffix, |name| ip_of(&self.pods(), name));
+        let known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
+        self.cluster = self.cluster.clone().around(known);
+        let addresses = self.shared.addresses_of(&self.cluster);
         let asked = switchover::asked(&self.cluster, self.asked.as_deref());
         let mut wish = self.cluster.wish();
         wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { None };
         let turn = self.controller.turn(&addresses, &wish).await;
-        let pods = self.pods();
+        let pods = self.shared.pods_of(&self.cluster);
         let seen =
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
         let view = view::view(&self.cluster, seen, &pods);
@@ -190,52 +236,13 @@ impl Caretaker {
         for happening in happenings {
             self.desk.tell(happening);
         }
-        if let Some(asked) = asked {
-            self.obeyed(&asked, &view).await;
+        let workload = self.progress(&view, &pods);
+        // Until the objects are applied, what is known of them is another operator's.
+        if workload.generation.is_some() {
+            let switchover = asked.map(|asked| (asked, self.version.clone()));
+            let asked = Asked { seen_at: Instant::now(), switchover, known, needed: turn.needed, pods };
+            self.desk.report(Report { cluster: self.cluster.clone(), view, workload, recorded: turn.recorded, asked });
         }
-        self.shrink(pods_known, turn.needed).await;
-        let workload = self.roll(&view, &pods).await;
-        self.desk.report(Report { cluster: self.cluster.clone(), view, workload, recorded: turn.recorded });
-    }
-
-    /// Takes the annotation away once the replica leads, or if it never can.
-    async fn obeyed(&mut self, asked: &Switchover, view: &View) {
-        let refused = match asked {
-            Switchover::To(ordinal)
-                if view.leader.is_some() && view.leader == self.cluster.pods().get(*ordinal).cloned() =>
-            {
-                None
-            }
-            Switchover::To(_) => return,
-            Switchover::Refused(why) => Some(why),
-        };
-        if !self.may_write() {
-            return;
-        }
-        let api: Api<ZueCluster> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
-        // This version and no later one: another pod may be named by now.
-        let metadata = json!({ "resourceVersion": self.version, "annotations": { SWITCHOVER_ANNOTATION: null } });
-        let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let params = manager();
-        let patched = api.patch(&self.cluster.name, &params, &patch);
-        match within("take the annotation of the switchover away", patched).await {
-            Ok(_) => {
-                self.asked = None;
-                if let Some(why) = refused {
-                    self.desk.tell(Happening::warning("SwitchoverRefused", why.clone()));
-                }
-            }
-            Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-            Err(error) => self.refused(&error),
-        }
-    }
-
-    fn pods(&self) -> Vec<Arc<Pod>> {
-        let is_ours = |pod: &Arc<Pod>| {
-            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&self.cluster.name);
-            of_cluster && pod.namespace().as_ref() == Some(&self.cluster.namespace)
-        };
-        self.shared.pods.state().into_iter().filter(is_ours).collect()
     }
 
     /// Counts what happened, and puts it into words.
@@ -275,30 +282,12 @@ impl Caretaker {
         happenings
     }
 
-    /// Lets the last pods go, once their replicas have no say any more. Their volumes stay.
-    async fn shrink(&mut self, known: Option<i32>, needed: usize) {
-        let (Some(pods), Ok(needed)) = (known, i32::try_from(needed)) else { return };
-        if needed >= pods || !self.may_write() {
-            return;
-        }
-        let api: Api<StatefulSet> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
-        let patch = Patch::Merge(json!({ "spec": { "replicas": needed } }));
-        match within("let the last pods go", api.patch(&self.cluster.name, &manager(), &patch)).await {
-            Ok(_) => {
-                self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods = Some(needed);
-                let note = format!("{pods} pods become {needed}; the volumes of the others stay");
-                self.desk.tell(Happening::normal("ScaledDown", note));
-            }
-            Err(error) => self.refused(&error),
-        }
-    }
-
-    /// Replaces the next pod, if it is time, and says how far that has come.
-    async fn roll(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
+    /// How far the replacement of pods has come, beside what reconciliations have left.
+    fn progress(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(wanted) = workload.revision.clone() else { return workload };
-        let revisions: Vec<PodRevision> = pods.iter().map(|pod| revision(pod, self.deleted.as_deref())).collect();
-        workload.stale_pods = rollout::remaining(&wanted, &revisions);
+        let Some(wanted) = &workload.revision else { return workload };
+        let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
+        workload.stale_pods = rollout::remaining(wanted, &revisions);
         if workload.stale_pods > 0 && !self.rolling {
             let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
             self.desk.tell(Happening::normal("RolloutStarted", note));
@@ -307,44 +296,7 @@ impl Caretaker {
             self.desk.tell(Happening::normal("RolloutCompleted", "all pods are ready and up to date"));
             self.rolling = false;
         }
-        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.cluster.namespace);
-        for name in rollout::next(view, &wanted, &revisions) {
-            let uid = pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
-            if !self.may_write() {
-                break;
-            }
-            // This pod and no other of its name: what is known of it may be old.
-            let preconditions = Some(Preconditions { uid: uid.clone(), resource_version: None });
-            let params = DeleteParams { preconditions, ..DeleteParams::default() };
-            match within(format!("replace pod {name}"), api.delete(&name, &params)).await {
-                Ok(_) => {
-                    self.deleted = uid;
-                    let note = format!("{name} is replaced by one of the new revision");
-                    self.desk.tell(Happening::normal("PodReplaced", note).about(&name));
-                }
-                Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-                Err(error) => self.refused(&error),
-            }
-        }
         workload
-    }
-
-    fn may_write(&self) -> bool {
-        Instant::now() >= self.quiet_until
-    }
-
-    fn refused(&mut self, error: &crate::kubernetes::Error) {
-        error!("{error}");
-        self.quiet_until = Instant::now() + REFUSED_PAUSE;
-    }
-}
-
-fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
-    PodRevision {
-        pod: pod.name_any(),
-        revision: pod.labels().get("controller-revision-hash").cloned(),
-        leaving: pod.metadata.deletion_timestamp.is_some()
-            || (deleted.is_some() && pod.metadata.uid.as_deref() == deleted),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const FIELD_MANAGER: &str = "zue-operator";
 
 /// A call that takes longer has failed: the control of a cluster must not wait for it.
-const CALL_MAX: Duration = Duration::from_secs(5);
+pub const CALL_MAX: Duration = Duration::from_secs(5);
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]

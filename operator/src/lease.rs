@@ -10,16 +10,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, PostParams};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::kubernetes::{Error, FIELD_MANAGER, within};
+use crate::kubernetes::{CALL_MAX, Error, FIELD_MANAGER, within};
 
 /// A Lease that has not changed for so long may be taken.
-const EXPIRES_AFTER: Duration = Duration::from_secs(6);
-/// How often it is renewed, or looked at.
-const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+const EXPIRES_AFTER: Duration = Duration::from_secs(3);
+/// How often it is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_millis(700);
 /// A holder that could not renew it for so long stops acting, before another begins.
-const LOST_AFTER: Duration = Duration::from_secs(4);
+const LOST_AFTER: Duration = Duration::from_millis(2200);
+/// How often one that waits looks at it: it knows by so much too late that it was renewed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(350);
+/// The API server may take so long for a look: then it is asked on another connection, at whose other end a server may live. It may take
+/// twice as long the next time.
+const LOOK_MAX: Duration = Duration::from_millis(900);
+/// The pause of a holder after a try that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What to do about the Lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +68,13 @@ impl Observer {
         if now.saturating_duration_since(since) >= EXPIRES_AFTER { Move::Take } else { Move::Wait }
     }
 
+    /// How long to wait before the next look: no longer than until the Lease of another expires.
+    fn pause(&self, now: Instant) -> Duration {
+        let left = self.seen.as_ref().map(|(_, since)| (*since + EXPIRES_AFTER).saturating_duration_since(now));
+        // What has expired, and could not be taken, is looked at no more often for that.
+        left.filter(|left| !left.is_zero()).unwrap_or(LOOK_INTERVAL).min(LOOK_INTERVAL)
+    }
+
     /// The Lease as this operator holds it from now on.
     fn held(&self, before: Option<LeaseSpec>, time: Timestamp) -> LeaseSpec {
         let before = before.unwrap_or_default();
@@ -92,34 +107,46 @@ impl Seat {
 
     /// Waits until this operator holds the Lease. `standing_by` is called whenever another holds it.
     pub async fn take(&mut self, standing_by: impl Fn()) {
-        let mut told = None;
+        let (mut told, mut look_max) = (None, LOOK_MAX);
         loop {
-            match self.turn().await {
-                Ok(true) => return,
-                Ok(false) => standing_by(),
-                Err(error) => {
+            match timeout(look_max, self.turn()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {
+                    look_max = LOOK_MAX;
+                    standing_by();
+                }
+                Ok(Err(error)) => {
                     let why = error.to_string();
                     if told.as_ref() != Some(&why) {
                         warn!(lease = self.name, "{why}");
                         told = Some(why);
                     }
                 }
+                Err(_) => look_max = (look_max * 2).min(CALL_MAX),
             }
-            tokio::time::sleep(RENEW_INTERVAL).await;
+            sleep(self.observer.pause(Instant::now())).await;
         }
     }
 
     /// Renews the Lease until it is lost.
     pub async fn keep(&mut self) {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut pause) = (Instant::now(), RENEW_INTERVAL);
         loop {
-            tokio::time::sleep(RENEW_INTERVAL).await;
-            match tokio::time::timeout(LOST_AFTER.saturating_sub(renewed.elapsed()), self.turn()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+            sleep(pause.min(LOST_AFTER.saturating_sub(renewed.elapsed()))).await;
+            let begun = Instant::now();
+            pause = match timeout(LOST_AFTER.saturating_sub(renewed.elapsed()), self.turn()).await {
+                Ok(Ok(true)) => {
+                    // Others may have seen it renewed as soon as that.
+                    renewed = begun;
+                    RENEW_INTERVAL
+                }
                 Ok(Ok(false)) => return warn!(lease = self.name, "another operator has taken the Lease"),
-                Ok(Err(error)) => warn!(lease = self.name, "{error}"),
-                Err(_) => {}
-            }
+                Ok(Err(error)) => {
+                    warn!(lease = self.name, "{error}");
+                    RETRY_PAUSE
+                }
+                Err(_) => RETRY_PAUSE,
+            };
             if renewed.elapsed() >= LOST_AFTER {
                 return warn!(lease = self.name, "the Lease could not be renewed: another operator may take it");
             }
@@ -208,12 +235,26 @@ mod tests {
         let mut at = |seconds: u64, lease: &LeaseSpec| observer.look(Some(lease), begun + Duration::from_secs(seconds));
         // What time it names does not matter: the holder's clock may be years behind.
         assert_eq!(at(0, &lease("a", -1_000_000)), Move::Wait);
-        assert_eq!(at(5, &lease("a", -1_000_000)), Move::Wait);
-        assert_eq!(at(6, &lease("a", -999_999)), Move::Wait);
-        assert_eq!(at(11, &lease("a", -999_999)), Move::Wait);
-        assert_eq!(at(12, &lease("a", -999_999)), Move::Take);
+        assert_eq!(at(2, &lease("a", -1_000_000)), Move::Wait);
+        assert_eq!(at(3, &lease("a", -999_999)), Move::Wait);
+        assert_eq!(at(5, &lease("a", -999_999)), Move::Wait);
+        assert_eq!(at(6, &lease("a", -999_999)), Move::Take);
         // A third one was quicker.
-        assert_eq!(at(12, &lease("c", 0)), Move::Wait);
+        assert_eq!(at(6, &lease("c", 0)), Move::Wait);
+    }
+
+    #[test]
+    fn one_that_waits_looks_again_at_the_very_moment_when_the_lease_expires() {
+        let (mut observer, begun) = (Observer::new("b".to_owned()), Instant::now());
+        assert_eq!(observer.pause(begun), LOOK_INTERVAL, "it knows of none");
+        observer.look(Some(&lease("a", 7)), begun);
+        let (mut now, mut looks) = (begun, 0);
+        while observer.look(Some(&lease("a", 7)), now) == Move::Wait {
+            now += observer.pause(now);
+            looks += 1;
+        }
+        assert_eq!((now - begun, looks), (EXPIRES_AFTER, 9));
+        assert_eq!(observer.pause(now), LOOK_INTERVAL, "it could not be taken");
     }
 
     #[test]

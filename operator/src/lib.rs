@@ -12,6 +12,7 @@ pub mod caretaker;
 pub mod cluster;
 #[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
 pub mod crd;
+pub mod deeds;
 pub mod domain;
 pub mod events;
 pub mod http;

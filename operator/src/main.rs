@@ -1,5 +1,6 @@
 //! The operator's program: `zue-operator run`, and what it needs to be installed: `zue-operator crd`, `zue-operator rbac`.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,6 +11,7 @@ use clap::Parser as _;
 use futures::future::join_all;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
+use tokio::sync::watch;
 use zue_operator::args::{Cli, Command, Run};
 use zue_operator::kubernetes::within;
 use zue_operator::lease::Seat;
@@ -64,11 +66,31 @@ async fn run(args: Run) -> anyhow::Result<()> {
     let operator = Operator { client, namespaces, settings, metrics, ready };
     tokio::select! {
         served = serving => return served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
-        ended = operator.act_when_seated(&mut seat) => return ended,
+        ended = operator.run(&mut seat) => return ended,
         told = stop() => told.context("cannot listen for signals")?,
     }
     seat.leave().await;
     Ok(())
+}
+
+/// Acts whenever it holds the Lease; for ever.
+async fn take_turns(seat: &mut Seat, acts: &watch::Sender<bool>, metrics: &Metrics) -> Infallible {
+    let told = AtomicBool::new(false);
+    let standing_by = || {
+        if !told.swap(true, Ordering::Relaxed) {
+            tracing::info!("another operator acts; this one stands by");
+        }
+    };
+    loop {
+        seat.take(standing_by).await;
+        tracing::info!("this operator acts from now on");
+        metrics.acts(true);
+        acts.send_replace(true);
+        seat.keep().await;
+        acts.send_replace(false);
+        metrics.acts(false);
+        told.store(false, Ordering::Relaxed);
+    }
 }
 
 struct Operator {
@@ -80,29 +102,17 @@ struct Operator {
 }
 
 impl Operator {
-    /// Acts whenever it holds the Lease.
-    async fn act_when_seated(&self, seat: &mut Seat) -> anyhow::Result<()> {
+    /// Watches, and acts whenever it holds the Lease: so all is known when it begins to act.
+    async fn run(&self, seat: &mut Seat) -> anyhow::Result<()> {
         require_crd(&self.client, self.namespaces.first().map(String::as_str)).await?;
-        loop {
-            seat.take(|| self.stand_by()).await;
-            tracing::info!("this operator acts from now on");
-            self.metrics.acts(true);
-            tokio::select! {
-                () = self.act() => bail!("the watches have ended"),
-                () = seat.keep() => {}
-            }
-            self.metrics.acts(false);
+        let (acts, seated) = watch::channel(false);
+        tokio::select! {
+            () = self.watch(seated) => bail!("the watches have ended"),
+            never = take_turns(seat, &acts, &self.metrics) => match never {},
         }
     }
 
-    /// There is nothing to see for one that only waits: it is as ready as it gets.
-    fn stand_by(&self) {
-        if !self.ready.swap(true, Ordering::Relaxed) {
-            tracing::info!("another operator acts; this one stands by");
-        }
-    }
-
-    async fn act(&self) {
+    async fn watch(&self, acts: watch::Receiver<bool>) {
         let mut scopes: Vec<Option<String>> = self.namespaces.iter().cloned().map(Some).collect();
         if scopes.is_empty() {
             scopes.push(None);
@@ -114,7 +124,8 @@ impl Operator {
                 let is_last = left.fetch_sub(1, Ordering::Relaxed) == 1;
                 ready.fetch_or(is_last, Ordering::Relaxed);
             };
-            operator::run(self.client.clone(), namespace, self.settings.clone(), Arc::clone(&self.metrics), seen)
+            let (client, settings, metrics) = (self.client.clone(), self.settings.clone(), Arc::clone(&self.metrics));
+            operator::run(client, namespace, settings, metrics, acts.clone(), seen)
         });
         join_all(operating).await;
     }

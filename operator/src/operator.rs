@@ -4,23 +4,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
-use kube::core::object::HasStatus as _;
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Client, Resource, ResourceExt as _};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::apply;
 use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid};
-use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::crd::ZueCluster;
 use crate::events::{Happening, Teller};
 use crate::kubernetes::within;
 use crate::metrics::{Key, Metrics};
@@ -70,7 +70,7 @@ struct Ward {
 }
 
 impl Drop for Context {
-    /// An operator that acts no more leaves all clusters alone.
+    /// One that watches no more leaves all clusters alone.
     fn drop(&mut self) {
         let caretakers = self.caretakers.get_mut().unwrap_or_else(PoisonError::into_inner);
         for ward in caretakers.values() {
@@ -79,12 +79,14 @@ impl Drop for Context {
     }
 }
 
-/// Runs the controller for one namespace, or for all, until it is dropped. `ready` is called once everything is seen.
+/// Watches one namespace, or all, until it is dropped, and listens to the nodes of every cluster; while `acts` says so, runs the
+/// controller. `ready` is called once everything is seen.
 pub async fn run(
     client: Client,
     namespace: Option<String>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    acts: watch::Receiver<bool>,
     ready: impl FnOnce() + Send + 'static,
 ) {
     let (pods, watching_pods) = watched::pods(api(&client, namespace.as_deref()));
@@ -99,6 +101,7 @@ pub async fn run(
         client: client.clone(),
         clusters: clusters.clone(),
         pods: pods.clone(),
+        acts: acts.clone(),
         metrics,
         default_image: settings.default_image.into(),
         instance: settings.instance.into(),
@@ -111,6 +114,7 @@ pub async fn run(
         .owns(api::<ConfigMap>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<ServiceAccount>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<PodDisruptionBudget>(&client, namespace.as_deref()), watched::managed())
+        .reconcile_all_on(beginnings(acts))
         .run(reconcile, |_, _, _| Action::requeue(AGAIN_AFTER_FAILURE), context)
         .for_each(|outcome| async move { log(outcome) });
     let all_seen = async move {
@@ -120,6 +124,15 @@ pub async fn run(
         }
     };
     tokio::join!(watching_pods, controller, all_seen);
+}
+
+/// Tells whenever this operator begins to act.
+fn beginnings(acts: watch::Receiver<bool>) -> impl Stream<Item = ()> {
+    stream::unfold(acts, |mut acts| async move {
+        acts.changed().await.ok()?;
+        acts.wait_for(|acts| *acts).await.ok()?;
+        Some(((), acts))
+    })
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -144,8 +157,17 @@ fn log<O>(outcome: Result<(O, Action), ControllerError<ReconcileError, watcher::
 }
 
 async fn reconcile(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let mut acts = context.shared.acts.clone();
+    if !*acts.borrow_and_update() {
+        context.listen_to(&resource);
+        return Ok(Action::await_change());
+    }
     let begun = Instant::now();
-    let outcome = Box::pin(reconcile_one(&resource, &context)).await;
+    let outcome = tokio::select! {
+        outcome = Box::pin(reconcile_one(&resource, &context)) => outcome,
+        // Another operator acts from now on.
+        _ = acts.wait_for(|acts| !acts) => return Ok(Action::await_change()),
+    };
     context.shared.metrics.reconciled(begun.elapsed(), outcome.is_err());
     outcome
 }
@@ -180,7 +202,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         let mut teller = Teller::new(context.shared.client.clone(), &cluster, &context.shared.instance);
         teller.tell(&Happening::normal("VolumeResized", note)).await;
     }
-    context.take_care(cluster, resource.status().cloned().unwrap_or_default(), workload);
+    context.take_care(cluster, workload);
     problem.map_or(Ok(Action::requeue(AGAIN)), |problem| Err(ReconcileError::Apply(problem)))
 }
 
@@ -208,8 +230,17 @@ impl Context {
         true
     }
 
+    /// Sees to it that the nodes of a cluster that makes sense are listened to.
+    fn listen_to(&self, resource: &Guarded) {
+        let Ok(resource) = &resource.0 else { return };
+        let cluster = Cluster::new(resource, &self.shared.default_image);
+        if let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) {
+            self.take_care(cluster, Workload::default());
+        }
+    }
+
     /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
-    fn take_care(&self, cluster: Cluster, before: ZueClusterStatus, workload: Workload) {
+    fn take_care(&self, cluster: Cluster, workload: Workload) {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,8 +252,7 @@ impl Context {
         let uid = cluster.uid.clone();
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
-        let caretaker =
-            caretaker::take_care_whatever_happens(self.shared.clone(), cluster, before, Arc::clone(&workload));
+        let caretaker = caretaker::take_care_whatever_happens(self.shared.clone(), cluster, Arc::clone(&workload));
         let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
         if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
             // It was of a resource that bore the same name.

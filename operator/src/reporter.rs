@@ -1,10 +1,10 @@
 //! Tells what a caretaker sees as role labels, disruption budget, status and Events. It does so beside the caretaker's own work: a slow
 //! API server must not keep a lost leader from being noticed.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join;
+use futures::future::join3;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -20,6 +20,7 @@ use crate::build::ROLE_LABEL;
 use crate::caretaker::SharedWorkload;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
+use crate::deeds::{Asked, Deeds};
 use crate::events::{Happening, Teller};
 use crate::kubernetes::{FIELD_MANAGER, within};
 use crate::labels::{self, Relabel};
@@ -45,6 +46,8 @@ pub struct Report {
     pub workload: Workload,
     /// What is written down.
     pub recorded: Recorded,
+    /// What is to be done.
+    pub asked: Asked,
 }
 
 /// Where a caretaker hands in what is to be told. Nothing waits here.
@@ -62,9 +65,13 @@ impl Desk {
 
     /// Logs it and makes an Event of it, unless too many wait already.
     pub fn tell(&self, happening: Happening) {
-        if let Err(lost) = self.happenings.try_send(happening) {
-            warn!("too many Events wait for the API server; none is made of this: {}", lost.into_inner().note);
-        }
+        tell(&self.happenings, happening);
+    }
+}
+
+pub(crate) fn tell(happenings: &mpsc::Sender<Happening>, happening: Happening) {
+    if let Err(lost) = happenings.try_send(happening) {
+        warn!("too many Events wait for the API server; none is made of this: {}", lost.into_inner().note);
     }
 }
 
@@ -80,6 +87,7 @@ pub fn open(
     let (happenings, mut told) = mpsc::channel(EVENTS_MAX);
     let mut teller = Teller::new(client.clone(), cluster, instance);
     let now = Instant::now();
+    let doing = Deeds::new(client.clone(), Arc::clone(&workload), happenings.clone()).run(latest.clone());
     let mut reporter = Reporter {
         client: client.clone(),
         workload,
@@ -102,7 +110,7 @@ pub fn open(
         }
     };
     (Desk { reports, happenings }, async move {
-        join(reporting, telling).await;
+        join3(Box::pin(reporting), telling, Box::pin(doing)).await;
     })
 }
 
@@ -155,7 +163,7 @@ impl Reporter {
     }
 
     /// Writes the status if something has happened, or if offsets have changed for a while.
-    async fn write_status(&mut self, Report { cluster, view, workload, recorded: known }: &Report) {
+    async fn write_status(&mut self, Report { cluster, view, workload, recorded: known, .. }: &Report) {
         let status = status::report(cluster, view, workload, &self.written, Timestamp::now());
         let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
         if status == self.written || !is_due || !self.may_write() {

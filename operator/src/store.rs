@@ -49,11 +49,16 @@ pub enum StoreError {
 impl StatusStore {
     /// The store of a cluster.
     pub fn new(client: Client, cluster: &Cluster) -> Self {
+        Self::knowing(client, cluster, None)
+    }
+
+    /// The same, with what a watch has seen of it.
+    pub fn knowing(client: Client, cluster: &Cluster, known: Option<Recorded>) -> Self {
         Self {
             api: Api::namespaced(client, &cluster.namespace),
             name: cluster.name.clone(),
             uid: cluster.uid.clone(),
-            known: Mutex::default(),
+            known: Mutex::new(known),
         }
     }
 

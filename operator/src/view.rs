@@ -49,6 +49,8 @@ pub struct View {
     pub leader: Option<String>,
     /// The epoch it leads.
     pub leads_epoch: Option<u64>,
+    /// Who elected it, by its own word.
+    pub elected_by: Option<String>,
     /// The greatest epoch ever reserved.
     pub epoch: u64,
     /// How many replicas commit.
@@ -120,6 +122,7 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
     View {
         leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
         leads_epoch: start.map(|start| start.epoch),
+        elected_by: leader.map(|leader| leader.elected_by.clone()).filter(|by| !by.is_empty()),
         epoch: seen.epoch,
         committing: leader.map_or(0, committing),
         is_changing: start.is_some_and(|start| !start.old_voters.is_empty()),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -18,6 +18,7 @@ use zue_core::control::Recorded;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::status::MemberRole;
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
+use zue_operator::deeds;
 use zue_operator::events::Happening;
 use zue_operator::reporter::{self, Report};
 use zue_operator::status::Workload;
@@ -99,6 +100,7 @@ fn report(quorum: u32) -> Report {
         leader: Some(leader.pod.clone()),
         replicas: vec![leader],
         leads_epoch: Some(1),
+        elected_by: None,
         epoch: 1,
         quorum,
         wished: 1,
@@ -108,7 +110,8 @@ fn report(quorum: u32) -> Report {
         notices: Vec::new(),
         blocked: None,
     };
-    Report { cluster: cluster(), view, workload: Workload::default(), recorded: Recorded::default() }
+    let asked = deeds::Asked { seen_at: Instant::now(), switchover: None, known: None, needed: 1, pods: Vec::new() };
+    Report { cluster: cluster(), view, workload: Workload::default(), recorded: Recorded::default(), asked }
 }
 
 /// The next change of something whose path ends so.

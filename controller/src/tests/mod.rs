@@ -35,7 +35,7 @@ fn patience() -> Patience {
 }
 
 fn controller(world: &World) -> Controller<World> {
-    Controller::new(world.clone(), patience())
+    Controller::new(world.clone(), "a test", patience())
 }
 
 /// The controller, about to look at what the nodes say from now on.
@@ -262,7 +262,7 @@ async fn a_lost_leader_is_replaced_and_one_that_only_the_controller_has_lost_is_
 #[tokio::test]
 async fn leaders_that_all_miss_their_quorum_do_not_take_turns() {
     let (world, wish) = (World::start(3).await, Wish { quorum: Some(3), ..AUTOMATIC });
-    let mut controller = Controller::new(world.clone(), Patience { handover_retry: AN_HOUR, ..patience() });
+    let mut controller = Controller::new(world.clone(), "a test", Patience { handover_retry: AN_HOUR, ..patience() });
     while world.leader().is_none() {
         fresh(&mut controller).turn(&world.addresses(), &wish).await;
     }
@@ -282,7 +282,8 @@ async fn a_leader_that_is_well_is_not_deposed_turn_after_turn_for_a_promise_far_
         let world = World::start(3).await;
         world.lead(0, 4);
         world.promise(2, promised);
-        let mut controller = Controller::new(world.clone(), Patience { members_retry: AN_HOUR, ..patience() });
+        let mut controller =
+            Controller::new(world.clone(), "a test", Patience { members_retry: AN_HOUR, ..patience() });
         for _ in 0..20 {
             fresh(&mut controller).turn(&world.addresses(), &AUTOMATIC).await;
         }
@@ -330,7 +331,7 @@ async fn a_candidate_whose_disk_hangs_gives_way_to_another() {
 async fn a_node_that_hangs_slows_no_turn_much_and_is_seen_again_once_it_answers() {
     let world = World::start(3).await;
     world.lead(0, 4);
-    let mut controller = Controller::new(world.clone(), Patience { call_ms: 5000, ..patience() });
+    let mut controller = Controller::new(world.clone(), "a test", Patience { call_ms: 5000, ..patience() });
     world.hang(2, Some(Hang::Status));
     let begun = tokio::time::Instant::now();
     assert!(controller.turn(&world.addresses(), &AUTOMATIC).await.nodes[2].is_err());

@@ -68,6 +68,13 @@ pub use status::ZueClusterStatus;
     ),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = 1),
     printcolumn(
+        name = "Elected by",
+        type_ = "string",
+        json_path = ".status.electedBy",
+        description = "Who elected the leader",
+        priority = 1
+    ),
+    printcolumn(
         name = "Why",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,

@@ -34,6 +34,10 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub leader: Option<String>,
+    /// Who elected it: an operator or another controller, or a replica that stood by for them; absent while none leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub elected_by: Option<String>,
     /// The pods in sync, the leader included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9), inner(length(max = 63)))]

@@ -61,7 +61,8 @@ fn ready(view: &View) -> Fact {
 fn leader_elected(view: &View) -> Fact {
     match (&view.leader, view.leads_epoch) {
         (Some(leader), epoch) => {
-            let message = format!("{leader} leads epoch {}", epoch.unwrap_or_default());
+            let by = view.elected_by.as_ref().map(|by| format!(", elected by {by}")).unwrap_or_default();
+            let message = format!("{leader} leads epoch {}{by}", epoch.unwrap_or_default());
             fact("LeaderElected", true, "Elected", message)
         }
         (None, _) => fact("LeaderElected", false, "NoLeader", nobody_leads(view)),
@@ -236,6 +237,18 @@ mod tests {
             ("Reconciled", true, "Applied"),
         ];
         assert_eq!(said(&healthy()), expected);
+    }
+
+    #[test]
+    fn who_elected_the_leader_is_told_beside_it() {
+        let by = |elected_by: &str| {
+            let mut nodes = [leader(1, 4, &[1, 2, 3], &[(2, 0), (3, 0)]), follower(2), follower(3)];
+            elected_by.clone_into(&mut nodes[0].as_mut().unwrap().elected_by);
+            look(&nodes, &Step::Nothing, &[])
+        };
+        assert_eq!(message(&by("orders-2"), "LeaderElected"), "orders-0 leads epoch 4, elected by orders-2");
+        // A node of an earlier version does not say.
+        assert_eq!(message(&by(""), "LeaderElected"), "orders-0 leads epoch 4");
     }
 
     #[test]

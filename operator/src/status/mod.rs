@@ -15,6 +15,8 @@ pub use conditions::{Fact, RECONCILED, invalid, merge};
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
+/// And who elected the leader to this one.
+const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that controllers write down by compare-and-swap; a report never touches them.
 const RECORDED: [&str; 3] = ["epoch", "recordedLeader", "clusterId"];
 
@@ -69,6 +71,7 @@ pub fn report(
         recorded_leader: before.recorded_leader.clone(),
         cluster_id: before.cluster_id.clone(),
         leader: view.leader.clone(),
+        elected_by: view.elected_by.as_ref().map(|by| by.chars().take(ELECTED_BY_CHARS_MAX).collect()),
         isr: view.isr(),
         in_sync_replicas: Some(view.isr_size()),
         quorum: Some(view.quorum),
@@ -117,7 +120,17 @@ fn without_offsets(status: &ZueClusterStatus) -> ZueClusterStatus {
 
 /// The merge patch that writes a report: all of its fields, absent ones taken away, and none of those written down by controllers.
 pub fn patch(status: &ZueClusterStatus) -> Value {
-    let absent = ["observedGeneration", "leader", "lagRecords", "commitEnd", "version", "conditions", "isr", "members"];
+    let absent = [
+        "observedGeneration",
+        "leader",
+        "electedBy",
+        "lagRecords",
+        "commitEnd",
+        "version",
+        "conditions",
+        "isr",
+        "members",
+    ];
     let mut fields: Map<String, Value> = absent.iter().map(|field| ((*field).to_owned(), Value::Null)).collect();
     if let Ok(Value::Object(present)) = serde_json::to_value(status) {
         fields.extend(present);
@@ -204,12 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn who_elected_the_leader_is_reported_and_cut_to_what_the_schema_takes() {
+        let mut view = healthy();
+        assert_eq!(reported(&view, &ZueClusterStatus::default(), 10).elected_by, None);
+        view.elected_by = Some("ä".repeat(300));
+        let by = reported(&view, &ZueClusterStatus::default(), 10).elected_by.unwrap();
+        assert_eq!(by.chars().count(), 253);
+    }
+
+    #[test]
     fn what_is_known_no_more_is_taken_away() {
         let mut view = healthy();
         view.leader = None;
         view.replicas[0].role = MemberRole::Unreachable;
         let status = reported(&view, &ZueClusterStatus::default(), 10);
         assert_eq!(patch(&status)["status"]["leader"], Value::Null);
-        assert!(patch(&status)["status"].as_object().unwrap().contains_key("lagRecords"));
+        let patch = patch(&status);
+        let fields = patch["status"].as_object().unwrap();
+        assert!(["lagRecords", "electedBy"].iter().all(|field| fields[*field] == Value::Null), "{fields:?}");
     }
 }

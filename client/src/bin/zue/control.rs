@@ -17,9 +17,15 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// `replicas` of the nodes are to be members, the first ones.
-    pub(crate) fn new(store: FileStore, nodes: Vec<NodeAddress>, replicas: usize, leadership: &Leadership) -> Self {
-        let controller = Controller::new(store, Patience::default());
+    /// `replicas` of the nodes are to be members, the first ones. `by` says which command it is.
+    pub(crate) fn new(
+        by: &str,
+        store: FileStore,
+        nodes: Vec<NodeAddress>,
+        replicas: usize,
+        leadership: &Leadership,
+    ) -> Self {
+        let controller = Controller::new(store, by, Patience::default());
         let Leadership { quorum, policy, leader, detection_time, standby_after } = *leadership;
         let standby_after_ms = u64::try_from(standby_after.as_millis()).ok();
         let policy = match policy {
@@ -91,7 +97,7 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
     if let Err(error) = output::line(&begins) {
         zue_telemetry::say(format!("{error:#}"));
     }
-    let mut turns = Turns::new(store, nodes, replicas, &leadership);
+    let mut turns = Turns::new("zue control", store, nodes, replicas, &leadership);
     tokio::select! {
         () = turns.go_on() => {}
         _ = stop.asked() => {}

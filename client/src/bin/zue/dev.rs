@@ -45,7 +45,7 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     };
     let addresses = replicas.iter().map(address).collect();
     let dead = first_dead(&nodes, &replicas);
-    let mut turns = Turns::new(store, addresses, dev.replicas.into(), &dev.leadership);
+    let mut turns = Turns::new("zue dev", store, addresses, dev.replicas.into(), &dev.leadership);
     let served = async {
         let leader = ready(&mut turns, dev.replicas.into()).await;
         // It serves whether or not somebody reads this.

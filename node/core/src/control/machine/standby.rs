@@ -1,7 +1,8 @@
 //! Standing by: a node that acts where no controller does. It begins no cluster, changes no members, and keeps to the policy.
 
 use super::pause::{Backoff, Random, Retry};
-use super::{Reason, Seen, SeenRole, Step};
+use super::{Blocked, Reason, Seen, SeenRole, Step};
+use crate::quorum::majority;
 use crate::types::{ClusterId, Epoch, Millis};
 
 /// When a standby acts; milliseconds.
@@ -66,9 +67,9 @@ impl Standby {
                 self.need = None;
                 return Step::Nothing;
             }
-            Step::Blocked(_) => {
+            Step::Blocked(blocked) => {
                 self.need = None;
-                return step;
+                return Step::Blocked(of_established(blocked.clone()));
             }
         };
         let promised = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
@@ -110,6 +111,17 @@ impl Standby {
         let place = u64::try_from(self.own).unwrap_or(u64::MAX);
         let staggered = stagger_ms.saturating_mul(place).saturating_add(random.next() % stagger_ms.max(1));
         after_ms.saturating_add(staggered)
+    }
+}
+
+/// What stands in the way, where the cluster began long ago: nobody is told by what to stand by before that. Where none of those that
+/// answer is part of it, those that are have to come back.
+const fn of_established(blocked: Blocked) -> Blocked {
+    match blocked {
+        Blocked::WaitingForReplicas { reachable: answered, replicas: voters } => {
+            Blocked::NoMajority { answered, voters, needed: majority(voters) }
+        }
+        blocked => blocked,
     }
 }
 

@@ -63,6 +63,24 @@ fn a_standby_waits_as_long_as_somebody_acts_or_leads_and_begins_no_cluster_and_c
 }
 
 #[test]
+fn a_standby_that_reaches_nobody_waits_for_voters_of_its_cluster_and_not_for_a_new_one() {
+    let mut bench = standby(1);
+    let blank = || {
+        let mut told = told(3, 0, LOST);
+        (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
+        Some(told)
+    };
+    for (nodes, answered) in [([None, None, None], 0), ([None, None, blank()], 1)] {
+        bench.look(nodes);
+        let blocked = Blocked::NoMajority { answered, voters: 3, needed: 2 };
+        assert_eq!(*bench.machine.planned(), Step::Blocked(blocked.clone()));
+        let is_told =
+            bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Blocked(b)) if *b == blocked));
+        assert!(is_told, "{:?}", bench.asked);
+    }
+}
+
+#[test]
 fn a_standby_does_not_act_against_a_named_leader_that_is_waited_for() {
     let mut bench = standby(1);
     bench.machine.wish(Wish { policy: Policy::Static, ..WISH }, 3);
