@@ -23,6 +23,7 @@ use zue_core::control::machine::{Action, Answer, Input, Machine};
 use zue_core::control::{Recorded, Sound, Step, Wish};
 use zue_core::{Millis, ReplicaId};
 use zue_proto::v1;
+use zue_tls::Dial;
 
 use crate::notices::Notice;
 
@@ -129,20 +130,27 @@ impl<S> std::fmt::Debug for Controller<S> {
 }
 
 impl<S: Store + 'static> Controller<S> {
-    /// A controller that knows nothing yet.
+    /// A controller that knows nothing yet, and reaches the nodes without TLS.
     pub fn new(store: S, patience: Patience) -> Self {
         Self {
             store: Arc::new(store),
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
             by: "a controller".into(),
-            peers: Peers::new(),
+            peers: Peers::new(Dial::plain()),
             has_called: false,
             running: FuturesUnordered::new(),
             done: Vec::new(),
             statuses: Vec::new(),
             noticed: Vec::new(),
         }
+    }
+
+    /// The same, which reaches the nodes in this way.
+    #[must_use]
+    pub fn dialling(mut self, dial: Dial) -> Self {
+        self.peers = Peers::new(dial);
+        self
     }
 
     fn now(&self) -> Millis {

@@ -16,6 +16,7 @@ use zue_proto::place::Place;
 use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{net, v1};
+use zue_tls::Dial;
 
 use crate::NodeAddress;
 
@@ -61,15 +62,16 @@ impl Drop for Listener {
 pub(super) struct Peers {
     listeners: HashMap<String, Listener>,
     news: Arc<Notify>,
+    dial: Dial,
     /// Counts the requests to all nodes, and when the last one was made.
     asked: watch::Sender<u64>,
     asked_at: Instant,
 }
 
 impl Peers {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(dial: Dial) -> Self {
         let (listeners, news) = (HashMap::new(), Arc::new(Notify::new()));
-        Self { listeners, news, asked: watch::Sender::new(0), asked_at: Instant::now() }
+        Self { listeners, news, dial, asked: watch::Sender::new(0), asked_at: Instant::now() }
     }
 
     /// Listens to these nodes and no others. A leader that is silent for `detection_ms` is to be told of at once.
@@ -77,10 +79,10 @@ impl Peers {
         let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);
         self.listeners.retain(|address, listener| is_node(address) && listener.detection_ms == detection_ms);
         for node in nodes {
-            let (address, news, asked) = (node.dialled(), &self.news, &self.asked);
+            let (address, news, asked, dial) = (node.dialled(), &self.news, &self.asked, &self.dial);
             let listener = self.listeners.entry(address.clone()).or_insert_with(|| {
                 let (told, heard) = watch::channel(Heard::default());
-                let (place, expected) = (Place::new(address), (node.name.clone(), node.replica));
+                let (place, expected) = (Place::new(address, dial), (node.name.clone(), node.replica));
                 let (news, asked) = (Arc::clone(news), asked.subscribe());
                 let ear = Ear { told, news, asked, since: 0, detection_ms, place: place.clone(), expected };
                 let task = tokio::spawn(ear.listen());
@@ -128,7 +130,8 @@ impl Peers {
     /// A connection for calls: the one on which it is listened to.
     pub(super) fn client(&self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
         let known = self.listeners.get(node.dialled()).and_then(|listener| listener.heard.borrow().channel.clone());
-        let channel = known.map_or_else(|| net::channel(node.dialled()).map_err(|bad| bad.to_string()), Ok)?;
+        let channel =
+            known.map_or_else(|| net::channel(node.dialled(), &self.dial).map_err(|bad| bad.to_string()), Ok)?;
         Ok(ControlClient::new(channel))
     }
 

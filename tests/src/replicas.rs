@@ -20,6 +20,25 @@ pub fn eventually<T>(within: Duration, mut ask: impl FnMut() -> Option<T>, what:
     }
 }
 
+/// The same, where asking takes its time itself.
+///
+/// # Panics
+/// When there is none in time; `what` says what was waited for.
+pub async fn eventually_async<T>(
+    within: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+    what: impl Fn() -> String,
+) -> T {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {within:?}: {}", what());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// All values of a replica, one a line, once it holds at least `lines` of them.
 ///
 /// # Panics

@@ -98,6 +98,7 @@ fn the_crates_depend_on_each_other_in_one_direction() {
         ("zue-client", &["zue-operator", "kube", "k8s-openapi"]),
         ("zue-operator", &["zue-log"]),
         ("zue-telemetry", &["zue-", "tokio", "tonic", "kube"]),
+        ("zue-tls", &["zue-", "tonic", "kube"]),
     ] {
         for dependency in uses(package) {
             assert!(!never.iter().any(|name| dependency.starts_with(name)), "{package} must not know {dependency}");
@@ -108,8 +109,9 @@ fn the_crates_depend_on_each_other_in_one_direction() {
 #[test]
 fn the_readme_names_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let NodeConfig { log, replication, limits, .. } = NodeConfig::default();
-    let sections = serde_json::json!({"log": log, "replication": replication, "limits": limits});
+    let NodeConfig { log, replication, limits, tls, access, .. } = NodeConfig::default();
+    let sections =
+        serde_json::json!({"log": log, "replication": replication, "limits": limits, "tls": tls, "access": access});
     for (section, settings) in sections.as_object().expect("sections") {
         for (name, default) in settings.as_object().expect("settings") {
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
