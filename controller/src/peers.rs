@@ -16,7 +16,7 @@ use zue_proto::place::Place;
 use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{net, v1};
-use zue_tls::Dial;
+use zue_tls::{Dial, Renewal};
 
 use crate::NodeAddress;
 
@@ -158,6 +158,8 @@ struct Ear {
 enum Ended {
     /// All nodes are asked anew.
     Asked,
+    /// There is something newer to show to it.
+    Renewed,
     /// It says no more, and why.
     Silent(String),
 }
@@ -166,6 +168,7 @@ impl Ear {
     async fn listen(mut self) {
         let mut pause = RETRY_MIN;
         loop {
+            let mut renewal = self.place.renewal();
             // Each time a new one: the pod may have moved, and its name says where.
             let channel = match net::channel_to(&self.place) {
                 Ok(channel) => channel,
@@ -174,11 +177,14 @@ impl Ear {
             self.told.send_modify(|heard| heard.channel = Some(channel.clone()));
             let begun = Instant::now();
             let why = loop {
-                match self.follow(ControlClient::new(channel.clone())).await {
+                match self.follow(ControlClient::new(channel.clone()), &mut renewal).await {
                     Ended::Asked => {}
-                    Ended::Silent(why) => break why,
+                    Ended::Renewed => break None,
+                    Ended::Silent(why) => break Some(why),
                 }
             };
+            // What it has said holds until it says something on the new connection, or is silent there.
+            let Some(why) = why else { continue };
             self.tell(Err(why));
             pause = if begun.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             sleep(pause).await;
@@ -200,7 +206,7 @@ impl Ear {
     }
 
     /// Tells what a node says as long as it says something.
-    async fn follow(&mut self, mut client: ControlClient<Channel>) -> Ended {
+    async fn follow(&mut self, mut client: ControlClient<Channel>, renewal: &mut Renewal) -> Ended {
         self.since = *self.asked.borrow_and_update();
         let request = v1::WatchRequest { detection_ms: u32::try_from(self.detection_ms).unwrap_or(u32::MAX) };
         let mut told = match timeout(OPEN_TIMEOUT, client.watch(request)).await {
@@ -213,6 +219,7 @@ impl Ear {
             let said = tokio::select! {
                 biased;
                 _ = self.asked.changed() => return Ended::Asked,
+                () = renewal.due() => return Ended::Renewed,
                 said = timeout(SILENT_AFTER, told.message()) => said,
             };
             match said {

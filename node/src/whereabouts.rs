@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zue_core::ReplicaId;
 use zue_proto::place::Place;
-use zue_tls::Dial;
+use zue_tls::{Dial, Renewal};
 
 use crate::state::Member;
 
@@ -24,6 +24,11 @@ pub(crate) struct Whereabouts {
 impl Whereabouts {
     pub(crate) fn by(dial: Dial) -> Self {
         Self { known: Arc::default(), dial }
+    }
+
+    /// Tells when there is something newer to show to them than there is now.
+    pub(crate) fn renewal(&self) -> Renewal {
+        self.dial.renewal()
     }
 
     /// Where this replica is. What was known under another name is forgotten.

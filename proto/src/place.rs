@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use zue_tls::{Dial, Stream};
+use zue_tls::{Dial, Renewal, Stream};
 
 use crate::lookups::{LOOKUPS, Lookups};
 
@@ -72,6 +72,11 @@ impl Place {
     /// Whether its name is an address itself: nothing is looked up.
     pub fn is_literal(&self) -> bool {
         self.0.name.parse::<SocketAddr>().is_ok()
+    }
+
+    /// Tells when there is something newer to open connections with than there is now.
+    pub fn renewal(&self) -> Renewal {
+        self.0.dial.renewal()
     }
 
     fn beside(&self) -> MutexGuard<'_, Beside> {

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -19,6 +20,8 @@ use crate::verifiers::{Wanted, client};
 
 /// What is asked for where the name that is looked for can be none in TLS. Whoever checks names refuses it.
 const NO_NAME: &str = "node.zue.invalid";
+/// How often files are looked at by who wants to know of newer ones.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whether a connection may be without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,16 +150,17 @@ impl Dial {
         self.without.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends when there is something newer to open connections with than when this was called; never if nothing tells.
-    pub async fn renewed(&self) {
-        if let Way::Tls(configs, _) = &self.way {
-            let mut configs = configs.clone();
-            configs.mark_unchanged();
-            if configs.changed().await.is_ok() {
-                return;
+    /// Tells when there is something newer to open connections with than there is now.
+    pub fn renewal(&self) -> Renewal {
+        Renewal(match &self.way {
+            Way::Plain => Newer::Never,
+            Way::Tls(configs, _) => {
+                let mut configs = configs.clone();
+                configs.mark_unchanged();
+                Newer::Told(configs)
             }
-        }
-        std::future::pending::<()>().await;
+            Way::Files(files, _) => Newer::Read(Arc::clone(files), files.known()),
+        })
     }
 
     /// Opens a connection to the server of that `host:port` over one that is open.
@@ -176,6 +180,40 @@ impl Dial {
         let opened = TlsConnector::from(config).connect(server_name(name), stream).await;
         let opened = opened.map_err(|error| DialError::Handshake(why(&error)))?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(opened))))
+    }
+}
+
+/// Whether there is something newer to open connections with.
+#[derive(Debug)]
+pub struct Renewal(Newer);
+
+#[derive(Debug)]
+enum Newer {
+    Never,
+    Told(watch::Receiver<Arc<ClientConfig>>),
+    Read(Arc<Files>, Option<Arc<ClientConfig>>),
+}
+
+impl Renewal {
+    /// Ends when there is, each time once.
+    pub async fn due(&mut self) {
+        match &mut self.0 {
+            Newer::Never => std::future::pending().await,
+            Newer::Told(configs) => {
+                if configs.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Newer::Read(files, known) => loop {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                let looking = Arc::clone(files);
+                let Ok(Ok(now)) = tokio::task::spawn_blocking(move || looking.now()).await else { continue };
+                if known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &now)) {
+                    *known = Some(now);
+                    return;
+                }
+            },
+        }
     }
 }
 
@@ -220,6 +258,12 @@ impl Files {
     fn first(files: Self, insecure: Insecure) -> Result<Dial, DialError> {
         files.now()?;
         Ok(Dial::by(Way::Files(Arc::new(files), insecure)))
+    }
+
+    /// What they said when they were read last.
+    fn known(&self) -> Option<Arc<ClientConfig>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|known| Arc::clone(&known.config))
     }
 
     /// What the files say now; or said when they were whole.
