@@ -9,7 +9,7 @@
 )]
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -347,5 +347,21 @@ async fn who_loses_a_right_loses_what_it_has_open() {
         let within = if is_over { TAKEN_UP } else { Duration::from_millis(100) };
         assert_eq!(tokio::time::timeout(within, over).await.is_ok(), is_over);
     }
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_before_its_certificate_does_and_says_so() {
+    let served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    let life = Duration::from_secs(8);
+    let begun = Instant::now();
+    let channel = served.channel(Port::Client, &ours.dial(Some(&ours.client("shop", life))));
+    let mut watching = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest::default();
+    let mut watching = watching.watch(request).await.unwrap().into_inner();
+    while watching.message().await.is_ok_and(|message| message.is_some()) {}
+    let lasted = begun.elapsed();
+    assert!(lasted > life / 2 && lasted < life + Duration::from_secs(2), "it lasted {lasted:?} of {life:?}");
     served.node.stop().await;
 }

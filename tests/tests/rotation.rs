@@ -117,6 +117,13 @@ impl Cluster {
         eventually(SOON, || self.leader(flags), || "somebody leads".to_owned())
     }
 
+    /// How often a leader has told that the stream to a follower ended.
+    fn streams_ended(&self) -> usize {
+        let log = |n: usize| std::fs::read_to_string(self.folder.path().join(format!("zue-{n}.log")));
+        let told = |log: String| log.matches("the stream to a follower ended").count();
+        (0..3).map(|n| told(log(n).expect("it has a log"))).sum()
+    }
+
     /// Restarts one node after the other, then the controller.
     fn restart(&mut self, mode: &str, flags: &[String]) {
         for n in 0..3_u16 {
@@ -163,6 +170,7 @@ async fn certificates_and_authorities_are_replaced_three_times_under_load_and_no
     let before = cluster.expect_leader(&flags);
     let load = Load::start_with(&cluster.servers(), &flags, "record", Duration::from_millis(2));
     load.expect_acks(100, SOON);
+    let ended = cluster.streams_ended();
     for _ in 0..3 {
         // Both are believed, then the new ones are shown, then the old ones are believed no more.
         let (old_peers, old_clients) = cluster.identities.renew();
@@ -198,11 +206,28 @@ async fn certificates_and_authorities_are_replaced_three_times_under_load_and_no
     tokio::time::sleep(OUTLIVED).await;
     load.expect_acks(100, SOON);
     assert_eq!(cluster.leader(&flags), Some(before), "the same leader in the same epoch");
+    assert_eq!(cluster.streams_ended(), ended, "no follower has lost its leader's stream");
     let stall = load.take_stall();
     assert!(stall < Duration::from_secs(2), "no acknowledgement for {stall:?}");
     let acks = load.finish();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     check_replicas_with(&cluster.servers(), &flags, &["zue-0", "zue-1", "zue-2"].map(str::to_owned), &acks, SOON);
+}
+
+#[test]
+fn nodes_elect_by_themselves_over_tls() {
+    let mut cluster = Cluster::start("Required");
+    let flags = cluster.flags();
+    let (leader, epoch) = cluster.expect_leader(&flags);
+    let kept = |n: usize| cluster.folder.path().join(format!("zue-{n}/standby.yaml")).exists();
+    eventually(SOON, || (0..3).all(kept).then_some(()), || "all nodes are told how to stand by".to_owned());
+    cluster.controller = None;
+    let at = (0..3).find(|n| leader == format!("zue-{n}")).expect("it is one of them");
+    cluster.nodes[at].kill();
+    let another = || cluster.leader(&flags).filter(|(name, later)| *name != leader && *later > epoch);
+    eventually(SOON, another, || "another leads".to_owned());
+    let appended = cluster.zue(&flags, &["append", "x"]);
+    assert!(appended.status.success(), "{}", String::from_utf8_lossy(&appended.stderr));
 }
 
 #[test]
