@@ -43,4 +43,4 @@ pub use switch_over::SwitchedOver;
 pub use trouble::Trouble;
 pub use zue_proto::net::{BadAddress, check_address};
 pub use zue_proto::v1::{DescribeResponse, Header, NewRecord, Outcome, Reason, Record};
-pub use zue_tls::{ClientConfig as TlsClientConfig, DialError};
+pub use zue_tls::{DialError, rustls};

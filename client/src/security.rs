@@ -23,7 +23,7 @@ pub struct Tls(pub(crate) Dial);
 
 impl Tls {
     /// As this configuration of rustls says, which offers `h2` by ALPN.
-    pub fn config(config: Arc<zue_tls::ClientConfig>) -> Self {
+    pub fn config(config: Arc<zue_tls::rustls::ClientConfig>) -> Self {
         Self(Dial::with(config))
     }
 

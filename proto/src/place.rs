@@ -140,7 +140,7 @@ impl Place {
             Err(_) => format!("no TLS within {within:?}"),
         };
         if !dial.may_be_plain() {
-            return Err(NotReached(format!("{at}: {why}")));
+            return Err(NotReached(if self.is_literal() { why } else { format!("{at}: {why}") }));
         }
         dial.does_without(format!("{name} at {at}: {why}"));
         let (stream, at) = self.dial(within).await?;

@@ -25,7 +25,7 @@ use zue_proto::v1::Reason;
 use zue_proto::{DESCRIPTORS, error_of};
 use zue_tests::identities::{Identities, LIFE};
 use zue_tests::replicas::eventually_async;
-use zue_tls::{Dial, Names, NewToken, Role};
+use zue_tls::{Dial, Insecure, Names, NewToken, Role};
 
 const SOON: Duration = Duration::from_secs(20);
 /// How long the node may take to look at its files again, and to let go of who has lost a right.
@@ -274,6 +274,9 @@ async fn each_method_is_for_those_whose_right_it_is_and_for_nobody_else() {
             tokens.iter().all(|token| !error.message.contains(&token.text) && !error.message.contains(&token.sha256))
         );
     }
+    // Nobody without TLS is even answered on the port of the peers.
+    let silence = call(served.channel(p, &Dial::plain()), "/zue.v1.Control/Status", None).await;
+    assert!(error_of(&silence).is_none(), "{silence:?}");
     let refused = call(served.channel(p, &with(&controller)), "/zue.v1.Replication/Follow", None).await;
     let message = error_of(&refused).expect("it is told in our words").message;
     assert!(
@@ -290,6 +293,15 @@ async fn with_tls_off_everybody_may_do_everything() {
     for port in [Port::Client, Port::Peer] {
         let wrong = served.check("anybody", (&Dial::plain(), Some("a token of something else")), port, &all).await;
         assert_eq!(wrong, Vec::<String>::new());
+    }
+    // A controller of a cluster that is moved does without TLS where it has to, and any other does not.
+    let controller = served.identities.peer(&served.identities.cluster.identity(Role::Controller), LIFE);
+    let folder = served.identities.folder_of("controller", &controller);
+    for (insecure, is_reached) in [(Insecure::IfNeeded, true), (Insecure::Never, false)] {
+        let dial = Dial::controller(&folder, insecure).unwrap();
+        let status = call(served.channel(Port::Peer, &dial), "/zue.v1.Control/Status", None).await;
+        assert_eq!(status.code() == Code::Ok, is_reached, "{insecure:?}: {status:?}");
+        assert_eq!(dial.without().count, u64::from(is_reached), "{:?}", dial.without());
     }
     let stranger = served.identities.dial(None);
     let refused = call(served.channel(Port::Client, &stranger), "/zue.v1.Log/Describe", None).await;
@@ -360,7 +372,8 @@ async fn a_connection_ends_before_its_certificate_does_and_says_so() {
     let mut watching = tonic_health::pb::health_client::HealthClient::new(channel);
     let request = tonic_health::pb::HealthCheckRequest::default();
     let mut watching = watching.watch(request).await.unwrap().into_inner();
-    while watching.message().await.is_ok_and(|message| message.is_some()) {}
+    let over = async { while watching.message().await.is_ok_and(|message| message.is_some()) {} };
+    tokio::time::timeout(life * 2, over).await.expect("it ends");
     let lasted = begun.elapsed();
     assert!(lasted > life / 2 && lasted < life + Duration::from_secs(2), "it lasted {lasted:?} of {life:?}");
     served.node.stop().await;

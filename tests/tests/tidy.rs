@@ -137,7 +137,8 @@ fn what_is_depended_on_is_licensed_kept_up_and_from_where_it_should_be() {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
     let problem = |package: &serde_json::Value| {
         let (name, license) = (package["name"].as_str()?, package["license"].as_str().unwrap_or_default());
-        let is_registry = package["source"].as_str().is_none_or(|source| source.ends_with("/rust-lang/crates.io-index"));
+        let is_registry =
+            package["source"].as_str().is_none_or(|source| source.ends_with("/rust-lang/crates.io-index"));
         let is_fine = is_allowed(license, &allowed) && !banned.iter().any(|banned| banned == name) && is_registry;
         (!is_fine).then(|| format!("{name}: {license}, from {}", package["source"]))
     };

@@ -117,8 +117,20 @@ impl Leaf {
     /// # Errors
     /// When they cannot be read, do not belong together, or name nobody.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, FileError> {
-        let chain = certificates(certificate, &read_text(certificate)?)?;
-        let secret = PrivateKeyDer::from_pem_slice(&read_text(key)?);
+        Self::of((certificate, &read_text(certificate)?), (key, &read_text(key)?))
+    }
+
+    /// The same, of PEM that lies in no file; what is said of it calls it by these names.
+    ///
+    /// # Errors
+    /// When they do not belong together, or name nobody.
+    pub fn from_pem(certificate: (&str, &str), key: (&str, &str)) -> Result<Self, FileError> {
+        Self::of((Path::new(certificate.0), certificate.1.as_bytes()), (Path::new(key.0), key.1.as_bytes()))
+    }
+
+    fn of((certificate, chain): (&Path, &[u8]), (key, secret): (&Path, &[u8])) -> Result<Self, FileError> {
+        let chain = certificates(certificate, chain)?;
+        let secret = PrivateKeyDer::from_pem_slice(secret);
         // What is said of a wrong key does not repeat any of it.
         let secret = secret.map_err(|_| content(key, "it holds no private key: one in PEM is expected"))?;
         let signing = provider().key_provider.load_private_key(secret);
@@ -184,7 +196,19 @@ impl Bundle {
     /// # Errors
     /// When it cannot be read, or holds none or anything else.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let certificates = certificates(path, &read_text(path)?)?;
+        Self::of(path, &read_text(path)?)
+    }
+
+    /// The same, of PEM that lies in no file; what is said of it calls it by that name.
+    ///
+    /// # Errors
+    /// When it holds none or anything else.
+    pub fn from_pem(name: &str, pem: &str) -> Result<Self, FileError> {
+        Self::of(Path::new(name), pem.as_bytes())
+    }
+
+    fn of(path: &Path, pem: &[u8]) -> Result<Self, FileError> {
+        let certificates = certificates(path, pem)?;
         let anchor = |certificate: &CertificateDer<'static>| {
             let anchor = webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned());
             anchor.map_err(|error| content(path, format!("a certificate of an authority is expected: {error}")))

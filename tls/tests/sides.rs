@@ -289,6 +289,13 @@ fn an_authority_is_the_same_after_it_was_put_away() {
     let issued = again.issue(&made.cluster.identity(Role::Node), &Names::default(), HOUR * 24 * 365).unwrap();
     let leaf = leaf(&made.write("again", &issued));
     leaf.check(&made.bundle(), &[Usage::Server, Usage::Client]).unwrap();
+    // What lies in no file is the same.
+    let unfiled = Leaf::from_pem(("the certificate", &issued.certificate), ("the key", &issued.key)).unwrap();
+    assert_eq!((unfiled.sha256, unfiled.not_after), (leaf.sha256.clone(), leaf.not_after));
+    let bundle = Bundle::from_pem("the authority", made.peers.certificate()).unwrap();
+    assert_eq!(bundle.sha256, made.bundle().sha256);
+    let error = Leaf::from_pem(("the certificate", ""), ("the key", &issued.key)).unwrap_err().to_string();
+    assert!(error.starts_with("the certificate: it holds no certificate"), "{error}");
     assert!(leaf.not_after <= again.not_after(), "none outlives its authority");
     assert!(leaf.not_after > SystemTime::now() + HOUR * 23);
     let mixed = Authority::load(Kind::Peer, made.peers.certificate(), &made.clients.key()).unwrap_err().to_string();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zue_proto::v1;
@@ -97,6 +98,8 @@ pub(super) struct Kept {
     /// Why what is in the files now does not count.
     problem: watch::Sender<Option<Arc<str>>>,
     dial: Dial,
+    /// Where hands are shaken: what strangers have computed there holds up no replica.
+    pub(super) handshakes: Handle,
 }
 
 impl Kept {
@@ -113,6 +116,7 @@ impl Kept {
             dialling,
             problem: watch::Sender::new(None),
             dial,
+            handshakes: Handle::current(),
         })
     }
 

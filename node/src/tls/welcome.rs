@@ -1,10 +1,12 @@
 //! How a connection is taken in: with TLS or without, and with what of who is at its other end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use zue_tls::{Bundle, Role, Stream, TlsAcceptor};
 
 use super::kept::{Current, Kept};
@@ -55,12 +57,15 @@ impl Security {
         connection: Connection,
         port: Port,
         until: Instant,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
     ) -> Option<Connection> {
         let Some(kept) = &self.0 else { return Some(connection) };
         let begins = timeout_at(until, connection.begins_with(TLS_BEGINS)).await.ok()?;
         if begins.ok()? {
-            return kept.shake_hands(connection, port, until, metrics).await;
+            let (shaking, metrics) = (Arc::clone(kept), Arc::clone(metrics));
+            let shaken = async move { shaking.shake_hands(connection, port, until, &metrics).await };
+            // Whoever is not waited for any more is not gone on with.
+            return AbortOnDropHandle::new(kept.handshakes.spawn(shaken)).await.ok()?;
         }
         metrics.tls.plain_connections.with_label_values(&[port.name()]).inc();
         // A client is told in words, with each call; nobody else has any business without TLS.
@@ -88,7 +93,7 @@ impl Kept {
             Port::Client => &current.for_clients,
             Port::Peer => &current.for_peers,
         };
-        let accepted = TlsAcceptor::from(std::sync::Arc::clone(config)).accept(stream).into_fallible();
+        let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream).into_fallible();
         let why = match timeout_at(until, accepted).await {
             Ok(Ok(stream)) => {
                 let stream = Stream::Tls(Box::new(stream.into()));
