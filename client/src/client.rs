@@ -75,7 +75,7 @@ impl Client {
     /// A client that knows these servers (host:port) and finds the others. Connects when it is used.
     pub fn new<S: Into<String>>(servers: impl IntoIterator<Item = S>, config: ClientConfig) -> Result<Self, Error> {
         let config = config.in_bounds();
-        let servers = Servers::new(servers.into_iter().map(Into::into).collect())?;
+        let servers = Servers::new(servers.into_iter().map(Into::into).collect(), &config)?;
         let under_way = Semaphore::new(config.in_flight_max);
         let (idle, troubles) = (Mutex::default(), Troubles::default());
         Ok(Self(Arc::new(Inner { config, servers, idle, under_way, troubles })))

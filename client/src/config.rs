@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Backoff;
+use crate::{Backoff, Tls, Token};
 
 /// The most batches an appender may have under way: a leader remembers this many of each producer.
 pub const IN_FLIGHT_MAX: usize = 64;
@@ -22,6 +22,10 @@ pub struct ClientConfig {
     pub batch_bytes_max: usize,
     /// How many records an appender puts into a batch.
     pub batch_records_max: usize,
+    /// With TLS; without it where there is none.
+    pub tls: Option<Tls>,
+    /// What is shown with every call. Needs TLS.
+    pub token: Option<Token>,
 }
 
 impl Default for ClientConfig {
@@ -33,6 +37,8 @@ impl Default for ClientConfig {
             in_flight_max: 16,
             batch_bytes_max: 512 << 10,
             batch_records_max: 4096,
+            tls: None,
+            token: None,
         }
     }
 }

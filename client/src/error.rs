@@ -15,6 +15,9 @@ pub enum Error {
     /// An address makes no sense.
     #[error(transparent)]
     BadAddress(#[from] BadAddress),
+    /// A token would be there for everybody to read.
+    #[error("a token is shown over TLS alone: say whose signature the servers have (zue --ca FILE)")]
+    TokenWithoutTls,
     /// No address was given.
     #[error("no server is named")]
     NoServers,
@@ -187,6 +190,11 @@ impl Error {
         Self::Refused(Box::new(Refused { server, reason, outcome, message, log_start, commit_end, expected_sequence }))
     }
 
+    /// Whether the server does not know who asks, or who asks has no right to that.
+    pub(crate) fn is_of_access(&self) -> bool {
+        matches!(self, Self::Refused(refused) if is_of_access(refused.reason))
+    }
+
     pub(crate) fn no_answer(server: &str, within: Duration) -> Self {
         Self::unreachable(server, &format!("nothing within {:.1} s", within.as_secs_f64()))
     }
@@ -250,7 +258,11 @@ impl Error {
             }
             Self::NotSwitched { leader, .. } => Some(leader),
             Self::TimedOut { last, .. } => last.server(),
-            Self::BadAddress(_) | Self::NoServers | Self::NoLeader(_) | Self::UnknownReplica { .. } => None,
+            Self::BadAddress(_)
+            | Self::NoServers
+            | Self::TokenWithoutTls
+            | Self::NoLeader(_)
+            | Self::UnknownReplica { .. } => None,
         }
     }
 
@@ -262,6 +274,7 @@ impl Error {
             Self::NoLeader(no_leader) => !no_leader.is_misplaced,
             Self::BadAddress(_)
             | Self::NoServers
+            | Self::TokenWithoutTls
             | Self::UnknownReplica { .. }
             | Self::Gap { .. }
             | Self::Malformed { .. } => false,
@@ -273,10 +286,19 @@ impl Error {
         match self {
             Self::Refused(refused) => refused.outcome == Outcome::NotAppended,
             Self::Unreachable { is_sent, .. } => !is_sent,
-            Self::NoLeader(_) | Self::BadAddress(_) | Self::NoServers | Self::UnknownReplica { .. } => true,
+            Self::NoLeader(_)
+            | Self::BadAddress(_)
+            | Self::NoServers
+            | Self::TokenWithoutTls
+            | Self::UnknownReplica { .. } => true,
             Self::Gap { .. } | Self::Malformed { .. } | Self::NotSwitched { .. } | Self::TimedOut { .. } => false,
         }
     }
+}
+
+/// Whether it is about who asks.
+pub(crate) fn is_of_access(reason: Reason) -> bool {
+    matches!(reason, Reason::Unauthenticated | Reason::PermissionDenied)
 }
 
 fn is_retriable(reason: Reason) -> bool {
@@ -301,7 +323,9 @@ fn is_retriable(reason: Reason) -> bool {
         | Reason::Duplicate
         | Reason::Corrupt
         | Reason::WrongTarget
-        | Reason::NeedsOrigin => false,
+        | Reason::NeedsOrigin
+        | Reason::Unauthenticated
+        | Reason::PermissionDenied => false,
     }
 }
 

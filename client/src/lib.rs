@@ -24,6 +24,7 @@ mod error;
 mod find;
 mod line;
 mod read;
+mod security;
 mod servers;
 mod switch_over;
 #[cfg(test)]
@@ -37,7 +38,9 @@ pub use client::{Appended, Client, ReplicaStatus};
 pub use config::{ClientConfig, IN_FLIGHT_MAX};
 pub use error::{AppendError, Error, NoLeader, Refused};
 pub use read::{ReadBatch, ReadOptions, Reader};
+pub use security::{BadToken, Tls, Token};
 pub use switch_over::SwitchedOver;
 pub use trouble::Trouble;
 pub use zue_proto::net::{BadAddress, check_address};
 pub use zue_proto::v1::{DescribeResponse, Header, NewRecord, Outcome, Reason, Record};
+pub use zue_tls::{DialError, rustls};

@@ -6,13 +6,12 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 use zue_proto::v1::append_stream_response::Outcome;
 use zue_proto::v1::log_client::LogClient;
 use zue_proto::v1::{AppendRequest, AppendResponse, AppendStreamResponse};
 
-use crate::servers::Server;
+use crate::servers::{Link, Server};
 
 /// How long a line that is not used stays open.
 const REST_MAX: Duration = Duration::from_secs(5);
@@ -33,7 +32,7 @@ impl Line {
 
     /// Opens one with its first append.
     pub(crate) async fn open(
-        mut client: LogClient<Channel>,
+        mut client: LogClient<Link>,
         server: &Server,
         first: AppendRequest,
     ) -> Result<Response<(Self, AppendResponse)>, Status> {

@@ -8,13 +8,17 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use zue_proto::v1;
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::log_client::LogClient;
 
-use crate::error::{Error, NoLeader};
+use crate::ClientConfig;
+use crate::error::{Error, NoLeader, is_of_access};
+use crate::security::Bearer;
 use zue_proto::net;
+use zue_tls::Dial;
 
 /// How long a server may take to say who leads, unless there is less time.
 const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
@@ -26,6 +30,9 @@ pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(200);
 const LEARNT_MAX: usize = 32;
 /// A message of the largest batch fits many times.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to a server, on which the token is shown.
+pub(crate) type Link = InterceptedService<Channel, Bearer>;
 
 /// A server and where it was reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,11 +48,13 @@ pub(crate) struct Described {
     pub(crate) answer: Result<v1::DescribeResponse, String>,
     /// What answers there is no port for clients.
     pub(crate) is_misplaced: bool,
+    /// It does not know who asks, or who asks has no right to.
+    pub(crate) refused: Option<v1::Error>,
 }
 
 impl Described {
     fn silent(address: String, why: String) -> Self {
-        Self { address, answer: Err(why), is_misplaced: false }
+        Self { address, answer: Err(why), is_misplaced: false, refused: None }
     }
 }
 
@@ -66,18 +75,25 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Servers {
     given: Vec<String>,
+    dial: Dial,
+    bearer: Bearer,
     state: Mutex<State>,
 }
 
 impl Servers {
-    pub(crate) fn new(given: Vec<String>) -> Result<Self, Error> {
+    pub(crate) fn new(given: Vec<String>, config: &ClientConfig) -> Result<Self, Error> {
         if given.is_empty() {
             return Err(Error::NoServers);
         }
         for address in &given {
             net::check_address(address)?;
         }
-        Ok(Self { given, state: Mutex::default() })
+        let dial = config.tls.as_ref().map_or_else(Dial::plain, |tls| tls.0.clone());
+        if config.token.is_some() && dial.is_plain() {
+            return Err(Error::TokenWithoutTls);
+        }
+        let bearer = Bearer(config.token.clone());
+        Ok(Self { given, dial, bearer, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,20 +103,24 @@ impl Servers {
     fn channel(&self, address: &str) -> Result<Channel, Error> {
         let mut state = self.state();
         let known = state.channels.get(address).cloned();
-        let channel = known.map_or_else(|| net::channel(address), Ok)?;
+        let channel = known.map_or_else(|| net::channel(address, &self.dial), Ok)?;
         state.channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
 
-    pub(crate) fn client(&self, address: &str) -> Result<LogClient<Channel>, Error> {
-        Ok(LogClient::new(self.channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    pub(crate) fn client(&self, address: &str) -> Result<LogClient<Link>, Error> {
+        Ok(self.on(self.channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn on(&self, channel: Channel) -> LogClient<Link> {
+        LogClient::with_interceptor(channel, self.bearer.clone())
     }
 
     /// After a failure the leader is looked for anew. One that was not reached is connected anew as well: its name may lead
-    /// elsewhere by now.
+    /// elsewhere by now. So is one that knows nothing of this client, which may have something newer to show.
     pub(crate) fn failed(&self, server: &Server, error: &Error) {
         let mut state = self.state();
-        if matches!(error, Error::Unreachable { .. }) {
+        if matches!(error, Error::Unreachable { .. }) || error.is_of_access() {
             state.channels.remove(&server.address);
         }
         if state.leader.as_ref() == Some(server) {
@@ -197,20 +217,24 @@ impl Servers {
     }
 
     fn describe_one(&self, address: String, within: Duration) -> BoxFuture<'static, Described> {
-        let channel = self.channel(&address);
+        let channel = self.channel(&address).map(|channel| (self.on(channel.clone()), channel));
         Box::pin(async move {
-            let channel = match channel {
-                Ok(channel) => channel,
+            let (mut client, channel) = match channel {
+                Ok(both) => both,
                 Err(error) => return Described::silent(address, error.to_string()),
             };
-            let mut client = LogClient::new(channel.clone());
             match timeout(within, client.describe(v1::DescribeRequest::default())).await {
-                Ok(Ok(response)) => Described { address, answer: Ok(response.into_inner()), is_misplaced: false },
+                Ok(Ok(response)) => {
+                    Described { address, answer: Ok(response.into_inner()), is_misplaced: false, refused: None }
+                }
                 Ok(Err(status)) if net::is_misplaced(&status) => {
                     let why = misplaced(channel, within).await.unwrap_or_else(|| net::why(&status));
-                    Described { address, answer: Err(why), is_misplaced: true }
+                    Described { address, answer: Err(why), is_misplaced: true, refused: None }
                 }
-                Ok(Err(status)) => Described::silent(address, net::why(&status)),
+                Ok(Err(status)) => {
+                    let refused = zue_proto::error_of(&status).filter(|error| is_of_access(error.reason()));
+                    Described { refused, ..Described::silent(address, net::why(&status)) }
+                }
                 Err(_) => Described::silent(address, "no answer".to_owned()),
             }
         })
@@ -258,7 +282,12 @@ fn newest_leader(described: &[Described]) -> Option<Server> {
 
 impl Error {
     pub(crate) fn no_leader(described: &[Described]) -> Self {
-        Self::NoLeader(Box::new(no_leader(described)))
+        // Who is not let in finds no leader, however often it looks.
+        let refused = described.iter().find_map(|one| Some((&one.address, one.refused.clone()?)));
+        match refused {
+            Some((address, error)) if described.iter().all(|one| one.answer.is_err()) => Self::refused(address, error),
+            _ => Self::NoLeader(Box::new(no_leader(described))),
+        }
     }
 }
 
@@ -299,7 +328,7 @@ mod tests {
     fn answer(name: &str, epoch: u64, leader: Option<&str>) -> Described {
         let leader = leader.map(|name| v1::LeaderHint { name: name.to_owned(), address: format!("{name}:1") });
         let response = v1::DescribeResponse { name: name.to_owned(), epoch, leader, ..Default::default() };
-        Described { address: format!("{name}:1"), answer: Ok(response), is_misplaced: false }
+        Described { address: format!("{name}:1"), answer: Ok(response), is_misplaced: false, refused: None }
     }
 
     #[test]

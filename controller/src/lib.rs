@@ -23,6 +23,7 @@ use zue_core::control::machine::{Action, Answer, Input, Machine};
 use zue_core::control::{Recorded, Sound, Step, Wish};
 use zue_core::{Millis, ReplicaId};
 use zue_proto::v1;
+use zue_tls::Dial;
 
 use crate::notices::Notice;
 
@@ -130,20 +131,28 @@ impl<S> std::fmt::Debug for Controller<S> {
 }
 
 impl<S: Store + 'static> Controller<S> {
-    /// A controller that knows nothing yet; `by` is what it is called where people ask who elected a leader.
+    /// A controller that knows nothing yet; `by` is what it is called where people ask who elected a leader. It reaches the
+    /// nodes without TLS.
     pub fn new(store: S, by: impl Into<Arc<str>>, patience: Patience) -> Self {
         Self {
             store: Arc::new(store),
             machine: Machine::new(Sound, patience, rand::random()),
             begun: Instant::now(),
             by: by.into(),
-            peers: Peers::default(),
+            peers: Peers::new(Dial::plain()),
             has_called: false,
             running: FuturesUnordered::new(),
             done: Vec::new(),
             statuses: Vec::new(),
             noticed: Vec::new(),
         }
+    }
+
+    /// The same, which reaches the nodes in this way.
+    #[must_use]
+    pub fn dialling(mut self, dial: Dial) -> Self {
+        self.peers = Peers::new(dial);
+        self
     }
 
     fn now(&self) -> Millis {

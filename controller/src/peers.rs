@@ -16,6 +16,7 @@ use zue_proto::place::Place;
 use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{net, v1};
+use zue_tls::{Dial, Renewal};
 
 use crate::NodeAddress;
 
@@ -62,6 +63,7 @@ impl Drop for Listener {
 pub struct Peers {
     listeners: HashMap<String, Listener>,
     news: Arc<Notify>,
+    dial: Dial,
     /// Counts the requests to all nodes, and when the last one was made.
     asked: watch::Sender<u64>,
     asked_at: Instant,
@@ -69,21 +71,26 @@ pub struct Peers {
 
 impl Default for Peers {
     fn default() -> Self {
-        let (listeners, news) = (HashMap::new(), Arc::new(Notify::new()));
-        Self { listeners, news, asked: watch::Sender::new(0), asked_at: Instant::now() }
+        Self::new(Dial::plain())
     }
 }
 
 impl Peers {
+    /// None yet; they are reached this way.
+    pub fn new(dial: Dial) -> Self {
+        let (listeners, news) = (HashMap::new(), Arc::new(Notify::new()));
+        Self { listeners, news, dial, asked: watch::Sender::new(0), asked_at: Instant::now() }
+    }
+
     /// Listens to these nodes and no others. A leader that is silent for `detection_ms` is to be told of at once.
     pub fn keep(&mut self, nodes: &[NodeAddress], detection_ms: u64) {
         let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);
         self.listeners.retain(|address, listener| is_node(address) && listener.detection_ms == detection_ms);
         for node in nodes {
-            let (address, news, asked) = (node.dialled(), &self.news, &self.asked);
+            let (address, news, asked, dial) = (node.dialled(), &self.news, &self.asked, &self.dial);
             let listener = self.listeners.entry(address.clone()).or_insert_with(|| {
                 let (told, heard) = watch::channel(Heard::default());
-                let (place, expected) = (Place::new(address), (node.name.clone(), node.replica));
+                let (place, expected) = (Place::new(address, dial), (node.name.clone(), node.replica));
                 let (news, asked) = (Arc::clone(news), asked.subscribe());
                 let ear = Ear { told, news, asked, since: 0, detection_ms, place: place.clone(), expected };
                 let task = tokio::spawn(ear.listen());
@@ -131,7 +138,8 @@ impl Peers {
     /// A connection for calls: the one on which it is listened to.
     pub(crate) fn client(&self, node: &NodeAddress) -> Result<ControlClient<Channel>, String> {
         let known = self.listeners.get(node.dialled()).and_then(|listener| listener.heard.borrow().channel.clone());
-        let channel = known.map_or_else(|| net::channel(node.dialled()).map_err(|bad| bad.to_string()), Ok)?;
+        let channel =
+            known.map_or_else(|| net::channel(node.dialled(), &self.dial).map_err(|bad| bad.to_string()), Ok)?;
         Ok(ControlClient::new(channel))
     }
 
@@ -158,6 +166,8 @@ struct Ear {
 enum Ended {
     /// All nodes are asked anew.
     Asked,
+    /// There is something newer to show to it.
+    Renewed,
     /// It says no more, and why.
     Silent(String),
 }
@@ -166,6 +176,7 @@ impl Ear {
     async fn listen(mut self) {
         let mut pause = RETRY_MIN;
         loop {
+            let mut renewal = self.place.renewal();
             // Each time a new one: the pod may have moved, and its name says where.
             let channel = match net::channel_to(&self.place) {
                 Ok(channel) => channel,
@@ -174,11 +185,14 @@ impl Ear {
             self.told.send_modify(|heard| heard.channel = Some(channel.clone()));
             let begun = Instant::now();
             let why = loop {
-                match self.follow(ControlClient::new(channel.clone())).await {
+                match self.follow(ControlClient::new(channel.clone()), &mut renewal).await {
                     Ended::Asked => {}
-                    Ended::Silent(why) => break why,
+                    Ended::Renewed => break None,
+                    Ended::Silent(why) => break Some(why),
                 }
             };
+            // What it has said holds until it says something on the new connection, or is silent there.
+            let Some(why) = why else { continue };
             self.tell(Err(why));
             pause = if begun.elapsed() > RETRY_MAX { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             sleep(pause).await;
@@ -200,7 +214,7 @@ impl Ear {
     }
 
     /// Tells what a node says as long as it says something.
-    async fn follow(&mut self, mut client: ControlClient<Channel>) -> Ended {
+    async fn follow(&mut self, mut client: ControlClient<Channel>, renewal: &mut Renewal) -> Ended {
         self.since = *self.asked.borrow_and_update();
         let request = v1::WatchRequest { detection_ms: u32::try_from(self.detection_ms).unwrap_or(u32::MAX) };
         let mut told = match timeout(OPEN_TIMEOUT, client.watch(request)).await {
@@ -213,6 +227,7 @@ impl Ear {
             let said = tokio::select! {
                 biased;
                 _ = self.asked.changed() => return Ended::Asked,
+                () = renewal.due() => return Ended::Renewed,
                 said = timeout(SILENT_AFTER, told.message()) => said,
             };
             match said {

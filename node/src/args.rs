@@ -7,6 +7,7 @@ use clap::Parser;
 use zue_telemetry::LogFormat;
 
 use crate::config::{ConfigError, NodeConfig};
+use crate::tls::TlsMode;
 
 /// The storage node of Zue, a replicated append-only log.
 #[derive(Clone, PartialEq, Eq, Debug, Parser)]
@@ -24,7 +25,7 @@ pub struct Args {
     /// Where to listen for clients [default: 0.0.0.0:9440].
     #[arg(long, value_name = "IP:PORT")]
     pub listen_client: Option<SocketAddr>,
-    /// Where to listen for peers and controllers; not authenticated [default: 0.0.0.0:9441].
+    /// Where to listen for peers and controllers; keep it to the cluster's own network unless --tls-mode is Required [default: 0.0.0.0:9441].
     #[arg(long, value_name = "IP:PORT")]
     pub listen_peer: Option<SocketAddr>,
     /// Where to listen for scrapes and health checks [default: 0.0.0.0:9442].
@@ -33,6 +34,15 @@ pub struct Args {
     /// Where clients reach this replica.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_client: Option<String>,
+    /// Whether connections are encrypted, and who calls is known [default: Off].
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub tls_mode: Option<TlsMode>,
+    /// Holds tls.crt, tls.key, peer-ca.crt and client-ca.crt; read again when they change.
+    #[arg(long, value_name = "DIR")]
+    pub tls_folder: Option<PathBuf>,
+    /// The file that says which clients may do what; read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    pub access_file: Option<PathBuf>,
     /// How log lines look; `RUST_LOG` says how many there are.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
@@ -58,6 +68,9 @@ impl Args {
             listen_peer,
             listen_metrics,
             advertise_client,
+            tls_mode,
+            tls_folder,
+            access_file,
             log_format: _,
             print_config: _,
             print_limits: _,
@@ -69,6 +82,9 @@ impl Args {
         made.listen.peer = listen_peer.unwrap_or(made.listen.peer);
         made.listen.metrics = listen_metrics.unwrap_or(made.listen.metrics);
         made.advertise.client = advertise_client.or(made.advertise.client);
+        made.tls.mode = tls_mode.unwrap_or(made.tls.mode);
+        made.tls.folder = tls_folder.or(made.tls.folder);
+        made.access.file = access_file.or(made.access.file);
         made.validate()?;
         Ok(made)
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zue_core::quorum::majority;
 
 use crate::settings::{LimitSettings, LogSettings, ReplicationSettings};
+use crate::tls::{AccessSettings, TlsSettings};
 
 /// How long a node's name may be, and a host's: that of a Kubernetes object.
 const NAME_BYTES_MAX: usize = 253;
@@ -35,6 +36,10 @@ pub struct NodeConfig {
     pub replication: ReplicationSettings,
     /// What this node takes on at most.
     pub limits: LimitSettings,
+    /// TLS on the ports of clients and peers.
+    pub tls: TlsSettings,
+    /// Who may do what on the port of the clients.
+    pub access: AccessSettings,
 }
 
 /// Where to listen: address and port; port 0 takes any free one.
@@ -43,7 +48,7 @@ pub struct NodeConfig {
 pub struct ListenSettings {
     /// For clients.
     pub client: SocketAddr,
-    /// For replication and control. Not authenticated: keep it to the cluster's own network.
+    /// For replication and control. Unless `tls.mode` is `Required`, keep it to the cluster's own network.
     pub peer: SocketAddr,
     /// For metrics and health, over HTTP.
     pub metrics: SocketAddr,
@@ -68,6 +73,8 @@ impl Default for NodeConfig {
             log: LogSettings::default(),
             replication: ReplicationSettings::default(),
             limits: LimitSettings::default(),
+            tls: TlsSettings::default(),
+            access: AccessSettings::default(),
         }
     }
 }
@@ -199,7 +206,7 @@ impl NodeConfig {
     /// # Errors
     /// The first one that cannot be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { name, data_dir, listen, advertise, log, replication, limits } = self;
+        let Self { name, data_dir, listen, advertise, log, replication, limits, tls, access } = self;
         let wrong = |field, value: &str, remedy| Err(ConfigError::Field { field, value: value.to_owned(), remedy });
         if name.is_empty() || !is_word(name) {
             return wrong("name", name, "give this replica a name of 1 to 253 bytes without spaces (--name)");
@@ -220,7 +227,8 @@ impl NodeConfig {
         }
         log.validate()?;
         replication.validate()?;
-        limits.validate()
+        limits.validate()?;
+        tls.validate(access)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,11 @@ use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::inbox::{Control, Handle};
 use crate::listener::Caller;
+use crate::rights::Party;
 use crate::standby::Standby;
 use crate::state::Member;
 use crate::target::{self, Target};
+use crate::tls::Security;
 use crate::watch::{status_now, watch};
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
@@ -31,6 +34,7 @@ const HANDOVER_MAX: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub(crate) struct ControlService {
     pub(crate) handle: Handle,
+    pub(crate) security: Security,
 }
 
 impl ControlService {
@@ -59,6 +63,14 @@ impl ControlService {
         }
     }
 
+    /// A node that stands by elects among the voters that there are: otherwise one of them could make itself all of them. What the newest
+    /// epoch start says cannot change between this and the appointment, since no lower epoch is followed once this one is promised.
+    async fn check_standby(&self, appoint: &Control) -> Result<(), Status> {
+        let Control::Appoint { terms, .. } = appoint else { return Ok(()) };
+        let now = status_now(&self.handle, &self.security).await?;
+        may_appoint(&now, terms).map_err(|why| status(error(Reason::PermissionDenied, why)))
+    }
+
     fn refused(&self, refusal: &Refusal) -> v1::Error {
         refused(refusal, &self.handle.view.borrow())
     }
@@ -76,14 +88,14 @@ fn mixed_up() -> Status {
 #[tonic::async_trait]
 impl ControlApi for ControlService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        status_now(&self.handle).await.map(Response::new)
+        status_now(&self.handle, &self.security).await.map(Response::new)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let v1::WatchRequest { detection_ms } = request.into_inner();
-        Ok(Response::new(Box::pin(watch(self.handle.clone(), detection_ms.into()))))
+        Ok(Response::new(Box::pin(watch(self.handle.clone(), self.security.clone(), detection_ms.into()))))
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
@@ -112,9 +124,12 @@ impl ControlApi for ControlService {
     }
 
     async fn appoint(&self, request: Request<v1::AppointRequest>) -> Result<Response<v1::AppointResponse>, Status> {
-        let (caller, request) = (Caller::of(&request), request.into_inner());
+        let (caller, party, request) = (Caller::of(&request), Party::of(&request), request.into_inner());
         self.check(caller, request.protocol_version, &request.target)?;
         let appoint = parse_appoint(request).map_err(status)?;
+        if party == Party::Node {
+            self.check_standby(&appoint).await?;
+        }
         match self.ask(appoint, ANSWER_TIMEOUT).await? {
             Reply::Appointed(start) => Ok(Response::new(v1::AppointResponse { epoch_start: Some((&start).into()) })),
             _ => Err(mixed_up()),
@@ -162,6 +177,32 @@ impl ControlApi for ControlService {
     }
 }
 
+/// Whether a node may appoint this replica on these terms.
+fn may_appoint(now: &v1::StatusResponse, terms: &Terms) -> Result<(), String> {
+    let promised = now.promised;
+    if promised != terms.epoch.0 {
+        return Err(format!(
+            "a node appoints in the epoch that is promised, which is {promised}, and not {}",
+            terms.epoch
+        ));
+    }
+    let newest = now.last_epoch_start.clone().map(zue_proto::epoch_start).transpose();
+    let newest = newest.map_err(|malformed| malformed.to_string())?;
+    let newest = newest.ok_or("a node begins no cluster: a controller does")?;
+    let sorted = |ids: &[ReplicaId]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let old = |ids: &Option<Vec<ReplicaId>>| sorted(ids.as_deref().unwrap_or_default());
+    let is_repeated = sorted(&newest.voters) == sorted(&terms.voters)
+        && old(&newest.old_voters) == old(&terms.old_voters)
+        && newest.quorum == terms.quorum;
+    if is_repeated {
+        return Ok(());
+    }
+    Err(format!(
+        "a node repeats the voters, old voters and quorum of epoch {}, and changes none: a controller does",
+        newest.epoch
+    ))
+}
+
 fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
     let v1::AppointRequest {
         protocol_version: _,
@@ -195,6 +236,39 @@ fn electorate(wire: Vec<v1::Member>, voter: bool) -> Result<(Vec<ReplicaId>, Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_appoints_on_the_terms_that_there_are_and_on_no_others() {
+        let ids = |ids: &[u128]| ids.iter().map(|id| id_bytes(*id)).collect::<Vec<_>>();
+        let newest = v1::EpochStart {
+            epoch: 6,
+            leader: id_bytes(1),
+            voters: ids(&[1, 2, 3]),
+            quorum: 2,
+            old_voters: ids(&[1, 2]),
+            ..v1::EpochStart::default()
+        };
+        let now = v1::StatusResponse { promised: 7, last_epoch_start: Some(newest), ..v1::StatusResponse::default() };
+        let terms = |epoch, voters: &[u128], quorum, old: &[u128]| {
+            let of = |ids: &[u128]| ids.iter().copied().map(ReplicaId).collect::<Vec<_>>();
+            let old_voters = Some(of(old)).filter(|old| !old.is_empty());
+            Terms { epoch: Epoch(epoch), voters: of(voters), quorum, old_voters }
+        };
+        assert_eq!(may_appoint(&now, &terms(7, &[3, 2, 1], 2, &[2, 1])), Ok(()));
+        for (terms, why) in [
+            (terms(8, &[1, 2, 3], 2, &[1, 2]), "which is 7, and not 8"),
+            (terms(7, &[1, 2], 2, &[1, 2]), "repeats the voters, old voters and quorum of epoch 6"),
+            (terms(7, &[1], 1, &[]), "repeats the voters"),
+            (terms(7, &[1, 2, 3, 4], 3, &[1, 2]), "repeats the voters"),
+            (terms(7, &[1, 2, 3], 2, &[]), "repeats the voters"),
+            (terms(7, &[1, 2, 3], 3, &[1, 2]), "repeats the voters"),
+        ] {
+            let error = may_appoint(&now, &terms).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        let blank = v1::StatusResponse { last_epoch_start: None, ..now };
+        assert!(may_appoint(&blank, &terms(7, &[1], 1, &[])).unwrap_err().contains("begins no cluster"));
+    }
 
     #[test]
     fn a_voter_whose_address_is_not_known_votes_all_the_same() {

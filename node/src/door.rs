@@ -19,9 +19,12 @@ use crate::intake::{AtFirst, Rules, received};
 use crate::listener::{Busy, Caller};
 use crate::net::PEER_MESSAGE_BYTES_MAX;
 use crate::outflow::{Call, Outflow};
+use crate::owner::Owner;
 use crate::places::Places;
 use crate::room::Room;
+use crate::serve::Gate;
 use crate::settings::LimitSettings;
+use crate::tls::Admitted;
 
 /// How many calls a port serves at once.
 pub(crate) const CALLS_MAX: usize = 8192;
@@ -84,6 +87,7 @@ pub(crate) fn append_request_bytes_max(settings: &LimitSettings) -> usize {
 /// The door of one port.
 #[derive(Debug)]
 pub(crate) struct Door {
+    gate: Gate,
     routes: Routes,
     settings: LimitSettings,
     calls: Arc<Places>,
@@ -94,8 +98,9 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    pub(crate) fn new(routes: Routes, settings: LimitSettings) -> Self {
+    pub(crate) fn new(gate: Gate, routes: Routes, settings: LimitSettings) -> Self {
         Self {
+            gate,
             routes: routes.prepare(),
             settings,
             calls: Places::new(CALLS_MAX),
@@ -104,6 +109,11 @@ impl Door {
             leaders: Room::new(LEADERS_BYTES_MAX),
             requests: Room::new(REQUESTS_BYTES_MAX),
         }
+    }
+
+    /// Who gets in.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The places of the calls.
@@ -156,8 +166,11 @@ impl Door {
 
     /// Whether there is a place for a call. A connection is busy with what is Zue's, and with nothing else; with a stream of messages
     /// only once one of them has come.
-    fn admit(&self, call: &Arc<Call>, kind: Kind, caller: &Arc<Caller>) -> bool {
+    fn admit(&self, call: &Arc<Call>, kind: Kind, caller: &Arc<Caller>, owner: Owner) -> bool {
         let Some(place) = call.place() else { return false };
+        if owner != caller.owner {
+            place.is_of(owner);
+        }
         match kind {
             Kind::Append | Kind::Other => call.keep(Busy::new(caller)),
             Kind::AppendStream | Kind::Follow | Kind::Aside => {}
@@ -165,7 +178,7 @@ impl Door {
         if kind != Kind::Aside {
             return true;
         }
-        let beside = self.aside.take_beside(place);
+        let beside = self.aside.take_beside(place, owner);
         let is_admitted = beside.is_some();
         call.keep(beside);
         is_admitted
@@ -175,18 +188,29 @@ impl Door {
     pub(crate) async fn serve(&self, caller: Arc<Caller>, request: http::Request<Incoming>) -> http::Response<Body> {
         let kind = Kind::of(request.uri().path());
         let path = cut(request.uri().path().to_owned());
-        let Some(call) = Call::current().filter(|call| self.admit(call, kind, &caller)) else {
+        let Gate { port, security, metrics } = &self.gate;
+        let (party, owner) = match security.admit(&caller, *port, request.uri().path(), request.headers()) {
+            Ok(Some(Admitted { party, owner })) => (party, owner),
+            Ok(None) => return unknown(kind, &path),
+            Err(error) => {
+                metrics.tls.refused_calls.with_label_values(&[error.reason().as_str_name()]).inc();
+                return refuse(Error { outcome: kind.outcome().into(), ..error });
+            }
+        };
+        let Some(call) = Call::current().filter(|call| self.admit(call, kind, &caller, owner)) else {
             let message = format!("{CALLS_MAX} calls are under way, or {ASIDE_CALLS_MAX} of health and reflection");
             return refuse(Error { outcome: kind.outcome().into(), ..error(Reason::Overloaded, message) });
         };
-        let (mut parts, body) = request.into_parts();
-        parts.headers = kept(&parts.headers);
-        let within = grpc_timeout(&parts.headers);
-        let rules = self.rules(kind, parts.uri.path());
-        let (body, parcel) = received(Body::new(body), rules, caller.owner, at_first(kind, &call, &caller));
-        parts.extensions.insert(parcel);
-        parts.extensions.insert(caller);
-        let answer = self.routes.clone().call(http::Request::from_parts(parts, body));
+        let (mut head, body) = request.into_parts();
+        head.headers = kept(&head.headers);
+        let within = grpc_timeout(&head.headers);
+        let rules = self.rules(kind, head.uri.path());
+        let (body, parcel) = received(Body::new(body), rules, owner, at_first(kind, &call, &caller));
+        head.extensions.insert(parcel);
+        head.extensions.insert(caller);
+        head.extensions.insert(owner);
+        head.extensions.insert(party);
+        let answer = self.routes.clone().call(http::Request::from_parts(head, body));
         let answer = match within {
             Some(within) => timeout(within, answer).await,
             None => Ok(answer.await),
@@ -225,6 +249,13 @@ fn kept(headers: &http::HeaderMap) -> http::HeaderMap {
 
 fn refuse(error: Error) -> http::Response<Body> {
     zue_proto::status_of(error).into_http()
+}
+
+/// There is no such method, or none that is for anybody.
+fn unknown(kind: Kind, path: &str) -> http::Response<Body> {
+    let mut answer = Status::unimplemented("").into_http();
+    explain(answer.headers_mut(), kind, path);
+    answer
 }
 
 /// How long the caller waits, as it says itself. The unit is the last letter.

@@ -7,6 +7,7 @@
 mod append;
 mod args;
 mod aside;
+mod built;
 mod cache;
 mod carry;
 mod clock;
@@ -45,6 +46,7 @@ mod places;
 mod port_holder;
 mod read;
 mod replica_thread;
+mod rights;
 mod room;
 mod serve;
 mod server;
@@ -55,6 +57,7 @@ mod state;
 mod status;
 mod storage;
 mod target;
+mod tls;
 mod units;
 mod vital;
 mod watch;
@@ -69,4 +72,7 @@ pub use open::is_of_later_version;
 pub use open_files::{raise_and_check_open_files, raise_open_files};
 pub use port_holder::port_holder;
 pub use settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};
+pub use tls::{
+    AccessClient, AccessError, AccessFile, AccessSettings, Right, TlsError, TlsMetrics, TlsMode, TlsSettings,
+};
 pub use units::{BadUnit, ByteSize, Time};

@@ -4,8 +4,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,11 +14,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zue_tls::Stream;
 
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::owner::Owner;
 use crate::places::{Place, Places, Seat};
+use crate::tls::{Shown, Token};
 
 /// How long to wait after the system could not accept a connection: it is out of something.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -55,7 +58,13 @@ pub(crate) struct Listener {
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
     pub(crate) seat: Arc<Seat>,
+    /// What it has shown of itself with the connection, and with its calls.
+    pub(crate) shown: Shown,
+    tokens: Mutex<Vec<Token>>,
+    /// It is to send nothing new on this connection, which ends soon.
+    pub(crate) ends: CancellationToken,
     port: Arc<Places>,
+    place: Weak<Place>,
     greeted: Notify,
 }
 
@@ -73,6 +82,18 @@ impl Caller {
     /// It has shown that it belongs here: the places that its port keeps for such are for its host.
     pub(crate) fn belongs_here(&self) {
         self.port.know(self.owner.host);
+    }
+
+    /// The tokens that were believed of its calls.
+    pub(crate) fn tokens(&self) -> MutexGuard<'_, Vec<Token>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its connection is the client's of that name, who has shown so.
+    pub(crate) fn is_of(&self, name: &str) {
+        if let Some(place) = self.place.upgrade() {
+            place.is_of(self.owner.named(name));
+        }
     }
 }
 
@@ -96,19 +117,76 @@ impl Drop for Busy {
 /// A connection, and its place among those that a port takes.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    rest: Rest,
+}
+
+/// What a connection is beside its bytes.
+#[derive(Debug)]
+pub(crate) struct Rest {
     /// What has come of the greeting; none once it is complete.
     greeting: Option<Hello>,
-    pub(crate) caller: Arc<Caller>,
-    open: IntGauge,
-    _place: Place,
+    caller: Arc<Caller>,
+    _open: Open,
+    place: Arc<Place>,
+}
+
+/// Counts an open connection.
+#[derive(Debug)]
+struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Connection {
+    /// Whoever is at the other end.
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.rest.caller
+    }
+
     /// Waits for its first bytes, and leaves them to be read.
     pub(crate) async fn begins_with<const N: usize>(&self, first: [u8; N]) -> io::Result<bool> {
+        let Stream::Plain(stream) = &self.stream else { return Ok(false) };
         let mut bytes = [0; N];
-        Ok(self.stream.peek(&mut bytes).await? == N && bytes == first)
+        Ok(stream.peek(&mut bytes).await? == N && bytes == first)
+    }
+
+    /// Its bytes, and the rest of it.
+    pub(crate) fn split(self) -> (Stream, Rest) {
+        (self.stream, self.rest)
+    }
+}
+
+impl Rest {
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// The same connection once more is known of who is at the other end: its name, if that is to have a share.
+    pub(crate) fn secured(self, stream: Stream, shown: Shown, name: Option<&str>) -> Connection {
+        let Caller { owner, seat, port, .. } = &*self.caller;
+        let owner = name.map_or(*owner, |name| owner.named(name));
+        self.place.is_of(owner);
+        let caller = Caller::new(owner, (seat, port), shown, &self.place);
+        Connection { stream, rest: Self { caller, ..self } }
+    }
+}
+
+impl Caller {
+    fn new(owner: Owner, (seat, port): (&Arc<Seat>, &Arc<Places>), shown: Shown, place: &Arc<Place>) -> Arc<Self> {
+        Arc::new(Self {
+            owner,
+            seat: Arc::clone(seat),
+            shown,
+            tokens: Mutex::default(),
+            ends: CancellationToken::new(),
+            port: Arc::clone(port),
+            place: Arc::downgrade(place),
+            greeted: Notify::new(),
+        })
     }
 }
 
@@ -193,16 +271,13 @@ impl Listener {
             tracing::debug!(%error, "a connection keeps its delay");
         }
         self.open.inc();
-        let seat = Arc::clone(&place.seat);
-        let caller = Arc::new(Caller { owner, seat, port: Arc::clone(&self.places), greeted: Notify::new() });
+        let place = Arc::new(place);
+        let caller = Caller::new(owner, (&place.seat, &self.places), Shown::Plain, &place);
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
-        Some(Connection { stream, greeting, caller, open: self.open.clone(), _place: place })
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.open.dec();
+        Some(Connection {
+            stream: Stream::Plain(stream),
+            rest: Rest { greeting, caller, _open: Open(self.open.clone()), place },
+        })
     }
 }
 
@@ -210,12 +285,12 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(hello) = &mut self.greeting
+        if let Some(hello) = &mut self.rest.greeting
             && hello.push(buf.filled().get(before..).unwrap_or_default())
         {
-            self.greeting = None;
-            self.caller.seat.greeted.store(true, Ordering::Relaxed);
-            self.caller.greeted.notify_one();
+            self.rest.greeting = None;
+            self.rest.caller.seat.greeted.store(true, Ordering::Relaxed);
+            self.rest.caller.greeted.notify_one();
         }
         polled
     }

@@ -8,6 +8,7 @@ use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use zue_core::{Offset, ProducerId, Reply};
@@ -20,6 +21,7 @@ use crate::append::{Appends, Pending, WhenFull, check_log};
 use crate::door::grpc_timeout;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::intake::Parcel;
+use crate::listener::Caller;
 use crate::num::length;
 use crate::owner::Owner;
 use crate::places::Places;
@@ -27,6 +29,7 @@ use crate::read::{Read, too_many, unfed_max};
 use crate::room::Room;
 use crate::settings::LimitSettings;
 use crate::state::{Ends, View};
+use crate::tls::Security;
 
 /// How long another leader may be wanted.
 const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
@@ -42,6 +45,7 @@ pub(crate) struct LogService {
     pub(crate) answers: Arc<Room>,
     /// How long a read may wait for what is committed.
     pub(crate) lag_max: Duration,
+    pub(crate) security: Security,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -68,7 +72,8 @@ impl Log for LogService {
         let waiting_max = length(stream_appends_max.min(producer_appends_max)).saturating_sub(1).max(1);
         let (pending, answers) = mpsc::channel(waiting_max);
         let (appends, owner, parcel) = (self.appends.clone(), Owner::of(&request), Parcel::of(&request));
-        tokio::spawn(take_on(appends.clone(), request.into_inner(), owner, parcel, pending));
+        let ends = Caller::of(&request).map(|caller| caller.ends.clone()).unwrap_or_default();
+        tokio::spawn(take_on(appends.clone(), (request.into_inner(), ends), owner, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
         let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
             let appends = appends.clone();
@@ -126,6 +131,7 @@ impl Log for LogService {
         let view = handle.view.borrow().clone();
         let View { cluster, epoch, leader, members, unreached, problem, isr, reach, connected, .. } = view;
         let View { left, standby, elected_by, .. } = view;
+        let problem = problem.map(|problem| problem.as_ref().to_owned()).or_else(|| self.security.problem());
         // Whom a replica followed that is no member any more may lead no more either.
         let leader = leader.filter(|_| left.is_none());
         Ok(Response::new(v1::DescribeResponse {
@@ -144,7 +150,7 @@ impl Log for LogService {
             quorum: reach.quorum,
             in_reach: reach.writing,
             leader_connected: connected,
-            problem: problem.as_deref().unwrap_or_default().to_owned(),
+            problem: problem.unwrap_or_default(),
             elected_by: elected_by.as_deref().unwrap_or_default().to_owned(),
             stands_by: standby.is_some(),
         }))
@@ -218,7 +224,7 @@ impl LogService {
 /// Takes the requests of a stream on, one after the other, as long as not too many are unanswered.
 async fn take_on(
     appends: Appends,
-    mut requests: Streaming<v1::AppendRequest>,
+    (mut requests, ends): (Streaming<v1::AppendRequest>, CancellationToken),
     owner: Owner,
     parcel: Parcel,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
@@ -227,6 +233,8 @@ async fn take_on(
         let Ok(place) = pending.reserve().await else { return };
         let request = tokio::select! {
             request = requests.message() => request,
+            // What was taken on is answered; what comes after that goes to another connection.
+            () = ends.cancelled() => return,
             () = appends.stop.cancelled() => {
                 place.send(Err(shutting_down()));
                 return;

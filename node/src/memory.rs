@@ -15,11 +15,15 @@ use crate::num::wide;
 use crate::outflow::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 use crate::serve::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
 use crate::server::CLIENT_CONNECTION_WINDOW_BYTES;
+use crate::tls::TlsMode;
 
 /// The program, its threads, what the log's files need, and what the allocator does not give back at once.
 const PROCESS_BYTES: u64 = 192 << 20;
 /// A connection's own buffers.
 const CONNECTION_BYTES: u64 = 64 << 10;
+/// What TLS holds of a connection, each way: rustls keeps no more than 64 KiB that are not sent, and one record and one message of a
+/// handshake that are not read.
+const TLS_BYTES: u64 = 192 << 10;
 /// A call: its tasks, and what its answer waits in.
 const CALL_BYTES: u64 = 16 << 10;
 /// The most followers that a leader feeds.
@@ -37,7 +41,7 @@ pub struct MemoryBound(Vec<(&'static str, u64)>);
 impl MemoryBound {
     /// Of a node with this configuration.
     pub fn of(config: &NodeConfig) -> Self {
-        let NodeConfig { replication, limits, .. } = config;
+        let NodeConfig { replication, limits, tls, .. } = config;
         let (records, headers) = (u64::from(limits.append_records_max), u64::from(limits.headers_max));
         let parts = records.saturating_mul(headers.saturating_add(1)).saturating_mul(wide(PART_BYTES));
         let one_append = wide(append_request_bytes_max(limits)).saturating_add(parts);
@@ -61,6 +65,10 @@ impl MemoryBound {
             ),
             ("connections of peers and controllers", peers * connection(CONNECTION_WINDOW_BYTES)),
             ("connections for metrics and health", connections * (wide(HTTP1_BUFFER_BYTES) * 2 + CONNECTION_BYTES)),
+            (
+                "TLS of connections (tls.mode)",
+                if tls.mode == TlsMode::Off { 0 } else { (connections + peers) * TLS_BYTES },
+            ),
             ("calls, on both ports", 2 * calls),
             (
                 "appends being received (limits.appendsBytesMax), and one more",

@@ -6,6 +6,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::tls::TlsMetrics;
+
 /// Upper bounds of the buckets of all durations, seconds.
 const DURATIONS: [f64; 15] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -51,10 +53,11 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     pub rejected_connections: IntCounterVec,
     pub lines_left_out: IntCounterVec,
+    pub tls: TlsMetrics,
 }
 
 /// Registers what it makes.
-struct Maker(Registry);
+pub(crate) struct Maker(Registry);
 
 impl Maker {
     fn keep<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> prometheus::Result<C> {
@@ -63,7 +66,7 @@ impl Maker {
         Ok(metric)
     }
 
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
         self.keep(GenericGauge::new(name, help))
     }
 
@@ -71,11 +74,11 @@ impl Maker {
         self.keep(IntGaugeVec::new(Opts::new(name, help), &[label]))
     }
 
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    pub(crate) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
         self.keep(IntCounter::new(name, help))
     }
 
-    fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    pub(crate) fn counters(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
         self.keep(IntCounterVec::new(Opts::new(name, help), &[label]))
     }
 
@@ -157,6 +160,7 @@ impl Metrics {
                 "Log lines that were not written, or that repeat others.",
                 "why",
             )?,
+            tls: TlsMetrics::new(&make)?,
             registry: make.0,
         })
     }

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use zue_proto::place::Place;
+use zue_tls::Stream;
 
 /// How long a connection may take to open.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 
 /// Opens a connection to a peer, and says where it leads; or in words why there is none.
 pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), String> {
-    let (stream, at) = place.dial(CONNECT_TIMEOUT).await.map_err(|why| why.to_string())?;
+    let (stream, at) = place.open(CONNECT_TIMEOUT).await.map_err(|why| why.to_string())?;
     let endpoint = Endpoint::from_shared(format!("http://{}", place.name()));
     let endpoint = endpoint.map_err(|error| crate::storage::full(&error))?;
     let channel = endpoint
@@ -46,12 +46,12 @@ pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), Stri
 }
 
 /// A connection that is open. When it breaks there is no other: whoever has it opens a new one, and perhaps another way.
-struct Opened(Option<TokioIo<TcpStream>>);
+struct Opened(Option<TokioIo<Stream>>);
 
 impl Service<Uri> for Opened {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Stream>;
     type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
+    type Future = Ready<io::Result<TokioIo<Stream>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

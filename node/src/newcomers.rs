@@ -2,7 +2,6 @@
 //! of all, and forgets those that appended longest ago for new ones: without shares one stranger could make it forget everybody.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 use zue_proto::v1::{self, Reason};
 
 use crate::errors::error;
-use crate::owner::Owner;
+use crate::owner::{Host, Owner};
 
 /// How long it takes until the share of a connection is renewed, and how small it is at least.
 const OF_CONNECTION: (Duration, u32) = (Duration::from_mins(1), 64);
@@ -29,7 +28,7 @@ struct Share {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Whose {
     Connection(Owner),
-    Host(IpAddr),
+    Host(Host),
 }
 
 /// Who has brought in new producers of late.

@@ -4,49 +4,33 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Lineage, Offset, ReplicaId};
+use zue_core::ReplicaId;
 
-use crate::append::Appends;
-use crate::cache::TailCache;
-use crate::clock::SharedTime;
+use crate::built::Built;
 use crate::config::{ConfigError, NodeConfig};
-use crate::control::ControlService;
-use crate::driver::{Driver, Parts};
-use crate::fetch::{Fetcher, Giver};
-use crate::follow::ReplicationService;
 use crate::http::{Readiness, Shown, router};
-use crate::inbox::{self, Fact, Identity};
+use crate::inbox::{self, Fact};
 use crate::listener::{Greeting, Listener};
-use crate::log_service::LogService;
 use crate::metrics::Metrics;
-use crate::newcomers::Newcomers;
-use crate::num::{length, narrow};
+use crate::num::length;
 use crate::open::{OpenNodeError, Opened, open};
 use crate::open_files::connections_max;
 use crate::patience::Patience;
-use crate::peer::Peers;
 use crate::places::Places;
-use crate::read::unfed_max;
 use crate::replica_thread::ReplicaThread;
-use crate::room::Room;
-use crate::serve::serve_http;
+use crate::serve::{Gate, serve_http};
 use crate::server::{report_health, serve_clients, serve_peers};
-use crate::standing_by;
-use crate::state::{Ends, Role, View};
-use crate::storage::Storage;
+use crate::state::Role;
+use crate::tls::{Port, Security, TlsError};
 use crate::vital::Vitals;
-use crate::whereabouts::Whereabouts;
 
-/// How many messages of each kind wait for the driver.
-const INBOX_MAX: usize = 1024;
 /// How many connections the port of the peers takes, whatever the setting says.
 pub(crate) const PEER_CONNECTIONS_MAX: u32 = 128;
 /// How much is on its way to those who read at once.
@@ -63,6 +47,9 @@ pub enum StartError {
     /// Its configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Who gets in cannot be made out.
+    #[error("no TLS as tls.mode asks for")]
+    Tls(#[from] TlsError),
     /// It cannot listen.
     #[error("cannot listen on {address} for {port}")]
     Listen {
@@ -142,7 +129,7 @@ impl Binder<'_> {
     }
 }
 
-fn set_up(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
+pub(crate) fn set_up(error: impl std::error::Error + Send + Sync + 'static) -> StartError {
     StartError::SetUp(Box::new(error))
 }
 
@@ -155,6 +142,7 @@ impl Node {
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config.validate()?;
         let metrics = Arc::new(Metrics::new().map_err(set_up)?);
+        let security = Security::read(&config).await?;
         let (readiness, readiness_seen) = watch::channel(Readiness::default());
         let (clients, replica) = (Handle::current(), ReplicaThread::start(&config.name).map_err(set_up)?);
         let patience = Patience::new(config.limits.start_wait_max.0, &readiness);
@@ -180,16 +168,20 @@ impl Node {
         let stop_driver = CancellationToken::new();
         let built = {
             let _entered = replica.runtime().enter();
-            Built::new(&config, addresses, opened, &metrics, &stop_calls, &vitals)?
+            Built::new(&config, addresses, opened, &metrics, &security, (&stop_calls, &vitals))?
         };
         readiness.send_replace(Readiness::Open { view: built.handle.view.clone(), reader: built.log.reader.clone() });
         let (health, health_service) = tonic_health::server::health_reporter();
+        let gate = |port| Gate { port, security: security.clone(), metrics: Arc::clone(&metrics) };
+        let (health_of_clients, stop) = (health_service.clone(), stop_calls.clone());
         let client =
-            serve_clients(client_port, built.log, health_service.clone(), stop_calls.clone()).map_err(set_up)?;
+            serve_clients(client_port, gate(Port::Client), built.log, health_of_clients, stop).map_err(set_up)?;
         let vital = |name| vitals.task(name, &stop_calls);
+        security.spawn(vital("who looks after the files for TLS"), Arc::clone(&metrics), stop_calls.clone());
         servers.spawn(vital("the client port").run(client));
         let Built { replication, control, .. } = built;
-        let peer = serve_peers(peer_port, replication, control, health_service, config.limits, stop_calls.clone());
+        let (gate, stop) = (gate(Port::Peer), stop_calls.clone());
+        let peer = serve_peers((peer_port, gate), replication, control, health_service, config.limits, stop);
         servers.spawn_on(vital("the peer port").run(peer), replica.runtime());
         let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
         servers.spawn(vital("the health service").run(reporting));
@@ -217,121 +209,6 @@ impl Node {
 /// Opens the log, which may take long, on a thread of its own.
 async fn open_aside(config: NodeConfig) -> Result<Opened, OpenNodeError> {
     tokio::task::spawn_blocking(move || open(&config)).await?
-}
-
-fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: Lineage) -> Identity {
-    Identity {
-        id,
-        name: config.name.clone(),
-        client_address: config.advertise.client.clone().unwrap_or_else(|| addresses.client.to_string()),
-        peer_address: addresses.peer.to_string(),
-        lineage,
-        durability: config.log.durability.name(),
-        heartbeat: config.replication.heartbeat_interval.0,
-    }
-}
-
-/// The parts of a node, put together.
-struct Built {
-    driver: Driver,
-    handle: inbox::Handle,
-    log: LogService,
-    replication: ReplicationService,
-    control: ControlService,
-}
-
-impl Built {
-    fn new(
-        config: &NodeConfig,
-        addresses: Addresses,
-        opened: Opened,
-        metrics: &Arc<Metrics>,
-        stop_calls: &CancellationToken,
-        vitals: &Vitals,
-    ) -> Result<Self, StartError> {
-        let Opened { log, replica } = opened;
-        let identity = identity(config, addresses, replica.id(), log.meta().lineage());
-        let (requests, requests_in) = mpsc::channel(INBOX_MAX);
-        let (facts, facts_in) = mpsc::channel(INBOX_MAX);
-        let (disk_facts, disk) = mpsc::channel(INBOX_MAX);
-        let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
-        let (readable, readable_seen) = watch::channel(Offset::default());
-        let (view, view_seen) = watch::channel(View::default());
-        let handle = inbox::Handle {
-            identity: Arc::new(identity),
-            requests,
-            facts,
-            ends: ends_seen,
-            readable: readable_seen,
-            view: view_seen,
-            sessions: Arc::new(AtomicU64::new(1)),
-            time: SharedTime::default(),
-        };
-        let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
-        let (limits, replication) = (config.limits.to_log(), config.replication);
-        let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
-        let peers = Peers {
-            reader: reader.clone(),
-            cache: Arc::clone(&cache),
-            settings: replication,
-            producers: config.limits.to_producers(),
-            metrics: Arc::clone(metrics),
-            whereabouts: Whereabouts::default(),
-        };
-        let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
-        let upkeep = (config.log.to_upkeep(), asking, &handle.time);
-        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
-        let driver = Driver::new(Parts {
-            replica,
-            storage,
-            handle: handle.clone(),
-            requests: requests_in,
-            facts: facts_in,
-            disk,
-            ends,
-            readable,
-            view,
-            cache,
-            peers,
-            metrics: Arc::clone(metrics),
-            limits,
-            tick: replication.heartbeat_interval.0 / 2,
-            unfed_max: unfed_max(replication.lag_time_max.0),
-            last_timestamp_ms,
-            standing: standing_by::begin(&config.data_dir, (&handle.identity, addresses.peer), (vitals, stop_calls)),
-        });
-        let appends = Appends {
-            handle: handle.clone(),
-            metrics: Arc::clone(metrics),
-            settings: config.limits,
-            limits,
-            room: Room::new(config.limits.appends_bytes_max.length()),
-            newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
-            stop: stop_calls.clone(),
-        };
-        let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
-        let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
-        let log = LogService { appends, reader, readers, answers, lag_max: replication.lag_time_max.0 };
-        Ok(Self { driver, control: ControlService { handle: handle.clone() }, handle, log, replication: follow })
-    }
-}
-
-fn replication_service(
-    config: &NodeConfig,
-    handle: &inbox::Handle,
-    reader: &zue_log::Reader<zue_log::OsDisk>,
-    (metrics, stop): (&Arc<Metrics>, &CancellationToken),
-) -> ReplicationService {
-    let room_bytes = narrow(config.replication.inflight_bytes_max.0);
-    ReplicationService {
-        handle: handle.clone(),
-        metrics: Arc::clone(metrics),
-        room: Arc::new(Semaphore::new(length(room_bytes))),
-        room_bytes,
-        producers: config.limits.to_producers(),
-        stop: stop.clone(),
-        giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
-    }
 }
 
 impl RunningNode {

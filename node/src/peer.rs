@@ -9,6 +9,7 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use zue_core::ProducerLimits;
 use zue_log::{OsDisk, Reader};
+use zue_tls::Renewal;
 
 use crate::cache::TailCache;
 use crate::ended::Ended;
@@ -21,6 +22,8 @@ use crate::whereabouts::Whereabouts;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// How soon a newer stream is tried again that could not be opened.
+const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
 /// What all peer tasks of a node share.
 #[derive(Clone, Debug)]
@@ -89,6 +92,7 @@ impl Peer {
         let (mut backoff, mut with_origin, mut is_fruitless) = (BACKOFF_MIN, false, false);
         let mut told = None;
         loop {
+            let renewal = self.shared.whereabouts.renewal();
             let opened = Session::open(self, with_origin).await;
             with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
             let ended = match opened {
@@ -97,7 +101,7 @@ impl Peer {
                     if !is_fruitless {
                         tracing::info!(follower = self.member.name, "feeding a follower");
                     }
-                    let (ended, has_helped) = session.feed().await;
+                    let (ended, has_helped) = self.feed(session, renewal).await;
                     is_fruitless = !has_helped;
                     if has_helped {
                         (backoff, told) = (BACKOFF_MIN, None);
@@ -118,6 +122,35 @@ impl Peer {
             }
             tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Feeds the follower on one stream after the other: when there is something newer to show to it, the next one is there before the
+    /// last one goes, so that the follower never counts its leader as lost.
+    async fn feed<'a>(&'a self, first: Session<'a>, mut renewal: Renewal) -> (Ended, bool) {
+        let mut feeding = Box::pin(first.feed());
+        let mut has_failed = false;
+        loop {
+            tokio::select! {
+                ended = &mut feeding => return ended,
+                () = renewal.due() => {}
+                () = tokio::time::sleep(RENEW_AGAIN), if has_failed => {}
+            }
+            let mut opening = Box::pin(Session::open(self, false));
+            let (opened, ended) = tokio::select! {
+                biased;
+                opened = &mut opening => (opened, None),
+                // The follower may have taken the new one on already.
+                ended = &mut feeding => (opening.await, Some(ended)),
+            };
+            has_failed = opened.is_err();
+            match (opened, ended) {
+                (Ok(newer), _) => feeding = Box::pin(newer.feed()),
+                (Err(_), Some(ended)) => return ended,
+                (Err(problem), None) => {
+                    tracing::warn!(follower = self.member.name, %problem, "a newer stream cannot be opened: the one that there is goes on");
+                }
+            }
         }
     }
 }

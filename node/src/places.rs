@@ -2,13 +2,12 @@
 //! them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::owner::Owner;
+use crate::owner::{Host, Owner};
 
 /// How much it matters that a place is kept: the lowest makes way first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,7 +22,6 @@ pub(crate) enum Rank {
 /// Whoever has a place, as the others see it.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    pub(crate) owner: Owner,
     /// Whether it has said what it wants.
     pub(crate) greeted: AtomicBool,
     /// How much it wants at present.
@@ -44,11 +42,11 @@ impl Seat {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// In the order in which they came.
-    seats: BTreeMap<u64, Arc<Seat>>,
+    /// In the order in which they came, each with whose it is.
+    seats: BTreeMap<u64, (Owner, Arc<Seat>)>,
     next: u64,
     /// Hosts that have shown that they belong here, the last to do so last.
-    known: VecDeque<IpAddr>,
+    known: VecDeque<Host>,
 }
 
 /// How many hosts are known; the last that have shown it.
@@ -82,7 +80,7 @@ impl Places {
     }
 
     /// From now on this host is known.
-    pub(crate) fn know(&self, host: IpAddr) {
+    pub(crate) fn know(&self, host: Host) {
         let mut taken = self.taken();
         taken.known.retain(|known| *known != host);
         taken.known.push_back(host);
@@ -110,30 +108,39 @@ impl Places {
     }
 
     /// A place beside another: who has to leave this one leaves that one, too.
-    pub(crate) fn take_beside(self: &Arc<Self>, other: &Place) -> Option<Place> {
-        self.take_as(other.seat.owner, true, other.seat.leaves.clone())
+    pub(crate) fn take_beside(self: &Arc<Self>, other: &Place, owner: Owner) -> Option<Place> {
+        self.take_as(owner, true, other.seat.leaves.clone())
     }
 
     fn take_as(self: &Arc<Self>, owner: Owner, busy: bool, leaves: CancellationToken) -> Option<Place> {
         let mut taken = self.taken();
         let is_stranger = |owner: &Owner| !taken.known.contains(&owner.host);
-        let strangers = || taken.seats.values().filter(|seat| is_stranger(&seat.owner)).count();
+        let strangers = || taken.seats.values().filter(|(owner, _)| is_stranger(owner)).count();
         let is_reserved = self.strangers_max < self.max;
         let only_strangers = is_reserved && is_stranger(&owner) && strangers() >= self.strangers_max;
         if only_strangers || taken.seats.len() >= self.max {
-            let seats = taken.seats.iter().map(|(id, seat)| (*id, seat.owner, seat.rank()));
+            let seats = taken.seats.iter().map(|(id, (owner, seat))| (*id, *owner, seat.rank()));
             let ranked: Vec<_> = seats.filter(|(_, owner, _)| !only_strangers || is_stranger(owner)).collect();
             let leaving = who_makes_way(&ranked, owner)?;
-            if let Some(seat) = taken.seats.remove(&leaving) {
+            if let Some((_, seat)) = taken.seats.remove(&leaving) {
                 seat.leaves.cancel();
             }
         }
         let (greeted, calls) = (AtomicBool::new(busy), AtomicUsize::new(usize::from(busy)));
-        let seat = Arc::new(Seat { owner, greeted, calls, leaves });
+        let seat = Arc::new(Seat { greeted, calls, leaves });
         let id = taken.next;
         taken.next += 1;
-        taken.seats.insert(id, Arc::clone(&seat));
+        taken.seats.insert(id, (owner, Arc::clone(&seat)));
         Some(Place { places: Arc::clone(self), id, seat })
+    }
+}
+
+impl Place {
+    /// From now on it is this one's, who has shown who it is.
+    pub(crate) fn is_of(&self, owner: Owner) {
+        if let Some((whose, _)) = self.places.taken().seats.get_mut(&self.id) {
+            *whose = owner;
+        }
     }
 }
 

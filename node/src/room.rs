@@ -3,17 +3,16 @@
 //! have all begun do not wait for each other for ever.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::owner::Owner;
+use crate::owner::{Host, Owner};
 
 #[derive(Debug, Default)]
 struct Used {
     bytes: usize,
-    by_host: BTreeMap<IpAddr, usize>,
+    by_host: BTreeMap<Host, usize>,
     by_connection: BTreeMap<Owner, usize>,
 }
 

@@ -12,14 +12,17 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::{Service as _, http};
 
 use crate::door::Door;
 use crate::listener::{Caller, Connection, Listener};
+use crate::metrics::Metrics;
 use crate::net;
 use crate::outflow::Call;
 use crate::places::Places;
+use crate::tls::{Port, Security};
 
 /// How many calls one connection may have at once.
 pub(crate) const STREAMS_MAX: u32 = 256;
@@ -44,6 +47,14 @@ pub(crate) struct Http2 {
     pub(crate) hello_within: Duration,
     /// How long what is sent on a call may be left untaken.
     pub(crate) stall_max: Duration,
+}
+
+/// Who gets into a gRPC port.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) port: Port,
+    pub(crate) security: Security,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Runs each stream of a connection as a call.
@@ -77,8 +88,16 @@ pub(crate) async fn serve_grpc(mut listener: Listener, door: Door, http: Http2, 
 }
 
 async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop: CancellationToken) {
-    let caller = Arc::clone(&connection.caller);
     let Http2 { stream_window_bytes, connection_window_bytes, hello_within, stall_max } = http;
+    let (gate, hello_until) = (door.gate().clone(), Instant::now() + hello_within);
+    let leaves = connection.caller().seat.leaves.clone();
+    let welcomed = tokio::select! {
+        welcomed = gate.security.welcome(connection, gate.port, hello_until, &gate.metrics) => welcomed,
+        () = leaves.cancelled() => return,
+        () = stop.cancelled() => return,
+    };
+    let Some(connection) = welcomed else { return };
+    let caller = Arc::clone(connection.caller());
     let calls = Calls { caller: Arc::clone(&caller), places: Arc::clone(door.calls()), stall_max };
     let mut builder = http2::Builder::new(calls);
     builder
@@ -97,8 +116,9 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
         })
     };
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    let mut hello = pin!(tokio::time::timeout(hello_within, caller.greeted()));
-    let (mut has_greeted, mut is_stopping) = (false, false);
+    let mut hello = pin!(tokio::time::timeout_at(hello_until, caller.greeted()));
+    let mut outlived = pin!(gate.security.outlived(&caller, gate.port));
+    let (mut has_greeted, mut is_stopping, mut ends_at) = (false, false, None);
     loop {
         tokio::select! {
             ended = served.as_mut() => {
@@ -116,6 +136,12 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
                 is_stopping = true;
                 served.as_mut().graceful_shutdown();
             }
+            left = outlived.as_mut(), if ends_at.is_none() => {
+                ends_at = Some(Instant::now() + left);
+                caller.ends.cancel();
+                served.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(ends_at.unwrap_or(hello_until)), if ends_at.is_some() => return,
         }
     }
 }
@@ -137,7 +163,7 @@ pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: Can
 
 /// Serves one request. A client of gRPC that has taken this port for another is told in its own protocol that nothing is there.
 async fn serve_request(connection: Connection, router: Router) {
-    let seat = Arc::clone(&connection.caller.seat);
+    let seat = Arc::clone(&connection.caller().seat);
     let is_http2 = tokio::time::timeout(HTTP1_HEAD_WITHIN, connection.begins_with(HTTP2_BEGINS)).await;
     let Ok(Ok(is_http2)) = is_http2 else { return };
     let service = service_fn(move |request: http::Request<Incoming>| {

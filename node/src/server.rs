@@ -17,7 +17,7 @@ use crate::follow::ReplicationService;
 use crate::listener::Listener;
 use crate::log_service::LogService;
 use crate::net;
-use crate::serve::{Http2, serve_grpc};
+use crate::serve::{Gate, Http2, serve_grpc};
 use crate::settings::LimitSettings;
 use crate::state::{Role, View};
 
@@ -40,6 +40,7 @@ fn http(settings: &LimitSettings, stream_window_bytes: u32, connection_window_by
 /// Serves clients until it is stopped.
 pub(crate) fn serve_clients(
     listener: Listener,
+    gate: Gate,
     service: LogService,
     health: HealthServer<impl Health>,
     stop: CancellationToken,
@@ -55,12 +56,12 @@ pub(crate) fn serve_clients(
         .build_v1()?;
     let routes = Routes::new(log).add_service(health).add_service(reflection);
     let http = http(&settings, CLIENT_STREAM_WINDOW_BYTES, CLIENT_CONNECTION_WINDOW_BYTES);
-    Ok(serve_grpc(listener, Door::new(routes, settings), http, stop))
+    Ok(serve_grpc(listener, Door::new(gate, routes, settings), http, stop))
 }
 
 /// Serves peers and controllers until it is stopped.
 pub(crate) fn serve_peers(
-    listener: Listener,
+    (listener, gate): (Listener, Gate),
     replication: ReplicationService,
     control: ControlService,
     health: HealthServer<impl Health>,
@@ -72,7 +73,7 @@ pub(crate) fn serve_peers(
         .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
     let routes = Routes::new(replication).add_service(ControlServer::new(control)).add_service(health);
     let http = http(&settings, net::STREAM_WINDOW_BYTES, net::CONNECTION_WINDOW_BYTES);
-    serve_grpc(listener, Door::new(routes, settings), http, stop)
+    serve_grpc(listener, Door::new(gate, routes, settings), http, stop)
 }
 
 /// Tells the health service whether the log serves.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zue_controller::{Controller, NodeAddress, Patience, StandbyTimes, Store};
 use zue_core::control::{Recorded, Wish};
+use zue_tls::Dial;
 
 use crate::inbox::Identity;
 use crate::leaderless::Standing;
@@ -45,6 +46,7 @@ pub(crate) fn begin(
     data_dir: &Path,
     (identity, listening): (&Arc<Identity>, SocketAddr),
     (vitals, stop): (&Vitals, &CancellationToken),
+    dial: Dial,
 ) -> Standing {
     let known = load(data_dir, identity).unwrap_or_else(|error| {
         tracing::warn!(%error, "by what this node stands by cannot be read: it waits until it is told again");
@@ -53,7 +55,7 @@ pub(crate) fn begin(
     let (told, terms) = watch::channel(known.map(Arc::new));
     let (needs, needed) = watch::channel(false);
     let (identity, own_address) = (Arc::clone(identity), reached_here(listening));
-    let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, needed };
+    let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, needed, dial };
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
     Standing { terms: told, told: None, needed: needs, elected_by: "".into() }
@@ -78,6 +80,8 @@ struct StandingBy {
     terms: watch::Receiver<Option<Arc<Standby>>>,
     /// Whether this replica has lost its leader, or wants to lead no more.
     needed: watch::Receiver<bool>,
+    /// How it reaches the others.
+    dial: Dial,
 }
 
 impl StandingBy {
@@ -140,7 +144,8 @@ impl StandingBy {
         };
         let times = StandbyTimes { after_ms: ms(terms.after), ..StandbyTimes::default() };
         let patience = Patience { call_ms: CALL_MS, ..Patience::default() };
-        let mut controller = Controller::standing_by(Nowhere, own, self.identity.name.clone(), times, patience);
+        let controller = Controller::standing_by(Nowhere, own, self.identity.name.clone(), times, patience);
+        let mut controller = controller.dialling(self.dial.clone());
         while *needed.borrow() && told.borrow().as_deref() == Some(terms) {
             let turn = controller.turn(&nodes, &wish).await;
             for event in turn.events {

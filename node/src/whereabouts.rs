@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zue_core::ReplicaId;
 use zue_proto::place::Place;
+use zue_tls::{Dial, Renewal};
 
 use crate::state::Member;
 
@@ -13,19 +14,32 @@ use crate::state::Member;
 const REPLICAS_MAX: usize = 128;
 
 /// Shared by all that connects to other replicas.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Whereabouts(Arc<Mutex<BTreeMap<ReplicaId, Place>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Whereabouts {
+    known: Arc<Mutex<BTreeMap<ReplicaId, Place>>>,
+    /// How they are reached.
+    dial: Dial,
+}
 
 impl Whereabouts {
+    pub(crate) fn by(dial: Dial) -> Self {
+        Self { known: Arc::default(), dial }
+    }
+
+    /// Tells when there is something newer to show to them than there is now.
+    pub(crate) fn renewal(&self) -> Renewal {
+        self.dial.renewal()
+    }
+
     /// Where this replica is. What was known under another name is forgotten.
     pub(crate) fn of(&self, member: &Member) -> Place {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REPLICAS_MAX && !known.contains_key(&member.id) {
             known.clear();
         }
-        let place = known.entry(member.id).or_insert_with(|| Place::new(&member.peer_address));
+        let place = known.entry(member.id).or_insert_with(|| Place::new(&member.peer_address, &self.dial));
         if place.name() != member.peer_address {
-            *place = Place::new(&member.peer_address);
+            *place = Place::new(&member.peer_address, &self.dial);
         }
         if let Some(at) = member.dial_address {
             place.told(at);
@@ -40,7 +54,7 @@ mod tests {
 
     #[test]
     fn where_a_replica_answered_is_remembered_under_its_name_alone() {
-        let whereabouts = Whereabouts::default();
+        let whereabouts = Whereabouts::by(Dial::plain());
         let member = |id: u128, name: &str, at: Option<&str>| Member {
             id: ReplicaId(id),
             name: "zue-0".to_owned(),
@@ -59,6 +73,6 @@ mod tests {
         for id in 0..1000 {
             whereabouts.of(&member(id, "zue-0:1", None));
         }
-        assert!(whereabouts.0.lock().unwrap().len() <= REPLICAS_MAX);
+        assert!(whereabouts.known.lock().unwrap().len() <= REPLICAS_MAX);
     }
 }

@@ -40,6 +40,8 @@ fn code_of(reason: Reason) -> Code {
         Reason::UnknownProducer => Code::NotFound,
         Reason::Duplicate => Code::AlreadyExists,
         Reason::Corrupt => Code::DataLoss,
+        Reason::Unauthenticated => Code::Unauthenticated,
+        Reason::PermissionDenied => Code::PermissionDenied,
     }
 }
 

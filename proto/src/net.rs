@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use zue_tls::{Dial, Stream};
 
 use crate::place::{NotReached, Place};
 
@@ -49,8 +49,8 @@ fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
 }
 
 /// A channel that connects when it is first used, and again after it broke.
-pub fn channel(address: &str) -> Result<Channel, BadAddress> {
-    channel_to(&Place::new(address))
+pub fn channel(address: &str, dial: &Dial) -> Result<Channel, BadAddress> {
+    channel_to(&Place::new(address, dial))
 }
 
 /// The same, to a place of which more may be known than its name.
@@ -65,7 +65,7 @@ pub fn channel_to(place: &Place) -> Result<Channel, BadAddress> {
 struct Dialler(Place);
 
 impl Service<Uri> for Dialler {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Stream>;
     type Error = NotReached;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NotReached>> + Send>>;
 
@@ -75,7 +75,7 @@ impl Service<Uri> for Dialler {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let place = self.0.clone();
-        Box::pin(async move { place.dial(CONNECT_TIMEOUT).await.map(|(stream, _)| TokioIo::new(stream)) })
+        Box::pin(async move { place.open(CONNECT_TIMEOUT).await.map(|(stream, _)| TokioIo::new(stream)) })
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let names = ["localhost", "127.0.0.1"].map(|host| format!("{host}:{}", gone.port()));
         for name in names {
-            let mut client = crate::v1::control_client::ControlClient::new(channel(&name).unwrap());
+            let mut client = crate::v1::control_client::ControlClient::new(channel(&name, &Dial::plain()).unwrap());
             let failed = client.status(crate::v1::StatusRequest {}).await.unwrap_err();
             assert!(is_unconnected(&failed), "{failed:?}");
             assert!(why(&failed).contains("Connection refused (os error 111)"), "{}", why(&failed));

@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use zue_tls::{Dial, Renewal, Stream};
+
 use crate::lookups::{LOOKUPS, Lookups};
 
 /// How long an address where another server answered is left for last, as long as there is something else to try.
@@ -35,6 +37,8 @@ struct Inner {
     name: String,
     beside: Mutex<Beside>,
     lookups: &'static Lookups,
+    /// With or without TLS.
+    dial: Dial,
 }
 
 /// What is known beside the name.
@@ -52,12 +56,12 @@ struct Beside {
 
 impl Place {
     /// Of a `host:port` of which nothing else is known.
-    pub fn new(name: &str) -> Self {
-        Self::with(name, &LOOKUPS)
+    pub fn new(name: &str, dial: &Dial) -> Self {
+        Self::with(name, &LOOKUPS, dial)
     }
 
-    fn with(name: &str, lookups: &'static Lookups) -> Self {
-        Self(Arc::new(Inner { name: name.to_owned(), beside: Mutex::default(), lookups }))
+    fn with(name: &str, lookups: &'static Lookups, dial: &Dial) -> Self {
+        Self(Arc::new(Inner { name: name.to_owned(), beside: Mutex::default(), lookups, dial: dial.clone() }))
     }
 
     /// What is looked up.
@@ -68,6 +72,11 @@ impl Place {
     /// Whether its name is an address itself: nothing is looked up.
     pub fn is_literal(&self) -> bool {
         self.0.name.parse::<SocketAddr>().is_ok()
+    }
+
+    /// Tells when there is something newer to open connections with than there is now.
+    pub fn renewal(&self) -> Renewal {
+        self.0.dial.renewal()
     }
 
     fn beside(&self) -> MutexGuard<'_, Beside> {
@@ -111,6 +120,31 @@ impl Place {
     /// Where the last connection leads that was opened.
     pub fn last(&self) -> Option<SocketAddr> {
         self.beside().last
+    }
+
+    /// Opens a connection, with TLS where that is to be: that time is for both. Where it may be without, one without is opened if the
+    /// other side cannot.
+    ///
+    /// # Errors
+    /// None was opened within that time, or the two sides do not come to terms.
+    pub async fn open(&self, within: Duration) -> Result<(Stream, SocketAddr), NotReached> {
+        let begun = Instant::now();
+        let (stream, at) = self.dial(within).await?;
+        let Inner { name, dial, .. } = &*self.0;
+        if dial.is_plain() {
+            return Ok((Stream::Plain(stream), at));
+        }
+        let why = match timeout_at(begun + within, dial.secure(stream, name)).await {
+            Ok(Ok(stream)) => return Ok((stream, at)),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no TLS within {within:?}"),
+        };
+        if !dial.may_be_plain() {
+            return Err(NotReached(if self.is_literal() { why } else { format!("{at}: {why}") }));
+        }
+        dial.does_without(format!("{name} at {at}: {why}"));
+        let (stream, at) = self.dial(within).await?;
+        Ok((Stream::Plain(stream), at))
     }
 
     /// Opens a connection, by whichever way is there first.
@@ -262,7 +296,7 @@ mod tests {
     async fn a_name_that_nobody_resolves_is_not_needed_where_an_address_is_known() {
         let (_listener, at) = server().await;
         for lookups in [&HANGING, &NOTHING] {
-            let place = Place::with("zue-0:1", lookups);
+            let place = Place::with("zue-0:1", lookups, &Dial::plain());
             assert!(place.dial(Duration::from_millis(100)).await.is_err());
             place.told(at);
             let begun = Instant::now();
@@ -279,7 +313,7 @@ mod tests {
     async fn an_address_where_nobody_answers_does_not_hold_up_the_name() {
         let (_listener, at) = server().await;
         let silent = silent();
-        let place = Place::with(&format!("zue-0:{}", at.port()), &SAID);
+        let place = Place::with(&format!("zue-0:{}", at.port()), &SAID, &Dial::plain());
         place.told(silent.0);
         place.worked("127.0.0.1:1".parse().unwrap());
         let begun = Instant::now();
@@ -290,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn where_another_answers_is_tried_last_and_still_tried() {
         let ((_other, wrong), (_listener, right)) = (server().await, server().await);
-        let place = Place::with(&format!("zue-0:{}", right.port()), &SAID);
+        let place = Place::with(&format!("zue-0:{}", right.port()), &SAID, &Dial::plain());
         place.told(wrong);
         place.worked(wrong);
         assert!(place.is_wrong(wrong));
@@ -298,7 +332,7 @@ mod tests {
         assert_eq!(place.dial(WITHIN).await.unwrap().1, right);
         // No name leads anywhere else: perhaps it was a mistake.
         for lookups in [&NOTHING, &HANGING] {
-            let place = Place::with("zue-0:1", lookups);
+            let place = Place::with("zue-0:1", lookups, &Dial::plain());
             place.told(wrong);
             place.is_wrong(wrong);
             assert_eq!(place.dial(WITHIN).await.unwrap().1, wrong);
@@ -314,9 +348,9 @@ mod tests {
         let refused = || async { server().await.1 };
         let (gone, silent) = (refused().await, silent());
         let why = |place: Place| async move { place.dial(Duration::from_millis(200)).await.unwrap_err().to_string() };
-        assert_eq!(why(Place::new(&gone.to_string())).await, "Connection refused (os error 111)");
-        assert_eq!(why(Place::new(&silent.0.to_string())).await, "no connection within 200ms");
-        let place = Place::with("zue-0:1", &NOTHING);
+        assert_eq!(why(Place::new(&gone.to_string(), &Dial::plain())).await, "Connection refused (os error 111)");
+        assert_eq!(why(Place::new(&silent.0.to_string(), &Dial::plain())).await, "no connection within 200ms");
+        let place = Place::with("zue-0:1", &NOTHING, &Dial::plain());
         assert_eq!(why(place.clone()).await, "the name zue-0:1 is not resolved: no such name");
         place.told(gone);
         let both = why(place).await;
@@ -324,7 +358,7 @@ mod tests {
             both.contains("is not resolved: no such name") && both.contains(&format!("{gone}: Connection")),
             "{both}"
         );
-        let hung = why(Place::with("zue-0:1", &HANGING)).await;
+        let hung = why(Place::with("zue-0:1", &HANGING, &Dial::plain())).await;
         assert_eq!(hung, "the name zue-0:1 is not resolved within 200ms");
     }
 }

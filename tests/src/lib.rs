@@ -4,6 +4,7 @@
 
 pub mod acks;
 pub mod attack;
+pub mod identities;
 pub mod load;
 pub mod programs;
 pub mod replicas;

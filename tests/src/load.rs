@@ -44,8 +44,16 @@ impl Load {
     /// # Panics
     /// When the program cannot be started.
     pub fn start(servers: &str, name: &str, pause: Duration) -> Self {
+        Self::start_with(servers, &[], name, pause)
+    }
+
+    /// The same, with these flags.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start_with(servers: &str, flags: &[String], name: &str, pause: Duration) -> Self {
         let mut command = Command::new(program("zue"));
-        command.args(["--servers", servers, "--deadline", "120s", "-o", "json", "append"]);
+        command.args(["--servers", servers, "--deadline", "120s", "-o", "json"]).args(flags).arg("append");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("zue starts");
         let stdin = child.stdin.take().expect("its input is piped");

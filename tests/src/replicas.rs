@@ -20,13 +20,36 @@ pub fn eventually<T>(within: Duration, mut ask: impl FnMut() -> Option<T>, what:
     }
 }
 
+/// The same, where asking takes its time itself.
+///
+/// # Panics
+/// When there is none in time; `what` says what was waited for.
+pub async fn eventually_async<T>(
+    within: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+    what: impl Fn() -> String,
+) -> T {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "not within {within:?}: {}", what());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// All values of a replica, one a line, once it holds at least `lines` of them.
 ///
 /// # Panics
 /// When it does not in time.
 pub fn read_lines(servers: &str, replica: &str, lines: usize, within: Duration) -> Vec<u8> {
+    read_lines_with(servers, &[], replica, lines, within)
+}
+
+fn read_lines_with(servers: &str, flags: &[&str], replica: &str, lines: usize, within: Duration) -> Vec<u8> {
     let ask = || {
-        let output = zue(servers, &["read", "--from", "0", "--raw", "--replica", replica], b"");
+        let output = zue(servers, &[flags, &["read", "--from", "0", "--raw", "--replica", replica]].concat(), b"");
         let count = output.stdout.split(|byte| *byte == b'\n').count() - 1;
         (output.status.success() && count >= lines).then_some(output.stdout)
     };
@@ -38,7 +61,15 @@ pub fn read_lines(servers: &str, replica: &str, lines: usize, within: Duration) 
 /// # Panics
 /// When one does not.
 pub fn check_replicas(servers: &str, replicas: &[String], acks: &Acks, within: Duration) {
-    let read = |name: &String| read_lines(servers, name, acks.len(), within);
+    check_replicas_with(servers, &[], replicas, acks, within);
+}
+
+/// The same, asked with these flags.
+///
+/// # Panics
+/// When one does not.
+pub fn check_replicas_with(servers: &str, flags: &[&str], replicas: &[String], acks: &Acks, within: Duration) {
+    let read = |name: &String| read_lines_with(servers, flags, name, acks.len(), within);
     let logs: Vec<Vec<u8>> = replicas.iter().map(read).collect();
     for (log, name) in logs.iter().zip(replicas) {
         let lines = log.strip_suffix(b"\n").unwrap_or(log).split(|byte| *byte == b'\n');

@@ -38,6 +38,8 @@ pub(crate) struct Cli {
     /// How long to try before giving up [default: 30s; `tail --follow` never gives up]
     #[arg(long, global = true, value_name = "TIME", value_parser = times::duration)]
     pub(crate) deadline: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) shows: crate::shows::Shows,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -73,6 +75,9 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Run only the controller, for nodes started by hand
     Control(Control),
+    /// Make the certificates of a cluster whose nodes are started by hand
+    #[command(subcommand)]
+    Tls(crate::tls::Tls),
     /// Look after the log in a data directory whose node does not run
     #[command(subcommand)]
     Log(Log),
@@ -263,6 +268,9 @@ pub(crate) struct Dev {
     /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
     #[arg(long, default_value_t = 9440, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: u16,
+    /// With TLS: make everything for it in the data directory, and print the flags that clients need
+    #[arg(long)]
+    pub(crate) tls: bool,
     #[command(flatten)]
     pub(crate) leadership: Leadership,
 }
@@ -308,6 +316,12 @@ pub(crate) struct Control {
     /// Where to write down what was decided; keep it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: PathBuf,
+    /// Reach the nodes with TLS: holds tls.crt and tls.key of a controller, and peer-ca.crt; read again for each connection
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls_folder: Option<PathBuf>,
+    /// Required: never without TLS. Permissive: without it where a node cannot
+    #[arg(long, value_name = "MODE", default_value = "Required", requires = "tls_folder")]
+    pub(crate) tls_mode: crate::tls::Mode,
     #[command(flatten)]
     pub(crate) leadership: Leadership,
 }
@@ -403,6 +417,18 @@ mod tests {
         ];
         for line in lines {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_certificates_key_comes_before_the_command_and_a_records_behind_it() {
+        let line = "zue --key own.key append --cert own.crt --ca ca.crt --key record x";
+        let Cli { shows, command, .. } = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(matches!(command, Command::Append(Append { key: Some(key), .. }) if key == "record"));
+        assert!(format!("{shows:?}").contains("own.key"), "{shows:?}");
+        for command in ["read", "tail", "trim --before 1", "status", "switchover --to a", "bench", "dev --data d"] {
+            let line = format!("zue --key own.key --cert own.crt {command}");
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
     }
 

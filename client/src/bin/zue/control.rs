@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use zue_controller::{Controller, Event, FileStore, FileStoreError, NodeAddress, Patience, Turn};
 use zue_core::control::{Policy, Wish};
+use zue_tls::Dial;
 
 use crate::Usage;
 use crate::args::{self, Control, Leadership};
@@ -21,11 +22,11 @@ impl Turns {
     pub(crate) fn new(
         by: &str,
         store: FileStore,
-        nodes: Vec<NodeAddress>,
+        (nodes, dial): (Vec<NodeAddress>, Dial),
         replicas: usize,
         leadership: &Leadership,
     ) -> Self {
-        let controller = Controller::new(store, by, Patience::default());
+        let controller = Controller::new(store, by, Patience::default()).dialling(dial);
         let Leadership { quorum, policy, leader, detection_time, standby_after } = *leadership;
         let standby_after_ms = u64::try_from(standby_after.as_millis()).ok();
         let policy = match policy {
@@ -67,7 +68,8 @@ fn tell(event: &Event) {
 }
 
 pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
-    let Control { nodes, replicas, state, leadership } = control;
+    let Control { nodes, replicas, state, tls_folder, tls_mode, leadership } = control;
+    let dial = tls_folder.map_or_else(|| Ok(Dial::plain()), |folder| Dial::controller(&folder, tls_mode.insecure()))?;
     let count = nodes.len();
     let replicas = replicas.unwrap_or(count);
     let is_twice = |(n, node): (usize, &NodeAddress)| nodes.iter().skip(n + 1).any(|other| same(node, other));
@@ -97,7 +99,7 @@ pub(crate) async fn run(control: Control) -> anyhow::Result<()> {
     if let Err(error) = output::line(&begins) {
         zue_telemetry::say(format!("{error:#}"));
     }
-    let mut turns = Turns::new("zue control", store, nodes, replicas, &leadership);
+    let mut turns = Turns::new("zue control", store, (nodes, dial), replicas, &leadership);
     tokio::select! {
         () = turns.go_on() => {}
         _ = stop.asked() => {}

@@ -17,6 +17,7 @@ use zue_proto::v1::Role;
 use crate::Usage;
 use crate::args::Dev;
 use crate::control::{Turns, check};
+use crate::dev_tls::DevTls;
 use crate::node::{Replica, START_WAIT_MAX};
 use crate::output::Out;
 use crate::stop::Stop;
@@ -39,17 +40,17 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;
     zue_node::raise_and_check_open_files();
     let mut stop = Stop::of_a_service().context("signals cannot be listened to")?;
-    let (store, replicas, mut nodes) = tokio::select! {
+    let (store, tls, replicas, mut nodes) = tokio::select! {
         started = start(&dev) => started?,
         _ = stop.asked() => return Ok(()),
     };
     let addresses = replicas.iter().map(address).collect();
     let dead = first_dead(&nodes, &replicas);
-    let mut turns = Turns::new("zue dev", store, addresses, dev.replicas.into(), &dev.leadership);
+    let mut turns = Turns::new("zue dev", store, (addresses, tls.dial()?), dev.replicas.into(), &dev.leadership);
     let served = async {
         let leader = ready(&mut turns, dev.replicas.into()).await;
         // It serves whether or not somebody reads this.
-        if let Err(error) = welcome(&dev, &replicas, &leader) {
+        if let Err(error) = welcome(&dev, &tls, &replicas, &leader) {
             zue_telemetry::say(format!("{error:#}"));
         }
         shrink(&dev, &mut turns, &mut nodes).await?;
@@ -71,16 +72,18 @@ pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
 }
 
 /// Starts the nodes, once what ran here before has ended.
-async fn start(dev: &Dev) -> anyhow::Result<(FileStore, Vec<Replica>, Vec<RunningNode>)> {
+async fn start(dev: &Dev) -> anyhow::Result<(FileStore, DevTls, Vec<Replica>, Vec<RunningNode>)> {
     let free = Instant::now() + START_WAIT_MAX.0;
     let (store, made_for) = until_free(free, async || open(&dev.data, dev.replicas)).await?;
     // Replicas that are to go run on until they have given up their votes.
     let count = made_for.max(dev.replicas);
-    let replicas = replicas(dev, count)?;
+    let tls = DevTls::of(&dev.data, dev.tls);
+    let replicas = replicas(dev, &tls, count)?;
     until_free(free, async || check_ports(&replicas).await).await?;
     claim(&dev.data, count)?;
+    tls.make()?;
     let nodes = try_join_all(replicas.iter().map(Replica::start)).await?;
-    Ok((store, replicas, nodes))
+    Ok((store, tls, replicas, nodes))
 }
 
 /// Waits until a node has ended that was not told to, and says which and how.
@@ -114,7 +117,7 @@ async fn stop_all(nodes: Vec<RunningNode>) {
     join_all(others.into_iter().map(RunningNode::stop)).await;
 }
 
-fn replicas(dev: &Dev, count: u16) -> anyhow::Result<Vec<Replica>> {
+fn replicas(dev: &Dev, tls: &DevTls, count: u16) -> anyhow::Result<Vec<Replica>> {
     let one = |ordinal: u16| {
         let name = format!("zue-{ordinal}");
         let address = |port| {
@@ -122,7 +125,14 @@ fn replicas(dev: &Dev, count: u16) -> anyhow::Result<Vec<Replica>> {
             dev.address(ordinal, port).ok_or_else(too_high)
         };
         let data_dir = dev.data.join(&name);
-        Ok(Replica { name, data_dir, client: address(0)?, peer: address(1)?, metrics: address(2)? })
+        Ok(Replica {
+            name,
+            data_dir,
+            client: address(0)?,
+            peer: address(1)?,
+            metrics: address(2)?,
+            tls: tls.settings(),
+        })
     };
     (0..count).map(one).collect()
 }
@@ -226,7 +236,7 @@ async fn ready(turns: &mut Turns, replicas: usize) -> String {
     }
 }
 
-fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> {
+fn welcome(dev: &Dev, tls: &DevTls, replicas: &[Replica], leader: &str) -> anyhow::Result<()> {
     let zue = std::env::args().next().unwrap_or_else(|| "zue".to_owned());
     let mut out = Out::new();
     let mut say = |text: String| out.line(text.as_bytes());
@@ -244,6 +254,9 @@ fn welcome(dev: &Dev, replicas: &[Replica], leader: &str) -> anyhow::Result<()> 
     if !found_by_default {
         let servers: Vec<String> = replicas.iter().take(wished).map(|replica| replica.client.to_string()).collect();
         say(format!("  export ZUE_SERVERS={}", servers.join(",")))?;
+    }
+    for line in tls.exports() {
+        say(format!("  {line}"))?;
     }
     for command in ["append hello", "read", "tail -f", "status"] {
         say(format!("  {zue} {command}"))?;
@@ -289,6 +302,6 @@ mod tests {
     fn ports_beyond_the_last_are_wrong_use() {
         let cli = Cli::try_parse_from("zue dev --data d --replicas 3 --port 65520".split(' ')).unwrap();
         let Command::Dev(dev) = cli.command else { panic!() };
-        assert!(replicas(&dev, 3).err().unwrap().is::<Usage>());
+        assert!(replicas(&dev, &DevTls::of(&dev.data, false), 3).err().unwrap().is::<Usage>());
     }
 }

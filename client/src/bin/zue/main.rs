@@ -5,16 +5,19 @@ mod args;
 mod bench;
 mod control;
 mod dev;
+mod dev_tls;
 mod health;
 mod lines;
 mod log;
 mod node;
 mod output;
 mod read;
+mod shows;
 mod status;
 mod stop;
 mod switchover;
 mod times;
+mod tls;
 mod together;
 mod waiting;
 
@@ -68,13 +71,13 @@ fn misused(wrong: &clap::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { servers, output, deadline, command } = cli;
+    let Cli { servers, output, deadline, shows, command } = cli;
     let config = ClientConfig::default();
     let goes_on = matches!(&command, Command::Tail(tail) if tail.follow);
     let patience = if goes_on { Duration::MAX } else { config.deadline };
     let config = ClientConfig { deadline: deadline.unwrap_or(patience), ..config };
     let client = || -> anyhow::Result<(Client, Waiting)> {
-        let client = Client::new(servers.clone(), config.clone())?;
+        let client = Client::new(servers.clone(), shows.to_config(config.clone())?)?;
         let waiting = Waiting::new(&client, &servers, deadline.or((!goes_on).then_some(patience)));
         Ok((client, waiting))
     };
@@ -89,12 +92,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => return status::run(&client()?.0, output).await,
         Command::Health => return health::run(&client()?.0, output).await,
         Command::Switchover(switchover) => switchover::run(client()?, switchover, output).await?,
-        Command::Bench(bench) => bench::run(&servers, &config, bench, output).await?,
+        Command::Bench(bench) => bench::run(&servers, &shows.to_config(config)?, bench, output).await?,
         Command::Dev(_) | Command::Control(_) if output == Output::Json => {
             return Err(Usage("`zue dev` and `zue control` print for people only: leave -o json out".to_owned()).into());
         }
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Control(control) => control::run(control).await?,
+        Command::Tls(tls) => tls::run(tls)?,
         Command::Log(log) => return log::run(log, output),
         Command::Version => {
             output::version(output)?;

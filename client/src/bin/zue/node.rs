@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use zue_node::{LimitSettings, ListenSettings, Node, NodeConfig, RunningNode, Time};
+use zue_node::{AccessSettings, LimitSettings, ListenSettings, Node, NodeConfig, RunningNode, Time, TlsSettings};
 
 /// How long to wait for a process that still holds the directory or a port: a person waits as well.
 pub(crate) const START_WAIT_MAX: Time = Time::from_millis(5000);
@@ -16,16 +16,19 @@ pub(crate) struct Replica {
     pub(crate) client: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    pub(crate) tls: (TlsSettings, AccessSettings),
 }
 
 impl Replica {
     pub(crate) async fn start(&self) -> anyhow::Result<RunningNode> {
-        let Self { name, data_dir, client, peer, metrics } = self;
+        let Self { name, data_dir, client, peer, metrics, tls: (tls, access) } = self;
         let config = NodeConfig {
             name: name.clone(),
             data_dir: data_dir.clone(),
             listen: ListenSettings { client: *client, peer: *peer, metrics: *metrics },
             limits: LimitSettings { start_wait_max: START_WAIT_MAX, ..LimitSettings::default() },
+            tls: tls.clone(),
+            access: access.clone(),
             ..NodeConfig::default()
         };
         Node::start(config).await.with_context(|| format!("{name} does not start"))

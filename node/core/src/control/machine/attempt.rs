@@ -189,6 +189,7 @@ impl<R: Rules> Machine<R> {
         }
         let Work::Sealing(attempt, answers) = core::mem::replace(&mut self.work, Work::Resting) else { return };
         let choice = match chosen {
+            Ok(choice) if self.standby.is_some() => Choice { old_voters: old_voters(&answers.sealed), ..choice },
             Ok(choice) => choice,
             Err(choice) => {
                 let why = Failure::NoChoice { choice, refusals: answers.refusals };
@@ -338,6 +339,13 @@ impl<R: Rules> Machine<R> {
             (_, work) => self.work = work,
         }
     }
+}
+
+/// A node that stands by repeats the old voters, settled or not: whom it appoints takes nothing else from a node. A controller lets them
+/// go.
+fn old_voters(sealed: &[(usize, Sealed)]) -> Option<Vec<ReplicaId>> {
+    let newest = sealed.iter().filter_map(|(_, sealed)| sealed.last.as_ref()).max_by_key(|last| last.epoch);
+    newest.and_then(|newest| newest.old_voters.clone())
 }
 
 /// Whether an epoch begins because nobody leads whom a quorum hears.

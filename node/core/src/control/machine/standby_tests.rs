@@ -2,9 +2,11 @@
 
 use alloc::string::ToString as _;
 
-use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, told};
+use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, start, told};
 use super::*;
+use crate::EpochStart;
 use crate::control::{Policy, Sound};
+use crate::election::Sealed;
 use crate::types::{ClusterId, Tail};
 
 fn standby(own: usize) -> Bench {
@@ -77,6 +79,40 @@ fn a_standby_that_reaches_nobody_waits_for_voters_of_its_cluster_and_not_for_a_n
         let is_told =
             bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Blocked(b)) if *b == blocked));
         assert!(is_told, "{:?}", bench.asked);
+    }
+}
+
+#[test]
+fn a_standby_repeats_the_old_voters_settled_or_not_and_a_controller_lets_them_go() {
+    let old_voters = Some([1, 2].map(ReplicaId).to_vec());
+    let joint = || EpochStart { old_voters: old_voters.clone(), ..start(4) };
+    let node = |replica| {
+        let told = told(replica, 4, LOST);
+        Some(Told { seen: Seen { last: Some(joint()), ..told.seen }, ..told })
+    };
+    let nodes = || [node(1), node(2), node(3)];
+    let mut standby = standby(1);
+    let _ = acts_after(&mut standby, |_| nodes());
+    let mut controller = Bench::controller();
+    controller.look(nodes());
+    for (bench, repeated) in [(&mut standby, old_voters.clone()), (&mut controller, None)] {
+        let (attempt, ..) = bench.seals().expect("it elects");
+        let op = bench.swap();
+        let mut asked = Vec::new();
+        for (ordinal, replica) in (0..).zip([1, 2, 3]) {
+            let Answer::Sealed(answer) = sealed(replica) else { unreachable!("it is one") };
+            bench.answer(attempt, ordinal, Answer::Sealed(Box::new(Sealed { last: Some(joint()), ..*answer })));
+            asked.append(&mut bench.asked.clone());
+        }
+        if let Some(op) = op {
+            bench.step(Input::Swapped { op, result: Ok(true) });
+            asked.append(&mut bench.asked.clone());
+        }
+        let terms = asked.into_iter().find_map(|action| match action {
+            Action::Call { call: Call::Appoint { terms, .. }, .. } => Some(terms),
+            _ => None,
+        });
+        assert_eq!(terms.expect("it appoints").old_voters, repeated);
     }
 }
 

@@ -1,0 +1,157 @@
+//! What a connection shows of who is at its other end, and what follows from it. Serves nobody.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tonic::codegen::http;
+use zue_proto::v1::{Error, Reason};
+use zue_tls::rustls::pki_types::CertificateDer;
+use zue_tls::{Bundle, Facts, Identity, Role, Usage, facts, sha256};
+
+use super::access::{Client, Rights};
+use super::kept::Current;
+use crate::errors::error;
+use crate::rights::Party;
+
+/// What a connection has shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Shown {
+    /// It came without TLS.
+    #[default]
+    Plain,
+    /// It came with TLS, and shows no certificate.
+    Nobody,
+    /// A certificate that is not believed, and why not.
+    Doubtful(Arc<str>),
+    /// A certificate.
+    Known(Arc<Known>),
+}
+
+/// A certificate that was believed when it was shown.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) identity: Identity,
+    certificates: Vec<CertificateDer<'static>>,
+    pub(crate) not_after: SystemTime,
+}
+
+impl Known {
+    /// Whether it is believed by those who have this bundle now.
+    pub(super) fn is_believed(&self, bundle: &Bundle) -> bool {
+        self.certificates.split_first().is_some_and(|(first, rest)| bundle.check(first, rest, Usage::Client).is_ok())
+    }
+}
+
+impl Shown {
+    /// What these certificates show to a port that believes this bundle, and only those with such roles.
+    pub(super) fn of(
+        certificates: Option<&[CertificateDer<'static>]>,
+        bundle: &Bundle,
+        is_role: impl Fn(&Role) -> bool,
+        of: &Current,
+    ) -> Self {
+        let Some((first, rest)) = certificates.and_then(<[_]>::split_first) else { return Self::Nobody };
+        let believed = facts(first).and_then(|Facts { identity, not_after, .. }| {
+            let identity = identity.map_err(|none| format!("it names nobody of a cluster: {none}"))?;
+            bundle.check(first, rest, Usage::Client).map_err(|why| format!("it is of {identity}, and {why}"))?;
+            if identity.cluster != *of.leaf.cluster() {
+                return Err(format!("it is of {identity}, and this is cluster {}", of.leaf.cluster()));
+            }
+            if !is_role(&identity.role) {
+                return Err(format!("it is of {identity}, which is not served on this port"));
+            }
+            Ok(Known { identity, certificates: [std::slice::from_ref(first), rest].concat(), not_after })
+        });
+        believed.map_or_else(|why| Self::Doubtful(why.into()), |known| Self::Known(Arc::new(known)))
+    }
+
+    /// Who that is, and so what it may do.
+    pub(super) fn party(&self, current: &Current) -> Result<Party, Error> {
+        let known = match self {
+            Self::Plain => return Err(unauthenticated("this port takes TLS alone: connect with it (zue --ca FILE)")),
+            Self::Nobody => {
+                let missing =
+                    "no certificate and no token is shown: show one (zue --cert FILE --key FILE, or --token-file FILE)";
+                return Err(unauthenticated(missing));
+            }
+            Self::Doubtful(why) => return Err(unauthenticated(format!("the certificate is not believed: {why}"))),
+            Self::Known(known) => known,
+        };
+        let expired = SystemTime::now().duration_since(known.not_after);
+        if let Some(ago) = expired.ok().filter(|ago| *ago > Duration::ZERO) {
+            let (identity, ago) = (&known.identity, ago.as_secs());
+            return Err(unauthenticated(format!(
+                "the certificate of {identity} expired {ago} s ago: connect with a newer one"
+            )));
+        }
+        match &known.identity.role {
+            Role::Node => Ok(Party::Node),
+            Role::Controller => Ok(Party::Controller),
+            Role::Client(name) => match current.access.by_name(name) {
+                Some(client) => Ok(Party::Client(Arc::clone(client))),
+                None => Err(error(
+                    Reason::PermissionDenied,
+                    format!(
+                        "{} has no access: this node's list of clients (access.file) does not name it",
+                        known.identity
+                    ),
+                )),
+            },
+        }
+    }
+
+    /// The name of the client that it shows, if it does.
+    pub(super) fn client(&self) -> Option<&str> {
+        match self {
+            Self::Known(known) => match &known.identity.role {
+                Role::Client(name) => Some(name),
+                Role::Node | Role::Controller => None,
+            },
+            Self::Plain | Self::Nobody | Self::Doubtful(_) => None,
+        }
+    }
+
+    /// The rights that it has as a client, by its certificate; none if it has none or is no client.
+    pub(super) fn rights(&self, current: &Current) -> Option<Rights> {
+        Some(current.access.by_name(self.client()?)?.rights)
+    }
+}
+
+pub(super) fn unauthenticated(message: impl Into<String>) -> Error {
+    error(Reason::Unauthenticated, message)
+}
+
+/// The token that a call shows, as its hash: nothing else of it is kept.
+pub(super) fn token(headers: &http::HeaderMap) -> Option<Result<[u8; 32], Error>> {
+    let shown = headers.get(http::header::AUTHORIZATION)?;
+    let token = shown.as_bytes().split_at_checked(b"bearer ".len());
+    let token =
+        token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map(|(_, token)| token.trim_ascii());
+    Some(
+        token
+            .map(sha256)
+            .ok_or_else(|| unauthenticated("the authorization of the call is no token: Bearer TOKEN is expected")),
+    )
+}
+
+/// A token that was believed when it was shown first.
+#[derive(Clone)]
+pub(crate) struct Token {
+    pub(super) hash: [u8; 32],
+    pub(super) client: Arc<Client>,
+    /// Of what it was looked for in last.
+    pub(super) generation: u64,
+}
+
+impl Token {
+    /// Whether it stands for the same now.
+    pub(super) fn holds(&self, current: &Current) -> bool {
+        current.access.by_token(&self.hash) == Some(&self.client)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("client", &self.client).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! How a connection is taken in: with TLS or without, and with what of who is at its other end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use zue_tls::{Bundle, Role, Stream, TlsAcceptor};
+
+use super::kept::{Current, Kept};
+use super::{Security, Shown, TlsMode};
+use crate::listener::Connection;
+use crate::metrics::Metrics;
+
+/// What TLS begins with: a record of a handshake.
+const TLS_BEGINS: [u8; 1] = [0x16];
+/// How long whoever is refused may take to hear why.
+const HEARS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The ports that may have TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Port {
+    Client,
+    Peer,
+}
+
+impl Port {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Peer => "peer",
+        }
+    }
+
+    /// Whose signature it believes.
+    pub(super) fn bundle(self, current: &Current) -> &Bundle {
+        match self {
+            Self::Client => &current.clients,
+            Self::Peer => &current.peers,
+        }
+    }
+
+    fn serves(self, role: &Role) -> bool {
+        match role {
+            Role::Node | Role::Controller => self == Self::Peer,
+            Role::Client(_) => self == Self::Client,
+        }
+    }
+}
+
+impl Security {
+    /// Takes a connection in, within that time; none if it is not to be served.
+    pub(crate) async fn welcome(
+        &self,
+        connection: Connection,
+        port: Port,
+        until: Instant,
+        metrics: &Arc<Metrics>,
+    ) -> Option<Connection> {
+        let Some(kept) = &self.0 else { return Some(connection) };
+        let begins = timeout_at(until, connection.begins_with(TLS_BEGINS)).await.ok()?;
+        if begins.ok()? {
+            let (shaking, metrics) = (Arc::clone(kept), Arc::clone(metrics));
+            let shaken = async move { shaking.shake_hands(connection, port, until, &metrics).await };
+            // Whoever is not waited for any more is not gone on with.
+            return AbortOnDropHandle::new(kept.handshakes.spawn(shaken)).await.ok()?;
+        }
+        metrics.tls.plain_connections.with_label_values(&[port.name()]).inc();
+        // A client is told in words, with each call; nobody else has any business without TLS.
+        if kept.mode() == TlsMode::Required && port == Port::Peer {
+            metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
+            tracing::debug!("a connection without TLS is closed: tls.mode is Required");
+            return None;
+        }
+        Some(connection)
+    }
+}
+
+impl Kept {
+    async fn shake_hands(
+        &self,
+        connection: Connection,
+        port: Port,
+        until: Instant,
+        metrics: &Metrics,
+    ) -> Option<Connection> {
+        let (stream, rest) = connection.split();
+        let Stream::Plain(stream) = stream else { return None };
+        let current = self.current.load_full();
+        let config = match port {
+            Port::Client => &current.for_clients,
+            Port::Peer => &current.for_peers,
+        };
+        let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream).into_fallible();
+        let why = match timeout_at(until, accepted).await {
+            Ok(Ok(stream)) => {
+                let stream = Stream::Tls(Box::new(stream.into()));
+                let serves = |role: &Role| port.serves(role);
+                let shown = Shown::of(stream.certificates(), port.bundle(&current), serves, &current);
+                if port == Port::Peer {
+                    rest.caller().belongs_here();
+                }
+                let name = shown.client().map(ToOwned::to_owned);
+                return Some(rest.secured(stream, shown, name.as_deref()));
+            }
+            Ok(Err((error, stream))) => {
+                let_hear(stream).await;
+                error.to_string()
+            }
+            Err(_) => "it is not done in time".to_owned(),
+        };
+        metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
+        let from = rest.caller().owner.host;
+        tracing::debug!(port = port.name(), ?from, why, "a handshake of TLS failed");
+        None
+    }
+}
+
+/// Waits until the other side has read why it is refused, and closed: what is closed with bytes unread is reset, and the reason lost.
+async fn let_hear(mut stream: TcpStream) {
+    let heard = async {
+        if stream.shutdown().await.is_ok() {
+            let mut rest = [0; 1024];
+            while stream.read(&mut rest).await.is_ok_and(|bytes| bytes > 0) {}
+        }
+    };
+    // Whoever takes longer does not want to know.
+    let _ = timeout(HEARS_WITHIN, heard).await;
+}

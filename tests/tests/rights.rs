@@ -1,0 +1,380 @@
+//! Every method of a node, called by everybody who might: exactly those get through whose right it is.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    clippy::type_complexity,
+    reason = "this is a test, and most of it a table: what is not there fails it"
+)]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message as _;
+use tempfile::TempDir;
+use tonic::body::Body;
+use tonic::codegen::{Service as _, http};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use zue_node::{Node, NodeConfig, RunningNode, TlsMode};
+use zue_proto::v1::Reason;
+use zue_proto::{DESCRIPTORS, error_of};
+use zue_tests::identities::{Identities, LIFE};
+use zue_tests::replicas::eventually_async;
+use zue_tls::{Dial, Insecure, Names, NewToken, Role};
+
+const SOON: Duration = Duration::from_secs(20);
+/// How long the node may take to look at its files again, and to let go of who has lost a right.
+const TAKEN_UP: Duration = Duration::from_secs(30);
+
+const APPEND: &[&str] = &["Append", "AppendStream", "OpenProducer"];
+const READ: &[&str] = &["Read"];
+const ADMIN: &[&str] = &["Trim", "SwitchOver", "ServerReflectionInfo"];
+const ANY: &[&str] = &["Describe"];
+const HEALTH: &[&str] = &["health.v1.Health/Check", "health.v1.Health/Watch"];
+const PEER: &[&str] = &["Follow", "Fetch"];
+const STANDBY: &[&str] = &["Control/Status", "Control/Watch", "Seal", "Appoint"];
+const CONTROL: &[&str] = &["Learners", "Handover"];
+
+/// The two ports, and which services they have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Port {
+    Client,
+    Peer,
+}
+
+fn has(port: Port, path: &str) -> bool {
+    match port {
+        Port::Client => path.starts_with("/zue.v1.Log/") || path.starts_with("/grpc."),
+        Port::Peer => {
+            path.starts_with("/zue.v1.Replication/")
+                || path.starts_with("/zue.v1.Control/")
+                || path.starts_with("/grpc.health.")
+        }
+    }
+}
+
+/// The paths of all methods that there are.
+fn methods() -> Vec<String> {
+    let sets = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET];
+    let mut paths = Vec::new();
+    for set in sets {
+        for file in prost_types::FileDescriptorSet::decode(set).unwrap().file {
+            for service in &file.service {
+                let names = service.method.iter().map(prost_types::MethodDescriptorProto::name);
+                paths.extend(names.map(|name| format!("/{}.{}/{name}", file.package(), service.name())));
+            }
+        }
+    }
+    assert!(paths.len() >= 18, "{paths:?}");
+    paths
+}
+
+/// Calls a method with an empty message, and gives how that begins: whether it gets through does not depend on what it says.
+async fn call(mut channel: Channel, path: &str, token: Option<&str>) -> Status {
+    let message = futures::stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])))]);
+    let mut call = http::Request::post(path).header("content-type", "application/grpc");
+    if let Some(token) = token {
+        call = call.header("authorization", format!("Bearer {token}"));
+    }
+    let call = call.body(Body::new(StreamBody::new(message))).unwrap();
+    let answer = async {
+        std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+        channel.call(call).await
+    };
+    match tokio::time::timeout(SOON, answer).await.expect("there is an answer") {
+        Ok(answer) => Status::from_header_map(answer.headers()).unwrap_or_else(|| Status::ok("it goes on")),
+        Err(error) => Status::from_error(error.into()),
+    }
+}
+
+/// Whether a call was let in: what it came to then is another matter.
+fn is_let_in(status: &Status) -> bool {
+    let refused = [Code::Unauthenticated, Code::PermissionDenied];
+    !refused.contains(&status.code())
+        && (error_of(status).is_some() || status.code() == Code::Ok || is_of_service(status))
+}
+
+/// The services of others answer without our words; the door adds them to what they refuse.
+fn is_of_service(status: &Status) -> bool {
+    !matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
+}
+
+struct Served {
+    node: RunningNode,
+    identities: Identities,
+    _data: TempDir,
+}
+
+impl Served {
+    async fn with(mode: TlsMode) -> Self {
+        let (identities, data) = (Identities::of("ours"), tempfile::tempdir().unwrap());
+        let mut config =
+            NodeConfig { name: "zue-0".to_owned(), data_dir: data.path().join("log"), ..NodeConfig::default() };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.listen.client, config.listen.peer, config.listen.metrics) = (any, any, any);
+        config.tls.mode = mode;
+        if mode != TlsMode::Off {
+            config.tls.folder = Some(identities.node());
+            config.access.file = Some(identities.access());
+        }
+        Self { node: Node::start(config).await.unwrap(), identities, _data: data }
+    }
+
+    fn channel(&self, port: Port, dial: &Dial) -> Channel {
+        let addresses = self.node.addresses();
+        let address = if port == Port::Client { addresses.client } else { addresses.peer };
+        zue_proto::net::channel(&address.to_string(), dial).unwrap()
+    }
+
+    /// Which methods get through, and which were to.
+    async fn check(&self, who: &str, (dial, token): (&Dial, Option<&str>), port: Port, may: &[&[&str]]) -> Vec<String> {
+        let channel = self.channel(port, dial);
+        let mut wrong = Vec::new();
+        for path in methods().iter().filter(|path| has(port, path)) {
+            let status = call(channel.clone(), path, token).await;
+            let may = may.iter().copied().flatten().any(|name| path.ends_with(name));
+            if is_let_in(&status) != may {
+                wrong.push(format!("{who} at {port:?} {path}: may is {may}, and it came to {status:?}"));
+            }
+        }
+        wrong
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_method_is_for_those_whose_right_it_is_and_for_nobody_else() {
+    let served = Served::with(TlsMode::Required).await;
+    let (ours, theirs) = (&served.identities, Identities::of("theirs"));
+    let tokens = [NewToken::make().unwrap(), NewToken::make().unwrap(), NewToken::make().unwrap()];
+    let [right, revoked, wrong] = &tokens;
+    let list = |revoked: &str| {
+        format!(
+            "clients:\n- {{name: appends, rights: [append]}}\n- {{name: reads, rights: [read]}}\n- {{name: tends, rights: [admin]}}\n\
+             - {{name: all, rights: [append, read, admin]}}\n- {{name: none, rights: []}}\n\
+             - {{name: token, rights: [append, read], tokenSha256: [{}{revoked}]}}\n",
+            right.sha256
+        )
+    };
+    ours.allow(&list(&format!(", {}", revoked.sha256)));
+    let client = async |dial: &Dial, token: Option<&NewToken>| {
+        let token = token.map(|token| token.text.as_str());
+        call(served.channel(Port::Client, dial), "/zue.v1.Log/Describe", token).await
+    };
+    let tokens_are_known = async || is_let_in(&client(&ours.dial(None), Some(revoked)).await).then_some(());
+    eventually_async(TAKEN_UP, tokens_are_known, || "the list is taken up".to_owned()).await;
+    ours.allow(&list(""));
+    let is_revoked = async || (!is_let_in(&client(&ours.dial(None), Some(revoked)).await)).then_some(());
+    eventually_async(TAKEN_UP, is_revoked, || "a token is revoked".to_owned()).await;
+
+    let of = |role: Role| ours.cluster.identity(role);
+    let alien = |role: Role| theirs.cluster.identity(role);
+    let short = Duration::from_secs(1);
+    let expired =
+        [ours.client("all", short), ours.peer(&of(Role::Node), short), ours.peer(&of(Role::Controller), short)];
+    tokio::time::sleep(short + Duration::from_millis(1200)).await;
+    let [expired_client, expired_node, expired_controller] = expired;
+    let named = Names::default();
+    // Signed by our authority, and of another cluster all the same: nobody issues that, but it must not matter.
+    let alien_client = ours.clients.issue(&theirs.cluster.client("all").unwrap(), &named, LIFE).unwrap();
+    let alien_node = ours.peers.issue(&alien(Role::Node), &named, LIFE).unwrap();
+
+    let (c, p, nothing) = (Port::Client, Port::Peer, &[][..]);
+    let node = ours.peer(&of(Role::Node), LIFE);
+    let controller = ours.peer(&of(Role::Controller), LIFE);
+    let with = |issued: &zue_tls::Issued| ours.dial(Some(issued));
+    let (plain, anonymous) = (Dial::plain(), ours.dial(None));
+    let cells: Vec<(&str, Dial, Option<&NewToken>, Port, &[&[&str]])> = vec![
+        ("without TLS", plain.clone(), None, c, nothing),
+        ("without TLS", plain.clone(), None, p, nothing),
+        ("a token without TLS", plain, Some(right), c, nothing),
+        ("no certificate", anonymous.clone(), None, c, &[HEALTH]),
+        ("no certificate", anonymous.clone(), None, p, nothing),
+        ("a right token", anonymous.clone(), Some(right), c, &[HEALTH, ANY, APPEND, READ]),
+        ("a right token", anonymous.clone(), Some(right), p, nothing),
+        ("a wrong token", anonymous.clone(), Some(wrong), c, &[HEALTH]),
+        ("a revoked token", anonymous, Some(revoked), c, &[HEALTH]),
+        ("a wrong token and a certificate", with(&ours.client("all", LIFE)), Some(wrong), c, &[HEALTH]),
+        ("a client that appends", with(&ours.client("appends", LIFE)), None, c, &[HEALTH, ANY, APPEND]),
+        ("a client that reads", with(&ours.client("reads", LIFE)), None, c, &[HEALTH, ANY, READ]),
+        ("a client that tends", with(&ours.client("tends", LIFE)), None, c, &[HEALTH, ANY, ADMIN]),
+        ("a client with all rights", with(&ours.client("all", LIFE)), None, c, &[HEALTH, ANY, APPEND, READ, ADMIN]),
+        ("a client with all rights", with(&ours.client("all", LIFE)), None, p, nothing),
+        ("a client with no right", with(&ours.client("none", LIFE)), None, c, &[HEALTH]),
+        ("a client that is not listed", with(&ours.client("other", LIFE)), None, c, &[HEALTH]),
+        ("an expired client", with(&expired_client), None, c, &[HEALTH]),
+        ("a client of another cluster", with(&theirs.client("all", LIFE)), None, c, &[HEALTH]),
+        ("a client of another cluster", with(&theirs.client("all", LIFE)), None, p, nothing),
+        ("a client named after another cluster", with(&alien_client), None, c, &[HEALTH]),
+        ("a node", with(&node), None, p, &[HEALTH, PEER, STANDBY]),
+        ("a node's certificate used by a client", with(&node), None, c, &[HEALTH]),
+        ("a controller", with(&controller), None, p, &[HEALTH, CONTROL, STANDBY]),
+        ("a controller's certificate used by a client", with(&controller), None, c, &[HEALTH]),
+        ("an expired node", with(&expired_node), None, p, nothing),
+        ("an expired controller", with(&expired_controller), None, p, nothing),
+        ("a node of another cluster", with(&theirs.peer(&alien(Role::Node), LIFE)), None, p, nothing),
+        ("a controller of another cluster", with(&theirs.peer(&alien(Role::Controller), LIFE)), None, p, nothing),
+        ("a node named after another cluster", with(&alien_node), None, p, nothing),
+    ];
+    let mut wrong = Vec::new();
+    for (who, dial, token, port, may) in &cells {
+        let token = token.map(|token| token.text.as_str());
+        wrong.extend(served.check(who, (dial, token), *port, may).await);
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    // What is refused is told: who it is, and what is missing.
+    for (dial, path, token, reason, words) in [
+        (
+            with(&ours.client("reads", LIFE)),
+            "/zue.v1.Log/Append",
+            None,
+            Reason::PermissionDenied,
+            "client/reads, whose rights are read, may not call /zue.v1.Log/Append: that needs the right append",
+        ),
+        (
+            ours.dial(None),
+            "/zue.v1.Log/Trim",
+            Some(right),
+            Reason::PermissionDenied,
+            "client/token, whose rights are append, read, may not",
+        ),
+        (
+            with(&ours.client("other", LIFE)),
+            "/zue.v1.Log/Read",
+            None,
+            Reason::PermissionDenied,
+            "spiffe://zue.io/test/ours/client/other has no access",
+        ),
+        (
+            with(&expired_client),
+            "/zue.v1.Log/Read",
+            None,
+            Reason::Unauthenticated,
+            "spiffe://zue.io/test/ours/client/all, and it expired",
+        ),
+        (
+            with(&node),
+            "/zue.v1.Log/Read",
+            None,
+            Reason::Unauthenticated,
+            "none of the authorities that are trusted here has signed it",
+        ),
+        (ours.dial(None), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "no certificate and no token"),
+        (ours.dial(None), "/zue.v1.Log/Read", Some(revoked), Reason::Unauthenticated, "wrong, or was revoked"),
+        (Dial::plain(), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "this port takes TLS alone"),
+    ] {
+        let status = call(served.channel(c, &dial), path, token.map(|token| token.text.as_str())).await;
+        let error = error_of(&status).expect("it is told in our words");
+        assert!(error.reason() == reason && error.message.contains(words), "{words}: {error:?}");
+        assert!(
+            tokens.iter().all(|token| !error.message.contains(&token.text) && !error.message.contains(&token.sha256))
+        );
+    }
+    // Nobody without TLS is even answered on the port of the peers.
+    let silence = call(served.channel(p, &Dial::plain()), "/zue.v1.Control/Status", None).await;
+    assert!(error_of(&silence).is_none(), "{silence:?}");
+    let refused = call(served.channel(p, &with(&controller)), "/zue.v1.Replication/Follow", None).await;
+    let message = error_of(&refused).expect("it is told in our words").message;
+    assert!(
+        message.contains("spiffe://zue.io/test/ours/controller may not call") && message.contains("to be a node"),
+        "{message}"
+    );
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_tls_off_everybody_may_do_everything() {
+    let served = Served::with(TlsMode::Off).await;
+    let all = [HEALTH, ANY, APPEND, READ, ADMIN, PEER, STANDBY, CONTROL];
+    for port in [Port::Client, Port::Peer] {
+        let wrong = served.check("anybody", (&Dial::plain(), Some("a token of something else")), port, &all).await;
+        assert_eq!(wrong, Vec::<String>::new());
+    }
+    // A controller of a cluster that is moved does without TLS where it has to, and any other does not.
+    let controller = served.identities.peer(&served.identities.cluster.identity(Role::Controller), LIFE);
+    let folder = served.identities.folder_of("controller", &controller);
+    for (insecure, is_reached) in [(Insecure::IfNeeded, true), (Insecure::Never, false)] {
+        let dial = Dial::controller(&folder, insecure).unwrap();
+        let status = call(served.channel(Port::Peer, &dial), "/zue.v1.Control/Status", None).await;
+        assert_eq!(status.code() == Code::Ok, is_reached, "{insecure:?}: {status:?}");
+        assert_eq!(dial.without().count, u64::from(is_reached), "{:?}", dial.without());
+    }
+    let stranger = served.identities.dial(None);
+    let refused = call(served.channel(Port::Client, &stranger), "/zue.v1.Log/Describe", None).await;
+    assert!(format!("{refused:?}").contains("does not speak TLS"), "{refused:?}");
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_cluster_is_moved_both_are_taken_and_rights_count_with_tls() {
+    let served = Served::with(TlsMode::Permissive).await;
+    let ours = &served.identities;
+    let all = [HEALTH, ANY, APPEND, READ, ADMIN, PEER, STANDBY, CONTROL];
+    let plain = Dial::plain();
+    let node = ours.dial(Some(&ours.peer(&ours.cluster.identity(Role::Node), LIFE)));
+    let client = ours.dial(Some(&ours.client("shop", LIFE)));
+    for (who, dial, token, port, may) in [
+        ("plain", &plain, None, Port::Client, &all[..]),
+        ("plain", &plain, None, Port::Peer, &all),
+        ("plain with a token", &plain, Some("x"), Port::Client, &[]),
+        ("a node", &node, None, Port::Peer, &[HEALTH, PEER, STANDBY]),
+        ("nobody", &ours.dial(None), None, Port::Client, &[HEALTH]),
+        ("a client that is not listed", &client, None, Port::Client, &[HEALTH]),
+    ] {
+        assert_eq!(served.check(who, (dial, token), port, may).await, Vec::<String>::new());
+    }
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_loses_a_right_loses_what_it_has_open() {
+    let served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    let token = NewToken::make().unwrap();
+    let list = |rights: &str| {
+        ours.allow(&format!(
+            "clients:\n- {{name: shop, rights: {rights}}}\n- {{name: token, rights: {rights}, tokenSha256: [{}]}}\n- {{name: other, rights: [read]}}\n",
+            token.sha256
+        ));
+    };
+    list("[append]");
+    let paths = [(Some("shop"), None), (None, Some(token.text.as_str())), (Some("other"), None)];
+    let mut open = Vec::new();
+    for (name, token) in paths {
+        let dial = ours.dial(name.map(|name| ours.client(name, LIFE)).as_ref());
+        let channel = served.channel(Port::Client, &dial);
+        // Health is watched for as long as the connection lives; the call before makes it one of somebody.
+        let describe = async || is_let_in(&call(channel.clone(), "/zue.v1.Log/Describe", token).await).then_some(());
+        eventually_async(TAKEN_UP, describe, || "the list is taken up".to_owned()).await;
+        let mut watching = tonic_health::pb::health_client::HealthClient::new(channel);
+        open.push(watching.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner());
+    }
+    list("[read]");
+    for (watched, is_over) in open.iter_mut().zip([true, true, false]) {
+        let over = async { while watched.message().await.is_ok_and(|message| message.is_some()) {} };
+        let within = if is_over { TAKEN_UP } else { Duration::from_millis(100) };
+        assert_eq!(tokio::time::timeout(within, over).await.is_ok(), is_over);
+    }
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_before_its_certificate_does_and_says_so() {
+    let served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    let life = Duration::from_secs(8);
+    let begun = Instant::now();
+    let channel = served.channel(Port::Client, &ours.dial(Some(&ours.client("shop", life))));
+    let mut watching = tonic_health::pb::health_client::HealthClient::new(channel);
+    let request = tonic_health::pb::HealthCheckRequest::default();
+    let mut watching = watching.watch(request).await.unwrap().into_inner();
+    let over = async { while watching.message().await.is_ok_and(|message| message.is_some()) {} };
+    tokio::time::timeout(life * 2, over).await.expect("it ends");
+    let lasted = begun.elapsed();
+    assert!(lasted > life / 2 && lasted < life + Duration::from_secs(2), "it lasted {lasted:?} of {life:?}");
+    served.node.stop().await;
+}

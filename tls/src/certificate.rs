@@ -1,0 +1,60 @@
+//! What a certificate says of its holder. Whether that is true, `trust` says.
+
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+
+use crate::identity::{BadIdentity, Identity};
+
+/// What a certificate says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Whose it is, or why nobody's.
+    pub identity: Result<Identity, NoIdentity>,
+    /// From when on it is valid.
+    pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+}
+
+/// Why a certificate names nobody.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoIdentity {
+    /// There is none in it.
+    #[error("it has no URI among its subject alternative names: spiffe://zue.io/NAMESPACE/CLUSTER/… is expected")]
+    None,
+    /// Which of them would count?
+    #[error("it has several URIs among its subject alternative names: one is expected")]
+    Several,
+    /// It is another's scheme of names.
+    #[error(transparent)]
+    Bad(#[from] BadIdentity),
+}
+
+/// What it says.
+///
+/// # Errors
+/// In words, when it is no certificate.
+pub fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, String> {
+    let (_, parsed) = parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    let names = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let mut uris = names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let identity = match (uris.next(), uris.next()) {
+        (None, _) => Err(NoIdentity::None),
+        (Some(_), Some(_)) => Err(NoIdentity::Several),
+        (Some(uri), None) => uri.parse().map_err(NoIdentity::Bad),
+    };
+    let validity = parsed.validity();
+    let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+    Ok(Facts {
+        identity,
+        not_before: at(validity.not_before.timestamp()),
+        not_after: at(validity.not_after.timestamp()),
+    })
+}
