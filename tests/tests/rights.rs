@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use zue_node::{Node, NodeConfig, RunningNode, TlsMode};
 use zue_proto::v1::Reason;
 use zue_proto::{DESCRIPTORS, error_of};
-use zue_tests::identities::{Identities, LIFE};
+use zue_tests::identities::{Identities, LIFE, write};
 use zue_tests::replicas::eventually_async;
 use zue_tls::{Dial, Insecure, Names, NewToken, Role};
 
@@ -377,4 +377,91 @@ async fn a_connection_ends_before_its_certificate_does_and_says_so() {
     let lasted = begun.elapsed();
     assert!(lasted > life / 2 && lasted < life + Duration::from_secs(2), "it lasted {lasted:?} of {life:?}");
     served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_whole_is_told_and_what_was_there_before_counts() {
+    let served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    ours.allow("clients: [{name: shop, rights: [read]}]\n");
+    let shop = ours.dial(Some(&ours.client("shop", LIFE)));
+    let controller = ours.dial(Some(&ours.peer(&ours.cluster.identity(Role::Controller), LIFE)));
+    let may = async || is_let_in(&call(served.channel(Port::Client, &shop), "/zue.v1.Log/Describe", None).await);
+    eventually_async(TAKEN_UP, async || may().await.then_some(()), || "the list is taken up".to_owned()).await;
+    let status = async || {
+        let channel = served.channel(Port::Peer, &controller);
+        let mut control = zue_proto::v1::control_client::ControlClient::new(channel);
+        control.status(zue_proto::v1::StatusRequest {}).await.unwrap().into_inner()
+    };
+    let before = status().await.tls.unwrap();
+    assert_eq!((before.mode.as_str(), before.problem.as_str()), ("Required", ""));
+    let certificate = std::fs::read_to_string(ours.node().join("tls.crt")).unwrap();
+    for (path, wrong, right, why) in [
+        (
+            ours.access(),
+            "clients: [{name: shop, rights: [all]}]\n",
+            "clients: [{name: shop, rights: [read]}]\n",
+            "unknown variant `all`",
+        ),
+        (ours.node().join("tls.crt"), "", &certificate, "tls.crt: it holds no certificate"),
+        (
+            ours.node().join("client-ca.crt"),
+            ours.peers.certificate(),
+            ours.clients.certificate(),
+            "hold the same authority",
+        ),
+        (
+            ours.node().join("peer-ca.crt"),
+            ours.clients.certificate(),
+            ours.peers.certificate(),
+            "is not to be believed by who has",
+        ),
+    ] {
+        write(&path, wrong);
+        let told = async || Some(status().await).filter(|status| status.problem.contains(why));
+        let status_then = eventually_async(TAKEN_UP, told, || format!("it says that {why}")).await;
+        let tls = status_then.tls.unwrap();
+        assert!(tls.problem.contains(why) && tls.peer_bundle_sha256 == before.peer_bundle_sha256, "{tls:?}");
+        assert!(may().await, "what was there before counts");
+        assert_eq!(served.node.metrics().tls.problem.get(), 1);
+        write(&path, right);
+        let is_well = async || status().await.problem.is_empty().then_some(());
+        eventually_async(TAKEN_UP, is_well, || "it is well again".to_owned()).await;
+        assert_eq!(served.node.metrics().tls.problem.get(), 0);
+    }
+    served.node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_with_what_it_cannot_use_and_names_it() {
+    let ours = Identities::of("ours");
+    let data = tempfile::tempdir().unwrap();
+    let start = async |change: &dyn Fn(&mut NodeConfig)| {
+        let mut config =
+            NodeConfig { name: "zue-0".to_owned(), data_dir: data.path().join("log"), ..NodeConfig::default() };
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        (config.listen.client, config.listen.peer, config.listen.metrics) = (any, any, any);
+        (config.tls.mode, config.tls.folder) = (TlsMode::Required, Some(ours.node()));
+        config.access.file = Some(ours.access());
+        change(&mut config);
+        let error = Node::start(config).await.expect_err("it does not start");
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    };
+    let error = start(&|config| config.tls.folder = None).await;
+    assert!(error.contains("tls.folder") && error.contains("--tls-folder"), "{error}");
+    let error = start(&|config| config.tls.mode = TlsMode::Off).await;
+    assert!(error.contains("access.file") && error.contains("--tls-mode"), "{error}");
+    let error = start(&|config| config.access.file = Some("/nowhere/access.yaml".into())).await;
+    assert!(error.contains("/nowhere/access.yaml cannot be read"), "{error}");
+    let short = Duration::from_secs(1);
+    ours.give_nodes(short);
+    tokio::time::sleep(short * 2).await;
+    let error = start(&|_| {}).await;
+    assert!(error.contains("tls.crt is not to be believed by who has") && error.contains("it expired"), "{error}");
 }
