@@ -9,26 +9,28 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 pub(crate) fn in_step(period: Duration) -> Interval {
     static BASE: OnceLock<Instant> = OnceLock::new();
     let (base, now) = (*BASE.get_or_init(Instant::now), Instant::now());
-    let periods = now.duration_since(base).as_nanos().div_ceil(period.as_nanos().max(1));
-    let ahead = period.saturating_mul(u32::try_from(periods).unwrap_or(u32::MAX));
-    let mut interval = interval_at((base + ahead).max(now), period);
+    let mut interval = interval_at(now + until_next(now.duration_since(base), period), period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
     interval
+}
+
+/// How long it is until the next of the moments that lie so far apart, from zero on.
+fn until_next(now: Duration, period: Duration) -> Duration {
+    let period = period.as_nanos().max(1);
+    let left = now.as_nanos().next_multiple_of(period) - now.as_nanos();
+    Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn intervals_that_begin_at_different_times_go_off_together() {
-        let period = Duration::from_millis(20);
-        let mut first = in_step(period);
-        first.tick().await;
-        tokio::time::sleep(period / 3).await;
-        let (mut second, mut third) = (in_step(period), in_step(period * 2));
-        let (next, other, rarer) = (first.tick().await, second.tick().await, third.tick().await);
-        assert_eq!(next, other);
-        assert!(rarer == next || rarer == next + period, "{next:?} {rarer:?}");
+    #[test]
+    fn intervals_that_begin_at_different_times_go_off_together() {
+        let ms = Duration::from_millis;
+        for (now, period, left) in [(0, 50, 0), (1, 50, 49), (50, 50, 0), (51, 50, 49), (51, 100, 49), (149, 100, 51)] {
+            assert_eq!(until_next(ms(now), ms(period)), ms(left), "{now} of {period}");
+        }
+        assert_eq!(until_next(ms(7), Duration::ZERO), Duration::ZERO);
     }
 }
