@@ -54,14 +54,6 @@ pub enum AccessError {
     /// It cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It does not say what such a file says.
-    #[error("cannot take {}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        source: serde_yaml::Error,
-    },
     /// A client's name.
     #[error("cannot take {}", path.display())]
     Name {
@@ -122,8 +114,8 @@ pub(crate) struct Access {
 impl Access {
     pub(crate) fn read(path: &Path, cluster: &Cluster) -> Result<Self, AccessError> {
         let text = read_text(path)?;
-        let parse = |source| AccessError::Parse { path: path.to_owned(), source };
         let wrong = |why: String| AccessError::Content { path: path.to_owned(), why };
+        let parse = |error: serde_yaml::Error| wrong(without_values(&error));
         let value: serde_yaml::Value = serde_yaml::from_slice(&text).map_err(parse)?;
         // One that was cut off is not one that lets nobody in.
         if value.is_null() || value.get("clients").is_some_and(serde_yaml::Value::is_null) {
@@ -186,6 +178,19 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// What is wrong with the file, in the parser's words unless they show a value: that may be a token or a key.
+fn without_values(error: &serde_yaml::Error) -> String {
+    let words = error.to_string();
+    if ["unknown field", "missing field", "unknown variant"].iter().any(|safe| words.contains(safe)) {
+        return words;
+    }
+    let place =
+        error.location().map_or_else(String::new, |at| format!(" (line {}, column {})", at.line(), at.column()));
+    format!(
+        "it does not say who has access{place}: clients: [{{name: orders, rights: [append, read], tokenSha256: [HASH]}}] is expected"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +203,16 @@ mod tests {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             format!("{error}: {}", source.unwrap_or_default())
         })
+    }
+
+    #[test]
+    fn an_error_never_shows_what_stands_in_the_file() {
+        for file in
+            ["zue-token-value", "clients: zue-token-value", "clients: [{name: a, tokenSha256: zue-token-value}]"]
+        {
+            let told = read(file).unwrap_err();
+            assert!(told.contains("it does not say who has access") && !told.contains("zue-token-value"), "{told}");
+        }
     }
 
     #[test]

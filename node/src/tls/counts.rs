@@ -43,7 +43,7 @@ impl TlsMetrics {
                 "When this node's certificate expires, seconds since the Unix epoch; 0 without TLS.",
             )?,
             problem: make.gauge(
-                "zue_node_problem",
+                "zue_node_tls_problem",
                 "1 while the files for TLS cannot be used, and what they said before counts.",
             )?,
         })

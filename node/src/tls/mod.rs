@@ -141,6 +141,9 @@ impl Security {
         };
         let mut replaced = kept.changes.subscribe();
         let begun = Basis::of(caller, port, &kept.current.load());
+        if matches!(caller.shown, Shown::Known(_)) && !begun.is_believed {
+            return ENDS_AFTER;
+        }
         let left = match &caller.shown {
             Shown::Known(known) => known.not_after.duration_since(SystemTime::now()).unwrap_or_default(),
             Shown::Plain | Shown::Nobody | Shown::Doubtful(_) => Duration::MAX,

@@ -97,6 +97,8 @@ impl Kept {
         let why = match timeout_at(until, accepted).await {
             Ok(Ok(stream)) => {
                 let stream = Stream::Tls(Box::new(stream.into()));
+                // The files may have been replaced meanwhile: who is believed no more is not.
+                let current = self.current.load_full();
                 let serves = |role: &Role| port.serves(role);
                 let shown = Shown::of(stream.certificates(), port.bundle(&current), serves, &current);
                 if port == Port::Peer {
