@@ -10,13 +10,12 @@ use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tracing::error;
 
 use crate::caretaker::SharedWorkload;
 use crate::crd::ZueCluster;
 use crate::events::Happening;
-use crate::kubernetes::within;
-use crate::reporter::{REFUSED_PAUSE, Report, manager, tell};
+use crate::kubernetes::{WritePause, within};
+use crate::reporter::{Report, manager, tell};
 use crate::rollout::{self, PodRevision};
 use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
@@ -50,13 +49,12 @@ pub(crate) struct Deeds {
     happenings: mpsc::Sender<Happening>,
     /// The pod that was deleted last, by uid: the watch may be behind.
     deleted: Option<String>,
-    /// Nothing is written to the API server before this.
-    quiet_until: Instant,
+    pause: WritePause,
 }
 
 impl Deeds {
     pub(crate) fn new(client: Client, workload: SharedWorkload, happenings: mpsc::Sender<Happening>) -> Self {
-        Self { client, workload, happenings, deleted: None, quiet_until: Instant::now() }
+        Self { client, workload, happenings, deleted: None, pause: WritePause::none() }
     }
 
     /// Does what the latest report asks for, each time the latest, until there are no more.
@@ -87,7 +85,7 @@ impl Deeds {
             Switchover::To(_) => return,
             Switchover::Refused(why) => Some(why),
         };
-        if !self.may_write() {
+        if !self.pause.is_over() {
             return;
         }
         let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
@@ -103,7 +101,7 @@ impl Deeds {
                 }
             }
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-            Err(error) => self.refused(&error),
+            Err(error) => self.pause.begin(&error),
         }
     }
 
@@ -112,7 +110,7 @@ impl Deeds {
         let (Some(pods), Ok(needed)) = (asked.known, i32::try_from(asked.needed)) else { return };
         // A reconciliation, or this task, may have changed it since.
         let is_so = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods == asked.known;
-        if needed >= pods || !is_so || !asked.is_fresh() || !self.may_write() {
+        if needed >= pods || !is_so || !asked.is_fresh() || !self.pause.is_over() {
             return;
         }
         let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &cluster.namespace);
@@ -123,7 +121,7 @@ impl Deeds {
                 let note = format!("{pods} pods become {needed}; the volumes of the others stay");
                 tell(&self.happenings, Happening::normal("ScaledDown", note));
             }
-            Err(error) => self.refused(&error),
+            Err(error) => self.pause.begin(&error),
         }
     }
 
@@ -134,7 +132,7 @@ impl Deeds {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
         for name in rollout::next(view, wanted, &revisions) {
             let uid = asked.pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
-            if !asked.is_fresh() || !self.may_write() {
+            if !asked.is_fresh() || !self.pause.is_over() {
                 break;
             }
             // This pod and no other of its name: what is known of it may be old.
@@ -147,18 +145,9 @@ impl Deeds {
                     tell(&self.happenings, Happening::normal("PodReplaced", note).about(&name));
                 }
                 Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-                Err(error) => self.refused(&error),
+                Err(error) => self.pause.begin(&error),
             }
         }
-    }
-
-    fn may_write(&self) -> bool {
-        Instant::now() >= self.quiet_until
-    }
-
-    fn refused(&mut self, error: &crate::kubernetes::Error) {
-        error!("{error}");
-        self.quiet_until = Instant::now() + REFUSED_PAUSE;
     }
 }
 

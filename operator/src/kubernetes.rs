@@ -1,13 +1,40 @@
 //! How the operator calls the API server: never longer than a few seconds, and with errors that say what was tried.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tracing::error;
 
 /// Who owns the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "zue-operator";
 
 /// A call that takes longer has failed: the control of a cluster must not wait for it.
 pub const CALL_MAX: Duration = Duration::from_secs(5);
+
+/// The pause after the API server did not take something.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// Whether something may be written to the API server: not for a while after it refused something.
+#[derive(Debug)]
+pub(crate) struct WritePause {
+    until: Instant,
+}
+
+impl WritePause {
+    pub(crate) fn none() -> Self {
+        Self { until: Instant::now() }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Says what was refused, and begins.
+    pub(crate) fn begin(&mut self, refusal: &Error) {
+        error!("{refusal}");
+        self.until = Instant::now() + REFUSED_PAUSE;
+    }
+}
 
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]

@@ -22,7 +22,7 @@ use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{Asked, Deeds};
 use crate::events::{Happening, Teller};
-use crate::kubernetes::{FIELD_MANAGER, within};
+use crate::kubernetes::{FIELD_MANAGER, WritePause, within};
 use crate::labels::{self, Relabel};
 use crate::status::{self, Workload};
 use crate::store::recorded;
@@ -32,8 +32,6 @@ use crate::view::View;
 const EVENTS_MAX: usize = 64;
 /// Offsets alone are not written more often than this.
 const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
-/// The pause after the API server did not take something.
-pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// What there is to tell of one look.
 #[derive(Clone, Debug)]
@@ -94,7 +92,7 @@ pub fn open(
         budget: Told::default(),
         written: before,
         written_at: now,
-        quiet_until: now,
+        pause: WritePause::none(),
     };
     let reporting = async move {
         while latest.changed().await.is_ok() {
@@ -121,8 +119,7 @@ struct Reporter {
     /// The status as it was last written.
     written: ZueClusterStatus,
     written_at: Instant,
-    /// Nothing is written to the API server before this.
-    quiet_until: Instant,
+    pause: WritePause,
 }
 
 impl Reporter {
@@ -136,7 +133,7 @@ impl Reporter {
     async fn label(&mut self, Report { cluster, view, .. }: &Report) {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
         for Relabel { pod, role } in labels::changes(view) {
-            if !self.may_write() {
+            if !self.pause.is_over() {
                 return;
             }
             let patch = Patch::Merge(json!({ "metadata": { "labels": { ROLE_LABEL: role } } }));
@@ -144,7 +141,7 @@ impl Reporter {
                 Ok(_) => {}
                 // It went away meanwhile.
                 Err(error) if error.code() == Some(404) => {}
-                Err(error) => self.refused(&error),
+                Err(error) => self.pause.begin(&error),
             }
         }
     }
@@ -166,7 +163,7 @@ impl Reporter {
     async fn write_status(&mut self, Report { cluster, view, workload, recorded: known, .. }: &Report) {
         let status = status::report(cluster, view, workload, &self.written, Timestamp::now());
         let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
-        if status == self.written || !is_due || !self.may_write() {
+        if status == self.written || !is_due || !self.pause.is_over() {
             return;
         }
         let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
@@ -181,17 +178,8 @@ impl Reporter {
                 }
             }
             Err(error) if error.code() == Some(404) => {}
-            Err(error) => self.refused(&error),
+            Err(error) => self.pause.begin(&error),
         }
-    }
-
-    fn may_write(&self) -> bool {
-        Instant::now() >= self.quiet_until
-    }
-
-    fn refused(&mut self, error: &crate::kubernetes::Error) {
-        error!("{error}");
-        self.quiet_until = Instant::now() + REFUSED_PAUSE;
     }
 }
 

@@ -19,6 +19,7 @@ use super::access::{Access, AccessError};
 use super::settings::{AccessSettings, TlsMode, TlsSettings};
 use crate::metrics::Metrics;
 use crate::num::gauge;
+use crate::storage::full;
 
 /// How often the files are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -177,7 +178,7 @@ impl Kept {
                     self.take(found);
                 }
                 Err(error) => {
-                    let why = told(&error);
+                    let why = full(&error);
                     // Files that are being replaced are whole a moment later.
                     if failed.as_ref() == Some(&why) && self.problem.borrow().as_deref() != Some(&why) {
                         tracing::error!(why, "the files for TLS cannot be used: what they said before still counts");
@@ -225,15 +226,4 @@ impl Kept {
 
 fn unix_s(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// An error and all that it comes from.
-fn told(error: &TlsError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
