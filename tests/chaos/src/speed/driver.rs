@@ -60,7 +60,10 @@ pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base }: Opt
     let mut report = Report::new(builds, rounds, millis);
     for round in 0..rounds {
         for cell in &cells {
-            for build in 0..report.builds.len() {
+            // Neither build always goes first: what the one leaves to the disk is felt by the other.
+            let order = 0..report.builds.len();
+            let order: Vec<usize> = if round % 2 == 0 { order.collect() } else { order.rev().collect() };
+            for build in order {
                 let of = report.builds.get(build).context("there is this build")?;
                 match measure(&dir.join(format!("{round}-{build}")), of, *cell, millis).await {
                     Ok((outcome, taken)) => report.add(Found { round, build, cell: *cell, outcome, taken }),
