@@ -39,13 +39,7 @@ fn the_leader_that_an_annotation_names_leads_and_an_operator_that_dies_is_replac
     let load = Load::start(&cluster.servers, "load", PACE);
     load.expect_acks(500, PATIENCE);
     let target = follower(&cluster);
-    kubectl(&["annotate", "-n", &cluster.namespace, "zue", NAME, &format!("zue.io/switchover-to={target}")]);
-    let obeyed = || {
-        let resource = get(&["-n", &cluster.namespace, "zue", NAME]);
-        let is_gone = resource["metadata"]["annotations"]["zue.io/switchover-to"].is_null();
-        (is_gone && resource["status"]["leader"] == target.as_str()).then_some(())
-    };
-    eventually(PATIENCE, obeyed, || format!("{target} leads: {}", cluster.status()));
+    switch_over(&cluster, &target);
     expect_members(&cluster, 3);
     load.expect_acks(200, PATIENCE);
 
@@ -66,8 +60,19 @@ fn the_leader_that_an_annotation_names_leads_and_an_operator_that_dies_is_replac
     check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
 }
 
+/// Has a pod lead, unless it does, and waits until the annotation that asks for it is obeyed.
+pub fn switch_over(cluster: &Zue, target: &str) {
+    kubectl(&["annotate", "-n", &cluster.namespace, "zue", NAME, &format!("zue.io/switchover-to={target}")]);
+    let obeyed = || {
+        let resource = get(&["-n", &cluster.namespace, "zue", NAME]);
+        let is_gone = resource["metadata"]["annotations"]["zue.io/switchover-to"].is_null();
+        (is_gone && resource["status"]["leader"] == target).then_some(())
+    };
+    eventually(PATIENCE, obeyed, || format!("{target} leads: {}", cluster.status()));
+}
+
 /// Waits until so many replicas vote and are in sync, and there are no others.
-fn expect_members(cluster: &Zue, replicas: usize) {
+pub fn expect_members(cluster: &Zue, replicas: usize) {
     let are_members = || {
         let status = cluster.status();
         let members = status["members"].as_array()?;
@@ -93,7 +98,7 @@ fn replica_id(cluster: &Zue, pod: &str) -> Option<String> {
 }
 
 /// The operator that holds the Lease.
-fn acting_operator() -> Option<String> {
+pub fn acting_operator() -> Option<String> {
     let lease = get(&["-n", "zue-system", "lease", "zue-operator"]);
     lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
 }

@@ -16,6 +16,8 @@
 mod alone;
 mod changes;
 #[cfg(feature = "e2e-full")]
+mod cut_off;
+#[cfg(feature = "e2e-full")]
 mod full;
 mod kubernetes;
 mod prometheus;
