@@ -319,3 +319,25 @@ fn a_port_that_is_not_for_clients_is_told_at_once_with_the_one_that_is() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 }
+
+#[test]
+fn under_the_name_of_a_plugin_it_takes_the_plugins_commands_and_needs_kubectl() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("kubectl-zue");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_zue"), &plugin).unwrap();
+    let call = |args: &[&str]| {
+        let output = Command::new(&plugin).args(args).env("PATH", folder.path()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (args, code, said) in [
+        (&["status", "orders"][..], 1, "kubectl is not in PATH"),
+        (&["tail", "orders", "-f"], 1, "kubectl is not in PATH"),
+        (&["append", "orders", "--file", "events.log"], 2, "--file names a file in the pod"),
+        (&["status", "--all-namespaces"], 2, "unexpected argument"),
+        (&["status", "Orders"], 2, "lower-case letters"),
+        (&["dev"], 2, "unrecognized subcommand"),
+    ] {
+        let (ended, error) = call(args);
+        assert!(ended == Some(code) && error.contains(said), "{args:?}: {ended:?} {error}");
+    }
+}

@@ -27,6 +27,8 @@ use crate::cluster::Cluster;
 
 /// A run has shown too little when leaders were killed less often than this. At random it is three times as often.
 const SECONDS_PER_LEADER_KILL: u64 = 15;
+/// Nothing in the nodes' file.
+const NO_CONFIG: &str = "{}";
 
 #[derive(Debug, Parser)]
 #[command(name = "zue-chaos")]
@@ -35,7 +37,7 @@ struct Arguments {
     #[arg(long, default_value_os_t = target_dir().join("chaos"))]
     dir: PathBuf,
     /// What the nodes' file says in a measurement, to try settings
-    #[arg(long, default_value = "{}", global = true)]
+    #[arg(long, default_value = NO_CONFIG, global = true)]
     node_config: String,
     #[command(subcommand)]
     command: Command,
@@ -150,7 +152,11 @@ async fn act(dir: PathBuf, node_config: String, command: Inside) -> Result<()> {
             zue_node::raise_open_files();
             cost::attack::run(cluster(dir.path()).await?, windows).await
         }
-        Inside::Quiet { duration } => cost::quiet::run(cluster(dir.path()).await?, Duration::from_secs(duration)).await,
+        Inside::Quiet { duration } => {
+            // It appends for so long that it would fill a small disk.
+            let config = if node_config == NO_CONFIG { "log: {retentionBytes: 256MiB}" } else { &node_config };
+            cost::quiet::run(Cluster::on_loopback(dir.path(), config).await?, Duration::from_secs(duration)).await
+        }
         Inside::Speed(options) => speed::run(dir.path(), options).await,
     };
     done.with_context(|| format!("what the programs said is in {}", dir.path().display()))?;

@@ -84,7 +84,7 @@ pub fn expect_members(cluster: &Zue, replicas: usize) {
 }
 
 /// A pod that is in sync and does not lead.
-fn follower(cluster: &Zue) -> String {
+pub fn follower(cluster: &Zue) -> String {
     let status = cluster.status();
     let isr = status["isr"].as_array().expect("a list").iter().filter_map(Value::as_str);
     let mut followers = isr.filter(|pod| status["leader"] != *pod);

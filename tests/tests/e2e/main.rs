@@ -20,6 +20,7 @@ mod cut_off;
 #[cfg(feature = "e2e-full")]
 mod full;
 mod kubernetes;
+mod plugin;
 mod prometheus;
 
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@ mod control;
 mod dev;
 mod dev_tls;
 mod health;
+mod kubectl;
 mod lines;
 mod log;
 mod node;
@@ -41,9 +42,13 @@ struct Usage(String);
 const WRONG_USE: u8 = 2;
 
 fn main() -> ExitCode {
-    let code = match Cli::try_parse() {
-        Ok(cli) => ended(run_to_end(cli)),
-        Err(wrong) => misused(&wrong),
+    let code = if kubectl::is_called(std::env::args_os().next().as_deref()) {
+        kubectl::main()
+    } else {
+        match Cli::try_parse() {
+            Ok(cli) => ended(run_to_end(cli)),
+            Err(wrong) => misused(&wrong),
+        }
     };
     zue_telemetry::finish();
     code
