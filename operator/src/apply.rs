@@ -28,8 +28,15 @@ pub struct Applied {
 }
 
 /// Applies all objects of a cluster; whether a pod of it may be evicted is its caretaker's to say.
-pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce() -> bool) -> Applied {
+/// Pods that need identities are neither made nor changed where there are none, and `secured` says why.
+pub async fn objects(
+    client: &Client,
+    cluster: &Cluster,
+    secured: Result<(), String>,
+    may_evict: impl FnOnce() -> bool,
+) -> Applied {
     let mut applied = Applied::default();
+    let is_secured = secured.map_err(|why| applied.errors.push(Error::Unsecured(why))).is_ok();
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     // Not knowing how many pods there are, it might take some away that are needed.
     let Some(found) = keep(&mut applied.errors, read(&sets, &cluster.name, cluster).await) else { return applied };
@@ -38,7 +45,8 @@ pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce(
     let errors = &mut applied.errors;
     // What the pods use comes first. They must not run as another's ServiceAccount, or be replaced for a configuration that is not
     // there yet.
-    let mut may_run = keep(errors, apply(client, cluster, &service_account).await).is_some();
+    let mut may_run = is_secured;
+    may_run &= keep(errors, apply(client, cluster, &service_account).await).is_some();
     may_run &= keep(errors, apply(client, cluster, &config_map).await).is_some();
     for service in &services {
         let is_applied = keep(errors, apply(client, cluster, service).await).is_some();

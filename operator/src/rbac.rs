@@ -28,6 +28,8 @@ pub fn rules() -> Vec<PolicyRule> {
         rule("policy", &["poddisruptionbudgets"], applied),
         // Role labels, and the replacement of pods one by one.
         rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        // Certificates and tokens, each read by its name: Secrets are neither listed nor watched.
+        rule("", &["secrets"], &["get", "create", "patch", "delete"]),
         // Volumes that grow.
         rule("", &["persistentvolumeclaims"], &["get", "patch"]),
         rule("events.k8s.io", &["events"], &["create"]),

@@ -75,7 +75,7 @@ pub(crate) fn labels(cluster: &Cluster) -> BTreeMap<String, String> {
     labels
 }
 
-fn meta(cluster: &Cluster, name: &str) -> ObjectMeta {
+pub(crate) fn meta(cluster: &Cluster, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(cluster.namespace.clone()),
