@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -53,7 +54,9 @@ pub async fn objects(
         may_run &= is_applied || service.name_any() != cluster.nodes_service();
     }
     keep(errors, disruption_budget(client, cluster, may_evict()).await);
+    keep(errors, network_policy(client, cluster).await);
     if may_run {
+        build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
         // First: the StatefulSet is made anew around volumes that grow.
         let grown = volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await;
         applied.grown_to = keep(errors, grown).flatten();
@@ -66,6 +69,20 @@ pub async fn objects(
 /// Lets one pod be evicted, or none.
 pub async fn disruption_budget(client: &Client, cluster: &Cluster, may_evict: bool) -> Result<(), Error> {
     apply(client, cluster, &build::disruption_budget(cluster, may_evict)).await.map(drop)
+}
+
+/// Lets in who is to reach the pods; where everybody is, no policy says otherwise.
+async fn network_policy(client: &Client, cluster: &Cluster) -> Result<(), Error> {
+    if let Some(policy) = build::network_policy(cluster, client.default_namespace()) {
+        return apply(client, cluster, &policy).await.map(drop);
+    }
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), &cluster.namespace);
+    let name = &cluster.name;
+    let found = within(format!("read NetworkPolicy {name}"), api.get_opt(name)).await?;
+    if found.is_some_and(|found| owned::check(&found, cluster).is_ok()) {
+        within(format!("delete NetworkPolicy {name}"), api.delete(name, &DeleteParams::default())).await?;
+    }
+    Ok(())
 }
 
 fn keep<T>(errors: &mut Vec<Error>, result: Result<T, Error>) -> Option<T> {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -22,8 +23,8 @@ use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid};
 use crate::crd::ZueCluster;
 use crate::events::{Happening, Teller};
-use crate::identities::Link;
 use crate::identities::plan::Shown;
+use crate::identities::{self, Link};
 use crate::kubernetes::within;
 use crate::metrics::{Key, Metrics};
 use crate::secured::{self, Secured};
@@ -32,6 +33,8 @@ use crate::watched::{self, Guarded};
 
 /// All is looked at again after this, whether or not a change was seen.
 const AGAIN: Duration = Duration::from_mins(5);
+/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
+const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 /// The pause after a reconciliation that failed.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -118,6 +121,7 @@ pub async fn run(
         .owns(api::<Service>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<ConfigMap>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<ServiceAccount>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<NetworkPolicy>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<PodDisruptionBudget>(&client, namespace.as_deref()), watched::managed())
         .reconcile_all_on(beginnings(acts))
         .run(reconcile, |_, _, _| Action::requeue(AGAIN_AFTER_FAILURE), context)
@@ -164,8 +168,11 @@ fn log<O>(outcome: Result<(O, Action), ControllerError<ReconcileError, watcher::
 async fn reconcile(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let mut acts = context.shared.acts.clone();
     if !*acts.borrow_and_update() {
-        context.listen_to(&resource);
-        return Ok(Action::await_change());
+        return Ok(tokio::select! {
+            action = Box::pin(context.listen_to(&resource)) => action,
+            // Whatever it was about is reconciled from the start.
+            _ = acts.wait_for(|acts| *acts) => Action::await_change(),
+        });
     }
     let begun = Instant::now();
     let outcome = tokio::select! {
@@ -258,12 +265,21 @@ impl Context {
         true
     }
 
-    /// Sees to it that the nodes of a cluster that makes sense are listened to.
-    fn listen_to(&self, resource: &Guarded) {
-        let Ok(resource) = &resource.0 else { return };
+    /// Sees to it that the nodes of a cluster that makes sense are listened to, with a certificate where that takes one.
+    async fn listen_to(&self, resource: &Guarded) -> Action {
+        let Ok(resource) = &resource.0 else { return Action::await_change() };
         let cluster = Cluster::new(resource, &self.shared.default_image);
-        if let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) {
-            self.take_care(cluster, Workload::default());
+        let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) else {
+            return Action::await_change();
+        };
+        let link = self.link(&cluster.uid);
+        self.take_care(cluster.clone(), Workload::default());
+        match identities::listen(&self.shared.client, &cluster, &link, SystemTime::now()).await {
+            Ok(()) => Action::requeue(LISTEN_AGAIN),
+            Err(error) => {
+                warn!("the nodes of {} in {} cannot be listened to: {error}", cluster.name, cluster.namespace);
+                Action::requeue(AGAIN_AFTER_FAILURE)
+            }
         }
     }
 
@@ -281,8 +297,10 @@ impl Context {
         let uid = cluster.uid.clone();
         let dials = self.link(&uid).dials();
         // Those of clusters that are gone hold certificates that nobody needs.
-        let is_cared_for = |known: &String| *known == uid || caretakers.values().any(|ward| ward.uid == *known);
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|known, _| is_cared_for(known));
+        let is_needed = |known: &String, link: &mut Arc<Link>| {
+            *known == uid || Arc::strong_count(link) > 1 || caretakers.values().any(|ward| ward.uid == *known)
+        };
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(is_needed);
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
         let shared = self.shared.clone();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::api::{Api, Patch};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::api::{Api, ListParams, Patch};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tracing::error;
 
-use crate::build::args::MODE_ARGUMENT;
+use crate::build::{self, args::MODE_ARGUMENT};
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::crd::security::TlsMode;
@@ -123,25 +124,31 @@ async fn mode(
     Ok((next, changed))
 }
 
-/// The mode of a cluster that was there before it was written down; none of one that is being made.
+/// The mode of a cluster that was there before it was written down, by what runs of it; none of one that is being made.
 async fn adopted(client: &Client, cluster: &Cluster, found: &ZueCluster) -> Result<Option<TlsMode>, Error> {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     let set = within("read the StatefulSet", sets.get_opt(&cluster.name)).await?;
+    if let Some(pod) = set.and_then(|set| set.spec?.template.spec) {
+        return Ok(Some(mode_of(&pod)));
+    }
+    // Pods outlive a StatefulSet that was deleted without them.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+    let selector: Vec<String> = build::selector(cluster).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let of_cluster = ListParams::default().labels(&selector.join(","));
+    let left = within("list the pods", pods.list(&of_cluster)).await?.items.into_iter().find_map(|pod| pod.spec);
     let ran_before = found.status.as_ref().is_some_and(|status| status.epoch.is_some());
-    Ok(set.as_ref().map(mode_of).or(ran_before.then_some(TlsMode::Off)))
+    Ok(left.as_ref().map(mode_of).or(ran_before.then_some(TlsMode::Off)))
 }
 
-/// In which mode the pods of a StatefulSet run.
-fn mode_of(set: &StatefulSet) -> TlsMode {
-    let containers = set.spec.iter().filter_map(|spec| spec.template.spec.as_ref()).flat_map(|pod| &pod.containers);
-    let mut args = containers.flat_map(|container| container.args.iter().flatten());
+/// In which mode a pod runs.
+fn mode_of(pod: &PodSpec) -> TlsMode {
+    let mut args = pod.containers.iter().flat_map(|container| container.args.iter().flatten());
     args.find_map(|arg| TlsMode::named(arg.strip_prefix(MODE_ARGUMENT)?)).unwrap_or(TlsMode::Off)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build;
     use crate::cluster::tests::cluster;
 
     #[test]
@@ -149,7 +156,8 @@ mod tests {
         let mut cluster = cluster("{}");
         for mode in [TlsMode::Off, TlsMode::Permissive, TlsMode::Required] {
             cluster.tls_mode = mode;
-            assert_eq!(mode_of(&build::objects(&cluster).stateful_set), mode);
+            let set = build::objects(&cluster).stateful_set;
+            assert_eq!(mode_of(&set.spec.unwrap().template.spec.unwrap()), mode);
         }
     }
 }

@@ -103,6 +103,8 @@ fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
 fn visit(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
     let theirs = [
         "spec.resources",
+        "spec.access[].from",
+        "spec.monitoring.from",
         "spec.pod.affinity",
         "spec.pod.tolerations",
         "spec.pod.topologySpreadConstraints",

@@ -18,7 +18,7 @@ use zue_operator::crd::ZueCluster;
 use zue_operator::crd::security::TlsMode;
 use zue_operator::identities::plan::{FORMER_FOR, Shown};
 use zue_operator::identities::rotate::Rotate;
-use zue_operator::identities::{Error, Input, Link, Settled, settle};
+use zue_operator::identities::{Error, Input, Link, Settled, listen, settle};
 use zue_tls::{Bundle, Leaf, Usage};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -200,6 +200,22 @@ async fn a_new_authority_signs_only_once_every_node_believes_it() {
     made.settled(SPEC).await;
     assert_eq!(made.text("orders-tls", "peer-ca.crt").matches("BEGIN").count(), 1);
     made.leaf("orders-client-till").check(&made.bundle("client-ca.crt"), &[Usage::Client]).unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_that_only_listens_has_a_certificate_as_soon_as_there_is_what_signs_it_and_writes_nothing() {
+    let made = Made::new().await;
+    let link = Link::default();
+    listen(&made.client, &cluster(SPEC), &link, made.now).await.unwrap();
+    assert!(link.dials().borrow().is_plain(), "there is nothing yet");
+    made.settled(SPEC).await;
+    made.writes();
+    listen(&made.client, &cluster(SPEC), &link, made.now).await.unwrap();
+    assert!(!link.dials().borrow().may_be_plain());
+    let off = Cluster { tls_mode: TlsMode::Off, ..cluster("{}") };
+    listen(&made.client, &off, &link, made.now).await.unwrap();
+    assert!(link.dials().borrow().is_plain());
+    assert_eq!(made.writes(), 0);
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 pub mod args;
 mod config;
+mod network;
 mod pod;
+pub mod resources;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -56,6 +59,11 @@ pub fn objects(cluster: &Cluster) -> Objects {
 /// What keeps pods from being evicted: none may go, or one at a time. Which of the two, only the state of the cluster tells.
 pub fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBudget {
     workload::disruption_budget(cluster, may_evict)
+}
+
+/// Who reaches the pods, where not everybody is let in. `operator_namespace` is where the operator's own pods are.
+pub fn network_policy(cluster: &Cluster, operator_namespace: &str) -> Option<NetworkPolicy> {
+    network::policy(cluster, operator_namespace)
 }
 
 /// The labels that select a cluster's pods. They can never change: a StatefulSet's selector is immutable.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
-use super::{DATA_VOLUME, config, label_selector, labels, strings};
+use super::{DATA_VOLUME, config, label_selector, labels, resources, strings};
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
@@ -97,7 +97,7 @@ fn container(cluster: &Cluster) -> Container {
         args: Some(args::template(cluster)),
         env: Some(environment(cluster)),
         ports: Some(vec![port("client", CLIENT_PORT), port("peer", PEER_PORT), port("metrics", METRICS_PORT)]),
-        resources: cluster.spec.resources.clone(),
+        resources: Some(resources::of(cluster)),
         // The log is opened, or its last holder waited for, while the process answers already: five minutes to start are for a slow
         // image or disk.
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(300), ..probe("/livez") }),

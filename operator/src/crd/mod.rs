@@ -18,7 +18,7 @@ use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
 use zue_node::Time;
 
 pub use generate::{crd, schema, yaml};
-use security::{Access, Tls};
+use security::{Access, Monitoring, Tls};
 pub use settings::NodeSettings;
 pub use status::ZueClusterStatus;
 
@@ -119,7 +119,8 @@ pub struct ZueClusterSpec {
     /// Where the log is kept.
     #[serde(default)]
     pub storage: Storage,
-    /// What each node may use; nothing is requested by default.
+    /// What each node may use. By default it requests a little, and its memory is limited to what `config.limits` and
+    /// `config.replication` let it take at most (`zue-node --print-limits`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// Settings of the nodes. A change restarts them one by one, the leader last.
@@ -137,6 +138,9 @@ pub struct ZueClusterSpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub access: Vec<Access>,
+    /// Who collects the metrics of the nodes.
+    #[serde(default)]
+    pub monitoring: Monitoring,
     /// Where and how the pods run.
     #[serde(default)]
     pub pod: PodSettings,

@@ -1,5 +1,6 @@
 //! Who gets into a cluster, as its owner asks for it.
 
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", default)]
 pub struct Tls {
     /// `Required`: nobody gets in without. `Permissive`: both are taken, and who comes without may do everything. `"Off"`, in quotes, since YAML
-    /// takes it for `false` without: no TLS, and everybody may do everything. Without it a new ZueCluster has `Off`, and one that is there stays as it is:
+    /// takes it for `false` without: no TLS, and everybody may do everything. Without it a new ZueCluster has `Required`, and one that is there stays as it is:
     /// `status.tlsMode` says how. A running cluster is moved in steps, over `Permissive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
@@ -56,7 +57,7 @@ impl TlsMode {
 }
 
 /// A client that has access.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct Access {
     /// Its name. What it shows is in the Secret `<cluster>-client-<name>`.
@@ -69,6 +70,22 @@ pub struct Access {
     /// hash alone.
     #[serde(default)]
     pub token: bool,
+    /// Where its pods are, in the words of a NetworkPolicy: by default in the namespace of the ZueCluster, and anywhere where there is
+    /// `externalAccess`. The port of the clients is open to all places that the list names together, and to no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub from: Vec<NetworkPolicyPeer>,
+}
+
+/// Who collects the metrics.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Monitoring {
+    /// Where its pods are, in the words of a NetworkPolicy, beside the namespace of the ZueCluster. Metrics have no TLS: with
+    /// `tls.mode: Required` nobody else reaches them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub from: Vec<NetworkPolicyPeer>,
 }
 
 /// What a client may do.

@@ -51,11 +51,11 @@ pub(super) async fn newest(
 ) -> Result<Newest, Error> {
     let (name, others) = secrets.authority(kind);
     let unusable = |why: String| Error::Unusable { name: name.clone(), why };
+    let found = there(secrets, kind).await?;
     if let Some(field) = others {
-        let found = secrets.others(&name).await?.ok_or_else(|| Error::Missing { name: name.clone(), field })?;
+        let found = found.ok_or_else(|| Error::Missing { name: name.clone(), field })?;
         return load(kind, &found).map_err(unusable);
     }
-    let found = secrets.own(&name).await?;
     let is_asked = match kind {
         Kind::Peer => input.rotate.peer_ca,
         Kind::Client => input.rotate.client_ca,
@@ -76,6 +76,17 @@ pub(super) async fn newest(
     }
     let certificate = certificate(made.certificate()).ok_or_else(|| unusable("it holds no certificate".to_owned()))?;
     Ok(Newest { authority: made, certificate })
+}
+
+/// The one that there is, if any.
+pub(super) async fn known(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Newest>, Error> {
+    let unusable = |why: String| Error::Unusable { name: secrets.authority(kind).0, why };
+    there(secrets, kind).await?.map(|found| load(kind, &found).map_err(unusable)).transpose()
+}
+
+async fn there(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Found>, crate::kubernetes::Error> {
+    let (name, others) = secrets.authority(kind);
+    if others.is_some() { secrets.others(&name).await } else { secrets.own(&name).await }
 }
 
 fn load(kind: Kind, found: &Found) -> Result<Newest, String> {

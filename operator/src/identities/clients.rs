@@ -21,7 +21,8 @@ pub(super) async fn settle(
     input: Input<'_>,
 ) -> Result<String, Error> {
     // What the pods themselves show: so that commands work in them.
-    let pods = Access { name: PODS_CLIENT.to_owned(), rights: vec![Right::Append, Right::Read], token: false };
+    let (name, rights) = (PODS_CLIENT.to_owned(), vec![Right::Append, Right::Read]);
+    let pods = Access { name, rights, token: false, from: Vec::new() };
     let all: Vec<&Access> = cluster.spec.access.iter().chain([&pods]).collect();
     let known = nodes.and_then(|found| serde_yaml::from_str::<AccessFile>(found.text(ACCESS_FILE)).ok());
     let wanted: BTreeSet<&str> = all.iter().map(|one| one.name.as_str()).collect();

@@ -1,12 +1,14 @@
 //! How the operator reaches the nodes of one cluster: with a certificate of its own, which is kept in memory alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use zue_tls::{Bundle, ClientConfig, Dial, Insecure, Leaf, Names, Role};
 
 use super::plan::{Held, LEAF_LIFETIME, Wanted, issues};
-use super::{Error, Input, Signing, authority};
+use super::rotate::Rotate;
+use super::{Error, Signing, authority};
 use crate::crd::security::TlsMode;
 
 /// How the operator reaches the nodes of a cluster.
@@ -56,13 +58,14 @@ impl Link {
         mode: TlsMode,
         who: &zue_tls::Cluster,
         peers: &Signing,
-        input: Input<'_>,
+        rotate: Rotate,
+        now: SystemTime,
     ) -> Result<(), Error> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = Wanted { authority: &peers.trust.signs, names: "", anew: input.rotate.certificates };
+        let wanted = Wanted { authority: &peers.trust.signs, names: "", anew: rotate.certificates };
         let held = own.as_ref().map(|own| &own.held);
         // An operator that has just started has none: one of the newest authority is believed soon.
-        let is_due = held.is_none() || peers.can_issue() && issues(held, &wanted, input.now);
+        let is_due = held.is_none() || peers.can_issue() && issues(held, &wanted, now);
         let pem = peers.trust.pem();
         let kept = own.as_ref().filter(|_| !is_due);
         if kept.is_some_and(|own| own.mode == mode && own.bundle == pem) {

@@ -21,6 +21,7 @@ use rotate::Rotate;
 use secret::{Found, Secrets, Texts, texts};
 
 use crate::cluster::Cluster;
+use crate::crd::security::TlsMode;
 
 /// The keys of a Secret with a certificate, and with whom its holder believes.
 const CERTIFICATE: &str = "tls.crt";
@@ -125,7 +126,7 @@ pub async fn settle(client: &Client, cluster: &Cluster, link: &Link, input: Inpu
         news.push("the certificate of the nodes".to_owned());
     }
     secrets.write(&cluster.tls_secret(), found.as_ref(), data, notes).await?;
-    link.give(cluster.tls_mode, &who, &peers, input)?;
+    link.give(cluster.tls_mode, &who, &peers, input.rotate, input.now)?;
     let both = [&peers, &clients];
     let again = if both.iter().any(|one| !one.can_issue()) {
         Some(AGAIN_WHILE_REPLACED)
@@ -133,6 +134,20 @@ pub async fn settle(client: &Client, cluster: &Cluster, link: &Link, input: Inpu
         both.iter().any(|one| one.trust.bundle.len() > 1).then_some(AGAIN_UNTIL_SETTLED)
     };
     Ok(Settled { again, news })
+}
+
+/// Gives an operator that only listens its own certificate, where there is what it takes already. Writes nothing.
+pub async fn listen(client: &Client, cluster: &Cluster, link: &Link, now: SystemTime) -> Result<(), Error> {
+    if cluster.tls_mode == TlsMode::Off {
+        link.go_plain();
+        return Ok(());
+    }
+    let secrets = Secrets::new(client, cluster);
+    let who = zue_tls::Cluster::new(&cluster.namespace, &cluster.name)?;
+    let found = secrets.own(&cluster.tls_secret()).await?;
+    let (Some(found), Some(authority)) = (found, authority::known(&secrets, Kind::Peer).await?) else { return Ok(()) };
+    let peers = Signing { authority, trust: authority::told(Kind::Peer, &found) };
+    link.give(cluster.tls_mode, &who, &peers, Rotate::default(), now)
 }
 
 async fn signing(

@@ -13,7 +13,7 @@ use crate::crd::security::TlsMode;
 pub const FORMER_FOR: Duration = Duration::from_hours(1);
 
 /// The mode of a cluster that is made without one.
-pub const MODE_OF_NEW: TlsMode = TlsMode::Off;
+pub const MODE_OF_NEW: TlsMode = TlsMode::Required;
 
 /// How long certificates live.
 pub const LEAF_LIFETIME: Duration = Duration::from_hours(24 * 90);
@@ -206,8 +206,10 @@ mod tests {
     #[test]
     fn a_new_cluster_is_in_the_mode_that_it_asks_for_and_one_from_before_stays_as_it_is() {
         use TlsMode::{Off, Permissive, Required};
-        assert_eq!(mode(None, None, &[]), MODE_OF_NEW);
-        assert_eq!(mode(Some(Required), None, &[]), Required, "at once, not over Permissive");
+        assert_eq!(mode(None, None, &[]), Required, "closed, unless something else is asked for");
+        for wished in [Required, Permissive, Off] {
+            assert_eq!(mode(Some(wished), None, &[]), wished, "at once, not over Permissive");
+        }
         assert_eq!(mode(None, Some(Off), &[Some(Off); 3]), Off);
         assert_eq!(mode(None, Some(Permissive), &[Some(Permissive); 3]), Permissive);
         assert_eq!(mode(None, Some(Required), &[]), Required);
