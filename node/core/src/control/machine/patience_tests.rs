@@ -180,7 +180,7 @@ fn replicas_that_refuse_to_promise_are_asked_ever_more_seldom_though_another_com
     let mut bench = Bench::controller();
     let mut tries: u64 = 0;
     while bench.now < 60_000 {
-        let first = Some(told(1, 4, LOST)).filter(|_| bench.now % 200 == 0);
+        let first = Some(told(1, 4, LOST)).filter(|_| bench.now.is_multiple_of(200));
         bench.look([first, Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]);
         let Some((attempt, ..)) = bench.seals() else { continue };
         tries += 1;
