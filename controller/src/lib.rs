@@ -155,6 +155,11 @@ impl<S: Store + 'static> Controller<S> {
         self
     }
 
+    /// Reaches the nodes in this way from now on; what is known of them is heard anew.
+    pub fn redial(&mut self, dial: Dial) {
+        self.peers.redial(dial);
+    }
+
     fn now(&self) -> Millis {
         Millis(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
     }

@@ -82,6 +82,11 @@ impl Peers {
         Self { listeners, news, dial, asked: watch::Sender::new(0), asked_at: Instant::now() }
     }
 
+    /// Reaches the nodes in this way from now on; what is known of them is heard anew.
+    pub fn redial(&mut self, dial: Dial) {
+        *self = Self::new(dial);
+    }
+
     /// Listens to these nodes and no others. A leader that is silent for `detection_ms` is to be told of at once.
     pub fn keep(&mut self, nodes: &[NodeAddress], detection_ms: u64) {
         let is_node = |address: &String| nodes.iter().any(|node| node.dialled() == address);

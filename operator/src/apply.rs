@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -28,8 +29,15 @@ pub struct Applied {
 }
 
 /// Applies all objects of a cluster; whether a pod of it may be evicted is its caretaker's to say.
-pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce() -> bool) -> Applied {
+/// Pods that need identities are neither made nor changed where there are none, and `secured` says why.
+pub async fn objects(
+    client: &Client,
+    cluster: &Cluster,
+    secured: Result<(), String>,
+    may_evict: impl FnOnce() -> bool,
+) -> Applied {
     let mut applied = Applied::default();
+    let is_secured = secured.map_err(|why| applied.errors.push(Error::Unsecured(why))).is_ok();
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     // Not knowing how many pods there are, it might take some away that are needed.
     let Some(found) = keep(&mut applied.errors, read(&sets, &cluster.name, cluster).await) else { return applied };
@@ -38,14 +46,17 @@ pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce(
     let errors = &mut applied.errors;
     // What the pods use comes first. They must not run as another's ServiceAccount, or be replaced for a configuration that is not
     // there yet.
-    let mut may_run = keep(errors, apply(client, cluster, &service_account).await).is_some();
+    let mut may_run = is_secured;
+    may_run &= keep(errors, apply(client, cluster, &service_account).await).is_some();
     may_run &= keep(errors, apply(client, cluster, &config_map).await).is_some();
     for service in &services {
         let is_applied = keep(errors, apply(client, cluster, service).await).is_some();
         may_run &= is_applied || service.name_any() != cluster.nodes_service();
     }
     keep(errors, disruption_budget(client, cluster, may_evict()).await);
+    keep(errors, network_policy(client, cluster).await);
     if may_run {
+        build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
         // First: the StatefulSet is made anew around volumes that grow.
         let grown = volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await;
         applied.grown_to = keep(errors, grown).flatten();
@@ -58,6 +69,20 @@ pub async fn objects(client: &Client, cluster: &Cluster, may_evict: impl FnOnce(
 /// Lets one pod be evicted, or none.
 pub async fn disruption_budget(client: &Client, cluster: &Cluster, may_evict: bool) -> Result<(), Error> {
     apply(client, cluster, &build::disruption_budget(cluster, may_evict)).await.map(drop)
+}
+
+/// Lets in who is to reach the pods; where everybody is, no policy says otherwise.
+async fn network_policy(client: &Client, cluster: &Cluster) -> Result<(), Error> {
+    if let Some(policy) = build::network_policy(cluster, client.default_namespace()) {
+        return apply(client, cluster, &policy).await.map(drop);
+    }
+    let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), &cluster.namespace);
+    let name = &cluster.name;
+    let found = within(format!("read NetworkPolicy {name}"), api.get_opt(name)).await?;
+    if found.is_some_and(|found| owned::check(&found, cluster).is_ok()) {
+        within(format!("delete NetworkPolicy {name}"), api.delete(name, &DeleteParams::default())).await?;
+    }
+    Ok(())
 }
 
 fn keep<T>(errors: &mut Vec<Error>, result: Result<T, Error>) -> Option<T> {

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::error;
 use zue_controller::{Controller, Event, NodeAddress, Patience, Peers, Turn};
 use zue_core::control::Blocked;
+use zue_tls::Dial;
 
 use crate::budget::Budget;
 use crate::build::INSTANCE_LABEL;
@@ -22,6 +23,7 @@ use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
 use crate::deeds::{self, Asked};
 use crate::events::Happening;
+use crate::identities::plan::Shown;
 use crate::isr::IsrTracker;
 use crate::metrics::{Counts, Key, Metrics, unplanned};
 use crate::reporter::{self, Desk, Report};
@@ -91,11 +93,14 @@ impl Shared {
     }
 }
 
+/// How the nodes are reached: by what is told last.
+pub type Dials = watch::Receiver<Dial>;
+
 /// Takes care of a cluster until its resource is gone. A fault of the program on the way must not leave the cluster without anybody who
 /// replaces its leader: then it begins anew, from the status as it is.
-pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, workload: SharedWorkload) {
+pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, workload: SharedWorkload, dials: Dials) {
     loop {
-        let caring = take_care(shared.clone(), cluster.clone(), Arc::clone(&workload));
+        let caring = take_care(shared.clone(), cluster.clone(), Arc::clone(&workload), dials.clone());
         if AssertUnwindSafe(caring).catch_unwind().await.is_ok() {
             return;
         }
@@ -105,9 +110,10 @@ pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, worklo
 }
 
 /// Takes care of a cluster until its resource is gone: whenever this operator acts, with what it has heard of the nodes before.
-async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkload) {
-    let (mut peers, key) = (Peers::default(), (cluster.namespace.clone(), cluster.name.clone()));
-    while let Some((found, before)) = Box::pin(listen(&shared, &mut peers, cluster)).await {
+async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkload, mut dials: Dials) {
+    let mut peers = Peers::new(dials.borrow_and_update().clone());
+    let key = (cluster.namespace.clone(), cluster.name.clone());
+    while let Some((found, before)) = Box::pin(listen(&shared, (&mut peers, &mut dials), cluster)).await {
         cluster = found;
         if let Ok(mut known) = workload.lock() {
             known.pods = known.pods.or_else(|| before.replicas.and_then(|pods| i32::try_from(pods).ok()));
@@ -115,8 +121,13 @@ async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkloa
         let store = StatusStore::knowing(shared.client.clone(), &cluster, recorded(Some(&before)).ok());
         let by = format!("operator {}", shared.instance);
         let mut controller = Controller::new(store, by, Patience::default()).having_heard(peers);
-        let (caretaker, reporting) =
-            Caretaker::new(shared.clone(), cluster.clone(), before, Arc::clone(&workload), &mut controller);
+        let (caretaker, reporting) = Caretaker::new(
+            shared.clone(),
+            cluster.clone(),
+            before,
+            (Arc::clone(&workload), &mut dials),
+            &mut controller,
+        );
         let mut acts = shared.acts.clone();
         let is_gone = tokio::select! {
             _ = join(Box::pin(caretaker.run()), Box::pin(reporting)) => true,
@@ -133,9 +144,16 @@ async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkloa
 }
 
 /// Listens to the nodes until this operator acts, and does nothing else. The cluster and its status as they are then; none if it is gone.
-async fn listen(shared: &Shared, peers: &mut Peers, mut cluster: Cluster) -> Option<(Cluster, ZueClusterStatus)> {
+async fn listen(
+    shared: &Shared,
+    (peers, dials): (&mut Peers, &mut Dials),
+    mut cluster: Cluster,
+) -> Option<(Cluster, ZueClusterStatus)> {
     let mut acts = shared.acts.clone();
     loop {
+        if let Some(dial) = newest(dials) {
+            peers.redial(dial);
+        }
         let found = shared.resource_of(&cluster)?;
         cluster = shared.renewed(cluster, &found);
         let status = found.0.as_ref().ok().and_then(|found| found.status.clone()).unwrap_or_default();
@@ -156,6 +174,7 @@ struct Caretaker<'a> {
     cluster: Cluster,
     controller: &'a mut Controller<StatusStore>,
     workload: SharedWorkload,
+    dials: &'a mut Dials,
     desk: Desk,
     isr: IsrTracker,
     counts: Counts,
@@ -172,7 +191,7 @@ impl<'a> Caretaker<'a> {
         shared: Shared,
         cluster: Cluster,
         before: ZueClusterStatus,
-        workload: SharedWorkload,
+        (workload, dials): (SharedWorkload, &'a mut Dials),
         controller: &'a mut Controller<StatusStore>,
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let isr = IsrTracker::new(before.isr.clone());
@@ -183,6 +202,7 @@ impl<'a> Caretaker<'a> {
             cluster,
             controller,
             workload,
+            dials,
             desk,
             isr,
             counts: Counts::default(),
@@ -220,6 +240,9 @@ impl<'a> Caretaker<'a> {
     async fn look(&mut self) {
         let known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
         self.cluster = self.cluster.clone().around(known);
+        if let Some(dial) = newest(self.dials) {
+            self.controller.redial(dial);
+        }
         let addresses = self.shared.addresses_of(&self.cluster);
         let asked = switchover::asked(&self.cluster, self.asked.as_deref());
         let mut wish = self.cluster.wish();
@@ -230,7 +253,11 @@ impl<'a> Caretaker<'a> {
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
         let view = view::view(&self.cluster, seen, &pods);
         let may_evict = self.budget.look(&view, Instant::now());
-        self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict = may_evict;
+        {
+            let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner);
+            workload.may_evict = may_evict;
+            workload.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
+        }
         let happenings = self.take_note(&turn, &view);
         self.shared.metrics.saw(&self.key(), view.clone(), self.counts.clone());
         for happening in happenings {
@@ -298,6 +325,11 @@ impl<'a> Caretaker<'a> {
         }
         workload
     }
+}
+
+/// How the nodes are reached, where that is told anew.
+fn newest(dials: &mut Dials) -> Option<Dial> {
+    dials.has_changed().unwrap_or_default().then(|| dials.borrow_and_update().clone())
 }
 
 /// The IP of a pod, also of one on its way out: if it leads, it is to hand over before it goes.

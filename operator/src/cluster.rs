@@ -8,6 +8,7 @@ use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress, STANDB
 use zue_core::control::{Policy, Wish};
 use zue_node::Time;
 
+use crate::crd::security::TlsMode;
 use crate::crd::{Leader, LeaderPolicy, ZueCluster, ZueClusterSpec};
 
 /// The port of the log, for clients.
@@ -16,6 +17,9 @@ pub const CLIENT_PORT: i32 = 9440;
 pub const PEER_PORT: i32 = 9441;
 /// The port of metrics and health.
 pub const METRICS_PORT: i32 = 9442;
+
+/// The client whose certificate is mounted into the pods. None of those that have access can have this name: theirs have no dots.
+pub const PODS_CLIENT: &str = "pods.zue.io";
 
 /// The replicas there may be at most.
 const REPLICAS_MAX: u32 = 9;
@@ -39,6 +43,8 @@ pub struct Cluster {
     pub image: String,
     /// What its owner asks for.
     pub spec: ZueClusterSpec,
+    /// Whether there is TLS for now: what is written down, not what is wished for.
+    pub tls_mode: TlsMode,
     /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
     pub nodes: u32,
 }
@@ -137,6 +143,7 @@ impl Cluster {
             generation: resource.metadata.generation,
             owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
             image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            tls_mode: resource.status.as_ref().and_then(|status| status.tls_mode).unwrap_or(TlsMode::Off),
             nodes: spec.replicas,
             spec,
         })
@@ -192,6 +199,16 @@ impl Cluster {
     /// The Service of the leader.
     pub fn leader_service(&self) -> String {
         format!("{}-leader", self.name)
+    }
+
+    /// The Secret of the nodes: their certificate, whom they believe, and who has access.
+    pub fn tls_secret(&self) -> String {
+        format!("{}-tls", self.name)
+    }
+
+    /// The Secret with what a client shows.
+    pub fn client_secret(&self, client: &str) -> String {
+        format!("{}-client-{client}", self.name)
     }
 
     /// host:port of control and replication, of a pod. In full: whoever looks it up asks once.

@@ -65,6 +65,9 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// Who is who is not settled.
+    #[error("{0}")]
+    Unsecured(String),
     /// No answer came.
     #[error("cannot {what}: no answer from the API server within {} s", CALL_MAX.as_secs())]
     TimedOut {
@@ -81,7 +84,7 @@ impl Error {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::NotOurs { .. } | Self::NotYetGone { .. } | Self::TimedOut { .. } => None,
+            Self::NotOurs { .. } | Self::NotYetGone { .. } | Self::Unsecured(_) | Self::TimedOut { .. } => None,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
-//! [`switchover`], [`metrics`], [`rbac`], [`domain`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
-//! [`volumes`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
+//! [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
+//! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
 pub mod args;
@@ -16,6 +16,7 @@ pub mod deeds;
 pub mod domain;
 pub mod events;
 pub mod http;
+pub mod identities;
 pub mod isr;
 pub mod kubernetes;
 pub mod labels;
@@ -26,6 +27,7 @@ pub mod owned;
 pub mod rbac;
 pub mod reporter;
 pub mod rollout;
+pub mod secured;
 pub mod status;
 pub mod store;
 pub mod switchover;

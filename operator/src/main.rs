@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 async fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run(args).await,
-        Command::Crd => print(&crd::crd()),
+        Command::Crd => crd::yaml().map_err(Into::into).and_then(|yaml| tell(&yaml)),
         Command::Rbac => print(&rbac::cluster_role()),
     };
     let code = ended.map_or_else(
@@ -43,7 +43,11 @@ async fn main() -> ExitCode {
 }
 
 fn print(object: &impl serde::Serialize) -> anyhow::Result<()> {
-    zue_telemetry::print(&serde_yaml::to_string(object)?).context("standard output cannot be written")
+    tell(&serde_yaml::to_string(object)?)
+}
+
+fn tell(text: &str) -> anyhow::Result<()> {
+    zue_telemetry::print(text).context("standard output cannot be written")
 }
 
 async fn run(args: Run) -> anyhow::Result<()> {

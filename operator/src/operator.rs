@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
-use kube::runtime::{PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher};
+use kube::runtime::{Predicate as _, PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -22,13 +23,18 @@ use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid};
 use crate::crd::ZueCluster;
 use crate::events::{Happening, Teller};
+use crate::identities::plan::Shown;
+use crate::identities::{self, Link};
 use crate::kubernetes::within;
 use crate::metrics::{Key, Metrics};
+use crate::secured::{self, Secured};
 use crate::status::{self, Refused, Workload};
 use crate::watched::{self, Guarded};
 
 /// All is looked at again after this, whether or not a change was seen.
 const AGAIN: Duration = Duration::from_mins(5);
+/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
+const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 /// The pause after a reconciliation that failed.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
@@ -60,6 +66,8 @@ enum ReconcileError {
 struct Context {
     shared: Shared,
     caretakers: Mutex<HashMap<Key, Ward>>,
+    /// How the nodes of each cluster are reached, by the uid of its resource.
+    links: Mutex<HashMap<String, Arc<Link>>>,
 }
 
 /// A cluster that is taken care of.
@@ -91,12 +99,12 @@ pub async fn run(
 ) {
     let (pods, watching_pods) = watched::pods(api(&client, namespace.as_deref()));
     let (clusters, writer) = reflector::store();
-    // Changes of the status are its own; only a new generation is news.
+    // Changes of the status are its own; only a new generation is news, and what is asked for by annotation.
     let changed = watcher(api::<Guarded>(&client, namespace.as_deref()), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
     let shared = Shared {
         client: client.clone(),
         clusters: clusters.clone(),
@@ -107,12 +115,13 @@ pub async fn run(
         instance: settings.instance.into(),
         services_suffix: settings.services_suffix.into(),
     };
-    let context = Arc::new(Context { shared, caretakers: Mutex::default() });
+    let context = Arc::new(Context { shared, caretakers: Mutex::default(), links: Mutex::default() });
     let controller = Controller::for_stream(changed, clusters.clone())
         .owns(api::<StatefulSet>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<Service>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<ConfigMap>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<ServiceAccount>(&client, namespace.as_deref()), watched::managed())
+        .owns(api::<NetworkPolicy>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<PodDisruptionBudget>(&client, namespace.as_deref()), watched::managed())
         .reconcile_all_on(beginnings(acts))
         .run(reconcile, |_, _, _| Action::requeue(AGAIN_AFTER_FAILURE), context)
@@ -159,8 +168,11 @@ fn log<O>(outcome: Result<(O, Action), ControllerError<ReconcileError, watcher::
 async fn reconcile(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let mut acts = context.shared.acts.clone();
     if !*acts.borrow_and_update() {
-        context.listen_to(&resource);
-        return Ok(Action::await_change());
+        return Ok(tokio::select! {
+            action = Box::pin(context.listen_to(&resource)) => action,
+            // Whatever it was about is reconciled from the start.
+            _ = acts.wait_for(|acts| *acts) => Action::await_change(),
+        });
     }
     let begun = Instant::now();
     let outcome = tokio::select! {
@@ -177,7 +189,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     if resource.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let cluster = match Cluster::new(resource, &context.shared.default_image) {
+    let mut cluster = match Cluster::new(resource, &context.shared.default_image) {
         Ok(cluster) => cluster,
         Err(invalid) => {
             if !context.tell_invalid(resource, &invalid) {
@@ -186,8 +198,13 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
             return Err(invalid.into());
         }
     };
+    let (link, shown) = (context.link(&cluster.uid), context.shown(&cluster));
+    let Shared { client, services_suffix, instance, .. } = &context.shared;
+    let secured = Box::pin(secured::settle(client, &mut cluster, &link, &shown, services_suffix)).await;
+    let Secured { outcome, again, mut happenings, mode: _ } =
+        secured.map_err(|error| ReconcileError::Apply(error.to_string()))?;
     let may_evict = || context.may_evict(&cluster);
-    let applied = Box::pin(apply::objects(&context.shared.client, &cluster, may_evict)).await;
+    let applied = Box::pin(apply::objects(client, &cluster, outcome, may_evict)).await;
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
     let workload = Workload {
@@ -199,11 +216,14 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     };
     if let Some(size) = applied.grown_to {
         let note = format!("the volumes are grown to {size}");
-        let mut teller = Teller::new(context.shared.client.clone(), &cluster, &context.shared.instance);
-        teller.tell(&Happening::normal("VolumeResized", note)).await;
+        happenings.push(Happening::normal("VolumeResized", note));
+    }
+    let mut teller = Teller::new(client.clone(), &cluster, instance);
+    for happening in &happenings {
+        teller.tell(happening).await;
     }
     context.take_care(cluster, workload);
-    problem.map_or(Ok(Action::requeue(AGAIN)), |problem| Err(ReconcileError::Apply(problem)))
+    problem.map_or(Ok(Action::requeue(again.unwrap_or(AGAIN))), |problem| Err(ReconcileError::Apply(problem)))
 }
 
 impl Context {
@@ -212,6 +232,21 @@ impl Context {
         let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
         let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
         Some(Arc::clone(&ward.workload))
+    }
+
+    /// How the nodes of a cluster are reached.
+    fn link(&self, uid: &str) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(links.entry(uid.to_owned()).or_default())
+    }
+
+    /// What its nodes show of their TLS, as far as its caretaker knows.
+    fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
+        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let workload = self.shared_with(&key, &cluster.uid);
+        workload
+            .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).shown.clone())
+            .unwrap_or_default()
     }
 
     /// Whether the cluster can spare a pod, as far as its caretaker knows.
@@ -230,12 +265,21 @@ impl Context {
         true
     }
 
-    /// Sees to it that the nodes of a cluster that makes sense are listened to.
-    fn listen_to(&self, resource: &Guarded) {
-        let Ok(resource) = &resource.0 else { return };
+    /// Sees to it that the nodes of a cluster that makes sense are listened to, with a certificate where that takes one.
+    async fn listen_to(&self, resource: &Guarded) -> Action {
+        let Ok(resource) = &resource.0 else { return Action::await_change() };
         let cluster = Cluster::new(resource, &self.shared.default_image);
-        if let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) {
-            self.take_care(cluster, Workload::default());
+        let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) else {
+            return Action::await_change();
+        };
+        let link = self.link(&cluster.uid);
+        self.take_care(cluster.clone(), Workload::default());
+        match identities::listen(&self.shared.client, &cluster, &link, SystemTime::now()).await {
+            Ok(()) => Action::requeue(LISTEN_AGAIN),
+            Err(error) => {
+                warn!("the nodes of {} in {} cannot be listened to: {error}", cluster.name, cluster.namespace);
+                Action::requeue(AGAIN_AFTER_FAILURE)
+            }
         }
     }
 
@@ -244,15 +288,23 @@ impl Context {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            *known = Workload { pods: workload.pods.or(known.pods), may_evict: known.may_evict, ..workload };
+            let (pods, may_evict, shown) = (workload.pods.or(known.pods), known.may_evict, known.shown.clone());
+            *known = Workload { pods, may_evict, shown, ..workload };
             return;
         }
         let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
         caretakers.retain(|_, ward| !ward.task.is_finished());
         let uid = cluster.uid.clone();
+        let dials = self.link(&uid).dials();
+        // Those of clusters that are gone hold certificates that nobody needs.
+        let is_needed = |known: &String, link: &mut Arc<Link>| {
+            *known == uid || Arc::strong_count(link) > 1 || caretakers.values().any(|ward| ward.uid == *known)
+        };
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(is_needed);
         let workload = Arc::new(Mutex::new(workload));
         let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
-        let caretaker = caretaker::take_care_whatever_happens(self.shared.clone(), cluster, Arc::clone(&workload));
+        let shared = self.shared.clone();
+        let caretaker = caretaker::take_care_whatever_happens(shared, cluster, Arc::clone(&workload), dials);
         let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
         if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
             // It was of a resource that bore the same name.

@@ -19,15 +19,18 @@ pub fn rules() -> Vec<PolicyRule> {
     vec![
         // To take an annotation away that was obeyed.
         rule("zue.io", &["zueclusters"], &["get", "list", "watch", "patch"]),
-        rule("zue.io", &["zueclusters/status"], &["get", "update", "patch"]),
+        rule("zue.io", &["zueclusters/status"], &["update", "patch"]),
         // Where owner references that block a deletion must be permitted.
         rule("zue.io", &["zueclusters/finalizers"], &["update"]),
         rule("apps", &["statefulsets"], applied_and_deleted),
         rule("", &["services"], applied_and_deleted),
+        rule("networking.k8s.io", &["networkpolicies"], applied_and_deleted),
         rule("", &["configmaps", "serviceaccounts"], applied),
         rule("policy", &["poddisruptionbudgets"], applied),
         // Role labels, and the replacement of pods one by one.
-        rule("", &["pods"], &["get", "list", "watch", "patch", "delete"]),
+        rule("", &["pods"], &["list", "watch", "patch", "delete"]),
+        // Certificates and tokens, each read by its name: Secrets are neither listed nor watched.
+        rule("", &["secrets"], &["get", "create", "patch", "delete"]),
         // Volumes that grow.
         rule("", &["persistentvolumeclaims"], &["get", "patch"]),
         rule("events.k8s.io", &["events"], &["create"]),

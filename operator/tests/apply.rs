@@ -138,7 +138,7 @@ fn size_of(claim: &Value) -> &str {
 }
 
 async fn applied(client: &Client, size: &str) -> (Option<String>, Vec<String>) {
-    let applied = Box::pin(apply::objects(client, &cluster(size), || true)).await;
+    let applied = Box::pin(apply::objects(client, &cluster(size), Ok(()), || true)).await;
     (applied.grown_to, applied.errors.iter().map(ToString::to_string).collect())
 }
 

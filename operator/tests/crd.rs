@@ -30,6 +30,8 @@ fn what_makes_sense_is_taken() {
         "{replicas: 4, quorum: 3}",
         "{replicas: 5, quorum: 5, leader: {ordinal: 4}}",
         "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: LoadBalancer}}",
+        "{tls: {mode: Required}, access: [{name: shop, rights: [append, read]}, {name: till, rights: [read], token: true}]}",
+        "access: [{name: shop, rights: []}]",
         "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort, firstNodePort: 30940}}",
     ] {
         assert_eq!(refused(&resource(spec), None), [], "{spec}");
@@ -43,6 +45,7 @@ fn what_makes_no_sense_is_refused_with_its_field() {
         ("{replicas: 3, quorum: 4}", "spec.quorum", "no more than there are"),
         ("{replicas: 4, quorum: 2}", "spec.quorum", "more than half"),
         ("{leader: {ordinal: 3}}", "spec.leader.ordinal", "less than the number of replicas"),
+        ("{tls: {mode: Off}, access: [{name: shop, rights: []}]}", "spec.access", "set another mode"),
         (
             "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort}}",
             "spec.externalAccess.perReplicaServices.firstNodePort",
@@ -100,6 +103,8 @@ fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
 fn visit(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
     let theirs = [
         "spec.resources",
+        "spec.access[].from",
+        "spec.monitoring.from",
         "spec.pod.affinity",
         "spec.pod.tolerations",
         "spec.pod.topologySpreadConstraints",

@@ -10,7 +10,9 @@ use kube::core::cel;
 use serde::Deserialize as _;
 use serde_json::Value;
 use zue_operator::args::{self, Cli};
+use zue_operator::build;
 use zue_operator::cluster::Cluster;
+use zue_operator::crd::security::TlsMode;
 use zue_operator::crd::{LeaderPolicy, ZueCluster, crd, schema};
 use zue_operator::rbac;
 
@@ -68,9 +70,25 @@ fn of_kind(documents: &[Value], kind: &str) -> Vec<Value> {
     documents.iter().filter(|document| document["kind"] == kind).cloned().collect()
 }
 
+/// Else the operator that a NetworkPolicy lets in is none.
+#[test]
+fn the_operators_pods_have_the_labels_by_which_they_are_let_in() {
+    let spec = serde_yaml::from_str("{}").unwrap();
+    let mut resource = ZueCluster::new("orders", spec);
+    (resource.metadata.namespace, resource.metadata.uid) = (Some("shop".to_owned()), Some("u-1".to_owned()));
+    let cluster = Cluster { tls_mode: TlsMode::Required, ..Cluster::new(&resource, "zue-node:test").unwrap() };
+    let policy = serde_json::to_value(build::network_policy(&cluster, "zue-system").unwrap()).unwrap();
+    let operator = policy["spec"]["ingress"][0]["from"][1]["podSelector"]["matchLabels"].as_object().unwrap();
+    let manifests = std::fs::read_to_string(root().join("deploy/operator.yaml")).unwrap();
+    let deployment = of_kind(&documents(&manifests), "Deployment").remove(0);
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    assert!(!operator.is_empty() && operator.iter().all(|(name, value)| labels[name] == *value), "{labels}");
+}
+
 #[test]
 fn the_crd_is_current() {
-    let yaml = serde_yaml::to_string(&crd()).unwrap();
+    let yaml = zue_operator::crd::yaml().unwrap();
+    assert!(yaml.contains("- 'Off'\n") && !yaml.contains("- null"), "Kubernetes would read false");
     assert!(!yaml.contains("{{"), "the chart's copy would be taken for a template");
     is_current("deploy/crd.yaml", &yaml);
     is_current("charts/zue-operator/templates/crd.yaml", &yaml);

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use zue_operator::caretaker::{Shared, take_care_whatever_happens};
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
+use zue_operator::identities::Link;
 use zue_operator::metrics::Metrics;
 use zue_operator::status::Workload;
 
@@ -69,7 +70,8 @@ async fn goes_on(annotations: Value, pods: &[Value], change: (Method, &str)) {
     let cluster = Cluster::new(&first.0.unwrap(), "zue-node:test").unwrap();
     let revision = Some("new".to_owned());
     let workload = Workload { generation: Some(1), pods: Some(3), revision, ..Workload::default() };
-    let care = tokio::spawn(take_care_whatever_happens(shared, cluster, Arc::new(Mutex::new(workload))));
+    let (workload, link) = (Arc::new(Mutex::new(workload)), Link::default());
+    let care = tokio::spawn(take_care_whatever_happens(shared, cluster, workload, link.dials()));
 
     let hung = async { while changes.recv().await.unwrap() != (change.0.clone(), change.1.to_owned()) {} };
     timeout(PATIENCE, hung).await.unwrap_or_else(|_| panic!("{change:?} is not asked for"));

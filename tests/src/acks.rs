@@ -16,6 +16,14 @@ impl Acks {
         assert!(before.is_none(), "a value was acknowledged at {before:?} and at {offset}");
     }
 
+    /// Takes note of all of another's.
+    ///
+    /// # Panics
+    /// When a value is in both.
+    pub fn add(&mut self, other: Self) {
+        other.0.into_iter().for_each(|(value, offset)| self.note(value, offset));
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -135,24 +135,31 @@ impl Identities {
     /// # Panics
     /// When it makes no sense.
     pub fn dial(&self, own: Option<&Issued>) -> Dial {
-        let mut roots = RootCertStore::empty();
-        let bundle = self.node().join("peer-ca.crt");
-        for certificate in CertificateDer::pem_file_iter(bundle).expect("the bundle is there") {
-            roots.add(certificate.expect("it is one")).expect("it is one of an authority");
-        }
-        let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().expect("they are known");
-        let builder = builder.with_root_certificates(roots);
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some(issued) => {
-                let certificates = CertificateDer::pem_slice_iter(issued.certificate.as_bytes());
-                let certificates = certificates.collect::<Result<Vec<_>, _>>().expect("they are PEM");
-                let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("it is PEM");
-                builder.with_client_auth_cert(certificates, key).expect("they belong together")
-            }
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Dial::with(Arc::new(config))
+        dial_as(&self.node().join("peer-ca.crt"), own)
     }
+}
+
+/// How somebody reaches nodes by their names who believes the authorities in a file, whoever they say they are themselves.
+///
+/// # Panics
+/// When it makes no sense.
+pub fn dial_as(bundle: &Path, own: Option<&Issued>) -> Dial {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(bundle).expect("the bundle is there") {
+        roots.add(certificate.expect("it is one")).expect("it is one of an authority");
+    }
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("they are known");
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(issued) => {
+            let certificates = CertificateDer::pem_slice_iter(issued.certificate.as_bytes());
+            let certificates = certificates.collect::<Result<Vec<_>, _>>().expect("they are PEM");
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("it is PEM");
+            builder.with_client_auth_cert(certificates, key).expect("they belong together")
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Dial::with(Arc::new(config))
 }

@@ -47,7 +47,11 @@ pub fn read_lines(servers: &str, replica: &str, lines: usize, within: Duration) 
     read_lines_with(servers, &[], replica, lines, within)
 }
 
-fn read_lines_with(servers: &str, flags: &[&str], replica: &str, lines: usize, within: Duration) -> Vec<u8> {
+/// The same, asked with these flags.
+///
+/// # Panics
+/// When it does not in time.
+pub fn read_lines_with(servers: &str, flags: &[&str], replica: &str, lines: usize, within: Duration) -> Vec<u8> {
     let ask = || {
         let output = zue(servers, &[flags, &["read", "--from", "0", "--raw", "--replica", replica]].concat(), b"");
         let count = output.stdout.split(|byte| *byte == b'\n').count() - 1;

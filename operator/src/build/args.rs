@@ -1,11 +1,19 @@
 //! The command line of a node. Everything that differs from pod to pod is here, everything else is in the configuration file.
 
 use crate::cluster::Cluster;
+use crate::crd::security::TlsMode;
+use crate::identities::ACCESS_FILE;
 
 /// Where the configuration file's directory is mounted.
 pub const CONFIG_DIRECTORY: &str = "/etc/zue";
 /// The configuration file in it.
 pub const CONFIG_FILE: &str = "node.yaml";
+/// Where the nodes' certificate is mounted, whom they believe, and who has access.
+pub const TLS_DIRECTORY: &str = "/etc/zue-tls";
+/// Where the certificate of the pods' own client is mounted.
+pub const CLIENT_DIRECTORY: &str = "/etc/zue-client";
+/// What a pod's mode follows in its arguments.
+pub const MODE_ARGUMENT: &str = "--tls-mode=";
 /// Where the volume is mounted.
 pub const DATA_DIRECTORY: &str = "/data";
 
@@ -16,11 +24,19 @@ pub fn template(cluster: &Cluster) -> Vec<String> {
 
 /// The arguments of one pod.
 pub fn args(cluster: &Cluster, pod: &str, ordinal: &str) -> Vec<String> {
-    vec![
+    let mut args = vec![
         format!("--config={CONFIG_DIRECTORY}/{CONFIG_FILE}"),
         format!("--data-dir={DATA_DIRECTORY}"),
         format!("--name={pod}"),
         format!("--advertise-client={}", cluster.client_address_of(pod, ordinal)),
         "--log-format=json".to_owned(),
-    ]
+    ];
+    if cluster.tls_mode != TlsMode::Off {
+        args.extend([
+            format!("{MODE_ARGUMENT}{}", cluster.tls_mode.name()),
+            format!("--tls-folder={TLS_DIRECTORY}"),
+            format!("--access-file={TLS_DIRECTORY}/{ACCESS_FILE}"),
+        ]);
+    }
+    args
 }

@@ -2,7 +2,9 @@
 
 pub mod args;
 mod config;
+mod network;
 mod pod;
+pub mod resources;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -58,6 +61,11 @@ pub fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBud
     workload::disruption_budget(cluster, may_evict)
 }
 
+/// Who reaches the pods, where not everybody is let in. `operator_namespace` is where the operator's own pods are.
+pub fn network_policy(cluster: &Cluster, operator_namespace: &str) -> Option<NetworkPolicy> {
+    network::policy(cluster, operator_namespace)
+}
+
 /// The labels that select a cluster's pods. They can never change: a StatefulSet's selector is immutable.
 pub fn selector(cluster: &Cluster) -> BTreeMap<String, String> {
     strings(&[("app.kubernetes.io/name", "zue"), (INSTANCE_LABEL, &cluster.name)])
@@ -75,7 +83,7 @@ pub(crate) fn labels(cluster: &Cluster) -> BTreeMap<String, String> {
     labels
 }
 
-fn meta(cluster: &Cluster, name: &str) -> ObjectMeta {
+pub(crate) fn meta(cluster: &Cluster, name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(cluster.namespace.clone()),

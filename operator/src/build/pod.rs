@@ -3,16 +3,17 @@
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
     ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodDNSConfig, PodDNSConfigOption, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
-    WeightedPodAffinityTerm,
+    PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint,
+    Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
-use super::{DATA_VOLUME, config, label_selector, labels, strings};
-use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT};
+use super::{DATA_VOLUME, config, label_selector, labels, resources, strings};
+use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT};
 use crate::crd::PodSettings;
+use crate::crd::security::TlsMode;
 
 /// The user and group of the images.
 const USER: i64 = 65532;
@@ -44,6 +45,12 @@ fn spec(cluster: &Cluster) -> PodSpec {
         priority_class_name,
     } = cluster.spec.pod.clone();
     let config = ConfigMapVolumeSource { name: cluster.name.clone(), ..Default::default() };
+    let config = Volume { name: CONFIG_VOLUME.to_owned(), config_map: Some(config), ..Default::default() };
+    let secrets = secrets(cluster).into_iter().map(|(name, secret, _)| {
+        // The group alone, which is the pod's own.
+        let source = SecretVolumeSource { secret_name: Some(secret), default_mode: Some(0o440), ..Default::default() };
+        Volume { name: name.to_owned(), secret: Some(source), ..Default::default() }
+    });
     PodSpec {
         service_account_name: Some(cluster.name.clone()),
         automount_service_account_token: Some(false),
@@ -61,7 +68,7 @@ fn spec(cluster: &Cluster) -> PodSpec {
             ..Default::default()
         }),
         containers: vec![container(cluster)],
-        volumes: Some(vec![Volume { name: CONFIG_VOLUME.to_owned(), config_map: Some(config), ..Default::default() }]),
+        volumes: Some(std::iter::once(config).chain(secrets).collect()),
         affinity: Some(affinity.unwrap_or_else(|| apart(cluster))),
         topology_spread_constraints: Some(spread(cluster, topology_spread_constraints)),
         node_selector: Some(node_selector).filter(|labels| !labels.is_empty()),
@@ -88,12 +95,9 @@ fn container(cluster: &Cluster) -> Container {
         name: "node".to_owned(),
         image: Some(cluster.image.clone()),
         args: Some(args::template(cluster)),
-        env: Some(vec![
-            from_field("POD_NAME", "metadata.name"),
-            from_field("POD_INDEX", "metadata.labels['apps.kubernetes.io/pod-index']"),
-        ]),
+        env: Some(environment(cluster)),
         ports: Some(vec![port("client", CLIENT_PORT), port("peer", PEER_PORT), port("metrics", METRICS_PORT)]),
-        resources: cluster.spec.resources.clone(),
+        resources: Some(resources::of(cluster)),
         // The log is opened, or its last holder waited for, while the process answers already: five minutes to start are for a slow
         // image or disk.
         startup_probe: Some(Probe { period_seconds: Some(1), failure_threshold: Some(300), ..probe("/livez") }),
@@ -105,17 +109,50 @@ fn container(cluster: &Cluster) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
             ..Default::default()
         }),
-        volume_mounts: Some(vec![
-            VolumeMount { name: DATA_VOLUME.to_owned(), mount_path: DATA_DIRECTORY.to_owned(), ..Default::default() },
-            VolumeMount {
-                name: CONFIG_VOLUME.to_owned(),
-                mount_path: CONFIG_DIRECTORY.to_owned(),
-                read_only: Some(true),
-                ..Default::default()
-            },
-        ]),
+        volume_mounts: Some(mounts(cluster)),
         ..Default::default()
     }
+}
+
+/// The Secrets that are mounted: as which volume, of which name, and where.
+fn secrets(cluster: &Cluster) -> Vec<(&'static str, String, &'static str)> {
+    if cluster.tls_mode == TlsMode::Off {
+        return Vec::new();
+    }
+    vec![
+        ("tls", cluster.tls_secret(), args::TLS_DIRECTORY),
+        ("client", cluster.client_secret(PODS_CLIENT), args::CLIENT_DIRECTORY),
+    ]
+}
+
+fn mounts(cluster: &Cluster) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: Option<bool>| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only,
+        ..Default::default()
+    };
+    let fixed = [mount(DATA_VOLUME, DATA_DIRECTORY, None), mount(CONFIG_VOLUME, CONFIG_DIRECTORY, Some(true))];
+    let secrets = secrets(cluster).into_iter().map(|(name, _, path)| mount(name, path, Some(true)));
+    fixed.into_iter().chain(secrets).collect()
+}
+
+/// What the arguments are completed from; and what the command in the pod shows of itself. With `Permissive` it goes without: not all
+/// pods have TLS yet.
+fn environment(cluster: &Cluster) -> Vec<EnvVar> {
+    let mut variables = vec![
+        from_field("POD_NAME", "metadata.name"),
+        from_field("POD_INDEX", "metadata.labels['apps.kubernetes.io/pod-index']"),
+    ];
+    if cluster.tls_mode == TlsMode::Required {
+        let file = |(name, file): (&str, &str)| EnvVar {
+            name: name.to_owned(),
+            value: Some(format!("{}/{file}", args::CLIENT_DIRECTORY)),
+            value_from: None,
+        };
+        variables.extend([("ZUE_CA", "ca.crt"), ("ZUE_CERT", "tls.crt"), ("ZUE_KEY", "tls.key")].map(file));
+    }
+    variables
 }
 
 fn from_field(name: &str, path: &str) -> EnvVar {

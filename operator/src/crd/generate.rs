@@ -14,6 +14,14 @@ pub fn crd() -> CustomResourceDefinition {
     serde_json::from_value(value).unwrap_or_else(|_| ZueCluster::crd())
 }
 
+/// The same as a file. Kubernetes' tools read YAML in which `Off` is the same as `false`, unless it is quoted.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn yaml() -> Result<String, serde_yaml::Error> {
+    Ok(serde_yaml::to_string(&crd())?.replace("- Off\n", "- 'Off'\n"))
+}
+
 /// The schema of the resource.
 pub fn schema() -> Value {
     let versions = crd().spec.versions;
@@ -30,6 +38,10 @@ fn plain(value: &mut Value) {
             // Kubernetes refuses unknown fields by itself, and this beside properties.
             if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
                 fields.remove("additionalProperties");
+            }
+            // What may be absent need not be null.
+            if let Some(Value::Array(values)) = fields.get_mut("enum") {
+                values.retain(|value| !value.is_null());
             }
             if let Some(Value::String(format)) = fields.get_mut("format") {
                 match format.as_str() {

@@ -2,6 +2,7 @@
 //! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
 
 mod generate;
+pub mod security;
 mod settings;
 pub mod status;
 
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
 use zue_node::Time;
 
-pub use generate::{crd, schema};
+pub use generate::{crd, schema, yaml};
+use security::{Access, Monitoring, Tls};
 pub use settings::NodeSettings;
 pub use status::ZueClusterStatus;
 
@@ -91,7 +93,10 @@ pub use status::ZueClusterStatus;
         .field_path(".quorum"),
     validation = Rule::new("self.leader.ordinal < self.replicas")
         .message("ordinals begin at 0: the leader's must be less than the number of replicas")
-        .field_path(".leader.ordinal")
+        .field_path(".leader.ordinal"),
+    validation = Rule::new("!has(self.access) || size(self.access) == 0 || !has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'Off'")
+        .message("with tls.mode Off everybody may do everything: set another mode, or leave the list out")
+        .field_path(".access")
 )]
 pub struct ZueClusterSpec {
     /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. It may change: new
@@ -114,7 +119,8 @@ pub struct ZueClusterSpec {
     /// Where the log is kept.
     #[serde(default)]
     pub storage: Storage,
-    /// What each node may use; nothing is requested by default.
+    /// What each node may use. By default it requests a little, and its memory is limited to what `config.limits` and
+    /// `config.replication` let it take at most (`zue-node --print-limits`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
     /// Settings of the nodes. A change restarts them one by one, the leader last.
@@ -123,6 +129,18 @@ pub struct ZueClusterSpec {
     /// How clients outside of Kubernetes reach the replicas. Without it they advertise their names inside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_access: Option<ExternalAccess>,
+    /// Whether connections are encrypted, and who is at their other end is known.
+    #[serde(default)]
+    pub tls: Tls,
+    /// The clients that have access; with `tls.mode: Required` no others have any. Each finds what it has to show in the Secret
+    /// `<cluster>-client-<name>`. A change takes effect within minutes, without a restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub access: Vec<Access>,
+    /// Who collects the metrics of the nodes.
+    #[serde(default)]
+    pub monitoring: Monitoring,
     /// Where and how the pods run.
     #[serde(default)]
     pub pod: PodSettings,

@@ -1,10 +1,11 @@
-//! What the operator says of a ZueCluster. Three fields are what controllers write down before they act, by compare-and-swap; all
-//! others are a report.
+//! What the operator says of a ZueCluster. Four fields are written down before something is done; all others are a report.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::security::TlsMode;
 
 /// What the operator says of a ZueCluster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
@@ -30,6 +31,9 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub cluster_id: Option<String>,
+    /// Written down when the cluster is made, and before it is changed: whether there is TLS. `spec.tls.mode` says what it is to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_mode: Option<TlsMode>,
     /// The pod that leads; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

@@ -9,6 +9,7 @@ use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
 use crate::crd::status::Member;
+use crate::identities::plan::Shown;
 use crate::view::{Replica, View};
 
 pub use conditions::{Fact, RECONCILED, invalid, merge};
@@ -17,8 +18,8 @@ pub use conditions::{Fact, RECONCILED, invalid, merge};
 const PROBLEM_CHARS_MAX: usize = 400;
 /// And who elected the leader to this one.
 const ELECTED_BY_CHARS_MAX: usize = 253;
-/// The fields that controllers write down by compare-and-swap; a report never touches them.
-const RECORDED: [&str; 3] = ["epoch", "recordedLeader", "clusterId"];
+/// The fields that are written down before something is done; a report never touches them.
+const RECORDED: [&str; 4] = ["epoch", "recordedLeader", "clusterId", "tlsMode"];
 
 /// What is known beside the nodes and pods themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +36,8 @@ pub struct Workload {
     pub stale_pods: usize,
     /// Whether the cluster can spare a pod, by its caretaker's word.
     pub may_evict: bool,
+    /// What each node shows of its TLS, by ordinal; none of those that do not answer.
+    pub shown: Vec<Option<Shown>>,
     /// Why the resource as it is now can't be followed; the cluster goes on as it was.
     pub invalid: Option<Refused>,
 }
@@ -70,6 +73,7 @@ pub fn report(
         epoch: before.epoch,
         recorded_leader: before.recorded_leader.clone(),
         cluster_id: before.cluster_id.clone(),
+        tls_mode: before.tls_mode,
         leader: view.leader.clone(),
         elected_by: view.elected_by.as_ref().map(|by| by.chars().take(ELECTED_BY_CHARS_MAX).collect()),
         isr: view.isr(),

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use zue_tests::load::Load;
-use zue_tests::programs::zue;
-use zue_tests::replicas::{check_replicas, eventually};
+use zue_tests::replicas::eventually;
 
-use crate::PACE;
 use crate::kubernetes::{PATIENCE, Zue, get, kubectl, operator, pods, run};
 
 const TIMES: usize = 5;
@@ -26,7 +24,7 @@ impl<F: Fn()> Drop for Outage<F> {
 
 /// What the nodes say of themselves, a row each: no API server is asked.
 fn rows(cluster: &Zue) -> Vec<Value> {
-    let output = zue(&cluster.servers, &["-o", "json", "status"], b"");
+    let output = cluster.zue(&["-o", "json", "status"], b"");
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -64,7 +62,7 @@ fn machines() -> Vec<String> {
 /// Runs the same load through an outage.
 fn through(namespace: &str, port: u16, what: &str, begin: impl FnOnce(), end: impl Fn()) {
     let cluster = Zue::create(namespace, port);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let at: Vec<_> = pods().into_iter().map(|pod| (pod.clone(), cluster.node_of(&pod))).collect();
     let with_all = stalls(&cluster, &load, &at);
@@ -74,7 +72,7 @@ fn through(namespace: &str, port: u16, what: &str, begin: impl FnOnce(), end: im
     let by = rows(&cluster).iter().find_map(|row| row["elected_by"].as_str().map(str::to_owned));
     drop(outage);
     println!("stalls after a kill of the leader: {with_all:?} with all there, {without:?} {what}; elected by {by:?}");
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
     assert!(with_all.iter().chain(&without).all(|stall| *stall < STALL_MAX), "{with_all:?}, {without:?}");
 }
 

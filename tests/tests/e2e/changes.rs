@@ -3,16 +3,14 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use zue_tests::load::Load;
-use zue_tests::replicas::{check_replicas, eventually};
+use zue_tests::replicas::eventually;
 
-use crate::PACE;
-use crate::kubernetes::{NAME, PATIENCE, Zue, get, kubectl, pods};
+use crate::kubernetes::{NAME, PATIENCE, Zue, get, kubectl};
 
 #[test]
 fn replicas_come_and_go_and_lose_their_volume_without_a_failed_append() {
     let cluster = Zue::create("e2e-members", 31060);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     for replicas in [5, 3] {
         let count = format!("--replicas={replicas}");
@@ -30,13 +28,13 @@ fn replicas_come_and_go_and_lose_their_volume_without_a_failed_append() {
     eventually(PATIENCE, replaced, || format!("{lost} comes back with an empty disk: {}", cluster.status()));
     expect_members(&cluster, 3);
     load.expect_acks(200, PATIENCE);
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
 }
 
 #[test]
 fn the_leader_that_an_annotation_names_leads_and_an_operator_that_dies_is_replaced_by_the_other() {
     let cluster = Zue::create("e2e-switch", 31070);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let target = follower(&cluster);
     switch_over(&cluster, &target);
@@ -57,7 +55,7 @@ fn the_leader_that_an_annotation_names_leads_and_an_operator_that_dies_is_replac
     println!("another operator has replaced the leader after {:?}", begun.elapsed());
     load.expect_acks(200, PATIENCE);
     expect_members(&cluster, 3);
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
 }
 
 /// Has a pod lead, unless it does, and waits until the annotation that asks for it is obeyed.

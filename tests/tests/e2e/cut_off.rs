@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use zue_tests::load::Load;
-use zue_tests::replicas::{check_replicas, eventually};
+use zue_tests::replicas::eventually;
 
-use crate::PACE;
 use crate::changes::{acting_operator, expect_members, switch_over};
 use crate::kubernetes::{PATIENCE, Zue, get, pods, run};
 
@@ -56,7 +54,7 @@ fn machine_of_the_acting_operator() -> String {
 #[test]
 fn a_leader_cut_off_with_the_acting_operator_is_replaced_within_four_seconds() {
     let cluster = Zue::create("e2e-cut-off", 31130);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let mut stalls = vec![];
     for _ in 0..TIMES {
@@ -73,6 +71,6 @@ fn a_leader_cut_off_with_the_acting_operator_is_replaced_within_four_seconds() {
     }
     println!("stalls after the leader's machine was cut off, with the acting operator on it: {stalls:?}");
     expect_members(&cluster, 3);
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
     assert!(stalls.iter().all(|stall| *stall < STALL_MAX), "{stalls:?}");
 }

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use zue_tests::load::Load;
-use zue_tests::replicas::{check_replicas, eventually};
+use zue_tests::replicas::eventually;
 
-use crate::PACE;
-use crate::kubernetes::{NAME, PATIENCE, Zue, kubectl, pods};
+use crate::kubernetes::{NAME, PATIENCE, Zue, kubectl};
 
 const TIMES: usize = 6;
 /// Far above what it takes, far below a time-out: who is paged sees the difference.
@@ -17,7 +15,7 @@ const STALL_MAX: Duration = Duration::from_secs(5);
 #[test]
 fn leaders_deleted_by_force_one_after_the_other_are_each_replaced_at_once() {
     let cluster = Zue::create("e2e-forced", 31080);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     load.take_stall();
     let mut stalls = vec![];
@@ -29,14 +27,14 @@ fn leaders_deleted_by_force_one_after_the_other_are_each_replaced_at_once() {
         expect_in_sync(&cluster);
     }
     println!("stalls after a forced delete of the leader: {stalls:?}");
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
     assert!(stalls.iter().all(|stall| *stall < STALL_MAX), "{stalls:?}");
 }
 
 #[test]
 fn leaders_killed_one_after_the_other_are_each_replaced_at_once() {
     let cluster = Zue::create("e2e-crashes", 31090);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     load.take_stall();
     let mut stalls = vec![];
@@ -47,7 +45,7 @@ fn leaders_killed_one_after_the_other_are_each_replaced_at_once() {
         expect_in_sync(&cluster);
     }
     println!("stalls after a crash of the leader: {stalls:?}");
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
     assert!(stalls.iter().all(|stall| *stall < STALL_MAX), "{stalls:?}");
 }
 

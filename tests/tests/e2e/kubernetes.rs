@@ -1,12 +1,18 @@
 //! The Kubernetes that KUBECONFIG names, through kubectl and helm: the same tools that users have.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
-use zue_tests::replicas::eventually;
+use zue_tests::acks::Acks;
+use zue_tests::load::Load;
+use zue_tests::programs;
+use zue_tests::replicas::{check_replicas_with, eventually, read_lines_with};
+
+use crate::PACE;
+use crate::mounted::Mounted;
 
 /// Pulling, scheduling and starting, on a machine that may be busy.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -75,14 +81,28 @@ pub fn operator() {
 pub struct Zue {
     pub namespace: String,
     pub servers: String,
+    /// What the tests show to it, where it asks for something.
+    pub mounted: Option<Mounted>,
 }
 
 /// What each test's cluster is called.
 pub const NAME: &str = "events";
 
+/// The client that the tests are, and who collects the metrics.
+const OPEN_TO_TESTS: &str = "  access: [{name: test, rights: [append, read, admin]}]
+  monitoring: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: zue-monitoring}}}]}
+";
+
 impl Zue {
-    /// Creates it and waits until it is Ready. `port` is its first node port, a multiple of ten.
+    /// Creates one as it is by default, closed, and waits until it is Ready. `port` is its first node port, a multiple of ten.
     pub fn create(namespace: &str, port: u16) -> Self {
+        let mut zue = Self::create_with(namespace, port, OPEN_TO_TESTS);
+        zue.mounted = Some(Mounted::of(namespace, NAME, "test"));
+        zue
+    }
+
+    /// The same, with these further lines of its spec.
+    pub fn create_with(namespace: &str, port: u16, spec: &str) -> Self {
         operator();
         let nodes = get(&["nodes"]);
         let address = nodes["items"][0]["status"]["addresses"]
@@ -95,16 +115,56 @@ impl Zue {
         let manifest = format!(
             "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  \
              storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
-             \"{address}:{}{{ordinal}}\"\n    perReplicaServices: {{type: NodePort, firstNodePort: {port}}}\n",
+             \"{address}:{}{{ordinal}}\"\n    perReplicaServices: {{type: NodePort, firstNodePort: {port}}}\n{spec}",
             port / 10
         );
         apply(namespace, &manifest).expect("the manifest is right");
-        let zue = Self {
-            namespace: namespace.to_owned(),
-            servers: (0..3).map(|n| format!("{address}:{}", port + n)).collect::<Vec<_>>().join(","),
-        };
+        let servers = (0..3).map(|n| format!("{address}:{}", port + n)).collect::<Vec<_>>().join(",");
+        let zue = Self { namespace: namespace.to_owned(), servers, mounted: None };
         zue.expect_ready();
         zue
+    }
+
+    /// What a command needs to get in.
+    pub fn flags(&self) -> Vec<String> {
+        self.mounted.as_ref().map(Mounted::flags).unwrap_or_default()
+    }
+
+    fn with_flags<'a>(flags: &'a [String], args: &[&'a str]) -> Vec<&'a str> {
+        flags.iter().map(String::as_str).chain(args.iter().copied()).collect()
+    }
+
+    /// Runs `zue` to its end, as the client that the tests are.
+    pub fn zue(&self, args: &[&str], input: &[u8]) -> Output {
+        programs::zue(&self.servers, &Self::with_flags(&self.flags(), args), input)
+    }
+
+    /// The same, which must succeed; gives its standard output.
+    pub fn zue_ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        programs::zue_ok(&self.servers, &Self::with_flags(&self.flags(), args), input)
+    }
+
+    /// All values of a pod's replica, one a line, once it holds at least `lines` of them.
+    pub fn read_lines(&self, pod: &str, lines: usize) -> Vec<u8> {
+        let flags = self.flags();
+        read_lines_with(&self.servers, &Self::with_flags(&flags, &[]), pod, lines, PATIENCE)
+    }
+
+    /// A producer that goes on while things break.
+    pub fn load(&self) -> Load {
+        self.load_of("load")
+    }
+
+    /// The same, of this name.
+    pub fn load_of(&self, name: &str) -> Load {
+        Load::start_with(&self.servers, &self.flags(), name, PACE)
+    }
+
+    /// Ends it, and checks that every replica holds all that was acknowledged.
+    pub fn check(&self, load: Load) -> Acks {
+        let (acks, flags) = (load.finish(), self.flags());
+        check_replicas_with(&self.servers, &Self::with_flags(&flags, &[]), &pods(), &acks, PATIENCE);
+        acks
     }
 
     /// Waits until it is Ready.
@@ -138,7 +198,7 @@ impl Zue {
         output.read_line(&mut line).expect("it says where it listens");
         // Forwarding from 127.0.0.1:34567 -> 9441
         let address = line.split_whitespace().nth(2).unwrap_or_else(|| panic!("no address in {line:?}"));
-        Forward { address: format!("http://{address}"), child, _output: output }
+        Forward { address: address.to_owned(), child, _output: output }
     }
 
     /// Deletes a pod and keeps it from coming back until the guard is dropped: its volume ties it to a node that takes no pods.

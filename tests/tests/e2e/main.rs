@@ -16,11 +16,15 @@
 mod alone;
 mod changes;
 #[cfg(feature = "e2e-full")]
+mod closed;
+#[cfg(feature = "e2e-full")]
 mod cut_off;
 #[cfg(feature = "e2e-full")]
 mod full;
 mod kubernetes;
+mod mounted;
 mod plugin;
+mod ports;
 mod prometheus;
 
 use std::collections::BTreeSet;
@@ -30,10 +34,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, operator, pods, renew_namespace, root};
-use zue_proto::v1::{self, Reason, control_client::ControlClient};
-use zue_tests::load::Load;
-use zue_tests::programs::{zue, zue_ok};
-use zue_tests::replicas::{check_replicas, eventually, read_lines};
+use zue_proto::v1::{self, Reason};
+use zue_tests::replicas::eventually;
 
 /// Between two records of a load: about a thousand a second.
 const PACE: Duration = Duration::from_millis(1);
@@ -62,6 +64,13 @@ fn a_sample_becomes_a_cluster_on_three_nodes_that_kubectl_shows() {
         || get(&["-n", "e2e-sample", "pods"])["items"].as_array()?.iter().all(role).then_some(()),
         || "the pods are labelled with their roles".to_owned(),
     );
+
+    // As the README says: who may use a pod appends and reads.
+    let status = get(&["-n", "e2e-sample", "zue", &name])["status"].clone();
+    assert_eq!(status["tlsMode"], "Required", "{status}");
+    let in_pod = |args: &[&str]| kubectl(&[&["exec", "-n", "e2e-sample", &leader, "--", "zue"], args].concat());
+    assert_eq!(in_pod(&["append", "hello"]), "0\n");
+    assert_eq!(in_pod(&["read", "--from", "0", "--max", "1", "--raw"]), "hello\n");
 
     let full = || (get(&["-n", "e2e-sample", "zue", &name])["status"]["isr"].as_array()?.len() == 3).then_some(());
     eventually(PATIENCE, full, || "all three replicas are in sync".to_owned());
@@ -111,10 +120,10 @@ fn a_hundred_thousand_real_lines_come_back_byte_for_byte_from_each_replica() {
     let cluster = Zue::create("e2e-lines", 31000);
     let text = real_lines();
     let begun = Instant::now();
-    zue_ok(&cluster.servers, &["append"], &text);
+    cluster.zue_ok(&["append"], &text);
     println!("appended 100,000 lines, {} bytes, in {:?}", text.len(), begun.elapsed());
     for pod in pods() {
-        let read = read_lines(&cluster.servers, &pod, 100_000, PATIENCE);
+        let read = cluster.read_lines(&pod, 100_000);
         assert!(read == text, "{pod} gives back something else than what was appended");
     }
 }
@@ -132,7 +141,7 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
     let shrinks_before = prometheus::expect(&shrinks, |_| true);
     let expands_before = prometheus::expect(&expands, |_| true);
 
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let held = Instant::now();
     let cordon = cluster.hold_down(&format!("{NAME}-2"));
@@ -145,13 +154,12 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
     drop(cordon);
     prometheus::expect(&isr, |value| value == 3.0);
     load.expect_acks(200, PATIENCE);
-    let acks = load.finish();
+    let acks = cluster.check(load);
     prometheus::expect(&lag, |value| value == 0.0);
     let shrunk = prometheus::expect(&shrinks, |_| true) - shrinks_before;
     let expanded = prometheus::expect(&expands, |_| true) - expands_before;
     assert_eq!((shrunk, expanded), (1.0, 1.0), "one left and came back");
     prometheus::expect("max(zue_commit_offset)", |value| value >= acks.len() as f64);
-    check_replicas(&cluster.servers, &pods(), &acks, PATIENCE);
 }
 
 #[test]
@@ -159,7 +167,7 @@ fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
     let cluster = Zue::create("e2e-leader", 31020);
     let leader = cluster.leader();
     let epoch = cluster.status()["epoch"].as_u64().expect("an epoch");
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let deleted = Instant::now();
     kubectl(&["delete", "pod", "-n", &cluster.namespace, &leader, "--wait=false"]);
@@ -172,33 +180,32 @@ fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
     load.expect_acks(500, PATIENCE);
     let whole = || (cluster.status()["isr"].as_array()?.len() == 3).then_some(());
     eventually(PATIENCE, whole, || format!("{leader} is back in sync; status: {}", cluster.status()));
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
 }
 
 #[test]
 fn every_process_killed_at_once_comes_back_with_every_acknowledged_record() {
     let cluster = Zue::create("e2e-killed", 31030);
-    let load = Load::start(&cluster.servers, "load", PACE);
+    let load = cluster.load();
     load.expect_acks(1000, PATIENCE);
     cluster.kill_all();
     load.expect_acks(200, PATIENCE);
-    check_replicas(&cluster.servers, &pods(), &load.finish(), PATIENCE);
+    cluster.check(load);
 }
 
 #[test]
 fn with_two_of_three_down_appends_fail_by_name_and_reads_go_on_until_one_returns() {
     let cluster = Zue::create("e2e-quorum", 31040);
-    let servers = &cluster.servers;
-    zue_ok(servers, &["append", "before"], b"");
+    cluster.zue_ok(&["append", "before"], b"");
     let one = cluster.hold_down(&format!("{NAME}-1"));
     let two = cluster.hold_down(&format!("{NAME}-2"));
     let begun = Instant::now();
-    let refused = zue(servers, &["--deadline", "5s", "append", "during"], b"");
+    let refused = cluster.zue(&["--deadline", "5s", "append", "during"], b"");
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(8), "it took {:?}", begun.elapsed());
     assert!(said.contains("1 of 3 voters are in reach, 2 are needed"), "{said}");
-    assert_eq!(zue_ok(servers, &["read", "--from", "0", "--max", "1", "--raw"], b""), b"before\n");
+    assert_eq!(cluster.zue_ok(&["read", "--from", "0", "--max", "1", "--raw"], b""), b"before\n");
     let unready = || {
         let conditions = cluster.status()["conditions"].clone();
         let ready = conditions.as_array()?.iter().find(|condition| condition["type"] == "Ready")?.clone();
@@ -206,9 +213,9 @@ fn with_two_of_three_down_appends_fail_by_name_and_reads_go_on_until_one_returns
     };
     eventually(PATIENCE, unready, || format!("the status says so: {}", cluster.status()));
     drop(one);
-    zue_ok(servers, &["--deadline", "120s", "append", "after"], b"");
+    cluster.zue_ok(&["--deadline", "120s", "append", "after"], b"");
     drop(two);
-    let all = read_lines(servers, &format!("{NAME}-2"), 2, PATIENCE);
+    let all = cluster.read_lines(&format!("{NAME}-2"), 2);
     assert!(all.starts_with(b"before\n") && all.ends_with(b"after\n"), "{}", String::from_utf8_lossy(&all));
 }
 
@@ -230,24 +237,23 @@ fn bad_input_is_refused_by_name_and_the_nodes_serve_on() {
         assert!(said.contains(field), "{spec}: {said}");
     }
 
-    let servers = &cluster.servers;
-    let refused = zue(servers, &["append"], &vec![b'x'; 5 << 20]);
+    let refused = cluster.zue(&["append"], &vec![b'x'; 5 << 20]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("1048576"), "the limit is named: {said}");
-    let refused = zue(servers, &["read", "--from", "999999"], b"");
+    let refused = cluster.zue(&["read", "--from", "999999"], b"");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(said.contains("999999"), "the offset is named: {said}");
 
-    let first = servers.split(',').next().expect("there are three");
+    let first = cluster.servers.split(',').next().expect("there are three");
     let mut garbage = TcpStream::connect(first).expect("the port is open");
     drop(garbage.write_all(&[0xFF; 4096]));
     drop(garbage.shutdown(std::net::Shutdown::Write));
     garbage.set_read_timeout(Some(PATIENCE)).expect("a time to wait");
     drop(garbage.read_to_end(&mut vec![]));
     let idle: Vec<TcpStream> = (0..500).map(|_| TcpStream::connect(first).expect("the port is open")).collect();
-    assert_eq!(zue_ok(servers, &["append", "still here"], b""), b"0\n");
+    assert_eq!(cluster.zue_ok(&["append", "still here"], b""), b"0\n");
     drop(idle);
     wrong_epochs(&cluster);
     let restarts = get(&["-n", &cluster.namespace, "pods"]);
@@ -260,7 +266,7 @@ fn wrong_epochs(cluster: &Zue) {
     let forward = cluster.forward(&format!("{NAME}-1"), 9441);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let mut control = ControlClient::connect(forward.address.clone()).await.expect("the port is forwarded");
+        let mut control = ports::control(&forward.address, &ports::controller(&cluster.namespace));
         let status = control.status(v1::StatusRequest {}).await.expect("a status").into_inner();
         let right = v1::SealRequest {
             protocol_version: zue_proto::PROTOCOL_VERSION,
@@ -284,5 +290,5 @@ fn wrong_epochs(cluster: &Zue) {
         let after = control.status(v1::StatusRequest {}).await.expect("a status").into_inner();
         assert_eq!((after.promised, after.role), (status.promised, status.role));
     });
-    assert_eq!(zue_ok(&cluster.servers, &["append", "and here"], b""), b"1\n");
+    assert_eq!(cluster.zue_ok(&["append", "and here"], b""), b"1\n");
 }

@@ -109,7 +109,7 @@ pub struct Machine<R> {
     appointed: Epoch,
     /// The newest epoch that this one began, and what it began with.
     begun: Option<Begun>,
-    /// How many nodes had told their status when an election came to nothing last.
+    /// The most nodes that had told their status when an election came to nothing, since one came to something or none was needed.
     told_in_vain: usize,
     /// The epoch that another one began after that, once it is told.
     contested: Option<Epoch>,

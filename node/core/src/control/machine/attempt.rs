@@ -243,7 +243,7 @@ impl<R: Rules> Machine<R> {
     }
 
     fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
-        (self.pauses.election, self.pauses.appoint) = (Retry::default(), Retry::default());
+        (self.pauses.election, self.pauses.appoint, self.told_in_vain) = (Retry::default(), Retry::default(), 0);
         let Choice { leader, quorum, ref voters, .. } = *choice;
         self.begun = Some(Begun { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
         let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
@@ -294,7 +294,7 @@ impl<R: Rules> Machine<R> {
     /// Nothing came of it.
     pub(super) fn failed(&mut self, now: Millis, attempt: &Attempt, why: Failure, out: &mut Vec<Action>) {
         self.record.abandon();
-        self.told_in_vain = self.nodes.iter().filter_map(Node::told).count();
+        self.told_in_vain = self.told_in_vain.max(self.nodes.iter().filter_map(Node::told).count());
         if matches!(why, Failure::NotAppointed { .. }) {
             self.pauses.appoint.failed(now, self.patience.election_retry, &mut self.random);
         }

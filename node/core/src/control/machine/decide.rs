@@ -31,7 +31,7 @@ impl<R: Rules> Machine<R> {
         if step == Step::Nothing {
             self.calm(now);
         }
-        // Who comes back may be the one that was wanting.
+        // Who comes back may be the one that was wanting; who comes and goes is not, or each time would cost an epoch.
         if seen.iter().flatten().count() > self.told_in_vain {
             self.pauses.election = Retry::default();
         }
@@ -59,7 +59,7 @@ impl<R: Rules> Machine<R> {
 
     /// Nobody has to be elected.
     fn calm(&mut self, now: Millis) {
-        (self.pauses.election, self.pauses.appoint) = (Retry::default(), Retry::default());
+        (self.pauses.election, self.pauses.appoint, self.told_in_vain) = (Retry::default(), Retry::default(), 0);
         for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
             if vain.is_due(now) {
                 *vain = Retry::default();

@@ -174,3 +174,32 @@ fn a_voter_that_answers_every_other_time_does_not_keep_a_standby_waiting() {
         bench.look([Some(told(1, 4, LOST)), Some(told(2, 4, LOST)), (turns % 2 == 0).then_some(third)]);
     }
 }
+
+#[test]
+fn replicas_that_refuse_to_promise_are_asked_ever_more_seldom_though_another_comes_and_goes() {
+    let mut bench = Bench::controller();
+    let mut tries: u64 = 0;
+    while bench.now < 60_000 {
+        let first = Some(told(1, 4, LOST)).filter(|_| bench.now.is_multiple_of(200));
+        bench.look([first, Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]);
+        let Some((attempt, ..)) = bench.seals() else { continue };
+        tries += 1;
+        let op = bench.swap().expect("each try costs an epoch");
+        bench.step(Input::Swapped { op, result: Ok(true) });
+        for ordinal in 0..3 {
+            bench.answer(attempt, ordinal, Answer::Failed("PERMISSION_DENIED: this is no controller".to_string()));
+        }
+    }
+    assert!((10..=30).contains(&tries), "{tries} epochs in a minute");
+    // Who was never there may be the one that was wanting; the first such is not waited with.
+    let mut bench = Bench::controller();
+    bench.look(leaderless());
+    let (attempt, ..) = bench.seals().expect("it tries");
+    let op = bench.swap().expect("it reserves");
+    bench.step(Input::Swapped { op, result: Ok(true) });
+    for ordinal in [1, 2] {
+        bench.answer(attempt, ordinal, Answer::Failed("busy".to_string()));
+    }
+    bench.look([1, 2, 3].map(|id| Some(told(id, 4, LOST))));
+    assert!(bench.seals().is_some(), "{:?}", bench.asked);
+}

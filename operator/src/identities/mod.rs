@@ -1,0 +1,200 @@
+//! Who is who in a cluster: makes its authorities, certificates and tokens, and replaces them in time. What is to be done is planned in
+//! [`plan`]; here it is read, issued and written.
+
+mod authority;
+mod clients;
+mod link;
+pub mod names;
+pub mod plan;
+pub mod rotate;
+mod secret;
+
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use zue_tls::{BadIdentity, Bundle, IssueError, Kind, Role};
+
+pub use link::Link;
+use plan::{Held, LEAF_LIFETIME, Shown, Trust, Wanted, issues};
+use rotate::Rotate;
+use secret::{Found, Secrets, Texts, texts};
+
+use crate::cluster::Cluster;
+use crate::crd::security::TlsMode;
+
+/// The keys of a Secret with a certificate, and with whom its holder believes.
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+const CA: &str = "ca.crt";
+const TOKEN: &str = "token";
+/// Those of the nodes' Secret beside these.
+const PEER_CA: &str = "peer-ca.crt";
+const CLIENT_CA: &str = "client-ca.crt";
+/// The file that says who has access, in the same Secret.
+pub const ACCESS_FILE: &str = "access.yaml";
+
+/// What is written down at a Secret: which authority has signed what it holds, and the names in that.
+const SIGNED_BY: &str = "zue.io/signed-by";
+const NAMES: &str = "zue.io/names";
+
+/// How soon all is looked at again while an authority is being replaced, and until the former one is given up.
+const AGAIN_WHILE_REPLACED: Duration = Duration::from_secs(5);
+const AGAIN_UNTIL_SETTLED: Duration = Duration::from_mins(1);
+
+/// Why somebody has no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server.
+    #[error(transparent)]
+    Kubernetes(#[from] crate::kubernetes::Error),
+    /// A name that is no identity.
+    #[error(transparent)]
+    Name(#[from] BadIdentity),
+    /// It cannot be issued.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// A Secret that somebody else is to make.
+    #[error("Secret {name} is missing: {field} names it")]
+    Missing {
+        /// The Secret.
+        name: String,
+        /// Where it is asked for.
+        field: &'static str,
+    },
+    /// A Secret that is not what it should be.
+    #[error("Secret {name}: {why}")]
+    Unusable {
+        /// The Secret.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What identities are made from, beside the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// What every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
+    pub shown: &'a [Option<Shown>],
+    /// What was asked to be replaced.
+    pub rotate: Rotate,
+    /// What follows the name of a Service in full.
+    pub services_suffix: &'a str,
+    /// When it is.
+    pub now: SystemTime,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Settled {
+    /// When to look again, if soon.
+    pub again: Option<Duration>,
+    /// What was replaced, in words.
+    pub news: Vec<String>,
+}
+
+/// What an authority's certificates are issued with.
+struct Signing {
+    authority: authority::Newest,
+    trust: Trust,
+}
+
+impl Signing {
+    /// Whether the newest authority signs.
+    fn can_issue(&self) -> bool {
+        self.trust.signs == self.authority.certificate.sha256
+    }
+}
+
+/// Makes all Secrets of a cluster be as they should now, and gives the operator its own certificate.
+pub async fn settle(client: &Client, cluster: &Cluster, link: &Link, input: Input<'_>) -> Result<Settled, Error> {
+    let secrets = Secrets::new(client, cluster);
+    let who = zue_tls::Cluster::new(&cluster.namespace, &cluster.name)?;
+    let found = secrets.own(&cluster.tls_secret()).await?;
+    let mut news = Vec::new();
+    let peers = signing(&secrets, &who, Kind::Peer, found.as_ref(), input, &mut news).await?;
+    let clients = signing(&secrets, &who, Kind::Client, found.as_ref(), input, &mut news).await?;
+    let access = clients::settle(&secrets, cluster, &who, (&peers, &clients), found.as_ref(), input).await?;
+    let (mut data, mut notes) = nodes(cluster, &who, &peers, found.as_ref(), input)?;
+    data.extend(texts([(PEER_CA, &peers.trust.pem()), (CLIENT_CA, &clients.trust.pem()), (ACCESS_FILE, &access)]));
+    notes.extend(authority::notes(Kind::Peer, &peers.trust));
+    notes.extend(authority::notes(Kind::Client, &clients.trust));
+    let is_new =
+        found.as_ref().is_some_and(|found| found.text(CERTIFICATE) != data.get(CERTIFICATE).map_or("", |text| text));
+    if is_new {
+        news.push("the certificate of the nodes".to_owned());
+    }
+    secrets.write(&cluster.tls_secret(), found.as_ref(), data, notes).await?;
+    link.give(cluster.tls_mode, &who, &peers, input.rotate, input.now)?;
+    let both = [&peers, &clients];
+    let again = if both.iter().any(|one| !one.can_issue()) {
+        Some(AGAIN_WHILE_REPLACED)
+    } else {
+        both.iter().any(|one| one.trust.bundle.len() > 1).then_some(AGAIN_UNTIL_SETTLED)
+    };
+    Ok(Settled { again, news })
+}
+
+/// Gives an operator that only listens its own certificate, where there is what it takes already. Writes nothing.
+pub async fn listen(client: &Client, cluster: &Cluster, link: &Link, now: SystemTime) -> Result<(), Error> {
+    if cluster.tls_mode == TlsMode::Off {
+        link.go_plain();
+        return Ok(());
+    }
+    let secrets = Secrets::new(client, cluster);
+    let who = zue_tls::Cluster::new(&cluster.namespace, &cluster.name)?;
+    let found = secrets.own(&cluster.tls_secret()).await?;
+    let (Some(found), Some(authority)) = (found, authority::known(&secrets, Kind::Peer).await?) else { return Ok(()) };
+    let peers = Signing { authority, trust: authority::told(Kind::Peer, &found) };
+    link.give(cluster.tls_mode, &who, &peers, Rotate::default(), now)
+}
+
+async fn signing(
+    secrets: &Secrets<'_>,
+    who: &zue_tls::Cluster,
+    kind: Kind,
+    found: Option<&Found>,
+    input: Input<'_>,
+    news: &mut Vec<String>,
+) -> Result<Signing, Error> {
+    let authority = authority::newest(secrets, who, kind, input, news).await?;
+    let told = found.map(|found| authority::told(kind, found)).unwrap_or_default();
+    let hash = Bundle::from_pem("the authorities", &told.pem()).map(|bundle| bundle.sha256).unwrap_or_default();
+    let has_seen = |shown: &Option<Shown>| shown.as_ref().is_some_and(|shown| *authority::hash_of(kind, shown) == hash);
+    let is_seen = !input.shown.is_empty() && input.shown.iter().all(has_seen);
+    let trust = told.next(&authority.certificate, is_seen, input.now);
+    Ok(Signing { authority, trust })
+}
+
+/// The certificate that all nodes share, with its key, and what is written down of it.
+fn nodes(
+    cluster: &Cluster,
+    who: &zue_tls::Cluster,
+    peers: &Signing,
+    found: Option<&Found>,
+    input: Input<'_>,
+) -> Result<(Texts, Texts), Error> {
+    let names = names::names(cluster, input.services_suffix);
+    let hash = names::hash(&names);
+    let wanted = Wanted { authority: &peers.trust.signs, names: &hash, anew: input.rotate.certificates };
+    if let Some(kept) = found.filter(|found| !peers.can_issue() || !issues(held(found).as_ref(), &wanted, input.now)) {
+        let data = texts([(CERTIFICATE, kept.text(CERTIFICATE)), (KEY, kept.text(KEY))]);
+        return Ok((data, texts([(SIGNED_BY, kept.note(SIGNED_BY)), (NAMES, kept.note(NAMES))])));
+    }
+    let issued = peers.authority.issues(&who.identity(Role::Node), &names, LEAF_LIFETIME)?;
+    let data = texts([(CERTIFICATE, &issued.certificate), (KEY, &issued.key)]);
+    Ok((data, texts([(SIGNED_BY, &peers.trust.signs), (NAMES, &hash)])))
+}
+
+/// The certificate in a Secret.
+fn held(found: &Found) -> Option<Held> {
+    let (begun, ends) = authority::time_of(found.text(CERTIFICATE))?;
+    let (authority, names) = (found.note(SIGNED_BY).to_owned(), found.note(NAMES).to_owned());
+    (!found.text(KEY).is_empty()).then_some(Held { authority, names, begun, ends })
+}
+
+/// Seconds since 1970, as they are written down.
+fn seconds(at: SystemTime) -> String {
+    Timestamp::try_from(at).map_or(0, Timestamp::as_second).to_string()
+}

@@ -1,0 +1,235 @@
+//! What is to be issued, believed and given up, from what there is. Pure: the time comes in.
+//!
+//! An authority is replaced in steps. A new one is believed beside the one before; once every node has said so, it signs; and the one
+//! before is believed for a while yet, for those who still show what it signed.
+
+use std::time::{Duration, SystemTime};
+
+use zue_proto::v1::StatusResponse;
+
+use crate::crd::security::TlsMode;
+
+/// How long an authority is believed after another one signs: what was given out is read again within minutes.
+pub const FORMER_FOR: Duration = Duration::from_hours(1);
+
+/// The mode of a cluster that is made without one.
+pub const MODE_OF_NEW: TlsMode = TlsMode::Required;
+
+/// How long certificates live.
+pub const LEAF_LIFETIME: Duration = Duration::from_hours(24 * 90);
+
+/// How long authorities live.
+pub const AUTHORITY_LIFETIME: Duration = Duration::from_hours(24 * 365 * 5);
+
+/// A certificate, as far as it matters for what is to be done with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Which authority signed it, by hash.
+    pub authority: String,
+    /// The names in it, by hash.
+    pub names: String,
+    /// Its time.
+    pub begun: SystemTime,
+    /// Its end.
+    pub ends: SystemTime,
+}
+
+/// What a certificate is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted<'a> {
+    /// Signed by this authority.
+    pub authority: &'a str,
+    /// With these names, by hash.
+    pub names: &'a str,
+    /// Whether a new one was asked for.
+    pub anew: bool,
+}
+
+/// The certificate of an authority.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Certificate {
+    /// In PEM.
+    pub pem: String,
+    /// Its hash.
+    pub sha256: String,
+    /// Its end.
+    pub ends: SystemTime,
+}
+
+/// Whom everybody is told to believe, and who signs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Trust {
+    /// The authorities that are believed, the newest first.
+    pub bundle: Vec<Certificate>,
+    /// The one that signs, by hash.
+    pub signs: String,
+    /// Since when.
+    pub since: Option<SystemTime>,
+}
+
+/// What a node shows of its TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// In which mode it runs.
+    pub mode: TlsMode,
+    /// Whom it believes to be peers, by the hash of the bundle.
+    pub peers: String,
+    /// Whom it believes to be clients.
+    pub clients: String,
+}
+
+impl Shown {
+    /// By what it says of itself; a node of an earlier version says nothing, and has no TLS.
+    pub fn of(status: &StatusResponse) -> Self {
+        let plain = || Self { mode: TlsMode::Off, peers: String::new(), clients: String::new() };
+        status.tls.as_ref().map_or_else(plain, |tls| Self {
+            // A mode that this version does not know is gone past by none.
+            mode: TlsMode::named(&tls.mode).unwrap_or(TlsMode::Permissive),
+            peers: tls.peer_bundle_sha256.clone(),
+            clients: tls.client_bundle_sha256.clone(),
+        })
+    }
+}
+
+/// Whether a certificate or authority of this time is to be replaced: after two thirds of it.
+pub fn is_due(begun: SystemTime, ends: SystemTime, now: SystemTime) -> bool {
+    let life = ends.duration_since(begun).unwrap_or_default();
+    now >= begun + life / 3 * 2
+}
+
+/// Whether a certificate is to be issued, in place of this one if there is one.
+pub fn issues(held: Option<&Held>, wanted: &Wanted<'_>, now: SystemTime) -> bool {
+    held.is_none_or(|held| {
+        wanted.anew
+            || held.authority != wanted.authority
+            || held.names != wanted.names
+            || is_due(held.begun, held.ends, now)
+    })
+}
+
+impl Trust {
+    /// What is to be told after this, where `newest` is the authority that there is now. `is_seen` is whether all nodes believe what
+    /// they were told last.
+    #[must_use]
+    pub fn next(&self, newest: &Certificate, is_seen: bool, now: SystemTime) -> Self {
+        if self.signs.is_empty() {
+            return Self { bundle: vec![newest.clone()], signs: newest.sha256.clone(), since: Some(now) };
+        }
+        let is_believed = self.bundle.iter().any(|one| one.sha256 == newest.sha256);
+        if !is_believed {
+            let former = self.bundle.iter().filter(|one| one.ends > now).cloned();
+            return Self { bundle: std::iter::once(newest.clone()).chain(former).collect(), ..self.clone() };
+        }
+        if self.signs != newest.sha256 {
+            if is_seen {
+                return Self { signs: newest.sha256.clone(), since: Some(now), ..self.clone() };
+            }
+            return self.clone();
+        }
+        let is_settled = self.since.is_none_or(|since| now.duration_since(since).is_ok_and(|ago| ago >= FORMER_FOR));
+        if self.bundle.len() > 1 && is_seen && is_settled {
+            return Self { bundle: vec![newest.clone()], ..self.clone() };
+        }
+        self.clone()
+    }
+
+    /// The bundle in PEM.
+    pub fn pem(&self) -> String {
+        self.bundle.iter().map(|one| one.pem.as_str()).collect()
+    }
+}
+
+/// The mode that a cluster is in next. `current` is none for one that is being made. It changes only to one that goes together with
+/// what every node runs: `nodes` has the mode of each, or none where it did not say.
+pub fn mode(wished: Option<TlsMode>, current: Option<TlsMode>, nodes: &[Option<TlsMode>]) -> TlsMode {
+    let Some(current) = current else { return wished.unwrap_or(MODE_OF_NEW) };
+    let wished = wished.unwrap_or(current);
+    let next = match (current, wished) {
+        (TlsMode::Off, TlsMode::Required) | (TlsMode::Required, TlsMode::Off) => TlsMode::Permissive,
+        _ => wished,
+    };
+    let goes_with = |node: &Option<TlsMode>| node.is_some_and(|node| node == next || node == TlsMode::Permissive);
+    let all_go_with = !nodes.is_empty() && nodes.iter().all(goes_with);
+    if next == TlsMode::Permissive || all_go_with { next } else { current }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn at(days: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + DAY * (days + 10_000)
+    }
+
+    fn authority(name: &str) -> Certificate {
+        Certificate { pem: format!("{name}\n"), sha256: name.to_owned(), ends: at(1000) }
+    }
+
+    fn held() -> Held {
+        Held { authority: "a".to_owned(), names: "n".to_owned(), begun: at(0), ends: at(90) }
+    }
+
+    const WANTED: Wanted<'static> = Wanted { authority: "a", names: "n", anew: false };
+
+    #[test]
+    fn a_certificate_is_replaced_after_two_thirds_of_its_life_or_when_asked_or_when_it_says_something_else() {
+        let issued = |wanted: Wanted<'_>, day| issues(Some(&held()), &wanted, at(day));
+        assert_eq!([0, 59, 60, 200].map(|day| issued(WANTED, day)), [false, false, true, true]);
+        assert!(issued(Wanted { anew: true, ..WANTED }, 1));
+        assert!(issued(Wanted { names: "m", ..WANTED }, 1));
+        assert!(issued(Wanted { authority: "b", ..WANTED }, 1));
+        assert!(issues(None, &WANTED, at(0)));
+    }
+
+    #[test]
+    fn an_authority_signs_only_once_all_believe_it_and_the_one_before_is_believed_for_a_while_yet() {
+        let first = Trust::default().next(&authority("a"), false, at(0));
+        assert_eq!((first.pem().as_str(), first.signs.as_str()), ("a\n", "a"));
+        assert_eq!(first.next(&authority("a"), true, at(1)), first);
+        // A new one is believed first, beside the other, for as long as not all have said so.
+        let told = first.next(&authority("b"), true, at(10));
+        assert_eq!((told.pem().as_str(), told.signs.as_str()), ("b\na\n", "a"));
+        assert_eq!(told.next(&authority("b"), false, at(20)), told);
+        let signing = told.next(&authority("b"), true, at(20));
+        assert_eq!((signing.pem().as_str(), signing.signs.as_str()), ("b\na\n", "b"));
+        assert_eq!(signing.next(&authority("b"), true, at(20) + FORMER_FOR / 2), signing);
+        assert_eq!(signing.next(&authority("b"), false, at(21)), signing, "not all have said so");
+        assert_eq!(signing.next(&authority("b"), true, at(20) + FORMER_FOR).pem(), "b\n");
+        // Another one before the first was taken: what signed goes on being believed.
+        let again = told.next(&authority("c"), true, at(11));
+        assert_eq!((again.pem().as_str(), again.signs.as_str()), ("c\nb\na\n", "a"));
+        assert_eq!(told.next(&authority("c"), true, at(2000)).pem(), "c\n", "what has expired is of no use");
+    }
+
+    #[test]
+    fn a_new_cluster_is_in_the_mode_that_it_asks_for_and_one_from_before_stays_as_it_is() {
+        use TlsMode::{Off, Permissive, Required};
+        assert_eq!(mode(None, None, &[]), Required, "closed, unless something else is asked for");
+        for wished in [Required, Permissive, Off] {
+            assert_eq!(mode(Some(wished), None, &[]), wished, "at once, not over Permissive");
+        }
+        assert_eq!(mode(None, Some(Off), &[Some(Off); 3]), Off);
+        assert_eq!(mode(None, Some(Permissive), &[Some(Permissive); 3]), Permissive);
+        assert_eq!(mode(None, Some(Required), &[]), Required);
+    }
+
+    #[test]
+    fn a_running_cluster_is_moved_over_permissive_and_never_past_a_node_that_cannot_follow() {
+        use TlsMode::{Off, Permissive, Required};
+        let off = Some(Off);
+        assert_eq!(mode(Some(Required), off, &[off; 3]), Permissive);
+        assert_eq!(mode(Some(Required), Some(Permissive), &[off, Some(Permissive)]), Permissive);
+        assert_eq!(
+            mode(Some(Required), Some(Permissive), &[Some(Permissive), None]),
+            Permissive,
+            "one does not answer"
+        );
+        assert_eq!(mode(Some(Required), Some(Permissive), &[Some(Permissive); 3]), Required);
+        assert_eq!(mode(Some(Off), Some(Required), &[Some(Required); 3]), Permissive);
+        assert_eq!(mode(Some(Off), Some(Permissive), &[Some(Permissive), Some(Required)]), Permissive);
+        assert_eq!(mode(Some(Off), Some(Permissive), &[Some(Permissive), off]), Off);
+        assert_eq!(mode(Some(Required), Some(Permissive), &[]), Permissive, "nothing is known of the nodes");
+    }
+}

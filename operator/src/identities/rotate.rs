@@ -1,0 +1,50 @@
+//! What a person asks to be replaced, by annotation. Pure.
+
+/// Set on a ZueCluster, it has certificates replaced; it is taken away once that has begun.
+pub const ROTATE_ANNOTATION: &str = "zue.io/rotate";
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rotate {
+    /// The certificates of the nodes, of the operator and of the clients.
+    pub certificates: bool,
+    /// The authority of the peers, and then what it signs.
+    pub peer_ca: bool,
+    /// That of the clients.
+    pub client_ca: bool,
+}
+
+/// What the annotation asks for, or why it makes no sense.
+pub fn parse(text: &str) -> Result<Rotate, String> {
+    let mut asked = Rotate::default();
+    for word in text.split(',').map(str::trim) {
+        match word {
+            "certificates" => asked.certificates = true,
+            "peer-ca" => asked.peer_ca = true,
+            "client-ca" => asked.client_ca = true,
+            _ => {
+                let word: String = word.chars().take(60).collect();
+                return Err(format!(
+                    "{ROTATE_ANNOTATION} asks for {word:?}: certificates, peer-ca and client-ca can be replaced, several by commas"
+                ));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_named_and_nothing_else_is_taken() {
+        assert_eq!(parse("certificates"), Ok(Rotate { certificates: true, ..Rotate::default() }));
+        let both = Rotate { peer_ca: true, client_ca: true, ..Rotate::default() };
+        assert_eq!(parse("peer-ca, client-ca"), Ok(both));
+        for wrong in ["", "peer-ca,", "all", &"x".repeat(9000)] {
+            let said = parse(wrong).unwrap_err();
+            assert!(said.contains("can be replaced") && said.len() < 300, "{said}");
+        }
+    }
+}

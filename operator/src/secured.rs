@@ -1,0 +1,163 @@
+//! Settles how a cluster is secured before its objects are made: in which mode it is, who is who in it, and what was asked to be
+//! replaced.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::api::{Api, ListParams, Patch};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tracing::error;
+
+use crate::build::{self, args::MODE_ARGUMENT};
+use crate::cluster::Cluster;
+use crate::crd::ZueCluster;
+use crate::crd::security::TlsMode;
+use crate::events::Happening;
+use crate::identities::plan::{self, Shown};
+use crate::identities::rotate::{self, ROTATE_ANNOTATION, Rotate};
+use crate::identities::{self, Input, Link};
+use crate::kubernetes::{Error, within};
+use crate::reporter::manager;
+
+/// How soon the mode is looked at again while it is being changed.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How a cluster is secured.
+#[derive(Debug)]
+pub struct Secured {
+    /// In which mode.
+    pub mode: TlsMode,
+    /// Whether everybody has what the mode takes; or why not.
+    pub outcome: Result<(), String>,
+    /// When to look again, if soon.
+    pub again: Option<Duration>,
+    /// What there is to tell.
+    pub happenings: Vec<Happening>,
+}
+
+/// Settles it; `shown` is what the nodes show.
+pub async fn settle(
+    client: &Client,
+    cluster: &mut Cluster,
+    link: &Arc<Link>,
+    shown: &[Option<Shown>],
+    services_suffix: &str,
+) -> Result<Secured, Error> {
+    let api: Api<ZueCluster> = Api::namespaced(client.clone(), &cluster.namespace);
+    // As it is there now: what was watched may be of before the mode was written down.
+    let found = within("read the ZueCluster", api.get(&cluster.name)).await?;
+    if found.uid().as_ref() != Some(&cluster.uid) {
+        return Err(Error::Unsecured("the ZueCluster was deleted".to_owned()));
+    }
+    let mut happenings = Vec::new();
+    let (mode, changed) = mode(client, &api, cluster, &found, shown).await?;
+    cluster.tls_mode = mode;
+    happenings.extend(changed);
+    let is_moving = cluster.spec.tls.mode.is_some_and(|wished| wished != mode);
+    let mut secured = Secured { mode, outcome: Ok(()), again: is_moving.then_some(AGAIN), happenings };
+    let asked = found.annotations().get(ROTATE_ANNOTATION);
+    let rotate = match asked.map(|text| rotate::parse(text)) {
+        Some(Ok(_)) if mode == TlsMode::Off => {
+            let note = format!("{ROTATE_ANNOTATION}: with tls.mode Off there are no certificates");
+            secured.happenings.push(Happening::warning("RotationRefused", note));
+            Rotate::default()
+        }
+        Some(Ok(rotate)) => rotate,
+        Some(Err(why)) => {
+            secured.happenings.push(Happening::warning("RotationRefused", why));
+            Rotate::default()
+        }
+        None => Rotate::default(),
+    };
+    if mode == TlsMode::Off {
+        link.go_plain();
+    } else {
+        let input = Input { shown, rotate, services_suffix, now: SystemTime::now() };
+        match identities::settle(client, cluster, link, input).await {
+            Ok(settled) => {
+                secured.again = secured.again.or(settled.again);
+                let news = settled.news.into_iter();
+                let note = |what| Happening::normal("CertificatesReplaced", format!("{what} was replaced"));
+                secured.happenings.extend(news.map(note));
+            }
+            Err(failed) => secured.outcome = Err(failed.to_string()),
+        }
+    }
+    if asked.is_some() && secured.outcome.is_ok() {
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": { ROTATE_ANNOTATION: null } } }));
+        let params = manager();
+        let patched = api.patch(&cluster.name, &params, &patch);
+        if let Err(failed) = within("take the annotation of the rotation away", patched).await {
+            error!("{failed}");
+        }
+    }
+    Ok(secured)
+}
+
+/// The mode that the cluster is in from now on; it is written down before anything is made by it.
+async fn mode(
+    client: &Client,
+    api: &Api<ZueCluster>,
+    cluster: &Cluster,
+    found: &ZueCluster,
+    shown: &[Option<Shown>],
+) -> Result<(TlsMode, Option<Happening>), Error> {
+    let written = found.status.as_ref().and_then(|status| status.tls_mode);
+    let current = match written {
+        Some(mode) => Some(mode),
+        None => adopted(client, cluster, found).await?,
+    };
+    let nodes: Vec<Option<TlsMode>> = shown.iter().map(|node| node.as_ref().map(|node| node.mode)).collect();
+    let next = plan::mode(cluster.spec.tls.mode, current, &nodes);
+    if written == Some(next) {
+        return Ok((next, None));
+    }
+    let patch = Patch::Merge(json!({ "status": { "tlsMode": next } }));
+    within("write down the mode of TLS", api.patch_status(&cluster.name, &manager(), &patch)).await?;
+    let changed = written.map(|before| {
+        let note = format!("tls.mode goes from {} to {}", before.name(), next.name());
+        Happening::normal("TlsModeChanged", note)
+    });
+    Ok((next, changed))
+}
+
+/// The mode of a cluster that was there before it was written down, by what runs of it; none of one that is being made.
+async fn adopted(client: &Client, cluster: &Cluster, found: &ZueCluster) -> Result<Option<TlsMode>, Error> {
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
+    let set = within("read the StatefulSet", sets.get_opt(&cluster.name)).await?;
+    if let Some(pod) = set.and_then(|set| set.spec?.template.spec) {
+        return Ok(Some(mode_of(&pod)));
+    }
+    // Pods outlive a StatefulSet that was deleted without them.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+    let selector: Vec<String> = build::selector(cluster).iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let of_cluster = ListParams::default().labels(&selector.join(","));
+    let left = within("list the pods", pods.list(&of_cluster)).await?.items.into_iter().find_map(|pod| pod.spec);
+    let ran_before = found.status.as_ref().is_some_and(|status| status.epoch.is_some());
+    Ok(left.as_ref().map(mode_of).or(ran_before.then_some(TlsMode::Off)))
+}
+
+/// In which mode a pod runs.
+fn mode_of(pod: &PodSpec) -> TlsMode {
+    let mut args = pod.containers.iter().flat_map(|container| container.args.iter().flatten());
+    args.find_map(|arg| TlsMode::named(arg.strip_prefix(MODE_ARGUMENT)?)).unwrap_or(TlsMode::Off)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::tests::cluster;
+
+    #[test]
+    fn the_mode_of_pods_that_run_is_read_off_them() {
+        let mut cluster = cluster("{}");
+        for mode in [TlsMode::Off, TlsMode::Permissive, TlsMode::Required] {
+            cluster.tls_mode = mode;
+            let set = build::objects(&cluster).stateful_set;
+            assert_eq!(mode_of(&set.spec.unwrap().template.spec.unwrap()), mode);
+        }
+    }
+}
