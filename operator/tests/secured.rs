@@ -22,9 +22,11 @@ const CLUSTER: &str = "/apis/zue.io/v1alpha1/namespaces/shop/zueclusters/orders"
 const SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/orders";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 
+type Write = (Method, String, Value);
+
 /// Objects by path, and each write.
 #[derive(Clone, Default)]
-struct Api(Arc<Mutex<(BTreeMap<String, Value>, Vec<(Method, String, Value)>)>>);
+struct Api(Arc<Mutex<(BTreeMap<String, Value>, Vec<Write>)>>);
 
 async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
     let mut kept = api.0.lock().unwrap();
@@ -78,7 +80,7 @@ impl Found {
     }
 
     /// What is settled, and what was written for it.
-    async fn settle(&self) -> (Secured, Vec<(Method, String, Value)>) {
+    async fn settle(&self) -> (Secured, Vec<Write>) {
         let (mut cluster, link) = (self.cluster(), Arc::new(Link::default()));
         let secured = Box::pin(settle(&self.client, &mut cluster, &link, &[], ".svc.cluster.local")).await.unwrap();
         assert_eq!(cluster.tls_mode, secured.mode);
@@ -88,7 +90,7 @@ impl Found {
     }
 }
 
-fn mode_written(writes: &[(Method, String, Value)]) -> Option<&Value> {
+fn mode_written(writes: &[Write]) -> Option<&Value> {
     let (method, path, body) = writes.first()?;
     assert_eq!(
         (method, path),

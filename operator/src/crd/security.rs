@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Tls {
-    /// `Required`: nobody gets in without. `Permissive`: both are taken, and who comes without may do everything. `"Off"`, in quotes, since YAML
-    /// takes it for `false` without: no TLS, and everybody may do everything. Without it a new ZueCluster has `Required`, and one that is there stays as it is:
-    /// `status.tlsMode` says how. A running cluster is moved in steps, over `Permissive`.
+    /// `Required`: nobody gets in without. `Permissive`: both are taken, and who comes without may do everything. `"Off"`, in quotes,
+    /// since YAML takes it for `false` without: no TLS, and everybody may do everything. Where no mode is given, a new ZueCluster has
+    /// `Required`, and one that is there stays as it is: `status.tlsMode` says how. A running cluster is moved in steps, over
+    /// `Permissive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
     /// A Secret with the authority that signs nodes and the operator: `tls.crt` and `tls.key`, as cert-manager makes them with
-    /// `isCA: true` and a `privateKey` of `algorithm: ECDSA`, `encoding: PKCS8`. By default the operator makes one of its own. It must sign nobody else.
+    /// `isCA: true` and a `privateKey` of `algorithm: ECDSA`, `encoding: PKCS8`. By default the operator makes one of its own. It must
+    /// sign nobody else.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
