@@ -54,7 +54,8 @@ pub async fn objects(
         may_run &= is_applied || service.name_any() != cluster.nodes_service();
     }
     keep(errors, disruption_budget(client, cluster, may_evict()).await);
-    keep(errors, network_policy(client, cluster).await);
+    // New pods wait until strangers are kept from their ports; those that run need what else there is.
+    may_run &= keep(errors, network_policy(client, cluster).await).is_some() || found.is_some();
     if may_run {
         build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
         // First: the StatefulSet is made anew around volumes that grow.

@@ -20,6 +20,7 @@ use crate::identities::plan::{self, Shown};
 use crate::identities::rotate::{self, ROTATE_ANNOTATION, Rotate};
 use crate::identities::{self, Input, Link};
 use crate::kubernetes::{Error, within};
+use crate::owned;
 use crate::reporter::manager;
 
 /// How soon the mode is looked at again while it is being changed.
@@ -59,19 +60,12 @@ pub async fn settle(
     let is_moving = cluster.spec.tls.mode.is_some_and(|wished| wished != mode);
     let mut secured = Secured { mode, outcome: Ok(()), again: is_moving.then_some(AGAIN), happenings };
     let asked = found.annotations().get(ROTATE_ANNOTATION);
-    let rotate = match asked.map(|text| rotate::parse(text)) {
-        Some(Ok(_)) if mode == TlsMode::Off => {
-            let note = format!("{ROTATE_ANNOTATION}: with tls.mode Off there are no certificates");
-            secured.happenings.push(Happening::warning("RotationRefused", note));
-            Rotate::default()
-        }
-        Some(Ok(rotate)) => rotate,
-        Some(Err(why)) => {
-            secured.happenings.push(Happening::warning("RotationRefused", why));
-            Rotate::default()
-        }
-        None => Rotate::default(),
-    };
+    let rotate = asked.map(|text| rotate::allowed(rotate::parse(text)?, &cluster.spec.tls, mode));
+    let rotate = rotate.transpose().unwrap_or_else(|why| {
+        secured.happenings.push(Happening::warning("RotationRefused", why));
+        None
+    });
+    let rotate = rotate.unwrap_or_default();
     if mode == TlsMode::Off {
         link.go_plain();
     } else {
@@ -83,10 +77,21 @@ pub async fn settle(
                 let note = |what| Happening::normal("CertificatesReplaced", format!("{what} was replaced"));
                 secured.happenings.extend(news.map(note));
             }
-            Err(failed) => secured.outcome = Err(failed.to_string()),
+            Err(failed) => {
+                if rotate != Rotate::default() {
+                    let note = format!("{ROTATE_ANNOTATION}: {failed}; ask again once that is mended");
+                    secured.happenings.push(Happening::warning("RotationRefused", note));
+                }
+                secured.outcome = Err(failed.to_string());
+                // Whatever else is wrong, nodes that run are to be reached.
+                if let Err(failed) = identities::listen(client, cluster, link, SystemTime::now()).await {
+                    error!("{failed}");
+                }
+            }
         }
     }
-    if asked.is_some() && secured.outcome.is_ok() {
+    // Also where it came to nothing: asked for again and again, it would replace again and again.
+    if asked.is_some() {
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { ROTATE_ANNOTATION: null } } }));
         let params = manager();
         let patched = api.patch(&cluster.name, &params, &patch);
@@ -128,16 +133,25 @@ async fn mode(
 async fn adopted(client: &Client, cluster: &Cluster, found: &ZueCluster) -> Result<Option<TlsMode>, Error> {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     let set = within("read the StatefulSet", sets.get_opt(&cluster.name)).await?;
-    if let Some(pod) = set.and_then(|set| set.spec?.template.spec) {
-        return Ok(Some(mode_of(&pod)));
+    if let Some(set) = set {
+        // What is another's, or of a ZueCluster that was deleted, says nothing of this one.
+        owned::check(&set, cluster)?;
+        if let Some(pod) = set.spec.and_then(|spec| spec.template.spec) {
+            return Ok(Some(mode_of(&pod)));
+        }
     }
     // Pods outlive a StatefulSet that was deleted without them.
     let pods: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
     let selector: Vec<String> = build::selector(cluster).iter().map(|(key, value)| format!("{key}={value}")).collect();
     let of_cluster = ListParams::default().labels(&selector.join(","));
-    let left = within("list the pods", pods.list(&of_cluster)).await?.items.into_iter().find_map(|pod| pod.spec);
+    let is_left = |pod: &Pod| pod.owner_references().is_empty() && pod.metadata.deletion_timestamp.is_none();
+    let mut left = within("list the pods", pods.list(&of_cluster)).await?.items.into_iter().filter(is_left);
+    if let Some(pod) = left.find_map(|pod| pod.spec) {
+        return Ok(Some(mode_of(&pod)));
+    }
+    // A closed cluster that has lost all else does not fall open.
     let ran_before = found.status.as_ref().is_some_and(|status| status.epoch.is_some());
-    Ok(left.as_ref().map(mode_of).or(ran_before.then_some(TlsMode::Off)))
+    Ok((ran_before && !identities::exist(client, cluster).await?).then_some(TlsMode::Off))
 }
 
 /// In which mode a pod runs.

@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
 use zue_operator::crd::security::TlsMode;
-use zue_operator::identities::plan::{FORMER_FOR, Shown};
+use zue_operator::identities::plan::{FORMER_FOR, Shown, TOLD_FOR};
 use zue_operator::identities::rotate::Rotate;
 use zue_operator::identities::{Error, Input, Link, Settled, listen, settle};
-use zue_tls::{Bundle, Leaf, Usage};
+use zue_tls::{Authority, Bundle, Kind, Leaf, Usage};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -99,6 +99,19 @@ impl Made {
         String::from_utf8(serde_json::from_value::<ByteString>(found).unwrap().0).unwrap()
     }
 
+    fn holds(&self, secret: &str, key: &str) -> bool {
+        !self.api.0.lock().unwrap().0[secret]["data"][key].is_null()
+    }
+
+    /// Somebody else's Secret takes the place of one that may be there.
+    fn insert(&self, name: &str, owner: Option<Value>, data: &[(&str, &str)]) {
+        let encoded = |text: &str| serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap();
+        let data: BTreeMap<_, _> = data.iter().map(|(key, text)| (*key, encoded(text))).collect();
+        let owners: Vec<Value> = owner.into_iter().collect();
+        let secret = json!({ "metadata": { "name": name, "uid": "x", "ownerReferences": owners }, "data": data });
+        self.api.0.lock().unwrap().0.insert(name.to_owned(), secret);
+    }
+
     fn names(&self) -> Vec<String> {
         self.api.0.lock().unwrap().0.keys().cloned().collect()
     }
@@ -114,7 +127,8 @@ impl Made {
     /// All three nodes have read what is in the Secret.
     fn read_by_nodes(&mut self) {
         let (peers, clients) = (self.bundle("peer-ca.crt").sha256, self.bundle("client-ca.crt").sha256);
-        self.shown = vec![Some(Shown { mode: TlsMode::Required, peers, clients }); 3];
+        let certificate = self.leaf("orders-tls").sha256;
+        self.shown = vec![Some(Shown { mode: TlsMode::Required, peers, clients, certificate, has_problem: false }); 3];
     }
 
     fn leaf(&self, secret: &str) -> Leaf {
@@ -193,10 +207,25 @@ async fn a_new_authority_signs_only_once_every_node_believes_it() {
     made.leaf("orders-tls").check(&old, &[Usage::Server]).expect("not all have said that they believe the new one");
     made.read_by_nodes();
     made.settled(SPEC).await;
+    made.leaf("orders-tls").check(&old, &[Usage::Server]).expect("clients read it later than nodes do");
+    // Until then the one before signs, also for whoever comes meanwhile.
+    let three = SPEC.replace("access: [", "access: [{name: late, rights: [read]}, ");
+    made.settled(&three).await;
+    let from_before = made.leaf("orders-client-till");
+    made.leaf("orders-client-late").check(&made.bundle("client-ca.crt"), &[Usage::Client]).unwrap();
+    made.now += TOLD_FOR;
+    made.settled(&three).await;
+    assert_ne!(made.leaf("orders-client-till").sha256, from_before.sha256);
+    made.settled(SPEC).await;
+    assert_eq!(made.text("orders-peer-ca", "tls.crt").matches("BEGIN").count(), 1);
+    assert!(!made.holds("orders-peer-ca", "former.key"), "nobody needs the former's key any more");
     made.leaf("orders-tls").check(&old, &[Usage::Server]).unwrap_err();
     made.leaf("orders-tls").check(&made.bundle("peer-ca.crt"), &[Usage::Server]).unwrap();
     made.leaf("orders-client-till").check(&made.bundle("client-ca.crt"), &[Usage::Client]).unwrap();
     made.now += FORMER_FOR * 2;
+    made.settled(SPEC).await;
+    assert_eq!(made.text("orders-tls", "peer-ca.crt").matches("BEGIN").count(), 2, "no node shows the new one's yet");
+    made.read_by_nodes();
     made.settled(SPEC).await;
     assert_eq!(made.text("orders-tls", "peer-ca.crt").matches("BEGIN").count(), 1);
     made.leaf("orders-client-till").check(&made.bundle("client-ca.crt"), &[Usage::Client]).unwrap();
@@ -227,4 +256,86 @@ async fn what_others_are_to_make_is_named_where_it_is_missing_or_of_no_use() {
     made.api.0.lock().unwrap().0.insert("ours".to_owned(), theirs);
     let said = made.settle("tls: {secretName: ours}", Rotate::default()).await.unwrap_err().to_string();
     assert_eq!(said, "Secret ours: tls.crt holds no certificate in PEM");
+}
+
+#[tokio::test]
+async fn who_has_no_access_any_more_loses_it_whatever_else_is_wrong() {
+    let made = Made::new().await;
+    made.settled(SPEC).await;
+    // Both were made by hand: one that is gone from the list, and one that stays in it.
+    made.insert("orders-client-shop", None, &[]);
+    made.insert("orders-client-till", None, &[]);
+    let said = made.settle("access: [{name: till, rights: [read]}]", Rotate::default()).await.unwrap_err().to_string();
+    assert_eq!(said, "Secret orders-client-till is not this ZueCluster's; rename one of them");
+    let access = made.text("orders-tls", "access.yaml");
+    assert!(!access.contains("shop") && access.contains("till") && !access.contains("append"), "{access}");
+    assert!(!made.link.dials().borrow().may_be_plain(), "the operator reaches the nodes all the same");
+}
+
+#[tokio::test]
+async fn no_client_takes_the_place_of_an_authority() {
+    let made = Made::new().await;
+    let spec = "access: [{name: ca, rights: [read], token: true}]";
+    let said = made.settle(spec, Rotate::default()).await.unwrap_err().to_string();
+    assert!(said.starts_with("Secret orders-client-ca: spec.access names a client \"ca\""), "{said}");
+    let before = made.text("orders-client-ca", "tls.crt");
+    assert!(made.settle(spec, Rotate::default()).await.is_err());
+    assert_eq!(made.text("orders-client-ca", "tls.crt"), before);
+    made.settled("{}").await;
+    assert_eq!(made.text("orders-client-ca", "tls.crt"), before);
+}
+
+#[tokio::test]
+async fn an_authority_that_was_asked_for_and_does_not_sign_yet_is_not_replaced_again() {
+    let mut made = Made::new().await;
+    made.settled(SPEC).await;
+    made.read_by_nodes();
+    let asked = Rotate { peer_ca: true, ..Rotate::default() };
+    made.settle(SPEC, asked).await.unwrap();
+    let first = made.text("orders-peer-ca", "tls.crt");
+    made.settle(SPEC, asked).await.unwrap();
+    assert_eq!(made.text("orders-peer-ca", "tls.crt"), first);
+    assert_eq!(made.text("orders-tls", "peer-ca.crt").matches("BEGIN").count(), 2);
+}
+
+#[tokio::test]
+async fn authorities_made_elsewhere_are_taken_only_if_they_are_fit_and_nobody_elses() {
+    let mut made = Made::new().await;
+    let who = zue_tls::Cluster::new("shop", "orders").unwrap();
+    let ours = Authority::new(Kind::Peer, &who, DAY).unwrap();
+    let data = [("tls.crt", ours.certificate().to_owned()), ("tls.key", ours.key())];
+    let data = [(data[0].0, data[0].1.as_str()), (data[1].0, data[1].1.as_str())];
+    made.insert("one", None, &data);
+    made.insert("other", None, &data);
+    let said = made.settle("tls: {secretName: one, clientCaSecretName: other}", Rotate::default()).await;
+    let said = said.unwrap_err().to_string();
+    assert_eq!(said, "Secret other: its key is that of the authority of the nodes: the clients need another authority");
+    assert!(!made.names().contains(&"orders-tls".to_owned()), "no node is told of it");
+
+    let owner = json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "bills", "uid": "u-2" });
+    made.insert("bills-peer-ca", Some(owner), &data);
+    let said = made.settle("tls: {secretName: bills-peer-ca}", Rotate::default()).await.unwrap_err().to_string();
+    assert_eq!(said, "Secret bills-peer-ca is not this ZueCluster's; rename one of them");
+
+    made.settled("tls: {secretName: one}").await;
+    made.now += DAY * 2;
+    let said = made.settle("tls: {secretName: one}", Rotate::default()).await.unwrap_err().to_string();
+    assert_eq!(said, "Secret one: its certificate has expired: put another authority there");
+    // The one that is put there signs at once: nobody believes the other any more.
+    let next = Authority::new(Kind::Peer, &who, DAY * 365).unwrap();
+    made.insert("one", None, &[("tls.crt", next.certificate()), ("tls.key", &next.key())]);
+    made.settled("tls: {secretName: one}").await;
+    made.leaf("orders-tls").check(&made.bundle("peer-ca.crt"), &[Usage::Server]).unwrap();
+    assert_eq!(made.text("orders-tls", "peer-ca.crt").matches("BEGIN").count(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_whose_key_is_another_is_replaced() {
+    let made = Made::new().await;
+    made.settled(SPEC).await;
+    let key = made.text("orders-client-till", "tls.key");
+    let changed = serde_json::to_value(ByteString(key.into_bytes())).unwrap();
+    made.api.0.lock().unwrap().0.get_mut("orders-tls").unwrap()["data"]["tls.key"] = changed;
+    made.settled(SPEC).await;
+    made.leaf("orders-tls").check(&made.bundle("peer-ca.crt"), &[Usage::Server]).unwrap();
 }

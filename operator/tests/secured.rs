@@ -139,3 +139,42 @@ async fn a_mode_that_is_written_down_is_kept_whatever_is_there() {
     assert_eq!(secured.mode, TlsMode::Required);
     assert!(writes.iter().all(|(_, path, _)| !path.ends_with("/status")), "{writes:?}");
 }
+
+#[tokio::test]
+async fn what_is_not_this_clusters_opens_it_to_nobody() {
+    let plain = Found::new("tls: {mode: 'Off'}", Value::Null, &[]).await.cluster();
+    let set = serde_json::to_value(build::objects(&plain).stateful_set).unwrap();
+    let of = |owners: Value| {
+        let mut set = set.clone();
+        set["metadata"]["ownerReferences"] = owners;
+        set["metadata"]["labels"] = json!({});
+        set
+    };
+    let deleted = json!([{ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "orders", "uid": "u-0" }]);
+    for (owners, said) in [(json!([]), "is not this ZueCluster's"), (deleted, "that was deleted")] {
+        let found = Found::new("{}", Value::Null, &[(SET, of(owners))]).await;
+        let (mut cluster, link) = (found.cluster(), Arc::new(Link::default()));
+        let settled = Box::pin(settle(&found.client, &mut cluster, &link, &[], ".svc.cluster.local")).await;
+        let error = settled.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(found.api.0.lock().unwrap().1.is_empty(), "no mode is written down");
+    }
+    // Pods that go with the StatefulSet that was deleted say nothing, either.
+    let mut pod = set["spec"]["template"].clone();
+    pod["metadata"]["ownerReferences"] =
+        json!([{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "orders", "uid": "x" }]);
+    let pods = json!({ "metadata": {}, "items": [pod] });
+    let found = Found::new("{}", Value::Null, &[(PODS, pods)]).await;
+    assert_eq!(found.settle().await.0.mode, TlsMode::Required);
+}
+
+#[tokio::test]
+async fn a_closed_cluster_that_has_lost_its_status_and_its_pods_stays_closed() {
+    let closed = Found::new("{}", Value::Null, &[]).await;
+    closed.settle().await;
+    let secret = "/api/v1/namespaces/shop/secrets";
+    let made = closed.api.0.lock().unwrap().0.get(&format!("{secret}/orders-tls")).cloned().unwrap();
+    let path = format!("{secret}/orders-tls");
+    let found = Found::new("{}", json!({ "epoch": 3 }), &[(path.as_str(), made)]).await;
+    assert_eq!(found.settle().await.0.mode, TlsMode::Required);
+}

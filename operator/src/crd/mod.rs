@@ -94,9 +94,9 @@ pub use status::ZueClusterStatus;
     validation = Rule::new("self.leader.ordinal < self.replicas")
         .message("ordinals begin at 0: the leader's must be less than the number of replicas")
         .field_path(".leader.ordinal"),
-    validation = Rule::new("!has(self.access) || size(self.access) == 0 || !has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'Off'")
-        .message("with tls.mode Off everybody may do everything: set another mode, or leave the list out")
-        .field_path(".access")
+    validation = Rule::new("!has(self.tls) || !has(self.tls.secretName) || !has(self.tls.clientCaSecretName) || self.tls.secretName != self.tls.clientCaSecretName")
+        .message("the authority of the clients must be another than that of the nodes: name two Secrets")
+        .field_path(".tls.clientCaSecretName")
 )]
 pub struct ZueClusterSpec {
     /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. It may change: new

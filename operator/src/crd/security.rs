@@ -58,9 +58,14 @@ impl TlsMode {
     }
 }
 
-/// A client that has access.
+/// A client that has access. With `tls.mode: "Off"` everybody has, whatever is listed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.name != 'ca'")
+        .message("a client cannot be called ca: the Secret <cluster>-client-ca is that of the authority")
+        .field_path(".name")
+)]
 pub struct Access {
     /// Its name. What it shows is in the Secret `<cluster>-client-<name>`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]

@@ -10,18 +10,50 @@ use super::plan::{AUTHORITY_LIFETIME, Certificate, Shown, Trust, is_due};
 use super::secret::{Found, Secrets, Texts, texts};
 use super::{CERTIFICATE, CLIENT_CA, Error, Input, KEY, PEER_CA, seconds};
 
+/// The authority before, in the Secret of one that does not sign yet.
+const FORMER_CERTIFICATE: &str = "former.crt";
+const FORMER_KEY: &str = "former.key";
+
 /// What ends a certificate in PEM.
 const END: &str = "-----END CERTIFICATE-----";
 
-/// The newest authority of a kind.
-pub(super) struct Newest {
+/// An authority that can sign.
+pub(super) struct Signer {
     authority: Authority,
     pub(super) certificate: Certificate,
 }
 
-impl Newest {
+impl Signer {
     pub(super) fn issues(&self, of: &Identity, names: &Names, lifetime: Duration) -> Result<Issued, IssueError> {
         self.authority.issue(of, names, lifetime)
+    }
+}
+
+/// The authorities of a kind whose keys there are: the newest, and the one before for as long as that still signs.
+pub(super) struct Known {
+    pub(super) newest: Signer,
+    former: Option<Signer>,
+}
+
+impl Known {
+    /// What their Secret holds.
+    fn data(&self) -> Texts {
+        let newest = [(CERTIFICATE, self.newest.authority.certificate()), (KEY, &self.newest.authority.key())];
+        let mut data = texts(newest);
+        if let Some(former) = &self.former {
+            let kept = [(FORMER_CERTIFICATE, former.authority.certificate()), (FORMER_KEY, &former.authority.key())];
+            data.extend(texts(kept));
+        }
+        data
+    }
+
+    fn into_signer(self, sha256: &str) -> Option<Signer> {
+        [Some(self.newest), self.former].into_iter().flatten().find(|one| one.certificate.sha256 == sha256)
+    }
+
+    /// The one of this hash.
+    pub(super) fn by_hash(&self, sha256: &str) -> Option<&Signer> {
+        [Some(&self.newest), self.former.as_ref()].into_iter().flatten().find(|one| one.certificate.sha256 == sha256)
     }
 }
 
@@ -41,45 +73,74 @@ pub(super) fn hash_of(kind: Kind, shown: &Shown) -> &String {
     }
 }
 
-/// The newest authority: the one that there is, unless it is the operator's to replace, and time.
-pub(super) async fn newest(
+/// The authorities that there are; a new one is made where there is none, and when it is time or was asked for. One that was made and
+/// does not sign yet is waited for first.
+pub(super) async fn known(
     secrets: &Secrets<'_>,
     who: &Cluster,
     kind: Kind,
+    told: &Trust,
     input: Input<'_>,
     news: &mut Vec<String>,
-) -> Result<Newest, Error> {
+) -> Result<Known, Error> {
     let (name, others) = secrets.authority(kind);
     let unusable = |why: String| Error::Unusable { name: name.clone(), why };
     let found = there(secrets, kind).await?;
+    let kept = found.as_ref().map(|found| load(kind, found).map_err(unusable)).transpose()?;
     if let Some(field) = others {
-        let found = found.ok_or_else(|| Error::Missing { name: name.clone(), field })?;
-        return load(kind, &found).map_err(unusable);
+        let kept = kept.ok_or_else(|| Error::Missing { name: name.clone(), field })?;
+        if kept.newest.certificate.ends <= input.now {
+            return Err(unusable("its certificate has expired: put another authority there".to_owned()));
+        }
+        return Ok(kept);
     }
     let is_asked = match kind {
         Kind::Peer => input.rotate.peer_ca,
         Kind::Client => input.rotate.client_ca,
     };
-    let is_spent =
-        |found: &Found| time_of(found.text(CERTIFICATE)).is_none_or(|(begun, ends)| is_due(begun, ends, input.now));
-    if let Some(found) = found.as_ref().filter(|found| !is_asked && !is_spent(found)) {
-        return load(kind, found).map_err(unusable);
+    let times = found.as_ref().and_then(|found| time_of(found.text(CERTIFICATE)));
+    let is_spent = times.is_none_or(|(begun, ends)| is_due(begun, ends, input.now));
+    let signs = |kept: &Known| told.signs.is_empty() || told.signs == kept.newest.certificate.sha256;
+    match kept {
+        Some(kept) if is_spent || is_asked && signs(&kept) => {
+            news.push(match kind {
+                Kind::Peer => "the authority of the peers".to_owned(),
+                Kind::Client => "the authority of the clients".to_owned(),
+            });
+            make(secrets, who, kind, found.as_ref(), kept.into_signer(&told.signs)).await
+        }
+        Some(kept) if kept.former.is_some() && signs(&kept) => {
+            // Nobody needs the key of one that signs no more.
+            let known = Known { newest: kept.newest, former: None };
+            secrets.write(&name, found.as_ref(), known.data(), Texts::new()).await?;
+            Ok(known)
+        }
+        Some(kept) => Ok(kept),
+        None => make(secrets, who, kind, found.as_ref(), None).await,
     }
-    let made = Authority::new(kind, who, AUTHORITY_LIFETIME)?;
-    let data = texts([(CERTIFICATE, made.certificate()), (KEY, &made.key())]);
-    secrets.write(&name, found.as_ref(), data, Texts::new()).await?;
-    if found.is_some() {
-        news.push(match kind {
-            Kind::Peer => "the authority of the peers".to_owned(),
-            Kind::Client => "the authority of the clients".to_owned(),
-        });
-    }
-    let certificate = certificate(made.certificate()).ok_or_else(|| unusable("it holds no certificate".to_owned()))?;
-    Ok(Newest { authority: made, certificate })
 }
 
-/// The one that there is, if any.
-pub(super) async fn known(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Newest>, Error> {
+/// Makes a new authority and writes it down, beside the one that signs until all believe the new one.
+async fn make(
+    secrets: &Secrets<'_>,
+    who: &Cluster,
+    kind: Kind,
+    found: Option<&Found>,
+    former: Option<Signer>,
+) -> Result<Known, Error> {
+    let (name, _) = secrets.authority(kind);
+    let authority = Authority::new(kind, who, AUTHORITY_LIFETIME)?;
+    let certificate = certificate(authority.certificate()).ok_or_else(|| Error::Unusable {
+        name: name.clone(),
+        why: "what was made for it is no certificate".to_owned(),
+    })?;
+    let known = Known { newest: Signer { authority, certificate }, former };
+    secrets.write(&name, found, known.data(), Texts::new()).await?;
+    Ok(known)
+}
+
+/// Those that there are, if any; makes none.
+pub(super) async fn there_are(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Known>, Error> {
     let unusable = |why: String| Error::Unusable { name: secrets.authority(kind).0, why };
     there(secrets, kind).await?.map(|found| load(kind, &found).map_err(unusable)).transpose()
 }
@@ -89,12 +150,17 @@ async fn there(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Found>, crate
     if others.is_some() { secrets.others(&name).await } else { secrets.own(&name).await }
 }
 
-fn load(kind: Kind, found: &Found) -> Result<Newest, String> {
-    let first = split(found.text(CERTIFICATE)).into_iter().next();
+fn load(kind: Kind, found: &Found) -> Result<Known, String> {
+    let newest = signer(kind, found.text(CERTIFICATE), found.text(KEY))?;
+    Ok(Known { newest, former: signer(kind, found.text(FORMER_CERTIFICATE), found.text(FORMER_KEY)).ok() })
+}
+
+fn signer(kind: Kind, certificates: &str, key: &str) -> Result<Signer, String> {
+    let first = split(certificates).into_iter().next();
     // What stands behind the first has signed the authority, perhaps, and others; it is not to be believed here.
     let certificate = first.and_then(|pem| certificate(&pem)).ok_or("tls.crt holds no certificate in PEM")?;
-    let authority = Authority::load(kind, &certificate.pem, found.text(KEY)).map_err(|error| error.to_string())?;
-    Ok(Newest { authority, certificate })
+    let authority = Authority::load(kind, &certificate.pem, key).map_err(|error| error.to_string())?;
+    Ok(Signer { authority, certificate })
 }
 
 /// Whom the nodes were told to believe, as it is written in their Secret.

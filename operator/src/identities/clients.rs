@@ -3,15 +3,23 @@
 use std::collections::BTreeSet;
 
 use zue_node::{AccessClient, AccessFile};
-use zue_tls::{Cluster as Who, Names, NewToken, hex, sha256};
+use zue_tls::{Cluster as Who, Kind, Names, NewToken, hex, sha256};
 
 use super::plan::{LEAF_LIFETIME, Wanted, issues};
 use super::secret::{Found, Secrets, Texts, texts};
 use super::{ACCESS_FILE, CA, CERTIFICATE, Error, Input, KEY, NAMES, SIGNED_BY, Signing, TOKEN, held};
 use crate::cluster::{Cluster, PODS_CLIENT};
-use crate::crd::security::{Access, Right};
+use crate::crd::security::{self as crd, Right};
 
-/// Makes their Secrets be as they should, and takes those away that are wanted no more; gives the file that says who has access.
+/// Who has access.
+pub(super) struct Access {
+    /// The file by which the nodes know them.
+    pub(super) file: String,
+    /// What went wrong first. The file is right all the same: nobody keeps access because of another's Secret.
+    pub(super) failed: Option<Error>,
+}
+
+/// Makes their Secrets be as they should, and takes those away that are wanted no more.
 pub(super) async fn settle(
     secrets: &Secrets<'_>,
     cluster: &Cluster,
@@ -19,24 +27,43 @@ pub(super) async fn settle(
     signing: (&Signing, &Signing),
     nodes: Option<&Found>,
     input: Input<'_>,
-) -> Result<String, Error> {
+) -> Access {
     // What the pods themselves show: so that commands work in them.
     let (name, rights) = (PODS_CLIENT.to_owned(), vec![Right::Append, Right::Read]);
-    let pods = Access { name, rights, token: false, from: Vec::new() };
-    let all: Vec<&Access> = cluster.spec.access.iter().chain([&pods]).collect();
+    let pods = crd::Access { name, rights, token: false, from: Vec::new() };
+    let all: Vec<&crd::Access> = cluster.spec.access.iter().chain([&pods]).collect();
     let known = nodes.and_then(|found| serde_yaml::from_str::<AccessFile>(found.text(ACCESS_FILE)).ok());
-    let wanted: BTreeSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
-    for gone in known.unwrap_or_default().clients.iter().filter(|one| !wanted.contains(one.name.as_str())) {
-        secrets.delete(&cluster.client_secret(&gone.name)).await?;
-    }
-    let mut file = AccessFile::default();
-    for client in all {
-        let token_sha256 = one(secrets, cluster, who, signing, client, input).await?;
+    let known = known.unwrap_or_default().clients;
+    let (mut file, mut failed) = (AccessFile::default(), None);
+    for client in &all {
+        let settled = one(secrets, cluster, who, signing, client, input).await;
+        let token_sha256 = settled.unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            let before = known.iter().find(|one| one.name == client.name);
+            before.map(|one| one.token_sha256.clone()).unwrap_or_default()
+        });
         let rights = client.rights.iter().copied().map(Into::into).collect();
         file.clients.push(AccessClient { name: client.name.clone(), rights, token_sha256 });
     }
+    let wanted: BTreeSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    for gone in known.iter().filter(|one| !wanted.contains(one.name.as_str())) {
+        use crate::kubernetes::Error::{NotOurs, NotYetGone};
+        match secrets.delete(&cluster.client_secret(&gone.name)).await {
+            // It was another's to delete, too.
+            Ok(()) | Err(NotOurs { .. } | NotYetGone { .. }) => {}
+            Err(error) => {
+                failed.get_or_insert(error.into());
+                // Without a right, until its Secret is gone as well.
+                file.clients.push(AccessClient {
+                    name: gone.name.clone(),
+                    rights: Vec::new(),
+                    token_sha256: Vec::new(),
+                });
+            }
+        }
+    }
     // Names and hashes: nothing in them can fail to be written.
-    Ok(serde_yaml::to_string(&file).unwrap_or_default())
+    Access { file: serde_yaml::to_string(&file).unwrap_or_default(), failed }
 }
 
 /// Makes the Secret of one client be as it should; gives the hash of its token, if it has one.
@@ -45,10 +72,16 @@ async fn one(
     cluster: &Cluster,
     who: &Who,
     (peers, clients): (&Signing, &Signing),
-    client: &Access,
+    client: &crd::Access,
     input: Input<'_>,
 ) -> Result<Vec<String>, Error> {
     let name = cluster.client_secret(&client.name);
+    // The schema refuses it; what was stored before that rule does not take the authority's place either.
+    if secrets.authority(Kind::Client).0 == name {
+        let why =
+            format!("spec.access names a client {:?}, whose Secret would be this one: call it otherwise", client.name);
+        return Err(Error::Unusable { name, why });
+    }
     let found = secrets.own(&name).await?;
     let ca = peers.trust.pem();
     if client.token {
@@ -59,13 +92,14 @@ async fn one(
     }
     let held = found.as_ref().and_then(held);
     let wanted = Wanted { authority: &clients.trust.signs, names: "", anew: input.rotate.certificates };
-    let is_due = clients.can_issue() && issues(held.as_ref(), &wanted, input.now);
+    let signer = clients.signer();
+    let is_due = signer.is_some() && issues(held.as_ref(), &wanted, input.now);
     let (certificate, key, signed_by) = match found.as_ref().filter(|_| held.is_some() && !is_due) {
         Some(kept) => (kept.text(CERTIFICATE).to_owned(), kept.text(KEY).to_owned(), kept.note(SIGNED_BY).to_owned()),
-        // It comes once the authority that is believed by all signs again.
-        None if !clients.can_issue() => return Ok(Vec::new()),
         None => {
-            let issued = clients.authority.issues(&who.client(&client.name)?, &Names::default(), LEAF_LIFETIME)?;
+            // Else it comes once the newest authority signs.
+            let Some(signer) = signer else { return Ok(Vec::new()) };
+            let issued = signer.issues(&who.client(&client.name)?, &Names::default(), LEAF_LIFETIME)?;
             (issued.certificate, issued.key, clients.trust.signs.clone())
         }
     };

@@ -64,8 +64,8 @@ impl Link {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = Wanted { authority: &peers.trust.signs, names: "", anew: rotate.certificates };
         let held = own.as_ref().map(|own| &own.held);
-        // An operator that has just started has none: one of the newest authority is believed soon.
-        let is_due = held.is_none() || peers.can_issue() && issues(held, &wanted, now);
+        // An operator that has just started has none. Where the key of the authority that signs is gone, one of the newest is believed soon.
+        let is_due = held.is_none() || peers.signer().is_some() && issues(held, &wanted, now);
         let pem = peers.trust.pem();
         let kept = own.as_ref().filter(|_| !is_due);
         if kept.is_some_and(|own| own.mode == mode && own.bundle == pem) {
@@ -93,12 +93,13 @@ impl Link {
 }
 
 fn issue(who: &zue_tls::Cluster, peers: &Signing) -> Result<(Leaf, Held), Error> {
-    let issued = peers.authority.issues(&who.identity(Role::Controller), &Names::default(), LEAF_LIFETIME)?;
+    let signer = peers.signer().unwrap_or(&peers.known.newest);
+    let issued = signer.issues(&who.identity(Role::Controller), &Names::default(), LEAF_LIFETIME)?;
     let unusable = |why: String| Error::Unusable { name: "of the authority of the peers".to_owned(), why };
     let leaf = Leaf::from_pem(("the operator's certificate", &issued.certificate), ("its key", &issued.key))
         .map_err(|error| unusable(error.to_string()))?;
     let (begun, ends) = authority::time_of(&issued.certificate)
         .ok_or_else(|| unusable("it issues what is no certificate".to_owned()))?;
-    let authority = peers.authority.certificate.sha256.clone();
+    let authority = signer.certificate.sha256.clone();
     Ok((leaf, Held { authority, names: String::new(), begun, ends }))
 }

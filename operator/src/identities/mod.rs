@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use zue_tls::{BadIdentity, Bundle, IssueError, Kind, Role};
+use zue_tls::{BadIdentity, Bundle, IssueError, Kind, Leaf, Role};
 
 pub use link::Link;
-use plan::{Held, LEAF_LIFETIME, Shown, Trust, Wanted, issues};
+use plan::{Held, LEAF_LIFETIME, Shown, Taken, Trust, Wanted, issues};
 use rotate::Rotate;
 use secret::{Found, Secrets, Texts, texts};
 
@@ -96,14 +96,19 @@ pub struct Settled {
 
 /// What an authority's certificates are issued with.
 struct Signing {
-    authority: authority::Newest,
+    known: authority::Known,
     trust: Trust,
 }
 
 impl Signing {
-    /// Whether the newest authority signs.
-    fn can_issue(&self) -> bool {
-        self.trust.signs == self.authority.certificate.sha256
+    /// The authority that signs; none where its key is not to be had any more.
+    fn signer(&self) -> Option<&authority::Signer> {
+        self.known.by_hash(&self.trust.signs)
+    }
+
+    /// Whether the newest authority does not sign yet.
+    fn is_moving(&self) -> bool {
+        self.trust.signs != self.known.newest.certificate.sha256
     }
 }
 
@@ -114,10 +119,14 @@ pub async fn settle(client: &Client, cluster: &Cluster, link: &Link, input: Inpu
     let found = secrets.own(&cluster.tls_secret()).await?;
     let mut news = Vec::new();
     let peers = signing(&secrets, &who, Kind::Peer, found.as_ref(), input, &mut news).await?;
+    // What the operator needs itself hangs on nothing else.
+    link.give(cluster.tls_mode, &who, &peers, input.rotate, input.now)?;
     let clients = signing(&secrets, &who, Kind::Client, found.as_ref(), input, &mut news).await?;
-    let access = clients::settle(&secrets, cluster, &who, (&peers, &clients), found.as_ref(), input).await?;
+    distinct(&secrets, &peers, &clients)?;
+    let clients::Access { file, failed } =
+        clients::settle(&secrets, cluster, &who, (&peers, &clients), found.as_ref(), input).await;
     let (mut data, mut notes) = nodes(cluster, &who, &peers, found.as_ref(), input)?;
-    data.extend(texts([(PEER_CA, &peers.trust.pem()), (CLIENT_CA, &clients.trust.pem()), (ACCESS_FILE, &access)]));
+    data.extend(texts([(PEER_CA, &peers.trust.pem()), (CLIENT_CA, &clients.trust.pem()), (ACCESS_FILE, &file)]));
     notes.extend(authority::notes(Kind::Peer, &peers.trust));
     notes.extend(authority::notes(Kind::Client, &clients.trust));
     let is_new =
@@ -126,9 +135,11 @@ pub async fn settle(client: &Client, cluster: &Cluster, link: &Link, input: Inpu
         news.push("the certificate of the nodes".to_owned());
     }
     secrets.write(&cluster.tls_secret(), found.as_ref(), data, notes).await?;
-    link.give(cluster.tls_mode, &who, &peers, input.rotate, input.now)?;
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
     let both = [&peers, &clients];
-    let again = if both.iter().any(|one| !one.can_issue()) {
+    let again = if both.iter().any(|one| one.is_moving()) {
         Some(AGAIN_WHILE_REPLACED)
     } else {
         both.iter().any(|one| one.trust.bundle.len() > 1).then_some(AGAIN_UNTIL_SETTLED)
@@ -145,9 +156,14 @@ pub async fn listen(client: &Client, cluster: &Cluster, link: &Link, now: System
     let secrets = Secrets::new(client, cluster);
     let who = zue_tls::Cluster::new(&cluster.namespace, &cluster.name)?;
     let found = secrets.own(&cluster.tls_secret()).await?;
-    let (Some(found), Some(authority)) = (found, authority::known(&secrets, Kind::Peer).await?) else { return Ok(()) };
-    let peers = Signing { authority, trust: authority::told(Kind::Peer, &found) };
+    let (Some(found), Some(known)) = (found, authority::there_are(&secrets, Kind::Peer).await?) else { return Ok(()) };
+    let peers = Signing { known, trust: authority::told(Kind::Peer, &found) };
     link.give(cluster.tls_mode, &who, &peers, Rotate::default(), now)
+}
+
+/// Whether there are identities of this very cluster.
+pub async fn exist(client: &Client, cluster: &Cluster) -> Result<bool, crate::kubernetes::Error> {
+    Ok(Secrets::new(client, cluster).own(&cluster.tls_secret()).await?.is_some())
 }
 
 async fn signing(
@@ -158,13 +174,36 @@ async fn signing(
     input: Input<'_>,
     news: &mut Vec<String>,
 ) -> Result<Signing, Error> {
-    let authority = authority::newest(secrets, who, kind, input, news).await?;
     let told = found.map(|found| authority::told(kind, found)).unwrap_or_default();
+    let known = authority::known(secrets, who, kind, &told, input, news).await?;
     let hash = Bundle::from_pem("the authorities", &told.pem()).map(|bundle| bundle.sha256).unwrap_or_default();
-    let has_seen = |shown: &Option<Shown>| shown.as_ref().is_some_and(|shown| *authority::hash_of(kind, shown) == hash);
-    let is_seen = !input.shown.is_empty() && input.shown.iter().all(has_seen);
-    let trust = told.next(&authority.certificate, is_seen, input.now);
-    Ok(Signing { authority, trust })
+    let leaf = found.and_then(leaf).map(|leaf| leaf.sha256).unwrap_or_default();
+    let all = |has: &dyn Fn(&Shown) -> bool| {
+        !input.shown.is_empty() && input.shown.iter().all(|shown| shown.as_ref().is_some_and(has))
+    };
+    let taken = Taken {
+        bundle: all(&|shown| *authority::hash_of(kind, shown) == hash),
+        // Clients are given theirs by this authority; what nodes show is signed by that of the peers.
+        certificate: kind == Kind::Client || all(&|shown| shown.certificate == leaf),
+    };
+    let is_spent = kind == Kind::Peer && found.and_then(held).is_some_and(|held| held.ends <= input.now);
+    let trust = told.next(&known.newest.certificate, taken, is_spent, input.now);
+    Ok(Signing { known, trust })
+}
+
+/// Refuses one authority for both: a certificate of a client would be that of a node.
+fn distinct(secrets: &Secrets<'_>, peers: &Signing, clients: &Signing) -> Result<(), Error> {
+    let (name, _) = secrets.authority(Kind::Client);
+    let unusable = |why: String| Error::Unusable { name: name.clone(), why };
+    let bundle = |signing: &Signing| {
+        Bundle::from_pem("the authorities", &signing.trust.pem()).map_err(|error| unusable(error.to_string()))
+    };
+    if bundle(clients)?.shares_one_with(&bundle(peers)?) {
+        return Err(unusable(
+            "its key is that of the authority of the nodes: the clients need another authority".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The certificate that all nodes share, with its key, and what is written down of it.
@@ -178,20 +217,29 @@ fn nodes(
     let names = names::names(cluster, input.services_suffix);
     let hash = names::hash(&names);
     let wanted = Wanted { authority: &peers.trust.signs, names: &hash, anew: input.rotate.certificates };
-    if let Some(kept) = found.filter(|found| !peers.can_issue() || !issues(held(found).as_ref(), &wanted, input.now)) {
+    let kept = found.filter(|found| !issues(held(found).as_ref(), &wanted, input.now));
+    let Some(signer) = peers.signer().filter(|_| kept.is_none()) else {
+        let kept = found.cloned().unwrap_or_default();
         let data = texts([(CERTIFICATE, kept.text(CERTIFICATE)), (KEY, kept.text(KEY))]);
         return Ok((data, texts([(SIGNED_BY, kept.note(SIGNED_BY)), (NAMES, kept.note(NAMES))])));
-    }
-    let issued = peers.authority.issues(&who.identity(Role::Node), &names, LEAF_LIFETIME)?;
+    };
+    let issued = signer.issues(&who.identity(Role::Node), &names, LEAF_LIFETIME)?;
     let data = texts([(CERTIFICATE, &issued.certificate), (KEY, &issued.key)]);
     Ok((data, texts([(SIGNED_BY, &peers.trust.signs), (NAMES, &hash)])))
 }
 
-/// The certificate in a Secret.
+/// The certificate in a Secret, with its key, if the two belong together.
+fn leaf(found: &Found) -> Option<Leaf> {
+    let certificate = ("its certificate", found.text(CERTIFICATE));
+    Leaf::from_pem(certificate, ("its key", found.text(KEY))).ok()
+}
+
+/// The same, as far as it matters for what is to be done with it.
 fn held(found: &Found) -> Option<Held> {
+    leaf(found)?;
     let (begun, ends) = authority::time_of(found.text(CERTIFICATE))?;
     let (authority, names) = (found.note(SIGNED_BY).to_owned(), found.note(NAMES).to_owned());
-    (!found.text(KEY).is_empty()).then_some(Held { authority, names, begun, ends })
+    Some(Held { authority, names, begun, ends })
 }
 
 /// Seconds since 1970, as they are written down.

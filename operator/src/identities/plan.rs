@@ -9,6 +9,9 @@ use zue_proto::v1::StatusResponse;
 
 use crate::crd::security::TlsMode;
 
+/// How long a new authority is told before it signs: clients read it later than the nodes do, from Secrets that are mounted.
+pub const TOLD_FOR: Duration = Duration::from_mins(2);
+
 /// How long an authority is believed after another one signs: what was given out is read again within minutes.
 pub const FORMER_FOR: Duration = Duration::from_hours(1);
 
@@ -63,7 +66,7 @@ pub struct Trust {
     pub bundle: Vec<Certificate>,
     /// The one that signs, by hash.
     pub signs: String,
-    /// Since when.
+    /// Since when it does, or since when the newest is told.
     pub since: Option<SystemTime>,
 }
 
@@ -76,17 +79,38 @@ pub struct Shown {
     pub peers: String,
     /// Whom it believes to be clients.
     pub clients: String,
+    /// Its certificate, by hash.
+    pub certificate: String,
+    /// Whether it refuses what came last.
+    pub has_problem: bool,
+}
+
+/// What all nodes are known to have taken of the last that was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Taken {
+    /// The bundle.
+    pub bundle: bool,
+    /// The certificate of the authority that signs.
+    pub certificate: bool,
 }
 
 impl Shown {
     /// By what it says of itself; a node of an earlier version says nothing, and has no TLS.
     pub fn of(status: &StatusResponse) -> Self {
-        let plain = || Self { mode: TlsMode::Off, peers: String::new(), clients: String::new() };
+        let plain = || Self {
+            mode: TlsMode::Off,
+            peers: String::new(),
+            clients: String::new(),
+            certificate: String::new(),
+            has_problem: false,
+        };
         status.tls.as_ref().map_or_else(plain, |tls| Self {
             // A mode that this version does not know is gone past by none.
             mode: TlsMode::named(&tls.mode).unwrap_or(TlsMode::Permissive),
             peers: tls.peer_bundle_sha256.clone(),
             clients: tls.client_bundle_sha256.clone(),
+            certificate: tls.certificate_sha256.clone(),
+            has_problem: !tls.problem.is_empty(),
         })
     }
 }
@@ -103,31 +127,35 @@ pub fn issues(held: Option<&Held>, wanted: &Wanted<'_>, now: SystemTime) -> bool
         wanted.anew
             || held.authority != wanted.authority
             || held.names != wanted.names
+            // Of a clock that was ahead: nobody believes it yet.
+            || held.begun > now
             || is_due(held.begun, held.ends, now)
     })
 }
 
 impl Trust {
-    /// What is to be told after this, where `newest` is the authority that there is now. `is_seen` is whether all nodes believe what
-    /// they were told last.
+    /// What is to be told after this, where `newest` is the authority that there is now, and `taken` what the nodes have of this.
+    /// `is_spent` is whether what was signed last has expired: then nobody believes it any more, and there is nothing to wait for.
     #[must_use]
-    pub fn next(&self, newest: &Certificate, is_seen: bool, now: SystemTime) -> Self {
-        if self.signs.is_empty() {
-            return Self { bundle: vec![newest.clone()], signs: newest.sha256.clone(), since: Some(now) };
+    pub fn next(&self, newest: &Certificate, taken: Taken, is_spent: bool, now: SystemTime) -> Self {
+        let former = || self.bundle.iter().filter(|one| one.sha256 != newest.sha256 && one.ends > now).cloned();
+        let all = || std::iter::once(newest.clone()).chain(former()).collect();
+        let can_sign = self.bundle.iter().any(|one| one.sha256 == self.signs && one.ends > now);
+        if self.signs.is_empty() || self.signs != newest.sha256 && (is_spent || !can_sign) {
+            return Self { bundle: all(), signs: newest.sha256.clone(), since: Some(now) };
         }
         let is_believed = self.bundle.iter().any(|one| one.sha256 == newest.sha256);
         if !is_believed {
-            let former = self.bundle.iter().filter(|one| one.ends > now).cloned();
-            return Self { bundle: std::iter::once(newest.clone()).chain(former).collect(), ..self.clone() };
+            return Self { bundle: all(), since: Some(now), ..self.clone() };
         }
+        let stands_for = |time| self.since.is_none_or(|since| now.duration_since(since).is_ok_and(|ago| ago >= time));
         if self.signs != newest.sha256 {
-            if is_seen {
+            if taken.bundle && stands_for(TOLD_FOR) {
                 return Self { signs: newest.sha256.clone(), since: Some(now), ..self.clone() };
             }
             return self.clone();
         }
-        let is_settled = self.since.is_none_or(|since| now.duration_since(since).is_ok_and(|ago| ago >= FORMER_FOR));
-        if self.bundle.len() > 1 && is_seen && is_settled {
+        if self.bundle.len() > 1 && taken.bundle && taken.certificate && stands_for(FORMER_FOR) {
             return Self { bundle: vec![newest.clone()], ..self.clone() };
         }
         self.clone()
@@ -181,26 +209,45 @@ mod tests {
         assert!(issued(Wanted { names: "m", ..WANTED }, 1));
         assert!(issued(Wanted { authority: "b", ..WANTED }, 1));
         assert!(issues(None, &WANTED, at(0)));
+        let early = Held { begun: at(10), ends: at(100), ..held() };
+        assert!(issues(Some(&early), &WANTED, at(9)), "of a clock that was ahead");
     }
 
     #[test]
     fn an_authority_signs_only_once_all_believe_it_and_the_one_before_is_believed_for_a_while_yet() {
-        let first = Trust::default().next(&authority("a"), false, at(0));
+        const ALL: Taken = Taken { bundle: true, certificate: true };
+        const NONE: Taken = Taken { bundle: false, certificate: false };
+        const BUNDLE: Taken = Taken { bundle: true, certificate: false };
+        let next = |trust: &Trust, newest, taken, at| trust.next(&authority(newest), taken, false, at);
+        let first = next(&Trust::default(), "a", NONE, at(0));
         assert_eq!((first.pem().as_str(), first.signs.as_str()), ("a\n", "a"));
-        assert_eq!(first.next(&authority("a"), true, at(1)), first);
-        // A new one is believed first, beside the other, for as long as not all have said so.
-        let told = first.next(&authority("b"), true, at(10));
+        assert_eq!(next(&first, "a", ALL, at(1)), first);
+        // A new one is believed first, beside the other, for as long as not all have said so, and until clients have read it.
+        let told = next(&first, "b", ALL, at(10));
         assert_eq!((told.pem().as_str(), told.signs.as_str()), ("b\na\n", "a"));
-        assert_eq!(told.next(&authority("b"), false, at(20)), told);
-        let signing = told.next(&authority("b"), true, at(20));
+        assert_eq!(next(&told, "b", NONE, at(20)), told);
+        assert_eq!(next(&told, "b", ALL, at(10) + TOLD_FOR / 2), told);
+        let signing = next(&told, "b", BUNDLE, at(20));
         assert_eq!((signing.pem().as_str(), signing.signs.as_str()), ("b\na\n", "b"));
-        assert_eq!(signing.next(&authority("b"), true, at(20) + FORMER_FOR / 2), signing);
-        assert_eq!(signing.next(&authority("b"), false, at(21)), signing, "not all have said so");
-        assert_eq!(signing.next(&authority("b"), true, at(20) + FORMER_FOR).pem(), "b\n");
+        assert_eq!(next(&signing, "b", ALL, at(20) + FORMER_FOR / 2), signing);
+        assert_eq!(next(&signing, "b", NONE, at(21)), signing, "not all have said so");
+        assert_eq!(next(&signing, "b", BUNDLE, at(21)), signing, "not all show what it signed");
+        assert_eq!(next(&signing, "b", ALL, at(20) + FORMER_FOR).pem(), "b\n");
         // Another one before the first was taken: what signed goes on being believed.
-        let again = told.next(&authority("c"), true, at(11));
+        let again = next(&told, "c", ALL, at(11));
         assert_eq!((again.pem().as_str(), again.signs.as_str()), ("c\nb\na\n", "a"));
-        assert_eq!(told.next(&authority("c"), true, at(2000)).pem(), "c\n", "what has expired is of no use");
+    }
+
+    #[test]
+    fn an_authority_that_is_worth_nothing_any_more_is_not_waited_for() {
+        let none = Taken::default();
+        let first = Trust::default().next(&authority("a"), none, false, at(0));
+        let expired = first.next(&authority("b"), none, false, at(2000));
+        assert_eq!((expired.pem().as_str(), expired.signs.as_str()), ("b\n", "b"), "the former has expired");
+        let told = first.next(&authority("b"), none, false, at(10));
+        let spent = told.next(&authority("b"), none, true, at(11));
+        assert_eq!((spent.pem().as_str(), spent.signs.as_str()), ("b\na\n", "b"), "what it signed has expired");
+        assert_eq!(first.next(&authority("a"), none, true, at(100)), first, "the newest signs already");
     }
 
     #[test]

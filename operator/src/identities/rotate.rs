@@ -1,5 +1,7 @@
 //! What a person asks to be replaced, by annotation. Pure.
 
+use crate::crd::security::{Tls, TlsMode};
+
 /// Set on a ZueCluster, it has certificates replaced; it is taken away once that has begun.
 pub const ROTATE_ANNOTATION: &str = "zue.io/rotate";
 
@@ -31,6 +33,25 @@ pub fn parse(text: &str) -> Result<Rotate, String> {
         }
     }
     Ok(asked)
+}
+
+/// The same, or why it cannot be done for a cluster in that mode.
+pub fn allowed(rotate: Rotate, tls: &Tls, mode: TlsMode) -> Result<Rotate, String> {
+    let others = [
+        (rotate.peer_ca, &tls.secret_name, "peer-ca", "secretName"),
+        (rotate.client_ca, &tls.client_ca_secret_name, "client-ca", "clientCaSecretName"),
+    ];
+    for (is_asked, named, word, field) in others {
+        if let Some(secret) = named.as_ref().filter(|_| is_asked) {
+            return Err(format!(
+                "{ROTATE_ANNOTATION} asks for {word}: put a new authority into Secret {secret}, which spec.tls.{field} names"
+            ));
+        }
+    }
+    if mode == TlsMode::Off {
+        return Err(format!("{ROTATE_ANNOTATION}: with tls.mode Off there are no certificates"));
+    }
+    Ok(rotate)
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, Patch, PostParams, Preconditions};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 use zue_tls::Kind;
 
 use crate::build;
 use crate::cluster::Cluster;
+use crate::crd::ZueCluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::owned;
 use crate::reporter::manager;
@@ -94,9 +96,16 @@ impl<'a> Secrets<'a> {
         Ok(Some(Found::of(found, &self.cluster.uid)))
     }
 
-    /// One that somebody else makes.
+    /// One that somebody else makes, but not an operator for another cluster: who may make ZueClusters would else get certificates of
+    /// that one.
     pub(super) async fn others(&self, name: &str) -> Result<Option<Found>, Error> {
-        Ok(self.get(name).await?.map(|found| Found::of(found, &self.cluster.uid)))
+        let Some(found) = self.get(name).await? else { return Ok(None) };
+        let is_of_cluster =
+            |owner: &OwnerReference| owner.kind == ZueCluster::kind(&()) && owner.uid != self.cluster.uid;
+        if found.owner_references().iter().any(is_of_cluster) {
+            return Err(Error::NotOurs { kind: "Secret".to_owned(), name: name.to_owned() });
+        }
+        Ok(Some(Found::of(found, &self.cluster.uid)))
     }
 
     async fn get(&self, name: &str) -> Result<Option<Secret>, Error> {
