@@ -25,12 +25,18 @@ const PODS: &str = "/api/v1/namespaces/shop/pods";
 type Write = (Method, String, Value);
 
 /// Objects by path, and each write.
+#[derive(Default)]
+struct Kept {
+    objects: BTreeMap<String, Value>,
+    writes: Vec<Write>,
+}
+
 #[derive(Clone, Default)]
-struct Api(Arc<Mutex<(BTreeMap<String, Value>, Vec<Write>)>>);
+struct Api(Arc<Mutex<Kept>>);
 
 async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -> Response {
     let mut kept = api.0.lock().unwrap();
-    let (objects, writes) = &mut *kept;
+    let Kept { objects, writes } = &mut *kept;
     let mut path = uri.path().to_owned();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     if method != Method::GET {
@@ -65,8 +71,8 @@ impl Found {
         resource.status = serde_json::from_value(status).unwrap();
         let api = Api::default();
         let objects = others.iter().map(|(path, object)| ((*path).to_owned(), object.clone()));
-        api.0.lock().unwrap().0.extend(objects);
-        api.0.lock().unwrap().0.insert(CLUSTER.to_owned(), serde_json::to_value(&resource).unwrap());
+        api.0.lock().unwrap().objects.extend(objects);
+        api.0.lock().unwrap().objects.insert(CLUSTER.to_owned(), serde_json::to_value(&resource).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let router = Router::new().fallback(answer).with_state(api.clone());
@@ -85,7 +91,7 @@ impl Found {
         let secured = Box::pin(settle(&self.client, &mut cluster, &link, &[], ".svc.cluster.local")).await.unwrap();
         assert_eq!(cluster.tls_mode, secured.mode);
         assert_eq!(link.dials().borrow().is_plain(), secured.mode == TlsMode::Off);
-        let writes = std::mem::take(&mut self.api.0.lock().unwrap().1);
+        let writes = std::mem::take(&mut self.api.0.lock().unwrap().writes);
         (secured, writes)
     }
 }

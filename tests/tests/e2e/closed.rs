@@ -56,7 +56,8 @@ fn a_pod_of_another_namespace_is_refused_at_every_port_whatever_it_shows() {
 }
 
 fn strangers_at_the_peer_port(ours: &Zue, theirs: &Zue, own: &Path) {
-    let forward = ours.forward(&format!("{NAME}-1"), 9441);
+    // A new one for each: kubectl forwards no more once the other end has broken off.
+    let forward = || ours.forward(&format!("{NAME}-1"), 9441);
     let bundle = own.join("ca.crt");
     let of = |namespace: &str, role| ports::issued(namespace, &ports::identity(namespace, role));
     let client = ports::read(own);
@@ -76,10 +77,14 @@ fn strangers_at_the_peer_port(ours: &Zue, theirs: &Zue, own: &Path) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         for (who, dial) in strangers {
+            let forward = forward();
             let mut control = ports::control(&forward.address, &dial);
             let said = tokio::time::timeout(PATIENCE, control.status(v1::StatusRequest {})).await.expect("an answer");
-            said.expect_err(who);
+            let refused = said.expect_err(who).to_string();
+            println!("{who}: {refused}");
+            assert!(!refused.contains("Connection refused"), "{who} reached nobody: {refused}");
         }
+        let forward = forward();
         let mut control = ports::control(&forward.address, &ports::controller(&ours.namespace));
         control.status(v1::StatusRequest {}).await.expect("the controller is let in");
     });
