@@ -45,7 +45,8 @@ fn what_makes_no_sense_is_refused_with_its_field() {
         ("{replicas: 3, quorum: 4}", "spec.quorum", "no more than there are"),
         ("{replicas: 4, quorum: 2}", "spec.quorum", "more than half"),
         ("{leader: {ordinal: 3}}", "spec.leader.ordinal", "less than the number of replicas"),
-        ("{tls: {mode: Off}, access: [{name: shop, rights: []}]}", "spec.access", "set another mode"),
+        ("{tls: {secretName: a, clientCaSecretName: a}}", "spec.tls.clientCaSecretName", "name two Secrets"),
+        ("{access: [{name: ca, rights: []}]}", "spec.access[0].name", "cannot be called ca"),
         (
             "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort}}",
             "spec.externalAccess.perReplicaServices.firstNodePort",

@@ -163,7 +163,7 @@ async fn what_is_not_this_clusters_opens_it_to_nobody() {
         let settled = Box::pin(settle(&found.client, &mut cluster, &link, &[], ".svc.cluster.local")).await;
         let error = settled.unwrap_err().to_string();
         assert!(error.contains(said), "{error}");
-        assert!(found.api.0.lock().unwrap().1.is_empty(), "no mode is written down");
+        assert!(found.api.0.lock().unwrap().writes.is_empty(), "no mode is written down");
     }
     // Pods that go with the StatefulSet that was deleted say nothing, either.
     let mut pod = set["spec"]["template"].clone();
@@ -179,7 +179,7 @@ async fn a_closed_cluster_that_has_lost_its_status_and_its_pods_stays_closed() {
     let closed = Found::new("{}", Value::Null, &[]).await;
     closed.settle().await;
     let secret = "/api/v1/namespaces/shop/secrets";
-    let made = closed.api.0.lock().unwrap().0.get(&format!("{secret}/orders-tls")).cloned().unwrap();
+    let made = closed.api.0.lock().unwrap().objects.get(&format!("{secret}/orders-tls")).cloned().unwrap();
     let path = format!("{secret}/orders-tls");
     let found = Found::new("{}", json!({ "epoch": 3 }), &[(path.as_str(), made)]).await;
     assert_eq!(found.settle().await.0.mode, TlsMode::Required);

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 
 use zue_node::{AccessClient, AccessFile};
-use zue_tls::{Cluster as Who, Kind, Names, NewToken, hex, sha256};
+use zue_tls::{Cluster as Who, Names, NewToken, hex, sha256};
 
 use super::plan::{LEAF_LIFETIME, Wanted, issues};
 use super::secret::{Found, Secrets, Texts, texts};
 use super::{ACCESS_FILE, CA, CERTIFICATE, Error, Input, KEY, NAMES, SIGNED_BY, Signing, TOKEN, held};
 use crate::cluster::{Cluster, PODS_CLIENT};
 use crate::crd::security::{self as crd, Right};
+
+/// No client's name: its Secret would be that of the authority.
+const RESERVED: &str = "ca";
 
 /// Who has access.
 pub(super) struct Access {
@@ -46,7 +49,7 @@ pub(super) async fn settle(
         file.clients.push(AccessClient { name: client.name.clone(), rights, token_sha256 });
     }
     let wanted: BTreeSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
-    for gone in known.iter().filter(|one| !wanted.contains(one.name.as_str())) {
+    for gone in known.iter().filter(|one| !wanted.contains(one.name.as_str()) && one.name != RESERVED) {
         use crate::kubernetes::Error::{NotOurs, NotYetGone};
         match secrets.delete(&cluster.client_secret(&gone.name)).await {
             // It was another's to delete, too.
@@ -77,7 +80,7 @@ async fn one(
 ) -> Result<Vec<String>, Error> {
     let name = cluster.client_secret(&client.name);
     // The schema refuses it; what was stored before that rule does not take the authority's place either.
-    if secrets.authority(Kind::Client).0 == name {
+    if client.name == RESERVED {
         let why =
             format!("spec.access names a client {:?}, whose Secret would be this one: call it otherwise", client.name);
         return Err(Error::Unusable { name, why });
