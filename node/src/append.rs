@@ -87,7 +87,7 @@ impl Appends {
             .map_err(|_| late())?
             .map_err(|_| shutting_down())?;
         let (reply, answer) = oneshot::channel();
-        slot.send(Request::Append(Append { records, bytes: wide(bytes), room, received, reply }));
+        slot.send(Request::Append(Append { records, bytes, limits: self.limits, room, received, reply }));
         Ok(Pending { begun, deadline, answer })
     }
 

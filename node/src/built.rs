@@ -85,7 +85,7 @@ impl Built {
             time: SharedTime::default(),
         };
         let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
-        let (limits, replication) = (config.limits.to_log(), config.replication);
+        let replication = config.replication;
         let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
         let peers = Peers {
             reader: reader.clone(),
@@ -98,8 +98,7 @@ impl Built {
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
         let upkeep = (config.log.to_upkeep(), asking, &handle.time);
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
-        let driver = Driver::new(Parts {
-            replica,
+        let parts = Parts {
             storage,
             handle: handle.clone(),
             requests: requests_in,
@@ -111,17 +110,16 @@ impl Built {
             cache,
             peers,
             metrics: Arc::clone(metrics),
-            limits,
             tick: replication.heartbeat_interval.0 / 2,
             unfed_max: unfed_max(replication.lag_time_max.0),
-            last_timestamp_ms,
             standing: standing_by::begin(
                 &config.data_dir,
                 (&handle.identity, addresses.peer),
                 (vitals, stop_calls),
                 security.dial(),
             ),
-        });
+        };
+        let driver = Driver::new(parts, replica, last_timestamp_ms);
         let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
         let log = log_service(config, &handle, reader, (metrics, security, stop_calls));
         Ok(Self {

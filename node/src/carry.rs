@@ -2,182 +2,93 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use zue_core::{
-    Epoch, EpochStart, Joint, Offset, Output, Refusal, ReplicaId, Reply, RequestId, RoleView, Session, Tail, Ticket,
-};
+use zue_core::{Epoch, Joint, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
+use zue_engine::driver::Word;
 use zue_log::Batch;
 
-use crate::clock::unix_ms;
-use crate::driver::{Driver, Feed, Leading, Payload, Waiter};
-use crate::inbox::{Append, Outbox};
+use crate::driver::{Action, Driver, Feed, Leading};
+use crate::inbox::{Outbox, Waiter};
 use crate::num::wide;
-use crate::standby::Standby;
 use crate::state::{Ends, Leadership, Member, Role, View};
 use crate::status::RESTORED;
-use crate::storage::{Task, Work};
+use crate::storage::{Share, Task, Work};
 
 impl Driver {
-    pub(crate) fn carry_out(&mut self, outputs: &mut Vec<Output>, payload: Payload) {
-        let mut payload = Some(payload);
-        let mut broken = None;
-        for output in outputs.drain(..) {
-            if let Err(problem) = self.one(output, &mut payload) {
-                broken = Some(problem);
+    pub(crate) fn carry_out(&mut self, mut actions: Vec<Action>) {
+        let mut parted = None;
+        for action in actions.drain(..) {
+            match action {
+                Action::Disk(task) => self.task(task),
+                Action::Lengthen(ticket, batch, share) => self.lengthen(ticket, batch, share),
+                Action::Answer(waiter, reply) => self.answer(waiter, reply),
+                Action::Say(session, word) => self.say(session, word),
+                Action::Lead(epoch, followers) => self.lead(epoch, &followers),
+                Action::StepDown => self.step_down(),
+                // A leader may commit before its own sync: the log writes down no more than is durable.
+                Action::Committed(end) => self.parts.storage.note_commit(end),
+                Action::Parted(problem) => parted = Some(problem),
             }
         }
-        if let Some(Payload::Append(append)) = payload {
-            // A repeated append: it is in the log already and is answered when that commits.
-            let waiter = Waiter { reply: append.reply, since: None };
-            self.waiters.insert(RequestId(self.next_request), waiter);
-        }
-        if let Some(problem) = broken {
+        self.actions = actions;
+        if let Some(problem) = parted {
             tracing::error!(problem, "this replica stops: its log and what it knows of it have parted");
             self.fail(problem.into());
         }
     }
 
-    fn one(&mut self, output: Output, payload: &mut Option<Payload>) -> Result<(), String> {
-        match output {
-            Output::WritePromise { ticket, epoch, leader, cluster } => {
-                self.view_is_stale = true;
-                self.task(ticket, Work::Promise { epoch, leader, cluster });
-            }
-            Output::WriteRuns { ticket, runs } => {
-                self.view_is_stale = true;
-                self.task(ticket, Work::Runs(runs));
-            }
-            Output::WriteRestored { ticket } => {
+    fn task(&mut self, task: Task) {
+        match &task.work {
+            Work::Promise { .. } | Work::Runs(_) => self.view_is_stale = true,
+            Work::Restored => {
                 tracing::error!("{RESTORED}");
                 self.view_is_stale = true;
-                self.task(ticket, Work::Restored);
             }
-            Output::WriteSuspect(ticket, suspect) => self.task(ticket, Work::Suspect(suspect)),
-            Output::Cut { ticket, to } => {
-                tracing::warn!(%to, "cutting what the leader does not have");
-                self.task(ticket, Work::Cut(to));
-            }
-            Output::Trim { ticket, before } => self.task(ticket, Work::Trim(before)),
-            Output::Reset { ticket, origin } => {
+            Work::Cut(to) => tracing::warn!(%to, "cutting what the leader does not have"),
+            Work::Reset(origin) => {
                 tracing::warn!(at = %origin.at, "beginning anew: what would follow this log is gone from the leader's");
-                self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(origin.timestamp_ms);
-                self.task(ticket, Work::Reset(Box::new(origin)));
             }
-            Output::WriteEpochStart { ticket, start } => self.write_epoch_start(ticket, start)?,
-            Output::WriteAppend { ticket, base, epoch } => self.write_append(ticket, base, epoch, payload)?,
-            Output::WriteFrames { ticket } => {
-                let Some(Payload::Frames(batch, permit)) = payload.take() else {
-                    return Err("frames to be written are missing".to_owned());
-                };
-                // Should this replica lead next: its own timestamps must not fall below these.
-                let last_ms = batch.timestamps_ms().map_or(0, |(_, last)| last);
-                self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(last_ms);
-                self.tasks.push(Task { ticket, work: Work::Write(batch), share: Some(Box::new(permit)) });
+            _ => {}
+        }
+        self.tasks.push(task);
+    }
+
+    fn lengthen(&mut self, ticket: Ticket, batch: Batch, share: Option<Share>) {
+        let records = batch.record_count();
+        if records > 0 {
+            self.parts.metrics.append_records.inc_by(records);
+            self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
+        }
+        self.parts.cache.push(batch.clone());
+        self.tasks.push(Task { ticket, work: Work::Write(batch), share });
+    }
+
+    fn answer(&mut self, Waiter { reply: waiter, since }: Waiter, reply: Reply) {
+        match (&reply, since) {
+            (Reply::Appointed(_), _) => self.view_is_stale = true,
+            (Reply::Appended { .. }, Some(since)) => {
+                self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
             }
-            Output::Reply(request, reply) => self.reply(request, reply, payload),
-            Output::SendStarted { session, log, durable } => {
+            _ => {}
+        }
+        let _ = waiter.send(reply);
+    }
+
+    fn say(&mut self, session: Session, word: Word) {
+        match word {
+            Word::Started(log, durable) => {
                 // All that was asked of the disk is done. What a joint takes is still there.
                 let last_ms = self.parts.storage.last_timestamp_ms();
                 self.send(session, |outbox| {
                     outbox.started = Some((log, durable, outbox.joint_ms.unwrap_or(last_ms)));
                 });
             }
-            Output::SendAck { session, durable, round } => {
-                self.send(session, |outbox| outbox.ack = Some((durable, round)));
-            }
-            Output::SendTrimmed { session, log_start } => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
-            Output::Refuse { session, refusal } => self.refuse(session, refusal),
-            Output::Lead { epoch, followers } => {
-                // The replica has taken them.
-                match payload.take() {
-                    Some(Payload::Fed { learners, moved, standby }) => {
-                        self.learners = learners;
-                        self.move_voters(epoch, moved);
-                        if let Some(standby) = standby {
-                            self.stand_by(Standby { epoch, ..standby });
-                        }
-                    }
-                    other => *payload = other,
-                }
-                self.lead(epoch, &followers);
-            }
-            Output::StepDown => self.step_down(),
-            // A leader may commit before its own sync: the log writes down no more than is durable.
-            Output::Committed(end) => self.parts.storage.note_commit(end),
+            Word::Ack(durable, round) => self.send(session, |outbox| outbox.ack = Some((durable, round))),
+            Word::Trimmed(log_start) => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
+            Word::Refused(refusal) => self.refuse(session, refusal),
         }
-        Ok(())
-    }
-
-    fn task(&mut self, ticket: Ticket, work: Work) {
-        self.tasks.push(Task { ticket, work, share: None });
-    }
-
-    fn write_epoch_start(&mut self, ticket: Ticket, start: EpochStart) -> Result<(), String> {
-        let starts = self.parts.replica.history().starts();
-        let last = starts.iter().rev().map(|before| before.epoch).find(|epoch| *epoch < start.epoch);
-        let batch = Batch::epoch_start(last.unwrap_or_default(), start).map_err(|fault| fault.to_string())?;
-        self.parts.cache.push(batch.clone());
-        self.task(ticket, Work::Write(batch));
-        Ok(())
-    }
-
-    fn write_append(
-        &mut self,
-        ticket: Ticket,
-        base: Offset,
-        epoch: Epoch,
-        payload: &mut Option<Payload>,
-    ) -> Result<(), String> {
-        let Some(Payload::Append(append)) = payload.take() else {
-            return Err("records to be written are missing".to_owned());
-        };
-        let timestamp_ms = self.parts.replica.timestamp_ms(self.now(), unix_ms());
-        self.parts.last_timestamp_ms = self.parts.last_timestamp_ms.max(timestamp_ms);
-        let prev = Tail { epoch, end: base };
-        let Append { records, bytes: _, room, received, reply } = append;
-        let batch = records
-            .encode(prev, self.parts.last_timestamp_ms, self.parts.limits)
-            .map_err(|fault| format!("records that were within all limits cannot be encoded: {fault}"))?;
-        // What was received is not needed any more.
-        drop((records, received));
-        self.parts.metrics.append_records.inc_by(batch.record_count());
-        self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
-        self.parts.cache.push(batch.clone());
-        self.tasks.push(Task { ticket, work: Work::Write(batch), share: Some(Box::new(room)) });
-        // The replica named the request when it was told of the append, and this is the newest.
-        let waiter = Waiter { reply, since: Some(Instant::now()) };
-        self.waiters.insert(RequestId(self.next_request), waiter);
-        Ok(())
-    }
-
-    fn reply(&mut self, request: RequestId, reply: Reply, payload: &mut Option<Payload>) {
-        if matches!(reply, Reply::Appointed(_)) {
-            self.view_is_stale = true;
-        }
-        let Some(reply) = self.answer(request, reply) else { return };
-        // An append that is answered in the very step it came in.
-        match payload.take() {
-            Some(Payload::Append(append))
-                if matches!(reply, Reply::Refused(Refusal::HandingOver | Refusal::Connecting)) =>
-            {
-                self.hold(append);
-            }
-            Some(Payload::Append(append)) => drop(append.reply.send(reply)),
-            other => *payload = other,
-        }
-    }
-
-    /// Answers who waits for that; gives the answer back if nobody does.
-    pub(crate) fn answer(&mut self, request: RequestId, reply: Reply) -> Option<Reply> {
-        let Some(Waiter { reply: waiter, since }) = self.waiters.remove(&request) else { return Some(reply) };
-        if let (Some(since), Reply::Appended { .. }) = (since, &reply) {
-            self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
-        }
-        let _ = waiter.send(reply);
-        None
     }
 
     // ---- following
@@ -186,7 +97,7 @@ impl Driver {
     /// inside an append: a leader's log ends between appends, and so does every copy of it. Reads one record of the disk, and only where
     /// the logs part.
     pub(crate) fn joint_ms(&self, start: &zue_core::Start) -> Result<Option<u64>, Refusal> {
-        match self.parts.replica.joint(start) {
+        match self.engine.replica().joint(start) {
             Ok(Joint::Cut(to)) => match self.parts.peers.reader.cut_ms(to.end) {
                 Ok(Some(last_ms)) => Ok(Some(last_ms)),
                 Ok(None) => Err(Refusal::Impossible("the logs part inside an append")),
@@ -210,7 +121,7 @@ impl Driver {
             return; // It has been told before.
         }
         tracing::warn!(%refusal, "refusing a leader's stream");
-        let promised = self.parts.replica.promise().epoch;
+        let promised = self.engine.replica().promise().epoch;
         if let Refusal::Parted { .. } = refusal {
             self.parted = Some(refusal.to_string().into());
         }
@@ -222,7 +133,7 @@ impl Driver {
     // ---- leading
 
     fn lead(&mut self, epoch: Epoch, followers: &[ReplicaId]) {
-        let Some(cluster) = self.parts.replica.cluster() else { return };
+        let Some(cluster) = self.engine.replica().cluster() else { return };
         let (me, members) = self.members(epoch);
         let leadership = Arc::new(Leadership { cluster, epoch, me, members: Arc::clone(&members) });
         // A leader's first words must not name an end that lies before its epoch's start.
@@ -255,8 +166,8 @@ impl Driver {
     }
 
     /// Takes note of where voters are that were looked for elsewhere. Who was looked for there is nowhere that is known.
-    fn move_voters(&mut self, epoch: Epoch, moved: Vec<Member>) {
-        let Some(start) = self.parts.replica.history().last() else { return };
+    pub(crate) fn move_voters(&mut self, epoch: Epoch, moved: Vec<Member>) {
+        let Some(start) = self.engine.replica().history().last() else { return };
         let Some((_, members)) = self.appointed.as_mut().filter(|(appointed, _)| *appointed == epoch) else { return };
         for member in moved {
             let voter = start.voters.contains(&member.id);
@@ -318,7 +229,7 @@ impl Driver {
     }
 
     fn publish_ends(&self) {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         let (log, durable, commit_end) = (replica.log(), replica.durable(), replica.commit_end());
         let changed = |ends: &mut Ends| {
             let new = Ends { log_start: replica.log_start(), log, durable, commit_end, round: replica.round() };
@@ -333,7 +244,7 @@ impl Driver {
 
     /// The members as they are shown: who votes as far as that is settled.
     fn as_settled(&self, members: &[Member]) -> Arc<[Member]> {
-        let RoleView::Leader { electorate, .. } = self.parts.replica.role(self.now()) else { return members.into() };
+        let RoleView::Leader { electorate, .. } = self.engine.replica().role(self.now()) else { return members.into() };
         members.iter().map(|member| Member { voter: electorate.contains(&member.id), ..member.clone() }).collect()
     }
 
@@ -344,7 +255,7 @@ impl Driver {
     }
 
     fn view(&self) -> View {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         let (role, left) = (self.role(), self.left());
         let (leader, members) = match role {
             Role::Leader => (

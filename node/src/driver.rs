@@ -1,54 +1,33 @@
 //! The driver: the one task that owns the replica. Takes what has happened, lets the replica decide, and hands the work that
 //! follows to the disk, the followers and whoever waits. Waits for none of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use zue_core::{
-    Epoch, FrameFacts, Input, Millis, Offset, Output, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown,
-};
-use zue_log::{Batch, Limits};
+use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown};
+use zue_engine::driver::Now;
 
 use crate::cache::TailCache;
-use crate::clock::Clocks;
-use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Records, Request};
+use crate::clock::{Clocks, unix_ms};
+use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
 use crate::leaderless::{OTHER_VOTERS, Standing};
 use crate::metrics::Metrics;
-use crate::open::appends_of;
 use crate::pace::in_step;
 use crate::peer::{PeerNote, Peers};
 use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
-use crate::storage::{DiskFact, Stalled, Storage, Task};
+use crate::storage::{DiskFact, Share, Stalled, Storage, Task};
 
 /// How many inputs are taken before the outputs of all are published.
 const TAKEN_MAX: usize = 512;
 /// No requests are taken while more work than this waits for the disk. Each makes at most three pieces.
 const DISK_TASKS_MAX: usize = 4096;
 
-/// Who waits for a reply.
-pub(crate) struct Waiter {
-    pub(crate) reply: oneshot::Sender<Reply>,
-    /// When the append got its offset.
-    pub(crate) since: Option<Instant>,
-}
-
-/// What an input carries that the replica never sees.
-pub(crate) enum Payload {
-    None,
-    Append(Append),
-    Frames(Batch, tokio::sync::OwnedSemaphorePermit),
-    /// Whom to feed beside the voters, and voters that are elsewhere than this leader was told.
-    Fed {
-        learners: Vec<Member>,
-        moved: Vec<Member>,
-        /// By what all stand by from now on.
-        standby: Option<Standby>,
-    },
-}
+/// What is to be done next, as the engine says.
+pub(crate) type Action = zue_engine::driver::Action<Append>;
 
 /// The followers that are fed while this replica leads.
 pub(crate) struct Leading {
@@ -65,7 +44,6 @@ pub(crate) struct Feed {
 
 /// What the driver is made of.
 pub(crate) struct Parts {
-    pub(crate) replica: Replica,
     pub(crate) storage: Storage,
     pub(crate) handle: Handle,
     pub(crate) requests: mpsc::Receiver<Request>,
@@ -77,30 +55,25 @@ pub(crate) struct Parts {
     pub(crate) cache: Arc<TailCache>,
     pub(crate) peers: Peers,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) limits: Limits,
     pub(crate) tick: Duration,
     /// How long no leader may feed it before those who wait for news are to look elsewhere.
     pub(crate) unfed_max: Duration,
-    pub(crate) last_timestamp_ms: u64,
     pub(crate) standing: Standing,
 }
 
 /// The driver.
 pub(crate) struct Driver {
     pub(crate) parts: Parts,
+    pub(crate) engine: zue_engine::driver::Driver<Append>,
     pub(crate) born: Instant,
-    pub(crate) outputs: Vec<Output>,
+    pub(crate) actions: Vec<Action>,
     pub(crate) tasks: Vec<Task>,
-    pub(crate) waiters: BTreeMap<RequestId, Waiter>,
-    pub(crate) next_request: u64,
     pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
     pub(crate) leading: Option<Leading>,
     /// Who was named with the last appointment.
     pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
     /// Whom this leader is to feed beside them.
     pub(crate) learners: Vec<Member>,
-    /// Appends that came during a hand-over, in their order.
-    pub(crate) held: VecDeque<Append>,
     /// The leader that is followed, and its members.
     pub(crate) followed: Option<(Member, Arc<[Member]>)>,
     /// Who is wanted to lead, in place of this replica in that epoch, and until when.
@@ -123,19 +96,17 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(parts: Parts, replica: Replica, last_timestamp_ms: u64) -> Self {
         Self {
             parts,
+            engine: zue_engine::driver::Driver::new(replica, last_timestamp_ms),
             born: Instant::now(),
-            outputs: Vec::new(),
+            actions: Vec::new(),
             tasks: Vec::new(),
-            waiters: BTreeMap::new(),
-            next_request: 0,
             outboxes: BTreeMap::new(),
             leading: None,
             appointed: None,
             learners: Vec::new(),
-            held: VecDeque::new(),
             followed: None,
             heard: None,
             switch_to: None,
@@ -182,29 +153,31 @@ impl Driver {
         Millis(u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
+    pub(crate) fn clocks(&self) -> Now {
+        Now { at: self.now(), wall_ms: unix_ms() }
+    }
+
     /// Lets the replica take one input, and carries out what follows.
-    pub(crate) fn step(&mut self, input: Input, payload: Payload) {
-        let now = self.now();
-        let mut outputs = std::mem::take(&mut self.outputs);
-        self.parts.replica.step(now, input, &mut outputs);
-        self.carry_out(&mut outputs, payload);
-        self.outputs = outputs;
+    pub(crate) fn step(&mut self, input: Input) {
+        let (now, mut actions) = (self.clocks(), std::mem::take(&mut self.actions));
+        self.engine.step(now, input, &mut actions);
+        self.carry_out(actions);
     }
 
     fn disk_fact(&mut self, fact: DiskFact) {
         match fact {
-            DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket), Payload::None),
-            DiskFact::Promised(ticket) => self.step(Input::Promised(ticket), Payload::None),
+            DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket)),
+            DiskFact::Promised(ticket) => self.step(Input::Promised(ticket)),
             DiskFact::Full(problem) => {
                 let is_full = problem.is_some();
                 self.full = problem;
                 self.view_is_stale = true;
-                self.step(Input::DiskFull(is_full), Payload::None);
+                self.step(Input::DiskFull(is_full));
             }
             DiskFact::Damaged(damage) => {
                 self.damage = damage;
                 self.view_is_stale = true;
-                self.step(Input::Damaged(self.damage.is_some()), Payload::None);
+                self.step(Input::Damaged(self.damage.is_some()));
             }
             DiskFact::Expired(before) => self.expired(before),
             DiskFact::Neglected(problem) => {
@@ -217,11 +190,11 @@ impl Driver {
 
     /// A leader trims, and the others follow. Nobody waits for the answer.
     fn expired(&mut self, before: Offset) {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         if self.leading.is_some() && before > replica.log_start() && before <= replica.commit_end() {
             tracing::info!(%before, "trimming what is beyond the retention");
-            self.next_request += 1;
-            self.step(Input::Trim { request: RequestId(self.next_request), before }, Payload::None);
+            let request = self.engine.request();
+            self.step(Input::Trim { request, before });
         }
     }
 
@@ -229,12 +202,11 @@ impl Driver {
     pub(crate) fn fail(&mut self, problem: Arc<str>) {
         self.problem = Some(problem);
         self.view_is_stale = true;
-        self.step(Input::DiskFailed, Payload::None);
+        self.step(Input::DiskFailed);
     }
 
     fn fact(&mut self, fact: Fact) {
         self.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
-        let may_release = matches!(fact, Fact::Started { .. });
         let input = match fact {
             Fact::Started { from, session, log, durable, lineage, runs } => {
                 Input::Started { from, session, log, durable, lineage, runs }
@@ -243,7 +215,7 @@ impl Driver {
             Fact::Clock(shown) => Input::Clock(shown),
             Fact::Trimmed { from, log_start } => Input::Trimmed { from, log_start },
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
-            Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply, None) },
+            Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply) },
             Fact::Leaving => {
                 self.leaving = true;
                 return;
@@ -257,61 +229,46 @@ impl Driver {
                 return;
             }
         };
-        self.step(input, Payload::None);
-        if may_release {
-            self.release_held();
-        }
+        self.step(input);
     }
 
     fn tick(&mut self) {
-        self.step(Input::Tick, Payload::None);
+        self.step(Input::Tick);
         self.view_is_stale = true;
         self.measure();
-        self.release_held();
         self.look_for_leader();
     }
 
     fn request(&mut self, request: Request) {
         match request {
-            Request::Append(append) if self.held.is_empty() => self.append(append),
-            Request::Append(append) => self.hold(append),
+            Request::Append(append) => {
+                let (now, mut actions) = (self.clocks(), std::mem::take(&mut self.actions));
+                self.engine.append(now, append, &mut actions);
+                self.carry_out(actions);
+            }
             Request::Trim { before, reply } => {
-                let request = self.wait(reply, None);
-                self.step(Input::Trim { request, before }, Payload::None);
+                let request = self.wait(reply);
+                self.step(Input::Trim { request, before });
             }
             Request::Control(control, reply) => self.control(control, reply),
             Request::Follow(session, message) => self.follow(session, message),
         }
     }
 
-    fn wait(&mut self, reply: oneshot::Sender<Reply>, since: Option<Instant>) -> RequestId {
-        self.next_request += 1;
-        let request = RequestId(self.next_request);
-        self.waiters.insert(request, Waiter { reply, since });
-        request
-    }
-
-    pub(crate) fn append(&mut self, append: Append) {
-        if append.reply.is_closed() {
-            return; // Its deadline has passed, and its client was told that it was not appended.
-        }
-        self.next_request += 1;
-        let request = RequestId(self.next_request);
-        let Records { producer, .. } = append.records;
-        let (count, bytes) = (append.records.count(), append.bytes);
-        self.step(Input::Append { request, producer, count, bytes }, Payload::Append(append));
+    fn wait(&mut self, reply: oneshot::Sender<Reply>) -> RequestId {
+        self.engine.ask(Waiter { reply, since: None })
     }
 
     fn control(&mut self, control: Control, reply: oneshot::Sender<Reply>) {
-        let request = self.wait(reply, None);
         match control {
             Control::Seal { cluster, epoch } => {
-                self.step(Input::Seal { request, cluster, epoch }, Payload::None);
+                let request = self.wait(reply);
+                self.step(Input::Seal { request, cluster, epoch });
             }
             Control::Appoint { cluster, terms, members, by } => {
-                let epoch = terms.epoch;
-                self.step(Input::Appoint { request, cluster, terms }, Payload::None);
-                if self.parts.replica.history().last_epoch() == epoch {
+                let (request, epoch) = (self.wait(reply), terms.epoch);
+                self.step(Input::Appoint { request, cluster, terms });
+                if self.engine.replica().history().last_epoch() == epoch {
                     // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
                     self.appointed = Some((epoch, members));
                     self.parts.standing.elected_by = by.into();
@@ -319,17 +276,27 @@ impl Driver {
             }
             Control::Learners { epoch, learners, moved, standby } => {
                 if standby.as_ref().is_some_and(|standby| !self.are_voters(epoch, &standby.members)) {
-                    self.answer(request, Reply::Refused(Refusal::Impossible(OTHER_VOTERS)));
+                    let _ = reply.send(Reply::Refused(Refusal::Impossible(OTHER_VOTERS)));
                     return;
                 }
-                let ids = learners.iter().map(|learner| learner.id).collect();
-                self.step(Input::Learners { request, epoch, learners: ids }, Payload::Fed { learners, moved, standby });
+                let (request, ids) = (self.wait(reply), learners.iter().map(|learner| learner.id).collect());
+                let (now, mut actions) = (self.clocks(), std::mem::take(&mut self.actions));
+                self.engine.step(now, Input::Learners { request, epoch, learners: ids }, &mut actions);
+                if actions.iter().any(|action| matches!(action, Action::Lead(..))) {
+                    // The replica has taken them.
+                    self.learners = learners;
+                    self.move_voters(epoch, moved);
+                    if let Some(standby) = standby {
+                        self.stand_by(Standby { epoch, ..standby });
+                    }
+                }
+                self.carry_out(actions);
             }
             Control::HandOver { epoch, to, deadline_ms } => {
-                self.step(Input::HandOver { request, epoch, to, deadline_ms }, Payload::None);
+                let request = self.wait(reply);
+                self.step(Input::HandOver { request, epoch, to, deadline_ms });
             }
         }
-        self.release_held();
     }
 
     fn follow(&mut self, session: Session, message: Follow) {
@@ -340,27 +307,26 @@ impl Driver {
                     Ok(joint_ms) => self.send(session, |outbox| outbox.joint_ms = joint_ms),
                     Err(refusal) => return self.refuse(session, refusal),
                 }
-                self.step(Input::Start { session, start: *start }, Payload::None);
+                self.step(Input::Start { session, start: *start });
                 if self.outboxes.contains_key(&session) {
                     // Not refused. What another stream was for is over.
                     self.outboxes.retain(|other, _| *other == session);
                     (self.followed, self.parted) = (Some((leader, members.into())), None);
                     self.heard = Some(heard);
                 }
-                self.release_held();
             }
             Follow::Frames { batch, commit_end, round, permit } => {
-                let (prev, end) = (batch.prev(), batch.tail());
-                let facts =
-                    FrameFacts { end, epoch_starts: batch.epoch_starts().to_vec(), appends: appends_of(&batch) };
-                self.step(Input::Frames { session, prev, facts, commit_end, round }, Payload::Frames(batch, permit));
+                let (now, mut actions) = (self.clocks(), std::mem::take(&mut self.actions));
+                let (told, share): (_, Share) = ((batch.prev(), commit_end, round), Box::new(permit));
+                self.engine.frames(now, session, (batch, share), told, &mut actions);
+                self.carry_out(actions);
             }
             Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
-                self.step(Input::Clock(Shown::Agreed { session, agreed_ms }), Payload::None);
-                self.step(Input::Heartbeat { session, commit_end, log_end, round }, Payload::None);
-                self.step(Input::LogStart { session, log_start }, Payload::None);
+                self.step(Input::Clock(Shown::Agreed { session, agreed_ms }));
+                self.step(Input::Heartbeat { session, commit_end, log_end, round });
+                self.step(Input::LogStart { session, log_start });
             }
-            Follow::Runs(runs) => self.step(Input::Runs { session, runs }, Payload::None),
+            Follow::Runs(runs) => self.step(Input::Runs { session, runs }),
             // Of a stream that was refused it is nobody's word.
             Follow::Standby(standby) if self.outboxes.contains_key(&session) => {
                 self.parts.standing.told = Some((session, standby));
@@ -368,7 +334,7 @@ impl Driver {
             Follow::Standby(_) => {}
             Follow::Ended => {
                 self.outboxes.remove(&session);
-                self.step(Input::StreamEnded { session }, Payload::None);
+                self.step(Input::StreamEnded { session });
             }
         }
     }

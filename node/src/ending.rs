@@ -14,19 +14,19 @@ impl Driver {
         if let Some(leading) = self.leading.take() {
             leading.stop.cancel();
         }
-        tracing::info!(waiting = wide(self.waiters.len()), log = %self.parts.replica.log(), "stopping");
-        let Self { parts: Parts { storage, mut disk, mut requests, .. }, waiters, held, outboxes, .. } = self;
+        tracing::info!(waiting = wide(self.engine.waiting()), log = %self.engine.replica().log(), "stopping");
+        let Self { parts: Parts { storage, mut disk, mut requests, .. }, engine, outboxes, .. } = self;
         // What was not taken on is not appended, and is told so.
         requests.close();
         let appends = iter::from_fn(|| requests.try_recv().ok()).filter_map(|request| match request {
             Request::Append(append) => Some(append),
             _ => None,
         });
-        for append in held.into_iter().chain(appends) {
+        // Who else waits sees the sender go, and says that this replica is shutting down.
+        for append in engine.end().chain(appends) {
             let _ = append.reply.send(Reply::Refused(zue_core::Refusal::NotLeader));
         }
-        // Who waits sees the sender go, and says that this replica is shutting down.
-        drop((waiters, outboxes));
+        drop(outboxes);
         let closed = storage.close();
         tokio::pin!(closed);
         loop {

@@ -15,16 +15,19 @@ use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_byte
 use zue_proto::v1;
 
 use crate::clock::SharedTime;
+use crate::num::wide;
 use crate::room::Held;
 use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
+use crate::storage::Share;
 
 /// An append that has been found to be within its limits.
 #[derive(Debug)]
 pub(crate) struct Append {
     pub(crate) records: Records,
-    /// How long it is in the log.
-    pub(crate) bytes: u64,
+    /// How long it is in the log, and the limits that it was found to be within.
+    pub(crate) bytes: usize,
+    pub(crate) limits: Limits,
     /// Its share of the bytes that may be on their way to the disk.
     pub(crate) room: Held,
     /// The room that it takes as it was received, until it is encoded.
@@ -60,11 +63,11 @@ impl Records {
         Ok(bytes)
     }
 
-    /// As they stand in a log that ends with `prev`.
-    pub(crate) fn encode(&self, prev: Tail, timestamp_ms: u64, limits: Limits) -> Result<Batch, Fault> {
+    /// As they stand in a log that ends with `prev`, as long as [`Records::encoded_bytes`] says.
+    fn encode(&self, (prev, timestamp_ms): (Tail, u64), bytes: usize, limits: Limits) -> Result<Batch, Fault> {
         let mut batch = BatchBuilder::new(prev, timestamp_ms, limits);
         let mut sequence = self.producer.map_or(0, |(_, sequence)| sequence);
-        batch.reserve(self.encoded_bytes(&limits)?);
+        batch.reserve(bytes);
         for record in &self.records {
             let producer = self.producer.map(|(id, _)| Producer { id: id.to_u128(), sequence });
             batch.push(record.key.as_deref(), &record.value, headers(record), producer)?;
@@ -76,6 +79,49 @@ impl Records {
 
 fn headers(record: &v1::NewRecord) -> impl Iterator<Item = (&str, &[u8])> + Clone {
     record.headers.iter().map(|v1::Header { name, value }| (name.as_str(), Bytes::as_ref(value)))
+}
+
+impl zue_engine::driver::Append for Append {
+    type Batch = Batch;
+    type Waiter = Waiter;
+    type Share = Share;
+
+    fn producer(&self) -> Option<(ProducerId, u64)> {
+        self.records.producer
+    }
+
+    fn count(&self) -> u32 {
+        self.records.count()
+    }
+
+    fn bytes(&self) -> u64 {
+        wide(self.bytes)
+    }
+
+    /// Its deadline has passed, and its client was told that it was not appended.
+    fn is_given_up(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    /// What was received is not needed any more.
+    fn write(self, prev: Tail, timestamp_ms: u64) -> Result<(Batch, Waiter, Share), Fault> {
+        let Self { records, bytes, limits, room, received, reply } = self;
+        let batch = records.encode((prev, timestamp_ms), bytes, limits)?;
+        drop((records, received));
+        Ok((batch, Waiter { reply, since: Some(Instant::now()) }, Box::new(room)))
+    }
+
+    fn into_waiter(self) -> Waiter {
+        Waiter { reply: self.reply, since: None }
+    }
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) reply: oneshot::Sender<Reply>,
+    /// When the append got its offset.
+    pub(crate) since: Option<Instant>,
 }
 
 /// What is to be told to a leader on a follower's stream; newer news replaces older.
@@ -322,9 +368,10 @@ mod tests {
         for records in records {
             for producer in [None, Some((ProducerId::from_u128(7), 3))] {
                 let records = Records { producer, records: records.clone() };
-                let encoded = records.encode(Tail::default(), 1, limits).map(|batch| batch.bytes().len());
-                assert_eq!(records.encoded_bytes(&limits), encoded, "{records:?}");
-                refused += usize::from(encoded.is_err());
+                let bytes = records.encoded_bytes(&limits);
+                let encoded = records.encode((Tail::default(), 1), bytes.unwrap_or(0), limits);
+                assert_eq!(bytes, encoded.map(|batch| batch.bytes().len()), "{records:?}");
+                refused += usize::from(bytes.is_err());
             }
         }
         assert_eq!(refused, 8);

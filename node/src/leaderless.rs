@@ -34,14 +34,16 @@ impl Standing {
 impl Driver {
     /// Whether they are the voters of that epoch, and no others, if it is the newest that is known here.
     pub(crate) fn are_voters(&self, epoch: Epoch, members: &[Member]) -> bool {
-        let Some(start) = self.parts.replica.history().last().filter(|start| start.epoch == epoch) else { return true };
+        let Some(start) = self.engine.replica().history().last().filter(|start| start.epoch == epoch) else {
+            return true;
+        };
         let is_named = |id: &ReplicaId| members.iter().any(|member| member.id == *id);
         members.len() == start.voters.len() && start.voters.iter().all(is_named)
     }
 
     /// By what it stands by from now on, if no leader of a later epoch was told something else.
     pub(crate) fn stand_by(&mut self, standby: Standby) {
-        let promised = self.parts.replica.promise().epoch;
+        let promised = self.engine.replica().promise().epoch;
         if is_newer(&standby, self.parts.standing.known().as_deref(), promised) {
             self.parts.standing.terms.send_replace(Some(Arc::new(standby)));
             self.view_is_stale = true;
@@ -50,7 +52,7 @@ impl Driver {
 
     /// Believes its leader once the start of its epoch is durable here, and tells whether it has none, or wants to lead no more.
     pub(crate) fn look_for_leader(&mut self) {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         if let Some((session, standby)) =
             self.parts.standing.told.take_if(|_| replica.durable().epoch == replica.promise().epoch)
             && self.outboxes.contains_key(&session)
@@ -59,7 +61,7 @@ impl Driver {
         }
         let Some(standby) = self.parts.standing.known() else { return };
         let detection_ms = u64::try_from(standby.detection.as_millis()).unwrap_or(u64::MAX);
-        let mut role = self.parts.replica.role(self.now());
+        let mut role = self.engine.replica().role(self.now());
         if let (RoleView::Follower { silence_ms, .. }, Some(heard)) = (&mut role, &self.heard) {
             *silence_ms = heard.silence_ms();
         }

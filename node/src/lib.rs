@@ -22,7 +22,6 @@ mod feed;
 mod fetch;
 mod first_words;
 mod follow;
-mod held;
 mod http;
 mod inbox;
 mod intake;

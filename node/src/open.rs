@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use zue_core::{Appended, Limits, Promise, Recovered, Replica, ReplicaId};
+use zue_core::{Limits, Promise, Recovered, Replica, ReplicaId};
 use zue_log::{Log, OpenError, OsDisk};
 
 use crate::config::NodeConfig;
@@ -71,9 +71,4 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
 /// An id that no replica has had. Never 0, which stands for none.
 fn fresh_id() -> ReplicaId {
     ReplicaId(rand::random::<u128>().max(1))
-}
-
-/// The appends of a batch, as the replica wants to know them.
-pub(crate) fn appends_of(batch: &zue_log::Batch) -> Vec<Appended> {
-    batch.producers().iter().map(zue_log::ProducerRun::appended).collect()
 }

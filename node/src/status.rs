@@ -18,7 +18,7 @@ pub(crate) const RESTORED: &str = "this disk was restored from an older copy of 
 
 impl Driver {
     pub(crate) fn role(&self) -> Role {
-        match self.parts.replica.role(self.now()) {
+        match self.engine.replica().role(self.now()) {
             RoleView::Idle { .. } => Role::Idle,
             RoleView::Follower { .. } => Role::Follower,
             RoleView::Leader { .. } => Role::Leader,
@@ -30,7 +30,7 @@ impl Driver {
     /// in sync, however little it lacked.
     pub(crate) fn isr_names(&self) -> Arc<[String]> {
         let (Some(leading), RoleView::Leader { isr, followers, .. }) =
-            (&self.leading, self.parts.replica.role(self.now()))
+            (&self.leading, self.engine.replica().role(self.now()))
         else {
             return Arc::default();
         };
@@ -42,7 +42,7 @@ impl Driver {
 
     /// What a leader's appends need, and what there is of it.
     pub(crate) fn reach(&self) -> Reach {
-        match self.parts.replica.role(self.now()) {
+        match self.engine.replica().role(self.now()) {
             RoleView::Leader { quorum, writing, .. } => Reach { quorum, writing: narrow(wide(writing)) },
             _ => Reach::default(),
         }
@@ -50,14 +50,14 @@ impl Driver {
 
     /// Whether a follower's stream from its leader is open.
     pub(crate) fn is_connected(&self) -> Option<bool> {
-        match self.parts.replica.role(self.now()) {
+        match self.engine.replica().role(self.now()) {
             RoleView::Follower { connected, .. } => Some(connected),
             _ => None,
         }
     }
 
     pub(crate) fn status(&self) -> v1::StatusResponse {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         let identity = &self.parts.handle.identity;
         let (promise, counts) = (replica.promise(), replica.isr_counts());
         let mut status = v1::StatusResponse {
@@ -119,7 +119,7 @@ impl Driver {
 
     /// What a person should know: what is wrong with its storage or its log, or that the cluster goes on without it.
     pub(crate) fn problem(&self) -> Option<Arc<str>> {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         if replica.is_restored() {
             return Some(RESTORED.into());
         }
@@ -132,7 +132,7 @@ impl Driver {
 
     /// That it is no member any more, in words: nobody feeds it, and by the newest epoch that it knows it does not vote.
     pub(crate) fn left(&self) -> Option<Arc<str>> {
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         let fed = match replica.role(self.now()) {
             RoleView::Leader { .. } | RoleView::Failed => true,
             RoleView::Follower { connected, .. } => connected,
@@ -146,7 +146,7 @@ impl Driver {
     /// Whether no leader has fed it for so long that others may be far ahead: removed while it was down, it would not know. One that
     /// leads needs nobody.
     pub(crate) fn is_unfed(&self) -> bool {
-        let silence_ms = match self.parts.replica.role(self.now()) {
+        let silence_ms = match self.engine.replica().role(self.now()) {
             RoleView::Leader { .. } | RoleView::Failed => return false,
             RoleView::Idle { waiting_ms } => waiting_ms,
             RoleView::Follower { silence_ms, connected, .. } => {
@@ -169,7 +169,7 @@ impl Driver {
             Some(feed) => feed.note.problem(),
             None => Some("no address is known of it: it is not fed".to_owned()),
         });
-        let log_end = self.parts.replica.log().end;
+        let log_end = self.engine.replica().log().end;
         let lag_records = progress.lag_records(log_end);
         v1::FollowerStatus {
             replica_id: id_bytes(id.0),
@@ -191,7 +191,7 @@ impl Driver {
 
     /// Takes note of who is wanted to lead: the controller reads it in the status.
     pub(crate) fn switch_over(&mut self, to: &str, within: Duration) -> Result<(), v1::Error> {
-        let (RoleView::Leader { epoch, .. }, Some(leading)) = (self.parts.replica.role(self.now()), &self.leading)
+        let (RoleView::Leader { epoch, .. }, Some(leading)) = (self.engine.replica().role(self.now()), &self.leading)
         else {
             return Err(not_leader(&self.parts.handle.view.borrow()));
         };
@@ -213,11 +213,11 @@ impl Driver {
     /// Sets what is read from the replica, once a tick.
     pub(crate) fn measure(&mut self) {
         let (now, own_ms, metrics) = (self.now(), unix_ms(), &self.parts.metrics);
-        let replica = &self.parts.replica;
+        let replica = self.engine.replica();
         let known = |(agreed_ms, told_end)| Known { agreed_ms, told_end };
         self.parts.handle.time.tell(replica.agreed_ms(now, own_ms).zip(replica.told_end()).map(known));
         let told_ms = replica.told_ms(now, own_ms);
-        self.clocks.look((now, own_ms), told_ms, self.parts.last_timestamp_ms, metrics);
+        self.clocks.look((now, own_ms), told_ms, self.engine.last_timestamp_ms(), metrics);
         let catch_up = |counter: &prometheus::IntCounter, now: u64| counter.inc_by(now.saturating_sub(counter.get()));
         catch_up(&metrics.isr_shrinks, replica.isr_counts().shrinks);
         catch_up(&metrics.isr_expands, replica.isr_counts().expands);

@@ -301,6 +301,8 @@ pub enum Output {
     },
     /// Leader: write the records of the append of this step.
     WriteAppend {
+        /// The append.
+        request: RequestId,
         /// Its place in the disk's work.
         ticket: Ticket,
         /// Where they begin.

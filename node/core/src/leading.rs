@@ -56,7 +56,7 @@ impl Replica {
                 self.wait(self.log.end, request, base, count, false);
                 let epoch = self.log.epoch;
                 let ticket = self.after_write();
-                out.push(Output::WriteAppend { ticket, base, epoch });
+                out.push(Output::WriteAppend { request, ticket, base, epoch });
             }
         }
     }

@@ -2,3 +2,4 @@
 //! clock: the node's shell brings them, and the simulation brings its own.
 
 pub mod disk;
+pub mod driver;

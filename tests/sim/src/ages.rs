@@ -1,6 +1,6 @@
 //! What goes because of its age: trims by age, and how old records that delete are; with wall clocks that are ahead, behind and set.
 
-use zue_core::{Aged, Ages, Input, Millis, Offset, RequestId, RoleView};
+use zue_core::{Aged, Ages, Input, Millis, Offset, RoleView};
 use zue_log::Retention;
 
 use crate::breaks::Break;
@@ -151,31 +151,16 @@ impl World {
     /// The time that is agreed on, as far as a machine knows.
     pub(crate) fn agreed_ms(&mut self, machine: usize) -> Option<u64> {
         let (now, own_ms) = (self.clock(machine), self.wall(machine));
-        self.process(machine)?.replica.agreed_ms(now, own_ms)
-    }
-
-    /// The timestamp of what a leader appends now.
-    pub(crate) fn stamp(&mut self, machine: usize) -> u64 {
-        let (now, own_ms, alone) = (self.clock(machine), self.wall(machine), self.broken_by(Break::LeaderStampsAlone));
-        let (true_ms, is_bounded) = (self.now + Clock::RIGHT_MS, self.is_borne_out(machine));
-        let Some(process) = self.process(machine) else { return 0 };
-        let timestamp_ms = if alone { own_ms } else { process.replica.timestamp_ms(now, own_ms) };
-        let before = process.last_ms;
-        process.last_ms = before.max(timestamp_ms);
-        let stamped = process.last_ms;
-        if is_bounded {
-            self.check.stamped(stamped, before, true_ms);
-        }
-        stamped
+        self.process(machine)?.replica().agreed_ms(now, own_ms)
     }
 
     /// Whether fewer than a majority of the clocks that decide what time it is for this machine are wrong.
-    fn is_borne_out(&mut self, machine: usize) -> bool {
+    pub(crate) fn is_borne_out(&mut self, machine: usize) -> bool {
         let liar = self.params.clocks.liar;
         let is_wild = self.params.clocks.wild;
         let Some(process) = self.process(machine) else { return false };
-        let leads = matches!(process.replica.role(Millis(0)), RoleView::Leader { .. });
-        let alone = process.replica.history().last().is_none_or(|start| start.voters.len() < 2);
+        let leads = matches!(process.replica().role(Millis(0)), RoleView::Leader { .. });
+        let alone = process.replica().history().last().is_none_or(|start| start.voters.len() < 2);
         let decides_alone = leads && alone && liar == Some(machine);
         !is_wild && !decides_alone
     }
@@ -188,7 +173,7 @@ impl World {
         let agreed_ms = if alone { Some(own_ms) } else { self.agreed_ms(machine) };
         let (by_clocks, by_sight) = (self.is_borne_out(machine), self.params.clocks.steady);
         let process = self.process(machine)?;
-        let (commit_end, told_end) = (process.replica.commit_end(), process.replica.told_end());
+        let (commit_end, told_end) = (process.replica().commit_end(), process.replica().told_end());
         let aging = process.aging(which)?;
         let (agreed_ms, told_end) = agreed_ms.zip(told_end)?;
         let mut aged = aging.look((now, clock), agreed_ms, commit_end, told_end);
@@ -206,7 +191,7 @@ impl World {
         let Some((aged, judge)) = self.aged(machine, Which::Retention) else { return };
         let clock = self.clock(machine);
         let Some((process, storage)) = self.kept(machine) else { return };
-        let replica = &process.replica;
+        let replica = process.replica();
         let (log_start, commit_end) = (replica.log_start(), replica.commit_end());
         let leads = matches!(replica.role(clock), RoleView::Leader { .. });
         let Some(before) = storage.retained_from(judge.age_ms, commit_end, aged).filter(|before| *before > log_start)
@@ -219,8 +204,8 @@ impl World {
             self.check.old_by_age(&judge, log_start, before);
             self.counts.aged_out += before.since(log_start);
             self.check.trim_asked(before);
-            let request = RequestId(self.next_id());
-            self.step(machine, Input::Trim { request, before }, None);
+            let Some(request) = self.process(machine).map(|process| process.driver.request()) else { return };
+            self.step(machine, Input::Trim { request, before });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use zue_core::{Appended, Epoch, EpochStart, FrameFacts, Offset, ProducerId, Tail};
+use zue_core::{Epoch, Offset, ProducerId, Tail};
 use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 
 /// A record as the checks see it.
@@ -130,14 +130,16 @@ impl AsRef<zue_log::Batch> for Batch {
     }
 }
 
+/// Frames without records.
+impl From<zue_log::Batch> for Batch {
+    fn from(frames: zue_log::Batch) -> Self {
+        Self { frames, records: Arc::default(), gone: Arc::default() }
+    }
+}
+
 impl Batch {
     pub(crate) fn new(frames: zue_log::Batch, records: Arc<[Record]>, gone: Arc<[Offset]>) -> Self {
         Self { frames, records, gone }
-    }
-
-    pub(crate) fn epoch_start(last: Epoch, start: EpochStart) -> Self {
-        let frames = zue_log::Batch::epoch_start(last, start).expect("a start that the rules have checked");
-        Self { frames, records: Arc::default(), gone: Arc::default() }
     }
 
     /// One append after `prev`.
@@ -190,19 +192,5 @@ impl Batch {
 
     pub(crate) fn gone(&self) -> &[Offset] {
         &self.gone
-    }
-
-    pub(crate) fn facts(&self) -> FrameFacts {
-        FrameFacts { end: self.tail(), epoch_starts: self.frames.epoch_starts().to_vec(), appends: self.appends() }
-    }
-
-    fn appends(&self) -> Vec<Appended> {
-        let appended = |run: &zue_log::ProducerRun| Appended {
-            producer: ProducerId::from_u128(run.id),
-            sequence: run.sequence,
-            count: u32::try_from(run.count).unwrap_or(u32::MAX),
-            base: run.base,
-        };
-        self.frames.producers().iter().map(appended).collect()
     }
 }

@@ -131,7 +131,7 @@ impl Checker {
 
     /// A replica took a step.
     pub(crate) fn stepped(&mut self, process: &Process, storage: &Storage) {
-        let replica = &process.replica;
+        let replica = process.replica();
         let (id, commit_end) = (replica.id(), replica.commit_end());
         let told = self.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.commit_end, commit_end);
@@ -149,20 +149,20 @@ impl Checker {
     }
 
     pub(crate) fn leads(&mut self, process: &Process, epoch: Epoch) {
-        let (replica, life) = (process.replica.id(), process.life);
-        let start = process.replica.history().last().map(|start| start.start).unwrap_or_default();
+        let (replica, life) = (process.replica().id(), process.life);
+        let start = process.replica().history().last().map(|start| start.start).unwrap_or_default();
         let same = self.leaders.get(&epoch).is_none_or(|leader| (leader.replica, leader.life) == (replica, life));
         self.ensure(same, || format!("epoch {epoch} is led twice, now by {replica:?}"));
         self.leaders.insert(epoch, Leadership { replica, life, start });
         let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
         let has = process.records.end() >= must && self.are_committed(&process.records, must);
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
-        self.begins_from_settled(process.replica.history().starts());
-        self.begun.extend(process.replica.history().last().map(|start| (epoch, start.clone())));
+        self.begins_from_settled(process.replica().history().starts());
+        self.begun.extend(process.replica().history().last().map(|start| (epoch, start.clone())));
         // Who appended what is in its log, and was in front of it, it knows, or knows that it does not.
         let is_known = |record: &Record| {
             let id = ProducerId { born: record.born, nonce: record.nonce };
-            let verdict = process.replica.producers().check(id, record.sequence, 1);
+            let verdict = process.replica().producers().check(id, record.sequence, 1);
             matches!(verdict, Verdict::Duplicate(_) | Verdict::Before(_) | Verdict::Refuse(Refusal::UnknownProducer))
         };
         let begins = process.records.first();
@@ -181,7 +181,7 @@ impl Checker {
 
     /// A replica says that everything before `end` is committed.
     pub(crate) fn committed(&mut self, process: &Process, storage: &Storage, leads: bool, end: Offset) {
-        let (id, log, durable) = (process.replica.id(), process.replica.log(), process.replica.durable());
+        let (id, log, durable) = (process.replica().id(), process.replica().log(), process.replica().durable());
         if leads {
             let later = self.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
             if let Some((epoch, leader)) = later {
@@ -217,7 +217,7 @@ impl Checker {
 
     /// Enough voters have said that they hold this, epoch start and all.
     fn quorum_has(&mut self, process: &Process, storage: &Storage, tail: Tail) {
-        let Some(start) = process.replica.history().last() else { return };
+        let Some(start) = process.replica().history().last() else { return };
         let count = |voters: &[ReplicaId], tail: Tail| {
             let has = |id: &&ReplicaId| {
                 let own = **id == storage.id() && storage.synced().0 >= tail;
@@ -228,7 +228,7 @@ impl Checker {
         let (had, quorum) = (count(&start.voters, tail), usize::try_from(start.quorum).unwrap_or(usize::MAX));
         // The change of voters itself is committed with the old ones too.
         let begun = Tail { epoch: tail.epoch, end: start.start };
-        let before = process.replica.history().starts().iter().rev().nth(1).map(|before| &before.voters);
+        let before = process.replica().history().starts().iter().rev().nth(1).map(|before| &before.voters);
         let changed = before.filter(|voters| **voters != start.voters);
         let old = start.old_voters.as_ref().or(changed).map(|old| (count(old, begun), majority(old.len())));
         self.ensure(had >= quorum, || format!("{tail} is committed with {had} of {quorum} voters"));
@@ -250,12 +250,12 @@ impl Checker {
 
     /// A replica forgets what its leader does not have; never what it has acknowledged to that leader.
     pub(crate) fn cut(&mut self, process: &Process) {
-        let (id, log, epoch) = (process.replica.id(), process.replica.log(), process.replica.promise().epoch);
+        let (id, log, epoch) = (process.replica().id(), process.replica().log(), process.replica().promise().epoch);
         let told = self.replicas.entry(id).or_default();
         let (acked_in, acked) = told.acked_in;
         told.acked = told.acked.min(log);
         // What its disk has lost since, it knows about.
-        let is_known = process.replica.suspect().is_some_and(|suspect| suspect >= acked);
+        let is_known = process.replica().suspect().is_some_and(|suspect| suspect >= acked);
         self.ensure(acked_in < epoch || acked <= log || is_known, || {
             format!("{id:?} cuts to {log}, after {acked} in epoch {epoch}")
         });
@@ -264,7 +264,7 @@ impl Checker {
     /// A replica forgets all, and knows nothing to be durable until the disk is done.
     pub(crate) fn began_anew(&mut self, process: &Process) {
         self.cut(process);
-        let told = self.replicas.entry(process.replica.id()).or_default();
+        let told = self.replicas.entry(process.replica().id()).or_default();
         (told.acked, told.acked_in.1) = (Tail::default(), Tail::default());
     }
 
@@ -336,7 +336,7 @@ impl Checker {
 
     /// At the end: the replica leads or follows, and its log is the committed one.
     pub(crate) fn is_whole(&self, process: &Process, storage: &Storage) -> bool {
-        let replica = &process.replica;
+        let replica = process.replica();
         let end = self.committed_end();
         let follows = !matches!(replica.role(Millis(0)), RoleView::Idle { .. } | RoleView::Failed);
         let trimmed = self.trims.values().max().is_none_or(|trimmed| *trimmed <= replica.log_start());

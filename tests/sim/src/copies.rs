@@ -62,7 +62,7 @@ impl Storage {
         loop {
             match self.read_frames(at, 64 << 10) {
                 Ok(Some(batch)) => {
-                    batch.facts().appends.into_iter().for_each(|append| producers.record(append));
+                    batch.as_ref().producers().iter().for_each(|run| producers.record(run.appended()));
                     at = batch.tail();
                 }
                 Err(ReadError::Damaged(hole)) if hole.to > at.end => at.end = hole.to,

@@ -1,12 +1,13 @@
-//! Steps of a replica: facts in, and its outputs carried out, as a node's driver does.
+//! What a machine's driver is told, and what follows: the network, the disk and the checks in the place of a node's.
 
 use zue_core::control::{Seen, SeenRole};
-use zue_core::{
-    Epoch, Input, Millis, Offset, Output, ProducerId, Refusal, ReplicaId, Reply, RequestId, RoleView, Tail,
-};
-
+use zue_core::{Epoch, Input, Millis, Offset, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
+use zue_engine::disk::Task;
+use zue_engine::driver::{Now, Word};
 use zue_log::ReadError;
 
+use crate::ages::Clock;
+use crate::appends::Append;
 use crate::batch::{Batch, Record};
 use crate::breaks::Break;
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
@@ -14,21 +15,24 @@ use crate::process::{Process, Waiting, WaitingFor};
 use crate::storage::Work;
 use crate::world::World;
 
-/// What the outputs of a step may ask to be written.
-#[derive(Debug)]
-pub(crate) enum Payload {
-    Append { producer: ProducerId, sequence: u64, count: u32 },
-    Frames(Batch),
-}
+/// The engine's driver, and what it asks for.
+pub(crate) type Driver = zue_engine::driver::Driver<Append>;
+type Action = zue_engine::driver::Action<Append>;
 
 impl World {
-    pub(crate) fn step(&mut self, machine: usize, input: Input, mut payload: Option<Payload>) {
-        let now = self.clock(machine);
+    /// Lets a replica take one input.
+    pub(crate) fn step(&mut self, machine: usize, input: Input) {
+        self.drive(machine, |driver, now, actions| driver.step(now, input, actions));
+    }
+
+    /// Lets a driver do something, and carries out what follows.
+    pub(crate) fn drive(&mut self, machine: usize, drive: impl FnOnce(&mut Driver, Now, &mut Vec<Action>)) {
+        let now = Now { at: self.clock(machine), wall_ms: self.wall(machine) };
         let Some(process) = self.process(machine) else { return };
-        let mut outputs = Vec::new();
-        process.replica.step(now, input, &mut outputs);
-        for output in outputs {
-            self.output(machine, output, &mut payload);
+        let (mut actions, before_ms) = (Vec::new(), process.driver.last_timestamp_ms());
+        drive(&mut process.driver, now, &mut actions);
+        for action in actions {
+            self.carry_out(machine, action, before_ms);
         }
         self.pump(machine);
         let at = self.machines.get(machine).and_then(|at| Some((at, at.process.as_ref()?)));
@@ -38,77 +42,74 @@ impl World {
         self.note_held(machine);
     }
 
-    pub(crate) fn output(&mut self, machine: usize, output: Output, payload: &mut Option<Payload>) {
-        match output {
-            Output::WritePromise { ticket, epoch, leader, cluster } => {
-                self.ask_disk(machine, ticket, Work::Promise { epoch, leader, cluster });
+    fn carry_out(&mut self, machine: usize, action: Action, before_ms: u64) {
+        match action {
+            Action::Disk(Task { ticket, work, .. }) => {
+                let work = self.note_work(machine, work);
+                self.ask_disk(machine, ticket, work);
             }
-            Output::WriteRuns { ticket, runs } => self.ask_disk(machine, ticket, Work::Runs(runs)),
-            Output::WriteRestored { ticket } => {
-                self.trace.say(self.now, format_args!("{machine} finds that its disk is an old copy"));
-                self.check.found_restored(self.machines.get(machine).is_some_and(|at| at.storage.is_restored()));
-                self.ask_disk(machine, ticket, Work::Restored);
+            Action::Lengthen(ticket, batch, _) => self.write_led(machine, ticket, batch, before_ms),
+            Action::Answer(waiter, reply) => self.reply(machine, waiter, reply),
+            Action::Say(session, word) => self.say(machine, session, word),
+            Action::Lead(epoch, followers) => self.lead(machine, epoch, &followers),
+            Action::StepDown => self.end_feeds(machine),
+            Action::Committed(end) => self.committed(machine, end),
+            Action::Parted(why) => self.check.violated(format!("machine {machine} stops: {why}")),
+        }
+    }
+
+    /// Takes note of what the disk is asked for; perhaps breaks a rule.
+    fn note_work(&mut self, machine: usize, work: Work) -> Work {
+        let now = self.now;
+        match &work {
+            Work::Restored => {
+                self.trace.say(now, format_args!("{machine} finds that its disk is an old copy"));
+                let is_restored = self.machine(machine).storage.is_restored();
+                self.check.found_restored(is_restored);
             }
-            Output::WriteSuspect(ticket, suspect) => self.ask_disk(machine, ticket, Work::Suspect(suspect)),
-            Output::Cut { ticket, to } => {
-                self.trace.say(self.now, format_args!("{machine} cuts to {to}"));
+            Work::Cut(to) => {
+                self.trace.say(now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
                     process.records.truncate(to.end);
                     self.check.cut(process);
                 }
-                self.ask_disk(machine, ticket, Work::Cut(to));
             }
-            Output::Trim { ticket, before } => self.trim(machine, ticket, before),
-            Output::Reset { ticket, origin } => self.begin_anew(machine, ticket, origin),
-            Output::SendTrimmed { session, log_start } => self.say_trimmed(machine, session, log_start),
-            Output::WriteEpochStart { ticket, start } => {
-                let Some(process) = self.process(machine) else { return };
-                let depth = process.replica.history().depth();
-                let before = depth.checked_sub(2).and_then(|n| process.replica.history().starts().get(n));
-                let last = before.map(|start| start.epoch).unwrap_or_default();
-                self.write_led(machine, ticket, Batch::epoch_start(last, start));
-            }
-            Output::WriteAppend { ticket, base, epoch } => {
-                let Some(Payload::Append { producer, sequence, count }) = payload.take() else { return };
-                let time = self.stamp(machine);
-                let shape = self.params.clients.shape;
-                let batch = Batch::append(Tail { epoch, end: base }, time, (producer, sequence, count), shape);
-                self.write_led(machine, ticket, batch);
-            }
-            Output::WriteFrames { ticket } => {
-                let Some(Payload::Frames(batch)) = payload.take() else { return };
+            Work::Write(batch) => {
                 if let Some(process) = self.process(machine) {
                     process.records.extend(batch.records());
-                    process.last_ms = process.last_ms.max(batch.last_ms());
                 }
-                self.ask_disk(machine, ticket, Work::Write(batch));
             }
-            Output::Reply(request, reply) => self.reply(machine, request, reply),
-            Output::SendStarted { session, log, durable } => {
-                let Some(process) = self.process(machine) else { return };
-                let (lineage, runs) = (process.replica.lineage().clone(), process.replica.runs().clone());
-                let clock_ms = self.wall(machine);
-                self.send_up(machine, session, Up::Started { log, durable, lineage, runs, clock_ms });
-            }
-            Output::SendAck { session, durable, round } => {
-                let Some(run) = self.process(machine).map(|process| process.replica.lineage().run()) else { return };
-                let clock_ms = self.wall(machine);
-                self.send_up(machine, session, Up::Acked { durable, round, run, clock_ms });
-            }
-            Output::Refuse { session, refusal } => {
-                self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
-                let needs_origin = matches!(refusal, Refusal::NeedsOrigin { .. });
-                self.send_up(machine, session, Up::Refused { needs_origin });
-            }
-            Output::Lead { epoch, followers } => self.lead(machine, epoch, &followers),
-            Output::StepDown => self.end_feeds(machine),
-            Output::Committed(end) => self.committed(machine, end),
+            Work::Reset(origin) => self.note_reset(machine, origin),
+            Work::Trim(before) => return Work::Trim(self.trimmed_before(machine, *before)),
+            _ => {}
         }
+        work
+    }
+
+    /// What a follower says to its leader.
+    pub(crate) fn say(&mut self, machine: usize, session: Session, word: Word) {
+        let clock_ms = self.wall(machine);
+        let Some(process) = self.process(machine) else { return };
+        let (lineage, runs) = (process.replica().lineage().clone(), process.replica().runs().clone());
+        let body = match word {
+            Word::Started(log, durable) => Up::Started { log, durable, lineage, runs, clock_ms },
+            Word::Ack(durable, round) => Up::Acked { durable, round, run: lineage.run(), clock_ms },
+            Word::Trimmed(log_start) if self.is_untold(machine, log_start) => return,
+            Word::Trimmed(log_start) => Up::Trimmed { log_start },
+            Word::Refused(refusal) => {
+                self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
+                Up::Refused { needs_origin: matches!(refusal, Refusal::NeedsOrigin { .. }) }
+            }
+        };
+        self.send_up(machine, session, body);
     }
 
     /// Writes what a leader adds to its log, and keeps it for its followers.
-    fn write_led(&mut self, machine: usize, ticket: zue_core::Ticket, batch: Batch) {
+    fn write_led(&mut self, machine: usize, ticket: Ticket, batch: Batch, before_ms: u64) {
         let memory_batches = self.params.memory_batches;
+        if !batch.records().is_empty() && self.is_borne_out(machine) {
+            self.check.stamped(batch.last_ms(), before_ms, self.now + Clock::RIGHT_MS);
+        }
         self.check.appended(&batch, self.now);
         let Some(process) = self.process(machine) else { return };
         process.records.extend(batch.records());
@@ -124,7 +125,7 @@ impl World {
         let Some(at) = self.machines.get_mut(machine) else { return };
         at.storage.note_commit(end);
         let Some(process) = &at.process else { return };
-        let leads = matches!(process.replica.role(Millis::default()), RoleView::Leader { .. });
+        let leads = matches!(process.replica().role(Millis::default()), RoleView::Leader { .. });
         self.trace.say(self.now, format_args!("{machine} knows {end} to be committed"));
         self.check.committed(process, &at.storage, leads, end);
     }
@@ -160,92 +161,80 @@ impl World {
     }
 
     fn call(&mut self, machine: usize, caller: Caller, call: Call) {
-        let request = RequestId(self.next_id());
         if !matches!(call, Call::Status | Call::Read { .. } | Call::End | Call::Append { .. } | Call::Fetch { .. }) {
-            self.trace.say(self.now, format_args!("{machine} gets {call:?} (request {})", request.0));
+            self.trace.say(self.now, format_args!("{machine} gets {call:?}"));
         }
         let clock = self.clock(machine);
-        let (input, of, payload) = match call {
+        let ask = |world: &mut Self, of| world.process(machine).map(|at| at.driver.ask(Waiting { caller, of }));
+        match call {
             Call::Status => {
                 let Some(process) = self.process(machine) else { return };
                 let seen = seen(process, clock);
                 let told = self.told(machine, seen);
-                return self.answer(machine, caller, Answer::Status(told));
+                self.answer(machine, caller, Answer::Status(told));
             }
-            Call::Read { from, records_max } => return self.read(machine, caller, from, records_max),
+            Call::Read { from, records_max } => self.read(machine, caller, from, records_max),
             Call::End => {
                 let Some(process) = self.process(machine) else { return };
-                let leads = matches!(process.replica.role(clock), RoleView::Leader { .. });
-                let commit_end = process.replica.commit_end();
+                let leads = matches!(process.replica().role(clock), RoleView::Leader { .. });
+                let commit_end = process.replica().commit_end();
                 if leads && self.broken_by(Break::ReadUnconfirmed) {
                     return self.answer(machine, caller, Answer::Reply(Reply::ReadConfirmed { commit_end }));
                 }
-                (Input::ConfirmRead { request }, WaitingFor::Other, None)
+                let Some(request) = ask(self, WaitingFor::Other) else { return };
+                self.step(machine, Input::ConfirmRead { request });
             }
-            Call::Fetch { cluster, from, upto } => return self.give(machine, caller, cluster, (from, upto)),
-            Call::Trim { before } => {
-                self.check.trim_asked(before);
-                (Input::Trim { request, before }, WaitingFor::Trim(before), None)
+            Call::Fetch { cluster, from, upto } => self.give(machine, caller, cluster, (from, upto)),
+            Call::Trim { before } => self.take_trim(machine, caller, before),
+            Call::Seal { cluster, epoch } => {
+                let Some(request) = ask(self, WaitingFor::Seal(epoch)) else { return };
+                self.step(machine, Input::Seal { request, cluster, epoch });
             }
-            Call::Seal { cluster, epoch } => (Input::Seal { request, cluster, epoch }, WaitingFor::Seal(epoch), None),
             Call::Appoint { cluster, terms, places } => {
                 self.learn_places(machine, terms.epoch, places);
-                (Input::Appoint { request, cluster, terms }, WaitingFor::Other, None)
+                let Some(request) = ask(self, WaitingFor::Other) else { return };
+                self.step(machine, Input::Appoint { request, cluster, terms });
             }
             Call::Learners { epoch, learners, places } => {
                 self.learn_places(machine, epoch, places);
-                (Input::Learners { request, epoch, learners }, WaitingFor::Other, None)
+                let Some(request) = ask(self, WaitingFor::Other) else { return };
+                self.step(machine, Input::Learners { request, epoch, learners });
             }
             Call::HandOver { epoch, to, deadline_ms } => {
-                (Input::HandOver { request, epoch, to, deadline_ms }, WaitingFor::Other, None)
+                let Some(request) = ask(self, WaitingFor::Other) else { return };
+                self.step(machine, Input::HandOver { request, epoch, to, deadline_ms });
             }
             Call::Append { producer, sequence, count } => {
-                let known = (!self.broken_by(Break::NoDedup)).then_some((producer, sequence));
-                let payload = Payload::Append { producer, sequence, count };
-                let of = WaitingFor::Append { producer, sequence, count };
-                (Input::Append { request, producer: known, count, bytes: count.into() }, of, Some(payload))
+                self.take_append(machine, caller, (producer, sequence, count));
             }
-        };
-        let early = matches!(of, WaitingFor::Trim(_)) && self.broken_by(Break::TrimAnsweredEarly);
-        let unconfirmed = self.broken_by(Break::UnknownUnconfirmed);
-        let Some(process) = self.process(machine) else { return };
-        process.waiting.insert(request, Waiting { caller, of });
-        let leads = matches!(process.replica.role(clock), RoleView::Leader { .. });
-        let is_ahead = matches!(of, WaitingFor::Append { producer, .. } if producer.born > process.replica.log().end);
-        if unconfirmed && leads && is_ahead {
-            return self.reply(machine, request, Reply::Refused(Refusal::UnknownProducer));
         }
-        let before = process.replica.log().end;
-        self.step(machine, input, payload);
-        if let (WaitingFor::Append { count, .. }, true) = (of, self.broken_by(Break::AnswerEarly))
-            && let Some(epoch) = self.process(machine).map(|process| process.replica.log())
-            && epoch.end > before
-        {
-            let (base, epoch) = (before, epoch.epoch);
-            self.reply(machine, request, Reply::Appended { base, count, epoch, duplicate: false });
-        }
-        let log_start = self.process(machine).map(|process| process.replica.log_start());
-        if let (WaitingFor::Trim(before), true, Some(log_start)) = (of, early, log_start)
-            && log_start >= before
-        {
-            self.reply(machine, request, Reply::Trimmed(log_start));
+    }
+
+    fn take_trim(&mut self, machine: usize, caller: Caller, before: Offset) {
+        self.check.trim_asked(before);
+        let early = self.broken_by(Break::TrimAnsweredEarly);
+        let waiting = Waiting { caller, of: WaitingFor::Trim(before) };
+        let Some(request) = self.process(machine).map(|process| process.driver.ask(waiting)) else { return };
+        self.step(machine, Input::Trim { request, before });
+        let log_start = self.process(machine).map(|process| process.replica().log_start());
+        if let Some(log_start) = log_start.filter(|log_start| early && *log_start >= before) {
+            self.reply(machine, waiting, Reply::Trimmed(log_start));
         }
     }
 
     /// Where those are that it is to feed, or are guessed to be.
     fn learn_places(&mut self, machine: usize, epoch: Epoch, places: Vec<(ReplicaId, Option<usize>)>) {
         let Some(process) = self.process(machine) else { return };
-        if process.replica.promise().epoch == epoch {
+        if process.replica().promise().epoch == epoch {
             process.members.extend(places);
         }
     }
 
-    fn reply(&mut self, machine: usize, request: RequestId, mut reply: Reply) {
+    pub(crate) fn reply(&mut self, machine: usize, Waiting { caller, of }: Waiting, mut reply: Reply) {
         let Some(at) = self.machines.get_mut(machine) else { return };
-        let Some(process) = &mut at.process else { return };
-        let Some(Waiting { caller, of }) = process.waiting.remove(&request) else { return };
+        let Some(process) = &at.process else { return };
         if !matches!((&reply, of), (Reply::Refused(_), WaitingFor::Append { .. })) {
-            self.trace.say(self.now, format_args!("{machine} answers request {}: {reply:?}", request.0));
+            self.trace.say(self.now, format_args!("{machine} answers {of:?}: {reply:?}"));
         }
         if self.broken == Some(Break::SealedReportsCommitted)
             && let Reply::Sealed(sealed) = &mut reply
@@ -294,7 +283,7 @@ impl World {
         let serves_damage = self.broken_by(Break::DamageServed);
         let at = self.machine(machine);
         let Some(process) = &at.process else { return };
-        let upto = if uncommitted { at.storage.tail().end } else { process.replica.commit_end() };
+        let upto = if uncommitted { at.storage.tail().end } else { process.replica().commit_end() };
         if from > upto {
             return;
         }
@@ -322,7 +311,7 @@ impl World {
 
 /// What a replica says of itself to a controller.
 fn seen(process: &Process, now: Millis) -> Seen {
-    let replica = &process.replica;
+    let replica = process.replica();
     let role = match replica.role(now) {
         RoleView::Idle { waiting_ms } => SeenRole::Idle { waiting_ms },
         RoleView::Failed => SeenRole::Failed,

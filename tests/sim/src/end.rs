@@ -209,7 +209,7 @@ impl World {
     /// The replicas at the first machines vote, nobody else does, and no change is under way.
     fn is_staffed_as_wished(&self) -> bool {
         let process = self.leader().and_then(|leader| self.machines.get(leader)?.process.as_ref());
-        let Some(start) = process.and_then(|process| process.replica.history().last()) else { return false };
+        let Some(start) = process.and_then(|process| process.replica().history().last()) else { return false };
         let wished = || self.machines.iter().take(self.params.wish.replicas).map(|at| at.storage.id());
         let all_vote = wished().all(|id| start.voters.contains(&id)) && start.voters.len() == self.params.wish.replicas;
         all_vote && start.old_voters.is_none()
@@ -228,7 +228,7 @@ impl World {
 
     fn voters(&self, leader: usize) -> Vec<ReplicaId> {
         let process = self.machines.get(leader).and_then(|at| at.process.as_ref());
-        let start = process.and_then(|process| process.replica.history().last());
+        let start = process.and_then(|process| process.replica().history().last());
         start.map(|start| start.voters.clone()).unwrap_or_default()
     }
 
@@ -236,10 +236,11 @@ impl World {
     fn leader(&self) -> Option<usize> {
         let leads = |machine: &usize| {
             let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
-            process
-                .is_some_and(|p| matches!(p.replica.role(self.clock(*machine)), RoleView::Leader { settled: true, .. }))
+            process.is_some_and(|p| {
+                matches!(p.replica().role(self.clock(*machine)), RoleView::Leader { settled: true, .. })
+            })
         };
-        let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica.log().epoch);
+        let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica().log().epoch);
         (0..self.machines.len()).filter(leads).max_by_key(epoch)
     }
 
@@ -252,8 +253,8 @@ impl World {
         let is_equal = |machine: &usize| {
             process(*machine).is_some_and(|(at, process)| {
                 !voters.contains(&at.storage.id())
-                    || (process.replica.log() == leader.replica.log()
-                        && process.replica.log_start() == leader.replica.log_start()
+                    || (process.replica().log() == leader.replica().log()
+                        && process.replica().log_start() == leader.replica().log_start()
                         && at.storage.is_readable(|record| self.may_be_lost(record))
                         && self.check.is_whole(process, &at.storage))
             })

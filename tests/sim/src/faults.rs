@@ -92,7 +92,7 @@ impl World {
         let failed = |role| role == zue_core::RoleView::Failed;
         let now = self.clock(machine);
         match self.process(machine) {
-            Some(process) if !failed(process.replica.role(now)) => return,
+            Some(process) if !failed(process.replica().role(now)) => return,
             Some(_) => self.crash(machine),
             None => {}
         }

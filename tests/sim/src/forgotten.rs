@@ -90,8 +90,8 @@ impl World {
         let leads_before = |machine: usize| {
             let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
             process.is_some_and(|process| {
-                let leads = matches!(process.replica.role(self.clock(machine)), RoleView::Leader { .. });
-                leads && process.replica.log().epoch < epoch
+                let leads = matches!(process.replica().role(self.clock(machine)), RoleView::Leader { .. });
+                leads && process.replica().log().epoch < epoch
             })
         };
         // Whom it has promised the epoch before led, and leads no more.

@@ -2,6 +2,7 @@
 //! controllers and clients fail as chance has it. One seed is one run, and the same run each time.
 
 mod ages;
+mod appends;
 mod batch;
 mod breaks;
 mod check;

@@ -133,7 +133,7 @@ impl World {
     pub(crate) fn note_held(&mut self, machine: usize) {
         let now = self.clock(machine);
         let Some(process) = self.machines.get(machine).and_then(|at| at.process.as_ref()) else { return };
-        let replica = &process.replica;
+        let replica = process.replica();
         let (id, end, epoch) = (replica.id(), replica.commit_end(), replica.log().epoch);
         self.losses.holds(id, end.min(replica.durable().end));
         if self.losses.committed.insert(id, end).is_some_and(|before| before >= end) {
@@ -153,7 +153,7 @@ impl World {
 
     /// The newest epoch start that anybody holds, or held while it committed: it names who elects.
     fn newest(&self) -> Option<&EpochStart> {
-        let starts = self.machines.iter().filter_map(|at| at.process.as_ref()?.replica.history().last());
+        let starts = self.machines.iter().filter_map(|at| at.process.as_ref()?.replica().history().last());
         starts.chain(&self.losses.newest).max_by_key(|start| start.epoch)
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use zue_core::{
-    Epoch, Lineage, Millis, Offset, Output, ProducerId, Replica, ReplicaId, RequestId, Session, Tail, Ticket,
-};
+use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Tail, Ticket};
 use zue_engine::disk::{Ahead, Queue, Task};
+use zue_engine::driver::Word;
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
 use crate::coverage::Fault;
+use crate::drive::Driver;
 use crate::message::{Address, Caller};
 use crate::params::UpkeepParams;
 use crate::storage::{Opened, Work, WorkError};
@@ -20,9 +20,8 @@ use crate::world::{Event, Machine, ProcessEvent, World};
 pub(crate) struct Process {
     /// No two processes have the same.
     pub(crate) life: u64,
-    pub(crate) replica: Replica,
+    pub(crate) driver: Driver,
     pub(crate) writer: Writer,
-    pub(crate) waiting: BTreeMap<RequestId, Waiting>,
     /// The records of the log as the replica knows it, written or not.
     pub(crate) records: Held,
     pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
@@ -35,13 +34,17 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    /// The greatest timestamp it knows.
-    pub(crate) last_ms: u64,
     pub(crate) upkeep: Upkeep,
 }
 
+impl Process {
+    pub(crate) fn replica(&self) -> &Replica {
+        self.driver.replica()
+    }
+}
+
 /// Who waits for a reply.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     pub(crate) caller: Caller,
     /// The epoch of a seal; the producer and sequence of an append; where a trim lets the log begin.
@@ -59,7 +62,7 @@ pub(crate) enum WaitingFor {
 /// The disk's work that is not done yet.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    pub(crate) queue: Queue<Batch>,
+    pub(crate) queue: Queue<Batch, Option<()>>,
     busy: bool,
     /// There was no room for what comes next.
     full: bool,
@@ -136,9 +139,8 @@ impl World {
         let upkeep = Upkeep::new(recovered.damaged, self.params.upkeep.as_ref());
         let process = Process {
             life,
-            replica: Replica::new(self.params.limits, recovered),
+            driver: Driver::new(Replica::new(self.params.limits, recovered), last_ms),
             writer: Writer::default(),
-            waiting: BTreeMap::new(),
             records,
             feeds: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -146,7 +148,6 @@ impl World {
             memory: VecDeque::new(),
             inbound: BTreeMap::new(),
             followed: None,
-            last_ms,
             upkeep,
         };
         self.machine(machine).process = Some(process);
@@ -185,7 +186,7 @@ impl World {
             ProcessEvent::DiskSync => self.disk_sync(machine),
             ProcessEvent::Upkeep => self.upkeep(machine),
             ProcessEvent::Crash => self.crash_for_a_while(machine),
-            ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket), None),
+            ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket)),
         }
     }
 
@@ -205,7 +206,7 @@ impl World {
         }
         let write_ms = self.params.disk.write_ms;
         let Some(process) = self.process(machine) else { return };
-        process.writer.queue.extend([Task { ticket, work, share: () }]);
+        process.writer.queue.extend([Task { ticket, work, share: None }]);
         if !std::mem::replace(&mut process.writer.busy, true) {
             self.after_of(machine, write_ms, ProcessEvent::DiskWrite);
         }
@@ -231,7 +232,7 @@ impl World {
         let turned = std::mem::replace(&mut process.writer.full, full) != full;
         let more = !process.writer.queue.is_empty();
         if turned {
-            self.step(machine, zue_core::Input::DiskFull(full), None);
+            self.step(machine, zue_core::Input::DiskFull(full));
         }
         if full {
             self.trace.say(self.now, format_args!("{machine} has no room for what comes next"));
@@ -273,7 +274,7 @@ impl World {
         match process.writer.queue.go_ahead(write) {
             Ok(promised) => {
                 for ticket in promised {
-                    self.step(machine, zue_core::Input::Promised(ticket), None);
+                    self.step(machine, zue_core::Input::Promised(ticket));
                 }
             }
             Err(error) => _ = self.disk_did(machine, Err(error)),
@@ -298,7 +299,7 @@ impl World {
         if busy {
             self.after_of(machine, self.params.disk.write_ms, ProcessEvent::DiskWrite);
         }
-        self.step(machine, zue_core::Input::Persisted(ticket), None);
+        self.step(machine, zue_core::Input::Persisted(ticket));
         if self.broken_by(Break::LateAck) {
             self.ack_late(machine);
         }
@@ -325,7 +326,7 @@ impl World {
                 if let Some(process) = self.process(machine) {
                     process.writer.queue.clear();
                 }
-                self.step(machine, zue_core::Input::DiskFailed, None);
+                self.step(machine, zue_core::Input::DiskFailed);
                 self.after(self.params.faults.lasts_ms, Event::Restart { machine });
             }
         }
@@ -335,8 +336,8 @@ impl World {
     /// Breaks a rule: tells the last leader what is durable, whatever was promised since.
     fn ack_late(&mut self, machine: usize) {
         let Some(process) = self.process(machine) else { return };
-        if let (Some(session), durable) = (process.followed, process.replica.durable()) {
-            self.output(machine, Output::SendAck { session, durable, round: 0 }, &mut None);
+        if let (Some(session), durable) = (process.followed, process.replica().durable()) {
+            self.say(machine, session, Word::Ack(durable, 0));
         }
     }
 

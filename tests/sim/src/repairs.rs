@@ -46,7 +46,7 @@ impl World {
         let now = self.now;
         let retry_at = now + self.dice.between(self.retry_ms());
         let Some((process, storage)) = self.kept(machine) else { return false };
-        let commit_end = process.replica.commit_end();
+        let commit_end = process.replica().commit_end();
         let due = |damage: &Damage| process.upkeep.retry.get(&(damage.from, damage.to)).is_none_or(|at| *at <= now);
         let Some(damage) = storage.damages().into_iter().find(due) else { return false };
         process.upkeep.retry.insert((damage.from, damage.to), retry_at);
@@ -60,7 +60,7 @@ impl World {
     fn others(&self, machine: usize) -> Vec<ReplicaId> {
         let at = self.machines.get(machine).and_then(|at| Some((at.storage.id(), at.process.as_ref()?)));
         let Some((id, process)) = at else { return Vec::new() };
-        let voters = process.replica.history().last().map(|start| start.voters.clone()).unwrap_or_default();
+        let voters = process.replica().history().last().map(|start| start.voters.clone()).unwrap_or_default();
         voters.into_iter().filter(|voter| *voter != id).collect()
     }
 
@@ -70,7 +70,7 @@ impl World {
             fetching.others = self.others(machine);
         }
         let Some((process, storage)) = self.kept(machine) else { return Ok(()) };
-        let (life, cluster) = (process.life, process.replica.cluster());
+        let (life, cluster) = (process.life, process.replica().cluster());
         let next = loop {
             let Some((from, upto)) = fetching.wanted.next() else { break None };
             match fetching.others.pop() {
@@ -115,7 +115,7 @@ impl World {
     pub(crate) fn give(&mut self, machine: usize, caller: Caller, cluster: ClusterId, (from, upto): (Offset, Offset)) {
         let answer_bytes = self.params.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
         let Some((process, storage)) = self.kept(machine) else { return };
-        let replica = &process.replica;
+        let replica = process.replica();
         // Where reads end: a leader may know more to be committed than its own disk holds.
         let readable = replica.commit_end().min(replica.durable().end);
         let is_ours = replica.cluster() == Some(cluster);

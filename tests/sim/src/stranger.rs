@@ -4,20 +4,24 @@
 use bytes::Bytes;
 use zue_core::{
     ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, History, Input, Joint, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset,
-    Origin, ProducerId, Producers, Promise, Replica, ReplicaId, RequestId, RoleView, Run, Runs, Session, Start, Tail,
-    Terms,
+    Origin, ProducerId, Producers, Promise, Replica, ReplicaId, RoleView, Run, Runs, Session, Start, Tail, Terms,
 };
 use zue_log::{BatchBuilder, Limits};
 
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
-use crate::drive::Payload;
 use crate::storage::Work;
 use crate::world::{Event, World};
 
 /// What it does.
 type Message = fn(&mut World, usize);
+
+/// What it says after its first words.
+enum Then {
+    Fact(Input),
+    Frames(Batch),
+}
 
 /// Who it says to be, and what it knows of the one it speaks to: that tells all of it to whoever asks.
 struct Spoken {
@@ -76,7 +80,7 @@ impl World {
     fn is_failed(&mut self, machine: usize) -> Option<(bool, Epoch)> {
         let now = self.clock(machine);
         let process = self.process(machine)?;
-        Some((process.replica.role(now) == RoleView::Failed, process.replica.promise().epoch))
+        Some((process.replica().role(now) == RoleView::Failed, process.replica().promise().epoch))
     }
 
     /// What it says of itself; none of a replica that has nothing yet.
@@ -84,7 +88,7 @@ impl World {
         let me = ReplicaId(self.dice.id());
         let others: Vec<ReplicaId> = self.machines.iter().map(|at| at.storage.id()).collect();
         let process = self.process(machine)?;
-        let replica = &process.replica;
+        let replica = process.replica();
         let (id, end) = (replica.id(), replica.log().end);
         let last = end.0.checked_sub(1).and_then(|last| process.records.get(Offset(last)));
         Some(Spoken {
@@ -104,40 +108,47 @@ impl World {
     }
 
     /// Says something on a stream of its own.
-    fn stranger_says(&mut self, machine: usize, start: Start, then: Vec<(Input, Option<Payload>)>, session: Session) {
+    fn stranger_says(&mut self, machine: usize, start: Start, then: Vec<Then>, session: Session) {
         let promise = Promise { epoch: start.epoch, leader: Some(start.leader) };
         let Some(process) = self.process(machine) else { return };
-        let before = held(&process.replica);
-        let at_once = process.replica.joint(&start).ok().and_then(|joint| joined(joint, &start));
-        self.step(machine, Input::Start { session, start }, None);
+        let before = held(process.replica());
+        let at_once = process.replica().joint(&start).ok().and_then(|joint| joined(joint, &start));
+        self.step(machine, Input::Start { session, start });
         if let Some((tail, last_ms)) = at_once.filter(|_| self.broken_by(Break::JointAtOnce)) {
             // It is as if the start were enough.
             let producer = ProducerId { born: tail.end, nonce: 1 };
             let batch = Batch::append(tail, last_ms, (producer, 0, 1), self.params.clients.shape);
-            let (prev, facts, commit_end) = (batch.prev(), batch.facts(), Offset(0));
-            self.step(
-                machine,
-                Input::Frames { session, prev, facts, commit_end, round: 0 },
-                Some(Payload::Frames(batch)),
-            );
+            self.stranger_goes_on(machine, session, Then::Frames(batch));
         }
         let Some(process) = self.process(machine) else { return };
-        let after = held(&process.replica);
+        let after = held(process.replica());
         self.check.ensure(before == after, || {
             format!("one start of a stranger takes the log of {machine} from {before:?} to {after:?}")
         });
-        if let Some(process) = self.process(machine).filter(|process| process.replica.promise() == promise) {
+        if let Some(process) = self.process(machine).filter(|process| process.replica().promise() == promise) {
             process.followed = Some(session);
         }
-        for (input, payload) in then {
-            self.step(machine, input, payload);
+        for then in then {
+            self.stranger_goes_on(machine, session, then);
         }
-        self.step(machine, Input::StreamEnded { session }, None);
+        self.step(machine, Input::StreamEnded { session });
+    }
+
+    fn stranger_goes_on(&mut self, machine: usize, session: Session, then: Then) {
+        match then {
+            Then::Fact(input) => self.step(machine, input),
+            Then::Frames(batch) => {
+                let told = (batch.prev(), Offset(0), 0);
+                self.drive(machine, |driver, now, actions| {
+                    driver.frames(now, session, (batch, ()), told, actions);
+                });
+            }
+        }
     }
 
     fn stranger_seals(&mut self, machine: usize) {
         let Some(process) = self.process(machine) else { return };
-        let (cluster, promised) = (process.replica.cluster(), process.replica.promise().epoch.0);
+        let (cluster, promised) = (process.replica().cluster(), process.replica().promise().epoch.0);
         let ahead = self.dice.pick(&[1, 2, EPOCHS_AHEAD_MAX, EPOCHS_AHEAD_MAX + 1, 1 << 40, u64::MAX]);
         let epoch = Epoch(promised.saturating_add(ahead));
         if ahead > EPOCHS_AHEAD_MAX && self.broken_by(Break::AnyEpochPromised) {
@@ -146,8 +157,8 @@ impl World {
             let _ = self.machine(machine).storage.write(&work);
             return self.crash_for_a_while(machine);
         }
-        let request = RequestId(self.next_id());
-        self.step(machine, Input::Seal { request, cluster, epoch }, None);
+        let Some(request) = self.process(machine).map(|process| process.driver.request()) else { return };
+        self.step(machine, Input::Seal { request, cluster, epoch });
     }
 
     /// A start that nobody takes, with starts of disks that never were.
@@ -170,9 +181,9 @@ impl World {
         let session = Session(self.next_id());
         if let Some(followed) = spoken.followed.filter(|_| self.broken_by(Break::StartBelieved)) {
             // It is as if the leader had said so.
-            self.step(machine, Input::Runs { session: followed, runs: runs.clone() }, None);
+            self.step(machine, Input::Runs { session: followed, runs: runs.clone() });
         }
-        self.stranger_says(machine, start, vec![(Input::Runs { session, runs }, None)], session);
+        self.stranger_says(machine, start, vec![Then::Fact(Input::Runs { session, runs })], session);
     }
 
     /// Starts of the one that it speaks to, and of others, which never were.
@@ -188,10 +199,10 @@ impl World {
         let Some(spoken) = self.spoken_to(machine) else { return };
         let (session, log_start, log_end) = (Session(self.next_id()), spoken.commit_end, spoken.log.end);
         if let Some(session) = spoken.followed.filter(|_| self.broken_by(Break::AnyLogStart)) {
-            self.step(machine, Input::LogStart { session, log_start }, None);
+            self.step(machine, Input::LogStart { session, log_start });
         }
         let heartbeat = Input::Heartbeat { session, commit_end: log_start, log_end, round: 0 };
-        let then = vec![(heartbeat, None), (Input::LogStart { session, log_start }, None)];
+        let then = [heartbeat, Input::LogStart { session, log_start }].map(Then::Fact).into();
         let start = spoken.start(self.dice.between((1, 3)));
         self.stranger_says(machine, start, then, session);
     }
@@ -217,11 +228,7 @@ impl World {
         };
         let unchecked = self.broken_by(Break::TimesUnchecked);
         let taken = frames.filter(|frames| unchecked || frames.follows_time(spoken.last_ms).is_ok());
-        let then = taken.map(|frames| {
-            let batch = Batch::new(frames, [].into(), [].into());
-            let (prev, facts, commit_end) = (batch.prev(), batch.facts(), Offset(0));
-            (Input::Frames { session, prev, facts, commit_end, round: 0 }, Some(Payload::Frames(batch)))
-        });
+        let then = taken.map(|frames| Then::Frames(frames.into()));
         self.stranger_says(machine, start, then.into_iter().collect(), session);
     }
 
@@ -239,7 +246,7 @@ impl World {
         let start = Start { history, log, ..spoken.start(1) };
         self.stranger_says(machine, start, Vec::new(), session);
         if self.broken_by(Break::ForeignHistoryFails) {
-            self.step(machine, Input::DiskFailed, None);
+            self.step(machine, Input::DiskFailed);
         }
     }
 
@@ -296,7 +303,8 @@ impl World {
     /// What a controller says, and what a follower says that it has named.
     fn stranger_controls(&mut self, machine: usize) {
         let Some(spoken) = self.spoken_to(machine) else { return };
-        let (from, epoch, request) = (spoken.me, spoken.log.epoch, RequestId(self.next_id()));
+        let Some(request) = self.process(machine).map(|process| process.driver.request()) else { return };
+        let (from, epoch) = (spoken.me, spoken.log.epoch);
         match self.dice.index(3) {
             0 => {
                 let terms = Terms { epoch: spoken.promised, voters: vec![spoken.id], quorum: 1, old_voters: None };
@@ -306,16 +314,16 @@ impl World {
                     |last: &EpochStart| [Some(&last.voters), last.old_voters.as_ref()].contains(&Some(&terms.voters));
                 let is_alone = spoken.history.last().is_none_or(is_base);
                 if !is_alone {
-                    self.step(machine, Input::Appoint { request, cluster, terms }, None);
+                    self.step(machine, Input::Appoint { request, cluster, terms });
                 }
             }
-            1 => self.step(machine, Input::HandOver { request, epoch, to: from, deadline_ms: u64::MAX }, None),
+            1 => self.step(machine, Input::HandOver { request, epoch, to: from, deadline_ms: u64::MAX }),
             _ => {
-                self.step(machine, Input::Learners { request, epoch, learners: vec![from] }, None);
+                self.step(machine, Input::Learners { request, epoch, learners: vec![from] });
                 let (session, runs) = (Session(self.next_id()), self.invented(&spoken));
                 let (log, lineage) = (spoken.log, zue_core::Lineage { starts: 1, nonces: vec![7] });
-                self.step(machine, Input::Started { from, session, log, durable: log, lineage, runs }, None);
-                self.step(machine, Input::Trimmed { from, log_start: spoken.commit_end }, None);
+                self.step(machine, Input::Started { from, session, log, durable: log, lineage, runs });
+                self.step(machine, Input::Trimmed { from, log_start: spoken.commit_end });
             }
         }
     }

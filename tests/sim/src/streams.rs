@@ -5,7 +5,6 @@ use zue_core::{Epoch, Input, ReplicaId, Session, Shown, Tail};
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
-use crate::drive::Payload;
 use crate::message::{Address, Down, Message, Up};
 use crate::process::{Feed, Inbound};
 use crate::world::{ProcessEvent, World};
@@ -87,7 +86,7 @@ impl World {
         if let Some(feed) = process.feeds.get_mut(&follower).filter(|feed| feed.session == Some(session)) {
             (feed.session, feed.cursor, feed.retry_at) = (None, None, retry_at);
         }
-        self.step(machine, Input::Disconnected { from: follower, session }, None);
+        self.step(machine, Input::Disconnected { from: follower, session });
     }
 
     pub(crate) fn close_feeds(&mut self, machine: usize) {
@@ -99,19 +98,19 @@ impl World {
     }
 
     pub(crate) fn tick(&mut self, machine: usize) {
-        self.step(machine, Input::Tick, None);
+        self.step(machine, Input::Tick);
         let (now, timeout, agreed_ms) = (self.now, self.params.stream_timeout_ms, self.agreed_ms(machine));
         let Some(process) = self.process(machine) else { return };
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
         process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
         let ended = process.followed.filter(|s| process.inbound.get(s).is_none_or(|inbound| silent(inbound.heard)));
-        let replica = &process.replica;
+        let replica = process.replica();
         let (commit_end, log_end, round) = (replica.commit_end(), replica.log().end, replica.round());
         let log_start = replica.log_start();
         let runs = replica.runs().clone();
         let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
         if let Some(session) = ended {
-            self.step(machine, Input::StreamEnded { session }, None);
+            self.step(machine, Input::StreamEnded { session });
         }
         for (follower, session, silent, retry_at) in feeds {
             match session {
@@ -141,7 +140,8 @@ impl World {
         let (mut lost, mut trimmed) = (Vec::new(), Vec::new());
         let at = self.machine(machine);
         let Some(process) = &mut at.process else { return };
-        let (log, commit_end, round) = (process.replica.log(), process.replica.commit_end(), process.replica.round());
+        let (log, commit_end, round) =
+            (process.replica().log(), process.replica().commit_end(), process.replica().round());
         for (follower, feed) in &mut process.feeds {
             let (Some(session), Some(mut cursor)) = (feed.session, feed.cursor) else { continue };
             while cursor < log && cursor.end.since(feed.acked.end) < window {
@@ -189,7 +189,7 @@ impl World {
     pub(crate) fn hear_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
         let now = self.now;
         let Some(process) = self.process(machine) else { return };
-        let leading = process.replica.log().epoch;
+        let leading = process.replica().log().epoch;
         let feed = process.feeds.get_mut(&from).filter(|feed| feed.session == Some(session));
         if let Some(feed) = feed {
             feed.heard = now;
@@ -203,20 +203,20 @@ impl World {
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
         let old = self.broken_by(Break::CountOldEpochs);
         if let Up::Started { clock_ms, .. } | Up::Acked { clock_ms, .. } = body {
-            self.step(machine, Input::Clock(Shown::Follower { from, clock_ms }), None);
+            self.step(machine, Input::Clock(Shown::Follower { from, clock_ms }));
         }
         match body {
             Up::Started { log, durable, lineage, runs, .. } => {
                 let durable = counted(durable, old);
                 self.check.starting = true;
-                self.step(machine, Input::Started { from, session, log, durable, lineage, runs }, None);
+                self.step(machine, Input::Started { from, session, log, durable, lineage, runs });
                 self.check.starting = false;
             }
             Up::Acked { durable, round, run, .. } => {
                 let durable = counted(durable, old);
-                self.step(machine, Input::Acked { from, session, durable, round, run }, None);
+                self.step(machine, Input::Acked { from, session, durable, round, run });
             }
-            Up::Trimmed { log_start } => self.step(machine, Input::Trimmed { from, log_start }, None),
+            Up::Trimmed { log_start } => self.step(machine, Input::Trimmed { from, log_start }),
             Up::Refused { .. } => self.close_feed(machine, from, session, 60),
         }
     }
@@ -269,22 +269,22 @@ impl World {
                 let (epoch, by) = (start.epoch, start.leader);
                 let Some(process) = self.process(machine) else { return };
                 let followed = process.followed.replace(session);
-                self.step(machine, Input::Start { session, start }, None);
+                self.step(machine, Input::Start { session, start });
                 let Some(process) = self.process(machine) else { return };
-                if process.replica.promise() != (zue_core::Promise { epoch, leader: Some(by) }) {
+                if process.replica().promise() != (zue_core::Promise { epoch, leader: Some(by) }) {
                     process.followed = followed;
                 }
             }
             Down::Frames { batch, commit_end, round } => self.frames(machine, session, batch, commit_end, round),
             Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
-                self.step(machine, Input::Clock(Shown::Agreed { session, agreed_ms }), None);
-                self.step(machine, Input::Heartbeat { session, commit_end, log_end, round }, None);
-                self.step(machine, Input::LogStart { session, log_start }, None);
+                self.step(machine, Input::Clock(Shown::Agreed { session, agreed_ms }));
+                self.step(machine, Input::Heartbeat { session, commit_end, log_end, round });
+                self.step(machine, Input::LogStart { session, log_start });
             }
-            Down::Runs(runs) => self.step(machine, Input::Runs { session, runs }, None),
+            Down::Runs(runs) => self.step(machine, Input::Runs { session, runs }),
             Down::Close => {
                 process.inbound.remove(&session);
-                self.step(machine, Input::StreamEnded { session }, None);
+                self.step(machine, Input::StreamEnded { session });
             }
         }
     }
@@ -294,11 +294,12 @@ impl World {
             Ok(batch) => batch,
             Err(why) => return self.check.violated(format!("machine {machine} takes frames for wrong: {why}")),
         };
-        let facts = batch.facts();
         let unchecked = self.broken_by(Break::FramesUnchecked);
         let Some(process) = self.process(machine) else { return };
-        let log = process.replica.log();
+        let log = process.replica().log();
         let prev = if unchecked && batch.tail() > log { log } else { batch.prev() };
-        self.step(machine, Input::Frames { session, prev, facts, commit_end, round }, Some(Payload::Frames(batch)));
+        self.drive(machine, |driver, now, actions| {
+            driver.frames(now, session, (batch, ()), (prev, commit_end, round), actions);
+        });
     }
 }

@@ -1,11 +1,10 @@
 //! Where logs begin: clients with snapshots, what the disk is asked to forget, and followers that begin anew.
 
-use zue_core::{Offset, Origin, Producers, ReplicaId, Session, Start, Ticket};
+use zue_core::{Offset, Origin, Producers, ReplicaId, Start};
 
 use crate::batch::Held;
 use crate::breaks::Break;
-use crate::message::{Address, Call, Caller, Message, Up};
-use crate::storage::Work;
+use crate::message::{Address, Call, Caller, Message};
 use crate::world::{Event, ProcessEvent, World};
 
 impl World {
@@ -28,22 +27,20 @@ impl World {
         self.after(self.params.clients.trim_ms, Event::Trim);
     }
 
-    pub(crate) fn trim(&mut self, machine: usize, ticket: Ticket, before: Offset) {
+    pub(crate) fn trimmed_before(&mut self, machine: usize, before: Offset) -> Offset {
         let written = self.machine(machine).storage.tail().end;
         let before = if self.broken_by(Break::TrimAboveCommit) { before.max(written) } else { before };
         self.trace.say(self.now, format_args!("{machine} trims what is before {before}"));
-        self.ask_disk(machine, ticket, Work::Trim(before));
+        before
     }
 
-    pub(crate) fn begin_anew(&mut self, machine: usize, ticket: Ticket, origin: Origin) {
+    pub(crate) fn note_reset(&mut self, machine: usize, origin: &Origin) {
         self.trace.say(self.now, format_args!("{machine} begins anew after {}", origin.tail()));
         self.counts.resets += 1;
         if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
             process.records = Held::at(origin.at);
-            process.last_ms = process.last_ms.max(origin.timestamp_ms);
             self.check.began_anew(process);
         }
-        self.ask_disk(machine, ticket, Work::Reset(Box::new(origin)));
         self.crash_trimmed((20, 400));
     }
 
@@ -56,12 +53,10 @@ impl World {
         }
     }
 
-    pub(crate) fn say_trimmed(&mut self, machine: usize, session: Session, log_start: Offset) {
+    /// Breaks a rule: what it has said to one leader, it does not say to the next.
+    pub(crate) fn is_untold(&mut self, machine: usize, log_start: Offset) -> bool {
         let id = self.machine(machine).storage.id();
-        let said = self.check.has_said_trimmed(id, log_start);
-        if !(said && self.broken_by(Break::TrimUntold)) {
-            self.send_up(machine, session, Up::Trimmed { log_start });
-        }
+        self.broken_by(Break::TrimUntold) && self.check.has_said_trimmed(id, log_start)
     }
 
     /// What a leader says first on a stream; none if it cannot say where a follower may begin anew.
@@ -76,7 +71,7 @@ impl World {
             origin = Some(Origin { producers, ..read });
         }
         let (history, oldest) = at.storage.held();
-        let replica = &process.replica;
+        let replica = process.replica();
         Some(Start {
             cluster: replica.cluster()?,
             leader: replica.id(),

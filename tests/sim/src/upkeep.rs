@@ -90,7 +90,7 @@ impl World {
         let every_ms = params.every_ms;
         self.after_of(machine, every_ms, ProcessEvent::Upkeep);
         let now = self.clock(machine);
-        let is_failed = |process: &Process| process.replica.role(now) == RoleView::Failed;
+        let is_failed = |process: &Process| process.replica().role(now) == RoleView::Failed;
         if self.process(machine).is_none_or(|process| is_failed(process)) {
             return;
         }
@@ -148,7 +148,7 @@ impl World {
         let damaged = !storage.damages().is_empty() && !ignored;
         if std::mem::replace(&mut process.upkeep.told, damaged) != damaged {
             self.trace.say(self.now, format_args!("{machine} is damaged: {damaged}"));
-            self.step(machine, Input::Damaged(damaged), None);
+            self.step(machine, Input::Damaged(damaged));
         }
     }
 

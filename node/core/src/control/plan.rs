@@ -93,10 +93,13 @@ impl Look<'_> {
             Step::Elect { prefer, change, .. } if !self.would_change(newest, prefer, change) => Step::Nothing,
             step => step,
         };
-        match step {
-            // Whoever has promised so much stays deaf for many steps, and nothing else is to wait for that.
-            Step::Nothing if takes_back => self.elect(self.why_far(newest), prefer, None),
-            step => step,
+        match (step, takes_back.then(|| self.why_far(newest))) {
+            // Whoever has promised so much stays deaf for many steps, and nothing else is to wait for that: but a hand-over is over
+            // once all is committed, and would wait itself where there is no quorum without it.
+            (Step::Nothing, Some(reason)) | (Step::HandOver { .. }, Some(reason @ Reason::HigherPromise)) => {
+                self.elect(reason, prefer, None)
+            }
+            (step, _) => step,
         }
     }
 

@@ -578,3 +578,18 @@ fn a_promise_that_the_next_epoch_does_not_reach_keeps_nothing_else_waiting() {
     let nodes = [led(), deaf(6).map(|seen| Seen { replica: ReplicaId(2), ..seen }), far];
     assert_eq!(reason(&plan(&AUTOMATIC, &recorded(4), &nodes)), Some(Reason::HigherPromise));
 }
+
+#[test]
+fn a_hand_over_does_not_keep_back_the_voter_without_which_it_would_never_be_over() {
+    let of_all = |seen: Option<Seen>| {
+        let seen = seen.unwrap();
+        Some(Seen { last: seen.last.map(|start| EpochStart { quorum: 3, ..start }), ..seen })
+    };
+    let deaf = member(3, 4, IDLE).map(|seen| Seen { promised: Epoch(EPOCHS_AHEAD_MAX + 4), ..seen });
+    let nodes = [member(1, 4, leading(&[(2, true), (3, false)])), member(2, 4, HEARS), deaf].map(of_all);
+    for wish in [Wish { switch_to: Some(1), ..AUTOMATIC }, Wish { ordinal: 1, ..STATIC }] {
+        let wish = Wish { quorum: Some(3), ..wish };
+        let step = plan(&wish, &recorded(4), &nodes);
+        assert!(matches!(step, Step::Elect { reason: Reason::HigherPromise, .. }), "{step:?}");
+    }
+}

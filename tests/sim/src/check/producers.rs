@@ -18,7 +18,7 @@ impl Checker {
         if *refusal != Refusal::UnknownProducer {
             return;
         }
-        let (replica, ProducerId { born, nonce }) = (&process.replica, producer);
+        let (replica, ProducerId { born, nonce }) = (process.replica(), producer);
         let (id, horizon, commit_end) = (replica.id(), replica.producers().horizon(), replica.commit_end());
         self.ensure(born < horizon, || {
             format!("{id:?} calls producer {nonce:x} unknown, born at {born}, and has forgotten none after {horizon}")

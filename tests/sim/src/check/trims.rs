@@ -22,7 +22,7 @@ impl Checker {
 
     /// Where its log begins never falls, and all before is committed, and somebody has asked for it.
     pub(super) fn begins(&mut self, process: &Process, storage: &Storage) {
-        let replica = &process.replica;
+        let replica = process.replica();
         let (id, log_start, commit_end) = (replica.id(), replica.log_start(), replica.commit_end());
         let told = self.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.log_start, log_start);
@@ -52,12 +52,12 @@ impl Checker {
 
     /// A leader answers a trim: a quorum keeps to it.
     pub(crate) fn trim_answered(&mut self, process: &Process, storage: &Storage, before: Offset, at_least: Offset) {
-        let (id, epoch) = (process.replica.id(), process.replica.log().epoch);
-        let commit_end = process.replica.commit_end();
+        let (id, epoch) = (process.replica().id(), process.replica().log().epoch);
+        let commit_end = process.replica().commit_end();
         self.ensure(before <= at_least && at_least <= commit_end, || {
             format!("{id:?} is asked to begin at {before}, and does at {at_least}, {commit_end} committed")
         });
-        let Some(start) = process.replica.history().last() else { return };
+        let Some(start) = process.replica().history().last() else { return };
         let own = storage.log_start() >= before;
         let has = |voter: &&ReplicaId| if **voter == id { own } else { self.has_said_trimmed(**voter, before) };
         let (had, quorum) =
@@ -69,7 +69,8 @@ impl Checker {
 
     /// Whoever commits in a later epoch has heard of every trim that was answered, unless that comes next.
     pub(super) fn keeps_to_trims(&mut self, process: &Process) {
-        let (id, epoch, log_start) = (process.replica.id(), process.replica.log().epoch, process.replica.log_start());
+        let (id, epoch, log_start) =
+            (process.replica().id(), process.replica().log().epoch, process.replica().log_start());
         let must = self.trims.range(..epoch).map(|(_, before)| *before).max().unwrap_or_default();
         self.ensure(log_start >= must || !self.ordered || self.starting, || {
             format!("{id:?} commits in epoch {epoch} from {log_start} on, a trim before {must} was answered")
