@@ -1,6 +1,7 @@
 //! Channels to servers, and what a failed call says. Knows no service.
 
 use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -93,6 +94,11 @@ pub fn why(status: &Status) -> String {
     let mut text = status.message().to_owned();
     while let Some(error) = source {
         text = error.to_string();
+        if error.downcast_ref::<io::Error>().is_some_and(zue_tls::is_refused) {
+            return format!(
+                "it does not believe the certificate that it is shown ({text}): show one of its cluster (zue --cert FILE --key FILE)"
+            );
+        }
         source = error.source();
     }
     if text.is_empty() { status.code().to_string() } else { text }
@@ -108,6 +114,20 @@ pub fn is_unconnected(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Whether it failed for who somebody is: whoever answers is not believed, or does not believe the certificate that it was shown. To
+/// try again changes nothing of that, unless something else is shown or believed then.
+pub fn is_of_identity(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        let is_distrusted = error.downcast_ref::<NotReached>().is_some_and(NotReached::is_distrusted);
+        if is_distrusted || error.downcast_ref::<io::Error>().is_some_and(zue_tls::is_refused) {
             return true;
         }
         source = error.source();

@@ -14,7 +14,7 @@ mod trust;
 mod verifiers;
 
 pub use certificate::{Facts, facts};
-pub use dial::{Dial, DialError, Insecure, Renewal, Without};
+pub use dial::{Dial, DialError, Insecure, Renewal, Without, is_refused};
 pub use files::{Bundle, FileError, Leaf, read_text};
 pub use identity::{BadIdentity, Cluster, Identity, Role};
 #[cfg(feature = "issue")]
@@ -25,6 +25,11 @@ pub use stream::Stream;
 pub use tokio_rustls::TlsAcceptor;
 pub use trust::{Untrusted, Usage};
 pub use verifiers::{server_for_clients, server_for_peers};
+
+/// What TLS holds of a connection at most. rustls: 64 KiB that are not sent; a record that is not read and one more; a message of a
+/// handshake that is not complete, 64 KiB; and what was shown, which the node keeps beside it to look at again. The rest is keys, and
+/// what the allocator adds.
+pub const CONNECTION_BYTES_MAX: u64 = (64 + 32 + 64 + 16 + 16 + 32) << 10;
 
 /// The hash of something, as it is shown: of what a bundle or a file holds.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
