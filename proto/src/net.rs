@@ -94,11 +94,6 @@ pub fn why(status: &Status) -> String {
     let mut text = status.message().to_owned();
     while let Some(error) = source {
         text = error.to_string();
-        if error.downcast_ref::<io::Error>().is_some_and(zue_tls::is_refused) {
-            return format!(
-                "it does not believe the certificate that it is shown ({text}): show one of its cluster (zue --cert FILE --key FILE)"
-            );
-        }
         source = error.source();
     }
     if text.is_empty() { status.code().to_string() } else { text }
@@ -127,7 +122,9 @@ pub fn is_of_identity(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         let is_distrusted = error.downcast_ref::<NotReached>().is_some_and(NotReached::is_distrusted);
-        if is_distrusted || error.downcast_ref::<io::Error>().is_some_and(zue_tls::is_refused) {
+        let of_connection = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        let of_connection = of_connection.or_else(|| error.downcast_ref::<io::Error>());
+        if is_distrusted || of_connection.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return true;
         }
         source = error.source();

@@ -70,6 +70,7 @@ fn who_is_not_believed_or_does_not_believe_is_told_so_at_once() {
     let own = ["--ca", &ca, "--cert", &cert, "--key", &key];
     let appended = || run(&dev.server(), &own, &["append", "x"]).0.status.success().then_some(());
     eventually(SOON, appended, || "its own client appends".to_owned());
+    let peers = format!("127.0.0.1:{}", dev.base + 1);
     let (own_server, token) = (dev.server(), text(&token));
     for (server, flags, told) in [
         // Who answers is of another cluster: by its authority, and by its name.
@@ -96,6 +97,8 @@ fn who_is_not_believed_or_does_not_believe_is_told_so_at_once() {
         ),
         (&own_server, &["--ca", &ca, "--token-file", token], &["wrong, or was revoked", "--token-file FILE"]),
         (&own_server, &["--ca", &ca], &["no certificate and no token is shown", "--cert FILE"]),
+        // A client does not get into the port of the nodes.
+        (&peers, &own, &["does not believe the certificate", "--cert FILE"]),
     ] {
         for args in [&["append", "x"][..], &["read"], &["trim", "--before", "1"]] {
             let (output, took) = run(server, flags, args);

@@ -56,23 +56,6 @@ impl DialError {
     }
 }
 
-/// Whether the other side ended a connection because of the certificate that was shown to it, or for want of one.
-pub fn is_refused(error: &io::Error) -> bool {
-    use rustls::AlertDescription as Of;
-    let Some(rustls::Error::AlertReceived(alert)) = of_rustls(error) else { return false };
-    matches!(
-        alert,
-        Of::BadCertificate
-            | Of::UnsupportedCertificate
-            | Of::CertificateRevoked
-            | Of::CertificateExpired
-            | Of::CertificateUnknown
-            | Of::UnknownCA
-            | Of::AccessDenied
-            | Of::CertificateRequired
-    )
-}
-
 fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
 }

@@ -14,7 +14,7 @@ mod trust;
 mod verifiers;
 
 pub use certificate::{Facts, facts};
-pub use dial::{Dial, DialError, Insecure, Renewal, Without, is_refused};
+pub use dial::{Dial, DialError, Insecure, Renewal, Without};
 pub use files::{Bundle, FileError, Leaf, read_text};
 pub use identity::{BadIdentity, Cluster, Identity, Role};
 #[cfg(feature = "issue")]
