@@ -70,14 +70,13 @@ impl Append<'_> {
         let begun = Instant::now();
         let mut failures = Failures::default();
         loop {
-            let error = match self.attempt(begun).await {
-                Err(error) if error.is_retriable() => error,
-                result => {
+            match self.attempt(begun).await {
+                Err(error) => self.client.again(begun, &mut failures, error).await?,
+                Ok(appended) => {
                     self.client.goes_on();
-                    return result;
+                    return Ok(appended);
                 }
-            };
-            self.client.pause(begun, &mut failures, error).await?;
+            }
         }
     }
 

@@ -69,6 +69,16 @@ struct Inner {
 pub(crate) struct Failures {
     count: u32,
     last: Option<Error>,
+    /// One of them was for who somebody is.
+    is_of_identity: bool,
+}
+
+impl Failures {
+    /// Whether another try may succeed. What is shown and believed is read anew for each connection: who is refused for that tries once
+    /// more, since certificates and tokens are replaced while they are in use.
+    fn allow_another(&mut self, error: &Error) -> bool {
+        error.is_retriable() || (error.is_of_identity() && !std::mem::replace(&mut self.is_of_identity, true))
+    }
 }
 
 impl Client {
@@ -163,10 +173,10 @@ impl Client {
         let mut failures = Failures::default();
         loop {
             match read::locate(self, begun, replica, None).await {
-                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
-                result => {
+                Err(error) => self.again(begun, &mut failures, error).await?,
+                Ok((_, answer)) => {
                     self.goes_on();
-                    return result.map(|(_, answer)| answer.log_start..answer.commit_end);
+                    return Ok(answer.log_start..answer.commit_end);
                 }
             }
         }
@@ -181,10 +191,10 @@ impl Client {
     pub(crate) async fn end_of(&self, begun: Instant, failures: &mut Failures) -> Result<u64, Error> {
         loop {
             match self.ask_end(begun).await {
-                Err(error) if error.is_retriable() => self.pause(begun, failures, error).await?,
-                result => {
+                Err(error) => self.again(begun, failures, error).await?,
+                Ok(end) => {
                     self.goes_on();
-                    return result;
+                    return Ok(end);
                 }
             }
         }
@@ -197,10 +207,10 @@ impl Client {
         let mut failures = Failures::default();
         loop {
             match self.ask_trim(begun, before).await {
-                Err(error) if error.is_retriable() => self.pause(begun, &mut failures, error).await?,
-                result => {
+                Err(error) => self.again(begun, &mut failures, error).await?,
+                Ok(log_start) => {
                     self.goes_on();
-                    return result;
+                    return Ok(log_start);
                 }
             }
         }
@@ -254,6 +264,15 @@ impl Client {
         }
         replicas.sort_by(|a, b| (a.name.is_none(), &a.name, &a.address).cmp(&(b.name.is_none(), &b.name, &b.address)));
         replicas
+    }
+
+    /// Makes ready for the next try of something begun then, or says that there is none.
+    pub(crate) async fn again(&self, begun: Instant, failures: &mut Failures, error: Error) -> Result<(), Error> {
+        if failures.allow_another(&error) {
+            return self.pause(begun, failures, error).await;
+        }
+        self.goes_on();
+        Err(error)
     }
 
     /// Pauses before the next try of something begun then, or says that the time is over. The last try is made at the deadline.

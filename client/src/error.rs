@@ -34,6 +34,14 @@ pub enum Error {
         /// Whether the request may have reached it all the same.
         is_sent: bool,
     },
+    /// Who answers is not believed, or does not believe the certificate that it was shown.
+    #[error("{server}: {why}")]
+    Distrusted {
+        /// Its name or address.
+        server: String,
+        /// Who is not believed, why not, and what to do about it.
+        why: String,
+    },
     /// Nobody is known to lead.
     #[error(transparent)]
     NoLeader(Box<NoLeader>),
@@ -175,6 +183,9 @@ impl Error {
     pub(crate) fn of_status(server: &str, status: &Status) -> Self {
         match zue_proto::error_of(status) {
             Some(error) => Self::refused(server, error),
+            None if net::is_of_identity(status) => {
+                Self::Distrusted { server: server.to_owned(), why: net::why(status) }
+            }
             None => Self::Unreachable {
                 server: server.to_owned(),
                 why: net::why(status),
@@ -190,9 +201,13 @@ impl Error {
         Self::Refused(Box::new(Refused { server, reason, outcome, message, log_start, commit_end, expected_sequence }))
     }
 
-    /// Whether the server does not know who asks, or who asks has no right to that.
-    pub(crate) fn is_of_access(&self) -> bool {
-        matches!(self, Self::Refused(refused) if is_of_access(refused.reason))
+    /// Whether it is about who asks, or who answers: only something else that is shown or believed helps.
+    pub(crate) fn is_of_identity(&self) -> bool {
+        match self {
+            Self::Distrusted { .. } => true,
+            Self::Refused(refused) => matches!(refused.reason, Reason::Unauthenticated | Reason::PermissionDenied),
+            _ => false,
+        }
     }
 
     pub(crate) fn no_answer(server: &str, within: Duration) -> Self {
@@ -253,9 +268,10 @@ impl Error {
     pub fn server(&self) -> Option<&str> {
         match self {
             Self::Refused(refused) => Some(&refused.server),
-            Self::Unreachable { server, .. } | Self::Gap { server, .. } | Self::Malformed { server, .. } => {
-                Some(server)
-            }
+            Self::Unreachable { server, .. }
+            | Self::Distrusted { server, .. }
+            | Self::Gap { server, .. }
+            | Self::Malformed { server, .. } => Some(server),
             Self::NotSwitched { leader, .. } => Some(leader),
             Self::TimedOut { last, .. } => last.server(),
             Self::BadAddress(_)
@@ -275,6 +291,7 @@ impl Error {
             Self::BadAddress(_)
             | Self::NoServers
             | Self::TokenWithoutTls
+            | Self::Distrusted { .. }
             | Self::UnknownReplica { .. }
             | Self::Gap { .. }
             | Self::Malformed { .. } => false,
@@ -290,15 +307,11 @@ impl Error {
             | Self::BadAddress(_)
             | Self::NoServers
             | Self::TokenWithoutTls
+            | Self::Distrusted { .. }
             | Self::UnknownReplica { .. } => true,
             Self::Gap { .. } | Self::Malformed { .. } | Self::NotSwitched { .. } | Self::TimedOut { .. } => false,
         }
     }
-}
-
-/// Whether it is about who asks.
-pub(crate) fn is_of_access(reason: Reason) -> bool {
-    matches!(reason, Reason::Unauthenticated | Reason::PermissionDenied)
 }
 
 fn is_retriable(reason: Reason) -> bool {

@@ -148,8 +148,7 @@ impl Reader {
                 self.client.servers().failed(&server, &error);
                 self.avoid = Some(server.name);
             }
-            let retried = if self.is_retriable(&error) { self.pause(error).await } else { Err(error) };
-            if let Err(error) = retried {
+            if let Err(error) = self.again(error).await {
                 self.is_done = true;
                 return Some(Err(error));
             }
@@ -172,17 +171,22 @@ impl Reader {
         }))
     }
 
-    fn is_retriable(&self, error: &Error) -> bool {
+    /// Whether another replica may give what this one does not.
+    fn is_of_the_replica(&self, error: &Error) -> bool {
         match error {
             Error::Refused(refused) if refused.reason == Reason::OffsetOutOfRange => self.position.is_known(refused),
             Error::Refused(refused) if refused.reason == Reason::Corrupt => self.options.replica.is_none(),
-            error => error.is_retriable(),
+            _ => false,
         }
     }
 
-    async fn pause(&mut self, error: Error) -> Result<(), Error> {
+    /// Makes ready for the next try, or says that there is none.
+    async fn again(&mut self, error: Error) -> Result<(), Error> {
         let begun = *self.failing_since.get_or_insert_with(Instant::now);
-        self.client.pause(begun, &mut self.failures, error).await
+        if self.is_of_the_replica(&error) {
+            return self.client.pause(begun, &mut self.failures, error).await;
+        }
+        self.client.again(begun, &mut self.failures, error).await
     }
 
     async fn step(&mut self) -> Result<Option<ReadBatch>, Error> {

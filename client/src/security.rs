@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use tonic::codegen::http::HeaderValue;
 use tonic::service::Interceptor;
@@ -12,8 +11,6 @@ use zue_proto::status_of;
 use zue_proto::v1::{self, Outcome, Reason};
 use zue_tls::{Dial, DialError, read_text};
 
-/// How long what a token's file says is used before it is read again.
-const TOKEN_READ_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a token may be.
 const TOKEN_BYTES_MAX: usize = 4096;
 
@@ -63,7 +60,7 @@ impl Token {
         Ok(Self(Arc::new(move || Ok(header.clone()))))
     }
 
-    /// What this file says, read again as it changes.
+    /// What this file says, read again for each call. Appends share one: that is seldom.
     ///
     /// # Errors
     /// When it says none now.
@@ -92,16 +89,13 @@ fn header(token: &str) -> Result<HeaderValue, String> {
 
 struct TokenFile {
     path: PathBuf,
-    known: Mutex<Option<(HeaderValue, Instant)>>,
+    /// What it said when it was whole last.
+    known: Mutex<Option<HeaderValue>>,
 }
 
 impl TokenFile {
     /// The file is short, and is read in place.
     fn now(&self) -> Result<HeaderValue, String> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((header, _)) = known.as_ref().filter(|(_, at)| at.elapsed() < TOKEN_READ_INTERVAL) {
-            return Ok(header.clone());
-        }
         let read = read_text(&self.path).map_err(|error| {
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
             format!("{error}{}", source.unwrap_or_default())
@@ -110,17 +104,11 @@ impl TokenFile {
             let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned());
             text.and_then(|text| header(&text)).map_err(|why| format!("{}: {why}", self.path.display()))
         });
-        match (header, known.as_mut()) {
-            (Ok(header), _) => {
-                *known = Some((header.clone(), Instant::now()));
-                Ok(header)
-            }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match header {
+            Ok(header) => Ok(known.insert(header).clone()),
             // A file that is being replaced is whole a moment later.
-            (Err(_), Some((header, at))) => {
-                *at = Instant::now();
-                Ok(header.clone())
-            }
-            (Err(why), None) => Err(why),
+            Err(why) => known.clone().ok_or(why),
         }
     }
 }
@@ -176,10 +164,8 @@ mod tests {
         let token = Token::file(&path).unwrap();
         assert_eq!(shown(&token).unwrap(), "Bearer one");
         std::fs::write(&path, "two\n").unwrap();
-        std::thread::sleep(TOKEN_READ_INTERVAL);
         assert_eq!(shown(&token).unwrap(), "Bearer two");
         std::fs::remove_file(&path).unwrap();
-        std::thread::sleep(TOKEN_READ_INTERVAL);
         assert_eq!(shown(&token).unwrap(), "Bearer two");
     }
 }

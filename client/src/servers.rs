@@ -15,7 +15,7 @@ use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::log_client::LogClient;
 
 use crate::ClientConfig;
-use crate::error::{Error, NoLeader, is_of_access};
+use crate::error::{Error, NoLeader};
 use crate::security::Bearer;
 use zue_proto::net;
 use zue_tls::Dial;
@@ -48,13 +48,13 @@ pub(crate) struct Described {
     pub(crate) answer: Result<v1::DescribeResponse, String>,
     /// What answers there is no port for clients.
     pub(crate) is_misplaced: bool,
-    /// It does not know who asks, or who asks has no right to.
-    pub(crate) refused: Option<v1::Error>,
+    /// It does not know who asks, or who asks has no right to; or it is not believed itself.
+    pub(crate) denied: Option<Error>,
 }
 
 impl Described {
     fn silent(address: String, why: String) -> Self {
-        Self { address, answer: Err(why), is_misplaced: false, refused: None }
+        Self { address, answer: Err(why), is_misplaced: false, denied: None }
     }
 }
 
@@ -120,7 +120,7 @@ impl Servers {
     /// elsewhere by now. So is one that knows nothing of this client, which may have something newer to show.
     pub(crate) fn failed(&self, server: &Server, error: &Error) {
         let mut state = self.state();
-        if matches!(error, Error::Unreachable { .. }) || error.is_of_access() {
+        if matches!(error, Error::Unreachable { .. }) || error.is_of_identity() {
             state.channels.remove(&server.address);
         }
         if state.leader.as_ref() == Some(server) {
@@ -205,6 +205,10 @@ impl Servers {
                 self.learn(description);
                 next = self.addresses();
             }
+            if answer.denied.is_some() {
+                // The next connection shows what is in the files then.
+                self.state().channels.remove(&answer.address);
+            }
             described.push(answer);
             if is_enough(&described) {
                 until = until.min(Instant::now() + GRACE);
@@ -225,15 +229,15 @@ impl Servers {
             };
             match timeout(within, client.describe(v1::DescribeRequest::default())).await {
                 Ok(Ok(response)) => {
-                    Described { address, answer: Ok(response.into_inner()), is_misplaced: false, refused: None }
+                    Described { address, answer: Ok(response.into_inner()), is_misplaced: false, denied: None }
                 }
                 Ok(Err(status)) if net::is_misplaced(&status) => {
                     let why = misplaced(channel, within).await.unwrap_or_else(|| net::why(&status));
-                    Described { address, answer: Err(why), is_misplaced: true, refused: None }
+                    Described { address, answer: Err(why), is_misplaced: true, denied: None }
                 }
                 Ok(Err(status)) => {
-                    let refused = zue_proto::error_of(&status).filter(|error| is_of_access(error.reason()));
-                    Described { refused, ..Described::silent(address, net::why(&status)) }
+                    let denied = Some(Error::of_status(&address, &status)).filter(Error::is_of_identity);
+                    Described { denied, ..Described::silent(address, net::why(&status)) }
                 }
                 Err(_) => Described::silent(address, "no answer".to_owned()),
             }
@@ -283,9 +287,11 @@ fn newest_leader(described: &[Described]) -> Option<Server> {
 impl Error {
     pub(crate) fn no_leader(described: &[Described]) -> Self {
         // Who is not let in finds no leader, however often it looks.
-        let refused = described.iter().find_map(|one| Some((&one.address, one.refused.clone()?)));
-        match refused {
-            Some((address, error)) if described.iter().all(|one| one.answer.is_err()) => Self::refused(address, error),
+        let denied = described.iter().filter_map(|one| one.denied.clone());
+        match denied.max_by_key(|denied| matches!(denied, Self::Refused(_))) {
+            Some(refused @ Self::Refused(_)) if described.iter().all(|one| one.answer.is_err()) => refused,
+            // Where one alone is not believed, another may have its address by now.
+            Some(distrusted) if described.iter().all(|one| one.denied.is_some()) => distrusted,
             _ => Self::NoLeader(Box::new(no_leader(described))),
         }
     }
@@ -328,7 +334,7 @@ mod tests {
     fn answer(name: &str, epoch: u64, leader: Option<&str>) -> Described {
         let leader = leader.map(|name| v1::LeaderHint { name: name.to_owned(), address: format!("{name}:1") });
         let response = v1::DescribeResponse { name: name.to_owned(), epoch, leader, ..Default::default() };
-        Described { address: format!("{name}:1"), answer: Ok(response), is_misplaced: false, refused: None }
+        Described { address: format!("{name}:1"), answer: Ok(response), is_misplaced: false, denied: None }
     }
 
     #[test]
@@ -343,5 +349,20 @@ mod tests {
         let described = [answer("a", 4, Some("b")), silent];
         assert_eq!(newest_leader(&described), None);
         assert_eq!(no_leader(&described).named, Some(("b".to_owned(), "b:1".to_owned())));
+    }
+
+    #[test]
+    fn one_that_is_not_believed_ends_the_search_only_where_all_are_not() {
+        let distrusted = |address: &str| Described {
+            denied: Some(Error::Distrusted { server: address.to_owned(), why: "of another cluster".to_owned() }),
+            ..Described::silent(address.to_owned(), "of another cluster".to_owned())
+        };
+        let silent = || Described::silent("c:1".to_owned(), "refused".to_owned());
+        let found = Error::no_leader(&[distrusted("a:1"), distrusted("b:1")]);
+        assert!(matches!(found, Error::Distrusted { .. }) && !found.is_retriable(), "{found}");
+        for rest in [silent(), answer("c", 4, None)] {
+            let found = Error::no_leader(&[distrusted("a:1"), distrusted("b:1"), rest]);
+            assert!(matches!(found, Error::NoLeader(_)) && found.to_string().contains("of another cluster"), "{found}");
+        }
     }
 }

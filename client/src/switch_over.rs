@@ -24,13 +24,13 @@ impl Client {
         let mut led_before = true;
         loop {
             match self.switch_over_once(begun, to).await {
-                Err(error) if error.is_retriable() => {
+                Err(error) => {
                     led_before = false;
-                    self.pause(begun, &mut failures, error).await?;
+                    self.again(begun, &mut failures, error).await?;
                 }
-                result => {
+                Ok(epoch) => {
                     self.goes_on();
-                    return result.map(|epoch| SwitchedOver { epoch, led_before });
+                    return Ok(SwitchedOver { epoch, led_before });
                 }
             }
         }

@@ -127,8 +127,15 @@ impl ControlApi for ControlService {
         let (caller, party, request) = (Caller::of(&request), Party::of(&request), request.into_inner());
         self.check(caller, request.protocol_version, &request.target)?;
         let appoint = parse_appoint(request).map_err(status)?;
-        if party == Party::Node {
-            self.check_standby(&appoint).await?;
+        match party {
+            Party::Anybody | Party::Controller => {}
+            Party::Node => self.check_standby(&appoint).await?,
+            Party::Nobody | Party::Client(_) => {
+                return Err(status(error(
+                    Reason::PermissionDenied,
+                    "a controller or a node appoints, and nobody else",
+                )));
+            }
         }
         match self.ask(appoint, ANSWER_TIMEOUT).await? {
             Reply::Appointed(start) => Ok(Response::new(v1::AppointResponse { epoch_start: Some((&start).into()) })),

@@ -189,8 +189,9 @@ impl Door {
         let kind = Kind::of(request.uri().path());
         let path = cut(request.uri().path().to_owned());
         let Gate { port, security, metrics } = &self.gate;
-        let (party, owner) = match security.admit(&caller, *port, request.uri().path(), request.headers()) {
-            Ok(Some(Admitted { party, owner })) => (party, owner),
+        let admitted = security.admit(&caller, *port, request.uri().path(), request.headers());
+        let Admitted { party, owner, standing } = match admitted {
+            Ok(Some(admitted)) => admitted,
             Ok(None) => return unknown(kind, &path),
             Err(error) => {
                 metrics.tls.refused_calls.with_label_values(&[error.reason().as_str_name()]).inc();
@@ -205,7 +206,8 @@ impl Door {
         head.headers = kept(&head.headers);
         let within = grpc_timeout(&head.headers);
         let rules = self.rules(kind, head.uri.path());
-        let (body, parcel) = received(Body::new(body), rules, owner, at_first(kind, &call, &caller));
+        let (body, parcel) =
+            received(Body::new(body), (rules, standing.clone()), owner, at_first(kind, &call, &caller));
         head.extensions.insert(parcel);
         head.extensions.insert(caller);
         head.extensions.insert(owner);
@@ -223,7 +225,9 @@ impl Door {
         let Ok(mut answer) = answer;
         let explain = move |headers: &mut http::HeaderMap| explain(headers, kind, &path);
         explain(answer.headers_mut());
-        answer.map(|body| Body::new(Outflow::new(body, &call, Box::new(explain))))
+        // Streams of appends and of leaders end by what comes in: what was taken on before is answered.
+        let goes_on_by = matches!(kind, Kind::Other | Kind::Aside).then_some(standing);
+        answer.map(|body| Body::new(Outflow::new(body, &call, Box::new(explain), goes_on_by)))
     }
 }
 

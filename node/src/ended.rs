@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tonic::Status;
+use zue_proto::place::NotReached;
 use zue_proto::v1::{self, Reason};
 
 use crate::inbox::Gone;
@@ -11,7 +12,7 @@ use crate::inbox::Gone;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Ended {
     #[error("no connection: {0}")]
-    Connect(String),
+    Connect(NotReached),
     #[error("the call failed: {0}")]
     Call(String),
     #[error("no answer within {0:?}")]
@@ -49,6 +50,11 @@ impl Ended {
             Some(Reason::WrongTarget) => Self::Stranger(message),
             _ => Self::Refused(message),
         }
+    }
+
+    /// Whether whoever answers there is not believed: nothing more is sent to it, on whatever stream.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        matches!(self, Self::Connect(why) if why.is_distrusted())
     }
 
     /// Whether it shows that the follower is where it was looked for, or that somebody else is; if it says anything about that.

@@ -115,7 +115,7 @@ struct Unanswered {
 
 async fn ask(place: &Place, request: v1::FetchRequest, from: Offset) -> Result<Excerpt, Unanswered> {
     let failed = |reason: String| Unanswered { reason, is_damaged: false };
-    let (channel, at) = net::connect(place).await.map_err(failed)?;
+    let (channel, at) = net::connect(place).await.map_err(|why| failed(why.to_string()))?;
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
     let response = client.fetch(request).await.map_err(|status| {
         let error = zue_proto::error_of(&status);

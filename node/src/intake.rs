@@ -1,7 +1,8 @@
 //! What comes in of a call. Room is taken by what has come, not by what is announced; what is begun has to come in time; and what is
 //! over a limit is refused before it is decoded, as soon as that shows.
 
-use std::pin::pin;
+use std::future::{Future, pending};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::errors::{error, invalid, status};
 use crate::num::{length, narrow, wide};
 use crate::owner::Owner;
 use crate::room::{Held, Room};
+use crate::tls::Standing;
 
 /// What stands in front of a message of gRPC: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -163,6 +165,10 @@ struct Received<S> {
     at_first: Option<AtFirst>,
     /// Until when what is under way must have come.
     due: Option<Instant>,
+    /// What the call goes on by.
+    standing: Standing,
+    /// Of a stream: ends when it may not go on.
+    lost: Option<Pin<Box<dyn Future<Output = v1::Error> + Send>>>,
 }
 
 impl<S, E> Received<S>
@@ -182,7 +188,7 @@ where
                     Ok(Some(Ok(bytes))) => self.bytes = bytes,
                     Ok(Some(Err(error))) => return Some(Err(error.into())),
                     Ok(None) => return None,
-                    Err(late) => return Some(Err(self.rules.status(late).into())),
+                    Err(ended) => return Some(Err(self.rules.status(ended).into())),
                 }
             }
             if self.is_complete {
@@ -202,6 +208,10 @@ where
                 Ok(()) if self.message.as_ref().is_some_and(|message| message.is_refused) => {}
                 Ok(()) => {
                     if self.messages.is_between() {
+                        // Whoever may not say this any more has not said it.
+                        if let Err(why) = self.standing.check() {
+                            return Some(Err(self.rules.status(why).into()));
+                        }
                         self.parcel.put(self.message.take().map(|message| message.room), None);
                         self.is_complete = self.rules.is_single;
                         if let Some(at_first) = self.at_first.take() {
@@ -224,8 +234,25 @@ where
     }
 
     async fn arrives(&mut self) -> Result<Option<Result<Bytes, E>>, v1::Error> {
-        let Some(due) = self.due else { return Ok(self.body.next().await) };
-        timeout_at(due, self.body.next()).await.map_err(|_| {
+        let Self { body, due, lost, .. } = self;
+        let lost = async {
+            match lost {
+                Some(lost) => lost.as_mut().await,
+                None => pending().await,
+            }
+        };
+        let comes = async {
+            match *due {
+                Some(due) => timeout_at(due, body.next()).await,
+                None => Ok(body.next().await),
+            }
+        };
+        let came = tokio::select! {
+            biased;
+            why = lost => return Err(why),
+            came = comes => came,
+        };
+        came.map_err(|_| {
             let within = self.rules.receive_within;
             error(
                 Reason::TimedOut,
@@ -320,10 +347,18 @@ impl Rules {
 }
 
 /// The body as the service receives it, and what is given beside it.
-pub(crate) fn received(body: Body, rules: Rules, owner: Owner, at_first: Option<AtFirst>) -> (Body, Parcel) {
+pub(crate) fn received(
+    body: Body,
+    (rules, standing): (Rules, Standing),
+    owner: Owner,
+    at_first: Option<AtFirst>,
+) -> (Body, Parcel) {
     let body = axum::body::Body::new(body).into_data_stream();
     let parcel = Parcel::default();
     let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
+    let lost = rules
+        .is_stream
+        .then(|| -> Pin<Box<dyn Future<Output = v1::Error> + Send>> { Box::pin(standing.clone().lost()) });
     let received = Received {
         body,
         bytes: Bytes::new(),
@@ -335,6 +370,8 @@ pub(crate) fn received(body: Body, rules: Rules, owner: Owner, at_first: Option<
         owner,
         at_first,
         due,
+        standing,
+        lost,
     };
     let pieces = futures::stream::unfold(received, |mut received| async move {
         let piece = pin!(received.next()).await?;

@@ -176,6 +176,13 @@ impl Rest {
 }
 
 impl Caller {
+    /// One that has no connection, for tests.
+    #[cfg(test)]
+    pub(crate) fn of_test(owner: Owner, port: &Arc<Places>, shown: Shown) -> Arc<Self> {
+        let place = Arc::new(port.take(owner).expect("there is a place"));
+        Self::new(owner, (&place.seat, port), shown, &place)
+    }
+
     fn new(owner: Owner, (seat, port): (&Arc<Seat>, &Arc<Places>), shown: Shown, place: &Arc<Place>) -> Arc<Self> {
         Arc::new(Self {
             owner,

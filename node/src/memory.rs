@@ -21,9 +21,6 @@ use crate::tls::TlsMode;
 const PROCESS_BYTES: u64 = 192 << 20;
 /// A connection's own buffers.
 const CONNECTION_BYTES: u64 = 64 << 10;
-/// What TLS holds of a connection, each way: rustls keeps no more than 64 KiB that are not sent, and one record and one message of a
-/// handshake that are not read.
-const TLS_BYTES: u64 = 192 << 10;
 /// A call: its tasks, and what its answer waits in.
 const CALL_BYTES: u64 = 16 << 10;
 /// The most followers that a leader feeds.
@@ -67,7 +64,7 @@ impl MemoryBound {
             ("connections for metrics and health", connections * (wide(HTTP1_BUFFER_BYTES) * 2 + CONNECTION_BYTES)),
             (
                 "TLS of connections (tls.mode)",
-                if tls.mode == TlsMode::Off { 0 } else { (connections + peers) * TLS_BYTES },
+                if tls.mode == TlsMode::Off { 0 } else { (connections + peers) * zue_tls::CONNECTION_BYTES_MAX },
             ),
             ("calls, on both ports", 2 * calls),
             (

@@ -70,7 +70,7 @@ impl Maker {
         self.keep(GenericGauge::new(name, help))
     }
 
-    fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    pub(crate) fn gauges(&self, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
         self.keep(IntGaugeVec::new(Opts::new(name, help), &[label]))
     }
 

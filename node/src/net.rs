@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
-use zue_proto::place::Place;
+use zue_proto::place::{NotReached, Place};
 use zue_tls::Stream;
 
 /// How long a connection may take to open.
@@ -30,11 +30,11 @@ pub(crate) const READ_MESSAGE_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
 /// The most a follower's answer may have.
 pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 
-/// Opens a connection to a peer, and says where it leads; or in words why there is none.
-pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), String> {
-    let (stream, at) = place.open(CONNECT_TIMEOUT).await.map_err(|why| why.to_string())?;
-    let endpoint = Endpoint::from_shared(format!("http://{}", place.name()));
-    let endpoint = endpoint.map_err(|error| crate::storage::full(&error))?;
+/// Opens a connection to a peer, and says where it leads.
+pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), NotReached> {
+    let (stream, at) = place.open(CONNECT_TIMEOUT).await?;
+    let failed = |error| NotReached::because(crate::storage::full(&error));
+    let endpoint = Endpoint::from_shared(format!("http://{}", place.name())).map_err(failed)?;
     let channel = endpoint
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -42,7 +42,7 @@ pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), Stri
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(Opened(Some(TokioIo::new(stream))))
         .await;
-    channel.map(|channel| (channel, at)).map_err(|error| crate::storage::full(&error))
+    channel.map(|channel| (channel, at)).map_err(failed)
 }
 
 /// A connection that is open. When it breaks there is no other: whoever has it opens a new one, and perhaps another way.

@@ -16,8 +16,10 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
+use zue_proto::v1::Error;
 
 use crate::places::Place;
+use crate::tls::Standing;
 
 /// How much is handed to the connection in one piece.
 const PIECE_BYTES: usize = 16 << 10;
@@ -140,11 +142,32 @@ pub(crate) struct Outflow {
     trailers: Option<HeaderMap>,
     /// Sees the end on its way.
     explain: Explain,
+    /// Ends when whom it goes to may have no more of it.
+    lost: Option<Lost>,
 }
 
+/// Ends when a call may not go on, with why.
+type Lost = Pin<Box<dyn Future<Output = Error> + Send>>;
+
 impl Outflow {
-    pub(crate) fn new(body: Body, call: &Call, explain: Explain) -> Self {
-        Self { body, flow: Arc::clone(&call.flow), left: Bytes::new(), has_ended: false, trailers: None, explain }
+    /// With what it goes on by, if that may be taken away.
+    pub(crate) fn new(body: Body, call: &Call, explain: Explain, standing: Option<Standing>) -> Self {
+        let lost = standing.map(|standing| -> Lost { Box::pin(standing.lost()) });
+        Self { body, flow: Arc::clone(&call.flow), left: Bytes::new(), has_ended: false, trailers: None, explain, lost }
+    }
+
+    /// Ends it if it may not go on. What has gone out of a message is not taken back: the client sees its end before the message's.
+    fn end_if_lost(&mut self, cx: &mut Context<'_>) {
+        let Some(Poll::Ready(why)) = self.lost.as_mut().map(|lost| lost.as_mut().poll(cx)) else { return };
+        self.lost = None;
+        if self.has_ended {
+            return;
+        }
+        let mut trailers = HeaderMap::new();
+        if let Err(status) = crate::errors::status(why).add_header(&mut trailers) {
+            tracing::error!(%status, "the end of a call cannot be explained");
+        }
+        (self.left, self.has_ended, self.trailers) = (Bytes::new(), true, Some(trailers));
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
@@ -162,6 +185,7 @@ impl http_body::Body for Outflow {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.flow.waker.register(cx.waker());
+        self.end_if_lost(cx);
         loop {
             if !self.left.is_empty() {
                 if self.flow.untaken() >= UNTAKEN_BYTES_MAX {
@@ -211,7 +235,7 @@ mod tests {
     fn body(chunks: &[usize], call: &Call) -> Outflow {
         let chunks: Vec<_> = chunks.iter().map(|bytes| Ok::<_, Status>(Bytes::from(vec![7; *bytes]))).collect();
         let stream = futures::stream::iter(chunks).chain(futures::stream::empty());
-        Outflow::new(Body::new(axum::body::Body::from_stream(stream)), call, Box::new(|_| {}))
+        Outflow::new(Body::new(axum::body::Body::from_stream(stream)), call, Box::new(|_| {}), None)
     }
 
     #[tokio::test]

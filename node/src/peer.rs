@@ -146,6 +146,8 @@ impl Peer {
             has_failed = opened.is_err();
             match (opened, ended) {
                 (Ok(newer), _) => feeding = Box::pin(newer.feed()),
+                // Who is not believed any more is told nothing more, on the old stream either.
+                (Err(problem), None) if problem.is_distrusted() => return (problem, false),
                 (Err(_), Some(ended)) => return ended,
                 (Err(problem), None) => {
                     tracing::warn!(follower = self.member.name, %problem, "a newer stream cannot be opened: the one that there is goes on");

@@ -48,20 +48,23 @@ pub(crate) fn need(path: &str) -> Option<Need> {
 pub(crate) enum Party {
     /// Whoever it is: nobody asks.
     Anybody,
+    /// Of whom nothing is known.
+    Nobody,
     Node,
     Controller,
     Client(Arc<Client>),
 }
 
 impl Party {
-    /// Who has sent a request.
+    /// Who has sent a request: nobody that may do anything, unless the door says who.
     pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
-        request.extensions().get::<Self>().cloned().unwrap_or(Self::Anybody)
+        request.extensions().get::<Self>().cloned().unwrap_or(Self::Nobody)
     }
 
     pub(crate) fn may(&self, need: Need) -> bool {
         let rights = match self {
             Self::Anybody => return true,
+            Self::Nobody => return need == Need::Open,
             Self::Node => return matches!(need, Need::Open | Need::Peer | Need::StandBy),
             Self::Controller => return matches!(need, Need::Open | Need::Control | Need::StandBy),
             Self::Client(client) => client.rights,
@@ -130,6 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_did_not_come_through_the_door_is_of_nobody() {
+        let mut request = tonic::Request::new(());
+        assert_eq!(Party::of(&request), Party::Nobody);
+        request.extensions_mut().insert(Party::Anybody);
+        assert_eq!(Party::of(&request), Party::Anybody);
+    }
+
+    #[test]
     fn each_party_may_call_what_it_is_for() {
         use Need::{Admin, Any, Append, Control, Open, Peer, Read, StandBy};
         let client = |append, read, admin| {
@@ -138,6 +149,7 @@ mod tests {
         let all = [Open, Any, Append, Read, Admin, Peer, Control, StandBy];
         for (party, may) in [
             (Party::Anybody, &all[..]),
+            (Party::Nobody, &[Open]),
             (Party::Node, &[Open, Peer, StandBy]),
             (Party::Controller, &[Open, Control, StandBy]),
             (client(true, false, false), &[Open, Any, Append]),

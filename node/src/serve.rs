@@ -117,7 +117,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
     };
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
     let mut hello = pin!(tokio::time::timeout_at(hello_until, caller.greeted()));
-    let mut outlived = pin!(gate.security.outlived(&caller, gate.port));
+    let mut outlived = pin!(gate.security.outlived(&caller));
     let (mut has_greeted, mut is_stopping, mut ends_at) = (false, false, None);
     loop {
         tokio::select! {

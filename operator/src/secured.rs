@@ -115,7 +115,9 @@ async fn mode(
         Some(mode) => Some(mode),
         None => adopted(client, cluster, found).await?,
     };
-    let nodes: Vec<Option<TlsMode>> = shown.iter().map(|node| node.as_ref().map(|node| node.mode)).collect();
+    // One that refuses what came last cannot follow.
+    let sound = |node: &Option<Shown>| node.as_ref().filter(|node| !node.has_problem).map(|node| node.mode);
+    let nodes: Vec<Option<TlsMode>> = shown.iter().map(sound).collect();
     let next = plan::mode(cluster.spec.tls.mode, current, &nodes);
     if written == Some(next) {
         return Ok((next, None));

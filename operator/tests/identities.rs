@@ -309,7 +309,7 @@ async fn authorities_made_elsewhere_are_taken_only_if_they_are_fit_and_nobody_el
     made.insert("other", None, &data);
     let said = made.settle("tls: {secretName: one, clientCaSecretName: other}", Rotate::default()).await;
     let said = said.unwrap_err().to_string();
-    assert_eq!(said, "Secret other: its key is that of the authority of the nodes: the clients need another authority");
+    assert!(said.starts_with("Secret other: other and one hold the same authority"), "{said}");
     assert!(!made.names().contains(&"orders-tls".to_owned()), "no node is told of it");
 
     let owner = json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "bills", "uid": "u-2" });

@@ -1,6 +1,7 @@
 //! Channels to servers, and what a failed call says. Knows no service.
 
 use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -108,6 +109,22 @@ pub fn is_unconnected(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
         if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Whether it failed for who somebody is: whoever answers is not believed, or does not believe the certificate that it was shown. To
+/// try again changes nothing of that, unless something else is shown or believed then.
+pub fn is_of_identity(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        let is_distrusted = error.downcast_ref::<NotReached>().is_some_and(NotReached::is_distrusted);
+        let of_connection = error.downcast_ref::<h2::Error>().and_then(h2::Error::get_io);
+        let of_connection = of_connection.or_else(|| error.downcast_ref::<io::Error>());
+        if is_distrusted || of_connection.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
             return true;
         }
         source = error.source();

@@ -24,8 +24,23 @@ const WRONG_MAX: usize = 4;
 
 /// Why no connection was opened: each way that was tried, in words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotReached(String);
+#[error("{why}")]
+pub struct NotReached {
+    why: String,
+    is_distrusted: bool,
+}
+
+impl NotReached {
+    /// For another reason.
+    pub fn because(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_distrusted: false }
+    }
+
+    /// Whether somebody answers who is not believed.
+    pub fn is_distrusted(&self) -> bool {
+        self.is_distrusted
+    }
+}
 
 /// A server's name and the addresses known beside it. Clones are the same place.
 #[derive(Clone, Debug)]
@@ -134,13 +149,14 @@ impl Place {
         if dial.is_plain() {
             return Ok((Stream::Plain(stream), at));
         }
-        let why = match timeout_at(begun + within, dial.secure(stream, name)).await {
+        let (why, is_distrusted) = match timeout_at(begun + within, dial.secure(stream, name)).await {
             Ok(Ok(stream)) => return Ok((stream, at)),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no TLS within {within:?}"),
+            Ok(Err(error)) => (error.to_string(), error.is_distrusted()),
+            Err(_) => (format!("no TLS within {within:?}"), false),
         };
         if !dial.may_be_plain() {
-            return Err(NotReached(if self.is_literal() { why } else { format!("{at}: {why}") }));
+            let why = if self.is_literal() { why } else { format!("{at}: {why}") };
+            return Err(NotReached { why, is_distrusted });
         }
         dial.does_without(format!("{name} at {at}: {why}"));
         let (stream, at) = self.dial(within).await?;
@@ -196,9 +212,9 @@ impl Place {
 /// What was tried, one after the other. Where there is one address alone, the reason suffices.
 fn not_reached(is_literal: bool, reasons: &[String]) -> NotReached {
     match reasons {
-        [] => NotReached("it has no address".to_owned()),
-        [only] if is_literal => NotReached(only.split_once(": ").map_or(only.as_str(), |(_, why)| why).to_owned()),
-        reasons => NotReached(reasons.join("; ")),
+        [] => NotReached::because("it has no address"),
+        [only] if is_literal => NotReached::because(only.split_once(": ").map_or(only.as_str(), |(_, why)| why)),
+        reasons => NotReached::because(reasons.join("; ")),
     }
 }
 

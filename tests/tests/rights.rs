@@ -16,12 +16,16 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use zue_node::{Node, NodeConfig, RunningNode, TlsMode};
-use zue_proto::v1::Reason;
+use zue_proto::v1::control_client::ControlClient;
+use zue_proto::v1::log_client::LogClient;
+use zue_proto::v1::replication_client::ReplicationClient;
+use zue_proto::v1::{self, Reason};
 use zue_proto::{DESCRIPTORS, error_of};
 use zue_tests::identities::{Identities, LIFE, write};
 use zue_tests::replicas::eventually_async;
@@ -30,6 +34,9 @@ use zue_tls::{Dial, Insecure, Names, NewToken, Role};
 const SOON: Duration = Duration::from_secs(20);
 /// How long the node may take to look at its files again, and to let go of who has lost a right.
 const TAKEN_UP: Duration = Duration::from_secs(30);
+
+/// How long the node may take to look at its files again; what is open ends then.
+const PROMPT: Duration = Duration::from_secs(6);
 
 const APPEND: &[&str] = &["Append", "AppendStream", "OpenProducer"];
 const READ: &[&str] = &["Read"];
@@ -330,6 +337,27 @@ async fn while_a_cluster_is_moved_both_are_taken_and_rights_count_with_tls() {
     served.node.stop().await;
 }
 
+/// How an open stream ends.
+async fn end<T>(mut stream: tonic::Streaming<T>) -> Option<Status> {
+    loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(status) => return Some(status),
+        }
+    }
+}
+
+/// A call that shows this token, if any.
+fn shown<T>(token: Option<&str>, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(token) = token {
+        let header = http::HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+        request.metadata_mut().as_mut().insert("authorization", header);
+    }
+    request
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_loses_a_right_loses_what_it_has_open() {
     let served = Served::with(TlsMode::Required).await;
@@ -341,24 +369,134 @@ async fn who_loses_a_right_loses_what_it_has_open() {
             token.sha256
         ));
     };
-    list("[append]");
-    let paths = [(Some("shop"), None), (None, Some(token.text.as_str())), (Some("other"), None)];
-    let mut open = Vec::new();
-    for (name, token) in paths {
+    list("[append, read]");
+    let (mut reads, mut appends, mut watched) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, token) in [(Some("shop"), None), (None, Some(token.text.as_str())), (Some("other"), None)] {
         let dial = ours.dial(name.map(|name| ours.client(name, LIFE)).as_ref());
         let channel = served.channel(Port::Client, &dial);
-        // Health is watched for as long as the connection lives; the call before makes it one of somebody.
         let describe = async || is_let_in(&call(channel.clone(), "/zue.v1.Log/Describe", token).await).then_some(());
         eventually_async(TAKEN_UP, describe, || "the list is taken up".to_owned()).await;
-        let mut watching = tonic_health::pb::health_client::HealthClient::new(channel);
-        open.push(watching.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner());
+        // Health is watched for as long as the connection lives, which is of somebody by now.
+        let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+        watched.push(health.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner());
+        let mut log = LogClient::new(channel.clone());
+        let follow = v1::ReadRequest { follow: true, ..v1::ReadRequest::default() };
+        reads.push((channel, token, log.read(shown(token, follow)).await.unwrap().into_inner()));
     }
-    list("[read]");
-    for (watched, is_over) in open.iter_mut().zip([true, true, false]) {
-        let over = async { while watched.message().await.is_ok_and(|message| message.is_some()) {} };
+    list("[append]");
+    let other = reads.pop().unwrap();
+    for (channel, token, read) in reads {
+        let why = tokio::time::timeout(PROMPT, end(read)).await.expect("the read ends").expect("it is told why");
+        assert_eq!(error_of(&why).map(|error| error.reason()), Some(Reason::PermissionDenied), "{why:?}");
+        // The very next call on the same connection is refused, too.
+        assert!(!is_let_in(&call(channel.clone(), "/zue.v1.Log/Read", token).await));
+        assert!(is_let_in(&call(channel, "/zue.v1.Log/Append", token).await));
+    }
+    for (name, token) in [(Some("shop"), None), (None, Some(token.text.as_str()))] {
+        let dial = ours.dial(name.map(|name| ours.client(name, LIFE)).as_ref());
+        let (sender, requests) = tokio::sync::mpsc::channel(1);
+        sender.send(v1::AppendRequest::default()).await.unwrap();
+        let requests = shown(token, tokio_stream::wrappers::ReceiverStream::new(requests));
+        let mut log = LogClient::new(served.channel(Port::Client, &dial));
+        let mut answers = log.append_stream(requests).await.unwrap().into_inner();
+        // It is no leader: that is answered, and the stream goes on.
+        assert!(answers.message().await.unwrap().is_some());
+        appends.push((sender, answers));
+    }
+    list("[]");
+    for (_sender, mut answers) in appends {
+        let answer = tokio::time::timeout(PROMPT, answers.message()).await.expect("it is told why").unwrap();
+        let outcome = answer.and_then(|answer| answer.outcome).expect("it is an answer");
+        let v1::append_stream_response::Outcome::Error(why) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((why.reason(), why.outcome()), (Reason::PermissionDenied, v1::Outcome::NotAppended), "{why:?}");
+        let over = tokio::time::timeout(PROMPT, end(answers)).await.expect("it ends");
+        assert!(over.is_none(), "{over:?}");
+    }
+    let (_, _, read) = other;
+    assert!(tokio::time::timeout(Duration::from_millis(100), end(read)).await.is_err(), "the other one goes on");
+    for (watched, is_over) in watched.into_iter().zip([true, true, false]) {
         let within = if is_over { TAKEN_UP } else { Duration::from_millis(100) };
-        assert_eq!(tokio::time::timeout(within, over).await.is_ok(), is_over);
+        assert_eq!(tokio::time::timeout(within, end(watched)).await.is_ok(), is_over);
     }
+    served.node.stop().await;
+}
+
+/// Replaces the authority of the peers, and what the node shows.
+fn replace_peers(identities: &mut Identities) {
+    identities.renew();
+    identities.trust(&[&identities.peers], &[&identities.clients]);
+    identities.give_nodes(LIFE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_authority_is_gone_says_nothing_more_on_what_it_has_open() {
+    let mut served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    let [node, controller] = [Role::Node, Role::Controller].map(|role| {
+        let own = ours.peer(&ours.cluster.identity(role), LIFE);
+        served.channel(Port::Peer, &ours.dial(Some(&own)))
+    });
+    let watch = ControlClient::new(controller.clone()).watch(v1::WatchRequest { detection_ms: 1000 }).await.unwrap();
+    let (_sender, messages) = tokio::sync::mpsc::channel::<v1::LeaderMessage>(1);
+    let messages = tokio_stream::wrappers::ReceiverStream::new(messages);
+    let follow = ReplicationClient::new(node.clone()).follow(messages).await.unwrap();
+    replace_peers(&mut served.identities);
+    let why = tokio::time::timeout(PROMPT, end(watch.into_inner())).await.expect("it ends").expect("it is told why");
+    assert_eq!(error_of(&why).map(|error| error.reason()), Some(Reason::Unauthenticated), "{why:?}");
+    assert!(!is_let_in(&call(controller, "/zue.v1.Control/Status", None).await));
+    // The leader's stream is told in its own words: at once, and not when its first words are late.
+    let mut follow = follow.into_inner();
+    let told = tokio::time::timeout(Duration::from_secs(2), follow.message()).await.expect("it is told").unwrap();
+    let Some(v1::follower_message::Message::Refused(refused)) = told.and_then(|told| told.message) else {
+        panic!("it is refused")
+    };
+    assert_eq!(refused.error.map(|error| error.reason()), Some(Reason::Unauthenticated));
+    assert!(!is_let_in(&call(node, "/zue.v1.Replication/Fetch", None).await));
+    served.node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_authority_is_replaced_during_the_handshake_opens_no_connection() {
+    let mut served = Served::with(TlsMode::Required).await;
+    let ours = &served.identities;
+    let own = ours.peer(&ours.cluster.identity(Role::Controller), LIFE);
+    let dial = ours.dial(Some(&own));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (way, node) = (listener.local_addr().unwrap(), served.node.addresses().peer);
+    let (held, is_held) = tokio::sync::oneshot::channel();
+    let (release, is_released) = tokio::sync::oneshot::channel::<()>();
+    let passing = tokio::spawn(async move {
+        let (caller, _) = listener.accept().await.unwrap();
+        let (mut from, mut back) = caller.into_split();
+        let (mut answers, mut to) = tokio::net::TcpStream::connect(node).await.unwrap().into_split();
+        let answering = tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+        // The greeting passes; the certificate, which comes next, is held back.
+        let mut bytes = vec![0; 1 << 16];
+        let read = from.read(&mut bytes).await.unwrap();
+        to.write_all(&bytes[..read]).await.unwrap();
+        let read = from.read(&mut bytes).await.unwrap();
+        held.send(()).unwrap();
+        is_released.await.unwrap();
+        to.write_all(&bytes[..read]).await.unwrap();
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+        let _ = answering.await;
+    });
+    let channel = zue_proto::net::channel(&format!("localhost:{}", way.port()), &dial).unwrap();
+    let calling = tokio::spawn(async move { call(channel, "/zue.v1.Control/Status", None).await });
+    is_held.await.unwrap();
+    replace_peers(&mut served.identities);
+    let ours = &served.identities;
+    let newer = ours.dial(Some(&ours.peer(&ours.cluster.identity(Role::Controller), LIFE)));
+    let newer = served.channel(Port::Peer, &newer);
+    let taken_up = async || is_let_in(&call(newer.clone(), "/zue.v1.Control/Status", None).await).then_some(());
+    eventually_async(SOON, taken_up, || "the new authority is taken up".to_owned()).await;
+    let failed = || served.node.metrics().tls.failed_handshakes.with_label_values(&["peer"]).get();
+    let before = failed();
+    release.send(()).unwrap();
+    let refused = calling.await.unwrap();
+    assert!(!is_let_in(&refused) && error_of(&refused).is_none(), "no call is even answered: {refused:?}");
+    assert_eq!(failed(), before + 1);
+    passing.abort();
     served.node.stop().await;
 }
 
@@ -396,21 +534,28 @@ async fn what_is_not_whole_is_told_and_what_was_there_before_counts() {
     let before = status().await.tls.unwrap();
     assert_eq!((before.mode.as_str(), before.problem.as_str()), ("Required", ""));
     let certificate = std::fs::read_to_string(ours.node().join("tls.crt")).unwrap();
-    for (path, wrong, right, why) in [
+    let alien = Identities::of("theirs").cluster.identity(Role::Node);
+    let alien = ours.peers.issue(&alien, &Names::default(), LIFE).unwrap();
+    let key = std::fs::read_to_string(ours.node().join("tls.key")).unwrap();
+    for (file, path, wrong, right, why) in [
         (
+            "access.file",
             ours.access(),
             "clients: [{name: shop, rights: [all]}]\n",
             "clients: [{name: shop, rights: [read]}]\n",
             "unknown variant `all`",
         ),
-        (ours.node().join("tls.crt"), "", &certificate, "tls.crt: it holds no certificate"),
+        ("tls.crt", ours.node().join("tls.crt"), "", &certificate, "tls.crt: it holds no certificate"),
+        ("tls.crt", ours.node().join("tls.key"), &alien.key, &key, "tls.key: its private key is not the one of"),
         (
+            "client-ca.crt",
             ours.node().join("client-ca.crt"),
             ours.peers.certificate(),
             ours.clients.certificate(),
             "hold the same authority",
         ),
         (
+            "peer-ca.crt",
             ours.node().join("peer-ca.crt"),
             ours.clients.certificate(),
             ours.peers.certificate(),
@@ -423,12 +568,25 @@ async fn what_is_not_whole_is_told_and_what_was_there_before_counts() {
         let tls = status_then.tls.unwrap();
         assert!(tls.problem.contains(why) && tls.peer_bundle_sha256 == before.peer_bundle_sha256, "{tls:?}");
         assert!(may().await, "what was there before counts");
-        assert_eq!(served.node.metrics().tls.problem.get(), 1);
+        for one in ["tls.crt", "peer-ca.crt", "client-ca.crt", "access.file"] {
+            let problem = served.node.metrics().tls.problem.with_label_values(&[one]).get();
+            assert_eq!(problem, i64::from(one == file), "{one} while {path:?} is wrong");
+        }
         write(&path, right);
         let is_well = async || status().await.problem.is_empty().then_some(());
         eventually_async(TAKEN_UP, is_well, || "it is well again".to_owned()).await;
-        assert_eq!(served.node.metrics().tls.problem.get(), 0);
+        assert_eq!(served.node.metrics().tls.problem.with_label_values(&[file]).get(), 0);
     }
+    // A node stays of its cluster, and what is not whole holds up no right that is taken away.
+    write(&ours.node().join("tls.key"), &alien.key);
+    write(&ours.node().join("tls.crt"), &alien.certificate);
+    ours.allow("clients: []\n");
+    let may_no_more = async || (!may().await).then_some(());
+    eventually_async(TAKEN_UP, may_no_more, || "the list is taken up".to_owned()).await;
+    let why = "is of a node of test/theirs, and this node is of test/ours";
+    let told = async || Some(status().await.problem).filter(|problem| problem.contains(why)).map(drop);
+    eventually_async(TAKEN_UP, told, || format!("it says that {why}")).await;
+    assert_eq!(status().await.tls.unwrap().certificate_sha256, before.certificate_sha256);
     served.node.stop().await;
 }
 
@@ -455,6 +613,11 @@ async fn a_node_does_not_start_with_what_it_cannot_use_and_names_it() {
     };
     let error = start(&|config| config.tls.folder = None).await;
     assert!(error.contains("tls.folder") && error.contains("--tls-folder"), "{error}");
+    // Whoever gives certificates wants TLS.
+    let error = start(&|config| (config.tls.mode, config.access.file) = (TlsMode::default(), None)).await;
+    for told in ["tls.folder", "with tls.mode Off there is no TLS", "--tls-mode Required"] {
+        assert!(error.contains(told), "{told}: {error}");
+    }
     let error = start(&|config| config.tls.mode = TlsMode::Off).await;
     assert!(error.contains("access.file") && error.contains("--tls-mode"), "{error}");
     let error = start(&|config| config.access.file = Some("/nowhere/access.yaml".into())).await;

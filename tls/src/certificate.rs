@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
+use x509_parser::time::ASN1Time;
 
 use crate::identity::{BadIdentity, Identity};
 
@@ -51,10 +52,32 @@ pub fn facts(certificate: &CertificateDer<'_>) -> Result<Facts, String> {
         (Some(uri), None) => uri.parse().map_err(NoIdentity::Bad),
     };
     let validity = parsed.validity();
-    let at = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-    Ok(Facts {
-        identity,
-        not_before: at(validity.not_before.timestamp()),
-        not_after: at(validity.not_after.timestamp()),
-    })
+    Ok(Facts { identity, not_before: at(validity.not_before), not_after: at(validity.not_after) })
+}
+
+fn at(time: ASN1Time) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+}
+
+/// The public key of a certificate, as it stands there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Key(Vec<u8>);
+
+/// Its key, and until when it is valid.
+///
+/// # Errors
+/// In words, when it is no certificate.
+pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<(Key, SystemTime), String> {
+    let (_, parsed) = parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    Ok((Key(parsed.public_key().raw.to_vec()), at(parsed.validity().not_after)))
+}
+
+/// Whether the key of the one has signed the other.
+pub(crate) fn has_signed(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
+    let (Ok((_, authority)), Ok((_, certificate))) =
+        (parse_x509_certificate(authority), parse_x509_certificate(certificate))
+    else {
+        return false;
+    };
+    certificate.verify_signature(Some(authority.public_key())).is_ok()
 }

@@ -21,7 +21,7 @@ use crate::verifiers::{Wanted, client};
 /// What is asked for where the name that is looked for can be none in TLS. Whoever checks names refuses it.
 const NO_NAME: &str = "node.zue.invalid";
 /// How often files are looked at by who wants to know of newer ones.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Whether a connection may be without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,9 +41,23 @@ pub enum DialError {
     /// rustls cannot work with it.
     #[error("no TLS: {0}")]
     Config(String),
-    /// The other side refuses, or is refused.
+    /// The two sides do not come to terms.
     #[error("no TLS: {0}")]
     Handshake(String),
+    /// Whoever answers there is not who was looked for. It will not be another the next time, unless something is set otherwise.
+    #[error("no TLS: {0}; look for a server of this cluster, and give the authority of its peers (zue --ca FILE)")]
+    Distrusted(String),
+}
+
+impl DialError {
+    /// Whether whoever answers is not believed.
+    pub fn is_distrusted(&self) -> bool {
+        matches!(self, Self::Distrusted(_))
+    }
+}
+
+fn of_rustls(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
 }
 
 /// An error and all that it comes from. What is told of a connection is one text.
@@ -178,7 +192,10 @@ impl Dial {
             }
         };
         let opened = TlsConnector::from(config).connect(server_name(name), stream).await;
-        let opened = opened.map_err(|error| DialError::Handshake(why(&error)))?;
+        let opened = opened.map_err(|error| match of_rustls(&error) {
+            Some(rustls::Error::InvalidCertificate(_)) => DialError::Distrusted(why(&error)),
+            _ => DialError::Handshake(why(&error)),
+        })?;
         Ok(Stream::Tls(Box::new(TlsStream::Client(opened))))
     }
 }
@@ -227,8 +244,7 @@ fn server_name(name: &str) -> ServerName<'static> {
 
 /// In words that help.
 fn why(error: &io::Error) -> String {
-    let of_rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match of_rustls {
+    match of_rustls(error) {
         Some(rustls::Error::InvalidMessage(_)) => "what answers there does not speak TLS".to_owned(),
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => other.to_string(),
         Some(error) => error.to_string(),

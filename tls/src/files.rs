@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use rustls::sign::CertifiedKey;
 
-use crate::certificate::{NoIdentity, facts};
+use crate::certificate::{Key, NoIdentity, facts, has_signed, key_of};
 use crate::identity::{Cluster, Identity, Role};
 use crate::trust::{self, Untrusted, Usage};
 use crate::{hex, provider, sha256};
@@ -65,6 +65,19 @@ pub enum FileError {
         /// Why not.
         source: Untrusted,
     },
+    /// Who is trusted for some would be believed of others.
+    #[error(
+        "{} and {} {why}: whoever it signs as a client could become a node; have two authorities, neither signed by the other",
+        path.display(), other.display()
+    )]
+    Mixed {
+        /// The one.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+        /// How.
+        why: &'static str,
+    },
 }
 
 /// The text of a file that is not too long.
@@ -104,9 +117,9 @@ pub struct Leaf {
     pub(crate) key: Arc<CertifiedKey>,
     /// Who is named in it.
     pub identity: Identity,
-    /// Until when it is valid.
+    /// Until when it is valid, and all of its chain.
     pub not_after: SystemTime,
-    /// The hash of the certificate.
+    /// The hash of what the file holds: the certificate and its chain, in their order.
     pub sha256: String,
     path: PathBuf,
 }
@@ -128,24 +141,28 @@ impl Leaf {
         Self::of((Path::new(certificate.0), certificate.1.as_bytes()), (Path::new(key.0), key.1.as_bytes()))
     }
 
-    fn of((certificate, chain): (&Path, &[u8]), (key, secret): (&Path, &[u8])) -> Result<Self, FileError> {
-        let chain = certificates(certificate, chain)?;
+    fn of((path, chain): (&Path, &[u8]), (key, secret): (&Path, &[u8])) -> Result<Self, FileError> {
+        let chain = certificates(path, chain)?;
         let secret = PrivateKeyDer::from_pem_slice(secret);
         // What is said of a wrong key does not repeat any of it.
         let secret = secret.map_err(|_| content(key, "it holds no private key: one in PEM is expected"))?;
         let signing = provider().key_provider.load_private_key(secret);
         let signing = signing.map_err(|_| content(key, "its private key is of no kind that is supported: P-256 is"))?;
-        let first = chain.first().ok_or_else(|| content(certificate, "it holds no certificate"))?;
-        let facts = facts(first).map_err(|why| content(certificate, why))?;
-        let identity = facts.identity.map_err(|source| FileError::Identity { path: certificate.to_owned(), source })?;
-        let sha256 = hex(&sha256(first));
+        let first = chain.first().ok_or_else(|| content(path, "it holds no certificate"))?;
+        let facts = facts(first).map_err(|why| content(path, why))?;
+        let identity = facts.identity.map_err(|source| FileError::Identity { path: path.to_owned(), source })?;
+        let sha256 = hex_of(&chain);
+        let mut not_after = facts.not_after;
+        for certificate in &chain {
+            let (_, ends) = key_of(certificate).map_err(|why| content(path, why))?;
+            not_after = not_after.min(ends);
+        }
         let certified = CertifiedKey::new(chain, signing);
         if certified.keys_match().is_err() {
-            let why = format!("its private key is not the one of {}", certificate.display());
+            let why = format!("its private key is not the one of {}", path.display());
             return Err(content(key, why));
         }
-        let (key, not_after, path) = (Arc::new(certified), facts.not_after, certificate.to_owned());
-        Ok(Self { key, identity, not_after, sha256, path })
+        Ok(Self { key: Arc::new(certified), identity, not_after, sha256, path: path.to_owned() })
     }
 
     /// Checks that it has one of these roles.
@@ -164,9 +181,21 @@ impl Leaf {
     /// # Errors
     /// When they do not.
     pub fn check(&self, bundle: &Bundle, usages: &[Usage]) -> Result<(), FileError> {
+        self.check_at(bundle, usages, SystemTime::now())
+    }
+
+    /// The same, were it still its time: whether one of them has signed it.
+    ///
+    /// # Errors
+    /// When none has.
+    pub fn check_in_its_time(&self, bundle: &Bundle, usages: &[Usage]) -> Result<(), FileError> {
+        self.check_at(bundle, usages, SystemTime::now().min(self.not_after))
+    }
+
+    fn check_at(&self, bundle: &Bundle, usages: &[Usage], now: SystemTime) -> Result<(), FileError> {
         let Some((first, chain)) = self.key.cert.split_first() else { return Ok(()) };
         for usage in usages {
-            bundle.check(first, chain, *usage).map_err(|source| FileError::Untrusted {
+            bundle.check_at(first, chain, *usage, trust::unix(now)).map_err(|source| FileError::Untrusted {
                 path: self.path.clone(),
                 bundle: bundle.path.clone(),
                 source,
@@ -181,10 +210,18 @@ impl Leaf {
     }
 }
 
+fn hex_of(certificates: &[CertificateDer<'_>]) -> String {
+    let all: Vec<u8> = certificates.iter().flat_map(|certificate| certificate.to_vec()).collect();
+    hex(&sha256(&all))
+}
+
 /// Authorities that are trusted.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    pub(crate) anchors: Arc<[TrustAnchor<'static>]>,
+    anchors: Arc<[TrustAnchor<'static>]>,
+    authorities: Arc<[(CertificateDer<'static>, Key)]>,
+    /// No chain may lead through these.
+    never: Arc<[Key]>,
     /// The hash of what it holds: the certificates, in their order.
     pub sha256: String,
     path: PathBuf,
@@ -209,25 +246,45 @@ impl Bundle {
 
     fn of(path: &Path, pem: &[u8]) -> Result<Self, FileError> {
         let certificates = certificates(path, pem)?;
-        let anchor = |certificate: &CertificateDer<'static>| {
-            let anchor = webpki::anchor_from_trusted_cert(certificate).map(|anchor| anchor.to_owned());
-            anchor.map_err(|error| content(path, format!("a certificate of an authority is expected: {error}")))
-        };
-        let anchors = certificates.iter().map(anchor).collect::<Result<Vec<_>, _>>()?;
-        let all: Vec<u8> = certificates.iter().flat_map(|certificate| certificate.to_vec()).collect();
-        Ok(Self { anchors: anchors.into(), sha256: hex(&sha256(&all)), path: path.to_owned() })
+        let wrong = |why: String| content(path, format!("a certificate of an authority is expected: {why}"));
+        let sha256 = hex_of(&certificates);
+        let (mut anchors, mut authorities) = (Vec::new(), Vec::new());
+        for certificate in certificates {
+            let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| wrong(error.to_string()))?;
+            anchors.push(anchor.to_owned());
+            let (key, _) = key_of(&certificate).map_err(wrong)?;
+            authorities.push((certificate, key));
+        }
+        Ok(Self {
+            anchors: anchors.into(),
+            authorities: authorities.into(),
+            never: Arc::default(),
+            sha256,
+            path: path.to_owned(),
+        })
     }
 
-    /// Whether an authority is in both.
-    pub fn shares_one_with(&self, other: &Self) -> bool {
-        let is_known = |anchor: &TrustAnchor<'_>| {
-            let key = &anchor.subject_public_key_info;
-            other.anchors.iter().any(|other| other.subject_public_key_info == *key)
-        };
-        self.anchors.iter().any(is_known)
+    /// The same, which believes nobody by way of an authority of the other one.
+    ///
+    /// # Errors
+    /// When an authority is in both, or one of the one has signed one of the other: what the two are trusted for could not be told apart.
+    pub fn apart_from(&self, other: &Self) -> Result<Self, FileError> {
+        let mixed = |why| FileError::Mixed { path: self.path.clone(), other: other.path.clone(), why };
+        for (own, own_key) in &*self.authorities {
+            for (others, others_key) in &*other.authorities {
+                if own_key == others_key {
+                    return Err(mixed("hold the same authority"));
+                }
+                if has_signed(own, others) || has_signed(others, own) {
+                    return Err(mixed("hold authorities of which one has signed the other"));
+                }
+            }
+        }
+        let never = other.authorities.iter().map(|(_, key)| key.clone()).collect();
+        Ok(Self { never, ..self.clone() })
     }
 
-    /// Whether one of them has signed it, for that use, and its time is now.
+    /// Until when it holds that one of them has signed it, for that use, and its time is now. All of its chain counts.
     ///
     /// # Errors
     /// Why it is not believed.
@@ -236,7 +293,22 @@ impl Bundle {
         certificate: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         usage: Usage,
-    ) -> Result<(), Untrusted> {
-        trust::check(certificate, chain, &self.anchors, usage, trust::unix(SystemTime::now()))
+    ) -> Result<SystemTime, Untrusted> {
+        self.check_at(certificate, chain, usage, trust::unix(SystemTime::now()))
+    }
+
+    pub(crate) fn check_at(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<SystemTime, Untrusted> {
+        trust::check(certificate, chain, (&self.anchors, &self.never), usage, now)
+    }
+
+    /// Where it was read.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -45,8 +46,37 @@ macro_rules! either {
 
 impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buf))
+        either!(self, stream => stream.poll_read(cx, buf)).map_err(refused)
     }
+}
+
+/// An alert on one's own certificate in words, and of a kind that nothing else has on a connection: whoever passes it on keeps no more.
+fn refused(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::AlertReceived(alert)) if is_of_certificate(*alert) => {
+            let why = format!(
+                "it does not believe the certificate that it was shown ({alert:?}): show one of its cluster (zue --cert FILE --key FILE)"
+            );
+            io::Error::new(io::ErrorKind::PermissionDenied, why)
+        }
+        _ => error,
+    }
+}
+
+fn is_of_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as Of;
+    matches!(
+        alert,
+        Of::BadCertificate
+            | Of::UnsupportedCertificate
+            | Of::CertificateRevoked
+            | Of::CertificateExpired
+            | Of::CertificateUnknown
+            | Of::UnknownCA
+            | Of::AccessDenied
+            | Of::CertificateRequired
+    )
 }
 
 impl AsyncWrite for Stream {

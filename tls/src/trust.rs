@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::certificate::{Key, facts, key_of};
+
 /// What a certificate is shown for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Usage {
@@ -26,6 +28,9 @@ pub enum Untrusted {
     /// Somebody else signed it.
     #[error("none of the authorities that are trusted here has signed it")]
     UnknownAuthority,
+    /// Somebody signed it who is trusted for others alone.
+    #[error("an authority has signed it that is trusted here for others alone: its chain leads through that one")]
+    OtherAuthority,
     /// It is for another use.
     #[error("it may not be used by {}", match .0 { Usage::Server => "servers", Usage::Client => "clients" })]
     Use(Usage),
@@ -42,19 +47,22 @@ impl From<Untrusted> for rustls::Error {
             Untrusted::Early(_) => Of::NotValidYet,
             Untrusted::UnknownAuthority => Of::UnknownIssuer,
             Untrusted::Use(_) => Of::InvalidPurpose,
-            other @ Untrusted::Other(_) => Of::Other(rustls::OtherError(std::sync::Arc::new(other))),
+            other @ (Untrusted::OtherAuthority | Untrusted::Other(_)) => {
+                Of::Other(rustls::OtherError(std::sync::Arc::new(other)))
+            }
         })
     }
 }
 
-/// Whether one of `anchors` has signed it, directly or through the others of its chain, for that use and for now.
+/// Until when all of a chain is valid by which one of `anchors` has signed it, directly or through others that it shows, for that use and for
+/// now. It may lead through none of the keys `never`.
 pub(crate) fn check(
     certificate: &CertificateDer<'_>,
     chain: &[CertificateDer<'_>],
-    anchors: &[TrustAnchor<'_>],
+    (anchors, never): (&[TrustAnchor<'_>], &[Key]),
     usage: Usage,
     now: UnixTime,
-) -> Result<(), Untrusted> {
+) -> Result<SystemTime, Untrusted> {
     let other = |error: webpki::Error| Untrusted::Other(format!("it is no sound certificate: {error}"));
     let parsed = EndEntityCert::try_from(certificate).map_err(other)?;
     let asked = match usage {
@@ -63,13 +71,23 @@ pub(crate) fn check(
     };
     let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
     let path = parsed.verify_for_usage(algorithms, anchors, chain, now, asked, None, None);
-    path.map(drop).map_err(|error| match error {
+    let path = path.map_err(|error| match error {
         webpki::Error::CertExpired { time, not_after } => Untrusted::Expired(between(not_after, time)),
         webpki::Error::CertNotValidYet { time, not_before } => Untrusted::Early(between(time, not_before)),
-        webpki::Error::UnknownIssuer => Untrusted::UnknownAuthority,
+        // One of the same name has not signed it either.
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => Untrusted::UnknownAuthority,
         webpki::Error::RequiredEkuNotFoundContext(_) => Untrusted::Use(usage),
         error => other(error),
-    })
+    })?;
+    let mut until = facts(certificate).map_err(Untrusted::Other)?.not_after;
+    for between in path.intermediate_certificates() {
+        let (key, not_after) = key_of(&between.der()).map_err(Untrusted::Other)?;
+        if never.contains(&key) {
+            return Err(Untrusted::OtherAuthority);
+        }
+        until = until.min(not_after);
+    }
+    Ok(until)
 }
 
 fn between(earlier: UnixTime, later: UnixTime) -> Duration {

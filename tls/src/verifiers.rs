@@ -1,5 +1,6 @@
 //! What each side of a connection demands of the other's certificate, as rustls asks for it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -18,8 +19,13 @@ use webpki::EndEntityCert;
 use crate::certificate::{Facts, facts};
 use crate::files::{Bundle, Leaf};
 use crate::identity::{Cluster, Identity, Role};
-use crate::trust::{self, Usage};
+use crate::trust::{Untrusted, Usage};
 use crate::{ALPN_H2, VERSIONS, provider};
+
+/// How many names of a server are told.
+const NAMES_TOLD_MAX: usize = 16;
+/// What a client may show of itself: its certificate and its chain, all of which is kept as long as the connection is.
+const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// Somebody else than is served or looked for here.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +33,22 @@ use crate::{ALPN_H2, VERSIONS, provider};
 struct Stranger {
     found: String,
     expected: String,
+}
+
+/// A chain that would take too much.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the certificate and its chain have {0} bytes, and {SHOWN_BYTES_MAX} may be: show what leads to the authority, and no more"
+)]
+struct TooLong(usize);
+
+/// A server that is not believed, and by whom it would have to be signed.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate of {found} is not to be believed by who has {}: {why}", path.display())]
+struct Distrusted {
+    found: String,
+    path: PathBuf,
+    why: Untrusted,
 }
 
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -39,6 +61,12 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 
 fn read(certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
     facts(certificate).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
+}
+
+/// What is shown is kept: it has a bound.
+fn is_short(certificate: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
+    let bytes = chain.iter().fold(certificate.len(), |bytes, one| bytes + one.len());
+    if bytes <= SHOWN_BYTES_MAX { Ok(()) } else { Err(refused(TooLong(bytes))) }
 }
 
 /// Both kinds of verifiers check the signatures of a handshake in the same way.
@@ -86,7 +114,8 @@ impl ClientCertVerifier for PeersOnly {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        trust::check(certificate, chain, &self.bundle.anchors, Usage::Client, now)?;
+        is_short(certificate, chain)?;
+        self.bundle.check_at(certificate, chain, Usage::Client, now)?;
         match read(certificate)?.identity {
             Ok(Identity { cluster, role: Role::Node | Role::Controller }) if cluster == self.cluster => {
                 Ok(ClientCertVerified::assertion())
@@ -118,10 +147,11 @@ impl ClientCertVerifier for AnyClient {
 
     fn verify_client_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        is_short(certificate, chain)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -145,16 +175,28 @@ struct Servers {
     wanted: Wanted,
 }
 
+/// The names that a server shows.
+fn names(certificate: &EndEntityCert<'_>) -> String {
+    let found: Vec<&str> = certificate.valid_dns_names().take(NAMES_TOLD_MAX).collect();
+    if found.is_empty() { "nobody by name".to_owned() } else { found.join(", ") }
+}
+
+/// Whoever it says it is of; whether that is so is not known.
+fn who(certificate: &CertificateDer<'_>) -> String {
+    match facts(certificate) {
+        Ok(Facts { identity: Ok(identity), .. }) => identity.to_string(),
+        _ => EndEntityCert::try_from(certificate).map_or_else(|_| "nobody".to_owned(), |parsed| names(&parsed)),
+    }
+}
+
 impl Servers {
     fn is_wanted(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), Error> {
         let by_name = || {
             let parsed = EndEntityCert::try_from(certificate);
             let parsed = parsed.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-            parsed.verify_is_valid_for_subject_name(name).map_err(|_| {
-                let found: Vec<&str> = parsed.valid_dns_names().take(16).collect();
-                let found = if found.is_empty() { "nobody by name".to_owned() } else { found.join(", ") };
-                refused(Stranger { found, expected: name.to_str().into_owned() })
-            })
+            parsed
+                .verify_is_valid_for_subject_name(name)
+                .map_err(|_| refused(Stranger { found: names(&parsed), expected: name.to_str().into_owned() }))
         };
         let (cluster, may_be_named) = match &self.wanted {
             Wanted::Node(cluster) => (cluster, false),
@@ -181,7 +223,10 @@ impl ServerCertVerifier for Servers {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        trust::check(certificate, chain, &self.bundle.anchors, Usage::Server, now)?;
+        self.bundle.check_at(certificate, chain, Usage::Server, now).map_err(|why| {
+            let path = self.bundle.path().to_owned();
+            refused(Distrusted { found: who(certificate), path, why })
+        })?;
         self.is_wanted(certificate, name)?;
         Ok(ServerCertVerified::assertion())
     }

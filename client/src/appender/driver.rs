@@ -211,11 +211,8 @@ impl Driver {
             self.window.disconnected();
         }
         let error = if forgotten { self.forgotten(error).await? } else { error };
-        if !error.is_retriable() {
-            return Err(error);
-        }
         let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
-        self.client.pause(begun, &mut self.failures, error).await
+        self.client.again(begun, &mut self.failures, error).await
     }
 }
 

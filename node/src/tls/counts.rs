@@ -1,6 +1,6 @@
 //! What a node counts of who gets in.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::Maker;
 
@@ -13,7 +13,7 @@ pub struct TlsMetrics {
     pub plain_dials: IntCounter,
     pub refused_calls: IntCounterVec,
     pub expires: IntGauge,
-    pub problem: IntGauge,
+    pub problem: IntGaugeVec,
 }
 
 impl TlsMetrics {
@@ -42,9 +42,10 @@ impl TlsMetrics {
                 "zue_node_tls_certificate_expires_seconds",
                 "When this node's certificate expires, seconds since the Unix epoch; 0 without TLS.",
             )?,
-            problem: make.gauge(
+            problem: make.gauges(
                 "zue_node_tls_problem",
-                "1 while the files for TLS cannot be used, and what they said before counts.",
+                "1 while this file for TLS cannot be used, and what it said before counts.",
+                "file",
             )?,
         })
     }

@@ -11,18 +11,19 @@ use tokio_util::sync::CancellationToken;
 use zue_proto::v1;
 use zue_tls::rustls::ServerConfig;
 use zue_tls::{
-    Bundle, ClientConfig, Dial, DialError, FileError, Insecure, Leaf, Role, Usage, Without, rustls, server_for_clients,
-    server_for_peers,
+    ClientConfig, Dial, DialError, FileError, Insecure, Without, rustls, server_for_clients, server_for_peers,
 };
 
-use super::access::{Access, AccessError};
+use super::access::AccessError;
+use super::files::{File, Places, Problems, Said};
 use super::settings::{AccessSettings, TlsMode, TlsSettings};
 use crate::metrics::Metrics;
 use crate::num::gauge;
 use crate::storage::full;
 
-/// How often the files are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the files are looked at, and after how many looks they are read though they look as before.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+const LOOKS_A_READ: u64 = 4;
 
 /// Why a node has no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -33,17 +34,22 @@ pub enum TlsError {
     /// Who has access.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// Who signs clients would be believed of nodes.
+    /// A node changes sides only by being started anew.
     #[error(
-        "{} and {} hold the same authority: whoever it signs as a client could become a node; have two",
-        peers.display(), clients.display()
+        "{}: the certificate is of a node of {found}, and this node is of {ours}: give it one of that cluster, or stop it and start it again",
+        path.display()
     )]
-    SameAuthority {
-        /// The one.
-        peers: PathBuf,
-        /// The other.
-        clients: PathBuf,
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Of which cluster the certificate is.
+        found: String,
+        /// Of which cluster the node is.
+        ours: String,
     },
+    /// It is to have TLS, and has nothing for it.
+    #[error("there is no folder with certificates: set tls.folder (--tls-folder)")]
+    NoFolder,
     /// rustls cannot work with them.
     #[error("the certificates cannot be used")]
     Rustls(#[from] rustls::Error),
@@ -55,10 +61,7 @@ pub enum TlsError {
 /// What counts now.
 #[derive(Debug)]
 pub(super) struct Current {
-    pub(super) leaf: Leaf,
-    pub(super) peers: Bundle,
-    pub(super) clients: Bundle,
-    pub(super) access: Access,
+    pub(super) said: Said,
     pub(super) for_clients: Arc<ServerConfig>,
     pub(super) for_peers: Arc<ServerConfig>,
     dialling: Arc<ClientConfig>,
@@ -67,36 +70,27 @@ pub(super) struct Current {
 }
 
 impl Current {
-    fn read(folder: &Path, access: Option<&Path>) -> Result<Self, TlsError> {
-        let (peer_ca, client_ca) = (folder.join("peer-ca.crt"), folder.join("client-ca.crt"));
-        let leaf = Leaf::read(&folder.join("tls.crt"), &folder.join("tls.key"))?;
-        let leaf = leaf.expect(|role| *role == Role::Node, "a node")?;
-        let (peers, clients) = (Bundle::read(&peer_ca)?, Bundle::read(&client_ca)?);
-        leaf.check(&peers, &[Usage::Server, Usage::Client])?;
-        if peers.shares_one_with(&clients) {
-            return Err(TlsError::SameAuthority { peers: peer_ca, clients: client_ca });
-        }
-        let access = access.map(|path| Access::read(path, leaf.cluster())).transpose()?.unwrap_or_default();
-        let (for_clients, for_peers) = (server_for_clients(&leaf)?, server_for_peers(&leaf, &peers)?);
-        let dialling = Dial::peer_config(&leaf, &peers)?;
-        Ok(Self { leaf, peers, clients, access, for_clients, for_peers, dialling, generation: 0 })
+    fn of(said: Said, generation: u64) -> Result<Self, TlsError> {
+        let (for_clients, for_peers) = (server_for_clients(&said.leaf)?, server_for_peers(&said.leaf, &said.peers)?);
+        let dialling = Dial::peer_config(&said.leaf, &said.peers)?;
+        Ok(Self { said, for_clients, for_peers, dialling, generation })
     }
 
     fn hashes(&self) -> [&str; 4] {
-        [&self.leaf.sha256, &self.peers.sha256, &self.clients.sha256, &self.access.sha256]
+        self.said.hashes()
     }
 }
 
 /// Keeps it.
 #[derive(Debug)]
 pub(super) struct Kept {
-    settings: (TlsSettings, AccessSettings),
-    folder: PathBuf,
+    mode: TlsMode,
+    places: Places,
     pub(super) current: ArcSwap<Current>,
-    /// Counts what was replaced.
+    /// The generation that counts.
     pub(super) changes: watch::Sender<u64>,
     dialling: watch::Sender<Arc<ClientConfig>>,
-    /// Why what is in the files now does not count.
+    /// Why what is in some files now does not count.
     problem: watch::Sender<Option<Arc<str>>>,
     dial: Dial,
     /// Where hands are shaken: what strangers have computed there holds up no replica.
@@ -105,30 +99,40 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) async fn read(tls: &TlsSettings, access: &AccessSettings, folder: &Path) -> Result<Self, TlsError> {
-        let current = Self::look(folder.to_owned(), access.file.clone()).await?;
-        let insecure = if tls.mode == TlsMode::Permissive { Insecure::IfNeeded } else { Insecure::Never };
+        let places = Places { folder: folder.to_owned(), access: access.file.clone() };
+        let said = places.aside(Places::read_all).await??;
+        Ok(Self::of(tls.mode, places, Current::of(said, 0)?))
+    }
+
+    fn of(mode: TlsMode, places: Places, current: Current) -> Self {
+        let insecure = if mode == TlsMode::Permissive { Insecure::IfNeeded } else { Insecure::Never };
         let dialling = watch::Sender::new(Arc::clone(&current.dialling));
         let dial = Dial::following(dialling.subscribe(), insecure);
-        Ok(Self {
-            settings: (tls.clone(), access.clone()),
-            folder: folder.to_owned(),
+        Self {
+            mode,
+            places,
             current: ArcSwap::from_pointee(current),
             changes: watch::Sender::new(0),
             dialling,
             problem: watch::Sender::new(None),
             dial,
             handshakes: Handle::current(),
-        })
+        }
     }
 
-    /// Reading may wait for a disk, or for a network.
-    async fn look(folder: PathBuf, access: Option<PathBuf>) -> Result<Current, TlsError> {
-        let read = tokio::task::spawn_blocking(move || Current::read(&folder, access.as_deref()));
-        read.await.unwrap_or_else(|failed| Err(DialError::Config(failed.to_string()).into()))
+    /// What is decided by what counts while it is decided: nobody gets in by what was replaced meanwhile. With the generation of that.
+    pub(super) fn settled<T>(&self, decide: impl Fn(&Current) -> T) -> (T, u64) {
+        loop {
+            let current = self.current.load();
+            let decided = decide(&current);
+            if self.current.load().generation == current.generation {
+                return (decided, current.generation);
+            }
+        }
     }
 
     pub(super) fn mode(&self) -> TlsMode {
-        self.settings.0.mode
+        self.mode
     }
 
     pub(super) fn dial(&self) -> &Dial {
@@ -140,7 +144,7 @@ impl Kept {
         let problem =
             self.problem.borrow().as_ref().map(|why| format!("what is in the files for TLS is not used: {why}"));
         problem.or_else(|| {
-            let left = self.current.load().leaf.not_after.duration_since(SystemTime::now());
+            let left = self.current.load().said.leaf.not_after.duration_since(SystemTime::now());
             left.is_err().then(|| "the certificate of this node has expired: nobody believes it any more".to_owned())
         })
     }
@@ -152,7 +156,7 @@ impl Kept {
         v1::TlsStatus {
             mode: mode.to_owned(),
             certificate_sha256: certificate,
-            expires_s: unix_s(current.leaf.not_after),
+            expires_s: unix_s(current.said.leaf.not_after),
             peer_bundle_sha256: peers,
             client_bundle_sha256: clients,
             access_sha256: access,
@@ -162,42 +166,58 @@ impl Kept {
 
     /// Looks at the files again and again, and takes what is whole.
     pub(super) async fn keep(&self, metrics: &Metrics, stop: &CancellationToken) {
-        let mut failed: Option<String> = None;
-        let mut without = Without::default();
-        loop {
-            metrics.tls.expires.set(gauge(unix_s(self.current.load().leaf.not_after)));
+        let (mut found, mut seen, mut without) = (Problems::new(), None, Without::default());
+        for look in 0_u64.. {
+            metrics.tls.expires.set(gauge(unix_s(self.current.load().said.leaf.not_after)));
             if stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_none() {
                 return;
             }
             self.tell_plain(&mut without, metrics);
-            match Self::look(self.folder.clone(), self.settings.1.file.clone()).await {
-                Ok(found) => {
-                    failed = None;
-                    self.problem.send_if_modified(|problem| problem.take().is_some());
-                    metrics.tls.problem.set(0);
-                    self.take(found);
-                }
-                Err(error) => {
-                    let why = full(&error);
-                    // Files that are being replaced are whole a moment later.
-                    if failed.as_ref() == Some(&why) && self.problem.borrow().as_deref() != Some(&why) {
-                        tracing::error!(why, "the files for TLS cannot be used: what they said before still counts");
-                        metrics.tls.problem.set(1);
-                        self.problem.send_replace(Some(why.as_str().into()));
-                    }
-                    failed = Some(why);
-                }
+            // What looks as before is as before, but for what was written in the same moment.
+            let Ok(now) = self.places.aside(Places::look).await else { continue };
+            if seen.as_ref() == Some(&now) && found.is_empty() && look % LOOKS_A_READ != 0 {
+                continue;
             }
+            let before = self.current.load_full();
+            let read = self.places.aside(move |places| places.read_again(&before.said)).await;
+            let Ok((said, mut problems)) = read else { continue };
+            if let Err(error) = self.take(said) {
+                problems.insert(File::Leaf, full(&error));
+            }
+            self.tell(&problems, &found, metrics);
+            (found, seen) = (problems, Some(now));
         }
     }
 
-    fn take(&self, found: Current) {
-        let before = self.current.load_full();
-        if found.hashes() == before.hashes() {
-            return;
+    /// Tells what is wrong with the files, each for itself. Those that are being replaced are whole a moment later.
+    fn tell(&self, now: &Problems, before: &Problems, metrics: &Metrics) {
+        let lasting: Vec<_> = now.iter().filter(|(file, why)| before.get(file) == Some(why)).collect();
+        for file in File::ALL {
+            let is_lasting = lasting.iter().any(|(one, _)| **one == file);
+            metrics.tls.problem.with_label_values(&[file.name()]).set(is_lasting.into());
         }
-        let dialling = Arc::clone(&found.dialling);
-        let [certificate, peers, clients, access] = found.hashes();
+        let told: Vec<&str> = lasting.iter().map(|(_, why)| why.as_str()).collect();
+        let told = Some(told.join("; ")).filter(|told| !told.is_empty());
+        self.problem.send_if_modified(|problem| {
+            if problem.as_deref() == told.as_deref() {
+                return false;
+            }
+            if let Some(why) = &told {
+                tracing::error!(why, "files for TLS cannot be used: what these said before still counts");
+            }
+            *problem = told.as_deref().map(Into::into);
+            true
+        });
+    }
+
+    /// From now on this counts.
+    pub(super) fn take(&self, said: Said) -> Result<(), TlsError> {
+        let before = self.current.load_full();
+        if said.hashes() == before.hashes() {
+            return Ok(());
+        }
+        let now = Current::of(said, before.generation + 1)?;
+        let [certificate, peers, clients, access] = now.hashes();
         tracing::info!(
             certificate,
             peers,
@@ -205,12 +225,14 @@ impl Kept {
             access,
             "the files for TLS have changed: what they say counts from now on"
         );
-        let is_for_peers = [certificate, peers] != [&before.leaf.sha256, &before.peers.sha256];
-        self.current.store(Arc::new(Current { generation: before.generation + 1, ..found }));
+        let is_for_peers = [certificate, peers] != [&before.said.leaf.sha256, &before.said.peers.sha256];
+        let (dialling, generation) = (Arc::clone(&now.dialling), now.generation);
+        self.current.store(Arc::new(now));
         if is_for_peers {
             self.dialling.send_replace(dialling);
         }
-        self.changes.send_modify(|changes| *changes += 1);
+        self.changes.send_replace(generation);
+        Ok(())
     }
 
     /// Tells of connections to peers that had to do without.

@@ -3,9 +3,13 @@
 
 mod access;
 mod counts;
+mod files;
 mod kept;
 mod settings;
 mod shown;
+mod standing;
+#[cfg(test)]
+mod tests;
 mod welcome;
 
 use std::sync::Arc;
@@ -26,6 +30,7 @@ pub use settings::{AccessSettings, TlsMode, TlsSettings};
 pub(crate) use shown::Shown;
 pub(crate) use shown::Token;
 use shown::{token, unauthenticated};
+pub(crate) use standing::Standing;
 pub(crate) use welcome::Port;
 
 use crate::config::NodeConfig;
@@ -53,6 +58,8 @@ pub(crate) struct Security(Option<Arc<Kept>>);
 pub(crate) struct Admitted {
     pub(crate) party: Party,
     pub(crate) owner: Owner,
+    /// What the call goes on by.
+    pub(crate) standing: Standing,
 }
 
 impl Security {
@@ -62,16 +69,14 @@ impl Security {
     /// When they cannot be used.
     pub(crate) async fn read(config: &NodeConfig) -> Result<Self, TlsError> {
         let NodeConfig { tls, access, .. } = config;
-        let Some(folder) = tls.folder.as_ref().filter(|_| tls.mode != TlsMode::Off) else { return Ok(Self::off()) };
+        if tls.mode == TlsMode::Off {
+            return Ok(Self(None));
+        }
+        let folder = tls.folder.as_ref().ok_or(TlsError::NoFolder)?;
         if access.file.is_none() {
             tracing::warn!("no client has access over TLS: access.file names none");
         }
         Ok(Self(Some(Arc::new(Kept::read(tls, access, folder).await?))))
-    }
-
-    /// Everybody gets in.
-    pub(crate) fn off() -> Self {
-        Self(None)
     }
 
     /// How this node reaches others.
@@ -103,50 +108,41 @@ impl Security {
     /// Who makes this call, if they may make it; none if there is no such method.
     pub(crate) fn admit(
         &self,
-        caller: &Caller,
+        caller: &Arc<Caller>,
         port: Port,
         path: &str,
         headers: &http::HeaderMap,
     ) -> Result<Option<Admitted>, Error> {
-        let anybody = || Some(Admitted { party: Party::Anybody, owner: caller.owner });
-        let Some(kept) = &self.0 else { return Ok(anybody()) };
-        let (token, need) = (token(headers), need(path));
-        let current = kept.current.load();
-        let party = match (&caller.shown, token) {
-            (Shown::Plain, Some(_)) => {
-                Err(unauthenticated("a token is taken over TLS alone, and others may have read this one: replace it"))
-            }
-            (Shown::Plain, None) if kept.mode() == TlsMode::Permissive => return Ok(anybody()),
-            (Shown::Plain, None) => caller.shown.party(&current),
-            _ if need == Some(Need::Open) => return Ok(anybody()),
-            (_, Some(token)) if port == Port::Client => by_token(caller, &current, token?).map(Party::Client),
-            (shown, _) => shown.party(&current),
-        }?;
+        let Some(kept) = &self.0 else {
+            let (party, owner, standing) = (Party::Anybody, caller.owner, Standing::lasting());
+            return Ok(Some(Admitted { party, owner, standing }));
+        };
+        let asked =
+            Asked { caller: Arc::clone(caller), port, need: need(path), path: path.to_owned(), token: token(headers) };
+        let (party, generation) = kept.settled(|current| asked.party(kept.mode(), current));
+        let Some(party) = party? else { return Ok(None) };
         let owner = match &party {
             Party::Client(client) => caller.owner.named(&client.name),
-            Party::Anybody | Party::Node | Party::Controller => caller.owner,
+            Party::Anybody | Party::Nobody | Party::Node | Party::Controller => caller.owner,
         };
-        match need {
-            // Nothing that is not in the table is called, whether or not it is there.
-            None => Ok(None),
-            Some(need) if party.may(need) => Ok(Some(Admitted { party, owner })),
-            Some(need) => Err(denied(caller, &party, need, path)),
-        }
+        let standing = match &party {
+            Party::Anybody | Party::Nobody => Standing::lasting(),
+            Party::Node | Party::Controller | Party::Client(_) => Standing::of(kept, asked, generation),
+        };
+        Ok(Some(Admitted { party, owner, standing }))
     }
 
     /// Ends when what a connection has shown does not hold any more, or soon will not: with how long it may still go on.
-    pub(crate) async fn outlived(&self, caller: &Caller, port: Port) -> Duration {
+    pub(crate) async fn outlived(&self, caller: &Caller) -> Duration {
         let Some(kept) = self.0.as_ref().filter(|_| !matches!(caller.shown, Shown::Plain)) else {
             return std::future::pending().await;
         };
         let mut replaced = kept.changes.subscribe();
-        let begun = Basis::of(caller, port, &kept.current.load());
-        if matches!(caller.shown, Shown::Known(_)) && !begun.is_believed {
-            return ENDS_AFTER;
-        }
-        let left = match &caller.shown {
-            Shown::Known(known) => known.not_after.duration_since(SystemTime::now()).unwrap_or_default(),
-            Shown::Plain | Shown::Nobody | Shown::Doubtful(_) => Duration::MAX,
+        let begun = Basis::of(caller, &kept.current.load());
+        let left = match (&caller.shown, begun.until) {
+            (Shown::Known(_), Some(until)) => until.duration_since(SystemTime::now()).unwrap_or_default(),
+            (Shown::Known(_), None) => return ENDS_AFTER,
+            (Shown::Plain | Shown::Nobody | Shown::Doubtful(_), _) => Duration::MAX,
         };
         let jitter = JITTER.mul_f64(rand::random::<f64>());
         // One that lives no longer than that is told in its last quarter.
@@ -158,9 +154,11 @@ impl Security {
                 changed = replaced.changed() => if changed.is_err() { return std::future::pending().await },
             }
             let current = kept.current.load_full();
-            if Basis::of(caller, port, &current) != begun || caller.tokens().iter().any(|token| !token.holds(&current))
-            {
-                wait(jitter).await;
+            let now = Basis::of(caller, &current);
+            if now != begun || caller.tokens().iter().any(|token| !token.holds(&current)) {
+                // Whoever is believed no more is refused on this connection, and needs another one now.
+                let is_of_use = now.until.is_some() || begun.until.is_none();
+                wait(if is_of_use { jitter } else { Duration::ZERO }).await;
                 return ENDS_AFTER;
             }
         }
@@ -178,17 +176,52 @@ async fn wait(time: Duration) {
 /// What the certificate of a connection stands on. When that changes, the connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Basis {
-    is_believed: bool,
+    /// Until when it is believed, if it is.
+    until: Option<SystemTime>,
     rights: Option<Rights>,
 }
 
 impl Basis {
-    fn of(caller: &Caller, port: Port, current: &Current) -> Self {
-        let is_believed = match &caller.shown {
-            Shown::Known(known) => known.is_believed(port.bundle(current)),
-            Shown::Plain | Shown::Nobody | Shown::Doubtful(_) => false,
+    fn of(caller: &Caller, current: &Current) -> Self {
+        let until = match &caller.shown {
+            Shown::Known(known) => known.holds(current).ok(),
+            Shown::Plain | Shown::Nobody | Shown::Doubtful(_) => None,
         };
-        Self { is_believed, rights: caller.shown.rights(current) }
+        Self { until, rights: caller.shown.rights(current) }
+    }
+}
+
+/// A call, and what it shows.
+#[derive(Debug)]
+struct Asked {
+    caller: Arc<Caller>,
+    port: Port,
+    path: String,
+    need: Option<Need>,
+    token: Option<Result<[u8; 32], Error>>,
+}
+
+impl Asked {
+    /// Who makes it, if they may make it; none if there is no such method.
+    fn party(&self, mode: TlsMode, current: &Current) -> Result<Option<Party>, Error> {
+        let Self { caller, port, path, need, token } = self;
+        let party = match (&caller.shown, token) {
+            (Shown::Plain, Some(_)) => {
+                let why = "a token is taken over TLS alone, and others may have read this one: replace it";
+                return Err(unauthenticated(why));
+            }
+            (Shown::Plain, None) if mode == TlsMode::Permissive => return Ok(Some(Party::Anybody)),
+            (Shown::Plain, None) => caller.shown.party(current)?,
+            _ if *need == Some(Need::Open) => return Ok(Some(Party::Nobody)),
+            (_, Some(token)) if *port == Port::Client => Party::Client(by_token(caller, current, token.clone()?)?),
+            (shown, _) => shown.party(current)?,
+        };
+        match need {
+            // Nothing that is not in the table is called, whether or not it is there.
+            None => Ok(None),
+            Some(need) if party.may(*need) => Ok(Some(party)),
+            Some(need) => Err(denied(caller, &party, *need, path)),
+        }
     }
 }
 
@@ -200,8 +233,12 @@ fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Cl
     if let Some(token) = known.as_ref().filter(|token| token.generation == current.generation) {
         return Ok(Arc::clone(&token.client));
     }
-    let unknown = || unauthenticated("the token is none that this node knows: it is wrong, or was revoked");
-    let client = Arc::clone(current.access.by_token(&hash).ok_or_else(unknown)?);
+    let unknown = || {
+        unauthenticated(
+            "the token is none that this node knows: it is wrong, or was revoked; show another (zue --token-file FILE)",
+        )
+    };
+    let client = Arc::clone(current.said.access.by_token(&hash).ok_or_else(unknown)?);
     match known {
         // What it stood for at first is kept: if that is not so any more, the connection ends.
         Some(token) if token.client == client => token.generation = current.generation,

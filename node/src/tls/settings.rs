@@ -56,7 +56,11 @@ impl TlsSettings {
                     "with tls.mode Off everybody may do everything: set tls.mode (--tls-mode), or leave the file out";
                 wrong("access.file", file.display().to_string(), remedy)
             }
-            (TlsMode::Off, _, None) | (_, Some(_), _) => Ok(()),
+            (TlsMode::Off, Some(folder), None) => {
+                let remedy = "with tls.mode Off there is no TLS, whatever is there: set tls.mode (--tls-mode Required), or leave the folder out";
+                wrong("tls.folder", folder.display().to_string(), remedy)
+            }
+            (TlsMode::Off, None, None) | (_, Some(_), _) => Ok(()),
             (_, None, _) => wrong("tls.folder", String::new(), "say where the certificates are (--tls-folder)"),
         }
     }

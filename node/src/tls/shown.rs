@@ -1,23 +1,24 @@
 //! What a connection shows of who is at its other end, and what follows from it. Serves nobody.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tonic::codegen::http;
 use zue_proto::v1::{Error, Reason};
 use zue_tls::rustls::pki_types::CertificateDer;
-use zue_tls::{Bundle, Facts, Identity, Role, Usage, facts, sha256};
+use zue_tls::{Facts, Identity, Role, Untrusted, Usage, facts, sha256};
 
 use super::access::{Client, Rights};
 use super::kept::Current;
+use super::welcome::Port;
 use crate::errors::error;
 use crate::rights::Party;
 
 /// What a connection has shown.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) enum Shown {
     /// It came without TLS.
-    #[default]
     Plain,
     /// It came with TLS, and shows no certificate.
     Nobody,
@@ -32,35 +33,40 @@ pub(crate) enum Shown {
 pub(crate) struct Known {
     pub(crate) identity: Identity,
     certificates: Vec<CertificateDer<'static>>,
-    pub(crate) not_after: SystemTime,
+    port: Port,
+    /// Until when it is believed, or why it is not, by what counted in that generation.
+    held: Mutex<(u64, Result<SystemTime, Untrusted>)>,
 }
 
 impl Known {
-    /// Whether it is believed by those who have this bundle now.
-    pub(super) fn is_believed(&self, bundle: &Bundle) -> bool {
-        self.certificates.split_first().is_some_and(|(first, rest)| bundle.check(first, rest, Usage::Client).is_ok())
+    /// Until when it is believed, all of its chain. Looked into once for whatever counts.
+    pub(super) fn holds(&self, current: &Current) -> Result<SystemTime, Untrusted> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != current.generation {
+            let (first, rest) = self.certificates.split_first().ok_or(Untrusted::UnknownAuthority)?;
+            *held = (current.generation, self.port.bundle(current).check(first, rest, Usage::Client));
+        }
+        held.1.clone()
     }
 }
 
 impl Shown {
-    /// What these certificates show to a port that believes this bundle, and only those with such roles.
-    pub(super) fn of(
-        certificates: Option<&[CertificateDer<'static>]>,
-        bundle: &Bundle,
-        is_role: impl Fn(&Role) -> bool,
-        of: &Current,
-    ) -> Self {
+    /// What these certificates show to a port.
+    pub(super) fn of(certificates: Option<&[CertificateDer<'static>]>, port: Port, of: &Current) -> Self {
         let Some((first, rest)) = certificates.and_then(<[_]>::split_first) else { return Self::Nobody };
-        let believed = facts(first).and_then(|Facts { identity, not_after, .. }| {
+        let believed = facts(first).and_then(|Facts { identity, .. }| {
             let identity = identity.map_err(|none| format!("it names nobody of a cluster: {none}"))?;
-            bundle.check(first, rest, Usage::Client).map_err(|why| format!("it is of {identity}, and {why}"))?;
-            if identity.cluster != *of.leaf.cluster() {
-                return Err(format!("it is of {identity}, and this is cluster {}", of.leaf.cluster()));
+            let until = port.bundle(of).check(first, rest, Usage::Client);
+            let until = until.map_err(|why| format!("it is of {identity}, and {why}"))?;
+            let ours = of.said.leaf.cluster();
+            if identity.cluster != *ours {
+                return Err(format!("it is of {identity}, and this is cluster {ours}"));
             }
-            if !is_role(&identity.role) {
+            if !port.serves(&identity.role) {
                 return Err(format!("it is of {identity}, which is not served on this port"));
             }
-            Ok(Known { identity, certificates: [std::slice::from_ref(first), rest].concat(), not_after })
+            let certificates = [std::slice::from_ref(first), rest].concat();
+            Ok(Known { identity, certificates, port, held: Mutex::new((of.generation, Ok(until))) })
         });
         believed.map_or_else(|why| Self::Doubtful(why.into()), |known| Self::Known(Arc::new(known)))
     }
@@ -74,20 +80,27 @@ impl Shown {
                     "no certificate and no token is shown: show one (zue --cert FILE --key FILE, or --token-file FILE)";
                 return Err(unauthenticated(missing));
             }
-            Self::Doubtful(why) => return Err(unauthenticated(format!("the certificate is not believed: {why}"))),
+            Self::Doubtful(why) => {
+                return Err(unauthenticated(format!(
+                    "the certificate is not believed: {why}; show one of this cluster (zue --cert FILE --key FILE)"
+                )));
+            }
             Self::Known(known) => known,
         };
-        let expired = SystemTime::now().duration_since(known.not_after);
-        if let Some(ago) = expired.ok().filter(|ago| *ago > Duration::ZERO) {
-            let (identity, ago) = (&known.identity, ago.as_secs());
-            return Err(unauthenticated(format!(
-                "the certificate of {identity} expired {ago} s ago: connect with a newer one"
-            )));
+        let identity = &known.identity;
+        let no_more = |why: &dyn Display| {
+            unauthenticated(format!(
+                "the certificate of {identity} is not believed any more: {why}; connect with a newer one"
+            ))
+        };
+        let until = known.holds(current).map_err(|why| no_more(&why))?;
+        if let Ok(ago) = SystemTime::now().duration_since(until) {
+            return Err(no_more(&Untrusted::Expired(ago)));
         }
         match &known.identity.role {
             Role::Node => Ok(Party::Node),
             Role::Controller => Ok(Party::Controller),
-            Role::Client(name) => match current.access.by_name(name) {
+            Role::Client(name) => match current.said.access.by_name(name) {
                 Some(client) => Ok(Party::Client(Arc::clone(client))),
                 None => Err(error(
                     Reason::PermissionDenied,
@@ -113,7 +126,7 @@ impl Shown {
 
     /// The rights that it has as a client, by its certificate; none if it has none or is no client.
     pub(super) fn rights(&self, current: &Current) -> Option<Rights> {
-        Some(current.access.by_name(self.client()?)?.rights)
+        Some(current.said.access.by_name(self.client()?)?.rights)
     }
 }
 
@@ -146,7 +159,7 @@ pub(crate) struct Token {
 impl Token {
     /// Whether it stands for the same now.
     pub(super) fn holds(&self, current: &Current) -> bool {
-        current.access.by_token(&self.hash) == Some(&self.client)
+        current.said.access.by_token(&self.hash) == Some(&self.client)
     }
 }
 

@@ -11,7 +11,7 @@ use zue_tls::{Bundle, Role, Stream, TlsAcceptor};
 
 use super::kept::{Current, Kept};
 use super::{Security, Shown, TlsMode};
-use crate::listener::Connection;
+use crate::listener::{Connection, Rest};
 use crate::metrics::Metrics;
 
 /// What TLS begins with: a record of a handshake.
@@ -37,12 +37,12 @@ impl Port {
     /// Whose signature it believes.
     pub(super) fn bundle(self, current: &Current) -> &Bundle {
         match self {
-            Self::Client => &current.clients,
-            Self::Peer => &current.peers,
+            Self::Client => &current.said.clients,
+            Self::Peer => &current.said.peers,
         }
     }
 
-    fn serves(self, role: &Role) -> bool {
+    pub(super) fn serves(self, role: &Role) -> bool {
         match role {
             Role::Node | Role::Controller => self == Self::Peer,
             Role::Client(_) => self == Self::Client,
@@ -99,10 +99,13 @@ impl Kept {
                 let stream = Stream::Tls(Box::new(stream.into()));
                 // The files may have been replaced meanwhile: who is believed no more is not.
                 let current = self.current.load_full();
-                let serves = |role: &Role| port.serves(role);
-                let shown = Shown::of(stream.certificates(), port.bundle(&current), serves, &current);
-                if port == Port::Peer {
-                    rest.caller().belongs_here();
+                let shown = Shown::of(stream.certificates(), port, &current);
+                match (port, &shown) {
+                    (Port::Peer, Shown::Known(_)) => rest.caller().belongs_here(),
+                    (Port::Peer, _) => {
+                        return refuse_connection(port, &rest, "its certificate is not believed any more", metrics);
+                    }
+                    (Port::Client, _) => {}
                 }
                 let name = shown.client().map(ToOwned::to_owned);
                 return Some(rest.secured(stream, shown, name.as_deref()));
@@ -113,11 +116,15 @@ impl Kept {
             }
             Err(_) => "it is not done in time".to_owned(),
         };
-        metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
-        let from = rest.caller().owner.host;
-        tracing::debug!(port = port.name(), ?from, why, "a handshake of TLS failed");
-        None
+        refuse_connection(port, &rest, &why, metrics)
     }
+}
+
+fn refuse_connection(port: Port, rest: &Rest, why: &str, metrics: &Metrics) -> Option<Connection> {
+    metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
+    let from = rest.caller().owner.host;
+    tracing::debug!(port = port.name(), ?from, why, "a handshake of TLS failed");
+    None
 }
 
 /// Waits until the other side has read why it is refused, and closed: what is closed with bytes unread is reset, and the reason lost.

@@ -97,14 +97,14 @@ async fn one(
     let wanted = Wanted { authority: &clients.trust.signs, names: "", anew: input.rotate.certificates };
     let signer = clients.signer();
     let is_due = signer.is_some() && issues(held.as_ref(), &wanted, input.now);
-    let (certificate, key, signed_by) = match found.as_ref().filter(|_| held.is_some() && !is_due) {
-        Some(kept) => (kept.text(CERTIFICATE).to_owned(), kept.text(KEY).to_owned(), kept.note(SIGNED_BY).to_owned()),
-        None => {
-            // Else it comes once the newest authority signs.
-            let Some(signer) = signer else { return Ok(Vec::new()) };
-            let issued = signer.issues(&who.client(&client.name)?, &Names::default(), LEAF_LIFETIME)?;
-            (issued.certificate, issued.key, clients.trust.signs.clone())
-        }
+    let kept = found.as_ref().filter(|_| held.is_some() && !is_due);
+    let (certificate, key, signed_by) = if let Some(kept) = kept {
+        (kept.text(CERTIFICATE).to_owned(), kept.text(KEY).to_owned(), kept.note(SIGNED_BY).to_owned())
+    } else {
+        // Else it comes once the newest authority signs.
+        let Some(signer) = signer else { return Ok(Vec::new()) };
+        let issued = signer.issues(&who.client(&client.name)?, &Names::default(), LEAF_LIFETIME)?;
+        (issued.certificate, issued.key, clients.trust.signs.clone())
     };
     let data = texts([(CERTIFICATE, &certificate), (KEY, &key), (CA, &ca)]);
     secrets.write(&name, found.as_ref(), data, texts([(SIGNED_BY, &signed_by), (NAMES, "")])).await?;

@@ -194,16 +194,12 @@ async fn signing(
 /// Refuses one authority for both: a certificate of a client would be that of a node.
 fn distinct(secrets: &Secrets<'_>, peers: &Signing, clients: &Signing) -> Result<(), Error> {
     let (name, _) = secrets.authority(Kind::Client);
-    let unusable = |why: String| Error::Unusable { name: name.clone(), why };
-    let bundle = |signing: &Signing| {
-        Bundle::from_pem("the authorities", &signing.trust.pem()).map_err(|error| unusable(error.to_string()))
-    };
-    if bundle(clients)?.shares_one_with(&bundle(peers)?) {
-        return Err(unusable(
-            "its key is that of the authority of the nodes: the clients need another authority".to_owned(),
-        ));
-    }
-    Ok(())
+    let (of_peers, _) = secrets.authority(Kind::Peer);
+    let apart = Bundle::from_pem(&name, &clients.trust.pem()).and_then(|clients| {
+        let peers = Bundle::from_pem(&of_peers, &peers.trust.pem())?;
+        clients.apart_from(&peers)
+    });
+    apart.map(drop).map_err(|error| Error::Unusable { name, why: error.to_string() })
 }
 
 /// The certificate that all nodes share, with its key, and what is written down of it.

@@ -96,7 +96,7 @@ impl<'a> Secrets<'a> {
         Ok(Some(Found::of(found, &self.cluster.uid)))
     }
 
-    /// One that somebody else makes, but not an operator for another cluster: who may make ZueClusters would else get certificates of
+    /// One that somebody else makes, but not an operator for another cluster: who may make a `ZueCluster` would else get certificates of
     /// that one.
     pub(super) async fn others(&self, name: &str) -> Result<Option<Found>, Error> {
         let Some(found) = self.get(name).await? else { return Ok(None) };

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use zue_client::{Client, ClientConfig, DescribeResponse, ReplicaStatus};
+use zue_client::{Client, ClientConfig, DescribeResponse, ReplicaStatus, Tls};
 use zue_node::{MemoryBound, NodeConfig};
+use zue_tests::identities::{Identities, LIFE};
 use zue_tests::programs::Process;
+use zue_tls::Role;
 
 /// Where a node runs.
 #[derive(Clone, Debug)]
@@ -34,21 +36,64 @@ pub(crate) struct Cluster {
     nodes: Vec<Option<Process>>,
     controllers: [Option<Process>; 2],
     eye: Client,
+    secured: Option<Secured>,
+}
+
+/// What a cluster with TLS has: the authorities, and what they gave out.
+pub(crate) struct Secured {
+    identities: Identities,
+    controller: PathBuf,
+    client: PathBuf,
+}
+
+impl Secured {
+    pub(crate) fn new() -> Self {
+        let identities = Identities::of("chaos");
+        identities.allow("clients: [{name: load, rights: [append, read, admin]}]\n");
+        let controller = identities.peer(&identities.cluster.identity(Role::Controller), LIFE);
+        let controller = identities.folder_of("controller", &controller);
+        let client = identities.folder_of("client", &identities.client("load", LIFE));
+        Self { identities, controller, client }
+    }
+
+    /// What nodes are told of it.
+    fn config(&self) -> String {
+        let (folder, access) = (text(&self.identities.node()), text(&self.identities.access()));
+        format!("tls: {{mode: Required, folder: {folder}}}\naccess: {{file: {access}}}\n")
+    }
+
+    /// The authority that clients believe, and what they show.
+    pub(crate) fn of_client(&self) -> [PathBuf; 3] {
+        ["ca.crt", "tls.crt", "tls.key"].map(|name| self.client.join(name))
+    }
+}
+
+/// TLS by these files.
+pub(crate) fn tls([ca, certificate, key]: &[PathBuf; 3]) -> Result<Tls> {
+    Ok(Tls::files(ca, Some((certificate, key)))?)
 }
 
 impl Cluster {
     /// Starts the nodes with this configuration, and a controller; comes back when somebody leads.
     pub(crate) async fn start(dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
-        Self::start_programs(Path::new(""), dir, places, config).await
+        Self::start_programs((Path::new(""), None), dir, places, config).await
     }
 
-    async fn start_programs(programs: &Path, dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
-        std::fs::write(dir.join("node.yaml"), config)?;
-        let patience = ClientConfig { deadline: Duration::from_millis(700), ..ClientConfig::default() };
+    async fn start_programs(
+        (programs, secured): (&Path, Option<Secured>),
+        dir: &Path,
+        places: Vec<Place>,
+        config: &str,
+    ) -> Result<Self> {
+        let with_tls = secured.as_ref().map(Secured::config).unwrap_or_default();
+        std::fs::write(dir.join("node.yaml"), format!("{config}{with_tls}"))?;
+        let tls = secured.as_ref().map(|secured| tls(&secured.of_client())).transpose()?;
+        let patience = ClientConfig { deadline: Duration::from_millis(700), tls, ..ClientConfig::default() };
         let eye = Client::new(addresses(&places), patience)?;
         let nodes = places.iter().map(|_| None).collect();
         let programs = programs.to_owned();
-        let mut cluster = Self { programs, dir: dir.to_owned(), places, nodes, controllers: [None, None], eye };
+        let mut cluster =
+            Self { programs, dir: dir.to_owned(), places, nodes, controllers: [None, None], eye, secured };
         for node in 0..cluster.len() {
             cluster.start_node(node);
         }
@@ -59,16 +104,16 @@ impl Cluster {
 
     /// Three nodes on loopback addresses.
     pub(crate) async fn on_loopback(dir: &Path, config: &str) -> Result<Self> {
-        Self::of_build(Path::new(""), dir, config).await
+        Self::of_build((Path::new(""), None), dir, config).await
     }
 
-    /// The same, of the programs in that folder; of those beside this one if it is empty.
-    pub(crate) async fn of_build(programs: &Path, dir: &Path, config: &str) -> Result<Self> {
+    /// The same, of the programs in that folder; of those beside this one if it is empty. With TLS where that is to be.
+    pub(crate) async fn of_build(build: (&Path, Option<Secured>), dir: &Path, config: &str) -> Result<Self> {
         let place = |node: usize| {
             let name = format!("zue-{node}");
             Place { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
         };
-        Self::start_programs(programs, dir, (0..3).map(place).collect(), config).await
+        Self::start_programs(build, dir, (0..3).map(place).collect(), config).await
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,6 +161,11 @@ impl Cluster {
 
     fn program(&self, name: &str) -> String {
         text(&self.programs.join(name))
+    }
+
+    /// What clients show, where there is TLS.
+    pub(crate) fn of_client(&self) -> Option<[PathBuf; 3]> {
+        self.secured.as_ref().map(Secured::of_client)
     }
 
     /// Those of the nodes that run.
@@ -167,7 +217,9 @@ impl Cluster {
         if which > 0 {
             std::fs::copy(state(0), state(which)).context("the first controller has written nothing")?;
         }
-        let args = ["control", "--nodes", nodes.trim_end_matches(','), "--state", &text(&state(which))];
+        let (state, tls) = (text(&state(which)), self.secured.as_ref().map(|secured| text(&secured.controller)));
+        let mut args = vec!["control", "--nodes", nodes.trim_end_matches(','), "--state", &state];
+        args.extend(tls.iter().flat_map(|folder| ["--tls-folder", folder]));
         let name = format!("control-{which}");
         let network = self.places.iter().any(|place| place.network.is_some()).then_some(name.as_str());
         let log = self.dir.join(format!("{name}.log"));

@@ -13,7 +13,7 @@ use super::cells::{self, Cell};
 use super::counters::{Counters, Taken};
 use super::load::{Outcome, READY};
 use super::report::Report;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Secured};
 
 /// For what must come, beside what was asked for: nodes that lead, a log that is filled, an answer.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// The folder with the programs of another build, which is named as it is: measured in turns with this one
     #[arg(long)]
     base: Option<PathBuf>,
+    /// This build once without TLS and once with it, in turns
+    #[arg(long, conflicts_with = "base")]
+    tls: bool,
 }
 
 /// Programs of one commit.
@@ -42,6 +45,7 @@ pub(crate) struct Build {
     programs: PathBuf,
     /// Its load, if it has one, else this program's.
     load: PathBuf,
+    has_tls: bool,
 }
 
 /// What was found in one cell in one round.
@@ -54,9 +58,13 @@ pub(crate) struct Found {
     pub(crate) taken: Taken,
 }
 
-pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base }: Options) -> Result<()> {
+pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base, tls }: Options) -> Result<()> {
     let cells = cells::select(&cells)?;
-    let builds: Vec<_> = base.as_deref().map(Build::base).into_iter().chain([Build::this()]).collect::<Result<_>>()?;
+    let builds = match base {
+        Some(base) => vec![Build::base(&base)?, Build::this()?],
+        None if tls => vec![Build { name: "off".to_owned(), ..Build::this()? }, Build::with_tls()?],
+        None => vec![Build::this()?],
+    };
     let mut report = Report::new(builds, rounds, millis);
     for round in 0..rounds {
         for cell in &cells {
@@ -80,7 +88,12 @@ impl Build {
         let git = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output();
         let git = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
         let commit = if git.is_empty() { "this tree".to_owned() } else { git };
-        Ok(Self { name: "zue".to_owned(), commit, programs: PathBuf::new(), load: std::env::current_exe()? })
+        let load = std::env::current_exe()?;
+        Ok(Self { name: "zue".to_owned(), commit, programs: PathBuf::new(), load, has_tls: false })
+    }
+
+    fn with_tls() -> Result<Self> {
+        Ok(Self { name: "tls".to_owned(), has_tls: true, ..Self::this()? })
     }
 
     fn base(folder: &Path) -> Result<Self> {
@@ -92,7 +105,7 @@ impl Build {
         let asked = Command::new(&own).args(["load", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let load = if asked.is_ok_and(|status| status.success()) { own } else { std::env::current_exe()? };
         let commit = programs.file_name().unwrap_or_default().to_string_lossy().chars().take(9).collect();
-        Ok(Self { name: "base".to_owned(), commit, programs, load })
+        Ok(Self { name: "base".to_owned(), commit, programs, load, has_tls: false })
     }
 
     pub(crate) fn has_load(&self) -> bool {
@@ -103,9 +116,10 @@ impl Build {
 async fn measure(dir: &Path, build: &Build, cell: Cell, millis: u64) -> Result<(Outcome, Taken)> {
     std::fs::create_dir(dir)?;
     let config = format!("log: {{durability: {}}}\n", cell.durability.name());
-    let cluster = Cluster::of_build(&build.programs, dir, &config).await?;
+    let secured = build.has_tls.then(Secured::new);
+    let cluster = Cluster::of_build((&build.programs, secured), dir, &config).await?;
     let leader = cluster.expect_whole(WITHIN).await?;
-    let mut load = Load::start(&build.load, &cluster.servers().join(","), cell, millis)?;
+    let mut load = Load::start(&build.load, &cluster, cell, millis)?;
     load.expect_ready().await?;
     let before = Counters::now(cluster.processes(), dir)?;
     load.begin().await?;
@@ -134,9 +148,12 @@ struct Load {
 }
 
 impl Load {
-    fn start(program: &Path, servers: &str, cell: Cell, millis: u64) -> Result<Self> {
+    fn start(program: &Path, cluster: &Cluster, cell: Cell, millis: u64) -> Result<Self> {
         let mut command = tokio::process::Command::new(program);
-        command.args(["load", "--servers", servers, "--kind", cell.kind.name()]);
+        command.args(["load", "--servers", &cluster.servers().join(","), "--kind", cell.kind.name()]);
+        if let Some([ca, cert, key]) = cluster.of_client() {
+            command.arg("--ca").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
+        }
         command.args(["--bytes", &cell.bytes.to_string(), "--millis", &millis.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;

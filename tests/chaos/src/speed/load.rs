@@ -1,6 +1,7 @@
 //! The load: a process of its own, with this build's client. It says when it is ready, begins when it is told to, and ends with a
 //! line of JSON.
 
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use zue_client::{AppendError, Client, ClientConfig, NewRecord, ReadOptions};
 
 use super::cells::Kind;
+use crate::cluster::tls;
 
 pub(crate) const READY: &str = "ready";
 /// Clients, or tasks, where there are many.
@@ -35,6 +37,13 @@ pub(crate) struct Options {
     bytes: usize,
     #[arg(long)]
     millis: u64,
+    /// Whose signature is believed of servers: with TLS
+    #[arg(long, requires = "cert", requires = "key")]
+    ca: Option<PathBuf>,
+    #[arg(long, requires = "ca")]
+    cert: Option<PathBuf>,
+    #[arg(long, requires = "ca")]
+    key: Option<PathBuf>,
 }
 
 /// What has come of it. Another build may leave out, or add, what it likes.
@@ -109,9 +118,11 @@ pub(crate) fn run(options: Options) -> Result<()> {
     runtime.block_on(measure(options))
 }
 
-async fn measure(Options { servers, kind, bytes, millis }: Options) -> Result<()> {
+async fn measure(Options { servers, kind, bytes, millis, ca, cert, key }: Options) -> Result<()> {
     let count = if kind == Kind::Clients64 { MANY } else { 1 };
-    let config = ClientConfig { deadline: DEADLINE, in_flight_max: in_flight_max(kind), ..ClientConfig::default() };
+    let files = ca.zip(cert).zip(key).map(|((ca, cert), key)| [ca, cert, key]);
+    let (tls, in_flight_max) = (files.as_ref().map(tls).transpose()?, in_flight_max(kind));
+    let config = ClientConfig { deadline: DEADLINE, in_flight_max, tls, ..ClientConfig::default() };
     let clients: Result<Vec<_>, _> = (0..count).map(|_| Client::new(servers.clone(), config.clone())).collect();
     let load = Load { kind, clients: clients?, value: Bytes::from(vec![b'x'; bytes]) };
     let lasting = Duration::from_millis(millis);

@@ -136,8 +136,9 @@ impl Report {
                 let failed = if failed > 0 { format!("**{failed}**") } else { "0".to_owned() };
                 row(&mut out, cell, name, FIGURES.map(|figure| self.median(cell, build, &figure)), failed);
             }
-            if self.builds.len() > 1 {
-                row(&mut out, cell, "**zue / base**", FIGURES.map(|figure| self.ratio(cell, &figure)), String::new());
+            if let [base, ours] = self.builds.as_slice() {
+                let name = format!("**{} / {}**", ours.name, base.name);
+                row(&mut out, cell, &name, FIGURES.map(|figure| self.ratio(cell, &figure)), String::new());
             }
         }
         if !self.problems.is_empty() {
