@@ -97,7 +97,7 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(parts: Parts, replica: Replica, last_timestamp_ms: u64) -> Self {
-        Self {
+        let mut driver = Self {
             parts,
             engine: zue_engine::driver::Driver::new(replica, last_timestamp_ms),
             born: Instant::now(),
@@ -118,14 +118,16 @@ impl Driver {
             neglected: None,
             view_is_stale: true,
             clocks: Clocks::default(),
-        }
+        };
+        // Clients may be there before this runs: what the log holds is not to look like an empty one.
+        driver.publish();
+        driver
     }
 
     /// Runs until it is stopped, then lets the disk finish.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let (mut requests, mut facts, mut disk) = (Vec::new(), Vec::new(), Vec::new());
         let mut tick = in_step(self.parts.tick);
-        self.publish();
         let mut disk_lives = true;
         loop {
             let disk_is_free = self.parts.storage.len() < DISK_TASKS_MAX;

@@ -107,7 +107,9 @@ fn who_is_not_believed_or_does_not_believe_is_told_so_at_once() {
             for told in told {
                 assert!(said.contains(told), "{told}: {args:?} {said}");
             }
-            assert!(took < AT_ONCE, "{flags:?} {args:?} took {took:?}: {said}");
+            // The end of a connection may overtake the alert that says why; then it takes another try.
+            let within = if *server == peers { AT_ONCE * 3 } else { AT_ONCE };
+            assert!(took < within, "{flags:?} {args:?} took {took:?}: {said}");
         }
     }
 }
