@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use zue_tests::acks::Acks;
@@ -54,7 +54,8 @@ pub fn root() -> String {
     format!("{}/..", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn image(variable: &str, default: &str) -> (String, String) {
+/// The image that a variable names, or the default: its repository and its tag.
+pub fn image(variable: &str, default: &str) -> (String, String) {
     let image = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
     let (repository, tag) = image.rsplit_once(':').expect("an image has a tag");
     (repository.to_owned(), tag.to_owned())
@@ -241,9 +242,27 @@ impl Zue {
 impl Drop for Zue {
     /// What failed is left for a look.
     fn drop(&mut self) {
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            tell_of_failure(&self.namespace);
+        } else {
             drop(run("kubectl", &["delete", "namespace", &self.namespace, "--wait=false"]));
         }
+    }
+}
+
+/// Prints what says why a test may have failed: how busy the machine and the API server are, the pods, and the operators' last words.
+fn tell_of_failure(namespace: &str) {
+    for resource in ["cpu", "io"] {
+        let pressure = std::fs::read_to_string(format!("/proc/pressure/{resource}")).unwrap_or_default();
+        println!("{resource} pressure: {}", pressure.lines().next().unwrap_or_default());
+    }
+    let asked = Instant::now();
+    let pods = run("kubectl", &["get", "pods", "-A", "-o", "wide"]);
+    println!("the API server took {:?}", asked.elapsed());
+    let operators = ["logs", "-n", "zue-system", "-l", "app.kubernetes.io/name=zue-operator", "--prefix", "--tail=25"];
+    let events = ["get", "events", "-n", namespace, "--sort-by=.lastTimestamp"];
+    for said in [pods, run("kubectl", &operators), run("kubectl", &events)] {
+        println!("{}", said.unwrap_or_else(|refused| refused));
     }
 }
 
