@@ -31,16 +31,16 @@ unit: compile ## Unit tests, the simulation, real processes, the chart and the g
 	eval "$$(tests/kind/cluster env)" && cargo test --locked --workspace
 
 e2e: compile ## The whole path on Kubernetes: the cluster that KUBECONFIG names, else one made here
-	$(call on-kubernetes,ZUE_PROFILE=dev,e2e-tests)
+	$(call on-kubernetes,ZUE_PROFILE=dev,true,e2e-tests)
 
 e2e-full: compile ## The same with optimised programs, and what takes long: failures again and again
-	$(call on-kubernetes,ZUE_PROFILE=release,e2e-tests E2E=e2e-full)
+	$(call on-kubernetes,ZUE_PROFILE=release,tests/kind/cluster policies,e2e-tests E2E=e2e-full)
 
-# On the cluster that KUBECONFIG names, or on one made here with images of that profile.
+# On the cluster that KUBECONFIG names, or on one made here with images of that profile, and with what is done to it first.
 on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
-	  tests/kind/cluster up && $(1) tests/kind/images && tests/kind/cluster load && eval "$$(tests/kind/cluster env)" || exit 1; \
+	  tests/kind/cluster up && $(1) tests/kind/images && tests/kind/cluster load && $(2) && eval "$$(tests/kind/cluster env)" || exit 1; \
 	fi; \
-	$(MAKE) --no-print-directory $(2)
+	$(MAKE) --no-print-directory $(3)
 
 e2e-tests: # For a cluster that stands
 	cargo test --locked --workspace --features zue-tests/$(E2E) --test e2e -- --test-threads=1 --nocapture

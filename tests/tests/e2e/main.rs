@@ -24,6 +24,8 @@ mod full;
 mod kubernetes;
 mod mounted;
 mod plugin;
+#[cfg(feature = "e2e-full")]
+mod policies;
 mod ports;
 mod prometheus;
 
