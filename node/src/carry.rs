@@ -286,7 +286,7 @@ impl Driver {
             unfed: self.is_unfed(),
             problem: self.problem(),
             runs: Arc::new(replica.runs().clone()),
-            standby: self.parts.standing.known(),
+            standby: self.parts.standing.rule.known().cloned(),
             elected_by: self.leading.as_ref().map(|_| Arc::clone(&self.parts.standing.elected_by)),
         }
     }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown};
 use zue_engine::driver::Now;
+use zue_engine::standing::are_voters;
 
 use crate::cache::TailCache;
 use crate::clock::{Clocks, unix_ms};
@@ -17,7 +18,6 @@ use crate::leaderless::{OTHER_VOTERS, Standing};
 use crate::metrics::Metrics;
 use crate::pace::in_step;
 use crate::peer::{PeerNote, Peers};
-use crate::standby::Standby;
 use crate::state::{Ends, Member, View};
 use crate::storage::{DiskFact, Share, Stalled, Storage, Task};
 
@@ -277,7 +277,7 @@ impl Driver {
                 }
             }
             Control::Learners { epoch, learners, moved, standby } => {
-                if standby.as_ref().is_some_and(|standby| !self.are_voters(epoch, &standby.members)) {
+                if standby.as_ref().is_some_and(|standby| !are_voters(self.engine.replica(), epoch, standby)) {
                     let _ = reply.send(Reply::Refused(Refusal::Impossible(OTHER_VOTERS)));
                     return;
                 }
@@ -289,7 +289,8 @@ impl Driver {
                     self.learners = learners;
                     self.move_voters(epoch, moved);
                     if let Some(standby) = standby {
-                        self.stand_by(Standby { epoch, ..standby });
+                        self.parts.standing.rule.tell(self.engine.replica(), epoch, standby);
+                        self.publish_standing();
                     }
                 }
                 self.carry_out(actions);
@@ -331,7 +332,7 @@ impl Driver {
             Follow::Runs(runs) => self.step(Input::Runs { session, runs }),
             // Of a stream that was refused it is nobody's word.
             Follow::Standby(standby) if self.outboxes.contains_key(&session) => {
-                self.parts.standing.told = Some((session, standby));
+                self.parts.standing.rule.hear(session, standby);
             }
             Follow::Standby(_) => {}
             Follow::Ended => {

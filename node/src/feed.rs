@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zue_core::{Offset, Run, Runs, Shown, Tail};
+use zue_engine::standing::Telling;
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
@@ -26,7 +27,7 @@ use crate::net;
 use crate::num::wide;
 use crate::pace::in_step;
 use crate::peer::Peer;
-use crate::standby::Telling;
+use crate::standby::Standby;
 use crate::state::{Ends, View};
 
 /// How long a follower has to answer a leader's first words: it may have to write its promise and to cut. They may take longer to get
@@ -55,7 +56,7 @@ pub(crate) struct Session<'a> {
     /// The start of the follower's disk that it is of.
     run: Run,
     runs_sent: Arc<Runs>,
-    standby: Telling,
+    standby: Telling<Standby>,
     outgoing: mpsc::Sender<LeaderMessage>,
     incoming: Streaming<FollowerMessage>,
     heartbeat: Interval,
@@ -255,7 +256,7 @@ impl<'a> Session<'a> {
         self.next = self.new_runs().map(|runs| message(leader_message::Message::Runs(runs)));
         if self.next.is_none() {
             let news = self.standby.news(self.view.borrow().standby.as_ref());
-            self.next = news.map(|standby| message(leader_message::Message::Standby(standby)));
+            self.next = news.map(|standby| message(leader_message::Message::Standby(standby.to_wire())));
         }
         if self.next.is_some() {
             return;

@@ -5,13 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, STANDBY_AFTER_MAX, STANDBY_AFTER_MIN};
 use zue_core::control::Policy;
 use zue_core::{Epoch, ReplicaId, VOTERS_MAX};
+use zue_engine::standing;
 use zue_proto::v1;
 
 use crate::inbox::Identity;
@@ -115,24 +115,29 @@ impl Standby {
     }
 }
 
-/// What a follower was told last.
-#[derive(Debug)]
-pub(crate) struct Telling {
-    /// One of an earlier version does not understand it.
-    understands: bool,
-    sent: Option<Arc<Standby>>,
-}
-
-impl Telling {
-    pub(crate) fn to(understands: bool) -> Self {
-        Self { understands, sent: None }
+impl standing::Standby for Standby {
+    fn policy(&self) -> Policy {
+        self.policy
     }
 
-    /// What it is to be told.
-    pub(crate) fn news(&mut self, standby: Option<&Arc<Standby>>) -> Option<v1::Standby> {
-        let news = standby.filter(|standby| self.understands && self.sent.as_ref() != Some(*standby))?;
-        self.sent = Some(Arc::clone(news));
-        Some(news.to_wire())
+    fn preferred(&self) -> usize {
+        self.preferred
+    }
+
+    fn detection_ms(&self) -> u64 {
+        u64::try_from(self.detection.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn members(&self) -> impl Iterator<Item = ReplicaId> {
+        self.members.iter().map(|member| member.id)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn told_in(self, epoch: Epoch) -> Self {
+        Self { epoch, ..self }
     }
 }
 

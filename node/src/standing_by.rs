@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zue_controller::{Controller, NodeAddress, Patience, StandbyTimes, Store};
-use zue_core::control::{Recorded, Wish};
+use zue_core::control::Recorded;
+use zue_engine::standing::{self, Duty};
 use zue_tls::Dial;
 
 use crate::inbox::Identity;
@@ -52,13 +53,14 @@ pub(crate) fn begin(
         tracing::warn!(%error, "by what this node stands by cannot be read: it waits until it is told again");
         None
     });
-    let (told, terms) = watch::channel(known.map(Arc::new));
-    let (needs, needed) = watch::channel(false);
+    let known = known.map(Arc::new);
+    let (told, terms) = watch::channel(known.clone());
+    let (duties, duty) = watch::channel(None);
     let (identity, own_address) = (Arc::clone(identity), reached_here(listening));
-    let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, needed, dial };
+    let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, duty, dial };
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
-    Standing { terms: told, told: None, needed: needs, elected_by: "".into() }
+    Standing { rule: standing::Standing::new(known), terms: told, duty: duties, elected_by: "".into() }
 }
 
 /// Where this process reaches itself, whatever its name is resolved to.
@@ -78,8 +80,8 @@ struct StandingBy {
     own_address: SocketAddr,
     data_dir: PathBuf,
     terms: watch::Receiver<Option<Arc<Standby>>>,
-    /// Whether this replica has lost its leader, or wants to lead no more.
-    needed: watch::Receiver<bool>,
+    /// What it has to do, while this replica has lost its leader, or wants to lead no more.
+    duty: watch::Receiver<Option<Duty<Standby>>>,
     /// How it reaches the others.
     dial: Dial,
 }
@@ -103,26 +105,18 @@ impl StandingBy {
     }
 
     async fn act_when_needed(&self) {
-        let (mut told, mut needed) = (self.terms.clone(), self.needed.clone());
-        while needed.wait_for(|needed| *needed).await.is_ok() {
-            let terms = told.borrow_and_update().clone();
-            let own = |terms: &Standby| terms.members.iter().position(|member| member.id == self.identity.id);
-            match terms.as_ref().and_then(|terms| Some((terms, own(terms)?))) {
-                Some((terms, own)) => self.act(terms, own).await,
-                // Nobody has told it how, or it does not vote.
-                None => {
-                    tokio::select! {
-                        changed = told.changed() => if changed.is_err() { return },
-                        known = needed.wait_for(|needed| !needed) => if known.is_err() { return },
-                    }
-                }
+        let mut duty = self.duty.clone();
+        while let Ok(known) = duty.wait_for(Option::is_some).await.map(|known| known.clone()) {
+            if let Some(known) = known {
+                self.act(known).await;
             }
         }
     }
 
     /// Turns of the machine, until this replica has a leader or is told otherwise.
-    async fn act(&self, terms: &Standby, own: usize) {
-        let (told, mut needed) = (self.terms.clone(), self.needed.clone());
+    async fn act(&self, known: Duty<Standby>) {
+        let (mut duty, (terms, own)) = (self.duty.clone(), &known);
+        let is_it = |now: &Option<Duty<Standby>>| now.as_ref() == Some(&known);
         let node = |member: &crate::state::Member| NodeAddress {
             name: member.name.clone(),
             peer_address: member.peer_address.clone(),
@@ -133,20 +127,12 @@ impl StandingBy {
         };
         let nodes: Vec<NodeAddress> = terms.members.iter().map(node).collect();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let wish = Wish {
-            replicas: nodes.len(),
-            policy: terms.policy,
-            ordinal: terms.preferred,
-            switch_to: None,
-            detection_ms: ms(terms.detection),
-            quorum: None,
-            standby_after_ms: None,
-        };
+        let wish = standing::wish(terms.as_ref());
         let times = StandbyTimes { after_ms: ms(terms.after), ..StandbyTimes::default() };
         let patience = Patience { call_ms: CALL_MS, ..Patience::default() };
-        let controller = Controller::standing_by(Nowhere, own, self.identity.name.clone(), times, patience);
+        let controller = Controller::standing_by(Nowhere, *own, self.identity.name.clone(), times, patience);
         let mut controller = controller.dialling(self.dial.clone());
-        while *needed.borrow() && told.borrow().as_deref() == Some(terms) {
+        while is_it(&duty.borrow()) {
             let turn = controller.turn(&nodes, &wish).await;
             for event in turn.events {
                 if event.is_warning() {
@@ -157,7 +143,7 @@ impl StandingBy {
             }
             tokio::select! {
                 () = controller.rest() => {}
-                _ = needed.wait_for(|needed| !needed) => {}
+                now = duty.wait_for(|now| !is_it(now)) => if now.is_err() { return },
             }
         }
     }

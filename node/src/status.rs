@@ -87,7 +87,7 @@ impl Driver {
             log_time_ahead_ms: self.clocks.log_ahead_ms,
             members: self.known_members().iter().map(Member::to_wire).collect(),
             can_stand_by: true,
-            standby: self.parts.standing.known().map(|standby| standby.to_wire()),
+            standby: self.parts.standing.rule.known().map(|standby| standby.to_wire()),
             ..v1::StatusResponse::default()
         };
         match replica.role(self.now()) {

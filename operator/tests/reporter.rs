@@ -23,6 +23,7 @@ use zue_operator::events::Happening;
 use zue_operator::reporter::{self, Report};
 use zue_operator::status::Workload;
 use zue_operator::store::StatusStore;
+use zue_operator::switchover::Switchover;
 use zue_operator::view::{Replica, View};
 
 /// Tells of every change that it is asked for; a change of a status is answered only when that is let through.
@@ -164,4 +165,42 @@ async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
     assert!(!store.swap(&to, &from).await.unwrap());
     let (client, _, _asked) = serve(vec![StatusCode::CONFLICT; 99]).await;
     assert!(!StatusStore::new(client, &cluster()).swap(&from, &to).await.unwrap());
+}
+
+/// What is asked of a look at so many pods, of which so many have to run, and the number of that look.
+fn of_pods(known: i32, needed: usize, seen_at: Instant, look: usize) -> Report {
+    // Of an annotation that is refused is told first.
+    let switchover = Some((Switchover::Refused("it is of this look".to_owned()), Some(look.to_string())));
+    Report { asked: deeds::Asked { seen_at, switchover, known: Some(known), needed, pods: Vec::new() }, ..report(1) }
+}
+
+#[tokio::test]
+async fn pods_that_have_no_say_are_let_go_by_what_is_known_now() {
+    let (client, _, mut asked) = serve(Vec::new()).await;
+    let workload = Arc::new(Mutex::new(Workload { pods: Some(5), ..Workload::default() }));
+    let (desk, reporting) =
+        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::clone(&workload));
+    let reporting = tokio::spawn(reporting);
+    let (now, long_ago) = (Instant::now(), Instant::now().checked_sub(Duration::from_secs(10)).unwrap());
+    let mut sizes = Vec::new();
+    let looks = [(5, 5, now), (5, 6, now), (5, 3, long_ago), (4, 3, now), (5, 3, now), (5, 2, now), (3, 3, now)];
+    for (look, (known, needed, seen_at)) in looks.into_iter().enumerate() {
+        desk.report(of_pods(known, needed, seen_at, look));
+        // What is asked for first, and then whatever follows.
+        let (version, mut is_seen, mut within) = (json!(look.to_string()), false, Duration::from_secs(20));
+        while let Ok(Some((_, path, body))) = tokio::time::timeout(within, asked.recv()).await {
+            if path.ends_with("/statefulsets/orders") {
+                sizes.push((look, body["spec"]["replicas"].as_u64().unwrap()));
+            }
+            is_seen |= path.ends_with("/zueclusters/orders") && body["metadata"]["resourceVersion"] == version;
+            if is_seen {
+                within = Duration::from_millis(200);
+            }
+        }
+        assert!(is_seen, "look {look} is not seen");
+    }
+    assert_eq!(sizes, [(4, 3)]);
+    assert_eq!(workload.lock().unwrap().pods, Some(3));
+    drop(desk);
+    reporting.abort();
 }

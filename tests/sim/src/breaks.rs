@@ -107,11 +107,19 @@ pub enum Break {
     ForeignHistoryFails,
     /// A leader's start takes what is to go of the log, before anything of the leader's log has come.
     JointAtOnce,
+    /// A node that nobody told stands by, among all nodes that there are.
+    StandbyUntold,
+    /// A leader does not tell its followers by what to stand by.
+    StandbyUnlearned,
+    /// What a leader says of standing by is believed before its epoch has begun.
+    StandbyBelieved,
+    /// A leader is told that others than the voters stand by.
+    StandbyOfOthers,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 54] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::ResetEarly,
@@ -162,6 +170,10 @@ impl Break {
         Self::TimesUnchecked,
         Self::ForeignHistoryFails,
         Self::JointAtOnce,
+        Self::StandbyUntold,
+        Self::StandbyUnlearned,
+        Self::StandbyBelieved,
+        Self::StandbyOfOthers,
     ];
 }
 

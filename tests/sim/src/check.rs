@@ -4,6 +4,7 @@ mod ages;
 mod disks;
 mod gone;
 mod producers;
+mod standby;
 mod trims;
 mod voters;
 
@@ -16,6 +17,7 @@ use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal
 pub(crate) use self::ages::Judge;
 use crate::batch::{Held, Record};
 use crate::process::Process;
+use crate::standby::Standby;
 use crate::storage::Storage;
 
 #[derive(Debug, Default)]
@@ -47,6 +49,10 @@ pub(crate) struct Checker {
     /// Up to where a trim was answered, by the epoch of the leader that did.
     trims: BTreeMap<Epoch, Offset>,
     keys: gone::Keys,
+    /// By what controllers have told leaders to stand by.
+    terms: Vec<Standby>,
+    /// The epoch of what a replica stands by, in which life.
+    stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
     /// When a leader appended a record of its epoch.
     appended: BTreeMap<(Epoch, Offset), u64>,
     /// Streams give all that is sent, in order.

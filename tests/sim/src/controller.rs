@@ -5,22 +5,25 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use zue_core::control::machine::{Action, Answer as Told, Call as Asked, Event as Happened, Input, Machine};
-use zue_core::control::machine::{Backoff, Failure, Patience, Placed};
+use zue_core::control::machine::{Backoff, Failure, Patience, Placed, StandbyTimes};
 use zue_core::control::{Seen, SeenRole, Step, Wish};
 use zue_core::{ClusterId, Epoch, Millis, ReplicaId, Reply, Terms};
+use zue_engine::standing::{self, Duty};
 
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::mistakes::{PerhapsBroken, Whim};
+use crate::standby::Standby;
 use crate::status::{StoreAnswer, StoreCall};
 use crate::world::{Event, World};
 
 #[derive(Debug)]
 pub(crate) struct Controller {
     machine: Machine<PerhapsBroken>,
-    /// The node it runs in, where it stands by.
+    /// The node it runs in, where it stands by, and by what it does.
     pub(crate) home: Option<usize>,
+    pub(crate) duty: Option<Duty<Standby>>,
     /// No two machines have the same: what answers one is for no other.
     life: u64,
     /// What the timer must name to be heard.
@@ -50,6 +53,15 @@ impl Controller {
     fn address(&self, controller: usize) -> Address {
         self.home.map_or(Address::Controller(controller), Address::Machine)
     }
+
+    /// The machine of a node that it knows.
+    fn machine_of(&self, ordinal: usize) -> Option<usize> {
+        self.duty.as_ref().map_or(Some(ordinal), |(standby, _)| standby.machine(ordinal))
+    }
+
+    fn machines_of(&self, places: Vec<(ReplicaId, Option<usize>)>) -> Vec<(ReplicaId, Option<usize>)> {
+        places.into_iter().map(|(id, at)| (id, at.and_then(|at| self.machine_of(at)))).collect()
+    }
 }
 
 impl World {
@@ -57,13 +69,22 @@ impl World {
         let whim = Rc::default();
         let rules = PerhapsBroken { rule: self.broken, whim: Rc::clone(&whim) };
         let (patience, seed) = (self.patience(), self.dice.bits());
-        let machine = match home {
+        let duty = home.and_then(|home| self.duty(home));
+        let machine = match &duty {
             None => Machine::new(rules, patience, seed),
-            Some(own) => Machine::standing_by(rules, patience, seed, own, self.params.control.standby),
+            Some((standby, own)) => {
+                let times = StandbyTimes { after_ms: standby.terms.after_ms, ..self.params.control.standby };
+                Machine::standing_by(rules, patience, seed, *own, times)
+            }
         };
+        if let (Some(home), Some((standby, _))) = (home, &duty) {
+            let id = self.machine(home).storage.id();
+            self.check.is_told(id, standby);
+        }
         Controller {
             machine,
             home,
+            duty,
             life: self.next_id(),
             timer: 0,
             seen: vec![None; self.machines.len()],
@@ -110,6 +131,9 @@ impl World {
         let timer = self.next_id();
         let Some(at) = self.controllers.get_mut(controller) else { return };
         at.timer = timer;
+        if at.home.is_some() && at.duty.is_none() {
+            return; // It has nothing to do.
+        }
         if let Some(Millis(due)) = at.machine.deadline() {
             self.at(due.max(now + 1), Event::Controller { controller, timer });
         }
@@ -147,6 +171,11 @@ impl World {
         if !self.is_up(controller) || is_gone && home.is_none() && !self.healed {
             return; // A new process has a new one; and so has who puts all right.
         }
+        if let Some(home) = home.filter(|_| at.machine.is_at_rest())
+            && self.duty(home) != at.duty
+        {
+            return self.replace_controller(controller); // It has a leader, or is to stand by otherwise.
+        }
         if at.machine.is_at_rest() && home.is_none() && self.dice.chance(self.params.control.whim) {
             self.counts.faults.count(Fault::ControllerRogue);
             let machines = self.machines.len();
@@ -162,8 +191,7 @@ impl World {
                 at.careless = careless;
             }
         }
-        let wish = self.wish_of(controller);
-        let nodes = self.machines.len();
+        let (wish, nodes) = self.wish_of(controller);
         if let Some(at) = self.controllers.get_mut(controller) {
             at.machine.wish(wish, nodes);
         }
@@ -208,13 +236,14 @@ impl World {
                 if let Some(at) = self.controllers.get_mut(controller) {
                     at.seen.fill(None);
                 }
-                for ordinal in 0..self.machines.len() {
+                for ordinal in 0..self.wish_of(controller).1 {
                     self.ask(controller, (look, true), ordinal, None, Call::Status);
                 }
             }
             Action::Load { op } => self.call_store(controller, (life, op), StoreCall::Load),
             Action::Swap { op, from, to } => self.call_store(controller, (life, op), StoreCall::Swap { from, to }),
             Action::Call { attempt, ordinal, target, call, .. } => {
+                let placed = |world: &Self, places| world.controllers.get(controller).map(|at| at.machines_of(places));
                 let call = match call {
                     Asked::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
                     Asked::Appoint { cluster, terms, places } => {
@@ -226,9 +255,11 @@ impl World {
                             let others = others.collect();
                             at.appointed = Some(Appointed { cluster, terms: terms.clone(), others });
                         }
-                        Call::Appoint { cluster, terms, places }
+                        Call::Appoint { cluster, terms, places: placed(self, places).unwrap_or_default() }
                     }
-                    Asked::Learners { epoch, learners, places, .. } => Call::Learners { epoch, learners, places },
+                    Asked::Learners { epoch, learners, places, standby, .. } => {
+                        Call::Learners { epoch, learners, places, standby }
+                    }
                     Asked::HandOver { epoch, to, deadline_ms, .. } => Call::HandOver { epoch, to, deadline_ms },
                 };
                 self.ask(controller, (attempt, false), ordinal, Some(target), call);
@@ -266,8 +297,9 @@ impl World {
     ) {
         let Some(at) = self.controllers.get(controller) else { return };
         let (life, address) = (at.life, at.address(controller));
+        let Some(machine) = at.machine_of(ordinal) else { return };
         let caller = Caller::Controller { controller, address, life, number, looks, ordinal };
-        self.send(address, Address::Machine(ordinal), Message::Call { caller, target, call });
+        self.send(address, Address::Machine(machine), Message::Call { caller, target, call });
     }
 
     pub(crate) fn store_answer(&mut self, controller: usize, (life, op): (u64, u64), answer: StoreAnswer) {
@@ -288,7 +320,10 @@ impl World {
         }
         let input = if looks {
             let told = match answer {
-                Answer::Status(status) => Some(Box::new(status)),
+                Answer::Status(status) => {
+                    let duty = self.controllers.get(controller).and_then(|at| at.duty.as_ref());
+                    Some(Box::new(duty.map_or(status.clone(), |(standby, _)| standby.known_of(status))))
+                }
                 _ => None,
             };
             if let Some(at) = self.controllers.get_mut(controller)
@@ -313,19 +348,21 @@ impl World {
         self.step_controller(controller, input);
     }
 
-    /// What a controller wishes for: those behind the first may be of another mind.
-    fn wish_of(&self, controller: usize) -> Wish {
-        let wish = self.params.wish.clone();
-        let is_standby = self.controllers.get(controller).is_some_and(|at| at.home.is_some());
-        match self.params.control.disagree {
-            Some(replicas) if controller > 0 && !is_standby => Wish { replicas, ..wish },
-            _ => wish,
+    /// What a controller wishes for, and how many nodes it knows: those behind the first may be of another mind.
+    fn wish_of(&self, controller: usize) -> (Wish, usize) {
+        if let Some((standby, _)) = self.controllers.get(controller).and_then(|at| at.duty.as_ref()) {
+            return (standing::wish(standby.as_ref()), standby.terms.members.len());
         }
+        let control = &self.params.control;
+        let standby_after_ms = control.stands_by.then_some(control.standby.after_ms);
+        let replicas = control.disagree.filter(|_| controller > 0).unwrap_or(self.params.wish.replicas);
+        (Wish { replicas, standby_after_ms, ..self.params.wish.clone() }, self.machines.len())
     }
 
     /// What a node says to a controller beside what it is: where it was told that the voters are, and whom it does not reach.
     pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::Told {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
+        let standby = process.and_then(|process| process.standing.known()).map(|known| known.terms.clone());
         let leads = matches!(seen.role, SeenRole::Leader { .. });
         let members = process.filter(|_| leads).into_iter().flat_map(|process| &process.members);
         let placed =
@@ -333,6 +370,6 @@ impl World {
         let members = members.filter_map(placed).collect();
         let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
         let unreached = feeds.filter(|(_, feed)| feed.cursor.is_none()).map(|(id, _)| *id).collect();
-        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby: None }
+        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby }
     }
 }

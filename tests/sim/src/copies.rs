@@ -1,10 +1,13 @@
 //! A disk that is put back to a copy from before its last start, and what a log with damage still tells.
 
+use std::sync::Arc;
+
 use zue_core::{Offset, ProducerLimits, Producers, Promise, Run, Runs, Tail};
 use zue_log::ReadError;
 use zue_log::sim::SimDisk;
 
 use crate::batch::Held;
+use crate::standby::Standby;
 use crate::storage::{Harm, Storage};
 
 /// What was on the disk once, after so many starts.
@@ -14,6 +17,7 @@ pub(crate) struct DiskCopy {
     began_anew: Option<Tail>,
     starts: u64,
     harm: Harm,
+    standby: Option<Arc<Standby>>,
 }
 
 impl Storage {
@@ -30,8 +34,8 @@ impl Storage {
     /// Copies the disk of the machine, which is stopped.
     pub(crate) fn copy(&mut self) {
         let (disk, records, starts) = (self.disk.fork(), self.records.clone(), self.lineage.starts);
-        let (began_anew, harm) = (self.began_anew, self.harm);
-        self.copy.get_or_insert(DiskCopy { disk, records, began_anew, starts, harm });
+        let (began_anew, harm, standby) = (self.began_anew, self.harm, self.standby.clone());
+        self.copy.get_or_insert(DiskCopy { disk, records, began_anew, starts, harm, standby });
     }
 
     /// Whether there is a copy from before the last start, and the disk is none.
@@ -41,8 +45,9 @@ impl Storage {
 
     /// Puts the copy in the place of the disk of the machine, which is stopped.
     pub(crate) fn restore(&mut self, seed: u64) {
-        let Some(DiskCopy { disk, records, began_anew, harm, .. }) = self.copy.take() else { return };
+        let Some(DiskCopy { disk, records, began_anew, harm, standby, .. }) = self.copy.take() else { return };
         disk.crash(seed);
+        self.standby = standby;
         (self.disk, self.records, self.flip, self.restored) = (disk, records, None, true);
         self.harm.any |= harm.any;
         self.harm.in_meta |= harm.in_meta;

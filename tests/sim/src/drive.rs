@@ -195,11 +195,7 @@ impl World {
                 let Some(request) = ask(self, WaitingFor::Other) else { return };
                 self.step(machine, Input::Appoint { request, cluster, terms });
             }
-            Call::Learners { epoch, learners, places } => {
-                self.learn_places(machine, epoch, places);
-                let Some(request) = ask(self, WaitingFor::Other) else { return };
-                self.step(machine, Input::Learners { request, epoch, learners });
-            }
+            call @ Call::Learners { .. } => self.take_learners(machine, caller, call),
             Call::HandOver { epoch, to, deadline_ms } => {
                 let Some(request) = ask(self, WaitingFor::Other) else { return };
                 self.step(machine, Input::HandOver { request, epoch, to, deadline_ms });
@@ -223,7 +219,7 @@ impl World {
     }
 
     /// Where those are that it is to feed, or are guessed to be.
-    fn learn_places(&mut self, machine: usize, epoch: Epoch, places: Vec<(ReplicaId, Option<usize>)>) {
+    pub(crate) fn learn_places(&mut self, machine: usize, epoch: Epoch, places: Vec<(ReplicaId, Option<usize>)>) {
         let Some(process) = self.process(machine) else { return };
         if process.replica().promise().epoch == epoch {
             process.members.extend(places);

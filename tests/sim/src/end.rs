@@ -203,7 +203,17 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.clients.is_quiet() && self.is_led_as_wished() && self.is_staffed_as_wished() && self.unequal().is_empty()
+        self.clients.is_quiet()
+            && self.is_led_as_wished()
+            && self.is_staffed_as_wished()
+            && self.unequal().is_empty()
+            && self.stand_by()
+    }
+
+    /// Where nodes stand by, all voters know how.
+    fn stand_by(&self) -> bool {
+        let is_told = |leader| self.are_told(&self.voters(leader), leader);
+        !self.params.control.stands_by || self.leader().is_some_and(is_told)
     }
 
     /// The replicas at the first machines vote, nobody else does, and no change is under way.
@@ -264,10 +274,10 @@ impl World {
 
     fn unrest(&self) -> String {
         let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
-        let staffed = self.is_staffed_as_wished();
+        let (staffed, told) = (self.is_staffed_as_wished(), self.stand_by());
         let damaged: Vec<_> = self.machines.iter().filter_map(|at| at.storage.doubt()).collect();
         format!(
-            "no rest, {damaged:?}: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}"
+            "no rest, {damaged:?}: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}, who stand by as told: {told}"
         )
     }
 

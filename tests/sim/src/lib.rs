@@ -25,6 +25,7 @@ mod reads;
 mod repairs;
 mod rewrites;
 mod search;
+mod standby;
 mod status;
 mod storage;
 mod stranger;

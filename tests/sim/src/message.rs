@@ -1,12 +1,13 @@
 //! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use bytes::Bytes;
-use zue_core::control::machine::Told;
+use zue_core::control::machine::{StandbyTerms, Told};
 use zue_core::{
     ClusterId, Epoch, Lineage, Offset, ProducerId, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
 };
 
 use crate::batch::{Batch, Record};
+use crate::standby::Standby;
 
 /// One end of the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -102,6 +103,8 @@ pub(crate) enum Call {
         epoch: Epoch,
         learners: Vec<ReplicaId>,
         places: Vec<(ReplicaId, Option<usize>)>,
+        /// By what the nodes are to stand by, if that is news.
+        standby: Option<StandbyTerms>,
     },
     HandOver {
         epoch: Epoch,
@@ -151,6 +154,7 @@ pub(crate) enum Down {
     Frames { batch: Batch, commit_end: Offset, round: u64 },
     Heartbeat { commit_end: Offset, log_end: Offset, round: u64, log_start: Offset, agreed_ms: Option<u64> },
     Runs(Runs),
+    Standby(Standby),
     Close,
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Tail, Ticket};
 use zue_engine::disk::{Ahead, Queue, Task};
 use zue_engine::driver::Word;
+use zue_engine::standing::{Standing, Telling};
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
@@ -12,6 +13,7 @@ use crate::coverage::Fault;
 use crate::drive::Driver;
 use crate::message::{Address, Caller};
 use crate::params::UpkeepParams;
+use crate::standby::Standby;
 use crate::storage::{Opened, Work, WorkError};
 use crate::upkeep::Upkeep;
 use crate::world::{Event, Machine, ProcessEvent, World};
@@ -35,6 +37,7 @@ pub(crate) struct Process {
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
     pub(crate) upkeep: Upkeep,
+    pub(crate) standing: Standing<Standby>,
 }
 
 impl Process {
@@ -81,6 +84,7 @@ pub(crate) struct Feed {
     pub(crate) retry_at: u64,
     /// It has said that it has to begin anew.
     pub(crate) with_origin: bool,
+    pub(crate) telling: Telling<Standby>,
 }
 
 /// A stream from a leader.
@@ -137,6 +141,7 @@ impl World {
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
         let upkeep = Upkeep::new(recovered.damaged, self.params.upkeep.as_ref());
+        let standing = self.standing_of(machine);
         let process = Process {
             life,
             driver: Driver::new(Replica::new(self.params.limits, recovered), last_ms),
@@ -149,6 +154,7 @@ impl World {
             inbound: BTreeMap::new(),
             followed: None,
             upkeep,
+            standing,
         };
         self.machine(machine).process = Some(process);
         self.restart_standby(machine);
@@ -182,6 +188,7 @@ impl World {
                 let tick_ms = self.params.tick_ms;
                 self.after_of(machine, (tick_ms, tick_ms), ProcessEvent::Tick);
             }
+            ProcessEvent::Keep => self.keep_standby(machine),
             ProcessEvent::DiskWrite => self.disk_write(machine),
             ProcessEvent::DiskSync => self.disk_sync(machine),
             ProcessEvent::Upkeep => self.upkeep(machine),

@@ -1,6 +1,7 @@
 //! The disk of a machine and the real log on it. The disk outlives the log, and forgets what was not synced.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use zue_core::{History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail};
 use zue_log::sim::SimDisk;
@@ -10,6 +11,7 @@ use crate::batch::{Batch, Held};
 use crate::copies::DiskCopy;
 use crate::flips::Flip;
 use crate::forgotten::Unpromised;
+use crate::standby::Standby;
 
 /// Work for the disk.
 pub(crate) type Work = zue_engine::disk::Work<Batch>;
@@ -76,6 +78,8 @@ pub(crate) struct Storage {
     pub(crate) restored: bool,
     /// What is trimmed stays until its room is needed, or it is dropped.
     pub(crate) keeps_trimmed: bool,
+    /// By what the node stands by, in a file of its own.
+    pub(crate) standby: Option<Arc<Standby>>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -105,6 +109,7 @@ impl Storage {
             keeps_unpromised: false,
             restored: false,
             keeps_trimmed: false,
+            standby: None,
         }
     }
 

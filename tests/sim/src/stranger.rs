@@ -11,6 +11,7 @@ use zue_log::{BatchBuilder, Limits};
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
+use crate::standby::Standby;
 use crate::storage::Work;
 use crate::world::{Event, World};
 
@@ -19,6 +20,7 @@ type Message = fn(&mut World, usize);
 
 /// What it says after its first words.
 enum Then {
+    Standby(Standby),
     Fact(Input),
     Frames(Batch),
 }
@@ -50,7 +52,7 @@ impl World {
         if at.held.is_some() || at.process.is_none() {
             return;
         }
-        let messages: [Message; 10] = [
+        let messages: [Message; 11] = [
             Self::stranger_seals,
             Self::stranger_is_refused,
             Self::stranger_trims,
@@ -61,6 +63,7 @@ impl World {
             Self::stranger_begins_anew,
             Self::stranger_counts_on,
             Self::stranger_controls,
+            Self::stranger_stands_by,
         ];
         let chosen = self.dice.index(messages.len());
         let Some((was_failed, promised)) = self.is_failed(machine) else { return };
@@ -137,6 +140,7 @@ impl World {
     fn stranger_goes_on(&mut self, machine: usize, session: Session, then: Then) {
         match then {
             Then::Fact(input) => self.step(machine, input),
+            Then::Standby(standby) => self.hear_stranger(machine, session, standby),
             Then::Frames(batch) => {
                 let told = (batch.prev(), Offset(0), 0);
                 self.drive(machine, |driver, now, actions| {
@@ -300,6 +304,14 @@ impl World {
         self.stranger_says(machine, start, Vec::new(), session);
     }
 
+    /// It says that it alone is to stand by.
+    fn stranger_stands_by(&mut self, machine: usize) {
+        let Some(spoken) = self.spoken_to(machine) else { return };
+        let (session, start) = (Session(self.next_id()), spoken.start(self.dice.between((1, 3))));
+        let then = Then::Standby(Standby::alone(spoken.me, start.epoch));
+        self.stranger_says(machine, start, vec![then], session);
+    }
+
     /// What a controller says, and what a follower says that it has named.
     fn stranger_controls(&mut self, machine: usize) {
         let Some(spoken) = self.spoken_to(machine) else { return };
@@ -319,7 +331,8 @@ impl World {
             }
             1 => self.step(machine, Input::HandOver { request, epoch, to: from, deadline_ms: u64::MAX }),
             _ => {
-                self.step(machine, Input::Learners { request, epoch, learners: vec![from] });
+                let standby = self.dice.chance(0.5).then(|| Standby::alone(from, epoch));
+                self.learn(machine, request, (epoch, vec![from]), standby);
                 let (session, runs) = (Session(self.next_id()), self.invented(&spoken));
                 let (log, lineage) = (spoken.log, zue_core::Lineage { starts: 1, nonces: vec![7] });
                 self.step(machine, Input::Started { from, session, log, durable: log, lineage, runs });

@@ -1,12 +1,14 @@
 //! Streams from a leader to its followers, from both ends.
 
 use zue_core::{Epoch, Input, ReplicaId, Session, Shown, Tail};
+use zue_engine::standing::Telling;
 
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
 use crate::message::{Address, Down, Message, Up};
 use crate::process::{Feed, Inbound};
+use crate::standby::Standby;
 use crate::world::{ProcessEvent, World};
 
 impl World {
@@ -26,6 +28,7 @@ impl World {
             heard: now,
             retry_at: now,
             with_origin: false,
+            telling: Telling::to(true),
         };
         process.feeds.extend(new.iter().map(|id| (*id, feed())));
         if begins {
@@ -71,6 +74,7 @@ impl World {
         };
         let Some(feed) = self.process(machine).and_then(|process| process.feeds.get_mut(&follower)) else { return };
         (feed.session, feed.cursor, feed.heard, feed.with_origin) = (Some(session), None, now, false);
+        feed.telling = Telling::to(true);
         self.send_down(machine, follower, session, Down::Start(start));
     }
 
@@ -99,6 +103,7 @@ impl World {
 
     pub(crate) fn tick(&mut self, machine: usize) {
         self.step(machine, Input::Tick);
+        self.look_for_leader(machine);
         let (now, timeout, agreed_ms) = (self.now, self.params.stream_timeout_ms, self.agreed_ms(machine));
         let Some(process) = self.process(machine) else { return };
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
@@ -136,6 +141,7 @@ impl World {
     /// Sends every follower what it lacks, as far as its window goes.
     pub(crate) fn pump(&mut self, machine: usize) {
         let (window, bytes) = (self.params.window_records, self.params.frames_bytes);
+        let tells = !self.broken_by(Break::StandbyUnlearned);
         let (mut sends, mut gone) = (Vec::new(), Vec::new());
         let (mut lost, mut trimmed) = (Vec::new(), Vec::new());
         let at = self.machine(machine);
@@ -144,6 +150,9 @@ impl World {
             (process.replica().log(), process.replica().commit_end(), process.replica().round());
         for (follower, feed) in &mut process.feeds {
             let (Some(session), Some(mut cursor)) = (feed.session, feed.cursor) else { continue };
+            if let Some(standby) = feed.telling.news(process.standing.known().filter(|_| tells)) {
+                sends.push((*follower, session, Down::Standby(Standby::clone(&standby))));
+            }
             while cursor < log && cursor.end.since(feed.acked.end) < window {
                 let batch = match process.memory.iter().find(|batch| batch.prev() == cursor) {
                     Some(batch) => batch.clone(),
@@ -282,6 +291,7 @@ impl World {
                 self.step(machine, Input::LogStart { session, log_start });
             }
             Down::Runs(runs) => self.step(machine, Input::Runs { session, runs }),
+            Down::Standby(standby) => self.hear_standby(machine, session, standby),
             Down::Close => {
                 process.inbound.remove(&session);
                 self.step(machine, Input::StreamEnded { session });

@@ -54,6 +54,8 @@ pub(crate) enum ProcessEvent {
     DiskSync,
     Persisted(Ticket),
     Upkeep,
+    /// By what it stands by gets to the disk.
+    Keep,
     Crash,
 }
 

@@ -1,5 +1,6 @@
 //! Runs in which hardly anything happens but what else is rare. Which runs those are is drawn for itself: the others stay as they are.
 
+use zue_core::ProducerLimits;
 use zue_core::control::Policy;
 
 use super::Params;
@@ -11,6 +12,8 @@ const FORGETFUL: f64 = 0.06;
 const TRIMMED: f64 = 0.06;
 /// In how many only clients reach the leader, who do not know that it leads no more.
 const DEPOSED: f64 = 0.05;
+/// In how many hardly anything but bits flips, of what many producers have appended.
+const DAMAGED: f64 = 0.05;
 
 impl Params {
     /// Perhaps makes a run of something that is rare otherwise.
@@ -21,6 +24,8 @@ impl Params {
             self.trim_and_fail(dice);
         } else if dice.chance(DEPOSED) {
             self.depose(dice);
+        } else if dice.chance(DAMAGED) {
+            self.damage(dice);
         }
     }
 
@@ -72,5 +77,21 @@ impl Params {
         let c = &mut self.clients;
         (c.producers, c.pipeline_max, c.reopen) = (dice.pick(&[4, 16]), 1, 0.3);
         c.pause_ms = (0, c.pause_ms.1.max(20));
+    }
+
+    /// Bits flip in what producers appended last that came and went, and those that held it lead.
+    fn damage(&mut self, dice: &mut Dice) {
+        self.machines = dice.pick(&[3, 3, 5]);
+        (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
+        (self.lazy, self.stranger, self.upkeep) = (None, None, None);
+        self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
+        (self.control.disagree, self.control.whim, self.net.wild_streams) = (None, 0.0, false);
+        (self.disk.fail, self.disk.stop) = (0.0, 0.0);
+        let f = &mut self.faults;
+        (f.flip, f.crash, f.partition, f.lasts_ms) = (60, 10, 2, (10, dice.between((50, 400))));
+        (f.crash_all, f.pause, f.wipe, f.fill, f.scale, f.restore_disk) = (0, 0, 0, 0, 0, 0);
+        let c = &mut self.clients;
+        (c.producers, c.pipeline_max, c.reopen, c.trim_ms) = (16, 1, 0.3, (0, 0));
+        self.producer_limits = ProducerLimits { producers_max: 65_536, appends_max: 64, all_appends_max: 1 << 20 };
     }
 }
