@@ -21,9 +21,12 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 /// The machine may be busy with something else.
 const TRIES: usize = 4;
 
-/// A Lease on an API server.
+/// A Lease on an API server that takes its time for each answer.
 #[derive(Clone, Default)]
-struct Api(Arc<Mutex<Held>>);
+struct Api {
+    held: Arc<Mutex<Held>>,
+    takes: Duration,
+}
 
 #[derive(Default)]
 struct Held {
@@ -33,7 +36,8 @@ struct Held {
     first_seen: Option<Instant>,
 }
 
-async fn answer(State(Api(held)): State<Api>, method: Method, body: Bytes) -> Response {
+async fn answer(State(Api { held, takes }): State<Api>, method: Method, body: Bytes) -> Response {
+    tokio::time::sleep(takes).await;
     let mut held = held.lock().unwrap();
     let refused = |code: StatusCode, reason: &str| {
         let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16() });
@@ -73,7 +77,7 @@ async fn taken_after() -> Duration {
     };
     assert!(kept, "a Lease that is renewed is taken, or was lost");
     // The first one is gone, and has left nothing behind. How long the second one has known what it last wrote, the server knows.
-    let began = api.0.lock().unwrap().first_seen.unwrap_or_else(Instant::now);
+    let began = api.held.lock().unwrap().first_seen.unwrap_or_else(Instant::now);
     second.take(|| {}).await;
     began.elapsed()
 }
@@ -90,4 +94,15 @@ async fn the_second_operator_has_a_lease_as_soon_as_it_has_expired_and_not_befor
         late.push(after);
     }
     panic!("the Lease is taken after {late:?} and not after {EXPIRES_AFTER:?}");
+}
+
+#[tokio::test]
+async fn a_slow_api_server_does_not_send_the_lease_from_one_operator_to_the_other() {
+    let api = Api { takes: Duration::from_millis(1200), ..Api::default() };
+    let (mut first, mut second) = (seat(&api, "first"), seat(&api, "second"));
+    first.take(|| {}).await;
+    tokio::select! {
+        () = first.keep() => panic!("the Lease is lost"),
+        taken = timeout(EXPIRES_AFTER * 4, second.take(|| {})) => assert!(taken.is_err(), "a Lease that is renewed is taken"),
+    }
 }
