@@ -133,7 +133,7 @@ fn what_is_depended_on_is_licensed_kept_up_and_from_where_it_should_be() {
     let deny = std::fs::read_to_string(root().join("deny.toml")).expect("there is a deny.toml");
     let (allowed, banned) = (listed(&deny, "allow"), listed(&deny, "deny"));
     assert!(allowed.contains(&"MIT".to_owned()) && banned.contains(&"openssl".to_owned()), "{allowed:?} {banned:?}");
-    let arguments = ["metadata", "--format-version", "1", "--locked", "--offline", "--all-features"];
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--all-features"];
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
     let problem = |package: &serde_json::Value| {
