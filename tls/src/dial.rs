@@ -14,7 +14,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use crate::files::{Bundle, FileError, Leaf};
 use crate::identity::{Cluster, Role};
-use crate::stream::Stream;
+use crate::stream::{Stream, wire};
 use crate::trust::Usage;
 use crate::verifiers::{Wanted, client};
 
@@ -191,7 +191,7 @@ impl Dial {
                 read.map_err(|failed| DialError::Config(failed.to_string()))??
             }
         };
-        let opened = TlsConnector::from(config).connect(server_name(name), stream).await;
+        let opened = TlsConnector::from(config).connect(server_name(name), wire(stream)).await;
         let opened = opened.map_err(|error| match of_rustls(&error) {
             Some(rustls::Error::InvalidCertificate(_)) => DialError::Distrusted(why(&error)),
             _ => DialError::Handshake(why(&error)),

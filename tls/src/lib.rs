@@ -21,15 +21,15 @@ pub use identity::{BadIdentity, Cluster, Identity, Role};
 pub use issue::{Authority, IssueError, Issued, Kind, Names, NewToken};
 pub use rustls;
 pub use rustls::ClientConfig;
-pub use stream::Stream;
+pub use stream::{Stream, Wire, wire};
 pub use tokio_rustls::TlsAcceptor;
 pub use trust::{Untrusted, Usage};
 pub use verifiers::{server_for_clients, server_for_peers};
 
 /// What TLS holds of a connection at most. rustls: 64 KiB that are not sent; a record that is not read and one more; a message of a
-/// handshake that is not complete, 64 KiB; and what was shown, which the node keeps beside it to look at again. The rest is keys, and
-/// what the allocator adds.
-pub const CONNECTION_BYTES_MAX: u64 = (64 + 32 + 64 + 16 + 16 + 32) << 10;
+/// handshake that is not complete, 64 KiB; and what was shown, which the node keeps beside it to look at again. Then what is read ahead.
+/// The rest is keys, and what the allocator adds.
+pub const CONNECTION_BYTES_MAX: u64 = (64 + 32 + 64 + 16 + 16 + 32 + 32) << 10;
 
 /// The hash of something, as it is shown: of what a bundle or a file holds.
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {

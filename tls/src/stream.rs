@@ -6,9 +6,21 @@ use std::task::{Context, Poll};
 
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+/// So much of what has come is taken at once, in bytes; `CONNECTION_BYTES_MAX` counts it. rustls alone asks for 4 KiB at a time, each with
+/// a call to the kernel.
+const READ_AHEAD: usize = 32 << 10;
+
+/// What TLS is spoken over.
+pub type Wire = BufReader<TcpStream>;
+
+/// A connection as TLS is to be spoken over it.
+pub fn wire(stream: TcpStream) -> Wire {
+    BufReader::with_capacity(READ_AHEAD, stream)
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -16,7 +28,7 @@ pub enum Stream {
     /// As it goes over the wire.
     Plain(TcpStream),
     /// With TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Wire>>),
 }
 
 impl Stream {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
-use zue_tls::{Bundle, Role, Stream, TlsAcceptor};
+use zue_tls::{Bundle, Role, Stream, TlsAcceptor, Wire, wire};
 
 use super::kept::{Current, Kept};
 use super::{Security, Shown, TlsMode};
@@ -93,7 +92,7 @@ impl Kept {
             Port::Client => &current.for_clients,
             Port::Peer => &current.for_peers,
         };
-        let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream).into_fallible();
+        let accepted = TlsAcceptor::from(Arc::clone(config)).accept(wire(stream)).into_fallible();
         let why = match timeout_at(until, accepted).await {
             Ok(Ok(stream)) => {
                 let stream = Stream::Tls(Box::new(stream.into()));
@@ -128,7 +127,7 @@ fn refuse_connection(port: Port, rest: &Rest, why: &str, metrics: &Metrics) -> O
 }
 
 /// Waits until the other side has read why it is refused, and closed: what is closed with bytes unread is reset, and the reason lost.
-async fn let_hear(mut stream: TcpStream) {
+async fn let_hear(mut stream: Wire) {
     let heard = async {
         if stream.shutdown().await.is_ok() {
             let mut rest = [0; 1024];
