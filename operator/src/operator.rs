@@ -201,7 +201,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let (link, shown) = (context.link(&cluster.uid), context.shown(&cluster));
     let Shared { client, services_suffix, instance, .. } = &context.shared;
     let secured = Box::pin(secured::settle(client, &mut cluster, &link, &shown, services_suffix)).await;
-    let Secured { outcome, again, mut happenings, mode: _ } =
+    let Secured { outcome, again, mut happenings, mode } =
         secured.map_err(|error| ReconcileError::Apply(error.to_string()))?;
     let may_evict = || context.may_evict(&cluster);
     let applied = Box::pin(apply::objects(client, &cluster, outcome, may_evict)).await;
@@ -212,6 +212,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         revision: applied.stateful_set.as_ref().and_then(revision),
         pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
         problem: problem.clone(),
+        tls_mode: Some(mode),
         ..Workload::default()
     };
     if let Some(size) = applied.grown_to {

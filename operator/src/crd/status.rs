@@ -14,8 +14,8 @@ pub struct ZueClusterStatus {
     /// The generation of the resource that this report is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked` and `Reconciled`, each with a reason
-    /// and a message.
+    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled` and `Closed`, each with a
+    /// reason and a message.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

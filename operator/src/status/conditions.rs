@@ -5,6 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use zue_core::control::Blocked;
 
 use super::Workload;
+use super::closed::closed;
+use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
 use crate::view::{Replica, View};
 
@@ -24,7 +26,7 @@ pub struct Fact {
     pub message: String,
 }
 
-fn fact(type_: &'static str, holds: bool, reason: &'static str, message: String) -> Fact {
+pub(super) fn fact(type_: &'static str, holds: bool, reason: &'static str, message: String) -> Fact {
     Fact { type_, holds, reason, message }
 }
 
@@ -34,8 +36,8 @@ pub fn invalid(message: String) -> Fact {
 }
 
 /// Everything that conditions say.
-pub(super) fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
-    vec![
+pub(super) fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
+    let known = [
         ready(view),
         progressing(view, workload),
         degraded(view),
@@ -43,7 +45,8 @@ pub(super) fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
         fully_replicated(view),
         failover_blocked(view),
         reconciled(workload),
-    ]
+    ];
+    known.into_iter().chain(closed(cluster, workload)).collect()
 }
 
 fn ready(view: &View) -> Fact {
@@ -215,14 +218,18 @@ mod tests {
     use zue_core::control::Step;
 
     use super::*;
+    use crate::cluster::tests::cluster;
     use crate::view::tests::{follower, healthy, leader, look, silent};
 
     fn said(view: &View) -> Vec<(&'static str, bool, &'static str)> {
-        facts(view, &Workload::default()).into_iter().map(|fact| (fact.type_, fact.holds, fact.reason)).collect()
+        facts(&cluster("{}"), view, &Workload::default())
+            .into_iter()
+            .map(|fact| (fact.type_, fact.holds, fact.reason))
+            .collect()
     }
 
     fn message(view: &View, type_: &str) -> String {
-        facts(view, &Workload::default()).into_iter().find(|fact| fact.type_ == type_).unwrap().message
+        facts(&cluster("{}"), view, &Workload::default()).into_iter().find(|fact| fact.type_ == type_).unwrap().message
     }
 
     #[test]
@@ -324,8 +331,12 @@ mod tests {
             observed_generation: None,
             last_transition_time: Time(Timestamp::UNIX_EPOCH),
         };
-        let merged =
-            merge(std::slice::from_ref(&other), &facts(&healthy(), &Workload::default()), None, Timestamp::UNIX_EPOCH);
+        let merged = merge(
+            std::slice::from_ref(&other),
+            &facts(&cluster("{}"), &healthy(), &Workload::default()),
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(merged[0], other);
         assert_eq!(merged.len(), 8);
     }

@@ -1,5 +1,6 @@
 //! The status of a ZueCluster, from what is seen. Pure: the time comes in, and nothing changes unless something has happened.
 
+mod closed;
 mod conditions;
 
 use k8s_openapi::jiff::Timestamp;
@@ -8,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
+use crate::crd::security::TlsMode;
 use crate::crd::status::Member;
 use crate::identities::plan::Shown;
 use crate::view::{Replica, View};
@@ -36,6 +38,8 @@ pub struct Workload {
     pub stale_pods: usize,
     /// Whether the cluster can spare a pod, by its caretaker's word.
     pub may_evict: bool,
+    /// In which mode of TLS the cluster is, once that is settled.
+    pub tls_mode: Option<TlsMode>,
     /// What each node shows of its TLS, by ordinal; none of those that do not answer.
     pub shown: Vec<Option<Shown>>,
     /// Why the resource as it is now can't be followed; the cluster goes on as it was.
@@ -59,7 +63,7 @@ pub fn report(
     before: &ZueClusterStatus,
     now: Timestamp,
 ) -> ZueClusterStatus {
-    let facts = conditions::facts(view, workload);
+    let facts = conditions::facts(cluster, view, workload);
     let mut conditions = merge(&before.conditions, &facts, cluster.generation, now);
     if let Some(Refused { generation, .. }) = workload.invalid {
         let reconciled = conditions.iter_mut().filter(|condition| condition.type_ == RECONCILED);
