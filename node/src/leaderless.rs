@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use zue_core::{Epoch, ReplicaId, RoleView, Session};
+use zue_proto::v1::ElectionReason;
 
 use crate::driver::Driver;
 use crate::standby::Standby;
@@ -23,6 +24,8 @@ pub(crate) struct Standing {
     pub(crate) needed: watch::Sender<bool>,
     /// Who appointed it last.
     pub(crate) elected_by: Arc<str>,
+    /// And why.
+    pub(crate) elected_for: ElectionReason,
 }
 
 impl Standing {

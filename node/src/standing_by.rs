@@ -58,7 +58,8 @@ pub(crate) fn begin(
     let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, needed, dial };
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
-    Standing { terms: told, told: None, needed: needs, elected_by: "".into() }
+    let elected_for = zue_proto::v1::ElectionReason::Unspecified;
+    Standing { terms: told, told: None, needed: needs, elected_by: "".into(), elected_for }
 }
 
 /// Where this process reaches itself, whatever its name is resolved to.

@@ -34,7 +34,7 @@ pub fn invalid(message: String) -> Fact {
 }
 
 /// Everything that conditions say.
-pub(super) fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
+pub fn facts(view: &View, workload: &Workload) -> Vec<Fact> {
     vec![
         ready(view),
         progressing(view, workload),

@@ -217,7 +217,7 @@ impl World {
             Action::Call { attempt, ordinal, target, call, .. } => {
                 let call = match call {
                     Asked::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
-                    Asked::Appoint { cluster, terms, places } => {
+                    Asked::Appoint { cluster, terms, places, reason: _ } => {
                         self.check_electorate(&terms.voters);
                         if let Some(at) = self.controllers.get_mut(controller) {
                             let sealed = at.seen.iter().enumerate();
