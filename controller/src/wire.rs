@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::transport::Channel;
-use zue_core::control::Policy;
 use zue_core::control::machine::{Answer, Call, StandbyTerms};
+use zue_core::control::{Policy, Reason};
 use zue_core::election::Sealed;
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use zue_proto::v1::control_client::ControlClient;
@@ -32,7 +32,7 @@ pub(super) async fn call(
             let answer = peers::call(within, client.seal(request)).await;
             answer.and_then(|answer| sealed(answer, id, epoch)).map(|sealed| Answer::Sealed(Box::new(sealed)))
         }
-        Call::Appoint { cluster, terms, places } => {
+        Call::Appoint { cluster, terms, places, reason } => {
             let request = v1::AppointRequest {
                 protocol_version,
                 cluster_id: cluster_bytes(Some(cluster)),
@@ -42,6 +42,7 @@ pub(super) async fn call(
                 quorum: terms.quorum,
                 old_voters: members(terms.old_voters.as_deref().unwrap_or_default(), &places, nodes),
                 by: by.to_owned(),
+                reason: election_reason(reason).into(),
             };
             peers::call(within, client.appoint(request)).await.map(|_| Answer::Appointed)
         }
@@ -70,6 +71,19 @@ pub(super) async fn call(
         }
     };
     answer.unwrap_or_else(Answer::Failed)
+}
+
+/// Why an epoch begins, as nodes count it.
+const fn election_reason(reason: Reason) -> v1::ElectionReason {
+    match reason {
+        Reason::Bootstrap => v1::ElectionReason::Bootstrap,
+        Reason::NoLeader => v1::ElectionReason::NoLeader,
+        Reason::LeaderLost => v1::ElectionReason::LeaderLost,
+        Reason::QuorumLost => v1::ElectionReason::QuorumLost,
+        Reason::HigherPromise | Reason::FarPromise => v1::ElectionReason::HigherPromise,
+        Reason::HandOver => v1::ElectionReason::HandOver,
+        Reason::VotersChange | Reason::VotersSettled | Reason::QuorumChange => v1::ElectionReason::Settings,
+    }
 }
 
 fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {

@@ -13,9 +13,9 @@ use zue_proto::v1::{self, Reason};
 
 use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
 use crate::inbox::{Append, Handle, Records, Request};
-use crate::metrics::Metrics;
+use crate::metrics::{Gauged, Metrics};
 use crate::newcomers::Newcomers;
-use crate::num::wide;
+use crate::num::{gauge, wide};
 use crate::owner::Owner;
 use crate::room::{Held, Room};
 use crate::settings::LimitSettings;
@@ -40,6 +40,7 @@ pub(crate) struct Pending {
     begun: Instant,
     deadline: Instant,
     answer: oneshot::Receiver<Reply>,
+    _in_flight: (Gauged, Gauged),
 }
 
 /// How long one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
@@ -88,7 +89,9 @@ impl Appends {
             .map_err(|_| shutting_down())?;
         let (reply, answer) = oneshot::channel();
         slot.send(Request::Append(Append { records, bytes, limits: self.limits, room, received, reply }));
-        Ok(Pending { begun, deadline, answer })
+        let bytes = Gauged::new(&self.metrics.append_bytes_in_flight, gauge(wide(bytes)));
+        let in_flight = (Gauged::new(&self.metrics.appends_in_flight, 1), bytes);
+        Ok(Pending { begun, deadline, answer, _in_flight: in_flight })
     }
 
     /// A producer's first append has sequence 0: it takes of the share of who sends it.
@@ -149,7 +152,7 @@ impl Appends {
 
     /// Waits for the answer until the deadline.
     pub(crate) async fn answer(&self, pending: Pending) -> Result<v1::AppendResponse, v1::Error> {
-        let Pending { begun, deadline, answer } = pending;
+        let Pending { begun, deadline, answer, _in_flight } = pending;
         let answered = timeout_at(deadline, answer).await;
         self.metrics.append_duration.observe(begun.elapsed().as_secs_f64());
         match answered {

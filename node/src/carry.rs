@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,10 @@ impl Driver {
                 Action::Lead(epoch, followers) => self.lead(epoch, &followers),
                 Action::StepDown => self.step_down(),
                 // A leader may commit before its own sync: the log writes down no more than is durable.
-                Action::Committed(end) => self.parts.storage.note_commit(end),
+                Action::Committed(end) => {
+                    self.parts.storage.note_commit(end);
+                    self.leads_for_good();
+                }
                 Action::Parted(problem) => parted = Some(problem),
             }
         }
@@ -159,7 +163,7 @@ impl Driver {
             feeds.insert(*follower, Feed { note, stop });
         }
         tracing::info!(%epoch, followers = wide(followers.len()), "leading");
-        self.parts.metrics.replication_lag_records.reset();
+        self.begins_to_lead(epoch);
         self.leading = Some(Leading { stop, members, feeds });
         (self.followed, self.parted) = (None, None);
         self.view_is_stale = true;
@@ -207,10 +211,11 @@ impl Driver {
         if let Some(leading) = self.leading.take() {
             leading.stop.cancel();
             tracing::info!("stepping down");
+            self.change.led_until = Some(Instant::now());
         }
         self.learners.clear();
         self.parts.cache.clear();
-        self.parts.metrics.replication_lag_records.reset();
+        self.parts.metrics.feeds_nobody();
         self.view_is_stale = true;
     }
 

@@ -1,7 +1,7 @@
 //! This node's wall clock, and what is known of the others': whether they agree, and what time it is as far as they do.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use zue_core::{Millis, Offset};
 
@@ -69,8 +69,10 @@ impl Clocks {
         }
         self.ahead_ms = told_ms.map(|told_ms| difference(own_ms, told_ms));
         self.log_ahead_ms = newest_ms.saturating_sub(told_ms.unwrap_or(own_ms));
-        metrics.clock_ahead_seconds.set(self.ahead_ms.unwrap_or_default() / 1000);
-        metrics.log_time_ahead_seconds.set(i64::try_from(self.log_ahead_ms / 1000).unwrap_or(i64::MAX));
+        let behind = Duration::from_millis(self.ahead_ms.map_or(0, |ahead_ms| ahead_ms.min(0).unsigned_abs()));
+        let ahead = Duration::from_millis(self.ahead_ms.map_or(0, |ahead_ms| ahead_ms.max(0).unsigned_abs()));
+        metrics.clock_ahead_seconds.set(ahead.as_secs_f64() - behind.as_secs_f64());
+        metrics.log_time_ahead_seconds.set(Duration::from_millis(self.log_ahead_ms).as_secs_f64());
         let warn = (self.clock_problem(), self.log_problem());
         let warned = std::mem::replace(&mut self.warned, (warn.0.is_some(), warn.1.is_some()));
         for (problem, warned) in [(warn.0, warned.0), (warn.1, warned.1)] {

@@ -211,6 +211,8 @@ fn may_appoint(now: &v1::StatusResponse, terms: &Terms) -> Result<(), String> {
 }
 
 fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
+    // One that only a later version has is none that this one could tell apart.
+    let reason = request.reason();
     let v1::AppointRequest {
         protocol_version: _,
         cluster_id: cluster,
@@ -220,6 +222,7 @@ fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
         quorum,
         old_voters,
         by,
+        reason: _,
     } = request;
     let cluster = cluster_id(&cluster).map_err(invalid)?.ok_or_else(|| invalid("cluster_id is missing"))?;
     let (voters, mut members) = electorate(voters, true)?;
@@ -228,7 +231,7 @@ fn parse_appoint(request: v1::AppointRequest) -> Result<Control, v1::Error> {
     members.extend(old_members.into_iter().filter(|old| !voters.contains(&old.id)));
     let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters };
     let by = by.chars().take(BY_MAX).collect();
-    Ok(Control::Appoint { cluster, terms, members, by })
+    Ok(Control::Appoint { cluster, terms, members, by, reason })
 }
 
 /// All ids, and the members whose address is known. One whose address is not known votes all the same: it is fed once the leader is

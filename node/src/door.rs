@@ -184,9 +184,19 @@ impl Door {
         is_admitted
     }
 
-    /// Serves one call.
+    /// Serves one call. Appends that fail are counted here, whoever refused them, but for those of a stream that goes on: its service does.
     pub(crate) async fn serve(&self, caller: Arc<Caller>, request: http::Request<Incoming>) -> http::Response<Body> {
         let kind = Kind::of(request.uri().path());
+        let answer = self.answer(kind, caller, request).await;
+        if matches!(kind, Kind::Append | Kind::AppendStream)
+            && let Some(error) = Status::from_header_map(answer.headers()).and_then(|status| error_of(&status))
+        {
+            self.gate.metrics.append_failed(&error);
+        }
+        answer
+    }
+
+    async fn answer(&self, kind: Kind, caller: Arc<Caller>, request: http::Request<Incoming>) -> http::Response<Body> {
         let path = cut(request.uri().path().to_owned());
         let Gate { port, security, metrics } = &self.gate;
         let admitted = security.admit(&caller, *port, request.uri().path(), request.headers());
@@ -194,7 +204,7 @@ impl Door {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return unknown(kind, &path),
             Err(error) => {
-                metrics.tls.refused_calls.with_label_values(&[error.reason().as_str_name()]).inc();
+                metrics.refused_calls.with_label_values(&[error.reason().as_str_name()]).inc();
                 return refuse(Error { outcome: kind.outcome().into(), ..error });
             }
         };

@@ -15,6 +15,7 @@ use crate::cache::TailCache;
 use crate::clock::{Clocks, unix_ms};
 use crate::inbox::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
 use crate::leaderless::{OTHER_VOTERS, Standing};
+use crate::measure::Change;
 use crate::metrics::Metrics;
 use crate::pace::in_step;
 use crate::peer::{PeerNote, Peers};
@@ -93,6 +94,7 @@ pub(crate) struct Driver {
     pub(crate) neglected: Option<Arc<str>>,
     pub(crate) view_is_stale: bool,
     pub(crate) clocks: Clocks,
+    pub(crate) change: Change,
 }
 
 impl Driver {
@@ -118,6 +120,7 @@ impl Driver {
             neglected: None,
             view_is_stale: true,
             clocks: Clocks::default(),
+            change: Change::default(),
         };
         // Clients may be there before this runs: what the log holds is not to look like an empty one.
         driver.publish();
@@ -267,13 +270,14 @@ impl Driver {
                 let request = self.wait(reply);
                 self.step(Input::Seal { request, cluster, epoch });
             }
-            Control::Appoint { cluster, terms, members, by } => {
+            Control::Appoint { cluster, terms, members, by, reason } => {
                 let (request, epoch) = (self.wait(reply), terms.epoch);
                 self.step(Input::Appoint { request, cluster, terms });
                 if self.engine.replica().history().last_epoch() == epoch {
                     // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
                     self.appointed = Some((epoch, members));
                     self.parts.standing.elected_by = by.into();
+                    self.parts.standing.elected_for = reason;
                 }
             }
             Control::Learners { epoch, learners, moved, standby } => {

@@ -34,6 +34,41 @@ pub(crate) enum Ended {
     Gone(#[from] Gone),
 }
 
+impl Ended {
+    /// All names that [`Ended::name`] gives.
+    pub(crate) const NAMES: [&str; 12] = [
+        "CONNECT",
+        "DISTRUSTED",
+        "CALL",
+        "TIMEOUT",
+        "REFUSED",
+        "STRANGER",
+        "NEEDS_ORIGIN",
+        "OUT_OF_TURN",
+        "CLOSED",
+        "READ",
+        "GONE",
+        "PANIC",
+    ];
+
+    /// What of that was wrong, as a metric tells it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(why) if why.is_distrusted() => "DISTRUSTED",
+            Self::Connect(_) => "CONNECT",
+            Self::Call(_) => "CALL",
+            Self::Timeout(_) => "TIMEOUT",
+            Self::Refused(_) => "REFUSED",
+            Self::Stranger(_) => "STRANGER",
+            Self::NeedsOrigin(_) => "NEEDS_ORIGIN",
+            Self::OutOfTurn => "OUT_OF_TURN",
+            Self::Closed => "CLOSED",
+            Self::Read(_) => "READ",
+            Self::Gone(_) => "GONE",
+        }
+    }
+}
+
 impl From<Status> for Ended {
     fn from(status: Status) -> Self {
         Self::Call(zue_proto::error_of(&status).map_or_else(|| status.to_string(), |error| error.message))

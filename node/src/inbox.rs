@@ -152,7 +152,7 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) enum Control {
     Seal { cluster: Option<ClusterId>, epoch: Epoch },
-    Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member>, by: String },
+    Appoint { cluster: ClusterId, terms: Terms, members: Vec<Member>, by: String, reason: v1::ElectionReason },
     Learners { epoch: Epoch, learners: Vec<Member>, moved: Vec<Member>, standby: Option<Standby> },
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
 }
@@ -173,6 +173,11 @@ impl Heard {
 
     fn age_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// When it was heard from last.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        Instant::now().checked_sub(Duration::from_millis(self.silence_ms()))
     }
 
     pub(crate) fn listens(&self) {

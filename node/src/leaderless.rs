@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use zue_core::{ReplicaId, RoleView};
 use zue_engine::standing::{self, Duty};
+use zue_proto::v1::ElectionReason;
 
 use crate::driver::Driver;
 use crate::standby::Standby;
@@ -22,6 +23,8 @@ pub(crate) struct Standing {
     pub(crate) duty: watch::Sender<Option<Duty<Standby>>>,
     /// Who appointed it last.
     pub(crate) elected_by: Arc<str>,
+    /// And why.
+    pub(crate) elected_for: ElectionReason,
 }
 
 impl Standing {

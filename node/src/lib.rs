@@ -28,6 +28,7 @@ mod intake;
 mod leaderless;
 mod listener;
 mod log_service;
+mod measure;
 mod memory;
 mod metrics;
 mod net;
@@ -71,7 +72,5 @@ pub use open::is_of_later_version;
 pub use open_files::{raise_and_check_open_files, raise_open_files};
 pub use port_holder::port_holder;
 pub use settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};
-pub use tls::{
-    AccessClient, AccessError, AccessFile, AccessSettings, Right, TlsError, TlsMetrics, TlsMode, TlsSettings,
-};
+pub use tls::{AccessClient, AccessError, AccessFile, AccessSettings, Right, TlsError, TlsMode, TlsSettings};
 pub use units::{BadUnit, ByteSize, Time};

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use zue_tls::Stream;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Gauged, Metrics};
 use crate::num::wide;
 use crate::owner::Owner;
 use crate::places::{Place, Places, Seat};
@@ -127,18 +127,8 @@ pub(crate) struct Rest {
     /// What has come of the greeting; none once it is complete.
     greeting: Option<Hello>,
     caller: Arc<Caller>,
-    _open: Open,
+    _open: Gauged,
     place: Arc<Place>,
-}
-
-/// Counts an open connection.
-#[derive(Debug)]
-struct Open(IntGauge);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Connection {
@@ -277,13 +267,12 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-        self.open.inc();
         let place = Arc::new(place);
         let caller = Caller::new(owner, (&place.seat, &self.places), Shown::Plain, &place);
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection {
             stream: Stream::Plain(stream),
-            rest: Rest { greeting, caller, _open: Open(self.open.clone()), place },
+            rest: Rest { greeting, caller, _open: Gauged::new(&self.open, 1), place },
         })
     }
 }

@@ -22,6 +22,7 @@ use crate::door::grpc_timeout;
 use crate::errors::{error, invalid, refused, shutting_down, status};
 use crate::intake::Parcel;
 use crate::listener::Caller;
+use crate::metrics::Gauged;
 use crate::num::length;
 use crate::owner::Owner;
 use crate::places::Places;
@@ -84,7 +85,10 @@ impl Log for LogService {
                 };
                 let outcome = match answered {
                     Ok(appended) => append_stream_response::Outcome::Appended(appended),
-                    Err(error) => append_stream_response::Outcome::Error(error),
+                    Err(error) => {
+                        appends.metrics.append_failed(&error);
+                        append_stream_response::Outcome::Error(error)
+                    }
                 };
                 Ok(v1::AppendStreamResponse { outcome: Some(outcome) })
             }
@@ -115,6 +119,7 @@ impl Log for LogService {
             room: Arc::clone(&self.answers),
             owner,
             place,
+            _open: Gauged::new(&appends.metrics.readers, 1),
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
         let from = read.begin(&request).await.map_err(status)?;

@@ -60,6 +60,7 @@ impl Peers {
         stop: CancellationToken,
     ) -> Arc<PeerNote> {
         let note = Arc::new(PeerNote::default());
+        self.metrics.feeds(&member.name);
         let peer =
             Peer { shared: self.clone(), leadership: Arc::clone(leadership), member, handle, note: Arc::clone(&note) };
         tokio::spawn(async move { stop.run_until_cancelled(peer.run_whatever_happens()).await });
@@ -84,6 +85,7 @@ impl Peer {
             let problem = "the stream to it panicked, a fault of this program: see its log".to_owned();
             tracing::error!(follower = self.member.name, "{problem}");
             self.note.set(Some(problem));
+            self.shared.metrics.peer_is(&self.member.name, Some("PANIC"));
             tokio::time::sleep(BACKOFF_MAX).await;
         }
     }
@@ -98,6 +100,7 @@ impl Peer {
             let ended = match opened {
                 Ok(session) => {
                     self.note.set(None);
+                    self.shared.metrics.peer_is(&self.member.name, None);
                     if !is_fruitless {
                         tracing::info!(follower = self.member.name, "feeding a follower");
                     }
@@ -115,6 +118,7 @@ impl Peer {
             };
             let problem = Some(ended.to_string());
             self.note.set(problem.clone());
+            self.shared.metrics.peer_is(&self.member.name, Some(ended.name()));
             if told != problem {
                 told = problem;
                 tracing::warn!(follower = self.member.name, address = self.member.peer_address, problem = %ended,

@@ -17,7 +17,7 @@ use zue_proto::{id_bytes, v1};
 
 use crate::aside::aside;
 use crate::errors::{error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed};
-use crate::metrics::Metrics;
+use crate::metrics::{Gauged, Metrics};
 use crate::num::wide;
 use crate::owner::Owner;
 use crate::places::Place;
@@ -52,6 +52,7 @@ pub(crate) struct Read {
     pub(crate) owner: Owner,
     /// Its place among the reads that go on at once; work on the disk shares it.
     pub(crate) place: Arc<Place>,
+    pub(crate) _open: Gauged,
 }
 
 /// How many times `replication.lagTimeMax` no leader may feed a replica before a read that follows is sent elsewhere; and at least so
@@ -373,6 +374,7 @@ mod tests {
                 room: Room::new(1000),
                 owner: owner(1, 0),
                 place: places.take_busy(owner(1, 0)).unwrap().into(),
+                _open: Gauged::new(&metrics.readers, 1),
             };
             Box::pin(read.start(Offset(0), v1::ReadRequest { follow, ..Default::default() }))
         };

@@ -60,7 +60,8 @@ pub(crate) fn begin(
     let standing_by = StandingBy { identity, own_address, data_dir: data_dir.to_owned(), terms, duty, dial };
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
-    Standing { rule: standing::Standing::new(known), terms: told, duty: duties, elected_by: "".into() }
+    let elected_for = zue_proto::v1::ElectionReason::Unspecified;
+    Standing { rule: standing::Standing::new(known), terms: told, duty: duties, elected_by: "".into(), elected_for }
 }
 
 /// Where this process reaches itself, whatever its name is resolved to.

@@ -1,4 +1,4 @@
-//! What the driver says of itself: to controllers, and in metrics.
+//! What the driver says of itself to controllers and clients.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use zue_core::{Epoch, Progress, ReplicaId, RoleView};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::clock::{Known, unix_ms};
 use crate::driver::Driver;
 use crate::errors::{invalid, not_leader};
-use crate::num::{gauge, narrow, wide};
+use crate::num::{narrow, wide};
 use crate::state::{Member, Reach, Role};
 
 /// What a person should know of a disk that is a copy.
@@ -208,35 +207,5 @@ impl Driver {
     pub(crate) fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
         let (asked, to, until) = self.switch_to?;
         Some(to).filter(|_| asked == epoch && Instant::now() < until)
-    }
-
-    /// Sets what is read from the replica, once a tick.
-    pub(crate) fn measure(&mut self) {
-        let (now, own_ms, metrics) = (self.now(), unix_ms(), &self.parts.metrics);
-        let replica = self.engine.replica();
-        let known = |(agreed_ms, told_end)| Known { agreed_ms, told_end };
-        self.parts.handle.time.tell(replica.agreed_ms(now, own_ms).zip(replica.told_end()).map(known));
-        let told_ms = replica.told_ms(now, own_ms);
-        self.clocks.look((now, own_ms), told_ms, self.engine.last_timestamp_ms(), metrics);
-        let catch_up = |counter: &prometheus::IntCounter, now: u64| counter.inc_by(now.saturating_sub(counter.get()));
-        catch_up(&metrics.isr_shrinks, replica.isr_counts().shrinks);
-        catch_up(&metrics.isr_expands, replica.isr_counts().expands);
-        metrics.epoch.set(gauge(replica.history().last_epoch().0));
-        metrics.log_end.set(gauge(replica.log().end.0));
-        metrics.commit.set(gauge(replica.commit_end().0));
-        let RoleView::Leader { followers, isr, .. } = replica.role(self.now()) else {
-            metrics.is_leader.set(0);
-            metrics.isr_size.set(0);
-            return;
-        };
-        metrics.is_leader.set(1);
-        metrics.isr_size.set(gauge(wide(isr.len())));
-        let Some(leading) = &self.leading else { return };
-        for (id, progress) in followers {
-            if let Some(member) = leading.members.iter().find(|member| member.id == id) {
-                let lag = gauge(progress.lag_records(replica.log().end));
-                metrics.replication_lag_records.with_label_values(&[member.name.as_str()]).set(lag);
-            }
-        }
     }
 }

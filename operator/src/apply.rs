@@ -24,6 +24,8 @@ pub struct Applied {
     pub stateful_set: Option<StatefulSet>,
     /// The size that the volumes were grown to.
     pub grown_to: Option<String>,
+    /// Whether that failed.
+    pub is_growth_refused: bool,
     /// What failed.
     pub errors: Vec<Error>,
 }
@@ -60,6 +62,7 @@ pub async fn objects(
         build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
         // First: the StatefulSet is made anew around volumes that grow.
         let grown = volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await;
+        applied.is_growth_refused = grown.is_err();
         applied.grown_to = keep(errors, grown).flatten();
         applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
     }

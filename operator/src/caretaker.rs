@@ -25,10 +25,10 @@ use crate::deeds::{self, Asked};
 use crate::events::Happening;
 use crate::identities::plan::Shown;
 use crate::isr::IsrTracker;
-use crate::metrics::{Counts, Key, Metrics, unplanned};
+use crate::metrics::{Key, Metrics, Sample};
 use crate::reporter::{self, Desk, Report};
 use crate::rollout::{self, PodRevision};
-use crate::status::Workload;
+use crate::status::{self, Workload};
 use crate::store::{StatusStore, recorded};
 use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
@@ -177,7 +177,6 @@ struct Caretaker<'a> {
     dials: &'a mut Dials,
     desk: Desk,
     isr: IsrTracker,
-    counts: Counts,
     budget: Budget,
     rolling: bool,
     /// Who is to lead, by annotation; and the resource's version with it.
@@ -205,7 +204,6 @@ impl<'a> Caretaker<'a> {
             dials,
             desk,
             isr,
-            counts: Counts::default(),
             budget: Budget::default(),
             rolling: false,
             asked: None,
@@ -259,11 +257,13 @@ impl<'a> Caretaker<'a> {
             workload.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
         }
         let happenings = self.take_note(&turn, &view);
-        self.shared.metrics.saw(&self.key(), view.clone(), self.counts.clone());
         for happening in happenings {
             self.desk.tell(happening);
         }
         let workload = self.progress(&view, &pods);
+        let Workload { stale_pods, is_growth_refused, .. } = workload;
+        let facts = status::facts(&self.cluster, &view, &workload);
+        self.shared.metrics.saw(&self.key(), Sample { view: view.clone(), facts, stale_pods, is_growth_refused });
         // Until the objects are applied, what is known of them is another operator's.
         if workload.generation.is_some() {
             let switchover = asked.map(|asked| (asked, self.version.clone()));
@@ -272,7 +272,7 @@ impl<'a> Caretaker<'a> {
         }
     }
 
-    /// Counts what happened, and puts it into words.
+    /// Puts what happened into words.
     fn take_note(&mut self, turn: &Turn, view: &View) -> Vec<Happening> {
         let mut happenings: Vec<Happening> = Vec::new();
         for event in &turn.events {
@@ -283,21 +283,12 @@ impl<'a> Caretaker<'a> {
             };
             let happening = of(reason, event.to_string());
             happenings.push(match event {
-                Event::LeaderElected { leader, reason, .. } => {
-                    if let Some(reason) = unplanned(*reason) {
-                        *self.counts.failovers.entry(reason).or_default() += 1;
-                    }
-                    happening.about(leader)
-                }
-                Event::HandedOver { to, .. } => {
-                    self.counts.switchovers += 1;
-                    happening.about(to)
-                }
+                Event::LeaderElected { leader, .. } => happening.about(leader),
+                Event::HandedOver { to, .. } => happening.about(to),
                 _ => happening,
             });
         }
         let change = self.isr.see(view.isr());
-        (self.counts.isr_shrinks, self.counts.isr_expands) = (self.isr.shrinks, self.isr.expands);
         let size = view.isr_size();
         happenings.extend(change.left.iter().map(|pod| {
             Happening::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))

@@ -1,15 +1,10 @@
-//! Who left and who joined the replicas in sync. Counted from what the operator itself sees, so that the counters agree with the
-//! gauge that stands beside them.
+//! Who left and who joined the replicas in sync, by what the operator itself sees.
 
-/// The replicas in sync as last seen, and how often that changed.
+/// The replicas in sync as last seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IsrTracker {
     isr: Vec<String>,
     has_begun: bool,
-    /// Replicas that left, in all.
-    pub shrinks: u64,
-    /// Replicas that joined, in all.
-    pub expands: u64,
 }
 
 /// One change.
@@ -24,7 +19,7 @@ pub struct IsrChange {
 impl IsrTracker {
     /// Begins with who was in sync when the operator last wrote it down.
     pub fn new(isr: Vec<String>) -> Self {
-        Self { has_begun: !isr.is_empty(), isr, shrinks: 0, expands: 0 }
+        Self { has_begun: !isr.is_empty(), isr }
     }
 
     /// Who was in sync when last seen.
@@ -43,9 +38,6 @@ impl IsrTracker {
             those.iter().filter(|pod| !these.contains(pod)).cloned().collect()
         };
         let change = IsrChange { left: missing_in(&isr, &self.isr), joined: missing_in(&self.isr, &isr) };
-        let count = |pods: &[String]| u64::try_from(pods.len()).unwrap_or(u64::MAX);
-        self.shrinks = self.shrinks.saturating_add(count(&change.left));
-        self.expands = self.expands.saturating_add(count(&change.joined));
         self.isr = isr;
         change
     }
@@ -66,16 +58,14 @@ mod tests {
         assert_eq!(tracker.see(pods(&["a", "b"])), IsrChange::default());
         assert_eq!(tracker.see(Vec::new()).left, pods(&["a", "b"]));
         assert_eq!(tracker.see(pods(&["a", "b"])).joined, pods(&["a", "b"]));
-        assert_eq!((tracker.shrinks, tracker.expands), (2, 2));
     }
 
     #[test]
-    fn shrinks_and_expands_always_add_up_to_the_size() {
+    fn who_left_and_who_joined_is_told_each_time() {
         let mut tracker = IsrTracker::new(pods(&["a", "b", "c"]));
         assert_eq!(tracker.see(pods(&["a", "b", "c"])), IsrChange::default());
         assert_eq!(tracker.see(pods(&["a"])), IsrChange { left: pods(&["b", "c"]), joined: vec![] });
         assert_eq!(tracker.see(pods(&["b"])), IsrChange { left: pods(&["a"]), joined: pods(&["b"]) });
-        tracker.see(pods(&["a", "b", "c"]));
-        assert_eq!((tracker.shrinks, tracker.expands), (3, 3));
+        assert_eq!(tracker.see(pods(&["a", "b", "c"])).joined, pods(&["a", "c"]));
     }
 }

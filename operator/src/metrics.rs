@@ -1,94 +1,90 @@
-//! What Prometheus is told. The series of clusters are made anew for every scrape from their last samples, so that those of a deleted
-//! cluster are gone with it; only the operator's own counters last.
+//! What Prometheus is told, in one list. The series of clusters are made anew for every scrape from their last samples, so that those of
+//! a deleted cluster are gone with it; only what counts the operator's own work lasts. What happened to a cluster is counted by its nodes:
+//! another operator that acts would begin anew.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::{
-    Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
-
-use zue_core::control::Reason;
+use prometheus::{GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec, Registry};
+use zue_telemetry::metrics::{Described, Label, LinesLeftOut, Maker, open, text};
 
 use crate::crd::status::MemberRole;
+use crate::status::Fact;
 use crate::view::View;
 
 /// A cluster: its namespace and name.
 pub type Key = (String, String);
 
-/// How often what happened to a cluster, since the operator started.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Elections that were not planned, by reason.
-    pub failovers: BTreeMap<&'static str, u64>,
-    /// Planned changes of the leader.
-    pub switchovers: u64,
-    /// Replicas that fell out of sync.
-    pub isr_shrinks: u64,
-    /// Replicas that came back in sync.
-    pub isr_expands: u64,
-}
+/// Upper bounds of the buckets of reconciliations, seconds.
+const RECONCILIATIONS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-impl Default for Counts {
-    /// Every reason is there from the beginning: what is born with 1 is no increase.
-    fn default() -> Self {
-        let failovers = [Reason::NoLeader, Reason::LeaderLost, Reason::HigherPromise];
-        let failovers = failovers.into_iter().filter_map(unplanned).map(|reason| (reason, 0)).collect();
-        Self { failovers, switchovers: 0, isr_shrinks: 0, isr_expands: 0 }
-    }
-}
-
-/// The reason of an election that nobody planned, as a label.
-pub const fn unplanned(reason: Reason) -> Option<&'static str> {
-    match reason {
-        Reason::Bootstrap | Reason::HandOver | Reason::VotersChange | Reason::VotersSettled | Reason::QuorumChange => {
-            None
-        }
-        Reason::NoLeader => Some("NoLeader"),
-        Reason::LeaderLost => Some("LeaderLost"),
-        Reason::QuorumLost => Some("QuorumLost"),
-        Reason::HigherPromise | Reason::FarPromise => Some("HigherPromise"),
-    }
+/// What a look at a cluster has shown.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Its nodes and pods.
+    pub view: View,
+    /// What its conditions say.
+    pub facts: Vec<Fact>,
+    /// How many pods are still to be replaced.
+    pub stale_pods: usize,
+    /// Whether its volumes could not be grown.
+    pub is_growth_refused: bool,
 }
 
 /// All metrics of the operator.
 #[derive(Debug)]
 pub struct Metrics {
     own: Registry,
+    described: Vec<Described>,
     reconciles: IntCounter,
     reconcile_errors: IntCounter,
     reconcile_seconds: Histogram,
     is_leader: IntGauge,
-    lines_left_out: IntCounterVec,
-    clusters: Mutex<BTreeMap<Key, (View, Counts)>>,
+    lines_left_out: LinesLeftOut,
+    clusters: Mutex<BTreeMap<Key, Sample>>,
 }
 
 impl Metrics {
     /// No cluster yet.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let own = Registry::new();
-        let reconciles = IntCounter::new("zue_operator_reconcile_total", "Reconciliations of ZueClusters.")?;
-        let reconcile_errors =
-            IntCounter::new("zue_operator_reconcile_errors_total", "Reconciliations that failed at least in part.")?;
-        let buckets = vec![0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-        let reconcile_seconds = Histogram::with_opts(
-            HistogramOpts::new("zue_operator_reconcile_duration_seconds", "How long reconciliations take.")
-                .buckets(buckets),
+        let mut make = Maker::default();
+        make.gauges(
+            "zue_operator_build_info",
+            "Always 1: the label tells the version of this operator.",
+            &[open("version")],
+        )?
+        .with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+        make.process()?;
+        let lines_left_out = make.lines_left_out("zue_operator_log_lines_left_out_total")?;
+        let is_leader = make.gauge("zue_operator_is_leader", "1 while this operator is the one that acts.")?;
+        let reconciles =
+            make.counter("zue_operator_reconcile_total", "Reconciliations of ZueClusters that this operator made.")?;
+        let reconcile_errors = make.counter(
+            "zue_operator_reconcile_errors_total",
+            "Reconciliations of ZueClusters that failed at least in part.",
         )?;
-        let build = IntGaugeVec::new(Opts::new("zue_operator_build_info", "Always 1."), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let is_leader = IntGauge::new("zue_operator_is_leader", "Whether this operator is the one that acts.")?;
-        let (name, help) = ("zue_operator_log_lines_left_out_total", "Log lines not written, or that repeat others.");
-        let lines_left_out = IntCounterVec::new(Opts::new(name, help), &["why"])?;
-        own.register(Box::new(lines_left_out.clone()))?;
-        own.register(Box::new(is_leader.clone()))?;
-        own.register(Box::new(reconciles.clone()))?;
-        own.register(Box::new(reconcile_errors.clone()))?;
-        own.register(Box::new(reconcile_seconds.clone()))?;
-        own.register(Box::new(build))?;
+        let took = "How long a reconciliation of a ZueCluster takes.";
+        let reconcile_seconds = make.durations("zue_operator_reconcile_duration_seconds", took, &RECONCILIATIONS)?;
+        let (own, mut described) = make.finish();
+        described.extend(Series::new()?.1.1);
         let clusters = Mutex::default();
-        Ok(Self { own, reconciles, reconcile_errors, reconcile_seconds, is_leader, lines_left_out, clusters })
+        Ok(Self {
+            own,
+            described,
+            reconciles,
+            reconcile_errors,
+            reconcile_seconds,
+            is_leader,
+            lines_left_out,
+            clusters,
+        })
+    }
+
+    /// What they are.
+    pub fn described(&self) -> &[Described] {
+        &self.described
     }
 
     /// Whether this operator acts. One that does not knows nothing of the clusters.
@@ -109,8 +105,8 @@ impl Metrics {
     }
 
     /// The last look at a cluster.
-    pub fn saw(&self, key: &Key, view: View, counts: Counts) {
-        self.clusters().insert(key.clone(), (view, counts));
+    pub fn saw(&self, key: &Key, sample: Sample) {
+        self.clusters().insert(key.clone(), sample);
     }
 
     /// A cluster is gone.
@@ -120,100 +116,115 @@ impl Metrics {
 
     /// In the text format of Prometheus.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        let of_clusters = Registry::new();
-        let series = Series::new(&of_clusters)?;
-        for ((namespace, name), (view, counts)) in self.clusters().iter() {
-            series.fill([namespace, name], view, counts);
+        let (series, (of_clusters, _)) = Series::new()?;
+        for ((namespace, name), sample) in self.clusters().iter() {
+            series.fill([namespace, name], sample);
         }
-        for (why, so_far) in zue_telemetry::left_out().by_reason() {
-            let counter = self.lines_left_out.with_label_values(&[why]);
-            counter.inc_by(so_far.saturating_sub(counter.get()));
-        }
+        self.lines_left_out.look();
         let mut families = self.own.gather();
         families.extend(of_clusters.gather());
-        let mut text = Vec::new();
-        prometheus::TextEncoder::new().encode(&families, &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        text(&families)
     }
 
-    fn clusters(&self) -> MutexGuard<'_, BTreeMap<Key, (View, Counts)>> {
+    fn clusters(&self) -> MutexGuard<'_, BTreeMap<Key, Sample>> {
         self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One scrape's series of all clusters.
-struct Series {
-    replicas: IntGaugeVec,
-    ready: IntGaugeVec,
-    isr: IntGaugeVec,
-    quorum: IntGaugeVec,
-    under_replicated: IntGaugeVec,
-    below_quorum: IntGaugeVec,
-    offline: IntGaugeVec,
-    epoch: IntGaugeVec,
-    leader: IntGaugeVec,
-    in_sync: IntGaugeVec,
-    lag_records: IntGaugeVec,
-    lag_seconds: GaugeVec,
-    failovers: IntCounterVec,
-    switchovers: IntCounterVec,
-    shrinks: IntCounterVec,
-    expands: IntCounterVec,
+const CLUSTER: [Label; 2] = [open("namespace"), open("cluster")];
+const CONDITION: [Label; 3] = [open("namespace"), open("cluster"), open("condition")];
+const REPLICA: [Label; 3] = [open("namespace"), open("cluster"), open("pod")];
+
+/// The list of what is told of clusters: each metric's field, its kind, name, help and labels.
+macro_rules! series {
+    ($($field:ident: $kind:ty = $make:ident($name:literal, $help:expr, $labels:expr $(,)?);)+) => {
+        /// One scrape's series of all clusters.
+        struct Series {
+            $($field: $kind,)+
+        }
+
+        impl Series {
+            /// None yet, and where they are.
+            fn new() -> Result<(Self, (Registry, Vec<Described>)), prometheus::Error> {
+                let mut make = Maker::default();
+                $(let $field = make.$make($name, $help, $labels)?;)+
+                Ok((Self { $($field,)+ }, make.finish()))
+            }
+        }
+    };
 }
 
-const CLUSTER: [&str; 2] = ["namespace", "cluster"];
-const REPLICA: [&str; 3] = ["namespace", "cluster", "pod"];
+series! {
+    replicas: IntGaugeVec = gauges(
+        "zue_cluster_replicas",
+        "Replicas that the ZueCluster is to have, those included that are still to go.",
+        &CLUSTER,
+    );
+    ready: IntGaugeVec = gauges("zue_cluster_ready_replicas", "Pods of the ZueCluster that are ready.", &CLUSTER);
+    isr: IntGaugeVec = gauges(
+        "zue_cluster_isr_size",
+        "Replicas of the ZueCluster that are in sync, the leader included.",
+        &CLUSTER,
+    );
+    quorum: IntGaugeVec = gauges(
+        "zue_cluster_quorum",
+        "Replicas that must hold a record before the ZueCluster acknowledges it.",
+        &CLUSTER,
+    );
+    under_replicated: IntGaugeVec = gauges(
+        "zue_cluster_under_replicated",
+        "1 while not all replicas of the ZueCluster are in sync.",
+        &CLUSTER,
+    );
+    below_quorum: IntGaugeVec = gauges(
+        "zue_cluster_below_quorum",
+        "1 while too few replicas of the ZueCluster are in sync to append.",
+        &CLUSTER,
+    );
+    offline: IntGaugeVec = gauges("zue_cluster_offline", "1 while nobody leads the ZueCluster.", &CLUSTER);
+    epoch: IntGaugeVec = gauges(
+        "zue_cluster_epoch",
+        "The greatest epoch that was ever reserved for the ZueCluster.",
+        &CLUSTER,
+    );
+    stale_pods: IntGaugeVec = gauges(
+        "zue_cluster_stale_pods",
+        "Pods of the ZueCluster that are still to be replaced, as they are of an older revision.",
+        &CLUSTER,
+    );
+    growth_refused: IntGaugeVec = gauges(
+        "zue_cluster_volume_growth_refused",
+        "1 while the volumes of the ZueCluster are to be larger and cannot be made so.",
+        &CLUSTER,
+    );
+    condition: IntGaugeVec = gauges(
+        "zue_cluster_condition",
+        "1 while this condition of the ZueCluster is True, 0 while it is False.",
+        &CONDITION,
+    );
+    leader: IntGaugeVec = gauges(
+        "zue_cluster_leader",
+        "1 for the pod that leads the ZueCluster, 0 for its others.",
+        &REPLICA,
+    );
+    in_sync: IntGaugeVec = gauges("zue_replica_in_sync", "1 while the replica in this pod is in sync.", &REPLICA);
+    lag_records: IntGaugeVec = gauges(
+        "zue_replica_lag_records",
+        "Records that the replica in this pod is behind the leader; absent while nobody knows: without a leader, or before the leader has \
+         reached it.",
+        &REPLICA,
+    );
+    lag_seconds: GaugeVec = measures(
+        "zue_replica_lag_seconds",
+        "How long ago the replica in this pod had all that its leader then had; absent without a leader, or if it never had.",
+        &REPLICA,
+    );
+}
 
 impl Series {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let gauge = |labels: &[&str], name: &str, help: &str| {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        let counter = |labels: &[&str], name: &str, help: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let lag_seconds = GaugeVec::new(
-            Opts::new(
-                "zue_replica_lag_seconds",
-                "How long ago the replica was last caught up; absent without a leader, or if it never was.",
-            ),
-            &REPLICA,
-        )?;
-        registry.register(Box::new(lag_seconds.clone()))?;
-        let behind = "Records that the replica is behind the leader; absent without a leader.";
-        Ok(Self {
-            replicas: gauge(&CLUSTER, "zue_cluster_replicas", "Replicas there are to be.")?,
-            ready: gauge(&CLUSTER, "zue_cluster_ready_replicas", "Pods that are ready.")?,
-            isr: gauge(&CLUSTER, "zue_cluster_isr_size", "Replicas in sync, the leader included.")?,
-            quorum: gauge(
-                &CLUSTER,
-                "zue_cluster_quorum",
-                "Replicas that must hold a record before it is acknowledged.",
-            )?,
-            under_replicated: gauge(&CLUSTER, "zue_cluster_under_replicated", "1 if not all replicas are in sync.")?,
-            below_quorum: gauge(&CLUSTER, "zue_cluster_below_quorum", "1 if too few are in sync to append.")?,
-            offline: gauge(&CLUSTER, "zue_cluster_offline", "1 if nobody leads.")?,
-            epoch: gauge(&CLUSTER, "zue_cluster_epoch", "The greatest epoch ever reserved.")?,
-            leader: gauge(&REPLICA, "zue_cluster_leader", "1 for the pod that leads.")?,
-            in_sync: gauge(&REPLICA, "zue_replica_in_sync", "1 if the replica is in sync.")?,
-            lag_records: gauge(&REPLICA, "zue_replica_lag_records", behind)?,
-            lag_seconds,
-            failovers: counter(
-                &["namespace", "cluster", "reason"],
-                "zue_failovers_total",
-                "Leaders elected unplanned.",
-            )?,
-            switchovers: counter(&CLUSTER, "zue_switchovers_total", "Leaders changed as planned.")?,
-            shrinks: counter(&CLUSTER, "zue_isr_shrinks_total", "Replicas that fell out of sync.")?,
-            expands: counter(&CLUSTER, "zue_isr_expands_total", "Replicas that came in sync.")?,
-        })
-    }
-
-    fn fill(&self, cluster: [&str; 2], view: &View, counts: &Counts) {
+    fn fill(&self, cluster: [&str; 2], sample: &Sample) {
+        let Sample { view, facts, stale_pods, is_growth_refused } = sample;
+        let [namespace, name] = cluster;
         let set = |gauge: &IntGaugeVec, value: u64| gauge.with_label_values(&cluster).set(signed(value));
         set(&self.replicas, view.size().into());
         set(&self.ready, view.ready().into());
@@ -223,8 +234,12 @@ impl Series {
         set(&self.below_quorum, (view.committing < view.quorum).into());
         set(&self.offline, view.leader.is_none().into());
         set(&self.epoch, view.epoch);
+        set(&self.stale_pods, u64::try_from(*stale_pods).unwrap_or(u64::MAX));
+        set(&self.growth_refused, (*is_growth_refused).into());
+        for fact in facts {
+            self.condition.with_label_values(&[namespace, name, fact.type_]).set(fact.holds.into());
+        }
         for replica in &view.replicas {
-            let [namespace, name] = cluster;
             let labels = [namespace, name, replica.pod.as_str()];
             self.leader.with_label_values(&labels).set((replica.role == MemberRole::Leader).into());
             self.in_sync.with_label_values(&labels).set(replica.in_sync.into());
@@ -235,13 +250,6 @@ impl Series {
                 self.lag_seconds.with_label_values(&labels).set(Duration::from_millis(ms).as_secs_f64());
             }
         }
-        let [namespace, name] = cluster;
-        for (reason, count) in &counts.failovers {
-            self.failovers.with_label_values(&[namespace, name, reason]).inc_by(*count);
-        }
-        self.switchovers.with_label_values(&cluster).inc_by(counts.switchovers);
-        self.shrinks.with_label_values(&cluster).inc_by(counts.isr_shrinks);
-        self.expands.with_label_values(&cluster).inc_by(counts.isr_expands);
     }
 }
 
@@ -261,6 +269,12 @@ mod tests {
         ("shop".to_owned(), name.to_owned())
     }
 
+    fn sample(view: View) -> Sample {
+        let facts =
+            crate::status::facts(&crate::cluster::tests::cluster("{}"), &view, &crate::status::Workload::default());
+        Sample { view, facts, stale_pods: 0, is_growth_refused: false }
+    }
+
     fn has(text: &str, lines: &[&str]) {
         for line in lines {
             assert!(text.lines().any(|found| found == *line), "{line:?} is not in:\n{text}");
@@ -271,8 +285,7 @@ mod tests {
     fn a_cluster_with_a_follower_down_is_told_in_numbers() {
         let metrics = Metrics::new().unwrap();
         let view = look(&[leader(1, 4, &[1, 3], &[(2, 70), (3, 0)]), silent(), follower(3)], &Step::Nothing, &[]);
-        let failovers = [("NoLeader", 2)].into();
-        metrics.saw(&key("orders"), view, Counts { isr_shrinks: 3, isr_expands: 2, failovers, switchovers: 1 });
+        metrics.saw(&key("orders"), Sample { stale_pods: 2, is_growth_refused: true, ..sample(view) });
         metrics.reconciled(Duration::from_millis(30), true);
         has(
             &metrics.text().unwrap(),
@@ -289,10 +302,10 @@ mod tests {
                 r#"zue_replica_in_sync{cluster="orders",namespace="shop",pod="orders-1"} 0"#,
                 r#"zue_replica_lag_records{cluster="orders",namespace="shop",pod="orders-1"} 70"#,
                 r#"zue_replica_lag_seconds{cluster="orders",namespace="shop",pod="orders-1"} 0.07"#,
-                r#"zue_failovers_total{cluster="orders",namespace="shop",reason="NoLeader"} 2"#,
-                r#"zue_switchovers_total{cluster="orders",namespace="shop"} 1"#,
-                r#"zue_isr_shrinks_total{cluster="orders",namespace="shop"} 3"#,
-                r#"zue_isr_expands_total{cluster="orders",namespace="shop"} 2"#,
+                r#"zue_cluster_stale_pods{cluster="orders",namespace="shop"} 2"#,
+                r#"zue_cluster_volume_growth_refused{cluster="orders",namespace="shop"} 1"#,
+                r#"zue_cluster_condition{cluster="orders",condition="Degraded",namespace="shop"} 1"#,
+                r#"zue_cluster_condition{cluster="orders",condition="Reconciled",namespace="shop"} 1"#,
                 "zue_operator_reconcile_total 1",
                 "zue_operator_reconcile_errors_total 1",
                 "zue_operator_reconcile_duration_seconds_count 1",
@@ -303,21 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_of_a_failover_is_told_before_there_is_one() {
-        let metrics = Metrics::new().unwrap();
-        metrics.saw(&key("orders"), healthy(), Counts::default());
-        let text = metrics.text().unwrap();
-        for reason in ["NoLeader", "LeaderLost", "HigherPromise"] {
-            let line = format!(r#"zue_failovers_total{{cluster="orders",namespace="shop",reason="{reason}"}} 0"#);
-            has(&text, &[&line]);
-        }
-    }
-
-    #[test]
     fn a_deleted_clusters_series_go_away_and_others_stay() {
         let metrics = Metrics::new().unwrap();
-        metrics.saw(&key("orders"), healthy(), Counts::default());
-        metrics.saw(&key("bills"), healthy(), Counts::default());
+        metrics.saw(&key("orders"), sample(healthy()));
+        metrics.saw(&key("bills"), sample(healthy()));
         metrics.forget(&key("orders"));
         let text = metrics.text().unwrap();
         assert!(!text.contains("orders\","), "{text}");
@@ -327,11 +329,8 @@ mod tests {
     #[test]
     fn without_a_leader_lag_is_not_known_and_the_cluster_is_offline() {
         let metrics = Metrics::new().unwrap();
-        metrics.saw(
-            &key("orders"),
-            look(&[silent(), follower(2), follower(3)], &Step::Nothing, &[]),
-            Counts::default(),
-        );
+        let view = look(&[silent(), follower(2), follower(3)], &Step::Nothing, &[]);
+        metrics.saw(&key("orders"), sample(view));
         let text = metrics.text().unwrap();
         has(&text, &[r#"zue_cluster_offline{cluster="orders",namespace="shop"} 1"#]);
         assert!(!text.contains("zue_replica_lag_records{"), "{text}");

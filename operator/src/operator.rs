@@ -213,6 +213,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
         problem: problem.clone(),
         tls_mode: Some(mode),
+        is_growth_refused: applied.is_growth_refused,
         ..Workload::default()
     };
     if let Some(size) = applied.grown_to {

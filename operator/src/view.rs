@@ -24,7 +24,7 @@ pub struct Replica {
     pub in_sync: bool,
     /// The end of what is durable on it.
     pub durable_end: Option<u64>,
-    /// How many records it is behind, by the leader's word.
+    /// How many records it is behind, by the leader's word; none while its leader has not reached it.
     pub lag_records: Option<u64>,
     /// How long ago it was last caught up, in milliseconds, by the leader's word; none if it never was.
     pub lag_ms: Option<u64>,
@@ -240,7 +240,7 @@ fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id:
     if !follower.voter && replica.role == MemberRole::Follower {
         replica.role = MemberRole::Learner;
     }
-    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), lag_ms(follower));
+    (replica.lag_records, replica.lag_ms) = (lag_records(follower), lag_ms(follower));
     if !follower.problem.is_empty() {
         replica.problem.get_or_insert_with(|| follower.problem.clone());
     }
@@ -250,7 +250,12 @@ fn by_the_leader(replica: &mut Replica, leader: &v1::StatusResponse, replica_id:
 fn by_the_leader_of_the_silent(replica: &mut Replica, leader: &v1::StatusResponse) {
     let Some(follower) = leader.followers.iter().find(|follower| follower.name == replica.pod) else { return };
     replica.in_sync = leader.isr.contains(&follower.replica_id);
-    (replica.lag_records, replica.lag_ms) = (Some(follower.lag_records), lag_ms(follower));
+    (replica.lag_records, replica.lag_ms) = (lag_records(follower), lag_ms(follower));
+}
+
+/// None of one that its leader has not reached: what that one has is not known, and all of the log would be told.
+fn lag_records(follower: &v1::FollowerStatus) -> Option<u64> {
+    Some(follower.lag_records).filter(|_| follower.connected || lag_ms(follower).is_some())
 }
 
 /// None of one that was never caught up: its leader has no number for that, and gives the greatest.

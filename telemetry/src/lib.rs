@@ -1,7 +1,8 @@
-//! What the programs of Zue say on standard error. No line ever stops a program or holds it up: a thread writes them, what
+//! What the programs of Zue say on standard error, and how they make metrics. No line ever stops a program or holds it up: a thread writes them, what
 //! cannot be written is dropped and counted, and a warning that repeats for ever is told seldom. Knows nothing of what is said.
 
 mod lines;
+pub mod metrics;
 mod repeats;
 mod seldom;
 

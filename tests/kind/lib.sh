@@ -26,6 +26,25 @@ programs() { # COMMAND=PACKAGE...
     </dev/null >"$cache/apt.log" 2>&1 || fail "apt-get failed; see $cache/apt.log"
 }
 
+# Makes sure that COMMANDS of one of Debian's packages are there, without installing it: a service of it would start.
+unpacked() { # PACKAGE COMMAND...
+  local folder package=$1 each missing=
+  shift
+  for each; do command -v "$each" >/dev/null || missing=$each; done
+  [ -n "$missing" ] || return 0
+  command -v apt-get >/dev/null || fail "missing: $missing; install $package"
+  say "unpacking $package"
+  folder=$(mktemp -d "$cache/$package.XXXXXX")
+  (
+    cd "$folder"
+    # The lists may never have been fetched.
+    apt-get download "$package" || { apt-get -o DPkg::Lock::Timeout=600 update && apt-get download "$package"; }
+    dpkg-deb -x ./*.deb .
+  ) </dev/null >"$cache/apt.log" 2>&1 || fail "$package cannot be had; see $cache/apt.log"
+  for each; do mv "$folder/usr/bin/$each" "$bin/$each"; done
+  rm -rf "$folder"
+}
+
 left() { # PIDFILE PROGRAM
   [ ! -f "$1" ] || [ "$(cat "/proc/$(cat "$1")/comm" 2>/dev/null)" = "$2" ] || rm -f "$1"
 }

@@ -144,16 +144,31 @@ impl Drop for Process {
     }
 }
 
+/// The first line that these commands print, which have the functions of `tests/kind/lib.sh`.
+fn found_by(commands: &str) -> String {
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("kind/lib.sh");
+    let script = format!("set -e; . \"$0\"; {commands}");
+    let found = Command::new("bash").args(["-c", &script]).arg(&lib).output().expect("bash runs");
+    assert!(found.status.success(), "{commands}: {}", String::from_utf8_lossy(&found.stderr));
+    String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned()
+}
+
 /// The library that gives a program another clock, installed if need be as `tests/kind/lib.sh` does.
 ///
 /// # Panics
 /// When it cannot be installed.
 pub fn faketime() -> String {
-    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("kind/lib.sh");
-    let find = "set -e; . \"$0\"; programs faketime=faketime; dpkg -L libfaketime | grep 'MT\\.so'";
-    let found = Command::new("bash").args(["-c", find]).arg(&lib).output().expect("bash runs");
-    assert!(found.status.success(), "no faketime: {}", String::from_utf8_lossy(&found.stderr));
-    String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned()
+    found_by("programs faketime=faketime; dpkg -L libfaketime | grep 'MT\\.so'")
+}
+
+/// `prometheus` or `promtool`, unpacked if need be as `tests/kind/lib.sh` does.
+///
+/// # Panics
+/// When it cannot be had.
+pub fn prometheus(program: &str) -> PathBuf {
+    PathBuf::from(found_by(&format!(
+        "(flock 9; unpacked prometheus prometheus promtool) 9>\"$cache/.prometheus.lock\" >&2; command -v {program}"
+    )))
 }
 
 /// Runs `zue` to its end, with `input` as its standard input.

@@ -490,7 +490,7 @@ async fn whose_authority_is_replaced_during_the_handshake_opens_no_connection() 
     let newer = served.channel(Port::Peer, &newer);
     let taken_up = async || is_let_in(&call(newer.clone(), "/zue.v1.Control/Status", None).await).then_some(());
     eventually_async(SOON, taken_up, || "the new authority is taken up".to_owned()).await;
-    let failed = || served.node.metrics().tls.failed_handshakes.with_label_values(&["peer"]).get();
+    let failed = || served.node.metrics().tls_failed_handshakes.with_label_values(&["peer"]).get();
     let before = failed();
     release.send(()).unwrap();
     let refused = calling.await.unwrap();
@@ -569,13 +569,13 @@ async fn what_is_not_whole_is_told_and_what_was_there_before_counts() {
         assert!(tls.problem.contains(why) && tls.peer_bundle_sha256 == before.peer_bundle_sha256, "{tls:?}");
         assert!(may().await, "what was there before counts");
         for one in ["tls.crt", "peer-ca.crt", "client-ca.crt", "access.file"] {
-            let problem = served.node.metrics().tls.problem.with_label_values(&[one]).get();
+            let problem = served.node.metrics().tls_problem.with_label_values(&[one]).get();
             assert_eq!(problem, i64::from(one == file), "{one} while {path:?} is wrong");
         }
         write(&path, right);
         let is_well = async || status().await.problem.is_empty().then_some(());
         eventually_async(TAKEN_UP, is_well, || "it is well again".to_owned()).await;
-        assert_eq!(served.node.metrics().tls.problem.with_label_values(&[file]).get(), 0);
+        assert_eq!(served.node.metrics().tls_problem.with_label_values(&[file]).get(), 0);
     }
     // A node stays of its cluster, and what is not whole holds up no right that is taken away.
     write(&ours.node().join("tls.key"), &alien.key);

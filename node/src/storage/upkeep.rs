@@ -202,6 +202,7 @@ impl<D: Disk> Upkeep<D> {
     fn report(&mut self) {
         let remaining = self.log.lock().damaged();
         let known = |damage: &Damage| self.damaged.get(&(damage.path.clone(), damage.from, damage.to));
+        self.metrics.damaged_ranges.set(gauge(wide(remaining.len())));
         self.metrics.lost_ranges.set(gauge(wide(self.damaged.values().filter(|known| known.lost).count())));
         let problem: Option<Arc<str>> = remaining.first().map(|damage| {
             let state = match known(damage) {

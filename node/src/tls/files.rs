@@ -24,7 +24,7 @@ pub(super) struct Places {
 
 /// One of them; the certificate and its key are one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum File {
+pub(crate) enum File {
     Leaf,
     Peers,
     Clients,
@@ -32,10 +32,10 @@ pub(super) enum File {
 }
 
 impl File {
-    pub(super) const ALL: [Self; 4] = [Self::Leaf, Self::Peers, Self::Clients, Self::Access];
+    pub(crate) const ALL: [Self; 4] = [Self::Leaf, Self::Peers, Self::Clients, Self::Access];
 
     /// As the metrics name it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Leaf => "tls.crt",
             Self::Peers => "peer-ca.crt",

@@ -168,7 +168,7 @@ impl Kept {
     pub(super) async fn keep(&self, metrics: &Metrics, stop: &CancellationToken) {
         let (mut found, mut seen, mut without) = (Problems::new(), None, Without::default());
         for look in 0_u64.. {
-            metrics.tls.expires.set(gauge(unix_s(self.current.load().said.leaf.not_after)));
+            metrics.tls_expires.set(gauge(unix_s(self.current.load().said.leaf.not_after)));
             if stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_none() {
                 return;
             }
@@ -194,7 +194,7 @@ impl Kept {
         let lasting: Vec<_> = now.iter().filter(|(file, why)| before.get(file) == Some(why)).collect();
         for file in File::ALL {
             let is_lasting = lasting.iter().any(|(one, _)| **one == file);
-            metrics.tls.problem.with_label_values(&[file.name()]).set(is_lasting.into());
+            metrics.tls_problem.with_label_values(&[file.name()]).set(is_lasting.into());
         }
         let told: Vec<&str> = lasting.iter().map(|(_, why)| why.as_str()).collect();
         let told = Some(told.join("; ")).filter(|told| !told.is_empty());
@@ -239,7 +239,7 @@ impl Kept {
     fn tell_plain(&self, told: &mut Without, metrics: &Metrics) {
         let without = self.dial.without();
         if without.count > told.count {
-            metrics.tls.plain_dials.inc_by(without.count - told.count);
+            metrics.tls_plain_dials.inc_by(without.count - told.count);
             tracing::warn!(why = without.why, "peers are reached without TLS, as tls.mode is Permissive");
             *told = without;
         }

@@ -2,7 +2,6 @@
 //! and everybody may do everything.
 
 mod access;
-mod counts;
 mod files;
 mod kept;
 mod settings;
@@ -23,7 +22,7 @@ use zue_tls::Dial;
 
 pub use access::{AccessClient, AccessError, AccessFile, Right};
 pub(crate) use access::{Client, Rights};
-pub use counts::TlsMetrics;
+pub(crate) use files::File;
 pub use kept::TlsError;
 use kept::{Current, Kept};
 pub use settings::{AccessSettings, TlsMode, TlsSettings};

@@ -66,10 +66,10 @@ impl Security {
             // Whoever is not waited for any more is not gone on with.
             return AbortOnDropHandle::new(kept.handshakes.spawn(shaken)).await.ok()?;
         }
-        metrics.tls.plain_connections.with_label_values(&[port.name()]).inc();
+        metrics.tls_plain_connections.with_label_values(&[port.name()]).inc();
         // A client is told in words, with each call; nobody else has any business without TLS.
         if kept.mode() == TlsMode::Required && port == Port::Peer {
-            metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
+            metrics.tls_failed_handshakes.with_label_values(&[port.name()]).inc();
             tracing::debug!("a connection without TLS is closed: tls.mode is Required");
             return None;
         }
@@ -120,7 +120,7 @@ impl Kept {
 }
 
 fn refuse_connection(port: Port, rest: &Rest, why: &str, metrics: &Metrics) -> Option<Connection> {
-    metrics.tls.failed_handshakes.with_label_values(&[port.name()]).inc();
+    metrics.tls_failed_handshakes.with_label_values(&[port.name()]).inc();
     let from = rest.caller().owner.host;
     tracing::debug!(port = port.name(), ?from, why, "a handshake of TLS failed");
     None

@@ -164,6 +164,7 @@ impl Cluster {
             quorum: choice.quorum,
             old_voters: choice.old_voters.iter().flatten().map(member).collect(),
             by: String::new(),
+            reason: v1::ElectionReason::Unspecified.into(),
         }
     }
 

@@ -36,7 +36,7 @@ pub fn invalid(message: String) -> Fact {
 }
 
 /// Everything that conditions say.
-pub(super) fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
+pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
     let known = [
         ready(view),
         progressing(view, workload),

@@ -14,7 +14,7 @@ use crate::crd::status::Member;
 use crate::identities::plan::Shown;
 use crate::view::{Replica, View};
 
-pub use conditions::{Fact, RECONCILED, invalid, merge};
+pub use conditions::{Fact, RECONCILED, facts, invalid, merge};
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
@@ -34,6 +34,8 @@ pub struct Workload {
     pub revision: Option<String>,
     /// What stood in the way of applying the objects.
     pub problem: Option<String>,
+    /// Whether the volumes are to be larger, and could not be made so.
+    pub is_growth_refused: bool,
     /// How many pods are of an older revision.
     pub stale_pods: usize,
     /// Whether the cluster can spare a pod, by its caretaker's word.

@@ -246,7 +246,7 @@ impl World {
                 let placed = |world: &Self, places| world.controllers.get(controller).map(|at| at.machines_of(places));
                 let call = match call {
                     Asked::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
-                    Asked::Appoint { cluster, terms, places } => {
+                    Asked::Appoint { cluster, terms, places, reason: _ } => {
                         self.check_electorate(&terms.voters);
                         if let Some(at) = self.controllers.get_mut(controller) {
                             let sealed = at.seen.iter().enumerate();

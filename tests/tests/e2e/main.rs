@@ -138,7 +138,8 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
     let metric = |name: &str| format!("{name}{{{labels}}}");
     let isr = metric("zue_cluster_isr_size");
     let lag = format!("zue_replica_lag_records{{{labels},pod=\"{NAME}-2\"}}");
-    let (shrinks, expands) = (metric("zue_isr_shrinks_total"), metric("zue_isr_expands_total"));
+    let of_nodes = |name: &str| format!("sum({})", metric(name));
+    let (shrinks, expands) = (of_nodes("zue_isr_shrinks_total"), of_nodes("zue_isr_expands_total"));
     prometheus::expect(&isr, |value| value == 3.0);
     let shrinks_before = prometheus::expect(&shrinks, |_| true);
     let expands_before = prometheus::expect(&expands, |_| true);

@@ -220,7 +220,7 @@ impl<R: Rules> Machine<R> {
         }
         let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
         let within_ms = self.patience.appoint.bound(self.pauses.appoint.failures().saturating_add(1));
-        let call = Call::Appoint { cluster, terms, places };
+        let call = Call::Appoint { cluster, terms, places, reason: attempt.reason };
         out.push(Action::Call { attempt: attempt.id, ordinal, target: leader.replica, call, within_ms });
         self.appointed = self.appointed.max(attempt.epoch);
         let until = Millis(now.0.saturating_add(within_ms));

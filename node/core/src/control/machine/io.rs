@@ -182,6 +182,8 @@ pub enum Call {
         terms: Terms,
         /// At which node each voter is, old ones too, or is guessed to be.
         places: Vec<(ReplicaId, Option<usize>)>,
+        /// Why.
+        reason: Reason,
     },
     /// To feed some beside the voters.
     Learners {
