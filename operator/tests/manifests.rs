@@ -2,12 +2,10 @@
 //! anew.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod chart;
 
 use clap::Parser as _;
 use kube::core::cel;
-use serde::Deserialize as _;
 use serde_json::Value;
 use zue_operator::args::{self, Cli};
 use zue_operator::build;
@@ -16,9 +14,7 @@ use zue_operator::crd::security::TlsMode;
 use zue_operator::crd::{LeaderPolicy, ZueCluster, crd, schema};
 use zue_operator::rbac;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+use chart::{documents, of_kind, render, rendered, root};
 
 fn is_current(file: &str, expected: &str) {
     let path = root().join(file);
@@ -27,47 +23,6 @@ fn is_current(file: &str, expected: &str) {
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(found == expected, "{file} is out of date: run `ZUE_UPDATE=1 cargo test -p zue-operator --test manifests`");
-}
-
-/// helm, where there is one.
-fn helm() -> Option<PathBuf> {
-    let cached = std::env::home_dir().map(|home| home.join(".cache/zue-kind/bin/helm"));
-    let found = [Some(PathBuf::from("helm")), cached]
-        .into_iter()
-        .flatten()
-        .find(|helm| Command::new(helm).arg("version").output().is_ok_and(|output| output.status.success()));
-    if found.is_none() {
-        eprintln!("there is no helm: the chart is not rendered");
-    }
-    found
-}
-
-fn render(extra: &[&str]) -> Option<Output> {
-    let chart = root().join("charts/zue-operator");
-    let mut command = Command::new(helm()?);
-    // A helm that was built from source does not know which Kubernetes it is for.
-    command.args(["template", "zue-operator"]).arg(chart).args([
-        "--namespace",
-        "zue-system",
-        "--kube-version",
-        "1.34.0",
-    ]);
-    Some(command.args(extra).output().unwrap())
-}
-
-fn rendered(extra: &[&str]) -> Option<String> {
-    let output = render(extra)?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap())
-}
-
-fn documents(yaml: &str) -> Vec<Value> {
-    let documents = serde_yaml::Deserializer::from_str(yaml).map(|document| Value::deserialize(document).unwrap());
-    documents.filter(|document| !document.is_null()).collect()
-}
-
-fn of_kind(documents: &[Value], kind: &str) -> Vec<Value> {
-    documents.iter().filter(|document| document["kind"] == kind).cloned().collect()
 }
 
 /// Else the operator that a NetworkPolicy lets in is none.
