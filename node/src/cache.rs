@@ -2,9 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use zue_core::Tail;
-use zue_engine::ring::{Ring, join};
+use zue_engine::ring::Ring;
 use zue_log::Batch;
 
 /// The newest batches of the log, without a gap.
@@ -30,11 +29,8 @@ impl TailCache {
         self.ring().push(batch);
     }
 
-    /// The frames that follow `prev`, as [`Ring::after`] has it, the tail after them, and how many bytes they have.
-    pub(crate) fn after(&self, prev: Tail, bytes_max: usize) -> Option<(Bytes, Tail, usize)> {
-        let found = self.ring().after(prev, bytes_max)?;
-        let (frames, tail) = (join(&found), found.last()?.tail());
-        let bytes = frames.len();
-        Some((frames, tail, bytes))
+    /// What follows `prev`, as [`Ring::after`] has it.
+    pub(crate) fn after(&self, prev: Tail, bytes_max: usize) -> Option<Vec<Batch>> {
+        self.ring().after(prev, bytes_max)
     }
 }

@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zue_core::{Offset, Run, Shown, Tail};
+use zue_engine::ring::join;
 use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
@@ -241,7 +242,7 @@ impl<'a> Session<'a> {
                 Some(message(leader_message::Message::Runs(v1::Runs { runs: zue_proto::runs_to_wire(&runs) })))
             }
             Next::Standby(standby) => Some(message(leader_message::Message::Standby(standby.to_wire()))),
-            Next::Frames(frames, with) => Some(self.frames(frames, with)),
+            Next::Frames(found, with) => Some(self.frames(join(&found), with)),
             Next::Read { from, upto, bytes_max } => {
                 self.reading = Some(self.read_from_disk(from, upto, bytes_max));
                 None
@@ -298,9 +299,8 @@ impl<'a> Session<'a> {
         };
         metrics.repair_batches.inc();
         metrics.repair_records.inc_by(batch.record_count());
-        let frames = batch.bytes().clone();
-        let with = self.sender.read((batch.tail(), frames.len()), &news(&self.ends.borrow(), &self.view.borrow()));
-        self.next = Some(self.frames(frames, with));
+        let with = self.sender.read(&batch, &news(&self.ends.borrow(), &self.view.borrow()));
+        self.next = Some(self.frames(batch.bytes().clone(), with));
         Ok(())
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use zue_core::{Offset, Runs, Tail};
+use zue_log::Batch;
 
 use crate::standing::{Standby, Telling};
 
@@ -50,15 +51,15 @@ pub struct With {
     pub round: u64,
 }
 
-/// What to do next. `F` is frames as they are found in memory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Next<T, F> {
+/// What to do next. `B` is a batch of frames, with whatever goes with it.
+#[derive(Debug)]
+pub enum Next<T, B> {
     /// Tell of the starts of disks.
     Runs(Runs),
     /// Tell by what to stand by.
     Standby(Arc<T>),
-    /// Send frames.
-    Frames(F, With),
+    /// Send those together.
+    Frames(Vec<B>, With),
     /// Read the frames that follow, up to there, and come back with them: [`Sender::read`].
     Read {
         /// What they follow.
@@ -140,12 +141,12 @@ impl<T: Standby> Sender<T> {
         }
     }
 
-    /// What to do next. `memory` gives what follows a tail, of about so many bytes, the tail after it, and how many bytes it has.
-    pub fn next<F>(
+    /// What to do next. `memory` gives what follows a tail, of about so many bytes.
+    pub fn next<B: AsRef<Batch>>(
         &mut self,
         news: &News<'_, T>,
-        memory: impl FnOnce(Tail, usize) -> Option<(F, Tail, usize)>,
-    ) -> Next<T, F> {
+        memory: impl FnOnce(Tail, usize) -> Option<Vec<B>>,
+    ) -> Next<T, B> {
         let News { log, commit_end, round, log_start, runs, standby } = *news;
         if self.runs_sent != *runs {
             self.runs_sent.clone_from(runs);
@@ -157,8 +158,9 @@ impl<T: Standby> Sender<T> {
         let (from, bytes_max) = (self.sent, self.pace.batch_bytes);
         if from < log && self.window_bytes < self.pace.window_bytes {
             let found = if self.repairing { None } else { memory(from, bytes_max) };
-            if let Some((frames, tail, bytes)) = found {
-                return Next::Frames(frames, self.sends((tail, bytes), news));
+            if let Some(found) = found.filter(|found| !found.is_empty()) {
+                let with = self.sends(&found, news);
+                return Next::Frames(found, with);
             }
             self.repairing = true;
             return Next::Read { from, upto: log, bytes_max };
@@ -172,14 +174,16 @@ impl<T: Standby> Sender<T> {
         if commit_end > self.commit_sent { Next::Later } else { Next::Nothing }
     }
 
-    /// Frames were read that are sent now: the tail after them, and how many bytes they have.
-    pub fn read(&mut self, frames: (Tail, usize), news: &News<'_, T>) -> With {
-        let with = self.sends(frames, news);
+    /// Frames were read that are sent now.
+    pub fn read(&mut self, batch: &Batch, news: &News<'_, T>) -> With {
+        let with = self.sends(&[batch], news);
         self.repairing = news.log.end.since(self.sent.end) > self.pace.near_records;
         with
     }
 
-    fn sends(&mut self, (tail, bytes): (Tail, usize), news: &News<'_, T>) -> With {
+    fn sends<B: AsRef<Batch>>(&mut self, batches: &[B], news: &News<'_, T>) -> With {
+        let tail = batches.last().map_or(self.sent, |last| last.as_ref().tail());
+        let bytes = batches.iter().map(|batch| batch.as_ref().bytes().len()).sum();
         self.window.push_back((tail, bytes));
         self.window_bytes += bytes;
         (self.commit_sent, self.round_sent) = (news.commit_end, news.round);
@@ -192,6 +196,7 @@ impl<T: Standby> Sender<T> {
 mod tests {
     use zue_core::control::Policy;
     use zue_core::{Epoch, ReplicaId, Run};
+    use zue_log::{BatchBuilder, Limits};
 
     use super::*;
 
@@ -224,93 +229,103 @@ mod tests {
         }
     }
 
-    const PACE: Pace = Pace { window_bytes: 20, batch_bytes: 10, near_records: 5 };
-
     fn tail(end: u64) -> Tail {
         Tail { epoch: Epoch(1), end: Offset(end) }
+    }
+
+    fn batch(base: u64) -> Batch {
+        let mut builder = BatchBuilder::new(tail(base), 0, Limits::default());
+        builder.push(None, b"0123456789", [], None).unwrap();
+        builder.finish().unwrap()
+    }
+
+    /// Of a window of two records, which go one by one.
+    fn sender(follower: u64, log: u64, in_memory: bool) -> Sender<Terms> {
+        let bytes = batch(0).bytes().len();
+        let pace = Pace { window_bytes: 2 * bytes, batch_bytes: bytes, near_records: 5 };
+        Sender::new(pace, tail(follower), (tail(log), in_memory), true)
     }
 
     fn at(log: u64, commit_end: u64, runs: &Runs) -> News<'_, Terms> {
         News { log: tail(log), commit_end: Offset(commit_end), round: 0, log_start: Offset(0), runs, standby: None }
     }
 
-    /// Each record has ten bytes, and goes alone.
-    #[expect(clippy::unnecessary_wraps, reason = "stands for a memory that may lack it")]
-    fn memory(prev: Tail, _: usize) -> Option<(u64, Tail, usize)> {
-        Some((prev.end.0, tail(prev.end.0 + 1), 10))
+    /// What comes next, in short, where the memory holds all of the log.
+    fn next(sender: &mut Sender<Terms>, news: &News<'_, Terms>) -> String {
+        told(sender.next(news, |prev, _| Some(vec![batch(prev.end.0)])))
     }
 
-    fn frames(record: u64, commit_end: u64) -> Next<Terms, u64> {
-        Next::Frames(record, With { prev: tail(record), commit_end: Offset(commit_end), round: 0 })
-    }
-
-    fn heartbeat(log: u64, commit_end: u64) -> Next<Terms, u64> {
-        Next::Heartbeat { commit_end: Offset(commit_end), log_end: Offset(log), round: 0, log_start: Offset(0) }
+    fn told(next: Next<Terms, Batch>) -> String {
+        match next {
+            Next::Runs(runs) => format!("{} runs", runs.iter().count()),
+            Next::Standby(_) => "standby".to_owned(),
+            Next::Frames(found, With { prev, commit_end, .. }) => {
+                assert!(found.iter().all(|batch| batch.prev() == prev));
+                format!("frames after {}, {commit_end} committed", prev.end)
+            }
+            Next::Read { from, upto, .. } => format!("read {} to {}", from.end, upto.end),
+            Next::Heartbeat { commit_end, log_end, .. } => format!("{commit_end} of {log_end}"),
+            Next::Later => "later".to_owned(),
+            Next::Nothing => "nothing".to_owned(),
+        }
     }
 
     #[test]
     fn no_more_is_under_way_than_the_window_and_what_is_acknowledged_makes_room() {
-        let runs = Runs::default();
-        let mut sender = Sender::new(PACE, tail(0), (tail(4), true), true);
-        assert_eq!(sender.next(&at(4, 0, &runs), memory), frames(0, 0));
-        assert_eq!(sender.next(&at(4, 0, &runs), memory), frames(1, 0));
-        assert_eq!(sender.next(&at(4, 0, &runs), memory), heartbeat(4, 0), "there is no room");
-        assert_eq!(sender.next(&at(4, 0, &runs), memory), Next::Nothing);
+        let (runs, mut sender) = (Runs::default(), sender(0, 4, true));
+        assert_eq!(next(&mut sender, &at(4, 0, &runs)), "frames after 0, 0 committed");
+        assert_eq!(next(&mut sender, &at(4, 0, &runs)), "frames after 1, 0 committed");
+        assert_eq!(next(&mut sender, &at(4, 0, &runs)), "0 of 4", "there is no room");
+        assert_eq!(next(&mut sender, &at(4, 0, &runs)), "nothing");
         sender.acked(tail(1));
-        assert_eq!(sender.next(&at(4, 1, &runs), memory), frames(2, 1));
-        assert_eq!(sender.next(&at(4, 1, &runs), memory), Next::Nothing);
+        assert_eq!(next(&mut sender, &at(4, 1, &runs)), "frames after 2, 1 committed");
+        assert_eq!(next(&mut sender, &at(4, 1, &runs)), "nothing");
         sender.acked(tail(3));
-        assert_eq!(sender.next(&at(4, 1, &runs), memory), frames(3, 1));
+        assert_eq!(next(&mut sender, &at(4, 1, &runs)), "frames after 3, 1 committed");
     }
 
     #[test]
     fn a_follower_is_fed_from_the_disk_until_it_is_near_and_what_follows_is_in_memory() {
-        let runs = Runs::default();
-        let read = |from, log| Next::Read { from: tail(from), upto: tail(log), bytes_max: 10 };
-        let mut sender = Sender::new(PACE, tail(0), (tail(6), true), true);
-        assert!(sender.is_repairing());
-        assert_eq!(sender.next(&at(6, 0, &runs), memory), read(0, 6));
-        assert_eq!(sender.next(&at(6, 0, &runs), memory), read(0, 6), "it was not on the disk yet");
-        assert_eq!(sender.read((tail(1), 5), &at(7, 2, &runs)).commit_end, Offset(2));
-        assert_eq!(sender.next(&at(7, 2, &runs), memory), read(1, 7), "it is as far away as before");
-        sender.read((tail(2), 5), &at(7, 2, &runs));
-        assert_eq!(sender.next(&at(7, 2, &runs), memory), frames(2, 2));
-        assert_eq!(sender.next(&at(7, 2, &runs), |_, _| None::<(u64, _, _)>), heartbeat(7, 2), "there is no room");
-        sender.acked(tail(3));
-        assert_eq!(sender.next(&at(7, 2, &runs), |_, _| None::<(u64, _, _)>), read(3, 7), "it has left the memory");
-        let (near, equal) = (Sender::<Terms>::new(PACE, tail(1), (tail(6), true), true), (tail(6), false));
-        assert!(!near.is_repairing());
-        assert!(Sender::<Terms>::new(PACE, tail(1), (tail(6), false), true).is_repairing());
-        assert!(!Sender::<Terms>::new(PACE, tail(6), equal, true).is_repairing());
+        let (runs, mut far) = (Runs::default(), sender(0, 6, true));
+        assert!(far.is_repairing());
+        assert_eq!(next(&mut far, &at(6, 0, &runs)), "read 0 to 6");
+        assert_eq!(next(&mut far, &at(6, 0, &runs)), "read 0 to 6", "it was not on the disk yet");
+        assert_eq!(far.read(&batch(0), &at(7, 2, &runs)).commit_end, Offset(2));
+        assert_eq!(next(&mut far, &at(7, 2, &runs)), "read 1 to 7", "it is as far away as before");
+        far.read(&batch(1), &at(7, 2, &runs));
+        far.acked(tail(2));
+        assert_eq!(next(&mut far, &at(7, 2, &runs)), "frames after 2, 2 committed");
+        assert_eq!(told(far.next(&at(7, 2, &runs), |_, _| None)), "read 3 to 7", "it has left the memory");
+        assert!(!sender(1, 6, true).is_repairing());
+        assert!(sender(1, 6, false).is_repairing());
+        assert!(!sender(6, 6, false).is_repairing());
     }
 
     #[test]
     fn news_goes_ahead_of_frames_and_once() {
-        let (none, standby) = (Runs::default(), Arc::new(Terms));
+        let (none, standby, mut sender) = (Runs::default(), Arc::new(Terms), sender(0, 1, true));
         let runs: Runs = [(ReplicaId(1), Run { starts: 2, nonce: 3 })].into_iter().collect();
-        let mut sender = Sender::new(PACE, tail(0), (tail(1), true), true);
         let news = News { standby: Some(&standby), ..at(1, 0, &runs) };
-        assert_eq!(sender.next(&news, memory), Next::Runs(runs.clone()));
-        assert_eq!(sender.next(&news, memory), Next::Standby(Arc::clone(&standby)));
-        assert_eq!(sender.next(&news, memory), frames(0, 0));
-        assert_eq!(sender.next(&news, memory), heartbeat(1, 0));
-        assert_eq!(sender.next(&news, memory), Next::Nothing);
-        assert_eq!(sender.next(&at(1, 0, &none), memory), Next::Runs(none.clone()));
+        for expected in ["1 runs", "standby", "frames after 0, 0 committed", "0 of 1", "nothing"] {
+            assert_eq!(next(&mut sender, &news), expected);
+        }
+        assert_eq!(next(&mut sender, &at(1, 0, &none)), "0 runs");
     }
 
     #[test]
     fn what_is_committed_is_told_a_little_later_and_rounds_and_trims_at_once() {
-        let runs = Runs::default();
-        let mut sender = Sender::new(PACE, tail(1), (tail(1), true), true);
-        assert_eq!(sender.next(&at(1, 0, &runs), memory), heartbeat(1, 0), "the first words");
-        assert_eq!(sender.next(&at(1, 1, &runs), memory), Next::Later);
-        assert_eq!(sender.next(&at(1, 1, &runs), memory), Next::Later);
-        sender.heartbeat_due();
-        assert_eq!(sender.next(&at(1, 1, &runs), memory), heartbeat(1, 1));
-        assert_eq!(sender.next(&at(1, 1, &runs), memory), Next::Nothing);
+        let (runs, mut sender) = (Runs::default(), sender(1, 1, true));
+        for (commit_end, is_due, expected) in
+            [(0, false, "0 of 1"), (1, false, "later"), (1, false, "later"), (1, true, "1 of 1"), (1, false, "nothing")]
+        {
+            if is_due {
+                sender.heartbeat_due();
+            }
+            assert_eq!(next(&mut sender, &at(1, commit_end, &runs)), expected);
+        }
         for news in [News { round: 1, ..at(1, 1, &runs) }, News { round: 1, log_start: Offset(1), ..at(1, 1, &runs) }] {
-            assert!(matches!(sender.next(&news, memory), Next::Heartbeat { .. }));
-            assert_eq!(sender.next(&news, memory), Next::Nothing);
+            assert_eq!(next(&mut sender, &news), "1 of 1");
+            assert_eq!(next(&mut sender, &news), "nothing");
         }
     }
 }

@@ -166,15 +166,14 @@ impl Batch {
     }
 
     /// Batches that follow one another, as one.
-    pub(crate) fn join(batches: &[Self]) -> Result<Self, String> {
+    pub(crate) fn join(batches: &[Self]) -> Self {
         if let [only] = batches {
-            return Ok(only.clone());
+            return only.clone();
         }
         let prev = batches.first().map(Self::prev).unwrap_or_default();
-        let frames =
-            zue_log::Batch::decode(join(batches), prev, &Limits::default()).map_err(|error| error.to_string())?;
+        let frames = zue_log::Batch::decode(join(batches), prev, &Limits::default()).expect("batches of one log");
         let records = batches.iter().flat_map(|batch| batch.records().iter().copied()).collect();
-        Ok(Self { frames, records, gone: batches.iter().flat_map(|batch| batch.gone().iter().copied()).collect() })
+        Self { frames, records, gone: batches.iter().flat_map(|batch| batch.gone().iter().copied()).collect() }
     }
 
     /// What arrives of it on the other side of the network.

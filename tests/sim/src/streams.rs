@@ -147,12 +147,8 @@ impl World {
             standby: process.standing.known().filter(|_| tells),
         };
         let memory = &process.memory;
-        let found = sender.next(&news, |prev, bytes_max| {
-            let found = memory.after(prev, bytes_max)?;
-            let (tail, bytes) = (found.last()?.tail(), found.iter().map(|batch| batch.as_ref().bytes().len()).sum());
-            Some((found, tail, bytes))
-        });
-        let (batch, With { commit_end, round, .. }) = match found {
+        let next = sender.next(&news, |prev, bytes_max| memory.after(prev, bytes_max));
+        let (batch, With { commit_end, round, .. }) = match next {
             Next::Runs(runs) => return Some((session, Down::Runs(runs))),
             Next::Standby(standby) => return Some((session, Down::Standby(Standby::clone(&standby)))),
             Next::Heartbeat { commit_end, log_end, round, log_start } => {
@@ -172,8 +168,8 @@ impl World {
             Next::Read { from, .. } if from >= storage.tail() => return None,
             Next::Read { from, bytes_max, .. } => match storage.read_frames(from, bytes_max) {
                 Ok(Some(batch)) => {
-                    let with = sender.read((batch.tail(), batch.as_ref().bytes().len()), &news);
-                    (Ok(batch), with)
+                    let with = sender.read(batch.as_ref(), &news);
+                    (batch, with)
                 }
                 Ok(None) => return None,
                 Err(_) => {
@@ -188,17 +184,8 @@ impl World {
             },
         };
         feed.news_due = false;
-        let id = storage.id();
-        match batch {
-            Ok(batch) => {
-                self.check.are_gone(id, batch.gone());
-                Some((session, Down::Frames { batch, commit_end, round }))
-            }
-            Err(why) => {
-                self.check.violated(format!("what machine {machine} keeps for its followers is no log: {why}"));
-                None
-            }
-        }
+        self.check.are_gone(storage.id(), batch.gone());
+        Some((session, Down::Frames { batch, commit_end, round }))
     }
 
     /// A follower is to hear of what is committed, if it has not yet.
