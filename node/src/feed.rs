@@ -1,10 +1,7 @@
-//! One replication stream, from the leader's side: from memory where the follower is near, from the disk where it is not, never
-//! more under way than the window. Ends with the reason why.
+//! One replication stream, from the leader's side: carries out what the engine's sender says. Ends with the reason why.
 
-use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +10,9 @@ use tokio::time::{Instant, Interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
-use zue_core::{Offset, Run, Runs, Shown, Tail};
-use zue_engine::standing::Telling;
+use zue_core::{Offset, Run, Shown, Tail};
+use zue_engine::ring::join;
+use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
 use zue_log::ReadError;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
@@ -40,8 +38,7 @@ const SILENCE_MIN: Duration = Duration::from_secs(3);
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
 /// How many messages wait for the connection.
 const OUTGOING_MAX: usize = 2;
-/// How long a follower may be left without word of what is committed: the next frames carry it, too.
-const COMMIT_NEWS_WITHIN: Duration = Duration::from_millis(2);
+const COMMIT_NEWS_WITHIN: Duration = Duration::from_millis(COMMIT_NEWS_WITHIN_MS);
 /// A stream that was open for so long was of use, even if there was nothing to acknowledge.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
@@ -55,24 +52,12 @@ pub(crate) struct Session<'a> {
     view: watch::Receiver<View>,
     /// The start of the follower's disk that it is of.
     run: Run,
-    runs_sent: Arc<Runs>,
-    standby: Telling<Standby>,
+    sender: Sender<Standby>,
     outgoing: mpsc::Sender<LeaderMessage>,
     incoming: Streaming<FollowerMessage>,
     heartbeat: Interval,
-    /// The tail of what has been sent.
-    sent: Tail,
-    commit_sent: Offset,
-    log_start_sent: Offset,
-    round_sent: u64,
-    heartbeat_due: bool,
     /// When it is to hear of a commit, if frames do not tell it before.
     commit_news_due: Option<Instant>,
-    /// What is under way: the tail after each message, and its bytes.
-    window: VecDeque<(Tail, usize)>,
-    window_bytes: usize,
-    /// Not near the end: fed from the disk.
-    repairing: bool,
     next: Option<LeaderMessage>,
     reading: Option<Reading>,
     heard: Instant,
@@ -101,6 +86,12 @@ impl Drop for Session<'_> {
             tokio::spawn(async move { facts.send(fact).await });
         }
     }
+}
+
+/// What there is to tell.
+fn news<'a>(ends: &Ends, view: &'a View) -> News<'a, Standby> {
+    let Ends { log, commit_end, round, log_start, .. } = *ends;
+    News { log, commit_end, round, log_start, runs: &view.runs, standby: view.standby.as_ref() }
 }
 
 fn message(message: leader_message::Message) -> LeaderMessage {
@@ -147,26 +138,24 @@ impl<'a> Session<'a> {
         let (log, durable) = (zue_proto::tail(started.log), zue_proto::tail(started.durable));
         let lineage = zue_proto::lineage(started.lineage);
         let runs = zue_proto::runs(&started.runs).map_err(|malformed| Ended::Call(malformed.to_string()))?;
+        let (settings, leader) = (&peer.shared.settings, peer.handle.ends.borrow().log);
+        let pace = Pace {
+            window_bytes: settings.inflight_bytes_max.length(),
+            batch_bytes: settings.repair_batch_bytes.length(),
+            near_records: settings.inline_catchup_records,
+        };
+        let in_memory = peer.shared.cache.after(log, 0).is_some();
         let mut session = Self {
             peer,
             id: peer.handle.session(),
             ends: peer.handle.ends.clone(),
             view: peer.handle.view.clone(),
             run: lineage.run(),
-            runs_sent: Arc::default(),
-            standby: Telling::to(started.can_stand_by),
+            sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
             incoming,
-            heartbeat: in_step(peer.shared.settings.heartbeat_interval.0),
-            sent: log,
-            commit_sent: Offset::default(),
-            log_start_sent: Offset::default(),
-            round_sent: 0,
-            heartbeat_due: true,
+            heartbeat: in_step(settings.heartbeat_interval.0),
             commit_news_due: None,
-            window: VecDeque::new(),
-            window_bytes: 0,
-            repairing: false,
             next: None,
             reading: None,
             heard: Instant::now(),
@@ -177,19 +166,10 @@ impl<'a> Session<'a> {
         };
         session.tell_clock(started.clock_ms).await?;
         session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable, lineage, runs }).await?;
-        Ok(session.choose_source())
-    }
-
-    /// Near the end it is fed from memory, further away from the disk.
-    fn choose_source(mut self) -> Self {
-        let shared = &self.peer.shared;
-        let lag = self.ends.borrow().log.end.since(self.sent.end);
-        let is_near = lag <= shared.settings.inline_catchup_records && shared.cache.after(self.sent, 0).is_some();
-        self.repairing = lag > 0 && !is_near;
-        if lag > 0 && is_near {
-            shared.metrics.inline_catchups.inc();
+        if leader.end > log.end && !session.sender.is_repairing() {
+            peer.shared.metrics.inline_catchups.inc();
         }
-        self
+        Ok(session)
     }
 
     async fn tell(&self, fact: Fact) -> Result<(), Ended> {
@@ -238,7 +218,7 @@ impl<'a> Session<'a> {
         };
         match happened {
             Event::News => {}
-            Event::HeartbeatDue => self.heartbeat_due = true,
+            Event::HeartbeatDue => self.sender.heartbeat_due(),
             Event::Heard(message) => self.heard(message).await?,
             Event::Read(read) => {
                 self.reading = None;
@@ -253,68 +233,43 @@ impl<'a> Session<'a> {
         if self.next.is_some() || self.reading.is_some() {
             return;
         }
-        self.next = self.new_runs().map(|runs| message(leader_message::Message::Runs(runs)));
-        if self.next.is_none() {
-            let news = self.standby.news(self.view.borrow().standby.as_ref());
-            self.next = news.map(|standby| message(leader_message::Message::Standby(standby.to_wire())));
-        }
-        if self.next.is_some() {
-            return;
-        }
-        let ends = *self.ends.borrow_and_update();
-        let Ends { log, commit_end, round, log_start, .. } = ends;
-        let settings = &self.peer.shared.settings;
-        let has_room = self.window_bytes < settings.inflight_bytes_max.length();
-        if self.sent < log && has_room {
-            let found = if self.repairing { None } else { self.peer.shared.cache.after(self.sent, self.batch_bytes()) };
-            if let Some((frames, tail)) = found {
-                self.send_frames(frames, tail, ends);
-            } else {
-                self.repairing = true;
-                self.reading = Some(self.read_from_disk(log));
+        let (ends, view) = (*self.ends.borrow_and_update(), self.view.borrow_and_update());
+        let cache = &self.peer.shared.cache;
+        let next = self.sender.next(&news(&ends, &view), |prev, bytes_max| cache.after(prev, bytes_max));
+        drop(view);
+        self.next = match next {
+            Next::Runs(runs) => {
+                Some(message(leader_message::Message::Runs(v1::Runs { runs: zue_proto::runs_to_wire(&runs) })))
             }
-        } else if self.heartbeat_due || self.is_news(ends) {
-            (self.heartbeat_due, self.commit_news_due) = (false, None);
-            (self.commit_sent, self.round_sent, self.log_start_sent) = (commit_end, round, log_start);
-            let (log_end, log_start) = (log.end.0, log_start.0);
-            let agreed_ms = self.peer.handle.time.known().map_or(0, |known| known.agreed_ms);
-            let heartbeat = v1::Heartbeat { commit_end: commit_end.0, log_end, round, log_start, agreed_ms };
-            self.next = Some(message(leader_message::Message::Heartbeat(heartbeat)));
-        } else if commit_end > self.commit_sent && self.commit_news_due.is_none() {
-            self.commit_news_due = Some(Instant::now() + COMMIT_NEWS_WITHIN);
-        }
+            Next::Standby(standby) => Some(message(leader_message::Message::Standby(standby.to_wire()))),
+            Next::Frames(found, with) => Some(self.frames(join(&found), with)),
+            Next::Read { from, upto, bytes_max } => {
+                self.reading = Some(self.read_from_disk(from, upto, bytes_max));
+                None
+            }
+            Next::Heartbeat { commit_end, log_end, round, log_start } => {
+                self.commit_news_due = None;
+                let agreed_ms = self.peer.handle.time.known().map_or(0, |known| known.agreed_ms);
+                let (commit_end, log_end, log_start) = (commit_end.0, log_end.0, log_start.0);
+                let heartbeat = v1::Heartbeat { commit_end, log_end, round, log_start, agreed_ms };
+                Some(message(leader_message::Message::Heartbeat(heartbeat)))
+            }
+            Next::Later => {
+                self.commit_news_due.get_or_insert_with(|| Instant::now() + COMMIT_NEWS_WITHIN);
+                None
+            }
+            Next::Nothing => None,
+        };
     }
 
-    /// What it has not been told of yet.
-    fn new_runs(&mut self) -> Option<v1::Runs> {
-        let runs = Arc::clone(&self.view.borrow_and_update().runs);
-        if std::mem::replace(&mut self.runs_sent, Arc::clone(&runs)) == runs {
-            return None;
-        }
-        Some(v1::Runs { runs: zue_proto::runs_to_wire(&runs) })
-    }
-
-    /// Whether a follower that needs no frames is to hear of it at once.
-    fn is_news(&self, ends: Ends) -> bool {
-        ends.round > self.round_sent || ends.log_start > self.log_start_sent
-    }
-
-    fn batch_bytes(&self) -> usize {
-        self.peer.shared.settings.repair_batch_bytes.length()
-    }
-
-    fn send_frames(&mut self, frames: Bytes, tail: Tail, ends: Ends) {
-        let Ends { commit_end, round, .. } = ends;
-        self.window.push_back((tail, frames.len()));
-        self.window_bytes += frames.len();
-        (self.commit_sent, self.round_sent, self.commit_news_due) = (commit_end, round, None);
-        let prev = std::mem::replace(&mut self.sent, tail);
+    fn frames(&mut self, frames: Bytes, With { prev, commit_end, round }: With) -> LeaderMessage {
+        self.commit_news_due = None;
         let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0, round };
-        self.next = Some(message(leader_message::Message::Frames(frames)));
+        message(leader_message::Message::Frames(frames))
     }
 
-    fn read_from_disk(&self, upto: Tail) -> Reading {
-        let (reader, from, bytes_max) = (self.peer.shared.reader.clone(), self.sent, self.batch_bytes());
+    fn read_from_disk(&self, from: Tail, upto: Tail, bytes_max: usize) -> Reading {
+        let reader = self.peer.shared.reader.clone();
         let read = move || {
             // What left the memory may still be on its way to the disk.
             if reader.tail() <= from { Ok(None) } else { reader.read_frames(from, upto, bytes_max) }
@@ -344,10 +299,8 @@ impl<'a> Session<'a> {
         };
         metrics.repair_batches.inc();
         metrics.repair_records.inc_by(batch.record_count());
-        let ends = *self.ends.borrow();
-        self.send_frames(batch.bytes().clone(), batch.tail(), ends);
-        let near = ends.log.end.since(self.sent.end) <= self.peer.shared.settings.inline_catchup_records;
-        self.repairing = !near;
+        let with = self.sender.read(&batch, &news(&self.ends.borrow(), &self.view.borrow()));
+        self.next = Some(self.frames(batch.bytes().clone(), with));
         Ok(())
     }
 
@@ -364,9 +317,7 @@ impl<'a> Session<'a> {
         };
         self.has_moved |= durable > self.had;
         self.tell_clock(clock_ms).await?;
-        while let Some((_, bytes)) = self.window.pop_front_if(|(tail, _)| *tail <= durable) {
-            self.window_bytes = self.window_bytes.saturating_sub(bytes);
-        }
+        self.sender.acked(durable);
         self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await
     }
 }

@@ -3,4 +3,6 @@
 
 pub mod disk;
 pub mod driver;
+pub mod ring;
+pub mod sender;
 pub mod standing;

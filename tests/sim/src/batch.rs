@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use zue_core::{Epoch, Offset, ProducerId, Tail};
+use zue_engine::ring::join;
 use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 
 /// A record as the checks see it.
@@ -162,6 +163,17 @@ impl Batch {
         }
         let frames = builder.finish().expect("an append of at least one record");
         Self { frames, records: records.into(), gone: Arc::default() }
+    }
+
+    /// Batches that follow one another, as one.
+    pub(crate) fn join(batches: &[Self]) -> Self {
+        if let [only] = batches {
+            return only.clone();
+        }
+        let prev = batches.first().map(Self::prev).unwrap_or_default();
+        let frames = zue_log::Batch::decode(join(batches), prev, &Limits::default()).expect("batches of one log");
+        let records = batches.iter().flat_map(|batch| batch.records().iter().copied()).collect();
+        Self { frames, records, gone: batches.iter().flat_map(|batch| batch.gone().iter().copied()).collect() }
     }
 
     /// What arrives of it on the other side of the network.

@@ -369,7 +369,7 @@ impl World {
             |(id, at): (&ReplicaId, &Option<usize>)| Some(Placed { replica: *id, ordinal: (*at)?, is_reachable: true });
         let members = members.filter_map(placed).collect();
         let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
-        let unreached = feeds.filter(|(_, feed)| feed.cursor.is_none()).map(|(id, _)| *id).collect();
+        let unreached = feeds.filter(|(_, feed)| feed.sender.is_none()).map(|(id, _)| *id).collect();
         zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby }
     }
 }

@@ -106,18 +106,13 @@ impl World {
 
     /// Writes what a leader adds to its log, and keeps it for its followers.
     fn write_led(&mut self, machine: usize, ticket: Ticket, batch: Batch, before_ms: u64) {
-        let memory_batches = self.params.memory_batches;
         if !batch.records().is_empty() && self.is_borne_out(machine) {
             self.check.stamped(batch.last_ms(), before_ms, self.now + Clock::RIGHT_MS);
         }
         self.check.appended(&batch, self.now);
         let Some(process) = self.process(machine) else { return };
         process.records.extend(batch.records());
-        process.memory.push_back(batch.clone());
-        let unwritten = process.writer.queue.len() + 1;
-        while process.memory.len() > memory_batches.max(unwritten) {
-            process.memory.pop_front();
-        }
+        process.memory.push(batch.clone());
         self.ask_disk(machine, ticket, Work::Write(batch));
     }
 

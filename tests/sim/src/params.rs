@@ -5,6 +5,7 @@ mod rare;
 
 use zue_core::control::{Policy, Wish};
 use zue_core::{Limits, ProducerLimits, SyncLimits};
+use zue_engine::sender::Pace;
 use zue_log::CompactionConfig;
 
 use crate::ages::ClockParams;
@@ -29,12 +30,10 @@ pub(crate) struct Params {
     pub(crate) tick_ms: u64,
     /// How long a stream may be silent.
     pub(crate) stream_timeout_ms: u64,
-    /// How many batches a leader keeps in memory for its followers.
-    pub(crate) memory_batches: usize,
-    /// How many bytes of frames are read from the log for a follower at once.
-    pub(crate) frames_bytes: usize,
-    /// How many records may be under way to a follower.
-    pub(crate) window_records: u64,
+    /// How many bytes of frames a leader keeps in memory for its followers.
+    pub(crate) memory_bytes: usize,
+    /// How much goes to a follower at once.
+    pub(crate) pace: Pace,
     /// How often a stranger speaks to a replica, if one does.
     pub(crate) stranger: Option<(u64, u64)>,
     /// What is trimmed stays on the disks for a while.
@@ -198,14 +197,21 @@ impl Params {
             lazy,
             tick_ms,
             stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
-            memory_batches: dice.pick(&[0, 3, 40]),
-            frames_bytes: dice.pick(&[1, 300, 4000]),
-            window_records: dice.pick(&[1, 10, 200]),
+            memory_bytes: dice.pick(&[0, 2000, 1 << 20]),
+            pace: pace(dice),
             upkeep,
             clocks,
             stranger: dice.chance(0.4).then(|| (20, dice.between((50, 800)))),
             keeps_trimmed: dice.chance(0.4),
         }
+    }
+}
+
+fn pace(dice: &mut Dice) -> Pace {
+    Pace {
+        window_bytes: dice.pick(&[1, 2000, 1 << 20]),
+        batch_bytes: dice.pick(&[1, 300, 4000]),
+        near_records: dice.pick(&[0, 10, 10_000]),
     }
 }
 

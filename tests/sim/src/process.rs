@@ -1,11 +1,13 @@
 //! A process on a machine: the replica, its disk's queue, its streams. What a node's driver does, without threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Tail, Ticket};
+use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Ticket};
 use zue_engine::disk::{Ahead, Queue, Task};
 use zue_engine::driver::Word;
-use zue_engine::standing::{Standing, Telling};
+use zue_engine::ring::Ring;
+use zue_engine::sender::Sender;
+use zue_engine::standing::Standing;
 
 use crate::batch::{Batch, Held};
 use crate::breaks::Break;
@@ -32,7 +34,7 @@ pub(crate) struct Process {
     /// The epoch in which it last led.
     pub(crate) led: Option<Epoch>,
     /// A leader's newest batches.
-    pub(crate) memory: VecDeque<Batch>,
+    pub(crate) memory: Ring<Batch>,
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
@@ -77,14 +79,14 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) session: Option<Session>,
-    /// Where the follower's log is, once it has said so, and what was sent since.
-    pub(crate) cursor: Option<Tail>,
-    pub(crate) acked: Tail,
+    /// Once the follower has said where its log is.
+    pub(crate) sender: Option<Sender<Standby>>,
+    /// It is soon to hear of a commit.
+    pub(crate) news_due: bool,
     pub(crate) heard: u64,
     pub(crate) retry_at: u64,
     /// It has said that it has to begin anew.
     pub(crate) with_origin: bool,
-    pub(crate) telling: Telling<Standby>,
 }
 
 /// A stream from a leader.
@@ -150,7 +152,7 @@ impl World {
             feeds: BTreeMap::new(),
             members: BTreeMap::new(),
             led: None,
-            memory: VecDeque::new(),
+            memory: Ring::new(self.params.memory_bytes),
             inbound: BTreeMap::new(),
             followed: None,
             upkeep,
@@ -188,6 +190,7 @@ impl World {
                 let tick_ms = self.params.tick_ms;
                 self.after_of(machine, (tick_ms, tick_ms), ProcessEvent::Tick);
             }
+            ProcessEvent::CommitNews { follower, session } => self.commit_news(machine, follower, session),
             ProcessEvent::Keep => self.keep_standby(machine),
             ProcessEvent::DiskWrite => self.disk_write(machine),
             ProcessEvent::DiskSync => self.disk_sync(machine),

@@ -1,7 +1,7 @@
 //! Streams from a leader to its followers, from both ends.
 
 use zue_core::{Epoch, Input, ReplicaId, Session, Shown, Tail};
-use zue_engine::standing::Telling;
+use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Sender, With};
 
 use crate::batch::Batch;
 use crate::breaks::Break;
@@ -21,15 +21,8 @@ impl World {
         process.led = Some(epoch);
         let ended: Vec<_> = process.feeds.extract_if(.., |id, _| !followers.contains(id)).collect();
         let new: Vec<_> = followers.iter().filter(|id| !process.feeds.contains_key(id)).copied().collect();
-        let feed = || Feed {
-            session: None,
-            cursor: None,
-            acked: Tail::default(),
-            heard: now,
-            retry_at: now,
-            with_origin: false,
-            telling: Telling::to(true),
-        };
+        let feed =
+            || Feed { session: None, sender: None, news_due: false, heard: now, retry_at: now, with_origin: false };
         process.feeds.extend(new.iter().map(|id| (*id, feed())));
         if begins {
             self.counts.elections += 1;
@@ -73,8 +66,7 @@ impl World {
             return feed.map_or((), |feed| feed.retry_at = retry_at);
         };
         let Some(feed) = self.process(machine).and_then(|process| process.feeds.get_mut(&follower)) else { return };
-        (feed.session, feed.cursor, feed.heard, feed.with_origin) = (Some(session), None, now, false);
-        feed.telling = Telling::to(true);
+        (feed.session, feed.sender, feed.heard, feed.with_origin) = (Some(session), None, now, false);
         self.send_down(machine, follower, session, Down::Start(start));
     }
 
@@ -88,7 +80,7 @@ impl World {
         let retry_at = self.now + self.dice.between((0, pause_ms));
         let Some(process) = self.process(machine) else { return };
         if let Some(feed) = process.feeds.get_mut(&follower).filter(|feed| feed.session == Some(session)) {
-            (feed.session, feed.cursor, feed.retry_at) = (None, None, retry_at);
+            (feed.session, feed.sender, feed.retry_at) = (None, None, retry_at);
         }
         self.step(machine, Input::Disconnected { from: follower, session });
     }
@@ -104,15 +96,12 @@ impl World {
     pub(crate) fn tick(&mut self, machine: usize) {
         self.step(machine, Input::Tick);
         self.look_for_leader(machine);
-        let (now, timeout, agreed_ms) = (self.now, self.params.stream_timeout_ms, self.agreed_ms(machine));
+        let (now, timeout) = (self.now, self.params.stream_timeout_ms);
         let Some(process) = self.process(machine) else { return };
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
         process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
         let ended = process.followed.filter(|s| process.inbound.get(s).is_none_or(|inbound| silent(inbound.heard)));
-        let replica = process.replica();
-        let (commit_end, log_end, round) = (replica.commit_end(), replica.log().end, replica.round());
-        let log_start = replica.log_start();
-        let runs = replica.runs().clone();
+        process.feeds.values_mut().filter_map(|feed| feed.sender.as_mut()).for_each(Sender::heartbeat_due);
         let feeds: Vec<_> = process.feeds.iter().map(|(id, f)| (*id, f.session, silent(f.heard), f.retry_at)).collect();
         if let Some(session) = ended {
             self.step(machine, Input::StreamEnded { session });
@@ -123,89 +112,107 @@ impl World {
                     self.send_down(machine, follower, session, Down::Close);
                     self.close_feed(machine, follower, session, 0);
                 }
-                Some(session) => {
-                    self.send_down(
-                        machine,
-                        follower,
-                        session,
-                        Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms },
-                    );
-                    self.send_down(machine, follower, session, Down::Runs(runs.clone()));
-                }
                 None if now >= retry_at => self.open_feed(machine, follower),
-                None => {}
+                Some(_) | None => {}
+            }
+        }
+        self.pump(machine);
+    }
+
+    /// Sends every follower what there is for it.
+    pub(crate) fn pump(&mut self, machine: usize) {
+        let Some(process) = self.process(machine).filter(|process| !process.feeds.is_empty()) else { return };
+        let open: Vec<_> = process.feeds.iter().filter(|(_, feed)| feed.sender.is_some()).map(|(id, _)| *id).collect();
+        for follower in open {
+            while let Some((session, body)) = self.next_down(machine, follower) {
+                self.send_down(machine, follower, session, body);
             }
         }
     }
 
-    /// Sends every follower what it lacks, as far as its window goes.
-    pub(crate) fn pump(&mut self, machine: usize) {
-        let (window, bytes) = (self.params.window_records, self.params.frames_bytes);
-        let tells = !self.broken_by(Break::StandbyUnlearned);
-        let (mut sends, mut gone) = (Vec::new(), Vec::new());
-        let (mut lost, mut trimmed) = (Vec::new(), Vec::new());
-        let at = self.machine(machine);
-        let Some(process) = &mut at.process else { return };
-        let (log, commit_end, round) =
-            (process.replica().log(), process.replica().commit_end(), process.replica().round());
-        for (follower, feed) in &mut process.feeds {
-            let (Some(session), Some(mut cursor)) = (feed.session, feed.cursor) else { continue };
-            if let Some(standby) = feed.telling.news(process.standing.known().filter(|_| tells)) {
-                sends.push((*follower, session, Down::Standby(Standby::clone(&standby))));
+    /// What a follower is sent next. Where what it lacks cannot be read, the stream ends.
+    fn next_down(&mut self, machine: usize, follower: ReplicaId) -> Option<(Session, Down)> {
+        let (agreed_ms, tells) = (self.agreed_ms(machine), !self.broken_by(Break::StandbyUnlearned));
+        let at = self.machines.get_mut(machine)?;
+        let (process, storage) = (at.process.as_mut()?, &at.storage);
+        let feed = process.feeds.get_mut(&follower)?;
+        let (session, sender) = (feed.session?, feed.sender.as_mut()?);
+        let replica = process.driver.replica();
+        let news = News {
+            log: replica.log(),
+            commit_end: replica.commit_end(),
+            round: replica.round(),
+            log_start: replica.log_start(),
+            runs: replica.runs(),
+            standby: process.standing.known().filter(|_| tells),
+        };
+        let memory = &process.memory;
+        let next = sender.next(&news, |prev, bytes_max| memory.after(prev, bytes_max));
+        let (batch, With { commit_end, round, .. }) = match next {
+            Next::Runs(runs) => return Some((session, Down::Runs(runs))),
+            Next::Standby(standby) => return Some((session, Down::Standby(Standby::clone(&standby)))),
+            Next::Heartbeat { commit_end, log_end, round, log_start } => {
+                feed.news_due = false;
+                return Some((session, Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms }));
             }
-            while cursor < log && cursor.end.since(feed.acked.end) < window {
-                let batch = match process.memory.iter().find(|batch| batch.prev() == cursor) {
-                    Some(batch) => batch.clone(),
-                    None => match at.storage.read_frames(cursor, bytes) {
-                        Ok(Some(batch)) => batch,
-                        Ok(None) => break,
-                        Err(_) if cursor > at.storage.tail() => break,
-                        Err(_) if cursor.end < at.storage.held().1 => {
-                            trimmed.push((*follower, session));
-                            break;
-                        }
-                        Err(_) => {
-                            lost.push((*follower, session));
-                            break;
-                        }
-                    },
-                };
-                cursor = batch.tail();
-                gone.extend_from_slice(batch.gone());
-                sends.push((*follower, session, Down::Frames { batch, commit_end, round }));
+            Next::Later => {
+                if !std::mem::replace(&mut feed.news_due, true) {
+                    let within = (COMMIT_NEWS_WITHIN_MS, COMMIT_NEWS_WITHIN_MS);
+                    self.after_of(machine, within, ProcessEvent::CommitNews { follower, session });
+                }
+                return None;
             }
-            feed.cursor = Some(cursor);
-        }
-        let id = at.storage.id();
-        self.check.are_gone(id, &gone);
-        for (follower, session, body) in sends {
-            self.send_down(machine, follower, session, body);
-        }
-        // What it lacks is gone: it is offered a new stream.
-        for (follower, session) in trimmed {
-            self.close_feed(machine, follower, session, 0);
-        }
-        let damaged = self.machine(machine).storage.is_damaged();
-        for (follower, session) in lost {
-            if !damaged {
-                self.check
-                    .violated(format!("machine {machine} does not find what follower {follower:?} was sent last"));
-            }
-            self.close_feed(machine, follower, session, 0);
+            Next::Nothing => return None,
+            Next::Frames(found, with) => (Batch::join(&found), with),
+            // What left the memory may still be on its way to the disk.
+            Next::Read { from, .. } if from >= storage.tail() => return None,
+            Next::Read { from, bytes_max, .. } => match storage.read_frames(from, bytes_max) {
+                Ok(Some(batch)) => {
+                    let with = sender.read(batch.as_ref(), &news);
+                    (batch, with)
+                }
+                Ok(None) => return None,
+                Err(_) => {
+                    // What it lacks is gone, and it is offered a new stream; or it cannot be read.
+                    if from.end >= storage.held().1 && !storage.is_damaged() {
+                        let what = format!("machine {machine} does not find what {follower:?} was sent last");
+                        self.check.violated(what);
+                    }
+                    self.close_feed(machine, follower, session, 0);
+                    return None;
+                }
+            },
+        };
+        feed.news_due = false;
+        self.check.are_gone(storage.id(), batch.gone());
+        Some((session, Down::Frames { batch, commit_end, round }))
+    }
+
+    /// A follower is to hear of what is committed, if it has not yet.
+    pub(crate) fn commit_news(&mut self, machine: usize, follower: ReplicaId, session: Session) {
+        let Some(process) = self.process(machine) else { return };
+        let feed = process.feeds.get_mut(&follower).filter(|feed| feed.session == Some(session) && feed.news_due);
+        if let Some(sender) = feed.and_then(|feed| feed.sender.as_mut()) {
+            sender.heartbeat_due();
+            self.pump(machine);
         }
     }
 
     pub(crate) fn hear_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
-        let now = self.now;
+        let (now, pace) = (self.now, self.params.pace);
         let Some(process) = self.process(machine) else { return };
         let leading = process.replica().log().epoch;
         let feed = process.feeds.get_mut(&from).filter(|feed| feed.session == Some(session));
         if let Some(feed) = feed {
             feed.heard = now;
             match &body {
-                Up::Started { log, .. } => (feed.cursor, feed.acked) = (feed.cursor.or(Some(*log)), *log),
-                Up::Acked { durable, .. } => feed.acked = feed.acked.max(*durable),
-                Up::Trimmed { .. } => {}
+                Up::Started { log, .. } if feed.sender.is_none() => {
+                    let in_memory = process.memory.after(*log, 0).is_some();
+                    feed.sender = Some(Sender::new(pace, *log, (process.driver.replica().log(), in_memory), true));
+                    feed.news_due = false;
+                }
+                Up::Acked { durable, .. } => feed.sender.iter_mut().for_each(|sender| sender.acked(*durable)),
+                Up::Started { .. } | Up::Trimmed { .. } => {}
                 Up::Refused { needs_origin } => feed.with_origin = *needs_origin,
             }
         }

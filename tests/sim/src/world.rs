@@ -56,6 +56,11 @@ pub(crate) enum ProcessEvent {
     Upkeep,
     /// By what it stands by gets to the disk.
     Keep,
+    /// A follower is to hear of what is committed.
+    CommitNews {
+        follower: ReplicaId,
+        session: Session,
+    },
     Crash,
 }
 
