@@ -60,6 +60,9 @@ pub async fn settle(
     let is_moving = cluster.spec.tls.mode.is_some_and(|wished| wished != mode);
     let mut secured = Secured { mode, outcome: Ok(()), again: is_moving.then_some(AGAIN), happenings };
     let asked = found.annotations().get(ROTATE_ANNOTATION);
+    if asked.is_some() {
+        take_away(&api, &found).await?;
+    }
     let rotate = asked.map(|text| rotate::allowed(rotate::parse(text)?, &cluster.spec.tls, mode));
     let rotate = rotate.transpose().unwrap_or_else(|why| {
         secured.happenings.push(Happening::warning("RotationRefused", why));
@@ -90,16 +93,15 @@ pub async fn settle(
             }
         }
     }
-    // Also where it came to nothing: asked for again and again, it would replace again and again.
-    if asked.is_some() {
-        let patch = Patch::Merge(json!({ "metadata": { "annotations": { ROTATE_ANNOTATION: null } } }));
-        let params = manager();
-        let patched = api.patch(&cluster.name, &params, &patch);
-        if let Err(failed) = within("take the annotation of the rotation away", patched).await {
-            error!("{failed}");
-        }
-    }
     Ok(secured)
+}
+
+/// Takes what was asked for away before it is done: whoever asks again meanwhile is heard. Nothing is done where it cannot be taken
+/// away, or was changed since: left there, it would be done again and again.
+async fn take_away(api: &Api<ZueCluster>, found: &ZueCluster) -> Result<(), Error> {
+    let metadata = json!({ "resourceVersion": found.resource_version(), "annotations": { ROTATE_ANNOTATION: null } });
+    let (patch, params) = (Patch::Merge(json!({ "metadata": metadata })), manager());
+    within("take the annotation of the rotation away", api.patch(&found.name_any(), &params, &patch)).await.map(drop)
 }
 
 /// The mode that the cluster is in from now on; it is written down before anything is made by it.

@@ -184,3 +184,20 @@ async fn a_closed_cluster_that_has_lost_its_status_and_its_pods_stays_closed() {
     let found = Found::new("{}", json!({ "epoch": 3 }), &[(path.as_str(), made)]).await;
     assert_eq!(found.settle().await.0.mode, TlsMode::Required);
 }
+
+#[tokio::test]
+async fn what_is_asked_to_be_replaced_is_taken_away_before_it_is_done_and_only_as_it_was_found() {
+    let found = Found::new("{}", json!({ "tlsMode": "Required" }), &[]).await;
+    {
+        let mut kept = found.api.0.lock().unwrap();
+        let resource = kept.objects.get_mut(CLUSTER).unwrap();
+        resource["metadata"]["annotations"] = json!({ "zue.io/rotate": "certificates" });
+        resource["metadata"]["resourceVersion"] = json!("7");
+    }
+    let (_, writes) = found.settle().await;
+    let (method, path, body) = writes.first().unwrap();
+    assert_eq!((method, path.as_str()), (&Method::PATCH, CLUSTER));
+    let taken = json!({ "resourceVersion": "7", "annotations": { "zue.io/rotate": null } });
+    assert_eq!(body["metadata"], taken, "whoever asks again meanwhile is heard");
+    assert!(writes.len() > 1 && writes[1..].iter().all(|(_, path, _)| path.contains("/secrets")), "{writes:?}");
+}

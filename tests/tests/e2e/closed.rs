@@ -90,7 +90,7 @@ fn strangers_at_the_peer_port(ours: &Zue, theirs: &Zue, own: &Path) {
     });
 }
 
-/// What everybody shows, and what signs it.
+/// What everybody shows, what signs it, and which authorities are the ones that sign.
 fn shown(namespace: &str) -> Vec<String> {
     let of = [
         ("peer-ca", "tls.crt"),
@@ -99,7 +99,10 @@ fn shown(namespace: &str) -> Vec<String> {
         ("client-test", "tls.crt"),
         ("client-pods.zue.io", "tls.crt"),
     ];
-    of.map(|(of, key)| secret(namespace, &format!("{NAME}-{of}"), key).expect("it is there")).to_vec()
+    let shown = of.map(|(of, key)| secret(namespace, &format!("{NAME}-{of}"), key).expect("it is there"));
+    let notes = get(&["-n", namespace, "secret", &format!("{NAME}-tls")])["metadata"]["annotations"].clone();
+    let signs = ["zue.io/peer-authority", "zue.io/client-authority"].map(|note| notes[note].to_string());
+    [&shown[..], &signs].concat()
 }
 
 fn annotate(namespace: &str, annotation: &str) {
