@@ -1,5 +1,6 @@
 //! Three real nodes and their controller, each ended at will.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -66,19 +67,47 @@ impl Cluster {
         (0..3).map(|n| self.port(n, 0)).collect::<Vec<_>>().join(",")
     }
 
+    /// Where a node tells its metrics.
+    pub fn metrics(&self, n: usize) -> String {
+        self.port(n, 2)
+    }
+
+    /// Where controllers reach a node.
+    pub fn control_port(&self, n: usize) -> String {
+        self.port(n, 1)
+    }
+
+    /// The disk of a node.
+    pub fn data(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("zue-{n}"))
+    }
+
+    /// Ends a node with SIGKILL.
+    pub fn kill(&mut self, n: usize) {
+        self.nodes[n] = None;
+    }
+
     /// Starts a node, on the disk that it had.
     ///
     /// # Panics
     /// When there are not so many.
     pub fn restart(&mut self, n: usize) {
+        self.restart_through(n, &[]);
+    }
+
+    /// The same, by a program that takes its own arguments and then becomes the node.
+    ///
+    /// # Panics
+    /// When there are not so many.
+    pub fn restart_through(&mut self, n: usize, through: &[&str]) {
         let name = format!("zue-{n}");
-        let data = self.folder.path().join(&name);
+        let data = self.data(n);
         let (client, peer, metrics) = (self.port(n, 0), self.port(n, 1), self.port(n, 2));
         let data = data.to_str().expect("a path of text");
         let listen = ["--listen-client", &client, "--listen-peer", &peer, "--listen-metrics", &metrics];
         let args = [&["--name", &name, "--data-dir", data, "--advertise-client", &client][..], &listen].concat();
         let log = self.folder.path().join(format!("{name}.log"));
-        self.nodes[n] = Some(Process::start("zue-node", &args, &log));
+        self.nodes[n] = Some(Process::start_through(through, "zue-node", &args, &log));
     }
 
     /// Starts the controller.
