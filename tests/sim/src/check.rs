@@ -255,21 +255,21 @@ impl Checker {
     }
 
     /// A replica forgets what its leader does not have; never what it has acknowledged to that leader.
-    pub(crate) fn cut(&mut self, process: &Process) {
-        let (id, log, epoch) = (process.replica().id(), process.replica().log(), process.replica().promise().epoch);
+    pub(crate) fn cut(&mut self, process: &Process, to: Tail) {
+        let (id, epoch) = (process.replica().id(), process.replica().promise().epoch);
         let told = self.replicas.entry(id).or_default();
         let (acked_in, acked) = told.acked_in;
-        told.acked = told.acked.min(log);
+        told.acked = told.acked.min(to);
         // What its disk has lost since, it knows about.
         let is_known = process.replica().suspect().is_some_and(|suspect| suspect >= acked);
-        self.ensure(acked_in < epoch || acked <= log || is_known, || {
-            format!("{id:?} cuts to {log}, after {acked} in epoch {epoch}")
+        self.ensure(acked_in < epoch || acked <= to || is_known, || {
+            format!("{id:?} cuts to {to}, after {acked} in epoch {epoch}")
         });
     }
 
     /// A replica forgets all, and knows nothing to be durable until the disk is done.
     pub(crate) fn began_anew(&mut self, process: &Process) {
-        self.cut(process);
+        self.cut(process, process.replica().log());
         let told = self.replicas.entry(process.replica().id()).or_default();
         (told.acked, told.acked_in.1) = (Tail::default(), Tail::default());
     }

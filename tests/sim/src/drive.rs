@@ -71,7 +71,7 @@ impl World {
                 self.trace.say(now, format_args!("{machine} cuts to {to}"));
                 if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
                     process.records.truncate(to.end);
-                    self.check.cut(process);
+                    self.check.cut(process, *to);
                 }
             }
             Work::Write(batch) => {

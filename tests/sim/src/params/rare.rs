@@ -14,6 +14,8 @@ const TRIMMED: f64 = 0.06;
 const DEPOSED: f64 = 0.05;
 /// In how many hardly anything but bits flips, of what many producers have appended.
 const DAMAGED: f64 = 0.05;
+/// In how many disks are put back while the leader fails and another was away.
+const RESTORED: f64 = 0.06;
 
 impl Params {
     /// Perhaps makes a run of something that is rare otherwise.
@@ -26,6 +28,8 @@ impl Params {
             self.depose(dice);
         } else if dice.chance(DAMAGED) {
             self.damage(dice);
+        } else if dice.chance(RESTORED) {
+            self.restore(dice);
         }
     }
 
@@ -93,5 +97,20 @@ impl Params {
         let c = &mut self.clients;
         (c.producers, c.pipeline_max, c.reopen, c.trim_ms) = (16, 1, 0.3, (0, 0));
         self.producer_limits = ProducerLimits { producers_max: 65_536, appends_max: 64, all_appends_max: 1 << 20 };
+    }
+
+    /// Disks are put back to older copies, and who led then fails, while others were away for a while.
+    fn restore(&mut self, dice: &mut Dice) {
+        self.machines = dice.pick(&[3, 3, 3, 5]);
+        (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
+        (self.lazy, self.stranger, self.upkeep) = (None, None, None);
+        self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
+        (self.control.disagree, self.control.whim, self.net.wild_streams) = (None, 0.0, false);
+        (self.disk.fail, self.disk.stop) = (0.0, 0.0);
+        let f = &mut self.faults;
+        (f.restore_disk, f.crash, f.partition, f.partition_replicas) = (30, 15, 20, 0.8);
+        (f.crash_all, f.pause, f.wipe, f.flip, f.fill, f.scale) = (0, 0, 0, 0, 0, 0);
+        (f.pause_ms, f.lasts_ms) = ((20, 150), (10, dice.between((100, 800))));
+        (self.clients.producers, self.clients.pause_ms, self.clients.trim_ms) = (2, (0, 60), (0, 0));
     }
 }
