@@ -51,7 +51,7 @@ fn watch_nodes(peers: [String; 3], address: SocketAddr) -> Arc<Metrics> {
                 let nodes = futures::future::join_all(peers.iter().map(|peer| ask(peer))).await;
                 let seen = Seen { nodes: &nodes, epoch: 0, step: &Step::Nothing, isr_before: &[] };
                 let view = view(&resource, seen, &NO_PODS);
-                let facts = status::facts(&view, &status::Workload::default());
+                let facts = status::facts(&resource, &view, &status::Workload::default());
                 let sample = Sample { view, facts, stale_pods: 0, is_growth_refused: false };
                 told.saw(&("shop".to_owned(), "zue".to_owned()), sample);
                 told.reconciled(begun.elapsed(), false);
