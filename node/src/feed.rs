@@ -11,9 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zue_core::{Offset, Run, Shown, Tail};
-use zue_engine::ring::join;
 use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
-use zue_log::ReadError;
+use zue_log::{ReadError, join};
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
 

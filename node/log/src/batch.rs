@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use zue_core::{Epoch, EpochStart, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 use crate::encode::{RecordHead, close_frame, put_start, record_bytes, set_more};
@@ -32,6 +32,18 @@ pub struct Batch {
     timestamps_ms: Option<(u64, u64)>,
     starts: Arc<[EpochStart]>,
     producers: Arc<[ProducerRun]>,
+}
+
+/// The frames of batches that follow one another.
+pub fn join<B: AsRef<Batch>>(batches: &[B]) -> Bytes {
+    if let [only] = batches {
+        return only.as_ref().bytes().clone();
+    }
+    let mut frames = BytesMut::with_capacity(batches.iter().map(|batch| batch.as_ref().bytes().len()).sum());
+    for batch in batches {
+        frames.extend_from_slice(batch.as_ref().bytes());
+    }
+    frames.freeze()
 }
 
 impl AsRef<Batch> for Batch {

@@ -4,8 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use zue_core::{Epoch, Offset, ProducerId, Tail};
-use zue_engine::ring::join;
-use zue_log::{BatchBuilder, Limits, Producer, RecordView};
+use zue_log::{BatchBuilder, Limits, Producer, RecordView, join};
 
 /// A record as the checks see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
