@@ -8,10 +8,21 @@ use zue_tests::replicas::eventually;
 
 use crate::kubernetes::{PATIENCE, run};
 
+/// What stands between the texts of two keys, and in none of them.
+const BETWEEN: &str = "\n\t\n";
+
 /// The text of a key of a Secret; none while it is not there.
 pub fn secret(namespace: &str, name: &str, key: &str) -> Option<String> {
-    let template = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
-    run("kubectl", &["get", "-n", namespace, "secret", name, "-o", &template]).ok().filter(|text| !text.is_empty())
+    texts(namespace, name, [key]).map(|[text]| text)
+}
+
+/// The texts of keys of a Secret, all as of one moment; none while one of them is not there.
+fn texts<const N: usize>(namespace: &str, name: &str, keys: [&str; N]) -> Option<[String; N]> {
+    let each = keys.map(|key| format!("{{{{index .data \"{key}\" | base64decode}}}}"));
+    let template = format!("go-template={}", each.join(BETWEEN));
+    let said = run("kubectl", &["get", "-n", namespace, "secret", name, "-o", &template]).ok()?;
+    let texts: Vec<String> = said.split(BETWEEN).map(str::to_owned).collect();
+    <[String; N]>::try_from(texts).ok().filter(|texts| texts.iter().all(|text| !text.is_empty()))
 }
 
 /// A client's Secret.
@@ -32,12 +43,12 @@ impl Mounted {
 
     /// Takes over what is in the Secret now, as a kubelet does every minute or so; false if it is not there.
     pub fn refresh(&self) -> bool {
-        let texts =
-            ["tls.crt", "tls.key", "ca.crt"].map(|key| Some((key, secret(&self.namespace, &self.secret, key)?)));
-        for (file, text) in texts.iter().flatten() {
+        let files = ["tls.crt", "tls.key", "ca.crt"];
+        let Some(texts) = texts(&self.namespace, &self.secret, files) else { return false };
+        for (file, text) in files.iter().zip(&texts) {
             write(&self.path().join(file), text);
         }
-        texts.iter().all(Option::is_some)
+        true
     }
 
     /// Where it is.
