@@ -12,8 +12,9 @@ use zue_log::{Fault, Limits};
 use zue_proto::v1::{self, Reason};
 
 use crate::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
+use crate::gauged::Gauged;
 use crate::inbox::{Append, Handle, Records, Request};
-use crate::metrics::{Gauged, Metrics};
+use crate::metrics::Metrics;
 use crate::newcomers::Newcomers;
 use crate::num::{gauge, wide};
 use crate::owner::Owner;

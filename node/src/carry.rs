@@ -149,7 +149,12 @@ impl Driver {
         let member_of = |members: &[Member], id| members.iter().find(|member| member.id == id).cloned();
         let goes_on = |id: &ReplicaId| followers.contains(id) && member_of(&fed, *id) == member_of(&members, *id);
         let ended = feeds.extract_if(.., |id, _| !goes_on(id));
-        ended.for_each(|(_, feed)| feed.stop.cancel());
+        ended.for_each(|(id, feed)| {
+            feed.stop.cancel();
+            if let Some(member) = member_of(&fed, id) {
+                self.parts.metrics.feeds_no_more(&member.name);
+            }
+        });
         for follower in followers {
             if feeds.contains_key(follower) {
                 continue;

@@ -22,6 +22,7 @@ mod feed;
 mod fetch;
 mod first_words;
 mod follow;
+mod gauged;
 mod http;
 mod inbox;
 mod intake;

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use zue_tls::Stream;
 
-use crate::metrics::{Gauged, Metrics};
+use crate::gauged::Gauged;
+use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::owner::Owner;
 use crate::places::{Place, Places, Seat};

@@ -110,7 +110,7 @@ impl Driver {
     }
 }
 
-/// Whether nobody had planned such an election; an older controller does not say.
+/// Whether nobody had planned such an election. An older controller does not say, and then it is counted as neither.
 fn is_failover(reason: ElectionReason) -> bool {
     FAILOVERS.contains(&reason)
 }

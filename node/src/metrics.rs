@@ -43,8 +43,7 @@ const OUTCOMES: [Outcome; 3] = [Outcome::NotAppended, Outcome::Unknown, Outcome:
 /// Why appends wait for the disk.
 pub(crate) const STALLS: [Reason; 3] = [Reason::DiskFull, Reason::TooManyFiles, Reason::StorageRefused];
 /// Why a leader was replaced that nobody had asked to go, as controllers name it.
-pub(crate) const FAILOVERS: [v1::ElectionReason; 5] = [
-    v1::ElectionReason::Unspecified,
+pub(crate) const FAILOVERS: [v1::ElectionReason; 4] = [
     v1::ElectionReason::NoLeader,
     v1::ElectionReason::LeaderLost,
     v1::ElectionReason::QuorumLost,
@@ -357,6 +356,15 @@ impl Metrics {
         }
     }
 
+    /// From now on this follower is not fed, and none that is missed. What has failed stays counted.
+    pub(crate) fn feeds_no_more(&self, peer: &str) {
+        // There may be none.
+        let _ = self.peer_connected.remove_label_values(&[peer]);
+        for error in Ended::NAMES {
+            let _ = self.peer_last_error.remove_label_values(&[peer, error]);
+        }
+    }
+
     /// A stream to this follower was opened; or ended, or was not opened, for that reason.
     pub(crate) fn peer_is(&self, peer: &str, ended: Option<&'static str>) {
         self.peer_connected.with_label_values(&[peer]).set(ended.is_none().into());
@@ -372,26 +380,6 @@ impl Metrics {
     pub(crate) fn feeds_nobody(&self) {
         self.peer_connected.reset();
         self.peer_last_error.reset();
-    }
-}
-
-/// What a gauge has more as long as this is there.
-#[derive(Debug)]
-pub(crate) struct Gauged {
-    gauge: IntGauge,
-    by: i64,
-}
-
-impl Gauged {
-    pub(crate) fn new(gauge: &IntGauge, by: i64) -> Self {
-        gauge.add(by);
-        Self { gauge: gauge.clone(), by }
-    }
-}
-
-impl Drop for Gauged {
-    fn drop(&mut self) {
-        self.gauge.sub(self.by);
     }
 }
 
@@ -431,6 +419,13 @@ mod tests {
         assert_eq!(told("zue-1"), (0, Some("REFUSED")));
         metrics.peer_is("zue-1", None);
         assert_eq!(told("zue-1"), (1, None));
+        metrics.feeds("zue-2");
+        metrics.feeds_no_more("zue-1");
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains("zue_peer_connected{peer=\"zue-2\"} 0")
+                && !text.contains("zue_peer_connected{peer=\"zue-1\"}")
+        );
         metrics.feeds_nobody();
         let text = metrics.render().unwrap();
         assert!(!text.contains("zue_peer_connected{"), "{text}");

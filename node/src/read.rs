@@ -17,7 +17,8 @@ use zue_proto::{id_bytes, v1};
 
 use crate::aside::aside;
 use crate::errors::{error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed};
-use crate::metrics::{Gauged, Metrics};
+use crate::gauged::Gauged;
+use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::owner::Owner;
 use crate::places::Place;
