@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
 use zue_core::Tail;
 use zue_log::Batch;
 
@@ -56,18 +55,6 @@ impl<B: AsRef<Batch> + Clone> Ring<B> {
     }
 }
 
-/// The frames of batches that follow one another.
-pub fn join<B: AsRef<Batch>>(batches: &[B]) -> Bytes {
-    if let [only] = batches {
-        return only.as_ref().bytes().clone();
-    }
-    let mut frames = BytesMut::with_capacity(batches.iter().map(|batch| batch.as_ref().bytes().len()).sum());
-    for batch in batches {
-        frames.extend_from_slice(batch.as_ref().bytes());
-    }
-    frames.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use zue_core::{Epoch, Offset};
@@ -88,7 +75,7 @@ mod tests {
     /// How many bytes follow, and up to where.
     fn after(ring: &Ring, prev: u64, bytes_max: usize) -> Option<(usize, Tail)> {
         let found = ring.after(tail(prev), bytes_max)?;
-        Some((join(&found).len(), found.last()?.tail()))
+        Some((Batch::join(&found).len(), found.last()?.tail()))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use zue_core::{Epoch, EpochStart, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 use crate::encode::{RecordHead, close_frame, put_start, record_bytes, set_more};
@@ -155,6 +155,18 @@ impl Batch {
             Some((found, _)) if found < previous => Err(Fault::Timestamp { previous, found }),
             _ => Ok(()),
         }
+    }
+
+    /// The bytes of batches that follow one another.
+    pub fn join(batches: &[impl AsRef<Self>]) -> Bytes {
+        if let [only] = batches {
+            return only.as_ref().bytes.clone();
+        }
+        let mut bytes = BytesMut::with_capacity(batches.iter().map(|batch| batch.as_ref().bytes.len()).sum());
+        for batch in batches {
+            bytes.extend_from_slice(&batch.as_ref().bytes);
+        }
+        bytes.freeze()
     }
 
     /// Its epoch starts, in order.
