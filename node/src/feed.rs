@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use zue_core::{Offset, Run, Shown, Tail};
 use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
-use zue_log::{ReadError, join};
+use zue_log::{Batch, ReadError};
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
 
@@ -41,7 +41,7 @@ const COMMIT_NEWS_WITHIN: Duration = Duration::from_millis(COMMIT_NEWS_WITHIN_MS
 /// A stream that was open for so long was of use, even if there was nothing to acknowledge.
 const LIFE_MIN: Duration = Duration::from_secs(1);
 
-type Reading = Pin<Box<dyn Future<Output = Result<Option<zue_log::Batch>, ReadError>> + Send + Sync>>;
+type Reading = Pin<Box<dyn Future<Output = Result<Option<Batch>, ReadError>> + Send + Sync>>;
 
 /// An open stream to a follower that has answered.
 pub(crate) struct Session<'a> {
@@ -71,7 +71,7 @@ pub(crate) struct Session<'a> {
 /// What happens next on a stream.
 enum Event {
     Heard(Option<FollowerMessage>),
-    Read(Result<Option<zue_log::Batch>, ReadError>),
+    Read(Result<Option<Batch>, ReadError>),
     HeartbeatDue,
     /// There may be something to send.
     News,
@@ -241,7 +241,7 @@ impl<'a> Session<'a> {
                 Some(message(leader_message::Message::Runs(v1::Runs { runs: zue_proto::runs_to_wire(&runs) })))
             }
             Next::Standby(standby) => Some(message(leader_message::Message::Standby(standby.to_wire()))),
-            Next::Frames(found, with) => Some(self.frames(join(&found), with)),
+            Next::Frames(found, with) => Some(self.frames(Batch::join(&found), with)),
             Next::Read { from, upto, bytes_max } => {
                 self.reading = Some(self.read_from_disk(from, upto, bytes_max));
                 None
@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn read(&mut self, read: Result<Option<zue_log::Batch>, ReadError>) -> Result<(), Ended> {
+    fn read(&mut self, read: Result<Option<Batch>, ReadError>) -> Result<(), Ended> {
         let metrics = &self.peer.shared.metrics;
         let batch = match read {
             Ok(Some(batch)) => batch,
@@ -330,7 +330,7 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Waits for what is being read; for ever if nothing is.
-async fn ready(reading: &mut Option<Reading>) -> Result<Option<zue_log::Batch>, ReadError> {
+async fn ready(reading: &mut Option<Reading>) -> Result<Option<Batch>, ReadError> {
     match reading {
         Some(reading) => reading.await,
         None => pending().await,

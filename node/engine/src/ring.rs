@@ -75,7 +75,7 @@ mod tests {
     /// How many bytes follow, and up to where.
     fn after(ring: &Ring, prev: u64, bytes_max: usize) -> Option<(usize, Tail)> {
         let found = ring.after(tail(prev), bytes_max)?;
-        Some((found.iter().map(|batch| batch.bytes().len()).sum(), found.last()?.tail()))
+        Some((Batch::join(&found).len(), found.last()?.tail()))
     }
 
     #[test]

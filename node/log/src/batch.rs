@@ -34,18 +34,6 @@ pub struct Batch {
     producers: Arc<[ProducerRun]>,
 }
 
-/// The frames of batches that follow one another.
-pub fn join<B: AsRef<Batch>>(batches: &[B]) -> Bytes {
-    if let [only] = batches {
-        return only.as_ref().bytes().clone();
-    }
-    let mut frames = BytesMut::with_capacity(batches.iter().map(|batch| batch.as_ref().bytes().len()).sum());
-    for batch in batches {
-        frames.extend_from_slice(batch.as_ref().bytes());
-    }
-    frames.freeze()
-}
-
 impl AsRef<Batch> for Batch {
     fn as_ref(&self) -> &Batch {
         self
@@ -167,6 +155,18 @@ impl Batch {
             Some((found, _)) if found < previous => Err(Fault::Timestamp { previous, found }),
             _ => Ok(()),
         }
+    }
+
+    /// The bytes of batches that follow one another.
+    pub fn join(batches: &[impl AsRef<Self>]) -> Bytes {
+        if let [only] = batches {
+            return only.as_ref().bytes.clone();
+        }
+        let mut bytes = BytesMut::with_capacity(batches.iter().map(|batch| batch.as_ref().bytes.len()).sum());
+        for batch in batches {
+            bytes.extend_from_slice(&batch.as_ref().bytes);
+        }
+        bytes.freeze()
     }
 
     /// Its epoch starts, in order.

@@ -57,7 +57,7 @@ mod wanted;
 
 pub use agree::Disagreement;
 pub use anew::{Refused, Rewritten};
-pub use batch::{Batch, BatchBuilder, FrameError, join};
+pub use batch::{Batch, BatchBuilder, FrameError};
 pub use compact::{Compacting, Compaction};
 pub use config::{
     CompactionConfig, ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,

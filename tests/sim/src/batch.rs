@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use zue_core::{Epoch, Offset, ProducerId, Tail};
-use zue_log::{BatchBuilder, Limits, Producer, RecordView, join};
+use zue_log::{BatchBuilder, Limits, Producer, RecordView};
 
 /// A record as the checks see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -170,7 +170,8 @@ impl Batch {
             return only.clone();
         }
         let prev = batches.first().map(Self::prev).unwrap_or_default();
-        let frames = zue_log::Batch::decode(join(batches), prev, &Limits::default()).expect("batches of one log");
+        let frames = zue_log::Batch::decode(zue_log::Batch::join(batches), prev, &Limits::default())
+            .expect("batches of one log");
         let records = batches.iter().flat_map(|batch| batch.records().iter().copied()).collect();
         Self { frames, records, gone: batches.iter().flat_map(|batch| batch.gone().iter().copied()).collect() }
     }
