@@ -1,6 +1,6 @@
 //! What is changed on purpose, and what is lost, while records are appended: members, disks, leaders, operators.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use zue_tests::replicas::eventually;
@@ -51,7 +51,7 @@ fn the_leader_that_an_annotation_names_leads_and_an_operator_that_dies_is_replac
         let status = cluster.status();
         (acting_operator()? != acting && status["epoch"].as_u64() > epoch && !status["leader"].is_null()).then_some(())
     };
-    eventually(Duration::from_secs(30), replaced, || format!("the other acts: {}", cluster.status()));
+    eventually(PATIENCE, replaced, || format!("the other acts: {}", cluster.status()));
     println!("another operator has replaced the leader after {:?}", begun.elapsed());
     load.expect_acks(200, PATIENCE);
     expect_members(&cluster, 3);

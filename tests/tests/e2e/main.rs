@@ -166,7 +166,7 @@ fn prometheus_sees_a_follower_leave_lag_and_return() {
 }
 
 #[test]
-fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
+fn a_deleted_leader_is_replaced_and_comes_back_with_its_data() {
     let cluster = Zue::create("e2e-leader", 31020);
     let leader = cluster.leader();
     let epoch = cluster.status()["epoch"].as_u64().expect("an epoch");
@@ -178,7 +178,8 @@ fn a_deleted_leader_is_replaced_within_seconds_and_comes_back_with_its_data() {
         let status = cluster.status();
         (status["epoch"].as_u64()? > epoch && status["leader"].as_str()? != leader).then_some(())
     };
-    eventually(Duration::from_secs(20), replaced, || format!("another leads; status: {}", cluster.status()));
+    // How soon is for `make e2e-full` to say: here the machine may be busy with anything.
+    eventually(PATIENCE, replaced, || format!("another leads; status: {}", cluster.status()));
     println!("another leads {:?} after {leader} was deleted", deleted.elapsed());
     load.expect_acks(500, PATIENCE);
     let whole = || (cluster.status()["isr"].as_array()?.len() == 3).then_some(());
