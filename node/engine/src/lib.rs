@@ -3,6 +3,8 @@
 
 pub mod disk;
 pub mod driver;
+#[cfg(test)]
+mod made;
 pub mod ring;
 pub mod sender;
 pub mod standing;

@@ -57,20 +57,8 @@ impl<B: AsRef<Batch> + Clone> Ring<B> {
 
 #[cfg(test)]
 mod tests {
-    use zue_core::{Epoch, Offset};
-    use zue_log::{BatchBuilder, Limits};
-
     use super::*;
-
-    fn tail(end: u64) -> Tail {
-        Tail { epoch: Epoch(1), end: Offset(end) }
-    }
-
-    fn batch(base: u64) -> Batch {
-        let mut builder = BatchBuilder::new(tail(base), 0, Limits::default());
-        builder.push(None, b"0123456789", [], None).unwrap();
-        builder.finish().unwrap()
-    }
+    use crate::made::{batch, tail};
 
     /// How many bytes follow, and up to where.
     fn after(ring: &Ring, prev: u64, bytes_max: usize) -> Option<(usize, Tail)> {

@@ -196,9 +196,9 @@ impl<T: Standby> Sender<T> {
 mod tests {
     use zue_core::control::Policy;
     use zue_core::{Epoch, ReplicaId, Run};
-    use zue_log::{BatchBuilder, Limits};
 
     use super::*;
+    use crate::made::{batch, tail};
 
     #[derive(PartialEq, Debug)]
     struct Terms;
@@ -227,16 +227,6 @@ mod tests {
         fn told_in(self, _: Epoch) -> Self {
             self
         }
-    }
-
-    fn tail(end: u64) -> Tail {
-        Tail { epoch: Epoch(1), end: Offset(end) }
-    }
-
-    fn batch(base: u64) -> Batch {
-        let mut builder = BatchBuilder::new(tail(base), 0, Limits::default());
-        builder.push(None, b"0123456789", [], None).unwrap();
-        builder.finish().unwrap()
     }
 
     /// Of a window of two records, which go one by one.

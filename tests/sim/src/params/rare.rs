@@ -83,14 +83,19 @@ impl Params {
         c.pause_ms = (0, c.pause_ms.1.max(20));
     }
 
-    /// Bits flip in what producers appended last that came and went, and those that held it lead.
-    fn damage(&mut self, dice: &mut Dice) {
-        self.machines = dice.pick(&[3, 3, 5]);
+    /// All machines vote, and nobody is strange, whimsical or lazy; only the faults that are asked for happen.
+    fn calm(&mut self) {
         (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
         (self.lazy, self.stranger, self.upkeep) = (None, None, None);
         self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
         (self.control.disagree, self.control.whim, self.net.wild_streams) = (None, 0.0, false);
         (self.disk.fail, self.disk.stop) = (0.0, 0.0);
+    }
+
+    /// Bits flip in what producers appended last that came and went, and those that held it lead.
+    fn damage(&mut self, dice: &mut Dice) {
+        self.machines = dice.pick(&[3, 3, 5]);
+        self.calm();
         let f = &mut self.faults;
         (f.flip, f.crash, f.partition, f.lasts_ms) = (60, 10, 2, (10, dice.between((50, 400))));
         (f.crash_all, f.pause, f.wipe, f.fill, f.scale, f.restore_disk) = (0, 0, 0, 0, 0, 0);
@@ -102,11 +107,7 @@ impl Params {
     /// Disks are put back to older copies, and who led then fails, while others were away for a while.
     fn restore(&mut self, dice: &mut Dice) {
         self.machines = dice.pick(&[3, 3, 3, 5]);
-        (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
-        (self.lazy, self.stranger, self.upkeep) = (None, None, None);
-        self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
-        (self.control.disagree, self.control.whim, self.net.wild_streams) = (None, 0.0, false);
-        (self.disk.fail, self.disk.stop) = (0.0, 0.0);
+        self.calm();
         let f = &mut self.faults;
         (f.restore_disk, f.crash, f.partition, f.partition_replicas) = (30, 15, 20, 0.8);
         (f.crash_all, f.pause, f.wipe, f.flip, f.fill, f.scale) = (0, 0, 0, 0, 0, 0);
