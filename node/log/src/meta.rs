@@ -4,9 +4,9 @@ use std::io;
 
 use zue_core::{ClusterId, Epoch, LINEAGE_MAX, Lineage, Offset, RUNS_MAX, ReplicaId, Run, Runs, Tail};
 
-use crate::block;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, HeaderFault, LogError, OpenError, Operation};
+use crate::format::block;
 use crate::num::wide;
 
 pub(crate) const META_FILE: &str = "meta";
@@ -312,7 +312,7 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimDisk;
+    use crate::disk::sim::SimDisk;
 
     #[test]
     fn a_meta_file_that_has_no_room_for_its_name_keeps_its_spare() {

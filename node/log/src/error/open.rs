@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use zue_core::Offset;
 
 use super::{Damage, DiskError};
-use crate::agree::Disagreement;
 use crate::config::ConfigError;
 use crate::disk::Disk;
-use crate::fault::Fault;
+use crate::format::fault::Fault;
+use crate::recovery::agreement::Disagreement;
 
 /// What is to be done about a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
