@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 
 use super::{Recorded, Seen, SeenRole};
-use crate::history::EpochStart;
 use crate::quorum::majority;
+use crate::types::history::EpochStart;
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, ReplicaId};
 
 use super::plan::electorates;

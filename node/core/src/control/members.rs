@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 
 use super::plan::{Look, electorates};
 use super::{Reason, Seen, SeenRole, Step, Wish};
-use crate::election::Change;
-use crate::history::{EpochStart, VOTERS_MAX};
+use crate::control::election::Change;
 use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
+use crate::types::history::{EpochStart, VOTERS_MAX};
 
 /// What a leader says of those it feeds.
 struct Fed<'a> {

@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use super::climb::next_epoch;
 use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
-use crate::election::{Change, Choice, Sealed, choose};
-use crate::history::EpochStart;
+use crate::control::election::{Change, Choice, Sealed, choose};
 use crate::quorum::{is_majority, majority};
-use crate::runs::{Lineage, Runs};
+use crate::replica::incarnations::{Lineage, Runs};
+use crate::types::history::EpochStart;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId};
 
 /// What is looked at, sorted.

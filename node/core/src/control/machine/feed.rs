@@ -8,7 +8,7 @@ use super::pause::Retry;
 use super::places::ordinal_of;
 use super::{Machine, Node, Work};
 use crate::control::{Rules, Seen, SeenRole, Wish};
-use crate::history::EpochStart;
+use crate::types::history::EpochStart;
 use crate::types::{Epoch, Millis, ReplicaId};
 
 /// Whom a leader is to feed.

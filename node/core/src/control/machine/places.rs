@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::control::SeenRole;
-    use crate::history::EpochStart;
+    use crate::types::history::EpochStart;
     use crate::types::{ClusterId, Epoch, Offset, Tail};
 
     #[expect(clippy::unnecessary_wraps, reason = "stands beside nodes that do not answer")]

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use crate::history::{EpochStart, History};
-use crate::io::{FrameFacts, Millis, Output, Session, Start};
-use crate::recovered::Promise;
-use crate::refusal::Refusal;
 use crate::replica::{Following, Replica, Role, may_vote};
+use crate::types::history::{EpochStart, History};
+use crate::types::io::{FrameFacts, Millis, Output, Session, Start};
+use crate::types::recovered::Promise;
+use crate::types::refusal::Refusal;
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 /// What every message of a leader tells.

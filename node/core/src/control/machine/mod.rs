@@ -61,12 +61,28 @@ struct Pauses {
 #[derive(Clone, Debug)]
 enum Work {
     Resting,
-    Looking { begun: Millis, until: Millis },
-    Feeding { feed: Feed, attempt: u64, until: Millis },
-    HandingOver { attempt: Attempt, asked: Handing, until: Millis },
+    Looking {
+        begun: Millis,
+        until: Millis,
+    },
+    Feeding {
+        feed: Feed,
+        attempt: u64,
+        until: Millis,
+    },
+    HandingOver {
+        attempt: Attempt,
+        asked: Handing,
+        until: Millis,
+    },
     Reserving(Attempt),
     Sealing(Attempt, Answers),
-    Appointing { attempt: Attempt, choice: crate::election::Choice, cluster: crate::types::ClusterId, until: Millis },
+    Appointing {
+        attempt: Attempt,
+        choice: crate::control::election::Choice,
+        cluster: crate::types::ClusterId,
+        until: Millis,
+    },
 }
 
 /// What is known of a node since the last look began.

@@ -3,8 +3,8 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use crate::refusal::Refusal;
 use crate::types::Offset;
+use crate::types::refusal::Refusal;
 
 mod encoding;
 

@@ -5,11 +5,11 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::io::{Millis, Output, Reply, RequestId};
-use crate::leader::{Leader, SyncLimits};
 use crate::quorum::{majority, reached_by};
-use crate::refusal::Refusal;
+use crate::replica::progress::{Leader, SyncLimits};
 use crate::replica::{Replica, Role};
+use crate::types::io::{Millis, Output, Reply, RequestId};
+use crate::types::refusal::Refusal;
 use crate::types::{Offset, ReplicaId};
 
 /// The reads that wait on a leader.

@@ -4,11 +4,11 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::disk::Effect;
-use crate::history::{History, Origin};
-use crate::io::{Output, Start};
-use crate::refusal::Refusal;
+use crate::replica::persist::Effect;
 use crate::replica::{Following, Replica, Role};
+use crate::types::history::{History, Origin};
+use crate::types::io::{Output, Start};
+use crate::types::refusal::Refusal;
 use crate::types::{Epoch, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 /// How a follower's log goes on from a leader's start.

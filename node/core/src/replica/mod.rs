@@ -1,22 +1,34 @@
 //! A replica: takes facts, gives work. The one place where a role changes. Knows no disk, no network and no clock.
 
+pub(crate) mod backlog;
+pub(crate) mod clocks;
+pub(crate) mod follow;
+pub(crate) mod incarnations;
+pub(crate) mod joint;
+pub(crate) mod lead;
+pub(crate) mod persist;
+pub(crate) mod progress;
+pub(crate) mod read_index;
+pub(crate) mod role_view;
+pub(crate) mod trim;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use crate::disk::{Effect, Waiting};
-use crate::election::Sealed;
-use crate::following::Told;
-use crate::history::{EpochStart, History};
-use crate::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
-use crate::joint::{Joint, Pending};
-use crate::leader::{IsrCounts, Leader};
+use crate::control::election::Sealed;
 use crate::producers::Producers;
-use crate::reads::abandon_reads;
-use crate::recovered::{Limits, Promise, Recovered};
-use crate::refusal::Refusal;
-use crate::runs::{Lineage, Runs};
-use crate::trim::abandon_trims;
+use crate::replica::follow::Told;
+use crate::replica::incarnations::{Lineage, Runs};
+use crate::replica::joint::{Joint, Pending};
+use crate::replica::persist::{Effect, Waiting};
+use crate::replica::progress::{IsrCounts, Leader};
+use crate::replica::read_index::abandon_reads;
+use crate::replica::trim::abandon_trims;
+use crate::types::history::{EpochStart, History};
+use crate::types::io::{Input, Millis, Output, Reply, RequestId, Session, Start, Terms, Ticket};
+use crate::types::recovered::{Limits, Promise, Recovered};
+use crate::types::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// What a replica does.

@@ -4,13 +4,13 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::backlog::Backlog;
-use crate::history::EpochStart;
-use crate::io::{Millis, RequestId, Session};
 use crate::quorum::{majority, reached_by};
-use crate::reads::Reads;
-use crate::runs::Lineage;
-use crate::trim::Trims;
+use crate::replica::backlog::Backlog;
+use crate::replica::incarnations::Lineage;
+use crate::replica::read_index::Reads;
+use crate::replica::trim::Trims;
+use crate::types::history::EpochStart;
+use crate::types::io::{Millis, RequestId, Session};
 use crate::types::{Offset, ReplicaId, Tail};
 
 /// When a follower counts as in sync, and when as in reach.

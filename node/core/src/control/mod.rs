@@ -2,6 +2,7 @@
 //! repeated, or done by another controller, since the replicas' promises make it safe.
 
 mod climb;
+pub mod election;
 pub mod machine;
 mod members;
 #[cfg(test)]
@@ -12,8 +13,8 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use crate::election::{Change, Choice, First, NoChoice, Sealed, choose};
-use crate::history::EpochStart;
+use crate::control::election::{Change, Choice, First, NoChoice, Sealed, choose};
+use crate::types::history::EpochStart;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 pub use members::nodes_needed;

@@ -3,11 +3,11 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::io::{Millis, Output, Reply, RequestId, Session, Ticket};
-use crate::recovered::Promise;
-use crate::refusal::Refusal;
+use crate::replica::incarnations::Runs;
 use crate::replica::{Following, Replica, Role};
-use crate::runs::Runs;
+use crate::types::io::{Millis, Output, Reply, RequestId, Session, Ticket};
+use crate::types::recovered::Promise;
+use crate::types::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, Tail};
 
 /// What follows once the disk has done its work up to a ticket.

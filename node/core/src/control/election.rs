@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::history::{EpochStart, VOTERS_MAX};
 use crate::quorum::{effective_quorum, is_majority, majority};
-use crate::runs::{Lineage, Runs};
+use crate::replica::incarnations::{Lineage, Runs};
+use crate::types::history::{EpochStart, VOTERS_MAX};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// A replica's answer to a seal: its promise is on disk, and it acknowledges nothing of a lower epoch any more.
@@ -367,7 +367,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::runs::Run;
+    use crate::replica::incarnations::Run;
 
     const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
     const FIRST: Option<First<'_>> = Some(First { voters: &ALL, listed: &ALL });

@@ -1,9 +1,9 @@
 //! What a replica starts with. No rule is in here.
 
-use crate::history::History;
-use crate::leader::SyncLimits;
 use crate::producers::Producers;
-use crate::runs::{Lineage, Runs};
+use crate::replica::incarnations::{Lineage, Runs};
+use crate::replica::progress::SyncLimits;
+use crate::types::history::History;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// The limits a replica keeps to.

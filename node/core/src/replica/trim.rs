@@ -3,12 +3,12 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use crate::disk::Effect;
-use crate::io::{Output, Reply, RequestId, Session};
-use crate::leader::Leader;
 use crate::quorum::{majority, reached_by};
-use crate::refusal::Refusal;
+use crate::replica::persist::Effect;
+use crate::replica::progress::Leader;
 use crate::replica::{Following, Replica, Role};
+use crate::types::io::{Output, Reply, RequestId, Session};
+use crate::types::refusal::Refusal;
 use crate::types::{Offset, ReplicaId};
 
 /// How many trims may wait for a quorum.

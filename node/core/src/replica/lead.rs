@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
-use crate::history::VOTERS_MAX;
-use crate::io::{Millis, Output, Reply, RequestId, Session};
-use crate::leader::HandOver;
 use crate::producers::{Appended, ProducerId, Verdict};
-use crate::refusal::Refusal;
+use crate::replica::incarnations::Run;
+use crate::replica::progress::HandOver;
+use crate::replica::trim::abandon_trims;
 use crate::replica::{Replica, Role};
-use crate::runs::Run;
-use crate::trim::abandon_trims;
+use crate::types::history::VOTERS_MAX;
+use crate::types::io::{Millis, Output, Reply, RequestId, Session};
+use crate::types::refusal::Refusal;
 use crate::types::{Epoch, ReplicaId, Tail};
 
 impl Replica {

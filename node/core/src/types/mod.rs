@@ -1,6 +1,11 @@
 //! The words of the protocol as types: offsets, epochs, identities and the end of a log.
 //! No rule is in here.
 
+pub(crate) mod history;
+pub(crate) mod io;
+pub(crate) mod recovered;
+pub(crate) mod refusal;
+
 use core::fmt;
 
 /// A place between two records: the number of records before it. Record `n` lies between offsets `n` and `n + 1`.

@@ -1,10 +1,10 @@
 //! What time it is, as far as several wall clocks agree. No wall clock of one node decides what is deleted, nor how far the log's
 //! time goes ahead. Times are milliseconds since the Unix epoch.
 
-use crate::io::{Millis, Session};
-use crate::leader::{Leader, SyncLimits};
 use crate::quorum::{majority, reached_by};
+use crate::replica::progress::{Leader, SyncLimits};
 use crate::replica::{Replica, Role};
+use crate::types::io::{Millis, Session};
 use crate::types::{Offset, ReplicaId};
 
 /// How far ahead of the agreed time a leader's timestamps may be.

@@ -2,13 +2,13 @@
 
 use alloc::vec::Vec;
 
-use crate::history::History;
-use crate::io::Millis;
-use crate::leader::{IsrCounts, Leader, Progress};
 use crate::producers::Producers;
-use crate::recovered::Promise;
+use crate::replica::incarnations::{Lineage, Runs};
+use crate::replica::progress::{IsrCounts, Leader, Progress};
 use crate::replica::{Replica, Role};
-use crate::runs::{Lineage, Runs};
+use crate::types::history::History;
+use crate::types::io::Millis;
+use crate::types::recovered::Promise;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// What a leader or follower says of itself.

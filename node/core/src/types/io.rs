@@ -3,12 +3,12 @@
 
 use alloc::vec::Vec;
 
-use crate::clocks::Shown;
-use crate::history::{EpochStart, History, Origin};
 use crate::producers::{Appended, ProducerId};
-use crate::refusal::Refusal;
-use crate::runs::{Lineage, Run, Runs};
+use crate::replica::clocks::Shown;
+use crate::replica::incarnations::{Lineage, Run, Runs};
 pub use crate::types::Millis;
+use crate::types::history::{EpochStart, History, Origin};
+use crate::types::refusal::Refusal;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// Names a request that waits for a [`Reply`]; given by the caller, never used twice.
@@ -367,7 +367,7 @@ pub enum Output {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The promise is durable.
-    Sealed(crate::election::Sealed),
+    Sealed(crate::control::election::Sealed),
     /// The epoch start is durable and this replica leads.
     Appointed(EpochStart),
     /// These learners are fed.

@@ -4,12 +4,12 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::disk::Effect;
-use crate::io::{Output, Session};
-use crate::leader::Leader;
-use crate::refusal::Refusal;
+use crate::replica::persist::Effect;
+use crate::replica::progress::Leader;
 use crate::replica::{Replica, Role};
 use crate::types::ReplicaId;
+use crate::types::io::{Output, Session};
+use crate::types::refusal::Refusal;
 
 /// How many of its starts a disk tells apart.
 pub const LINEAGE_MAX: usize = 16;
