@@ -16,12 +16,12 @@ use memmap2::Mmap;
 
 /// A mapped file. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Map {
+pub(crate) struct MappedFile {
     pub(crate) bytes: Bytes,
     slot: &'static Slot,
 }
 
-impl Map {
+impl MappedFile {
     /// Maps the file, as long as it is now. It holds the token as long as anything of the map is left.
     pub(crate) fn new(file: &File, token: &Arc<()>) -> io::Result<Self> {
         handle_faults();

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::disk::files_limit::{may_hold_another, name_limit};
 use crate::disk::lock_holder::holder_of;
-use crate::disk::mmap::Map;
+use crate::disk::mmap::MappedFile;
 use crate::disk::regular::{self, DIR_MODE};
 use crate::disk::{Disk, DiskFile};
 use crate::num::length;
@@ -39,9 +39,9 @@ struct Open {
 #[derive(Debug)]
 pub struct OsFile {
     file: File,
-    map: OnceLock<Map>,
+    map: OnceLock<MappedFile>,
     /// The map that is used when a page of the first could not be read.
-    other: Mutex<Option<Map>>,
+    other: Mutex<Option<MappedFile>>,
     faulted: AtomicBool,
     /// Every map of the file holds it, and slices of one keep it.
     maps: Arc<()>,
@@ -81,18 +81,18 @@ impl OsFile {
         }
     }
 
-    fn slice(map: &Map, range: Range<u64>) -> io::Result<Bytes> {
+    fn slice(map: &MappedFile, range: Range<u64>) -> io::Result<Bytes> {
         let (start, end) = (length(range.start), length(range.end));
         if end > map.bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(map.bytes.slice(start..end)) }
     }
 
     /// A map that shows no zeroes yet where there are none: a page may be readable again.
-    fn another(&self, bytes: usize) -> io::Result<Map> {
+    fn another(&self, bytes: usize) -> io::Result<MappedFile> {
         self.faulted.store(true, Ordering::Release);
         let mut other = self.other.lock().unwrap_or_else(PoisonError::into_inner);
         match &*other {
             Some(map) if !map.has_faulted() && map.bytes.len() >= bytes => Ok(map.clone()),
-            _ => Ok(other.insert(Map::new(&self.file, &self.maps)?).clone()),
+            _ => Ok(other.insert(MappedFile::new(&self.file, &self.maps)?).clone()),
         }
     }
 }
@@ -226,7 +226,7 @@ impl DiskFile for OsFile {
         let map = if let Some(map) = self.map.get() {
             map
         } else {
-            let map = Map::new(&self.file, &self.maps).map_err(name_limit)?;
+            let map = MappedFile::new(&self.file, &self.maps).map_err(name_limit)?;
             // Another reader may have been faster; either map shows the same file.
             self.map.get_or_init(|| map)
         };
@@ -234,7 +234,7 @@ impl DiskFile for OsFile {
     }
 
     fn has_faulted(&self) -> bool {
-        self.faulted.load(Ordering::Acquire) || self.map.get().is_some_and(Map::has_faulted)
+        self.faulted.load(Ordering::Acquire) || self.map.get().is_some_and(MappedFile::has_faulted)
     }
 
     fn reclaim(&mut self) -> bool {

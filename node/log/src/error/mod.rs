@@ -1,6 +1,6 @@
 //! What can fail: opening, changing, reading. Each error names the file and the place.
 
-mod open;
+pub(crate) mod open;
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use zue_core::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 use crate::disk::files_limit::is_no_more_files;
 use crate::format::fault::Fault;
 
-pub use open::{HeaderFault, Later, OpenError};
+pub use crate::format::block::{HeaderFault, Later};
+pub use open::OpenError;
 
 /// What was done to a file, or to the directory, when it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,9 +7,11 @@ use zue_core::{Epoch, EpochStart, OFFSETS_AHEAD_MAX, Offset, Tail};
 
 use crate::format::encode::{RecordHead, close_frame, put_start, record_bytes, set_more};
 use crate::format::fault::Fault;
-use crate::format::frame::{Frame, Producer, check_voters, parse};
+use crate::format::frame::{Frame, check_voters, parse};
 use crate::format::limits::{Bounded, LimitError, Limits};
-use crate::format::sequence::{Order, ProducerRun};
+use crate::format::producer::Producer;
+use crate::format::producer::ProducerRun;
+use crate::format::sequence::FrameSequence;
 use crate::num::{length, wide};
 
 /// Bytes that are not a batch.
@@ -48,7 +50,7 @@ impl Batch {
     pub fn epoch_start(last: Epoch, start: EpochStart) -> Result<Self, Fault> {
         check_voters(&start)?;
         let prev = Tail { epoch: last, end: start.start };
-        let mut order = Order::after(prev, 0);
+        let mut order = FrameSequence::after(prev, 0);
         order.start(&start)?;
         let mut bytes = Vec::new();
         put_start(&mut bytes, &start);
@@ -68,7 +70,7 @@ impl Batch {
     /// # Errors
     /// The first fault and where it is.
     pub fn decode(bytes: Bytes, prev: Tail, limits: &Limits) -> Result<Self, FrameError> {
-        let mut order = Order::after(prev, 0);
+        let mut order = FrameSequence::after(prev, 0);
         let (mut starts, mut producers) = (Vec::new(), Vec::new());
         let (mut position, mut append_at) = (0, 0);
         let mut first_ms = None;
@@ -89,7 +91,7 @@ impl Batch {
                     order.start(&start).map_err(at(position))?;
                     starts.push(start);
                 }
-                Frame::Gap(gap) => {
+                Frame::Compacted(gap) => {
                     if order.unfinished().is_none() {
                         append_at = position;
                     }

@@ -1,6 +1,6 @@
 //! The block of a fixed length that a segment begins with and that the meta file is: magic, version, flags, fields, CRC.
 
-use crate::error::{HeaderFault, Later};
+use crate::format::fault::Fault;
 use crate::num::Cursor;
 
 /// The length of the block that a segment begins with.
@@ -62,4 +62,43 @@ pub(crate) fn is_later(version: u32, ours: u32, is_whole_with_ours: impl FnOnce(
 fn has_crc<const N: usize>(block: &[u8; N]) -> bool {
     let (body, crc) = block.split_at(N - CRC_BYTES);
     crc32fast::hash(body).to_le_bytes() == crc
+}
+
+/// What only a later version of Zue writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Later {
+    /// A version of the format.
+    #[error("version {0} of the format")]
+    Version(u32),
+    /// Flags of a file.
+    #[error("flags {0:#x}")]
+    Flags(u32),
+    /// A frame whose CRC is right.
+    #[error("{fault} at byte {position}")]
+    Frame {
+        /// Where it begins in the file.
+        position: u64,
+        /// What is not known of it.
+        fault: Fault,
+    },
+}
+
+/// What is wrong with the fixed part of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderFault {
+    /// It is too short.
+    #[error("it is too short")]
+    Short,
+    /// It is not a file of this kind.
+    #[error("it does not begin as a file of this kind does")]
+    Magic,
+    /// A later version has written it.
+    #[error("it was written by a later version of Zue, with {0}")]
+    Later(Later),
+    /// Its CRC does not match.
+    #[error("its CRC does not match")]
+    Crc,
+    /// Its name and its content contradict each other.
+    #[error("its name is not that of its content")]
+    Name,
 }

@@ -5,18 +5,19 @@ use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
 use crate::format::encode::{close_frame, open_frame};
 use crate::format::fault::Fault;
-use crate::format::frame::{FLAG_MORE, FLAG_PRODUCER, KIND_GAP, Producer};
-use crate::format::sequence::ProducerRun;
+use crate::format::layout::{FLAG_MORE, FLAG_PRODUCER, KIND_COMPACTED};
+use crate::format::producer::Producer;
+use crate::format::producer::ProducerRun;
 use crate::num::Cursor;
 
 /// How many appends one gap remembers at most; what removes more makes several.
-pub(crate) const GAP_RUNS_MAX: usize = 4096;
+pub(crate) const COMPACTED_RUNS_MAX: usize = 4096;
 /// An append of a producer, as bytes.
 const RUN_BYTES: usize = 40;
 
 /// Records of one epoch that were removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Gap {
+pub(crate) struct CompactedRange {
     /// The first of them.
     pub(crate) from: Offset,
     /// Behind the last of them.
@@ -40,7 +41,7 @@ pub(crate) struct Open {
     pub(crate) producer: Option<Producer>,
 }
 
-impl Gap {
+impl CompactedRange {
     /// The part of it behind `from`, which lies inside it.
     pub(crate) fn behind(mut self, from: Offset) -> Self {
         self.from = self.from.max(from);
@@ -63,7 +64,7 @@ impl Gap {
         let Self { from, end, epoch, timestamp_ms, open, runs } = self;
         let producer = open.and_then(|open| open.producer);
         let flags = if open.is_some() { FLAG_MORE } else { 0 } | if producer.is_some() { FLAG_PRODUCER } else { 0 };
-        let frame_at = open_frame(out, KIND_GAP, flags, 0);
+        let frame_at = open_frame(out, KIND_COMPACTED, flags, 0);
         let base = open.map_or(Offset(0), |open| open.base);
         for word in [from.0, epoch.0, *timestamp_ms, end.0, base.0] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -82,7 +83,7 @@ impl Gap {
     }
 }
 
-pub(crate) fn parse_gap(mut body: Cursor<'_>, flags: u8) -> Result<Gap, Fault> {
+pub(crate) fn parse_compacted(mut body: Cursor<'_>, flags: u8) -> Result<CompactedRange, Fault> {
     let mut parse = || {
         let (from, epoch, timestamp_ms) = (Offset(body.u64()?), Epoch(body.u64()?), body.u64()?);
         let (end, base) = (Offset(body.u64()?), Offset(body.u64()?));
@@ -97,12 +98,12 @@ pub(crate) fn parse_gap(mut body: Cursor<'_>, flags: u8) -> Result<Gap, Fault> {
             Some(ProducerRun { id: run.u128()?, sequence: run.u64()?, base: Offset(run.u64()?), count: run.u64()? })
         };
         let runs: Vec<ProducerRun> = runs.iter().map(run).collect::<Option<_>>()?;
-        Some(Gap { from, end, epoch, timestamp_ms, open, runs }).filter(|gap| gap.is_sound(flags, base))
+        Some(CompactedRange { from, end, epoch, timestamp_ms, open, runs }).filter(|gap| gap.is_sound(flags, base))
     };
     parse().ok_or(Fault::Layout)
 }
 
-impl Gap {
+impl CompactedRange {
     fn is_sound(&self, flags: u8, base: Offset) -> bool {
         let Self { from, end, open, runs, .. } = self;
         let open = match open {
@@ -117,7 +118,7 @@ impl Gap {
             && *end <= OFFSET_MAX
             && end.since(*from) <= OFFSETS_AHEAD_MAX
             && open
-            && runs.len() <= GAP_RUNS_MAX
+            && runs.len() <= COMPACTED_RUNS_MAX
             && runs.iter().all(inside)
             && runs.is_sorted_by(|a, b| a.base < b.base)
     }
@@ -137,14 +138,14 @@ mod tests {
         ProducerRun { id, sequence: 7, base: Offset(base), count }
     }
 
-    fn gap() -> Gap {
+    fn gap() -> CompactedRange {
         let producer = Some(Producer { id: 9, sequence: 3 });
         let open = Some(Open { base: Offset(18), producer });
         let runs = vec![run(1, 9, 2), run(2, 12, 1), run(3, 15, 3)];
-        Gap { from: Offset(10), end: Offset(20), epoch: Epoch(4), timestamp_ms: 500, open, runs }
+        CompactedRange { from: Offset(10), end: Offset(20), epoch: Epoch(4), timestamp_ms: 500, open, runs }
     }
 
-    fn bytes(gap: &Gap) -> Vec<u8> {
+    fn bytes(gap: &CompactedRange) -> Vec<u8> {
         let mut out = Vec::new();
         gap.put(&mut out);
         out
@@ -152,11 +153,11 @@ mod tests {
 
     #[test]
     fn a_gap_survives_its_form_as_bytes() {
-        let ends = Gap { open: None, ..gap() };
-        let plain = Gap { open: Some(Open { base: Offset(3), producer: None }), runs: vec![], ..gap() };
+        let ends = CompactedRange { open: None, ..gap() };
+        let plain = CompactedRange { open: Some(Open { base: Offset(3), producer: None }), runs: vec![], ..gap() };
         for gap in [gap(), ends, plain] {
             let bytes = bytes(&gap);
-            let Ok((Frame::Gap(found), length)) = parse(&bytes, 0) else { panic!("{gap:?}") };
+            let Ok((Frame::Compacted(found), length)) = parse(&bytes, 0) else { panic!("{gap:?}") };
             assert_eq!((found, length), (gap, bytes.len()));
         }
     }
@@ -164,16 +165,16 @@ mod tests {
     #[test]
     fn a_gap_that_contradicts_itself_is_refused() {
         let bad = [
-            Gap { end: Offset(10), ..gap() },
-            Gap { open: Some(Open { base: Offset(20), producer: None }), ..gap() },
-            Gap { runs: vec![run(1, 8, 2)], ..gap() },
-            Gap { runs: vec![run(1, 19, 2)], ..gap() },
-            Gap { runs: vec![run(1, 12, 0)], ..gap() },
-            Gap { runs: vec![run(1, 12, u64::MAX)], ..gap() },
-            Gap { runs: vec![run(1, 12, 1), run(1, 12, 1)], ..gap() },
-            Gap { end: Offset(11 + OFFSETS_AHEAD_MAX), ..gap() },
-            Gap { end: Offset(OFFSET_MAX.0 + 1), from: OFFSET_MAX, open: None, runs: vec![], ..gap() },
-            Gap { end: Offset(u64::MAX), ..gap() },
+            CompactedRange { end: Offset(10), ..gap() },
+            CompactedRange { open: Some(Open { base: Offset(20), producer: None }), ..gap() },
+            CompactedRange { runs: vec![run(1, 8, 2)], ..gap() },
+            CompactedRange { runs: vec![run(1, 19, 2)], ..gap() },
+            CompactedRange { runs: vec![run(1, 12, 0)], ..gap() },
+            CompactedRange { runs: vec![run(1, 12, u64::MAX)], ..gap() },
+            CompactedRange { runs: vec![run(1, 12, 1), run(1, 12, 1)], ..gap() },
+            CompactedRange { end: Offset(11 + OFFSETS_AHEAD_MAX), ..gap() },
+            CompactedRange { end: Offset(OFFSET_MAX.0 + 1), from: OFFSET_MAX, open: None, runs: vec![], ..gap() },
+            CompactedRange { end: Offset(u64::MAX), ..gap() },
         ];
         for gap in bad {
             assert!(matches!(parse(&bytes(&gap), 0), Err(Fault::Layout)), "{gap:?}");
@@ -186,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_batch_takes_a_gap_where_it_follows_and_nowhere_else() {
-        let whole = Gap { open: None, ..gap() };
-        let decode = |gap: &Gap, epoch, end| {
+        let whole = CompactedRange { open: None, ..gap() };
+        let decode = |gap: &CompactedRange, epoch, end| {
             let prev = Tail { epoch: Epoch(epoch), end: Offset(end) };
             Batch::decode(Bytes::from(bytes(gap)), prev, &Limits::default())
         };
@@ -200,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_batch_takes_no_more_offsets_than_a_message_may_however_many_gaps_it_has() {
-        let gap = |from, end| Gap { from: Offset(from), end: Offset(end), open: None, runs: vec![], ..gap() };
+        let gap =
+            |from, end| CompactedRange { from: Offset(from), end: Offset(end), open: None, runs: vec![], ..gap() };
         let prev = Tail { epoch: Epoch(4), end: Offset(10) };
         let far = 10 + OFFSETS_AHEAD_MAX;
         let one = bytes(&gap(10, far));

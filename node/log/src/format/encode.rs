@@ -2,11 +2,13 @@
 
 use zue_core::{Epoch, EpochStart, Offset};
 
-use crate::format::frame::{
+use crate::format::layout::{
     FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, FLAGS_AT, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT,
-    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, PRODUCER_BYTES, Producer, RECORD_BYTES_MIN, Snapshot, SyncMark,
+    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, PRODUCER_BYTES, RECORD_BYTES_MIN,
 };
 use crate::format::limits::{Bounded, LimitError, Limits};
+use crate::format::local::{Snapshot, SyncMark};
+use crate::format::producer::Producer;
 
 /// The length of a sync mark.
 pub(crate) const SYNC_MARK_BYTES: usize = 40;

@@ -2,7 +2,7 @@
 
 use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
-use crate::format::frame::KIND_SYNC_MARK;
+use crate::format::layout::KIND_SYNC_MARK;
 use crate::format::limits::LimitError;
 
 /// Why bytes are not a frame, or not the frame that belongs there.

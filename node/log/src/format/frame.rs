@@ -3,44 +3,16 @@
 
 use zue_core::{Epoch, EpochStart, Offset, ReplicaId, Tail};
 
-use crate::format::compacted_range::{Gap, parse_gap};
+use crate::format::compacted_range::{CompactedRange, parse_compacted};
 use crate::format::fault::Fault;
+use crate::format::layout::{
+    FLAG_KEY, FLAG_MORE, FLAG_OLD_VOTERS, FLAG_PRODUCER, KIND_COMPACTED, KIND_EPOCH_START, KIND_RECORD, KIND_SNAPSHOT,
+    KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES, RECORD_BYTES_MIN, RECORD_FLAGS,
+};
 use crate::format::limits::VOTERS_MAX;
+use crate::format::local::{Snapshot, SyncMark};
+use crate::format::producer::Producer;
 use crate::num::{Cursor, length, wide};
-
-/// CRC and length, in front of every frame.
-pub(crate) const PREFIX_BYTES: usize = 8;
-/// A record without producer, key, headers and value.
-pub(crate) const RECORD_BYTES_MIN: usize = 40;
-/// What it has more with a producer.
-pub(crate) const PRODUCER_BYTES: usize = 24;
-/// Where the length is, and where what it counts begins.
-pub(crate) const LENGTH_AT: usize = 4;
-/// Where the kind is, and the flags.
-pub(crate) const KIND_AT: usize = 8;
-pub(crate) const FLAGS_AT: usize = 9;
-
-pub(crate) const KIND_RECORD: u8 = 1;
-pub(crate) const KIND_EPOCH_START: u8 = 2;
-pub(crate) const KIND_SNAPSHOT: u8 = 3;
-pub(crate) const KIND_GAP: u8 = 4;
-pub(crate) const KIND_SYNC_MARK: u8 = 5;
-
-pub(crate) const FLAG_MORE: u8 = 1;
-pub(crate) const FLAG_KEY: u8 = 2;
-pub(crate) const FLAG_PRODUCER: u8 = 4;
-/// All that any kind of frame has.
-pub(crate) const RECORD_FLAGS: u8 = FLAG_MORE | FLAG_KEY | FLAG_PRODUCER;
-pub(crate) const FLAG_OLD_VOTERS: u8 = 1;
-
-/// Who sent a record, so that it is appended once.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Producer {
-    /// The producer's id, random.
-    pub id: u128,
-    /// The record's number among those of this producer.
-    pub sequence: u64,
-}
 
 /// A record, borrowed from the frame it is in. Its CRC has been checked.
 #[derive(Clone, Copy, Debug)]
@@ -107,35 +79,13 @@ fn header<'a>(cursor: &mut Cursor<'a>) -> Option<Result<(&'a str, &'a [u8]), Fau
     Some(std::str::from_utf8(name).map(|name| (name, value)).map_err(|_| Fault::HeaderName))
 }
 
-/// What a segment's records rest on. Local to a replica.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) base: Offset,
-    /// Of the last record before the base; 0 if there is none.
-    pub(crate) timestamp_ms: u64,
-    /// The epoch starts before the segment, oldest first.
-    pub(crate) starts: Vec<EpochStart>,
-    /// Who appended what before the segment: [`zue_core::Producers`] as bytes.
-    pub(crate) producers: Vec<u8>,
-}
-
-/// Tells that a sync had succeeded when what follows was written: a bad frame in front of it was once whole on the disk. Local to
-/// a replica.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SyncMark {
-    /// The position in the segment up to which everything was durable.
-    pub(crate) position: u64,
-    /// What the log amounted to there.
-    pub(crate) tail: Tail,
-}
-
 /// One checked frame.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
     Record(RecordView<'a>),
     Start(EpochStart),
     Snapshot(Snapshot),
-    Gap(Gap),
+    Compacted(CompactedRange),
     SyncMark(SyncMark),
 }
 
@@ -145,7 +95,7 @@ impl Frame<'_> {
             Self::Record(_) => KIND_RECORD,
             Self::Start(_) => KIND_EPOCH_START,
             Self::Snapshot(_) => KIND_SNAPSHOT,
-            Self::Gap(_) => KIND_GAP,
+            Self::Compacted(_) => KIND_COMPACTED,
             Self::SyncMark(_) => KIND_SYNC_MARK,
         }
     }
@@ -170,7 +120,7 @@ pub(crate) struct Peek {
 impl Peek {
     /// Whether it takes offsets.
     pub(crate) fn takes_offsets(&self) -> bool {
-        matches!(self.kind, KIND_RECORD | KIND_GAP)
+        matches!(self.kind, KIND_RECORD | KIND_COMPACTED)
     }
 
     /// Whether it is, or stands for, that record.
@@ -189,8 +139,8 @@ pub(crate) fn peek(bytes: &[u8]) -> Option<Peek> {
     if total < RECORD_BYTES_MIN || total > bytes.len() || !matches!(kind, KIND_RECORD..=KIND_SYNC_MARK) {
         return None;
     }
-    let more = matches!(kind, KIND_RECORD | KIND_GAP) && flags & FLAG_MORE != 0;
-    let end = if kind == KIND_GAP { cursor.u64()? } else { first_word.saturating_add(1) };
+    let more = matches!(kind, KIND_RECORD | KIND_COMPACTED) && flags & FLAG_MORE != 0;
+    let end = if kind == KIND_COMPACTED { cursor.u64()? } else { first_word.saturating_add(1) };
     Some(Peek { bytes: total, kind, more, first_word, end, timestamp_ms: third_word })
 }
 
@@ -241,7 +191,7 @@ pub(crate) fn parse_unchecked(body: &[u8]) -> Result<Frame<'_>, Fault> {
         KIND_RECORD => RECORD_FLAGS,
         KIND_EPOCH_START => FLAG_OLD_VOTERS,
         KIND_SNAPSHOT | KIND_SYNC_MARK => 0,
-        KIND_GAP => FLAG_MORE | FLAG_PRODUCER,
+        KIND_COMPACTED => FLAG_MORE | FLAG_PRODUCER,
         _ => return Err(Fault::Kind(kind)),
     };
     if flags & !known != 0 {
@@ -251,7 +201,7 @@ pub(crate) fn parse_unchecked(body: &[u8]) -> Result<Frame<'_>, Fault> {
         KIND_RECORD => parse_record(cursor, flags, header_count, key_bytes).map(Frame::Record),
         KIND_EPOCH_START => parse_start(cursor, flags).map(Frame::Start),
         KIND_SNAPSHOT => parse_snapshot(cursor).map(Frame::Snapshot),
-        KIND_GAP => parse_gap(cursor, flags).map(Frame::Gap),
+        KIND_COMPACTED => parse_compacted(cursor, flags).map(Frame::Compacted),
         _ => parse_sync_mark(cursor).map(Frame::SyncMark),
     }
 }

@@ -4,22 +4,23 @@ use std::ops::Range;
 
 use zue_core::{Epoch, Offset, Tail};
 
-use crate::format::compacted_range::Gap;
+use crate::format::compacted_range::CompactedRange;
 use crate::format::crcs::Crcs;
 use crate::format::fault::Fault;
-use crate::format::frame::{
-    FLAGS_AT, Frame, KIND_AT, KIND_EPOCH_START, KIND_GAP, KIND_RECORD, KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES,
-    RECORD_FLAGS, RecordView, SyncMark, parse, parse_unchecked, peek,
+use crate::format::frame::{Frame, RecordView, parse, parse_unchecked, peek};
+use crate::format::layout::{
+    FLAGS_AT, KIND_AT, KIND_COMPACTED, KIND_EPOCH_START, KIND_RECORD, KIND_SYNC_MARK, LENGTH_AT, PREFIX_BYTES,
+    RECORD_FLAGS,
 };
+use crate::format::local::SyncMark;
 use crate::num::{Cursor, wide};
-use crate::recovery::scan::used;
 
 /// Of so many bytes it is seen at once whether a frame may begin with any.
 const PIECE_BYTES: usize = 32;
 
 /// Bytes that are not what was written, and the records that are in doubt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Hole {
+pub(crate) struct DamagedRange {
     /// In the segment.
     pub(crate) position: u64,
     /// Where in the segment something good follows, if the bytes were looked at.
@@ -98,7 +99,7 @@ impl<'a, 'c> GoodFrames<'a, 'c> {
         let peek = peek(rest)?;
         // Its claims come first: they cost less.
         let may_follow = match peek.kind {
-            KIND_RECORD | KIND_GAP => peek.first_word >= self.after.end.0,
+            KIND_RECORD | KIND_COMPACTED => peek.first_word >= self.after.end.0,
             KIND_EPOCH_START => peek.first_word > self.after.epoch.0,
             KIND_SYNC_MARK => true,
             _ => false,
@@ -110,7 +111,7 @@ impl<'a, 'c> GoodFrames<'a, 'c> {
             Frame::Record(record) if record.epoch >= self.after.epoch => {
                 GoodKind::Records { epoch: record.epoch, from: record.offset, end: record.offset.plus(1) }
             }
-            Frame::Gap(gap) if gap.epoch >= self.after.epoch => {
+            Frame::Compacted(gap) if gap.epoch >= self.after.epoch => {
                 GoodKind::Records { epoch: gap.epoch, from: gap.from, end: gap.end }
             }
             Frame::Start(start) if start.start >= self.after.end => {
@@ -198,8 +199,8 @@ pub(crate) enum Piece<'a> {
     /// A record, and where its frame begins in the segment.
     Record(u64, RecordView<'a>),
     /// What stands for records that were removed, and where its frame begins; of the first, a part may lie before what is asked for.
-    Gap(u64, Gap),
-    Hole(Hole),
+    Compacted(u64, CompactedRange),
+    Damaged(DamagedRange),
 }
 
 impl<'a> Frames<'a> {
@@ -215,14 +216,14 @@ impl<'a> Frames<'a> {
     }
 
     /// Passes over what is not the next record.
-    fn hole(&mut self, fault: Fault) -> Piece<'a> {
+    fn damaged(&mut self, fault: Fault) -> Piece<'a> {
         let (bad_at, from, after) = (self.at, self.next, Tail { epoch: Epoch(0), end: self.next });
         let goes_on = |good: Good| good.missing_end().filter(|end| *end <= self.end).map(|end| (good.at, end));
         let good = GoodFrames::behind(&mut self.crcs, self.mask, bad_at, after).find_map(goes_on);
         (self.at, self.next) = good.unwrap_or((self.bytes.len(), self.end));
         let (position, until) =
             (self.position.saturating_add(wide(bad_at)), self.position.saturating_add(wide(self.at)));
-        Piece::Hole(Hole { position, until, from, to: self.next, fault })
+        Piece::Damaged(DamagedRange { position, until, from, to: self.next, fault })
     }
 }
 
@@ -233,10 +234,10 @@ impl<'a> Iterator for Frames<'a> {
         loop {
             let rest = self.bytes.get(self.at..).filter(|rest| !rest.is_empty());
             let Some(rest) = rest else {
-                return (self.next < self.end).then(|| self.hole(Fault::Empty));
+                return (self.next < self.end).then(|| self.damaged(Fault::Empty));
             };
             match parse(rest, self.mask) {
-                Ok((Frame::Record(_) | Frame::Gap(_), _)) if self.next >= self.end => {
+                Ok((Frame::Record(_) | Frame::Compacted(_), _)) if self.next >= self.end => {
                     // Not asked for, or not in the log any more.
                     self.at = self.bytes.len();
                     return None;
@@ -247,35 +248,45 @@ impl<'a> Iterator for Frames<'a> {
                     self.next = self.next.plus(1);
                     return Some(Piece::Record(position, record));
                 }
-                Ok((Frame::Gap(gap), bytes)) if (gap.from..gap.end).contains(&self.next) => {
+                Ok((Frame::Compacted(gap), bytes)) if (gap.from..gap.end).contains(&self.next) => {
                     let position = self.position.saturating_add(wide(self.at));
                     self.at = self.at.saturating_add(bytes);
                     self.next = gap.end;
-                    return Some(Piece::Gap(position, gap));
+                    return Some(Piece::Compacted(position, gap));
                 }
                 Ok((Frame::Start(_) | Frame::SyncMark(_), bytes)) => self.at = self.at.saturating_add(bytes),
-                Ok((Frame::Record(RecordView { offset, .. }) | Frame::Gap(Gap { from: offset, .. }), _))
-                    if (self.next..self.end).contains(&offset) =>
-                {
+                Ok((
+                    Frame::Record(RecordView { offset, .. }) | Frame::Compacted(CompactedRange { from: offset, .. }),
+                    _,
+                )) if (self.next..self.end).contains(&offset) => {
                     let fault = Fault::Offset { expected: self.next, found: offset };
                     let position = self.position.saturating_add(wide(self.at));
                     let from = std::mem::replace(&mut self.next, offset);
-                    return Some(Piece::Hole(Hole { position, until: position, from, to: offset, fault }));
+                    return Some(Piece::Damaged(DamagedRange { position, until: position, from, to: offset, fault }));
                 }
                 Ok((Frame::Record(record), _)) => {
-                    return Some(self.hole(Fault::Offset { expected: self.next, found: record.offset }));
+                    return Some(self.damaged(Fault::Offset { expected: self.next, found: record.offset }));
                 }
-                Ok((frame, _)) => return Some(self.hole(Fault::Kind(frame.kind()))),
-                Err(fault) => return Some(self.hole(fault)),
+                Ok((frame, _)) => return Some(self.damaged(Fault::Kind(frame.kind()))),
+                Err(fault) => return Some(self.damaged(fault)),
             }
         }
     }
 }
 
 /// The first damage among the bytes, which lie at the position and should hold those records.
-pub(crate) fn first_hole(bytes: &[u8], mask: u32, position: u64, records: Range<Offset>) -> Option<Hole> {
-    let hole = |piece| if let Piece::Hole(hole) = piece { Some(hole) } else { None };
-    Frames::new(bytes, mask, position, records.start, records.end).find_map(hole)
+pub(crate) fn first_damage(bytes: &[u8], mask: u32, position: u64, records: Range<Offset>) -> Option<DamagedRange> {
+    let damaged = |piece| if let Piece::Damaged(damaged) = piece { Some(damaged) } else { None };
+    Frames::new(bytes, mask, position, records.start, records.end).find_map(damaged)
+}
+
+/// How many of the bytes there are before the trailing zeroes.
+pub(crate) fn used(bytes: &[u8]) -> usize {
+    const PAGE: [u8; 4096] = [0; 4096];
+    let (_, pages) = bytes.as_rchunks::<4096>();
+    let zero_pages = pages.iter().rev().take_while(|page| **page == PAGE).count();
+    let rest = bytes.get(..bytes.len() - zero_pages * PAGE.len()).unwrap_or_default();
+    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]

@@ -1,43 +1,17 @@
 //! Which frame may follow which: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
 //! The same rules for what comes from a peer and for what is found on disk.
 
-use zue_core::{Appended, EpochStart, Offset, ProducerId, Tail};
+use zue_core::{EpochStart, Offset, Tail};
 
-use crate::format::compacted_range::{Gap, Open};
+use crate::format::compacted_range::{CompactedRange, Open};
 use crate::format::fault::Fault;
-use crate::format::frame::{Producer, RecordView};
+use crate::format::frame::RecordView;
 use crate::format::limits::{Bounded, Limits};
-
-/// The records of one append by one producer: their sequences are consecutive, like their offsets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProducerRun {
-    /// The producer's id.
-    pub id: u128,
-    /// The sequence of the first record.
-    pub sequence: u64,
-    /// The offset of the first record.
-    pub base: Offset,
-    /// How many records.
-    pub count: u64,
-}
-
-impl ProducerRun {
-    /// Behind its last record.
-    pub(crate) fn end(&self) -> Offset {
-        self.base.plus(self.count)
-    }
-
-    /// As the rules of deduplication know it.
-    pub fn appended(&self) -> Appended {
-        let Self { id, sequence, base, count } = *self;
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Appended { producer: ProducerId::from_u128(id), sequence, count, base }
-    }
-}
+use crate::format::producer::{Producer, ProducerRun};
 
 /// A place in a sequence of frames, and what may follow there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Order {
+pub(crate) struct FrameSequence {
     /// What the frames so far amount to; inside an append its end is not a tail that a log may have.
     pub(crate) tail: Tail,
     /// Of the last record; 0 before the first.
@@ -46,7 +20,7 @@ pub(crate) struct Order {
     append: Option<Open>,
 }
 
-impl Order {
+impl FrameSequence {
     pub(crate) fn after(tail: Tail, timestamp_ms: u64) -> Self {
         Self { tail, timestamp_ms, append: None }
     }
@@ -78,7 +52,7 @@ impl Order {
     }
 
     /// Takes a gap.
-    pub(crate) fn gap(&mut self, gap: &Gap) -> Result<(), Fault> {
+    pub(crate) fn gap(&mut self, gap: &CompactedRange) -> Result<(), Fault> {
         if gap.from != self.tail.end {
             return Err(Fault::Offset { expected: self.tail.end, found: gap.from });
         }

@@ -11,9 +11,9 @@ use crate::error::{LogError, ReadError};
 use crate::format::frame::{Frame, parse};
 use crate::log::Log;
 use crate::num::wide;
-use crate::read::read_view::Part;
 use crate::read::reader::Reader;
 use crate::segment::create::Draft;
+use crate::segment::part::Part;
 
 /// The place of a cut.
 pub(crate) struct Point<D: Disk> {
@@ -79,10 +79,10 @@ impl<D: Disk> Log<D> {
                 Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
                     timestamp_ms = Some(record.timestamp_ms);
                 }
-                Frame::Gap(gap) if timestamp_ms.is_none() && gap.end == tail.end && gap.open.is_none() => {
+                Frame::Compacted(gap) if timestamp_ms.is_none() && gap.end == tail.end && gap.open.is_none() => {
                     timestamp_ms = Some(gap.timestamp_ms);
                 }
-                Frame::Record(_) | Frame::Gap(_) if timestamp_ms.is_none() => {
+                Frame::Record(_) | Frame::Compacted(_) if timestamp_ms.is_none() => {
                     return Err(LogError::InsideAppend { end: tail.end });
                 }
                 Frame::Start(start) if start.epoch <= tail.epoch => {}
@@ -146,7 +146,7 @@ impl<D: Disk> Reader<D> {
         };
         match parse(&bytes, part.segment.mask) {
             Ok((Frame::Record(record), _)) => Ok((!record.more).then_some(record.timestamp_ms)),
-            Ok((Frame::Gap(gap), _)) => Ok((gap.end == at && gap.open.is_none()).then_some(gap.timestamp_ms)),
+            Ok((Frame::Compacted(gap), _)) => Ok((gap.end == at && gap.open.is_none()).then_some(gap.timestamp_ms)),
             _ => before(),
         }
     }

@@ -9,7 +9,7 @@ use crate::disk::{Disk, DiskFile as _};
 use crate::error::{Context, LogError, Operation};
 use crate::log::Log;
 use crate::meta::{META_FILE, Meta, Synced};
-use crate::segment::create::segment_name;
+use crate::segment::header::segment_name;
 
 /// Numbers the times that the log was begun anew; rises.
 pub(crate) type Number = u64;

@@ -4,8 +4,10 @@ pub(crate) mod cut;
 pub(crate) mod former;
 pub(crate) mod group_commit;
 pub(crate) mod recycle;
+pub(crate) mod roll;
 pub(crate) mod sync;
 pub(crate) mod trim;
+pub(crate) mod writer;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -15,15 +17,14 @@ use crate::config::{Durability, LogConfig, RESERVE_BYTES};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, DiskError, LogError, Operation};
 use crate::format::batch::Batch;
-use crate::format::encode::{SYNC_MARK_BYTES, mask_crc, put_sync_mark};
-use crate::format::frame::{KIND_RECORD, SyncMark};
+use crate::format::encode::SYNC_MARK_BYTES;
+use crate::log::writer::Writer;
 use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
 use crate::num::wide;
-use crate::read::read_view::{Part, View, Walk};
+use crate::read::read_view::ReadView;
 use crate::read::reader::{Reader, Shared};
-use crate::segment::create::{Draft, Prev, index_name};
-use crate::segment::index::{Entry, IndexWriter, Spacing};
-use crate::segment::preallocate::{Fill, Spare};
+use crate::segment::part::Part;
+use crate::segment::preallocate::Spare;
 
 /// An open log. It has one writer, this; any number of [`Reader`]s.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub struct Log<D: Disk> {
     pub(crate) meta_file: MetaFile<D>,
     pub(crate) shared: Shared<D>,
     /// The newest view, which `shared` shows to readers.
-    pub(crate) view: Arc<View<D>>,
+    pub(crate) view: Arc<ReadView<D>>,
     pub(crate) writer: Writer<D::File>,
     pub(crate) ends: Ends,
     /// Who appended what, up to the tail.
@@ -45,33 +46,13 @@ pub struct Log<D: Disk> {
     pub(crate) preparing: bool,
     /// A segment may be being written anew: there is one such file at most.
     pub(crate) compacting: bool,
-    /// How many cuts there were since the log was opened.
     /// The newest former log whose files are there.
     pub(crate) former: Option<u64>,
+    /// How many cuts there were since the log was opened.
     pub(crate) cuts: u64,
     /// What failed, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
     pub(crate) _lock: D::Lock,
-}
-
-/// Where the next bytes go.
-#[derive(Debug)]
-pub(crate) struct Writer<F> {
-    /// The position in the active segment.
-    pub(crate) position: u64,
-    /// Everything in front of it is on the disk.
-    pub(crate) synced: u64,
-    /// Up to where the segment says so itself.
-    pub(crate) marked: u64,
-    /// The batch as it is written; kept for its memory.
-    pub(crate) buffer: Vec<u8>,
-    /// The index entries of the batch; kept for their memory.
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) spacing: Spacing,
-    pub(crate) fill: Fill,
-    pub(crate) index: IndexWriter<F>,
-    /// The sequence of the active segment, the highest there is.
-    pub(crate) sequence: u64,
 }
 
 /// How far the log has come. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
@@ -228,7 +209,7 @@ impl<D: Disk> Log<D> {
                 history.push(start.clone()).expect("a batch that follows the tail continues its history");
             }
             let active = Part { segment, bytes_end: self.writer.position, end: batch.tail().end };
-            self.show(View::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
+            self.show(ReadView::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
         }
         assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
         Ok(self.ends.tail)
@@ -281,124 +262,13 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    pub(crate) fn show(&mut self, view: View<D>) {
+    pub(crate) fn show(&mut self, view: ReadView<D>) {
         self.view = Arc::new(view);
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
-    }
-
-    /// Goes on in a further segment, which has room for `first_bytes`.
-    pub(crate) fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
-        let active = self.view.active_part();
-        let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
-        let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
-        // Before the next segment is there, so that only the last one can have a torn tail.
-        self.sync_disk()?;
-        self.writer.index.write_all();
-        let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
-        let next = self.disk_result(next)?;
-        let history = Arc::clone(&self.view.history);
-        self.go_on_in(next, &active, history);
-        self.keep_reserve();
-        let meta = self.meta;
-        match self.replace_meta(&meta) {
-            // What is committed is written down another time.
-            Err(LogError::NoRoom(_)) => Ok(()),
-            replaced => replaced,
-        }
-    }
-
-    /// A segment that follows the part. If that has no record, the new one takes its place and its name.
-    pub(crate) fn draft<'a>(
-        &self,
-        part: &Part<D>,
-        starts: &'a [zue_core::EpochStart],
-        timestamp_ms: u64,
-        producers: &'a Producers,
-    ) -> Draft<'a> {
-        let Part { segment, bytes_end, end: base } = part;
-        let prev = if segment.base() == *base {
-            segment.header.prev
-        } else {
-            let (sequence, generation) = (segment.header.sequence, segment.header.generation());
-            Some(Prev { base: segment.base(), sequence, end: *bytes_end, generation })
-        };
-        Draft { prev, ..self.draft_at(*base, starts, timestamp_ms, producers) }
-    }
-
-    /// A segment with that base, which follows none.
-    pub(crate) fn draft_at<'a>(
-        &self,
-        base: Offset,
-        starts: &'a [zue_core::EpochStart],
-        timestamp_ms: u64,
-        producers: &'a Producers,
-    ) -> Draft<'a> {
-        let prev = None;
-        let (sequence, file_bytes) = (self.writer.sequence + 1, self.config.segment_bytes_max);
-        let (first_bytes, zero_bytes, may_be_short) = (0, 0, false);
-        Draft {
-            sequence,
-            base,
-            prev,
-            starts,
-            timestamp_ms,
-            producers,
-            first_bytes,
-            file_bytes,
-            may_be_short,
-            zero_bytes,
-        }
-    }
-
-    /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
-    /// the same base.
-    pub(crate) fn go_on_in(&mut self, (active, fill): (Part<D>, Fill), last: &Part<D>, history: Arc<History>) {
-        let (base, last_base) = (active.segment.base(), last.segment.base());
-        let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
-        let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
-        self.write_to(&active, fill);
-        self.show(View::new(sealed, active, history, self.view.log_start));
-    }
-
-    /// Lets the next bytes go to that segment.
-    pub(crate) fn write_to(&mut self, active: &Part<D>, fill: Fill) {
-        let (segment, data_start) = (&active.segment, active.bytes_end);
-        self.view.active.seal_index(&mut self.writer.index);
-        (self.writer.position, self.writer.synced, self.writer.marked) = (data_start, data_start, data_start);
-        (self.writer.sequence, self.writer.fill) = (segment.header.sequence, fill);
-        self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
-        let index_file = self.disk.create(&index_name(segment.base())).ok();
-        self.writer.index = IndexWriter::new(index_file, segment.header.nonce, segment.mask, &[]);
-    }
-}
-
-impl<F> Writer<F> {
-    /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it; in front of it a mark
-    /// of what is synced, if more is than was marked.
-    fn fill(&mut self, batch: &Batch, mask: u32, synced: Tail) {
-        self.buffer.clear();
-        self.entries.clear();
-        if self.synced > self.marked {
-            put_sync_mark(&mut self.buffer, SyncMark { position: self.synced, tail: synced });
-            mask_crc(&mut self.buffer, 0, mask);
-            self.marked = self.synced;
-        }
-        let batch_at = self.buffer.len();
-        self.buffer.extend_from_slice(batch.bytes());
-        let mut walk = Walk::new(batch.bytes());
-        while let Some(frame) = walk.frame() {
-            let frame_at = batch_at + walk.at;
-            mask_crc(&mut self.buffer, frame_at, mask);
-            let position = self.position + wide(frame_at);
-            if frame.kind == KIND_RECORD && self.spacing.takes(position) {
-                self.entries.push(Entry { offset: frame.first_word, position, timestamp_ms: frame.timestamp_ms });
-            }
-            walk.pass(frame);
-        }
     }
 }
 
 /// A shared place for the view.
-pub(crate) fn share<D: Disk>(view: &Arc<View<D>>) -> Shared<D> {
+pub(crate) fn share<D: Disk>(view: &Arc<ReadView<D>>) -> Shared<D> {
     Arc::new(RwLock::new(Arc::clone(view)))
 }

@@ -4,12 +4,19 @@
 
 use std::sync::Arc;
 
+use zue_core::Offset;
+
+use crate::config::RESERVE_BYTES;
 use crate::disk::{Disk, DiskFile as _};
 use crate::error::{Context, LogError, Operation};
+use crate::format::block::BLOCK_BYTES;
+use crate::format::encode::put_snapshot;
+use crate::format::local::Snapshot;
 use crate::log::Log;
-use crate::read::read_view::Part;
+use crate::num::wide;
 use crate::segment::Segment;
-use crate::segment::create::{RESERVE_FILE, SEGMENT_SPARE, index_name, segment_name};
+use crate::segment::header::{RESERVE_FILE, SEGMENT_SPARE, index_name, segment_name};
+use crate::segment::part::Part;
 use crate::segment::preallocate::Spare;
 
 impl<D: Disk> Log<D> {
@@ -71,3 +78,30 @@ fn unread<D: Disk>(segment: Arc<Segment<D>>) -> Option<D::File> {
     let mut file = Arc::into_inner(file).filter(|_| is_whole)?;
     file.reclaim().then_some(file)
 }
+
+impl<D: Disk> Log<D> {
+    /// Makes the reserve again, or larger, if there is room: enough for a segment that a cut to here makes. Without it a full disk can
+    /// do less, but nothing is wrong.
+    pub(crate) fn keep_reserve(&self) {
+        let starts = self.view.history.starts().to_vec();
+        let snapshot = Snapshot { base: Offset(0), timestamp_ms: 0, starts, producers: self.producers.encode() };
+        let mut head = vec![0; BLOCK_BYTES];
+        put_snapshot(&mut head, &snapshot, 0);
+        let need = wide(head.len()).saturating_add(RESERVE_BYTES).max(RESERVE_FILE_BYTES);
+        let disk = &self.disk;
+        match disk.open(RESERVE_FILE) {
+            Ok(file) if file.len().is_ok_and(|bytes| bytes >= need) => {}
+            // Without room it stays as it is.
+            Ok(file) => drop(file.allocate(need)),
+            Err(_) => {
+                if let Ok(file) = disk.create(RESERVE_FILE)
+                    && file.allocate(need).is_err()
+                {
+                    let _ = disk.remove(RESERVE_FILE);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) const RESERVE_FILE_BYTES: u64 = 64 << 10;

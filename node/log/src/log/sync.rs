@@ -9,7 +9,7 @@ use crate::error::{Context, DiskError, LogError, Operation};
 use crate::log::Log;
 use crate::meta::Meta;
 use crate::segment::Segment;
-use crate::segment::create::SEGMENT_SPARE;
+use crate::segment::header::SEGMENT_SPARE;
 use crate::segment::preallocate::{Preparation, fill};
 
 /// A sync that is due: everything before it was written.

@@ -7,12 +7,13 @@ use zue_core::{History, Offset, Origin, ProducerLimits, Producers};
 
 use crate::disk::Disk;
 use crate::error::{LogError, ReadError};
-use crate::format::frame::Snapshot;
+use crate::format::local::Snapshot;
 use crate::log::Log;
 use crate::meta::Meta;
-use crate::read::read_view::{Part, View};
+use crate::read::read_view::ReadView;
 use crate::read::reader::{Reader, read};
 use crate::segment::create::Draft;
+use crate::segment::part::Part;
 
 impl<D: Disk> Log<D> {
     /// The first offset there is.
@@ -50,7 +51,7 @@ impl<D: Disk> Log<D> {
         }
         self.replace_meta(&Meta { log_start: before, ..self.meta })?;
         let history = Arc::clone(&self.view.history);
-        self.show(View::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, before));
+        self.show(ReadView::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, before));
         Ok(before)
     }
 
@@ -73,7 +74,7 @@ impl<D: Disk> Log<D> {
         drop(sealed);
         let mut history = Arc::clone(&self.view.history);
         Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
-        self.show(View::new(kept, active, history, self.view.log_start));
+        self.show(ReadView::new(kept, active, history, self.view.log_start));
         self.retire(gone)?;
         Ok(dead)
     }
@@ -90,7 +91,7 @@ impl<D: Disk> Log<D> {
         if oldest < self.view.log_start {
             self.replace_meta(&Meta { log_start: oldest, ..self.meta })?;
             let history = Arc::clone(&self.view.history);
-            self.show(View::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, oldest));
+            self.show(ReadView::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, oldest));
         }
         Ok(oldest)
     }
@@ -123,7 +124,7 @@ impl<D: Disk> Log<D> {
         let mut dead = self.view.parts();
         // The new one has taken its name.
         dead.retain(|part| part.segment.base() != at);
-        self.show(View::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
+        self.show(ReadView::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
         if is_kept {
@@ -184,7 +185,7 @@ impl<D: Disk> Reader<D> {
 
 /// The first offset from which on all is replicated: behind the last damage that is known among what is trimmed, at the end of an
 /// append, and at most the log's start. The oldest that there is where no append ends between that damage and the log's start.
-fn feeds_from<D: Disk>(view: &View<D>) -> Offset {
+fn feeds_from<D: Disk>(view: &ReadView<D>) -> Offset {
     let trimmed = |part: &Part<D>| part.segment.base() < view.log_start;
     let behind = view.parts().iter().filter(|part| trimmed(part)).rev().find_map(|part| {
         let damaged = part.segment.place.damaged().into_iter();
@@ -196,7 +197,7 @@ fn feeds_from<D: Disk>(view: &View<D>) -> Offset {
 }
 
 /// Where the append ends that holds the record, if all of it from there on is good.
-fn end_of_append<D: Disk>(view: &View<D>, offset: Offset, part_end: Offset) -> Option<Offset> {
+fn end_of_append<D: Disk>(view: &ReadView<D>, offset: Offset, part_end: Offset) -> Option<Offset> {
     let chunk = read(view, offset, part_end, 0).ok()?;
     chunk.records().all(|record| record.is_ok()).then(|| chunk.end())
 }

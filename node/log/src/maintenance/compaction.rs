@@ -13,14 +13,15 @@ use crate::config::CompactionConfig;
 use crate::disk::Disk;
 use crate::error::{LogError, Operation, ReadError};
 use crate::format::frame::{RecordView, parse};
+use crate::format::producer::ProducerRun;
 use crate::format::salvage::Piece;
-use crate::format::sequence::ProducerRun;
 use crate::log::Log;
 use crate::maintenance::repair::Source;
-use crate::maintenance::rewrite::{Anew, Refused, Rewritten, SEGMENT_ANEW};
+use crate::maintenance::rewrite::{Refused, Rewrite, Rewritten, SEGMENT_REWRITTEN};
 use crate::meta::Meta;
-use crate::read::read_view::{Part, View};
+use crate::read::read_view::ReadView;
 use crate::read::reader::Reader;
+use crate::segment::part::Part;
 
 /// How many keys one round maps: about 18 MiB.
 const KEYS_MAX: usize = 900_000;
@@ -56,7 +57,7 @@ enum Phase<D: Disk> {
     Mapping(Source<D>),
     Compact,
     Judging(Source<D>, Judgement),
-    Writing(Source<D>, Box<Anew<D>>, Judgement),
+    Writing(Source<D>, Box<Rewrite<D>>, Judgement),
 }
 
 /// What comes of a step.
@@ -129,7 +130,7 @@ impl Keys {
     }
 
     /// Whether a newer record of the key was mapped.
-    fn has_newer<D: Disk>(&mut self, view: &View<D>, key: &[u8], offset: Offset) -> bool {
+    fn has_newer<D: Disk>(&mut self, view: &ReadView<D>, key: &[u8], offset: Offset) -> bool {
         let Some(newest) = self.newest.get(&self.hasher.hash_one(key)).filter(|newest| **newest > offset) else {
             return false;
         };
@@ -140,7 +141,7 @@ impl Keys {
 }
 
 /// Whether the record has that key. One that cannot be read has not.
-fn is_key_of<D: Disk>(view: &View<D>, offset: Offset, key: &[u8]) -> bool {
+fn is_key_of<D: Disk>(view: &ReadView<D>, offset: Offset, key: &[u8]) -> bool {
     let check = || {
         let part = view.part(offset)?;
         let (_, bytes) = part.find(offset).ok()?;
@@ -232,7 +233,7 @@ impl<D: Disk> Compaction<D> {
         let is_mapping = matches!(self.phase, Phase::Map | Phase::Mapping(_));
         match self.try_step(bytes_max) {
             Err(Refused::Read(ReadError::Disk(error))) if error.operation == Operation::Read => {
-                let _ = self.disk.remove(SEGMENT_ANEW);
+                let _ = self.disk.remove(SEGMENT_REWRITTEN);
                 (self.keys.incomplete, self.may_hold_more) = (true, true);
                 self.phase = if is_mapping { Phase::Map } else { Phase::Compact };
                 Ok(Compacting::Bytes(0))
@@ -280,8 +281,8 @@ impl<D: Disk> Compaction<D> {
         let (from, end, keys) = (self.from, &mut self.end, &mut self.keys);
         let place = Arc::clone(&source.part.segment.place);
         let mut take = |bytes: &[u8], piece: Piece<'_>| {
-            if let Piece::Hole(hole) = piece {
-                keys.incomplete |= place.is_as_shown(hole, bytes).is_err();
+            if let Piece::Damaged(damaged) = piece {
+                keys.incomplete |= place.is_as_shown(damaged, bytes).is_err();
             } else if let Piece::Record(_, record @ RecordView { key: Some(key), offset, .. }) = piece
                 && (from..*end).contains(&record.offset)
                 && !keys.note(key, offset)
@@ -324,12 +325,12 @@ impl<D: Disk> Compaction<D> {
                         judgement.set(record.offset);
                     }
                 }
-                Piece::Gap(_, gap) => {
+                Piece::Compacted(_, gap) => {
                     gap.runs.iter().for_each(|run| judgement.saw(run.id, Offset(run.end().0.saturating_sub(1))));
                 }
-                Piece::Hole(hole) => {
+                Piece::Damaged(damaged) => {
                     *may_hold_more = true;
-                    place.is_as_shown(hole, bytes)?;
+                    place.is_as_shown(damaged, bytes)?;
                 }
             }
             Ok::<_, ReadError>(())
@@ -339,7 +340,7 @@ impl<D: Disk> Compaction<D> {
             true => Phase::Judging(source, judgement),
             false if judgement.goes.is_empty() => Phase::Compact,
             false => {
-                let anew = Anew::begin(&self.disk, &source.part, &self.reader.view(), self.limits)?;
+                let anew = Rewrite::begin(&self.disk, &source.part, &self.reader.view(), self.limits)?;
                 Phase::Writing(Source::new(source.part)?, Box::new(anew), judgement)
             }
         };
@@ -349,7 +350,7 @@ impl<D: Disk> Compaction<D> {
     fn write(
         &mut self,
         mut source: Source<D>,
-        mut anew: Box<Anew<D>>,
+        mut anew: Box<Rewrite<D>>,
         judgement: Judgement,
         bytes_max: usize,
     ) -> Result<Compacting<D>, Refused> {
@@ -358,10 +359,10 @@ impl<D: Disk> Compaction<D> {
         let mut take = |bytes: &[u8], piece: Piece<'_>| match piece {
             Piece::Record(_, record) if judgement.goes(record.offset) => anew.leave_out(&record, is_newest),
             Piece::Record(_, record) => anew.record(bytes, &record, mask),
-            Piece::Gap(_, gap) => anew.gap(gap, is_newest),
-            Piece::Hole(hole) => {
-                place.is_as_shown(hole, bytes)?;
-                anew.hole(bytes, hole)
+            Piece::Compacted(_, gap) => anew.gap(gap, is_newest),
+            Piece::Damaged(damaged) => {
+                place.is_as_shown(damaged, bytes)?;
+                anew.damaged(bytes, damaged)
             }
         };
         let (bytes, more) = source.step(bytes_max, &mut take)?;

@@ -15,7 +15,7 @@ const EXCERPTS_BYTES_MAX: u64 = 64 << 20;
 
 /// The records that are missing in a damaged segment, and what was fetched of them.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct FetchPlan {
     /// What is still to be asked for.
     ranges: VecDeque<(Offset, Offset)>,
     /// How often nobody had what was asked for in the first of them, and how much is passed over then.
@@ -33,7 +33,7 @@ pub struct NotCommitted {
     pub end: Offset,
 }
 
-impl Wanted {
+impl FetchPlan {
     /// What is missing, each range by itself and in order; everything before `committed` is known to be committed.
     ///
     /// # Errors
@@ -92,9 +92,9 @@ mod tests {
     use crate::format::batch::BatchBuilder;
     use crate::format::limits::Limits;
 
-    fn wanted(missing: &[(u64, u64)], committed: u64) -> Result<Wanted, NotCommitted> {
+    fn wanted(missing: &[(u64, u64)], committed: u64) -> Result<FetchPlan, NotCommitted> {
         let missing: Vec<_> = missing.iter().map(|(from, end)| (Offset(*from), Offset(*end))).collect();
-        Wanted::new(&missing, Offset(committed))
+        FetchPlan::new(&missing, Offset(committed))
     }
 
     fn excerpt(from: u64, count: u64) -> Excerpt {

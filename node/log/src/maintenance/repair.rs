@@ -12,12 +12,12 @@ use crate::format::batch::FrameError;
 use crate::format::encode::mask_crc;
 use crate::format::fault::Fault;
 use crate::format::frame::{Frame, parse};
-use crate::format::salvage::{Frames, Hole, Piece};
+use crate::format::salvage::{DamagedRange, Frames, Piece};
 use crate::log::Log;
-use crate::maintenance::rewrite::{Anew, Refused, Rewritten};
+use crate::maintenance::rewrite::{Refused, Rewrite, Rewritten};
 use crate::num::{length, wide};
-use crate::read::read_view::Part;
 use crate::read::reader::Reader;
+use crate::segment::part::Part;
 
 /// Consecutive records as they travel, or what stands for them where they were compacted away. Each is checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +39,7 @@ impl Excerpt {
             let (frame, length) = parse(bytes.get(at..).unwrap_or_default(), 0).map_err(fault)?;
             let (first, behind) = match frame {
                 Frame::Record(record) => (record.offset, record.offset.plus(1)),
-                Frame::Gap(gap) => (gap.from, gap.end),
+                Frame::Compacted(gap) => (gap.from, gap.end),
                 other => return Err(fault(Fault::Kind(other.kind()))),
             };
             if first != end {
@@ -97,13 +97,13 @@ impl<D: Disk> Reader<D> {
                     mask_crc(&mut out, frame_at, mask);
                     end = record.offset.plus(1);
                 }
-                Some(Piece::Gap(_, gap)) => {
+                Some(Piece::Compacted(_, gap)) => {
                     let gap = gap.behind(end);
                     gap.put(&mut out);
                     end = gap.end;
                 }
-                Some(Piece::Hole(hole)) if end == from => return Err(part.segment.place.blame(hole)),
-                Some(Piece::Hole(_)) | None => break,
+                Some(Piece::Damaged(damaged)) if end == from => return Err(part.segment.place.blame(damaged)),
+                Some(Piece::Damaged(_)) | None => break,
             }
         }
         // What is copied is checked once more: a page may have gone from memory between.
@@ -120,10 +120,10 @@ impl<D: Disk> Reader<D> {
         let mut source = Source::new(part)?;
         let mut missing = Vec::new();
         let mut take = |_: &[u8], piece: Piece<'_>| {
-            if let Piece::Hole(hole) = piece
-                && hole.from < hole.to
+            if let Piece::Damaged(damaged) = piece
+                && damaged.from < damaged.to
             {
-                missing.push((hole.from, hole.to));
+                missing.push((damaged.from, damaged.to));
             }
             Ok::<_, ReadError>(())
         };
@@ -159,9 +159,9 @@ impl<D: Disk> Source<D> {
         while self.position - begun < wide(bytes_max) {
             let Some(piece) = frames.next() else { return Ok((bytes_end - begun, false)) };
             let (until, next) = frames.place();
-            let (Piece::Record(begins, _) | Piece::Gap(begins, _)) = piece else {
-                let Piece::Hole(hole) = piece else { continue };
-                let range = length(hole.position - begun)..length(until - begun);
+            let (Piece::Record(begins, _) | Piece::Compacted(begins, _)) = piece else {
+                let Piece::Damaged(damaged) = piece else { continue };
+                let range = length(damaged.position - begun)..length(until - begun);
                 take(bytes.get(range).unwrap_or_default(), piece)?;
                 (self.position, self.next) = (until, next);
                 continue;
@@ -177,7 +177,7 @@ impl<D: Disk> Source<D> {
 #[derive(Debug)]
 pub struct Repair<D: Disk> {
     source: Source<D>,
-    anew: Anew<D>,
+    anew: Rewrite<D>,
     /// What was fetched, in order.
     excerpts: Vec<Excerpt>,
 }
@@ -200,7 +200,7 @@ impl<D: Disk> Log<D> {
         }
         let Some(part) = self.reader().part_of(damage) else { return Ok(None) };
         let source = Source::new(part)?;
-        let anew = Anew::begin(&self.disk, &source.part, &self.view, self.config.producers)?;
+        let anew = Rewrite::begin(&self.disk, &source.part, &self.view, self.config.producers)?;
         Ok(Some(Repair { source, anew, excerpts }))
     }
 }
@@ -217,10 +217,10 @@ impl<D: Disk> Repair<D> {
             // A gap that was fetched may reach beyond what was damaged.
             Piece::Record(_, record) if record.offset < anew.next() => Ok(()),
             Piece::Record(_, record) => anew.record(bytes, &record, mask),
-            Piece::Gap(_, gap) if gap.end <= anew.next() => Ok(()),
-            Piece::Gap(_, gap) => anew.gap(gap, |_| true),
-            Piece::Hole(hole) if hole.to <= anew.next() => Ok(()),
-            Piece::Hole(hole) => fill(anew, excerpts, hole, bytes, &part),
+            Piece::Compacted(_, gap) if gap.end <= anew.next() => Ok(()),
+            Piece::Compacted(_, gap) => anew.gap(gap, |_| true),
+            Piece::Damaged(damaged) if damaged.to <= anew.next() => Ok(()),
+            Piece::Damaged(damaged) => fill(anew, excerpts, damaged, bytes, &part),
         };
         source.step(bytes_max, &mut take)
     }
@@ -234,31 +234,31 @@ impl<D: Disk> Repair<D> {
     }
 }
 
-/// Puts what was fetched where the hole is. What nobody has stays damaged; the hole's bytes stay in front of the first of it.
+/// Puts what was fetched where the damaged range is. What nobody has stays damaged; its bytes stay in front of the first of it.
 fn fill<D: Disk>(
-    anew: &mut Anew<D>,
+    anew: &mut Rewrite<D>,
     excerpts: &[Excerpt],
-    hole: Hole,
+    damaged: DamagedRange,
     mut bytes: &[u8],
     part: &Part<D>,
 ) -> Result<(), Refused> {
-    let keep = |anew: &mut Anew<D>, bytes: &[u8], to| {
+    let keep = |anew: &mut Rewrite<D>, bytes: &[u8], to| {
         if !bytes.is_empty() {
-            part.segment.place.is_as_shown(hole, bytes)?;
+            part.segment.place.is_as_shown(damaged, bytes)?;
         }
-        anew.hole(bytes, Hole { to, ..hole })
+        anew.damaged(bytes, DamagedRange { to, ..damaged })
     };
-    for excerpt in excerpts.iter().filter(|excerpt| excerpt.from < hole.to && hole.from < excerpt.end) {
+    for excerpt in excerpts.iter().filter(|excerpt| excerpt.from < damaged.to && damaged.from < excerpt.end) {
         let mut at = 0;
         while let Ok((frame, length)) = parse(excerpt.bytes.get(at..).unwrap_or_default(), 0) {
             let frame_bytes = excerpt.bytes.get(at..at + length).unwrap_or_default();
             at += length;
             let (from, behind) = match &frame {
                 Frame::Record(record) => (record.offset, record.offset.plus(1)),
-                Frame::Gap(gap) => (gap.from, gap.end),
+                Frame::Compacted(gap) => (gap.from, gap.end),
                 _ => continue,
             };
-            if behind <= anew.next() || from >= hole.to {
+            if behind <= anew.next() || from >= damaged.to {
                 continue;
             }
             if from > anew.next() {
@@ -269,10 +269,10 @@ fn fill<D: Disk>(
                     anew.restores();
                     anew.record(frame_bytes, &record, 0)?;
                 }
-                Frame::Gap(gap) => anew.gap(gap.before(part.end, anew.timestamp_ms()), |_| true)?,
+                Frame::Compacted(gap) => anew.gap(gap.before(part.end, anew.timestamp_ms()), |_| true)?,
                 _ => {}
             }
         }
     }
-    if anew.next() < hole.to { keep(anew, bytes, hole.to) } else { Ok(()) }
+    if anew.next() < damaged.to { keep(anew, bytes, damaged.to) } else { Ok(()) }
 }

@@ -4,8 +4,8 @@ use zue_core::{Aged, Offset};
 
 use crate::disk::Disk;
 use crate::error::ReadError;
-use crate::read::read_view::Part;
 use crate::read::reader::Reader;
+use crate::segment::part::Part;
 
 /// How much of a log is kept. Without a bound nothing goes for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -9,29 +9,33 @@ use zue_core::{EpochStart, OFFSETS_AHEAD_MAX, Offset, ProducerLimits, Producers,
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, LogError, Operation, ReadError};
 use crate::format::block::BLOCK_BYTES;
-use crate::format::compacted_range::{GAP_RUNS_MAX, Gap};
+use crate::format::compacted_range::{COMPACTED_RUNS_MAX, CompactedRange};
 use crate::format::encode::{mask_crc, put_snapshot, put_start};
 use crate::format::fault::Fault;
-use crate::format::frame::{RecordView, Snapshot, parse, peek};
+use crate::format::frame::{RecordView, parse, peek};
 use crate::format::limits::Limits;
-use crate::format::salvage::Hole;
-use crate::format::sequence::{Order, ProducerRun};
+use crate::format::local::Snapshot;
+use crate::format::producer::ProducerRun;
+use crate::format::salvage::DamagedRange;
+use crate::format::sequence::FrameSequence;
 use crate::log::Log;
 use crate::maintenance::scrub::continues;
 use crate::meta::Meta;
 use crate::num::wide;
-use crate::read::read_view::{Part, View};
+use crate::read::read_view::ReadView;
 use crate::segment::Segment;
-use crate::segment::create::{self, Header, kept_name, segment_name};
+use crate::segment::header;
+use crate::segment::header::{Header, kept_name, segment_name};
+use crate::segment::part::Part;
 
 /// A segment that is being written anew.
-pub(crate) const SEGMENT_ANEW: &str = "segment.anew";
+pub(crate) const SEGMENT_REWRITTEN: &str = "segment.anew";
 /// How much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment's new file, as far as it is written.
 #[derive(Debug)]
-pub(crate) struct Anew<D: Disk> {
+pub(crate) struct Rewrite<D: Disk> {
     disk: D,
     part: Part<D>,
     file: D::File,
@@ -41,21 +45,21 @@ pub(crate) struct Anew<D: Disk> {
     position: u64,
     /// The epoch starts that are to come.
     starts: VecDeque<EpochStart>,
-    order: Order,
+    order: FrameSequence,
     /// Records that are left out, right before what comes next.
-    gap: Option<Gap>,
+    gap: Option<CompactedRange>,
     /// What stays damaged.
-    holes: Vec<Hole>,
+    ranges: Vec<DamagedRange>,
     /// From where on records are back that were not there.
     restored: Option<Offset>,
 }
 
 /// A segment's new file, whole and durable, which has not taken the old one's place yet. To be given to [`Log::rewritten`].
 #[derive(Debug)]
-pub struct Rewritten<D: Disk>(Anew<D>);
+pub struct Rewritten<D: Disk>(Rewrite<D>);
 
 /// What a segment begins with: the snapshot of the old file, or if that is damaged, one that claims to know less.
-fn snapshot<D: Disk>(part: &Part<D>, view: &View<D>, limits: ProducerLimits) -> Result<Snapshot, ReadError> {
+fn snapshot<D: Disk>(part: &Part<D>, view: &ReadView<D>, limits: ProducerLimits) -> Result<Snapshot, ReadError> {
     let starts = view.history.starts();
     match part.segment.snapshot() {
         Ok((snapshot, _)) if continues(starts, &snapshot.starts) => return Ok(snapshot),
@@ -70,7 +74,7 @@ fn snapshot<D: Disk>(part: &Part<D>, view: &View<D>, limits: ProducerLimits) -> 
 }
 
 /// The timestamp of the last record before the offset; 0 if there is none, or it is damaged.
-fn timestamp_before<D: Disk>(view: &View<D>, base: Offset) -> Result<u64, ReadError> {
+fn timestamp_before<D: Disk>(view: &ReadView<D>, base: Offset) -> Result<u64, ReadError> {
     let last = base.0.checked_sub(1).map(Offset);
     let Some((last, part)) = last.and_then(|last| Some((last, view.part(last)?))) else { return Ok(0) };
     match part.find(last) {
@@ -80,26 +84,31 @@ fn timestamp_before<D: Disk>(view: &View<D>, base: Offset) -> Result<u64, ReadEr
     }
 }
 
-impl<D: Disk> Anew<D> {
-    pub(crate) fn begin(disk: &D, part: &Part<D>, view: &View<D>, limits: ProducerLimits) -> Result<Self, ReadError> {
-        let path = || disk.path(SEGMENT_ANEW);
+impl<D: Disk> Rewrite<D> {
+    pub(crate) fn begin(
+        disk: &D,
+        part: &Part<D>,
+        view: &ReadView<D>,
+        limits: ProducerLimits,
+    ) -> Result<Self, ReadError> {
+        let path = || disk.path(SEGMENT_REWRITTEN);
         let nonce = disk.entropy().context(Operation::Random, path)?;
         let old = part.segment.header;
         // Where it ends is known when it is whole.
-        let rewritten = Some(create::Rewritten { generation: old.generation().saturating_add(1), end: 0 });
+        let rewritten = Some(header::Rewritten { generation: old.generation().saturating_add(1), end: 0 });
         let header = Header { nonce, rewritten, used: false, ..old };
         let snapshot = snapshot(part, view, limits)?;
         let base = snapshot.base;
         let before = snapshot.starts.last().map_or_else(Default::default, |start| start.epoch);
-        let order = Order::after(Tail { epoch: before, end: base }, snapshot.timestamp_ms);
+        let order = FrameSequence::after(Tail { epoch: before, end: base }, snapshot.timestamp_ms);
         let coming = |start: &&EpochStart| start.epoch > before && start.start < part.end;
         let starts = view.history.starts().iter().filter(coming).cloned().collect();
         let mut out = vec![0; BLOCK_BYTES];
         put_snapshot(&mut out, &snapshot, header.mask());
-        let file = disk.create(SEGMENT_ANEW).context(Operation::Create, path)?;
+        let file = disk.create(SEGMENT_REWRITTEN).context(Operation::Create, path)?;
         let (disk, part) = (disk.clone(), part.clone());
-        let (position, gap, holes, restored) = (0, None, Vec::new(), None);
-        Ok(Self { disk, part, file, header, out, position, starts, order, gap, holes, restored })
+        let (position, gap, ranges, restored) = (0, None, Vec::new(), None);
+        Ok(Self { disk, part, file, header, out, position, starts, order, gap, ranges, restored })
     }
 
     /// The offset that comes next.
@@ -121,7 +130,7 @@ impl<D: Disk> Anew<D> {
     pub(crate) fn record(&mut self, frame: &[u8], record: &RecordView<'_>, mask: u32) -> Result<(), Refused> {
         self.begin_epochs()?;
         self.order.record(record, &Limits::NONE)?;
-        self.close_gap()?;
+        self.close_compacted()?;
         let frame_at = self.out.len();
         self.out.extend_from_slice(frame);
         // What was copied is checked, not what was seen before: a page may have gone from memory between, and not come back.
@@ -143,23 +152,23 @@ impl<D: Disk> Anew<D> {
         let from = record.offset;
         let run = self.order.record(record, &Limits::NONE)?.filter(is_newest);
         let (Tail { epoch, end }, timestamp_ms, open) = (self.order.tail, self.order.timestamp_ms, self.order.open());
-        self.extend_gap(Gap { from, end, epoch, timestamp_ms, open, runs: run.into_iter().collect() })
+        self.extend_compacted(CompactedRange { from, end, epoch, timestamp_ms, open, runs: run.into_iter().collect() })
     }
 
     /// Puts a gap, from what comes next on.
-    pub(crate) fn gap(&mut self, gap: Gap, is_newest: impl Fn(&ProducerRun) -> bool) -> Result<(), Refused> {
+    pub(crate) fn gap(&mut self, gap: CompactedRange, is_newest: impl Fn(&ProducerRun) -> bool) -> Result<(), Refused> {
         self.begin_epochs()?;
         let mut gap = gap.behind(self.next());
         self.order.gap(&gap)?;
         gap.runs.retain(is_newest);
-        self.extend_gap(gap)
+        self.extend_compacted(gap)
     }
 
-    fn extend_gap(&mut self, more: Gap) -> Result<(), Refused> {
+    fn extend_compacted(&mut self, more: CompactedRange) -> Result<(), Refused> {
         match &mut self.gap {
             Some(gap)
                 if gap.epoch == more.epoch
-                    && gap.runs.len() + more.runs.len() <= GAP_RUNS_MAX
+                    && gap.runs.len() + more.runs.len() <= COMPACTED_RUNS_MAX
                     && more.end.since(gap.from) <= OFFSETS_AHEAD_MAX =>
             {
                 (gap.end, gap.timestamp_ms, gap.open) = (more.end, more.timestamp_ms, more.open);
@@ -167,7 +176,7 @@ impl<D: Disk> Anew<D> {
                 Ok(())
             }
             _ => {
-                self.close_gap()?;
+                self.close_compacted()?;
                 self.gap = Some(more);
                 Ok(())
             }
@@ -175,20 +184,20 @@ impl<D: Disk> Anew<D> {
     }
 
     /// Passes over what stays damaged; its bytes stay, too.
-    pub(crate) fn hole(&mut self, bytes: &[u8], hole: Hole) -> Result<(), Refused> {
-        self.close_gap()?;
+    pub(crate) fn damaged(&mut self, bytes: &[u8], damaged: DamagedRange) -> Result<(), Refused> {
+        self.close_compacted()?;
         let position = self.position.saturating_add(wide(self.out.len()));
         self.out.extend_from_slice(bytes);
         let until = position.saturating_add(wide(bytes.len()));
         let from = self.next();
-        self.holes.push(Hole { position, until, from, ..hole });
-        let begun = |start: &EpochStart| start.start < hole.to;
+        self.ranges.push(DamagedRange { position, until, from, ..damaged });
+        let begun = |start: &EpochStart| start.start < damaged.to;
         // An epoch start that was in there is known from elsewhere.
         let mut epoch = self.order.tail.epoch;
         while let Some(start) = self.starts.pop_front_if(|start| begun(start)) {
             epoch = start.epoch;
         }
-        self.order = Order::after(Tail { epoch, end: hole.to }, self.order.timestamp_ms);
+        self.order = FrameSequence::after(Tail { epoch, end: damaged.to }, self.order.timestamp_ms);
         self.write_some()
     }
 
@@ -196,7 +205,7 @@ impl<D: Disk> Anew<D> {
     fn begin_epochs(&mut self) -> Result<(), Refused> {
         let next = self.next();
         while let Some(start) = self.starts.pop_front_if(|start| start.start <= next) {
-            self.close_gap()?;
+            self.close_compacted()?;
             let frame_at = self.out.len();
             put_start(&mut self.out, &start);
             mask_crc(&mut self.out, frame_at, self.header.mask());
@@ -205,7 +214,7 @@ impl<D: Disk> Anew<D> {
         Ok(())
     }
 
-    fn close_gap(&mut self) -> Result<(), Refused> {
+    fn close_compacted(&mut self) -> Result<(), Refused> {
         if let Some(gap) = self.gap.take() {
             let frame_at = self.out.len();
             gap.put(&mut self.out);
@@ -220,7 +229,7 @@ impl<D: Disk> Anew<D> {
     }
 
     fn write(&mut self) -> Result<(), DiskError> {
-        self.file.write_at(self.position, &self.out).context(Operation::Write, || self.disk.path(SEGMENT_ANEW))?;
+        self.file.write_at(self.position, &self.out).context(Operation::Write, || self.disk.path(SEGMENT_REWRITTEN))?;
         self.position = self.position.saturating_add(wide(self.out.len()));
         self.out.clear();
         Ok(())
@@ -228,11 +237,11 @@ impl<D: Disk> Anew<D> {
 
     /// Makes the file whole and durable.
     pub(crate) fn finish(mut self) -> Result<Rewritten<D>, Refused> {
-        self.close_gap()?;
+        self.close_compacted()?;
         self.write()?;
         let generation = self.header.generation();
-        self.header.rewritten = Some(create::Rewritten { generation, end: self.position });
-        let path = || self.disk.path(SEGMENT_ANEW);
+        self.header.rewritten = Some(header::Rewritten { generation, end: self.position });
+        let path = || self.disk.path(SEGMENT_REWRITTEN);
         self.file.write_at(0, &self.header.encode()).context(Operation::Write, path)?;
         self.file.sync_data().context(Operation::Sync, path)?;
         Ok(Rewritten(self))
@@ -262,7 +271,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the disk refuses. Without room for the meta file, or the name, the old file stays and the new one is removed.
     pub fn rewritten(&mut self, rewritten: Rewritten<D>) -> Result<bool, LogError> {
-        let Rewritten(Anew { part, file, header, position, holes, restored, .. }) = rewritten;
+        let Rewritten(Rewrite { part, file, header, position, ranges, restored, .. }) = rewritten;
         self.check_poison()?;
         let is_old = |other: &Part<D>| {
             Arc::ptr_eq(&other.segment, &part.segment) && (other.bytes_end, other.end) == (part.bytes_end, part.end)
@@ -282,26 +291,27 @@ impl<D: Disk> Log<D> {
             let linked = self.disk.link(&name, &kept).context(Operation::Link, || self.disk.path(&kept));
             self.disk_result(linked).inspect_err(|_| self.forget_rewrite())?;
         }
-        let renamed = self.disk.rename(SEGMENT_ANEW, &name).context(Operation::Rename, || self.disk.path(SEGMENT_ANEW));
+        let renamed =
+            self.disk.rename(SEGMENT_REWRITTEN, &name).context(Operation::Rename, || self.disk.path(SEGMENT_REWRITTEN));
         self.disk_result(renamed).inspect_err(|_| self.forget_rewrite())?;
         let synced = self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""));
         self.disk_result(synced)?;
         let segment = Segment::new(&self.disk, file, position, header, self.config.index_interval_bytes);
-        for hole in holes {
-            segment.place.note(hole);
+        for damaged in ranges {
+            segment.place.note(damaged);
         }
         let mut sealed = self.view.sealed.to_vec();
         if let Some(place) = sealed.get_mut(at) {
             *place = Part { segment: segment.into(), bytes_end: position, end: part.end };
         }
         let (active, history) = (self.view.active_part(), Arc::clone(&self.view.history));
-        self.show(View::new(sealed.into(), active, history, self.view.log_start));
+        self.show(ReadView::new(sealed.into(), active, history, self.view.log_start));
         Ok(true)
     }
 
     /// Removes a new file that is not to take any place.
     pub fn forget_rewrite(&self) {
         // If it cannot be removed, the next open does it.
-        let _ = self.disk.remove(SEGMENT_ANEW);
+        let _ = self.disk.remove(SEGMENT_REWRITTEN);
     }
 }

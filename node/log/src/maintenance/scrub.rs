@@ -9,15 +9,15 @@ use crate::error::{Context, Damage, Operation, ReadError};
 use crate::format::block::BLOCK_BYTES;
 use crate::format::crcs::Crcs;
 use crate::format::fault::Fault;
-use crate::format::salvage::{GoodFrames, GoodKind, Hole};
-use crate::format::sequence::Order;
+use crate::format::salvage::{DamagedRange, GoodFrames, GoodKind};
+use crate::format::sequence::FrameSequence;
 use crate::num::wide;
-use crate::read::read_view::Part;
 use crate::read::reader::Reader;
 use crate::recovery::scan::{State, Stop};
 use crate::segment::Segment;
-use crate::segment::create::Header;
+use crate::segment::header::Header;
 use crate::segment::index::Spacing;
+use crate::segment::part::Part;
 
 /// Goes over a log, from the first segment to the one that was the last when it began, and names what is damaged. What it finds is
 /// known from then on: see [`crate::Reader::damaged`]. It holds one segment at a time, so that what is trimmed meanwhile can go.
@@ -56,6 +56,13 @@ pub struct Verified {
     pub bytes: u64,
     /// What is damaged behind them. The next step goes on behind that.
     pub damage: Option<Damage>,
+}
+
+impl<D: Disk> Reader<D> {
+    /// Checks all that the log holds now, a piece at a time.
+    pub fn verifier(&self) -> Verifier<D> {
+        Verifier::new(self.clone())
+    }
 }
 
 impl<D: Disk> Verifier<D> {
@@ -108,8 +115,9 @@ impl<D: Disk> Place<D> {
     /// Checks what is in front of a segment's frames.
     fn enter(part: Part<D>, before: Option<&State>) -> Result<(Verified, Self), ReadError> {
         let (segment, base) = (&part.segment, part.segment.base());
-        let damaged =
-            |position, fault| segment.place.note(Hole { position, until: position, from: base, to: base, fault });
+        let damaged = |position, fault| {
+            segment.place.note(DamagedRange { position, until: position, from: base, to: base, fault })
+        };
         let head = segment.file.read(0..wide(BLOCK_BYTES));
         let head = head.context(Operation::Read, || segment.place.path.clone())?;
         let head = Header::decode(&head).ok().filter(|header| *header == segment.header);
@@ -165,7 +173,7 @@ impl<D: Disk> Place<D> {
             let position = self.position.saturating_add(wide(at.saturating_sub(found.bytes)));
             let (place, from) = (Arc::clone(&segment.place), order.tail.end);
             let to = self.pass(position, from)?;
-            match place.blame(Hole { position, until: self.position, from, to, fault }) {
+            match place.blame(DamagedRange { position, until: self.position, from, to, fault }) {
                 ReadError::Damaged(damage) => verified.damage = Some(damage),
                 error => return Err(error),
             }
@@ -195,7 +203,7 @@ impl<D: Disk> Place<D> {
 
 /// The state in front of a frame when what is before it is not known.
 fn from_here(tail: Tail) -> State {
-    State { order: Order::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
+    State { order: FrameSequence::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
 }
 
 /// Whether epoch starts begin with those that were there before, without the first ones if the log was trimmed between.

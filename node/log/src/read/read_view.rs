@@ -11,29 +11,14 @@ use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::format::fault::Fault;
 use crate::format::frame::{Peek, peek};
-use crate::format::salvage::{Frames, Hole, Piece, first_hole};
+use crate::format::salvage::{DamagedRange, Frames, Piece, first_damage};
 use crate::num::{length, wide};
 use crate::segment::Segment;
-
-/// A segment, and how much of it is in the log.
-#[derive(Debug)]
-pub(crate) struct Part<D: Disk> {
-    pub(crate) segment: Arc<Segment<D>>,
-    /// The position at which its frames in the log end.
-    pub(crate) bytes_end: u64,
-    /// The offset at which its records in the log end.
-    pub(crate) end: Offset,
-}
-
-impl<D: Disk> Clone for Part<D> {
-    fn clone(&self) -> Self {
-        Self { segment: Arc::clone(&self.segment), bytes_end: self.bytes_end, end: self.end }
-    }
-}
+use crate::segment::part::Part;
 
 /// One prefix of the log.
 #[derive(Debug)]
-pub(crate) struct View<D: Disk> {
+pub(crate) struct ReadView<D: Disk> {
     pub(crate) sealed: Arc<[Part<D>]>,
     pub(crate) active: Arc<Segment<D>>,
     pub(crate) history: Arc<History>,
@@ -43,7 +28,7 @@ pub(crate) struct View<D: Disk> {
     end: AtomicU64,
 }
 
-impl<D: Disk> View<D> {
+impl<D: Disk> ReadView<D> {
     pub(crate) fn new(sealed: Arc<[Part<D>]>, active: Part<D>, history: Arc<History>, log_start: Offset) -> Self {
         let Part { segment: active, bytes_end, end } = active;
         let (bytes_end, end) = (AtomicU64::new(bytes_end), AtomicU64::new(end.0));
@@ -118,13 +103,13 @@ impl<D: Disk> Part<D> {
                 Piece::Record(position, record) if record.offset == offset => {
                     return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
                 }
-                Piece::Gap(position, gap) if gap.end > offset => {
+                Piece::Compacted(position, gap) if gap.end > offset => {
                     return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
                 }
-                Piece::Record(..) | Piece::Gap(..) => {}
-                Piece::Hole(hole) => {
-                    let error = self.segment.place.blame(hole);
-                    if hole.to > offset {
+                Piece::Record(..) | Piece::Compacted(..) => {}
+                Piece::Damaged(damaged) => {
+                    let error = self.segment.place.blame(damaged);
+                    if damaged.to > offset {
                         return Err(error);
                     }
                 }
@@ -137,11 +122,11 @@ impl<D: Disk> Part<D> {
     pub(crate) fn damage(&self, position: u64, from: Offset) -> ReadError {
         match self.segment.view(position, self.bytes_end) {
             Ok(bytes) => {
-                if let Some(hole) = first_hole(&bytes, self.segment.mask, position, from..self.end) {
-                    return self.segment.place.blame(hole);
+                if let Some(damaged) = first_damage(&bytes, self.segment.mask, position, from..self.end) {
+                    return self.segment.place.blame(damaged);
                 }
                 // Bytes that are good now are not noted.
-                let none = Hole { position, until: self.bytes_end, from, to: from, fault: Fault::Layout };
+                let none = DamagedRange { position, until: self.bytes_end, from, to: from, fault: Fault::Layout };
                 let readable = self.segment.place.all_could_be_read();
                 readable.map_or_else(Into::into, |()| self.segment.place.damage(none).into())
             }

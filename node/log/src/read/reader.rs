@@ -12,16 +12,17 @@ use crate::error::{Damage, ReadError};
 use crate::format::batch::Batch;
 use crate::format::encode::{mask_crc, put_start};
 use crate::format::fault::Fault;
-use crate::format::frame::{Frame, KIND_GAP, RecordView, parse, record};
+use crate::format::frame::{Frame, RecordView, parse, record};
+use crate::format::layout::KIND_COMPACTED;
 use crate::format::limits::Limits;
-use crate::format::salvage::{Hole, first_hole};
-use crate::maintenance::scrub::Verifier;
+use crate::format::salvage::{DamagedRange, first_damage};
 use crate::num::{length, wide};
-use crate::read::read_view::{Part, View, Walk};
+use crate::read::read_view::{ReadView, Walk};
+use crate::segment::part::Part;
 use crate::segment::place::Place;
 
 /// What a log and its readers share: the newest view.
-pub(crate) type Shared<D> = Arc<RwLock<Arc<View<D>>>>;
+pub(crate) type Shared<D> = Arc<RwLock<Arc<ReadView<D>>>>;
 
 /// Reads a log. Clones read the same one, from any thread, also while it is written and after it was closed.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl<D: Disk> Reader<D> {
         Self { shared }
     }
 
-    pub(crate) fn view(&self) -> Arc<View<D>> {
+    pub(crate) fn view(&self) -> Arc<ReadView<D>> {
         Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -63,11 +64,6 @@ impl<D: Disk> Reader<D> {
     /// The first offset there is.
     pub fn log_start(&self) -> Offset {
         self.view().log_start
-    }
-
-    /// Checks all that the log holds now, a piece at a time.
-    pub fn verifier(&self) -> Verifier<D> {
-        Verifier::new(self.clone())
     }
 
     /// What is known to be damaged: what opening the log found in its last segment, and what reads and verifiers have found since. A
@@ -133,7 +129,7 @@ impl<D: Disk> Reader<D> {
 }
 
 /// Fails unless the log has a prefix with that tail.
-fn check_prefix<D: Disk>(view: &View<D>, from: Tail) -> Result<(), ReadError> {
+fn check_prefix<D: Disk>(view: &ReadView<D>, from: Tail) -> Result<(), ReadError> {
     let (oldest, tail) = (view.oldest(), view.tail());
     if from.end < oldest {
         return Err(ReadError::OutOfRange { from: from.end, log_start: oldest, end: tail.end });
@@ -143,13 +139,18 @@ fn check_prefix<D: Disk>(view: &View<D>, from: Tail) -> Result<(), ReadError> {
     if known && from.end <= end { Ok(()) } else { Err(ReadError::NoSuchPrefix { from }) }
 }
 
-fn next_start<D: Disk>(view: &View<D>, after: Tail) -> Option<&EpochStart> {
+fn next_start<D: Disk>(view: &ReadView<D>, after: Tail) -> Option<&EpochStart> {
     let starts = view.history.starts();
     starts.get(starts.partition_point(|start| start.epoch <= after.epoch))
 }
 
 /// As [`Reader::read`], but of what is trimmed, too, as far as it is there.
-pub(crate) fn read<D: Disk>(view: &View<D>, from: Offset, upto: Offset, bytes_max: usize) -> Result<Chunk, ReadError> {
+pub(crate) fn read<D: Disk>(
+    view: &ReadView<D>,
+    from: Offset,
+    upto: Offset,
+    bytes_max: usize,
+) -> Result<Chunk, ReadError> {
     let (oldest, end) = (view.oldest(), upto.min(view.tail().end));
     if from < oldest || from > end {
         return Err(ReadError::OutOfRange { from, log_start: view.log_start, end });
@@ -221,7 +222,7 @@ fn walk<D: Disk>(
 }
 
 /// The frames between two tails as they travel, unchecked.
-fn gather<D: Disk>(view: &View<D>, from: Tail, upto: Tail, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
+fn gather<D: Disk>(view: &ReadView<D>, from: Tail, upto: Tail, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
     let (mut out, mut at) = (Vec::new(), from);
     loop {
         let next = next_start(view, at).filter(|next| next.epoch <= upto.epoch);
@@ -254,7 +255,7 @@ fn gather<D: Disk>(view: &View<D>, from: Tail, upto: Tail, bytes_max: usize) -> 
 }
 
 /// The damage among the records of the append at `from`, which a batch of them has shown to be there.
-fn name_damage<D: Disk>(view: &View<D>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
+fn name_damage<D: Disk>(view: &ReadView<D>, from: Offset, upto: Offset, fault: Fault) -> ReadError {
     let first_error = |chunk: &Chunk| chunk.records().find_map(Result::err);
     let name = || {
         let chunk = read(view, from, upto, 0)?;
@@ -266,7 +267,9 @@ fn name_damage<D: Disk>(view: &View<D>, from: Offset, upto: Offset, fault: Fault
     };
     match name() {
         Err(error) => error,
-        Ok(chunk) => chunk.blame(Hole { position: 0, until: wide(chunk.bytes.len()), from, to: chunk.end, fault }),
+        Ok(chunk) => {
+            chunk.blame(DamagedRange { position: 0, until: wide(chunk.bytes.len()), from, to: chunk.end, fault })
+        }
     }
 }
 
@@ -308,9 +311,9 @@ impl Chunk {
     fn put_records(&self, out: &mut Vec<u8>) {
         let mut walk = Walk::new(&self.bytes);
         while let Some(frame) = walk.frame() {
-            let gap =
-                (frame.kind == KIND_GAP && frame.first_word < self.first.0).then(|| parse(walk.rest(), self.mask));
-            if let Some(Ok((Frame::Gap(gap), _))) = gap {
+            let gap = (frame.kind == KIND_COMPACTED && frame.first_word < self.first.0)
+                .then(|| parse(walk.rest(), self.mask));
+            if let Some(Ok((Frame::Compacted(gap), _))) = gap {
                 // It stands for records that are not asked for, too.
                 gap.behind(self.first).put(out);
             } else if frame.takes_offsets() {
@@ -323,10 +326,10 @@ impl Chunk {
     }
 
     /// Says why bytes at a place in the chunk are bad.
-    fn blame(&self, hole: Hole) -> ReadError {
+    fn blame(&self, damaged: DamagedRange) -> ReadError {
         let (place, at) = self.place.as_ref().expect("a chunk that has records has a place");
-        let (position, until) = (at.saturating_add(hole.position), at.saturating_add(hole.until));
-        place.blame(Hole { position, until, ..hole })
+        let (position, until) = (at.saturating_add(damaged.position), at.saturating_add(damaged.until));
+        place.blame(DamagedRange { position, until, ..damaged })
     }
 }
 
@@ -358,16 +361,16 @@ impl<'a> Iterator for Records<'a> {
                     return Some(Ok(record));
                 }
                 Ok((Frame::Start(_) | Frame::SyncMark(_), length)) => self.at += length,
-                Ok((Frame::Gap(gap), length)) if (gap.from..gap.end).contains(&self.next) => {
+                Ok((Frame::Compacted(gap), length)) if (gap.from..gap.end).contains(&self.next) => {
                     self.at += length;
                     self.next = gap.end;
                 }
                 Ok(_) | Err(_) => {
                     let (from, end) = (self.next, self.chunk.end);
-                    let hole = first_hole(bytes, self.chunk.mask, wide(self.at), from..end);
-                    match hole.map(|hole| (hole, self.chunk.blame(hole))) {
+                    let damaged = first_damage(bytes, self.chunk.mask, wide(self.at), from..end);
+                    match damaged.map(|damaged| (damaged, self.chunk.blame(damaged))) {
                         // No record is in doubt: what should come next is behind it.
-                        Some((hole, ReadError::Damaged(_))) if hole.to == from => self.at = length(hole.until),
+                        Some((damaged, ReadError::Damaged(_))) if damaged.to == from => self.at = length(damaged.until),
                         found => {
                             self.next = end;
                             return found.map(|(_, error)| Err(error));

@@ -6,9 +6,10 @@ use zue_core::Offset;
 use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::format::salvage::{Frames, Piece};
-use crate::read::read_view::{Part, View};
+use crate::read::read_view::ReadView;
+use crate::segment::part::Part;
 
-impl<D: Disk> View<D> {
+impl<D: Disk> ReadView<D> {
     /// The offset of the first record that can be read and is no older; the log's end if all are older.
     pub(crate) fn offset_at(&self, timestamp_ms: u64) -> Result<Offset, ReadError> {
         let active = self.active_part();
@@ -71,9 +72,9 @@ impl<D: Disk> Part<D> {
                 Piece::Record(_, record) if is_wanted(record.offset, record.timestamp_ms) => {
                     return Ok(Some((record.offset, record.timestamp_ms)));
                 }
-                Piece::Record(..) | Piece::Gap(..) => {}
-                Piece::Hole(hole) => {
-                    if let error @ ReadError::Disk(_) = segment.place.blame(hole) {
+                Piece::Record(..) | Piece::Compacted(..) => {}
+                Piece::Damaged(damaged) => {
+                    if let error @ ReadError::Disk(_) = segment.place.blame(damaged) {
                         return Err(error);
                     }
                 }

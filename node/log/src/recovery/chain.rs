@@ -9,14 +9,14 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, Damage, HeaderFault, Later, OpenError, Operation, ReadError};
 use crate::format::block::BLOCK_BYTES;
 use crate::format::fault::Fault;
-use crate::format::salvage::Hole;
+use crate::format::salvage::DamagedRange;
 use crate::meta::Meta;
 use crate::num::wide;
-use crate::read::read_view::Part;
 use crate::recovery::scan::State;
 use crate::recovery::tail_check::{Forbids, Known, survey};
-use crate::segment::create::{Header, base_of, index_name, segment_name};
+use crate::segment::header::{Header, base_of, index_name, segment_name};
 use crate::segment::index::{self, IndexWriter, Spacing};
+use crate::segment::part::Part;
 use crate::segment::{Body, Segment};
 
 /// A segment file whose header is good.
@@ -121,7 +121,7 @@ pub(crate) fn chain<D: Disk>(
             None if base <= log_start => break,
             None => {
                 let damaged = bad.get(&prev.base).map(|what| what.of(disk.path(&segment_name(prev.base))));
-                let gap = || OpenError::Gap { path: disk.path(&segment_name(base)), missing: prev.base };
+                let gap = || OpenError::MissingSegment { path: disk.path(&segment_name(base)), missing: prev.base };
                 return Err(damaged.unwrap_or_else(gap));
             }
         }
@@ -151,7 +151,7 @@ pub(crate) fn check<D: Disk>(
         let (have, end) = (segment.file_bytes, next.base);
         if need > have {
             let fault = Fault::Truncated { need, have };
-            damaged.push(segment.place.note(Hole {
+            damaged.push(segment.place.note(DamagedRange {
                 position: have,
                 until: have,
                 from: segment.base(),
@@ -170,7 +170,8 @@ pub(crate) fn check<D: Disk>(
     let body = Body::new(data_start, Some(snapshot.timestamp_ms));
     let base = segment.base();
     let position = wide(BLOCK_BYTES);
-    let in_snapshot = |fault| segment.place.damage(Hole { position, until: position, from: base, to: base, fault });
+    let in_snapshot =
+        |fault| segment.place.damage(DamagedRange { position, until: position, from: base, to: base, fault });
     let mut state = State::at_start(snapshot, config.producers).map_err(in_snapshot)?;
     let bytes = segment.view(data_start, segment.file_bytes).map_err(into_open)?;
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
@@ -180,7 +181,7 @@ pub(crate) fn check<D: Disk>(
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
     let survey =
         survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known).map_err(|forbids| match forbids {
-            Forbids::HistoryGap(hole) => OpenError::HistoryGap(segment.place.damage(hole)),
+            Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
             Forbids::Later { position, fault } => {
                 OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
             }
@@ -189,12 +190,12 @@ pub(crate) fn check<D: Disk>(
     segment.place.all_could_be_read()?;
     let survey = survey?;
     body.lookup.extend(&survey.entries);
-    damaged.extend(survey.holes.iter().map(|hole| segment.place.damage(*hole)));
+    damaged.extend(survey.ranges.iter().map(|damaged| segment.place.damage(*damaged)));
     survey
-        .holes
+        .ranges
         .iter()
-        .filter(|hole| hole.from < state.order.tail.end)
-        .for_each(|hole| drop(segment.place.note(*hole)));
+        .filter(|damaged| damaged.from < state.order.tail.end)
+        .for_each(|damaged| drop(segment.place.note(*damaged)));
     segment.begin(body);
     let (torn_bytes, renew) = (wide(survey.torn_bytes), survey.renew);
     let bytes_end = data_start.saturating_add(wide(survey.bytes));

@@ -12,13 +12,15 @@ use crate::disk::Disk;
 use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
 use crate::log::cut::Point;
 use crate::log::former;
-use crate::log::{Ends, Log, Writer, share};
-use crate::maintenance::rewrite::SEGMENT_ANEW;
+use crate::log::writer::Writer;
+use crate::log::{Ends, Log, share};
+use crate::maintenance::rewrite::SEGMENT_REWRITTEN;
 use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
-use crate::read::read_view::View;
+use crate::read::read_view::ReadView;
 use crate::recovery::agreement::disagreement;
 use crate::recovery::chain::{Checked, chain, check, check_index, read_headers};
-use crate::segment::create::{Draft, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
+use crate::segment::create::Draft;
+use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
 use crate::segment::preallocate::Fill;
 
 /// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
@@ -98,7 +100,7 @@ impl<D: Disk> Log<D> {
         let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
         if renew {
             // They may take the room that the cut needs.
-            for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_ANEW] {
+            for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_REWRITTEN] {
                 let _ = log.disk.remove(name);
             }
             log.cut_what_is_torn(suspect)?;
@@ -152,7 +154,7 @@ impl<D: Disk> Log<D> {
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
         let is_spare = name == SEGMENT_SPARE && self.spare.is_none();
-        base.map_or(is_spare || [SEGMENT_TEMP, SEGMENT_ANEW].contains(&name), |base| !alive(base))
+        base.map_or(is_spare || [SEGMENT_TEMP, SEGMENT_REWRITTEN].contains(&name), |base| !alive(base))
     }
 
     fn assemble(
@@ -173,7 +175,7 @@ impl<D: Disk> Log<D> {
         let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
         let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
         let sequence = active.segment.header.sequence;
-        let view = Arc::new(View::new(sealed.into(), active, Arc::new(history), log_start));
+        let view = Arc::new(ReadView::new(sealed.into(), active, Arc::new(history), log_start));
         let (buffer, entries) = (Vec::new(), Vec::new());
         let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), order.timestamp_ms);
         Self {

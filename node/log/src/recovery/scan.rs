@@ -3,16 +3,17 @@
 use zue_core::{EpochStart, History, ProducerLimits, Producers, Tail};
 
 use crate::format::fault::Fault;
-use crate::format::frame::{Frame, Snapshot, parse};
+use crate::format::frame::{Frame, parse};
 use crate::format::limits::Limits;
-use crate::format::sequence::Order;
+use crate::format::local::Snapshot;
+use crate::format::sequence::FrameSequence;
 use crate::num::wide;
 use crate::segment::index::{Entry, Spacing};
 
 /// What a log amounts to at the end of a whole append.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
-    pub(crate) order: Order,
+    pub(crate) order: FrameSequence,
     pub(crate) starts: Vec<EpochStart>,
     pub(crate) producers: Producers,
 }
@@ -34,7 +35,7 @@ pub(crate) struct Stop {
     /// Among the bytes that were scanned.
     pub(crate) at: usize,
     /// What the frames before it amount to, perhaps a part of an append among them.
-    pub(crate) order: Order,
+    pub(crate) order: FrameSequence,
     pub(crate) fault: Fault,
 }
 
@@ -45,7 +46,7 @@ impl State {
         let tail = Tail { epoch: starts.last().map_or_else(Default::default, |start| start.epoch), end: base };
         check_history(&starts, tail)?;
         let producers = Producers::decode(&producers, limits).map_err(|_| Fault::Snapshot)?;
-        Ok(Self { order: Order::after(tail, timestamp_ms), starts, producers })
+        Ok(Self { order: FrameSequence::after(tail, timestamp_ms), starts, producers })
     }
 
     /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
@@ -71,7 +72,7 @@ impl State {
                         order.start(&start)?;
                         self.starts.push(start);
                     }
-                    Frame::Gap(gap) => {
+                    Frame::Compacted(gap) => {
                         order.gap(&gap)?;
                         gap.runs.iter().for_each(|run| self.producers.record(run.appended()));
                     }
@@ -102,13 +103,4 @@ impl State {
 fn check_history(starts: &[EpochStart], tail: Tail) -> Result<(), Fault> {
     let history = History::new(starts.to_vec()).map_err(|_| Fault::Snapshot)?;
     if history.last().is_some_and(|last| last.start > tail.end) { Err(Fault::Snapshot) } else { Ok(()) }
-}
-
-/// How many of the bytes there are before the trailing zeroes.
-pub(crate) fn used(bytes: &[u8]) -> usize {
-    const PAGE: [u8; 4096] = [0; 4096];
-    let (_, pages) = bytes.as_rchunks::<4096>();
-    let zero_pages = pages.iter().rev().take_while(|page| **page == PAGE).count();
-    let rest = bytes.get(..bytes.len() - zero_pages * PAGE.len()).unwrap_or_default();
-    rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }

@@ -5,10 +5,11 @@ use zue_core::{Epoch, Offset, Tail};
 
 use crate::format::crcs::Crcs;
 use crate::format::fault::Fault;
-use crate::format::salvage::{GoodFrames, GoodKind, Hole, behind};
-use crate::format::sequence::Order;
+use crate::format::salvage::used;
+use crate::format::salvage::{DamagedRange, GoodFrames, GoodKind, behind};
+use crate::format::sequence::FrameSequence;
 use crate::num::wide;
-use crate::recovery::scan::{State, Stop, used};
+use crate::recovery::scan::{State, Stop};
 use crate::segment::index::{Entry, Spacing};
 
 /// What is known of a log besides its bytes.
@@ -32,7 +33,7 @@ pub(crate) struct Survey {
     /// The index entries of their records.
     pub(crate) entries: Vec<Entry>,
     /// Damage among them, and where what may be lost began.
-    pub(crate) holes: Vec<Hole>,
+    pub(crate) ranges: Vec<DamagedRange>,
     /// What is behind the log's end and not zero, unless the file was used before.
     pub(crate) torn_bytes: usize,
     /// The log has to go on in another segment.
@@ -44,8 +45,8 @@ pub(crate) struct Survey {
 /// Why a log is not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forbids {
-    /// A hole that cannot be passed over: an epoch may have started in it.
-    HistoryGap(Hole),
+    /// A damaged range that cannot be passed over: an epoch may have started in it.
+    HistoryGap(DamagedRange),
     /// A frame that only a later version writes. Taken for a torn tail, it would be cut away.
     Later { position: u64, fault: Fault },
 }
@@ -82,14 +83,14 @@ pub(crate) fn survey(
             break stop;
         }
         let (after, bad_at) = (stop.order.tail, position.saturating_add(wide(stop.at)));
-        let hole = |to| Hole { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
+        let damaged = |to| DamagedRange { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
         let next = next_place(&mut crcs, mask, stop).filter(|next| next.offset <= known.commit_end);
         let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
-            return Err(Forbids::HistoryGap(hole(end)));
+            return Err(Forbids::HistoryGap(damaged(end)));
         }
-        survey.holes.push(hole(end));
-        state.order = Order::after(Tail { end, ..after }, stop.order.timestamp_ms);
+        survey.ranges.push(damaged(end));
+        state.order = FrameSequence::after(Tail { end, ..after }, stop.order.timestamp_ms);
         // Who appended what is in there is not known.
         state.producers.forget(end);
         // The bytes stay with the segment: who repairs or rewrites it keeps them.
@@ -113,7 +114,7 @@ pub(crate) fn survey(
         && !ends_in_hole
     {
         let to = suspect.end.max(tail.end);
-        survey.holes.push(Hole { position, until: position, from: tail.end, to, fault: stop.fault });
+        survey.ranges.push(DamagedRange { position, until: position, from: tail.end, to, fault: stop.fault });
     }
     survey.torn_bytes = if known.used { 0 } else { used(rest) };
     survey.renew = known.used || ends_in_hole || survey.torn_bytes > 0;

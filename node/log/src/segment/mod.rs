@@ -2,27 +2,30 @@
 //! grow with it.
 
 pub(crate) mod create;
+pub(crate) mod header;
 pub(crate) mod index;
 pub(crate) mod lookup;
+pub(crate) mod part;
 pub(crate) mod place;
 pub(crate) mod preallocate;
+pub(crate) mod search;
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use zue_core::{Epoch, Offset, Tail};
+use zue_core::Offset;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation, ReadError};
 use crate::format::block::BLOCK_BYTES;
-use crate::format::crcs::Crcs;
 use crate::format::fault::Fault;
-use crate::format::frame::{Frame, LENGTH_AT, Snapshot, parse};
-use crate::format::salvage::{GoodFrames, Hole};
+use crate::format::frame::{Frame, parse};
+use crate::format::layout::LENGTH_AT;
+use crate::format::local::Snapshot;
+use crate::format::salvage::DamagedRange;
 use crate::num::{Cursor, wide};
-use crate::read::read_view::Part;
-use crate::segment::create::{Header, segment_name};
+use crate::segment::header::{Header, segment_name};
 use crate::segment::index::{Entry, IndexWriter};
 use crate::segment::lookup::{Index, Lookup};
 use crate::segment::place::Place;
@@ -140,7 +143,7 @@ impl<D: Disk> Segment<D> {
             Ok(_) => Fault::Snapshot,
             Err(fault) => fault,
         };
-        Err(self.place.note(Hole { position, until: position, from: base, to: base, fault }).into())
+        Err(self.place.note(DamagedRange { position, until: position, from: base, to: base, fault }).into())
     }
 
     /// The CRC of the frame of so many bytes at the position, read piece by piece.
@@ -159,47 +162,5 @@ impl<D: Disk> Segment<D> {
     /// The bytes between two positions.
     pub(crate) fn view(&self, from: u64, to: u64) -> Result<Bytes, ReadError> {
         Ok(self.file.view(from..to.max(from)).context(Operation::Read, || self.place.path.clone())?)
-    }
-}
-
-impl<D: Disk> Part<D> {
-    /// What is in the segment.
-    pub(crate) fn body(&self) -> Result<&Body, ReadError> {
-        let segment = &*self.segment;
-        if let Some(body) = segment.body.get() {
-            return Ok(body);
-        }
-        let body = match segment.snapshot() {
-            Ok((Snapshot { timestamp_ms, .. }, data_start)) => Body::new(data_start, Some(timestamp_ms)),
-            // The records can be read without it.
-            Err(ReadError::Damaged(_)) => Body::new(self.first_frame()?, None),
-            Err(error) => return Err(error),
-        };
-        body.lookup.set(self.load_index(body.data_start)?);
-        // If another reader was faster, it has found the same.
-        Ok(segment.body.get_or_init(|| body))
-    }
-
-    /// The time of the last record before the segment; `None` when the snapshot, which says so, is damaged.
-    pub(crate) fn time_before(&self) -> Result<Option<u64>, ReadError> {
-        let segment = &*self.segment;
-        if let Some(known) = segment.body.get().map(|body| body.timestamp_ms).or(segment.timestamp_ms.get().copied()) {
-            return Ok(known);
-        }
-        let found = match segment.snapshot() {
-            Ok((Snapshot { timestamp_ms, .. }, _)) => Some(timestamp_ms),
-            Err(ReadError::Damaged(_)) => None,
-            Err(error) => return Err(error),
-        };
-        Ok(*segment.timestamp_ms.get_or_init(|| found))
-    }
-
-    /// Where the first good frame begins that is not the snapshot.
-    fn first_frame(&self) -> Result<u64, ReadError> {
-        let bytes = self.segment.view(0, self.bytes_end)?;
-        let before = Tail { epoch: Epoch(0), end: self.segment.base() };
-        let mut crcs = Crcs::new(&bytes);
-        let mut frames = GoodFrames::behind(&mut crcs, self.segment.mask, BLOCK_BYTES, before);
-        Ok(frames.find(|good| good.missing_end().is_some()).map_or(self.bytes_end, |good| wide(good.at)))
     }
 }

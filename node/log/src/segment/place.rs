@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::DiskFile;
 use crate::error::{Context, Damage, DiskError, Operation, ReadError};
-use crate::format::salvage::{Hole, first_hole};
+use crate::format::salvage::{DamagedRange, first_damage};
 
 /// How many damaged places of one segment are remembered one by one.
-const HOLES_MAX: usize = 256;
+const DAMAGED_RANGES_MAX: usize = 256;
 
 /// A segment file.
 #[derive(Debug)]
@@ -18,69 +18,69 @@ pub(crate) struct Place {
     file: Arc<dyn DiskFile>,
     mask: u32,
     /// In order, apart from each other.
-    holes: Mutex<Vec<Hole>>,
+    ranges: Mutex<Vec<DamagedRange>>,
 }
 
 impl Place {
     pub(crate) fn new(path: PathBuf, file: Arc<dyn DiskFile>, mask: u32) -> Self {
-        Self { path, file, mask, holes: Mutex::default() }
+        Self { path, file, mask, ranges: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Hole>> {
-        self.holes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<DamagedRange>> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that bytes of it are not what was written.
-    pub(crate) fn damage(&self, hole: Hole) -> Damage {
-        let Hole { position, until: _, from, to, fault } = hole;
+    pub(crate) fn damage(&self, damaged: DamagedRange) -> Damage {
+        let DamagedRange { position, until: _, from, to, fault } = damaged;
         Damage { path: self.path.clone(), position, from, to, fault }
     }
 
     /// Remembers damage that was found, and says so.
-    pub(crate) fn note(&self, hole: Hole) -> Damage {
-        let mut holes = self.lock();
-        let at = holes.partition_point(|known| known.position < hole.position);
-        let before = at.checked_sub(1).and_then(|before| holes.get_mut(before));
-        if let Some(known) = before.filter(|known| known.from <= hole.from && hole.from < known.to) {
+    pub(crate) fn note(&self, damaged: DamagedRange) -> Damage {
+        let mut ranges = self.lock();
+        let at = ranges.partition_point(|known| known.position < damaged.position);
+        let before = at.checked_sub(1).and_then(|before| ranges.get_mut(before));
+        if let Some(known) = before.filter(|known| known.from <= damaged.from && damaged.from < known.to) {
             // A part of what is known.
-            known.to = known.to.max(hole.to);
-        } else if let Some(known) = holes.get_mut(at).filter(|known| known.position == hole.position) {
-            (known.from, known.to) = (known.from.min(hole.from), known.to.max(hole.to));
-        } else if holes.len() < HOLES_MAX {
-            holes.insert(at, hole);
-        } else if let Some(last) = holes.last_mut() {
-            (last.from, last.to) = (last.from.min(hole.from), last.to.max(hole.to));
+            known.to = known.to.max(damaged.to);
+        } else if let Some(known) = ranges.get_mut(at).filter(|known| known.position == damaged.position) {
+            (known.from, known.to) = (known.from.min(damaged.from), known.to.max(damaged.to));
+        } else if ranges.len() < DAMAGED_RANGES_MAX {
+            ranges.insert(at, damaged);
+        } else if let Some(last) = ranges.last_mut() {
+            (last.from, last.to) = (last.from.min(damaged.from), last.to.max(damaged.to));
         }
-        drop(holes);
-        self.damage(hole)
+        drop(ranges);
+        self.damage(damaged)
     }
 
     /// Says why a view of the file shows bad bytes: they are damaged, or they could not be read.
-    pub(crate) fn blame(&self, hole: Hole) -> ReadError {
-        match self.could_be_read(hole) {
-            Ok(()) => self.note(hole).into(),
+    pub(crate) fn blame(&self, damaged: DamagedRange) -> ReadError {
+        match self.could_be_read(damaged) {
+            Ok(()) => self.note(damaged).into(),
             Err(error) => error.into(),
         }
     }
 
-    /// Fails if the bytes of the hole, or whatever a view of the file has shown, could not be read.
-    fn could_be_read(&self, hole: Hole) -> Result<(), DiskError> {
+    /// Fails if the bytes of the damaged range, or whatever a view of the file has shown, could not be read.
+    fn could_be_read(&self, damaged: DamagedRange) -> Result<(), DiskError> {
         if !self.file.has_faulted() {
             return Ok(());
         }
-        let bytes = self.file.read(hole.position..hole.until).context(Operation::Read, || self.path.clone())?;
-        match first_hole(&bytes, self.mask, hole.position, hole.from..hole.to) {
+        let bytes = self.file.read(damaged.position..damaged.until).context(Operation::Read, || self.path.clone())?;
+        match first_damage(&bytes, self.mask, damaged.position, damaged.from..damaged.to) {
             Some(_) => Ok(()),
             None => Err(self.unreadable()),
         }
     }
 
-    /// Fails if the bytes of the hole are not those that a view has shown: what replaces them would lose them.
-    pub(crate) fn is_as_shown(&self, hole: Hole, shown: &[u8]) -> Result<(), DiskError> {
+    /// Fails if the bytes of the damaged range are not those that a view has shown: what replaces them would lose them.
+    pub(crate) fn is_as_shown(&self, damaged: DamagedRange, shown: &[u8]) -> Result<(), DiskError> {
         if !self.file.has_faulted() {
             return Ok(());
         }
-        let bytes = self.file.read(hole.position..hole.until).context(Operation::Read, || self.path.clone())?;
+        let bytes = self.file.read(damaged.position..damaged.until).context(Operation::Read, || self.path.clone())?;
         if bytes == shown { Ok(()) } else { Err(self.unreadable()) }
     }
 
@@ -96,6 +96,6 @@ impl Place {
 
     /// What is known to be damaged.
     pub(crate) fn damaged(&self) -> Vec<Damage> {
-        self.lock().iter().map(|hole| self.damage(*hole)).collect()
+        self.lock().iter().map(|damaged| self.damage(*damaged)).collect()
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation};
 use crate::num::{length, wide};
-use crate::segment::create::SEGMENT_SPARE;
+use crate::segment::header::SEGMENT_SPARE;
 
 /// Syncs of more bytes than this pay for their room themselves: zeroes would double what is written.
 const SYNC_BYTES_MAX: u64 = 64 << 10;

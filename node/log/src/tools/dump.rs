@@ -9,16 +9,17 @@ use zue_core::{Epoch, EpochStart, Offset, Tail};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, HeaderFault, OpenError, Operation};
 use crate::format::block::BLOCK_BYTES;
-use crate::format::compacted_range::Gap;
+use crate::format::compacted_range::CompactedRange;
 use crate::format::crcs::Crcs;
 use crate::format::fault::Fault;
-use crate::format::frame::{Frame, RecordView, Snapshot, SyncMark, parse};
+use crate::format::frame::{Frame, RecordView, parse};
+use crate::format::local::{Snapshot, SyncMark};
 use crate::format::salvage::GoodFrames;
+use crate::format::salvage::used;
 use crate::meta::{self, META_FILE, Meta};
 use crate::num::wide;
 use crate::recovery::chain::{chain, read_headers};
-use crate::recovery::scan::used;
-use crate::segment::create::{Header, segment_name};
+use crate::segment::header::{Header, segment_name};
 
 /// Something that a log's files hold, and where.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub enum DumpItem<'a> {
     /// A record.
     Record(RecordView<'a>),
     /// Records that were compacted away: of one epoch, from the first offset to the second, exclusive.
-    Gap(Epoch, Offset, Offset),
+    Compacted(Epoch, Offset, Offset),
     /// The start of an epoch.
     EpochStart(EpochStart),
     /// A sync had succeeded.
@@ -146,7 +147,7 @@ impl<'a> Walk<'a> {
                     next = record.offset.plus(1);
                     record.offset < self.from
                 }
-                DumpItem::Gap(_, _, end) => {
+                DumpItem::Compacted(_, _, end) => {
                     next = *end;
                     next <= self.from
                 }
@@ -183,7 +184,7 @@ impl<'a> Walk<'a> {
 fn item(frame: Frame<'_>) -> DumpItem<'_> {
     match frame {
         Frame::Record(record) => DumpItem::Record(record),
-        Frame::Gap(Gap { epoch, from, end, .. }) => DumpItem::Gap(epoch, from, end),
+        Frame::Compacted(CompactedRange { epoch, from, end, .. }) => DumpItem::Compacted(epoch, from, end),
         Frame::Start(start) => DumpItem::EpochStart(start),
         Frame::Snapshot(Snapshot { timestamp_ms, starts, producers, .. }) => {
             DumpItem::Snapshot { timestamp_ms, starts, producers_bytes: wide(producers.len()) }

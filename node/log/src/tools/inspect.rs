@@ -9,14 +9,15 @@ use zue_core::{Offset, ProducerLimits, ReplicaId};
 use crate::config::LogConfig;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, OpenError, Operation, ReadError};
-use crate::format::frame::{KIND_RECORD, peek};
+use crate::format::frame::peek;
+use crate::format::layout::KIND_RECORD;
 use crate::log::Log;
 use crate::meta::META_FILE;
 use crate::num::length;
-use crate::read::read_view::Part;
 use crate::recovery::open::Recovered;
-use crate::segment::create::{base_of, index_name};
+use crate::segment::header::{base_of, index_name};
 use crate::segment::index::{self, Entry};
+use crate::segment::part::Part;
 
 /// An index file that is not what its segment gives. It holds nothing that the segment does not: the log makes it again.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -124,7 +125,8 @@ fn first_wrong<D: Disk>(part: &Part<D>, entries: &[Entry]) -> Result<Option<Inde
         })
     };
     let damaged = segment.place.damaged();
-    let is_damaged = |entry: &Entry| damaged.iter().any(|hole| hole.from.0 <= entry.offset && entry.offset < hole.to.0);
+    let is_damaged =
+        |entry: &Entry| damaged.iter().any(|damaged| damaged.from.0 <= entry.offset && entry.offset < damaged.to.0);
     let within = entries.iter().enumerate().filter(|(_, entry)| entry.position < part.bytes_end && !is_damaged(entry));
     let wrong = within.into_iter().find(|(_, entry)| !is_there(entry));
     Ok(wrong.map(|(at, entry)| IndexFault::Wrong { position: index::position_of(at), offset: Offset(entry.offset) }))
