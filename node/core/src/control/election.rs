@@ -3,42 +3,9 @@
 use alloc::vec::Vec;
 
 use crate::quorum::{effective_quorum, is_majority, majority};
-use crate::replica::incarnations::{Lineage, Runs};
 use crate::types::history::{EpochStart, VOTERS_MAX};
-use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
-
-/// A replica's answer to a seal: its promise is on disk, and it acknowledges nothing of a lower epoch any more.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Sealed {
-    /// Who answers.
-    pub replica: ReplicaId,
-    /// The cluster it belongs to; none before its first epoch.
-    pub cluster: Option<ClusterId>,
-    /// The newest epoch start it holds durably.
-    pub last: Option<EpochStart>,
-    /// What is durable; covers every acknowledgement it ever sent.
-    pub durable: Tail,
-    /// What it knows to be committed.
-    pub commit_end: Offset,
-    /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
-    /// does not hold any more. Above `durable`; none once it holds as much again.
-    pub suspect: Option<Tail>,
-    /// Records within its log are damaged. What it holds counts all the same: it may be committed. But it is not to lead while another
-    /// holds all that may be: it cannot feed what it cannot read, and does not know who appended it.
-    pub damaged: bool,
-    /// The starts of its disk.
-    pub lineage: Lineage,
-    /// The starts of others that it knows of, durably.
-    pub runs: Runs,
-}
-
-impl Sealed {
-    /// Whether it holds nothing at all, and never did. A cluster that was named to it without an epoch start counts for nothing:
-    /// that appointment died.
-    pub fn is_blank(&self) -> bool {
-        self.last.is_none() && self.durable == Tail::default() && self.suspect.is_none()
-    }
-}
+pub use crate::types::sealed::Sealed;
+use crate::types::{ClusterId, Epoch, ReplicaId, Tail};
 
 /// A wished change of the voters: one replica, never more. Two sets that differ by one have a voter in common in any two of
 /// their majorities.
@@ -190,7 +157,7 @@ pub fn choose(
         let first = first.ok_or(NoChoice::OnlyBlank(answers.len()))?;
         return choose_first(answers, prefer, first, quorum);
     };
-    for electorate in core::iter::once(&newest.voters).chain(&newest.old_voters) {
+    for electorate in newest.electorates() {
         has_majority(electorate, answers)?;
     }
     let leader = candidate(answers, newest, prefer, change).ok_or(NoChoice::NoAnswers)?;
@@ -293,7 +260,7 @@ fn has_majority(voters: &[ReplicaId], answers: &[Sealed]) -> Result<(), NoChoice
 /// Fails while a voter that does not answer may hold what another has lost and the candidate does not have. Not so where too few may
 /// have acknowledged it.
 fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId) -> Result<(), NoChoice> {
-    let electorate = || newest.voters.iter().chain(newest.old_voters.iter().flatten());
+    let electorate = || newest.electorates().flatten();
     let answer = |voter: &ReplicaId| answer_of(answers, *voter);
     let holds = answer(&candidate).map_or_else(Tail::default, |answer| answer.durable);
     let suspects = electorate().filter_map(answer).filter_map(|answer| Some((answer.suspect?, answer.replica)));
@@ -312,8 +279,7 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
 /// Whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters.
 fn may_be_committed(newest: &EpochStart, answers: &[Sealed], may_have: impl Fn(&Sealed) -> bool) -> bool {
     let counts = |voter: &&ReplicaId| answer_of(answers, **voter).is_none_or(&may_have);
-    let electorates = core::iter::once(&newest.voters).chain(&newest.old_voters);
-    electorates.into_iter().any(|voters| voters.iter().filter(counts).count() >= majority(voters.len()))
+    newest.electorates().any(|voters| voters.iter().filter(counts).count() >= majority(voters.len()))
 }
 
 /// The voter with the greatest (last epoch, durable end), whole or not; or one that is whole and lacks only what cannot be committed, if
@@ -359,7 +325,7 @@ fn is_settled(newest: &EpochStart, answers: &[Sealed]) -> bool {
         let epoch_of = |answer: &Sealed| answer.last.as_ref().map_or(Epoch(0), |last| last.epoch);
         answers.iter().any(|answer| answer.replica == *id && epoch_of(answer) == newest.epoch)
     };
-    is_majority(&newest.voters, holds) && newest.old_voters.as_ref().is_none_or(|old| is_majority(old, holds))
+    newest.electorates().all(|voters| is_majority(voters, holds))
 }
 
 #[cfg(test)]
@@ -367,7 +333,9 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::replica::incarnations::Run;
+    use crate::types::Offset;
+    use crate::types::incarnations::Run;
+    use crate::types::incarnations::{Lineage, Runs};
 
     const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
     const FIRST: Option<First<'_>> = Some(First { voters: &ALL, listed: &ALL });

@@ -13,8 +13,9 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use crate::control::election::{Change, Choice, First, NoChoice, Sealed, choose};
+use crate::control::election::{Change, Choice, First, NoChoice, choose};
 use crate::types::history::EpochStart;
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 pub use members::nodes_needed;

@@ -1,33 +1,15 @@
 //! What time it is, as far as several wall clocks agree. No wall clock of one node decides what is deleted, nor how far the log's
 //! time goes ahead. Times are milliseconds since the Unix epoch.
 
-use crate::quorum::{majority, reached_by};
-use crate::replica::progress::{Leader, SyncLimits};
-use crate::replica::{Replica, Role};
-use crate::types::io::{Millis, Session};
+use crate::quorum::majority;
+use crate::replica::progress::Leader;
+use crate::replica::state::{Replica, Role};
+use crate::types::io::{Millis, Shown};
+use crate::types::recovered::SyncLimits;
 use crate::types::{Offset, ReplicaId};
 
 /// How far ahead of the agreed time a leader's timestamps may be.
 pub const CLOCK_TOLERANCE_MS: u64 = 10_000;
-
-/// What a wall clock showed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shown {
-    /// Leader: a follower's.
-    Follower {
-        /// Whose.
-        from: ReplicaId,
-        /// What it showed.
-        clock_ms: u64,
-    },
-    /// Follower: the leader has told the time that a majority's have reached.
-    Agreed {
-        /// The stream.
-        session: Session,
-        /// That time, if it is known.
-        agreed_ms: Option<u64>,
-    },
-}
 
 impl Leader {
     /// The time that the clocks of a majority of the voters have reached, and of the old ones while a change is unsettled. A clock
@@ -40,12 +22,7 @@ impl Leader {
             let in_reach = |follower: &&crate::Progress| follower.session.is_some() && follower.is_alive(now, limits);
             self.followers.get(id).filter(in_reach)?.clock_ms
         };
-        let reached = |voters: &[ReplicaId]| reached_by(voters.iter().map(clock), majority(voters.len()));
-        let new = reached(&self.start.voters)?;
-        match &self.start.old_voters {
-            Some(old) if !self.settled => Some(new.min(reached(old)?)),
-            _ => Some(new),
-        }
+        self.reached(majority(self.start.voters.len()), clock)
     }
 }
 

@@ -2,20 +2,14 @@
 
 use alloc::vec::Vec;
 
-use crate::replica::{Following, Replica, Role, may_vote};
+use crate::replica::state::Told;
+use crate::replica::state::{Following, Replica, Role};
 use crate::types::history::{EpochStart, History};
-use crate::types::io::{FrameFacts, Millis, Output, Session, Start};
+use crate::types::io::{FrameFacts, Millis, Session, Start};
+use crate::types::output::Output;
 use crate::types::recovered::Promise;
 use crate::types::refusal::Refusal;
-use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Tail};
-
-/// What every message of a leader tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Told {
-    pub(crate) commit_end: Offset,
-    pub(crate) log_end: Offset,
-    pub(crate) round: u64,
-}
+use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Tail};
 
 impl Following {
     /// Takes it in; whether a new round is to be answered.
@@ -206,5 +200,13 @@ impl Replica {
             self.commit(following.commit_end.min(self.durable.end), out);
         }
         self.follow_log_start(out);
+    }
+}
+
+/// Whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.
+pub(crate) fn may_vote(history: &History, next: &EpochStart) -> Result<(), Refusal> {
+    match history.last() {
+        Some(last) if !next.follows(last) => Err(Refusal::OtherVoters { epoch: next.epoch, before: last.epoch }),
+        _ => Ok(()),
     }
 }

@@ -1,13 +1,14 @@
 //! Where a follower's log and a leader's are joined. A leader's start says where; it is carried out once something comes that follows
 //! the joint. So no one message takes anything of a log: until then, and if nothing comes, the log is as it was.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::replica::persist::Effect;
-use crate::replica::{Following, Replica, Role};
+use crate::replica::state::Pending;
+use crate::replica::state::{Following, Replica, Role};
+use crate::replica::waiting::Effect;
 use crate::types::history::{History, Origin};
-use crate::types::io::{Output, Start};
+use crate::types::io::Start;
+use crate::types::output::Output;
 use crate::types::refusal::Refusal;
 use crate::types::{Epoch, OFFSETS_AHEAD_MAX, Offset, Tail};
 
@@ -20,13 +21,6 @@ pub enum Joint {
     Cut(Tail),
     /// From the leader's origin: it keeps nothing.
     Origin,
-}
-
-/// A joint that takes something of the log and is not carried out yet.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Pending {
-    Cut(Tail),
-    Reset(Box<Origin>),
 }
 
 impl Pending {

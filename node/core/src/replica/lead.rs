@@ -3,12 +3,12 @@
 use alloc::vec::Vec;
 
 use crate::producers::{Appended, ProducerId, Verdict};
-use crate::replica::incarnations::Run;
 use crate::replica::progress::HandOver;
-use crate::replica::trim::abandon_trims;
-use crate::replica::{Replica, Role};
+use crate::replica::state::{Replica, Role};
 use crate::types::history::VOTERS_MAX;
-use crate::types::io::{Millis, Output, Reply, RequestId, Session};
+use crate::types::incarnations::Run;
+use crate::types::io::{Millis, RequestId, Session};
+use crate::types::output::{Output, Reply};
 use crate::types::refusal::Refusal;
 use crate::types::{Epoch, ReplicaId, Tail};
 
@@ -178,7 +178,7 @@ impl Replica {
         let (voters, quorum) = (leader.start.voters.len(), leader.start.quorum);
         let in_reach = leader.writing(&leader.start.voters, log_end, now, limits);
         let refusal = Refusal::LostQuorum { in_reach, voters, quorum };
-        abandon_trims(leader, &refusal, out);
+        leader.abandon_trims(&refusal, out);
         self.abandon_waiting(&refusal, out);
     }
 

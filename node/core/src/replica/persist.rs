@@ -3,32 +3,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::replica::incarnations::Runs;
-use crate::replica::{Following, Replica, Role};
-use crate::types::io::{Millis, Output, Reply, RequestId, Session, Ticket};
+use crate::replica::state::{Following, Replica, Role};
+use crate::replica::waiting::{Effect, Waiting};
+use crate::types::io::{Millis, RequestId, Ticket};
+use crate::types::output::{Output, Reply};
 use crate::types::recovered::Promise;
 use crate::types::refusal::Refusal;
-use crate::types::{ClusterId, Epoch, Offset, Tail};
-
-/// What follows once the disk has done its work up to a ticket.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Effect {
-    Durable(Tail),
-    Sealed(RequestId, Epoch),
-    Appointed(RequestId, Epoch),
-    Started(Session),
-    Trimmed(Offset),
-    Reset(Offset),
-    Noted(Runs),
-}
-
-/// An append that waits for its commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Waiting {
-    pub(crate) base: Offset,
-    pub(crate) count: u32,
-    pub(crate) duplicate: bool,
-}
+use crate::types::{ClusterId, Offset};
 
 impl Replica {
     pub(crate) fn next_ticket(&mut self) -> Ticket {

@@ -6,29 +6,13 @@ use alloc::vec::Vec;
 
 use crate::quorum::{majority, reached_by};
 use crate::replica::backlog::Backlog;
-use crate::replica::incarnations::Lineage;
-use crate::replica::read_index::Reads;
-use crate::replica::trim::Trims;
+use crate::replica::waiting::Reads;
+use crate::replica::waiting::Trims;
 use crate::types::history::EpochStart;
+use crate::types::incarnations::Lineage;
 use crate::types::io::{Millis, RequestId, Session};
+use crate::types::recovered::SyncLimits;
 use crate::types::{Offset, ReplicaId, Tail};
-
-/// When a follower counts as in sync, and when as in reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SyncLimits {
-    /// A follower that holds the epoch's start and is at most this many records behind is in sync, while its disk gets on...
-    pub lag_records_max: u64,
-    /// ...and if these records are at most this many bytes: few of them may be much.
-    pub lag_bytes_max: u64,
-    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
-    pub lag_ms_max: u64,
-}
-
-impl Default for SyncLimits {
-    fn default() -> Self {
-        Self { lag_records_max: 1000, lag_bytes_max: 16 << 20, lag_ms_max: 2000 }
-    }
-}
 
 /// How long a follower's disk may take over the first of a stream: with it goes what the leader does not have, and that may be much.
 const JOINT_MS_MAX: u64 = 5000;
@@ -119,7 +103,7 @@ pub struct IsrCounts {
 impl Leader {
     /// A leadership that begins. Voters count as in sync until they are late, so that an election alone shrinks nothing.
     pub(crate) fn new(start: EpochStart, now: Millis, limits: SyncLimits) -> Self {
-        let electorate = start.voters.iter().chain(start.old_voters.iter().flatten());
+        let electorate = start.electorates().flatten();
         let log = Tail { epoch: start.epoch, end: start.start };
         let progress = |id: &ReplicaId| (*id, Progress::new(start.voters.contains(id), log, now));
         let mut followers: BTreeMap<_, _> = electorate.map(progress).collect();
@@ -138,7 +122,7 @@ impl Leader {
 
     /// Whether it is fed for its vote, be it one of before the change that is under way.
     pub(crate) fn elects(&self, id: ReplicaId) -> bool {
-        self.start.voters.contains(&id) || self.start.old_voters.iter().flatten().any(|old| *old == id)
+        self.start.elects(id)
     }
 
     /// Feeds these learners and no others. They count as in sync only once they are.
@@ -159,10 +143,19 @@ impl Leader {
             let durable = if *id == self.start.leader { Some(own) } else { follower() };
             durable.filter(|tail| tail.epoch == self.start.epoch).map(|tail| tail.end)
         };
-        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
-        let new = reached_by(self.start.voters.iter().map(reached), quorum)?;
+        self.reached(self.quorum(), reached)
+    }
+
+    /// How many voters commit.
+    pub(crate) fn quorum(&self) -> usize {
+        usize::try_from(self.start.quorum).unwrap_or(usize::MAX)
+    }
+
+    /// The greatest value that so many of the voters have reached, and a majority of the old ones while a change is unsettled.
+    pub(crate) fn reached<T: Ord + Copy>(&self, count: usize, value: impl Fn(&ReplicaId) -> Option<T>) -> Option<T> {
+        let new = reached_by(self.start.voters.iter().map(&value), count)?;
         match &self.start.old_voters {
-            Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(reached), majority(old.len()))?)),
+            Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(&value), majority(old.len()))?)),
             _ => Some(new),
         }
     }
@@ -233,9 +226,8 @@ impl Leader {
 
     /// Whether so many of the voters, and of the old ones while the change is unsettled, can commit.
     fn is_enough(&self, count: impl Fn(&[ReplicaId]) -> usize) -> bool {
-        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
         let old = self.start.old_voters.as_ref().filter(|_| !self.settled);
-        count(&self.start.voters) >= quorum && old.is_none_or(|old| count(old) >= majority(old.len()))
+        count(&self.start.voters) >= self.quorum() && old.is_none_or(|old| count(old) >= majority(old.len()))
     }
 
     /// Looks at every follower again and counts who came and went.

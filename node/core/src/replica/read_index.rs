@@ -2,42 +2,23 @@
 //! then asks its followers, by the number of a new round on their streams; it answers once a majority of the voters has repeated
 //! that number or a higher one. They had promised no later leader then, so nobody had committed more when the read came.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::quorum::{majority, reached_by};
-use crate::replica::progress::{Leader, SyncLimits};
-use crate::replica::{Replica, Role};
-use crate::types::io::{Millis, Output, Reply, RequestId};
+use crate::replica::progress::Leader;
+use crate::replica::state::{Replica, Role};
+use crate::types::ReplicaId;
+use crate::types::io::{Millis, RequestId};
+use crate::types::output::{Output, Reply};
+use crate::types::recovered::SyncLimits;
 use crate::types::refusal::Refusal;
-use crate::types::{Offset, ReplicaId};
-
-/// The reads that wait on a leader.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Reads {
-    /// Those that came before this epoch had committed anything: what is committed is not known before.
-    early: Vec<RequestId>,
-    /// By rising rounds: the round that has to be confirmed, who asks, and what was committed before.
-    waiting: VecDeque<(u64, RequestId, Offset)>,
-    /// By rising rounds: appends of producers that were opened where more was committed than is here, if this replica leads.
-    strangers: VecDeque<(u64, RequestId)>,
-}
-
-impl Reads {
-    fn len(&self) -> usize {
-        self.early.len() + self.waiting.len()
-    }
-
-    /// What all that wait are told when it turns out that nobody can say. A stranger may know a later leader.
-    fn refuse(self, refusal: &Refusal, out: &mut Vec<Output>) {
-        let readers = self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request));
-        let strangers = self.strangers.into_iter().map(|(_, request)| (request, Refusal::NotLeader));
-        let told = readers.map(|request| (request, refusal.clone())).chain(strangers);
-        out.extend(told.map(|(request, refusal)| Output::Reply(request, Reply::Refused(refusal))));
-    }
-}
 
 impl Leader {
+    /// Refuses the reads that wait, as it leads no more.
+    pub(crate) fn abandon_reads(&mut self, out: &mut Vec<Output>) {
+        core::mem::take(&mut self.reads).refuse(&Refusal::SteppedDown, out);
+    }
+
     /// The last round that a majority of the voters has confirmed; this one has confirmed its `own`. Nothing is asked before this
     /// epoch has committed something, and from then on no leader is elected without the voters that did.
     fn confirmed(&self, own: u64) -> Option<u64> {
@@ -137,9 +118,4 @@ impl Replica {
             core::mem::take(&mut leader.reads).refuse(&refusal, out);
         }
     }
-}
-
-/// Refuses the reads that wait on a leader that leads no more.
-pub(crate) fn abandon_reads(leader: &mut Leader, out: &mut Vec<Output>) {
-    core::mem::take(&mut leader.reads).refuse(&Refusal::SteppedDown, out);
 }

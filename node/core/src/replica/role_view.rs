@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use crate::producers::Producers;
-use crate::replica::incarnations::{Lineage, Runs};
 use crate::replica::progress::{IsrCounts, Leader, Progress};
-use crate::replica::{Replica, Role};
+use crate::replica::state::{Replica, Role};
 use crate::types::history::History;
+use crate::types::incarnations::{Lineage, Runs};
 use crate::types::io::Millis;
 use crate::types::recovered::Promise;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};

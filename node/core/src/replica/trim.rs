@@ -1,48 +1,33 @@
 //! Where the log starts: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use crate::quorum::{majority, reached_by};
-use crate::replica::persist::Effect;
 use crate::replica::progress::Leader;
-use crate::replica::{Following, Replica, Role};
-use crate::types::io::{Output, Reply, RequestId, Session};
+use crate::replica::state::{Following, Replica, Role};
+use crate::replica::waiting::Effect;
+use crate::types::io::{RequestId, Session};
+use crate::types::output::{Output, Reply};
 use crate::types::refusal::Refusal;
 use crate::types::{Offset, ReplicaId};
 
 /// How many trims may wait for a quorum.
 const TRIMS_MAX: usize = 64;
 
-/// What a leader knows of trims.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Trims {
-    /// Those that wait, by where the log is to start.
-    waiting: BTreeSet<(Offset, RequestId)>,
-    /// Where the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
-    told: Offset,
-}
-
-/// Tells those who wait for a trim that it may or may not be made.
-pub(crate) fn abandon_trims(leader: &mut Leader, refusal: &Refusal, out: &mut Vec<Output>) {
-    for (_, request) in core::mem::take(&mut leader.trims.waiting) {
-        out.push(Output::Reply(request, Reply::Refused(refusal.clone())));
-    }
-}
-
 impl Leader {
+    /// Tells those who wait for a trim that it may or may not be made.
+    pub(crate) fn abandon_trims(&mut self, refusal: &Refusal, out: &mut Vec<Output>) {
+        for (_, request) in core::mem::take(&mut self.trims.waiting) {
+            out.push(Output::Reply(request, Reply::Refused(refusal.clone())));
+        }
+    }
+
     /// Where the log starts at least, durably, on a quorum of the voters, and on a majority of the old ones while a change is
     /// unsettled: so every later leader hears of it before it commits anything new.
     fn trimmed(&self, own: Offset) -> Option<Offset> {
         let start = |id: &ReplicaId| {
             if *id == self.start.leader { Some(own) } else { self.followers.get(id).map(|follower| follower.log_start) }
         };
-        let quorum = usize::try_from(self.start.quorum).unwrap_or(usize::MAX);
-        let new = reached_by(self.start.voters.iter().map(start), quorum)?;
-        match &self.start.old_voters {
-            Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(start), majority(old.len()))?)),
-            _ => Some(new),
-        }
+        self.reached(self.quorum(), start)
     }
 }
 

@@ -55,12 +55,21 @@ impl EpochStart {
         }
     }
 
+    /// Those of whom a majority each elects: the voters, and the voters before while a change is unsettled.
+    pub fn electorates(&self) -> impl Iterator<Item = &Vec<ReplicaId>> + Clone {
+        core::iter::once(&self.voters).chain(&self.old_voters)
+    }
+
+    /// Whether a replica is one of them.
+    pub fn elects(&self, id: ReplicaId) -> bool {
+        self.electorates().flatten().any(|elector| *elector == id)
+    }
+
     /// Whether its voters follow from those of the epoch start before it in a log, as any choice of a leader has them: the same, or one
     /// more or less with the ones before as old voters, or those that a change was made from. A change that was not settled may be
     /// carried on from a log that does not hold its start, and so one step further is allowed.
     pub fn follows(&self, before: &Self) -> bool {
-        let bases = || core::iter::once(&before.voters).chain(&before.old_voters);
-        let is_base = |voters: &Vec<ReplicaId>| bases().any(|base| difference(base, voters) == 0);
+        let is_base = |voters: &Vec<ReplicaId>| before.electorates().any(|base| difference(base, voters) == 0);
         match &self.old_voters {
             None => is_base(&self.voters),
             Some(old) => difference(old, &self.voters) == 1 && (is_base(old) || is_base(&self.voters)),

@@ -2,9 +2,12 @@
 //! No rule is in here.
 
 pub(crate) mod history;
+pub(crate) mod incarnations;
 pub(crate) mod io;
+pub(crate) mod output;
 pub(crate) mod recovered;
 pub(crate) mod refusal;
+pub(crate) mod sealed;
 
 use core::fmt;
 

@@ -1,9 +1,8 @@
 //! What a replica starts with. No rule is in here.
 
 use crate::producers::Producers;
-use crate::replica::incarnations::{Lineage, Runs};
-use crate::replica::progress::SyncLimits;
 use crate::types::history::History;
+use crate::types::incarnations::{Lineage, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// The limits a replica keeps to.
@@ -61,4 +60,21 @@ pub struct Recovered {
     pub runs: Runs,
     /// Whether it was found to be restored from a copy.
     pub restored: bool,
+}
+
+/// When a follower counts as in sync, and when as in reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncLimits {
+    /// A follower that holds the epoch's start and is at most this many records behind is in sync, while its disk gets on...
+    pub lag_records_max: u64,
+    /// ...and if these records are at most this many bytes: few of them may be much.
+    pub lag_bytes_max: u64,
+    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
+    pub lag_ms_max: u64,
+}
+
+impl Default for SyncLimits {
+    fn default() -> Self {
+        Self { lag_records_max: 1000, lag_bytes_max: 16 << 20, lag_ms_max: 2000 }
+    }
 }

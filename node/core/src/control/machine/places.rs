@@ -30,10 +30,7 @@ impl Places {
         let starts = || seen.iter().flatten().filter_map(|seen| seen.last.as_ref());
         if starts().next().is_some() {
             let answers = |id: &ReplicaId| seen.iter().flatten().any(|seen| seen.replica == *id);
-            let votes = |id: &ReplicaId| {
-                starts()
-                    .any(|start| start.voters.contains(id) || start.old_voters.iter().flatten().any(|old| old == id))
-            };
+            let votes = |id: &ReplicaId| starts().any(|start| start.elects(*id));
             self.0.retain(|id, ordinal| *ordinal < seen.len() && (answers(id) || votes(id)));
         }
     }

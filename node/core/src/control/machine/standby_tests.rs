@@ -5,8 +5,8 @@ use alloc::string::ToString as _;
 use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, start, told};
 use super::*;
 use crate::EpochStart;
-use crate::control::election::Sealed;
 use crate::control::{Policy, Sound};
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Tail};
 
 fn standby(own: usize) -> Bench {
