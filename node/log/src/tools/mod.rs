@@ -1,0 +1,4 @@
+//! Looking at a log that no node has open.
+
+pub(crate) mod dump;
+pub(crate) mod inspect;
