@@ -8,6 +8,7 @@ use zue_core::Offset;
 use super::{Damage, DiskError};
 use crate::agree::Disagreement;
 use crate::config::ConfigError;
+use crate::copy::BadCopy;
 use crate::disk::Disk;
 use crate::fault::Fault;
 
@@ -89,6 +90,15 @@ pub enum OpenError {
         dir: PathBuf,
         /// In what.
         what: Disagreement,
+    },
+    /// A segment that was copied is not what was written.
+    #[error("{} is no whole copy of a segment", path.display())]
+    BadCopy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        what: BadCopy,
     },
     /// A file's fixed part is not what was written.
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]

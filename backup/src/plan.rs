@@ -1,0 +1,133 @@
+//! What of a log is new to the store. Looks at names alone.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use zue_core::{ClusterId, Offset, ReplicaId};
+
+use crate::names::PartName;
+
+/// A segment as far as it is to be in the backup.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Want {
+    /// The offset of its first record.
+    pub base: Offset,
+    /// How often it was written anew.
+    pub generation: u64,
+    /// What was drawn at random for the file.
+    pub nonce: u64,
+    /// How many bytes of it.
+    pub bytes: u64,
+    /// Nothing is to come.
+    pub is_sealed: bool,
+}
+
+/// What is to be done for a segment: what is there already, then what is not.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// Objects of the store, one behind the other.
+    pub there: Vec<PartName>,
+    /// The bytes behind them, to be made one object.
+    pub upload: Option<Upload>,
+}
+
+/// The positions of the bytes that are to be uploaded.
+pub type Upload = Range<u64>;
+
+/// What is to be done for each of the segments, given all names of whole objects in the store. A segment that is sealed becomes one object.
+/// Of one that grows the new bytes do, with as many of those before them as keep the number of objects small: each is more than twice as
+/// long as all behind it.
+pub fn plan(owner: (ClusterId, ReplicaId), wants: &[Want], names: &[PartName]) -> Vec<Plan> {
+    let mut known: BTreeMap<(Offset, u64, u64, u64), Vec<&PartName>> = BTreeMap::new();
+    for name in names.iter().filter(|name| (name.cluster, name.replica) == owner) {
+        known.entry((name.base, name.generation, name.nonce, name.from)).or_default().push(name);
+    }
+    let longest = |want: &Want, from: u64| {
+        let names = known.get(&(want.base, want.generation, want.nonce, from))?.iter();
+        names.filter(|name| name.to <= want.bytes).max_by_key(|name| (name.to, &name.sha256)).copied()
+    };
+    wants.iter().map(|want| of_segment(want, |from| longest(want, from))).collect()
+}
+
+fn of_segment<'a>(want: &Want, longest: impl Fn(u64) -> Option<&'a PartName>) -> Plan {
+    if want.is_sealed {
+        let whole = longest(0).filter(|name| name.to == want.bytes).cloned();
+        let upload = whole.is_none().then_some(0..want.bytes);
+        return Plan { there: whole.into_iter().collect(), upload };
+    }
+    let (mut there, mut at) = (Vec::new(), 0);
+    while let Some(name) = longest(at) {
+        at = name.to;
+        there.push(name.clone());
+    }
+    if at == want.bytes {
+        return Plan { there, upload: None };
+    }
+    while let Some(last) = there.pop_if(|last| last.bytes() / 2 <= want.bytes - at) {
+        at = last.from;
+    }
+    Plan { there, upload: Some(at..want.bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWNER: (ClusterId, ReplicaId) = (ClusterId(1), ReplicaId(2));
+
+    fn name(from: u64, to: u64) -> PartName {
+        let (cluster, replica) = OWNER;
+        PartName { cluster, replica, base: Offset(0), generation: 0, nonce: 9, from, to, sha256: "0".repeat(64) }
+    }
+
+    fn want(bytes: u64, is_sealed: bool) -> Want {
+        Want { base: Offset(0), generation: 0, nonce: 9, bytes, is_sealed }
+    }
+
+    fn planned(want: Want, names: &[PartName]) -> (Vec<(u64, u64)>, Option<Upload>) {
+        let plan = plan(OWNER, &[want], names).remove(0);
+        (plan.there.iter().map(|name| (name.from, name.to)).collect(), plan.upload)
+    }
+
+    #[test]
+    fn a_sealed_segment_is_one_object_and_uploaded_once() {
+        assert_eq!(planned(want(100, true), &[]), (vec![], Some(0..100)));
+        assert_eq!(planned(want(100, true), &[name(0, 60), name(60, 100)]), (vec![], Some(0..100)));
+        assert_eq!(planned(want(100, true), &[name(0, 60), name(0, 100)]), (vec![(0, 100)], None));
+    }
+
+    #[test]
+    fn of_a_segment_that_grows_only_what_is_new_is_uploaded() {
+        assert_eq!(planned(want(1000, false), &[name(0, 900)]), (vec![(0, 900)], Some(900..1000)));
+        assert_eq!(planned(want(900, false), &[name(0, 900)]), (vec![(0, 900)], None));
+        // What lies behind is of another time: it is not looked at.
+        assert_eq!(planned(want(800, false), &[name(0, 900)]), (vec![], Some(0..800)));
+    }
+
+    #[test]
+    fn what_another_file_has_does_not_count() {
+        let others = [
+            PartName { nonce: 8, ..name(0, 100) },
+            PartName { generation: 1, ..name(0, 100) },
+            PartName { base: Offset(1), ..name(0, 100) },
+            PartName { replica: ReplicaId(3), ..name(0, 100) },
+            PartName { cluster: ClusterId(2), ..name(0, 100) },
+        ];
+        for other in others {
+            assert_eq!(planned(want(100, true), std::slice::from_ref(&other)), (vec![], Some(0..100)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_segment_that_grows_for_long_has_few_objects_and_each_byte_is_uploaded_a_few_times() {
+        let (mut names, mut uploaded, mut most) = (Vec::new(), 0, 0);
+        for bytes in 1..=10_000 {
+            let (there, upload) = planned(want(bytes, false), &names);
+            let upload = upload.unwrap();
+            uploaded += upload.end - upload.start;
+            most = most.max(there.len() + 1);
+            names.push(name(upload.start, upload.end));
+        }
+        assert!(most <= 14 && uploaded < 10_000 * 20, "{most} objects, {uploaded} uploaded");
+    }
+}
