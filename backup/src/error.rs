@@ -131,7 +131,7 @@ pub enum Fault {
         found: u64,
     },
     /// Its bytes are not those that were put there.
-    #[error("its bytes are not those that were put there: their SHA-256 is {found}, not {expected}")]
+    #[error("its bytes are not those that were put there: their SHA-256 begins with {found}, not {expected}")]
     Hash {
         /// By the manifest, or by the object's name.
         expected: String,

@@ -1,4 +1,4 @@
-//! HTTP for object_store: hyper with rustls and ring, as the rest of Zue has them. Knows no S3.
+//! HTTP for the client of the store: hyper with rustls and ring, as the rest of Zue has them. Knows no S3.
 
 use std::io;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// Until an answer begins; what lies between is the upload of a part.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 const IDLE: Duration = Duration::from_secs(30);
 /// A file with the authorities that are believed instead of the public ones, as the tools of AWS read it.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
@@ -38,11 +38,10 @@ impl HttpConnector for Connector {
         tcp.set_connect_timeout(Some(CONNECT));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(https);
+        let https =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp);
+        let client =
+            Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(https);
         Ok(HttpClient::new(Service(client)))
     }
 }
@@ -51,7 +50,8 @@ fn tls() -> Result<rustls::ClientConfig, io::Error> {
     let mut roots = rustls::RootCertStore::empty();
     match std::env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()) {
         Some(path) => {
-            let bad = |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error} ({CA_BUNDLE})", path.display()));
+            let bad =
+                |error: &dyn std::fmt::Display| io::Error::other(format!("{}: {error} ({CA_BUNDLE})", path.display()));
             for certificate in CertificateDer::pem_file_iter(&path).map_err(|error| bad(&error))? {
                 roots.add(certificate.map_err(|error| bad(&error))?).map_err(|error| bad(&error))?;
             }

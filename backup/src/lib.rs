@@ -17,14 +17,18 @@ pub use make::{Made, Source, make};
 pub use manifest::{Kind, Manifest, Part, Segment};
 pub use names::{BackupId, PartName};
 pub use plan::{Plan, Upload, Want, plan};
-pub use restore::{Point, Restored, RestoreOptions, choose, restore, takes};
+pub use restore::{Point, RestoreOptions, Restored, choose, restore, takes};
 pub use retention::{GRACE_MS, Keep, Known, removable};
 pub use store::{Found, Pace, Store};
 pub use verify::{Bad, Verified, verify};
 
-/// The SHA-256 of bytes, as 64 hexadecimal digits.
+/// How many bytes of a SHA-256 names and manifests have: as many as it takes that no two objects have the same.
+const HASH_BYTES: usize = 16;
+
+/// The beginning of a SHA-256, as 32 hexadecimal digits.
 pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = digest.iter().take(HASH_BYTES).flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 /// A length as a 64-bit number.

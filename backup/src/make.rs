@@ -9,7 +9,7 @@ use zue_log::{Disk, Piece, Reader};
 
 use crate::error::{BackupError, Fault};
 use crate::manifest::{EpochBegun, Kind, Manifest, Part, Segment};
-use crate::names::{BackupId, PartName, manifests_of, segments_of};
+use crate::names::{BackupId, PartName, SEGMENTS, manifests_of, segments_of};
 use crate::plan::{Plan, Upload, Want, plan};
 use crate::retention::{Keep, Known, removable};
 use crate::store::{Pace, Store};
@@ -66,7 +66,8 @@ pub async fn make<D: Disk>(
     let (of_task, upto) = (reader.clone(), *commit_end);
     let taken = tokio::task::spawn_blocking(move || take(&of_task, upto)).await??;
     let listed = store.list(&segments_of(*cluster, *replica)).await?;
-    let whole = listed.iter().filter_map(|found| PartName::parse(&found.object).filter(|name| name.bytes() == found.bytes));
+    let whole =
+        listed.iter().filter_map(|found| PartName::parse(&found.object).filter(|name| name.bytes() == found.bytes));
     let names: Vec<PartName> = whole.collect();
     let wants: Vec<Want> = taken.pieces.iter().map(want).collect();
     let (mut segments, mut uploaded, mut last_ms) = (Vec::new(), 0, 0);
@@ -134,12 +135,8 @@ async fn read<D: Disk>(
 }
 
 fn segment<D: Disk>(piece: &Piece<D>, parts: &[PartName]) -> Segment {
-    let part = |name: &PartName| Part {
-        from: name.from,
-        to: name.to,
-        sha256: name.sha256.clone(),
-        object: name.to_string(),
-    };
+    let part =
+        |name: &PartName| Part { from: name.from, to: name.to, sha256: name.sha256.clone(), object: name.to_string() };
     Segment {
         base: piece.base.0,
         end: piece.end.0,
@@ -232,7 +229,7 @@ impl Store {
     /// When the store fails.
     pub async fn tidy(&self, cluster: ClusterId, keep: Keep, now_ms: u64) -> Result<(usize, usize), BackupError> {
         let (backups, bad) = self.manifests(cluster).await?;
-        let listed = self.list(&format!("{cluster}/segments/")).await?;
+        let listed = self.list(&format!("{cluster}/{SEGMENTS}/")).await?;
         // Listed behind the manifests: what is not named by one then may be of one to come, and is too young.
         let parts = listed.into_iter().map(|found| (found.object, found.put_ms)).collect();
         let (ids, dead) = removable(&Known { backups, parts }, keep, now_ms);

@@ -86,7 +86,7 @@ pub struct Part {
     pub from: u64,
     /// The position behind its last byte.
     pub to: u64,
-    /// Of its bytes, as 64 hexadecimal digits.
+    /// Of its bytes, its first 16 bytes as 32 hexadecimal digits.
     pub sha256: String,
     /// Its name in the store, below the address that the backup was made to.
     pub object: String,
@@ -113,7 +113,8 @@ impl Manifest {
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_slice(bytes).map_err(|error| Fault::Manifest(error.to_string()))?;
+        let Versioned { version } =
+            serde_json::from_slice(bytes).map_err(|error| Fault::Manifest(error.to_string()))?;
         if version > VERSION {
             return Err(Fault::Later(version));
         }
@@ -135,7 +136,7 @@ impl Manifest {
                 if part.from != position || part.to <= part.from {
                     return Err(format!("segment {base}: bytes {} to {} do not follow {position}", part.from, part.to));
                 }
-                if !is_plain(&part.object) || part.sha256.len() != 64 {
+                if !is_plain(&part.object) || part.sha256.len() != 32 {
                     return Err(format!("segment {base}: {} is no name of an object of ours", part.object));
                 }
                 position = part.to;
@@ -182,7 +183,8 @@ impl Manifest {
 /// Whether it is a name below the store's own: what a manifest says must not lead elsewhere.
 fn is_plain(object: &str) -> bool {
     let is_word = |word: &str| {
-        !matches!(word, "" | "." | "..") && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        !matches!(word, "" | "." | "..")
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
     };
     object.split('/').all(is_word)
 }

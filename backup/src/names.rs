@@ -5,6 +5,9 @@ use std::fmt;
 
 use zue_core::{ClusterId, Offset, ReplicaId};
 
+/// The folder of bytes of segments. Names are kept short: some stores put them into one file name.
+pub(crate) const SEGMENTS: &str = "log";
+
 /// Bytes of a segment, as a replica has them: from one position in its file to another.
 #[derive(Clone, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub struct PartName {
@@ -22,14 +25,14 @@ pub struct PartName {
     pub from: u64,
     /// The position behind the last one.
     pub to: u64,
-    /// Of the bytes, as 64 hexadecimal digits.
+    /// Of the bytes, its first 16 bytes as 32 hexadecimal digits.
     pub sha256: String,
 }
 
 impl fmt::Display for PartName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cluster, replica, base, generation, nonce, from, to, sha256 } = self;
-        write!(f, "{}{:020}-{generation}-{nonce:016x}-{from}-{to}-{sha256}.log", segments_of(*cluster, *replica), base.0)
+        write!(f, "{}{base}-{generation}-{nonce:016x}-{from}-{to}-{sha256}.log", segments_of(*cluster, *replica))
     }
 }
 
@@ -48,7 +51,7 @@ impl PartName {
         let (cluster, replica) = (ClusterId(id(cluster)?), ReplicaId(id(replica)?));
         let part = Self { cluster, replica, base, generation, nonce, from, to, sha256 };
         // One name has one way to be written.
-        (kind == "segments" && from < to && part.to_string() == object).then_some(part)
+        (kind == SEGMENTS && from < to && part.to_string() == object).then_some(part)
     }
 
     /// How long the object is.
@@ -59,7 +62,7 @@ impl PartName {
 
 /// What the names of all parts of a replica begin with.
 pub(crate) fn segments_of(cluster: ClusterId, replica: ReplicaId) -> String {
-    format!("{cluster}/segments/{replica}/")
+    format!("{cluster}/{SEGMENTS}/{replica}/")
 }
 
 /// What the names of all manifests of a cluster begin with.
@@ -125,10 +128,16 @@ mod tests {
             nonce: 0xfeed,
             from: 0,
             to: 300,
-            sha256: "e3".repeat(32),
+            sha256: "e3".repeat(16),
         };
         assert_eq!(PartName::parse(&part.to_string()), Some(part.clone()));
-        for bad in ["", "x", "a/b/c/d", &part.to_string().replace("segments", "other"), &part.to_string().replace("-0-300", "-00-300")] {
+        for bad in [
+            "",
+            "x",
+            "a/b/c/d",
+            &part.to_string().replace("/log/", "/other/"),
+            &part.to_string().replace("-0-300", "-00-300"),
+        ] {
             assert_eq!(PartName::parse(bad), None, "{bad}");
         }
     }

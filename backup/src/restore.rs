@@ -69,7 +69,10 @@ pub fn choose(backups: &BTreeMap<BackupId, Manifest>, until: Point) -> Result<&B
         Some((id, _)) => Ok(id),
         None if all().next().is_some() => {
             let start = all().map(|manifest| manifest.log_start).min().unwrap_or_default();
-            Err(out_of_reach(until, format!("what lies before offset {start} was trimmed before the first backup that is kept")))
+            Err(out_of_reach(
+                until,
+                format!("what lies before offset {start} was trimmed before the first backup that is kept"),
+            ))
         }
         None => {
             let end = backups.values().map(|manifest| (manifest.end, manifest.last_ms)).max().unwrap_or_default();
@@ -200,7 +203,7 @@ fn begin(dir: &Path) -> Result<PathBuf, BackupError> {
     if let Some(entry) = found.iter().find(|name| !is_ours(name)) {
         return Err(BackupError::NotEmpty { dir: dir.to_owned(), entry: entry.clone() });
     }
-    for name in found.iter().filter(|name| name.ends_with(".log") || *name == "meta.next") {
+    for name in found.iter().filter(|name| name.strip_suffix(".log").is_some() || *name == "meta.next") {
         let path = dir.join(name);
         fs::remove_file(&path).map_err(|source| on_disk("remove", &path, source))?;
     }
@@ -226,11 +229,13 @@ fn cut(unfinished: &Path, segments: &[Segment], until: Point) -> Result<CutPlace
     let disk = OsDisk::new(unfinished).map_err(|source| on_disk("open", unfinished, source))?;
     let segment = segments.last().map(file_name).unwrap_or_default();
     let path = unfinished.join(&segment);
-    let object = segments.last().and_then(|last| last.parts.first()).map(|part| part.object.clone()).unwrap_or_default();
+    let object =
+        segments.last().and_then(|last| last.parts.first()).map(|part| part.object.clone()).unwrap_or_default();
     let place = {
         // Mapped, and not any more when the file is cut.
         let file = disk.open(&segment).map_err(|source| on_disk("open", &path, source))?;
-        let bytes = file.len().and_then(|bytes| file.view(0..bytes)).map_err(|source| on_disk("read", &path, source))?;
+        let bytes =
+            file.len().and_then(|bytes| file.view(0..bytes)).map_err(|source| on_disk("read", &path, source))?;
         cut_place(&bytes, until).map_err(|bad| BackupError::Object { object, fault: Fault::Segment(bad) })?
     };
     let file = File::options().write(true).open(&path).map_err(|source| on_disk("open", &path, source))?;
@@ -240,9 +245,8 @@ fn cut(unfinished: &Path, segments: &[Segment], until: Point) -> Result<CutPlace
 
 /// Has the files on the disk, then under their names. They are no log yet: there is no meta file.
 fn put_in_place(dir: &Path, unfinished: &Path, segments: &[Segment]) -> Result<(), BackupError> {
-    let sync = |path: &Path| {
-        File::open(path).and_then(|file| file.sync_all()).map_err(|source| on_disk("sync", path, source))
-    };
+    let sync =
+        |path: &Path| File::open(path).and_then(|file| file.sync_all()).map_err(|source| on_disk("sync", path, source));
     for segment in segments {
         sync(&unfinished.join(file_name(segment)))?;
     }

@@ -58,9 +58,8 @@ pub fn removable(known: &Known, keep: Keep, now_ms: u64) -> (Vec<BackupId>, Vec<
     }
     let needed: BTreeSet<&str> =
         all.iter().filter(|(id, _)| !gone.contains(id)).flat_map(|(_, manifest)| manifest.objects()).collect();
-    let is_dead = |(name, put_ms): &(&String, &u64)| {
-        !needed.contains(name.as_str()) && put_ms.saturating_add(GRACE_MS) < now_ms
-    };
+    let is_dead =
+        |(name, put_ms): &(&String, &u64)| !needed.contains(name.as_str()) && put_ms.saturating_add(GRACE_MS) < now_ms;
     let parts = known.parts.iter().filter(is_dead).map(|(name, _)| name.clone()).collect();
     (gone.into_iter().cloned().collect(), parts)
 }

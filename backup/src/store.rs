@@ -150,7 +150,9 @@ impl Store {
                 let part = bytes.slice(at..bytes.len().min(at + PART_BYTES));
                 at += part.len();
                 pace.wait(part.len()).await;
-                if let Err(error) = self.call("put a part of", object, upload.put_part(PutPayload::from_bytes(part))).await {
+                if let Err(error) =
+                    self.call("put a part of", object, upload.put_part(PutPayload::from_bytes(part))).await
+                {
                     // What is there of it is not an object, and goes with the next try or by the bucket's own rules.
                     let _ = tokio::time::timeout(CALL, upload.abort()).await;
                     return Err(error);

@@ -68,12 +68,11 @@ fn json_of(cluster: ClusterId, id: &BackupId, manifest: &Manifest, now: u64) -> 
 pub(super) async fn verify(verify: Verify, output: Output) -> anyhow::Result<ExitCode> {
     let Verify { of, backup } = verify;
     let (store, cluster) = of.one().await?;
-    let id = match backup {
-        Some(start) => of.named(&store, cluster, &start).await?,
-        None => {
-            let newest = store.backups(cluster).await?.pop();
-            newest.ok_or_else(|| Usage(format!("there is no backup of cluster {cluster} in {}", of.from)))?
-        }
+    let id = if let Some(start) = backup {
+        of.named(&store, cluster, &start).await?
+    } else {
+        let newest = store.backups(cluster).await?.pop();
+        newest.ok_or_else(|| Usage(format!("there is no backup of cluster {cluster} in {}", of.from)))?
     };
     let verified = zue_backup::verify(&store, cluster, &id).await?;
     let is_whole = verified.bad.is_empty();

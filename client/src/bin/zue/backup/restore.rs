@@ -10,15 +10,14 @@ use crate::args::Output;
 pub(crate) async fn run(restore: Restore, output: Output) -> anyhow::Result<()> {
     let Restore { dir, of, backup, until } = restore;
     let (store, cluster) = of.one().await?;
-    let id = match backup {
-        Some(start) => of.named(&store, cluster, &start).await?,
-        None => {
-            let (backups, bad) = store.manifests(cluster).await?;
-            for error in bad {
-                zue_telemetry::say(format!("zue: left out: {:#}", anyhow::Error::from(error)));
-            }
-            choose(&backups, until)?.clone()
+    let id = if let Some(start) = backup {
+        of.named(&store, cluster, &start).await?
+    } else {
+        let (backups, bad) = store.manifests(cluster).await?;
+        for error in bad {
+            zue_telemetry::say(format!("zue: left out: {:#}", anyhow::Error::from(error)));
         }
+        choose(&backups, until)?.clone()
     };
     // Never 0, which stands for none.
     let replica = ReplicaId(rand::random::<u128>().max(1));

@@ -86,7 +86,9 @@ pub(crate) fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
         | OpenError::NoSegments { dir }
         | OpenError::NewestGone { dir, .. }
         | OpenError::Disagrees { dir, .. } => whole(dir, None),
-        OpenError::BadHeader { path, .. } | OpenError::BadCopy { path, .. } | OpenError::Gap { path, .. } => whole(path, Some(0)),
+        OpenError::BadHeader { path, .. } | OpenError::BadCopy { path, .. } | OpenError::Gap { path, .. } => {
+            whole(path, Some(0))
+        }
         OpenError::Damaged(damage) | OpenError::HistoryGap(damage) => damage.into(),
     };
     Ok(Finding { what, ..finding })
