@@ -150,6 +150,9 @@ pub enum Fault {
 }
 
 impl BackupError {
+    /// The words that [`BackupError::reason`] gives.
+    pub const REASONS: [&str; 6] = ["timeout", "damaged", "log", "denied", "store", "other"];
+
     /// In a word, for metrics.
     pub fn reason(&self) -> &'static str {
         match self {

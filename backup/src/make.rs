@@ -12,7 +12,7 @@ use crate::manifest::{EpochBegun, Kind, Manifest, Part, Segment};
 use crate::names::{BackupId, PartName, SEGMENTS, manifests_of, segments_of};
 use crate::plan::{Plan, Upload, Want, plan};
 use crate::retention::{Keep, Known, removable};
-use crate::store::{Pace, Store};
+use crate::store::{Found, Pace, Store};
 use crate::{hex, wide};
 
 /// How many manifests are read at a time.
@@ -71,18 +71,16 @@ pub async fn make<D: Disk>(
     let names: Vec<PartName> = whole.collect();
     let wants: Vec<Want> = taken.pieces.iter().map(want).collect();
     let (mut segments, mut uploaded, mut last_ms) = (Vec::new(), 0, 0);
-    for (piece, Plan { mut there, upload }) in taken.pieces.into_iter().zip(plan(owner, &wants, &names)) {
+    for (mut piece, Plan { mut there, uploads }) in taken.pieces.into_iter().zip(plan(owner, &wants, &names)) {
         last_ms = piece.last_ms.unwrap_or(last_ms);
-        let piece = match upload {
-            None => piece,
-            Some(range) => {
-                let (piece, name, bytes) = read(owner, piece, range).await?;
-                uploaded += wide(bytes.len());
-                store.put(&name.to_string(), bytes, pace).await?;
-                there.push(name);
-                piece
-            }
-        };
+        for range in uploads {
+            let (back, name, bytes) = read(owner, piece, range).await?;
+            piece = back;
+            uploaded += wide(bytes.len());
+            store.put(&name.to_string(), bytes, pace).await?;
+            there.push(name);
+        }
+        there.sort_by_key(|name| name.from);
         segments.push(segment(&piece, &there));
     }
     let end = segments.last().map_or(commit_end.0, |last| last.end);
@@ -125,7 +123,7 @@ async fn read<D: Disk>(
     range: Upload,
 ) -> Result<(Piece<D>, PartName, Bytes), BackupError> {
     let read = move || {
-        let bytes = piece.read(range.start)?;
+        let bytes = piece.read(range.clone())?;
         let sha256 = hex(digest(&SHA256, &bytes).as_ref());
         let Want { base, generation, nonce, .. } = want(&piece);
         let name = PartName { cluster, replica, base, generation, nonce, from: range.start, to: range.end, sha256 };
@@ -173,6 +171,14 @@ impl Store {
             found.iter().filter_map(|found| BackupId::parse(&found.object)).map(|(_, id)| id).collect();
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// The parts of a cluster's segments.
+    ///
+    /// # Errors
+    /// When the store does not tell.
+    pub async fn parts(&self, cluster: ClusterId) -> Result<Vec<Found>, BackupError> {
+        self.list(&format!("{cluster}/{SEGMENTS}/")).await
     }
 
     /// Reads and checks a manifest.
@@ -229,7 +235,7 @@ impl Store {
     /// When the store fails.
     pub async fn tidy(&self, cluster: ClusterId, keep: Keep, now_ms: u64) -> Result<(usize, usize), BackupError> {
         let (backups, bad) = self.manifests(cluster).await?;
-        let listed = self.list(&format!("{cluster}/{SEGMENTS}/")).await?;
+        let listed = self.parts(cluster).await?;
         // Listed behind the manifests: what is not named by one then may be of one to come, and is too young.
         let parts = listed.into_iter().map(|found| (found.object, found.put_ms)).collect();
         let (ids, dead) = removable(&Known { backups, parts }, keep, now_ms);

@@ -22,20 +22,23 @@ pub struct Want {
     pub is_sealed: bool,
 }
 
-/// What is to be done for a segment: what is there already, then what is not.
+/// The longest that an object is: one request takes it. A segment of the default length is one object.
+pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
+
+/// What is to be done for a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
-    /// Objects of the store, one behind the other.
+    /// Objects of the store.
     pub there: Vec<PartName>,
-    /// The bytes behind them, to be made one object.
-    pub upload: Option<Upload>,
+    /// Bytes that are to become one object each. With what is there they are the segment, without gaps.
+    pub uploads: Vec<Upload>,
 }
 
 /// The positions of the bytes that are to be uploaded.
 pub type Upload = Range<u64>;
 
-/// What is to be done for each of the segments, given all names of whole objects in the store. A segment that is sealed becomes one object.
-/// Of one that grows the new bytes do, with as many of those before them as keep the number of objects small: each is more than twice as
+/// What is to be done for each of the segments, given all names of whole objects in the store. A segment that is sealed becomes one object, or
+/// as few as its length takes./// Of one that grows the new bytes do, with as many of those before them as keep the number of objects small: each is more than twice as
 /// long as all behind it.
 pub fn plan(owner: (ClusterId, ReplicaId), wants: &[Want], names: &[PartName]) -> Vec<Plan> {
     let mut known: BTreeMap<(Offset, u64, u64, u64), Vec<&PartName>> = BTreeMap::new();
@@ -50,23 +53,38 @@ pub fn plan(owner: (ClusterId, ReplicaId), wants: &[Want], names: &[PartName]) -
 }
 
 fn of_segment<'a>(want: &Want, longest: impl Fn(u64) -> Option<&'a PartName>) -> Plan {
+    let mut plan = Plan::default();
     if want.is_sealed {
-        let whole = longest(0).filter(|name| name.to == want.bytes).cloned();
-        let upload = whole.is_none().then_some(0..want.bytes);
-        return Plan { there: whole.into_iter().collect(), upload };
+        for range in ranges(0..want.bytes) {
+            match longest(range.start).filter(|name| name.to == range.end) {
+                Some(name) => plan.there.push(name.clone()),
+                None => plan.uploads.push(range),
+            }
+        }
+        return plan;
     }
-    let (mut there, mut at) = (Vec::new(), 0);
+    let mut at = 0;
     while let Some(name) = longest(at) {
         at = name.to;
-        there.push(name.clone());
+        plan.there.push(name.clone());
     }
     if at == want.bytes {
-        return Plan { there, upload: None };
+        return plan;
     }
-    while let Some(last) = there.pop_if(|last| last.bytes() / 2 <= want.bytes - at) {
+    let is_taken_in = |last: &mut PartName, at: u64| {
+        last.bytes() / 2 <= want.bytes - at && want.bytes - last.from <= OBJECT_BYTES_MAX
+    };
+    while let Some(last) = plan.there.pop_if(|last| is_taken_in(last, at)) {
         at = last.from;
     }
-    Plan { there, upload: Some(at..want.bytes) }
+    plan.uploads = ranges(at..want.bytes).collect();
+    plan
+}
+
+fn ranges(all: Upload) -> impl Iterator<Item = Upload> {
+    let behind = move |at: &u64| Some(at.saturating_add(OBJECT_BYTES_MAX)).filter(|next| *next < all.end);
+    let starts = std::iter::successors(Some(all.start).filter(|start| *start < all.end), behind);
+    starts.map(move |start| start..all.end.min(start.saturating_add(OBJECT_BYTES_MAX)))
 }
 
 #[cfg(test)]
@@ -85,8 +103,22 @@ mod tests {
     }
 
     fn planned(want: Want, names: &[PartName]) -> (Vec<(u64, u64)>, Option<Upload>) {
-        let plan = plan(OWNER, &[want], names).remove(0);
-        (plan.there.iter().map(|name| (name.from, name.to)).collect(), plan.upload)
+        let mut plan = plan(OWNER, &[want], names).remove(0);
+        assert!(plan.uploads.len() <= 1, "{plan:?}");
+        (plan.there.iter().map(|name| (name.from, name.to)).collect(), plan.uploads.pop())
+    }
+
+    #[test]
+    fn a_large_segment_is_several_objects_and_those_that_are_there_stay() {
+        const MAX: u64 = OBJECT_BYTES_MAX;
+        let plan_of = |is_sealed, names: &[PartName]| plan(OWNER, &[want(2 * MAX + 5, is_sealed)], names).remove(0);
+        for is_sealed in [true, false] {
+            assert_eq!(plan_of(is_sealed, &[]).uploads, [0..MAX, MAX..2 * MAX, 2 * MAX..2 * MAX + 5]);
+        }
+        let sealed = plan_of(true, &[name(MAX, 2 * MAX)]);
+        assert_eq!((sealed.there, sealed.uploads), (vec![name(MAX, 2 * MAX)], vec![0..MAX, 2 * MAX..2 * MAX + 5]));
+        let grown = plan_of(false, &[name(0, MAX), name(MAX, MAX + 7)]);
+        assert_eq!((grown.there.len(), grown.uploads), (2, vec![MAX + 7..2 * MAX + 5]), "one object takes no more");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::error::{BackupError, Fault};
 use crate::http::Connector;
 use crate::wide;
 
-/// How much goes into one request.
-const PART_BYTES: usize = 8 << 20;
+/// How much is asked for at once.
+const READ_BYTES: usize = 8 << 20;
 /// How long one call may take, its retries within.
 const CALL: Duration = Duration::from_secs(90);
 /// How long is tried again what failed in a way that may pass.
@@ -139,28 +139,10 @@ impl Store {
     /// # Errors
     /// When the store refuses, or does not have it then.
     pub async fn put(&self, object: &str, bytes: Bytes, pace: &mut Pace) -> Result<(), BackupError> {
-        let path = self.path(object);
-        if bytes.len() <= PART_BYTES {
-            pace.wait(bytes.len()).await;
-            self.call("put", object, self.inner.put(&path, PutPayload::from_bytes(bytes.clone()))).await?;
-        } else {
-            let mut upload = self.call("begin", object, self.inner.put_multipart(&path)).await?;
-            let mut at = 0;
-            while at < bytes.len() {
-                let part = bytes.slice(at..bytes.len().min(at + PART_BYTES));
-                at += part.len();
-                pace.wait(part.len()).await;
-                if let Err(error) =
-                    self.call("put a part of", object, upload.put_part(PutPayload::from_bytes(part))).await
-                {
-                    // What is there of it is not an object, and goes with the next try or by the bucket's own rules.
-                    let _ = tokio::time::timeout(CALL, upload.abort()).await;
-                    return Err(error);
-                }
-            }
-            self.call("complete", object, upload.complete()).await?;
-        }
-        self.is_there(object, wide(bytes.len())).await
+        pace.wait(bytes.len()).await;
+        let length = wide(bytes.len());
+        self.call("put", object, self.inner.put(&self.path(object), PutPayload::from_bytes(bytes))).await?;
+        self.is_there(object, length).await
     }
 
     /// Puts an object there, unless there is one of that name.
@@ -219,7 +201,7 @@ impl Store {
     ) -> Result<(), BackupError> {
         let (path, mut at) = (self.path(object), 0);
         while at < bytes {
-            let end = bytes.min(at + wide(PART_BYTES));
+            let end = bytes.min(at + wide(READ_BYTES));
             let piece = self.call("get", object, self.inner.get_range(&path, at..end)).await;
             let piece = piece.map_err(|error| missing(error, object))?;
             if wide(piece.len()) != end - at {

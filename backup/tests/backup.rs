@@ -219,10 +219,10 @@ async fn half_of_a_restore_does_not_open_and_is_begun_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_segment_goes_in_pieces_and_at_the_rate_that_is_allowed() {
+async fn what_is_read_in_pieces_comes_back_and_goes_at_the_rate_that_is_allowed() {
     let (bucket, dir, target) = (Bucket::start().await, tempdir().unwrap(), tempdir().unwrap());
     let store = bucket.store();
-    let large = zue_log::LogConfig { segment_bytes_max: 24 << 20, ..common::config() };
+    let large = zue_log::LogConfig { segment_bytes_max: 10 << 20, ..common::config() };
     let (mut log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), large, common::REPLICA).unwrap();
     start_epoch(&mut log, 1);
     fill(&mut log, 9_000);

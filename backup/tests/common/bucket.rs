@@ -118,10 +118,6 @@ impl Bucket {
         Self { root, address, fault }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("s3://{NAME}/p")
-    }
-
     /// The variables by which programs reach it.
     pub(crate) fn variables(&self) -> [(&'static str, String); 5] {
         [
@@ -142,7 +138,7 @@ impl Bucket {
             ("secret_access_key", SECRET),
             ("allow_http", "true"),
         ];
-        Store::open_with(&self.url(), &settings).unwrap()
+        Store::open_with(&format!("s3://{NAME}/p"), &settings).unwrap()
     }
 
     /// The file that has the bytes of an object.

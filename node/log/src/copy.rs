@@ -1,6 +1,7 @@
 //! Copies of a log's segments, byte for byte: which bytes of them are in the log, checked before they are given out; where such bytes
 //! are to be cut; and how they become the log of a replica that is of no cluster yet.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, HeaderFault, OpenError, Operation, ReadError};
 use crate::fault::Fault;
 use crate::frame::{Frame, parse};
-use crate::meta::{Meta, MetaFile, Promise, Session, Synced};
-use crate::num::wide;
+use crate::meta::{self, META_FILE, Meta, MetaFile, Promise, Session, Synced};
+use crate::num::{length, wide};
 use crate::order::Order;
 use crate::reader::Reader;
 use crate::resync::Hole;
@@ -130,11 +131,12 @@ impl<D: Disk> Piece<D> {
         self.segment.header.nonce
     }
 
-    /// Its bytes from one position on. Every one of a sealed segment is checked before; those of another were when the piece was made.
+    /// Its bytes from one position to another. Every one of a sealed segment is checked before; those of another were when the piece
+    /// was made.
     ///
     /// # Errors
     /// When they are damaged, or cannot be read.
-    pub fn read(&self, from: u64) -> Result<Bytes, ReadError> {
+    pub fn read(&self, range: Range<u64>) -> Result<Bytes, ReadError> {
         let bytes = self.segment.view(0, self.bytes)?;
         if self.is_sealed {
             let place = self.checked(&bytes, self.end)?;
@@ -143,7 +145,8 @@ impl<D: Disk> Piece<D> {
             }
         }
         self.segment.place.all_could_be_read()?;
-        Ok(bytes.slice(crate::num::length(from.min(self.bytes))..))
+        let [from, to] = [range.start, range.end].map(|at| length(at.min(self.bytes)));
+        Ok(bytes.slice(from.min(to)..to))
     }
 
     fn checked(&self, bytes: &[u8], end: Offset) -> Result<CutPlace, ReadError> {
@@ -200,6 +203,23 @@ impl<D: Disk> Reader<D> {
         let starts = view.history.starts().iter().filter(|start| start.epoch <= epoch).cloned().collect();
         Ok((pieces, starts))
     }
+}
+
+/// What the replica knows of itself, as it is on the disk now, also while the log is open.
+///
+/// # Errors
+/// When there is no meta file, or it cannot be read.
+pub fn read_meta<D: Disk>(disk: &D) -> Result<Meta, OpenError> {
+    // It exchanges its name with the next one, which is written over: a read that came between is tried again.
+    let mut last = None;
+    for _ in 0..3 {
+        match meta::read(disk)? {
+            Some(Ok(meta)) => return Ok(meta),
+            Some(Err(what)) => last = Some(what.of(disk.path(META_FILE))),
+            None => return Err(OpenError::NoSegments { dir: disk.path("") }),
+        }
+    }
+    Err(last.unwrap_or_else(|| OpenError::NoSegments { dir: disk.path("") }))
 }
 
 /// What is said of a log that is made of copies.

@@ -64,7 +64,7 @@ pub use config::{
     CompactionConfig, ConfigError, Durability, LogConfig, RESERVE_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
     SYNC_INTERVAL_MS_MAX,
 };
-pub use copy::{Adopted, BadCopy, CutPlace, Piece, Until, adopt, cut_place};
+pub use copy::{Adopted, BadCopy, CutPlace, Piece, Until, adopt, cut_place, read_meta};
 pub use disk::{Disk, DiskFile};
 pub use dump::{DumpItem, Dumped, dump};
 pub use encode::record_bytes;
