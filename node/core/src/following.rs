@@ -6,8 +6,8 @@ use crate::history::{EpochStart, History};
 use crate::io::{FrameFacts, Millis, Output, Session, Start};
 use crate::recovered::Promise;
 use crate::refusal::Refusal;
-use crate::replica::{Following, Replica, Role, may_vote};
-use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Tail};
+use crate::replica::{Following, Replica, Role, may_come};
+use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, ReplicaId, Tail};
 
 /// What every message of a leader tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,13 +35,18 @@ impl Following {
     }
 }
 
-/// The history after frames with these epoch starts, which lead from one tail to the other; none if it stays as it is.
-fn lead_on(history: &History, starts: Vec<EpochStart>, (from, to): (Tail, Tail)) -> Result<Option<History>, Refusal> {
+/// The history of a replica after frames with these epoch starts, which lead from one tail to the other; none if it stays as it is.
+fn lead_on(
+    me: ReplicaId,
+    history: &History,
+    starts: Vec<EpochStart>,
+    (from, to): (Tail, Tail),
+) -> Result<Option<History>, Refusal> {
     let mut after = (!starts.is_empty()).then(|| history.clone());
     for start in starts {
         let within = from.end <= start.start && start.start <= to.end;
         let Some(after) = after.as_mut() else { break };
-        may_vote(after, &start)?;
+        may_come(me, after, &start)?;
         if !within || after.push(start).is_err() {
             return Err(Refusal::Impossible("an epoch start is out of order"));
         }
@@ -150,7 +155,7 @@ impl Replica {
             return Err(Refusal::Impossible("the frames take more offsets than a message may"));
         }
         let joined = self.history_as_joined();
-        let history = lead_on(joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
+        let history = lead_on(self.id, joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
         self.join(end.epoch, history, out)?;
         self.log = end;
         for append in appends {

@@ -103,8 +103,7 @@ impl Replica {
         let Recovered { suspect, damaged, lineage, mut runs, restored, .. } = recovered;
         // It knows its own start best.
         runs.learn(id, lineage.run(), |_| true);
-        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
+        let cluster = cluster.filter(|_| promise.binds(id, history.last()) || suspect.is_some());
         let suspect = suspect.filter(|suspect| *suspect > log);
         Self {
             id,
@@ -216,7 +215,10 @@ impl Replica {
     }
 
     fn may_promise(&self, cluster: Option<ClusterId>, epoch: Epoch) -> Result<(), Refusal> {
-        self.may_serve(cluster)?;
+        // What was restored is sealed for the first epoch of a cluster, and for no cluster that there is.
+        if !(self.is_seed() && cluster.is_none() && self.role != Role::Failed) {
+            self.may_serve(cluster)?;
+        }
         if epoch <= self.promise.epoch {
             return Err(Refusal::Promised { asked: epoch, promised: self.promise.epoch });
         }
@@ -231,13 +233,13 @@ impl Replica {
     }
 
     /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
-    /// that was only named binds nobody.
+    /// that was only named binds nobody. One that was restored has a log and no cluster: it begins one, and follows nobody.
     pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
         let has_begun = !self.history.is_empty() || self.suspect.is_some();
         match (&self.role, self.cluster.filter(|_| has_begun)) {
             (Role::Failed, _) => Err(Refusal::Failed),
             (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
-            (_, None) if self.log != Tail::default() => Err(Refusal::NotBlank),
+            (_, None) if self.is_seed() => Err(Refusal::NotBlank),
             _ => Ok(()),
         }
     }
@@ -277,7 +279,10 @@ impl Replica {
     }
 
     fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {
-        self.may_serve(Some(cluster))?;
+        // What was restored leads the first epoch of a cluster whose id is new.
+        if !self.is_seed() || self.role == Role::Failed {
+            self.may_serve(Some(cluster))?;
+        }
         // The promise must be durable too: it is, once no work of the disk on it is left.
         let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
         if self.promise.epoch != start.epoch || sealing {
@@ -293,7 +298,14 @@ impl Replica {
             Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
             None => start.check().map_err(Refusal::Impossible)?,
         }
-        may_vote(&self.history, start)
+        match self.history.last() {
+            Some(_) if self.is_seed() && self.history.is_left_by(start) => Ok(()),
+            // It would be taken for one that was restored, should it stop now.
+            Some(last) if !last.names(self.id) => {
+                Err(Refusal::Impossible("the epoch before, which it holds, has other voters"))
+            }
+            _ => may_vote(&self.history, start),
+        }
     }
 
     /// Stops leading or following; what is promised next decides what comes after.
@@ -371,6 +383,13 @@ impl Replica {
         let shared = self.history.common(self.log.end, &start.history, leader_end);
         shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
     }
+}
+
+/// Whether an epoch start may come next in the log of a replica that follows. Where the log was restored before it came here, those of
+/// the cluster that the log is from and the first one of the new cluster come one after the other: of those that hold such a log, the new
+/// one alone names any.
+pub(crate) fn may_come(me: ReplicaId, history: &History, next: &EpochStart) -> Result<(), Refusal> {
+    if history.is_left_by(next) && !history.names(me) { Ok(()) } else { may_vote(history, next) }
 }
 
 /// Whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.

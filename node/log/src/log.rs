@@ -12,7 +12,7 @@ use crate::error::{Context, Damage, DiskError, LogError, Operation};
 use crate::fill::{Fill, Spare};
 use crate::frame::{KIND_RECORD, SyncMark};
 use crate::index::{Entry, IndexWriter, Spacing};
-use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
+use crate::meta::{Meta, MetaFile, NotReplaced, Promise, Synced};
 use crate::num::wide;
 use crate::reader::{Reader, Shared};
 use crate::segment::{Draft, Prev, index_name};
@@ -137,9 +137,10 @@ impl<D: Disk> Log<D> {
         cluster: Option<ClusterId>,
     ) -> Result<(), LogError> {
         self.check_poison()?;
-        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let began = !self.history().is_empty() || self.meta.suspect.is_some();
-        let bound = self.meta.cluster.filter(|_| began);
+        let Promise { epoch: promised, leader: bound_to } = self.meta.promise;
+        let before = zue_core::Promise { epoch: promised, leader: bound_to };
+        let is_bound = before.binds(self.meta.replica, self.history().last()) || self.meta.suspect.is_some();
+        let bound = self.meta.cluster.filter(|_| is_bound);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
         if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
     }

@@ -83,7 +83,7 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
 
 /// Whether somebody could be chosen from their answers, by the newest start that any of them holds.
 fn are_enough(nodes: &[&Seen]) -> bool {
-    let newest = nodes.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+    let newest = nodes.iter().filter_map(|seen| seen.begun()).max_by_key(|last| last.epoch);
     newest.is_none_or(|newest| {
         electorates(newest).map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
     })
@@ -94,7 +94,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::types::{Offset, Tail};
+    use crate::types::{ClusterId, Offset, Tail};
 
     const STEP: u64 = EPOCHS_AHEAD_MAX;
 
@@ -122,7 +122,7 @@ mod tests {
         let last = begun.then(|| newest.clone());
         let seen = |(id, promised): (u128, &u64)| Seen {
             replica: ReplicaId(id),
-            cluster: None,
+            cluster: Some(ClusterId(9)),
             promised: Epoch(*promised),
             bound: None,
             last: last.clone(),
@@ -244,7 +244,7 @@ mod tests {
         };
         let seen = |id: u128, promised: u64, last: EpochStart| Seen {
             replica: ReplicaId(id),
-            cluster: None,
+            cluster: Some(ClusterId(9)),
             promised: Epoch(promised),
             bound: None,
             last: Some(last),
