@@ -161,6 +161,9 @@ const fn reason(blocked: &Blocked) -> &'static str {
         Blocked::NoMajority { .. } => "NoMajority",
         Blocked::StaticLeaderDown { .. } => "StaticLeaderDown",
         Blocked::ForeignReplica { .. } => "ForeignReplica",
+        Blocked::ManyRestored(_) => "ManyRestored",
+        Blocked::RestoredBesideCluster { .. } => "RestoredBesideCluster",
+        Blocked::RestoredHurt { .. } => "RestoredHurt",
     }
 }
 

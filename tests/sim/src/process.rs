@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Ticket};
+use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Producers, Replica, ReplicaId, Session, Ticket};
 use zue_engine::disk::{Ahead, Queue, Task};
 use zue_engine::driver::Word;
 use zue_engine::ring::Ring;
@@ -137,6 +137,10 @@ impl World {
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;
         }
+        if self.broken_by(Break::RestoredForgotten) && recovered.cluster.is_none() {
+            recovered.producers = Producers::new(limits);
+        }
+        let is_named = recovered.cluster.is_some();
         let (log, commit_end, promise) = (recovered.log, recovered.commit_end, recovered.promise);
         self.trace.say(
             self.now,
@@ -144,9 +148,14 @@ impl World {
         );
         let upkeep = Upkeep::new(recovered.damaged, self.params.upkeep.as_ref());
         let standing = self.standing_of(machine);
+        let replica = Replica::new(self.params.limits, recovered);
+        if replica.is_seed() {
+            self.counts.from_backup.restarts += u64::from(replica.lineage().starts > 2);
+            self.counts.from_backup.died += u64::from(is_named);
+        }
         let process = Process {
             life,
-            driver: Driver::new(Replica::new(self.params.limits, recovered), last_ms),
+            driver: Driver::new(replica, last_ms),
             writer: Writer::default(),
             records,
             feeds: BTreeMap::new(),
