@@ -28,6 +28,11 @@ pub(super) fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = 
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// The condition of that type.
+pub(super) fn condition<'a>(resource: &'a Value, type_: &str) -> Option<&'a Value> {
+    list(resource, "/status/conditions").find(|condition| text(condition, "/type") == type_)
+}
+
 /// Chooses the pod in which `zue` runs: the leader's where it is ready, else any that runs.
 ///
 /// # Errors
