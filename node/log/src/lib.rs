@@ -48,6 +48,7 @@ pub use meta::Meta;
 pub use read::reader::{Chunk, Reader, Records};
 pub use recovery::open::Recovered;
 pub use segment::preallocate::Preparation;
+pub use tools::copy::{Adopted, BadCopy, CutPlace, Piece, Until, adopt, cut_place, read_meta};
 pub use tools::dump::{DumpItem, Dumped, dump};
 pub use tools::inspect::{BadIndex, IndexFault, bad_indexes, holds_log, repair};
 pub use zue_core::Promise;

@@ -168,6 +168,11 @@ impl Meta {
         parse().ok_or(HeaderFault::Short)
     }
 
+    /// Of the records before this, only the newest of each key are left.
+    pub fn compacted(&self) -> Offset {
+        self.compacted
+    }
+
     /// The starts of this disk.
     pub fn lineage(&self) -> Lineage {
         let known = usize::try_from(self.starts).unwrap_or(usize::MAX);

@@ -9,6 +9,7 @@ use zue_core::{Epoch, Offset, ReplicaId};
 use crate::config::ConfigError;
 use crate::disk::Disk;
 use crate::format::block::{HeaderFault, Later};
+use crate::tools::copy::BadCopy;
 
 /// What is to be done about a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
@@ -69,6 +70,15 @@ pub enum OpenError {
         dir: PathBuf,
         /// In what.
         what: Disagreement,
+    },
+    /// A segment that was copied is not what was written.
+    #[error("{} is no whole copy of a segment", path.display())]
+    BadCopy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        what: BadCopy,
     },
     /// A file's fixed part is not what was written.
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]
