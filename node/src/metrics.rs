@@ -4,7 +4,7 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge,
 use zue_proto::v1::{self, Outcome, Reason};
 use zue_telemetry::metrics::{Described, LinesLeftOut, Maker, closed, open};
 
-use crate::ended::Ended;
+use crate::replication::ended::Ended;
 use crate::tls::File;
 
 /// Upper bounds of the buckets of all durations of appends and of the disk, seconds.

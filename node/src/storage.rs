@@ -30,7 +30,7 @@ use self::syncer::Syncer;
 use self::upkeep::Upkeep;
 pub(crate) use self::upkeep::{Fetch, NotFetched, UpkeepSettings};
 use self::worker::Worker;
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// How long to wait before looking for room on a full disk again.

@@ -10,7 +10,7 @@ use zue_core::{Aged, Ages, Millis, Offset};
 use zue_log::{Disk, Reader, Retention};
 
 use super::{DiskFact, Queue, full, tell};
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 
 /// How often it looks for what is to go.
 const TURN: Duration = Duration::from_secs(2);

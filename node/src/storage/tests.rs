@@ -14,7 +14,7 @@ use super::stop::Stop;
 use super::syncer::{Syncer, Written};
 use super::worker::Worker;
 use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// The first segment.
@@ -38,7 +38,7 @@ impl Bench {
     }
 
     fn on(disk: SimDisk, fetches: mpsc::Sender<Fetch>) -> Self {
-        Self::with(disk, config(), (crate::settings::LogSettings::default().to_upkeep(), fetches))
+        Self::with(disk, config(), (crate::config::settings::LogSettings::default().to_upkeep(), fetches))
     }
 
     fn with(disk: SimDisk, config: LogConfig, upkeep: (UpkeepSettings, mpsc::Sender<Fetch>)) -> Self {
@@ -317,8 +317,11 @@ fn a_compaction_that_finds_no_room_lets_former_logs_go_and_tries_again() {
     log.close().unwrap();
     disk.set_growth(Some(6000));
     let before = former(&disk);
-    let bench =
-        Bench::with(disk.clone(), compacted, (crate::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0));
+    let bench = Bench::with(
+        disk.clone(),
+        compacted,
+        (crate::config::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0),
+    );
     let begun = Instant::now();
     let is_compacted = |disk: &SimDisk| {
         let bytes = disk.content("00000000000000000030.log").unwrap();
@@ -345,7 +348,7 @@ fn a_thread_of_the_disk_that_panics_is_told_of_while_others_live_on() {
 #[test]
 fn a_panic_of_who_looks_after_the_log_is_told_and_appends_go_on() {
     // There is no such time: the thread panics when it begins to read the log again.
-    let settings = crate::settings::LogSettings::default().to_upkeep();
+    let settings = crate::config::settings::LogSettings::default().to_upkeep();
     let upkeep = UpkeepSettings { scrub_bytes_per_second: 1, scrub_interval: Duration::MAX, ..settings };
     let mut bench = Bench::with(SimDisk::new(1), config(), (upkeep, mpsc::channel(1).0));
     let told = bench.fact();

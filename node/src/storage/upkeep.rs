@@ -18,7 +18,7 @@ use super::shortage::{change_lacks_room, make_room, rewrite_lacks_room};
 use super::stop::Stop;
 use super::trimmed::Trimmed;
 use super::{DiskFact, Queue, full, tell};
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 
