@@ -18,7 +18,7 @@ use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
-use zue_operator::{crd, domain, http, operator, rbac};
+use zue_operator::{crd, domain, farewell, http, operator, rbac};
 
 /// The pause before the API server is asked for the first time again, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -67,13 +67,16 @@ async fn run(args: Run) -> anyhow::Result<()> {
     // Where there is none, names are told in short.
     let services_suffix = domain::suffix(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let settings = Settings { default_image: image, instance, services_suffix };
-    let operator = Operator { client, namespaces, settings, metrics, ready };
+    let operator = Operator { client: client.clone(), namespaces: namespaces.clone(), settings, metrics, ready };
     tokio::select! {
         served = serving => return served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
         ended = operator.run(&mut seat) => return ended,
         told = stop() => told.context("cannot listen for signals")?,
     }
-    seat.leave().await;
+    drop(operator);
+    if seat.leave().await {
+        farewell::say(&client, &namespaces, &seat).await;
+    }
     Ok(())
 }
 

@@ -79,7 +79,6 @@ fn a_name_that_fits_into_no_service_is_refused() {
 #[test]
 fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
     let cases = [
-        ("storage: {size: 2Gi}", "storage: {size: 1500Mi}", "can't shrink"),
         ("storage: {storageClassName: a}", "storage: {storageClassName: b}", "can't be changed"),
         // A field that was not there, or is there no more, must not slip past the rule.
         ("{}", "storage: {storageClassName: b}", "can't be changed"),
@@ -97,6 +96,36 @@ fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
         ("{}", "{quorum: 3, image: other, leader: {ordinal: 2}}"),
     ] {
         assert_eq!(refused(&resource(now), Some(&resource(before))), [], "{before} to {now}");
+    }
+}
+
+#[test]
+fn a_size_that_the_volumes_never_reached_may_go_back_and_none_below_theirs() {
+    let with = |size: &str, has: Option<&str>| {
+        let mut resource = resource(&format!("storage: {{size: {size}}}"));
+        if let Some(has) = has {
+            resource["status"] = json!({ "storageSize": has });
+        }
+        resource
+    };
+    let is_taken = |(before, has, now, has_now): (&str, Option<&str>, &str, Option<&str>)| {
+        let refused = refused(&with(now, has_now), Some(&with(before, has)));
+        assert!(refused.iter().all(|(_, why)| why.contains("can't shrink")), "{refused:?}");
+        refused.is_empty()
+    };
+    let one = Some("1Gi");
+    for (change, expected) in [
+        (("2Gi", one, "1Gi", one), true),
+        (("2Gi", one, "1500Mi", one), true),
+        (("2Gi", one, "1023Mi", one), false),
+        (("2Gi", Some("2Gi"), "1Gi", Some("2Gi")), false),
+        (("1Gi", one, "2Gi", one), true),
+        // Nothing is made yet.
+        (("2Gi", None, "1Gi", None), true),
+        // What somebody wrote into the status must not keep it from being corrected.
+        (("1Gi", Some("99Gi"), "1Gi", one), true),
+    ] {
+        assert_eq!(is_taken(change), expected, "{change:?}");
     }
 }
 

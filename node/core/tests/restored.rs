@@ -51,6 +51,7 @@ fn member(replica: u128) -> Sealed {
     Sealed { cluster: Some(NEW), last: Some(start(3, 0, &[1, 2, 3])), durable, ..blank(replica) }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a node that says nothing is none")]
 fn seen(sealed: Sealed) -> Option<Seen> {
     let Sealed { replica, cluster, last, durable, suspect, damaged, .. } = sealed;
     let promised = last.as_ref().map_or(Epoch(0), |last| last.epoch);
@@ -110,9 +111,9 @@ fn of_two_restored_logs_none_is_taken() {
 
 #[test]
 fn a_restored_log_that_is_not_whole_begins_nothing() {
-    let damaged = || Sealed { damaged: true, ..restored(2) };
-    let torn = || Sealed { suspect: Some(Tail { epoch: Epoch(9), end: Offset(12) }), ..restored(2) };
-    for hurt in [damaged, torn as fn() -> Sealed] {
+    let damaged = Sealed { damaged: true, ..restored(2) };
+    let torn = Sealed { suspect: Some(Tail { epoch: Epoch(9), end: Offset(12) }), ..restored(2) };
+    for hurt in [damaged, torn].map(|hurt| move || hurt.clone()) {
         let step = planned(None, [Some(blank(1)), Some(hurt()), Some(blank(3))]);
         assert_eq!(step, Step::Blocked(Blocked::RestoredHurt { ordinal: 1 }));
         let chosen = choose(&[blank(1), hurt(), blank(3)], None, FIRST, None, None);

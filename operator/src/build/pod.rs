@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
 use super::{DATA_VOLUME, config, label_selector, labels, resources, strings};
-use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT};
+use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT, RESTART_ANNOTATION};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
 
@@ -29,6 +29,8 @@ pub(super) fn template(cluster: &Cluster, config: &str) -> PodTemplateSpec {
         ("prometheus.io/port", &METRICS_PORT.to_string()),
         ("prometheus.io/path", "/metrics"),
     ]);
+    // Another token is another revision of the pods.
+    annotations.extend(cluster.restart.iter().map(|token| (RESTART_ANNOTATION.to_owned(), token.clone())));
     annotations.extend(cluster.spec.pod.annotations.clone());
     let metadata = ObjectMeta { labels: Some(labels(cluster)), annotations: Some(annotations), ..Default::default() };
     PodTemplateSpec { metadata: Some(metadata), spec: Some(spec(cluster)) }

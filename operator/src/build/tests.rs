@@ -40,6 +40,24 @@ fn volumes_outlive_the_cluster_and_carry_no_labels() {
 }
 
 #[test]
+fn volumes_go_with_the_cluster_only_if_that_is_asked_for_and_never_with_a_replica() {
+    let spec = objects(&cluster("storage: {whenDeleted: Delete}")).stateful_set.spec.unwrap();
+    let retention = spec.persistent_volume_claim_retention_policy.unwrap();
+    assert_eq!((retention.when_deleted.as_deref(), retention.when_scaled.as_deref()), (Some("Delete"), Some("Retain")));
+}
+
+#[test]
+fn a_token_restarts_the_pods_and_nothing_else_of_them_changes() {
+    let of = |restart: Option<&str>| objects(&Cluster { restart: restart.map(str::to_owned), ..cluster("{}") });
+    let annotation = |objects: &Objects| {
+        let template = objects.stateful_set.spec.clone().unwrap().template;
+        template.metadata.unwrap().annotations.unwrap().get("zue.io/restart").cloned()
+    };
+    assert_eq!((annotation(&of(None)), annotation(&of(Some("monday")))), (None, Some("monday".to_owned())));
+    assert_eq!(pod_of(&of(None)), pod_of(&of(Some("monday"))));
+}
+
+#[test]
 fn pods_meet_the_restricted_profile() {
     let objects = objects(&cluster("{}"));
     let pod = pod_of(&objects);

@@ -78,7 +78,7 @@ fn a_sample_becomes_a_cluster_on_three_nodes_that_kubectl_shows() {
     eventually(PATIENCE, full, || "all three replicas are in sync".to_owned());
     let table = kubectl(&["get", "zue", "-n", "e2e-sample"]);
     let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    assert_eq!(lines.next().expect("a header"), ["NAME", "READY", "LEADER", "EPOCH", "ISR", "LAG", "AGE"]);
+    assert_eq!(lines.next().expect("a header"), ["NAME", "READY", "LEADER", "EPOCH", "ISR", "LAG", "ATTENTION", "AGE"]);
     let row = lines.next().expect("a row");
     let epoch: u64 = row[3].parse().expect("an epoch");
     assert_eq!((row[0], row[1], row[2], row[4], row[5]), (name.as_str(), "True", leader.as_str(), "3", "0"), "{table}");

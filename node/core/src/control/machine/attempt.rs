@@ -203,8 +203,8 @@ impl<R: Rules> Machine<R> {
             return self.failed(now, &attempt, Failure::DataGone(cluster), out);
         }
         // What a blank one names is a cluster that may never have begun.
-        let begun = answers.sealed.iter().filter(|(_, sealed)| !sealed.is_blank());
-        let sealed_cluster = begun.filter_map(|(_, sealed)| sealed.cluster).next();
+        let mut begun = answers.sealed.iter().filter(|(_, sealed)| !sealed.is_blank());
+        let sealed_cluster = begun.find_map(|(_, sealed)| sealed.cluster);
         let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.random.id()));
         self.appoint(now, attempt, choice, cluster, out);
     }
