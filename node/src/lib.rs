@@ -7,6 +7,7 @@
 mod append;
 mod args;
 mod aside;
+mod backup;
 mod built;
 mod cache;
 mod carry;
@@ -65,6 +66,7 @@ mod watch;
 mod whereabouts;
 
 pub use args::Args;
+pub use backup::BackupSettings;
 pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};
 pub use memory::MemoryBound;
 pub use metrics::Metrics;
