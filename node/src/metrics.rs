@@ -151,7 +151,10 @@ metrics! {
         "For how long too few voters could write while this replica led.",
     );
     // Backups.
-    backup_enabled: IntGauge = gauge("zue_backup_enabled", "1 where backups of the log are to be made.");
+    backup_interval: IntGauge = gauge(
+        "zue_backup_interval_seconds",
+        "How often a backup of the log is to be made, in seconds; 0 where none is.",
+    );
     backup_newest_time: IntGauge = gauge(
         "zue_backup_newest_timestamp_seconds",
         "When the newest backup in the store was made, as this replica last saw, in seconds since 1970; 0 while it knows of none.",

@@ -33,8 +33,11 @@ pub(crate) struct Backups {
     reader: Reader<OsDisk>,
     disk: OsDisk,
     metrics: Arc<Metrics>,
-    /// When the last one was made by this replica, and when something was last removed.
+    /// When this replica began to look, ms since the Unix epoch: those before it in the row have their time from then on.
+    begun_ms: u64,
+    /// When it was last looked for what is to be removed.
     tidied_ms: u64,
+    /// Why the last turn failed.
     failed: Option<String>,
 }
 
@@ -47,13 +50,13 @@ impl Backups {
         metrics: &Arc<Metrics>,
     ) -> std::io::Result<Option<Self>> {
         let settings = config.backup.clone();
-        metrics.backup_enabled.set(settings.to.is_some().into());
         if settings.to.is_none() {
             return Ok(None);
         }
+        metrics.backup_interval.set(gauge(settings.interval.0.as_secs()));
         let disk = OsDisk::read_only(&config.data_dir)?;
         let (handle, metrics) = (handle.clone(), Arc::clone(metrics));
-        Ok(Some(Self { settings, handle, reader, disk, metrics, tidied_ms: 0, failed: None }))
+        Ok(Some(Self { settings, handle, reader, disk, metrics, begun_ms: unix_ms(), tidied_ms: 0, failed: None }))
     }
 
     /// Goes on until it is told to stop.
@@ -89,13 +92,13 @@ impl Backups {
         let mut sign_ms = newest.as_ref().map_or(0, |(manifest, _)| manifest.made_ms);
         self.knows(newest.as_ref().map(|(manifest, _)| (manifest.made_ms, manifest.end)));
         let due_ms = u64::try_from(whose::due_after(place, self.settings.interval.0).as_millis()).unwrap_or(u64::MAX);
-        let is_due = |sign_ms: u64| unix_ms().saturating_sub(sign_ms) >= due_ms;
+        let is_due = move |sign_ms: u64| unix_ms().saturating_sub(sign_ms) >= due_ms;
         if !is_due(sign_ms) {
             return Ok(None);
         }
         if place > 0 {
             // Somebody before this one in the row may be in the middle of a long one.
-            sign_ms = sign_ms.max(newest_part_ms(&store, cluster).await?);
+            sign_ms = sign_ms.max(newest_part_ms(&store, cluster).await?).max(self.begun_ms);
             if !is_due(sign_ms) {
                 return Ok(None);
             }
