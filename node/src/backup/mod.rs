@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use zue_backup::{BackupError, Keep, Kind, Made, Pace, Source, Store};
+use zue_backup::{BackupError, BackupId, Keep, Kind, Made, Manifest, Pace, Source, Store};
 use zue_core::ClusterId;
 use zue_log::{OsDisk, Reader};
 
@@ -84,11 +84,7 @@ impl Backups {
         };
         let (Some(cluster), Some(place)) = (cluster, place) else { return Ok(None) };
         let store = self.store()?;
-        let newest = store.backups(cluster).await?.pop();
-        let newest = match newest {
-            Some(id) => Some((store.manifest(cluster, &id).await?, id)),
-            None => None,
-        };
+        let newest = newest_whole(&store, cluster).await?;
         let mut sign_ms = newest.as_ref().map_or(0, |(manifest, _)| manifest.made_ms);
         self.knows(newest.as_ref().map(|(manifest, _)| (manifest.made_ms, manifest.end)));
         let due_ms = u64::try_from(whose::due_after(place, self.settings.interval.0).as_millis()).unwrap_or(u64::MAX);
@@ -122,12 +118,7 @@ impl Backups {
         Store::open_with(to.as_deref().unwrap_or_default(), &settings)
     }
 
-    async fn make(
-        &self,
-        store: &Store,
-        cluster: ClusterId,
-        after: Option<zue_backup::BackupId>,
-    ) -> Result<Made, BackupError> {
+    async fn make(&self, store: &Store, cluster: ClusterId, after: Option<BackupId>) -> Result<Made, BackupError> {
         let disk = self.disk.clone();
         let compacted = tokio::task::spawn_blocking(move || zue_log::read_meta(&disk)).await??.compacted();
         let commit_end = self.handle.ends.borrow().readable();
@@ -187,6 +178,17 @@ impl Backups {
             }
         }
     }
+}
+
+/// The newest backup whose manifest is whole: one that is damaged is no reason to make none any more.
+async fn newest_whole(store: &Store, cluster: ClusterId) -> Result<Option<(Manifest, BackupId)>, BackupError> {
+    for id in store.backups(cluster).await?.into_iter().rev() {
+        match store.manifest(cluster, &id).await {
+            Err(BackupError::Object { object, fault }) => tracing::debug!(object, %fault, "passed over a backup"),
+            manifest => return Ok(Some((manifest?, id))),
+        }
+    }
+    Ok(None)
 }
 
 /// When the newest object of a cluster's log was put into the store, ms since the Unix epoch; 0 if there is none.
