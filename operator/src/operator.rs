@@ -234,7 +234,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         growth_refused: growth.refused,
         storage_size: applied.stateful_set.as_ref().and_then(volumes::size_of),
         sets: Sets {
-            own: applied.stateful_set.as_ref().and_then(|set| set.uid()).into_iter().collect(),
+            own: applied.stateful_set.as_ref().and_then(kube::ResourceExt::uid).into_iter().collect(),
             is_anothers: applied.is_anothers,
         },
         ..Workload::default()
@@ -344,7 +344,7 @@ impl Context {
             let (sets, rounds) = (workload.sets.clone().since(&known.sets), known.rounds.wrapping_add(1));
             let storage_size = workload.storage_size.clone().or_else(|| known.storage_size.clone());
             let budget_problem = known.budget_problem.clone();
-            *known = Workload { pods, may_evict, shown, sets, rounds, storage_size, budget_problem, ..workload };
+            *known = Workload { pods, storage_size, sets, budget_problem, rounds, may_evict, shown, ..workload };
             return;
         }
         let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
