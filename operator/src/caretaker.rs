@@ -198,8 +198,10 @@ struct Caretaker<'a> {
 #[derive(Default)]
 struct Rolling {
     is_under_way: bool,
-    /// Who is to take over from the leader before its pod goes, and since when that is so.
-    to: Option<(usize, Instant)>,
+    /// Who is to take over from the leader before its pod goes.
+    to: Option<usize>,
+    /// Since when anybody was to.
+    since: Option<Instant>,
 }
 
 impl<'a> Caretaker<'a> {
@@ -273,8 +275,7 @@ impl<'a> Caretaker<'a> {
         let addresses = self.shared.addresses_of(&self.cluster);
         let asked = switchover::asked(&self.cluster, self.annotation(SWITCHOVER_ANNOTATION));
         let mut wish = self.cluster.wish();
-        let successor = self.rolling.to.map(|(ordinal, _)| ordinal);
-        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { successor };
+        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.rolling.to };
         let turn = self.controller.turn(&addresses, &wish).await;
         let sets = self.workload.lock().unwrap_or_else(PoisonError::into_inner).sets.clone();
         let (pods, foreign): (Vec<_>, Vec<_>) =
@@ -347,7 +348,7 @@ impl<'a> Caretaker<'a> {
     /// How far the replacement of pods has come, beside what reconciliations have left.
     /// Whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
     fn may_go(&self, view: &View) -> bool {
-        let is_overdue = self.rolling.to.is_some_and(|(_, since)| since.elapsed() >= HAND_OVER_MAX);
+        let is_overdue = self.rolling.since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX);
         view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
     }
 
@@ -358,10 +359,14 @@ impl<'a> Caretaker<'a> {
             return workload;
         };
         let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
-        let to = rollout::successor(view, wanted, &revisions);
-        let since = self.rolling.to.map_or_else(Instant::now, |(_, since)| since);
-        self.rolling.to = to.map(|to| (to, since));
         workload.stale_pods = rollout::remaining(wanted, &revisions);
+        self.rolling.to = rollout::successor(view, wanted, &revisions);
+        // However often nobody leads for a moment: it is waited for in all.
+        self.rolling.since = match (self.rolling.to, workload.stale_pods) {
+            (_, 0) => None,
+            (None, _) => self.rolling.since,
+            (Some(_), _) => self.rolling.since.or_else(|| Some(Instant::now())),
+        };
         if workload.stale_pods > 0 && !self.rolling.is_under_way {
             let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
             self.desk.tell(Happening::normal("RolloutStarted", note));

@@ -20,7 +20,7 @@ pub fn set(pod: &Pod) -> Option<&str> {
     owners.iter().find(|owner| owner.kind == "StatefulSet").map(|owner| owner.uid.as_str())
 }
 
-/// Which `StatefulSets` make a cluster's pods: several, while one is made anew around its pods.
+/// Which sets make a cluster's pods: several, while one is made anew around its pods.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sets {
     /// The uids of those that were its own.

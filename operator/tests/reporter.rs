@@ -239,9 +239,10 @@ async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest
         [("1", &ZueClusterStatus::default(), false), ("2", &written, false), ("3", &wrong, true)]
     {
         desk.report(shows(version, shown));
+        let patience = Duration::from_millis(if is_corrected { 20_000 } else { 300 });
         let mut is_written = false;
-        while let Ok(Some((_, path, body))) = tokio::time::timeout(Duration::from_millis(300), asked.recv()).await {
-            is_written |= path.ends_with("/status") && body["status"]["leader"] == "orders-0";
+        while !is_written && let Ok(Some((_, path, body))) = tokio::time::timeout(patience, asked.recv()).await {
+            is_written = path.ends_with("/status") && body["status"]["leader"] == "orders-0";
         }
         assert_eq!(is_written, is_corrected, "version {version}");
     }
@@ -265,14 +266,18 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
         report.facts = status::facts(&report.cluster, &report.view, &report.workload);
         report.found = Some((Some("8".to_owned()), status.clone()));
         report.asked.pods = vec![Arc::new(pod.clone())];
+        // However slow this machine is, it was seen just now.
+        report.asked.seen_at = Instant::now() + Duration::from_mins(1);
         report
     };
     desk.report(asks(&ZueClusterStatus::default()));
     let mut said = None;
-    while let Ok(Some((method, path, body))) = tokio::time::timeout(Duration::from_millis(500), asked.recv()).await {
+    // Until the status is told, and a while longer.
+    let patience = |is_said: bool| Duration::from_millis(if is_said { 500 } else { 20_000 });
+    while let Ok(Some((method, path, body))) = tokio::time::timeout(patience(said.is_some()), asked.recv()).await {
         assert!(
             method != Method::DELETE && !path.ends_with("/zueclusters/orders"),
-            "{method} {path}: nothing is said yet"
+            "{method} {path} before it is said"
         );
         if path.ends_with("/status") {
             let mut status = body["status"].clone();
@@ -285,7 +290,9 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
     assert_eq!((replacing.status.as_str(), replacing.message.clone()), ("True", replace::meaning("orders-0")));
     desk.report(asks(&said));
     let mut done = Vec::new();
-    while let Ok(Some((method, path, body))) = tokio::time::timeout(Duration::from_millis(500), asked.recv()).await {
+    while done.len() < 3
+        && let Ok(Some((method, path, body))) = tokio::time::timeout(Duration::from_secs(20), asked.recv()).await
+    {
         if method == Method::DELETE || path.ends_with("/zueclusters/orders") {
             done.push((path.rsplit('/').next().unwrap().to_owned(), body));
         }

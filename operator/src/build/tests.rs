@@ -155,11 +155,20 @@ fn a_node_starts_with_its_arguments_and_its_file() {
 }
 
 #[test]
+fn the_command_in_a_pod_asks_the_pod_itself() {
+    for spec in ["{}", "externalAccess: {addressTemplate: 'example.com:3094{ordinal}'}"] {
+        let set = container_of(&objects(&cluster(spec))).env.unwrap();
+        let servers = set.into_iter().find(|variable| variable.name == "ZUE_SERVERS").unwrap().value;
+        assert_eq!(servers.as_deref(), Some("$(POD_NAME).orders-nodes.shop.svc:9440"), "{spec}");
+    }
+}
+
+#[test]
 fn what_a_mode_takes_is_mounted_and_a_plain_cluster_is_as_it_ever_was() {
     use crate::crd::security::TlsMode;
     let of = |tls_mode| container_of(&objects(&Cluster { tls_mode, ..cluster("{}") }));
     let plain = of(TlsMode::Off);
-    assert_eq!((plain.args.unwrap().len(), plain.env.unwrap().len(), plain.volume_mounts.unwrap().len()), (5, 2, 2));
+    assert_eq!((plain.args.unwrap().len(), plain.env.unwrap().len(), plain.volume_mounts.unwrap().len()), (5, 3, 2));
     let closed = of(TlsMode::Required);
     let args = closed.args.unwrap();
     let parsed = zue_node::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
@@ -169,12 +178,18 @@ fn what_a_mode_takes_is_mounted_and_a_plain_cluster_is_as_it_ever_was() {
     assert!(
         parsed.access_file.unwrap().starts_with(&mounted[2]) && parsed.tls_folder.unwrap().starts_with(&mounted[2])
     );
-    let shown: Vec<_> = closed.env.unwrap().into_iter().filter_map(|variable| variable.value).collect();
+    let shown: Vec<_> = closed
+        .env
+        .unwrap()
+        .into_iter()
+        .filter(|variable| variable.name != "ZUE_SERVERS")
+        .filter_map(|variable| variable.value)
+        .collect();
     assert_eq!(shown, ["ca.crt", "tls.crt", "tls.key"].map(|file| format!("/etc/zue-client/{file}")));
     let pod = pod_of(&objects(&Cluster { tls_mode: TlsMode::Required, ..cluster("{}") }));
     let secrets: Vec<_> = pod.volumes.unwrap().into_iter().filter_map(|volume| volume.secret?.secret_name).collect();
     assert_eq!(secrets, ["orders-tls", "orders-client-pods.zue.io"], "no authority's key is mounted");
-    assert_eq!(of(TlsMode::Permissive).env.unwrap().len(), 2, "not all pods have TLS yet");
+    assert_eq!(of(TlsMode::Permissive).env.unwrap().len(), 3, "not all pods have TLS yet");
 }
 
 #[test]

@@ -77,12 +77,14 @@ pub const BOUNDS: [Bound; 29] = [
     time("leader.standbyAfter", 200, HOUR),
 ];
 
-/// What fields side by side must be: where, which of them is told, the rule, and the rule in words.
+/// What fields side by side must be: where, which of them is told, the rule, and the rule in words. A heartbeat of 200ms is not held
+/// against others: where it is the default, nodes shorten it.
 const TOGETHER: [(&str, &str, &str, &str); 4] = [
     (
         "config.replication",
         ".lagTimeMax",
-        "duration(self.lagTimeMax) >= duration(self.heartbeatInterval) + duration(self.heartbeatInterval) + \
+        "self.heartbeatInterval == '200ms' && duration(self.lagTimeMax) >= duration('400ms') || \
+         duration(self.lagTimeMax) >= duration(self.heartbeatInterval) + duration(self.heartbeatInterval) + \
          duration(self.heartbeatInterval) + duration(self.heartbeatInterval)",
         "lagTimeMax must be at least four times heartbeatInterval",
     ),
@@ -96,14 +98,16 @@ const TOGETHER: [(&str, &str, &str, &str); 4] = [
     (
         "config.limits",
         ".appendsBytesMax",
-        "quantity(self.appendsBytesMax.replace('B', '')).compareTo(quantity(self.appendBytesMax.replace('B', ''))) >= 0",
+        "quantity(self.appendsBytesMax.replace('B', '')).compareTo(\
+         quantity(self.appendBytesMax.replace('B', ''))) >= 0",
         "appendsBytesMax must be at least appendBytesMax",
     ),
     (
         "",
         ".leader.detectionTime",
-        "duration(self.leader.detectionTime) >= duration(self.config.replication.heartbeatInterval) + \
-         duration(self.config.replication.heartbeatInterval) + duration(self.config.replication.heartbeatInterval)",
+        "self.config.replication.heartbeatInterval == '200ms' || duration(self.leader.detectionTime) >= \
+         duration(self.config.replication.heartbeatInterval) + duration(self.config.replication.heartbeatInterval) + \
+         duration(self.config.replication.heartbeatInterval)",
         "detectionTime must be at least three times config.replication.heartbeatInterval",
     ),
 ];
@@ -143,7 +147,9 @@ pub(super) fn add(spec: &mut Value) {
 }
 
 fn at<'a>(spec: &'a mut Value, path: &str) -> Option<&'a mut Value> {
-    path.split('.').filter(|name| !name.is_empty()).try_fold(spec, |schema, name| schema.get_mut("properties")?.get_mut(name))
+    path.split('.')
+        .filter(|name| !name.is_empty())
+        .try_fold(spec, |schema, name| schema.get_mut("properties")?.get_mut(name))
 }
 
 fn push(schema: Option<&mut Value>, rule: Value) {

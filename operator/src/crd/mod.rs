@@ -1,6 +1,7 @@
 //! The ZueCluster resource, `zue.io/v1alpha1`: what its owner asks for. The status is in [`status`], the CRD itself is made by
 //! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
 
+pub mod bounds;
 mod generate;
 pub mod security;
 mod settings;

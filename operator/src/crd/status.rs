@@ -40,7 +40,7 @@ pub struct ZueClusterStatus {
     pub attention: Option<String>,
     /// The size that all volumes have at least. `spec.storage.size` can't go below it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)$"))]
+    #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*([kKMGTPE]i?)?$"))]
     pub storage_size: Option<String>,
     /// The pod that leads; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
