@@ -2,13 +2,14 @@
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
 //! [`pods`], [`replace`], [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
-//! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
+//! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts), [`check`] (whether an installation works). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
 pub mod args;
 pub mod budget;
 pub mod build;
 pub mod caretaker;
+pub mod check;
 pub mod cluster;
 #[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
 pub mod crd;

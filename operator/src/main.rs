@@ -12,13 +12,13 @@ use futures::future::join_all;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use tokio::sync::watch;
-use zue_operator::args::{Cli, Command, Run};
+use zue_operator::args::{Check, Cli, Command, Run};
 use zue_operator::kubernetes::within;
 use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
-use zue_operator::{crd, domain, farewell, http, operator, rbac};
+use zue_operator::{check, crd, domain, farewell, http, operator, rbac};
 
 /// The pause before the API server is asked for the first time again, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ async fn main() -> ExitCode {
         Command::Run(args) => run(args).await,
         Command::Crd => crd::yaml().map_err(Into::into).and_then(|yaml| tell(&yaml)),
         Command::Rbac => print(&rbac::cluster_role()),
+        Command::Check(args) => check_all(&args).await,
     };
     let code = ended.map_or_else(
         |error| {
@@ -50,11 +51,22 @@ fn tell(text: &str) -> anyhow::Result<()> {
     zue_telemetry::print(text).context("standard output cannot be written")
 }
 
+async fn check_all(args: &Check) -> anyhow::Result<()> {
+    let client = Client::try_from(configured().await?)?;
+    for line in check::run(&client, args).await? {
+        tell(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+async fn configured() -> anyhow::Result<Config> {
+    Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")
+}
+
 async fn run(args: Run) -> anyhow::Result<()> {
     let Run { namespaces, metrics_address, image, log_format, lease, instance } = args;
     zue_telemetry::init(log_format, "info,kube_client=error")?;
-    let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
-    let client = Client::try_from(config)?;
+    let client = Client::try_from(configured().await?)?;
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     let serving = http::serve(metrics_address, http::routes(Arc::clone(&metrics), Arc::clone(&ready)));

@@ -14,13 +14,21 @@
 
 #[cfg(feature = "e2e-full")]
 mod alone;
+#[cfg(feature = "bench-kind")]
+mod bench;
 mod changes;
+#[cfg(feature = "e2e-full")]
+mod charts;
 #[cfg(feature = "e2e-full")]
 mod closed;
 #[cfg(feature = "e2e-full")]
 mod cut_off;
 #[cfg(feature = "e2e-full")]
+mod day_two;
+#[cfg(feature = "e2e-full")]
 mod full;
+#[cfg(feature = "e2e-full")]
+mod garbage;
 mod kubernetes;
 mod mounted;
 mod plugin;
@@ -28,6 +36,8 @@ mod plugin;
 mod policies;
 mod ports;
 mod prometheus;
+#[cfg(feature = "e2e-full")]
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

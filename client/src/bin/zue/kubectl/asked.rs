@@ -19,6 +19,8 @@ const REPLACE: &str = "zue.io/replace";
 
 /// How long a switchover may take before it is given up.
 const SWITCHOVER_WITHIN: &str = "60s";
+/// The operator takes an annotation away before it does what is asked, or if it refuses: so long after that a pod must be gone.
+const DONE_WITHIN: Duration = Duration::from_secs(45);
 /// How long nothing may be seen to happen before a verb says so and ends.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_secs(1);
@@ -127,14 +129,20 @@ pub(super) fn replace(kubectl: &Kubectl, Replace { name, pod, yes }: &Replace) -
     }
     let before = uids(&pods(kubectl, name)?).remove(pod);
     annotate(kubectl, name, &format!("{REPLACE}={pod}"))?;
-    let begun = Instant::now();
+    let (begun, mut taken) = (Instant::now(), None);
     loop {
         let now = pods(kubectl, name).map(|pods| uids(&pods).remove(pod)).unwrap_or_default();
         if now.is_some() && now != before {
             break;
         }
-        if begun.elapsed() > IDLE_MAX {
-            anyhow::bail!("{pod} was not replaced within {} minutes; {}", IDLE_MAX.as_secs() / 60, hint(name));
+        let asks = kubectl
+            .json(&["get", RESOURCE, name])
+            .map(|now| !text(&now, "/metadata/annotations/zue.io~1replace").is_empty());
+        if taken.is_none() && matches!(asks, Ok(false)) {
+            taken = Some(Instant::now());
+        }
+        if begun.elapsed() > IDLE_MAX || taken.is_some_and(|taken| taken.elapsed() > DONE_WITHIN) {
+            anyhow::bail!("{pod} was not replaced within {} s; {}", begun.elapsed().as_secs(), hint(name));
         }
         std::thread::sleep(LOOK);
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::calls::Kubectl;
 
 /// Conditions that are well when they are False; all others are when they are True.
-const WELL_WHEN_FALSE: [&str; 3] = ["Progressing", "Degraded", "FailoverBlocked"];
+const WELL_WHEN_FALSE: [&str; 4] = ["Progressing", "Degraded", "FailoverBlocked", "Paused"];
 
 /// The pods of a cluster, as kubectl prints them.
 pub(super) fn pods(kubectl: &Kubectl, name: &str) -> anyhow::Result<Vec<Value>> {
