@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Offset;
-use zue_log::{Compacting, Damage, Disk, Excerpt, LogError, Refused, Repair, Retention, SharedLog, Verifier, Wanted};
+use zue_log::{
+    Compacting, Damage, Disk, Excerpt, FetchPlan, LogError, Refused, Repair, Retention, SharedLog, Verifier,
+};
 
 use super::retain::Retain;
 use super::shortage::{change_lacks_room, make_room, rewrite_lacks_room};
@@ -227,7 +229,7 @@ impl<D: Disk> Upkeep<D> {
             (log.reader(), log.meta().commit_end.max(Offset(self.queue.committed.load(Ordering::Acquire))))
         };
         let missing = reader.missing(damage).map_err(|error| later(full(&error)))?;
-        let wanted = Wanted::new(&missing, committed).map_err(|error| later(error.to_string()))?;
+        let wanted = FetchPlan::new(&missing, committed).map_err(|error| later(error.to_string()))?;
         let (excerpts, problem) = self.fetch(wanted);
         if excerpts.is_empty() && !missing.is_empty() {
             return Err(problem.unwrap_or_else(|| later("nobody was asked".to_owned())));
@@ -251,7 +253,7 @@ impl<D: Disk> Upkeep<D> {
     }
 
     /// Fetches what is wanted, and gives what was got and why there is no more.
-    fn fetch(&self, mut wanted: Wanted) -> (Vec<Excerpt>, Option<NotFetched>) {
+    fn fetch(&self, mut wanted: FetchPlan) -> (Vec<Excerpt>, Option<NotFetched>) {
         let mut problem = None;
         while let Some((from, upto)) = wanted.next().filter(|_| !self.stop.is_stopped()) {
             let (reply, answer) = oneshot::channel();

@@ -77,7 +77,7 @@ pub(super) fn restore(cluster: &Cluster, node: &Container) -> Option<Container> 
     let plain =
         |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
     variables.extend(access.region.iter().map(|region| plain("AWS_REGION", region)));
-    for endpoint in &access.endpoint {
+    if let Some(endpoint) = &access.endpoint {
         variables.push(plain("AWS_ENDPOINT_URL", endpoint));
         variables.extend(endpoint.starts_with("http://").then(|| plain("AWS_ALLOW_HTTP", "true")));
     }

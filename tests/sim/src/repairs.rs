@@ -3,7 +3,7 @@
 
 use zue_core::{ClusterId, Offset, ReplicaId};
 use zue_log::sim::SimDisk;
-use zue_log::{Damage, Excerpt, Repair, Wanted};
+use zue_log::{Damage, Excerpt, FetchPlan, Repair};
 
 use crate::breaks::Break;
 use crate::message::{Address, Answer, Call, Caller, Message};
@@ -16,7 +16,7 @@ use crate::world::World;
 pub(crate) struct Fetching {
     damage: Damage,
     missing: Vec<(Offset, Offset)>,
-    wanted: Wanted,
+    wanted: FetchPlan,
     /// Whom to ask for what comes next.
     others: Vec<ReplicaId>,
     /// The question under way, what it asks for, and how long it is waited for.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use zue_core::{Aged, Offset, ProducerLimits};
 use zue_log::sim::SimDisk;
-use zue_log::{Compaction, Damage, Disk as _, Excerpt, LogError, ReadError, Repair, Rewritten, Wanted};
+use zue_log::{Compaction, Damage, Disk as _, Excerpt, FetchPlan, LogError, ReadError, Repair, Rewritten};
 
 use crate::storage::{Harm, Storage, WorkError, work_error};
 
@@ -131,9 +131,9 @@ impl Storage {
     }
 
     /// What a repair lacks, if that is known to be committed.
-    pub(crate) fn wanted(&self, damage: &Damage, commit_end: Offset) -> Option<(Wanted, Vec<(Offset, Offset)>)> {
+    pub(crate) fn wanted(&self, damage: &Damage, commit_end: Offset) -> Option<(FetchPlan, Vec<(Offset, Offset)>)> {
         let missing = self.missing(damage).ok()?;
-        let wanted = Wanted::new(&missing, commit_end.max(self.written_commit())).ok()?;
+        let wanted = FetchPlan::new(&missing, commit_end.max(self.written_commit())).ok()?;
         Some((wanted, missing))
     }
 }
