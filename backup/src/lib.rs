@@ -17,7 +17,7 @@ pub use make::{Made, Source, make};
 pub use manifest::{Kind, Manifest, Part, Segment};
 pub use names::{BackupId, PartName};
 pub use plan::{OBJECT_BYTES_MAX, Plan, Upload, Want, plan};
-pub use restore::{Point, RestoreOptions, Restored, choose, restore, takes};
+pub use restore::{Point, RestoreOptions, Restored, choose, is_unfinished, restore, takes};
 pub use retention::{GRACE_MS, Keep, Known, removable};
 pub use store::{Found, Pace, Store};
 pub use verify::{Bad, Verified, verify};

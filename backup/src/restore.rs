@@ -180,6 +180,11 @@ fn file_name(segment: &Segment) -> String {
     format!("{:020}.log", segment.base)
 }
 
+/// Whether a restore to this directory was begun and not finished: what is there is no log yet.
+pub fn is_unfinished(dir: &Path) -> bool {
+    dir.join(UNFINISHED).exists() && !dir.join("meta").exists()
+}
+
 /// Makes the directory and, in it, the one where the log is put together; what an unfinished restore has left is removed.
 fn begin(dir: &Path) -> Result<PathBuf, BackupError> {
     let unfinished = dir.join(UNFINISHED);

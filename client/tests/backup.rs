@@ -59,6 +59,20 @@ fn a_log_goes_to_a_store_and_comes_back_as_far_as_it_is_asked_for() {
     assert!(code == 0 && listed.lines().count() == 3 && listed.contains(id) && listed.contains("0..300"), "{listed}");
     assert_eq!(json(&["backup", "verify", "--from", &url])["whole"], true);
 
+    // An order to restore once: without it nothing happens, and nothing where there is a log, or an unfinished restore is begun again.
+    let (once, order) = (place.path().join("once"), place.path().join("order"));
+    let (target, order) = (once.to_str().unwrap(), order.to_str().unwrap());
+    let skipped = |why: &str| {
+        let answer = json(&["restore", target, "--from", &url, "--once", order]);
+        assert!(answer["skipped"].as_str().is_some_and(|said| said.contains(why)), "{answer}");
+    };
+    skipped("there is no");
+    std::fs::write(order, "").unwrap();
+    std::fs::create_dir_all(once.join("restore.unfinished")).unwrap();
+    std::fs::write(once.join("00000000000000000000.log"), "half").unwrap();
+    assert_eq!(json(&["restore", target, "--from", &url, "--once", order])["end"].as_u64(), Some(300));
+    skipped("has a log");
+
     for (until, end, last) in [("120", 120, "value 119"), ("2023-11-14T22:13:29.999Z", 10, "value 9 ")] {
         let target = place.path().join(format!("until-{end}"));
         let target = target.to_str().unwrap();

@@ -25,6 +25,13 @@ pub enum Notice {
         /// Whose cluster that is.
         whose: String,
     },
+    /// A replica that was restored from a backup beside a cluster.
+    Restored {
+        /// Its name.
+        name: String,
+        /// The cluster.
+        cluster: String,
+    },
     /// A replica that acknowledges otherwise than its leader.
     OtherDurability {
         /// Its name.
@@ -44,6 +51,7 @@ impl Notice {
         match self {
             Self::SameReplica { .. } => "SameReplica",
             Self::OtherCluster { .. } => "OtherCluster",
+            Self::Restored { .. } => "RestoredBesideCluster",
             Self::OtherDurability { .. } => "OtherDurability",
         }
     }
@@ -64,6 +72,11 @@ impl fmt::Display for Notice {
                 f,
                 "{name} belongs to cluster {found}, and {whose} to cluster {expected}: the addresses, the recorded state or the volume \
                  are of another cluster. It takes part in nothing here, and nothing of it is deleted"
+            ),
+            Self::Restored { name, cluster } => write!(
+                f,
+                "{name} holds a log that was restored from a backup, and cluster {cluster} is there already: it takes part in nothing \
+                 here. Restore under another name for a cluster of its own, or empty its disk for it to join this one"
             ),
             Self::OtherDurability { name, durability, leader, leaders } => write!(
                 f,
@@ -87,6 +100,8 @@ pub struct Facts<'a> {
     pub cluster: &'a [u8],
     /// How it acknowledges; empty if it does not say.
     pub durability: &'a str,
+    /// Whether it holds a log, and belongs to no cluster.
+    pub restored: bool,
 }
 
 /// What is odd about each of these, in their order; of two that do not go together, at the later one. `leader` is the place of the one
@@ -112,6 +127,9 @@ pub fn notices(
             let (found, expected, whose) = (hex(facts.cluster), hex(cluster), whose.to_owned());
             return Some(Notice::OtherCluster { name: name(), found, expected, whose });
         }
+        if let Some((cluster, _)) = expected.filter(|_| facts.restored) {
+            return Some(Notice::Restored { name: name(), cluster: hex(cluster) });
+        }
         let leading = leading.filter(|leading| !leading.durability.is_empty() && !facts.durability.is_empty())?;
         let differs = leading.durability != facts.durability;
         let (leader, leaders) = (leading.known_as.to_owned(), leading.durability.to_owned());
@@ -131,7 +149,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "stands beside one that does not answer")]
     fn facts<'a>(name: &'a str, replica: &'a [u8], cluster: &'a [u8], durability: &'a str) -> Option<Facts<'a>> {
-        Some(Facts { known_as: name, name, replica, cluster, durability })
+        Some(Facts { known_as: name, name, replica, cluster, durability, restored: false })
     }
 
     fn said(all: &[Option<Facts<'_>>], leader: Option<usize>, expected: Option<(&[u8], &str)>) -> Vec<String> {
@@ -170,6 +188,18 @@ mod tests {
         assert!(
             matches!(&other[..], [one] if one.starts_with("a belongs to cluster 63, and b to cluster 64")),
             "{other:?}"
+        );
+    }
+
+    #[test]
+    fn a_restored_replica_is_odd_beside_a_cluster_and_nowhere_else() {
+        let restored = Some(Facts { restored: true, ..facts("b", b"2", b"", "").unwrap() });
+        let said_of = |other| said(&[other, restored], None, None);
+        assert_eq!(said_of(facts("a", b"1", b"", "")), Vec::<String>::new());
+        let beside = said_of(facts("a", b"1", b"c", ""));
+        assert!(
+            matches!(&beside[..], [one] if one.contains("b holds a log that was restored") && one.contains("cluster 63 is")),
+            "{beside:?}"
         );
     }
 

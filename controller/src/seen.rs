@@ -106,6 +106,7 @@ pub(super) fn notices(
             replica: &status.replica_id,
             cluster: if has_begun { &status.cluster_id } else { &[] },
             durability: &status.durability,
+            restored: zue_proto::status::is_restored(status),
         })
     });
     let facts: Vec<_> = facts.collect();

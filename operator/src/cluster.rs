@@ -54,6 +54,8 @@ pub struct Cluster {
     pub tls_mode: TlsMode,
     /// With which token the pods were asked to restart last.
     pub restart: Option<String>,
+    /// Whether the log has begun, as it is written down.
+    pub has_begun: bool,
     /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
     pub nodes: u32,
 }
@@ -86,6 +88,9 @@ pub enum Invalid {
     /// A setting that a schema cannot bound.
     #[error("spec.config.{0}")]
     Settings(String),
+    /// The same of backups.
+    #[error("spec.backup.{0}")]
+    Backup(String),
     /// Too short or too long.
     #[error("spec.leader.detectionTime is {time}; it must be from {min} to {max}")]
     DetectionTime {
@@ -140,6 +145,7 @@ impl Cluster {
             generation: resource.metadata.generation,
             owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
             image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            has_begun: resource.status.as_ref().is_some_and(|status| status.cluster_id.is_some()),
             tls_mode: resource.status.as_ref().and_then(|status| status.tls_mode).unwrap_or(TlsMode::Off),
             restart: token.map(|token| token.chars().take(RESTART_CHARS_MAX).collect()),
             nodes: spec.replicas.min(REPLICAS_MAX),
@@ -268,7 +274,8 @@ fn check(spec: &ZueClusterSpec) -> Result<(), Invalid> {
     if time < min || time > max {
         return Err(Invalid::StandbyAfter { time, min, max });
     }
-    spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))
+    spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
+    spec.backup.as_ref().map_or(Ok(()), |backup| backup.validate().map_err(Invalid::Backup))
 }
 
 /// Whether the operator is told to touch nothing.

@@ -113,7 +113,9 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
     let answers = || seen.nodes.iter().flatten();
     if answers().any(|status| !status.cluster_id.is_empty()) {
         for (replica, status) in replicas.iter_mut().zip(seen.nodes) {
-            replica.blank = status.as_ref().is_ok_and(|status| status.cluster_id.is_empty());
+            let is_blank =
+                |status: &v1::StatusResponse| status.cluster_id.is_empty() && !zue_proto::status::is_restored(status);
+            replica.blank = status.as_ref().is_ok_and(is_blank);
         }
     }
     let odd = odd(&names, seen.nodes, leader);
@@ -152,7 +154,8 @@ fn odd(
     let facts = names.iter().zip(nodes).map(|(name, status)| {
         let status = status.as_ref().ok()?;
         let (known_as, name, replica) = (name.as_str(), status.name.as_str(), &status.replica_id[..]);
-        Some(Facts { known_as, name, replica, cluster: &status.cluster_id, durability: &status.durability })
+        let (cluster, restored) = (&status.cluster_id[..], zue_proto::status::is_restored(status));
+        Some(Facts { known_as, name, replica, cluster, durability: &status.durability, restored })
     });
     let facts: Vec<_> = facts.collect();
     let leads = |facts: &Option<Facts<'_>>| {

@@ -34,6 +34,7 @@ fn what_makes_sense_is_taken() {
         "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: LoadBalancer}}",
         "{tls: {mode: Required}, access: [{name: shop, rights: [append, read]}, {name: till, rights: [read], token: true}]}",
         "access: [{name: shop, rights: []}]",
+        "{backup: {to: 's3://logs'}, bootstrap: {from: {backup: 's3://logs/old', until: {offset: 7}}}}",
         "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort, firstNodePort: 30940}}",
     ] {
         assert_eq!(refused(&resource(spec), None), [], "{spec}");
@@ -49,6 +50,12 @@ fn what_makes_no_sense_is_refused_with_its_field() {
         ("{leader: {ordinal: 3}}", "spec.leader.ordinal", "less than the number of replicas"),
         ("{tls: {secretName: a, clientCaSecretName: a}}", "spec.tls.clientCaSecretName", "name two Secrets"),
         ("{access: [{name: ca, rights: []}]}", "spec.access[0].name", "cannot be called ca"),
+        ("bootstrap: {from: {backup: 's3://a', until: {}}}", "spec.bootstrap.from.until", "a time or an offset"),
+        (
+            "bootstrap: {from: {backup: 's3://a', until: {offset: 1, time: '2026-11-28T12:00:00Z'}}}",
+            "spec.bootstrap.from.until",
+            "not both",
+        ),
         (
             "externalAccess: {addressTemplate: 'a:1', perReplicaServices: {type: NodePort}}",
             "spec.externalAccess.perReplicaServices.firstNodePort",
@@ -129,6 +136,22 @@ fn a_size_that_the_volumes_never_reached_may_go_back_and_none_below_theirs() {
     ] {
         assert_eq!(is_taken(change), expected, "{change:?}");
     }
+}
+
+#[test]
+fn what_a_log_began_with_cannot_be_changed() {
+    let begun = |spec: &str| {
+        let mut resource = resource(spec);
+        resource["status"] = json!({ "clusterId": "00000000000000000000000000000007" });
+        resource
+    };
+    let from = |offset: u64| format!("bootstrap: {{from: {{backup: 's3://a', until: {{offset: {offset}}}}}}}");
+    for (before, now) in [(from(1), from(2)), (from(1), "{}".to_owned()), ("{}".to_owned(), from(1))] {
+        let refused = refused(&begun(&now), Some(&begun(&before)));
+        assert!(refused.len() == 1 && refused[0].1.contains("has begun"), "{before} to {now}: {refused:?}");
+    }
+    assert_eq!(refused(&begun(&from(1)), Some(&begun(&from(1)))), []);
+    assert_eq!(refused(&begun(&from(2)), Some(&resource(&from(1)))), [], "it had not begun");
 }
 
 /// Visits our own fields, not those of the types that are Kubernetes' own.

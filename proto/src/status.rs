@@ -11,6 +11,12 @@ pub fn is_news(before: &StatusResponse, now: &StatusResponse, detection_ms: u64)
     essence(before, detection_ms) != essence(now, detection_ms)
 }
 
+/// Whether the node holds a log, and belongs to no cluster: what a backup was restored to. A new cluster may begin with it.
+pub fn is_restored(status: &StatusResponse) -> bool {
+    let has_log = status.durable.is_some_and(|durable| (durable.epoch, durable.end) != (0, 0));
+    status.cluster_id.is_empty() && (has_log || status.last_epoch_start.is_some())
+}
+
 fn essence(status: &StatusResponse, detection_ms: u64) -> StatusResponse {
     let mut status = status.clone();
     (status.log, status.log_start, status.commit_end) = (None, 0, 0);

@@ -4,7 +4,7 @@ usage: protocol_model.py [WALKS] [STEPS] [BREAK]     BREAK: one of BREAKS, to se
 
 Modelled: any number of amnesic operators acting at once on stale epochs and stopping anywhere; fsync as a step of its own; crashes
 that lose what was not synced; late, lost and repeated acks and appointments; cuts; lost disks; disks that forget a promise;
-changes of voters.
+changes of voters; clusters that begin with a log that was restored.
 Not modelled: time, liveness, damage, trimming, and record contents beyond an identity.
 """
 import random
@@ -27,6 +27,8 @@ BREAKS = {
     "late_ack": "an ack leaves after the replica has promised a higher epoch",
     "lead_again": "a restarted leader leads its old epoch again",
     "amnesia": "a replica that lost its disk keeps its identity",
+    "restored_forgotten": "a cluster that began with a restored log elects without whom it was restored to before others hold it",
+    "blank_first": "a cluster begins with a blank replica although another was restored",
     "next_epoch": "where nobody writes down which epoch is taken, the next one is",
 }
 
@@ -49,6 +51,7 @@ class Replica:
         self.durable = 0
         self.history = []            # epoch starts in log order; durable as far as the log is
         self.commit = 0
+        self.restored = 0            # the last epoch of a log that was restored to it
         self.crash()
 
     def crash(self):
@@ -63,6 +66,9 @@ class Replica:
 
     def last_epoch(self):
         return self.history[-1].epoch if self.history else 0
+
+    def is_seed(self):
+        return self.restored > 0 and self.last_epoch() == self.restored
 
 
 class Walk:
@@ -83,6 +89,21 @@ class Walk:
         self.leaders, self.appointments, self.attempts = {}, [], []
         self.cut_off = None              # a leader whose followers do not hear of it
         self.recorded = 0                # where a store answers: the last epoch that an operator took
+        if self.r.random() < 0.15:
+            self.restore()
+
+    def restore(self):
+        """One of the initial voters holds what another cluster has left: all of it counts as committed."""
+        x = self.by_rid(self.r.choice(sorted(self.initial)))
+        voters = frozenset(range(-3, 0))
+        for _ in range(self.r.randint(1, 3)):
+            epoch = x.last_epoch() + self.r.randint(1, 3)
+            x.history.append(Start(epoch, len(x.log), -1, voters, 2, None))
+            self.records += self.r.randint(1, 4)
+            x.log.extend(range(len(x.log) + 1, self.records + 1))
+        x.promised = x.restored = x.last_epoch()
+        x.durable = x.commit = len(x.log)
+        self.committed, self.committed_in = list(x.log), [(0, len(x.log))]
 
     def fresh(self):
         self.rids += 1
@@ -110,13 +131,14 @@ class Walk:
             x.before = x.promised if x.durable == len(x.log) and not x.leading else None
             x.promised = epoch
             x.leading = 0
-            held = x.held(self.brk)
+            held = [] if x.is_seed() else x.held(self.brk)
             answers[x.rid] = (held[-1].epoch if held else 0, x.durable, held[-1] if held else None)
             known = [a[2] for a in answers.values() if a[2]]
             newest = max(known, default=None)
             electors = (min(known) if self.brk == "stale_voters" else newest).voters if known else self.initial
-            if not known and not (electors <= set(answers) and not any(a[1] for a in answers.values())):
-                continue                 # a bootstrap needs every initial voter, blank
+            seeds = {v for v in answers if self.by_rid(v) and self.by_rid(v).is_seed()}
+            if not known and not (electors <= set(answers) and not any(a[1] for v, a in answers.items() if v not in seeds)):
+                continue                 # a bootstrap needs every initial voter, blank or restored
             if known and not majority(electors, answers):
                 continue
             if known and self.brk != "new_electorate_only" and not majority(newest.old, answers):
@@ -125,15 +147,17 @@ class Walk:
                 continue                 # hear more answers first
             yield
             rank = (lambda v: answers[v][1]) if self.brk == "longest_log" else (lambda v: answers[v][:2])
-            best = max((v for v in electors if v in answers), key=rank)
+            able = electors - seeds if not known and self.brk == "blank_first" else electors
+            best = max((v for v in able or electors if v in answers), key=rank)
             if self.brk == "static" and min(electors) in answers:
                 best = min(electors)
-            self.decide(epoch, best, newest, answers)
+            self.decide(epoch, best, newest, answers, seeds)
             return
 
-    def decide(self, epoch, best, newest, answers):
+    def decide(self, epoch, best, newest, answers, seeds):
         if newest is None:
-            self.appoint(best, epoch, self.initial, None)
+            restored = frozenset(seeds & self.initial) if self.brk != "restored_forgotten" else None
+            self.appoint(best, epoch, self.initial, restored or None)
             return
         holding = {v for v, a in answers.items() if a[0] == newest.epoch}
         old_holds = self.brk == "new_quorum_only" or majority(newest.old, holding)
@@ -263,7 +287,10 @@ class Walk:
 
     def wipe(self):
         old = self.r.choice(self.replicas)
-        electorates = [self.initial] + [v for y in self.replicas for h in y.history[-3:] for v in (h.voters, h.old) if v]
+        if self.committed_in and self.committed_in[-1][0] == 0:
+            return                       # until it is copied, a restored log is on one disk alone
+        starts = [h for y in self.replicas for h in y.history[-3:] if h.leader > 0]
+        electorates = [self.initial] + [v for h in starts for v in (h.voters, h.old) if v]
         lost = lambda v: sum(self.by_rid(rid) is None or rid == old.rid for rid in v)
         if any(lost(v) > (len(v) - 1) // 2 for v in electorates):
             return                       # a majority lost for good is not survivable

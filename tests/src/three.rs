@@ -40,9 +40,18 @@ impl Cluster {
     /// # Panics
     /// When they do not get there.
     pub fn start_named(domain: Option<&'static str>, leadership: &[&str]) -> Self {
+        Self::start_prepared(domain, leadership, |_| ())
+    }
+
+    /// The same, once the disks are prepared.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn start_prepared(domain: Option<&'static str>, leadership: &[&str], prepare: impl FnOnce(&Self)) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let mut cluster =
             Self { folder, base: free_ports(3, PORTS, 3), domain, nodes: vec![None, None, None], controller: None };
+        prepare(&cluster);
         (0..3).for_each(|n| cluster.restart(n));
         cluster.control(leadership);
         eventually(SOON, || cluster.led_by(), || "somebody leads".to_owned());

@@ -21,6 +21,11 @@ fn start(epoch: u64, at: u64, voters: &[u128]) -> EpochStart {
     EpochStart { epoch: Epoch(epoch), start: Offset(at), leader: voters[0], voters, quorum, old_voters: None }
 }
 
+/// The first epoch of the new cluster, led by the first of these.
+fn begun(epoch: u64, voters: &[u128]) -> EpochStart {
+    EpochStart { old_voters: Some(vec![ReplicaId(voters[0])]), ..start(epoch, 10, voters) }
+}
+
 /// Two epochs of the earlier cluster.
 fn earlier() -> History {
     History::new(vec![start(4, 0, &[41, 42, 43]), start(9, 6, &[42, 41, 43])]).unwrap()
@@ -74,7 +79,7 @@ fn a_cluster_begins_with_the_one_that_was_restored_whoever_is_preferred() {
         let Choice { leader, voters, quorum, old_voters, bootstrap, .. } =
             choose(&answers, prefer.map(ReplicaId), FIRST, None, None).unwrap();
         assert_eq!((leader, voters, quorum), (ReplicaId(2), ALL.to_vec(), 2));
-        assert!(bootstrap && old_voters.is_none());
+        assert!(bootstrap && old_voters == Some(vec![ReplicaId(2)]), "until others hold the log, it is asked");
     }
     for policy in [Policy::Automatic, Policy::Static] {
         let nodes = [blank(1), restored(2), blank(3)].map(seen);
@@ -170,7 +175,8 @@ fn seal(replica: &mut Replica, cluster: Option<ClusterId>, epoch: u64) -> Vec<Ou
 fn appoint(replica: &mut Replica, epoch: u64, voters: &[u128]) -> Vec<Output> {
     let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
     let quorum = u32::try_from(voters.len() / 2 + 1).unwrap();
-    let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters: None };
+    let old_voters = Some(vec![ReplicaId(1)]);
+    let terms = Terms { epoch: Epoch(epoch), voters, quorum, old_voters };
     step(replica, Input::Appoint { request: RequestId(2), cluster: NEW, terms })
 }
 
@@ -183,7 +189,7 @@ fn refusal(out: &[Output]) -> Option<&Refusal> {
 
 fn first_words(leader: u128, epoch: u64) -> Input {
     let mut history = earlier();
-    history.push(start(epoch, 10, &[leader, 2, 3])).unwrap();
+    history.push(begun(epoch, &[leader, 2, 3])).unwrap();
     let (epoch, log) = (Epoch(epoch), Tail { epoch: Epoch(epoch), end: Offset(10) });
     let (leader, runs) = (ReplicaId(leader), Runs::default());
     let start = Start {
@@ -236,10 +242,30 @@ fn one_whose_appointment_dies_is_restored_still_and_one_whose_epoch_began_is_a_m
     assert!(matches!(out[..], [Output::WritePromise { cluster: None, epoch: Epoch(12), .. }]), "{out:?}");
 
     let mut history = earlier();
-    history.push(start(11, 10, &[1, 2, 3])).unwrap();
+    history.push(begun(11, &[1, 2, 3])).unwrap();
     let log = Tail { epoch: Epoch(11), end: Offset(10) };
     let begun = Replica::new(Limits::default(), Recovered { cluster, promise, ..recovered(1, history, log) });
     assert!(!begun.is_seed() && begun.begun_cluster() == cluster);
+}
+
+#[test]
+fn nobody_is_elected_without_the_restored_one_before_a_majority_holds_what_it_does() {
+    // The third does not vote, and alone holds the first epoch's start: of the voters that answer none has all of the log.
+    let two = Some(begun(11, &[1, 2, 4]));
+    let durable = Tail { epoch: Epoch(11), end: Offset(10) };
+    let learner = Sealed { cluster: Some(NEW), last: two.clone(), durable, ..blank(3) };
+    let behind = |replica| Sealed { cluster: Some(NEW), ..blank(replica) };
+    let chosen = choose(&[behind(2), learner.clone(), behind(4)], None, None, None, None);
+    assert_eq!(chosen, Err(NoChoice::NoMajority { answered: 0, voters: 1, missing: vec![ReplicaId(1)] }));
+    let first = Sealed { cluster: Some(NEW), last: two, durable, ..blank(1) };
+    let choice = choose(&[first, behind(2), learner, behind(4)], None, None, None, None).unwrap();
+    assert_eq!((choice.leader, choice.old_voters), (ReplicaId(1), Some(vec![ReplicaId(1)])));
+    // So it is carried on, and settled once a majority holds it.
+    let next = |old: Option<Vec<ReplicaId>>| EpochStart { old_voters: old, ..start(12, 10, &[1, 2, 4]) };
+    assert!(
+        next(Some(vec![ReplicaId(1)])).follows(&begun(11, &[1, 2, 4])) && next(None).follows(&begun(11, &[1, 2, 4]))
+    );
+    assert!(!next(Some(vec![ReplicaId(2)])).follows(&begun(11, &[1, 2, 4])));
 }
 
 #[test]
@@ -254,9 +280,9 @@ fn one_that_is_fed_a_restored_log_takes_the_new_voters_behind_the_earlier_ones()
     let starts = |last: EpochStart| earlier().starts().iter().cloned().chain([last]).collect::<Vec<_>>();
     // Among those of the earlier cluster, voters follow from one another; and one that is half of it begins nothing.
     let mut other = blank.clone();
-    let mixed = refusal(&step(&mut other, frames(starts(start(11, 10, &[1, 2, 43]))))).cloned();
+    let mixed = refusal(&step(&mut other, frames(starts(begun(11, &[1, 2, 43]))))).cloned();
     assert_eq!(mixed, Some(Refusal::OtherVoters { epoch: Epoch(11), before: Epoch(9) }));
-    assert_eq!(refusal(&step(&mut blank, frames(starts(start(11, 10, &[1, 2, 3]))))), None);
-    assert_eq!(blank.history().last(), Some(&start(11, 10, &[1, 2, 3])));
+    assert_eq!(refusal(&step(&mut blank, frames(starts(begun(11, &[1, 2, 3]))))), None);
+    assert_eq!(blank.history().last(), Some(&begun(11, &[1, 2, 3])));
     assert!(blank.history().names(ReplicaId(2)), "from here on voters follow from one another");
 }

@@ -11,6 +11,10 @@ use crate::driver::state::{Member, Reach, Role};
 use crate::num::{narrow, wide};
 use crate::services::errors::{invalid, not_leader};
 
+/// What a person should know of a replica that holds a log and belongs to no cluster.
+const SEED: &str = "its log was restored from a backup, and it is of no cluster yet: a new one begins with it once every node answers and all \
+                    others are empty. To have it join one that there is, empty its disk";
+
 /// What a person should know of a disk that is a copy.
 pub(crate) const RESTORED: &str = "this disk was restored from an older copy of it: it has forgotten what it promised and acknowledged \
     since, and takes part in nothing. Delete its volume, so that it comes back as a new replica and takes its data from the others";
@@ -137,6 +141,9 @@ impl Driver {
             RoleView::Follower { connected, .. } => connected,
             RoleView::Idle { .. } => false,
         };
+        if replica.is_seed() {
+            return Some(SEED.into());
+        }
         let start = replica.history().last().filter(|_| !fed)?;
         let said = || format!("no member since epoch {}: it follows nobody, and its data stays here", start.epoch);
         (!start.voters.contains(&replica.id())).then(|| said().into())

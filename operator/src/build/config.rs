@@ -3,22 +3,24 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::args::CONFIG_FILE;
-use super::{meta, strings};
+use super::{backup, meta, strings};
 use crate::cluster::Cluster;
 
 /// The text of the file.
 pub(super) fn file(cluster: &Cluster) -> String {
     // Numbers and strings: nothing in them can fail to be written.
     let settings = serde_yaml::to_string(&cluster.spec.config).unwrap_or_default();
-    format!("# Written by zue-operator from the spec.config of ZueCluster {}.\n{settings}", cluster.name)
+    format!(
+        "# Written by zue-operator from the spec of ZueCluster {}.\n{settings}{}",
+        cluster.name,
+        backup::settings(cluster)
+    )
 }
 
 pub(super) fn map(cluster: &Cluster, file: &str) -> ConfigMap {
-    ConfigMap {
-        metadata: meta(cluster, &cluster.name),
-        data: Some(strings(&[(CONFIG_FILE, file)])),
-        ..Default::default()
-    }
+    let mut data = strings(&[(CONFIG_FILE, file)]);
+    data.extend(backup::order(cluster));
+    ConfigMap { metadata: meta(cluster, &cluster.name), data: Some(data), ..Default::default() }
 }
 
 /// A number that changes with the text, and never with the version of a library: a new one restarts the pods. FNV-1a, 64 bits.

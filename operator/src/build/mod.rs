@@ -1,6 +1,7 @@
 //! From a cluster to the Kubernetes objects that make it up. Pure: the same cluster gives the same objects.
 
 pub mod args;
+mod backup;
 mod config;
 mod network;
 mod pod;

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
-use super::{DATA_VOLUME, config, label_selector, labels, resources, strings};
+use super::{DATA_VOLUME, backup, config, label_selector, labels, resources, strings};
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT, RESTART_ANNOTATION};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
@@ -53,7 +53,9 @@ fn spec(cluster: &Cluster) -> PodSpec {
         let source = SecretVolumeSource { secret_name: Some(secret), default_mode: Some(0o440), ..Default::default() };
         Volume { name: name.to_owned(), secret: Some(source), ..Default::default() }
     });
+    let node = container(cluster);
     PodSpec {
+        init_containers: backup::restore(cluster, &node).map(|restore| vec![restore]),
         service_account_name: Some(cluster.name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -69,7 +71,7 @@ fn spec(cluster: &Cluster) -> PodSpec {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..Default::default()
         }),
-        containers: vec![container(cluster)],
+        containers: vec![node],
         volumes: Some(std::iter::once(config).chain(secrets).collect()),
         affinity: Some(affinity.unwrap_or_else(|| apart(cluster))),
         topology_spread_constraints: Some(spread(cluster, topology_spread_constraints)),
@@ -157,6 +159,7 @@ fn environment(cluster: &Cluster) -> Vec<EnvVar> {
         };
         variables.extend([("ZUE_CA", "ca.crt"), ("ZUE_CERT", "tls.crt"), ("ZUE_KEY", "tls.key")].map(file));
     }
+    variables.extend(backup::environment(cluster));
     variables
 }
 

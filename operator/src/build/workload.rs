@@ -15,8 +15,10 @@ use super::{DATA_VOLUME, label_selector, meta, pod};
 use crate::cluster::Cluster;
 
 pub(super) fn service_account(cluster: &Cluster) -> ServiceAccount {
+    let annotations = cluster.spec.backup.as_ref().map(|backup| backup.service_account_annotations.clone());
+    let annotations = annotations.filter(|annotations| !annotations.is_empty());
     ServiceAccount {
-        metadata: meta(cluster, &cluster.name),
+        metadata: ObjectMeta { annotations, ..meta(cluster, &cluster.name) },
         automount_service_account_token: Some(false),
         ..Default::default()
     }

@@ -1,6 +1,7 @@
 //! The ZueCluster resource, `zue.io/v1alpha1`: what its owner asks for. The status is in [`status`], the CRD itself is made by
 //! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
 
+pub mod backup;
 pub mod bounds;
 mod generate;
 pub mod security;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
 use zue_node::Time;
 
+use backup::{Backup, Bootstrap};
 pub use generate::{crd, schema, yaml};
 use security::{Access, Monitoring, Tls};
 pub use settings::NodeSettings;
@@ -96,7 +98,12 @@ pub use status::ZueClusterStatus;
          quantity(self.spec.storage.size).compareTo(quantity(oldSelf.status.storageSize)) >= 0")
         .message("a volume can't shrink: its size may be no less than status.storageSize"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
-        .message("metadata.name becomes part of Service and pod names: at most 40 of a-z, 0-9 and -, a letter first")
+        .message("metadata.name becomes part of Service and pod names: at most 40 of a-z, 0-9 and -, a letter first"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.clusterId) || \
+        (has(self.spec.bootstrap) == has(oldSelf.spec.bootstrap) && \
+         (!has(self.spec.bootstrap) || self.spec.bootstrap == oldSelf.spec.bootstrap))")
+        .message("the log has begun: what it began with can't be changed")
+        .field_path(".spec.bootstrap")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -135,6 +142,12 @@ pub struct ZueClusterSpec {
     /// `config.replication` let it take at most (`zue-node --print-limits`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// Where backups of the log go, and how often; without it there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// What the log begins with; without it, empty. It can't be changed once the log has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
     /// Settings of the nodes. A change restarts them one by one, the leader last.
     #[serde(default)]
     pub config: NodeSettings,

@@ -14,6 +14,7 @@ pub(crate) fn look(replicas: &[ReplicaStatus], leader: Option<&str>) -> Vec<Opti
             // Its first epoch may not have begun yet.
             cluster: if answer.epoch > 0 { &answer.cluster_id } else { &[] },
             durability: &answer.durability,
+            restored: answer.cluster_id.is_empty() && answer.log_end > 0,
         })
     });
     let all: Vec<_> = all.collect();

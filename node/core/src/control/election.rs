@@ -142,8 +142,9 @@ pub enum NoChoice {
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
 /// unknown, never as absent: unless the candidate's log reaches as far, or too few voters may have acknowledged it to commit it, every voter has to answer.
 ///
-/// A first epoch begins with the one replica that was restored from a backup, whoever is preferred, or with blank ones alone. In a cluster
-/// that has begun, one that was restored counts as no answer.
+/// A first epoch begins with the one replica that was restored from a backup, whoever is preferred, or with blank ones alone. The restored
+/// one counts as the voters before: it is asked until a majority of the new ones holds what it does. In a cluster that has begun, one that
+/// was restored counts as no answer.
 ///
 /// The voters stay as they are, but for a `change` from settled ones that the answers bear out; another is left for the next time.
 ///
@@ -261,8 +262,10 @@ fn choose_first(
         voters.pop();
         voters.push(leader);
     }
+    // What was restored is on one disk: while it is not on those of a majority, nobody is elected without that one.
+    let old_voters = (!seeds.is_empty() && voters.len() > 1).then(|| alloc::vec![leader]);
     let quorum = effective_quorum(voters.len(), quorum);
-    Ok(Choice { leader, voters, quorum, old_voters: None, bootstrap: true, unchanged: None })
+    Ok(Choice { leader, voters, quorum, old_voters, bootstrap: true, unchanged: None })
 }
 
 fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {

@@ -72,7 +72,11 @@ impl EpochStart {
         let is_base = |voters: &Vec<ReplicaId>| before.electorates().any(|base| difference(base, voters) == 0);
         match &self.old_voters {
             None => is_base(&self.voters),
-            Some(old) => difference(old, &self.voters) == 1 && (is_base(old) || is_base(&self.voters)),
+            Some(old) => {
+                let is_carried_on = before.old_voters.as_ref().is_some_and(|before| difference(before, old) == 0)
+                    && difference(&before.voters, &self.voters) == 0;
+                is_carried_on || (difference(old, &self.voters) == 1 && (is_base(old) || is_base(&self.voters)))
+            }
         }
     }
 
@@ -164,10 +168,13 @@ impl History {
         self.0.iter().any(|start| start.names(replica))
     }
 
-    /// Whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names. A
-    /// replica that is restored has a new id, and so has each that is blank.
+    /// Whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names, as a
+    /// replica that is restored has a new id, and so has each that is blank. And it has the restored one as the voters before: until
+    /// enough of the others hold the log, nobody is elected without it.
     pub fn is_left_by(&self, next: &EpochStart) -> bool {
-        next.old_voters.is_none() && !next.voters.iter().any(|voter| self.names(*voter))
+        let restored = core::slice::from_ref(&next.leader);
+        let is_asked = next.voters == restored || next.old_voters.as_deref() == Some(restored);
+        is_asked && !next.voters.iter().any(|voter| self.names(*voter))
     }
 
     /// Keeps the epoch starts up to that epoch.

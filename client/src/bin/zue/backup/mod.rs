@@ -103,6 +103,9 @@ pub(crate) struct Restore {
     /// How far: an offset, up to before that record; or a moment such as 2026-11-28T12:00:00+02:00, up to and with its millisecond
     #[arg(long, value_name = "OFFSET|MOMENT", value_parser = until)]
     until: Option<Until>,
+    /// Restore only if this file exists and the directory has no log yet; otherwise do nothing, and succeed
+    #[arg(long, value_name = "FILE")]
+    once: Option<PathBuf>,
 }
 
 /// A number is an offset.

@@ -1,14 +1,23 @@
 //! `zue restore`: from a store to a directory that a node opens.
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use serde_json::json;
-use zue_backup::{RestoreOptions, choose};
+use zue_backup::{RestoreOptions, choose, is_unfinished};
 use zue_core::ReplicaId;
+use zue_log::{OsDisk, holds_log};
 
 use super::{Restore, show, time};
 use crate::args::Output;
 
 pub(crate) async fn run(restore: Restore, output: Output) -> anyhow::Result<()> {
-    let Restore { dir, of, backup, until } = restore;
+    let Restore { dir, of, backup, until, once } = restore;
+    if let Some(order) = once
+        && let Some(why) = not_now(&order, &dir)?
+    {
+        return show(output, &json!({ "skipped": why }), &[format!("nothing restored: {why}")]);
+    }
     let (store, cluster) = of.one().await?;
     let id = if let Some(start) = backup {
         of.named(&store, cluster, &start).await?
@@ -37,4 +46,13 @@ pub(crate) async fn run(restore: Restore, output: Output) -> anyhow::Result<()> 
         ));
     }
     show(output, &json, &lines)
+}
+
+/// The reason for which an order to restore once is not obeyed, if there is one.
+fn not_now(order: &Path, dir: &Path) -> anyhow::Result<Option<String>> {
+    if !order.try_exists().with_context(|| format!("cannot look for {}", order.display()))? {
+        return Ok(Some(format!("there is no {}", order.display())));
+    }
+    let has_log = dir.try_exists()? && !is_unfinished(dir) && holds_log(&OsDisk::new(dir)?)?;
+    Ok(has_log.then(|| format!("{} has a log", dir.display())))
 }
