@@ -2,6 +2,8 @@
 
 mod closed;
 mod conditions;
+pub mod events;
+pub mod reporter;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
