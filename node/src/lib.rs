@@ -4,6 +4,7 @@
 //! the services check what comes in and wait for answers. What they share goes through bounded queues (`driver::handle`) and watches
 //! (`driver::state`).
 
+mod backup;
 mod config;
 mod driver;
 mod gauged;
@@ -17,6 +18,7 @@ mod standby;
 mod storage;
 mod tls;
 
+pub use backup::BackupSettings;
 pub use config::args::Args;
 pub use config::memory::MemoryBound;
 pub use config::settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};

@@ -1,22 +1,28 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
-//! [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
-//! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts). Who leads is decided in `zue_core`, by way of `zue_controller`.
+//! [`pods`], [`replace`], [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
+//! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts), [`check`] (whether an installation works). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
 pub mod args;
 pub mod build;
+pub mod check;
 pub mod cluster;
 #[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
 pub mod crd;
 pub mod domain;
+pub mod farewell;
 pub mod identities;
 pub mod metrics;
 mod observe;
+pub mod paused;
+pub mod pods;
 pub mod rbac;
+pub mod replace;
 mod run;
 pub mod status;
+pub mod stuck;
 
 pub use apply::{budget, deeds, labels, owned, rollout, secured, switchover};
 pub use observe::{isr, view, volumes, watched};

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zue_core::quorum::majority;
 
+use crate::backup::BackupSettings;
 use crate::config::settings::{LimitSettings, LogSettings, ReplicationSettings};
 use crate::tls::{AccessSettings, TlsSettings};
 
@@ -45,6 +46,8 @@ pub struct NodeConfig {
     pub tls: TlsSettings,
     /// Who may do what on the port of the clients.
     pub access: AccessSettings,
+    /// Backups of the log, to a bucket or a directory.
+    pub backup: BackupSettings,
 }
 
 /// Where to listen: address and port; port 0 takes any free one.
@@ -80,6 +83,7 @@ impl Default for NodeConfig {
             limits: LimitSettings::default(),
             tls: TlsSettings::default(),
             access: AccessSettings::default(),
+            backup: BackupSettings::default(),
         }
     }
 }
@@ -211,7 +215,7 @@ impl NodeConfig {
     /// # Errors
     /// The first one that cannot be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { name, data_dir, listen, advertise, log, replication, limits, tls, access } = self;
+        let Self { name, data_dir, listen, advertise, log, replication, limits, tls, access, backup } = self;
         let wrong = |field, value: &str, remedy| Err(ConfigError::Field { field, value: value.to_owned(), remedy });
         if name.is_empty() || !is_word(name) {
             return wrong("name", name, "give this replica a name of 1 to 253 bytes without spaces (--name)");
@@ -233,6 +237,7 @@ impl NodeConfig {
         log.validate()?;
         replication.validate()?;
         limits.validate()?;
+        backup.validate()?;
         tls.validate(access)
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use zue_core::{Lineage, Offset, ReplicaId};
 
+use crate::backup::Backups;
 use crate::config::NodeConfig;
 use crate::driver::clock::SharedTime;
 use crate::driver::handle::{Handle, Identity};
@@ -55,6 +56,8 @@ pub(crate) struct Built {
     pub(crate) log: LogService,
     pub(crate) replication: ReplicationService,
     pub(crate) control: ControlService,
+    /// If backups are to be made.
+    pub(crate) backups: Option<Backups>,
 }
 
 impl Built {
@@ -121,6 +124,7 @@ impl Built {
         };
         let driver = Driver::new(parts, replica, last_timestamp_ms);
         let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
+        let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
         let log = log_service(config, &handle, reader, (metrics, security, stop_calls));
         Ok(Self {
             driver,
@@ -128,6 +132,7 @@ impl Built {
             handle,
             log,
             replication: follow,
+            backups,
         })
     }
 }

@@ -179,7 +179,10 @@ impl Node {
         let vital = |name| vitals.task(name, &stop_calls);
         security.spawn(vital("who looks after the files for TLS"), Arc::clone(&metrics), stop_calls.clone());
         servers.spawn(vital("the client port").run(client));
-        let Built { replication, control, .. } = built;
+        let Built { replication, control, backups, .. } = built;
+        if let Some(backups) = backups {
+            servers.spawn(vital("who makes backups").run(backups.run(stop_calls.clone())));
+        }
         let (gate, stop) = (gate(Port::Peer), stop_calls.clone());
         let peer = serve_peers((peer_port, gate), replication, control, health_service, config.limits, stop);
         servers.spawn_on(vital("the peer port").run(peer), replica.runtime());

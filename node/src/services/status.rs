@@ -62,7 +62,7 @@ impl Driver {
         let mut status = v1::StatusResponse {
             name: identity.name.clone(),
             replica_id: id_bytes(identity.id.0),
-            cluster_id: replica.cluster().map(|id| id_bytes(id.0)).unwrap_or_default(),
+            cluster_id: replica.begun_cluster().map(|id| id_bytes(id.0)).unwrap_or_default(),
             starts: identity.lineage.starts,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_version: PROTOCOL_VERSION,
