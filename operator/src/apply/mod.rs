@@ -1,6 +1,14 @@
 //! Makes the Kubernetes objects of a cluster be as built: server-side apply, then what is no longer wanted goes. A step that fails
 //! does not keep the others from being done, but for the pods: they wait for what they use.
 
+pub mod budget;
+pub mod deeds;
+pub mod labels;
+pub mod owned;
+pub mod rollout;
+pub mod secured;
+pub mod switchover;
+
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
