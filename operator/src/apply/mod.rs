@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::build::{self, INSTANCE_LABEL, Objects, REPLICA_LABEL};
 use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::{owned, volumes};
+use crate::volumes;
 
 /// What came of it.
 #[derive(Debug, Default)]
