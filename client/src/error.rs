@@ -16,10 +16,10 @@ pub enum Error {
     #[error(transparent)]
     BadAddress(#[from] BadAddress),
     /// A token would be there for everybody to read.
-    #[error("a token is shown over TLS alone: say whose signature the servers have (zue --ca FILE)")]
+    #[error("a token is sent over TLS only: name the authority of the servers' certificates (zue --ca FILE)")]
     TokenWithoutTls,
     /// No address was given.
-    #[error("no server is named")]
+    #[error("no server address was given")]
     NoServers,
     /// A server said no.
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// A replica that was to lead does not yet.
     #[error(
-        "{leader} still leads, not {to}: either that is not in sync, or the policy names another leader, or no controller is at work"
+        "{leader} still leads: {to} is not in sync, or the policy names another leader, or no controller is running"
     )]
     NotSwitched {
         /// Who was to lead.
@@ -64,7 +64,7 @@ pub enum Error {
         leader: String,
     },
     /// Records are missing, or come again.
-    #[error("{server} sent record {found} where {expected} is due: it is not to be trusted")]
+    #[error("{server} sent record {found} instead of {expected}: its records cannot be trusted")]
     Gap {
         /// Who sent it.
         server: String,
@@ -74,7 +74,7 @@ pub enum Error {
         found: u64,
     },
     /// An answer that makes no sense.
-    #[error("{server} answered what makes no sense: {what}")]
+    #[error("malformed response from {server}: {what}")]
     Malformed {
         /// Who answered.
         server: String,

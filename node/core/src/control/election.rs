@@ -44,7 +44,7 @@ pub enum Unchanged {
     #[error("replica {0} did not answer in time")]
     Silent(ReplicaId),
     /// The new voter has not copied enough.
-    #[error("replica {replica} holds the log up to {holds}, and not the start of epoch {epoch} yet")]
+    #[error("replica {replica} holds the log up to {holds}, and lacks the start of epoch {epoch}")]
     Behind {
         /// Who is to vote.
         replica: ReplicaId,
@@ -54,13 +54,13 @@ pub enum Unchanged {
         epoch: Epoch,
     },
     /// The new voter has lost records.
-    #[error("replica {0} has lost what it may have acknowledged")]
+    #[error("replica {0} lost data that it may have acknowledged")]
     Lost(ReplicaId),
     /// The voter that is to go leads.
     #[error("replica {0} leads")]
     Leads(ReplicaId),
     /// It is so already, or there is room for no more voters.
-    #[error("there are {0} voters, and that is as it can be")]
+    #[error("there are {0} voters already, or no more are possible")]
     NoChange(usize),
     /// The voters after the change would commit nothing.
     #[error("{answered} of the {voters} voters to be answered, {needed} are needed to commit")]
@@ -102,8 +102,8 @@ pub enum NoChoice {
     },
     /// What a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
     #[error(
-        "replica {replica} lost what it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter has to \
-         answer, {} did not", .missing.len()
+        "replica {replica} lost data that it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter \
+         must answer, {} did not", .missing.len()
     )]
     Suspect {
         /// Who has lost it.
@@ -114,7 +114,7 @@ pub enum NoChoice {
         missing: Vec<ReplicaId>,
     },
     /// A first epoch needs every replica that is listed, blank or restored.
-    #[error("a new cluster needs an answer from all of its {listed} nodes, {answered} that may begin one answered")]
+    #[error("a new cluster needs an answer from all of its {listed} nodes; {answered} blank or restored ones answered")]
     NotAllBlank {
         /// How many that are blank or restored answered.
         answered: usize,
@@ -125,10 +125,10 @@ pub enum NoChoice {
     #[error("{} replicas were restored from a backup, and a new cluster begins with one: empty the disks of the others", .0.len())]
     ManyRestored(Vec<ReplicaId>),
     /// What was restored is not whole.
-    #[error("what was restored to replica {0} is damaged, or a part of it is gone: empty its disk, and restore again")]
+    #[error("the restored log of replica {0} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt(ReplicaId),
     /// The cluster has begun, and those who answer have heard of none of its epochs.
-    #[error("{0} answered, and hold no epoch of the cluster yet: whoever does has to answer")]
+    #[error("the {0} replicas that answered hold no epoch of the cluster; one that holds an epoch must answer")]
     OnlyBlank(usize),
     /// The answers come from different clusters.
     #[error("the replicas belong to different clusters: {0} and {1}")]

@@ -264,7 +264,7 @@ pub enum Blocked {
         needed: usize,
     },
     /// The policy names a leader that does not answer.
-    #[error("replica {ordinal} is to lead by the Static policy, and does not answer")]
+    #[error("replica {ordinal}, the leader by the Static policy, does not answer")]
     StaticLeaderDown {
         /// Its ordinal.
         ordinal: usize,
@@ -286,7 +286,7 @@ pub enum Blocked {
     ManyRestored(Vec<usize>),
     /// A replica was restored from a backup where a cluster is recorded, or begins.
     #[error(
-        "replica {ordinal} holds a restored log, and cluster {cluster} is there already: a restored log begins a cluster of its own. \
+        "replica {ordinal} holds a restored log, and cluster {cluster} exists already: a restored log begins its own cluster. \
          Restore under another name; to have the node join cluster {cluster}, empty its disk"
     )]
     RestoredBesideCluster {
@@ -296,9 +296,7 @@ pub enum Blocked {
         cluster: ClusterId,
     },
     /// What was restored is not whole.
-    #[error(
-        "what was restored to replica {ordinal} is damaged, or a part of it is gone: empty its disk, and restore again"
-    )]
+    #[error("the restored log of replica {ordinal} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt {
         /// Its ordinal.
         ordinal: usize,

@@ -13,8 +13,8 @@ const KEPT_MAX: u64 = 4096;
 /// A log may open no further file.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{error}; this process may have {limit} files open, of which {kept} are kept for connections, and each segment is one: raise \
-     `ulimit -n`, or log.segmentBytesMax for what is to come"
+    "{error}; this process may have {limit} open files, of which {kept} are reserved for connections, and each segment takes \
+     one: raise `ulimit -n`, or log.segmentBytesMax for future segments"
 )]
 pub(crate) struct NoMoreFiles {
     error: io::Error,
@@ -52,7 +52,7 @@ pub(crate) fn name_limit(error: io::Error) -> io::Error {
         }
         (Some(Errno::NOMEM), _) => {
             let remedy = "each segment that is read takes up to two maps: raise the sysctl vm.max_map_count, or \
-                          log.segmentBytesMax for what is to come";
+                          log.segmentBytesMax for future segments";
             io::Error::new(error.kind(), format!("{error}; {remedy}"))
         }
         _ => error,

@@ -133,7 +133,7 @@ pub struct Damage {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// An earlier write or sync failed; only opening the log again shows what the disk holds.
-    #[error("the log is closed to changes since it could not {operation} {}", path.display())]
+    #[error("the log accepts no changes because it could not {operation} {}", path.display())]
     Poisoned {
         /// What failed.
         operation: Operation,
@@ -181,7 +181,7 @@ pub enum LogError {
         commit_end: Offset,
     },
     /// The cut would take committed records.
-    #[error("a cut to {end} would take what is committed up to {commit_end}")]
+    #[error("a cut to {end} would remove committed records; the committed end is {commit_end}")]
     BelowCommit {
         /// Where the log was to end.
         end: Offset,

@@ -55,7 +55,7 @@ pub enum OpenError {
     /// A later version of Zue has written here: what it means is not known, and so nothing is touched.
     #[error(
         "{} was written by a later version of Zue: it has {what}, which this version does not know. Run that version on it, or a \
-         later one; nothing was changed. Should none ever have run here, the file is damaged: then {REPLACE}", path.display()
+         later one; nothing was changed. If no later version ever ran here, the file is damaged: then {REPLACE}", path.display()
     )]
     Later {
         /// The file.
@@ -72,7 +72,7 @@ pub enum OpenError {
         what: Disagreement,
     },
     /// A segment that was copied is not what was written.
-    #[error("{} is no whole copy of a segment", path.display())]
+    #[error("{} is not a whole copy of a segment", path.display())]
     BadCopy {
         /// The file.
         path: PathBuf,

@@ -90,7 +90,7 @@ pub enum HeaderFault {
     #[error("it is too short")]
     Short,
     /// It is not a file of this kind.
-    #[error("it does not begin as a file of this kind does")]
+    #[error("its first bytes are not those of such a file")]
     Magic,
     /// A later version has written it.
     #[error("it was written by a later version of Zue, with {0}")]
@@ -99,6 +99,6 @@ pub enum HeaderFault {
     #[error("its CRC does not match")]
     Crc,
     /// Its name and its content contradict each other.
-    #[error("its name is not that of its content")]
+    #[error("its name does not match its content")]
     Name,
 }

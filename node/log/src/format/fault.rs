@@ -106,7 +106,7 @@ pub enum Fault {
     #[error("there is no frame")]
     Empty,
     /// The segment's header is not what it was when the log was opened.
-    #[error("the segment's header is not what it was")]
+    #[error("the segment's header has changed")]
     Header,
     /// A snapshot that contradicts the segments before it.
     #[error("the segment's snapshot contradicts what is before it")]
