@@ -116,7 +116,7 @@ impl<D: Disk> Content<D> {
         self.patch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is not what the disk below has under that name.
+    /// Returns whether it is not what the disk below has under that name.
     fn is_other_than(&self, name: &str) -> bool {
         let patch = self.patch();
         let is_it = self.under.as_ref().is_some_and(|(under, _)| under == name);

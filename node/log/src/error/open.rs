@@ -11,11 +11,11 @@ use crate::disk::Disk;
 use crate::format::block::{HeaderFault, Later};
 use crate::tools::copy::BadCopy;
 
-/// What is to be done about a log that does not open.
+/// The remedy for a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
                       replica then, and copies the log from the others";
 
-/// How to go on without the files.
+/// The way on without the files.
 const REPLACE: &str = "move the directory away and start the replica with an empty one: it is a new replica then, and copies the log \
                        from the others";
 const COPY: &str = "Put back a copy that was made while the node was stopped, or move the directory away and start the replica with an \
@@ -60,7 +60,7 @@ pub enum OpenError {
     Later {
         /// The file.
         path: PathBuf,
-        /// What is not known.
+        /// The unknown part.
         what: Later,
     },
     /// The meta file and the segments are not of the same moment.
@@ -76,7 +76,7 @@ pub enum OpenError {
     BadCopy {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         #[source]
         what: BadCopy,
     },
@@ -85,7 +85,7 @@ pub enum OpenError {
     BadHeader {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         what: HeaderFault,
     },
     /// A segment names one before it that is not there.

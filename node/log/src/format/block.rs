@@ -54,7 +54,7 @@ pub(crate) fn decode<const N: usize>(
     Ok((flags, Cursor(fields)))
 }
 
-/// Whether the version is a later one than ours. It is not where a single bit of ours was flipped: all else is as we write it then.
+/// Returns whether the version is a later one than ours. It is not where a single bit of ours was flipped: all else is as we write it then.
 pub(crate) fn is_later(version: u32, ours: u32, is_whole_with_ours: impl FnOnce() -> bool) -> bool {
     version > ours && !((version ^ ours).is_power_of_two() && is_whole_with_ours())
 }
@@ -78,12 +78,12 @@ pub enum Later {
     Frame {
         /// Where it begins in the file.
         position: u64,
-        /// What is not known of it.
+        /// Its unknown part.
         fault: Fault,
     },
 }
 
-/// What is wrong with the fixed part of a file.
+/// The fault in the fixed part of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderFault {
     /// It is too short.

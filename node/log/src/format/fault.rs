@@ -1,4 +1,4 @@
-//! What is wrong with bytes that should be a frame.
+//! The fault in bytes that should be a frame.
 
 use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
@@ -13,7 +13,7 @@ pub enum Fault {
     Truncated {
         /// How many bytes the frame needs.
         need: u64,
-        /// How many there are.
+        /// Their number.
         have: u64,
     },
     /// The CRC does not match.
@@ -46,7 +46,7 @@ pub enum Fault {
     Voters {
         /// The quorum.
         quorum: u32,
-        /// How many voters.
+        /// The number of voters.
         voters: usize,
         /// How many old voters.
         old_voters: usize,
@@ -117,7 +117,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it is of a frame whose CRC is right and that only a later version of Zue can have written.
+    /// Returns whether it is of a frame whose CRC is right and that only a later version of Zue can have written.
     pub fn is_of_later_version(&self) -> bool {
         match *self {
             Self::Kind(kind) => kind > KIND_SYNC_MARK,

@@ -10,7 +10,7 @@ pub(crate) struct Snapshot {
     pub(crate) timestamp_ms: u64,
     /// The epoch starts before the segment, oldest first.
     pub(crate) starts: Vec<EpochStart>,
-    /// Who appended what before the segment: [`zue_core::Producers`] as bytes.
+    /// The appends of the producers before the segment: [`zue_core::Producers`] as bytes.
     pub(crate) producers: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! Which frame may follow which: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
+//! The rules by which frames follow each other: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
 //! The same rules for what comes from a peer and for what is found on disk.
 
 use zue_core::{EpochStart, Offset, Tail};

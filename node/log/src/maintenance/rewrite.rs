@@ -30,7 +30,7 @@ use crate::segment::part::Part;
 
 /// A segment that is being written anew.
 pub(crate) const SEGMENT_REWRITTEN: &str = "segment.anew";
-/// How much is written at once.
+/// The number of bytes written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment's new file, as far as it is written.
@@ -48,7 +48,7 @@ pub(crate) struct Rewrite<D: Disk> {
     order: FrameSequence,
     /// Records that are left out, right before what comes next.
     gap: Option<CompactedRange>,
-    /// What stays damaged.
+    /// The remaining damage.
     ranges: Vec<DamagedRange>,
     /// From where on records are back that were not there.
     restored: Option<Offset>,

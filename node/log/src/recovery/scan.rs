@@ -18,7 +18,7 @@ pub(crate) struct State {
     pub(crate) producers: Producers,
 }
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// How many bytes of whole appends and epoch starts there are.

@@ -25,7 +25,7 @@ pub(crate) struct Known {
     pub(crate) used: bool,
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// How many of the bytes are in the log.

@@ -34,7 +34,7 @@ impl Spacing {
         Self { interval: interval.into(), next_at: data_start.saturating_add(interval.into()) }
     }
 
-    /// Whether the record whose frame begins at `position` gets one.
+    /// Returns whether the record whose frame begins at `position` gets one.
     pub(crate) fn takes(&mut self, position: u64) -> bool {
         let takes = position >= self.next_at;
         if takes {

@@ -52,7 +52,7 @@ pub enum BadCopy {
     Frame {
         /// Where it begins.
         position: u64,
-        /// What is wrong with it.
+        /// The fault in it.
         fault: Fault,
     },
 }
@@ -105,7 +105,7 @@ pub struct Piece<D: Disk> {
     pub base: Offset,
     /// The offset behind its last record.
     pub end: Offset,
-    /// How many bytes it has.
+    /// Its number of bytes.
     pub bytes: u64,
     /// Nothing is to come: it is as it stays, unless it is written anew.
     pub is_sealed: bool,
@@ -121,7 +121,7 @@ impl<D: Disk> Piece<D> {
         self.segment.header.sequence
     }
 
-    /// How often it was written anew, compacted or repaired.
+    /// The number of times it was written anew, compacted or repaired.
     pub fn generation(&self) -> u64 {
         self.segment.header.generation()
     }
@@ -205,7 +205,7 @@ impl<D: Disk> Reader<D> {
     }
 }
 
-/// What the replica knows of itself, as it is on the disk now, also while the log is open.
+/// The replica's knowledge of itself, as it is on the disk now, also while the log is open.
 ///
 /// # Errors
 /// When there is no meta file, or it cannot be read.
@@ -225,7 +225,7 @@ pub fn read_meta<D: Disk>(disk: &D) -> Result<Meta, OpenError> {
 /// What is said of a log that is made of copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Adopted {
-    /// Who the new replica is.
+    /// The id of the new replica.
     pub replica: ReplicaId,
     /// Where the log starts.
     pub log_start: Offset,
@@ -265,7 +265,7 @@ pub fn adopt<D: Disk>(disk: &D, adopted: Adopted) -> Result<Tail, OpenError> {
     Ok(tail)
 }
 
-/// Who led in the last epoch of a segment that was checked.
+/// The leader in the last epoch of a segment that was checked.
 fn last_leader(bytes: &[u8], tail: Tail) -> Option<ReplicaId> {
     let mask = Header::decode(bytes).ok()?.mask();
     let (mut at, mut leader) = (BLOCK_BYTES, None);
