@@ -22,13 +22,13 @@ pub enum Change {
 pub struct Choice {
     /// The candidate: the voter with the greatest durable tail, unless that is damaged and another will do.
     pub leader: ReplicaId,
-    /// Who votes.
+    /// The voters.
     pub voters: Vec<ReplicaId>,
     /// How many voters commit.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
-    /// Whether this is the first epoch of the cluster.
+    /// True if this is the first epoch of the cluster.
     pub bootstrap: bool,
     /// Why the voters stay as they are, where a change was wished for.
     pub unchanged: Option<Unchanged>,
@@ -69,7 +69,7 @@ pub enum Unchanged {
         answered: usize,
         /// How many there would be.
         voters: usize,
-        /// How many commit.
+        /// The number of commit.
         needed: u32,
     },
 }
@@ -95,7 +95,7 @@ pub enum NoChoice {
     NoMajority {
         /// How many voters answered.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
         /// Who did not.
         missing: Vec<ReplicaId>,
@@ -116,9 +116,9 @@ pub enum NoChoice {
     /// A first epoch needs every replica that is listed, blank or restored.
     #[error("a new cluster needs an answer from all of its {listed} nodes; {answered} blank or restored ones answered")]
     NotAllBlank {
-        /// How many that are blank or restored answered.
+        /// The number of that that are blank or restored answered.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         listed: usize,
     },
     /// More than one was restored from a backup, and nobody can say which log is meant.
@@ -299,7 +299,7 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
     if missing.is_empty() { Ok(()) } else { Err(NoChoice::Suspect { replica, suspect, missing }) }
 }
 
-/// Whether enough voters may have acknowledged something to commit it: those whose answers say so, and those that do not answer.
+/// Returns whether enough voters may have acknowledged something to commit it: those whose answers say so, and those that do not answer.
 /// Whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters.
 fn may_be_committed(newest: &EpochStart, answers: &[Sealed], may_have: impl Fn(&Sealed) -> bool) -> bool {
     let counts = |voter: &&ReplicaId| answer_of(answers, **voter).is_none_or(&may_have);
@@ -343,7 +343,7 @@ fn preferred(
     staying().find(|replica| Some(*replica) == prefer).or_else(|| staying().next()).or_else(|| equal().next())
 }
 
-/// Whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
+/// Returns whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
 fn is_settled(newest: &EpochStart, answers: &[Sealed]) -> bool {
     let holds = |id: &ReplicaId| {
         let epoch_of = |answer: &Sealed| answer.last.as_ref().map_or(Epoch(0), |last| last.epoch);

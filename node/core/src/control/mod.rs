@@ -21,7 +21,7 @@ use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 pub use members::nodes_needed;
 pub use plan::plan;
 
-/// Who is to lead.
+/// The intended leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Policy {
     /// Whoever leads, until it is lost; then the candidate by the rule.
@@ -34,9 +34,9 @@ pub enum Policy {
 /// What the owner of the cluster asks for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wish {
-    /// How many replicas there are to be: those at the first nodes. Others are fed and vote no more.
+    /// The number of replicas to be: those at the first nodes. Others are fed and vote no more.
     pub replicas: usize,
-    /// Who is to lead.
+    /// The intended leader.
     pub policy: Policy,
     /// Static: who leads. Automatic: who wins ties.
     pub ordinal: usize,
@@ -64,7 +64,7 @@ pub struct Recorded {
 /// What one replica says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
-    /// Who it is.
+    /// Its identity.
     pub replica: ReplicaId,
     /// Its cluster; none before its first epoch start is durable.
     pub cluster: Option<ClusterId>,
@@ -74,20 +74,20 @@ pub struct Seen {
     pub bound: Option<ReplicaId>,
     /// The newest epoch start it holds.
     pub last: Option<EpochStart>,
-    /// What is durable.
+    /// The durable part of the log.
     pub durable: Tail,
     /// Up to where it may have acknowledged what its disk has lost since.
     pub suspect: Option<Tail>,
-    /// Whether records within its log are damaged.
+    /// True if records within its log are damaged.
     pub damaged: bool,
-    /// Whether it is about to stop, and wants to lead no more.
+    /// True if it is about to stop, and wants to lead no more.
     pub leaving: bool,
     /// What it does.
     pub role: SeenRole,
 }
 
 impl Seen {
-    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup.
+    /// Returns whether it holds a log, and belongs to no cluster: it was restored from a backup.
     pub fn is_seed(&self) -> bool {
         self.cluster.is_none() && (self.last.is_some() || self.durable != Tail::default())
     }
@@ -103,27 +103,27 @@ impl Seen {
 pub enum SeenRole {
     /// Neither leads nor follows.
     Idle {
-        /// How long it has waited for a leader, since it started or made its last promise.
+        /// The time that it has waited for a leader, since it started or made its last promise.
         waiting_ms: u64,
     },
     /// Follows the leader of the epoch that it has promised.
     Follower {
         /// How long ago it heard from that leader.
         silence_ms: u64,
-        /// Whether that leader's stream is open.
+        /// True if that leader's stream is open.
         connected: bool,
     },
     /// Leads the epoch of its newest epoch start.
     Leader {
         /// Its log end.
         log_end: Offset,
-        /// Whether its epoch's start is committed: from here on the voters may change.
+        /// True if its epoch's start is committed: from here on the voters may change.
         settled: bool,
         /// Its followers' progress: who, whether in sync, and the durable end.
         followers: Vec<(ReplicaId, bool, Offset)>,
         /// Those of them that lack so many bytes that a hand-over would hold up appends in vain, in sync or not.
         far: Vec<ReplicaId>,
-        /// Whether it holds new appends for a hand-over.
+        /// True if it holds new appends for a hand-over.
         handing_over: bool,
         /// To whom somebody has asked it to hand over.
         switch_to: Option<ReplicaId>,
@@ -157,7 +157,7 @@ pub enum Step {
     Feed {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         leader: ReplicaId,
         /// Whom to feed, and nobody else.
         learners: Vec<ReplicaId>,
@@ -166,7 +166,7 @@ pub enum Step {
     HandOver {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         from: ReplicaId,
         /// Who is to.
         to: ReplicaId,
@@ -184,7 +184,7 @@ pub struct Ballot<'a> {
     pub prefer: Option<ReplicaId>,
     /// The replicas of a cluster that is to begin with this epoch.
     pub first: Option<First<'a>>,
-    /// How many voters are to commit; none asks for a majority.
+    /// The number of voters that are to commit; none asks for a majority.
     pub quorum: Option<u32>,
     /// The voter to add or to remove.
     pub change: Option<Change>,
@@ -245,9 +245,9 @@ pub enum Blocked {
     /// Not all replicas answer, and none is part of a cluster yet.
     #[error("a new cluster waits for all of its replicas: {reachable} of {replicas} answer")]
     WaitingForReplicas {
-        /// How many answer.
+        /// The number that answers.
         reachable: usize,
-        /// How many there are to be.
+        /// The intended number.
         replicas: usize,
     },
     /// All replicas are blank, but the cluster is known to have existed.
@@ -256,11 +256,11 @@ pub enum Blocked {
     /// Too few voters answer.
     #[error("{answered} of {voters} voters answer, {needed} are needed")]
     NoMajority {
-        /// How many answer.
+        /// The number that answers.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         needed: usize,
     },
     /// The policy names a leader that does not answer.

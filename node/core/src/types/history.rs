@@ -15,18 +15,18 @@ pub struct EpochStart {
     pub epoch: Epoch,
     /// The offset at which it starts: the leader's log end when it was appointed.
     pub start: Offset,
-    /// Who leads it.
+    /// Its leader.
     pub leader: ReplicaId,
     /// Who counts for commits and elections; never empty.
     pub voters: Vec<ReplicaId>,
-    /// How many voters must hold a record before it is committed; more than half of them.
+    /// The number of voters that must hold a record before it is committed; more than half of them.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
 }
 
 impl EpochStart {
-    /// What is wrong with this epoch start, if anything.
+    /// The fault in this epoch start, if anything.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -60,7 +60,7 @@ impl EpochStart {
         core::iter::once(&self.voters).chain(&self.old_voters)
     }
 
-    /// Whether a replica is one of them.
+    /// Returns whether a replica is one of them.
     pub fn elects(&self, id: ReplicaId) -> bool {
         self.electorates().flatten().any(|elector| *elector == id)
     }
@@ -76,7 +76,7 @@ impl EpochStart {
         }
     }
 
-    /// Whether it names the replica: as its leader, a voter, or one of those before.
+    /// Returns whether it names the replica: as its leader, a voter, or one of those before.
     pub fn names(&self, replica: ReplicaId) -> bool {
         self.leader == replica
             || self.voters.contains(&replica)
@@ -149,22 +149,22 @@ impl History {
         &self.0
     }
 
-    /// How many epoch starts there are.
+    /// The number of epoch starts.
     pub fn depth(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether one of them names the replica.
+    /// Returns whether one of them names the replica.
     pub fn names(&self, replica: ReplicaId) -> bool {
         self.0.iter().any(|start| start.names(replica))
     }
 
-    /// Whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names. A
+    /// Returns whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names. A
     /// replica that is restored has a new id, and so has each that is blank.
     pub fn is_left_by(&self, next: &EpochStart) -> bool {
         next.old_voters.is_none() && !next.voters.iter().any(|voter| self.names(*voter))
@@ -217,7 +217,7 @@ pub struct Origin {
     pub history: History,
     /// The timestamp of that record, in milliseconds since the Unix epoch; 0 if it is not known.
     pub timestamp_ms: u64,
-    /// Who appended what before it.
+    /// The appends of the producers before it.
     pub producers: Producers,
 }
 

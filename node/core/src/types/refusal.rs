@@ -10,7 +10,7 @@ pub enum Refusal {
     Promised {
         /// What was asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// The epoch lies further above the promised one than a replica goes at once.
@@ -21,7 +21,7 @@ pub enum Refusal {
     TooFarAhead {
         /// What was asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// The epoch has another leader.
@@ -40,7 +40,7 @@ pub enum Refusal {
     NotSealed {
         /// What was asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// An appointment that may rest on what this replica no longer holds.
@@ -84,7 +84,7 @@ pub enum Refusal {
     /// Frames that do not follow the log's end.
     #[error("frames follow {prev}, the log's tail is {log}")]
     Gap {
-        /// What they follow.
+        /// The tail that they follow.
         prev: Tail,
         /// Where the log ends.
         log: Tail,
@@ -127,21 +127,21 @@ pub enum Refusal {
     /// Too few voters are in reach.
     #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed")]
     NoQuorum {
-        /// How many are in reach, the leader included.
+        /// The number in reach, the leader included.
         in_reach: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         quorum: u32,
     },
     /// Too few voters are in reach, for so long that what waits for them is told so: it may yet be committed.
     #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed; it may yet be committed")]
     LostQuorum {
-        /// How many are in reach, the leader included.
+        /// The number in reach, the leader included.
         in_reach: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         quorum: u32,
     },
     /// New appends are held back while a new leader connects to its followers: it does not know yet whether it reaches enough of them,
@@ -169,9 +169,9 @@ pub enum Refusal {
     /// The producer's sequence leaves a gap.
     #[error("sequence {found} leaves a gap: {expected} is next")]
     SequenceGap {
-        /// What came.
+        /// The sequence that came.
         found: u64,
-        /// What is next.
+        /// The sequence that is next.
         expected: u64,
     },
     /// The producer is not, or no longer, known.

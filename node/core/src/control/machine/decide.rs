@@ -137,7 +137,7 @@ impl<R: Rules> Machine<R> {
         }
     }
 
-    /// Whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
+    /// Returns whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
     fn is_due(&mut self, now: Millis, reason: Reason, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
         let vain = match reason {
             Reason::QuorumLost => self.pauses.quorum,

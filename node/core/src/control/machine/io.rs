@@ -1,4 +1,4 @@
-//! What goes into a controller's machine and what comes out of it.
+//! The inputs and outputs of a controller's machine.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,7 +19,7 @@ pub struct Told {
     pub members: Vec<Placed>,
     /// As a leader: those of its followers that it does not reach.
     pub unreached: Vec<ReplicaId>,
-    /// Whether it can elect by itself where no controller does.
+    /// True if it can elect by itself where no controller does.
     pub can_stand_by: bool,
     /// By what it does.
     pub standby: Option<StandbyTerms>,
@@ -35,7 +35,7 @@ impl Told {
 /// By what a node elects where no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StandbyTerms {
-    /// Who is to lead.
+    /// The intended leader.
     pub policy: Policy,
     /// Who wins ties, or is the one to lead: a place among the members. Their number where that one does not vote.
     pub preferred: usize,
@@ -54,7 +54,7 @@ pub struct Placed {
     pub replica: ReplicaId,
     /// The node of that name.
     pub ordinal: usize,
-    /// Whether that node's address is the one that was told.
+    /// True if that node's address is the one that was told.
     pub is_reachable: bool,
 }
 
@@ -69,7 +69,7 @@ pub enum Input {
         look: u64,
         /// The node.
         ordinal: usize,
-        /// What it says.
+        /// Its answer.
         told: Option<Box<Told>>,
     },
     /// What is written down, or why it cannot be read.
@@ -79,7 +79,7 @@ pub enum Input {
         /// What came of it.
         result: Result<Recorded, String>,
     },
-    /// Whether it was written: false where somebody else wrote meanwhile, and then nothing is.
+    /// True if it was written: false where somebody else wrote meanwhile, and then nothing is.
     Swapped {
         /// The operation.
         op: u64,
@@ -158,7 +158,7 @@ pub enum Action {
         target: ReplicaId,
         /// What to ask.
         call: Call,
-        /// How long the answer is waited for.
+        /// The time that the answer is waited for.
         within_ms: u64,
     },
     /// Tell people.
@@ -207,9 +207,9 @@ pub enum Call {
         cluster: Option<ClusterId>,
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who is to lead next.
+        /// The next leader.
         to: ReplicaId,
-        /// How long it holds new appends.
+        /// The time that it holds new appends.
         deadline_ms: u64,
     },
 }
@@ -237,7 +237,7 @@ pub enum Event {
     LeaderElected {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         leader: Who,
         /// Why an epoch was to begin.
         reason: Reason,
@@ -253,7 +253,7 @@ pub enum Event {
     HandedOver {
         /// Who led.
         from: Who,
-        /// Who leads.
+        /// The leader.
         to: Who,
         /// The new epoch.
         epoch: Epoch,
@@ -262,7 +262,7 @@ pub enum Event {
     },
     /// A planned hand-over did not come about.
     HandOverFailed {
-        /// Who leads.
+        /// The leader.
         from: Who,
         /// Who was to.
         to: Who,
@@ -275,7 +275,7 @@ pub enum Event {
         epoch: Epoch,
         /// Who.
         voter: Who,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A voter votes no more. Its data stays where it is.
@@ -284,28 +284,28 @@ pub enum Event {
         epoch: Epoch,
         /// Who.
         voter: Who,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A change of voters is settled: those before it need not be asked any more.
     VotersSettled {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
     },
     /// An epoch began without the change of voters that was wished for; another try follows.
     VotersUnchanged {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
         /// What stood in the way; none where too few answered.
         why: Option<Unchanged>,
     },
     /// The leader did not take the names of its learners; another try follows.
     LearnersRefused {
-        /// Who leads.
+        /// The leader.
         leader: Who,
         /// What stood in the way.
         why: String,

@@ -209,12 +209,12 @@ impl<R: Rules> Machine<R> {
         self.needed
     }
 
-    /// Whether nothing is under way but what is written behind.
+    /// Returns whether nothing is under way but what is written behind.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.work, Work::Resting)
     }
 
-    /// Whether nobody else is asked before it acts.
+    /// Returns whether nobody else is asked before it acts.
     fn is_alone(&self) -> bool {
         self.standby.is_some()
     }

@@ -29,7 +29,7 @@ enum Doing {
 pub(super) struct Record {
     /// What was there when it was last known.
     last: Recorded,
-    /// Whether that is there still, for all that is known.
+    /// True if that is there still, for all that is known.
     is_known: bool,
     doing: Doing,
     /// The number of that, and when it is given up.
@@ -64,7 +64,7 @@ impl Record {
         &self.last
     }
 
-    /// Whether the store did not answer last: nothing waits for it.
+    /// Returns whether the store did not answer last: nothing waits for it.
     pub(super) fn is_away(&self) -> bool {
         self.problem.is_some()
     }
@@ -74,7 +74,7 @@ impl Record {
         self.problem.as_ref()
     }
 
-    /// Whether there is nothing to wait for before something is decided.
+    /// Returns whether there is nothing to wait for before something is decided.
     pub(super) fn is_ready(&self) -> bool {
         self.is_known || self.is_away()
     }
