@@ -16,7 +16,7 @@ use crate::{Appended, Client};
 /// Names an append for good: repeated under this name, its records are kept once. See [`Client::append_again`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct AppendId {
-    /// Who appends, as a server has given it out.
+    /// The producer, as a server has given it out.
     pub producer: [u8; 16],
     /// How many records the producer has appended before.
     pub sequence: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Append<'a> {
     pub(crate) producer: Option<Producer>,
     /// What it is sent on, if that is open.
     pub(crate) line: Option<Line>,
-    /// Whether a try may have succeeded unheard.
+    /// True if a try may have succeeded unheard.
     pub(crate) is_unknown: bool,
 }
 

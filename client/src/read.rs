@@ -18,7 +18,7 @@ use crate::servers::{Described, LEADER_SILENCE, Server, leads};
 /// A reading that follows and hears nothing for so long asks whether another replica leads and has more.
 const FOLLOW_IDLE: Duration = Duration::from_secs(3);
 
-/// What to read.
+/// The request of a read.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// The first offset.
@@ -58,7 +58,7 @@ pub struct Reader {
     /// In a row, and since when.
     failures: Failures,
     failing_since: Option<Instant>,
-    /// Who failed last.
+    /// The server that failed last.
     avoid: Option<String>,
     is_done: bool,
 }
@@ -171,7 +171,7 @@ impl Reader {
         }))
     }
 
-    /// Whether another replica may give what this one does not.
+    /// Returns whether another replica may give what this one does not.
     fn is_of_the_replica(&self, error: &Error) -> bool {
         match error {
             Error::Refused(refused) if refused.reason == Reason::OffsetOutOfRange => self.position.is_known(refused),

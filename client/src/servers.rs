@@ -1,4 +1,4 @@
-//! Which servers there are, who leads, and the connections to them. Knows neither appends nor reads.
+//! The known servers, the leader, and the connections to them. Knows neither appends nor reads.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,13 +20,13 @@ use crate::security::Bearer;
 use zue_proto::net;
 use zue_tls::Dial;
 
-/// How long a server may take to say who leads, unless there is less time.
+/// The time that a server may take to say who leads, unless there is less time.
 const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
-/// How long others are waited for once a leader has answered: one of a newer epoch may be among them.
+/// The time that others are waited for once a leader has answered: one of a newer epoch may be among them.
 const GRACE: Duration = Duration::from_millis(100);
 /// A leader that has not answered for so long may have been replaced: the others are asked, this often.
 pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(200);
-/// How many addresses are remembered beside those given.
+/// The number of addresses that are remembered beside those given.
 const LEARNT_MAX: usize = 32;
 /// A message of the largest batch fits many times.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -41,7 +41,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
 }
 
-/// What one address answered.
+/// The answer of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct Described {
     pub(crate) address: String,
@@ -58,7 +58,7 @@ impl Described {
     }
 }
 
-/// Whether this replica says that it leads itself.
+/// Returns whether this replica says that it leads itself.
 pub(crate) fn leads(description: &v1::DescribeResponse) -> bool {
     description.leader.as_ref().is_some_and(|leader| leader.name == description.name)
 }

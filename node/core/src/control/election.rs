@@ -69,7 +69,7 @@ pub enum Unchanged {
         answered: usize,
         /// How many there would be.
         voters: usize,
-        /// The number of commit.
+        /// The number that commits.
         needed: u32,
     },
 }
@@ -116,7 +116,7 @@ pub enum NoChoice {
     /// A first epoch needs every replica that is listed, blank or restored.
     #[error("a new cluster needs an answer from all of its {listed} nodes; {answered} blank or restored ones answered")]
     NotAllBlank {
-        /// The number of that that are blank or restored answered.
+        /// The number of blank or restored replicas that answered.
         answered: usize,
         /// Their number.
         listed: usize,
