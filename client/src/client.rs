@@ -29,7 +29,7 @@ const IDLE_LINES_MAX: usize = 4;
 pub struct Appended {
     /// The offset of the first.
     pub base_offset: u64,
-    /// How many there are; they follow each other.
+    /// Their number; they follow each other.
     pub count: u32,
     /// The epoch in which they were committed, or found to be.
     pub epoch: u64,
@@ -167,7 +167,7 @@ impl Client {
         Reader::new(self.clone(), options)
     }
 
-    /// Which offsets can be read, from the replica of this name, or from the one that [`Client::read`] would choose.
+    /// The readable offsets, from the replica of this name, or from the one that [`Client::read`] would choose.
     pub async fn range(&self, replica: Option<&str>) -> Result<Range<u64>, Error> {
         let begun = Instant::now();
         let mut failures = Failures::default();
@@ -235,7 +235,7 @@ impl Client {
         Ok(self.call(&leader, within, client.describe(request)).await?.commit_end)
     }
 
-    /// Who leads, for something begun then.
+    /// The leader, for something begun then.
     pub(crate) async fn leader(&self, begun: Instant) -> Result<Server, Error> {
         self.0.servers.leader(self.time_left(begun)).await
     }

@@ -39,7 +39,7 @@ pub enum Error {
     Distrusted {
         /// Its name or address.
         server: String,
-        /// Who is not believed, why not, and what to do about it.
+        /// The server that is not believed, why not, and what to do about it.
         why: String,
     },
     /// Nobody is known to lead.
@@ -99,7 +99,7 @@ pub struct Refused {
     pub server: String,
     /// Why.
     pub reason: Reason,
-    /// What is known of an append.
+    /// The known outcome of an append.
     pub outcome: Outcome,
     /// In words.
     pub message: String,
@@ -114,19 +114,19 @@ pub struct Refused {
 /// Why no leader was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NoLeader {
-    /// Who leads as far as the others know, and the address it gives to clients: it could not be reached there.
+    /// The leader as far as the others know, and the address it gives to clients: it could not be reached there.
     pub named: Option<(String, String)>,
     /// True if one that answers hears it all the same.
     pub is_followed: bool,
     /// The number of voters, as far as those know that answer.
     pub voters: usize,
-    /// Which of them did not answer.
+    /// Those of them that did not answer.
     pub missing: Vec<String>,
     /// No address is one where clients are served: to try again cannot help.
     pub is_misplaced: bool,
     /// The server that answered.
     pub answered: Vec<String>,
-    /// Which addresses did not, and why.
+    /// The addresses that did not, and the reasons.
     pub unreachable: Vec<(String, String)>,
 }
 

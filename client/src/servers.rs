@@ -128,7 +128,7 @@ impl Servers {
         }
     }
 
-    /// Who leads: as found last, or as found now.
+    /// The leader: as found last, or as found now.
     pub(crate) async fn leader(&self, within: Duration) -> Result<Server, Error> {
         let known = self.state().leader.clone();
         if let Some(leader) = known {
@@ -137,7 +137,7 @@ impl Servers {
         self.find_leader(within).await.map(|(leader, _)| leader)
     }
 
-    /// Who leads as found now, and which epoch.
+    /// The leader as found now, and its epoch.
     pub(crate) async fn find_leader(&self, within: Duration) -> Result<(Server, u64), Error> {
         let described = self.search(within, |described| newest_leader(described).is_some(), true).await;
         let leader = newest_leader(&described).ok_or_else(|| Error::no_leader(&described))?;
@@ -164,7 +164,7 @@ impl Servers {
         }
     }
 
-    /// What every known address answers, in the order of the answers. Ends soon after these are enough.
+    /// The answers of every known address, in the order of the answers. Ends soon after these are enough.
     pub(crate) async fn describe(&self, within: Duration, is_enough: impl Fn(&[Described]) -> bool) -> Vec<Described> {
         self.search(within, is_enough, false).await
     }

@@ -67,7 +67,7 @@ impl Window {
         self.id().filter(|_| self.known_end > 0).map(|id| id.sequence)
     }
 
-    /// What is to be looked for in the log if its producer is forgotten; none while nothing of it may be there.
+    /// The appends to look for in the log if its producer is forgotten; none while nothing of it may be there.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let producer = self.producer.filter(|_| self.is_unknown())?;
         let append =

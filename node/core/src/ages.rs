@@ -11,7 +11,7 @@ const LOOKS: u64 = 256;
 /// How many are remembered: more than an age's while the agreed time is behind.
 const LOOKS_MAX: usize = 1024;
 
-/// What is known of the ages of records at a time.
+/// The known facts of the ages of records at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Aged {
     /// Records before are older.
@@ -75,7 +75,7 @@ struct Look {
     told_end: Offset,
 }
 
-/// What a process has seen of the ages of records, with regard to one age.
+/// A process's view of the ages of records, with regard to one age.
 #[derive(Clone, Debug)]
 pub struct Ages {
     age_ms: u64,

@@ -60,7 +60,7 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Whether, of records with the same key, only the newest are kept; `None` keeps all.
     pub compaction: Option<CompactionConfig>,
-    /// How much is remembered of who appended what.
+    /// The limits on the memory of who appended what.
     pub producers: ProducerLimits,
 }
 

@@ -51,13 +51,13 @@ pub struct Meta {
     pub suspect: Option<Tail>,
     /// Of the records before this, only the newest of each key are left.
     pub(crate) compacted: Offset,
-    /// What was on the disk when this was written.
+    /// The durable part of the log when this was written.
     pub(crate) synced: Synced,
     /// How it ran last.
     pub(crate) session: Session,
 }
 
-/// How much of the log is known to be on the disk.
+/// The part of the log that is known to be on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Synced {
     /// The active segment. A cut makes another, and what is said of this one no longer counts.

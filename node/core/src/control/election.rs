@@ -17,14 +17,14 @@ pub enum Change {
     Remove(ReplicaId),
 }
 
-/// Who is to lead the sealed epoch, and with whom.
+/// The intended leader of the sealed epoch, and its voters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
     /// The candidate: the voter with the greatest durable tail, unless that is damaged and another will do.
     pub leader: ReplicaId,
     /// The voters.
     pub voters: Vec<ReplicaId>,
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
@@ -46,9 +46,9 @@ pub enum Unchanged {
     /// The new voter has not copied enough.
     #[error("replica {replica} holds the log up to {holds}, and lacks the start of epoch {epoch}")]
     Behind {
-        /// Who is to vote.
+        /// The new voter.
         replica: ReplicaId,
-        /// What it holds.
+        /// Its content.
         holds: Tail,
         /// The epoch whose start it lacks.
         epoch: Epoch,
@@ -67,7 +67,7 @@ pub enum Unchanged {
     BelowQuorum {
         /// How many of them answered.
         answered: usize,
-        /// How many there would be.
+        /// Their number after the change.
         voters: usize,
         /// The number that commits.
         needed: u32,
@@ -77,7 +77,7 @@ pub enum Unchanged {
 /// The replicas of a cluster that is to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct First<'a> {
-    /// Who is to vote.
+    /// The first voters.
     pub voters: &'a [ReplicaId],
     /// Whoever is at a node of the cluster, to vote or not. Each of them has to answer, and to be blank, but for one that may have been
     /// restored: with another idea of who is to vote, another controller may be beginning a cluster among them.
@@ -93,11 +93,11 @@ pub enum NoChoice {
     /// Too few of the voters answered.
     #[error("{} of {} voters answered, {} are needed", .answered, .voters, majority(*.voters))]
     NoMajority {
-        /// How many voters answered.
+        /// The number of voters that answered.
         answered: usize,
         /// Their number.
         voters: usize,
-        /// Who did not.
+        /// The voters that did not.
         missing: Vec<ReplicaId>,
     },
     /// What a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
@@ -106,11 +106,11 @@ pub enum NoChoice {
          must answer, {} did not", .missing.len()
     )]
     Suspect {
-        /// Who has lost it.
+        /// The replica that has lost it.
         replica: ReplicaId,
         /// Where its log may have ended.
         suspect: Tail,
-        /// Who may hold it and did not answer.
+        /// The replicas that may hold it and did not answer.
         missing: Vec<ReplicaId>,
     },
     /// A first epoch needs every replica that is listed, blank or restored.

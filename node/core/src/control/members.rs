@@ -10,7 +10,7 @@ use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
 use crate::types::history::{EpochStart, VOTERS_MAX};
 
-/// What a leader says of those it feeds.
+/// A leader's report of the replicas it feeds.
 struct Fed<'a> {
     leader: ReplicaId,
     start: &'a EpochStart,

@@ -31,7 +31,7 @@ pub enum Policy {
     Static,
 }
 
-/// What the owner of the cluster asks for.
+/// The wishes of the owner of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wish {
     /// The number of replicas to be: those at the first nodes. Others are fed and vote no more.
@@ -44,24 +44,24 @@ pub struct Wish {
     pub switch_to: Option<usize>,
     /// Automatic: a voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
-    /// How many voters commit; none asks for a majority.
+    /// The number of voters that commit; none asks for a majority.
     pub quorum: Option<u32>,
     /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
     pub standby_after_ms: Option<u64>,
 }
 
-/// What controllers write down by compare-and-swap, before they act.
+/// The record that controllers write by compare-and-swap, before they act.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recorded {
     /// The greatest epoch ever reserved.
     pub epoch: Epoch,
-    /// Who was seen to lead last.
+    /// The leader that was seen last.
     pub leader: Option<ReplicaId>,
     /// The cluster, once a replica was seen to belong to it. It forbids another bootstrap.
     pub cluster: Option<ClusterId>,
 }
 
-/// What one replica says of itself.
+/// The status of one replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     /// Its identity.
@@ -82,7 +82,7 @@ pub struct Seen {
     pub damaged: bool,
     /// True if it is about to stop, and wants to lead no more.
     pub leaving: bool,
-    /// What it does.
+    /// Its role.
     pub role: SeenRole,
 }
 
@@ -98,7 +98,7 @@ impl Seen {
     }
 }
 
-/// What a replica does.
+/// The role of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SeenRole {
     /// Neither leads nor follows.
@@ -132,7 +132,7 @@ pub enum SeenRole {
     Failed,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// All is as wished.
@@ -143,7 +143,7 @@ pub enum Step {
     Elect {
         /// The epoch to reserve.
         epoch: Epoch,
-        /// Who wins ties.
+        /// The winner of ties.
         prefer: Option<ReplicaId>,
         /// Who is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the longest
         /// log, and would be chosen again.
@@ -168,19 +168,19 @@ pub enum Step {
         epoch: Epoch,
         /// The leader.
         from: ReplicaId,
-        /// Who is to.
+        /// The intended leader.
         to: ReplicaId,
         /// The epoch to reserve for that.
         next: Epoch,
     },
 }
 
-/// What a choice is made from.
+/// The facts for a choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Ballot<'a> {
-    /// What the sealed replicas answered, in the order of the ordinals.
+    /// The answers of the sealed replicas, in the order of the ordinals.
     pub answers: &'a [Sealed],
-    /// Who wins ties.
+    /// The winner of ties.
     pub prefer: Option<ReplicaId>,
     /// The replicas of a cluster that is to begin with this epoch.
     pub first: Option<First<'a>>,
@@ -192,12 +192,12 @@ pub struct Ballot<'a> {
 
 /// The rules a [`machine::Machine`] decides by. The simulation breaks them, one at a time.
 pub trait Rules {
-    /// What to do next.
+    /// The next step.
     fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         plan(wish, recorded, nodes)
     }
 
-    /// Who is to lead, and with whom.
+    /// The intended leader, and its voters.
     fn choose(&self, ballot: &Ballot<'_>) -> Result<Choice, NoChoice> {
         choose(ballot.answers, ballot.prefer, ballot.first, ballot.quorum, ballot.change)
     }

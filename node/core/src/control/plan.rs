@@ -24,7 +24,7 @@ pub(super) struct Look<'a> {
     newest: Option<&'a EpochStart>,
 }
 
-/// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
+/// The next step. `nodes` are in the order of the ordinals; none stands for one that does not answer.
 pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     let cluster = match one_cluster(recorded, nodes) {
         Ok(cluster) => cluster,
@@ -302,7 +302,7 @@ fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool) -> bool {
     newest.electorates().all(|electorate| is_majority(electorate, |id| has_lost(*id)))
 }
 
-/// What it would answer to a seal, as far as is known.
+/// Its answer to a seal, as far as is known.
 fn sealed(seen: &Seen) -> Sealed {
     let Seen { replica, cluster, durable, suspect, damaged, .. } = *seen;
     let (last, commit_end) = (seen.last.clone(), Offset(0));

@@ -125,7 +125,7 @@ impl Producers {
         self.known.is_empty()
     }
 
-    /// What to do with an append of `count` records from `sequence` on.
+    /// The treatment of an append of `count` records from `sequence` on.
     pub fn check(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
         let Some(producer) = self.known.get(&id) else {
             return match sequence {

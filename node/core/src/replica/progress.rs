@@ -38,7 +38,7 @@ pub struct Progress {
     pub round: u64,
     /// When it was last heard from.
     pub heard: Millis,
-    /// What its wall clock showed last, if it says so.
+    /// The last time that its wall clock showed, if it says so.
     pub clock_ms: Option<u64>,
     /// When it last had all that the leader then had; none while it never had.
     pub caught_up: Option<Millis>,
@@ -57,7 +57,7 @@ pub struct Progress {
 /// A planned hand-over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HandOver {
-    /// Who waits for the answer; none once it is given.
+    /// The caller that waits for the answer; none once it is given.
     pub(crate) request: Option<RequestId>,
     pub(crate) to: ReplicaId,
     pub(crate) until: Millis,
@@ -146,7 +146,7 @@ impl Leader {
         self.reached(self.quorum(), reached)
     }
 
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub(crate) fn quorum(&self) -> usize {
         usize::try_from(self.start.quorum).unwrap_or(usize::MAX)
     }
@@ -243,7 +243,7 @@ impl Leader {
         }
     }
 
-    /// Which of these are in sync, this one included.
+    /// Those of these that are in sync, this one included.
     pub(crate) fn in_sync_of(&self, voters: &[ReplicaId]) -> Vec<ReplicaId> {
         let in_sync = |id: &&ReplicaId| {
             **id == self.start.leader || self.followers.get(id).is_some_and(|progress| progress.in_sync)

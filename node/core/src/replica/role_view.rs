@@ -46,7 +46,7 @@ pub enum RoleView {
         electorate: Vec<ReplicaId>,
         /// Those of them in sync, itself included.
         isr: Vec<ReplicaId>,
-        /// How many voters an append must reach.
+        /// The number of voters that an append must reach.
         quorum: u32,
         /// How many can write, by all that is known, itself included.
         writing: usize,
@@ -56,7 +56,7 @@ pub enum RoleView {
 }
 
 impl Replica {
-    /// What it does, as of `now`.
+    /// Its role, as of `now`.
     pub fn role(&self, now: Millis) -> RoleView {
         match &self.role {
             Role::Idle => RoleView::Idle { waiting_ms: now.since(self.idle_since) },

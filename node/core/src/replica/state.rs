@@ -19,7 +19,7 @@ pub(crate) enum Pending {
     Reset(Box<Origin>),
 }
 
-/// What every message of a leader tells.
+/// The content of every message of a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Told {
     pub(crate) commit_end: Offset,
@@ -27,7 +27,7 @@ pub(crate) struct Told {
     pub(crate) round: u64,
 }
 
-/// What a replica does.
+/// The role of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     Idle,

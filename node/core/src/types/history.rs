@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::producers::Producers;
 use crate::types::{Epoch, Offset, ReplicaId, Tail};
 
-/// How many voters there may be at most.
+/// The largest number of voters.
 pub const VOTERS_MAX: usize = 9;
 
 /// The start of an epoch, a frame of the log that takes no offset.
@@ -17,7 +17,7 @@ pub struct EpochStart {
     pub start: Offset,
     /// Its leader.
     pub leader: ReplicaId,
-    /// Who counts for commits and elections; never empty.
+    /// The voters: they count for commits and elections; never empty.
     pub voters: Vec<ReplicaId>,
     /// The number of voters that must hold a record before it is committed; more than half of them.
     pub quorum: u32,

@@ -29,7 +29,7 @@ pub struct Terms {
     pub epoch: Epoch,
     /// The voters; holds the leader.
     pub voters: Vec<ReplicaId>,
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
@@ -58,7 +58,7 @@ pub struct Start {
     pub runs: Runs,
 }
 
-/// What the frames of one message hold.
+/// The content of the frames of one message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FrameFacts {
     /// The tail after them.
@@ -143,7 +143,7 @@ pub enum Input {
     Clock(Shown),
     /// Leader: a follower has opened its log at `log` and is fed from there.
     Started {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
         /// On which stream.
         session: Session,
@@ -158,7 +158,7 @@ pub enum Input {
     },
     /// Leader: a follower has made the log durable up to here.
     Acked {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
         /// On which stream.
         session: Session,
@@ -171,9 +171,9 @@ pub enum Input {
     },
     /// Leader: the stream to a follower ended.
     Disconnected {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
-        /// Which stream.
+        /// The stream.
         session: Session,
     },
     /// Follower: a leader opens a stream.
@@ -228,7 +228,7 @@ pub enum Input {
     },
     /// Leader: a follower's log durably starts there.
     Trimmed {
-        /// Whose.
+        /// The sender.
         from: ReplicaId,
         /// Where.
         log_start: Offset,
@@ -247,7 +247,7 @@ pub enum Input {
 pub enum Shown {
     /// Leader: a follower's.
     Follower {
-        /// Whose.
+        /// The sender.
         from: ReplicaId,
         /// The time that it showed.
         clock_ms: u64,

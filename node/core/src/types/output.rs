@@ -152,7 +152,7 @@ pub enum Reply {
     },
     /// This replica led when it was asked: whatever was committed then lies before this offset.
     ReadConfirmed {
-        /// What is to be read.
+        /// The records to read.
         commit_end: Offset,
     },
     /// The log durably starts there, or later, on a quorum.

@@ -8,7 +8,7 @@ pub enum Refusal {
     /// A greater or equal epoch is promised.
     #[error("epoch {asked} is refused: the promised epoch is {promised}")]
     Promised {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
         /// The promise.
         promised: Epoch,
@@ -19,7 +19,7 @@ pub enum Refusal {
          take a lower one"
     )]
     TooFarAhead {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
         /// The promise.
         promised: Epoch,
@@ -38,7 +38,7 @@ pub enum Refusal {
     /// An appointment for an epoch that this replica has not promised.
     #[error("epoch {asked} was not sealed here: the promised epoch is {promised}")]
     NotSealed {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
         /// The promise.
         promised: Epoch,

@@ -28,7 +28,7 @@ impl<D: Disk> Clone for Overlay<D> {
     }
 }
 
-/// What would be done to a directory, by the names of its files.
+/// The changes to a directory that would be made, by the names of its files.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     /// Would be there.
@@ -68,7 +68,7 @@ impl<D: Disk> Overlay<D> {
         &self.under
     }
 
-    /// What was done so far, and was not.
+    /// The changes so far, which were not made.
     ///
     /// # Errors
     /// When the disk below cannot be listed.

@@ -32,7 +32,7 @@ pub enum OpenError {
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// Which one, if that is known: its number and name.
+        /// The process, if that is known: its number and name.
         holder: Option<String>,
     },
     /// The disk refused.
@@ -123,7 +123,7 @@ impl From<Damage> for OpenError {
 }
 
 impl OpenError {
-    /// What [`Disk::lock`] says when another process holds the directory.
+    /// The error of [`Disk::lock`] when another process holds the directory.
     pub fn locked(disk: &impl Disk, error: &io::Error) -> Self {
         Self::Locked { dir: disk.path(""), holder: error.get_ref().map(ToString::to_string) }
     }
@@ -139,7 +139,7 @@ impl HeaderFault {
     }
 }
 
-/// What the meta file and the segments contradict each other in.
+/// The contradictions between the meta file and the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Disagreement {
     /// An epoch is accepted after it was promised, never before.

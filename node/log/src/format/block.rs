@@ -64,7 +64,7 @@ fn has_crc<const N: usize>(block: &[u8; N]) -> bool {
     crc32fast::hash(body).to_le_bytes() == crc
 }
 
-/// What only a later version of Zue writes.
+/// Marks that only a later version of Zue writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Later {
     /// A version of the format.

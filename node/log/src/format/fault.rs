@@ -96,7 +96,7 @@ pub enum Fault {
     /// They take more offsets than a batch may.
     #[error("{count} offsets are taken at once, the most are {OFFSETS_AHEAD_MAX}")]
     TooManyOffsets {
-        /// How many they take.
+        /// The number that they take.
         count: u64,
     },
     /// The record lies behind the last one that a log can have.

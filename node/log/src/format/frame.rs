@@ -101,7 +101,7 @@ impl Frame<'_> {
     }
 }
 
-/// What can be said of a frame without checking its CRC: enough to walk past it.
+/// The facts of a frame that are known without checking its CRC: enough to walk past it.
 #[derive(Clone, Copy)]
 pub(crate) struct Peek {
     /// The frame's length, prefix included; the bytes reach that far.

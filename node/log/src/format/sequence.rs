@@ -12,7 +12,7 @@ use crate::format::producer::{Producer, ProducerRun};
 /// A place in a sequence of frames, and what may follow there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameSequence {
-    /// What the frames so far amount to; inside an append its end is not a tail that a log may have.
+    /// The state after the frames so far; inside an append its end is not a tail that a log may have.
     pub(crate) tail: Tail,
     /// Of the last record; 0 before the first.
     pub(crate) timestamp_ms: u64,

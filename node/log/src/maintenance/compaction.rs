@@ -81,7 +81,7 @@ struct Keys {
     incomplete: bool,
 }
 
-/// What is to go of a segment.
+/// The part of a segment to remove.
 #[derive(Debug, Default)]
 struct Judgement {
     /// Which of 64 offsets each go, those of which none does left out: after a compaction a segment may span all offsets there are.

@@ -10,7 +10,7 @@ use crate::num::wide;
 
 /// So many records of a range that nobody has are asked for one by one, then fewer and fewer of the rest.
 const MISSES_MAX: u32 = 64;
-/// How much of one segment is fetched before it is written anew; the rest is fetched after that.
+/// The part of one segment that is fetched before it is written anew; the rest is fetched after that.
 const EXCERPTS_BYTES_MAX: u64 = 64 << 20;
 
 /// The records that are missing in a damaged segment, and what was fetched of them.

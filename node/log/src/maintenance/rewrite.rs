@@ -40,7 +40,7 @@ pub(crate) struct Rewrite<D: Disk> {
     part: Part<D>,
     file: D::File,
     header: Header,
-    /// What is not in the file yet, and where it goes.
+    /// The bytes that are not in the file yet, and where they go.
     out: Vec<u8>,
     position: u64,
     /// The epoch starts that are to come.
@@ -58,7 +58,7 @@ pub(crate) struct Rewrite<D: Disk> {
 #[derive(Debug)]
 pub struct Rewritten<D: Disk>(Rewrite<D>);
 
-/// What a segment begins with: the snapshot of the old file, or if that is damaged, one that claims to know less.
+/// The beginning of a segment: the snapshot of the old file, or if that is damaged, one that claims to know less.
 fn snapshot<D: Disk>(part: &Part<D>, view: &ReadView<D>, limits: ProducerLimits) -> Result<Snapshot, ReadError> {
     let starts = view.history.starts();
     match part.segment.snapshot() {

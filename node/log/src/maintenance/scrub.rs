@@ -28,7 +28,7 @@ pub struct Verifier<D: Disk> {
     end: Offset,
     now: Option<Place<D>>,
     last: Option<Begun<D>>,
-    /// What the segments so far amount to, unless the last one is damaged.
+    /// The state after the segments so far, unless the last one is damaged.
     before: Option<State>,
 }
 

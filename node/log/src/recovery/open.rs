@@ -23,7 +23,7 @@ use crate::segment::create::Draft;
 use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
 use crate::segment::preallocate::Fill;
 
-/// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
+/// The part of the first segment that is filled when it is made: later ones are prepared while the log is used.
 const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
 
 /// The findings and actions of opening a log.

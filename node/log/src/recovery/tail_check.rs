@@ -12,7 +12,7 @@ use crate::num::wide;
 use crate::recovery::scan::{State, Stop};
 use crate::segment::index::{Entry, Spacing};
 
-/// What is known of a log besides its bytes.
+/// The facts of a log besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     /// Everything before it is committed.

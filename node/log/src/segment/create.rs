@@ -31,7 +31,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) file_bytes: u64,
     /// True if it has to be made if it can be: a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
-    /// How much of the file to fill with zeroes at once, if it is made now.
+    /// The part of the file to fill with zeroes at once, if it is made now.
     pub(crate) zero_bytes: u64,
 }
 

@@ -96,7 +96,7 @@ impl Header {
         self.rewritten.filter(|own| own.generation > generation).map_or(end, |own| own.end)
     }
 
-    /// What the file's CRCs are masked with.
+    /// The mask of the file's CRCs.
     pub(crate) fn mask(&self) -> u32 {
         let nonce = self.nonce.to_le_bytes();
         let mut halves = Cursor(&nonce);

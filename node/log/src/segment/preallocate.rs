@@ -49,7 +49,7 @@ impl Fill {
         (start < self.wanted).then_some(start..self.wanted)
     }
 
-    /// What to fill before a sync of what was written up to `position`.
+    /// The range to fill before a sync of what was written up to `position`.
     pub(crate) fn next(&mut self, position: u64, file_bytes: u64) -> Option<Range<u64>> {
         let bytes = position.saturating_sub(self.synced);
         self.synced = position;

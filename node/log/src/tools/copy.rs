@@ -35,7 +35,7 @@ pub enum Until {
 pub struct CutPlace {
     /// How many bytes of the segment these are.
     pub bytes: u64,
-    /// What the log amounts to there.
+    /// The state of the log there.
     pub tail: Tail,
     /// Of the last record there, ms since the Unix epoch; 0 if there is none.
     pub timestamp_ms: u64,
@@ -126,7 +126,7 @@ impl<D: Disk> Piece<D> {
         self.segment.header.generation()
     }
 
-    /// What was drawn at random for this file, and is in no other.
+    /// The random number drawn for this file; no other file has it.
     pub fn nonce(&self) -> u64 {
         self.segment.header.nonce
     }
@@ -222,7 +222,7 @@ pub fn read_meta<D: Disk>(disk: &D) -> Result<Meta, OpenError> {
     Err(last.unwrap_or_else(|| OpenError::NoSegments { dir: disk.path("") }))
 }
 
-/// What is said of a log that is made of copies.
+/// The description of a log that is made of copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Adopted {
     /// The id of the new replica.

@@ -52,7 +52,7 @@ pub enum DumpItem<'a> {
         /// The base of the segment before.
         prev: Option<Offset>,
     },
-    /// What the segment's records rest on.
+    /// The state before the segment's records.
     Snapshot {
         /// Of the last record before, ms since the Unix epoch.
         timestamp_ms: u64,

@@ -28,7 +28,7 @@ pub(super) struct Handing {
     pub(super) begun: Millis,
 }
 
-/// What an epoch is to begin with.
+/// The start of an epoch to come.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     /// Its number: what answers it says so.
@@ -52,7 +52,7 @@ pub(super) struct Attempt {
     pub(super) is_reserved: bool,
 }
 
-/// What the sealed replicas have said so far.
+/// The answers of the sealed replicas so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
     pub(super) sealed: Vec<(usize, Sealed)>,
@@ -68,7 +68,7 @@ impl Attempt {
         Who { replica, ordinal: ordinal_of(&self.seen, replica) }
     }
 
-    /// Who is at the first nodes, so many of them.
+    /// The replicas at the first nodes, so many of them.
     fn at_first(&self, nodes: usize) -> Vec<ReplicaId> {
         self.seen.iter().take(nodes).flatten().map(|seen| seen.replica).collect()
     }

@@ -199,7 +199,7 @@ impl<R: Rules> Machine<R> {
     }
 }
 
-/// Who leads the newest epoch that is led, if it is that one or a newer one: any older is outdated.
+/// The leader of the newest epoch that is led, if it is that one or a newer one: any older is outdated.
 fn newest_leader(seen: &[Option<Seen>], epoch: Epoch) -> Option<ReplicaId> {
     let leads = |seen: &&Seen| matches!(seen.role, SeenRole::Leader { .. });
     let led = |seen: &Seen| seen.last.as_ref().map(|last| (last.epoch, seen.replica));

@@ -10,7 +10,7 @@ use crate::types::io::Terms;
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, ReplicaId};
 
-/// What a node says, as far as a controller needs it.
+/// The status of a node, as far as a controller needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Told {
     /// Of itself.
@@ -37,7 +37,7 @@ impl Told {
 pub struct StandbyTerms {
     /// The intended leader.
     pub policy: Policy,
-    /// Who wins ties, or is the one to lead: a place among the members. Their number where that one does not vote.
+    /// The winner of ties, or the one to lead: a place among the members. Their number where that one does not vote.
     pub preferred: usize,
     /// A voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
@@ -50,7 +50,7 @@ pub struct StandbyTerms {
 /// Where a replica is said to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placed {
-    /// Which replica.
+    /// The replica.
     pub replica: ReplicaId,
     /// The node of that name.
     pub ordinal: usize,
@@ -63,7 +63,7 @@ pub struct Placed {
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// What one node says, or none where it does not answer.
+    /// The status of one node, or none where it does not answer.
     Status {
         /// The look.
         look: u64,
@@ -72,18 +72,18 @@ pub enum Input {
         /// Its answer.
         told: Option<Box<Told>>,
     },
-    /// What is written down, or why it cannot be read.
+    /// The record, or why it cannot be read.
     Loaded {
         /// The operation.
         op: u64,
-        /// What came of it.
+        /// Its result.
         result: Result<Recorded, String>,
     },
     /// True if it was written: false where somebody else wrote meanwhile, and then nothing is.
     Swapped {
         /// The operation.
         op: u64,
-        /// What came of it.
+        /// Its result.
         result: Result<bool, String>,
     },
     /// An answer to a call.
@@ -92,12 +92,12 @@ pub enum Input {
         attempt: u64,
         /// The node.
         ordinal: usize,
-        /// What it answers.
+        /// Its answer.
         answer: Answer,
     },
 }
 
-/// What a node answers to a call.
+/// A node's answer to a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It has promised the epoch.
@@ -156,7 +156,7 @@ pub enum Action {
         ordinal: usize,
         /// The replica it is meant for.
         target: ReplicaId,
-        /// What to ask.
+        /// The question.
         call: Call,
         /// The time that the answer is waited for.
         within_ms: u64,
@@ -165,7 +165,7 @@ pub enum Action {
     Tell(Event),
 }
 
-/// What to ask of a node.
+/// The question to a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// For the promise to follow no epoch below this one.
@@ -217,7 +217,7 @@ pub enum Call {
 /// A replica, and the node it is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Who {
-    /// Which replica.
+    /// The replica.
     pub replica: ReplicaId,
     /// Its node, if it is at one.
     pub ordinal: Option<usize>,
@@ -246,12 +246,12 @@ pub enum Event {
     ElectionFailed {
         /// The epoch.
         epoch: Epoch,
-        /// What stood in the way.
+        /// The obstacle.
         why: Failure,
     },
     /// A leader handed over as planned.
     HandedOver {
-        /// Who led.
+        /// The former leader.
         from: Who,
         /// The leader.
         to: Who,
@@ -264,16 +264,16 @@ pub enum Event {
     HandOverFailed {
         /// The leader.
         from: Who,
-        /// Who was to.
+        /// The intended leader.
         to: Who,
-        /// What stood in the way; none where it was not elected.
+        /// The obstacle; none where it was not elected.
         why: Option<String>,
     },
     /// A replica that has caught up votes.
     VoterAdded {
         /// The epoch from which on it does.
         epoch: Epoch,
-        /// Who.
+        /// The voter.
         voter: Who,
         /// The number of voters now.
         voters: usize,
@@ -282,7 +282,7 @@ pub enum Event {
     VoterRemoved {
         /// The epoch from which on it doesn't.
         epoch: Epoch,
-        /// Who.
+        /// The voter.
         voter: Who,
         /// The number of voters now.
         voters: usize,
@@ -300,14 +300,14 @@ pub enum Event {
         epoch: Epoch,
         /// The number of voters.
         voters: usize,
-        /// What stood in the way; none where too few answered.
+        /// The obstacle; none where too few answered.
         why: Option<Unchanged>,
     },
     /// The leader did not take the names of its learners; another try follows.
     LearnersRefused {
         /// The leader.
         leader: Who,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// Another controller undoes what this one does; it waits longer and longer.
@@ -324,12 +324,12 @@ pub enum Event {
     Blocked(Blocked),
     /// What controllers write down could not be read or written; told once, until the reason changes.
     StoreFailed {
-        /// What the store says.
+        /// The error of the store.
         why: String,
     },
 }
 
-/// What stood in the way of an election.
+/// The obstacle to an election.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// It could not be written down. The next try does without.
@@ -349,7 +349,7 @@ pub enum Failure {
     DataGone(ClusterId),
     /// The chosen one did not say that it leads.
     NotAppointed {
-        /// Who was chosen.
+        /// The chosen leader.
         leader: Who,
         /// Why not.
         why: String,

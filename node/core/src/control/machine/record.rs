@@ -1,4 +1,4 @@
-//! What is written down, and one operation on it at a time. An epoch is reserved beside the seal; all else is written behind.
+//! The record, and one operation on it at a time. An epoch is reserved beside the seal; all else is written behind.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,7 +8,7 @@ use super::pause::{Backoff, Random, Retry};
 use crate::control::Recorded;
 use crate::types::{Epoch, Millis};
 
-/// What came of the reservation of an epoch.
+/// The result of the reservation of an epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Reserved {
     Done,
@@ -59,7 +59,7 @@ impl Record {
         }
     }
 
-    /// What is written down, as far as is known.
+    /// The record, as far as is known.
     pub(super) fn recorded(&self) -> &Recorded {
         &self.last
     }

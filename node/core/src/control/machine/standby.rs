@@ -10,7 +10,7 @@ use crate::types::{ClusterId, Epoch, Millis};
 pub struct StandbyTimes {
     /// How long nobody else has to have acted: no promise rose.
     pub after_ms: u64,
-    /// How much later each further node acts, so that they don't outbid each other; twice as much at most at random.
+    /// The delay by which each further node acts, so that they don't outbid each other; twice as much at most at random.
     pub stagger_ms: u64,
     /// The time that a leader that wants to lead no more waits for a controller.
     pub leaving_ms: u64,
