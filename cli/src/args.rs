@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The arguments of the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ Examples:
   my-program | zue append            append what a program prints
   zue read --from 0 --max 10         print ten records
   zue tail -f                        print records as they come
-  zue switchover --to zue-1          let zue-1 lead
+  zue switchover --to zue-1          make zue-1 the leader
   zue status                         who leads, who is in sync, who lags
-  zue health                         all of that in a line, with an exit code for scripts
-  zue verify                         whether all replicas hold the same
-  zue log verify ./zue-data/zue-0    whether every byte of a stopped node's log is as it was written
+  zue health                         all of that in one line, with an exit code for scripts
+  zue verify                         check that all replicas hold the same records
+  zue log verify ./zue-data/zue-0    check every byte of a stopped node's log
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 and 143 ended by SIGINT and by SIGTERM.";
 
@@ -33,10 +33,10 @@ pub(crate) struct Cli {
     #[arg(long, global = true, env = "ZUE_SERVERS", value_delimiter = ',', value_parser = server, value_name = "HOST:PORT,…",
         default_value = "127.0.0.1:9440,127.0.0.1:9450,127.0.0.1:9460")]
     pub(crate) servers: Vec<String>,
-    /// How to print; json is one object a line, with keys and values in base64
+    /// Output format; json is one object a line, with keys and values in base64
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub(crate) output: Output,
-    /// How long to try before giving up [default: 30s; `tail --follow` never gives up]
+    /// Time to try before giving up [default: 30s; `tail --follow` never gives up]
     #[arg(long, global = true, value_name = "TIME", value_parser = times::duration)]
     pub(crate) deadline: Option<Duration>,
     #[command(flatten)]
@@ -56,23 +56,23 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     /// Append records and print their offsets
     Append(Append),
-    /// Print records from an offset on, up to the end
+    /// Print records, from an offset up to the end
     Read(Read),
     /// Print the last records
     Tail(Tail),
-    /// Let the log start later, and print where it starts: what lies before is gone
+    /// Remove the oldest records, and print the new start of the log
     Trim(Trim),
     /// Show the replicas; fails when nobody leads, or below quorum
     #[command(after_help = "Exit codes: 0 appends can be committed, 1 they cannot be, 2 wrong use.")]
     Status,
-    /// Say in a line whether all is well, with an exit code for scripts and monitoring
+    /// Print the health in one line, with an exit code for scripts and monitoring
     #[command(after_help = HEALTH)]
     Health,
-    /// Let another replica lead, without a failed append
+    /// Make another replica the leader, without a failed append
     Switchover(Switchover),
-    /// Compare what the replicas hold, record by record
+    /// Compare the replicas, record by record
     Verify(crate::verify::Verify),
-    /// Measure how many appends there are in a second, and how long each takes
+    /// Measure appends per second and their latency
     Bench(Bench),
     /// Run a cluster on this machine, for development
     Dev(Dev),
@@ -81,13 +81,13 @@ pub(crate) enum Command {
     /// Make the certificates of a cluster whose nodes are started by hand
     #[command(subcommand)]
     Tls(crate::tls::Tls),
-    /// Look after the log in a data directory whose node does not run
+    /// Check and repair the log in the data directory of a stopped node
     #[command(subcommand)]
     Log(Log),
-    /// Make backups of a log, list them, check them, remove them
+    /// Make, list, check and remove backups of a log
     #[command(subcommand)]
     Backup(crate::backup::Backup),
-    /// Make a log of a backup, in a directory for a new cluster
+    /// Restore a backup to a directory, for a new cluster
     #[command(after_help = crate::backup::RESTORE_HELP)]
     Restore(crate::backup::Restore),
     /// Print the version
@@ -96,16 +96,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Log {
-    /// Check every byte and name what is damaged; changes nothing
+    /// Check every byte and name the damage; changes nothing
     #[command(after_help = LOG_EXIT_CODES)]
     Verify(LogDir),
-    /// Print what the files hold, frame by frame; changes nothing
+    /// Print the content of the files, frame by frame; changes nothing
     #[command(after_help = LOG_EXIT_CODES)]
     Dump(LogDump),
-    /// Do what a node does when it opens its log: cut a torn tail, make indexes again, remove left-overs
+    /// Repair the log as a node does when it opens it: cut a torn tail, rebuild indexes, remove left-overs
     #[command(after_help = LOG_EXIT_CODES)]
     Repair(LogRepair),
-    /// Take back trims, as far as the segments are still there (log.trimDelay)
+    /// Undo trims whose segments still exist (log.trimDelay)
     #[command(after_help = LOG_UNTRIM_HELP)]
     Untrim(LogDir),
 }
@@ -118,7 +118,7 @@ Exit codes, as of a Nagios plugin:
   3 unknown   no server answers, or wrong use";
 
 const LOG_UNTRIM_HELP: &str = "\
-A replica that was trimmed tells the others, and they trim again: stop every node, take the trims back on every one, then start them.
+A trimmed replica tells the others, and they trim again: stop every node, undo the trims on every node, then start them.
 Exit codes: 0 done, 1 damaged, 2 wrong use or not to be read.";
 const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
 
@@ -133,10 +133,10 @@ pub(crate) struct LogDir {
 pub(crate) struct LogDump {
     #[command(flatten)]
     pub(crate) dir: LogDir,
-    /// The first offset [default: the first that is there]
+    /// The first offset [default: the first in the log]
     #[arg(long, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
-    /// How many records at most
+    /// The largest number of records
     #[arg(long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
 }
@@ -145,19 +145,19 @@ pub(crate) struct LogDump {
 pub(crate) struct LogRepair {
     #[command(flatten)]
     pub(crate) dir: LogDir,
-    /// Only say what would be done; changes nothing
+    /// Only print the repairs; changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value. What
-is acknowledged is printed as ranges of offsets: 0..100 are the records 0 to 99; with -o json also who appended it (producer, sequence),
-and whether it was in the log already (duplicate). Ctrl-C ends it between two records, and it says how far it has come.
+Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value.
+Acknowledged records are printed as ranges of offsets: 0..100 are the records 0 to 99. With -o json each range also has its producer and
+sequence, and says whether it was in the log already (duplicate). Ctrl-C ends the append between two records, and it prints its progress.
 
-An append that failed and may be in the log all the same names its producer and sequence. Repeated with these, from the same record on,
-what was appended is kept once.")]
+An append that failed and may be in the log all the same prints its producer and sequence. Repeat it with these, from the same record
+on: every record is kept once.")]
 pub(crate) struct Append {
     /// The value of one record
     #[arg(conflicts_with = "file")]
@@ -181,30 +181,30 @@ pub(crate) struct Append {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The leader passes this on to the controller (the operator, `zue dev`, `zue control`), which does it as soon as the replica is in sync.
-Not for clusters with a static leader: there the controller is told which one leads.")]
+The leader passes the request to the controller (the operator, `zue dev`, `zue control`), which acts as soon as the replica is in sync.
+Not for clusters with the policy static: change the leader in the settings of the controller.")]
 pub(crate) struct Switchover {
-    /// The name of the replica that is to lead
+    /// The name of the new leader
     #[arg(long, value_name = "NAME")]
     pub(crate) to: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Read {
-    /// The first offset [default: the first that is there]
+    /// The first offset [default: the first in the log]
     #[arg(long, value_name = "OFFSET")]
     pub(crate) from: Option<u64>,
-    /// From the first record on that was appended at this moment or later: 2026-11-28T12:00:00+02:00, 2026-11-28 (in UTC), or
+    /// Start at the first record appended at this moment or later: 2026-11-28T12:00:00+02:00, 2026-11-28 (in UTC), or
     /// milliseconds since 1970
     #[arg(long, value_name = "MOMENT", conflicts_with = "from", value_parser = times::moment)]
     pub(crate) at: Option<u64>,
-    /// From the first record on that was appended within this time, such as 90s, 15m or 36h
+    /// Start at the first record appended within this time, such as 90s, 15m or 36h
     #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"], value_parser = times::span)]
     pub(crate) since: Option<Duration>,
-    /// How many records at most
+    /// The largest number of records
     #[arg(short = 'n', long, value_name = "RECORDS")]
     pub(crate) max: Option<u64>,
-    /// Up to all that is committed anywhere by now: the leader asks a majority whether it still leads
+    /// Include everything committed anywhere by now: the leader asks a majority whether it still leads
     #[arg(long, conflicts_with = "replica")]
     pub(crate) linearizable: bool,
     #[command(flatten)]
@@ -213,10 +213,10 @@ pub(crate) struct Read {
 
 #[derive(Debug, Args)]
 pub(crate) struct Tail {
-    /// Go on with the records that come
+    /// Wait for new records and print them
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How many of the last records
+    /// The number of last records
     #[arg(short = 'n', long, value_name = "RECORDS", default_value_t = 10)]
     pub(crate) lines: u64,
     #[command(flatten)]
@@ -232,7 +232,7 @@ pub(crate) struct Trim {
 
 #[derive(Debug, Args)]
 pub(crate) struct How {
-    /// Values only, byte for byte, one a line
+    /// Print only values, byte for byte, one a line
     #[arg(long)]
     pub(crate) raw: bool,
     /// Read from this replica, and from no other
@@ -242,36 +242,36 @@ pub(crate) struct How {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Prints a line for every window, and one for the whole run. Without --rate the next append begins when one is answered. With it
-appends begin at a steady rate, whatever the answers do: one that has to wait, because --in-flight are under way, has waited since
-its turn. The records stay in the log.")]
+Prints a line for every window, and one for the whole run. Without --rate, the next append begins when one is answered. With --rate,
+appends begin at a steady rate, whatever the answers do. An append that waits because --in-flight are under way counts its latency from
+its scheduled start. The records stay in the log.")]
 pub(crate) struct Bench {
-    /// How long
+    /// The length of the run
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::duration)]
     pub(crate) duration: Duration,
     /// The length of a window
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::window)]
     pub(crate) every: Duration,
-    /// Bytes of a record's value: a number, or a size such as 4KiB, up to 32MiB
+    /// Bytes in a record's value: a number, or a size such as 4KiB, up to 32MiB
     #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = times::value_bytes)]
     pub(crate) size: u32,
-    /// Records of an append
+    /// Records in an append
     #[arg(long, value_name = "RECORDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) batch: u32,
     /// Appends under way at once, at most
     #[arg(long, value_name = "APPENDS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) in_flight: u32,
-    /// Appends that begin in a second [default: as many as are answered]
+    /// Appends started per second [default: as many as are answered]
     #[arg(long, value_name = "APPENDS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: Option<u32>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
-    /// Where to keep the data; made if it is not there
+    /// The directory for the data; created if missing
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// How many replicas; another number than last time adds or removes some, one by one
+    /// The number of replicas; a new number adds or removes replicas, one by one
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
     pub(crate) replicas: u16,
     /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
@@ -287,19 +287,19 @@ pub(crate) struct Dev {
 /// How a cluster is led.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Leadership {
-    /// How many replicas must have a record before it is committed [default: a majority]
+    /// The number of replicas that must hold a record before it is committed [default: a majority]
     #[arg(long)]
     pub(crate) quorum: Option<u32>,
     /// Replace a leader that is lost, or wait for the named one
     #[arg(long, value_enum, default_value_t)]
     pub(crate) policy: Policy,
-    /// Which replica leads, counted from 0; with the policy automatic only at first, and where several are equal
+    /// The replica that leads, counted from 0; with the policy automatic only at first, and among equals
     #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
     pub(crate) leader: usize,
-    /// How long a leader must be silent to be lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
+    /// The silence after which a leader counts as lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::detection_time)]
     pub(crate) detection_time: Duration,
-    /// How long after that no controller has to have acted before a node elects by itself, from 200ms to 1h
+    /// The time without an act of a controller after that, before a node elects by itself, from 200ms to 1h
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::standby_after)]
     pub(crate) standby_after: Duration,
 }
@@ -316,19 +316,19 @@ pub(crate) enum Policy {
 Example:
   zue control --state ./control --nodes a=10.0.0.1:9441/10.0.0.1:9440,b=10.0.0.2:9441/10.0.0.2:9440,c=10.0.0.3:9441/10.0.0.3:9440")]
 pub(crate) struct Control {
-    /// All replicas in their order, each a name, where peers and where clients reach it
+    /// All replicas in order, each with its name, its address for peers and its address for clients
     #[arg(long, value_delimiter = ',', value_parser = node, required = true, value_name = "NAME=PEER/CLIENT,…")]
     pub(crate) nodes: Vec<NodeAddress>,
-    /// How many of them are to be members, the first ones; all if it is not said. The others give up their votes one by one
+    /// The number of members, counted from the first node [default: all]. The others give up their votes one by one
     #[arg(long, value_name = "N")]
     pub(crate) replicas: Option<usize>,
-    /// Where to write down what was decided; keep it
+    /// The file for the state of the controller; keep it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: PathBuf,
     /// Reach the nodes with TLS: holds tls.crt and tls.key of a controller, and peer-ca.crt; read again for each connection
     #[arg(long, value_name = "DIR")]
     pub(crate) tls_folder: Option<PathBuf>,
-    /// Required: never without TLS. Permissive: without it where a node cannot
+    /// Required: always with TLS. Permissive: without TLS where a node cannot
     #[arg(long, value_name = "MODE", default_value = "Required", requires = "tls_folder")]
     pub(crate) tls_mode: crate::tls::Mode,
     #[command(flatten)]

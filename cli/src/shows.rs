@@ -10,16 +10,16 @@ use crate::Usage;
 /// The flags of that; they hold no secret themselves.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Shows {
-    /// With TLS: whose signature is believed of servers, in PEM
+    /// The authority that signed the servers' certificates, in PEM; turns TLS on
     #[arg(long, global = true, env = "ZUE_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The certificate to show to them, in PEM
+    /// The client's certificate, in PEM
     #[arg(long, global = true, env = "ZUE_CERT", value_name = "FILE")]
     cert: Option<PathBuf>,
     /// Its key, in PEM; comes before the command, since records have keys, too
     #[arg(id = "own_key", long = "key", env = "ZUE_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
-    /// A file with the token to show instead
+    /// A file with a token, instead of a certificate
     #[arg(long, global = true, env = "ZUE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

@@ -53,28 +53,28 @@ The clients and what they may do are named in the file that --access-file of the
 pub(crate) enum Tls {
     /// Make the two authorities of a cluster: one signs its nodes and controllers, the other its clients. Keep the folder from others
     Init(Init),
-    /// Give out a certificate, and write it to a folder with its key and with whose signature is believed
+    /// Issue a certificate, and write it to a folder with its key and the trusted authorities
     Issue(Issue),
-    /// Make a token for a client that has no certificate, and print the hash that the nodes are told
+    /// Make a token for a client that has no certificate, and print the hash for the nodes
     Token(Token),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Where to keep the authorities; made if it is not there
+    /// The folder for the authorities; created if missing
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     /// The cluster: two names, as of a namespace and a resource
     #[arg(long, value_name = "NAMESPACE/NAME")]
     cluster: Cluster,
-    /// How long they are valid
+    /// The validity of the authorities
     #[arg(long, default_value_t = AUTHORITY_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     days: u32,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Issue {
-    /// Where the authorities are
+    /// The folder of the authorities
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(subcommand)]
@@ -107,10 +107,10 @@ enum To {
 
 #[derive(Debug, Args)]
 struct Out {
-    /// The folder to write to; made if it is not there. What is in it of these files is replaced
+    /// The folder to write to; created if missing. Existing files of these names are replaced
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How long the certificate is valid
+    /// The validity of the certificate
     #[arg(long, default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
     days: u32,
 }

@@ -22,7 +22,7 @@ pub(crate) struct Append<'a> {
     pub(crate) producer: Option<Producer>,
     /// What it is sent on, if that is open.
     pub(crate) line: Option<Line>,
-    /// Whether a try may have succeeded unheard.
+    /// True if a try may have succeeded unheard.
     pub(crate) is_unknown: bool,
 }
 

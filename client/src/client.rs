@@ -150,12 +150,12 @@ impl Client {
         Ok(self.call(&leader, within, client.describe(request)).await?.commit_end)
     }
 
-    /// Who leads, for something begun then.
+    /// The leader, for something begun then.
     pub(crate) async fn leader(&self, begun: Instant) -> Result<Server, Error> {
         self.0.servers.leader(self.time_left(begun)).await
     }
 
-    /// What every replica says of itself. Asks all known addresses once, and retries nothing.
+    /// The status of every replica. Asks all known addresses once, and retries nothing.
     pub async fn status(&self) -> Vec<ReplicaStatus> {
         let described = self.0.servers.describe(self.0.config.deadline, |_| false).await;
         let members: Vec<v1::MemberHint> = described
@@ -207,12 +207,12 @@ impl Client {
         Ok(())
     }
 
-    /// How long a try may take that is made now, for something begun then.
+    /// The time that a try may take that is made now, for something begun then.
     pub(crate) fn time_left(&self, begun: Instant) -> Duration {
         self.patience(begun, Instant::now())
     }
 
-    /// How long a try may take that was made at `tried`, for something begun at `begun`.
+    /// The time that a try may take that was made at `tried`, for something begun at `begun`.
     pub(crate) fn patience(&self, begun: Instant, tried: Instant) -> Duration {
         let left = self.0.config.deadline.saturating_sub(tried.saturating_duration_since(begun));
         left.min(self.0.config.attempt_timeout).max(TRY_MIN)

@@ -1,4 +1,4 @@
-//! What of a client can be set.
+//! The settings of a client.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use crate::{Backoff, Tls, Token};
 /// The most batches an appender may have under way: a leader remembers this many of each producer.
 pub const IN_FLIGHT_MAX: usize = 64;
 
-/// How patient a client is, and how much it has under way.
+/// The patience of a client, and the limits on its work under way.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// How long an append, or a read that makes no progress, is retried before it fails.
     pub deadline: Duration,
-    /// How long a server may take to answer one try.
+    /// The time that a server may take to answer one try.
     pub attempt_timeout: Duration,
     /// The pause between two tries.
     pub retry: Backoff,
@@ -24,7 +24,7 @@ pub struct ClientConfig {
     pub batch_records_max: usize,
     /// With TLS; without it where there is none.
     pub tls: Option<Tls>,
-    /// What is shown with every call. Needs TLS.
+    /// The token sent with every call. Needs TLS.
     pub token: Option<Token>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong between a client and a log, as facts.
+//! The errors between a client and a log, as facts.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,10 +16,10 @@ pub enum Error {
     #[error(transparent)]
     BadAddress(#[from] BadAddress),
     /// A token would be there for everybody to read.
-    #[error("a token is shown over TLS alone: say whose signature the servers have (zue --ca FILE)")]
+    #[error("a token is sent over TLS only: name the authority of the servers' certificates (zue --ca FILE)")]
     TokenWithoutTls,
     /// No address was given.
-    #[error("no server is named")]
+    #[error("no server address was given")]
     NoServers,
     /// A server said no.
     #[error(transparent)]
@@ -29,9 +29,9 @@ pub enum Error {
     Unreachable {
         /// Its name or address.
         server: String,
-        /// What the connection says.
+        /// The error of the connection.
         why: String,
-        /// Whether the request may have reached it all the same.
+        /// True if the request may have reached it all the same.
         is_sent: bool,
     },
     /// Who answers is not believed, or does not believe the certificate that it was shown.
@@ -39,7 +39,7 @@ pub enum Error {
     Distrusted {
         /// Its name or address.
         server: String,
-        /// Who is not believed, why not, and what to do about it.
+        /// The server that is not believed, why not, and what to do about it.
         why: String,
     },
     /// Nobody is known to lead.
@@ -55,18 +55,18 @@ pub enum Error {
     },
     /// A replica that was to lead does not yet.
     #[error(
-        "{leader} still leads, not {to}: either that is not in sync, or the policy names another leader, or no controller is at work"
+        "{leader} still leads: {to} is not in sync, or the policy names another leader, or no controller is running"
     )]
     NotSwitched {
-        /// Who was to lead.
+        /// The intended leader.
         to: String,
-        /// Who leads.
+        /// The leader.
         leader: String,
     },
     /// Records are missing, or come again.
-    #[error("{server} sent record {found} where {expected} is due: it is not to be trusted")]
+    #[error("{server} sent record {found} instead of {expected}: its records cannot be trusted")]
     Gap {
-        /// Who sent it.
+        /// The sender.
         server: String,
         /// The offset that was due.
         expected: u64,
@@ -74,11 +74,11 @@ pub enum Error {
         found: u64,
     },
     /// An answer that makes no sense.
-    #[error("{server} answered what makes no sense: {what}")]
+    #[error("malformed response from {server}: {what}")]
     Malformed {
-        /// Who answered.
+        /// The server that answered.
         server: String,
-        /// What is wrong with it.
+        /// The fault in it.
         what: &'static str,
     },
     /// The deadline passed; the last try failed as told.
@@ -86,7 +86,7 @@ pub enum Error {
     TimedOut {
         /// For how long it was tried.
         after: Duration,
-        /// How the last try failed.
+        /// The failure of the last try.
         last: Box<Error>,
     },
 }
@@ -95,11 +95,11 @@ pub enum Error {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[error("{server}: {message}")]
 pub struct Refused {
-    /// Who said it.
+    /// The server that said it.
     pub server: String,
     /// Why.
     pub reason: Reason,
-    /// What is known of an append.
+    /// The known outcome of an append.
     pub outcome: Outcome,
     /// In words.
     pub message: String,
@@ -114,26 +114,26 @@ pub struct Refused {
 /// Why no leader was found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NoLeader {
-    /// Who leads as far as the others know, and the address it gives to clients: it could not be reached there.
+    /// The leader as far as the others know, and the address it gives to clients: it could not be reached there.
     pub named: Option<(String, String)>,
-    /// Whether one that answers hears it all the same.
+    /// True if one that answers hears it all the same.
     pub is_followed: bool,
-    /// How many voters there are, as far as those know that answer.
+    /// The number of voters, as far as those know that answer.
     pub voters: usize,
-    /// Which of them did not answer.
+    /// Those of them that did not answer.
     pub missing: Vec<String>,
     /// No address is one where clients are served: to try again cannot help.
     pub is_misplaced: bool,
-    /// Who answered.
+    /// The server that answered.
     pub answered: Vec<String>,
-    /// Which addresses did not, and why.
+    /// The addresses that did not, and the reasons.
     pub unreachable: Vec<(String, String)>,
 }
 
 impl std::error::Error for NoLeader {}
 
 impl NoLeader {
-    /// Whether too few voters answer to elect a leader.
+    /// Returns whether too few voters answer to elect a leader.
     fn misses_majority(&self) -> bool {
         self.voters > 0 && self.voters.saturating_sub(self.missing.len()) * 2 <= self.voters
     }
@@ -201,7 +201,7 @@ impl Error {
         Self::Refused(Box::new(Refused { server, reason, outcome, message, log_start, commit_end, expected_sequence }))
     }
 
-    /// Whether it is about who asks, or who answers: only something else that is shown or believed helps.
+    /// Returns whether it is about who asks, or who answers: only something else that is shown or believed helps.
     pub(crate) fn is_of_identity(&self) -> bool {
         match self {
             Self::Distrusted { .. } => true,
@@ -231,7 +231,7 @@ impl Error {
         }
     }
 
-    /// Whether it tells that the log does not know the producer: it was forgotten, or this log was begun anew since all before
+    /// Returns whether it tells that the log does not know the producer: it was forgotten, or this log was begun anew since all before
     /// `acknowledged` was.
     pub(crate) fn forgets(&self, acknowledged: Option<u64>) -> bool {
         match self {
@@ -282,7 +282,7 @@ impl Error {
         }
     }
 
-    /// Whether trying again, perhaps with another server, may succeed.
+    /// Returns whether trying again, perhaps with another server, may succeed.
     pub fn is_retriable(&self) -> bool {
         match self {
             Self::Refused(refused) => is_retriable(refused.reason),
@@ -298,7 +298,7 @@ impl Error {
         }
     }
 
-    /// Whether the append of this try is surely not in the log.
+    /// Returns whether the append of this try is surely not in the log.
     pub(crate) fn is_not_appended(&self) -> bool {
         match self {
             Self::Refused(refused) => refused.outcome == Outcome::NotAppended,
@@ -346,7 +346,7 @@ fn is_retriable(reason: Reason) -> bool {
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[error("{error}; {}", self.fate())]
 pub struct AppendError {
-    /// Whether the records may be in the log all the same. They are not where this is false.
+    /// True if the records may be in the log all the same. They are not where this is false.
     pub is_unknown: bool,
     /// The append that failed, of many the first; none where no producer could be opened. Repeated under this name by
     /// [`Client::append_again`](crate::Client::append_again), what was appended is kept once.

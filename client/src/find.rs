@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 use crate::client::Failures;
 use crate::{AppendId, Appended, Client, ReadOptions};
 
-/// What is looked for: appends of one producer in their order, none before this offset.
+/// The search: appends of one producer in their order, none before this offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted {
     pub(crate) producer: [u8; 16],

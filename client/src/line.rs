@@ -14,7 +14,7 @@ use zue_proto::v1::{AppendRequest, AppendResponse, AppendStreamResponse};
 use crate::names::Producer;
 use crate::servers::{Link, Server};
 
-/// How long a line that is not used stays open.
+/// The time that a line that is not used stays open.
 const REST_MAX: Duration = Duration::from_secs(5);
 
 /// An open stream of appends.
@@ -26,7 +26,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Whether it is open and leads there.
+    /// Returns whether it is open and leads there.
     pub(crate) fn leads_to(&self, server: &Server) -> bool {
         self.server == *server && !self.requests.is_closed()
     }

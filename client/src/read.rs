@@ -42,7 +42,7 @@ pub struct Reader {
     /// In a row, and since when.
     failures: Failures,
     failing_since: Option<Instant>,
-    /// Who failed last.
+    /// The server that failed last.
     avoid: Option<String>,
     is_done: bool,
 }
@@ -177,7 +177,7 @@ impl Reader {
         }))
     }
 
-    /// Whether another replica may give what this one does not.
+    /// Returns whether another replica may give what this one does not.
     fn is_of_the_replica(&self, error: &Error) -> bool {
         match error {
             Error::Refused(refused) if refused.reason == Reason::OffsetOutOfRange => self.position.is_known(refused),

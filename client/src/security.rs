@@ -1,4 +1,4 @@
-//! How a client shows who it is, and knows whom it has reached: TLS, and tokens.
+//! The identity of a client, and its checks of the server: TLS, and tokens.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

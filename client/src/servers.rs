@@ -1,4 +1,4 @@
-//! Which servers there are, who leads, and the connections to them. Knows neither appends nor reads.
+//! The known servers, the leader, and the connections to them. Knows neither appends nor reads.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,13 +20,13 @@ use crate::security::Bearer;
 use zue_proto::net;
 use zue_tls::Dial;
 
-/// How long a server may take to say who leads, unless there is less time.
+/// The time that a server may take to say who leads, unless there is less time.
 const DESCRIBE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
-/// How long others are waited for once a leader has answered: one of a newer epoch may be among them.
+/// The time that others are waited for once a leader has answered: one of a newer epoch may be among them.
 const GRACE: Duration = Duration::from_millis(100);
 /// A leader that has not answered for so long may have been replaced: the others are asked, this often.
 pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(200);
-/// How many addresses are remembered beside those given.
+/// The number of addresses that are remembered beside those given.
 const LEARNT_MAX: usize = 32;
 /// A message of the largest batch fits many times.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -41,7 +41,7 @@ pub(crate) struct Server {
     pub(crate) address: String,
 }
 
-/// What one address answered.
+/// The answer of one address.
 #[derive(Clone, Debug)]
 pub(crate) struct Described {
     pub(crate) address: String,
@@ -58,7 +58,7 @@ impl Described {
     }
 }
 
-/// Whether this replica says that it leads itself.
+/// Returns whether this replica says that it leads itself.
 pub(crate) fn leads(description: &v1::DescribeResponse) -> bool {
     description.leader.as_ref().is_some_and(|leader| leader.name == description.name)
 }
@@ -128,7 +128,7 @@ impl Servers {
         }
     }
 
-    /// Who leads: as found last, or as found now.
+    /// The leader: as found last, or as found now.
     pub(crate) async fn leader(&self, within: Duration) -> Result<Server, Error> {
         let known = self.state().leader.clone();
         if let Some(leader) = known {
@@ -137,7 +137,7 @@ impl Servers {
         self.find_leader(within).await.map(|(leader, _)| leader)
     }
 
-    /// Who leads as found now, and which epoch.
+    /// The leader as found now, and its epoch.
     pub(crate) async fn find_leader(&self, within: Duration) -> Result<(Server, u64), Error> {
         let described = self.search(within, |described| newest_leader(described).is_some(), true).await;
         let leader = newest_leader(&described).ok_or_else(|| Error::no_leader(&described))?;
@@ -164,7 +164,7 @@ impl Servers {
         }
     }
 
-    /// What every known address answers, in the order of the answers. Ends soon after these are enough.
+    /// The answers of every known address, in the order of the answers. Ends soon after these are enough.
     pub(crate) async fn describe(&self, within: Duration, is_enough: impl Fn(&[Described]) -> bool) -> Vec<Described> {
         self.search(within, is_enough, false).await
     }

@@ -11,7 +11,7 @@ use crate::{Client, Error};
 pub struct SwitchedOver {
     /// The epoch in which it leads.
     pub epoch: u64,
-    /// Whether it was found to lead before anything was asked for.
+    /// True if it was found to lead before anything was asked for.
     pub led_before: bool,
 }
 

@@ -1,16 +1,16 @@
-//! What a client tries again and again, for whoever wants to say so to people. Decides nothing.
+//! The calls that a client retries, for whoever wants to say so to people. Decides nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::Error;
 
-/// What is tried again and again.
+/// A call that is retried.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Trouble {
     /// Since when every try has failed.
     pub since: Instant,
-    /// How the last one failed.
+    /// The failure of the last one.
     pub last: Error,
 }
 

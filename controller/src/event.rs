@@ -174,10 +174,10 @@ impl fmt::Display for Event {
             }
             Self::HandOverFailed { from, to, why } => write!(f, "{from} did not hand over to {to}: {why}"),
             Self::VoterAdded { epoch, name, voters } => {
-                write!(f, "{name} votes from epoch {epoch} on; {voters} replicas do")
+                write!(f, "{name} votes from epoch {epoch} on; {voters} replicas vote")
             }
             Self::VoterRemoved { epoch, name, voters } => {
-                write!(f, "{name} votes no more from epoch {epoch} on; {voters} replicas do")
+                write!(f, "{name} no longer votes from epoch {epoch} on; {voters} replicas vote")
             }
             Self::VotersSettled { epoch, voters } => {
                 write!(f, "the change of voters is settled with epoch {epoch}; {voters} replicas vote")
@@ -185,20 +185,20 @@ impl fmt::Display for Event {
             Self::VotersUnchanged { epoch, voters, why } => {
                 write!(f, "epoch {epoch} began with the same {voters} voters: {why}")
             }
-            Self::LearnersRefused { leader, why } => write!(f, "{leader} does not feed its learners: {why}"),
+            Self::LearnersRefused { leader, why } => write!(f, "{leader} refused to feed its learners: {why}"),
             Self::Contested { epoch } => write!(
                 f,
-                "epoch {epoch} was begun by somebody else: while another controller wishes for something else, changes wait longer \
-                 and longer; let one controller wish"
+                "another controller began epoch {epoch}: while two controllers want different things, changes wait longer and \
+                 longer; run one controller"
             ),
             Self::TermsContested { epoch } => write!(
                 f,
-                "another controller tells the nodes of epoch {epoch} another detectionTime, standbyAfter, policy or other addresses: \
-                 the nodes are told less and less often; run one controller, or give both the same settings"
+                "another controller gives the nodes of epoch {epoch} a different detectionTime, standbyAfter, policy or addresses: \
+                 updates become less and less frequent; run one controller, or give both the same settings"
             ),
             Self::Blocked(blocked) => write!(f, "{blocked}"),
             Self::Noticed(notice) => write!(f, "{notice}"),
-            Self::StoreFailed { why } => write!(f, "what was decided before cannot be read or written: {why}"),
+            Self::StoreFailed { why } => write!(f, "controller state store failed: {why}"),
         }
     }
 }
@@ -214,6 +214,6 @@ const fn in_words(reason: Reason) -> &'static str {
         Reason::HandOver => "the leader handed over",
         Reason::VotersChange => "the voters were to change",
         Reason::VotersSettled => "a change of voters was to be settled",
-        Reason::QuorumChange => "another number of voters was to commit",
+        Reason::QuorumChange => "the quorum was to change",
     }
 }

@@ -50,7 +50,7 @@ pub enum FileStoreError {
         why: io::Error,
     },
     /// Its content is not what a controller writes.
-    #[error("{}: line {line} is not what a controller writes", path.display())]
+    #[error("{}: line {line} is not valid controller state", path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,

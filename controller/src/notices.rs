@@ -62,8 +62,8 @@ impl fmt::Display for Notice {
         match self {
             Self::SameReplica { names: [one, other], replica, is_copied: true } => write!(
                 f,
-                "{one} and {other} run on the disk of one replica, {replica}: one is a copy of the other. Stop the one that was copied \
-                 and delete its volume; it comes back as a new replica"
+                "{one} and {other} run on the disk of one replica, {replica}: one is a copy of the other. Stop the copy and delete its \
+                 volume; it comes back as a new replica"
             ),
             Self::SameReplica { names: [one, other], replica, is_copied: false } => {
                 write!(f, "{one} and {other} are one replica, {replica}: two addresses lead to one place")
@@ -81,7 +81,7 @@ impl fmt::Display for Notice {
             Self::OtherDurability { name, durability, leader, leaders } => write!(
                 f,
                 "{name} runs with durability {durability}, and {leader}, the leader, with {leaders}. Each acknowledges by its own \
-                 setting, so a record is as safe as the weaker of those that committed it: give all the same"
+                 setting, so a record is only as safe as the weakest that committed it: give all the same durability"
             ),
         }
     }

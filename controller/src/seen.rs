@@ -29,7 +29,7 @@ pub(super) fn one(
     let mut others = others.filter_map(|(other, before)| Some((other, before.as_ref().ok()?)));
     let twice = others.find(|(_, before)| before.replica_id == status.replica_id);
     let told = match twice {
-        None => told(nodes, status).map_err(|malformed| format!("its status makes no sense: {malformed}")),
+        None => told(nodes, status).map_err(|malformed| format!("malformed status: {malformed}")),
         Some((first, before)) if before.name == status.name => {
             Err(format!("{}, node {first}, answers here too: two addresses lead to one place", before.name))
         }

@@ -129,7 +129,7 @@ pub(super) fn begun_cluster(cluster_id: &[u8], durable: Tail) -> Result<Option<C
 
 /// A checked answer to a seal: of the replica that was asked, and with the promise that was asked for.
 fn sealed(answer: v1::SealResponse, asked: ReplicaId, epoch: Epoch) -> Result<Sealed, String> {
-    let malformed = |malformed: Malformed| format!("its answer makes no sense: {malformed}");
+    let malformed = |malformed: Malformed| format!("malformed response: {malformed}");
     let replica = zue_proto::replica_id("replica_id", &answer.replica_id).map_err(malformed)?;
     if replica != asked {
         return Err(format!("another replica answers: {replica}"));

@@ -148,7 +148,11 @@ async fn a_controller_with_the_wrong_epoch_cluster_or_target_is_refused() {
     let mut control = cluster.control(0).await;
     let good = cluster.seal_request(0, 9);
     let cases = [
-        (v1::SealRequest { epoch: 1, ..good.clone() }, Reason::StaleEpoch, "epoch 1 is refused: epoch 1 is promised"),
+        (
+            v1::SealRequest { epoch: 1, ..good.clone() },
+            Reason::StaleEpoch,
+            "epoch 1 is refused: the promised epoch is 1",
+        ),
         (v1::SealRequest { cluster_id: id_bytes(5), ..good.clone() }, Reason::WrongTarget, "belongs to cluster"),
         (v1::SealRequest { cluster_id: Bytes::new(), ..good.clone() }, Reason::WrongTarget, "belongs to cluster"),
         (v1::SealRequest { target: id_bytes(5), ..good.clone() }, Reason::WrongTarget, "the message is for replica"),

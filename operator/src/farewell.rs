@@ -26,7 +26,7 @@ pub async fn say(client: &Client, namespaces: &[String], seat: &Seat) {
     if seat.is_taken().await {
         return;
     }
-    info!("no other operator acts: what was known of the ZueClusters is marked as unknown");
+    info!("no other operator acts: the status of the ZueClusters is marked as unknown");
     if tokio::time::timeout(ALL_MAX, mark_all(client, namespaces)).await.is_err() {
         warn!("not all ZueClusters could be marked in time");
     }
@@ -51,7 +51,7 @@ async fn mark_all(client: &Client, namespaces: &[String]) {
 
 async fn mark(client: &Client, cluster: &ZueCluster) {
     let (Some(namespace), Some(before)) = (cluster.namespace(), &cluster.status) else { return };
-    let why = "no operator runs: the log and its failover go on without, and nobody tells how they are";
+    let why = "no operator runs: the log and its failover go on, but nobody reports their state";
     let conditions = status::unwatched(&before.conditions, "NobodyLooks", why, Timestamp::now());
     if conditions == before.conditions {
         return;

@@ -97,12 +97,12 @@ async fn take_turns(seat: &mut Seat, acts: &watch::Sender<bool>, metrics: &Metri
     let told = AtomicBool::new(false);
     let standing_by = || {
         if !told.swap(true, Ordering::Relaxed) {
-            tracing::info!("another operator acts; this one stands by");
+            tracing::info!("another operator is active; this one stands by");
         }
     };
     loop {
         seat.take(standing_by).await;
-        tracing::info!("this operator acts from now on");
+        tracing::info!("this operator is active from now on");
         metrics.acts(true);
         acts.send_replace(true);
         seat.keep().await;
@@ -164,7 +164,7 @@ async fn require_crd(client: &Client, namespace: Option<&str>) -> anyhow::Result
             Err(error) if error.code() == Some(404) => {
                 bail!("Kubernetes knows no ZueCluster: install the CRD first (zue-operator crd | kubectl apply -f -)")
             }
-            Err(error) => tracing::warn!("{error}; it is tried again in {} s", pause.as_secs()),
+            Err(error) => tracing::warn!("{error}; next try in {} s", pause.as_secs()),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);

@@ -33,7 +33,7 @@ pub fn asked(view: &View, annotation: Option<&str>) -> Option<Replace> {
         return refused("it leads; let another lead first (zue.io/switchover-to)".to_owned());
     }
     if view.leader.is_none() {
-        return refused("nobody leads, so that nobody knows whether the others have all of the log".to_owned());
+        return refused("nobody leads, so it is unknown whether the others have all of the log".to_owned());
     }
     if view.is_changing {
         return refused("a change of the voters is under way; ask again once it is settled".to_owned());
@@ -43,7 +43,7 @@ pub fn asked(view: &View, annotation: Option<&str>) -> Option<Replace> {
         .map(|replica| replica.pod.as_str())
         .collect();
     if !late.is_empty() {
-        return refused(format!("without it the log would depend on {}, out of sync or not at work", late.join(", ")));
+        return refused(format!("without it the log would depend on {}, out of sync or not running", late.join(", ")));
     }
     let left = u32::try_from(others().count()).unwrap_or(u32::MAX);
     if left < view.quorum {

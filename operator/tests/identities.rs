@@ -266,7 +266,7 @@ async fn who_has_no_access_any_more_loses_it_whatever_else_is_wrong() {
     made.insert("orders-client-shop", None, &[]);
     made.insert("orders-client-till", None, &[]);
     let said = made.settle("access: [{name: till, rights: [read]}]", Rotate::default()).await.unwrap_err().to_string();
-    assert_eq!(said, "Secret orders-client-till is not this ZueCluster's; rename one of them");
+    assert_eq!(said, "Secret orders-client-till does not belong to this ZueCluster; rename one of them");
     let access = made.text("orders-tls", "access.yaml");
     assert!(!access.contains("shop") && access.contains("till"), "{access}");
     assert!(!made.link.dials().borrow().may_be_plain(), "the operator reaches the nodes all the same");
@@ -315,12 +315,12 @@ async fn authorities_made_elsewhere_are_taken_only_if_they_are_fit_and_nobody_el
     let owner = json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "bills", "uid": "u-2" });
     made.insert("bills-peer-ca", Some(owner), &data);
     let said = made.settle("tls: {secretName: bills-peer-ca}", Rotate::default()).await.unwrap_err().to_string();
-    assert_eq!(said, "Secret bills-peer-ca is not this ZueCluster's; rename one of them");
+    assert_eq!(said, "Secret bills-peer-ca does not belong to this ZueCluster; rename one of them");
 
     made.settled("tls: {secretName: one}").await;
     made.now += DAY * 2;
     let said = made.settle("tls: {secretName: one}", Rotate::default()).await.unwrap_err().to_string();
-    assert_eq!(said, "Secret one: its certificate has expired: put another authority there");
+    assert_eq!(said, "Secret one: its certificate has expired: put another authority into it");
     // The one that is put there signs at once: nobody believes the other any more.
     let next = Authority::new(Kind::Peer, &who, DAY * 365).unwrap();
     made.insert("one", None, &[("tls.crt", next.certificate()), ("tls.key", &next.key())]);

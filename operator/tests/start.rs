@@ -96,6 +96,6 @@ async fn an_api_server_that_is_away_is_waited_for_but_a_missing_crd_ends_the_pro
     let ended = tokio::time::timeout(Duration::from_mins(1), program.wait_with_output()).await.unwrap().unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert!(!ended.status.success() && said.contains("install the CRD first"), "{said}");
-    assert!(said.contains("cannot list ZueClusters: refused; it is tried again in 1 s"), "{said}");
+    assert!(said.contains("cannot list ZueClusters: refused; next try in 1 s"), "{said}");
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }

@@ -94,7 +94,7 @@ pub fn read_text(path: &Path) -> Result<Vec<u8>, FileError> {
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= FILE_BYTES_MAX) {
         return Ok(bytes);
     }
-    Err(content(path, format!("it is longer than {FILE_BYTES_MAX} bytes, the most that is read")))
+    Err(content(path, format!("it is longer than the limit of {FILE_BYTES_MAX} bytes")))
 }
 
 fn content(path: &Path, why: impl Into<String>) -> FileError {

@@ -47,27 +47,27 @@ pub(super) struct Kube {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show what is wrong with a cluster, and its replicas
+    /// Show the problems of a cluster, and its replicas
     Status(Of),
     /// Append records and print their offsets
     Append(Through),
-    /// Print records from an offset on
+    /// Print records, from an offset up to the end
     Read(Through),
     /// Print the last records
     Tail(Through),
-    /// Say in a line whether all is well
+    /// Print the health in one line
     Health(Through),
-    /// Let another replica lead, without a failed append
+    /// Make another replica the leader, without a failed append
     Switchover(Switchover),
     /// Restart one replica after the other, the leader last and after a hand-over
     Restart(Restart),
-    /// Have the operator leave a cluster alone; the log goes on
+    /// Pause the operator for a cluster; the log goes on
     Pause(Of),
-    /// Have the operator look after a cluster again
+    /// Resume the operator for a cluster
     Resume(Of),
-    /// Give up a replica whose node or disk does not come back: an empty one takes its place
+    /// Replace a replica whose node or disk is gone for good by an empty one
     Replace(Replace),
-    /// Compare what the replicas hold, record by record
+    /// Compare the replicas, record by record
     Verify(Through),
     /// Pack manifests, status, events, logs and metrics for a bug report; Secrets are not read
     Report(Report),
@@ -97,7 +97,7 @@ pub(super) struct Switchover {
     /// Name of the ZueCluster
     #[arg(value_parser = object_name)]
     pub(super) name: String,
-    /// Pod that is to lead
+    /// Pod of the new leader
     #[arg(long, value_name = "POD", value_parser = object_name)]
     pub(super) to: String,
 }
@@ -107,7 +107,7 @@ pub(super) struct Restart {
     /// Name of the ZueCluster
     #[arg(value_parser = object_name)]
     pub(super) name: String,
-    /// Only ask for it
+    /// Do not wait for the end
     #[arg(long)]
     pub(super) no_wait: bool,
 }
@@ -120,7 +120,7 @@ pub(super) struct Replace {
     /// Pod of the replica
     #[arg(value_parser = object_name)]
     pub(super) pod: String,
-    /// Do it; without, only what it means is said
+    /// Replace it; without this, only print the consequences
     #[arg(long)]
     pub(super) yes: bool,
 }

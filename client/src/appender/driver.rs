@@ -31,7 +31,7 @@ struct Line {
     answers: Streaming<v1::AppendStreamResponse>,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 enum End {
     /// All is acknowledged, and nothing more comes.
     Finished,

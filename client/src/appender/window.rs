@@ -18,11 +18,11 @@ struct Batch {
     since: Instant,
     /// When it was sent over this connection, if it was.
     sent: Option<Instant>,
-    /// Whether an earlier try may have succeeded unheard.
+    /// True if an earlier try may have succeeded unheard.
     is_unknown: bool,
 }
 
-/// What is under way, oldest first. Sequences follow each other without a gap.
+/// The appends under way, oldest first. Sequences follow each other without a gap.
 #[derive(Debug)]
 pub(super) struct Window {
     producer: Option<[u8; 16]>,
@@ -51,7 +51,7 @@ impl Window {
         Self { producer, next_sequence, batches: VecDeque::new(), batches_max, is_in_doubt, known_end: 0 }
     }
 
-    /// Whether what comes next may be in the log since an earlier try, put together in another way.
+    /// Returns whether what comes next may be in the log since an earlier try, put together in another way.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.is_in_doubt
     }
@@ -67,7 +67,7 @@ impl Window {
         self.id().filter(|_| self.known_end > 0).map(|id| id.sequence)
     }
 
-    /// What is to be looked for in the log if its producer is forgotten; none while nothing of it may be there.
+    /// The appends to look for in the log if its producer is forgotten; none while nothing of it may be there.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let producer = self.producer.filter(|_| self.is_unknown())?;
         let append =
@@ -157,7 +157,7 @@ impl Window {
         }
     }
 
-    /// Whether anything under way may be in the log. Then it must never go under another producer.
+    /// Returns whether anything under way may be in the log. Then it must never go under another producer.
     pub(super) fn is_unknown(&self) -> bool {
         self.batches.iter().any(|batch| batch.is_unknown || batch.sent.is_some())
     }

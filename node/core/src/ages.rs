@@ -1,4 +1,4 @@
-//! How old the records are, as far as this process has seen it itself. A record that was committed, as it saw, less than an age ago by
+//! The ages of the records, as far as this process has seen it itself. A record that was committed, as it saw, less than an age ago by
 //! its monotonic clock is younger than that, whatever wall clocks say. One that was committed at least an age ago by that clock and
 //! by the agreed time is older, whatever its timestamp says. Of all others the agreed time decides.
 
@@ -11,7 +11,7 @@ const LOOKS: u64 = 256;
 /// How many are remembered: more than an age's while the agreed time is behind.
 const LOOKS_MAX: usize = 1024;
 
-/// What is known of the ages of records at a time.
+/// The known facts of the ages of records at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Aged {
     /// Records before are older.
@@ -33,7 +33,7 @@ impl Aged {
         Self { old_before: Offset(0), young_from: Offset(0), agreed_ms: 0 }
     }
 
-    /// Whether the record is older than the age.
+    /// Returns whether the record is older than the age.
     pub fn is_old(&self, record: Offset, age_ms: u64, timestamp_ms: u64) -> bool {
         self.seen(record).unwrap_or_else(|| self.is_past(age_ms, timestamp_ms))
     }
@@ -75,7 +75,7 @@ struct Look {
     told_end: Offset,
 }
 
-/// What a process has seen of the ages of records, with regard to one age.
+/// A process's view of the ages of records, with regard to one age.
 #[derive(Clone, Debug)]
 pub struct Ages {
     age_ms: u64,

@@ -7,7 +7,7 @@ pub const fn majority(count: usize) -> usize {
     count / 2 + 1
 }
 
-/// Whether more than half of `all` satisfy `is_in`.
+/// Returns whether more than half of `all` satisfy `is_in`.
 pub fn is_majority<T>(all: &[T], is_in: impl Fn(&T) -> bool) -> bool {
     all.iter().filter(|x| is_in(x)).count() >= majority(all.len())
 }

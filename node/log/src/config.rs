@@ -1,4 +1,4 @@
-//! What of the log can be set.
+//! The settings of the log.
 
 use zue_core::ProducerLimits;
 
@@ -28,13 +28,13 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// Whether what is acknowledged is on the disk.
+    /// Returns whether what is acknowledged is on the disk.
     pub fn waits_for_disk(self) -> bool {
         self == Self::Sync
     }
 }
 
-/// How a log is compacted.
+/// The settings of compaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompactionConfig {
     /// How long a record with a key and an empty value, which deletes the key, is kept at least, ms.
@@ -49,7 +49,7 @@ impl Default for CompactionConfig {
     }
 }
 
-/// What of a log can be set.
+/// The settings of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogConfig {
     /// The length of a segment file, bytes. One that begins with a larger batch is as long as that needs.
@@ -60,7 +60,7 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Whether, of records with the same key, only the newest are kept; `None` keeps all.
     pub compaction: Option<CompactionConfig>,
-    /// How much is remembered of who appended what.
+    /// The limits on the memory of who appended what.
     pub producers: ProducerLimits,
 }
 

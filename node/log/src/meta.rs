@@ -25,14 +25,14 @@ const FLAGS: u32 = FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY | FLAG_SU
 /// Stands where no replica is known.
 const NONE: (ReplicaId, Run) = (ReplicaId(0), Run { starts: 0, nonce: 0 });
 
-/// What a replica knows of itself, durably.
+/// A replica's durable knowledge of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// Who it is.
+    /// Its identity.
     pub replica: ReplicaId,
     /// The cluster it is of, once it is of one.
     pub cluster: Option<ClusterId>,
-    /// How often the log was opened.
+    /// The number of times the log was opened.
     pub starts: u64,
     /// What the last times of them drew at random, newest first: a copy of this disk would draw other numbers. 0 before the first.
     pub(crate) nonces: [u64; LINEAGE_MAX],
@@ -40,7 +40,7 @@ pub struct Meta {
     pub(crate) runs: [(ReplicaId, Run); RUNS_MAX],
     /// This disk was found to be restored from a copy.
     pub restored: bool,
-    /// What it has promised. Invariant: the epoch never falls, and one epoch has one leader.
+    /// Its promise. Invariant: the epoch never falls, and one epoch has one leader.
     pub promise: Promise,
     /// Everything before this is committed and durable; more may be. Never falls.
     pub commit_end: Offset,
@@ -51,13 +51,13 @@ pub struct Meta {
     pub suspect: Option<Tail>,
     /// Of the records before this, only the newest of each key are left.
     pub(crate) compacted: Offset,
-    /// What was on the disk when this was written.
+    /// The durable part of the log when this was written.
     pub(crate) synced: Synced,
     /// How it ran last.
     pub(crate) session: Session,
 }
 
-/// How much of the log is known to be on the disk.
+/// The part of the log that is known to be on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Synced {
     /// The active segment. A cut makes another, and what is said of this one no longer counts.

@@ -107,7 +107,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file does not say what a node's file says; the source names the field and the line.
-    #[error("cannot take the configuration file {}", path.display())]
+    #[error("invalid configuration file {}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -115,13 +115,13 @@ pub enum ConfigError {
         source: serde_yaml::Error,
     },
     /// The file says nothing at all, as one does that was cut off when it was written.
-    #[error("{} is empty: a node's file holds its settings, or {{}} where all are to be the defaults", path.display())]
+    #[error("{} is empty: write the node's settings, or {{}} for the defaults", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A section is named and says nothing, as one that was cut off.
-    #[error("{}: {section} is empty: write its settings, or leave it out where all are to be the defaults", path.display())]
+    #[error("{}: {section} is empty: write its settings, or leave it out for the defaults", path.display())]
     EmptySection {
         /// The file.
         path: PathBuf,

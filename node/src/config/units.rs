@@ -25,10 +25,10 @@ const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 100
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadUnit {
     /// No size.
-    #[error("{0:?} is no size: write a whole number and B, KiB, MiB or GiB, as in \"64MiB\"")]
+    #[error("{0:?} is not a size: write a whole number and B, KiB, MiB or GiB, as in \"64MiB\"")]
     Size(String),
     /// No length of time.
-    #[error("{0:?} is no length of time: write a whole number and ms, s, m or h, as in \"500ms\"")]
+    #[error("{0:?} is not a duration: write a whole number and ms, s, m or h, as in \"500ms\"")]
     Time(String),
 }
 

@@ -38,7 +38,7 @@ impl Driver {
         }
         self.actions = actions;
         if let Some(problem) = parted {
-            tracing::error!(problem, "this replica stops: its log and what it knows of it have parted");
+            tracing::error!(problem, "internal error: replica state and log disagree; stopping");
             self.fail(problem.into());
         }
     }
@@ -50,9 +50,9 @@ impl Driver {
                 tracing::error!("{RESTORED}");
                 self.view_is_stale = true;
             }
-            Work::Cut(to) => tracing::warn!(%to, "cutting what the leader does not have"),
+            Work::Cut(to) => tracing::warn!(%to, "cutting the records that the leader does not have"),
             Work::Reset(origin) => {
-                tracing::warn!(at = %origin.at, "beginning anew: what would follow this log is gone from the leader's");
+                tracing::warn!(at = %origin.at, "the leader's log starts past this replica's end: beginning a new log there");
             }
             _ => {}
         }
@@ -160,7 +160,7 @@ impl Driver {
                 continue;
             }
             let Some(member) = member_of(&members, *follower) else {
-                tracing::warn!(replica = %follower, "no address is known of this follower: it is not fed");
+                tracing::warn!(replica = %follower, "no address is known for this follower: it gets no records");
                 continue;
             };
             let stop = stop.child_token();

@@ -48,7 +48,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Who gets in cannot be made out.
-    #[error("no TLS as tls.mode asks for")]
+    #[error("cannot set up TLS as tls.mode requires")]
     Tls(#[from] TlsError),
     /// It cannot listen.
     #[error("cannot listen on {address} for {port}")]
@@ -260,10 +260,10 @@ impl RunningNode {
         if !has_successor || self.handle.fact(Fact::Leaving).await.is_err() {
             return;
         }
-        tracing::info!("waiting for another to lead");
+        tracing::info!("waiting for another replica to take over");
         let followed = view.wait_for(|view| matches!(view.role, Role::Follower | Role::Failed));
         if timeout(LEAVES_WITHIN, followed).await.is_err() {
-            tracing::warn!("no controller has let another lead: stopping all the same");
+            tracing::warn!("no controller appointed another leader: stopping anyway");
         }
     }
 

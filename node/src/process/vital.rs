@@ -57,7 +57,7 @@ impl Drop for Vital {
         }
         let how = if std::thread::panicking() { "panicked" } else { "ended" };
         let ended = format!("{} {how}", self.name);
-        tracing::error!("{ended}: this node can go on no longer");
+        tracing::error!("{ended}: this node cannot go on");
         self.vitals.0.send_if_modified(|first| {
             let is_first = first.is_none();
             if is_first {

@@ -154,7 +154,7 @@ impl Peer {
                 (Err(problem), None) if problem.is_distrusted() => return (problem, false),
                 (Err(_), Some(ended)) => return ended,
                 (Err(problem), None) => {
-                    tracing::warn!(follower = self.member.name, %problem, "a newer stream cannot be opened: the one that there is goes on");
+                    tracing::warn!(follower = self.member.name, %problem, "cannot open a newer stream: the current one stays in use");
                 }
             }
         }

@@ -185,7 +185,7 @@ impl ReplicationService {
                         Err(error) => {
                             // The log does not depend on it: this replica stands by as before, and follows.
                             if !std::mem::replace(&mut is_told_wrong, true) {
-                                tracing::warn!(%error, "by what its leader tells this node to stand by, it does not");
+                                tracing::warn!(%error, "the standby settings from the leader are invalid: ignored");
                             }
                             continue;
                         }

@@ -306,7 +306,7 @@ where
             error(
                 Reason::Overloaded,
                 format!(
-                    "{max} bytes of requests are being received, the most that may be, or too many by this connection or host"
+                    "{max} bytes of requests are being received, which is the limit, or too many by this connection or host"
                 ),
             )
         };

@@ -121,7 +121,7 @@ impl Appends {
     fn full(&self) -> v1::Error {
         let max = self.settings.appends_bytes_max;
         let message = format!(
-            "appends of {max} are on their way to the disk, the most that may be (limits.appendsBytesMax), or too many of this \
+            "appends of {max} are on their way to the disk, which is the limit (limits.appendsBytesMax), or too many of this \
              connection or host"
         );
         error(Reason::Overloaded, message)

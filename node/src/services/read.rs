@@ -325,7 +325,7 @@ fn takes_nothing(at: u64, stall_max: Duration) -> v1::Error {
 
 /// Others hold all the room there is for what is on its way.
 fn no_room(max: usize) -> v1::Error {
-    error(v1::Reason::Overloaded, format!("{max} bytes are on their way to those who read, the most that may be"))
+    error(v1::Reason::Overloaded, format!("{max} bytes are on their way to readers, which is the limit"))
 }
 
 /// The read gave its place to one of somebody who has fewer.
@@ -339,7 +339,7 @@ fn made_way(at: Offset) -> v1::Error {
 
 /// Too many reads at once.
 pub(crate) fn too_many(max: u32) -> v1::Error {
-    error(v1::Reason::Overloaded, format!("{max} reads go on at once, the most that may (limits.readersMax)"))
+    error(v1::Reason::Overloaded, format!("{max} reads go on at once, which is the limit (limits.readersMax)"))
 }
 
 #[cfg(test)]

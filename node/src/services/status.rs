@@ -16,8 +16,8 @@ const SEED: &str = "its log was restored from a backup, and it is of no cluster 
                     others are empty. To have it join one that there is, empty its disk";
 
 /// What a person should know of a disk that is a copy.
-pub(crate) const RESTORED: &str = "this disk was restored from an older copy of it: it has forgotten what it promised and acknowledged \
-    since, and takes part in nothing. Delete its volume, so that it comes back as a new replica and takes its data from the others";
+pub(crate) const RESTORED: &str = "this disk was restored from an older copy: its promises and acknowledgements since then are lost, so \
+    it takes part in nothing. Delete its volume: it comes back as a new replica and copies its data from the others";
 
 impl Driver {
     pub(crate) fn role(&self) -> Role {

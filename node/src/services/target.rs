@@ -18,7 +18,8 @@ pub(crate) struct Target<'a> {
 pub(crate) fn check(identity: &Identity, caller: Option<&Caller>, message: &Target<'_>) -> Result<(), Error> {
     let Target { protocol_version, target } = *message;
     if protocol_version != PROTOCOL_VERSION {
-        let message = format!("version {protocol_version} of the protocol is not spoken here, but {PROTOCOL_VERSION}");
+        let message =
+            format!("protocol version {protocol_version} is not supported here; this node supports {PROTOCOL_VERSION}");
         return Err(error(Reason::WrongTarget, message));
     }
     let target = zue_proto::replica_id("target", target).map_err(invalid)?;

@@ -27,7 +27,7 @@ struct Nowhere;
 
 /// Nobody asks.
 #[derive(Debug, thiserror::Error)]
-#[error("a node that stands by has no record")]
+#[error("a standby node has no record")]
 struct NoRecord;
 
 impl Store for Nowhere {
@@ -50,7 +50,7 @@ pub(crate) fn begin(
     dial: Dial,
 ) -> Standing {
     let known = load(data_dir, identity).unwrap_or_else(|error| {
-        tracing::warn!(%error, "by what this node stands by cannot be read: it waits until it is told again");
+        tracing::warn!(%error, "cannot read the standby settings: no standby until the leader sends them again");
         None
     });
     let known = known.map(Arc::new);
@@ -100,7 +100,7 @@ impl StandingBy {
             let (dir, identity) = (self.data_dir.clone(), Arc::clone(&self.identity));
             let kept = tokio::task::spawn_blocking(move || keep(&dir, &identity, &terms)).await;
             if let Ok(Err(error)) = kept {
-                tracing::warn!(%error, "by what this node stands by could not be kept: after a start it waits until it is told again");
+                tracing::warn!(%error, "cannot save the standby settings: after a restart, no standby until the leader sends them again");
             }
         }
     }

@@ -203,7 +203,7 @@ impl Kept {
                 return false;
             }
             if let Some(why) = &told {
-                tracing::error!(why, "files for TLS cannot be used: what these said before still counts");
+                tracing::error!(why, "TLS files are unusable: their previous content stays in force");
             }
             *problem = told.as_deref().map(Into::into);
             true

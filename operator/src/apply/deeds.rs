@@ -180,7 +180,7 @@ impl Deeds {
         match within("let the last pods go", api.patch(&cluster.name, &manager(), &patch)).await {
             Ok(_) => {
                 self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods = Some(needed);
-                let note = format!("{pods} pods become {needed}; the volumes of the others stay");
+                let note = format!("scaling from {pods} to {needed} pods; the volumes of the others stay");
                 tell(&self.happenings, Happening::normal("ScaledDown", note));
             }
             Err(error) => self.pause.begin(&error),

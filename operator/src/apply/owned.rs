@@ -44,14 +44,14 @@ mod tests {
         let mut earlier = ours.clone();
         earlier.owner_references_mut()[0].uid = "u-0".to_owned();
         let said = check(&earlier, &cluster).unwrap_err().to_string();
-        assert!(said.starts_with("Service orders belongs to a ZueCluster of that name that was deleted"), "{said}");
+        assert!(said.starts_with("Service orders belongs to a deleted ZueCluster of that name"), "{said}");
         let mut another = earlier.clone();
         another.owner_references_mut()[0].name = "bills".to_owned();
         let mut nobodys = Service::default();
         nobodys.metadata.name = Some("orders".to_owned());
         for found in [another, nobodys] {
             let said = check(&found, &cluster).unwrap_err().to_string();
-            assert_eq!(said, "Service orders is not this ZueCluster's; rename one of them");
+            assert_eq!(said, "Service orders does not belong to this ZueCluster; rename one of them");
         }
     }
 }

@@ -82,7 +82,7 @@ pub async fn settle(
             }
             Err(failed) => {
                 if rotate != Rotate::default() {
-                    let note = format!("{ROTATE_ANNOTATION}: {failed}; ask again once that is mended");
+                    let note = format!("{ROTATE_ANNOTATION}: {failed}; ask again once that is fixed");
                     secured.happenings.push(Happening::warning("RotationRefused", note));
                 }
                 secured.outcome = Err(failed.to_string());

@@ -90,7 +90,7 @@ pub(super) async fn known(
     if let Some(field) = others {
         let kept = kept.ok_or_else(|| Error::Missing { name: name.clone(), field })?;
         if kept.newest.certificate.ends <= input.now {
-            return Err(unusable("its certificate has expired: put another authority there".to_owned()));
+            return Err(unusable("its certificate has expired: put another authority into it".to_owned()));
         }
         return Ok(kept);
     }
@@ -130,10 +130,8 @@ async fn make(
 ) -> Result<Known, Error> {
     let (name, _) = secrets.authority(kind);
     let authority = Authority::new(kind, who, AUTHORITY_LIFETIME)?;
-    let certificate = certificate(authority.certificate()).ok_or_else(|| Error::Unusable {
-        name: name.clone(),
-        why: "what was made for it is no certificate".to_owned(),
-    })?;
+    let certificate = certificate(authority.certificate())
+        .ok_or_else(|| Error::Unusable { name: name.clone(), why: "the issued certificate is malformed".to_owned() })?;
     let known = Known { newest: Signer { authority, certificate }, former };
     secrets.write(&name, found, known.data(), Texts::new()).await?;
     Ok(known)

@@ -99,7 +99,7 @@ fn issue(who: &zue_tls::Cluster, peers: &Signing) -> Result<(Leaf, Held), Error>
     let leaf = Leaf::from_pem(("the operator's certificate", &issued.certificate), ("its key", &issued.key))
         .map_err(|error| unusable(error.to_string()))?;
     let (begun, ends) = authority::time_of(&issued.certificate)
-        .ok_or_else(|| unusable("it issues what is no certificate".to_owned()))?;
+        .ok_or_else(|| unusable("the issued certificate is malformed".to_owned()))?;
     let authority = signer.certificate.sha256.clone();
     Ok((leaf, Held { authority, names: String::new(), begun, ends }))
 }

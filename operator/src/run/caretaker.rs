@@ -110,7 +110,7 @@ pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, worklo
         if AssertUnwindSafe(caring).catch_unwind().await.is_ok() {
             return;
         }
-        error!("the care for this cluster panicked, a fault of this program: it begins anew");
+        error!("the task for this cluster panicked, a bug of the operator: restarting it");
         tokio::time::sleep(BEGIN_ANEW_PAUSE).await;
     }
 }

@@ -48,7 +48,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// Another's object bears the name.
-    #[error("{kind} {name} is not this ZueCluster's; rename one of them")]
+    #[error("{kind} {name} does not belong to this ZueCluster; rename one of them")]
     NotOurs {
         /// What it is.
         kind: String,
@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// An object of a resource that bore the same name.
     #[error(
-        "{kind} {name} belongs to a ZueCluster of that name that was deleted; until Kubernetes has deleted it as well, it is left alone"
+        "{kind} {name} belongs to a deleted ZueCluster of that name; the operator does not touch it until Kubernetes has deleted it"
     )]
     NotYetGone {
         /// What it is.
@@ -66,7 +66,7 @@ pub enum Error {
         name: String,
     },
     /// A volume that is to stay would go with its StatefulSet.
-    #[error("claim {name} still refers to the StatefulSet, and would be deleted with it: its size is changed later")]
+    #[error("claim {name} still refers to the StatefulSet, and would be deleted with it: it is resized later")]
     Bound {
         /// The claim.
         name: String,

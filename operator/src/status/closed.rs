@@ -22,8 +22,8 @@ pub(super) fn closed(cluster: &Cluster, workload: &Workload) -> Option<Fact> {
 
 fn who_gets_in(cluster: &Cluster, mode: TlsMode) -> String {
     let everybody = match mode {
-        TlsMode::Required => return "nobody gets in without a certificate or a token".to_owned(),
-        TlsMode::Permissive => "who comes without a certificate may do everything",
+        TlsMode::Required => return "every client needs a certificate or a token".to_owned(),
+        TlsMode::Permissive => "a client without a certificate may do everything",
         TlsMode::Off => "everybody may do everything",
     };
     match cluster.spec.access.len() {
@@ -36,7 +36,7 @@ fn who_gets_in(cluster: &Cluster, mode: TlsMode) -> String {
 fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<Shown>]) -> String {
     let why = |shown: Option<&Option<Shown>>| match shown {
         None | Some(None) => Some("does not answer".to_owned()),
-        Some(Some(shown)) if shown.has_problem => Some("refuses the certificates that came last".to_owned()),
+        Some(Some(shown)) if shown.has_problem => Some("refuses the newest certificates".to_owned()),
         Some(Some(shown)) if shown.mode != mode => Some(format!("still runs with {}", shown.mode.name())),
         Some(Some(_)) => None,
     };
@@ -67,11 +67,11 @@ mod tests {
     fn a_cluster_says_whether_strangers_get_in_and_that_a_list_of_clients_keeps_nobody_out() {
         use TlsMode::{Off, Permissive, Required};
         assert_eq!(closed(&cluster("{}"), &Workload::default()), None, "nothing is settled");
-        let closed = "nobody gets in without a certificate or a token".to_owned();
+        let closed = "every client needs a certificate or a token".to_owned();
         assert_eq!(said("{}", Required, vec![]), (true, "Required", closed));
         assert_eq!(said("{}", Off, vec![]), (false, "Off", "everybody may do everything".to_owned()));
         let listed = said("access: [{name: shop, rights: [read]}]", Permissive, vec![]);
-        let open = "who comes without a certificate may do everything, whatever the 1 entries of spec.access say";
+        let open = "a client without a certificate may do everything, whatever the 1 entries of spec.access say";
         assert_eq!(listed, (false, "Permissive", open.to_owned()));
     }
 
@@ -83,7 +83,7 @@ mod tests {
             said("tls: {mode: Required}", Permissive, vec![Some(runs(Off)), None, Some(refuses)]);
         assert_eq!((holds, reason), (false, "Moving"));
         let waits = "tls.mode goes from Permissive to Required, and waits: orders-0 still runs with Off, orders-1 does not answer, \
-                     orders-2 refuses the certificates that came last; who comes without a certificate may do everything";
+                     orders-2 refuses the newest certificates; a client without a certificate may do everything";
         assert_eq!(message, waits);
         let (.., message) = said("tls: {mode: Required}", Permissive, vec![Some(runs(Permissive)); 3]);
         assert!(message.starts_with("tls.mode goes from Permissive to Required; "), "{message}");

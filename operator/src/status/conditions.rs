@@ -65,7 +65,7 @@ fn ready(view: &View, workload: &Workload) -> Fact {
     let type_ = "Ready";
     if !workload.foreign.is_empty() || (workload.sets.is_anothers && workload.sets.own.is_empty()) {
         let pods = if workload.foreign.is_empty() { "its pods".to_owned() } else { workload.foreign.join(", ") };
-        let message = format!("{pods} belong to a ZueCluster of that name that was deleted: they go, and others come");
+        let message = format!("{pods} belong to a deleted ZueCluster of that name: they are replaced");
         return fact(type_, false, "PodsOfAnother", message);
     }
     let Some(leader) = &view.leader else { return fact(type_, false, "NoLeader", nobody_leads(view)) };
@@ -109,7 +109,7 @@ fn degraded(view: &View) -> Fact {
         view.replicas.iter().filter(|replica| replica.blank).map(|replica| replica.pod.as_str()).collect();
     if !blank.is_empty() {
         let message = format!(
-            "the disk of {} was emptied: it forgot what it promised, so it has no vote until it has caught up again",
+            "the disk of {} was emptied and its promises are lost: it has no vote until it has caught up again",
             blank.join(", ")
         );
         return fact(type_, true, "ReplicaBlank", message);
@@ -159,7 +159,8 @@ fn progress(view: &View, workload: &Workload) -> Fact {
     let of = |role: MemberRole| view.replicas.iter().filter(move |replica| replica.role == role);
     let learning: Vec<&str> = of(MemberRole::Learner).map(|replica| replica.pod.as_str()).collect();
     if replicas > view.wished {
-        let message = format!("{replicas} pods become {}: those behind give up their votes one by one", view.wished);
+        let message =
+            format!("scaling from {replicas} to {} pods: the last ones give up their votes one by one", view.wished);
         return fact(type_, true, "ScalingDown", message);
     }
     if !learning.is_empty() {
@@ -167,7 +168,7 @@ fn progress(view: &View, workload: &Workload) -> Fact {
         return fact(type_, true, "ReplicaLearning", message);
     }
     if view.is_changing {
-        let message = "a change of the voters is being settled: those before it are still needed".to_owned();
+        let message = "a change of the voters is being settled: the previous voters are still needed".to_owned();
         return fact(type_, true, "VotersChanging", message);
     }
     if ready < replicas {
@@ -182,7 +183,7 @@ fn failover_blocked(view: &View) -> Fact {
         // A cluster that has not begun has nothing to fail over.
         Some(blocked @ Blocked::WaitingForReplicas { .. }) => fact(type_, false, reason(blocked), blocked.to_string()),
         Some(blocked) => fact(type_, true, reason(blocked), blocked.to_string()),
-        None => fact(type_, false, "NotBlocked", "nothing stands in the way of an election".to_owned()),
+        None => fact(type_, false, "NotBlocked", "nothing blocks an election".to_owned()),
     }
 }
 
@@ -206,7 +207,7 @@ fn reconciled(workload: &Workload) -> Fact {
     if let Some(why) = &workload.growth_refused {
         let also = workload.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
         let message = format!(
-            "the volumes cannot be made larger, and are tried again: {why}; spec.storage.size may go back to status.storageSize{also}"
+            "the volumes cannot be grown, and the operator tries again: {why}; spec.storage.size may go back to status.storageSize{also}"
         );
         return fact(RECONCILED, false, "VolumeGrowthRefused", message);
     }
@@ -406,7 +407,7 @@ mod tests {
         let said = said(&view);
         assert!(said.contains(&("FailoverBlocked", true, "StaticLeaderDown")));
         assert!(said.contains(&("Ready", false, "NoLeader")));
-        assert!(message(&view, "Ready").contains("replica 0 is to lead by the Static policy"));
+        assert!(message(&view, "Ready").contains("replica 0, the leader by the Static policy"));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Desk {
 
 pub(crate) fn tell(happenings: &mpsc::Sender<Happening>, happening: Happening) {
     if let Err(lost) = happenings.try_send(happening) {
-        warn!("too many Events wait for the API server; none is made of this: {}", lost.into_inner().note);
+        warn!("too many Events wait for the API server; dropped: {}", lost.into_inner().note);
     }
 }
 

@@ -79,7 +79,7 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
     Group { needed: majority(voters.len()).max(all), promised }
 }
 
-/// Whether somebody could be chosen from their answers, by the newest start that any of them holds.
+/// Returns whether somebody could be chosen from their answers, by the newest start that any of them holds.
 fn are_enough(nodes: &[&Seen]) -> bool {
     let newest = nodes.iter().filter_map(|seen| seen.begun()).max_by_key(|last| last.epoch);
     newest.is_none_or(|newest| {

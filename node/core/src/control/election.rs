@@ -17,18 +17,18 @@ pub enum Change {
     Remove(ReplicaId),
 }
 
-/// Who is to lead the sealed epoch, and with whom.
+/// The intended leader of the sealed epoch, and its voters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Choice {
     /// The candidate: the voter with the greatest durable tail, unless that is damaged and another will do.
     pub leader: ReplicaId,
-    /// Who votes.
+    /// The voters.
     pub voters: Vec<ReplicaId>,
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
-    /// Whether this is the first epoch of the cluster.
+    /// True if this is the first epoch of the cluster.
     pub bootstrap: bool,
     /// Why the voters stay as they are, where a change was wished for.
     pub unchanged: Option<Unchanged>,
@@ -44,32 +44,32 @@ pub enum Unchanged {
     #[error("replica {0} did not answer in time")]
     Silent(ReplicaId),
     /// The new voter has not copied enough.
-    #[error("replica {replica} holds the log up to {holds}, and not the start of epoch {epoch} yet")]
+    #[error("replica {replica} holds the log up to {holds}, and lacks the start of epoch {epoch}")]
     Behind {
-        /// Who is to vote.
+        /// The new voter.
         replica: ReplicaId,
-        /// What it holds.
+        /// Its content.
         holds: Tail,
         /// The epoch whose start it lacks.
         epoch: Epoch,
     },
     /// The new voter has lost records.
-    #[error("replica {0} has lost what it may have acknowledged")]
+    #[error("replica {0} lost data that it may have acknowledged")]
     Lost(ReplicaId),
     /// The voter that is to go leads.
     #[error("replica {0} leads")]
     Leads(ReplicaId),
     /// It is so already, or there is room for no more voters.
-    #[error("there are {0} voters, and that is as it can be")]
+    #[error("there are {0} voters already, or no more are possible")]
     NoChange(usize),
     /// The voters after the change would commit nothing.
     #[error("{answered} of the {voters} voters to be answered, {needed} are needed to commit")]
     BelowQuorum {
         /// How many of them answered.
         answered: usize,
-        /// How many there would be.
+        /// Their number after the change.
         voters: usize,
-        /// How many commit.
+        /// The number that commits.
         needed: u32,
     },
 }
@@ -77,7 +77,7 @@ pub enum Unchanged {
 /// The replicas of a cluster that is to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct First<'a> {
-    /// Who is to vote.
+    /// The first voters.
     pub voters: &'a [ReplicaId],
     /// Whoever is at a node of the cluster, to vote or not. Each of them has to answer, and to be blank, but for one that may have been
     /// restored: with another idea of who is to vote, another controller may be beginning a cluster among them.
@@ -93,42 +93,42 @@ pub enum NoChoice {
     /// Too few of the voters answered.
     #[error("{} of {} voters answered, {} are needed", .answered, .voters, majority(*.voters))]
     NoMajority {
-        /// How many voters answered.
+        /// The number of voters that answered.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// Who did not.
+        /// The voters that did not.
         missing: Vec<ReplicaId>,
     },
     /// What a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
     #[error(
-        "replica {replica} lost what it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter has to \
-         answer, {} did not", .missing.len()
+        "replica {replica} lost data that it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter \
+         must answer, {} did not", .missing.len()
     )]
     Suspect {
-        /// Who has lost it.
+        /// The replica that has lost it.
         replica: ReplicaId,
         /// Where its log may have ended.
         suspect: Tail,
-        /// Who may hold it and did not answer.
+        /// The replicas that may hold it and did not answer.
         missing: Vec<ReplicaId>,
     },
     /// A first epoch needs every replica that is listed, blank or restored.
-    #[error("a new cluster needs an answer from all of its {listed} nodes, {answered} that may begin one answered")]
+    #[error("a new cluster needs an answer from all of its {listed} nodes; {answered} blank or restored ones answered")]
     NotAllBlank {
-        /// How many that are blank or restored answered.
+        /// The number of blank or restored replicas that answered.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         listed: usize,
     },
     /// More than one was restored from a backup, and nobody can say which log is meant.
     #[error("{} replicas were restored from a backup, and a new cluster begins with one: empty the disks of the others", .0.len())]
     ManyRestored(Vec<ReplicaId>),
     /// What was restored is not whole.
-    #[error("what was restored to replica {0} is damaged, or a part of it is gone: empty its disk, and restore again")]
+    #[error("the restored log of replica {0} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt(ReplicaId),
     /// The cluster has begun, and those who answer have heard of none of its epochs.
-    #[error("{0} answered, and hold no epoch of the cluster yet: whoever does has to answer")]
+    #[error("the {0} replicas that answered hold no epoch of the cluster; one that holds an epoch must answer")]
     OnlyBlank(usize),
     /// The answers come from different clusters.
     #[error("the replicas belong to different clusters: {0} and {1}")]
@@ -302,7 +302,7 @@ fn nothing_is_lost(newest: &EpochStart, answers: &[Sealed], candidate: ReplicaId
     if missing.is_empty() { Ok(()) } else { Err(NoChoice::Suspect { replica, suspect, missing }) }
 }
 
-/// Whether enough voters may have acknowledged something to commit it: those whose answers say so, and those that do not answer.
+/// Returns whether enough voters may have acknowledged something to commit it: those whose answers say so, and those that do not answer.
 /// Whatever was committed from the newest epoch start on, a majority of its voters has, or of its old voters.
 fn may_be_committed(newest: &EpochStart, answers: &[Sealed], may_have: impl Fn(&Sealed) -> bool) -> bool {
     let counts = |voter: &&ReplicaId| answer_of(answers, **voter).is_none_or(&may_have);
@@ -346,7 +346,7 @@ fn preferred(
     staying().find(|replica| Some(*replica) == prefer).or_else(|| staying().next()).or_else(|| equal().next())
 }
 
-/// Whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
+/// Returns whether a majority of its voters, and of its old voters, are seen to hold the epoch start.
 fn is_settled(newest: &EpochStart, answers: &[Sealed]) -> bool {
     let holds = |id: &ReplicaId| {
         let epoch_of = |answer: &Sealed| answer.last.as_ref().map_or(Epoch(0), |last| last.epoch);

@@ -10,7 +10,7 @@ use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
 use crate::types::history::{EpochStart, VOTERS_MAX};
 
-/// What a leader says of those it feeds.
+/// A leader's report of the replicas it feeds.
 struct Fed<'a> {
     leader: ReplicaId,
     start: &'a EpochStart,
@@ -26,7 +26,7 @@ impl Fed<'_> {
         ids.iter().filter(|id| self.is_in_sync(**id)).count()
     }
 
-    /// Whether these voters would commit at once, and the present ones can decide on them.
+    /// Returns whether these voters would commit at once, and the present ones can decide on them.
     fn would_do(&self, voters: &[ReplicaId], quorum: Option<u32>) -> bool {
         let needed = effective_quorum(voters.len(), quorum);
         let in_sync = |ids| u32::try_from(self.in_sync(ids)).unwrap_or(u32::MAX);
@@ -83,7 +83,7 @@ impl Look<'_> {
         start.electorates().all(|electorate| is_majority(electorate, holds))
     }
 
-    /// Whether another quorum is wished for, and would commit at once.
+    /// Returns whether another quorum is wished for, and would commit at once.
     fn quorum_changes(&self, fed: &Fed<'_>) -> bool {
         let (voters, quorum) = (&fed.start.voters, self.wish.quorum);
         effective_quorum(voters.len(), quorum) != fed.start.quorum && fed.would_do(voters, quorum)

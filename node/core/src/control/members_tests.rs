@@ -23,7 +23,7 @@ struct Shape {
     voters: Vec<u128>,
     old: Option<Vec<u128>>,
     settled: bool,
-    /// Who holds the epoch's start beside the leader, if it is not settled.
+    /// The replicas that hold the epoch's start beside the leader, if it is not settled.
     held: Vec<u128>,
     quorum: Option<u32>,
     learners: Vec<u128>,

@@ -21,7 +21,7 @@ use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 pub use members::nodes_needed;
 pub use plan::plan;
 
-/// Who is to lead.
+/// The intended leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Policy {
     /// Whoever leads, until it is lost; then the candidate by the rule.
@@ -31,12 +31,12 @@ pub enum Policy {
     Static,
 }
 
-/// What the owner of the cluster asks for.
+/// The wishes of the owner of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Wish {
-    /// How many replicas there are to be: those at the first nodes. Others are fed and vote no more.
+    /// The number of replicas to be: those at the first nodes. Others are fed and vote no more.
     pub replicas: usize,
-    /// Who is to lead.
+    /// The intended leader.
     pub policy: Policy,
     /// Static: who leads. Automatic: who wins ties.
     pub ordinal: usize,
@@ -44,27 +44,27 @@ pub struct Wish {
     pub switch_to: Option<usize>,
     /// Automatic: a voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
-    /// How many voters commit; none asks for a majority.
+    /// The number of voters that commit; none asks for a majority.
     pub quorum: Option<u32>,
     /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
     pub standby_after_ms: Option<u64>,
 }
 
-/// What controllers write down by compare-and-swap, before they act.
+/// The record that controllers write by compare-and-swap, before they act.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recorded {
     /// The greatest epoch ever reserved.
     pub epoch: Epoch,
-    /// Who was seen to lead last.
+    /// The leader that was seen last.
     pub leader: Option<ReplicaId>,
     /// The cluster, once a replica was seen to belong to it. It forbids another bootstrap.
     pub cluster: Option<ClusterId>,
 }
 
-/// What one replica says of itself.
+/// The status of one replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
-    /// Who it is.
+    /// Its identity.
     pub replica: ReplicaId,
     /// Its cluster; none before its first epoch start is durable.
     pub cluster: Option<ClusterId>,
@@ -74,20 +74,20 @@ pub struct Seen {
     pub bound: Option<ReplicaId>,
     /// The newest epoch start it holds.
     pub last: Option<EpochStart>,
-    /// What is durable.
+    /// The durable part of the log.
     pub durable: Tail,
     /// Up to where it may have acknowledged what its disk has lost since.
     pub suspect: Option<Tail>,
-    /// Whether records within its log are damaged.
+    /// True if records within its log are damaged.
     pub damaged: bool,
-    /// Whether it is about to stop, and wants to lead no more.
+    /// True if it is about to stop, and wants to lead no more.
     pub leaving: bool,
-    /// What it does.
+    /// Its role.
     pub role: SeenRole,
 }
 
 impl Seen {
-    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup.
+    /// Returns whether it holds a log, and belongs to no cluster: it was restored from a backup.
     pub fn is_seed(&self) -> bool {
         self.cluster.is_none() && (self.last.is_some() || self.durable != Tail::default())
     }
@@ -98,32 +98,32 @@ impl Seen {
     }
 }
 
-/// What a replica does.
+/// The role of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SeenRole {
     /// Neither leads nor follows.
     Idle {
-        /// How long it has waited for a leader, since it started or made its last promise.
+        /// The time that it has waited for a leader, since it started or made its last promise.
         waiting_ms: u64,
     },
     /// Follows the leader of the epoch that it has promised.
     Follower {
         /// How long ago it heard from that leader.
         silence_ms: u64,
-        /// Whether that leader's stream is open.
+        /// True if that leader's stream is open.
         connected: bool,
     },
     /// Leads the epoch of its newest epoch start.
     Leader {
         /// Its log end.
         log_end: Offset,
-        /// Whether its epoch's start is committed: from here on the voters may change.
+        /// True if its epoch's start is committed: from here on the voters may change.
         settled: bool,
         /// Its followers' progress: who, whether in sync, and the durable end.
         followers: Vec<(ReplicaId, bool, Offset)>,
         /// Those of them that lack so many bytes that a hand-over would hold up appends in vain, in sync or not.
         far: Vec<ReplicaId>,
-        /// Whether it holds new appends for a hand-over.
+        /// True if it holds new appends for a hand-over.
         handing_over: bool,
         /// To whom somebody has asked it to hand over.
         switch_to: Option<ReplicaId>,
@@ -132,7 +132,7 @@ pub enum SeenRole {
     Failed,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
     /// All is as wished.
@@ -143,7 +143,7 @@ pub enum Step {
     Elect {
         /// The epoch to reserve.
         epoch: Epoch,
-        /// Who wins ties.
+        /// The winner of ties.
         prefer: Option<ReplicaId>,
         /// Who is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the longest
         /// log, and would be chosen again.
@@ -157,7 +157,7 @@ pub enum Step {
     Feed {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         leader: ReplicaId,
         /// Whom to feed, and nobody else.
         learners: Vec<ReplicaId>,
@@ -166,25 +166,25 @@ pub enum Step {
     HandOver {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         from: ReplicaId,
-        /// Who is to.
+        /// The intended leader.
         to: ReplicaId,
         /// The epoch to reserve for that.
         next: Epoch,
     },
 }
 
-/// What a choice is made from.
+/// The facts for a choice.
 #[derive(Clone, Copy, Debug)]
 pub struct Ballot<'a> {
-    /// What the sealed replicas answered, in the order of the ordinals.
+    /// The answers of the sealed replicas, in the order of the ordinals.
     pub answers: &'a [Sealed],
-    /// Who wins ties.
+    /// The winner of ties.
     pub prefer: Option<ReplicaId>,
     /// The replicas of a cluster that is to begin with this epoch.
     pub first: Option<First<'a>>,
-    /// How many voters are to commit; none asks for a majority.
+    /// The number of voters that are to commit; none asks for a majority.
     pub quorum: Option<u32>,
     /// The voter to add or to remove.
     pub change: Option<Change>,
@@ -192,12 +192,12 @@ pub struct Ballot<'a> {
 
 /// The rules a [`machine::Machine`] decides by. The simulation breaks them, one at a time.
 pub trait Rules {
-    /// What to do next.
+    /// The next step.
     fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         plan(wish, recorded, nodes)
     }
 
-    /// Who is to lead, and with whom.
+    /// The intended leader, and its voters.
     fn choose(&self, ballot: &Ballot<'_>) -> Result<Choice, NoChoice> {
         choose(ballot.answers, ballot.prefer, ballot.first, ballot.quorum, ballot.change)
     }
@@ -245,9 +245,9 @@ pub enum Blocked {
     /// Not all replicas answer, and none is part of a cluster yet.
     #[error("a new cluster waits for all of its replicas: {reachable} of {replicas} answer")]
     WaitingForReplicas {
-        /// How many answer.
+        /// The number that answers.
         reachable: usize,
-        /// How many there are to be.
+        /// The intended number.
         replicas: usize,
     },
     /// All replicas are blank, but the cluster is known to have existed.
@@ -256,15 +256,15 @@ pub enum Blocked {
     /// Too few voters answer.
     #[error("{answered} of {voters} voters answer, {needed} are needed")]
     NoMajority {
-        /// How many answer.
+        /// The number that answers.
         answered: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         needed: usize,
     },
     /// The policy names a leader that does not answer.
-    #[error("replica {ordinal} is to lead by the Static policy, and does not answer")]
+    #[error("replica {ordinal}, the leader by the Static policy, does not answer")]
     StaticLeaderDown {
         /// Its ordinal.
         ordinal: usize,
@@ -286,7 +286,7 @@ pub enum Blocked {
     ManyRestored(Vec<usize>),
     /// A replica was restored from a backup where a cluster is recorded, or begins.
     #[error(
-        "replica {ordinal} holds a restored log, and cluster {cluster} is there already: a restored log begins a cluster of its own. \
+        "replica {ordinal} holds a restored log, and cluster {cluster} exists already: a restored log begins its own cluster. \
          Restore under another name; to have the node join cluster {cluster}, empty its disk"
     )]
     RestoredBesideCluster {
@@ -296,9 +296,7 @@ pub enum Blocked {
         cluster: ClusterId,
     },
     /// What was restored is not whole.
-    #[error(
-        "what was restored to replica {ordinal} is damaged, or a part of it is gone: empty its disk, and restore again"
-    )]
+    #[error("the restored log of replica {ordinal} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt {
         /// Its ordinal.
         ordinal: usize,

@@ -24,7 +24,7 @@ pub(super) struct Look<'a> {
     newest: Option<&'a EpochStart>,
 }
 
-/// What to do next. `nodes` are in the order of the ordinals; none stands for one that does not answer.
+/// The next step. `nodes` are in the order of the ordinals; none stands for one that does not answer.
 pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     let cluster = match one_cluster(recorded, nodes) {
         Ok(cluster) => cluster,
@@ -176,7 +176,7 @@ impl Look<'_> {
         })
     }
 
-    /// Whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
+    /// Returns whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
     /// behind that can be given to anybody. Those that are whole can go on without it, and then it follows them.
     fn is_stuck(&self, leader: &Seen) -> bool {
         let settled = matches!(leader.role, SeenRole::Leader { settled: true, .. });
@@ -244,7 +244,7 @@ impl Look<'_> {
         ready.rev().max_by_key(end)
     }
 
-    /// Whether a voter hears a leader, of the newest epoch or of one that began out of sight. The leader of the newest epoch leads
+    /// Returns whether a voter hears a leader, of the newest epoch or of one that began out of sight. The leader of the newest epoch leads
     /// no more if it answers otherwise.
     fn hears(&self, seen: &Seen, newest: &EpochStart, leader_may_lead: bool) -> bool {
         let SeenRole::Follower { silence_ms, connected } = seen.role else { return false };
@@ -253,7 +253,7 @@ impl Look<'_> {
         of_leader && connected && silence_ms < self.wish.detection_ms
     }
 
-    /// Whether a voter has waited in vain for a leader that leads by its own word. A stream that ended may be opened again.
+    /// Returns whether a voter has waited in vain for a leader that leads by its own word. A stream that ended may be opened again.
     fn waits(&self, seen: &Seen) -> bool {
         match seen.role {
             SeenRole::Idle { waiting_ms: ms } | SeenRole::Follower { silence_ms: ms, .. } => {
@@ -276,7 +276,7 @@ impl Look<'_> {
         self.ours.iter().copied().find(|seen| seen.replica == id)
     }
 
-    /// Whether it holds the start of that epoch by its own word: all that was before it, that is.
+    /// Returns whether it holds the start of that epoch by its own word: all that was before it, that is.
     pub(super) fn holds_start(&self, id: ReplicaId, start: &EpochStart) -> bool {
         self.seen(id).is_some_and(|seen| seen.durable.epoch == start.epoch)
     }
@@ -287,7 +287,7 @@ impl Look<'_> {
         Some(seen.replica).filter(|_| is_ours(seen, self.cluster))
     }
 
-    /// Whether it is at one of the nodes that are to be members.
+    /// Returns whether it is at one of the nodes that are to be members.
     fn is_wished(&self, id: ReplicaId) -> bool {
         (0..self.wish.replicas).any(|ordinal| self.at(ordinal) == Some(id))
     }
@@ -297,12 +297,12 @@ impl Look<'_> {
     }
 }
 
-/// Whether a majority of each electorate has lost the leader: without them it commits nothing, and they can elect another.
+/// Returns whether a majority of each electorate has lost the leader: without them it commits nothing, and they can elect another.
 fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool) -> bool {
     newest.electorates().all(|electorate| is_majority(electorate, |id| has_lost(*id)))
 }
 
-/// What it would answer to a seal, as far as is known.
+/// Its answer to a seal, as far as is known.
 fn sealed(seen: &Seen) -> Sealed {
     let Seen { replica, cluster, durable, suspect, damaged, .. } = *seen;
     let (last, commit_end) = (seen.last.clone(), Offset(0));

@@ -8,7 +8,7 @@ use crate::types::Offset;
 
 /// Bytes that are no table of producers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("byte {0} of the producers' table is not as it is written")]
+#[error("the producers' table is malformed at byte {0}")]
 pub struct BadTable(pub usize);
 
 /// The form of a table in bytes; what another program writes is not read.

@@ -1,4 +1,4 @@
-//! Who appended what: keeps a repeated append from being stored twice. A function of the log: recording its appends in order
+//! The appends of the producers: keeps a repeated append from being stored twice. A function of the log: recording its appends in order
 //! gives the same table on every replica; a cut takes back what it cuts.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -38,17 +38,17 @@ impl ProducerId {
 /// An append in the log: a producer's records `sequence..sequence + count` at `base..base + count`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
-    /// Who appended.
+    /// The producer.
     pub producer: ProducerId,
     /// The sequence of its first record.
     pub sequence: u64,
-    /// How many records.
+    /// The number of records.
     pub count: u32,
     /// The offset of its first record.
     pub base: Offset,
 }
 
-/// What an append is, seen from the log.
+/// The kind of an append, seen from the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Not in the log: append it.
@@ -64,7 +64,7 @@ pub enum Verdict {
 /// The limits of the table. What goes follows from them and from the offsets in the log alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProducerLimits {
-    /// How many producers are remembered; the one that appended longest ago is forgotten first.
+    /// The number of producers that are remembered; the one that appended longest ago is forgotten first.
     pub producers_max: usize,
     /// How many appends of each are remembered with their offsets, while there is room for so many.
     pub appends_max: usize,
@@ -103,7 +103,7 @@ pub struct Producers {
     by_age: BTreeMap<Offset, ProducerId>,
     /// Those of which more appends are remembered than their share.
     rich: BTreeMap<Offset, ProducerId>,
-    /// How many appends are remembered.
+    /// The number of appends that are remembered.
     appends: usize,
     /// Every producer that was ever forgotten appended only before this offset.
     horizon: Offset,
@@ -115,17 +115,17 @@ impl Producers {
         Self { limits, ..Self::default() }
     }
 
-    /// How many producers are remembered.
+    /// The number of producers that are remembered.
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether none is.
+    /// Returns whether none is.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// What to do with an append of `count` records from `sequence` on.
+    /// The treatment of an append of `count` records from `sequence` on.
     pub fn check(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
         let Some(producer) = self.known.get(&id) else {
             return match sequence {
@@ -144,7 +144,7 @@ impl Producers {
         }
     }
 
-    /// Whether one more append would make it forget where an uncommitted one is. So what it forgets is committed.
+    /// Returns whether one more append would make it forget where an uncommitted one is. So what it forgets is committed.
     pub fn is_full(&self, id: ProducerId, commit_end: Offset) -> bool {
         let oldest = |producer: &Producer| {
             let full = producer.appends.len() >= self.limits.appends_max;
@@ -153,7 +153,7 @@ impl Producers {
         self.known.get(&id).and_then(oldest).is_some_and(|end| end > commit_end)
     }
 
-    /// What it was made with.
+    /// The limits that it was made with.
     pub fn limits(&self) -> ProducerLimits {
         self.limits
     }

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 
 use crate::types::Offset;
 
-/// How many totals are kept. With a grain of a 2,048th of what is asked about they reach back twice as far.
+/// The number of totals that are kept. With a grain of a 2,048th of what is asked about they reach back twice as far.
 const MARKS_MAX: usize = 4096;
 const GRAINS: u64 = 2048;
 

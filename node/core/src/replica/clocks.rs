@@ -1,4 +1,4 @@
-//! What time it is, as far as several wall clocks agree. No wall clock of one node decides what is deleted, nor how far the log's
+//! The time, as far as several wall clocks agree. No wall clock of one node decides what is deleted, nor how far the log's
 //! time goes ahead. Times are milliseconds since the Unix epoch.
 
 use crate::quorum::majority;

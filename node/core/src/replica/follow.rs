@@ -215,7 +215,7 @@ fn may_come(me: ReplicaId, history: &History, next: &EpochStart) -> Result<(), R
     if history.is_left_by(next) && !history.names(me) { Ok(()) } else { may_vote(history, next) }
 }
 
-/// Whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.
+/// Returns whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.
 pub(crate) fn may_vote(history: &History, next: &EpochStart) -> Result<(), Refusal> {
     match history.last() {
         Some(last) if !next.follows(last) => Err(Refusal::OtherVoters { epoch: next.epoch, before: last.epoch }),

@@ -112,7 +112,7 @@ impl Replica {
         is_over || (known.starts == told.starts && known.nonce != told.nonce)
     }
 
-    /// Whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
+    /// Returns whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
     pub(crate) fn is_restored_by(&mut self, runs: &Runs, out: &mut Vec<Output>) -> bool {
         if runs.get(self.id).is_none_or(|run| self.lineage.has(run)) {
             return false;

@@ -1,4 +1,4 @@
-//! What a leader knows of its followers: what is committed, who is in sync, who is in reach. Decides nothing about epochs.
+//! A leader's view of its followers: what is committed, who is in sync, who is in reach. Decides nothing about epochs.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -14,13 +14,13 @@ use crate::types::io::{Millis, RequestId, Session};
 use crate::types::recovered::SyncLimits;
 use crate::types::{Offset, ReplicaId, Tail};
 
-/// How long a follower's disk may take over the first of a stream: with it goes what the leader does not have, and that may be much.
+/// The time that a follower's disk may take over the first of a stream: with it goes what the leader does not have, and that may be much.
 const JOINT_MS_MAX: u64 = 5000;
 
 /// A follower, as its leader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Progress {
-    /// Whether it counts for commits.
+    /// True if it counts for commits.
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
@@ -28,7 +28,7 @@ pub struct Progress {
     begun: Option<Millis>,
     /// The starts of its disk, once it has said so.
     pub lineage: Option<Lineage>,
-    /// Whether that start of its disk is durably known here: before, it does not count for commits.
+    /// True if that start of its disk is durably known here: before, it does not count for commits.
     pub counts: bool,
     /// What it has acknowledged as durable in this epoch.
     pub durable: Tail,
@@ -38,7 +38,7 @@ pub struct Progress {
     pub round: u64,
     /// When it was last heard from.
     pub heard: Millis,
-    /// What its wall clock showed last, if it says so.
+    /// The last time that its wall clock showed, if it says so.
     pub clock_ms: Option<u64>,
     /// When it last had all that the leader then had; none while it never had.
     pub caught_up: Option<Millis>,
@@ -57,13 +57,13 @@ pub struct Progress {
 /// A planned hand-over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HandOver {
-    /// Who waits for the answer; none once it is given.
+    /// The caller that waits for the answer; none once it is given.
     pub(crate) request: Option<RequestId>,
     pub(crate) to: ReplicaId,
     pub(crate) until: Millis,
 }
 
-/// What a leader knows of its own means.
+/// A leader's knowledge of its own means.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Own {
     /// How its disk follows what is committed.
@@ -80,18 +80,18 @@ pub(crate) struct Leader {
     pub(crate) start: EpochStart,
     pub(crate) followers: BTreeMap<ReplicaId, Progress>,
     own: Box<Own>,
-    /// Whether its epoch's start is durable. It feeds nobody before.
+    /// True if its epoch's start is durable. It feeds nobody before.
     pub(crate) begun: bool,
     /// The sizes of what it has appended.
     pub(crate) backlog: Box<Backlog>,
-    /// Whether the epoch's start is committed.
+    /// True if the epoch's start is committed.
     pub(crate) settled: bool,
     pub(crate) hand_over: Option<HandOver>,
     pub(crate) reads: Box<Reads>,
     pub(crate) trims: Trims,
 }
 
-/// How often the set of voters in sync shrank and grew, counted in voters.
+/// The number of times the set of voters in sync shrank and grew, counted in voters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IsrCounts {
     /// Voters that left.
@@ -120,7 +120,7 @@ impl Leader {
         (self.own.quorum_seen, self.own.committed.1) = (now, now);
     }
 
-    /// Whether it is fed for its vote, be it one of before the change that is under way.
+    /// Returns whether it is fed for its vote, be it one of before the change that is under way.
     pub(crate) fn elects(&self, id: ReplicaId) -> bool {
         self.start.elects(id)
     }
@@ -146,7 +146,7 @@ impl Leader {
         self.reached(self.quorum(), reached)
     }
 
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub(crate) fn quorum(&self) -> usize {
         usize::try_from(self.start.quorum).unwrap_or(usize::MAX)
     }
@@ -160,24 +160,24 @@ impl Leader {
         }
     }
 
-    /// How many voters are in reach, this one included; and those that are still being connected to.
+    /// The number of voters that are in reach, this one included; and those that are still being connected to.
     pub(crate) fn in_reach(&self, voters: &[ReplicaId], now: Millis, limits: SyncLimits) -> usize {
         self.count(voters, |follower| follower.may_be_in_reach(now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// How many voters can write, by all that is known: they answer, and their disks get on. This one is included.
+    /// The number of voters that can write, by all that is known: they answer, and their disks get on. This one is included.
     pub(crate) fn writing(&self, voters: &[ReplicaId], log_end: Offset, now: Millis, limits: SyncLimits) -> usize {
         self.count(voters, |follower| follower.can_write(log_end, now, limits))
             + usize::from(voters.contains(&self.start.leader))
     }
 
-    /// Whether enough voters can write for an append to have a chance.
+    /// Returns whether enough voters can write for an append to have a chance.
     pub(crate) fn has_quorum(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         self.is_enough(|voters| self.writing(voters, log_end, now, limits))
     }
 
-    /// Whether enough voters may write in a moment: those that do, and those that are being connected to and not late.
+    /// Returns whether enough voters may write in a moment: those that do, and those that are being connected to and not late.
     pub(crate) fn is_connecting(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let may_write = |follower: &Progress| {
             follower.can_write(log_end, now, limits) || (follower.begun.is_none() && follower.is_alive(now, limits))
@@ -185,7 +185,7 @@ impl Leader {
         self.is_enough(|voters| self.count(voters, may_write) + usize::from(voters.contains(&self.start.leader)))
     }
 
-    /// Whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
+    /// Returns whether too few voters could write for as long as a follower may be silent. Then what waits for them waits no longer.
     pub(crate) fn has_lost_quorum(&mut self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         if self.has_quorum(log_end, now, limits) {
             self.own.quorum_seen = now;
@@ -193,7 +193,7 @@ impl Leader {
         now.since(self.own.quorum_seen) >= limits.lag_ms_max
     }
 
-    /// Whether its own disk has fallen behind what the others commit without it, as far as would put a follower out of sync, and
+    /// Returns whether its own disk has fallen behind what the others commit without it, as far as would put a follower out of sync, and
     /// they are enough to go on.
     pub(crate) fn is_outrun(&mut self, durable: Tail, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let committed = Tail { epoch: self.start.epoch, end: commit_end };
@@ -204,7 +204,7 @@ impl Leader {
         !keeps_up && self.can_spare_it()
     }
 
-    /// Whether it has committed no more for as long as a follower may lag, though there is more and enough voters are in reach.
+    /// Returns whether it has committed no more for as long as a follower may lag, though there is more and enough voters are in reach.
     pub(crate) fn is_held_up(&mut self, log_end: Offset, commit_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let (committed, since) = self.own.committed;
         let waits = self.settled && commit_end == committed && commit_end < log_end;
@@ -215,7 +215,7 @@ impl Leader {
         now.since(since) >= limits.lag_ms_max
     }
 
-    /// Whether the others that are in sync are enough to commit without it.
+    /// Returns whether the others that are in sync are enough to commit without it.
     pub(crate) fn can_spare_it(&self) -> bool {
         self.is_enough(|voters| self.count(voters, |follower| follower.session.is_some() && follower.in_sync))
     }
@@ -224,7 +224,7 @@ impl Leader {
         voters.iter().filter_map(|id| self.followers.get(id)).filter(|follower| is_in(follower)).count()
     }
 
-    /// Whether so many of the voters, and of the old ones while the change is unsettled, can commit.
+    /// Returns whether so many of the voters, and of the old ones while the change is unsettled, can commit.
     fn is_enough(&self, count: impl Fn(&[ReplicaId]) -> usize) -> bool {
         let old = self.start.old_voters.as_ref().filter(|_| !self.settled);
         count(&self.start.voters) >= self.quorum() && old.is_none_or(|old| count(old) >= majority(old.len()))
@@ -243,7 +243,7 @@ impl Leader {
         }
     }
 
-    /// Which of these are in sync, this one included.
+    /// Those of these that are in sync, this one included.
     pub(crate) fn in_sync_of(&self, voters: &[ReplicaId]) -> Vec<ReplicaId> {
         let in_sync = |id: &&ReplicaId| {
             **id == self.start.leader || self.followers.get(id).is_some_and(|progress| progress.in_sync)
@@ -321,7 +321,7 @@ impl Progress {
         self.joint = Some(durable).filter(|durable| *durable < log);
     }
 
-    /// Whether it may still be at what goes of its log with the first frames.
+    /// Returns whether it may still be at what goes of its log with the first frames.
     fn is_joining(&self, now: Millis) -> bool {
         self.joint.and(self.begun).is_some_and(|begun| now.since(begun) <= JOINT_MS_MAX)
     }
@@ -330,18 +330,18 @@ impl Progress {
         now.since(self.heard) <= limits.lag_ms_max
     }
 
-    /// Whether it answers, and its disk gets on.
+    /// Returns whether it answers, and its disk gets on.
     fn can_write(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let answers = self.session.is_some() && self.is_alive(now, limits);
         answers && (self.gets_on(log_end, now, limits) || self.is_joining(now))
     }
 
-    /// Whether it answers, or is still being connected to and not late.
+    /// Returns whether it answers, or is still being connected to and not late.
     fn may_be_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
         (self.session.is_some() || self.begun.is_none()) && self.is_alive(now, limits)
     }
 
-    /// Whether it holds all, or holds more than a while ago.
+    /// Returns whether it holds all, or holds more than a while ago.
     fn gets_on(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         self.durable.end >= log_end || now.since(self.advanced) <= limits.lag_ms_max
     }

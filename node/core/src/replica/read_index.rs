@@ -28,7 +28,7 @@ impl Leader {
         reached_by(voters.iter().map(round), majority(voters.len()))
     }
 
-    /// Whether a majority of the voters is in reach.
+    /// Returns whether a majority of the voters is in reach.
     fn reaches_majority(&self, now: Millis, limits: SyncLimits) -> Result<(), Refusal> {
         let voters = &self.start.voters;
         let (in_reach, quorum) = (self.in_reach(voters, now, limits), majority(voters.len()));

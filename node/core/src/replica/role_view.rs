@@ -1,4 +1,4 @@
-//! What a replica says of itself. Changes nothing.
+//! The state that a replica reports. Changes nothing.
 
 use alloc::vec::Vec;
 
@@ -11,12 +11,12 @@ use crate::types::io::Millis;
 use crate::types::recovered::Promise;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
-/// What a leader or follower says of itself.
+/// The state that a leader or follower reports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RoleView {
     /// Neither leads nor follows.
     Idle {
-        /// How long it has waited for a leader, in milliseconds, since it started or made its last promise.
+        /// The time that it has waited for a leader, in milliseconds, since it started or made its last promise.
         waiting_ms: u64,
     },
     /// Follows.
@@ -25,7 +25,7 @@ pub enum RoleView {
         leader: ReplicaId,
         /// In which epoch.
         epoch: Epoch,
-        /// Whether a stream is open.
+        /// True if a stream is open.
         connected: bool,
         /// How long ago the leader was heard from, in milliseconds.
         silence_ms: u64,
@@ -36,9 +36,9 @@ pub enum RoleView {
     Leader {
         /// In which epoch.
         epoch: Epoch,
-        /// Whether the epoch's start is committed.
+        /// True if the epoch's start is committed.
         settled: bool,
-        /// Whether new appends are held back for a hand-over.
+        /// True if new appends are held back for a hand-over.
         handing_over: bool,
         /// Whom it feeds, and how far they are.
         followers: Vec<(ReplicaId, Progress)>,
@@ -46,7 +46,7 @@ pub enum RoleView {
         electorate: Vec<ReplicaId>,
         /// Those of them in sync, itself included.
         isr: Vec<ReplicaId>,
-        /// How many voters an append must reach.
+        /// The number of voters that an append must reach.
         quorum: u32,
         /// How many can write, by all that is known, itself included.
         writing: usize,
@@ -56,7 +56,7 @@ pub enum RoleView {
 }
 
 impl Replica {
-    /// What it does, as of `now`.
+    /// Its role, as of `now`.
     pub fn role(&self, now: Millis) -> RoleView {
         match &self.role {
             Role::Idle => RoleView::Idle { waiting_ms: now.since(self.idle_since) },
@@ -90,7 +90,7 @@ impl Replica {
         known.old_voters.as_ref().unwrap_or(&known.voters)
     }
 
-    /// Who it is.
+    /// Its identity.
     pub fn id(&self) -> ReplicaId {
         self.id
     }
@@ -106,12 +106,12 @@ impl Replica {
         self.cluster.filter(|_| self.promise.binds(self.id, self.history.at(self.durable.epoch)))
     }
 
-    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup. A new cluster may begin with it.
+    /// Returns whether it holds a log, and belongs to no cluster: it was restored from a backup. A new cluster may begin with it.
     pub fn is_seed(&self) -> bool {
         self.cluster.is_none() && (self.log != Tail::default() || !self.history.is_empty())
     }
 
-    /// What it has promised.
+    /// Its promise.
     pub fn promise(&self) -> Promise {
         self.promise
     }
@@ -126,12 +126,12 @@ impl Replica {
         self.log
     }
 
-    /// What is durable.
+    /// The durable part of the log.
     pub fn durable(&self) -> Tail {
         self.durable
     }
 
-    /// What is known to be committed.
+    /// The known commit end.
     pub fn commit_end(&self) -> Offset {
         self.commit_end
     }
@@ -141,17 +141,17 @@ impl Replica {
         self.suspect
     }
 
-    /// Who appended what, as far as it knows.
+    /// The appends of the producers, as far as it knows.
     pub fn producers(&self) -> &Producers {
         &self.producers
     }
 
-    /// Whether records within its log are damaged.
+    /// Returns whether records within its log are damaged.
     pub fn is_damaged(&self) -> bool {
         self.damaged
     }
 
-    /// Whether its disk was found to be restored from a copy: it takes part in nothing.
+    /// Returns whether its disk was found to be restored from a copy: it takes part in nothing.
     pub fn is_restored(&self) -> bool {
         self.restored
     }
@@ -166,7 +166,7 @@ impl Replica {
         &self.runs
     }
 
-    /// How often voters came into sync and fell out, while this replica led.
+    /// The number of times voters came into sync and fell out, while this replica led.
     pub fn isr_counts(&self) -> IsrCounts {
         self.isr_counts
     }

@@ -19,7 +19,7 @@ pub(crate) enum Pending {
     Reset(Box<Origin>),
 }
 
-/// What every message of a leader tells.
+/// The content of every message of a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Told {
     pub(crate) commit_end: Offset,
@@ -27,7 +27,7 @@ pub(crate) struct Told {
     pub(crate) round: u64,
 }
 
-/// What a replica does.
+/// The role of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Role {
     Idle,
@@ -69,9 +69,9 @@ pub struct Replica {
     pub(crate) history: History,
     /// The end of the log, as asked of the disk.
     pub(crate) log: Tail,
-    /// What is durable. Invariant: a prefix of the log, `durable <= log`.
+    /// The durable part of the log. Invariant: a prefix of the log, `durable <= log`.
     pub(crate) durable: Tail,
-    /// What is known to be committed. Invariants: never falls; `commit_end <= log.end`.
+    /// The known commit end. Invariants: never falls; `commit_end <= log.end`.
     pub(crate) commit_end: Offset,
     /// Where the log starts, as asked of the disk. Invariants: never falls; `log_start <= commit_end`.
     pub(crate) log_start: Offset,

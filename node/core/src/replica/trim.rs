@@ -10,7 +10,7 @@ use crate::types::output::{Output, Reply};
 use crate::types::refusal::Refusal;
 use crate::types::{Offset, ReplicaId};
 
-/// How many trims may wait for a quorum.
+/// The number of trims that may wait for a quorum.
 const TRIMS_MAX: usize = 64;
 
 impl Leader {

@@ -1,4 +1,4 @@
-//! What waits in a replica: for its disk, for a commit, for a majority.
+//! The work that waits in a replica: for its disk, for a commit, for a majority.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -9,7 +9,7 @@ use crate::types::output::{Output, Reply};
 use crate::types::refusal::Refusal;
 use crate::types::{Epoch, Offset, Tail};
 
-/// What follows once the disk has done its work up to a ticket.
+/// The work that follows once the disk has done its work up to a ticket.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Durable(Tail),
@@ -54,7 +54,7 @@ impl Reads {
     }
 }
 
-/// What a leader knows of trims.
+/// A leader's knowledge of trims.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Trims {
     /// Those that wait, by where the log is to start.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::producers::Producers;
 use crate::types::{Epoch, Offset, ReplicaId, Tail};
 
-/// How many voters there may be at most.
+/// The largest number of voters.
 pub const VOTERS_MAX: usize = 9;
 
 /// The start of an epoch, a frame of the log that takes no offset.
@@ -15,18 +15,18 @@ pub struct EpochStart {
     pub epoch: Epoch,
     /// The offset at which it starts: the leader's log end when it was appointed.
     pub start: Offset,
-    /// Who leads it.
+    /// Its leader.
     pub leader: ReplicaId,
-    /// Who counts for commits and elections; never empty.
+    /// The voters: they count for commits and elections; never empty.
     pub voters: Vec<ReplicaId>,
-    /// How many voters must hold a record before it is committed; more than half of them.
+    /// The number of voters that must hold a record before it is committed; more than half of them.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
 }
 
 impl EpochStart {
-    /// What is wrong with this epoch start, if anything.
+    /// The fault in this epoch start, if anything.
     ///
     /// # Errors
     /// The rule that it breaks.
@@ -60,7 +60,7 @@ impl EpochStart {
         core::iter::once(&self.voters).chain(&self.old_voters)
     }
 
-    /// Whether a replica is one of them.
+    /// Returns whether a replica is one of them.
     pub fn elects(&self, id: ReplicaId) -> bool {
         self.electorates().flatten().any(|elector| *elector == id)
     }
@@ -80,7 +80,7 @@ impl EpochStart {
         }
     }
 
-    /// Whether it names the replica: as its leader, a voter, or one of those before.
+    /// Returns whether it names the replica: as its leader, a voter, or one of those before.
     pub fn names(&self, replica: ReplicaId) -> bool {
         self.leader == replica
             || self.voters.contains(&replica)
@@ -154,17 +154,17 @@ impl History {
         &self.0
     }
 
-    /// How many epoch starts there are.
+    /// The number of epoch starts.
     pub fn depth(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether one of them names the replica.
+    /// Returns whether one of them names the replica.
     pub fn names(&self, replica: ReplicaId) -> bool {
         self.0.iter().any(|start| start.names(replica))
     }
@@ -225,7 +225,7 @@ pub struct Origin {
     pub history: History,
     /// The timestamp of that record, in milliseconds since the Unix epoch; 0 if it is not known.
     pub timestamp_ms: u64,
-    /// Who appended what before it.
+    /// The appends of the producers before it.
     pub producers: Producers,
 }
 

@@ -17,7 +17,7 @@ pub const RUNS_MAX: usize = 20;
 /// A start of a replica, as others remember it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Run {
-    /// How often its disk had been opened, this time included.
+    /// The number of times its disk had been opened, this time included.
     pub starts: u64,
     /// Drawn at random by each start: a disk that is restored counts to the same number again.
     pub nonce: u64,
@@ -26,7 +26,7 @@ pub struct Run {
 /// The starts that a disk has seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Lineage {
-    /// How many.
+    /// The number.
     pub starts: u64,
     /// The nonces of the last ones, newest first.
     pub nonces: Vec<u64>,
@@ -38,7 +38,7 @@ impl Lineage {
         Run { starts: self.starts, nonce: self.nonces.first().copied().unwrap_or_default() }
     }
 
-    /// Whether the disk has seen that start. One that has not is a copy from before it. Of a start that lies too far back only the
+    /// Returns whether the disk has seen that start. One that has not is a copy from before it. Of a start that lies too far back only the
     /// number is known. One that no disk can have reached since is nonsense, and says nothing.
     pub fn has(&self, run: Run) -> bool {
         if run.starts.saturating_sub(self.starts) > STARTS_AHEAD_MAX {

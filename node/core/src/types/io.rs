@@ -1,4 +1,4 @@
-//! What goes into a replica, and the words that outputs share with it. Positions and facts only: the payload of an append or of
+//! The inputs of a replica, and the words that outputs share with it. Positions and facts only: the payload of an append or of
 //! frames stays with the caller, who still has it at hand when the output of that very step asks for it to be written.
 
 use alloc::vec::Vec;
@@ -27,9 +27,9 @@ pub struct Ticket(pub u64);
 pub struct Terms {
     /// The epoch, as sealed.
     pub epoch: Epoch,
-    /// Who votes; holds the leader.
+    /// The voters; holds the leader.
     pub voters: Vec<ReplicaId>,
-    /// How many voters commit.
+    /// The number of voters that commit.
     pub quorum: u32,
     /// The voters before, while a change of voters is unsettled.
     pub old_voters: Option<Vec<ReplicaId>>,
@@ -40,7 +40,7 @@ pub struct Terms {
 pub struct Start {
     /// The leader's cluster.
     pub cluster: ClusterId,
-    /// Who leads.
+    /// The leader.
     pub leader: ReplicaId,
     /// The epoch; the last one of `history`.
     pub epoch: Epoch,
@@ -48,9 +48,9 @@ pub struct Start {
     pub history: History,
     /// The leader's log end.
     pub log: Tail,
-    /// What the leader knows to be committed.
+    /// The commit end, as the leader knows it.
     pub commit_end: Offset,
-    /// What lies before is gone from the leader's log. All of it is committed.
+    /// The start of the leader's log; all before it is gone. All of it is committed.
     pub oldest: Offset,
     /// What a follower has to begin with that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
     pub origin: Option<Origin>,
@@ -58,7 +58,7 @@ pub struct Start {
     pub runs: Runs,
 }
 
-/// What the frames of one message hold.
+/// The content of the frames of one message.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FrameFacts {
     /// The tail after them.
@@ -78,7 +78,7 @@ pub enum Input {
         request: RequestId,
         /// The cluster it speaks of; none at the first epoch.
         cluster: Option<ClusterId>,
-        /// What to promise.
+        /// The promise to make.
         epoch: Epoch,
     },
     /// A controller appoints this replica.
@@ -97,7 +97,7 @@ pub enum Input {
         request: RequestId,
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who is fed without being counted.
+        /// The replicas fed without being counted.
         learners: Vec<ReplicaId>,
     },
     /// A controller asks the leader to let `to` catch up wholly.
@@ -106,7 +106,7 @@ pub enum Input {
         request: RequestId,
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who is to lead next.
+        /// The next leader.
         to: ReplicaId,
         /// How long new appends are held, in milliseconds.
         deadline_ms: u64,
@@ -139,17 +139,17 @@ pub enum Input {
     DiskFailed,
     /// Time passes.
     Tick,
-    /// What a wall clock showed.
+    /// The time that a wall clock showed.
     Clock(Shown),
     /// Leader: a follower has opened its log at `log` and is fed from there.
     Started {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
         /// On which stream.
         session: Session,
         /// Its log end, after its cut.
         log: Tail,
-        /// What of that is durable.
+        /// Its durable part.
         durable: Tail,
         /// The starts of its disk.
         lineage: Lineage,
@@ -158,7 +158,7 @@ pub enum Input {
     },
     /// Leader: a follower has made the log durable up to here.
     Acked {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
         /// On which stream.
         session: Session,
@@ -171,27 +171,27 @@ pub enum Input {
     },
     /// Leader: the stream to a follower ended.
     Disconnected {
-        /// Who.
+        /// The sender.
         from: ReplicaId,
-        /// Which stream.
+        /// The stream.
         session: Session,
     },
     /// Follower: a leader opens a stream.
     Start {
         /// The stream.
         session: Session,
-        /// What it says.
+        /// Its answer.
         start: Start,
     },
     /// Follower: frames that follow `prev`.
     Frames {
         /// The stream.
         session: Session,
-        /// What they follow.
+        /// The tail that they follow.
         prev: Tail,
-        /// What they hold; checked before.
+        /// Their content; checked before.
         facts: FrameFacts,
-        /// What the leader knows to be committed.
+        /// The commit end, as the leader knows it.
         commit_end: Offset,
         /// The leader's newest round; repeated in the next acknowledgement.
         round: u64,
@@ -200,7 +200,7 @@ pub enum Input {
     Heartbeat {
         /// The stream.
         session: Session,
-        /// What the leader knows to be committed.
+        /// The commit end, as the leader knows it.
         commit_end: Offset,
         /// The leader's log end.
         log_end: Offset,
@@ -228,7 +228,7 @@ pub enum Input {
     },
     /// Leader: a follower's log durably starts there.
     Trimmed {
-        /// Whose.
+        /// The sender.
         from: ReplicaId,
         /// Where.
         log_start: Offset,
@@ -242,14 +242,14 @@ pub enum Input {
     },
 }
 
-/// What a wall clock showed.
+/// The time that a wall clock showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shown {
     /// Leader: a follower's.
     Follower {
-        /// Whose.
+        /// The sender.
         from: ReplicaId,
-        /// What it showed.
+        /// The time that it showed.
         clock_ms: u64,
     },
     /// Follower: the leader has told the time that a majority's have reached.

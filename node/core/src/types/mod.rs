@@ -42,7 +42,7 @@ pub struct Tail {
 pub const EPOCHS_AHEAD_MAX: u64 = 1 << 20;
 
 impl Epoch {
-    /// Whether a replica that has promised that one may promise this one.
+    /// Returns whether a replica that has promised that one may promise this one.
     #[must_use]
     pub const fn follows(self, promised: Self) -> bool {
         self.0 > promised.0 && self.0 - promised.0 <= EPOCHS_AHEAD_MAX

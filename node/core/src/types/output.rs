@@ -1,4 +1,4 @@
-//! What comes out of a replica: work to be done, and answers.
+//! The outputs of a replica: work to be done, and answers.
 
 use alloc::vec::Vec;
 
@@ -15,7 +15,7 @@ pub enum Output {
     WritePromise {
         /// Its place in the disk's work.
         ticket: Ticket,
-        /// What is promised.
+        /// The promise.
         epoch: Epoch,
         /// The only leader to follow in that epoch, once known.
         leader: Option<ReplicaId>,
@@ -61,7 +61,7 @@ pub enum Output {
     WriteEpochStart {
         /// Its place in the disk's work.
         ticket: Ticket,
-        /// What to write.
+        /// The data to write.
         start: EpochStart,
     },
     /// Leader: write the records of the append of this step.
@@ -88,7 +88,7 @@ pub enum Output {
         session: Session,
         /// The log end.
         log: Tail,
-        /// What of it is durable.
+        /// Its durable part.
         durable: Tail,
     },
     /// Follower: tell the leader what is durable.
@@ -143,7 +143,7 @@ pub enum Reply {
     Appended {
         /// Where they begin.
         base: Offset,
-        /// How many there are.
+        /// Their number.
         count: u32,
         /// The epoch in which they were committed or found.
         epoch: Epoch,
@@ -152,7 +152,7 @@ pub enum Reply {
     },
     /// This replica led when it was asked: whatever was committed then lies before this offset.
     ReadConfirmed {
-        /// What is to be read.
+        /// The records to read.
         commit_end: Offset,
     },
     /// The log durably starts there, or later, on a quorum.

@@ -1,4 +1,4 @@
-//! What a replica starts with, and whether that makes it a member of a cluster.
+//! The state that a replica starts with, and whether that makes it a member of a cluster.
 
 use crate::producers::Producers;
 use crate::types::history::{EpochStart, History};
@@ -10,9 +10,9 @@ use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 pub struct Limits {
     /// When a follower is in sync and in reach.
     pub sync: SyncLimits,
-    /// How many appends may wait for their commit.
+    /// The number of appends that may wait for their commit.
     pub waiting_max: usize,
-    /// How many reads may wait to be confirmed.
+    /// The number of reads that may wait to be confirmed.
     pub reads_max: usize,
 }
 
@@ -22,7 +22,7 @@ impl Default for Limits {
     }
 }
 
-/// What is promised: no epoch below, and in that epoch no other leader.
+/// The promise: no epoch below, and in that epoch no other leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Promise {
     /// The lowest epoch that may still be followed.
@@ -41,10 +41,10 @@ impl Promise {
     }
 }
 
-/// What a replica finds on its disk when it starts.
+/// The state that a replica finds on its disk when it starts.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// Who it is.
+    /// Its identity.
     pub id: ReplicaId,
     /// Its cluster; none before its first epoch.
     pub cluster: Option<ClusterId>,
@@ -54,21 +54,21 @@ pub struct Recovered {
     pub history: History,
     /// The end of its log, all of it durable.
     pub log: Tail,
-    /// What it knew to be committed; at most the log's end.
+    /// The commit end, as it knew it; at most the log's end.
     pub commit_end: Offset,
     /// Where its log starts; at most that.
     pub log_start: Offset,
-    /// Who appended what.
+    /// The appends of the producers.
     pub producers: Producers,
     /// Where its log may have ended before the disk lost or damaged a part of it.
     pub suspect: Option<Tail>,
-    /// Whether records within its log are damaged.
+    /// True if records within its log are damaged.
     pub damaged: bool,
     /// The starts of its disk, this one included.
     pub lineage: Lineage,
     /// The starts of other replicas.
     pub runs: Runs,
-    /// Whether it was found to be restored from a copy.
+    /// True if it was found to be restored from a copy.
     pub restored: bool,
 }
 

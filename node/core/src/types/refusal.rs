@@ -6,11 +6,11 @@ use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, Offset, Repli
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
     /// A greater or equal epoch is promised.
-    #[error("epoch {asked} is refused: epoch {promised} is promised")]
+    #[error("epoch {asked} is refused: the promised epoch is {promised}")]
     Promised {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// The epoch lies further above the promised one than a replica goes at once.
@@ -19,9 +19,9 @@ pub enum Refusal {
          take a lower one"
     )]
     TooFarAhead {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// The epoch has another leader.
@@ -36,17 +36,15 @@ pub enum Refusal {
     #[error("epoch {0} has started here before; a new epoch is needed")]
     AlreadyStarted(Epoch),
     /// An appointment for an epoch that this replica has not promised.
-    #[error("epoch {asked} was not sealed here: {promised} is promised")]
+    #[error("epoch {asked} was not sealed here: the promised epoch is {promised}")]
     NotSealed {
-        /// What was asked for.
+        /// The epoch asked for.
         asked: Epoch,
-        /// What is promised.
+        /// The promise.
         promised: Epoch,
     },
     /// An appointment that may rest on what this replica no longer holds.
-    #[error(
-        "epoch {0} was sealed before this replica started, and it may have lost something since; seal a higher one"
-    )]
+    #[error("epoch {0} was sealed before this replica started, and it may have lost data since; seal a higher one")]
     SealedBeforeStart(Epoch),
     /// The message is for another cluster.
     #[error("this replica belongs to cluster {ours}, the message to {theirs:?}")]
@@ -58,15 +56,14 @@ pub enum Refusal {
     },
     /// A replica without a cluster holds a log: it was restored from a backup, and begins a cluster or none.
     #[error(
-        "this replica holds a log that was restored, and belongs to no cluster: a new cluster begins with it, and it joins none that \
-         there is"
+        "this replica holds a restored log and belongs to no cluster: it can begin a new cluster, but cannot join one"
     )]
     NotBlank,
     /// Impossible terms or history.
     #[error("the message is impossible: {0}")]
     Impossible(&'static str),
     /// The voters of an epoch are not those before, give or take one.
-    #[error("the voters of epoch {epoch} do not follow from those of epoch {before}: one at a time may come or go")]
+    #[error("the voters of epoch {epoch} do not follow from those of epoch {before}: voters change one at a time")]
     OtherVoters {
         /// The epoch.
         epoch: Epoch,
@@ -82,18 +79,18 @@ pub enum Refusal {
         commit_end: Offset,
     },
     /// The stream is not, or no longer, the one that is listened to.
-    #[error("this stream is not, or no longer, the one that is followed")]
+    #[error("this replica does not follow this stream, or no longer")]
     OtherStream,
     /// Frames that do not follow the log's end.
     #[error("frames follow {prev}, the log's tail is {log}")]
     Gap {
-        /// What they follow.
+        /// The tail that they follow.
         prev: Tail,
         /// Where the log ends.
         log: Tail,
     },
     /// The leader has forgotten what would follow this log: it has to begin anew, and needs to be told with what.
-    #[error("what follows this log is gone from the leader's, which starts at {oldest}: this one has to begin anew")]
+    #[error("the leader's log starts at {oldest}, past this replica's end; full resync required")]
     NeedsOrigin {
         /// The oldest that the leader has.
         oldest: Offset,
@@ -122,9 +119,7 @@ pub enum Refusal {
     #[error("the storage of this replica failed")]
     Failed,
     /// The disk was restored from a copy.
-    #[error(
-        "this disk was restored from an older copy of it, and has forgotten what it promised and acknowledged since"
-    )]
+    #[error("this disk was restored from an older copy: its promises and acknowledgements since then are lost")]
     Restored,
     /// This replica does not lead.
     #[error("this replica does not lead")]
@@ -132,21 +127,21 @@ pub enum Refusal {
     /// Too few voters are in reach.
     #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed")]
     NoQuorum {
-        /// How many are in reach, the leader included.
+        /// The number in reach, the leader included.
         in_reach: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         quorum: u32,
     },
     /// Too few voters are in reach, for so long that what waits for them is told so: it may yet be committed.
     #[error("{in_reach} of {voters} voters are in reach, {quorum} are needed; it may yet be committed")]
     LostQuorum {
-        /// How many are in reach, the leader included.
+        /// The number in reach, the leader included.
         in_reach: usize,
-        /// How many there are.
+        /// Their number.
         voters: usize,
-        /// How many are needed.
+        /// The number needed.
         quorum: u32,
     },
     /// New appends are held back while a new leader connects to its followers: it does not know yet whether it reaches enough of them,
@@ -157,13 +152,13 @@ pub enum Refusal {
     #[error("the leader is handing over")]
     HandingOver,
     /// Too many appends are under way.
-    #[error("{0} appends are under way, the most that may be")]
+    #[error("{0} appends are under way, which is the limit")]
     Overloaded(usize),
     /// Too many reads wait to be confirmed.
-    #[error("{0} reads wait to be confirmed, the most that may")]
+    #[error("{0} reads wait for confirmation, which is the limit")]
     TooManyReads(usize),
     /// The producer has as many appends under way as are remembered.
-    #[error("the producer has {0} appends under way, the most that may be")]
+    #[error("the producer has {0} appends under way, which is the limit")]
     ProducerOverloaded(usize),
     /// The leader lost its epoch while the request was under way: an append may or may not have been kept.
     #[error("the leader stepped down while the request was under way")]
@@ -174,22 +169,22 @@ pub enum Refusal {
     /// The producer's sequence leaves a gap.
     #[error("sequence {found} leaves a gap: {expected} is next")]
     SequenceGap {
-        /// What came.
+        /// The sequence that came.
         found: u64,
-        /// What is next.
+        /// The sequence that is next.
         expected: u64,
     },
     /// The producer is not, or no longer, known.
     #[error(
-        "the producer is not known, or not any more: whether it has appended this before is not known here. Open another; \
-         whether this is in the log can be read there"
+        "the producer is unknown or forgotten, so this server cannot tell whether it appended this before. Read the log to find \
+         out, and open another producer"
     )]
     UnknownProducer,
     /// The producer was forgotten for appends that are not committed yet.
-    #[error("the producer is forgotten if what is under way is committed: try again")]
+    #[error("appends under way displace this producer once they commit: try again")]
     PerhapsForgotten,
     /// The records are in the log, too far back to say where.
-    #[error("the records of sequence {0} are in the log already, too far back to say where")]
+    #[error("the records of sequence {0} are in the log already, but their offsets are no longer known")]
     Duplicate(u64),
     /// A repeated append that is cut differently.
     #[error("sequence {first} to {last} overlaps earlier appends without repeating one")]

@@ -1,4 +1,4 @@
-//! How many files this process may have open, and how many of them a log leaves to others.
+//! The number of files that this process may have open, and the share that a log leaves to others.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ const KEPT_MAX: u64 = 4096;
 /// A log may open no further file.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{error}; this process may have {limit} files open, of which {kept} are kept for connections, and each segment is one: raise \
-     `ulimit -n`, or log.segmentBytesMax for what is to come"
+    "{error}; this process may have {limit} open files, of which {kept} are reserved for connections, and each segment takes \
+     one: raise `ulimit -n`, or log.segmentBytesMax for future segments"
 )]
 pub(crate) struct NoMoreFiles {
     error: io::Error,
@@ -32,7 +32,7 @@ fn kept_of(limit: u64) -> u64 {
     (limit / KEPT_SHARE).min(KEPT_MAX)
 }
 
-/// Whether a further file may be opened and held. The system gives each the lowest number that is free, which tells how many there
+/// Returns whether a further file may be opened and held. The system gives each the lowest number that is free, which tells how many there
 /// are, whatever they are used for.
 pub(crate) fn may_hold_another(any: &File) -> io::Result<()> {
     let number = std::os::fd::AsRawFd::as_raw_fd(&any.try_clone().map_err(name_limit)?);
@@ -52,14 +52,14 @@ pub(crate) fn name_limit(error: io::Error) -> io::Error {
         }
         (Some(Errno::NOMEM), _) => {
             let remedy = "each segment that is read takes up to two maps: raise the sysctl vm.max_map_count, or \
-                          log.segmentBytesMax for what is to come";
+                          log.segmentBytesMax for future segments";
             io::Error::new(error.kind(), format!("{error}; {remedy}"))
         }
         _ => error,
     }
 }
 
-/// Whether the error is that no further file may be opened, by this process or by all.
+/// Returns whether the error is that no further file may be opened, by this process or by all.
 pub(crate) fn is_no_more_files(error: &io::Error) -> bool {
     let is_named = matches!(error.get_ref(), Some(inner) if inner.is::<NoMoreFiles>());
     is_named || matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))

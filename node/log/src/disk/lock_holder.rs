@@ -1,4 +1,4 @@
-//! Who holds the lock of a file, as far as this process may know.
+//! The holder of a file's lock, as far as this process may know.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;

@@ -33,7 +33,7 @@ impl MappedFile {
         Ok(Self { bytes: Bytes::from_owner(Watched { map, slot, _token: Arc::clone(token) }), slot })
     }
 
-    /// Whether a page of it could not be read, and shows zeroes.
+    /// Returns whether a page of it could not be read, and shows zeroes.
     pub(crate) fn has_faulted(&self) -> bool {
         self.slot.faulted.load(Ordering::Acquire)
     }

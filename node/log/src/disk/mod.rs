@@ -1,4 +1,4 @@
-//! What the log asks of a disk: one directory of files. The real one is `os`, the simulated one `sim`.
+//! The log's interface to a disk: one directory of files. The real one is `os`, the simulated one `sim`.
 
 pub(crate) mod files_limit;
 pub(crate) mod lock_holder;
@@ -38,7 +38,7 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Whether the log may grow by a file that stays open; some are left to others.
+    /// Returns whether the log may grow by a file that stays open; some are left to others.
     fn may_hold_another(&self) -> io::Result<()> {
         Ok(())
     }
@@ -48,7 +48,7 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn entropy(&self) -> io::Result<u64>;
     /// Names the machine's current boot: a new one may have lost what was not synced.
     fn boot_id(&self) -> io::Result<u128>;
-    /// What a person calls the file, for messages; of the directory itself for an empty name.
+    /// The name that a person gives the file, for messages; of the directory itself for an empty name.
     fn path(&self, name: &str) -> PathBuf;
 }
 
@@ -66,7 +66,7 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     fn read(&self, range: Range<u64>) -> io::Result<Bytes>;
     /// The bytes of the range. They must not be written again while the view lives: it may be the file itself.
     fn view(&self, range: Range<u64>) -> io::Result<Bytes>;
-    /// Whether bytes of a view could not be read: it shows zeroes there. Reading them by [`DiskFile::read`] tells why.
+    /// Returns whether bytes of a view could not be read: it shows zeroes there. Reading them by [`DiskFile::read`] tells why.
     fn has_faulted(&self) -> bool {
         false
     }
@@ -80,7 +80,7 @@ pub trait DiskFile: std::fmt::Debug + Send + Sync + 'static {
     /// Syncs the file, then forgets what the memory holds of it, so that views show what the disk holds: after a failed sync
     /// the system may show bytes that it never wrote. To be called before the first view.
     fn settle(&self) -> io::Result<()>;
-    /// Whether the file has no bytes.
+    /// Returns whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|bytes| bytes == 0)
     }

@@ -28,7 +28,7 @@ impl<D: Disk> Clone for Overlay<D> {
     }
 }
 
-/// What would be done to a directory, by the names of its files.
+/// The changes to a directory that would be made, by the names of its files.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Changes {
     /// Would be there.
@@ -68,7 +68,7 @@ impl<D: Disk> Overlay<D> {
         &self.under
     }
 
-    /// What was done so far, and was not.
+    /// The changes so far, which were not made.
     ///
     /// # Errors
     /// When the disk below cannot be listed.
@@ -116,7 +116,7 @@ impl<D: Disk> Content<D> {
         self.patch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it is not what the disk below has under that name.
+    /// Returns whether it is not what the disk below has under that name.
     fn is_other_than(&self, name: &str) -> bool {
         let patch = self.patch();
         let is_it = self.under.as_ref().is_some_and(|(under, _)| under == name);

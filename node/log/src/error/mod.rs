@@ -1,4 +1,4 @@
-//! What can fail: opening, changing, reading. Each error names the file and the place.
+//! The errors: opening, changing, reading. Each error names the file and the place.
 
 pub(crate) mod open;
 
@@ -13,7 +13,7 @@ use crate::format::fault::Fault;
 pub use crate::format::block::{HeaderFault, Later};
 pub use open::OpenError;
 
-/// What was done to a file, or to the directory, when it failed.
+/// The operation on a file, or on the directory, that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Operation {
@@ -56,7 +56,7 @@ impl std::fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}", path.display())]
 pub struct DiskError {
-    /// What was done.
+    /// The operation.
     pub operation: Operation,
     /// To which file or directory.
     pub path: PathBuf,
@@ -64,7 +64,7 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
-/// What is short when a file cannot be made.
+/// The resource that is short when a file cannot be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Shortage {
     /// Room on the disk.
@@ -86,7 +86,7 @@ impl std::fmt::Display for Shortage {
 }
 
 impl DiskError {
-    /// What was short, if this kept a file from being made.
+    /// The resource that was short, if this kept a file from being made.
     pub fn shortage(&self) -> Shortage {
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Shortage::Room,
@@ -125,7 +125,7 @@ pub struct Damage {
     pub from: Offset,
     /// The end of what is in doubt, as far as is known (exclusive).
     pub to: Offset,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -133,9 +133,9 @@ pub struct Damage {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// An earlier write or sync failed; only opening the log again shows what the disk holds.
-    #[error("the log is closed to changes since it could not {operation} {}", path.display())]
+    #[error("the log accepts no changes because it could not {operation} {}", path.display())]
     Poisoned {
-        /// What failed.
+        /// The operation that failed.
         operation: Operation,
         /// On which file.
         path: PathBuf,
@@ -181,7 +181,7 @@ pub enum LogError {
         commit_end: Offset,
     },
     /// The cut would take committed records.
-    #[error("a cut to {end} would take what is committed up to {commit_end}")]
+    #[error("a cut to {end} would remove committed records; the committed end is {commit_end}")]
     BelowCommit {
         /// Where the log was to end.
         end: Offset,

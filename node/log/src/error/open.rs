@@ -11,11 +11,11 @@ use crate::disk::Disk;
 use crate::format::block::{HeaderFault, Later};
 use crate::format::fault::Fault;
 
-/// What is to be done about a log that does not open.
+/// The remedy for a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
                       replica then, and copies the log from the others";
 
-/// How to go on without the files.
+/// The way on without the files.
 const REPLACE: &str = "move the directory away and start the replica with an empty one: it is a new replica then, and copies the log \
                        from the others";
 const COPY: &str = "Put back a copy that was made while the node was stopped, or move the directory away and start the replica with an \
@@ -32,7 +32,7 @@ pub enum OpenError {
     Locked {
         /// The directory.
         dir: PathBuf,
-        /// Which one, if that is known: its number and name.
+        /// The process, if that is known: its number and name.
         holder: Option<String>,
     },
     /// The disk refused.
@@ -55,12 +55,12 @@ pub enum OpenError {
     /// A later version of Zue has written here: what it means is not known, and so nothing is touched.
     #[error(
         "{} was written by a later version of Zue: it has {what}, which this version does not know. Run that version on it, or a \
-         later one; nothing was changed. Should none ever have run here, the file is damaged: then {REPLACE}", path.display()
+         later one; nothing was changed. If no later version ever ran here, the file is damaged: then {REPLACE}", path.display()
     )]
     Later {
         /// The file.
         path: PathBuf,
-        /// What is not known.
+        /// The unknown part.
         what: Later,
     },
     /// The meta file and the segments are not of the same moment.
@@ -72,11 +72,11 @@ pub enum OpenError {
         what: Disagreement,
     },
     /// A segment that was copied is not what was written.
-    #[error("{} is no whole copy of a segment", path.display())]
+    #[error("{} is not a whole copy of a segment", path.display())]
     BadCopy {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         #[source]
         what: BadCopy,
     },
@@ -85,7 +85,7 @@ pub enum OpenError {
     BadHeader {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         what: HeaderFault,
     },
     /// A segment names one before it that is not there.
@@ -123,7 +123,7 @@ impl From<Damage> for OpenError {
 }
 
 impl OpenError {
-    /// What [`Disk::lock`] says when another process holds the directory.
+    /// The error of [`Disk::lock`] when another process holds the directory.
     pub fn locked(disk: &impl Disk, error: &io::Error) -> Self {
         Self::Locked { dir: disk.path(""), holder: error.get_ref().map(ToString::to_string) }
     }
@@ -139,7 +139,7 @@ impl HeaderFault {
     }
 }
 
-/// What the meta file and the segments contradict each other in.
+/// The contradictions between the meta file and the segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Disagreement {
     /// An epoch is accepted after it was promised, never before.

@@ -20,7 +20,7 @@ use crate::num::{length, wide};
 pub struct FrameError {
     /// Where the faulty frame begins.
     pub position: u64,
-    /// What is wrong with it.
+    /// The fault in it.
     pub fault: Fault,
 }
 
@@ -138,7 +138,7 @@ impl Batch {
         self.end
     }
 
-    /// How many offsets it takes: those of its records, and of records that were compacted away.
+    /// The number of offsets it takes: those of its records, and of records that were compacted away.
     pub fn record_count(&self) -> u64 {
         self.end.end.since(self.prev.end)
     }
@@ -148,7 +148,7 @@ impl Batch {
         self.timestamps_ms
     }
 
-    /// Whether it may follow a log whose last record has that timestamp: times never fall along a log.
+    /// Returns whether it may follow a log whose last record has that timestamp: times never fall along a log.
     ///
     /// # Errors
     /// When its first record is older.

@@ -54,7 +54,7 @@ pub(crate) fn decode<const N: usize>(
     Ok((flags, Cursor(fields)))
 }
 
-/// Whether the version is a later one than ours. It is not where a single bit of ours was flipped: all else is as we write it then.
+/// Returns whether the version is a later one than ours. It is not where a single bit of ours was flipped: all else is as we write it then.
 pub(crate) fn is_later(version: u32, ours: u32, is_whole_with_ours: impl FnOnce() -> bool) -> bool {
     version > ours && !((version ^ ours).is_power_of_two() && is_whole_with_ours())
 }
@@ -64,7 +64,7 @@ fn has_crc<const N: usize>(block: &[u8; N]) -> bool {
     crc32fast::hash(body).to_le_bytes() == crc
 }
 
-/// What only a later version of Zue writes.
+/// Marks that only a later version of Zue writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Later {
     /// A version of the format.
@@ -78,19 +78,19 @@ pub enum Later {
     Frame {
         /// Where it begins in the file.
         position: u64,
-        /// What is not known of it.
+        /// Its unknown part.
         fault: Fault,
     },
 }
 
-/// What is wrong with the fixed part of a file.
+/// The fault in the fixed part of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderFault {
     /// It is too short.
     #[error("it is too short")]
     Short,
     /// It is not a file of this kind.
-    #[error("it does not begin as a file of this kind does")]
+    #[error("its first bytes are not those of such a file")]
     Magic,
     /// A later version has written it.
     #[error("it was written by a later version of Zue, with {0}")]
@@ -99,6 +99,6 @@ pub enum HeaderFault {
     #[error("its CRC does not match")]
     Crc,
     /// Its name and its content contradict each other.
-    #[error("its name is not that of its content")]
+    #[error("its name does not match its content")]
     Name,
 }

@@ -37,7 +37,7 @@ pub(crate) struct CompactedRange {
 pub(crate) struct Open {
     /// The offset of its first record.
     pub(crate) base: Offset,
-    /// Who sent that.
+    /// Its sender.
     pub(crate) producer: Option<Producer>,
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn set_more(out: &mut [u8], frame_at: usize, more: bool) {
     }
 }
 
-/// How long a record is in a log, if it is within the limits: what [`crate::BatchBuilder::push`] adds to a batch, or why it refuses.
+/// The length of a record in a log, if it is within the limits: what [`crate::BatchBuilder::push`] adds to a batch, or why it refuses.
 ///
 /// # Errors
 /// A limit of a record.

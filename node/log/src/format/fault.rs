@@ -1,4 +1,4 @@
-//! What is wrong with bytes that should be a frame.
+//! The fault in bytes that should be a frame.
 
 use zue_core::{Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset};
 
@@ -13,7 +13,7 @@ pub enum Fault {
     Truncated {
         /// How many bytes the frame needs.
         need: u64,
-        /// How many there are.
+        /// Their number.
         have: u64,
     },
     /// The CRC does not match.
@@ -46,7 +46,7 @@ pub enum Fault {
     Voters {
         /// The quorum.
         quorum: u32,
-        /// How many voters.
+        /// The number of voters.
         voters: usize,
         /// How many old voters.
         old_voters: usize,
@@ -96,7 +96,7 @@ pub enum Fault {
     /// They take more offsets than a batch may.
     #[error("{count} offsets are taken at once, the most are {OFFSETS_AHEAD_MAX}")]
     TooManyOffsets {
-        /// How many they take.
+        /// The number that they take.
         count: u64,
     },
     /// The record lies behind the last one that a log can have.
@@ -106,7 +106,7 @@ pub enum Fault {
     #[error("there is no frame")]
     Empty,
     /// The segment's header is not what it was when the log was opened.
-    #[error("the segment's header is not what it was")]
+    #[error("the segment's header has changed")]
     Header,
     /// A snapshot that contradicts the segments before it.
     #[error("the segment's snapshot contradicts what is before it")]
@@ -117,7 +117,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether it is of a frame whose CRC is right and that only a later version of Zue can have written.
+    /// Returns whether it is of a frame whose CRC is right and that only a later version of Zue can have written.
     pub fn is_of_later_version(&self) -> bool {
         match *self {
             Self::Kind(kind) => kind > KIND_SYNC_MARK,

@@ -25,7 +25,7 @@ pub struct RecordView<'a> {
     pub timestamp_ms: u64,
     /// Further records of the same append follow.
     pub more: bool,
-    /// Who sent it.
+    /// The sender.
     pub producer: Option<Producer>,
     /// Its key; an empty one is not the same as none.
     pub key: Option<&'a [u8]>,
@@ -41,7 +41,7 @@ impl<'a> RecordView<'a> {
         Headers(Cursor(self.headers))
     }
 
-    /// How many headers there are.
+    /// The number of headers.
     pub fn header_count(&self) -> u16 {
         self.header_count
     }
@@ -101,7 +101,7 @@ impl Frame<'_> {
     }
 }
 
-/// What can be said of a frame without checking its CRC: enough to walk past it.
+/// The facts of a frame that are known without checking its CRC: enough to walk past it.
 #[derive(Clone, Copy)]
 pub(crate) struct Peek {
     /// The frame's length, prefix included; the bytes reach that far.
@@ -118,12 +118,12 @@ pub(crate) struct Peek {
 }
 
 impl Peek {
-    /// Whether it takes offsets.
+    /// Returns whether it takes offsets.
     pub(crate) fn takes_offsets(&self) -> bool {
         matches!(self.kind, KIND_RECORD | KIND_COMPACTED)
     }
 
-    /// Whether it is, or stands for, that record.
+    /// Returns whether it is, or stands for, that record.
     pub(crate) fn holds(&self, offset: Offset) -> bool {
         self.first_word <= offset.0 && offset.0 < self.end
     }

@@ -49,7 +49,7 @@ impl Limits {
     };
 }
 
-/// What a limit bounds.
+/// The thing that a limit bounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bounded {
     /// [`Limits::record_bytes_max`].
@@ -86,11 +86,11 @@ impl std::fmt::Display for Bounded {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{size} {what} are more than the limit of {max}")]
 pub struct LimitError {
-    /// What is bounded.
+    /// The bounded thing.
     pub what: Bounded,
-    /// How large it is.
+    /// Its size.
     pub size: u64,
-    /// How large it may be.
+    /// Its limit.
     pub max: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use zue_core::{EpochStart, Offset, Tail};
 
-/// What a segment's records rest on. Local to a replica.
+/// The state before a segment's records. Local to a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) base: Offset,
@@ -10,7 +10,7 @@ pub(crate) struct Snapshot {
     pub(crate) timestamp_ms: u64,
     /// The epoch starts before the segment, oldest first.
     pub(crate) starts: Vec<EpochStart>,
-    /// Who appended what before the segment: [`zue_core::Producers`] as bytes.
+    /// The appends of the producers before the segment: [`zue_core::Producers`] as bytes.
     pub(crate) producers: Vec<u8>,
 }
 
@@ -20,6 +20,6 @@ pub(crate) struct Snapshot {
 pub(crate) struct SyncMark {
     /// The position in the segment up to which everything was durable.
     pub(crate) position: u64,
-    /// What the log amounted to there.
+    /// The state of the log there.
     pub(crate) tail: Tail,
 }

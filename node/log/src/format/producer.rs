@@ -1,8 +1,8 @@
-//! Who sent a record, and an append as deduplication knows it.
+//! The sender of a record, and an append as deduplication knows it.
 
 use zue_core::{Appended, Offset, ProducerId};
 
-/// Who sent a record, so that it is appended once.
+/// The sender of a record, so that it is appended once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Producer {
     /// The producer's id, random.
@@ -20,7 +20,7 @@ pub struct ProducerRun {
     pub sequence: u64,
     /// The offset of the first record.
     pub base: Offset,
-    /// How many records.
+    /// The number of records.
     pub count: u64,
 }
 

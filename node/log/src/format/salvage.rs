@@ -162,7 +162,7 @@ fn skipped(bytes: &[u8]) -> usize {
     rest.map_or(bytes.len(), |rest| passed * PIECE_BYTES + rest)
 }
 
-/// What is found behind a bad frame.
+/// The findings behind a bad frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Behind {
     /// The greatest tail that a good frame tells of.
@@ -194,7 +194,7 @@ pub(crate) struct Frames<'a> {
     end: Offset,
 }
 
-/// What comes next.
+/// The next finding.
 pub(crate) enum Piece<'a> {
     /// A record, and where its frame begins in the segment.
     Record(u64, RecordView<'a>),

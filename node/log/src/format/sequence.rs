@@ -1,4 +1,4 @@
-//! Which frame may follow which: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
+//! The rules by which frames follow each other: offsets without gaps, epochs in order, timestamps that never fall, appends that are whole.
 //! The same rules for what comes from a peer and for what is found on disk.
 
 use zue_core::{EpochStart, Offset, Tail};
@@ -12,7 +12,7 @@ use crate::format::producer::{Producer, ProducerRun};
 /// A place in a sequence of frames, and what may follow there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameSequence {
-    /// What the frames so far amount to; inside an append its end is not a tail that a log may have.
+    /// The state after the frames so far; inside an append its end is not a tail that a log may have.
     pub(crate) tail: Tail,
     /// Of the last record; 0 before the first.
     pub(crate) timestamp_ms: u64,

@@ -16,7 +16,7 @@ pub(crate) type Number = u64;
 
 const FORMER: &str = ".former";
 
-/// What a file of the log is called once that is a former one: all of one have its number.
+/// The name of a file of the log once that is a former one: all of one have its number.
 fn former_name(name: &str, number: Number) -> String {
     format!("{}-{number}{FORMER}", name.trim_end_matches(".log"))
 }

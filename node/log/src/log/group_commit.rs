@@ -26,17 +26,17 @@ pub struct SharedLog<D: Disk> {
 #[derive(Debug, Default)]
 struct Turn {
     syncing: bool,
-    /// How many syncs have begun, and how many of them have ended.
+    /// The number of syncs that have begun, and how many of them have ended.
     begun: u64,
     ended: u64,
     /// What was durable after the last one; `None` if that failed.
     durable: Option<Tail>,
-    /// How many threads wait for the sync that begins next.
+    /// The number of threads that wait for the sync that begins next.
     waiting: usize,
     /// How many threads the last sync let go, and how many have come since.
     released: usize,
     back: usize,
-    /// How long it took.
+    /// The time it took.
     took: Duration,
 }
 
@@ -53,7 +53,7 @@ impl<D: Disk> SharedLog<D> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a thread has panicked while it had the log: an invariant may be broken.
+    /// Returns whether a thread has panicked while it had the log: an invariant may be broken.
     pub fn is_broken(&self) -> bool {
         self.log.is_poisoned()
     }

@@ -38,7 +38,7 @@ pub struct Log<D: Disk> {
     pub(crate) view: Arc<ReadView<D>>,
     pub(crate) writer: Writer<D::File>,
     pub(crate) ends: Ends,
-    /// Who appended what, up to the tail.
+    /// The appends of the producers, up to the tail.
     pub(crate) producers: Producers,
     /// A file for the next segment.
     pub(crate) spare: Option<Spare<D::File>>,
@@ -50,12 +50,12 @@ pub struct Log<D: Disk> {
     pub(crate) former: Option<u64>,
     /// How many cuts there were since the log was opened.
     pub(crate) cuts: u64,
-    /// What failed, once a write or sync has.
+    /// The failure, once a write or sync has.
     pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
     pub(crate) _lock: D::Lock,
 }
 
-/// How far the log has come. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
+/// The ends of the log. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ends {
     pub(crate) tail: Tail,
@@ -76,7 +76,7 @@ impl Ends {
 }
 
 impl<D: Disk> Log<D> {
-    /// What the replica knows of itself, as it is on the disk.
+    /// The replica's knowledge of itself, as it is on the disk.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
@@ -101,7 +101,7 @@ impl<D: Disk> Log<D> {
         self.ends.timestamp_ms
     }
 
-    /// Who appended what.
+    /// The appends of the producers.
     pub fn producers(&self) -> &Producers {
         &self.producers
     }

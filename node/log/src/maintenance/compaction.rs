@@ -60,7 +60,7 @@ enum Phase<D: Disk> {
     Writing(Source<D>, Box<Rewrite<D>>, Judgement),
 }
 
-/// What comes of a step.
+/// The result of a step.
 #[derive(Debug)]
 pub enum Compacting<D: Disk> {
     /// So many bytes were read, or written as well; there is more to do.
@@ -81,7 +81,7 @@ struct Keys {
     incomplete: bool,
 }
 
-/// What is to go of a segment.
+/// The part of a segment to remove.
 #[derive(Debug, Default)]
 struct Judgement {
     /// Which of 64 offsets each go, those of which none does left out: after a compaction a segment may span all offsets there are.
@@ -112,7 +112,7 @@ impl Judgement {
         }
     }
 
-    /// Whether nothing behind it in the segment tells of a newer append of the producer.
+    /// Returns whether nothing behind it in the segment tells of a newer append of the producer.
     fn is_newest(&self, run: &ProducerRun) -> bool {
         self.producers.get(&run.id).is_none_or(|last| last.plus(1) <= run.end())
     }
@@ -129,7 +129,7 @@ impl Keys {
         true
     }
 
-    /// Whether a newer record of the key was mapped.
+    /// Returns whether a newer record of the key was mapped.
     fn has_newer<D: Disk>(&mut self, view: &ReadView<D>, key: &[u8], offset: Offset) -> bool {
         let Some(newest) = self.newest.get(&self.hasher.hash_one(key)).filter(|newest| **newest > offset) else {
             return false;
@@ -140,7 +140,7 @@ impl Keys {
     }
 }
 
-/// Whether the record has that key. One that cannot be read has not.
+/// Returns whether the record has that key. One that cannot be read has not.
 fn is_key_of<D: Disk>(view: &ReadView<D>, offset: Offset, key: &[u8]) -> bool {
     let check = || {
         let part = view.part(offset)?;
@@ -220,7 +220,7 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Compaction<D> {
-    /// Whether older records stay in what it has done so far, for a later round.
+    /// Returns whether older records stay in what it has done so far, for a later round.
     pub fn is_incomplete(&self) -> bool {
         self.keys.incomplete
     }

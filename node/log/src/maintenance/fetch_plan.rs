@@ -1,4 +1,4 @@
-//! What a repair asks the other replicas for: which records, in which order, and how much of what nobody has is passed over. Decides
+//! The requests of a repair to the other replicas: which records, in which order, and how much of what nobody has is passed over. Decides
 //! only; asking is up to others.
 
 use std::collections::VecDeque;
@@ -10,15 +10,15 @@ use crate::num::wide;
 
 /// So many records of a range that nobody has are asked for one by one, then fewer and fewer of the rest.
 const MISSES_MAX: u32 = 64;
-/// How much of one segment is fetched before it is written anew; the rest is fetched after that.
+/// The part of one segment that is fetched before it is written anew; the rest is fetched after that.
 const EXCERPTS_BYTES_MAX: u64 = 64 << 20;
 
 /// The records that are missing in a damaged segment, and what was fetched of them.
 #[derive(Clone, Debug)]
 pub struct FetchPlan {
-    /// What is still to be asked for.
+    /// The ranges still to fetch.
     ranges: VecDeque<(Offset, Offset)>,
-    /// How often nobody had what was asked for in the first of them, and how much is passed over then.
+    /// The number of times nobody had what was asked for in the first of them, and how much is passed over then.
     misses: u32,
     pass: u64,
     excerpts: Vec<Excerpt>,
@@ -34,7 +34,7 @@ pub struct NotCommitted {
 }
 
 impl FetchPlan {
-    /// What is missing, each range by itself and in order; everything before `committed` is known to be committed.
+    /// The missing ranges, each by itself and in order; everything before `committed` is known to be committed.
     ///
     /// # Errors
     /// When any of it is not.
@@ -77,7 +77,7 @@ impl FetchPlan {
         }
     }
 
-    /// What was fetched, in order.
+    /// The fetched excerpts, in order.
     pub fn into_excerpts(self) -> Vec<Excerpt> {
         self.excerpts
     }

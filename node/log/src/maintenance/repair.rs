@@ -178,7 +178,7 @@ impl<D: Disk> Source<D> {
 pub struct Repair<D: Disk> {
     source: Source<D>,
     anew: Rewrite<D>,
-    /// What was fetched, in order.
+    /// The fetched excerpts, in order.
     excerpts: Vec<Excerpt>,
 }
 

@@ -7,7 +7,7 @@ use crate::error::ReadError;
 use crate::read::reader::Reader;
 use crate::segment::part::Part;
 
-/// How much of a log is kept. Without a bound nothing goes for it.
+/// The part of a log that is kept. Without a bound nothing goes for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Retention {
     /// The oldest segment goes while the others hold at least so many bytes.

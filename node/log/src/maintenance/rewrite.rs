@@ -30,7 +30,7 @@ use crate::segment::part::Part;
 
 /// A segment that is being written anew.
 pub(crate) const SEGMENT_REWRITTEN: &str = "segment.anew";
-/// How much is written at once.
+/// The number of bytes written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A segment's new file, as far as it is written.
@@ -40,7 +40,7 @@ pub(crate) struct Rewrite<D: Disk> {
     part: Part<D>,
     file: D::File,
     header: Header,
-    /// What is not in the file yet, and where it goes.
+    /// The bytes that are not in the file yet, and where they go.
     out: Vec<u8>,
     position: u64,
     /// The epoch starts that are to come.
@@ -48,7 +48,7 @@ pub(crate) struct Rewrite<D: Disk> {
     order: FrameSequence,
     /// Records that are left out, right before what comes next.
     gap: Option<CompactedRange>,
-    /// What stays damaged.
+    /// The remaining damage.
     ranges: Vec<DamagedRange>,
     /// From where on records are back that were not there.
     restored: Option<Offset>,
@@ -58,7 +58,7 @@ pub(crate) struct Rewrite<D: Disk> {
 #[derive(Debug)]
 pub struct Rewritten<D: Disk>(Rewrite<D>);
 
-/// What a segment begins with: the snapshot of the old file, or if that is damaged, one that claims to know less.
+/// The beginning of a segment: the snapshot of the old file, or if that is damaged, one that claims to know less.
 fn snapshot<D: Disk>(part: &Part<D>, view: &ReadView<D>, limits: ProducerLimits) -> Result<Snapshot, ReadError> {
     let starts = view.history.starts();
     match part.segment.snapshot() {

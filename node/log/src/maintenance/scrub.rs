@@ -28,7 +28,7 @@ pub struct Verifier<D: Disk> {
     end: Offset,
     now: Option<Place<D>>,
     last: Option<Begun<D>>,
-    /// What the segments so far amount to, unless the last one is damaged.
+    /// The state after the segments so far, unless the last one is damaged.
     before: Option<State>,
 }
 
@@ -49,12 +49,12 @@ struct Place<D: Disk> {
     is_whole: bool,
 }
 
-/// What a step has checked.
+/// The part that a step has checked.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// What is damaged behind them. The next step goes on behind that.
+    /// The damage behind them. The next step goes on behind that.
     pub damage: Option<Damage>,
 }
 
@@ -206,7 +206,7 @@ fn from_here(tail: Tail) -> State {
     State { order: FrameSequence::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
 }
 
-/// Whether epoch starts begin with those that were there before, without the first ones if the log was trimmed between.
+/// Returns whether epoch starts begin with those that were there before, without the first ones if the log was trimmed between.
 pub(crate) fn continues(starts: &[EpochStart], before: &[EpochStart]) -> bool {
     let first = starts.first().map_or(Epoch(0), |first| first.epoch);
     starts.starts_with(before.split_at(before.partition_point(|start| start.epoch < first)).1)

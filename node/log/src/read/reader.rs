@@ -21,7 +21,7 @@ use crate::read::read_view::{ReadView, Walk};
 use crate::segment::part::Part;
 use crate::segment::place::Place;
 
-/// What a log and its readers share: the newest view.
+/// The state that a log and its readers share: the newest view.
 pub(crate) type Shared<D> = Arc<RwLock<Arc<ReadView<D>>>>;
 
 /// Reads a log. Clones read the same one, from any thread, also while it is written and after it was closed.
@@ -66,7 +66,7 @@ impl<D: Disk> Reader<D> {
         self.view().log_start
     }
 
-    /// What is known to be damaged: what opening the log found in its last segment, and what reads and verifiers have found since. A
+    /// The known damage: what opening the log found in its last segment, and what reads and verifiers have found since. A
     /// place without records in doubt does no harm. What is trimmed counts as long as its segment is there: it is still replicated.
     pub fn damaged(&self) -> Vec<Damage> {
         let view = self.view();
@@ -284,7 +284,7 @@ impl Chunk {
         self.end
     }
 
-    /// Whether there is no record.
+    /// Returns whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.first == self.end
     }

@@ -1,4 +1,4 @@
-//! Whether what the meta file says and what the segments hold can be of the same moment. They are not in a directory that was copied
+//! True if what the meta file says and what the segments hold can be of the same moment. They are not in a directory that was copied
 //! while its node ran. Looks at facts only.
 
 use zue_core::{EpochStart, Offset, Promise, Tail};

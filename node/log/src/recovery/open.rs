@@ -23,17 +23,17 @@ use crate::segment::create::Draft;
 use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
 use crate::segment::preallocate::Fill;
 
-/// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
+/// The part of the first segment that is filled when it is made: later ones are prepared while the log is used.
 const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
 
-/// What opening a log found and did.
+/// The findings and actions of opening a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Recovered {
     /// The directory was empty: this is a new replica.
     pub initialised: bool,
     /// Bytes behind the last whole append, which were cut away.
     pub cut_bytes: u64,
-    /// What is damaged, as far as it was looked at. Committed records among it are in the log and cannot be read; others are behind
+    /// The damage, as far as it was looked at. Committed records among it are in the log and cannot be read; others are behind
     /// its end, and their bytes are kept as long as they are suspect.
     pub damaged: Vec<Damage>,
     /// Where the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
@@ -145,7 +145,7 @@ impl<D: Disk> Log<D> {
         self.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)
     }
 
-    /// Whether the file is left over from a cut, from a segment that was not finished, or from a question that is settled.
+    /// Returns whether the file is left over from a cut, from a segment that was not finished, or from a question that is settled.
     fn is_dead(&self, name: &str) -> bool {
         if is_kept(name) {
             return self.meta.suspect.is_none();
@@ -210,7 +210,7 @@ fn into_open(error: LogError) -> OpenError {
 /// Stands for a boot whose records may be lost, whichever comes next. Boots are named by random numbers.
 const NO_BOOT: u128 = u128::MAX;
 
-/// Whether the machine has stopped since the log was used in a way that does not survive it.
+/// Returns whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
     let Session { boot: before, lazy, clean } = meta.session;
     meta.starts > 0 && lazy && !clean && before != boot

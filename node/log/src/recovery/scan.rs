@@ -10,7 +10,7 @@ use crate::format::sequence::FrameSequence;
 use crate::num::wide;
 use crate::segment::index::{Entry, Spacing};
 
-/// What a log amounts to at the end of a whole append.
+/// The state of a log at the end of a whole append.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) order: FrameSequence,
@@ -18,7 +18,7 @@ pub(crate) struct State {
     pub(crate) producers: Producers,
 }
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// How many bytes of whole appends and epoch starts there are.
@@ -34,7 +34,7 @@ pub(crate) struct Found {
 pub(crate) struct Stop {
     /// Among the bytes that were scanned.
     pub(crate) at: usize,
-    /// What the frames before it amount to, perhaps a part of an append among them.
+    /// The state after the frames before it, perhaps a part of an append among them.
     pub(crate) order: FrameSequence,
     pub(crate) fault: Fault,
 }

@@ -12,7 +12,7 @@ use crate::num::wide;
 use crate::recovery::scan::{State, Stop};
 use crate::segment::index::{Entry, Spacing};
 
-/// What is known of a log besides its bytes.
+/// The facts of a log besides its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known {
     /// Everything before it is committed.
@@ -25,7 +25,7 @@ pub(crate) struct Known {
     pub(crate) used: bool,
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// How many of the bytes are in the log.

@@ -23,15 +23,15 @@ pub(crate) struct Draft<'a> {
     /// The epoch starts before it.
     pub(crate) starts: &'a [EpochStart],
     pub(crate) timestamp_ms: u64,
-    /// Who appended what before it.
+    /// The appends of the producers before it.
     pub(crate) producers: &'a Producers,
     /// What must find room in it besides header, snapshot and reserve.
     pub(crate) first_bytes: u64,
     /// How long the file is to be, if that is enough.
     pub(crate) file_bytes: u64,
-    /// Whether it has to be made if it can be: a shorter file will do when the disk is full.
+    /// True if it has to be made if it can be: a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
-    /// How much of the file to fill with zeroes at once, if it is made now.
+    /// The part of the file to fill with zeroes at once, if it is made now.
     pub(crate) zero_bytes: u64,
 }
 

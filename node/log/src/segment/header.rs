@@ -30,7 +30,7 @@ pub(crate) struct Header {
     pub(crate) base: Offset,
     /// The segment before; `None` if the log starts here.
     pub(crate) prev: Option<Prev>,
-    /// How often it was written anew, and where its valid bytes end since then; `None` if it is as it was made.
+    /// The number of times it was written anew, and where its valid bytes end since then; `None` if it is as it was made.
     pub(crate) rewritten: Option<Rewritten>,
     /// The file was a segment before: what is behind the log's end is not zeroes but old bytes, whose CRCs are masked otherwise.
     pub(crate) used: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Prev {
     pub(crate) sequence: u64,
     /// The position at which its valid bytes end. What is behind was cut away.
     pub(crate) end: u64,
-    /// How often it had been written anew then. Once it was again, it says itself where it ends.
+    /// The number of times it had been written anew then. Once it was again, it says itself where it ends.
     pub(crate) generation: u64,
 }
 
@@ -86,7 +86,7 @@ impl Header {
         parse().ok_or(HeaderFault::Short)
     }
 
-    /// How often it was written anew.
+    /// The number of times it was written anew.
     pub(crate) fn generation(&self) -> u64 {
         self.rewritten.map_or(0, |rewritten| rewritten.generation)
     }
@@ -98,7 +98,7 @@ impl Header {
         self.rewritten.filter(|own| own.generation > generation).map_or(end, |own| own.end)
     }
 
-    /// What the file's CRCs are masked with.
+    /// The mask of the file's CRCs.
     pub(crate) fn mask(&self) -> u32 {
         let nonce = self.nonce.to_le_bytes();
         let mut halves = Cursor(&nonce);

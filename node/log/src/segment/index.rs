@@ -34,7 +34,7 @@ impl Spacing {
         Self { interval: interval.into(), next_at: data_start.saturating_add(interval.into()) }
     }
 
-    /// Whether the record whose frame begins at `position` gets one.
+    /// Returns whether the record whose frame begins at `position` gets one.
     pub(crate) fn takes(&mut self, position: u64) -> bool {
         let takes = position >= self.next_at;
         if takes {
@@ -240,7 +240,7 @@ pub(crate) fn later_version(head: &[u8]) -> Option<u32> {
     (magic == MAGIC && is_later(version, VERSION, || with_ours().unwrap_or_default())).then_some(version)
 }
 
-/// What an index file of a segment of so many bytes has at most.
+/// The largest size of an index file of a segment of so many bytes.
 pub(crate) fn bytes_max(segment_bytes: u64) -> u64 {
     let entries = segment_bytes / u64::from(INDEX_INTERVAL_BYTES_MIN);
     entries.saturating_mul(wide(ENTRY_BYTES)).saturating_add(wide(HEADER_BYTES))

@@ -30,9 +30,9 @@ use crate::segment::index::{Entry, IndexWriter};
 use crate::segment::lookup::{Index, Lookup};
 use crate::segment::place::Place;
 
-/// How much of a segment is read at first for its snapshot.
+/// The number of bytes of a segment read at first for its snapshot.
 const SNAPSHOT_BYTES: u64 = 16 << 10;
-/// How much of it is read at a time to see whether it is whole.
+/// The number of bytes read of it at a time to see whether it is whole.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// An open segment file.
@@ -52,7 +52,7 @@ pub(crate) struct Segment<D: Disk> {
     timestamp_ms: OnceLock<Option<u64>>,
 }
 
-/// What is known of a segment once it is used.
+/// The facts of a segment, known once it is used.
 #[derive(Debug)]
 pub(crate) struct Body {
     /// Where the frames behind the snapshot begin.

@@ -30,7 +30,7 @@ impl<D: Disk> Clone for Part<D> {
 }
 
 impl<D: Disk> Part<D> {
-    /// What is in the segment.
+    /// The content of the segment.
     pub(crate) fn body(&self) -> Result<&Body, ReadError> {
         let segment = &*self.segment;
         if let Some(body) = segment.body.get() {

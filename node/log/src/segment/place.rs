@@ -96,7 +96,7 @@ impl Place {
         DiskError { operation: Operation::Read, path: self.path.clone(), source }
     }
 
-    /// What is known to be damaged.
+    /// The known damage.
     pub(crate) fn damaged(&self) -> Vec<Damage> {
         self.lock().iter().map(|damaged| self.damage(*damaged)).collect()
     }

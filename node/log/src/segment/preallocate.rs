@@ -20,7 +20,7 @@ const FILL_BYTES_MAX: u64 = 2 << 20;
 /// How far ahead pages are asked for.
 const WANTED_BYTES: u64 = 1 << 20;
 
-/// How much is written at once: what is cached in larger pieces is slower to write over by less.
+/// The number of bytes written at once: what is cached in larger pieces is slower to write over by less.
 static ZEROES: [u8; 32 << 10] = [0; 32 << 10];
 
 /// How far a segment has been written, zeroes included.
@@ -49,7 +49,7 @@ impl Fill {
         (start < self.wanted).then_some(start..self.wanted)
     }
 
-    /// What to fill before a sync of what was written up to `position`.
+    /// The range to fill before a sync of what was written up to `position`.
     pub(crate) fn next(&mut self, position: u64, file_bytes: u64) -> Option<Range<u64>> {
         let bytes = position.saturating_sub(self.synced);
         self.synced = position;

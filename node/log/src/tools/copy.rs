@@ -36,7 +36,7 @@ pub enum Until {
 pub struct CutPlace {
     /// How many bytes of the segment these are.
     pub bytes: u64,
-    /// What the log amounts to there.
+    /// The state of the log there.
     pub tail: Tail,
     /// Of the last record there, ms since the Unix epoch; 0 if there is none.
     pub timestamp_ms: u64,
@@ -90,7 +90,7 @@ pub struct Piece<D: Disk> {
     pub base: Offset,
     /// The offset behind its last record.
     pub end: Offset,
-    /// How many bytes it has.
+    /// Its number of bytes.
     pub bytes: u64,
     /// Nothing is to come: it is as it stays, unless it is written anew.
     pub is_sealed: bool,
@@ -106,12 +106,12 @@ impl<D: Disk> Piece<D> {
         self.segment.header.sequence
     }
 
-    /// How often it was written anew, compacted or repaired.
+    /// The number of times it was written anew, compacted or repaired.
     pub fn generation(&self) -> u64 {
         self.segment.header.generation()
     }
 
-    /// What was drawn at random for this file, and is in no other.
+    /// The random number drawn for this file; no other file has it.
     pub fn nonce(&self) -> u64 {
         self.segment.header.nonce
     }
@@ -190,7 +190,7 @@ impl<D: Disk> Reader<D> {
     }
 }
 
-/// What the replica knows of itself, as it is on the disk now, also while the log is open.
+/// The replica's knowledge of itself, as it is on the disk now, also while the log is open.
 ///
 /// # Errors
 /// When there is no meta file, or it cannot be read.
@@ -207,10 +207,10 @@ pub fn read_meta<D: Disk>(disk: &D) -> Result<Meta, OpenError> {
     Err(last.unwrap_or_else(|| OpenError::NoSegments { dir: disk.path("") }))
 }
 
-/// What is said of a log that is made of copies.
+/// The description of a log that is made of copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Adopted {
-    /// Who the new replica is.
+    /// The id of the new replica.
     pub replica: ReplicaId,
     /// Where the log starts.
     pub log_start: Offset,
@@ -250,7 +250,7 @@ pub fn adopt<D: Disk>(disk: &D, adopted: Adopted) -> Result<Tail, OpenError> {
     Ok(tail)
 }
 
-/// Who led in the last epoch of a segment that was checked.
+/// The leader in the last epoch of a segment that was checked.
 fn last_leader(bytes: &[u8], tail: Tail) -> Option<ReplicaId> {
     let mask = Header::decode(bytes).ok()?.mask();
     let (mut at, mut leader) = (BLOCK_BYTES, None);

@@ -28,16 +28,16 @@ pub struct Dumped<'a> {
     pub path: &'a Path,
     /// Where in the file it begins, bytes.
     pub position: u64,
-    /// How long it is, bytes.
+    /// Its length, bytes.
     pub bytes: u64,
-    /// What it is.
+    /// Its kind.
     pub item: DumpItem<'a>,
 }
 
-/// What a log's files hold.
+/// The content of a log's files.
 #[derive(Debug)]
 pub enum DumpItem<'a> {
-    /// What the replica knows of itself.
+    /// The replica's knowledge of itself.
     Meta(Box<Meta>),
     /// The meta file is not one.
     BadMeta(HeaderFault),
@@ -45,14 +45,14 @@ pub enum DumpItem<'a> {
     Segment {
         /// Its number among all segments made in the directory.
         sequence: u64,
-        /// How often it was written anew, compacted or repaired.
+        /// The number of times it was written anew, compacted or repaired.
         generation: u64,
         /// Its first offset.
         base: Offset,
         /// The base of the segment before.
         prev: Option<Offset>,
     },
-    /// What the segment's records rest on.
+    /// The state before the segment's records.
     Snapshot {
         /// Of the last record before, ms since the Unix epoch.
         timestamp_ms: u64,
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
         Dumped { path: self.path, position: wide(at), bytes: wide(bytes), item }
     }
 
-    /// How many bytes there are that are no frame; none where the log ends.
+    /// The number of bytes that are no frame; none where the log ends.
     fn bad_bytes(&self, at: usize) -> usize {
         let all = Tail { epoch: Epoch(0), end: Offset(0) };
         let good = GoodFrames::behind(&mut Crcs::new(self.bytes), self.header.mask(), at, all).next();

@@ -25,11 +25,11 @@ use crate::segment::part::Part;
 pub struct BadIndex {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The fault in it.
     pub fault: IndexFault,
 }
 
-/// What is wrong with an index file.
+/// The fault in an index file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IndexFault {
     /// It is not there, or empty: so it is after some crashes, too.
@@ -48,7 +48,7 @@ pub enum IndexFault {
     },
 }
 
-/// Whether there is a log in the directory, in whatever state.
+/// Returns whether there is a log in the directory, in whatever state.
 ///
 /// # Errors
 /// When it cannot be listed.
@@ -94,7 +94,7 @@ pub fn bad_indexes<D: Disk>(log: &Log<D>, disk: &impl Disk) -> Result<Vec<BadInd
     Ok(bad)
 }
 
-/// What is wrong with a segment's index file as it is on `disk`.
+/// The fault in a segment's index file as it is on `disk`.
 fn index_fault<D: Disk>(part: &Part<D>, disk: &impl Disk) -> Result<Option<IndexFault>, DiskError> {
     let name = index_name(part.segment.base());
     let path = || disk.path(&name);

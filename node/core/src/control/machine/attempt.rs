@@ -20,7 +20,7 @@ use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
 /// another attempt may pick the same one, and two logs would end in it.
 const EPOCHS_SKIPPED_MAX: u64 = 1024;
 
-/// Who hands over to whom, and since when appends wait for it.
+/// The two sides of a hand-over, and since when appends wait for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Handing {
     pub(super) from: Who,
@@ -28,7 +28,7 @@ pub(super) struct Handing {
     pub(super) begun: Millis,
 }
 
-/// What an epoch is to begin with.
+/// The start of an epoch to come.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     /// Its number: what answers it says so.
@@ -36,23 +36,23 @@ pub(super) struct Attempt {
     pub(super) seen: Vec<Option<Seen>>,
     pub(super) epoch: Epoch,
     pub(super) prefer: Option<ReplicaId>,
-    /// Who is not sealed.
+    /// The replicas that are not sealed.
     pub(super) without: Option<ReplicaId>,
     /// The voter to add or to remove, if the answers bear it out.
     pub(super) change: Option<Change>,
     pub(super) reason: Reason,
     pub(super) cluster: Option<ClusterId>,
-    /// How many replicas are to vote, and to commit, as wished when it began.
+    /// The number of replicas that are to vote, and to commit, as wished when it began.
     pub(super) replicas: usize,
     pub(super) quorum: Option<u32>,
     pub(super) handing: Option<Handing>,
     /// Who is to hand over, once the epoch is reserved: the epoch it leads, and to whom.
     pub(super) asks: Option<(Epoch, ReplicaId, ReplicaId)>,
-    /// Whether the reservation has been written down, or nobody is asked to.
+    /// True if the reservation has been written down, or nobody is asked to.
     pub(super) is_reserved: bool,
 }
 
-/// What the sealed replicas have said so far.
+/// The answers of the sealed replicas so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answers {
     pub(super) sealed: Vec<(usize, Sealed)>,
@@ -68,7 +68,7 @@ impl Attempt {
         Who { replica, ordinal: ordinal_of(&self.seen, replica) }
     }
 
-    /// Who is at the first nodes, so many of them.
+    /// The replicas at the first nodes, so many of them.
     fn at_first(&self, nodes: usize) -> Vec<ReplicaId> {
         self.seen.iter().take(nodes).flatten().map(|seen| seen.replica).collect()
     }
@@ -353,12 +353,12 @@ fn old_voters(sealed: &[(usize, Sealed)]) -> Option<Vec<ReplicaId>> {
     newest.and_then(|newest| newest.old_voters.clone())
 }
 
-/// Whether an epoch begins because nobody leads whom a quorum hears.
+/// Returns whether an epoch begins because nobody leads whom a quorum hears.
 const fn is_urgent(reason: Reason) -> bool {
     matches!(reason, Reason::NoLeader | Reason::LeaderLost | Reason::QuorumLost | Reason::HigherPromise)
 }
 
-/// Whether an epoch begins for the sake of the voters alone.
+/// Returns whether an epoch begins for the sake of the voters alone.
 pub(super) const fn is_change(reason: Reason) -> bool {
     matches!(reason, Reason::VotersChange | Reason::VotersSettled)
 }

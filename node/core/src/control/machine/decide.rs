@@ -137,7 +137,7 @@ impl<R: Rules> Machine<R> {
         }
     }
 
-    /// Whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
+    /// Returns whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
     fn is_due(&mut self, now: Millis, reason: Reason, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
         let vain = match reason {
             Reason::QuorumLost => self.pauses.quorum,
@@ -199,7 +199,7 @@ impl<R: Rules> Machine<R> {
     }
 }
 
-/// Who leads the newest epoch that is led, if it is that one or a newer one: any older is outdated.
+/// The leader of the newest epoch that is led, if it is that one or a newer one: any older is outdated.
 fn newest_leader(seen: &[Option<Seen>], epoch: Epoch) -> Option<ReplicaId> {
     let leads = |seen: &&Seen| matches!(seen.role, SeenRole::Leader { .. });
     let led = |seen: &Seen| seen.last.as_ref().map(|last| (last.epoch, seen.replica));

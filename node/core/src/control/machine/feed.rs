@@ -25,7 +25,7 @@ pub(super) struct Feed {
 }
 
 impl<R: Rules> Machine<R> {
-    /// What to tell a leader. By what the nodes stand by only after a while, where another controller tells them otherwise.
+    /// The message to a leader. By what the nodes stand by only after a while, where another controller tells them otherwise.
     pub(super) fn news(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> Option<Feed> {
         let mut feed = self.untold(seen)?;
         let terms = feed.standby.take().map(|terms| (feed.epoch, terms));
@@ -41,7 +41,7 @@ impl<R: Rules> Machine<R> {
         (!feed.moved.is_empty() || feed.standby.is_some()).then_some(feed)
     }
 
-    /// What to tell a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
+    /// The message to a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
     /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
     fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
         let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });

@@ -1,4 +1,4 @@
-//! What goes into a controller's machine and what comes out of it.
+//! The inputs and outputs of a controller's machine.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,7 +10,7 @@ use crate::types::io::Terms;
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, ReplicaId};
 
-/// What a node says, as far as a controller needs it.
+/// The status of a node, as far as a controller needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Told {
     /// Of itself.
@@ -19,7 +19,7 @@ pub struct Told {
     pub members: Vec<Placed>,
     /// As a leader: those of its followers that it does not reach.
     pub unreached: Vec<ReplicaId>,
-    /// Whether it can elect by itself where no controller does.
+    /// True if it can elect by itself where no controller does.
     pub can_stand_by: bool,
     /// By what it does.
     pub standby: Option<StandbyTerms>,
@@ -35,9 +35,9 @@ impl Told {
 /// By what a node elects where no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StandbyTerms {
-    /// Who is to lead.
+    /// The intended leader.
     pub policy: Policy,
-    /// Who wins ties, or is the one to lead: a place among the members. Their number where that one does not vote.
+    /// The winner of ties, or the one to lead: a place among the members. Their number where that one does not vote.
     pub preferred: usize,
     /// A voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
@@ -50,11 +50,11 @@ pub struct StandbyTerms {
 /// Where a replica is said to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placed {
-    /// Which replica.
+    /// The replica.
     pub replica: ReplicaId,
     /// The node of that name.
     pub ordinal: usize,
-    /// Whether that node's address is the one that was told.
+    /// True if that node's address is the one that was told.
     pub is_reachable: bool,
 }
 
@@ -63,27 +63,27 @@ pub struct Placed {
 pub enum Input {
     /// Time has passed.
     Tick,
-    /// What one node says, or none where it does not answer.
+    /// The status of one node, or none where it does not answer.
     Status {
         /// The look.
         look: u64,
         /// The node.
         ordinal: usize,
-        /// What it says.
+        /// Its answer.
         told: Option<Box<Told>>,
     },
-    /// What is written down, or why it cannot be read.
+    /// The record, or why it cannot be read.
     Loaded {
         /// The operation.
         op: u64,
-        /// What came of it.
+        /// Its result.
         result: Result<Recorded, String>,
     },
-    /// Whether it was written: false where somebody else wrote meanwhile, and then nothing is.
+    /// True if it was written: false where somebody else wrote meanwhile, and then nothing is.
     Swapped {
         /// The operation.
         op: u64,
-        /// What came of it.
+        /// Its result.
         result: Result<bool, String>,
     },
     /// An answer to a call.
@@ -92,12 +92,12 @@ pub enum Input {
         attempt: u64,
         /// The node.
         ordinal: usize,
-        /// What it answers.
+        /// Its answer.
         answer: Answer,
     },
 }
 
-/// What a node answers to a call.
+/// A node's answer to a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It has promised the epoch.
@@ -156,16 +156,16 @@ pub enum Action {
         ordinal: usize,
         /// The replica it is meant for.
         target: ReplicaId,
-        /// What to ask.
+        /// The question.
         call: Call,
-        /// How long the answer is waited for.
+        /// The time that the answer is waited for.
         within_ms: u64,
     },
     /// Tell people.
     Tell(Event),
 }
 
-/// What to ask of a node.
+/// The question to a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// For the promise to follow no epoch below this one.
@@ -207,9 +207,9 @@ pub enum Call {
         cluster: Option<ClusterId>,
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who is to lead next.
+        /// The next leader.
         to: ReplicaId,
-        /// How long it holds new appends.
+        /// The time that it holds new appends.
         deadline_ms: u64,
     },
 }
@@ -217,7 +217,7 @@ pub enum Call {
 /// A replica, and the node it is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Who {
-    /// Which replica.
+    /// The replica.
     pub replica: ReplicaId,
     /// Its node, if it is at one.
     pub ordinal: Option<usize>,
@@ -237,7 +237,7 @@ pub enum Event {
     LeaderElected {
         /// The epoch it leads.
         epoch: Epoch,
-        /// Who leads.
+        /// The leader.
         leader: Who,
         /// Why an epoch was to begin.
         reason: Reason,
@@ -246,14 +246,14 @@ pub enum Event {
     ElectionFailed {
         /// The epoch.
         epoch: Epoch,
-        /// What stood in the way.
+        /// The obstacle.
         why: Failure,
     },
     /// A leader handed over as planned.
     HandedOver {
-        /// Who led.
+        /// The former leader.
         from: Who,
-        /// Who leads.
+        /// The leader.
         to: Who,
         /// The new epoch.
         epoch: Epoch,
@@ -262,52 +262,52 @@ pub enum Event {
     },
     /// A planned hand-over did not come about.
     HandOverFailed {
-        /// Who leads.
+        /// The leader.
         from: Who,
-        /// Who was to.
+        /// The intended leader.
         to: Who,
-        /// What stood in the way; none where it was not elected.
+        /// The obstacle; none where it was not elected.
         why: Option<String>,
     },
     /// A replica that has caught up votes.
     VoterAdded {
         /// The epoch from which on it does.
         epoch: Epoch,
-        /// Who.
+        /// The voter.
         voter: Who,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A voter votes no more. Its data stays where it is.
     VoterRemoved {
         /// The epoch from which on it doesn't.
         epoch: Epoch,
-        /// Who.
+        /// The voter.
         voter: Who,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A change of voters is settled: those before it need not be asked any more.
     VotersSettled {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
     },
     /// An epoch began without the change of voters that was wished for; another try follows.
     VotersUnchanged {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
-        /// What stood in the way; none where too few answered.
+        /// The obstacle; none where too few answered.
         why: Option<Unchanged>,
     },
     /// The leader did not take the names of its learners; another try follows.
     LearnersRefused {
-        /// Who leads.
+        /// The leader.
         leader: Who,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// Another controller undoes what this one does; it waits longer and longer.
@@ -324,12 +324,12 @@ pub enum Event {
     Blocked(Blocked),
     /// What controllers write down could not be read or written; told once, until the reason changes.
     StoreFailed {
-        /// What the store says.
+        /// The error of the store.
         why: String,
     },
 }
 
-/// What stood in the way of an election.
+/// The obstacle to an election.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// It could not be written down. The next try does without.
@@ -349,7 +349,7 @@ pub enum Failure {
     DataGone(ClusterId),
     /// The chosen one did not say that it leads.
     NotAppointed {
-        /// Who was chosen.
+        /// The chosen leader.
         leader: Who,
         /// Why not.
         why: String,

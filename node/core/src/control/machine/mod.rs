@@ -57,7 +57,7 @@ struct Pauses {
     terms: Retry,
 }
 
-/// What is under way.
+/// The work under way.
 #[derive(Clone, Debug)]
 enum Work {
     Resting,
@@ -85,7 +85,7 @@ enum Work {
     },
 }
 
-/// What is known of a node since the last look began.
+/// The facts of a node, learned since the last look began.
 #[derive(Clone, Debug)]
 enum Node {
     Unknown,
@@ -139,7 +139,7 @@ pub struct Machine<R> {
     steady: Option<(Epoch, Epoch, Millis)>,
 }
 
-/// What an epoch began with.
+/// The start of an epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Begun {
     epoch: Epoch,
@@ -189,7 +189,7 @@ impl<R: Rules> Machine<R> {
         self.nodes.resize(nodes, Node::Unknown);
     }
 
-    /// What is written down, as far as this controller knows.
+    /// The record, as far as this controller knows.
     pub fn recorded(&self) -> &Recorded {
         self.record.recorded()
     }
@@ -209,12 +209,12 @@ impl<R: Rules> Machine<R> {
         self.needed
     }
 
-    /// Whether nothing is under way but what is written behind.
+    /// Returns whether nothing is under way but what is written behind.
     pub fn is_at_rest(&self) -> bool {
         matches!(self.work, Work::Resting)
     }
 
-    /// Whether nobody else is asked before it acts.
+    /// Returns whether nobody else is asked before it acts.
     fn is_alone(&self) -> bool {
         self.standby.is_some()
     }

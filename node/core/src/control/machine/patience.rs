@@ -1,30 +1,30 @@
-//! How long a controller waits for what, and how it pauses. Figures only.
+//! The time that a controller waits for what, and how it pauses. Figures only.
 
 use super::pause::Backoff;
 
-/// How patient a controller is; milliseconds.
+/// The patience of a controller; milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Patience {
     /// Between two looks.
     pub look_ms: u64,
-    /// How long a node may take to tell its status, or to take a small order, before it counts as silent.
+    /// The time that a node may take to tell its status, or to take a small order, before it counts as silent.
     pub call_ms: u64,
-    /// How long the others are waited for once more than half of the nodes have told their status.
+    /// The time that the others are waited for once more than half of the nodes have told their status.
     pub look_grace_ms: u64,
-    /// How long a sealing waits for answers that are enough to choose.
+    /// The time that a sealing waits for answers that are enough to choose.
     pub seal_ms: u64,
-    /// How long a sealing waits for the others once the answers are enough to choose.
+    /// The time that a sealing waits for the others once the answers are enough to choose.
     pub seal_grace_ms: u64,
-    /// How long a replica may take to write down the start of its leadership, at first and after failures in a row: one whose disk
+    /// The time that a replica may take to write down the start of its leadership, at first and after failures in a row: one whose disk
     /// hangs gives way to another soon, and one whose disk is slow gets its time in the end.
     pub appoint: Backoff,
-    /// How long what is written down may take before the store counts as away.
+    /// The time that what is written down may take before the store counts as away.
     pub store_ms: u64,
     /// How long that is while nobody leads.
     pub store_failover_ms: u64,
     /// The pause before a store that is away is asked again.
     pub store_retry: Backoff,
-    /// How long a leader holds new appends for a hand-over before it goes on by itself.
+    /// The time that a leader holds new appends for a hand-over before it goes on by itself.
     pub handover_deadline_ms: u64,
     /// The pause after a failed election, so that two controllers don't outbid each other for ever.
     pub election_retry: Backoff,

@@ -1,4 +1,4 @@
-//! How long to pause between tries: doubling, bounded, jittered, so that many who failed together don't come back together.
+//! The pauses between tries: doubling, bounded, jittered, so that many who failed together don't come back together.
 
 use crate::types::Millis;
 

@@ -11,7 +11,7 @@ use crate::types::ReplicaId;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(BTreeMap<ReplicaId, usize>);
 
-/// Which node a replica answers at.
+/// The node at which a replica answers.
 pub(super) fn ordinal_of(seen: &[Option<Seen>], replica: ReplicaId) -> Option<usize> {
     seen.iter().position(|seen| seen.as_ref().is_some_and(|seen| seen.replica == replica))
 }

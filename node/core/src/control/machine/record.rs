@@ -1,4 +1,4 @@
-//! What is written down, and one operation on it at a time. An epoch is reserved beside the seal; all else is written behind.
+//! The record, and one operation on it at a time. An epoch is reserved beside the seal; all else is written behind.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,7 +8,7 @@ use super::pause::{Backoff, Random, Retry};
 use crate::control::Recorded;
 use crate::types::{Epoch, Millis};
 
-/// What came of the reservation of an epoch.
+/// The result of the reservation of an epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Reserved {
     Done,
@@ -29,7 +29,7 @@ enum Doing {
 pub(super) struct Record {
     /// What was there when it was last known.
     last: Recorded,
-    /// Whether that is there still, for all that is known.
+    /// True if that is there still, for all that is known.
     is_known: bool,
     doing: Doing,
     /// The number of that, and when it is given up.
@@ -59,12 +59,12 @@ impl Record {
         }
     }
 
-    /// What is written down, as far as is known.
+    /// The record, as far as is known.
     pub(super) fn recorded(&self) -> &Recorded {
         &self.last
     }
 
-    /// Whether the store did not answer last: nothing waits for it.
+    /// Returns whether the store did not answer last: nothing waits for it.
     pub(super) fn is_away(&self) -> bool {
         self.problem.is_some()
     }
@@ -74,7 +74,7 @@ impl Record {
         self.problem.as_ref()
     }
 
-    /// Whether there is nothing to wait for before something is decided.
+    /// Returns whether there is nothing to wait for before something is decided.
     pub(super) fn is_ready(&self) -> bool {
         self.is_known || self.is_away()
     }

@@ -10,9 +10,9 @@ use crate::types::{ClusterId, Epoch, Millis};
 pub struct StandbyTimes {
     /// How long nobody else has to have acted: no promise rose.
     pub after_ms: u64,
-    /// How much later each further node acts, so that they don't outbid each other; twice as much at most at random.
+    /// The delay by which each further node acts, so that they don't outbid each other; twice as much at most at random.
     pub stagger_ms: u64,
-    /// How long a leader that wants to lead no more waits for a controller.
+    /// The time that a leader that wants to lead no more waits for a controller.
     pub leaving_ms: u64,
     /// The pause after three tries that nobody was elected by.
     pub vain: Backoff,
@@ -25,7 +25,7 @@ impl Default for StandbyTimes {
     }
 }
 
-/// How often in a row it tries before it pauses.
+/// The number of times in a row it tries before it pauses.
 const TRIES_MAX: u32 = 3;
 
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ fn of_established(blocked: Blocked) -> Blocked {
     }
 }
 
-/// Whether an epoch begins so that somebody leads whom a majority hears.
+/// Returns whether an epoch begins so that somebody leads whom a majority hears.
 const fn is_failover(reason: Reason) -> bool {
     match reason {
         Reason::NoLeader | Reason::LeaderLost | Reason::QuorumLost | Reason::HigherPromise | Reason::FarPromise => true,

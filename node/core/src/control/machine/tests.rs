@@ -110,7 +110,7 @@ impl Bench {
         }
     }
 
-    /// What is written down is told, if it is asked for.
+    /// A record that is written is told, if it is asked for.
     pub(super) fn loaded(&mut self) {
         let load = self.asked.iter().find_map(|action| if let Action::Load { op } = action { Some(*op) } else { None });
         if let Some(op) = load {

@@ -1,4 +1,4 @@
-//! What a crash leaves of what was not synced: by chance, or every possibility in turn.
+//! The remains of unsynced data after a crash: by chance, or every possibility in turn.
 
 use std::ops::Range;
 
@@ -42,7 +42,7 @@ impl Chance for Random {
 /// possibilities: its first half is left, or its second.
 #[derive(Clone, Debug, Default)]
 pub struct Every {
-    /// What was picked, and of how many.
+    /// The choice, and of how many.
     picked: Vec<(u64, u64)>,
     at: usize,
 }

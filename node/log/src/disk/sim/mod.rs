@@ -44,7 +44,7 @@ struct World {
     random: u64,
     boot: u64,
     locked: bool,
-    /// How many operations have changed, or tried to change, anything.
+    /// The number of operations that have changed, or tried to change, anything.
     operations: u64,
     /// How many calls there were, reads among them.
     calls: u64,
@@ -52,7 +52,7 @@ struct World {
     lies: bool,
     fail_at: Option<(u64, io::ErrorKind)>,
     stop_at: Option<u64>,
-    /// How many bytes can still be reserved; any number if none is said.
+    /// The number of bytes that can still be reserved; any number if none is said.
     room: Option<usize>,
     /// By how many bytes files can still grow as they are written; any number if none is said.
     growth: Option<usize>,
@@ -69,7 +69,7 @@ struct Rename {
 struct Inode {
     bytes: Vec<u8>,
     durable: Vec<u8>,
-    /// What was written since the last sync: position and bytes.
+    /// The writes since the last sync: position and bytes.
     unsynced: Vec<(usize, Vec<u8>)>,
     /// Views show zeroes there.
     unreadable: Range<usize>,
@@ -97,7 +97,7 @@ impl SimDisk {
         self.world().fail_at = Some((operation, kind));
     }
 
-    /// How many bytes can still be reserved; any number for `None`.
+    /// The number of bytes that can still be reserved; any number for `None`.
     pub fn set_room(&self, room: Option<usize>) {
         self.world().room = room;
     }
@@ -112,7 +112,7 @@ impl SimDisk {
         self.world().stop_at = Some(operation);
     }
 
-    /// Whether the machine has stopped, as it was told to.
+    /// Returns whether the machine has stopped, as it was told to.
     pub fn has_stopped(&self) -> bool {
         let world = self.world();
         world.stop_at.is_some_and(|stop| world.operations > stop)
