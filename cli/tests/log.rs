@@ -112,7 +112,7 @@ type Harm = fn(&Path);
 const DAMAGES: [(Harm, &str, &str); 7] = [
     (|dir| change(&segments(dir)[0], |bytes| bytes[20_000] ^= 4), FIRST, " are in doubt: CRC"),
     (|dir| change(&segments(dir)[0], |bytes| bytes[130] ^= 1), FIRST, "damaged at byte 128"),
-    (|dir| change(&segments(dir)[0], |bytes| bytes[3] ^= 1), FIRST, "does not begin as a file of this kind"),
+    (|dir| change(&segments(dir)[0], |bytes| bytes[3] ^= 1), FIRST, "its first bytes are not those of such a file"),
     (|dir| change(&segments(dir)[0], |bytes| bytes.truncate(30_000)), FIRST, " are in doubt: "),
     (|dir| fs::remove_file(&segments(dir)[1]).unwrap(), ".log", "that is not there"),
     (|dir| change(&dir.join("meta"), |bytes| bytes[100] ^= 1), "meta", "its CRC does not match"),

@@ -157,7 +157,7 @@ async fn a_controller_with_the_wrong_epoch_cluster_or_target_is_refused() {
         (v1::SealRequest { cluster_id: Bytes::new(), ..good.clone() }, Reason::WrongTarget, "belongs to cluster"),
         (v1::SealRequest { target: id_bytes(5), ..good.clone() }, Reason::WrongTarget, "the message is for replica"),
         (v1::SealRequest { target: Bytes::new(), ..good.clone() }, Reason::Invalid, "target is 0 bytes long"),
-        (v1::SealRequest { protocol_version: 99, ..good.clone() }, Reason::WrongTarget, "version 99 of the protocol"),
+        (v1::SealRequest { protocol_version: 99, ..good.clone() }, Reason::WrongTarget, "protocol version 99"),
     ];
     for (request, expected, message) in cases {
         let (reason, error, _) = error_of(&control.seal(request).await.unwrap_err());

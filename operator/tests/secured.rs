@@ -157,7 +157,9 @@ async fn what_is_not_this_clusters_opens_it_to_nobody() {
         set
     };
     let deleted = json!([{ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "orders", "uid": "u-0" }]);
-    for (owners, said) in [(json!([]), "is not this ZueCluster's"), (deleted, "that was deleted")] {
+    for (owners, said) in
+        [(json!([]), "does not belong to this ZueCluster"), (deleted, "belongs to a deleted ZueCluster")]
+    {
         let found = Found::new("{}", Value::Null, &[(SET, of(owners))]).await;
         let (mut cluster, link) = (found.cluster(), Arc::new(Link::default()));
         let settled = Box::pin(settle(&found.client, &mut cluster, &link, &[], ".svc.cluster.local")).await;

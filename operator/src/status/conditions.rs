@@ -418,7 +418,7 @@ mod tests {
         assert!(message(&view, "Progressing").starts_with("orders-2 copies the log"));
         view.wished = 2;
         assert!(said(&view).contains(&("Progressing", true, "ScalingDown")));
-        assert!(message(&view, "Progressing").starts_with("3 pods become 2"));
+        assert!(message(&view, "Progressing").starts_with("scaling from 3 to 2 pods"));
     }
 
     #[test]
