@@ -28,7 +28,7 @@ use crate::read::unfed_max;
 use crate::room::Room;
 use crate::standing_by;
 use crate::state::{Ends, View};
-use crate::storage::Storage;
+use crate::storage::{Around, Storage};
 use crate::tls::Security;
 use crate::vital::Vitals;
 use crate::whereabouts::Whereabouts;
@@ -96,8 +96,15 @@ impl Built {
             whereabouts: Whereabouts::by(security.dial()),
         };
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
-        let upkeep = (config.log.to_upkeep(), asking, &handle.time);
-        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), upkeep).map_err(set_up)?;
+        let (seen, own) = (handle.view.clone(), handle.identity.id);
+        let others = move || {
+            let members = Arc::clone(&seen.borrow().members);
+            let others = members.iter().map(|member| member.id).filter(|id| *id != own).collect();
+            (!members.is_empty()).then_some(others)
+        };
+        let (settings, time, others) = (config.log.to_upkeep(), handle.time.clone(), Box::new(others));
+        let around = Around { settings, fetches: asking, time, others };
+        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
         let parts = Parts {
             storage,
             handle: handle.clone(),

@@ -22,7 +22,6 @@ mod mistakes;
 mod params;
 mod process;
 mod reads;
-mod repairs;
 mod rewrites;
 mod search;
 mod standby;
