@@ -44,7 +44,7 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: L
         peer_address: addresses.peer.to_string(),
         lineage,
         durability: config.log.durability.name(),
-        heartbeat: config.replication.heartbeat_interval.0,
+        heartbeat: config.replication.heartbeat(),
     }
 }
 
@@ -117,7 +117,7 @@ impl Built {
             cache,
             peers,
             metrics: Arc::clone(metrics),
-            tick: replication.heartbeat_interval.0 / 2,
+            tick: replication.heartbeat(),
             unfed_max: unfed_max(replication.lag_time_max.0),
             standing: standing_by::begin(
                 &config.data_dir,

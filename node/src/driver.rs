@@ -171,8 +171,15 @@ impl Driver {
 
     fn disk_fact(&mut self, fact: DiskFact) {
         match fact {
-            DiskFact::Persisted(ticket) => self.step(Input::Persisted(ticket)),
-            DiskFact::Promised(ticket) => self.step(Input::Promised(ticket)),
+            DiskFact::Persisted(ticket) => {
+                let epoch = self.engine.replica().durable().epoch;
+                self.step(Input::Persisted(ticket));
+                self.view_is_stale |= self.engine.replica().durable().epoch != epoch;
+            }
+            DiskFact::Promised(ticket) => {
+                self.step(Input::Promised(ticket));
+                self.view_is_stale = true;
+            }
             DiskFact::Full(problem) => {
                 let is_full = problem.is_some();
                 self.full = problem;
@@ -319,6 +326,7 @@ impl Driver {
                     self.outboxes.retain(|other, _| *other == session);
                     (self.followed, self.parted) = (Some((leader, members.into())), None);
                     self.heard = Some(heard);
+                    self.view_is_stale = true;
                 }
             }
             Follow::Frames { batch, commit_end, round, permit } => {
@@ -341,6 +349,7 @@ impl Driver {
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session });
+                self.view_is_stale = true;
             }
         }
     }

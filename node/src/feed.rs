@@ -31,7 +31,7 @@ use crate::state::{Ends, View};
 /// there if they are long.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A follower answers each heartbeat; silent for this many of them, or for the least time, it is given up.
-const SILENT_HEARTBEATS: u32 = 20;
+const SILENT_HEARTBEATS: u32 = 15;
 const SILENCE_MIN: Duration = Duration::from_secs(3);
 /// How long to wait for the disk's thread when frames that left the memory are not on the disk yet.
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
@@ -153,7 +153,7 @@ impl<'a> Session<'a> {
             sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
             incoming,
-            heartbeat: in_step(settings.heartbeat_interval.0),
+            heartbeat: in_step(settings.heartbeat()),
             commit_news_due: None,
             next: None,
             reading: None,
@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
         if clock_ms == 0 || Instant::now() < self.clock_due {
             return Ok(());
         }
-        self.clock_due = Instant::now() + self.peer.shared.settings.heartbeat_interval.0;
+        self.clock_due = Instant::now() + self.peer.shared.settings.heartbeat();
         self.tell(Fact::Clock(Shown::Follower { from: self.peer.member.id, clock_ms })).await
     }
 
@@ -197,7 +197,7 @@ impl<'a> Session<'a> {
     /// Waits for one thing to happen, and deals with it.
     async fn turn(&mut self) -> Result<(), Ended> {
         self.prepare();
-        let heartbeat = self.peer.shared.settings.heartbeat_interval.0;
+        let heartbeat = self.peer.shared.settings.heartbeat();
         let silence = (heartbeat * SILENT_HEARTBEATS).max(SILENCE_MIN);
         let idle = self.next.is_none() && self.reading.is_none();
         let happened = tokio::select! {

@@ -1,6 +1,8 @@
 //! The three sections of knobs that a node's file and a `ZueCluster` share. Declared here once: the same structs are parsed,
 //! documented and put into the CRD's schema, with these defaults. Names are camelCase, as Kubernetes has them.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zue_core::{ProducerLimits, SyncLimits};
@@ -91,11 +93,21 @@ impl Default for LogSettings {
     }
 }
 
+/// How many heartbeats a detection time holds at least: a leader that lives misses fewer.
+pub(crate) const HEARTBEATS_MIN: u32 = 3;
+/// The default of how often a leader says that it lives. Each heartbeat wakes every node.
+const HEARTBEAT_INTERVAL: Time = Time::from_millis(200);
+/// The least that the default is shortened to for a short `lagTimeMax`.
+const HEARTBEAT_INTERVAL_SHORTENED: Duration = Duration::from_millis(100);
+/// How many heartbeats the longest lag holds at least.
+const HEARTBEATS_PER_LAG: u32 = 4;
+
 /// How followers are fed, and when they count as in sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReplicationSettings {
-    /// How often a leader with nothing to send says that it lives, from 10ms to 10s.
+    /// How often a leader with nothing to send says that it lives, from 10ms to 10s. The default is shortened to a third of the
+    /// detection time, or a quarter of `lagTimeMax`, where that is less.
     pub heartbeat_interval: Time,
     /// A follower at most this many records and `inflightBytesMax` behind is in sync, while its disk gets on.
     #[schemars(range(min = 1))]
@@ -113,10 +125,30 @@ pub struct ReplicationSettings {
     pub inflight_bytes_max: ByteSize,
 }
 
+impl ReplicationSettings {
+    /// How often a leader says that it lives. The default gives way to a shorter `lagTimeMax`.
+    pub fn heartbeat(&self) -> Duration {
+        if self.heartbeat_interval == HEARTBEAT_INTERVAL {
+            (self.lag_time_max.0 / HEARTBEATS_PER_LAG).clamp(HEARTBEAT_INTERVAL_SHORTENED, HEARTBEAT_INTERVAL.0)
+        } else {
+            self.heartbeat_interval.0
+        }
+    }
+
+    /// Shortens the heartbeat, if it is left at its default, to what this detection time needs.
+    #[must_use]
+    pub fn with_detection_time(mut self, detection_time: Duration) -> Self {
+        if self.heartbeat_interval == HEARTBEAT_INTERVAL {
+            self.heartbeat_interval.0 = HEARTBEAT_INTERVAL.0.min(detection_time / HEARTBEATS_MIN);
+        }
+        self
+    }
+}
+
 impl Default for ReplicationSettings {
     fn default() -> Self {
         Self {
-            heartbeat_interval: Time::from_millis(100),
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             lag_records_max: 1000,
             lag_time_max: Time::from_millis(2000),
             inline_catchup_records: 10_000,
@@ -297,7 +329,8 @@ impl ReplicationSettings {
         let times = |field, value, min, max| bounded(field, value, Time::from_millis(min), Time::from_millis(max));
         let sizes = |field, value, min, max| bounded(field, value, ByteSize(min), ByteSize(max));
         times("replication.heartbeatInterval", heartbeat_interval, 10, 10_000)?;
-        times("replication.lagTimeMax", lag_time_max, heartbeat_interval.millis().saturating_mul(4), 600_000)?;
+        let lag_min = Time(self.heartbeat().saturating_mul(HEARTBEATS_PER_LAG));
+        bounded("replication.lagTimeMax", lag_time_max, lag_min, Time::from_millis(600_000))?;
         bounded("replication.lagRecordsMax", lag_records_max, 1, u64::MAX)?;
         sizes("replication.inlineCatchupBytes", inline_catchup_bytes, 64 * KIB, 4 * GIB)?;
         sizes("replication.repairBatchBytes", repair_batch_bytes, 4 * KIB, 8 * MIB)?;
@@ -371,6 +404,23 @@ fn narrow(bytes: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_default_heartbeat_gives_way_to_short_times_and_a_chosen_one_does_not() {
+        let ms = Duration::from_millis;
+        let of = |heartbeat, lag, detection| {
+            let settings = ReplicationSettings {
+                heartbeat_interval: Time::from_millis(heartbeat),
+                lag_time_max: Time::from_millis(lag),
+                ..ReplicationSettings::default()
+            };
+            settings.with_detection_time(ms(detection)).heartbeat()
+        };
+        for (lag, detection, heartbeat) in [(2000, 1000, 200), (500, 1000, 125), (40, 1000, 100), (2000, 300, 100)] {
+            assert_eq!(of(200, lag, detection), ms(heartbeat), "{lag} {detection}");
+            assert_eq!(of(150, lag, detection), ms(150));
+        }
+    }
 
     #[test]
     fn the_defaults_are_within_their_bounds_and_agree_with_the_log() {

@@ -16,6 +16,7 @@ use zue_proto::v1;
 
 use crate::inbox::Identity;
 use crate::num::{length, narrow, wide};
+use crate::settings::HEARTBEATS_MIN;
 use crate::state::{BadMember, Member};
 
 const NAME: &str = "standby.yaml";
@@ -23,9 +24,6 @@ const NAME: &str = "standby.yaml";
 const BYTES_MAX: u64 = 64 << 10;
 /// The file is for its owner alone.
 const MODE: u32 = 0o600;
-/// A leader that lives misses fewer of its heartbeats.
-const HEARTBEATS_MIN: u32 = 3;
-
 /// By what this node elects where no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Standby {

@@ -110,7 +110,8 @@ pub enum Invalid {
 impl Cluster {
     /// The checked cluster; `default_image` where the resource names none.
     pub fn new(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
-        let spec = resource.spec.clone();
+        let mut spec = resource.spec.clone();
+        spec.config.replication = spec.config.replication.with_detection_time(spec.leader.detection_time.0);
         let name = resource.metadata.name.clone().ok_or(Invalid::Missing("name"))?;
         if name.len() > NAME_BYTES_MAX {
             return Err(Invalid::NameTooLong { bytes: name.len() });
@@ -336,6 +337,11 @@ pub(crate) mod tests {
         assert_eq!(short, "spec.leader.detectionTime is 299ms; it must be from 300ms to 1m");
         let short = refused("leader: {standbyAfter: 199ms}");
         assert_eq!(short, "spec.leader.standbyAfter is 199ms; it must be from 200ms to 1h");
+        let heartbeat = |spec: &str| {
+            Cluster::new(&resource(spec), "i").unwrap().spec.config.replication.heartbeat_interval.to_string()
+        };
+        assert_eq!(heartbeat("leader: {detectionTime: 1s}"), "200ms");
+        assert_eq!(heartbeat("leader: {detectionTime: 300ms}"), "100ms");
         let slow = "{leader: {detectionTime: 2s}, config: {replication: {heartbeatInterval: 1s, lagTimeMax: 10s}}}";
         assert!(refused(slow).ends_with("from 3s to 1m"));
         let segments = refused("config: {log: {segmentBytesMax: 1KiB}}");

@@ -92,6 +92,7 @@ fn the_crates_depend_on_each_other_in_one_direction() {
     for (package, never) in [
         ("zue-core", &["zue-", "tokio", "tonic", "kube", "bytes"][..]),
         ("zue-log", &["zue-proto", "zue-node", "zue-client", "tokio", "tonic", "kube"]),
+        ("zue-backup", &["zue-proto", "zue-node", "zue-client", "zue-telemetry", "tonic", "kube", "reqwest"]),
         ("zue-engine", &["zue-proto", "zue-node", "zue-client", "zue-telemetry", "tokio", "tonic", "kube", "bytes"]),
         ("zue-proto", &["zue-log", "zue-node", "zue-client", "kube"]),
         ("zue-controller", &["zue-log", "zue-node", "zue-client", "zue-operator", "kube"]),

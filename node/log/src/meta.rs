@@ -2,11 +2,11 @@
 
 use std::io;
 
-use zue_core::{ClusterId, Epoch, LINEAGE_MAX, Lineage, Offset, RUNS_MAX, ReplicaId, Run, Runs, Tail};
+use zue_core::{ClusterId, Epoch, LINEAGE_MAX, Lineage, Offset, Promise, RUNS_MAX, ReplicaId, Run, Runs, Tail};
 
-use crate::block;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, HeaderFault, LogError, OpenError, Operation};
+use crate::format::block;
 use crate::num::wide;
 
 pub(crate) const META_FILE: &str = "meta";
@@ -24,15 +24,6 @@ const FLAG_RESTORED: u32 = 32;
 const FLAGS: u32 = FLAG_CLUSTER | FLAG_LEADER | FLAG_CLEAN | FLAG_LAZY | FLAG_SUSPECT | FLAG_RESTORED;
 /// Stands where no replica is known.
 const NONE: (ReplicaId, Run) = (ReplicaId(0), Run { starts: 0, nonce: 0 });
-
-/// The highest epoch a replica has promised, and the leader it has bound that promise to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Promise {
-    /// The epoch; 0 before the first promise.
-    pub epoch: Epoch,
-    /// Its leader, once known.
-    pub leader: Option<ReplicaId>,
-}
 
 /// What a replica knows of itself, durably.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,6 +168,11 @@ impl Meta {
         parse().ok_or(HeaderFault::Short)
     }
 
+    /// Of the records before this, only the newest of each key are left.
+    pub fn compacted(&self) -> Offset {
+        self.compacted
+    }
+
     /// The starts of this disk.
     pub fn lineage(&self) -> Lineage {
         let known = usize::try_from(self.starts).unwrap_or(usize::MAX);
@@ -312,7 +308,7 @@ pub(crate) fn read<D: Disk>(disk: &D) -> Result<Option<Result<Meta, HeaderFault>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimDisk;
+    use crate::disk::sim::SimDisk;
 
     #[test]
     fn a_meta_file_that_has_no_room_for_its_name_keeps_its_spare() {

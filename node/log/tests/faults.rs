@@ -114,7 +114,7 @@ fn a_bit_flipped_anywhere_in_a_sealed_segment_is_noticed() {
         for bit in [0, 7] {
             disk.damage(sealed, |bytes| bytes[byte] ^= 1 << bit);
             match try_open(&disk) {
-                Err(OpenError::BadHeader { .. } | OpenError::Gap { .. }) => {}
+                Err(OpenError::BadHeader { .. } | OpenError::MissingSegment { .. }) => {}
                 Ok((log, _)) if damages(&log).iter().any(|damage| damage.path.ends_with(sealed)) => {}
                 other => panic!("bit {bit} of byte {byte} of {end}: {other:?}"),
             }
@@ -166,7 +166,7 @@ fn missing_files_are_named() {
     assert!(matches!(try_open(&disk), Err(OpenError::BadHeader { .. })));
     let disk = make();
     disk.remove(&sealed(&disk)).unwrap();
-    assert!(matches!(try_open(&disk), Err(OpenError::Gap { .. })));
+    assert!(matches!(try_open(&disk), Err(OpenError::MissingSegment { .. })));
     let disk = make();
     disk.remove(segments(&disk).last().unwrap()).unwrap();
     assert!(matches!(try_open(&disk), Err(OpenError::NewestGone { .. })));

@@ -573,7 +573,7 @@ impl Run {
         zue_log::dump(&self.disk, Offset(0), |dumped| {
             let holds = match &dumped.item {
                 DumpItem::Record(record) if record.offset.0 == offset => offset..offset + 1,
-                DumpItem::Gap(_, from, end) if (from.0..end.0).contains(&offset) => from.0..end.0,
+                DumpItem::Compacted(_, from, end) if (from.0..end.0).contains(&offset) => from.0..end.0,
                 _ => return ControlFlow::Continue(()),
             };
             let name = dumped.path.file_name().unwrap().to_str().unwrap().to_owned();

@@ -147,7 +147,7 @@ fn a_segment_that_is_missing_above_the_start_is_missed() {
     log.trim(Offset(second + 1)).unwrap();
     log.close().unwrap();
     disk.remove(&segments(&disk)[0]).unwrap();
-    assert!(matches!(try_open(&disk), Err(OpenError::Gap { .. })));
+    assert!(matches!(try_open(&disk), Err(OpenError::MissingSegment { .. })));
     let (disk, mut log) = long();
     log.note_commit(Offset(80));
     let first = segments(&disk)[0].clone();

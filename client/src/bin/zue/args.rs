@@ -81,6 +81,12 @@ pub(crate) enum Command {
     /// Look after the log in a data directory whose node does not run
     #[command(subcommand)]
     Log(Log),
+    /// Make backups of a log, list them, check them, remove them
+    #[command(subcommand)]
+    Backup(crate::backup::Backup),
+    /// Make a log of a backup, in a directory for a new cluster
+    #[command(after_help = crate::backup::RESTORE_HELP)]
+    Restore(crate::backup::Restore),
     /// Print the version
     Version,
 }

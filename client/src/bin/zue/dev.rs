@@ -131,6 +131,7 @@ fn replicas(dev: &Dev, tls: &DevTls, count: u16) -> anyhow::Result<Vec<Replica>>
             client: address(0)?,
             peer: address(1)?,
             metrics: address(2)?,
+            detection_time: dev.leadership.detection_time,
             tls: tls.settings(),
         })
     };

@@ -2,6 +2,7 @@
 
 mod append;
 mod args;
+mod backup;
 mod bench;
 mod control;
 mod dev;
@@ -105,6 +106,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Control(control) => control::run(control).await?,
         Command::Tls(tls) => tls::run(tls)?,
         Command::Log(log) => return log::run(log, output),
+        Command::Backup(backup) => return backup::run(backup, output).await,
+        Command::Restore(restore) => backup::restore(restore, output).await?,
         Command::Version => {
             output::version(output)?;
         }

@@ -4,11 +4,9 @@
 use alloc::vec::Vec;
 
 use super::{Recorded, Seen, SeenRole};
-use crate::history::EpochStart;
 use crate::quorum::majority;
+use crate::types::history::EpochStart;
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, ReplicaId};
-
-use super::plan::electorates;
 
 /// Those whose promises an election needs.
 struct Group {
@@ -41,7 +39,7 @@ pub(super) fn next_epoch(
             let promised: Vec<Epoch> = able.iter().map(|seen| seen.promised).collect();
             alloc::vec![Group { needed: promised.len(), promised }]
         }
-        Some(newest) => electorates(newest).map(|voters| group(voters, &able)).collect(),
+        Some(newest) => newest.electorates().map(|voters| group(voters, &able)).collect(),
     };
     // Nobody but its leader may hold the newest start: what the others hold says who of them has to answer, and that one may be among
     // those.
@@ -85,7 +83,7 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
 fn are_enough(nodes: &[&Seen]) -> bool {
     let newest = nodes.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
     newest.is_none_or(|newest| {
-        electorates(newest).map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
+        newest.electorates().map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
     })
 }
 

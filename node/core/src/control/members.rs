@@ -3,12 +3,12 @@
 
 use alloc::vec::Vec;
 
-use super::plan::{Look, electorates};
+use super::plan::Look;
 use super::{Reason, Seen, SeenRole, Step, Wish};
-use crate::election::Change;
-use crate::history::{EpochStart, VOTERS_MAX};
+use crate::control::election::Change;
 use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
+use crate::types::history::{EpochStart, VOTERS_MAX};
 
 /// What a leader says of those it feeds.
 struct Fed<'a> {
@@ -34,7 +34,7 @@ impl Fed<'_> {
     }
 
     fn has_majorities(&self) -> bool {
-        electorates(self.start).all(|electorate| self.in_sync(electorate) >= majority(electorate.len()))
+        self.start.electorates().all(|electorate| self.in_sync(electorate) >= majority(electorate.len()))
     }
 
     /// Those that it feeds without counting them.
@@ -44,7 +44,7 @@ impl Fed<'_> {
 }
 
 fn elects(start: &EpochStart, id: ReplicaId) -> bool {
-    electorates(start).flatten().any(|elector| *elector == id)
+    start.elects(id)
 }
 
 impl Look<'_> {
@@ -80,7 +80,7 @@ impl Look<'_> {
             let last = self.seen(*id).and_then(|seen| seen.last.as_ref());
             last.is_some_and(|last| last.epoch == start.epoch)
         };
-        electorates(start).all(|electorate| is_majority(electorate, holds))
+        start.electorates().all(|electorate| is_majority(electorate, holds))
     }
 
     /// Whether another quorum is wished for, and would commit at once.
@@ -136,7 +136,7 @@ pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
     let has_say = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| elects(start, seen.replica));
     let is_seen = |id: &ReplicaId| nodes.iter().flatten().any(|seen| seen.replica == *id);
     // One that is not seen may be at any node that does not answer.
-    let hidden = !electorates(start).flatten().all(is_seen);
+    let hidden = !start.electorates().flatten().all(is_seen);
     let last = nodes.iter().rposition(|seen| has_say(seen) || (hidden && seen.is_none()));
     wish.replicas.max(last.map_or(0, |last| last + 1))
 }

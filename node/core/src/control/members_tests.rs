@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec;
 
 use super::*;
-use crate::election::Change::{self, Add, Remove};
+use crate::control::election::Change::{self, Add, Remove};
 use crate::quorum::effective_quorum;
 
 /// What is at a node.

@@ -4,10 +4,11 @@ use alloc::vec::Vec;
 
 use super::climb::next_epoch;
 use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
-use crate::election::{Change, Choice, Sealed, choose};
-use crate::history::EpochStart;
+use crate::control::election::{Change, Choice, choose};
 use crate::quorum::{is_majority, majority};
-use crate::runs::{Lineage, Runs};
+use crate::types::history::EpochStart;
+use crate::types::incarnations::{Lineage, Runs};
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId};
 
 /// What is looked at, sorted.
@@ -64,7 +65,7 @@ impl Look<'_> {
         let automatic = self.wish.policy == Policy::Automatic;
         // Whoever leads goes on, if it can.
         let prefer = if automatic { Some(leader.replica) } else { self.preferred() };
-        let fed = electorates(newest).flatten().copied().chain(self.learners(newest));
+        let fed = newest.electorates().flatten().copied().chain(self.learners(newest));
         let deaf: Vec<&Seen> = fed.filter_map(|id| self.seen(id)).filter(|seen| is_deaf(seen, newest)).collect();
         let takes_back = !deaf.is_empty() && self.would_choose(prefer, None, None).is_some();
         if takes_back && deaf.iter().any(|seen| self.next(None) > seen.promised) {
@@ -181,7 +182,7 @@ impl Look<'_> {
                 return Step::Blocked(Blocked::StaticLeaderDown { ordinal: self.wish.ordinal });
             }
         }
-        for electorate in electorates(newest) {
+        for electorate in newest.electorates() {
             let (answered, voters) = (electorate.iter().filter(|id| can_vote(id)).count(), electorate.len());
             if answered < majority(voters) {
                 return Step::Blocked(Blocked::NoMajority { answered, voters, needed: majority(voters) });
@@ -276,14 +277,9 @@ impl Look<'_> {
     }
 }
 
-/// The voters, and the old ones while a change is unsettled.
-pub(super) fn electorates(newest: &EpochStart) -> impl Iterator<Item = &Vec<ReplicaId>> {
-    core::iter::once(&newest.voters).chain(&newest.old_voters)
-}
-
 /// Whether a majority of each electorate has lost the leader: without them it commits nothing, and they can elect another.
 fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool) -> bool {
-    electorates(newest).all(|electorate| is_majority(electorate, |id| has_lost(*id)))
+    newest.electorates().all(|electorate| is_majority(electorate, |id| has_lost(*id)))
 }
 
 /// What it would answer to a seal, as far as is known.

@@ -148,7 +148,7 @@ fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::producers::{Appended, Verdict};
-    use crate::refusal::Refusal;
+    use crate::types::refusal::Refusal;
 
     const LIMITS: ProducerLimits = ProducerLimits { producers_max: 2, appends_max: 3, all_appends_max: 6 };
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use zue_core::{Millis, ReplicaId};
-use zue_log::{Disk, Excerpt, Repair, Wanted};
+use zue_log::{Disk, Excerpt, FetchPlan, Repair};
 
 use super::{
     Access, Ask, Damage, Damages, Doing, Duration, Event, Facts, Known, NOT_AT_ALL, Offset, Place, Unanswered, Upkeep,
@@ -34,7 +34,7 @@ fn later(reason: String) -> NotFetched {
 #[derive(Debug)]
 pub(super) struct Asking {
     lack: Lack,
-    wanted: Wanted,
+    wanted: FetchPlan,
     /// Whom to ask next for the same; none are known.
     others: Option<VecDeque<ReplicaId>>,
     /// What those have said who were asked for it, and whether all of them lack it.
@@ -145,7 +145,7 @@ impl<D: Disk> Upkeep<D> {
         let committed = log.change(|log| log.meta().commit_end).max(facts.committed);
         let wanted = match self.reader.missing(&damage) {
             Ok(missing) => {
-                Wanted::new(&missing, committed).map(|wanted| (missing, wanted)).map_err(|why| why.to_string())
+                FetchPlan::new(&missing, committed).map(|wanted| (missing, wanted)).map_err(|why| why.to_string())
             }
             Err(error) => Err(full(&error)),
         };

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
-use zue_core::Offset;
-
 use super::{Damage, DiskError};
-use crate::agree::Disagreement;
+use zue_core::{Epoch, Offset, ReplicaId};
+
 use crate::config::ConfigError;
 use crate::disk::Disk;
-use crate::fault::Fault;
+use crate::format::block::{HeaderFault, Later};
+use crate::tools::copy::BadCopy;
 
 /// What is to be done about a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
@@ -20,25 +20,6 @@ const REPLACE: &str = "move the directory away and start the replica with an emp
                        from the others";
 const COPY: &str = "Put back a copy that was made while the node was stopped, or move the directory away and start the replica with an \
                     empty one: it is a new replica then, and copies the log from the others";
-
-/// What only a later version of Zue writes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Later {
-    /// A version of the format.
-    #[error("version {0} of the format")]
-    Version(u32),
-    /// Flags of a file.
-    #[error("flags {0:#x}")]
-    Flags(u32),
-    /// A frame whose CRC is right.
-    #[error("{fault} at byte {position}")]
-    Frame {
-        /// Where it begins in the file.
-        position: u64,
-        /// What is not known of it.
-        fault: Fault,
-    },
-}
 
 /// A log that does not open. Nothing was removed or changed.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +71,15 @@ pub enum OpenError {
         /// In what.
         what: Disagreement,
     },
+    /// A segment that was copied is not what was written.
+    #[error("{} is no whole copy of a segment", path.display())]
+    BadCopy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        what: BadCopy,
+    },
     /// A file's fixed part is not what was written.
     #[error("{} is damaged: {what}. {REMEDY}", path.display())]
     BadHeader {
@@ -100,7 +90,7 @@ pub enum OpenError {
     },
     /// A segment names one before it that is not there.
     #[error("{} follows a segment at {missing} that is not there. {REMEDY}", path.display())]
-    Gap {
+    MissingSegment {
         /// The segment that names it.
         path: PathBuf,
         /// The base of the missing one.
@@ -139,26 +129,6 @@ impl OpenError {
     }
 }
 
-/// What is wrong with the fixed part of a file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum HeaderFault {
-    /// It is too short.
-    #[error("it is too short")]
-    Short,
-    /// It is not a file of this kind.
-    #[error("it does not begin as a file of this kind does")]
-    Magic,
-    /// A later version has written it.
-    #[error("it was written by a later version of Zue, with {0}")]
-    Later(Later),
-    /// Its CRC does not match.
-    #[error("its CRC does not match")]
-    Crc,
-    /// Its name and its content contradict each other.
-    #[error("its name is not that of its content")]
-    Name,
-}
-
 impl HeaderFault {
     /// What it says of the file.
     pub(crate) fn of(self, path: PathBuf) -> OpenError {
@@ -167,4 +137,35 @@ impl HeaderFault {
             what => OpenError::BadHeader { path, what },
         }
     }
+}
+
+/// What the meta file and the segments contradict each other in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Disagreement {
+    /// An epoch is accepted after it was promised, never before.
+    #[error("its segments are of epoch {found}, and its meta file promises no more than epoch {promised}")]
+    AbovePromise {
+        /// The greatest epoch of which the segments tell.
+        found: Epoch,
+        /// The epoch that is promised.
+        promised: Epoch,
+    },
+    /// An epoch has one leader.
+    #[error("its segments have epoch {epoch} led by {found}, and its meta file promises it to {promised}")]
+    OtherLeader {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its leader by the segments.
+        found: ReplicaId,
+        /// Its leader by the meta file.
+        promised: ReplicaId,
+    },
+    /// What is trimmed was in the log before.
+    #[error("its meta file has the log start at {log_start}, and its segments end at {end}")]
+    StartBehindEnd {
+        /// The log's start by the meta file.
+        log_start: Offset,
+        /// The log's end by the segments.
+        end: Offset,
+    },
 }

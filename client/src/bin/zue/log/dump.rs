@@ -59,7 +59,7 @@ fn line_of(dumped: &Dumped<'_>) -> String {
             format!("snapshot\t{} epoch starts, {producers_bytes} bytes of producers, {timestamp_ms} ms", starts.len())
         }
         DumpItem::Record(record) => record_line(record),
-        DumpItem::Gap(epoch, from, end) => format!("gap\t{from} to {end}, epoch {epoch}"),
+        DumpItem::Compacted(epoch, from, end) => format!("gap\t{from} to {end}, epoch {epoch}"),
         DumpItem::EpochStart(start) => {
             let EpochStart { epoch, start, leader, voters, quorum, old_voters } = start;
             let old = old_voters.as_ref().map_or_else(String::new, |old| format!(", old voters {old:?}"));
@@ -119,7 +119,7 @@ fn json_of(dumped: &Dumped<'_>) -> Value {
             "epoch_starts": starts.iter().map(start_json).collect::<Vec<_>>(),
         }),
         DumpItem::Record(record) => record_json(record),
-        DumpItem::Gap(epoch, from, end) => {
+        DumpItem::Compacted(epoch, from, end) => {
             json!({"kind": "gap", "from": from.0, "to": end.0, "epoch": epoch.0})
         }
         DumpItem::EpochStart(start) => start_json(start),

@@ -38,7 +38,7 @@ pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 /// The directory, only to be looked at, if there is a log in it.
-fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
+pub(crate) fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
     let cannot = |error: std::io::Error| Usage(format!("cannot read {}: {error}", dir.display()));
     let disk = OsDisk::read_only(dir).map_err(cannot)?;
     if !zue_log::holds_log(&disk).map_err(cannot)? {
@@ -49,14 +49,14 @@ fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
 
 /// Something that is damaged. What is not known is absent.
 #[derive(Debug, Serialize)]
-struct Finding {
+pub(crate) struct Finding {
     file: PathBuf,
     /// The first byte in the file that is not as it should be.
     position: Option<u64>,
     /// The records that are in doubt, as offsets, the second one exclusive.
     from: Option<u64>,
     to: Option<u64>,
-    what: String,
+    pub(crate) what: String,
 }
 
 impl From<Damage> for Finding {
@@ -71,7 +71,7 @@ impl From<Damage> for Finding {
 ///
 /// # Errors
 /// What keeps it from being looked at.
-fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
+pub(crate) fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
     let whole = |file: PathBuf, position| Finding { file, position, from: None, to: None, what: String::new() };
     let what = error.to_string();
     let finding = match error {
@@ -86,7 +86,9 @@ fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
         | OpenError::NoSegments { dir }
         | OpenError::NewestGone { dir, .. }
         | OpenError::Disagrees { dir, .. } => whole(dir, None),
-        OpenError::BadHeader { path, .. } | OpenError::Gap { path, .. } => whole(path, Some(0)),
+        OpenError::BadHeader { path, .. }
+        | OpenError::BadCopy { path, .. }
+        | OpenError::MissingSegment { path, .. } => whole(path, Some(0)),
         OpenError::Damaged(damage) | OpenError::HistoryGap(damage) => damage.into(),
     };
     Ok(Finding { what, ..finding })

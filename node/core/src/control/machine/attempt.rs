@@ -10,9 +10,10 @@ use super::pause::Retry;
 use super::places::ordinal_of;
 use super::record::Reserved;
 use super::{Begun, Machine, Node, Patience, Work};
+use crate::control::election::{Change, Choice, First, NoChoice};
 use crate::control::{Ballot, Reason, Rules, Seen};
-use crate::election::{Change, Choice, First, NoChoice, Sealed};
-use crate::io::Terms;
+use crate::types::io::Terms;
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
 
 /// How many epochs an attempt passes over at most that nobody writes down: should a voter's disk have been put back to an older state,

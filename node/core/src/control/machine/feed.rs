@@ -8,7 +8,7 @@ use super::pause::Retry;
 use super::places::ordinal_of;
 use super::{Machine, Node, Work};
 use crate::control::{Rules, Seen, SeenRole, Wish};
-use crate::history::EpochStart;
+use crate::types::history::EpochStart;
 use crate::types::{Epoch, Millis, ReplicaId};
 
 /// Whom a leader is to feed.
@@ -50,8 +50,7 @@ impl<R: Rules> Machine<R> {
         let (SeenRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
             return None;
         };
-        let elects =
-            |id: &ReplicaId| start.voters.contains(id) || start.old_voters.iter().flatten().any(|old| old == id);
+        let elects = |id: &ReplicaId| start.elects(*id);
         let is_misled = |id: &ReplicaId| {
             let at = ordinal_of(seen, *id);
             let is_told = |ordinal| {

@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::control::election::{NoChoice, Unchanged};
 use crate::control::{Blocked, Policy, Reason, Recorded, Seen};
-use crate::election::{NoChoice, Sealed, Unchanged};
-use crate::io::Terms;
+use crate::types::io::Terms;
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, ReplicaId};
 
 /// What a node says, as far as a controller needs it.

@@ -30,10 +30,7 @@ impl Places {
         let starts = || seen.iter().flatten().filter_map(|seen| seen.last.as_ref());
         if starts().next().is_some() {
             let answers = |id: &ReplicaId| seen.iter().flatten().any(|seen| seen.replica == *id);
-            let votes = |id: &ReplicaId| {
-                starts()
-                    .any(|start| start.voters.contains(id) || start.old_voters.iter().flatten().any(|old| old == id))
-            };
+            let votes = |id: &ReplicaId| starts().any(|start| start.elects(*id));
             self.0.retain(|id, ordinal| *ordinal < seen.len() && (answers(id) || votes(id)));
         }
     }
@@ -60,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::control::SeenRole;
-    use crate::history::EpochStart;
+    use crate::types::history::EpochStart;
     use crate::types::{ClusterId, Epoch, Offset, Tail};
 
     #[expect(clippy::unnecessary_wraps, reason = "stands beside nodes that do not answer")]

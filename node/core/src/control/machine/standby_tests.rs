@@ -6,7 +6,7 @@ use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, start, told};
 use super::*;
 use crate::EpochStart;
 use crate::control::{Policy, Sound};
-use crate::election::Sealed;
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Tail};
 
 fn standby(own: usize) -> Bench {

@@ -6,10 +6,10 @@ use alloc::vec;
 
 use super::*;
 use crate::control::Sound;
-use crate::election::Sealed;
-use crate::history::EpochStart;
-use crate::runs::{Lineage, Runs};
 use crate::types::ReplicaId;
+use crate::types::history::EpochStart;
+use crate::types::incarnations::{Lineage, Runs};
+use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Offset, Tail};
 
 pub(super) const CLUSTER: ClusterId = ClusterId(9);

@@ -1,0 +1,270 @@
+//! What a controller does next, from what it sees. Reads no clock and no network; level-triggered: every step may be lost,
+//! repeated, or done by another controller, since the replicas' promises make it safe.
+
+mod climb;
+pub mod election;
+pub mod machine;
+mod members;
+#[cfg(test)]
+mod members_tests;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use alloc::vec::Vec;
+
+use crate::control::election::{Change, Choice, First, NoChoice, choose};
+use crate::types::history::EpochStart;
+use crate::types::sealed::Sealed;
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+pub use members::nodes_needed;
+pub use plan::plan;
+
+/// Who is to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Policy {
+    /// Whoever leads, until it is lost; then the candidate by the rule.
+    #[default]
+    Automatic,
+    /// The named replica, whenever it is the candidate by the rule; it is waited for while it is down.
+    Static,
+}
+
+/// What the owner of the cluster asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Wish {
+    /// How many replicas there are to be: those at the first nodes. Others are fed and vote no more.
+    pub replicas: usize,
+    /// Who is to lead.
+    pub policy: Policy,
+    /// Static: who leads. Automatic: who wins ties.
+    pub ordinal: usize,
+    /// Automatic: who is to take over from a leader that is well, as soon as it is in sync.
+    pub switch_to: Option<usize>,
+    /// Automatic: a voter that hears nothing of a leader for so long has lost it.
+    pub detection_ms: u64,
+    /// How many voters commit; none asks for a majority.
+    pub quorum: Option<u32>,
+    /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
+    pub standby_after_ms: Option<u64>,
+}
+
+/// What controllers write down by compare-and-swap, before they act.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recorded {
+    /// The greatest epoch ever reserved.
+    pub epoch: Epoch,
+    /// Who was seen to lead last.
+    pub leader: Option<ReplicaId>,
+    /// The cluster, once a replica was seen to belong to it. It forbids another bootstrap.
+    pub cluster: Option<ClusterId>,
+}
+
+/// What one replica says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Who it is.
+    pub replica: ReplicaId,
+    /// Its cluster; none before its first epoch start is durable.
+    pub cluster: Option<ClusterId>,
+    /// The greatest epoch it has promised.
+    pub promised: Epoch,
+    /// The only leader that it follows in that epoch, once it is bound to one.
+    pub bound: Option<ReplicaId>,
+    /// The newest epoch start it holds.
+    pub last: Option<EpochStart>,
+    /// What is durable.
+    pub durable: Tail,
+    /// Up to where it may have acknowledged what its disk has lost since.
+    pub suspect: Option<Tail>,
+    /// Whether records within its log are damaged.
+    pub damaged: bool,
+    /// Whether it is about to stop, and wants to lead no more.
+    pub leaving: bool,
+    /// What it does.
+    pub role: SeenRole,
+}
+
+/// What a replica does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SeenRole {
+    /// Neither leads nor follows.
+    Idle {
+        /// How long it has waited for a leader, since it started or made its last promise.
+        waiting_ms: u64,
+    },
+    /// Follows the leader of the epoch that it has promised.
+    Follower {
+        /// How long ago it heard from that leader.
+        silence_ms: u64,
+        /// Whether that leader's stream is open.
+        connected: bool,
+    },
+    /// Leads the epoch of its newest epoch start.
+    Leader {
+        /// Its log end.
+        log_end: Offset,
+        /// Whether its epoch's start is committed: from here on the voters may change.
+        settled: bool,
+        /// Its followers' progress: who, whether in sync, and the durable end.
+        followers: Vec<(ReplicaId, bool, Offset)>,
+        /// Those of them that lack so many bytes that a hand-over would hold up appends in vain, in sync or not.
+        far: Vec<ReplicaId>,
+        /// Whether it holds new appends for a hand-over.
+        handing_over: bool,
+        /// To whom somebody has asked it to hand over.
+        switch_to: Option<ReplicaId>,
+    },
+    /// Its disk or log failed.
+    Failed,
+}
+
+/// What to do next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// All is as wished.
+    Nothing,
+    /// Nothing can be done; a person may have to.
+    Blocked(Blocked),
+    /// Reserve the epoch, seal, choose, appoint; who leads is recorded once it is seen to lead.
+    Elect {
+        /// The epoch to reserve.
+        epoch: Epoch,
+        /// Who wins ties.
+        prefer: Option<ReplicaId>,
+        /// Who is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the longest
+        /// log, and would be chosen again.
+        without: Option<ReplicaId>,
+        /// The voter to add or to remove with this epoch.
+        change: Option<Change>,
+        /// Why.
+        reason: Reason,
+    },
+    /// Tell the leader whom to feed beside the voters.
+    Feed {
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who leads.
+        leader: ReplicaId,
+        /// Whom to feed, and nobody else.
+        learners: Vec<ReplicaId>,
+    },
+    /// Ask the leader to hand over, then elect with the target preferred.
+    HandOver {
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who leads.
+        from: ReplicaId,
+        /// Who is to.
+        to: ReplicaId,
+        /// The epoch to reserve for that.
+        next: Epoch,
+    },
+}
+
+/// What a choice is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Ballot<'a> {
+    /// What the sealed replicas answered, in the order of the ordinals.
+    pub answers: &'a [Sealed],
+    /// Who wins ties.
+    pub prefer: Option<ReplicaId>,
+    /// The replicas of a cluster that is to begin with this epoch.
+    pub first: Option<First<'a>>,
+    /// How many voters are to commit; none asks for a majority.
+    pub quorum: Option<u32>,
+    /// The voter to add or to remove.
+    pub change: Option<Change>,
+}
+
+/// The rules a [`machine::Machine`] decides by. The simulation breaks them, one at a time.
+pub trait Rules {
+    /// What to do next.
+    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+        plan(wish, recorded, nodes)
+    }
+
+    /// Who is to lead, and with whom.
+    fn choose(&self, ballot: &Ballot<'_>) -> Result<Choice, NoChoice> {
+        choose(ballot.answers, ballot.prefer, ballot.first, ballot.quorum, ballot.change)
+    }
+
+    /// How many epochs to pass over where nobody writes down which one is taken.
+    fn skipped(&self, random: u64) -> u64 {
+        random
+    }
+}
+
+/// The rules as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sound;
+
+impl Rules for Sound {}
+
+/// Why an epoch is to begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// All replicas are blank.
+    Bootstrap,
+    /// Nobody leads: the leader has restarted, failed, or stepped down.
+    NoLeader,
+    /// A majority of the voters has lost the leader.
+    LeaderLost,
+    /// The leader misses a quorum that another voter may have.
+    QuorumLost,
+    /// A replica has promised an epoch above the leader's and can't follow it any more.
+    HigherPromise,
+    /// The same, and so far above that the next epoch does not come up to it: one step of several.
+    FarPromise,
+    /// The leader handed over.
+    HandOver,
+    /// A replica is to vote, or to vote no more.
+    VotersChange,
+    /// A change of voters is settled: those before it need not be asked any more.
+    VotersSettled,
+    /// Another number of voters is to commit.
+    QuorumChange,
+}
+
+/// Why nothing can be done.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Blocked {
+    /// Not all replicas answer, and none is part of a cluster yet.
+    #[error("a new cluster waits for all of its replicas: {reachable} of {replicas} answer")]
+    WaitingForReplicas {
+        /// How many answer.
+        reachable: usize,
+        /// How many there are to be.
+        replicas: usize,
+    },
+    /// All replicas are blank, but the cluster is known to have existed.
+    #[error("cluster {0} is recorded, but every replica that answers is blank: their data is gone or not mounted")]
+    DataGone(ClusterId),
+    /// Too few voters answer.
+    #[error("{answered} of {voters} voters answer, {needed} are needed")]
+    NoMajority {
+        /// How many answer.
+        answered: usize,
+        /// How many there are.
+        voters: usize,
+        /// How many are needed.
+        needed: usize,
+    },
+    /// The policy names a leader that does not answer.
+    #[error("replica {ordinal} is to lead by the Static policy, and does not answer")]
+    StaticLeaderDown {
+        /// Its ordinal.
+        ordinal: usize,
+    },
+    /// A replica of another cluster answers.
+    #[error("replica {ordinal} belongs to cluster {found}, not to {expected}")]
+    ForeignReplica {
+        /// Its ordinal.
+        ordinal: usize,
+        /// Its cluster.
+        found: ClusterId,
+        /// The recorded one.
+        expected: ClusterId,
+    },
+}

@@ -1,0 +1,309 @@
+//! A replica: takes facts, gives work. The one place where a role changes. Knows no disk, no network and no clock.
+
+pub(crate) mod backlog;
+pub(crate) mod clocks;
+pub(crate) mod follow;
+pub(crate) mod incarnations;
+pub(crate) mod joint;
+pub(crate) mod lead;
+pub(crate) mod persist;
+pub(crate) mod progress;
+pub(crate) mod read_index;
+pub(crate) mod role_view;
+pub(crate) mod state;
+pub(crate) mod trim;
+pub(crate) mod waiting;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::replica::follow::may_vote;
+use crate::replica::joint::Joint;
+use crate::replica::progress::{IsrCounts, Leader};
+use crate::replica::state::{Following, Pending, Replica, Role, Told};
+use crate::replica::waiting::Effect;
+use crate::types::history::EpochStart;
+use crate::types::io::{Input, Millis, RequestId, Session, Start, Terms, Ticket};
+use crate::types::output::{Output, Reply};
+use crate::types::recovered::{Limits, Promise, Recovered};
+use crate::types::refusal::Refusal;
+use crate::types::sealed::Sealed;
+use crate::types::{ClusterId, Epoch, Offset, Tail};
+
+impl Replica {
+    /// A replica that starts: it leads and follows nothing until told to.
+    pub fn new(limits: Limits, recovered: Recovered) -> Self {
+        let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, .. } = recovered;
+        let Recovered { suspect, damaged, lineage, mut runs, restored, .. } = recovered;
+        // It knows its own start best.
+        runs.learn(id, lineage.run(), |_| true);
+        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
+        let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
+        let suspect = suspect.filter(|suspect| *suspect > log);
+        Self {
+            id,
+            limits,
+            cluster,
+            promise,
+            history,
+            log,
+            durable: log,
+            commit_end: commit_end.max(log_start).min(log.end),
+            log_start,
+            trimmed: log_start,
+            producers,
+            sealed_before_start: promise.epoch,
+            suspect,
+            damaged,
+            lineage,
+            noted: runs.clone(),
+            runs,
+            restored,
+            role: if restored { Role::Failed } else { Role::Idle },
+            idle_since: Millis::default(),
+            isr_counts: IsrCounts::default(),
+            full_since: None,
+            round: 0,
+            issued: Ticket::default(),
+            persisted: Ticket::default(),
+            effects: VecDeque::new(),
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
+    pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
+        let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
+        let was_idle = self.role == Role::Idle;
+        if let Role::Leader(leader) = &mut self.role
+            && !leader.begun
+        {
+            leader.start_clocks(now);
+        }
+        match input {
+            Input::Seal { request, cluster, epoch } => self.seal(request, cluster, epoch, out),
+            Input::Appoint { request, cluster, terms } => self.appoint(now, request, cluster, terms, out),
+            Input::Learners { request, epoch, learners } => self.learners(now, request, epoch, learners, out),
+            Input::HandOver { request, epoch, to, deadline_ms } => {
+                self.hand_over(now, request, epoch, to, deadline_ms, out);
+            }
+            Input::Append { request, producer, count, bytes } => {
+                self.append(now, request, producer, (count, bytes), out);
+            }
+            Input::ConfirmRead { request } => self.confirm_read(now, request, out),
+            Input::Persisted(ticket) => self.persist(now, ticket, out),
+            Input::Promised(ticket) => self.promised(ticket, out),
+            Input::DiskFull(is_full) => self.full_since = is_full.then(|| self.full_since.unwrap_or(now)),
+            Input::Damaged(is_damaged) => self.damaged = is_damaged,
+            Input::DiskFailed => self.fail(out),
+            Input::Tick => self.tick(now, out),
+            Input::Clock(shown) => self.hear_clock(shown),
+            Input::Started { from, session, log: _, durable, lineage, runs } => {
+                let run = lineage.run();
+                if !self.is_exposed_by(from, &runs, out) {
+                    self.meet(from, &lineage, &runs, out);
+                    self.started(now, from, session, durable, run, out);
+                }
+            }
+            Input::Acked { from, session: _, durable, round, run } => {
+                self.acked(now, from, durable, round, run, out);
+            }
+            Input::Disconnected { from, session } => self.disconnected(now, from, session),
+            Input::Start { session, start } => self.start(now, session, start, out),
+            Input::Frames { session, prev, facts, commit_end, round } => {
+                let told = Told { commit_end, log_end: facts.end.end, round };
+                self.frames(now, session, prev, facts, told, out);
+            }
+            Input::Heartbeat { session, commit_end, log_end, round } => {
+                self.heartbeat(now, session, Told { commit_end, log_end, round }, out);
+            }
+            Input::Runs { session, runs } => self.hear_of_runs(session, runs, out),
+            Input::StreamEnded { session } => self.stream_ended(session),
+            Input::Trim { request, before } => self.trim(request, before, out),
+            Input::Trimmed { from, log_start } => self.follower_trimmed(from, log_start, out),
+            Input::LogStart { session, log_start } => self.leader_trimmed(session, log_start, out),
+        }
+        if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
+            self.idle_since = now;
+        }
+        assert!(commit_before <= self.commit_end, "the commit end fell");
+        assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
+        assert!(start_before <= self.log_start, "the log's start fell");
+        assert!(self.log_start <= self.commit_end, "the log starts behind what is committed");
+        assert!(self.trimmed <= self.log_start, "more was trimmed than was asked for");
+        assert!(self.durable <= self.log, "more is durable than was written");
+        assert!(self.suspect.is_none_or(|lost| lost > self.durable), "what is durable is called lost");
+        assert!(self.history.last_epoch() <= self.promise.epoch, "an epoch was accepted above the promise");
+    }
+
+    // ---- promises and appointments
+
+    fn seal(&mut self, request: RequestId, cluster: Option<ClusterId>, epoch: Epoch, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.may_promise(cluster, epoch) {
+            return out.push(Output::Reply(request, Reply::Refused(refusal)));
+        }
+        // From here on nothing of a lower epoch is accepted or acknowledged. Waiting appends are kept: this replica has the
+        // longest log and may well be appointed again.
+        self.leave_role(out);
+        self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
+        self.after_disk(Effect::Sealed(request, epoch));
+    }
+
+    fn may_promise(&self, cluster: Option<ClusterId>, epoch: Epoch) -> Result<(), Refusal> {
+        self.may_serve(cluster)?;
+        if epoch <= self.promise.epoch {
+            return Err(Refusal::Promised { asked: epoch, promised: self.promise.epoch });
+        }
+        self.is_near(epoch)
+    }
+
+    /// To promise an epoch that is far ahead would leave few above it.
+    pub(crate) fn is_near(&self, epoch: Epoch) -> Result<(), Refusal> {
+        let promised = self.promise.epoch;
+        let is_near = epoch <= promised || epoch.follows(promised);
+        if is_near { Ok(()) } else { Err(Refusal::TooFarAhead { asked: epoch, promised }) }
+    }
+
+    /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
+    /// that was only named binds nobody.
+    pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
+        let has_begun = !self.history.is_empty() || self.suspect.is_some();
+        match (&self.role, self.cluster.filter(|_| has_begun)) {
+            (Role::Failed, _) => Err(Refusal::Failed),
+            (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
+            (_, None) if self.log != Tail::default() => Err(Refusal::NotBlank),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn sealed(&self) -> Sealed {
+        Sealed {
+            replica: self.id,
+            cluster: self.cluster,
+            last: self.history.at(self.durable.epoch).cloned(),
+            durable: self.durable,
+            commit_end: self.commit_end,
+            suspect: self.suspect,
+            damaged: self.damaged,
+            lineage: self.lineage.clone(),
+            runs: self.noted.clone(),
+        }
+    }
+
+    fn appoint(&mut self, now: Millis, request: RequestId, cluster: ClusterId, terms: Terms, out: &mut Vec<Output>) {
+        let Terms { epoch, voters, quorum, old_voters } = terms;
+        let start = EpochStart { epoch, start: self.log.end, leader: self.id, voters, quorum, old_voters };
+        if let Err(refusal) = self.may_lead(cluster, &start) {
+            return out.push(Output::Reply(request, Reply::Refused(refusal)));
+        }
+        if let Err(_out_of_order) = self.history.push(start.clone()) {
+            return out.push(Output::Reply(request, Reply::Refused(Refusal::AlreadyStarted(epoch))));
+        }
+        self.write_promise(Promise { epoch, leader: Some(self.id) }, Some(cluster), out);
+        self.log.epoch = epoch;
+        let ticket = self.next_ticket();
+        out.push(Output::WriteEpochStart { ticket, start: start.clone() });
+        self.after_disk(Effect::Durable(self.log));
+        // It feeds nobody before its epoch start is durable: were it to forget it, a repeated appointment could lead the epoch
+        // a second time, from another place.
+        self.after_disk(Effect::Appointed(request, epoch));
+        self.role = Role::Leader(Leader::new(start, now, self.limits.sync));
+    }
+
+    fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {
+        self.may_serve(Some(cluster))?;
+        // The promise must be durable too: it is, once no work of the disk on it is left.
+        let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
+        if self.promise.epoch != start.epoch || sealing {
+            return Err(Refusal::NotSealed { asked: start.epoch, promised: self.promise.epoch });
+        }
+        if self.history.last_epoch() >= start.epoch {
+            return Err(Refusal::AlreadyStarted(start.epoch));
+        }
+        if start.epoch <= self.sealed_before_start {
+            return Err(Refusal::SealedBeforeStart(start.epoch));
+        }
+        match self.promise.leader {
+            Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
+            None => start.check().map_err(Refusal::Impossible)?,
+        }
+        may_vote(&self.history, start)
+    }
+
+    /// Stops leading or following; what is promised next decides what comes after.
+    pub(crate) fn leave_role(&mut self, out: &mut Vec<Output>) {
+        if let Role::Leader(leader) = &mut self.role {
+            if let Some(request) = leader.hand_over.take().and_then(|hand_over| hand_over.request) {
+                out.push(Output::Reply(request, Reply::Refused(Refusal::SteppedDown)));
+            }
+            leader.abandon_reads(out);
+            leader.abandon_trims(&Refusal::SteppedDown, out);
+            out.push(Output::StepDown);
+        }
+        if self.role != Role::Failed {
+            self.role = Role::Idle;
+        }
+    }
+
+    // ---- following
+
+    fn start(&mut self, now: Millis, session: Session, start: Start, out: &mut Vec<Output>) {
+        if let Err(refusal) = self.may_follow(&start) {
+            if let Refusal::TooFarAhead { .. } = refusal {
+                self.come_nearer(out);
+            }
+            return out.push(Output::Refuse { session, refusal });
+        }
+        if self.contradicts(start.leader, &start.runs) {
+            let refusal = Refusal::Impossible("its leader's disk has started since, or is another copy of it");
+            return out.push(Output::Refuse { session, refusal });
+        }
+        // Histories that part below what is committed here are of no leader that was elected: it is not listened to, that is all.
+        let joint = match self.joint(&start) {
+            Ok(joint) => joint,
+            Err(refusal) => return out.push(Output::Refuse { session, refusal }),
+        };
+        self.leave_role(out);
+        self.abandon_waiting(&Refusal::SteppedDown, out);
+        let Start { cluster, leader, epoch, history: _, log, commit_end, oldest: _, origin, runs } = start;
+        let promise = Promise { epoch, leader: Some(leader) };
+        if self.promise != promise || self.cluster.is_none() {
+            self.write_promise(promise, Some(cluster), out);
+        }
+        let pending = match joint {
+            Joint::End => None,
+            Joint::Cut(to) => Some(Pending::Cut(to)),
+            Joint::Origin => origin.map(|origin| Pending::Reset(Box::new(origin))),
+        };
+        let (session_now, leader_log_end) = (Some(session), log.end);
+        self.role = Role::Follower(Following {
+            session: session_now,
+            leader,
+            epoch,
+            heard: now,
+            commit_end,
+            leader_log_end,
+            log_start: Offset(0),
+            round: 0,
+            agreed_ms: None,
+            runs,
+            pending,
+        });
+        if self.holds_leaders_start() && self.believe(out) {
+            return out.push(Output::Refuse { session, refusal: Refusal::Restored });
+        }
+        self.after_disk(Effect::Started(session));
+        self.drain_effects(now, out);
+    }
+
+    /// The tail of what this log shares with the leader's; none if the leader has forgotten too much to tell.
+    pub(crate) fn shared_with(&self, start: &Start) -> Option<Tail> {
+        // Within its epoch the leader's log only grows, and what was taken from it is a part of it: a start that comes late,
+        // with an end from long ago, must not cut what has been acknowledged since.
+        let same_epoch = self.history.last_epoch() == start.epoch;
+        let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
+        let shared = self.history.common(self.log.end, &start.history, leader_end);
+        shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
+    }
+}

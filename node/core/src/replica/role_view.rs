@@ -1,0 +1,161 @@
+//! What a replica says of itself. Changes nothing.
+
+use alloc::vec::Vec;
+
+use crate::producers::Producers;
+use crate::replica::progress::{IsrCounts, Leader, Progress};
+use crate::replica::state::{Replica, Role};
+use crate::types::history::History;
+use crate::types::incarnations::{Lineage, Runs};
+use crate::types::io::Millis;
+use crate::types::recovered::Promise;
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// What a leader or follower says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RoleView {
+    /// Neither leads nor follows.
+    Idle {
+        /// How long it has waited for a leader, in milliseconds, since it started or made its last promise.
+        waiting_ms: u64,
+    },
+    /// Follows.
+    Follower {
+        /// Whom.
+        leader: ReplicaId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Whether a stream is open.
+        connected: bool,
+        /// How long ago the leader was heard from, in milliseconds.
+        silence_ms: u64,
+        /// The leader's log end, as last heard.
+        leader_log_end: Offset,
+    },
+    /// Leads.
+    Leader {
+        /// In which epoch.
+        epoch: Epoch,
+        /// Whether the epoch's start is committed.
+        settled: bool,
+        /// Whether new appends are held back for a hand-over.
+        handing_over: bool,
+        /// Whom it feeds, and how far they are.
+        followers: Vec<(ReplicaId, Progress)>,
+        /// Who votes as far as that is settled: while a change of voters is under way, those before it, who are still asked.
+        electorate: Vec<ReplicaId>,
+        /// Those of them in sync, itself included.
+        isr: Vec<ReplicaId>,
+        /// How many voters an append must reach.
+        quorum: u32,
+        /// How many can write, by all that is known, itself included.
+        writing: usize,
+    },
+    /// Its disk or log failed.
+    Failed,
+}
+
+impl Replica {
+    /// What it does, as of `now`.
+    pub fn role(&self, now: Millis) -> RoleView {
+        match &self.role {
+            Role::Idle => RoleView::Idle { waiting_ms: now.since(self.idle_since) },
+            Role::Failed => RoleView::Failed,
+            Role::Follower(following) => RoleView::Follower {
+                leader: following.leader,
+                epoch: following.epoch,
+                connected: following.session.is_some(),
+                silence_ms: now.since(following.heard),
+                leader_log_end: following.leader_log_end,
+            },
+            Role::Leader(leader) => RoleView::Leader {
+                epoch: leader.start.epoch,
+                settled: leader.settled,
+                handing_over: leader.hand_over.is_some(),
+                followers: leader.followers.iter().map(|(id, progress)| (*id, progress.clone())).collect(),
+                electorate: self.settled_voters(leader).to_vec(),
+                isr: leader.in_sync_of(self.settled_voters(leader)),
+                quorum: leader.start.quorum,
+                writing: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
+            },
+        }
+    }
+
+    /// A change is settled by an epoch without old voters, once its start is committed. Until then an election may ask those before.
+    fn settled_voters<'a>(&'a self, leader: &'a Leader) -> &'a [ReplicaId] {
+        let starts = self.history.starts();
+        let before = starts.len().checked_sub(2).and_then(|at| starts.get(at));
+        let known = before.filter(|_| !leader.settled).unwrap_or(&leader.start);
+        known.old_voters.as_ref().unwrap_or(&known.voters)
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Its cluster; none before its first epoch.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// What it has promised.
+    pub fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// The epoch starts in its log.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The end of its log, as asked of the disk.
+    pub fn log(&self) -> Tail {
+        self.log
+    }
+
+    /// What is durable.
+    pub fn durable(&self) -> Tail {
+        self.durable
+    }
+
+    /// What is known to be committed.
+    pub fn commit_end(&self) -> Offset {
+        self.commit_end
+    }
+
+    /// Up to where it may have acknowledged what its disk has lost since.
+    pub fn suspect(&self) -> Option<Tail> {
+        self.suspect
+    }
+
+    /// Who appended what, as far as it knows.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Whether records within its log are damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Whether its disk was found to be restored from a copy: it takes part in nothing.
+    pub fn is_restored(&self) -> bool {
+        self.restored
+    }
+
+    /// The starts of its disk.
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// The starts of replicas that it knows of, its own among them.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// How often voters came into sync and fell out, while this replica led.
+    pub fn isr_counts(&self) -> IsrCounts {
+        self.isr_counts
+    }
+}

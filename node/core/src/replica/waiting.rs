@@ -1,0 +1,64 @@
+//! What waits in a replica: for its disk, for a commit, for a majority.
+
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use crate::types::incarnations::Runs;
+use crate::types::io::{RequestId, Session};
+use crate::types::output::{Output, Reply};
+use crate::types::refusal::Refusal;
+use crate::types::{Epoch, Offset, Tail};
+
+/// What follows once the disk has done its work up to a ticket.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    Durable(Tail),
+    Sealed(RequestId, Epoch),
+    Appointed(RequestId, Epoch),
+    Started(Session),
+    Trimmed(Offset),
+    Reset(Offset),
+    Noted(Runs),
+}
+
+/// An append that waits for its commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Waiting {
+    pub(crate) base: Offset,
+    pub(crate) count: u32,
+    pub(crate) duplicate: bool,
+}
+
+/// The reads that wait on a leader.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Reads {
+    /// Those that came before this epoch had committed anything: what is committed is not known before.
+    pub(crate) early: Vec<RequestId>,
+    /// By rising rounds: the round that has to be confirmed, who asks, and what was committed before.
+    pub(crate) waiting: VecDeque<(u64, RequestId, Offset)>,
+    /// By rising rounds: appends of producers that were opened where more was committed than is here, if this replica leads.
+    pub(crate) strangers: VecDeque<(u64, RequestId)>,
+}
+
+impl Reads {
+    pub(crate) fn len(&self) -> usize {
+        self.early.len() + self.waiting.len()
+    }
+
+    /// What all that wait are told when it turns out that nobody can say. A stranger may know a later leader.
+    pub(crate) fn refuse(self, refusal: &Refusal, out: &mut Vec<Output>) {
+        let readers = self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request));
+        let strangers = self.strangers.into_iter().map(|(_, request)| (request, Refusal::NotLeader));
+        let told = readers.map(|request| (request, refusal.clone())).chain(strangers);
+        out.extend(told.map(|(request, refusal)| Output::Reply(request, Reply::Refused(refusal))));
+    }
+}
+
+/// What a leader knows of trims.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Trims {
+    /// Those that wait, by where the log is to start.
+    pub(crate) waiting: BTreeSet<(Offset, RequestId)>,
+    /// Where the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
+    pub(crate) told: Offset,
+}

@@ -1,0 +1,262 @@
+//! What goes into a replica, and the words that outputs share with it. Positions and facts only: the payload of an append or of
+//! frames stays with the caller, who still has it at hand when the output of that very step asks for it to be written.
+
+use alloc::vec::Vec;
+
+use crate::producers::{Appended, ProducerId};
+use crate::types::history::{EpochStart, History, Origin};
+use crate::types::incarnations::{Lineage, Run, Runs};
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+pub use crate::types::Millis;
+
+/// Names a request that waits for a [`Reply`]; given by the caller, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RequestId(pub u64);
+
+/// Names one replication stream; given by the caller, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Session(pub u64);
+
+/// Numbers the disk's work in the order in which it must be done.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Ticket(pub u64);
+
+/// The terms of an epoch that a controller appoints a leader for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// The epoch, as sealed.
+    pub epoch: Epoch,
+    /// Who votes; holds the leader.
+    pub voters: Vec<ReplicaId>,
+    /// How many voters commit.
+    pub quorum: u32,
+    /// The voters before, while a change of voters is unsettled.
+    pub old_voters: Option<Vec<ReplicaId>>,
+}
+
+/// A leader's first words to a follower.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// The leader's cluster.
+    pub cluster: ClusterId,
+    /// Who leads.
+    pub leader: ReplicaId,
+    /// The epoch; the last one of `history`.
+    pub epoch: Epoch,
+    /// The leader's epoch starts.
+    pub history: History,
+    /// The leader's log end.
+    pub log: Tail,
+    /// What the leader knows to be committed.
+    pub commit_end: Offset,
+    /// What lies before is gone from the leader's log. All of it is committed.
+    pub oldest: Offset,
+    /// What a follower has to begin with that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
+    pub origin: Option<Origin>,
+    /// The starts that the leader knows of, its own and the follower's among them.
+    pub runs: Runs,
+}
+
+/// What the frames of one message hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FrameFacts {
+    /// The tail after them.
+    pub end: Tail,
+    /// The epoch starts among them.
+    pub epoch_starts: Vec<EpochStart>,
+    /// The appends among them that name a producer.
+    pub appends: Vec<Appended>,
+}
+
+/// A fact.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A controller asks for a promise.
+    Seal {
+        /// Answered with [`Reply::Sealed`].
+        request: RequestId,
+        /// The cluster it speaks of; none at the first epoch.
+        cluster: Option<ClusterId>,
+        /// What to promise.
+        epoch: Epoch,
+    },
+    /// A controller appoints this replica.
+    Appoint {
+        /// Answered with [`Reply::Appointed`].
+        request: RequestId,
+        /// The cluster; a blank replica adopts it.
+        cluster: ClusterId,
+        /// The terms of the epoch.
+        terms: Terms,
+    },
+    /// A controller names those that the leader is to feed beside the voters; whom it named before and does not name now is fed no
+    /// more. Lasts as long as the leadership.
+    Learners {
+        /// Answered with [`Reply::Learners`].
+        request: RequestId,
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who is fed without being counted.
+        learners: Vec<ReplicaId>,
+    },
+    /// A controller asks the leader to let `to` catch up wholly.
+    HandOver {
+        /// Answered with [`Reply::HandedOver`].
+        request: RequestId,
+        /// The epoch it leads.
+        epoch: Epoch,
+        /// Who is to lead next.
+        to: ReplicaId,
+        /// How long new appends are held, in milliseconds.
+        deadline_ms: u64,
+    },
+    /// A client appends `count` records as one.
+    Append {
+        /// Answered with [`Reply::Appended`] once committed.
+        request: RequestId,
+        /// The producer and the first sequence.
+        producer: Option<(ProducerId, u64)>,
+        /// How many records; at least 1.
+        count: u32,
+        /// How long they are together, about: a follower that lacks many bytes is not in sync.
+        bytes: u64,
+    },
+    /// A client wants to read all that is committed by now.
+    ConfirmRead {
+        /// Answered with [`Reply::ReadConfirmed`].
+        request: RequestId,
+    },
+    /// All work on disk up to this ticket is durable.
+    Persisted(Ticket),
+    /// The promise of this ticket is durable, while work asked for before it still waits for room on the disk: a full replica votes.
+    Promised(Ticket),
+    /// Work for the disk waits for room; or waits no more.
+    DiskFull(bool),
+    /// Records within the log are damaged; or all are whole again.
+    Damaged(bool),
+    /// The disk failed: nothing more will be persisted.
+    DiskFailed,
+    /// Time passes.
+    Tick,
+    /// What a wall clock showed.
+    Clock(Shown),
+    /// Leader: a follower has opened its log at `log` and is fed from there.
+    Started {
+        /// Who.
+        from: ReplicaId,
+        /// On which stream.
+        session: Session,
+        /// Its log end, after its cut.
+        log: Tail,
+        /// What of that is durable.
+        durable: Tail,
+        /// The starts of its disk.
+        lineage: Lineage,
+        /// The starts of other replicas that it knows of.
+        runs: Runs,
+    },
+    /// Leader: a follower has made the log durable up to here.
+    Acked {
+        /// Who.
+        from: ReplicaId,
+        /// On which stream.
+        session: Session,
+        /// Up to where.
+        durable: Tail,
+        /// The greatest round it has heard of on this stream.
+        round: u64,
+        /// The start of its disk that says so.
+        run: Run,
+    },
+    /// Leader: the stream to a follower ended.
+    Disconnected {
+        /// Who.
+        from: ReplicaId,
+        /// Which stream.
+        session: Session,
+    },
+    /// Follower: a leader opens a stream.
+    Start {
+        /// The stream.
+        session: Session,
+        /// What it says.
+        start: Start,
+    },
+    /// Follower: frames that follow `prev`.
+    Frames {
+        /// The stream.
+        session: Session,
+        /// What they follow.
+        prev: Tail,
+        /// What they hold; checked before.
+        facts: FrameFacts,
+        /// What the leader knows to be committed.
+        commit_end: Offset,
+        /// The leader's newest round; repeated in the next acknowledgement.
+        round: u64,
+    },
+    /// Follower: the leader lives.
+    Heartbeat {
+        /// The stream.
+        session: Session,
+        /// What the leader knows to be committed.
+        commit_end: Offset,
+        /// The leader's log end.
+        log_end: Offset,
+        /// The leader's newest round; repeated in the next acknowledgement.
+        round: u64,
+    },
+    /// Follower: starts of replicas that the leader has learned of.
+    Runs {
+        /// The stream.
+        session: Session,
+        /// All that it knows of.
+        runs: Runs,
+    },
+    /// Follower: the leader's stream ended.
+    StreamEnded {
+        /// Which.
+        session: Session,
+    },
+    /// Leader: a client wants the log to start there.
+    Trim {
+        /// Answered with [`Reply::Trimmed`].
+        request: RequestId,
+        /// The first offset to be kept.
+        before: Offset,
+    },
+    /// Leader: a follower's log durably starts there.
+    Trimmed {
+        /// Whose.
+        from: ReplicaId,
+        /// Where.
+        log_start: Offset,
+    },
+    /// Follower: the leader's log starts there.
+    LogStart {
+        /// The stream.
+        session: Session,
+        /// Where.
+        log_start: Offset,
+    },
+}
+
+/// What a wall clock showed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// Leader: a follower's.
+    Follower {
+        /// Whose.
+        from: ReplicaId,
+        /// What it showed.
+        clock_ms: u64,
+    },
+    /// Follower: the leader has told the time that a majority's have reached.
+    Agreed {
+        /// The stream.
+        session: Session,
+        /// That time, if it is known.
+        agreed_ms: Option<u64>,
+    },
+}

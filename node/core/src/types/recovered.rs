@@ -1,0 +1,80 @@
+//! What a replica starts with. No rule is in here.
+
+use crate::producers::Producers;
+use crate::types::history::History;
+use crate::types::incarnations::{Lineage, Runs};
+use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
+
+/// The limits a replica keeps to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// When a follower is in sync and in reach.
+    pub sync: SyncLimits,
+    /// How many appends may wait for their commit.
+    pub waiting_max: usize,
+    /// How many reads may wait to be confirmed.
+    pub reads_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sync: SyncLimits::default(), waiting_max: 16 * 1024, reads_max: 1024 }
+    }
+}
+
+/// What is promised: no epoch below, and in that epoch no other leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Promise {
+    /// The lowest epoch that may still be followed.
+    pub epoch: Epoch,
+    /// The only leader to follow in it, once known.
+    pub leader: Option<ReplicaId>,
+}
+
+/// What a replica finds on its disk when it starts.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Who it is.
+    pub id: ReplicaId,
+    /// Its cluster; none before its first epoch.
+    pub cluster: Option<ClusterId>,
+    /// Its promise.
+    pub promise: Promise,
+    /// The epoch starts in its log.
+    pub history: History,
+    /// The end of its log, all of it durable.
+    pub log: Tail,
+    /// What it knew to be committed; at most the log's end.
+    pub commit_end: Offset,
+    /// Where its log starts; at most that.
+    pub log_start: Offset,
+    /// Who appended what.
+    pub producers: Producers,
+    /// Where its log may have ended before the disk lost or damaged a part of it.
+    pub suspect: Option<Tail>,
+    /// Whether records within its log are damaged.
+    pub damaged: bool,
+    /// The starts of its disk, this one included.
+    pub lineage: Lineage,
+    /// The starts of other replicas.
+    pub runs: Runs,
+    /// Whether it was found to be restored from a copy.
+    pub restored: bool,
+}
+
+/// When a follower counts as in sync, and when as in reach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncLimits {
+    /// A follower that holds the epoch's start and is at most this many records behind is in sync, while its disk gets on...
+    pub lag_records_max: u64,
+    /// ...and if these records are at most this many bytes: few of them may be much.
+    pub lag_bytes_max: u64,
+    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach.
+    pub lag_ms_max: u64,
+}
+
+impl Default for SyncLimits {
+    fn default() -> Self {
+        Self { lag_records_max: 1000, lag_bytes_max: 16 << 20, lag_ms_max: 2000 }
+    }
+}

@@ -1,0 +1,38 @@
+//! A replica's answer to a seal.
+
+use crate::types::history::EpochStart;
+use crate::types::incarnations::{Lineage, Runs};
+use crate::types::{ClusterId, Offset, ReplicaId, Tail};
+
+/// A replica's answer to a seal: its promise is on disk, and it acknowledges nothing of a lower epoch any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// Who answers.
+    pub replica: ReplicaId,
+    /// The cluster it belongs to; none before its first epoch.
+    pub cluster: Option<ClusterId>,
+    /// The newest epoch start it holds durably.
+    pub last: Option<EpochStart>,
+    /// What is durable; covers every acknowledgement it ever sent.
+    pub durable: Tail,
+    /// What it knows to be committed.
+    pub commit_end: Offset,
+    /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
+    /// does not hold any more. Above `durable`; none once it holds as much again.
+    pub suspect: Option<Tail>,
+    /// Records within its log are damaged. What it holds counts all the same: it may be committed. But it is not to lead while another
+    /// holds all that may be: it cannot feed what it cannot read, and does not know who appended it.
+    pub damaged: bool,
+    /// The starts of its disk.
+    pub lineage: Lineage,
+    /// The starts of others that it knows of, durably.
+    pub runs: Runs,
+}
+
+impl Sealed {
+    /// Whether it holds nothing at all, and never did. A cluster that was named to it without an epoch start counts for nothing:
+    /// that appointment died.
+    pub fn is_blank(&self) -> bool {
+        self.last.is_none() && self.durable == Tail::default() && self.suspect.is_none()
+    }
+}

@@ -1,0 +1,274 @@
+//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, trimming in `trim`, opening in `recovery`.
+
+pub(crate) mod cut;
+pub(crate) mod former;
+pub(crate) mod group_commit;
+pub(crate) mod recycle;
+pub(crate) mod roll;
+pub(crate) mod sync;
+pub(crate) mod trim;
+pub(crate) mod writer;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Runs, Tail};
+
+use crate::config::{Durability, LogConfig, RESERVE_BYTES};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Context, Damage, DiskError, LogError, Operation};
+use crate::format::batch::Batch;
+use crate::format::encode::SYNC_MARK_BYTES;
+use crate::log::writer::Writer;
+use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
+use crate::num::wide;
+use crate::read::read_view::ReadView;
+use crate::read::reader::{Reader, Shared};
+use crate::segment::part::Part;
+use crate::segment::preallocate::Spare;
+
+/// An open log. It has one writer, this; any number of [`Reader`]s.
+#[derive(Debug)]
+pub struct Log<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) config: LogConfig,
+    pub(crate) meta: Meta,
+    pub(crate) meta_file: MetaFile<D>,
+    pub(crate) shared: Shared<D>,
+    /// The newest view, which `shared` shows to readers.
+    pub(crate) view: Arc<ReadView<D>>,
+    pub(crate) writer: Writer<D::File>,
+    pub(crate) ends: Ends,
+    /// Who appended what, up to the tail.
+    pub(crate) producers: Producers,
+    /// A file for the next segment.
+    pub(crate) spare: Option<Spare<D::File>>,
+    /// One is being made.
+    pub(crate) preparing: bool,
+    /// A segment may be being written anew: there is one such file at most.
+    pub(crate) compacting: bool,
+    /// The newest former log whose files are there.
+    pub(crate) former: Option<u64>,
+    /// How many cuts there were since the log was opened.
+    pub(crate) cuts: u64,
+    /// What failed, once a write or sync has.
+    pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
+    pub(crate) _lock: D::Lock,
+}
+
+/// How far the log has come. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) tail: Tail,
+    pub(crate) durable: Tail,
+    /// Like `durable`, but on the disk whatever the durability.
+    pub(crate) synced: Tail,
+    /// As last noted: may be beyond the durable end, as a leader may commit before its own sync.
+    pub(crate) commit_end: Offset,
+    pub(crate) timestamp_ms: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// What the replica knows of itself, as it is on the disk.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Where the log ends: after what was appended last, durable or not.
+    pub fn tail(&self) -> Tail {
+        self.ends.tail
+    }
+
+    /// Where its durable part ends.
+    pub fn durable(&self) -> Tail {
+        self.ends.durable
+    }
+
+    /// Its epoch starts.
+    pub fn history(&self) -> &History {
+        &self.view.history
+    }
+
+    /// The last record's timestamp, ms since the Unix epoch; 0 before the first. The next is not to be less.
+    pub fn last_timestamp_ms(&self) -> u64 {
+        self.ends.timestamp_ms
+    }
+
+    /// Who appended what.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// When what is appended counts as durable.
+    pub fn durability(&self) -> Durability {
+        self.config.durability
+    }
+
+    /// As [`Reader::damaged`].
+    pub fn damaged(&self) -> Vec<Damage> {
+        self.reader().damaged()
+    }
+
+    /// A reader of this log.
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Promises the epoch, and binds it to a leader once that is known; names the cluster once that is known. Durable on return,
+    /// with what was noted as committed.
+    ///
+    /// # Errors
+    /// When a greater epoch was promised, or this one to another leader, or the replica is of another cluster.
+    pub fn set_promise(
+        &mut self,
+        epoch: Epoch,
+        leader: Option<ReplicaId>,
+        cluster: Option<ClusterId>,
+    ) -> Result<(), LogError> {
+        self.check_poison()?;
+        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
+        let began = !self.history().is_empty() || self.meta.suspect.is_some();
+        let bound = self.meta.cluster.filter(|_| began);
+        let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
+        if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
+    }
+
+    /// Notes which starts of replicas are known. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_runs(&mut self, runs: &Runs) -> Result<(), LogError> {
+        self.check_poison()?;
+        let meta = self.meta.with_runs(runs);
+        if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
+    }
+
+    /// Notes that this disk was restored from a copy. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn set_restored(&mut self) -> Result<(), LogError> {
+        self.check_poison()?;
+        self.replace_meta(&Meta { restored: true, ..self.meta })
+    }
+
+    /// Notes that everything before `end` is committed: it is never cut. Written down by [`Log::write_commit`], and with the next
+    /// promise, segment or close.
+    pub fn note_commit(&mut self, end: Offset) {
+        self.ends.commit_end = self.ends.commit_end.max(end);
+    }
+
+    /// Writes down what is committed and durable, if more is than was written down. Without room the old figure stays.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write_commit(&mut self) -> Result<(), LogError> {
+        self.check_poison()?;
+        if self.ends.commit_end.min(self.ends.synced.end) <= self.meta.commit_end {
+            return Ok(());
+        }
+        let meta = self.meta;
+        match self.replace_meta(&meta) {
+            Err(LogError::NoRoom(_)) => Ok(()),
+            replaced => replaced,
+        }
+    }
+
+    /// Appends the batch, whole or not at all. It can be read at once and is durable after [`Log::sync`].
+    ///
+    /// # Errors
+    /// When the batch does not follow the tail, there is no room for a further segment, or the disk refuses.
+    pub fn append(&mut self, batch: &Batch) -> Result<Tail, LogError> {
+        self.check_poison()?;
+        if batch.prev() != self.ends.tail {
+            return Err(LogError::NotNext { log: self.ends.tail, batch: batch.prev() });
+        }
+        let (first_ms, last_ms) = batch.timestamps_ms().unwrap_or((self.ends.timestamp_ms, self.ends.timestamp_ms));
+        if first_ms < self.ends.timestamp_ms {
+            return Err(LogError::TimestampFell { log: self.ends.timestamp_ms, batch: first_ms });
+        }
+        let bytes = wide(batch.bytes().len() + SYNC_MARK_BYTES);
+        let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
+        if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.file_bytes {
+            self.roll(bytes)?;
+        }
+        let segment = Arc::clone(&self.view.active);
+        self.writer.fill(batch, segment.mask, self.ends.synced);
+        let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
+        self.disk_result(written.context(Operation::Write, || segment.place.path.clone()))?;
+        self.writer.position += wide(self.writer.buffer.len());
+        segment.extend_index(&self.writer.entries);
+        self.writer.index.extend(&self.writer.entries);
+        self.ends.tail = batch.tail();
+        self.ends.timestamp_ms = last_ms;
+        batch.producers().iter().for_each(|run| self.producers.record(run.appended()));
+        if batch.epoch_starts().is_empty() {
+            self.view.grow(self.writer.position, batch.tail().end);
+        } else {
+            let mut history = History::clone(&self.view.history);
+            for start in batch.epoch_starts() {
+                history.push(start.clone()).expect("a batch that follows the tail continues its history");
+            }
+            let active = Part { segment, bytes_end: self.writer.position, end: batch.tail().end };
+            self.show(ReadView::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
+        }
+        assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
+        Ok(self.ends.tail)
+    }
+
+    /// Closes the log cleanly: all of it is durable, and the next open knows where it ended.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn close(mut self) -> Result<Meta, LogError> {
+        self.check_poison()?;
+        self.sync_disk()?;
+        self.writer.index.write_all();
+        let mut meta = self.meta;
+        meta.session.clean = true;
+        self.replace_meta(&meta)?;
+        Ok(self.meta)
+    }
+
+    pub(crate) fn check_poison(&self) -> Result<(), LogError> {
+        match &self.poison {
+            None => Ok(()),
+            Some((operation, path)) => Err(LogError::Poisoned { operation: *operation, path: path.clone() }),
+        }
+    }
+
+    /// Poisons the log if the disk has failed. A full one has not.
+    pub(crate) fn disk_result<T>(&mut self, result: Result<T, DiskError>) -> Result<T, LogError> {
+        result.map_err(|error| {
+            if error.is_no_room_for_name() {
+                return LogError::NoRoom(error);
+            }
+            self.poison = Some((error.operation, error.path.clone()));
+            LogError::Disk(error)
+        })
+    }
+
+    pub(crate) fn replace_meta(&mut self, meta: &Meta) -> Result<(), LogError> {
+        let commit_end = meta.commit_end.max(self.ends.commit_end.min(self.ends.synced.end));
+        let synced = Synced { sequence: self.writer.sequence, tail: self.ends.synced };
+        let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
+        let meta = Meta { commit_end, suspect, synced, ..*meta };
+        assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
+        match self.meta_file.replace(&meta) {
+            Ok(()) => {}
+            Err(NotReplaced::NoRoom(error)) => return Err(LogError::NoRoom(error)),
+            Err(NotReplaced::Disk(error)) => return self.disk_result(Err(error)),
+        }
+        self.meta = meta;
+        Ok(())
+    }
+
+    pub(crate) fn show(&mut self, view: ReadView<D>) {
+        self.view = Arc::new(view);
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
+    }
+}
+
+/// A shared place for the view.
+pub(crate) fn share<D: Disk>(view: &Arc<ReadView<D>>) -> Shared<D> {
+    Arc::new(RwLock::new(Arc::clone(view)))
+}

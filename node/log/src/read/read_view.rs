@@ -1,0 +1,161 @@
+//! A view: one prefix of the log as its segments. Only the newest grows; an older one goes on showing what it showed, whatever
+//! is appended or cut.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use zue_core::{History, Offset, Tail};
+
+use crate::disk::Disk;
+use crate::error::ReadError;
+use crate::format::fault::Fault;
+use crate::format::frame::{Peek, peek};
+use crate::format::salvage::{DamagedRange, Frames, Piece, first_damage};
+use crate::num::{length, wide};
+use crate::segment::Segment;
+use crate::segment::part::Part;
+
+/// One prefix of the log.
+#[derive(Debug)]
+pub(crate) struct ReadView<D: Disk> {
+    pub(crate) sealed: Arc<[Part<D>]>,
+    pub(crate) active: Arc<Segment<D>>,
+    pub(crate) history: Arc<History>,
+    /// What lies before is not read any more, except for replication.
+    pub(crate) log_start: Offset,
+    bytes_end: AtomicU64,
+    end: AtomicU64,
+}
+
+impl<D: Disk> ReadView<D> {
+    pub(crate) fn new(sealed: Arc<[Part<D>]>, active: Part<D>, history: Arc<History>, log_start: Offset) -> Self {
+        let Part { segment: active, bytes_end, end } = active;
+        let (bytes_end, end) = (AtomicU64::new(bytes_end), AtomicU64::new(end.0));
+        Self { sealed, active, history, log_start, bytes_end, end }
+    }
+
+    pub(crate) fn tail(&self) -> Tail {
+        Tail { epoch: self.history.last_epoch(), end: Offset(self.end.load(Ordering::Acquire)) }
+    }
+
+    /// The first offset that is still in a segment; at most the log's start.
+    pub(crate) fn oldest(&self) -> Offset {
+        self.sealed.first().map_or(self.active.base(), |first| first.segment.base())
+    }
+
+    /// Shows further bytes that have been written; `end` is the end of an append.
+    pub(crate) fn grow(&self, bytes_end: u64, end: Offset) {
+        // In this order: who sees the end sees the bytes in front of it.
+        self.bytes_end.store(bytes_end, Ordering::Release);
+        self.end.store(end.0, Ordering::Release);
+    }
+
+    /// The active segment as far as it is in the log.
+    pub(crate) fn active_part(&self) -> Part<D> {
+        let end = self.tail().end;
+        Part { segment: Arc::clone(&self.active), bytes_end: self.bytes_end.load(Ordering::Acquire), end }
+    }
+
+    /// All its parts, oldest first.
+    pub(crate) fn parts(&self) -> Vec<Part<D>> {
+        self.sealed.iter().cloned().chain([self.active_part()]).collect()
+    }
+
+    /// The part that holds the record, if the log does.
+    pub(crate) fn part(&self, offset: Offset) -> Option<Part<D>> {
+        let active = self.active_part();
+        if offset >= active.end {
+            return None;
+        }
+        if offset >= active.segment.base() {
+            return Some(active);
+        }
+        let after = self.sealed.partition_point(|part| part.segment.base() <= offset);
+        self.sealed.get(after.checked_sub(1)?).cloned()
+    }
+}
+
+impl<D: Disk> Part<D> {
+    /// Where the record is, or the gap that stands for it, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
+    /// as each is in its place.
+    pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
+        let (from, first) = match self.near(offset)? {
+            Some(near) => (near.position, Offset(near.offset)),
+            None => (self.body()?.data_start, self.segment.base()),
+        };
+        let bytes = self.segment.view(from, self.bytes_end)?;
+        let (mut walk, mut next) = (Walk::new(&bytes), first);
+        while let Some(frame) = walk.frame() {
+            if frame.takes_offsets() {
+                if frame.first_word != next.0 || frame.end <= next.0 {
+                    break;
+                }
+                if frame.holds(offset) {
+                    return Ok((from.saturating_add(wide(walk.at)), bytes.slice(walk.at..)));
+                }
+                next = Offset(frame.end);
+            }
+            walk.pass(frame);
+        }
+        for piece in Frames::new(&bytes, self.segment.mask, from, first, self.end) {
+            match piece {
+                Piece::Record(position, record) if record.offset == offset => {
+                    return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
+                }
+                Piece::Compacted(position, gap) if gap.end > offset => {
+                    return Ok((position, bytes.slice(length(position.saturating_sub(from))..)));
+                }
+                Piece::Record(..) | Piece::Compacted(..) => {}
+                Piece::Damaged(damaged) => {
+                    let error = self.segment.place.blame(damaged);
+                    if damaged.to > offset {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        unreachable!("a part holds, or lacks, every record up to its end")
+    }
+
+    /// The damage at the position, where the frame of record `from` should be.
+    pub(crate) fn damage(&self, position: u64, from: Offset) -> ReadError {
+        match self.segment.view(position, self.bytes_end) {
+            Ok(bytes) => {
+                if let Some(damaged) = first_damage(&bytes, self.segment.mask, position, from..self.end) {
+                    return self.segment.place.blame(damaged);
+                }
+                // Bytes that are good now are not noted.
+                let none = DamagedRange { position, until: self.bytes_end, from, to: from, fault: Fault::Layout };
+                let readable = self.segment.place.all_could_be_read();
+                readable.map_or_else(Into::into, |()| self.segment.place.damage(none).into())
+            }
+            Err(error) => error,
+        }
+    }
+}
+
+/// A walk over frames that does not check their CRCs.
+pub(crate) struct Walk<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// Where the frame that is next begins.
+    pub(crate) at: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    pub(crate) fn frame(&self) -> Option<Peek> {
+        peek(self.rest())
+    }
+
+    pub(crate) fn pass(&mut self, peek: Peek) {
+        self.at += peek.bytes;
+    }
+}

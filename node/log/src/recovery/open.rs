@@ -1,0 +1,250 @@
+//! Opening a log: from files to what they amount to. Finds the segments that are the log, checks the active one, cuts away a torn
+//! tail. The others are checked as they are read, so that opening does not take longer for a longer log.
+//! Damage to what was durable is reported and left as it is.
+
+use std::io;
+use std::sync::Arc;
+
+use zue_core::{Epoch, History, Offset, Producers, ReplicaId, Tail};
+
+use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
+use crate::log::cut::Point;
+use crate::log::former;
+use crate::log::writer::Writer;
+use crate::log::{Ends, Log, share};
+use crate::maintenance::rewrite::SEGMENT_REWRITTEN;
+use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
+use crate::read::read_view::ReadView;
+use crate::recovery::agreement::disagreement;
+use crate::recovery::chain::{Checked, chain, check, check_index, read_headers};
+use crate::segment::create::Draft;
+use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
+use crate::segment::preallocate::Fill;
+
+/// How much of the first segment is filled when it is made: later ones are prepared while the log is used.
+const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
+
+/// What opening a log found and did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// The directory was empty: this is a new replica.
+    pub initialised: bool,
+    /// Bytes behind the last whole append, which were cut away.
+    pub cut_bytes: u64,
+    /// What is damaged, as far as it was looked at. Committed records among it are in the log and cannot be read; others are behind
+    /// its end, and their bytes are kept as long as they are suspect.
+    pub damaged: Vec<Damage>,
+    /// Where the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
+    /// acknowledged what it does not hold. As in [`Meta::suspect`].
+    pub suspect: Option<Tail>,
+    /// The machine has stopped while acknowledgements did not wait for the disk, or the disk has dropped what was written: any of them
+    /// may be forgotten.
+    pub may_have_forgotten: bool,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in the disk's directory; makes one of a replica named `fresh_id` if the directory is empty.
+    ///
+    /// # Errors
+    /// When another process has it open, or what was durable is damaged or gone. No record is removed or changed
+    /// then.
+    pub fn open(disk: D, config: LogConfig, fresh_id: ReplicaId) -> Result<(Self, Recovered), OpenError> {
+        config.validate()?;
+        let lock = lock(&disk)?;
+        // What a process before this one has renamed must not be undone by a crash once this one has built on it.
+        disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
+        let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
+        // A process that was stopped, or could not sync, may have left names there that the disk does not have yet.
+        disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
+        let names = disk.list().context(Operation::List, || disk.path(""))?;
+        let mut meta_file = MetaFile::new(disk.clone());
+        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean: false };
+        let known = read_meta(&disk, &names)?;
+        let meta = if let Some(meta) = known {
+            meta
+        } else {
+            let meta = Meta::new(fresh_id, session);
+            meta_file.replace(&meta)?;
+            meta
+        };
+        let mut candidates = read_headers(&disk, &names)?;
+        if candidates.is_empty() {
+            if meta.starts > 0 {
+                return Err(OpenError::NoSegments { dir: disk.path("") });
+            }
+            make_first(&disk, &config)?;
+            candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
+        }
+        let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
+        if meta.session.lazy && !meta.session.clean {
+            // What cannot be written now is dropped, and that is told once: a second try would miss nothing.
+            let session = Session { boot: NO_BOOT, ..meta.session };
+            meta_file.replace(&Meta { session, ..meta })?;
+        }
+        let checked = check(&disk, &config, &meta, chain)?;
+        let tail = checked.state.order.tail;
+        let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
+        if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
+            return Err(OpenError::Disagrees { dir: disk.path(""), what });
+        }
+        // Before its first epoch start it has acknowledged nothing.
+        let may_have_forgotten = tail.epoch > Epoch(0) && may_have_forgotten(&meta, boot);
+        // How much of its last epoch it has forgotten is not known. Epoch starts are never forgotten.
+        let forgotten = may_have_forgotten.then_some(Tail { epoch: tail.epoch, end: Offset(u64::MAX) });
+        let suspect = meta.suspect.max(checked.suspect).max(forgotten).filter(|suspect| *suspect > tail);
+        let (cut_bytes, damaged) = (checked.torn_bytes, checked.damaged.clone());
+        let recovered = Recovered { initialised: known.is_none(), cut_bytes, damaged, suspect, may_have_forgotten };
+        let renew = checked.renew;
+        let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
+        if renew {
+            // They may take the room that the cut needs.
+            for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_REWRITTEN] {
+                let _ = log.disk.remove(name);
+            }
+            log.cut_what_is_torn(suspect)?;
+        }
+        let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
+        log.replace_meta(&Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
+        // Only now, that nothing has been found which forbids to open.
+        for name in names.iter().filter(|name| log.is_dead(name)) {
+            let _ = log.disk.remove(name);
+        }
+        log.former = former::newest(&names);
+        log.keep_reserve();
+        Ok((log, recovered))
+    }
+
+    /// Notes that no more than that was acknowledged in that epoch, should it be suspected. Durable on return.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn bound_suspect(&mut self, within: Tail) -> Result<(), LogError> {
+        self.check_poison()?;
+        let bound = |suspect: Tail| if suspect.epoch == within.epoch { suspect.min(within) } else { suspect };
+        let suspect = self.meta.suspect.map(bound);
+        if suspect == self.meta.suspect { Ok(()) } else { self.replace_meta(&Meta { suspect, ..self.meta }) }
+    }
+
+    /// Ends the log where what is whole ends. What may have been acknowledged is written down first, and its bytes stay.
+    fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
+        let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
+        if suspect.is_some() {
+            // Not closed any more: whoever opens it next has to look again.
+            let session = Session { clean: false, ..self.meta.session };
+            self.replace_meta(&Meta { suspect, session, ..self.meta }).map_err(into_open)?;
+            if part.end == part.segment.base() {
+                // The new segment takes its name.
+                let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));
+                self.disk.link(&name, &kept).context(Operation::Link, || self.disk.path(&kept))?;
+                self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""))?;
+            }
+        }
+        let timestamp_ms = self.ends.timestamp_ms;
+        self.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)
+    }
+
+    /// Whether the file is left over from a cut, from a segment that was not finished, or from a question that is settled.
+    fn is_dead(&self, name: &str) -> bool {
+        if is_kept(name) {
+            return self.meta.suspect.is_none();
+        }
+        let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
+        let alive =
+            |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
+        let is_spare = name == SEGMENT_SPARE && self.spare.is_none();
+        base.map_or(is_spare || [SEGMENT_TEMP, SEGMENT_REWRITTEN].contains(&name), |base| !alive(base))
+    }
+
+    fn assemble(
+        disk: D,
+        config: LogConfig,
+        (meta, meta_file): (Meta, MetaFile<D>),
+        lock: D::Lock,
+        checked: Checked<D>,
+    ) -> Self {
+        let Checked { sealed, active, data_start, spacing, state, .. } = checked;
+        let index = check_index(&disk, &active.segment);
+        let mut history = History::new(state.starts).expect("a scan keeps epoch starts in order");
+        let oldest = sealed.first().unwrap_or(&active).segment.base();
+        history.trim(oldest);
+        // A log that was reset begins where its first segment does.
+        let log_start = meta.log_start.max(oldest);
+        let producers = state.producers;
+        let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
+        let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
+        let sequence = active.segment.header.sequence;
+        let view = Arc::new(ReadView::new(sealed.into(), active, Arc::new(history), log_start));
+        let (buffer, entries) = (Vec::new(), Vec::new());
+        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), order.timestamp_ms);
+        Self {
+            disk,
+            config,
+            meta,
+            meta_file,
+            shared: share(&view),
+            view,
+            writer: Writer { position, synced, marked, buffer, entries, spacing, fill, index, sequence },
+            ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
+            producers,
+            spare: None,
+            preparing: false,
+            compacting: false,
+            former: None,
+            cuts: 0,
+            poison: None,
+            _lock: lock,
+        }
+    }
+}
+
+/// What stops a change stops opening.
+fn into_open(error: LogError) -> OpenError {
+    match error {
+        LogError::Disk(error) | LogError::NoRoom(error) => OpenError::Disk(error),
+        error => unreachable!("only the disk refuses what opening does: {error}"),
+    }
+}
+
+/// Stands for a boot whose records may be lost, whichever comes next. Boots are named by random numbers.
+const NO_BOOT: u128 = u128::MAX;
+
+/// Whether the machine has stopped since the log was used in a way that does not survive it.
+fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
+    let Session { boot: before, lazy, clean } = meta.session;
+    meta.starts > 0 && lazy && !clean && before != boot
+}
+
+fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
+    match disk.lock() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OpenError::locked(disk, &error)),
+        lock => Ok(lock.context(Operation::Lock, || disk.path(""))?),
+    }
+}
+
+fn read_meta<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Meta>, OpenError> {
+    if let Some(meta) = meta::read(disk)? {
+        return meta.map(Some).map_err(|what| what.of(disk.path(META_FILE)));
+    }
+    match names.iter().find(|name| base_of(name, ".log").is_some()) {
+        Some(segment) => Err(OpenError::NoMeta { dir: disk.path(""), segment: segment.clone() }),
+        None => Ok(None),
+    }
+}
+
+fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {
+    let first = Draft {
+        sequence: 1,
+        base: Offset(0),
+        prev: None,
+        starts: &[],
+        timestamp_ms: 0,
+        producers: &Producers::new(config.producers),
+        first_bytes: 0,
+        file_bytes: config.segment_bytes_max,
+        may_be_short: false,
+        zero_bytes: FIRST_FILL_BYTES_MAX,
+    };
+    first.reserve(disk, &mut None)?.commit(disk, config.index_interval_bytes).map(|_| ())
+}

@@ -1,0 +1,106 @@
+//! Scanning a segment: every frame checked, up to the first that is not what belongs there. Decides nothing.
+
+use zue_core::{EpochStart, History, ProducerLimits, Producers, Tail};
+
+use crate::format::fault::Fault;
+use crate::format::frame::{Frame, parse};
+use crate::format::limits::Limits;
+use crate::format::local::Snapshot;
+use crate::format::sequence::FrameSequence;
+use crate::num::wide;
+use crate::segment::index::{Entry, Spacing};
+
+/// What a log amounts to at the end of a whole append.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) order: FrameSequence,
+    pub(crate) starts: Vec<EpochStart>,
+    pub(crate) producers: Producers,
+}
+
+/// What a scan found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// How many bytes of whole appends and epoch starts there are.
+    pub(crate) bytes: usize,
+    /// The index entries of their records.
+    pub(crate) entries: Vec<Entry>,
+    /// Where the scan ended, if that is not with a whole append at the end of the bytes.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// Where something else is than what belongs there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// Among the bytes that were scanned.
+    pub(crate) at: usize,
+    /// What the frames before it amount to, perhaps a part of an append among them.
+    pub(crate) order: FrameSequence,
+    pub(crate) fault: Fault,
+}
+
+impl State {
+    /// The state before a segment with the snapshot.
+    pub(crate) fn at_start(snapshot: Snapshot, limits: ProducerLimits) -> Result<Self, Fault> {
+        let Snapshot { base, timestamp_ms, starts, producers } = snapshot;
+        let tail = Tail { epoch: starts.last().map_or_else(Default::default, |start| start.epoch), end: base };
+        check_history(&starts, tail)?;
+        let producers = Producers::decode(&producers, limits).map_err(|_| Fault::Snapshot)?;
+        Ok(Self { order: FrameSequence::after(tail, timestamp_ms), starts, producers })
+    }
+
+    /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
+    pub(crate) fn scan(&mut self, bytes: &[u8], mask: u32, position: u64, spacing: &mut Spacing) -> Found {
+        let mut found = Found { bytes: 0, entries: Vec::new(), stop: None };
+        let (mut at, mut order, mut spaced) = (0, self.order, *spacing);
+        let mut entries_whole = 0;
+        while at < bytes.len() {
+            let frame_at = position.saturating_add(wide(at));
+            let taken = parse(bytes.get(at..).unwrap_or_default(), mask).and_then(|(frame, length)| {
+                match frame {
+                    Frame::Record(record) => {
+                        let run = order.record(&record, &Limits::NONE)?;
+                        if let Some(run) = run {
+                            self.producers.record(run.appended());
+                        }
+                        if spaced.takes(frame_at) {
+                            let (offset, timestamp_ms) = (record.offset.0, record.timestamp_ms);
+                            found.entries.push(Entry { offset, position: frame_at, timestamp_ms });
+                        }
+                    }
+                    Frame::Start(start) => {
+                        order.start(&start)?;
+                        self.starts.push(start);
+                    }
+                    Frame::Compacted(gap) => {
+                        order.gap(&gap)?;
+                        gap.runs.iter().for_each(|run| self.producers.record(run.appended()));
+                    }
+                    Frame::SyncMark(_) if order.unfinished().is_none() => {}
+                    Frame::SyncMark(_) | Frame::Snapshot(_) => return Err(Fault::Kind(frame.kind())),
+                }
+                Ok(length)
+            });
+            match taken {
+                Ok(length) => at += length,
+                Err(fault) => {
+                    found.stop = Some(Stop { at, order, fault });
+                    break;
+                }
+            }
+            if order.unfinished().is_none() {
+                (found.bytes, entries_whole) = (at, found.entries.len());
+                (self.order, *spacing) = (order, spaced);
+            }
+        }
+        found.entries.truncate(entries_whole);
+        let unfinished = || order.unfinished().map(|base| Stop { at, order, fault: Fault::Unfinished(base) });
+        found.stop = found.stop.or_else(unfinished);
+        found
+    }
+}
+
+fn check_history(starts: &[EpochStart], tail: Tail) -> Result<(), Fault> {
+    let history = History::new(starts.to_vec()).map_err(|_| Fault::Snapshot)?;
+    if history.last().is_some_and(|last| last.start > tail.end) { Err(Fault::Snapshot) } else { Ok(()) }
+}

@@ -1,0 +1,50 @@
+//! Prints the table of a checkout, of the current directory if none is named; with the name of a crate behind it, what is behind that
+//! crate's figures.
+
+use std::path::PathBuf;
+
+use zue_structure::{Measures, roots};
+
+fn main() {
+    let named = std::env::args().nth(2);
+    let checkout = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("."), PathBuf::from);
+    if let Some(named) = named {
+        return roots(&checkout).iter().filter(|root| root.name == named).for_each(|root| {
+            let Measures { circles, folders, fields, function_lines, .. } = Measures::of(&checkout, root);
+            circles.iter().for_each(|circle| println!("circle of {}: {}", circle.len(), circle.join(", ")));
+            folders
+                .iter()
+                .filter(|(_, count)| **count > 10)
+                .for_each(|(folder, count)| println!("{folder}: {count} files"));
+            fields
+                .iter()
+                .filter(|(_, count)| **count > 10)
+                .for_each(|(name, count)| println!("{name}: {count} fields"));
+            function_lines.iter().rev().take(10).for_each(|(lines, name)| println!("{name}: {lines} lines"));
+        });
+    }
+    println!(
+        "| crate | files | largest circle | folder max | fields max | fn p90 / max | asserts / fn | question openings |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for root in roots(&checkout) {
+        let measures = Measures::of(&checkout, &root);
+        let functions = measures.function_lines.len().max(1);
+        let hundredths = |part: usize, all: usize| part * 100 / all.max(1);
+        let asserts = hundredths(measures.asserts, functions);
+        println!(
+            "| {} | {} | {} | {} | {} | {} / {} | {}.{:02} | {} % of {} |",
+            root.name,
+            measures.files,
+            measures.circle_max(),
+            measures.folder_max(),
+            measures.fields_max(),
+            measures.function_p90(),
+            measures.function_max(),
+            asserts / 100,
+            asserts % 100,
+            hundredths(measures.questions, measures.comments),
+            measures.comments,
+        );
+    }
+}
