@@ -348,7 +348,9 @@ impl<D: Disk> Upkeep<D> {
             Ok(()) => {}
             Err(error) => out.push(Event::Failed(error)),
         }
-        NOT_AT_ALL
+        // The next one may be due at once, and keeps nothing from being read again.
+        self.scrub(now, out);
+        self.a_turn()
     }
 
     /// Why a segment is not written anew.

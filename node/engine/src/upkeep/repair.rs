@@ -128,11 +128,13 @@ impl<D: Disk> Upkeep<D> {
                 Known { retry_at: self.retry_at(now, retry_ms), lost: all_asked, why: reason }
             }
         };
+        let is_due = known.retry_at <= now;
         self.damaged.insert(place(damage), known);
         let remaining = self.reader.damaged();
         self.damaged.retain(|known, _| remaining.iter().any(|damage| place(damage) == *known));
         self.report(&remaining, out);
-        NOT_AT_ALL
+        // Others may be due at once; the same is not tried again without a pause.
+        if is_due && self.damaged.contains_key(&place(damage)) { self.a_turn() } else { NOT_AT_ALL }
     }
 
     pub(super) fn begin_repair(
