@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack images clean help
+.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack bench-kind images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -18,7 +18,7 @@ test: ## Everything that has to pass, what is independent side by side, with the
 check: ## Formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	cargo clippy --locked --workspace --all-targets --features zue-tests/e2e-full -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features zue-tests/bench-kind -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
@@ -36,6 +36,9 @@ e2e: compile ## The whole path on Kubernetes: the cluster that KUBECONFIG names,
 e2e-full: compile ## The same with optimised programs, and what takes long: failures again and again
 	$(call on-kubernetes,ZUE_PROFILE=release,tests/kind/cluster policies,e2e-tests E2E=e2e-full)
 
+bench-kind: compile ## What faults and changes cost on Kubernetes, beside the run before: target/bench-kind (ROWS=part of a name,…; TIMES=5)
+	$(call on-kubernetes,ZUE_PROFILE=release,true,e2e-tests E2E=bench-kind ONLY=bench::)
+
 # On the cluster that KUBECONFIG names, or on one made here with images of that profile, and with what is done to it first.
 on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
 	  tests/kind/cluster up && $(1) tests/kind/images && tests/kind/cluster load && $(2) && eval "$$(tests/kind/cluster env)" || exit 1; \
@@ -43,7 +46,7 @@ on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \
 	$(MAKE) --no-print-directory $(3)
 
 e2e-tests: # For a cluster that stands
-	cargo test --locked --workspace --features zue-tests/$(E2E) --test e2e -- --test-threads=1 --nocapture
+	cargo test --locked --workspace --features zue-tests/$(E2E) --test e2e -- --test-threads=1 --nocapture $(ONLY)
 
 fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for each target
 	fuzz/run $(SECONDS)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use ring::digest::{SHA256, digest};
 use zue_core::{ClusterId, EpochStart, Offset, ReplicaId};
 use zue_log::{Disk, Piece, Reader};
@@ -201,6 +202,18 @@ impl Store {
         Ok(manifest)
     }
 
+    /// A manifest, or what is wrong with it.
+    async fn read_manifest(
+        &self,
+        cluster: ClusterId,
+        id: BackupId,
+    ) -> Result<Result<(BackupId, Manifest), BackupError>, BackupError> {
+        match self.manifest(cluster, &id).await {
+            Err(error @ BackupError::Object { .. }) => Ok(Err(error)),
+            read => read.map(|manifest| Ok((id, manifest))),
+        }
+    }
+
     /// All manifests of a cluster that are whole, and what is wrong with the others.
     ///
     /// # Errors
@@ -210,12 +223,7 @@ impl Store {
         cluster: ClusterId,
     ) -> Result<(BTreeMap<BackupId, Manifest>, Vec<BackupError>), BackupError> {
         let ids = self.backups(cluster).await?;
-        let read = ids.iter().map(|id| async move {
-            match self.manifest(cluster, id).await {
-                Err(error @ BackupError::Object { .. }) => Ok(Err(error)),
-                read => read.map(|manifest| Ok((id.clone(), manifest))),
-            }
-        });
+        let read = ids.into_iter().map(|id| self.read_manifest(cluster, id).boxed());
         let (mut whole, mut bad) = (BTreeMap::new(), Vec::new());
         for read in Self::together(AT_ONCE, read).await? {
             match read {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 static CLUSTERS: AtomicU16 = AtomicU16::new(0);
 
-/// `zue dev` with one replica.
+/// `zue dev`.
 struct Dev {
     folder: tempfile::TempDir,
     child: Child,
@@ -33,8 +33,12 @@ impl Dev {
     }
 
     fn start_in(folder: tempfile::TempDir, port: u16) -> Self {
+        Self::start_with(folder, port, "1", "1 replica is ready")
+    }
+
+    fn start_with(folder: tempfile::TempDir, port: u16, replicas: &str, ready: &str) -> Self {
         let mut child = command()
-            .args(["dev", "--replicas", "1", "--port", &port.to_string(), "--data"])
+            .args(["dev", "--replicas", replicas, "--port", &port.to_string(), "--data"])
             .arg(folder.path().join("data"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -42,7 +46,7 @@ impl Dev {
             .unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.starts_with("1 replica is ready"), "{said}");
+        assert!(said.starts_with(ready), "{said}");
         Self { folder, child, port }
     }
 
@@ -97,6 +101,29 @@ fn said(output: Output) -> Said {
 
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap().success());
+}
+
+#[test]
+fn verify_reads_every_replica_and_fails_where_one_is_missing() {
+    // The ports of three nodes are ten apart: they lie where no other test's do.
+    let is_free = |base: &u16| (0..23).all(|n| TcpListener::bind(("127.0.0.1", base + n)).is_ok());
+    let port =
+        (15_000 + u16::try_from(std::process::id() % 100).unwrap() * 40..20_000).step_by(40).find(is_free).unwrap();
+    let dev = Dev::start_with(tempfile::tempdir().unwrap(), port, "3", "3 replicas are ready");
+    let mut child = dev.command(&["append"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all("a line\n".repeat(5000).as_bytes()).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    let Said { code, out, err } = dev.run(&["verify"]);
+    assert!(code == 0 && out.ends_with("all 3 replicas hold the same\n"), "{out}{err}");
+    assert!(out.contains("zue-0: 5000 records from 0 to 5000"), "{out}");
+    let Said { code, out, .. } = dev.run(&["verify", "-o", "json", "--from", "100", "--to", "200"]);
+    let parts: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(code == 0 && parts.len() == 3 && parts.iter().all(|part| part["records"] == 100), "{out}");
+
+    let nobody = format!("127.0.0.1:{},127.0.0.1:1", dev.port);
+    let Said { code, out, err } =
+        said(command().args(["--servers", &nobody, "--deadline", "2s", "verify"]).output().unwrap());
+    assert!(code == 1 && out.contains("127.0.0.1:1: it does not answer"), "{code}: {out}{err}");
 }
 
 #[test]

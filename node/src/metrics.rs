@@ -4,7 +4,7 @@ use prometheus::{Counter, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge,
 use zue_proto::v1::{self, Outcome, Reason};
 use zue_telemetry::metrics::{Described, LinesLeftOut, Maker, closed, open};
 
-use crate::ended::Ended;
+use crate::replication::ended::Ended;
 use crate::tls::File;
 
 /// Upper bounds of the buckets of all durations of appends and of the disk, seconds.
@@ -150,6 +150,21 @@ metrics! {
         "zue_without_quorum_seconds_total",
         "For how long too few voters could write while this replica led.",
     );
+    // Backups.
+    backup_interval: IntGauge =
+        gauge("zue_backup_interval_seconds", "How often a backup of the log is to be made, in seconds; 0 where none is.");
+    backup_newest_time: IntGauge = gauge("zue_backup_newest_timestamp_seconds",
+        "When the newest backup in the store was made, as this replica last saw, in seconds since 1970; 0 while it knows of none.");
+    backup_newest_end: IntGauge = gauge("zue_backup_newest_end_offset",
+        "Where the log would end that is restored from the newest backup in the store, as this replica last saw, as an offset.");
+    backups: IntCounter = counter("zue_backups_total", "Backups that this replica has made.");
+    backup_uploaded_bytes: IntCounter =
+        counter("zue_backup_uploaded_bytes_total", "Bytes of log that this replica has uploaded for backups.");
+    backup_failing: IntGauge = gauge("zue_backup_failing",
+        "1 while the last attempt of this replica to make a backup, or to see whether one is due, has failed.");
+    backup_failures: IntCounterVec = counters("zue_backup_failures_total",
+        "Attempts of this replica to make a backup, or to see whether one is due, that failed.",
+        &[closed("reason", &zue_backup::BackupError::REASONS)]);
     // Appends.
     append_records: IntCounter = counter(
         "zue_append_records_total",

@@ -22,27 +22,22 @@ use crate::{owned, volumes};
 pub struct Applied {
     /// The StatefulSet as the API server has it now.
     pub stateful_set: Option<StatefulSet>,
-    /// The size that the volumes were grown to.
-    pub grown_to: Option<String>,
-    /// Whether that failed.
-    pub is_growth_refused: bool,
+    /// Whether a StatefulSet that is not this cluster's bears its name.
+    pub is_anothers: bool,
     /// What failed.
     pub errors: Vec<Error>,
 }
 
-/// Applies all objects of a cluster; whether a pod of it may be evicted is its caretaker's to say.
-/// Pods that need identities are neither made nor changed where there are none, and `secured` says why.
-pub async fn objects(
-    client: &Client,
-    cluster: &Cluster,
-    secured: Result<(), String>,
-    may_evict: impl FnOnce() -> bool,
-) -> Applied {
+/// Applies all objects of a cluster but the disruption budget, which its caretaker keeps. Pods that need identities are neither made nor
+/// changed where there are none, and `secured` says why. `are_grown` tells whether the volumes are as large as they are to be.
+pub async fn objects(client: &Client, cluster: &Cluster, secured: Result<(), String>, are_grown: bool) -> Applied {
     let mut applied = Applied::default();
     let is_secured = secured.map_err(|why| applied.errors.push(Error::Unsecured(why))).is_ok();
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     // Not knowing how many pods there are, it might take some away that are needed.
-    let Some(found) = keep(&mut applied.errors, read(&sets, &cluster.name, cluster).await) else { return applied };
+    let found = read(&sets, &cluster.name, cluster).await;
+    applied.is_anothers = matches!(found, Err(Error::NotOurs { .. } | Error::NotYetGone { .. }));
+    let Some(found) = keep(&mut applied.errors, found) else { return applied };
     let cluster = &cluster.clone().around(found.as_ref().and_then(|set| set.spec.as_ref()?.replicas));
     let Objects { service_account, config_map, services, mut stateful_set } = build::objects(cluster);
     let errors = &mut applied.errors;
@@ -55,15 +50,12 @@ pub async fn objects(
         let is_applied = keep(errors, apply(client, cluster, service).await).is_some();
         may_run &= is_applied || service.name_any() != cluster.nodes_service();
     }
-    keep(errors, disruption_budget(client, cluster, may_evict()).await);
     // New pods wait until strangers are kept from their ports; those that run need what else there is.
     may_run &= keep(errors, network_policy(client, cluster).await).is_some() || found.is_some();
     if may_run {
         build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
-        // First: the StatefulSet is made anew around volumes that grow.
-        let grown = volumes::grow(client, cluster, found.as_ref(), &mut stateful_set).await;
-        applied.is_growth_refused = grown.is_err();
-        applied.grown_to = keep(errors, grown).flatten();
+        // The StatefulSet is made anew around volumes that have grown.
+        keep(errors, volumes::make_room(client, cluster, found.as_ref(), &mut stateful_set, are_grown).await);
         applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
     }
     keep(errors, delete_orphans(client, cluster, &services).await);

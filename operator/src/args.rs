@@ -23,6 +23,22 @@ pub enum Command {
     Crd,
     /// Prints the role that the operator needs.
     Rbac,
+    /// Checks an installation: that the resource is known and may be read, and that an operator acts.
+    Check(Check),
+}
+
+/// What to check.
+#[derive(clap::Args, Debug)]
+pub struct Check {
+    /// A namespace that is watched; several by commas or by repeating it. All by default.
+    #[arg(long = "namespace", env = "ZUE_OPERATOR_NAMESPACES", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// The Lease, in this pod's namespace, that the operator which acts holds.
+    #[arg(long, env = "ZUE_OPERATOR_LEASE", default_value = "zue-operator")]
+    pub lease: String,
+    /// How many seconds an operator may take to renew it.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub within: u64,
 }
 
 /// How to run.

@@ -14,28 +14,34 @@ use kube::{Client, ResourceExt as _};
 use tokio::sync::watch;
 use tracing::error;
 use zue_controller::{Controller, Event, NodeAddress, Patience, Peers, Turn};
-use zue_core::control::Blocked;
+use zue_core::control::{Blocked, Policy};
 use zue_tls::Dial;
 
 use crate::budget::Budget;
 use crate::build::INSTANCE_LABEL;
-use crate::cluster::Cluster;
-use crate::crd::ZueClusterStatus;
+use crate::cluster::{self, Cluster};
+use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{self, Asked};
 use crate::events::Happening;
 use crate::identities::plan::Shown;
 use crate::isr::IsrTracker;
 use crate::metrics::{Key, Metrics, Sample};
+use crate::paused::Paused;
+use crate::replace::{self, REPLACE_ANNOTATION};
 use crate::reporter::{self, Desk, Report};
 use crate::rollout::{self, PodRevision};
 use crate::status::{self, Workload};
 use crate::store::{StatusStore, recorded};
+use crate::stuck::Stuck;
 use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::{Clusters, Guarded};
 
 /// How long to wait after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a leader that is to be replaced is waited for to hand over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
 /// How often one that only listens looks whether there are other nodes to listen to.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(500);
@@ -130,14 +136,14 @@ async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkloa
         );
         let mut acts = shared.acts.clone();
         let is_gone = tokio::select! {
-            _ = join(Box::pin(caretaker.run()), Box::pin(reporting)) => true,
+            (is_gone, ()) = join(Box::pin(caretaker.run()), Box::pin(reporting)) => is_gone,
             ended = acts.wait_for(|acts| !acts) => ended.is_err(),
         };
         shared.metrics.forget(&key);
         if is_gone {
             return;
         }
-        // Another operator applies the objects from now on.
+        // Another operator applies the objects from now on, or nobody does.
         *workload.lock().unwrap_or_else(PoisonError::into_inner) = Workload::default();
         peers = controller.into_peers();
     }
@@ -150,6 +156,7 @@ async fn listen(
     mut cluster: Cluster,
 ) -> Option<(Cluster, ZueClusterStatus)> {
     let mut acts = shared.acts.clone();
+    let mut pause = Paused::default();
     loop {
         if let Some(dial) = newest(dials) {
             peers.redial(dial);
@@ -158,7 +165,10 @@ async fn listen(
         cluster = shared.renewed(cluster, &found);
         let status = found.0.as_ref().ok().and_then(|found| found.status.clone()).unwrap_or_default();
         if *acts.borrow_and_update() {
-            return Some((cluster, status));
+            match &found.0 {
+                Ok(resource) if cluster::is_paused(resource) => pause.say(&shared.client, resource).await,
+                _ => return Some((cluster, status)),
+            }
         }
         cluster = cluster.around(status.replicas.and_then(|pods| i32::try_from(pods).ok()));
         peers.keep(&shared.addresses_of(&cluster), cluster.wish().detection_ms);
@@ -178,10 +188,20 @@ struct Caretaker<'a> {
     desk: Desk,
     isr: IsrTracker,
     budget: Budget,
-    rolling: bool,
-    /// Who is to lead, by annotation; and the resource's version with it.
-    asked: Option<String>,
-    version: Option<String>,
+    rolling: Rolling,
+    stuck: Stuck,
+    /// The resource as it is: what is asked for by annotation, and the status that it shows.
+    found: Option<Arc<Guarded>>,
+}
+
+/// How far the replacement of pods has come.
+#[derive(Default)]
+struct Rolling {
+    is_under_way: bool,
+    /// Who is to take over from the leader before its pod goes.
+    to: Option<usize>,
+    /// Since when anybody was to.
+    since: Option<Instant>,
 }
 
 impl<'a> Caretaker<'a> {
@@ -205,16 +225,20 @@ impl<'a> Caretaker<'a> {
             desk,
             isr,
             budget: Budget::default(),
-            rolling: false,
-            asked: None,
-            version: None,
+            rolling: Rolling::default(),
+            stuck: Stuck::default(),
+            found: None,
         };
         (caretaker, reporting)
     }
 
-    /// Looks again and again until the resource is gone.
-    async fn run(mut self) {
-        while self.refresh() {
+    /// Looks again and again until the resource is gone, or says that nothing is to be touched; whether it is gone.
+    async fn run(mut self) -> bool {
+        loop {
+            match self.refresh() {
+                Some(false) => {}
+                other => return other.is_none(),
+            }
             self.look().await;
             self.controller.rest().await;
         }
@@ -224,15 +248,22 @@ impl<'a> Caretaker<'a> {
         (self.cluster.namespace.clone(), self.cluster.name.clone())
     }
 
-    /// Takes over what the resource says now; false if it is gone.
-    fn refresh(&mut self) -> bool {
-        let Some(found) = self.shared.resource_of(&self.cluster) else { return false };
-        if let Ok(resource) = &found.0 {
-            self.asked = resource.annotations().get(SWITCHOVER_ANNOTATION).cloned();
-            self.version = resource.resource_version();
-        }
+    /// Takes over what the resource says now: whether nothing is to be touched; none if it is gone.
+    fn refresh(&mut self) -> Option<bool> {
+        let found = self.shared.resource_of(&self.cluster)?;
+        let is_paused = found.0.as_ref().is_ok_and(cluster::is_paused);
         self.cluster = self.shared.renewed(self.cluster.clone(), &found);
-        true
+        self.found = Some(found);
+        Some(is_paused)
+    }
+
+    /// The resource as it was found, if it can be read.
+    fn resource(&self) -> Option<&ZueCluster> {
+        self.found.as_ref().and_then(|found| found.0.as_ref().ok())
+    }
+
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.resource().and_then(|resource| resource.annotations().get(name)).map(String::as_str)
     }
 
     async fn look(&mut self) {
@@ -242,11 +273,13 @@ impl<'a> Caretaker<'a> {
             self.controller.redial(dial);
         }
         let addresses = self.shared.addresses_of(&self.cluster);
-        let asked = switchover::asked(&self.cluster, self.asked.as_deref());
+        let asked = switchover::asked(&self.cluster, self.annotation(SWITCHOVER_ANNOTATION));
         let mut wish = self.cluster.wish();
-        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { None };
+        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.rolling.to };
         let turn = self.controller.turn(&addresses, &wish).await;
-        let pods = self.shared.pods_of(&self.cluster);
+        let sets = self.workload.lock().unwrap_or_else(PoisonError::into_inner).sets.clone();
+        let (pods, foreign): (Vec<_>, Vec<_>) =
+            self.shared.pods_of(&self.cluster).into_iter().partition(|pod| sets.has(pod));
         let seen =
             Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
         let view = view::view(&self.cluster, seen, &pods);
@@ -260,15 +293,26 @@ impl<'a> Caretaker<'a> {
         for happening in happenings {
             self.desk.tell(happening);
         }
-        let workload = self.progress(&view, &pods);
-        let Workload { stale_pods, is_growth_refused, .. } = workload;
+        let mut workload = self.progress(&view, &pods);
+        workload.foreign = foreign.iter().map(|pod| pod.name_any()).collect();
+        workload.replace = replace::asked(&view, self.annotation(REPLACE_ANNOTATION));
         let facts = status::facts(&self.cluster, &view, &workload);
-        self.shared.metrics.saw(&self.key(), Sample { view: view.clone(), facts, stale_pods, is_growth_refused });
+        let sample = Sample {
+            view: view.clone(),
+            facts: facts.clone(),
+            stale_pods: workload.stale_pods,
+            is_growth_refused: workload.growth_refused.is_some(),
+        };
+        self.shared.metrics.saw(&self.key(), sample);
         // Until the objects are applied, what is known of them is another operator's.
         if workload.generation.is_some() {
-            let switchover = asked.map(|asked| (asked, self.version.clone()));
-            let asked = Asked { seen_at: Instant::now(), switchover, known, needed: turn.needed, pods };
-            self.desk.report(Report { cluster: self.cluster.clone(), view, workload, recorded: turn.recorded, asked });
+            let version = self.resource().and_then(ZueCluster::resource_version);
+            let switchover = asked.map(|asked| (asked, version.clone()));
+            let may_go = self.may_go(&view);
+            let asked = Asked { seen_at: Instant::now(), switchover, may_go, known, needed: turn.needed, pods };
+            let found = self.resource().map(|resource| (version, resource.status.clone().unwrap_or_default()));
+            let (cluster, recorded) = (self.cluster.clone(), turn.recorded);
+            self.desk.report(Report { cluster, view, workload, facts, found, recorded, asked });
         }
     }
 
@@ -288,7 +332,8 @@ impl<'a> Caretaker<'a> {
                 _ => happening,
             });
         }
-        let change = self.isr.see(view.isr());
+        happenings.extend(self.stuck.see(view, Instant::now()));
+        let change = self.isr.see(view.isr(), Instant::now());
         let size = view.isr_size();
         happenings.extend(change.left.iter().map(|pod| {
             Happening::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))
@@ -301,18 +346,34 @@ impl<'a> Caretaker<'a> {
     }
 
     /// How far the replacement of pods has come, beside what reconciliations have left.
+    /// Whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
+    fn may_go(&self, view: &View) -> bool {
+        let is_overdue = self.rolling.since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX);
+        view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
+    }
+
     fn progress(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(wanted) = &workload.revision else { return workload };
+        let Some(wanted) = &workload.revision else {
+            self.rolling.to = None;
+            return workload;
+        };
         let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
         workload.stale_pods = rollout::remaining(wanted, &revisions);
-        if workload.stale_pods > 0 && !self.rolling {
+        self.rolling.to = rollout::successor(view, wanted, &revisions);
+        // However often nobody leads for a moment: it is waited for in all.
+        self.rolling.since = match (self.rolling.to, workload.stale_pods) {
+            (_, 0) => None,
+            (None, _) => self.rolling.since,
+            (Some(_), _) => self.rolling.since.or_else(|| Some(Instant::now())),
+        };
+        if workload.stale_pods > 0 && !self.rolling.is_under_way {
             let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
             self.desk.tell(Happening::normal("RolloutStarted", note));
-            self.rolling = true;
-        } else if self.rolling && workload.stale_pods == 0 && view.ready() == view.size() {
+            self.rolling.is_under_way = true;
+        } else if self.rolling.is_under_way && workload.stale_pods == 0 && view.ready() == view.size() {
             self.desk.tell(Happening::normal("RolloutCompleted", "all pods are ready and up to date"));
-            self.rolling = false;
+            self.rolling.is_under_way = false;
         }
         workload
     }

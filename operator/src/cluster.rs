@@ -21,6 +21,13 @@ pub const METRICS_PORT: i32 = 9442;
 /// The client whose certificate is mounted into the pods. None of those that have access can have this name: theirs have no dots.
 pub const PODS_CLIENT: &str = "pods.zue.io";
 
+/// Set on a ZueCluster to anything else than before, it has all pods restarted, one by one, the leader last.
+pub const RESTART_ANNOTATION: &str = "zue.io/restart";
+/// Set to `"true"` on a ZueCluster, it keeps the operator from touching anything of it.
+pub const PAUSED_ANNOTATION: &str = "zue.io/paused";
+/// Longer tokens are cut.
+const RESTART_CHARS_MAX: usize = 100;
+
 /// The replicas there may be at most.
 const REPLICAS_MAX: u32 = 9;
 /// Pod names, and the hash that a StatefulSet adds to its own, must fit into labels of 63 characters.
@@ -45,6 +52,8 @@ pub struct Cluster {
     pub spec: ZueClusterSpec,
     /// Whether there is TLS for now: what is written down, not what is wished for.
     pub tls_mode: TlsMode,
+    /// With which token the pods were asked to restart last.
+    pub restart: Option<String>,
     /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
     pub nodes: u32,
 }
@@ -110,33 +119,20 @@ pub enum Invalid {
 impl Cluster {
     /// The checked cluster; `default_image` where the resource names none.
     pub fn new(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
+        let cluster = Self::unchecked(resource, default_image)?;
+        check(&cluster.spec)?;
+        Ok(cluster)
+    }
+
+    /// The same, whatever its settings are: whose it is and how it is called holds all the same.
+    pub fn unchecked(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
         let mut spec = resource.spec.clone();
         spec.config.replication = spec.config.replication.with_detection_time(spec.leader.detection_time.0);
         let name = resource.metadata.name.clone().ok_or(Invalid::Missing("name"))?;
         if name.len() > NAME_BYTES_MAX {
             return Err(Invalid::NameTooLong { bytes: name.len() });
         }
-        let replicas = spec.replicas;
-        if !(1..=REPLICAS_MAX).contains(&replicas) {
-            return Err(Invalid::Replicas(replicas));
-        }
-        if let Some(quorum) = spec.quorum.filter(|quorum| *quorum <= replicas / 2 || *quorum > replicas) {
-            return Err(Invalid::Quorum { quorum, replicas });
-        }
-        if spec.leader.ordinal >= replicas {
-            return Err(Invalid::LeaderOrdinal { ordinal: spec.leader.ordinal, replicas });
-        }
-        let (min, max) = (detection_time_min(spec.config.replication.heartbeat_interval), Time(DETECTION_TIME_MAX));
-        let time = spec.leader.detection_time;
-        if time < min || time > max {
-            return Err(Invalid::DetectionTime { time, min, max });
-        }
-        let (min, max) = (Time(STANDBY_AFTER_MIN), Time(STANDBY_AFTER_MAX));
-        let time = spec.leader.standby_after;
-        if time < min || time > max {
-            return Err(Invalid::StandbyAfter { time, min, max });
-        }
-        spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
+        let token = resource.annotations().get(RESTART_ANNOTATION);
         Ok(Self {
             namespace: resource.namespace().ok_or(Invalid::Missing("namespace"))?,
             name,
@@ -145,7 +141,8 @@ impl Cluster {
             owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
             image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
             tls_mode: resource.status.as_ref().and_then(|status| status.tls_mode).unwrap_or(TlsMode::Off),
-            nodes: spec.replicas,
+            restart: token.map(|token| token.chars().take(RESTART_CHARS_MAX).collect()),
+            nodes: spec.replicas.min(REPLICAS_MAX),
             spec,
         })
     }
@@ -247,6 +244,36 @@ impl Cluster {
         };
         self.ordinals().map(address).collect()
     }
+}
+
+/// What the API server should have refused.
+fn check(spec: &ZueClusterSpec) -> Result<(), Invalid> {
+    let replicas = spec.replicas;
+    if !(1..=REPLICAS_MAX).contains(&replicas) {
+        return Err(Invalid::Replicas(replicas));
+    }
+    if let Some(quorum) = spec.quorum.filter(|quorum| *quorum <= replicas / 2 || *quorum > replicas) {
+        return Err(Invalid::Quorum { quorum, replicas });
+    }
+    if spec.leader.ordinal >= replicas {
+        return Err(Invalid::LeaderOrdinal { ordinal: spec.leader.ordinal, replicas });
+    }
+    let (min, max) = (detection_time_min(spec.config.replication.heartbeat_interval), Time(DETECTION_TIME_MAX));
+    let time = spec.leader.detection_time;
+    if time < min || time > max {
+        return Err(Invalid::DetectionTime { time, min, max });
+    }
+    let (min, max) = (Time(STANDBY_AFTER_MIN), Time(STANDBY_AFTER_MAX));
+    let time = spec.leader.standby_after;
+    if time < min || time > max {
+        return Err(Invalid::StandbyAfter { time, min, max });
+    }
+    spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))
+}
+
+/// Whether the operator is told to touch nothing.
+pub fn is_paused(resource: &ZueCluster) -> bool {
+    resource.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true")
 }
 
 /// Shorter, and a leader with nothing to say would count as lost.

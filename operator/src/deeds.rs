@@ -5,18 +5,23 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use crate::build::DATA_VOLUME;
 use crate::caretaker::SharedWorkload;
-use crate::crd::ZueCluster;
+use crate::cluster::Cluster;
+use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::events::Happening;
-use crate::kubernetes::{WritePause, within};
+use crate::kubernetes::{Error, WritePause, within};
+use crate::replace::{self, REPLACE_ANNOTATION, Replace};
 use crate::reporter::{Report, manager, tell};
 use crate::rollout::{self, PodRevision};
+use crate::status::REPLACING;
 use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
 /// What was seen longer ago takes no pod away: a call to the API server, or a turn, may have lasted.
@@ -29,6 +34,8 @@ pub struct Asked {
     pub seen_at: Instant,
     /// Who is to lead, by annotation, and the resource's version with it.
     pub switchover: Option<(Switchover, Option<String>)>,
+    /// Whether the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
+    pub may_go: bool,
     /// How many pods there were when it began, as far as that is known.
     pub known: Option<i32>,
     /// How many of them have to run, the first ones.
@@ -65,6 +72,9 @@ impl Deeds {
                 self.obeyed(&report).await;
             }
             if let Some(report) = newest(&mut latest) {
+                self.replace(&report).await;
+            }
+            if let Some(report) = newest(&mut latest) {
                 self.shrink(&report).await;
             }
             if let Some(report) = newest(&mut latest) {
@@ -85,24 +95,76 @@ impl Deeds {
             Switchover::To(_) => return,
             Switchover::Refused(why) => Some(why),
         };
+        let is_taken = self.take_away(cluster, SWITCHOVER_ANNOTATION, version.as_deref()).await;
+        if let (true, Some(why)) = (is_taken, refused) {
+            tell(&self.happenings, Happening::warning("SwitchoverRefused", why.clone()));
+        }
+    }
+
+    /// Takes an annotation away: of this version and no later one, since something else may be asked for by now.
+    async fn take_away(&mut self, cluster: &Cluster, annotation: &str, version: Option<&str>) -> bool {
         if !self.pause.is_over() {
-            return;
+            return false;
         }
         let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
-        // This version and no later one: another pod may be named by now.
-        let metadata = json!({ "resourceVersion": version, "annotations": { SWITCHOVER_ANNOTATION: null } });
-        let patch = Patch::Merge(json!({ "metadata": metadata }));
-        let params = manager();
+        let metadata = json!({ "resourceVersion": version, "annotations": { annotation: null } });
+        let (patch, params) = (Patch::Merge(json!({ "metadata": metadata })), manager());
         let patched = api.patch(&cluster.name, &params, &patch);
-        match within("take the annotation of the switchover away", patched).await {
-            Ok(_) => {
-                if let Some(why) = refused {
-                    tell(&self.happenings, Happening::warning("SwitchoverRefused", why.clone()));
-                }
+        match within(format!("take the annotation {annotation} away"), patched).await {
+            Ok(_) => true,
+            Err(error) if matches!(error.code(), Some(404 | 409)) => false,
+            Err(error) => {
+                self.pause.begin(&error);
+                false
             }
-            Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-            Err(error) => self.pause.begin(&error),
         }
+    }
+
+    /// Deletes a replica with its volume, once the resource says what that means. The annotation goes first: it is not done twice.
+    async fn replace(&mut self, Report { cluster, workload, found, asked, .. }: &Report) {
+        let Some(replace) = &workload.replace else { return };
+        let (version, shown) =
+            found.as_ref().map_or((None, None), |(version, status)| (version.as_deref(), Some(status)));
+        let pod = match replace {
+            Replace::Refused(why) => {
+                if self.take_away(cluster, REPLACE_ANNOTATION, version).await {
+                    tell(&self.happenings, Happening::warning("ReplaceRefused", why.clone()));
+                }
+                return;
+            }
+            Replace::Pod(pod) => pod,
+        };
+        let meaning = replace::meaning(pod);
+        let is_said = |status: &ZueClusterStatus| {
+            let said = |one: &Condition| one.type_ == REPLACING && one.status == "True" && one.message == meaning;
+            status.conditions.iter().any(said)
+        };
+        if !shown.is_some_and(is_said) || !asked.is_fresh() {
+            return;
+        }
+        if !self.take_away(cluster, REPLACE_ANNOTATION, version).await {
+            return;
+        }
+        let deleted = self.delete_with_volume(cluster, pod, asked).await;
+        let happening = match deleted {
+            Ok(()) => Happening::warning("ReplicaReplaced", meaning),
+            Err(error) => Happening::warning("ReplaceFailed", format!("{error}; ask again")),
+        };
+        tell(&self.happenings, happening.about(pod));
+    }
+
+    /// The claim first: it stays until no pod uses it, and a new pod makes another.
+    async fn delete_with_volume(&self, cluster: &Cluster, pod: &str, asked: &Asked) -> Result<(), Error> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let claim = format!("{DATA_VOLUME}-{pod}");
+        gone(within(format!("delete claim {claim}"), claims.delete(&claim, &DeleteParams::default())).await.map(drop))?;
+        let Some(found) = asked.pods.iter().find(|found| found.name_any() == pod) else { return Ok(()) };
+        let preconditions = Some(Preconditions { uid: found.uid(), resource_version: None });
+        // One that was told to go and is still there may be on a machine that is not: nobody there confirms it.
+        let now = found.metadata.deletion_timestamp.is_some().then_some(0);
+        let params = DeleteParams { preconditions, grace_period_seconds: now, ..DeleteParams::default() };
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        gone(within(format!("delete pod {pod}"), pods.delete(pod, &params)).await.map(drop))
     }
 
     /// Lets the last pods go, once their replicas have no say any more. Their volumes stay.
@@ -130,7 +192,7 @@ impl Deeds {
         let Some(wanted) = &workload.revision else { return };
         let revisions: Vec<PodRevision> = asked.pods.iter().map(|pod| revision(pod, self.deleted.as_deref())).collect();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
-        for name in rollout::next(view, wanted, &revisions) {
+        for name in rollout::next(view, wanted, &revisions, asked.may_go) {
             let uid = asked.pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
             if !asked.is_fresh() || !self.pause.is_over() {
                 break;
@@ -149,6 +211,11 @@ impl Deeds {
             }
         }
     }
+}
+
+/// What is gone already is gone.
+fn gone(deleted: Result<(), Error>) -> Result<(), Error> {
+    deleted.or_else(|error| if matches!(error.code(), Some(404 | 409)) { Ok(()) } else { Err(error) })
 }
 
 /// Which revision a pod is of, where that one was deleted last.

@@ -65,6 +65,12 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A volume that is to stay would go with its StatefulSet.
+    #[error("claim {name} still refers to the StatefulSet, and would be deleted with it: its size is changed later")]
+    Bound {
+        /// The claim.
+        name: String,
+    },
     /// Who is who is not settled.
     #[error("{0}")]
     Unsecured(String),
@@ -84,7 +90,11 @@ impl Error {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::NotOurs { .. } | Self::NotYetGone { .. } | Self::Unsecured(_) | Self::TimedOut { .. } => None,
+            Self::NotOurs { .. }
+            | Self::NotYetGone { .. }
+            | Self::Bound { .. }
+            | Self::Unsecured(_)
+            | Self::TimedOut { .. } => None,
         }
     }
 }

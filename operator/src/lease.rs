@@ -206,18 +206,26 @@ impl Seat {
         }
     }
 
-    /// Gives it up, so that another need not wait.
-    pub async fn leave(&mut self) {
-        let Ok(Some(mut lease)) = self.get().await else { return };
+    /// Gives it up, so that another need not wait; whether it held it.
+    pub async fn leave(&mut self) -> bool {
+        let Ok(Some(mut lease)) = self.get().await else { return false };
         let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.observer.me))
         else {
-            return;
+            return false;
         };
         spec.holder_identity = Some(String::new());
         match self.replace(&lease).await {
             Ok(_) => info!(lease = self.name, "the Lease is given up"),
             Err(error) => warn!(lease = self.name, "{error}"),
         }
+        true
+    }
+
+    /// Whether another holds it, or may: where that is not known, too.
+    pub async fn is_taken(&self) -> bool {
+        let Ok(found) = self.get().await else { return true };
+        let holder = found.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
+        !holder.is_empty() && holder != self.observer.me
     }
 
     /// Looks, and writes if it is time to; whether this operator holds the Lease.

@@ -12,13 +12,13 @@ use futures::future::join_all;
 use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use tokio::sync::watch;
-use zue_operator::args::{Cli, Command, Run};
+use zue_operator::args::{Check, Cli, Command, Run};
 use zue_operator::kubernetes::within;
 use zue_operator::lease::Seat;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
-use zue_operator::{crd, domain, http, operator, rbac};
+use zue_operator::{check, crd, domain, farewell, http, operator, rbac};
 
 /// The pause before the API server is asked for the first time again, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -30,6 +30,7 @@ async fn main() -> ExitCode {
         Command::Run(args) => run(args).await,
         Command::Crd => crd::yaml().map_err(Into::into).and_then(|yaml| tell(&yaml)),
         Command::Rbac => print(&rbac::cluster_role()),
+        Command::Check(args) => check_all(&args).await,
     };
     let code = ended.map_or_else(
         |error| {
@@ -50,11 +51,22 @@ fn tell(text: &str) -> anyhow::Result<()> {
     zue_telemetry::print(text).context("standard output cannot be written")
 }
 
+async fn check_all(args: &Check) -> anyhow::Result<()> {
+    let client = Client::try_from(configured().await?)?;
+    for line in check::run(&client, args).await? {
+        tell(&format!("{line}\n"))?;
+    }
+    Ok(())
+}
+
+async fn configured() -> anyhow::Result<Config> {
+    Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")
+}
+
 async fn run(args: Run) -> anyhow::Result<()> {
     let Run { namespaces, metrics_address, image, log_format, lease, instance } = args;
     zue_telemetry::init(log_format, "info,kube_client=error")?;
-    let config = Config::infer().await.context("no Kubernetes is configured: run in a pod, or set KUBECONFIG")?;
-    let client = Client::try_from(config)?;
+    let client = Client::try_from(configured().await?)?;
     let metrics = Arc::new(Metrics::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     let serving = http::serve(metrics_address, http::routes(Arc::clone(&metrics), Arc::clone(&ready)));
@@ -67,13 +79,16 @@ async fn run(args: Run) -> anyhow::Result<()> {
     // Where there is none, names are told in short.
     let services_suffix = domain::suffix(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let settings = Settings { default_image: image, instance, services_suffix };
-    let operator = Operator { client, namespaces, settings, metrics, ready };
+    let operator = Operator { client: client.clone(), namespaces: namespaces.clone(), settings, metrics, ready };
     tokio::select! {
         served = serving => return served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
         ended = operator.run(&mut seat) => return ended,
         told = stop() => told.context("cannot listen for signals")?,
     }
-    seat.leave().await;
+    drop(operator);
+    if seat.leave().await {
+        farewell::say(&client, &namespaces, &seat).await;
+    }
     Ok(())
 }
 

@@ -20,15 +20,17 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::apply;
 use crate::caretaker::{self, Shared, SharedWorkload};
-use crate::cluster::{Cluster, Invalid};
+use crate::cluster::{Cluster, Invalid, is_paused};
 use crate::crd::ZueCluster;
 use crate::events::{Happening, Teller};
 use crate::identities::plan::Shown;
 use crate::identities::{self, Link};
 use crate::kubernetes::within;
 use crate::metrics::{Key, Metrics};
+use crate::pods::Sets;
 use crate::secured::{self, Secured};
 use crate::status::{self, Refused, Workload};
+use crate::volumes::{self, Growth, Refusal};
 use crate::watched::{self, Guarded};
 
 /// All is looked at again after this, whether or not a change was seen.
@@ -68,6 +70,16 @@ struct Context {
     caretakers: Mutex<HashMap<Key, Ward>>,
     /// How the nodes of each cluster are reached, by the uid of its resource.
     links: Mutex<HashMap<String, Arc<Link>>>,
+    /// The growths of volumes that were refused, by the uid of the resource.
+    refusals: Mutex<HashMap<String, Refusal>>,
+}
+
+/// What became of the volumes of a cluster.
+#[derive(Default)]
+struct Grown {
+    refused: Option<String>,
+    again: Option<Duration>,
+    happenings: Vec<Happening>,
 }
 
 /// A cluster that is taken care of.
@@ -115,7 +127,8 @@ pub async fn run(
         instance: settings.instance.into(),
         services_suffix: settings.services_suffix.into(),
     };
-    let context = Arc::new(Context { shared, caretakers: Mutex::default(), links: Mutex::default() });
+    let context =
+        Arc::new(Context { shared, caretakers: Mutex::default(), links: Mutex::default(), refusals: Mutex::default() });
     let controller = Controller::for_stream(changed, clusters.clone())
         .owns(api::<StatefulSet>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<Service>(&client, namespace.as_deref()), watched::managed())
@@ -189,6 +202,11 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     if resource.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    if is_paused(resource) {
+        context.rest(resource);
+        return Ok(Action::await_change());
+    }
+    let growth = context.grow(resource).await;
     let mut cluster = match Cluster::new(resource, &context.shared.default_image) {
         Ok(cluster) => cluster,
         Err(invalid) => {
@@ -203,8 +221,8 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let secured = Box::pin(secured::settle(client, &mut cluster, &link, &shown, services_suffix)).await;
     let Secured { outcome, again, mut happenings, mode } =
         secured.map_err(|error| ReconcileError::Apply(error.to_string()))?;
-    let may_evict = || context.may_evict(&cluster);
-    let applied = Box::pin(apply::objects(client, &cluster, outcome, may_evict)).await;
+    let are_grown = growth.refused.is_none();
+    let applied = Box::pin(apply::objects(client, &cluster, outcome, are_grown)).await;
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
     let workload = Workload {
@@ -213,19 +231,22 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
         problem: problem.clone(),
         tls_mode: Some(mode),
-        is_growth_refused: applied.is_growth_refused,
+        growth_refused: growth.refused,
+        storage_size: applied.stateful_set.as_ref().and_then(volumes::size_of),
+        sets: Sets {
+            own: applied.stateful_set.as_ref().and_then(kube::ResourceExt::uid).into_iter().collect(),
+            is_anothers: applied.is_anothers,
+        },
         ..Workload::default()
     };
-    if let Some(size) = applied.grown_to {
-        let note = format!("the volumes are grown to {size}");
-        happenings.push(Happening::normal("VolumeResized", note));
-    }
+    happenings.extend(growth.happenings);
     let mut teller = Teller::new(client.clone(), &cluster, instance);
     for happening in &happenings {
         teller.tell(happening).await;
     }
     context.take_care(cluster, workload);
-    problem.map_or(Ok(Action::requeue(again.unwrap_or(AGAIN))), |problem| Err(ReconcileError::Apply(problem)))
+    let again = [again, growth.again].into_iter().flatten().min().unwrap_or(AGAIN);
+    problem.map_or(Ok(Action::requeue(again)), |problem| Err(ReconcileError::Apply(problem)))
 }
 
 impl Context {
@@ -251,11 +272,40 @@ impl Context {
             .unwrap_or_default()
     }
 
-    /// Whether the cluster can spare a pod, as far as its caretaker knows.
-    fn may_evict(&self, cluster: &Cluster) -> bool {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
-        let workload = self.shared_with(&key, &cluster.uid);
-        workload.is_some_and(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict)
+    /// Sees to it that somebody says of a cluster that it is left alone.
+    fn rest(&self, resource: &ZueCluster) {
+        if let Ok(cluster) = Cluster::new(resource, &self.shared.default_image) {
+            self.take_care(cluster, Workload::default());
+        }
+    }
+
+    /// Grows the volumes, unless that was refused a moment ago.
+    async fn grow(&self, resource: &ZueCluster) -> Grown {
+        let Ok(cluster) = Cluster::unchecked(resource, &self.shared.default_image) else { return Grown::default() };
+        let (to, now) = (&cluster.spec.storage.size, Instant::now());
+        let before = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(&cluster.uid).cloned();
+        if let Some((refusal, left)) = before.as_ref().and_then(|refusal| Some((refusal, refusal.pause(to, now)?))) {
+            return Grown { refused: Some(refusal.why.clone()), again: Some(left), happenings: Vec::new() };
+        }
+        let Growth { grown_to, refused } = Box::pin(volumes::grow_claims(&self.shared.client, &cluster)).await;
+        let mut grown = Grown { refused: refused.clone(), ..Grown::default() };
+        if let Some(size) = grown_to {
+            let note = format!("the volumes are grown to {size}");
+            grown.happenings.push(Happening::normal("VolumeResized", note));
+        }
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = refused else {
+            refusals.remove(&cluster.uid);
+            return grown;
+        };
+        let refusal = Refusal::next(before.as_ref(), to, why, Instant::now());
+        grown.again = refusal.pause(to, Instant::now());
+        if refusal.is_first() {
+            let note = format!("the volumes cannot be grown to {to}: {}", refusal.why);
+            grown.happenings.push(Happening::warning("VolumeGrowthRefused", note));
+        }
+        refusals.insert(cluster.uid, refusal);
+        grown
     }
 
     /// Lets the caretaker say that the resource makes no sense; false if there is none.
@@ -291,7 +341,10 @@ impl Context {
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let (pods, may_evict, shown) = (workload.pods.or(known.pods), known.may_evict, known.shown.clone());
-            *known = Workload { pods, may_evict, shown, ..workload };
+            let (sets, rounds) = (workload.sets.clone().since(&known.sets), known.rounds.wrapping_add(1));
+            let storage_size = workload.storage_size.clone().or_else(|| known.storage_size.clone());
+            let budget_problem = known.budget_problem.clone();
+            *known = Workload { pods, storage_size, sets, budget_problem, rounds, may_evict, shown, ..workload };
             return;
         }
         let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,8 +31,8 @@ pub fn rules() -> Vec<PolicyRule> {
         rule("", &["pods"], &["list", "watch", "patch", "delete"]),
         // Certificates and tokens, each read by its name: Secrets are neither listed nor watched.
         rule("", &["secrets"], &["get", "create", "patch", "delete"]),
-        // Volumes that grow.
-        rule("", &["persistentvolumeclaims"], &["get", "patch"]),
+        // Volumes that grow, and those of replicas that a person gives up.
+        rule("", &["persistentvolumeclaims"], &["get", "patch", "delete"]),
         rule("events.k8s.io", &["events"], &["create"]),
     ]
 }

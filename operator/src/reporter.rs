@@ -24,7 +24,7 @@ use crate::deeds::{Asked, Deeds};
 use crate::events::{Happening, Teller};
 use crate::kubernetes::{FIELD_MANAGER, WritePause, within};
 use crate::labels::{self, Relabel};
-use crate::status::{self, Workload};
+use crate::status::{self, Fact, Known, Workload};
 use crate::store::recorded;
 use crate::view::View;
 
@@ -42,6 +42,10 @@ pub struct Report {
     pub view: View,
     /// What is known beside that.
     pub workload: Workload,
+    /// What that comes to in words.
+    pub facts: Vec<Fact>,
+    /// The status that the resource shows, and its version.
+    pub found: Option<(Option<String>, ZueClusterStatus)>,
     /// What is written down.
     pub recorded: Recorded,
     /// What is to be done.
@@ -90,8 +94,8 @@ pub fn open(
         client: client.clone(),
         workload,
         budget: Told::default(),
-        written: before,
-        written_at: now,
+        rounds: 0,
+        known: Known::new(before, now),
         pause: WritePause::none(),
     };
     let reporting = async move {
@@ -116,9 +120,9 @@ struct Reporter {
     client: Client,
     workload: SharedWorkload,
     budget: Told,
-    /// The status as it was last written.
-    written: ZueClusterStatus,
-    written_at: Instant,
+    /// How often the objects had been applied when the budget was told last.
+    rounds: u64,
+    known: Known,
     pause: WritePause,
 }
 
@@ -146,32 +150,44 @@ impl Reporter {
         }
     }
 
-    /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report.
-    async fn limit_evictions(&mut self, Report { cluster, .. }: &Report) {
+    /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report. Nobody else writes the
+    /// budget, so that it is written again whenever the objects are applied: somebody may have changed it.
+    async fn limit_evictions(&mut self, Report { cluster, workload, .. }: &Report) {
         let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict;
+        if workload.rounds != self.rounds {
+            self.rounds = workload.rounds;
+            self.budget = Told::default();
+        }
         if !self.budget.is_due(may_evict, Instant::now()) {
             return;
         }
         let applied = apply::disruption_budget(&self.client, cluster, may_evict).await;
         self.budget.set(may_evict, applied.is_ok(), Instant::now());
-        if let Err(error) = applied {
-            error!("{error}");
+        let problem = applied.err().map(|error| error.to_string());
+        if let Some(problem) = &problem {
+            error!("{problem}");
         }
+        self.workload.lock().unwrap_or_else(PoisonError::into_inner).budget_problem = problem;
     }
 
-    /// Writes the status if something has happened, or if offsets have changed for a while.
-    async fn write_status(&mut self, Report { cluster, view, workload, recorded: known, .. }: &Report) {
-        let status = status::report(cluster, view, workload, &self.written, Timestamp::now());
-        let is_due = status::differs(&status, &self.written) || self.written_at.elapsed() >= OFFSETS_INTERVAL;
-        if status == self.written || !is_due || !self.pause.is_over() {
+    /// Writes the status if something has happened, if somebody else has written there, or if offsets have changed for a while.
+    async fn write_status(&mut self, report: &Report) {
+        let Report { cluster, view, workload, facts, found, recorded: known, .. } = report;
+        let version = found.as_ref().and_then(|(version, _)| version.as_deref());
+        if let Some((version, found)) = found {
+            self.known.see(version.as_deref(), found, Instant::now());
+        }
+        let before = self.known.status();
+        let status = status::report(cluster, view, (workload, facts), before, Timestamp::now());
+        let is_due = status::differs(&status, before) || self.known.age(Instant::now()) >= OFFSETS_INTERVAL;
+        if status == *before || !is_due || !self.pause.is_over() {
             return;
         }
         let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
         let patch = Patch::Merge(status::patch(&status));
         match within("report the status", api.patch_status(&cluster.name, &manager(), &patch)).await {
             Ok(found) => {
-                self.written = status;
-                self.written_at = Instant::now();
+                self.known.wrote(status, version, Instant::now());
                 // It only grows. Whatever else was changed is noticed at the next swap.
                 if recorded(found.status.as_ref()).is_ok_and(|found| found.epoch < known.epoch) {
                     warn!("status.epoch was set back by somebody else");

@@ -17,13 +17,10 @@ pub struct PodRevision {
 /// The pods to delete now. `wanted` is the revision that the StatefulSet would give a new pod.
 ///
 /// A stale pod that is not ready serves nobody: it goes at once, so that a broken revision can be replaced by a good one. Of the
-/// others one at a time goes, and only while all replicas are ready and in sync; the leader last.
-pub fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
-    let is_stale = |name: &str| {
-        let pod = pods.iter().find(|pod| pod.pod == name && !pod.leaving);
-        pod.is_some_and(|pod| pod.revision.as_deref() != Some(wanted))
-    };
-    let stale = || view.replicas.iter().filter(|replica| is_stale(&replica.pod));
+/// others one at a time goes, and only while all replicas are ready and in sync; the leader last, and while it leads only if it
+/// `may_go` so: it hands over before.
+pub fn next(view: &View, wanted: &str, pods: &[PodRevision], may_go: bool) -> Vec<String> {
+    let stale = || view.replicas.iter().filter(|replica| is_stale(&replica.pod, wanted, pods));
     // A pod whose replica answers as leader or follower is at work, whatever the kubelet has noticed so far; and one that is in sync
     // is needed, whatever the operator sees of it.
     let is_broken = |replica: &&Replica| !replica.ready && !replica.role.is_at_work() && !replica.in_sync;
@@ -36,7 +33,26 @@ pub fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
         return Vec::new();
     }
     let follower = stale().rfind(|replica| replica.role != MemberRole::Leader);
-    follower.or_else(|| stale().next()).map(|replica| replica.pod.clone()).into_iter().collect()
+    let next = follower.or_else(|| stale().next().filter(|_| may_go));
+    next.map(|replica| replica.pod.clone()).into_iter().collect()
+}
+
+/// Who is to take over, by ordinal, when all that is left to replace is the leader: the one that lacks least.
+pub fn successor(view: &View, wanted: &str, pods: &[PodRevision]) -> Option<usize> {
+    let leads = |replica: &Replica| replica.role == MemberRole::Leader;
+    let is_stale = |replica: &Replica| is_stale(&replica.pod, wanted, pods);
+    let is_last = view.replicas.iter().all(|replica| is_stale(replica) == leads(replica));
+    if !is_last || !view.can_spare_one() || pods.iter().any(|pod| pod.leaving) {
+        return None;
+    }
+    let others = view.replicas.iter().enumerate().filter(|(_, replica)| !leads(replica) && replica.ready);
+    let (ordinal, _) = others.min_by_key(|(_, replica)| replica.lag_records.unwrap_or(u64::MAX))?;
+    Some(ordinal)
+}
+
+fn is_stale(name: &str, wanted: &str, pods: &[PodRevision]) -> bool {
+    let pod = pods.iter().find(|pod| pod.pod == name && !pod.leaving);
+    pod.is_some_and(|pod| pod.revision.as_deref() != Some(wanted))
 }
 
 /// How many pods are still of an old revision.
@@ -48,6 +64,11 @@ pub fn remaining(wanted: &str, pods: &[PodRevision]) -> usize {
 mod tests {
     use super::*;
     use crate::view::tests::healthy;
+
+    /// With a leader that may be deleted while it leads.
+    fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
+        super::next(view, wanted, pods, true)
+    }
 
     fn pods(revisions: [&str; 3]) -> Vec<PodRevision> {
         let pod = |(ordinal, revision): (usize, &&str)| PodRevision {
@@ -71,6 +92,29 @@ mod tests {
         led_by_the_last.replicas[2].role = MemberRole::Leader;
         assert_eq!(next(&led_by_the_last, "b", &pods(["a", "b", "a"])), ["orders-0"]);
         assert_eq!(next(&led_by_the_last, "b", &pods(["b", "b", "a"])), ["orders-2"]);
+    }
+
+    #[test]
+    fn a_leader_hands_over_before_it_goes() {
+        let view = healthy();
+        assert_eq!(super::next(&view, "b", &pods(["a", "b", "b"]), false), [""; 0]);
+        assert_eq!(successor(&view, "b", &pods(["a", "b", "b"])), Some(1));
+        let mut busy = healthy();
+        busy.replicas[1].lag_records = Some(7);
+        assert_eq!(successor(&busy, "b", &pods(["a", "b", "b"])), Some(2), "the one that lacks least");
+        // Not to one that is to go as well, and not while there is nothing to go.
+        assert_eq!(successor(&view, "b", &pods(["a", "a", "b"])), None);
+        assert_eq!(successor(&view, "b", &pods(["b", "b", "b"])), None);
+        let mut late = healthy();
+        late.replicas[2].in_sync = false;
+        assert_eq!(successor(&late, "b", &pods(["a", "b", "b"])), None);
+        let mut handed_over = healthy();
+        handed_over.replicas[0].role = MemberRole::Follower;
+        handed_over.replicas[1].role = MemberRole::Leader;
+        assert_eq!(super::next(&handed_over, "b", &pods(["a", "b", "b"]), false), ["orders-0"]);
+        let mut lone = healthy();
+        lone.replicas.truncate(1);
+        assert_eq!(successor(&lone, "b", &pods(["a", "b", "b"])), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use zue_proto::v1;
 use crate::build::ROLE_LABEL;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
+use crate::pods;
 
 /// One replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Replica {
     pub version: Option<String>,
     /// Whether its pod is ready.
     pub ready: bool,
+    /// Why its pod does not run, if Kubernetes says so.
+    pub stuck: Option<String>,
     /// The role that its pod is labelled with; the outer none where there is no pod.
     pub label: Option<Option<String>>,
 }
@@ -83,18 +86,19 @@ pub struct Seen<'a> {
 }
 
 /// Puts together what was seen of the nodes and of their pods.
-pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View {
+pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> View {
     let leader = leader_of(seen.nodes);
     let names = cluster.pods();
     let replica = |(ordinal, name): (usize, &String)| {
         let status = seen.nodes.get(ordinal).map(Result::as_ref);
-        let pod = pods.iter().map(AsRef::as_ref).find(|pod| pod.name_any() == *name);
+        let pod = its_pods.iter().map(AsRef::as_ref).find(|pod| pod.name_any() == *name);
         let mut replica = match status {
             Some(Ok(status)) => answered(name, status),
             Some(Err(why)) => Replica { pod: name.clone(), problem: Some(why.clone()), ..Replica::default() },
             None => Replica { pod: name.clone(), ..Replica::default() },
         };
-        replica.ready = pod.is_some_and(is_ready);
+        replica.ready = pod.is_some_and(pods::is_ready);
+        replica.stuck = pod.and_then(pods::stuck);
         replica.label = pod.map(|pod| pod.labels().get(ROLE_LABEL).cloned());
         match (leader, status) {
             (Some(leader), Some(Ok(status))) => by_the_leader(&mut replica, leader, &status.replica_id),
@@ -114,6 +118,10 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, pods: &[impl AsRef<Pod>]) -> View
     }
     let odd = odd(&names, seen.nodes, leader);
     for (replica, odd) in replicas.iter_mut().zip(&odd) {
+        // That says more than that it does not answer.
+        if let Some(stuck) = replica.stuck.clone().filter(|_| replica.role == MemberRole::Unreachable) {
+            replica.problem = Some(stuck);
+        }
         if let Some(odd) = odd {
             replica.problem.get_or_insert_with(|| odd.to_string());
         }
@@ -261,12 +269,6 @@ fn lag_records(follower: &v1::FollowerStatus) -> Option<u64> {
 /// None of one that was never caught up: its leader has no number for that, and gives the greatest.
 fn lag_ms(follower: &v1::FollowerStatus) -> Option<u64> {
     Some(follower.lag_ms).filter(|ms| *ms != u64::MAX)
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
-    ready && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// There are at most nine.

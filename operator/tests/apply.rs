@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use zue_operator::apply;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
+use zue_operator::volumes::{self, Growth};
 
 const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";
@@ -29,6 +30,8 @@ const UID: &str = "u-1";
 struct Kept {
     objects: BTreeMap<String, Value>,
     writes: Vec<(Method, String, Value)>,
+    /// What may not be changed, by the beginning of its path.
+    refused: Option<&'static str>,
 }
 
 #[derive(Clone, Default)]
@@ -86,6 +89,9 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
         kept.writes.push((method.clone(), path.clone(), body.clone()));
     }
     let found = kept.objects.get(&path).cloned();
+    if method != Method::GET && kept.refused.is_some_and(|refused| path.starts_with(refused)) {
+        return failure(StatusCode::FORBIDDEN);
+    }
     match method {
         Method::GET if path == SERVICES => json!({ "metadata": {}, "items": [] }).to_string().into_response(),
         Method::GET => found.map_or_else(|| failure(StatusCode::NOT_FOUND), |found| found.to_string().into_response()),
@@ -138,8 +144,16 @@ fn size_of(claim: &Value) -> &str {
 }
 
 async fn applied(client: &Client, size: &str) -> (Option<String>, Vec<String>) {
-    let applied = Box::pin(apply::objects(client, &cluster(size), Ok(()), || true)).await;
-    (applied.grown_to, applied.errors.iter().map(ToString::to_string).collect())
+    let (growth, errors) = with_growth(client, size).await;
+    assert_eq!(growth.refused, None);
+    (growth.grown_to, errors)
+}
+
+/// As a reconciliation does it: the volumes first.
+async fn with_growth(client: &Client, size: &str) -> (Growth, Vec<String>) {
+    let growth = Box::pin(volumes::grow_claims(client, &cluster(size))).await;
+    let applied = Box::pin(apply::objects(client, &cluster(size), Ok(()), growth.refused.is_none())).await;
+    (growth, applied.errors.iter().map(ToString::to_string).collect())
 }
 
 #[tokio::test]
@@ -150,14 +164,16 @@ async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
     api.put(BUDGETS, "orders", Some(owner("Deployment", "orders", "u-9")), json!({}));
     let (_, errors) = applied(&client, "1Gi").await;
     let of = |kind| format!("{kind} orders is not this ZueCluster's; rename one of them");
-    assert_eq!(errors, [of("Service"), of("PodDisruptionBudget")]);
+    assert_eq!(errors, [of("Service")]);
+    let refused = apply::disruption_budget(&client, &cluster("1Gi"), true).await.unwrap_err();
+    assert_eq!(refused.to_string(), of("PodDisruptionBudget"));
     let touched = |path: String| api.0.lock().unwrap().writes.iter().any(|(_, written, _)| *written == path);
     assert!(!touched(format!("{SERVICES}/orders")) && !touched(format!("{BUDGETS}/orders")));
     assert!(touched(format!("{SERVICES}/orders-leader")) && touched(format!("{SETS}/orders")));
 }
 
 #[tokio::test]
-async fn pods_are_neither_made_nor_changed_nor_grown_while_what_they_use_is_anothers() {
+async fn pods_are_neither_made_nor_changed_while_what_they_use_is_anothers_but_their_volumes_grow() {
     for (collection, kind, name) in [
         (ACCOUNTS, "ServiceAccount", "orders"),
         (CONFIGS, "ConfigMap", "orders"),
@@ -172,14 +188,15 @@ async fn pods_are_neither_made_nor_changed_nor_grown_while_what_they_use_is_anot
         api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("1Gi"));
         api.put(CLAIMS, "data-orders-0", None, claim("1Gi"));
         api.writes();
-        assert_eq!(applied(&client, "2Gi").await, (None, refused));
-        let touched = |path: &str| {
-            path.starts_with(SETS) || path.starts_with(CLAIMS) || path.starts_with(collection) && path.ends_with(name)
-        };
+        // A full disk is not to wait for anything.
+        assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), refused));
+        let touched = |path: &str| path.starts_with(SETS) || path.starts_with(collection) && path.ends_with(name);
         assert!(api.writes().iter().all(|(_, path, _)| !touched(path)), "{kind}");
         // Once the other has gone, all is done.
         api.0.lock().unwrap().objects.remove(&format!("{collection}/{name}"));
-        assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+        assert_eq!(applied(&client, "2Gi").await, (None, vec![]));
+        let set = api.get(SETS, "orders").unwrap();
+        assert_eq!(size_of(&set["spec"]["volumeClaimTemplates"][0]), "2Gi");
     }
 }
 
@@ -200,11 +217,13 @@ async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
 }
 
 #[tokio::test]
-async fn ones_own_objects_are_applied_again_by_their_uid_and_the_budget_says_what_it_is_told() {
+async fn ones_own_objects_are_applied_again_by_their_uid_and_the_budget_is_its_keepers() {
     let api = Api::default();
     let client = api.serve().await;
     let budget = || api.get(BUDGETS, "orders").unwrap()["spec"]["maxUnavailable"].clone();
     assert_eq!(applied(&client, "1Gi").await, (None, vec![]));
+    assert_eq!(api.get(BUDGETS, "orders"), None, "it has one writer");
+    apply::disruption_budget(&client, &cluster("1Gi"), true).await.unwrap();
     assert_eq!(budget(), 1);
     apply::disruption_budget(&client, &cluster("1Gi"), false).await.unwrap();
     assert_eq!(budget(), 0);
@@ -251,4 +270,47 @@ async fn a_volume_that_stayed_while_others_grew_grows_when_its_pod_is_back() {
     api.0.lock().unwrap().objects.remove(&format!("{SETS}/orders"));
     assert_eq!(applied(&client, "3Gi").await, (Some("3Gi".to_owned()), vec![]));
     assert_eq!(size_of(&api.get(CLAIMS, "data-orders-0").unwrap()), "3Gi");
+}
+
+#[tokio::test]
+async fn a_growth_that_is_refused_traps_nobody_all_else_is_applied_and_the_size_may_go_back() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("1Gi"));
+    for pod in 0..3 {
+        api.put(CLAIMS, &format!("data-orders-{pod}"), None, claim("1Gi"));
+    }
+    // As a storage class without expansion does.
+    api.0.lock().unwrap().refused = Some(CLAIMS);
+    let (growth, errors) = with_growth(&client, "2Gi").await;
+    assert_eq!((growth.grown_to, errors), (None, vec![]));
+    assert_eq!(growth.refused.as_deref(), Some("cannot grow claim data-orders-0: refused"));
+    let size = |api: &Api| {
+        let set = api.get(SETS, "orders").unwrap();
+        (set["metadata"]["uid"].clone(), size_of(&set["spec"]["volumeClaimTemplates"][0]).to_owned())
+    };
+    assert_eq!(size(&api), ("orders-uid".into(), "1Gi".to_owned()), "the StatefulSet stays");
+    assert!(api.get(SERVICES, "orders").is_some(), "all else is applied");
+    assert_eq!(applied(&client, "1Gi").await, (None, vec![]), "it was taken back");
+    api.0.lock().unwrap().refused = None;
+    assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+    assert_eq!(size(&api), ("new".into(), "2Gi".to_owned()));
+}
+
+#[tokio::test]
+async fn claims_that_would_go_with_their_stateful_set_are_told_to_stay_before_it_is_made_anew() {
+    let api = Api::default();
+    let client = api.serve().await;
+    let mut found = set("1Gi");
+    let policy = |when: &str| json!({ "whenDeleted": when, "whenScaled": "Retain" });
+    found["spec"]["persistentVolumeClaimRetentionPolicy"] = policy("Delete");
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), found);
+    api.put(CLAIMS, "data-orders-0", None, claim("1Gi"));
+    assert_eq!(applied(&client, "2Gi").await, (Some("2Gi".to_owned()), vec![]));
+    let of_set = |(method, path, body): (Method, String, Value)| {
+        path.starts_with(SETS).then(|| (method, body["spec"]["persistentVolumeClaimRetentionPolicy"].clone()))
+    };
+    let writes: Vec<_> = api.writes().into_iter().filter_map(of_set).collect();
+    assert_eq!(writes[0], (Method::PATCH, policy("Retain")));
+    assert_eq!((&writes[1].0, &writes[2].0), (&Method::DELETE, &Method::PATCH));
 }

@@ -3,6 +3,8 @@
 
 use kube::core::cel;
 use serde_json::{Value, json};
+use zue_operator::cluster::Cluster;
+use zue_operator::crd::bounds::BOUNDS;
 use zue_operator::crd::{ZueCluster, ZueClusterSpec, schema};
 
 /// A resource as the API server would store it: with its defaults.
@@ -79,7 +81,6 @@ fn a_name_that_fits_into_no_service_is_refused() {
 #[test]
 fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
     let cases = [
-        ("storage: {size: 2Gi}", "storage: {size: 1500Mi}", "can't shrink"),
         ("storage: {storageClassName: a}", "storage: {storageClassName: b}", "can't be changed"),
         // A field that was not there, or is there no more, must not slip past the rule.
         ("{}", "storage: {storageClassName: b}", "can't be changed"),
@@ -97,6 +98,36 @@ fn what_cannot_be_changed_is_refused_and_the_rest_may_be() {
         ("{}", "{quorum: 3, image: other, leader: {ordinal: 2}}"),
     ] {
         assert_eq!(refused(&resource(now), Some(&resource(before))), [], "{before} to {now}");
+    }
+}
+
+#[test]
+fn a_size_that_the_volumes_never_reached_may_go_back_and_none_below_theirs() {
+    let with = |size: &str, has: Option<&str>| {
+        let mut resource = resource(&format!("storage: {{size: {size}}}"));
+        if let Some(has) = has {
+            resource["status"] = json!({ "storageSize": has });
+        }
+        resource
+    };
+    let is_taken = |(before, has, now, has_now): (&str, Option<&str>, &str, Option<&str>)| {
+        let refused = refused(&with(now, has_now), Some(&with(before, has)));
+        assert!(refused.iter().all(|(_, why)| why.contains("can't shrink")), "{refused:?}");
+        refused.is_empty()
+    };
+    let one = Some("1Gi");
+    for (change, expected) in [
+        (("2Gi", one, "1Gi", one), true),
+        (("2Gi", one, "1500Mi", one), true),
+        (("2Gi", one, "1023Mi", one), false),
+        (("2Gi", Some("2Gi"), "1Gi", Some("2Gi")), false),
+        (("1Gi", one, "2Gi", one), true),
+        // Nothing is made yet.
+        (("2Gi", None, "1Gi", None), true),
+        // What somebody wrote into the status must not keep it from being corrected.
+        (("1Gi", Some("99Gi"), "1Gi", one), true),
+    ] {
+        assert_eq!(is_taken(change), expected, "{change:?}");
     }
 }
 
@@ -157,4 +188,69 @@ fn the_schema_is_structural_and_without_warnings() {
         schema()["properties"]["status"]["properties"]["conditions"]["x-kubernetes-list-map-keys"],
         json!(["type"])
     );
+}
+
+/// Sets a field of a resource, and those around it where they are missing.
+fn set(resource: &mut Value, path: &str, value: &str) {
+    let place = path.split('.').fold(&mut resource["spec"], |place, name| &mut place[name]);
+    *place = value.into();
+}
+
+/// What the operator itself says of it.
+fn is_refused_by_the_operator(resource: &Value) -> bool {
+    let parsed = serde_json::from_value::<ZueCluster>(resource.clone());
+    parsed.is_ok_and(|mut parsed| {
+        parsed.metadata.namespace = Some("shop".to_owned());
+        parsed.metadata.uid = Some("u".to_owned());
+        Cluster::new(&parsed, "image").is_err()
+    })
+}
+
+#[test]
+fn sizes_and_times_are_bounded_as_the_nodes_bound_them() {
+    for bound in BOUNDS {
+        let around = [bound.min.checked_sub(1), Some(bound.min), Some(bound.max), bound.max.checked_add(1)];
+        for value in around.into_iter().flatten() {
+            let mut resource = resource("{}");
+            set(&mut resource, bound.path, &bound.text(value));
+            let refused = refused(&resource, None);
+            let is_outside = value < bound.min || value > bound.max;
+            assert!(!is_outside || !refused.is_empty(), "{} {value} is taken", bound.path);
+            // What no node can count is refused for its own sake.
+            if bound.max < 1 << 40 || !is_outside {
+                let by_operator = is_refused_by_the_operator(&resource);
+                assert_eq!(!refused.is_empty(), by_operator, "{} {}: {refused:?}", bound.path, bound.text(value));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_size_and_every_time_has_a_bound() {
+    let mut unbounded = Vec::new();
+    visit("spec", &schema()["properties"]["spec"], &mut |path, field| {
+        let pattern = field["pattern"].as_str().unwrap_or_default();
+        let is_bounded = BOUNDS.iter().any(|bound| path == format!("spec.{}", bound.path));
+        if (pattern.contains("KiB") || pattern.contains("ms|")) && !is_bounded {
+            unbounded.push(path.to_owned());
+        }
+    });
+    assert_eq!(unbounded, [""; 0]);
+}
+
+#[test]
+fn fields_that_do_not_go_together_are_refused_by_their_names() {
+    for (spec, field) in [
+        ("{config: {replication: {heartbeatInterval: 600ms}}}", "spec.config.replication.lagTimeMax"),
+        ("{config: {limits: {recordBytesMax: 8MiB}}}", "spec.config.limits.appendBytesMax"),
+        ("{config: {limits: {appendsBytesMax: 7MiB}}}", "spec.config.limits.appendsBytesMax"),
+        ("{config: {replication: {heartbeatInterval: 400ms}}}", "spec.leader.detectionTime"),
+        ("{leader: {detectionTime: 100ms}}", "spec.leader.detectionTime"),
+        ("{config: {log: {segmentBytesMax: 1KiB}}}", "spec.config.log.segmentBytesMax"),
+    ] {
+        let refused = refused(&resource(spec), None);
+        let fields: Vec<String> = refused.iter().map(|(field, _)| field.replace("..", ".")).collect();
+        assert!(fields.iter().any(|found| found == field), "{spec}: {refused:?}");
+        assert!(is_refused_by_the_operator(&resource(spec)), "{spec}");
+    }
 }

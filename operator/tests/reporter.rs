@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -20,8 +21,9 @@ use zue_operator::crd::status::MemberRole;
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
 use zue_operator::deeds;
 use zue_operator::events::Happening;
+use zue_operator::replace::{self, Replace};
 use zue_operator::reporter::{self, Report};
-use zue_operator::status::Workload;
+use zue_operator::status::{self, Workload};
 use zue_operator::store::StatusStore;
 use zue_operator::switchover::Switchover;
 use zue_operator::view::{Replica, View};
@@ -111,8 +113,17 @@ fn report(quorum: u32) -> Report {
         notices: Vec::new(),
         blocked: None,
     };
-    let asked = deeds::Asked { seen_at: Instant::now(), switchover: None, known: None, needed: 1, pods: Vec::new() };
-    Report { cluster: cluster(), view, workload: Workload::default(), recorded: Recorded::default(), asked }
+    let asked = deeds::Asked {
+        seen_at: Instant::now(),
+        switchover: None,
+        may_go: false,
+        known: None,
+        needed: 1,
+        pods: Vec::new(),
+    };
+    let workload = Workload::default();
+    let facts = status::facts(&cluster(), &view, &workload);
+    Report { cluster: cluster(), view, workload, facts, found: None, recorded: Recorded::default(), asked }
 }
 
 /// The next change of something whose path ends so.
@@ -171,7 +182,8 @@ async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
 fn of_pods(known: i32, needed: usize, seen_at: Instant, look: usize) -> Report {
     // Of an annotation that is refused is told first.
     let switchover = Some((Switchover::Refused("it is of this look".to_owned()), Some(look.to_string())));
-    Report { asked: deeds::Asked { seen_at, switchover, known: Some(known), needed, pods: Vec::new() }, ..report(1) }
+    let asked = deeds::Asked { seen_at, switchover, may_go: false, known: Some(known), needed, pods: Vec::new() };
+    Report { asked, ..report(1) }
 }
 
 #[tokio::test]
@@ -201,6 +213,95 @@ async fn pods_that_have_no_say_are_let_go_by_what_is_known_now() {
     }
     assert_eq!(sizes, [(4, 3)]);
     assert_eq!(workload.lock().unwrap().pods, Some(3));
+    drop(desk);
+    reporting.abort();
+}
+
+#[tokio::test]
+async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest_is_left_alone() {
+    let (client, api, mut asked) = serve(Vec::new()).await;
+    api.statuses.add_permits(9);
+    let (desk, reporting) =
+        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let reporting = tokio::spawn(reporting);
+    let shows = |version: &str, status: &ZueClusterStatus| Report {
+        found: Some((Some(version.to_owned()), status.clone())),
+        ..report(2)
+    };
+    desk.report(shows("1", &ZueClusterStatus::default()));
+    let mut written = next(&mut asked, "/status").await["status"].clone();
+    written.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    let written: ZueClusterStatus = serde_json::from_value(written).unwrap();
+    let mut wrong = written.clone();
+    wrong.leader = Some("orders-2".to_owned());
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    for (version, shown, is_corrected) in
+        [("1", &ZueClusterStatus::default(), false), ("2", &written, false), ("3", &wrong, true)]
+    {
+        desk.report(shows(version, shown));
+        let patience = Duration::from_millis(if is_corrected { 20_000 } else { 300 });
+        let mut is_written = false;
+        while !is_written && let Ok(Some((_, path, body))) = tokio::time::timeout(patience, asked.recv()).await {
+            is_written = path.ends_with("/status") && body["status"]["leader"] == "orders-0";
+        }
+        assert_eq!(is_written, is_corrected, "version {version}");
+    }
+    drop(desk);
+    reporting.abort();
+}
+
+#[tokio::test]
+async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_the_annotation_goes_first() {
+    let (client, api, mut asked) = serve(Vec::new()).await;
+    api.statuses.add_permits(9);
+    let (desk, reporting) =
+        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let reporting = tokio::spawn(reporting);
+    let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "orders-0", "uid": "p-0",
+        "deletionTimestamp": "2026-01-01T00:00:00Z" } }))
+    .unwrap();
+    let asks = |status: &ZueClusterStatus| {
+        let mut report = report(1);
+        report.workload.replace = Some(Replace::Pod("orders-0".to_owned()));
+        report.facts = status::facts(&report.cluster, &report.view, &report.workload);
+        report.found = Some((Some("8".to_owned()), status.clone()));
+        report.asked.pods = vec![Arc::new(pod.clone())];
+        // However slow this machine is, it was seen just now.
+        report.asked.seen_at = Instant::now() + Duration::from_mins(1);
+        report
+    };
+    desk.report(asks(&ZueClusterStatus::default()));
+    let mut said = None;
+    // Until the status is told, and a while longer.
+    let patience = |is_said: bool| Duration::from_millis(if is_said { 500 } else { 20_000 });
+    while let Ok(Some((method, path, body))) = tokio::time::timeout(patience(said.is_some()), asked.recv()).await {
+        assert!(
+            method != Method::DELETE && !path.ends_with("/zueclusters/orders"),
+            "{method} {path} before it is said"
+        );
+        if path.ends_with("/status") {
+            let mut status = body["status"].clone();
+            status.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            said = Some(serde_json::from_value::<ZueClusterStatus>(status).unwrap());
+        }
+    }
+    let said = said.unwrap();
+    let replacing = said.conditions.iter().find(|condition| condition.type_ == "Replacing").unwrap();
+    assert_eq!((replacing.status.as_str(), replacing.message.clone()), ("True", replace::meaning("orders-0")));
+    desk.report(asks(&said));
+    let mut done = Vec::new();
+    while done.len() < 3
+        && let Ok(Some((method, path, body))) = tokio::time::timeout(Duration::from_secs(20), asked.recv()).await
+    {
+        if method == Method::DELETE || path.ends_with("/zueclusters/orders") {
+            done.push((path.rsplit('/').next().unwrap().to_owned(), body));
+        }
+    }
+    let names: Vec<&str> = done.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["orders", "data-orders-0", "orders-0"]);
+    assert_eq!(done[0].1["metadata"]["annotations"], json!({ "zue.io/replace": null }));
+    // The machine that would confirm that it is gone may be gone itself.
+    assert_eq!((&done[2].1["preconditions"]["uid"], &done[2].1["gracePeriodSeconds"]), (&json!("p-0"), &json!(0)));
     drop(desk);
     reporting.abort();
 }

@@ -132,6 +132,17 @@ fn cases_of_nodes() -> Vec<Case> {
         node_gauge("ZueRecordsLost", 3, "zue_lost_ranges", (0, 2)),
         node_gauge("ZueRecordsDamaged", 20, "zue_damaged_ranges", (0, 2)),
         node_gauge("ZueUpkeepEnded", 3, "zue_upkeep_ended", (0, 1)),
+        // Time begins at 0.
+        case(
+            "ZueBackupTooOld",
+            CLUSTER,
+            40,
+            &[
+                (&of_node("zue_backup_newest_timestamp_seconds", ""), Values::Gauge(100_000, 0)),
+                (&of_node("zue_backup_interval_seconds", ""), Values::Gauge(60, 60)),
+            ],
+        ),
+        node_gauge("ZueBackupFailing", 15, "zue_backup_failing", (0, 1)),
         node_gauge("ZueNodeHasProblem", 15, "zue_node_has_problem", (0, 1)),
         node_gauge("ZueClockOff", 10, "zue_clock_ahead_seconds", (1, -7)),
         case(

@@ -152,9 +152,8 @@ fn what_is_depended_on_is_licensed_kept_up_and_from_where_it_should_be() {
 #[test]
 fn the_readme_names_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let NodeConfig { log, replication, limits, tls, access, .. } = NodeConfig::default();
-    let sections =
-        serde_json::json!({"log": log, "replication": replication, "limits": limits, "tls": tls, "access": access});
+    let NodeConfig { log, replication, limits, tls, access, backup, .. } = NodeConfig::default();
+    let sections = serde_json::json!({"log": log, "replication": replication, "limits": limits, "tls": tls, "access": access, "backup": backup});
     for (section, settings) in sections.as_object().expect("sections") {
         for (name, default) in settings.as_object().expect("settings") {
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);

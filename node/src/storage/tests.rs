@@ -15,7 +15,7 @@ use super::syncer::{Syncer, Written};
 use super::upkeep::Others;
 use super::worker::Worker;
 use super::{Around, DiskFact, Fetch, Queue, Storage, Task, Work};
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// The first segment.
@@ -46,7 +46,7 @@ impl Bench {
         let (log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let settings = crate::settings::LogSettings::default().to_upkeep();
+        let settings = crate::config::settings::LogSettings::default().to_upkeep();
         let around = Around { settings, fetches, time: SharedTime::default(), others };
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), around).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }

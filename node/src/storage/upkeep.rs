@@ -14,7 +14,7 @@ use zue_log::{Disk, Excerpt, SharedLog};
 
 use super::shortage::tell_of;
 use super::{DiskFact, Queue, full, tell};
-use crate::clock::SharedTime;
+use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 

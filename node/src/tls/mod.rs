@@ -33,12 +33,12 @@ pub(crate) use standing::Standing;
 pub(crate) use welcome::Port;
 
 use crate::config::NodeConfig;
-use crate::errors::error;
-use crate::listener::Caller;
 use crate::metrics::Metrics;
-use crate::owner::Owner;
-use crate::rights::{Need, Party, need};
-use crate::vital::Vital;
+use crate::process::vital::Vital;
+use crate::server::listener::Caller;
+use crate::server::owner::Owner;
+use crate::server::rights::{Need, Party, need};
+use crate::services::errors::error;
 
 /// How long before its end a connection is told so, that ends because what it has shown does not hold any more: what is under way may
 /// finish, and what is new goes elsewhere.

@@ -12,8 +12,8 @@ use zue_tls::{Facts, Identity, Role, Untrusted, Usage, facts, sha256};
 use super::access::{Client, Rights};
 use super::kept::Current;
 use super::welcome::Port;
-use crate::errors::error;
-use crate::rights::Party;
+use crate::server::rights::Party;
+use crate::services::errors::error;
 
 /// What a connection has shown.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use zue_tls::{Authority, Cluster, Issued, Kind, Names, NewToken, Role};
 
 use super::files::{File, Places};
 use super::*;
-use crate::owner::tests::owner;
-use crate::places::Places as Seats;
+use crate::server::owner::tests::owner;
+use crate::server::places::Places as Seats;
 
 const HOUR: Duration = Duration::from_hours(1);
 

@@ -10,8 +10,8 @@ use zue_tls::{Bundle, Role, Stream, TlsAcceptor, Wire, wire};
 
 use super::kept::{Current, Kept};
 use super::{Security, Shown, TlsMode};
-use crate::listener::{Connection, Rest};
 use crate::metrics::Metrics;
+use crate::server::listener::{Connection, Rest};
 
 /// What TLS begins with: a record of a handshake.
 const TLS_BEGINS: [u8; 1] = [0x16];

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
 use super::{DATA_VOLUME, config, label_selector, labels, resources, strings};
-use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT};
+use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT, RESTART_ANNOTATION};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
 
@@ -29,6 +29,8 @@ pub(super) fn template(cluster: &Cluster, config: &str) -> PodTemplateSpec {
         ("prometheus.io/port", &METRICS_PORT.to_string()),
         ("prometheus.io/path", "/metrics"),
     ]);
+    // Another token is another revision of the pods.
+    annotations.extend(cluster.restart.iter().map(|token| (RESTART_ANNOTATION.to_owned(), token.clone())));
     annotations.extend(cluster.spec.pod.annotations.clone());
     let metadata = ObjectMeta { labels: Some(labels(cluster)), annotations: Some(annotations), ..Default::default() };
     PodTemplateSpec { metadata: Some(metadata), spec: Some(spec(cluster)) }
@@ -137,13 +139,16 @@ fn mounts(cluster: &Cluster) -> Vec<VolumeMount> {
     fixed.into_iter().chain(secrets).collect()
 }
 
-/// What the arguments are completed from; and what the command in the pod shows of itself. With `Permissive` it goes without: not all
+/// What the arguments are completed from; whom the command in the pod asks, and what it shows of itself. With `Permissive` it goes without: not all
 /// pods have TLS yet.
 fn environment(cluster: &Cluster) -> Vec<EnvVar> {
     let mut variables = vec![
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_INDEX", "metadata.labels['apps.kubernetes.io/pod-index']"),
     ];
+    // The pod itself, which names the others: by the name that it has inside, whatever it tells clients.
+    let own = format!("$(POD_NAME).{}.{}.svc:{CLIENT_PORT}", cluster.nodes_service(), cluster.namespace);
+    variables.push(EnvVar { name: "ZUE_SERVERS".to_owned(), value: Some(own), value_from: None });
     if cluster.tls_mode == TlsMode::Required {
         let file = |(name, file): (&str, &str)| EnvVar {
             name: name.to_owned(),

@@ -40,6 +40,24 @@ fn volumes_outlive_the_cluster_and_carry_no_labels() {
 }
 
 #[test]
+fn volumes_go_with_the_cluster_only_if_that_is_asked_for_and_never_with_a_replica() {
+    let spec = objects(&cluster("storage: {whenDeleted: Delete}")).stateful_set.spec.unwrap();
+    let retention = spec.persistent_volume_claim_retention_policy.unwrap();
+    assert_eq!((retention.when_deleted.as_deref(), retention.when_scaled.as_deref()), (Some("Delete"), Some("Retain")));
+}
+
+#[test]
+fn a_token_restarts_the_pods_and_nothing_else_of_them_changes() {
+    let of = |restart: Option<&str>| objects(&Cluster { restart: restart.map(str::to_owned), ..cluster("{}") });
+    let annotation = |objects: &Objects| {
+        let template = objects.stateful_set.spec.clone().unwrap().template;
+        template.metadata.unwrap().annotations.unwrap().get("zue.io/restart").cloned()
+    };
+    assert_eq!((annotation(&of(None)), annotation(&of(Some("monday")))), (None, Some("monday".to_owned())));
+    assert_eq!(pod_of(&of(None)), pod_of(&of(Some("monday"))));
+}
+
+#[test]
 fn pods_meet_the_restricted_profile() {
     let objects = objects(&cluster("{}"));
     let pod = pod_of(&objects);
@@ -137,11 +155,20 @@ fn a_node_starts_with_its_arguments_and_its_file() {
 }
 
 #[test]
+fn the_command_in_a_pod_asks_the_pod_itself() {
+    for spec in ["{}", "externalAccess: {addressTemplate: 'example.com:3094{ordinal}'}"] {
+        let set = container_of(&objects(&cluster(spec))).env.unwrap();
+        let servers = set.into_iter().find(|variable| variable.name == "ZUE_SERVERS").unwrap().value;
+        assert_eq!(servers.as_deref(), Some("$(POD_NAME).orders-nodes.shop.svc:9440"), "{spec}");
+    }
+}
+
+#[test]
 fn what_a_mode_takes_is_mounted_and_a_plain_cluster_is_as_it_ever_was() {
     use crate::crd::security::TlsMode;
     let of = |tls_mode| container_of(&objects(&Cluster { tls_mode, ..cluster("{}") }));
     let plain = of(TlsMode::Off);
-    assert_eq!((plain.args.unwrap().len(), plain.env.unwrap().len(), plain.volume_mounts.unwrap().len()), (5, 2, 2));
+    assert_eq!((plain.args.unwrap().len(), plain.env.unwrap().len(), plain.volume_mounts.unwrap().len()), (5, 3, 2));
     let closed = of(TlsMode::Required);
     let args = closed.args.unwrap();
     let parsed = zue_node::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
@@ -151,12 +178,18 @@ fn what_a_mode_takes_is_mounted_and_a_plain_cluster_is_as_it_ever_was() {
     assert!(
         parsed.access_file.unwrap().starts_with(&mounted[2]) && parsed.tls_folder.unwrap().starts_with(&mounted[2])
     );
-    let shown: Vec<_> = closed.env.unwrap().into_iter().filter_map(|variable| variable.value).collect();
+    let shown: Vec<_> = closed
+        .env
+        .unwrap()
+        .into_iter()
+        .filter(|variable| variable.name != "ZUE_SERVERS")
+        .filter_map(|variable| variable.value)
+        .collect();
     assert_eq!(shown, ["ca.crt", "tls.crt", "tls.key"].map(|file| format!("/etc/zue-client/{file}")));
     let pod = pod_of(&objects(&Cluster { tls_mode: TlsMode::Required, ..cluster("{}") }));
     let secrets: Vec<_> = pod.volumes.unwrap().into_iter().filter_map(|volume| volume.secret?.secret_name).collect();
     assert_eq!(secrets, ["orders-tls", "orders-client-pods.zue.io"], "no authority's key is mounted");
-    assert_eq!(of(TlsMode::Permissive).env.unwrap().len(), 2, "not all pods have TLS yet");
+    assert_eq!(of(TlsMode::Permissive).env.unwrap().len(), 3, "not all pods have TLS yet");
 }
 
 #[test]

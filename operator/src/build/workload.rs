@@ -35,15 +35,14 @@ pub(super) fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisrup
 
 /// The operator replaces the pods itself (`OnDelete`), and they start together: a new cluster needs all of them.
 pub(super) fn stateful_set(cluster: &Cluster, config: &str) -> StatefulSet {
-    let retain = || Some("Retain".to_owned());
     let spec = StatefulSetSpec {
         replicas: i32::try_from(cluster.nodes).ok(),
         service_name: Some(cluster.nodes_service()),
         pod_management_policy: Some("Parallel".to_owned()),
         update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),
         persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
-            when_deleted: retain(),
-            when_scaled: retain(),
+            when_deleted: Some(cluster.spec.storage.when_deleted.name().to_owned()),
+            when_scaled: Some("Retain".to_owned()),
         }),
         revision_history_limit: Some(3),
         selector: label_selector(cluster),

@@ -4,12 +4,15 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
-use super::ZueCluster;
+use super::{ZueCluster, bounds};
 
 /// The CRD of ZueCluster.
 pub fn crd() -> CustomResourceDefinition {
     let mut value = serde_json::to_value(ZueCluster::crd()).unwrap_or_default();
     plain(&mut value);
+    if let Some(spec) = value.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec") {
+        bounds::add(spec);
+    }
     // A CRD that was a value a moment ago is one again.
     serde_json::from_value(value).unwrap_or_else(|_| ZueCluster::crd())
 }

@@ -1,6 +1,7 @@
 //! The ZueCluster resource, `zue.io/v1alpha1`: what its owner asks for. The status is in [`status`], the CRD itself is made by
 //! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
 
+pub mod bounds;
 mod generate;
 pub mod security;
 mod settings;
@@ -60,6 +61,12 @@ pub use status::ZueClusterStatus;
         json_path = ".status.lagRecords",
         description = "Records that the last follower is behind"
     ),
+    printcolumn(
+        name = "Attention",
+        type_ = "string",
+        json_path = ".status.attention",
+        description = "What a person may have to look at"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Commit end",
@@ -83,6 +90,11 @@ pub use status::ZueClusterStatus;
         description = "What Ready says",
         priority = 1
     ),
+    // One that is not changed is no matter: a status that somebody wrote must not keep the operator from writing another.
+    validation = Rule::new("self.spec.storage.size == oldSelf.spec.storage.size || !has(oldSelf.status) || \
+         !has(oldSelf.status.storageSize) || \
+         quantity(self.spec.storage.size).compareTo(quantity(oldSelf.status.storageSize)) >= 0")
+        .message("a volume can't shrink: its size may be no less than status.storageSize"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
         .message("metadata.name becomes part of Service and pod names: at most 40 of a-z, 0-9 and -, a letter first")
 )]
@@ -187,7 +199,8 @@ pub enum LeaderPolicy {
     Static,
 }
 
-/// Where the log is kept. The volumes stay when the ZueCluster is deleted; one of the same name finds its data again.
+/// Where the log is kept. Unless `whenDeleted` says otherwise, the volumes stay when the ZueCluster is deleted; one of the same name
+/// finds its data again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
@@ -196,16 +209,38 @@ pub enum LeaderPolicy {
     .message("the storage class of existing volumes can't be changed")
     .field_path(".storageClassName"))]
 pub struct Storage {
-    /// The size of each replica's volume. It may grow where the storage class allows it, and never shrinks.
+    /// The size of each replica's volume. It may grow where the storage class allows it, and never shrinks: a growth that is refused
+    /// can be taken back, to no less than `status.storageSize`.
     #[serde(default = "default_size")]
     #[schemars(length(min = 1, max = 20), regex(pattern = r"^[1-9][0-9]*(Mi|Gi|Ti|Pi|M|G|T|P)$"))]
-    #[x_kube(validation = Rule::new("quantity(self).compareTo(quantity(oldSelf)) >= 0")
-        .message("a volume can't shrink"))]
     pub size: String,
     /// The storage class; by default the one of the Kubernetes cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
+    /// What becomes of the volumes when the ZueCluster is deleted: `Retain` keeps them, `Delete` deletes them and the log with them.
+    #[serde(default)]
+    pub when_deleted: WhenDeleted,
+}
+
+/// What becomes of volumes.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[schemars(inline)]
+#[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
+pub enum WhenDeleted {
+    #[default]
+    Retain,
+    Delete,
+}
+
+impl WhenDeleted {
+    /// As Kubernetes calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retain => "Retain",
+            Self::Delete => "Delete",
+        }
+    }
 }
 
 fn default_size() -> String {
@@ -214,7 +249,7 @@ fn default_size() -> String {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { size: default_size(), storage_class_name: None }
+        Self { size: default_size(), storage_class_name: None, when_deleted: WhenDeleted::default() }
     }
 }
 

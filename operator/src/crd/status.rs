@@ -14,8 +14,8 @@ pub struct ZueClusterStatus {
     /// The generation of the resource that this report is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled` and `Closed`, each with a
-    /// reason and a message.
+    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled`, `Closed`, `Replacing` and
+    /// `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -34,6 +34,14 @@ pub struct ZueClusterStatus {
     /// Written down when the cluster is made, and before it is changed: whether there is TLS. `spec.tls.mode` says what it is to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_mode: Option<TlsMode>,
+    /// The reasons of conditions that a person may have to look at; absent while there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub attention: Option<String>,
+    /// The size that all volumes have at least. `spec.storage.size` can't go below it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*([kKMGTPE]i?)?$"))]
+    pub storage_size: Option<String>,
     /// The pod that leads; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

@@ -8,10 +8,20 @@ use super::Workload;
 use super::closed::closed;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
+use crate::replace::{self, Replace};
 use crate::view::{Replica, View};
 
 /// The condition that says whether the Kubernetes objects are as they should be.
 pub const RECONCILED: &str = "Reconciled";
+
+/// The reason of pods that do not start.
+pub(super) const PODS_STUCK: &str = "PodsStuck";
+
+/// The condition that says whether a replica is being replaced.
+pub const REPLACING: &str = "Replacing";
+
+/// What is said of the nodes, and is not known while nobody looks.
+const OWN: [&str; 6] = ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked"];
 
 /// What a condition says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,19 +48,26 @@ pub fn invalid(message: String) -> Fact {
 /// Everything that conditions say.
 pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
     let known = [
-        ready(view),
+        ready(view, workload),
         progressing(view, workload),
         degraded(view),
         leader_elected(view),
         fully_replicated(view),
         failover_blocked(view),
         reconciled(workload),
+        replacing(workload),
+        fact("Paused", false, "NotPaused", "the operator looks after this cluster".to_owned()),
     ];
     known.into_iter().chain(closed(cluster, workload)).collect()
 }
 
-fn ready(view: &View) -> Fact {
+fn ready(view: &View, workload: &Workload) -> Fact {
     let type_ = "Ready";
+    if !workload.foreign.is_empty() || (workload.sets.is_anothers && workload.sets.own.is_empty()) {
+        let pods = if workload.foreign.is_empty() { "its pods".to_owned() } else { workload.foreign.join(", ") };
+        let message = format!("{pods} belong to a ZueCluster of that name that was deleted: they go, and others come");
+        return fact(type_, false, "PodsOfAnother", message);
+    }
     let Some(leader) = &view.leader else { return fact(type_, false, "NoLeader", nobody_leads(view)) };
     let (isr, quorum) = (view.committing, view.quorum);
     if view.takes_appends() {
@@ -118,6 +135,21 @@ fn failure(replica: &Replica) -> String {
 }
 
 fn progressing(view: &View, workload: &Workload) -> Fact {
+    let said = progress(view, workload);
+    let stuck: Vec<String> = view
+        .replicas
+        .iter()
+        .filter_map(|replica| Some(format!("{}: {}", replica.pod, replica.stuck.as_ref()?)))
+        .collect();
+    if stuck.is_empty() {
+        return said;
+    }
+    // A condition's message may be long, but not without end.
+    let message: String = format!("{}; {}", said.message, stuck.join("; ")).chars().take(2000).collect();
+    fact(said.type_, true, PODS_STUCK, message)
+}
+
+fn progress(view: &View, workload: &Workload) -> Fact {
     let type_ = "Progressing";
     let (ready, replicas) = (view.ready(), view.size());
     if workload.stale_pods > 0 {
@@ -161,6 +193,9 @@ const fn reason(blocked: &Blocked) -> &'static str {
         Blocked::NoMajority { .. } => "NoMajority",
         Blocked::StaticLeaderDown { .. } => "StaticLeaderDown",
         Blocked::ForeignReplica { .. } => "ForeignReplica",
+        Blocked::ManyRestored(_) => "ManyRestored",
+        Blocked::RestoredBesideCluster { .. } => "RestoredBesideCluster",
+        Blocked::RestoredHurt { .. } => "RestoredHurt",
     }
 }
 
@@ -168,9 +203,25 @@ fn reconciled(workload: &Workload) -> Fact {
     if let Some(refused) = &workload.invalid {
         return invalid(refused.message.clone());
     }
-    match &workload.problem {
-        Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem.clone()),
+    if let Some(why) = &workload.growth_refused {
+        let also = workload.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+        let message = format!(
+            "the volumes cannot be made larger, and are tried again: {why}; spec.storage.size may go back to status.storageSize{also}"
+        );
+        return fact(RECONCILED, false, "VolumeGrowthRefused", message);
+    }
+    let problems: Vec<&str> = workload.problem.iter().chain(&workload.budget_problem).map(String::as_str).collect();
+    match Some(problems.join("; ")).filter(|problems| !problems.is_empty()) {
+        Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem),
         None => fact(RECONCILED, true, "Applied", "all objects are as the spec wants them".to_owned()),
+    }
+}
+
+fn replacing(workload: &Workload) -> Fact {
+    match &workload.replace {
+        Some(Replace::Pod(pod)) => fact(REPLACING, true, "ReplicaReplaced", replace::meaning(pod)),
+        Some(Replace::Refused(why)) => fact(REPLACING, false, "Refused", why.clone()),
+        None => fact(REPLACING, false, "NotAsked", "no replica is to be replaced".to_owned()),
     }
 }
 
@@ -185,6 +236,21 @@ fn out_of_sync(view: &View) -> String {
     let late: Vec<&str> =
         view.replicas.iter().filter(|replica| !replica.in_sync).map(|replica| replica.pod.as_str()).collect();
     format!("out of sync: {}", late.join(", "))
+}
+
+/// The conditions of which nobody knows any more whether they hold, for this reason. What was said of them last is kept in words.
+pub fn unwatched(before: &[Condition], reason: &'static str, why: &str, now: Timestamp) -> Vec<Condition> {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let unknown = |condition: &Condition| {
+        if !OWN.contains(&condition.type_.as_str()) || condition.status == "Unknown" {
+            return condition.clone();
+        }
+        let Condition { status, message, .. } = condition;
+        let message = format!("{why}; {status} when last seen: {message}").chars().take(2000).collect();
+        let (status, reason) = ("Unknown".to_owned(), reason.to_owned());
+        Condition { status, reason, message, last_transition_time: Time(now), ..condition.clone() }
+    };
+    before.iter().map(unknown).collect()
 }
 
 /// The conditions with what is known now. The time of a transition is that of the last change from true to false or back; conditions
@@ -219,6 +285,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::tests::cluster;
+    use crate::pods::Sets;
     use crate::view::tests::{follower, healthy, leader, look, silent};
 
     fn said(view: &View) -> Vec<(&'static str, bool, &'static str)> {
@@ -242,6 +309,8 @@ mod tests {
             ("FullyReplicated", true, "AllInSync"),
             ("FailoverBlocked", false, "NotBlocked"),
             ("Reconciled", true, "Applied"),
+            ("Replacing", false, "NotAsked"),
+            ("Paused", false, "NotPaused"),
         ];
         assert_eq!(said(&healthy()), expected);
     }
@@ -286,6 +355,48 @@ mod tests {
         assert!(said(&view).contains(&("Ready", false, "BelowQuorum")));
         let expected = "1 of 3 replicas are in sync, 2 are needed to append; out of sync: orders-1, orders-2";
         assert_eq!(message(&view, "Ready"), expected);
+    }
+
+    #[test]
+    fn a_roll_that_does_not_go_on_says_why() {
+        let mut view = look(&[leader(1, 4, &[1, 2], &[(2, 0), (3, 70)]), follower(2), silent()], &Step::Nothing, &[]);
+        view.replicas[2].stuck = Some("ImagePullBackOff: no such image".to_owned());
+        let workload = Workload { stale_pods: 2, ..Workload::default() };
+        let fact = progressing(&view, &workload);
+        assert_eq!((fact.holds, fact.reason), (true, "PodsStuck"));
+        assert_eq!(fact.message, "2 of 3 pods are still to be replaced; orders-2: ImagePullBackOff: no such image");
+    }
+
+    #[test]
+    fn a_growth_that_is_refused_says_how_it_can_be_taken_back() {
+        let workload = Workload { growth_refused: Some("no expansion".to_owned()), ..Workload::default() };
+        let fact = reconciled(&workload);
+        assert_eq!((fact.holds, fact.reason), (false, "VolumeGrowthRefused"));
+        assert!(fact.message.contains("no expansion") && fact.message.contains("status.storageSize"));
+    }
+
+    #[test]
+    fn a_cluster_is_not_ready_by_the_pods_of_a_deleted_one() {
+        let ready = |workload: &Workload| ready(&healthy(), workload);
+        assert!(ready(&Workload::default()).holds);
+        let foreign = Workload { foreign: vec!["orders-1".to_owned()], ..Workload::default() };
+        assert_eq!((ready(&foreign).holds, ready(&foreign).reason), (false, "PodsOfAnother"));
+        assert!(ready(&foreign).message.starts_with("orders-1 belong"));
+        let sets = Sets { is_anothers: true, ..Sets::default() };
+        assert!(!ready(&Workload { sets, ..Workload::default() }).holds);
+    }
+
+    #[test]
+    fn what_nobody_looks_at_is_unknown_and_says_what_was_known() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let known = merge(&[], &facts(&cluster("{}"), &healthy(), &Workload::default()), Some(1), at(10));
+        let unwatched = |before: &[Condition], second| unwatched(before, "NobodyLooks", "no operator runs", at(second));
+        let unknown = unwatched(&known, 20);
+        let of = |type_: &str| unknown.iter().find(|condition| condition.type_ == type_).unwrap();
+        assert_eq!((of("Ready").status.as_str(), of("Ready").last_transition_time.0), ("Unknown", at(20)));
+        assert_eq!(of("Ready").message, "no operator runs; True when last seen: orders-0 takes appends");
+        assert_eq!(of("Reconciled").status, "True", "that is not of the nodes");
+        assert_eq!(unwatched(&unknown, 30), unknown);
     }
 
     #[test]
@@ -338,6 +449,6 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(merged[0], other);
-        assert_eq!(merged.len(), 8);
+        assert_eq!(merged.len(), 10);
     }
 }

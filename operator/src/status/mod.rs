@@ -2,6 +2,7 @@
 
 mod closed;
 mod conditions;
+mod known;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -12,9 +13,12 @@ use crate::crd::ZueClusterStatus;
 use crate::crd::security::TlsMode;
 use crate::crd::status::Member;
 use crate::identities::plan::Shown;
+use crate::pods::Sets;
+use crate::replace::Replace;
 use crate::view::{Replica, View};
 
-pub use conditions::{Fact, RECONCILED, facts, invalid, merge};
+pub use conditions::{Fact, RECONCILED, REPLACING, facts, invalid, merge, unwatched};
+pub use known::Known;
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
@@ -34,8 +38,20 @@ pub struct Workload {
     pub revision: Option<String>,
     /// What stood in the way of applying the objects.
     pub problem: Option<String>,
-    /// Whether the volumes are to be larger, and could not be made so.
-    pub is_growth_refused: bool,
+    /// Why the volumes are not as large as they are to be, if they are not.
+    pub growth_refused: Option<String>,
+    /// The size that all of them have at least.
+    pub storage_size: Option<String>,
+    /// Which pods are the cluster's own.
+    pub sets: Sets,
+    /// The pods of its name that are not: those of a ZueCluster that was deleted.
+    pub foreign: Vec<String>,
+    /// What stood in the way of the disruption budget.
+    pub budget_problem: Option<String>,
+    /// How often the objects were applied: what the caretaker keeps of them is looked at again each time.
+    pub rounds: u64,
+    /// Which replica is to be replaced, or why that cannot be.
+    pub replace: Option<Replace>,
     /// How many pods are of an older revision.
     pub stale_pods: usize,
     /// Whether the cluster can spare a pod, by its caretaker's word.
@@ -61,12 +77,11 @@ pub struct Refused {
 pub fn report(
     cluster: &Cluster,
     view: &View,
-    workload: &Workload,
+    (workload, facts): (&Workload, &[Fact]),
     before: &ZueClusterStatus,
     now: Timestamp,
 ) -> ZueClusterStatus {
-    let facts = conditions::facts(cluster, view, workload);
-    let mut conditions = merge(&before.conditions, &facts, cluster.generation, now);
+    let mut conditions = merge(&before.conditions, facts, cluster.generation, now);
     if let Some(Refused { generation, .. }) = workload.invalid {
         let reconciled = conditions.iter_mut().filter(|condition| condition.type_ == RECONCILED);
         reconciled.for_each(|condition| condition.observed_generation = generation);
@@ -80,6 +95,8 @@ pub fn report(
         recorded_leader: before.recorded_leader.clone(),
         cluster_id: before.cluster_id.clone(),
         tls_mode: before.tls_mode,
+        attention: attention(facts),
+        storage_size: workload.storage_size.clone().or_else(|| before.storage_size.clone()),
         leader: view.leader.clone(),
         elected_by: view.elected_by.as_ref().map(|by| by.chars().take(ELECTED_BY_CHARS_MAX).collect()),
         isr: view.isr(),
@@ -93,6 +110,18 @@ pub fn report(
         selector: Some(selector.join(",")),
         members: view.replicas.iter().map(member).collect(),
     }
+}
+
+/// What a person may have to look at, beside whether it is ready.
+fn attention(facts: &[Fact]) -> Option<String> {
+    let is_odd = |fact: &&Fact| match fact.type_ {
+        RECONCILED => !fact.holds,
+        "FailoverBlocked" | "Replacing" => fact.holds,
+        "Progressing" => fact.reason == conditions::PODS_STUCK,
+        _ => false,
+    };
+    let reasons: Vec<&str> = facts.iter().filter(is_odd).map(|fact| fact.reason).collect();
+    Some(reasons.join(",")).filter(|reasons| !reasons.is_empty())
 }
 
 fn versions(view: &View) -> Option<String> {
@@ -132,6 +161,7 @@ fn without_offsets(status: &ZueClusterStatus) -> ZueClusterStatus {
 pub fn patch(status: &ZueClusterStatus) -> Value {
     let absent = [
         "observedGeneration",
+        "attention",
         "leader",
         "electedBy",
         "lagRecords",
@@ -165,7 +195,8 @@ mod tests {
     }
 
     fn reported(view: &View, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
-        report(&cluster("{}"), view, &workload(), before, at(second))
+        let facts = facts(&cluster("{}"), view, &workload());
+        report(&cluster("{}"), view, (&workload(), &facts), before, at(second))
     }
 
     #[test]
@@ -183,7 +214,8 @@ mod tests {
     fn a_resource_that_makes_no_sense_is_reported_the_same_for_ever() {
         let refused = Refused { generation: Some(5), message: "spec.replicas is 10".to_owned() };
         let workload = Workload { invalid: Some(refused), ..workload() };
-        let reported = |before: &_, second| report(&cluster("{}"), &healthy(), &workload, before, at(second));
+        let facts = facts(&cluster("{}"), &healthy(), &workload);
+        let reported = |before: &_, second| report(&cluster("{}"), &healthy(), (&workload, &facts), before, at(second));
         let first = reported(&self::reported(&healthy(), &ZueClusterStatus::default(), 10), 20);
         let condition = first.conditions.iter().find(|condition| condition.type_ == RECONCILED).unwrap();
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));

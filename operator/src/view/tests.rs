@@ -178,8 +178,8 @@ fn an_emptied_disk_is_told_from_a_new_cluster() {
 #[test]
 fn a_pod_that_is_being_deleted_is_not_ready() {
     let mut leaving = Pod::clone(&pod("orders-0", true, None));
-    assert!(is_ready(&leaving));
+    assert!(pods::is_ready(&leaving));
     leaving.metadata.deletion_timestamp =
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
-    assert!(!is_ready(&leaving));
+    assert!(!pods::is_ready(&leaving));
 }

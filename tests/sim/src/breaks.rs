@@ -115,11 +115,17 @@ pub enum Break {
     StandbyBelieved,
     /// A leader is told that others than the voters stand by.
     StandbyOfOthers,
+    /// A first epoch begins with a blank replica although one was restored.
+    RestoredPassedOver,
+    /// A restored replica does not know who appended what before.
+    RestoredForgotten,
+    /// A restored replica counts as a member as soon as a cluster is named to it.
+    RestoredNamed,
 }
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 57] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::ResetEarly,
@@ -174,6 +180,9 @@ impl Break {
         Self::StandbyUnlearned,
         Self::StandbyBelieved,
         Self::StandbyOfOthers,
+        Self::RestoredPassedOver,
+        Self::RestoredForgotten,
+        Self::RestoredNamed,
     ];
 }
 
@@ -232,6 +241,12 @@ impl Break {
                     newest.is_some_and(|start| start.voters == choice.voters && choice.old_voters.is_some());
                 let voters = changed(&choice, change).filter(|_| unsettled);
                 Some(voters.map_or_else(|| choice.clone(), |voters| with(voters, choice.clone())))
+            }
+            Self::RestoredPassedOver => {
+                let choice = chosen?;
+                let blank = answers.iter().find(|answer| choice.bootstrap && answer.is_blank());
+                let leader = blank.map_or(choice.leader, |blank| blank.replica);
+                Some(Choice { leader, ..choice })
             }
             Self::OldVotersForgotten => chosen.map(|choice| Choice { old_voters: None, ..choice }),
             _ => chosen,

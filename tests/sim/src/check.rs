@@ -16,6 +16,7 @@ use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal
 
 pub(crate) use self::ages::Judge;
 use crate::batch::{Held, Record};
+use crate::left::Begun;
 use crate::process::Process;
 use crate::standby::Standby;
 use crate::storage::Storage;
@@ -51,6 +52,8 @@ pub(crate) struct Checker {
     keys: gone::Keys,
     /// By what controllers have told leaders to stand by.
     terms: Vec<Standby>,
+    /// What it all began with, if with a restored log.
+    pub(crate) from_backup: Option<Begun>,
     /// The epoch of what a replica stands by, in which life.
     stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
     /// When a leader appended a record of its epoch.
@@ -160,6 +163,7 @@ impl Checker {
         let same = self.leaders.get(&epoch).is_none_or(|leader| (leader.replica, leader.life) == (replica, life));
         self.ensure(same, || format!("epoch {epoch} is led twice, now by {replica:?}"));
         self.leaders.insert(epoch, Leadership { replica, life, start });
+        self.begins_with_the_restored(replica, epoch);
         let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
         let has = process.records.end() >= must && self.are_committed(&process.records, must);
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
@@ -235,7 +239,8 @@ impl Checker {
         // The change of voters itself is committed with the old ones too.
         let begun = Tail { epoch: tail.epoch, end: start.start };
         let before = process.replica().history().starts().iter().rev().nth(1).map(|before| &before.voters);
-        let changed = before.filter(|voters| **voters != start.voters);
+        // Those that a restored log names have no say.
+        let changed = before.filter(|voters| **voters != start.voters).filter(|_| !self.is_first(process));
         let old = start.old_voters.as_ref().or(changed).map(|old| (count(old, begun), majority(old.len())));
         self.ensure(had >= quorum, || format!("{tail} is committed with {had} of {quorum} voters"));
         if let Some((had, needed)) = old {
@@ -243,7 +248,7 @@ impl Checker {
         }
     }
 
-    fn first_commit(&mut self, record: Record) {
+    pub(crate) fn first_commit(&mut self, record: Record) {
         let at = self.committed_end().0;
         self.committed.push(record);
         self.keys.note(&record);

@@ -86,6 +86,19 @@ impl Clients {
         self.producers.push(producer);
     }
 
+    /// A record that was sent before all this; of each producer they come in order.
+    pub(crate) fn sent_before(&mut self, record: &Record) {
+        let number = *self.numbers.entry(record.nonce).or_insert_with(|| self.history.open());
+        self.history.begin(number);
+    }
+
+    /// A producer from before tries its last append again, as soon as that times out. The place of the producer.
+    pub(crate) fn try_again(&mut self, id: ProducerId, (sequence, count): (u64, u32)) -> usize {
+        let pending = BTreeMap::from([(sequence, Pending { count, attempt: 0, refused: false })]);
+        self.producers.push(Producer { id, next_sequence: sequence + u64::from(count), pending, target: 0 });
+        self.producers.len() - 1
+    }
+
     /// Whether every append was answered.
     pub(crate) fn is_quiet(&self) -> bool {
         self.producers.iter().all(|producer| producer.pending.is_empty())
@@ -179,7 +192,8 @@ impl World {
         let Some(pending) = at.pending.get(&sequence).copied() else { return };
         match answer {
             // An answer to an earlier attempt is as good.
-            Answer::Reply(Reply::Appended { base, count, .. }) => {
+            Answer::Reply(Reply::Appended { base, count, duplicate, .. }) => {
+                self.counts.from_backup.known += u64::from(duplicate && self.check.was_left(base));
                 let same = count == pending.count;
                 at.pending.remove(&sequence);
                 for k in 0..u64::from(count) {

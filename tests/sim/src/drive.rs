@@ -163,8 +163,12 @@ impl World {
         let ask = |world: &mut Self, of| world.process(machine).map(|at| at.driver.ask(Waiting { caller, of }));
         match call {
             Call::Status => {
+                let named = self.broken_by(Break::RestoredNamed);
                 let Some(process) = self.process(machine) else { return };
-                let seen = seen(process, clock);
+                let mut seen = seen(process, clock);
+                if named {
+                    seen.cluster = process.replica().cluster();
+                }
                 let told = self.told(machine, seen);
                 self.answer(machine, caller, Answer::Status(told));
             }
@@ -187,6 +191,7 @@ impl World {
             }
             Call::Appoint { cluster, terms, places } => {
                 self.learn_places(machine, terms.epoch, places);
+                self.crash_restored(machine);
                 let Some(request) = ask(self, WaitingFor::Other) else { return };
                 self.step(machine, Input::Appoint { request, cluster, terms });
             }
@@ -321,8 +326,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
     };
     Seen {
         replica: replica.id(),
-        // A cluster begins with an epoch start.
-        cluster: replica.cluster().filter(|_| replica.durable().epoch > Epoch(0)),
+        cluster: replica.begun_cluster(),
         promised: replica.promise().epoch,
         bound: replica.promise().leader,
         last: replica.history().at(replica.durable().epoch).cloned(),

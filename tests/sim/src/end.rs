@@ -9,6 +9,7 @@ use zue_core::{ReplicaId, RoleView};
 
 use crate::breaks::Break;
 use crate::coverage::Coverage;
+use crate::left::FromBackup;
 use crate::upkeep::Kept;
 use crate::world::World;
 
@@ -68,6 +69,8 @@ pub struct Report {
     pub kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub by_standbys: u64,
+    /// How it began, if with a restored log.
+    pub from_backup: FromBackup,
     /// Whether faults took committed records from all voters that held them.
     pub lossy: bool,
     /// Whether it ended without rest, for that or because too few voters were left.
@@ -307,6 +310,7 @@ impl World {
             aged_out: self.counts.aged_out,
             kept: self.counts.kept,
             by_standbys: self.counts.by_standbys,
+            from_backup: self.counts.from_backup,
             lossy: self.counts.lossy,
             stuck: self.counts.stuck,
             acknowledged: self.check.acknowledged,

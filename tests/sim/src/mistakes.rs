@@ -24,7 +24,7 @@ impl Whim {
     fn step(self, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         let epoch = Epoch((next_epoch(recorded, nodes).0 + self.epoch).saturating_sub(2).max(1));
         let at = |ordinal: usize| nodes.get(ordinal).and_then(Option::as_ref).map(|seen| seen.replica);
-        let first = nodes.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.last.is_none()));
+        let first = nodes.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.begun().is_none()));
         let reason = if first { Reason::Bootstrap } else { Reason::NoLeader };
         let change = at(self.changed).filter(|_| self.change > 0);
         let change = change.map(if self.change == 1 { Change::Add } else { Change::Remove });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Replica, ReplicaId, Session, Ticket};
+use zue_core::{Epoch, Lineage, Millis, Offset, ProducerId, Producers, Recovered, Replica, ReplicaId, Session, Ticket};
 use zue_engine::disk::{Ahead, Queue, Task};
 use zue_engine::driver::Word;
 use zue_engine::ring::Ring;
@@ -122,22 +122,8 @@ impl World {
         if recovered.suspect.is_some_and(|suspect| suspect.end == Offset(u64::MAX)) {
             self.counts.faults.count(Fault::AcksForgotten);
         }
-        if self.broken_by(Break::ForgetPromise) {
-            recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
-        }
-        if self.broken_by(Break::SuspectForgotten) {
-            recovered.suspect = None;
-        }
-        if self.broken_by(Break::HoleTrusted) && recovered.damaged {
-            recovered.producers = self.machine(machine).storage.producers_around_holes(limits);
-            recovered.damaged = false;
-        }
-        if self.broken_by(Break::StartsForgotten) {
-            recovered.lineage = Lineage { starts: life, nonces: Vec::new() };
-        }
-        if self.broken_by(Break::RestartCommitsAll) {
-            recovered.commit_end = recovered.log.end;
-        }
+        self.mistake(machine, life, &mut recovered);
+        let is_named = recovered.cluster.is_some();
         let (log, commit_end, promise) = (recovered.log, recovered.commit_end, recovered.promise);
         self.trace.say(
             self.now,
@@ -146,9 +132,14 @@ impl World {
         let reader = self.machine(machine).storage.log().reader();
         let upkeep = self.params.upkeep.as_ref().map(|params| Upkeep::new(reader, params));
         let standing = self.standing_of(machine);
+        let replica = Replica::new(self.params.limits, recovered);
+        if replica.is_seed() {
+            self.counts.from_backup.restarts += u64::from(replica.lineage().starts > 2);
+            self.counts.from_backup.died += u64::from(is_named);
+        }
         let process = Process {
             life,
-            driver: Driver::new(Replica::new(self.params.limits, recovered), last_ms),
+            driver: Driver::new(replica, last_ms),
             writer: Writer::default(),
             records,
             feeds: BTreeMap::new(),
@@ -165,6 +156,30 @@ impl World {
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
         if let Some(UpkeepParams { turn_ms, .. }) = self.params.upkeep {
             self.after_of(machine, (1, turn_ms), ProcessEvent::Upkeep);
+        }
+    }
+
+    /// Spoils what a process has found on its disk, where a rule about that is to be broken.
+    fn mistake(&mut self, machine: usize, life: u64, recovered: &mut Recovered) {
+        let limits = self.params.producer_limits;
+        if self.broken_by(Break::ForgetPromise) {
+            recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
+        }
+        if self.broken_by(Break::SuspectForgotten) {
+            recovered.suspect = None;
+        }
+        if self.broken_by(Break::HoleTrusted) && recovered.damaged {
+            recovered.producers = self.machine(machine).storage.producers_around_holes(limits);
+            recovered.damaged = false;
+        }
+        if self.broken_by(Break::StartsForgotten) {
+            recovered.lineage = Lineage { starts: life, nonces: Vec::new() };
+        }
+        if self.broken_by(Break::RestartCommitsAll) {
+            recovered.commit_end = recovered.log.end;
+        }
+        if self.broken_by(Break::RestoredForgotten) && recovered.cluster.is_none() {
+            recovered.producers = Producers::new(limits);
         }
     }
 

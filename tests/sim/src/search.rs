@@ -7,6 +7,7 @@ use std::thread::{available_parallelism, scope};
 
 use crate::coverage::Coverage;
 use crate::end::{Failure, Options, Report, replay, run};
+use crate::left::FromBackup;
 use crate::upkeep::Kept;
 
 /// What many runs amount to.
@@ -40,6 +41,8 @@ pub struct Totals {
     pub kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub by_standbys: u64,
+    /// Of runs that began with a restored log.
+    pub from_backup: FromBackup,
     /// Runs in which faults took committed records from all voters that held them.
     pub lossy: u64,
     /// Runs that ended without rest, for that or because too few voters were left.
@@ -63,6 +66,7 @@ impl Totals {
         self.aged_out += report.aged_out;
         self.kept.add(&report.kept);
         self.by_standbys += report.by_standbys;
+        self.from_backup.add(&report.from_backup);
         self.lossy += u64::from(report.lossy);
         self.stuck += u64::from(report.stuck);
     }

@@ -107,7 +107,7 @@ impl World {
             starts: replica.lineage().starts,
             followed: process.followed,
         })
-        .filter(|spoken| !spoken.history.is_empty())
+        .filter(|spoken| !spoken.history.is_empty() && spoken.cluster.is_some())
     }
 
     /// Says something on a stream of its own.

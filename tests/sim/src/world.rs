@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::controller::Controller;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
+use crate::left::{FromBackup, Left};
 use crate::losses::Losses;
 use crate::message::{Address, Message};
 use crate::params::{NetParams, Params};
@@ -128,6 +129,8 @@ pub(crate) struct Counts {
     pub(crate) by_standbys: u64,
     /// Committed records could be lost.
     pub(crate) lossy: bool,
+    /// How it began, if with a restored log.
+    pub(crate) from_backup: FromBackup,
     /// Too few voters were left to go on.
     pub(crate) stuck: bool,
 }
@@ -156,15 +159,27 @@ pub(crate) struct World {
     pub(crate) reckless: bool,
     /// Faults are over.
     pub(crate) healed: bool,
+    /// What is restored to a machine when the world begins.
+    pub(crate) left: Option<(usize, Left)>,
     next_id: u64,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, broken: Option<Break>, lines_max: Option<usize>) -> Self {
+        let mut world = Self::empty(seed, broken, lines_max);
+        if let Some(left) = Left::draw(seed, &world.params) {
+            world.begin_with(left);
+        }
+        world.populate();
+        world
+    }
+
+    /// A world in which nothing happens yet.
+    pub(crate) fn empty(seed: u64, broken: Option<Break>, lines_max: Option<usize>) -> Self {
         let mut dice = Dice::new(seed);
         let mut params = Params::draw(&mut dice);
         params.make_rare(&mut Dice::new(seed.rotate_left(32)));
-        let mut world = Self {
+        Self {
             now: 0,
             order: 0,
             events: BinaryHeap::new(),
@@ -181,16 +196,15 @@ impl World {
             losses: Losses::default(),
             reckless: Dice::new(!seed).chance(RECKLESS),
             healed: false,
+            left: None,
             next_id: 0,
             dice,
             params,
-        };
-        world.check.ordered = !world.params.net.wild_streams;
-        world.populate();
-        world
+        }
     }
 
-    fn populate(&mut self) {
+    pub(crate) fn populate(&mut self) {
+        self.check.ordered = !self.params.net.wild_streams;
         for _ in 0..self.params.control.controllers {
             let controller = self.new_controller(None);
             self.controllers.push(controller);
@@ -204,6 +218,7 @@ impl World {
             if self.params.lazy == Some(machine) {
                 storage.durability = Durability::Os;
             }
+            self.restore_to(machine, &mut storage);
             self.machines.push(Machine { storage, process: None, held: None, clock });
             self.homes.insert(id, machine);
             self.start_process(machine);

@@ -1,7 +1,7 @@
 //! The simulation as a test: thousands of seeds hold every invariant, and every rule that is broken on purpose is found.
 //! `SEEDS=n` runs as many; `SEED=n` runs that one only.
 
-use zue_sim::{Break, Kept, Options, replay, run, search};
+use zue_sim::{Break, FromBackup, Kept, Options, replay, run, search};
 
 const SEEDS: u64 = 5000;
 /// Every broken rule is found within so many seeds.
@@ -27,6 +27,13 @@ fn every_seed_holds_every_invariant() {
                 let Kept { repairs, restored, mended, compactions, compacted, interrupted } = totals.kept;
                 let rarest = [repairs, restored, mended, compactions, compacted, interrupted].into_iter().min();
                 assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.kept);
+                let FromBackup { runs, restarts, died, known } = totals.from_backup;
+                assert!(runs > often && restarts > often, "restored logs hardly ever begin: {:?}", totals.from_backup);
+                assert!(
+                    died > often / 8 && known > often,
+                    "what is restored is hardly ever tried: {:?}",
+                    totals.from_backup
+                );
                 assert!(totals.by_standbys > often, "nodes hardly ever elect by themselves: {totals:?}");
                 assert!(totals.stuck < often, "too many runs end without rest: {totals:?}");
             }

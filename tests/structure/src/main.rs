@@ -11,7 +11,9 @@ fn main() {
     if let Some(named) = named {
         return roots(&checkout).iter().filter(|root| root.name == named).for_each(|root| {
             let Measures { circles, folders, fields, function_lines, .. } = Measures::of(&checkout, root);
-            circles.iter().for_each(|circle| println!("circle of {}: {}", circle.len(), circle.join(", ")));
+            for circle in &circles {
+                println!("circle of {}: {}", circle.len(), circle.join(", "));
+            }
             folders
                 .iter()
                 .filter(|(_, count)| **count > 10)

@@ -14,7 +14,7 @@ const TIMES: usize = 5;
 const STALL_MAX: Duration = Duration::from_secs(5);
 
 /// Ends an outage when it is dropped, also where a test fails.
-struct Outage<F: Fn()>(F);
+pub struct Outage<F: Fn()>(pub F);
 
 impl<F: Fn()> Drop for Outage<F> {
     fn drop(&mut self) {
@@ -23,7 +23,7 @@ impl<F: Fn()> Drop for Outage<F> {
 }
 
 /// What the nodes say of themselves, a row each: no API server is asked.
-fn rows(cluster: &Zue) -> Vec<Value> {
+pub fn rows(cluster: &Zue) -> Vec<Value> {
     let output = cluster.zue(&["-o", "json", "status"], b"");
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -49,11 +49,11 @@ fn stalls(cluster: &Zue, load: &Load, machines: &[(String, String)]) -> Vec<Dura
     stalls
 }
 
-fn signal(machine: &str, which: &str, program: &str) {
+pub fn signal(machine: &str, which: &str, program: &str) {
     run("docker", &["exec", machine, "pkill", which, "-x", program]).expect("the signal arrives");
 }
 
-fn machines() -> Vec<String> {
+pub fn machines() -> Vec<String> {
     let nodes = get(&["nodes"]);
     let names = nodes["items"].as_array().expect("a list").iter();
     names.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect()

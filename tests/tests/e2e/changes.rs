@@ -89,7 +89,7 @@ pub fn follower(cluster: &Zue) -> String {
     followers.next().expect("there is a follower").to_owned()
 }
 
-fn replica_id(cluster: &Zue, pod: &str) -> Option<String> {
+pub fn replica_id(cluster: &Zue, pod: &str) -> Option<String> {
     let status = cluster.status();
     let member = status["members"].as_array()?.iter().find(|member| member["pod"] == pod)?;
     member["replicaId"].as_str().map(str::to_owned)

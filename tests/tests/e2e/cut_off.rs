@@ -13,10 +13,10 @@ const TIMES: usize = 5;
 const STALL_MAX: Duration = Duration::from_secs(4);
 
 /// A machine whose network drops everything, until this is dropped. What runs on it runs on.
-struct CutOff<'a>(&'a str);
+pub struct CutOff<'a>(&'a str);
 
 impl<'a> CutOff<'a> {
-    fn begin(machine: &'a str) -> Self {
+    pub fn begin(machine: &'a str) -> Self {
         let cut = Self(machine);
         cut.rules("-I").expect("the machine is cut off");
         cut
@@ -38,7 +38,7 @@ impl Drop for CutOff<'_> {
 }
 
 /// The machine of the operator that holds the Lease, once there is one and both operators run.
-fn machine_of_the_acting_operator() -> String {
+pub fn machine_of_the_acting_operator() -> String {
     let machine = || {
         let pods = get(&["-n", "zue-system", "pods"]);
         let pods = pods["items"].as_array()?;

@@ -1,5 +1,6 @@
 //! The Kubernetes that KUBECONFIG names, through kubectl and helm: the same tools that users have.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -84,6 +85,8 @@ pub struct Zue {
     pub servers: String,
     /// What the tests show to it, where it asks for something.
     pub mounted: Option<Mounted>,
+    /// By what it was made.
+    pub manifest: String,
 }
 
 /// What each test's cluster is called.
@@ -104,6 +107,11 @@ impl Zue {
 
     /// The same, with these further lines of its spec.
     pub fn create_with(namespace: &str, port: u16, spec: &str) -> Self {
+        Self::create_on("{size: 1Gi}", namespace, port, spec)
+    }
+
+    /// The same, on this storage.
+    pub fn create_on(storage: &str, namespace: &str, port: u16, spec: &str) -> Self {
         operator();
         let nodes = get(&["nodes"]);
         let address = nodes["items"][0]["status"]["addresses"]
@@ -115,13 +123,13 @@ impl Zue {
         renew_namespace(namespace);
         let manifest = format!(
             "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  \
-             storage: {{size: 1Gi}}\n  externalAccess:\n    addressTemplate: \
+             storage: {storage}\n  externalAccess:\n    addressTemplate: \
              \"{address}:{}{{ordinal}}\"\n    perReplicaServices: {{type: NodePort, firstNodePort: {port}}}\n{spec}",
             port / 10
         );
         apply(namespace, &manifest).expect("the manifest is right");
         let servers = (0..3).map(|n| format!("{address}:{}", port + n)).collect::<Vec<_>>().join(",");
-        let zue = Self { namespace: namespace.to_owned(), servers, mounted: None };
+        let zue = Self { namespace: namespace.to_owned(), servers, mounted: None, manifest };
         zue.expect_ready();
         zue
     }
@@ -176,6 +184,32 @@ impl Zue {
 
     pub fn status(&self) -> Value {
         get(&["-n", &self.namespace, "zue", NAME])["status"].clone()
+    }
+
+    /// Writes an annotation of the resource.
+    pub fn annotate(&self, annotation: &str) {
+        kubectl(&["annotate", "--overwrite", "-n", &self.namespace, "zue", NAME, annotation]);
+    }
+
+    /// Changes its spec, by a merge patch.
+    pub fn patch(&self, spec: &Value) {
+        let patch = serde_json::json!({ "spec": spec }).to_string();
+        kubectl(&["patch", "-n", &self.namespace, "zue", NAME, "--type=merge", "-p", &patch]);
+    }
+
+    /// A condition; null while there is none of that type.
+    pub fn condition(&self, type_: &str) -> Value {
+        let conditions = self.status()["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
+    }
+
+    /// The id of each pod, by name: a pod that was replaced has another.
+    pub fn uids(&self) -> BTreeMap<String, String> {
+        let pods = get(&["-n", &self.namespace, "pods", "-l", "app.kubernetes.io/name=zue"]);
+        let of = |pod: &Value| {
+            Some((pod["metadata"]["name"].as_str()?.to_owned(), pod["metadata"]["uid"].as_str()?.to_owned()))
+        };
+        pods["items"].as_array().expect("a list").iter().filter_map(of).collect()
     }
 
     /// The pod that leads.

@@ -14,13 +14,21 @@
 
 #[cfg(feature = "e2e-full")]
 mod alone;
+#[cfg(feature = "bench-kind")]
+mod bench;
 mod changes;
+#[cfg(feature = "e2e-full")]
+mod charts;
 #[cfg(feature = "e2e-full")]
 mod closed;
 #[cfg(feature = "e2e-full")]
 mod cut_off;
 #[cfg(feature = "e2e-full")]
+mod day_two;
+#[cfg(feature = "e2e-full")]
 mod full;
+#[cfg(feature = "e2e-full")]
+mod garbage;
 mod kubernetes;
 mod mounted;
 mod plugin;
@@ -28,6 +36,8 @@ mod plugin;
 mod policies;
 mod ports;
 mod prometheus;
+#[cfg(feature = "e2e-full")]
+mod volumes;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -78,7 +88,7 @@ fn a_sample_becomes_a_cluster_on_three_nodes_that_kubectl_shows() {
     eventually(PATIENCE, full, || "all three replicas are in sync".to_owned());
     let table = kubectl(&["get", "zue", "-n", "e2e-sample"]);
     let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    assert_eq!(lines.next().expect("a header"), ["NAME", "READY", "LEADER", "EPOCH", "ISR", "LAG", "AGE"]);
+    assert_eq!(lines.next().expect("a header"), ["NAME", "READY", "LEADER", "EPOCH", "ISR", "LAG", "ATTENTION", "AGE"]);
     let row = lines.next().expect("a row");
     let epoch: u64 = row[3].parse().expect("an epoch");
     assert_eq!((row[0], row[1], row[2], row[4], row[5]), (name.as_str(), "True", leader.as_str(), "3", "0"), "{table}");

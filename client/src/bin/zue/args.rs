@@ -20,6 +20,7 @@ Examples:
   zue switchover --to zue-1          let zue-1 lead
   zue status                         who leads, who is in sync, who lags
   zue health                         all of that in a line, with an exit code for scripts
+  zue verify                         whether all replicas hold the same
   zue log verify ./zue-data/zue-0    whether every byte of a stopped node's log is as it was written
 
 Exit codes: 0 done, 1 failed, 2 wrong use, 130 and 143 ended by SIGINT and by SIGTERM.";
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Health,
     /// Let another replica lead, without a failed append
     Switchover(Switchover),
+    /// Compare what the replicas hold, record by record
+    Verify(crate::verify::Verify),
     /// Measure how many appends there are in a second, and how long each takes
     Bench(Bench),
     /// Run a cluster on this machine, for development

@@ -21,6 +21,7 @@ mod switchover;
 mod times;
 mod tls;
 mod together;
+mod verify;
 mod waiting;
 
 use std::process::ExitCode;
@@ -98,6 +99,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => return status::run(&client()?.0, output).await,
         Command::Health => return health::run(&client()?.0, output).await,
         Command::Switchover(switchover) => switchover::run(client()?, switchover, output).await?,
+        Command::Verify(verify) => return verify::run(client()?, verify, output).await,
         Command::Bench(bench) => bench::run(&servers, &shows.to_config(config)?, bench, output).await?,
         Command::Dev(_) | Command::Control(_) if output == Output::Json => {
             return Err(Usage("`zue dev` and `zue control` print for people only: leave -o json out".to_owned()).into());

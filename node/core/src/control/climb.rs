@@ -81,7 +81,7 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
 
 /// Whether somebody could be chosen from their answers, by the newest start that any of them holds.
 fn are_enough(nodes: &[&Seen]) -> bool {
-    let newest = nodes.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+    let newest = nodes.iter().filter_map(|seen| seen.begun()).max_by_key(|last| last.epoch);
     newest.is_none_or(|newest| {
         newest.electorates().map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
     })
@@ -92,7 +92,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::types::{Offset, Tail};
+    use crate::types::{ClusterId, Offset, Tail};
 
     const STEP: u64 = EPOCHS_AHEAD_MAX;
 
@@ -120,7 +120,7 @@ mod tests {
         let last = begun.then(|| newest.clone());
         let seen = |(id, promised): (u128, &u64)| Seen {
             replica: ReplicaId(id),
-            cluster: None,
+            cluster: Some(ClusterId(9)),
             promised: Epoch(*promised),
             bound: None,
             last: last.clone(),
@@ -242,7 +242,7 @@ mod tests {
         };
         let seen = |id: u128, promised: u64, last: EpochStart| Seen {
             replica: ReplicaId(id),
-            cluster: None,
+            cluster: Some(ClusterId(9)),
             promised: Epoch(promised),
             bound: None,
             last: Some(last),

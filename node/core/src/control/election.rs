@@ -79,8 +79,8 @@ pub enum Unchanged {
 pub struct First<'a> {
     /// Who is to vote.
     pub voters: &'a [ReplicaId],
-    /// Whoever is at a node of the cluster, to vote or not. Each of them has to answer, and to be blank: with another idea of who is
-    /// to vote, another controller may be beginning a cluster among them.
+    /// Whoever is at a node of the cluster, to vote or not. Each of them has to answer, and to be blank, but for one that may have been
+    /// restored: with another idea of who is to vote, another controller may be beginning a cluster among them.
     pub listed: &'a [ReplicaId],
 }
 
@@ -113,14 +113,20 @@ pub enum NoChoice {
         /// Who may hold it and did not answer.
         missing: Vec<ReplicaId>,
     },
-    /// A first epoch needs every replica that is listed, blank.
-    #[error("a new cluster needs an answer from all of its {listed} nodes, {answered} blank ones answered")]
+    /// A first epoch needs every replica that is listed, blank or restored.
+    #[error("a new cluster needs an answer from all of its {listed} nodes, {answered} that may begin one answered")]
     NotAllBlank {
-        /// How many blank ones answered.
+        /// How many that are blank or restored answered.
         answered: usize,
         /// How many there are.
         listed: usize,
     },
+    /// More than one was restored from a backup, and nobody can say which log is meant.
+    #[error("{} replicas were restored from a backup, and a new cluster begins with one: empty the disks of the others", .0.len())]
+    ManyRestored(Vec<ReplicaId>),
+    /// What was restored is not whole.
+    #[error("what was restored to replica {0} is damaged, or a part of it is gone: empty its disk, and restore again")]
+    RestoredHurt(ReplicaId),
     /// The cluster has begun, and those who answer have heard of none of its epochs.
     #[error("{0} answered, and hold no epoch of the cluster yet: whoever does has to answer")]
     OnlyBlank(usize),
@@ -136,6 +142,9 @@ pub enum NoChoice {
 /// one; while a change of voters is unsettled, a majority of the old voters is needed as well. What a voter has lost counts as
 /// unknown, never as absent: unless the candidate's log reaches as far, or too few voters may have acknowledged it to commit it, every voter has to answer.
 ///
+/// A first epoch begins with the one replica that was restored from a backup, whoever is preferred, or with blank ones alone. In a cluster
+/// that has begun, one that was restored counts as no answer.
+///
 /// The voters stay as they are, but for a `change` from settled ones that the answers bear out; another is left for the next time.
 ///
 /// # Errors
@@ -150,12 +159,13 @@ pub fn choose(
     if answers.is_empty() {
         return Err(NoChoice::NoAnswers);
     }
-    let answers = &believed(answers);
+    let (seeds, answers): (Vec<Sealed>, Vec<Sealed>) = believed(answers).into_iter().partition(Sealed::is_seed);
+    let answers = &answers;
     one_cluster(answers)?;
     let newest = answers.iter().filter_map(|answer| answer.last.as_ref()).max_by_key(|start| start.epoch);
     let Some(newest) = newest else {
         let first = first.ok_or(NoChoice::OnlyBlank(answers.len()))?;
-        return choose_first(answers, prefer, first, quorum);
+        return choose_first(answers, &seeds, prefer, first, quorum);
     };
     for electorate in newest.electorates() {
         has_majority(electorate, answers)?;
@@ -226,19 +236,33 @@ fn answer_of(answers: &[Sealed], replica: ReplicaId) -> Option<&Sealed> {
 
 fn choose_first(
     answers: &[Sealed],
+    seeds: &[Sealed],
     prefer: Option<ReplicaId>,
     first: First<'_>,
     quorum: Option<u32>,
 ) -> Result<Choice, NoChoice> {
     let First { voters, listed } = first;
-    let is_blank = |id: &ReplicaId| answer_of(answers, *id).is_some_and(Sealed::is_blank);
-    let answered = listed.iter().filter(|id| is_blank(id)).count();
-    if answered < listed.len() || !voters.iter().all(is_blank) || !answers.iter().all(Sealed::is_blank) {
+    let is_fresh = |id: &ReplicaId| {
+        answer_of(answers, *id).is_some_and(Sealed::is_blank) || seeds.iter().any(|seed| seed.replica == *id)
+    };
+    let answered = listed.iter().filter(|id| is_fresh(id)).count();
+    if answered < listed.len() || !voters.iter().all(is_fresh) || !answers.iter().all(Sealed::is_blank) {
         return Err(NoChoice::NotAllBlank { answered, listed: listed.len() });
     }
-    let leader = preferred(answers, voters, prefer, None).ok_or(NoChoice::NoAnswers)?;
+    let mut voters = voters.to_vec();
+    let leader = match seeds {
+        [] => preferred(answers, &voters, prefer, None).ok_or(NoChoice::NoAnswers)?,
+        [seed] if !seed.is_whole() => return Err(NoChoice::RestoredHurt(seed.replica)),
+        [seed] => seed.replica,
+        seeds => return Err(NoChoice::ManyRestored(seeds.iter().map(|seed| seed.replica).collect())),
+    };
+    if !voters.contains(&leader) {
+        // It is at a node behind those that are wished for: members come and go once it leads.
+        voters.pop();
+        voters.push(leader);
+    }
     let quorum = effective_quorum(voters.len(), quorum);
-    Ok(Choice { leader, voters: voters.to_vec(), quorum, old_voters: None, bootstrap: true, unchanged: None })
+    Ok(Choice { leader, voters, quorum, old_voters: None, bootstrap: true, unchanged: None })
 }
 
 fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {

@@ -129,7 +129,7 @@ impl Look<'_> {
 /// be stopped for good.
 pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
     let all = nodes.len().max(wish.replicas);
-    let newest = nodes.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
+    let newest = nodes.iter().flatten().filter_map(Seen::begun).max_by_key(|start| start.epoch);
     let leads =
         |seen: &&Seen| seen.last.as_ref() == newest && matches!(seen.role, SeenRole::Leader { settled: true, .. });
     let (Some(start), Some(_)) = (newest, nodes.iter().flatten().find(leads)) else { return all };

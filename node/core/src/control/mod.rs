@@ -86,6 +86,18 @@ pub struct Seen {
     pub role: SeenRole,
 }
 
+impl Seen {
+    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup.
+    pub fn is_seed(&self) -> bool {
+        self.cluster.is_none() && (self.last.is_some() || self.durable != Tail::default())
+    }
+
+    /// The newest epoch start that it holds of a cluster that it belongs to: what a restored log holds is of another one.
+    pub fn begun(&self) -> Option<&EpochStart> {
+        self.last.as_ref().filter(|_| !self.is_seed())
+    }
+}
+
 /// What a replica does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SeenRole {
@@ -205,7 +217,7 @@ impl Rules for Sound {}
 /// Why an epoch is to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// All replicas are blank.
+    /// All replicas are blank, but for one that may have been restored from a backup.
     Bootstrap,
     /// Nobody leads: the leader has restarted, failed, or stepped down.
     NoLeader,
@@ -267,4 +279,45 @@ pub enum Blocked {
         /// The recorded one.
         expected: ClusterId,
     },
+    /// More than one replica was restored from a backup, and nobody can say which log is meant.
+    #[error(
+        "replicas {} hold restored logs, and a new cluster begins with one of them: empty the disks of the others", Listed(.0)
+    )]
+    ManyRestored(Vec<usize>),
+    /// A replica was restored from a backup where a cluster is recorded, or begins.
+    #[error(
+        "replica {ordinal} holds a restored log, and cluster {cluster} is there already: a restored log begins a cluster of its own. \
+         Restore under another name; to have the node join cluster {cluster}, empty its disk"
+    )]
+    RestoredBesideCluster {
+        /// Its ordinal.
+        ordinal: usize,
+        /// The recorded cluster, or that of the others.
+        cluster: ClusterId,
+    },
+    /// What was restored is not whole.
+    #[error(
+        "what was restored to replica {ordinal} is damaged, or a part of it is gone: empty its disk, and restore again"
+    )]
+    RestoredHurt {
+        /// Its ordinal.
+        ordinal: usize,
+    },
+}
+
+/// Numbers for people: `0`, `0 and 2`, `0, 1 and 2`.
+struct Listed<'a>(&'a [usize]);
+
+impl core::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (at, number) in self.0.iter().enumerate() {
+            let before = match at {
+                0 => "",
+                at if at + 1 == self.0.len() => " and ",
+                _ => ", ",
+            };
+            write!(f, "{before}{number}")?;
+        }
+        Ok(())
+    }
 }

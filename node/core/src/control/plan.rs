@@ -16,7 +16,8 @@ pub(super) struct Look<'a> {
     pub(super) wish: &'a Wish,
     pub(super) nodes: &'a [Option<Seen>],
     cluster: Option<ClusterId>,
-    /// The replicas of the cluster, and blank ones, that answer; in the order of the ordinals.
+    /// The replicas of the cluster, and blank ones, that answer, and those that were restored where no cluster is; in the order of the
+    /// ordinals.
     pub(super) ours: Vec<&'a Seen>,
     recorded: &'a Recorded,
     /// The newest epoch start that one of them holds.
@@ -30,7 +31,7 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
         Err(blocked) => return Step::Blocked(blocked),
     };
     let ours: Vec<&Seen> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
-    let newest = ours.iter().filter_map(|seen| seen.last.as_ref()).max_by_key(|start| start.epoch);
+    let newest = ours.iter().filter_map(|seen| seen.begun()).max_by_key(|start| start.epoch);
     let look = Look { wish, nodes, cluster, ours, recorded, newest };
     let Some(newest) = newest else { return look.begin() };
     match look.ours.iter().find(|seen| leads(seen, newest)) {
@@ -52,12 +53,31 @@ impl Look<'_> {
         {
             return Step::Blocked(Blocked::ForeignReplica { ordinal, found, expected });
         }
+        if let Some(blocked) = self.restored() {
+            return Step::Blocked(blocked);
+        }
         match recorded.cluster {
             None if answered == replicas => self.elect(Reason::Bootstrap, self.preferred(), None),
             None => Step::Blocked(Blocked::WaitingForReplicas { reachable: answered, replicas }),
             Some(cluster) if answered == replicas => Step::Blocked(Blocked::DataGone(cluster)),
             Some(_) => Step::Blocked(Blocked::NoMajority { answered, voters: replicas, needed: majority(replicas) }),
         }
+    }
+
+    /// Why no cluster can begin with what was restored, if so.
+    fn restored(&self) -> Option<Blocked> {
+        let seeds = || {
+            let seen = self.nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?)));
+            seen.filter(|(_, seen)| seen.is_seed())
+        };
+        let (ordinal, seed) = seeds().next()?;
+        if let Some(cluster) = self.recorded.cluster {
+            return Some(Blocked::RestoredBesideCluster { ordinal, cluster });
+        }
+        if seeds().count() > 1 {
+            return Some(Blocked::ManyRestored(seeds().map(|(ordinal, _)| ordinal).collect()));
+        }
+        (seed.suspect.is_some() || seed.damaged).then_some(Blocked::RestoredHurt { ordinal })
     }
 
     /// The leader of the newest epoch answers, and leads.
@@ -300,8 +320,9 @@ fn is_deaf(seen: &Seen, newest: &EpochStart) -> bool {
     seen.promised > newest.epoch || (seen.promised == newest.epoch && is_bound_elsewhere)
 }
 
+/// One that was restored is of no cluster that there is.
 fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {
-    seen.cluster.is_none() || seen.cluster == cluster
+    seen.cluster == cluster || (seen.cluster.is_none() && !seen.is_seed())
 }
 
 fn leads(seen: &Seen, newest: &EpochStart) -> bool {
@@ -310,12 +331,16 @@ fn leads(seen: &Seen, newest: &EpochStart) -> bool {
 }
 
 /// The cluster that is recorded, else the one that the replicas belong to. While none is recorded, replicas of two clusters are
-/// left alone: nobody can say which one is meant.
+/// left alone, and members beside one that was restored: nobody can say which one is meant.
 fn one_cluster(recorded: &Recorded, nodes: &[Option<Seen>]) -> Result<Option<ClusterId>, Blocked> {
     let mut found = nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
     let Some(expected) = recorded.cluster.or_else(|| found.clone().next().map(|(_, cluster)| cluster)) else {
         return Ok(None);
     };
+    let seed = nodes.iter().position(|seen| seen.as_ref().is_some_and(Seen::is_seed));
+    if let Some(ordinal) = seed.filter(|_| recorded.cluster.is_none()) {
+        return Err(Blocked::RestoredBesideCluster { ordinal, cluster: expected });
+    }
     match found.find(|(_, found)| *found != expected) {
         Some((ordinal, found)) if recorded.cluster.is_none() => {
             Err(Blocked::ForeignReplica { ordinal, found, expected })

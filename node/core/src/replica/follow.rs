@@ -9,7 +9,7 @@ use crate::types::io::{FrameFacts, Millis, Session, Start};
 use crate::types::output::Output;
 use crate::types::recovered::Promise;
 use crate::types::refusal::Refusal;
-use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Tail};
+use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, ReplicaId, Tail};
 
 impl Following {
     /// Takes it in; whether a new round is to be answered.
@@ -29,13 +29,18 @@ impl Following {
     }
 }
 
-/// The history after frames with these epoch starts, which lead from one tail to the other; none if it stays as it is.
-fn lead_on(history: &History, starts: Vec<EpochStart>, (from, to): (Tail, Tail)) -> Result<Option<History>, Refusal> {
+/// The history of a replica after frames with these epoch starts, which lead from one tail to the other; none if it stays as it is.
+fn lead_on(
+    me: ReplicaId,
+    history: &History,
+    starts: Vec<EpochStart>,
+    (from, to): (Tail, Tail),
+) -> Result<Option<History>, Refusal> {
     let mut after = (!starts.is_empty()).then(|| history.clone());
     for start in starts {
         let within = from.end <= start.start && start.start <= to.end;
         let Some(after) = after.as_mut() else { break };
-        may_vote(after, &start)?;
+        may_come(me, after, &start)?;
         if !within || after.push(start).is_err() {
             return Err(Refusal::Impossible("an epoch start is out of order"));
         }
@@ -144,7 +149,7 @@ impl Replica {
             return Err(Refusal::Impossible("the frames take more offsets than a message may"));
         }
         let joined = self.history_as_joined();
-        let history = lead_on(joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
+        let history = lead_on(self.id, joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
         self.join(end.epoch, history, out)?;
         self.log = end;
         for append in appends {
@@ -201,6 +206,13 @@ impl Replica {
         }
         self.follow_log_start(out);
     }
+}
+
+/// Whether an epoch start may come next in the log of a replica that follows. Where the log was restored before it came here, those of
+/// the cluster that the log is from and the first one of the new cluster come one after the other: of those that hold such a log, the new
+/// one alone names any.
+fn may_come(me: ReplicaId, history: &History, next: &EpochStart) -> Result<(), Refusal> {
+    if history.is_left_by(next) && !history.names(me) { Ok(()) } else { may_vote(history, next) }
 }
 
 /// Whether the voters of an epoch start are such as may come next in a log with that history. In an empty one any may.

@@ -38,8 +38,7 @@ impl Replica {
         let Recovered { suspect, damaged, lineage, mut runs, restored, .. } = recovered;
         // It knows its own start best.
         runs.learn(id, lineage.run(), |_| true);
-        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let cluster = cluster.filter(|_| !history.is_empty() || suspect.is_some());
+        let cluster = cluster.filter(|_| promise.binds(id, history.last()) || suspect.is_some());
         let suspect = suspect.filter(|suspect| *suspect > log);
         Self {
             id,
@@ -151,7 +150,10 @@ impl Replica {
     }
 
     fn may_promise(&self, cluster: Option<ClusterId>, epoch: Epoch) -> Result<(), Refusal> {
-        self.may_serve(cluster)?;
+        // What was restored is sealed for the first epoch of a cluster, and for no cluster that there is.
+        if !(self.is_seed() && cluster.is_none() && self.role != Role::Failed) {
+            self.may_serve(cluster)?;
+        }
         if epoch <= self.promise.epoch {
             return Err(Refusal::Promised { asked: epoch, promised: self.promise.epoch });
         }
@@ -166,13 +168,13 @@ impl Replica {
     }
 
     /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
-    /// that was only named binds nobody.
+    /// that was only named binds nobody. One that was restored has a log and no cluster: it begins one, and follows nobody.
     pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
         let has_begun = !self.history.is_empty() || self.suspect.is_some();
         match (&self.role, self.cluster.filter(|_| has_begun)) {
             (Role::Failed, _) => Err(Refusal::Failed),
             (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
-            (_, None) if self.log != Tail::default() => Err(Refusal::NotBlank),
+            (_, None) if self.is_seed() => Err(Refusal::NotBlank),
             _ => Ok(()),
         }
     }
@@ -212,7 +214,10 @@ impl Replica {
     }
 
     fn may_lead(&self, cluster: ClusterId, start: &EpochStart) -> Result<(), Refusal> {
-        self.may_serve(Some(cluster))?;
+        // What was restored leads the first epoch of a cluster whose id is new.
+        if !self.is_seed() || self.role == Role::Failed {
+            self.may_serve(Some(cluster))?;
+        }
         // The promise must be durable too: it is, once no work of the disk on it is left.
         let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
         if self.promise.epoch != start.epoch || sealing {
@@ -228,7 +233,14 @@ impl Replica {
             Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
             None => start.check().map_err(Refusal::Impossible)?,
         }
-        may_vote(&self.history, start)
+        match self.history.last() {
+            Some(_) if self.is_seed() && self.history.is_left_by(start) => Ok(()),
+            // It would be taken for one that was restored, should it stop now.
+            Some(last) if !last.names(self.id) => {
+                Err(Refusal::Impossible("the epoch before, which it holds, has other voters"))
+            }
+            _ => may_vote(&self.history, start),
+        }
     }
 
     /// Stops leading or following; what is promised next decides what comes after.

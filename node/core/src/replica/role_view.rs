@@ -85,7 +85,8 @@ impl Replica {
     fn settled_voters<'a>(&'a self, leader: &'a Leader) -> &'a [ReplicaId] {
         let starts = self.history.starts();
         let before = starts.len().checked_sub(2).and_then(|at| starts.get(at));
-        let known = before.filter(|_| !leader.settled).unwrap_or(&leader.start);
+        // Those that a restored log names are of another cluster.
+        let known = before.filter(|before| !leader.settled && leader.start.follows(before)).unwrap_or(&leader.start);
         known.old_voters.as_ref().unwrap_or(&known.voters)
     }
 
@@ -97,6 +98,17 @@ impl Replica {
     /// Its cluster; none before its first epoch.
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster
+    }
+
+    /// The cluster whose first epoch start is durable here. Before, a cluster is only named: a controller that wrote it down could begin
+    /// no other, should the appointment die.
+    pub fn begun_cluster(&self) -> Option<ClusterId> {
+        self.cluster.filter(|_| self.promise.binds(self.id, self.history.at(self.durable.epoch)))
+    }
+
+    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup. A new cluster may begin with it.
+    pub fn is_seed(&self) -> bool {
+        self.cluster.is_none() && (self.log != Tail::default() || !self.history.is_empty())
     }
 
     /// What it has promised.

@@ -75,6 +75,13 @@ impl EpochStart {
             Some(old) => difference(old, &self.voters) == 1 && (is_base(old) || is_base(&self.voters)),
         }
     }
+
+    /// Whether it names the replica: as its leader, a voter, or one of those before.
+    pub fn names(&self, replica: ReplicaId) -> bool {
+        self.leader == replica
+            || self.voters.contains(&replica)
+            || self.old_voters.iter().flatten().any(|old| *old == replica)
+    }
 }
 
 /// How many are in one and not in the other.
@@ -150,6 +157,17 @@ impl History {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether one of them names the replica.
+    pub fn names(&self, replica: ReplicaId) -> bool {
+        self.0.iter().any(|start| start.names(replica))
+    }
+
+    /// Whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names. A
+    /// replica that is restored has a new id, and so has each that is blank.
+    pub fn is_left_by(&self, next: &EpochStart) -> bool {
+        next.old_voters.is_none() && !next.voters.iter().any(|voter| self.names(*voter))
     }
 
     /// Keeps the epoch starts up to that epoch.

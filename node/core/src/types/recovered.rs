@@ -1,7 +1,7 @@
-//! What a replica starts with. No rule is in here.
+//! What a replica starts with, and whether that makes it a member of a cluster.
 
 use crate::producers::Producers;
-use crate::types::history::History;
+use crate::types::history::{EpochStart, History};
 use crate::types::incarnations::{Lineage, Runs};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -29,6 +29,16 @@ pub struct Promise {
     pub epoch: Epoch,
     /// The only leader to follow in it, once known.
     pub leader: Option<ReplicaId>,
+}
+
+impl Promise {
+    /// Whether a replica that names a cluster is of it, with `last` as its newest epoch start. A cluster begins with an epoch start: one
+    /// that was only named, by an appointment that died, binds nobody. That is so of a replica that holds none; and of a restored one
+    /// that was to lead a later epoch than the restored log has: nobody is appointed by the terms of a log that does not name it.
+    pub fn binds(&self, replica: ReplicaId, last: Option<&EpochStart>) -> bool {
+        let is_to_lead = |last: &EpochStart| self.leader == Some(replica) && self.epoch > last.epoch;
+        last.is_some_and(|last| !is_to_lead(last) || last.names(replica))
+    }
 }
 
 /// What a replica finds on its disk when it starts.

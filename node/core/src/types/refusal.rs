@@ -56,8 +56,11 @@ pub enum Refusal {
         /// The message's.
         theirs: Option<ClusterId>,
     },
-    /// A replica without a cluster holds data.
-    #[error("this replica holds data but belongs to no cluster")]
+    /// A replica without a cluster holds a log: it was restored from a backup, and begins a cluster or none.
+    #[error(
+        "this replica holds a log that was restored, and belongs to no cluster: a new cluster begins with it, and it joins none that \
+         there is"
+    )]
     NotBlank,
     /// Impossible terms or history.
     #[error("the message is impossible: {0}")]

@@ -35,4 +35,14 @@ impl Sealed {
     pub fn is_blank(&self) -> bool {
         self.last.is_none() && self.durable == Tail::default() && self.suspect.is_none()
     }
+
+    /// Whether it holds a log, and belongs to no cluster: it was restored from a backup.
+    pub fn is_seed(&self) -> bool {
+        self.cluster.is_none() && (self.last.is_some() || self.durable != Tail::default())
+    }
+
+    /// Whether it has all that was restored to it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.suspect.is_none() && !self.damaged
+    }
 }

@@ -125,9 +125,9 @@ impl<D: Disk> Log<D> {
         cluster: Option<ClusterId>,
     ) -> Result<(), LogError> {
         self.check_poison()?;
-        // A cluster begins with an epoch start: one that was only named, by an appointment that died, binds nobody.
-        let began = !self.history().is_empty() || self.meta.suspect.is_some();
-        let bound = self.meta.cluster.filter(|_| began);
+        let is_of_it = self.meta.promise.binds(self.meta.replica, self.history().last());
+        let is_bound = is_of_it || self.meta.suspect.is_some();
+        let bound = self.meta.cluster.filter(|_| is_bound);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
         if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
     }

@@ -1,6 +1,6 @@
 //! What producers are told: a repeated append is in the log, and a producer that is called unknown can find out by reading it.
 
-use zue_core::{ProducerId, Refusal};
+use zue_core::{Epoch, Offset, ProducerId, Refusal};
 
 use super::Checker;
 use crate::process::Process;
@@ -11,6 +11,11 @@ impl Checker {
         self.ensure(there, || {
             format!("append {sequence} of producer {nonce:x} is called a duplicate, and is not committed")
         });
+    }
+
+    /// Whether it lies in what an earlier cluster has left.
+    pub(crate) fn was_left(&self, base: Offset) -> bool {
+        self.from_backup.is_some() && self.committed_in.get(&Epoch(0)).is_some_and(|end| base < *end)
     }
 
     /// A replica refuses a producer's append.

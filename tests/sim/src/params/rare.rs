@@ -114,4 +114,30 @@ impl Params {
         (f.pause_ms, f.lasts_ms) = ((20, 150), (10, dice.between((100, 800))));
         (self.clients.producers, self.clients.pause_ms, self.clients.trim_ms) = (2, (0, 60), (0, 0));
     }
+
+    /// A cluster that leaves a log: it works, and keeps all that it commits.
+    pub(crate) fn leave(&mut self, next: &Self, dice: &mut Dice) {
+        self.machines = dice.pick(&[1, 3, 3, 5]);
+        self.calm();
+        let f = &mut self.faults;
+        (f.wipe, f.flip, f.fill, f.scale, f.restore_disk, f.forget_promise) = (0, 0, 0, 0, 0, 0.0);
+        (self.producer_limits, self.clients.shape) = (next.producer_limits, next.clients.shape);
+    }
+
+    /// A restored log is there, and at the beginning much goes wrong; but the disks keep what they have.
+    pub(crate) fn begin_restored(&mut self, dice: &mut Dice) {
+        let (policy, ordinal) = (self.wish.policy, self.wish.ordinal);
+        self.machines = dice.pick(&[1, 3, 3, 3, 4, 5]);
+        self.calm();
+        (self.wish.policy, self.wish.ordinal) = (policy, ordinal.min(self.machines - 1));
+        let f = &mut self.faults;
+        (f.wipe, f.flip, f.fill, f.scale, f.restore_disk, f.forget_promise) = (0, 0, 0, 0, 0, 0.0);
+        (f.crash, f.crash_leading) = (20, dice.pick(&[0.0, 0.3, 0.7]));
+        self.disk.stop = dice.pick(&[0.0, 0.005, 0.02]);
+        let c = &mut self.control;
+        (c.lost_answer, c.whim) = (dice.pick(&[0.0, 0.1, 0.3]), dice.pick(&[0.0, 0.0, 0.3]));
+        if c.controllers > 1 && self.wish.policy == Policy::Automatic && dice.chance(0.5) {
+            c.disagree = Some(dice.index(self.machines) + 1);
+        }
+    }
 }

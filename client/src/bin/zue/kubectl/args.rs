@@ -12,9 +12,12 @@ Examples:
   kubectl zue read my-log --from 0 --max 10      print ten records
   kubectl zue tail my-log -f                     print records as they come
   kubectl zue switchover my-log --to my-log-1    let my-log-1 lead
+  kubectl zue restart my-log                     restart one replica after the other
+  kubectl zue replace my-log my-log-2            say what it means to give up a replica whose disk is lost; --yes does it
+  kubectl zue verify my-log                      compare what the replicas hold
   kubectl zue report my-log                      pack what a bug report needs
 
-append, read, tail and health run `zue` in a pod of the cluster and pass on what follows the name: `zue help append` lists it.
+append, read, tail, health and verify run `zue` in a pod of the cluster and pass on what follows the name: `zue help append` lists it.
 
 Exit codes: 0 done, 1 failed, 2 wrong use.";
 
@@ -56,6 +59,16 @@ pub(super) enum Command {
     Health(Through),
     /// Let another replica lead, without a failed append
     Switchover(Switchover),
+    /// Restart one replica after the other, the leader last and after a hand-over
+    Restart(Restart),
+    /// Have the operator leave a cluster alone; the log goes on
+    Pause(Of),
+    /// Have the operator look after a cluster again
+    Resume(Of),
+    /// Give up a replica whose node or disk does not come back: an empty one takes its place
+    Replace(Replace),
+    /// Compare what the replicas hold, record by record
+    Verify(Through),
     /// Pack manifests, status, events, logs and metrics for a bug report; Secrets are not read
     Report(Report),
 }
@@ -87,6 +100,29 @@ pub(super) struct Switchover {
     /// Pod that is to lead
     #[arg(long, value_name = "POD", value_parser = object_name)]
     pub(super) to: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restart {
+    /// Name of the ZueCluster
+    #[arg(value_parser = object_name)]
+    pub(super) name: String,
+    /// Only ask for it
+    #[arg(long)]
+    pub(super) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replace {
+    /// Name of the ZueCluster
+    #[arg(value_parser = object_name)]
+    pub(super) name: String,
+    /// Pod of the replica
+    #[arg(value_parser = object_name)]
+    pub(super) pod: String,
+    /// Do it; without, only what it means is said
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -36,7 +36,7 @@ impl Kubectl {
         Self { flags: given.into_iter().flatten().collect() }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command.args(&self.flags).args(args);
         command
@@ -90,7 +90,7 @@ impl Kubectl {
     }
 }
 
-fn not_started(error: io::Error) -> anyhow::Error {
+pub(super) fn not_started(error: io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::NotFound => anyhow::anyhow!("kubectl is not in PATH: https://kubernetes.io/docs/tasks/tools/"),
         _ => anyhow::Error::from(error).context("cannot run kubectl"),

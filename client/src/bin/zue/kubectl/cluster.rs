@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::calls::Kubectl;
 
 /// Conditions that are well when they are False; all others are when they are True.
-const WELL_WHEN_FALSE: [&str; 3] = ["Progressing", "Degraded", "FailoverBlocked"];
+const WELL_WHEN_FALSE: [&str; 4] = ["Progressing", "Degraded", "FailoverBlocked", "Paused"];
 
 /// The pods of a cluster, as kubectl prints them.
 pub(super) fn pods(kubectl: &Kubectl, name: &str) -> anyhow::Result<Vec<Value>> {
@@ -26,6 +26,11 @@ pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 /// The items of the list at a JSON pointer; none where there is no list.
 pub(super) fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// The condition of that type.
+pub(super) fn condition<'a>(resource: &'a Value, type_: &str) -> Option<&'a Value> {
+    list(resource, "/status/conditions").find(|condition| text(condition, "/type") == type_)
 }
 
 /// Chooses the pod in which `zue` runs: the leader's where it is ready, else any that runs.

@@ -2,8 +2,10 @@
 //! calls it, and the replicas through `zue` in one of their pods, which has the cluster's credentials: none leaves the cluster.
 
 mod args;
+mod asked;
 mod calls;
 mod cluster;
+mod forward;
 mod report;
 
 use std::ffi::OsStr;
@@ -13,14 +15,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::output;
-use args::{Cli, Command, Of, Switchover, Through};
+use args::{Cli, Command, Of, Through};
 use calls::Kubectl;
 
 /// The resource as kubectl finds it, whatever other short names there are.
 const RESOURCE: &str = "zueclusters.zue.io";
 const CONTAINER: &str = "node";
-/// How long a switchover may take before it is given up.
-const SWITCHOVER_WITHIN: &str = "60s";
 
 /// Tells whether the program was called as a plugin of kubectl.
 pub(crate) fn is_called(program: Option<&OsStr>) -> bool {
@@ -43,7 +43,12 @@ fn run(Cli { kube, command }: Cli) -> anyhow::Result<ExitCode> {
         Command::Read(through) => zue(&kubectl, "read", through),
         Command::Tail(through) => zue(&kubectl, "tail", through),
         Command::Health(through) => zue(&kubectl, "health", through),
-        Command::Switchover(Switchover { name, to }) => switchover(&kubectl, &name, &to),
+        Command::Switchover(of) => asked::switchover(&kubectl, &of),
+        Command::Restart(of) => asked::restart(&kubectl, &of),
+        Command::Pause(Of { name }) => asked::pause(&kubectl, &name),
+        Command::Resume(Of { name }) => asked::resume(&kubectl, &name),
+        Command::Replace(of) => asked::replace(&kubectl, &of),
+        Command::Verify(through) => zue(&kubectl, "verify", through),
         Command::Report(of) => report::run(&kubectl, &of),
     }
 }
@@ -68,22 +73,6 @@ fn zue(kubectl: &Kubectl, command: &str, Through { name, args }: Through) -> any
     let mut all = vec!["exec", "-i", &pod, "-c", CONTAINER, "--", "zue", command];
     all.extend(args.iter().map(String::as_str));
     Err(kubectl.become_it(&all))
-}
-
-/// Has the operator let another replica lead, and waits until it does.
-fn switchover(kubectl: &Kubectl, name: &str, to: &str) -> anyhow::Result<ExitCode> {
-    let asked = format!("zue.io/switchover-to={to}");
-    kubectl.output(&["annotate", "--overwrite", RESOURCE, name, &asked])?;
-    let leads = format!("--for=jsonpath={{.status.leader}}={to}");
-    let timeout = format!("--timeout={SWITCHOVER_WITHIN}");
-    if let Err(error) = kubectl.output(&["wait", RESOURCE, name, &leads, &timeout]) {
-        let hint = format!(
-            "`kubectl events --for {RESOURCE}/{name}` shows why it was refused, `kubectl zue status {name}` what is missing"
-        );
-        return Err(error.context(format!("{to} does not lead after {SWITCHOVER_WITHIN}; {hint}")));
-    }
-    output::line(&format!("{to} leads"))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::args::Report;
 use super::calls::Kubectl;
 use super::cluster::{list, pods, selector, text};
-use super::{CONTAINER, RESOURCE};
+use super::{CONTAINER, RESOURCE, forward};
 use crate::output;
 
 /// Kinds of object that the operator makes for a cluster; Secrets are left out.
@@ -40,27 +40,29 @@ pub(super) fn run(kubectl: &Kubectl, Report { name, file }: &Report) -> anyhow::
     let cannot = || format!("cannot write {}", path.display());
     let mut archive = Archive::create(&path).with_context(cannot)?;
     let mut pieces = of_cluster(name);
+    let mut names = vec![];
     match pods(kubectl, name) {
-        Ok(pods) => pieces.extend(pods.iter().flat_map(of_pod)),
-        Err(error) => archive.add("pods.error.txt", format!("{error:#}\n").as_bytes()).with_context(cannot)?,
+        Ok(pods) => {
+            pieces.extend(pods.iter().flat_map(of_pod));
+            names.extend(pods.iter().map(|pod| text(pod, "/metadata/name").to_owned()));
+        }
+        Err(error) => archive.add_or_why("pods", Err(error)).with_context(cannot)?,
     }
     match kubectl.json(&["get", "pods", "--all-namespaces", "-l", OF_OPERATOR]) {
         Ok(operators) => pieces.extend(list(&operators, "/items").flat_map(of_operator)),
-        Err(error) => archive.add("operator.error.txt", format!("{error:#}\n").as_bytes()).with_context(cannot)?,
+        Err(error) => archive.add_or_why("operator", Err(error)).with_context(cannot)?,
     }
-    let mut missing = 0;
     for Piece { file, call } in &pieces {
         let call: Vec<&str> = call.iter().map(String::as_str).collect();
-        match kubectl.output(&call) {
-            Ok(bytes) => archive.add(file, &bytes).with_context(cannot)?,
-            Err(error) => {
-                missing += 1;
-                archive.add(&format!("{file}.error.txt"), format!("{error:#}\n").as_bytes()).with_context(cannot)?;
-            }
-        }
+        archive.add_or_why(file, kubectl.output(&call)).with_context(cannot)?;
     }
+    for name in &names {
+        let metrics = forward::get(kubectl, name, METRICS_PORT, "/metrics");
+        archive.add_or_why(&format!("{name}/metrics.txt"), metrics).with_context(cannot)?;
+    }
+    let Archive { whole, missing, .. } = archive;
     archive.finish().with_context(cannot)?;
-    let (whole, path) = (pieces.len() - missing, path.display());
+    let path = path.display();
     output::line(&format!("{path}: {whole} files; {missing} could not be had, each says why in FILE.error.txt"))?;
     output::line(
         "It holds no Secrets. Names, addresses and annotations are in it: look through it before you hand it on.",
@@ -83,19 +85,11 @@ fn of_cluster(name: &str) -> Vec<Piece> {
 
 fn of_pod(pod: &Value) -> Vec<Piece> {
     let name = text(pod, "/metadata/name");
-    // From within the pod: a NetworkPolicy lets nobody else reach that port, not even the API server.
-    let metrics = format!(
-        "exec 3<>/dev/tcp/127.0.0.1/{METRICS_PORT} && printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3 && sed '1,/^\\r$/d' <&3"
-    );
     let zue = ["exec", name, "-c", CONTAINER, "--", "zue", "--deadline", "10s"];
     vec![
         piece(format!("{name}/log.txt"), &["logs", name, "-c", CONTAINER, "--timestamps", LOG_LIMIT, LOG_LINES]),
         piece(format!("{name}/log-before.txt"), &["logs", name, "-c", CONTAINER, "--previous", LOG_LIMIT, LOG_LINES]),
         piece(format!("{name}/status.json"), &[&zue[..], &["-o", "json", "status"]].concat()),
-        piece(
-            format!("{name}/metrics.txt"),
-            &["exec", name, "-c", CONTAINER, "--", "timeout", "10", "bash", "-c", &metrics],
-        ),
     ]
 }
 
@@ -111,23 +105,43 @@ fn of_operator(pod: &Value) -> Vec<Piece> {
 }
 
 /// A compressed tar file that is being written.
-struct Archive(tar::Builder<GzEncoder<File>>);
+struct Archive {
+    tar: tar::Builder<GzEncoder<File>>,
+    /// Files, and those in the place of which stands why they could not be had.
+    whole: usize,
+    missing: usize,
+}
 
 impl Archive {
     /// Begins a file that must not exist.
     fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self(tar::Builder::new(GzEncoder::new(File::create_new(path)?, Compression::default()))))
+        let tar = tar::Builder::new(GzEncoder::new(File::create_new(path)?, Compression::default()));
+        Ok(Self { tar, whole: 0, missing: 0 })
+    }
+
+    /// Adds what was had, or why it was not.
+    fn add_or_why(&mut self, name: &str, had: anyhow::Result<Vec<u8>>) -> std::io::Result<()> {
+        match had {
+            Ok(bytes) => {
+                self.whole += 1;
+                self.add(name, &bytes)
+            }
+            Err(error) => {
+                self.missing += 1;
+                self.add(&format!("{name}.error.txt"), format!("{error:#}\n").as_bytes())
+            }
+        }
     }
 
     fn add(&mut self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         header.set_mode(0o644);
-        self.0.append_data(&mut header, format!("zue-report/{name}"), bytes)
+        self.tar.append_data(&mut header, format!("zue-report/{name}"), bytes)
     }
 
     fn finish(self) -> std::io::Result<()> {
-        self.0.into_inner()?.finish()?.flush()
+        self.tar.into_inner()?.finish()?.flush()
     }
 }
 

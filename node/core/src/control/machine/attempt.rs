@@ -76,7 +76,9 @@ impl Attempt {
     /// Whom to seal: not those of another cluster.
     fn targets(&self) -> Vec<(usize, ReplicaId)> {
         let is_asked = |seen: &&Seen| {
-            (seen.cluster.is_none() || seen.cluster == self.cluster) && Some(seen.replica) != self.without
+            let is_of_another = seen.is_seed() && self.reason != Reason::Bootstrap;
+            let is_ours = seen.cluster.is_none() || seen.cluster == self.cluster;
+            is_ours && !is_of_another && Some(seen.replica) != self.without
         };
         let seen = self.seen.iter().enumerate();
         seen.filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref().filter(is_asked)?.replica))).collect()
@@ -87,7 +89,7 @@ impl Attempt {
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
         let (voters, listed) = (self.at_first(self.replicas), self.at_first(self.seen.len()));
-        // A first epoch needs a blank answer of every node: one that is silent may hold the cluster.
+        // A first epoch needs an answer of every node: one that is silent may hold the cluster.
         if self.reason == Reason::Bootstrap && listed.len() < self.seen.len() {
             return Err(NoChoice::NotAllBlank { answered: answers.len(), listed: self.seen.len() });
         }
@@ -200,7 +202,9 @@ impl<R: Rules> Machine<R> {
         if let (true, Some(cluster)) = (choice.bootstrap, attempt.cluster) {
             return self.failed(now, &attempt, Failure::DataGone(cluster), out);
         }
-        let sealed_cluster = answers.sealed.iter().find_map(|(_, sealed)| sealed.cluster);
+        // What a blank one names is a cluster that may never have begun.
+        let mut begun = answers.sealed.iter().filter(|(_, sealed)| !sealed.is_blank());
+        let sealed_cluster = begun.find_map(|(_, sealed)| sealed.cluster);
         let cluster = sealed_cluster.unwrap_or_else(|| ClusterId(self.random.id()));
         self.appoint(now, attempt, choice, cluster, out);
     }

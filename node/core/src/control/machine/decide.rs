@@ -22,7 +22,7 @@ impl<R: Rules> Machine<R> {
         let mut recorded = self.record.recorded().clone();
         if let Some(standby) = &self.standby {
             // The quorum stays as it is, and the cluster is its own: it has no record.
-            let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+            let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
             self.wish.quorum = newest.map(|newest| newest.quorum);
             recorded.cluster = standby.cluster(&seen);
         }
@@ -152,7 +152,7 @@ impl<R: Rules> Machine<R> {
     /// Whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else undoes
     /// it with an epoch of its own. Then both wait, longer and longer.
     fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
-        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).max_by_key(|last| last.epoch);
+        let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
         if let (Some(begun), Some(newest)) = (&self.begun, newest)
             && newest.epoch > begun.epoch.max(self.appointed)
             && self.contested.is_none_or(|told| told < newest.epoch)
@@ -169,7 +169,7 @@ impl<R: Rules> Machine<R> {
     /// What is to be written down: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for
     /// people; and the newest epoch, should the record have fallen behind, or be too high for long.
     fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
-        let newest = seen.iter().flatten().filter_map(|seen| seen.last.as_ref()).map(|last| last.epoch).max();
+        let newest = seen.iter().flatten().filter_map(Seen::begun).map(|last| last.epoch).max();
         let written = self.record.recorded().epoch;
         self.steady = match (step, newest) {
             (Step::Nothing, Some(epoch)) => {

@@ -27,7 +27,7 @@ impl Places {
                 self.0.insert(seen.replica, ordinal);
             }
         }
-        let starts = || seen.iter().flatten().filter_map(|seen| seen.last.as_ref());
+        let starts = || seen.iter().flatten().filter_map(Seen::begun);
         if starts().next().is_some() {
             let answers = |id: &ReplicaId| seen.iter().flatten().any(|seen| seen.replica == *id);
             let votes = |id: &ReplicaId| starts().any(|start| start.elects(*id));

@@ -116,7 +116,7 @@ impl Standby {
 
 /// What stands in the way, where the cluster began long ago: nobody is told by what to stand by before that. Where none of those that
 /// answer is part of it, those that are have to come back.
-const fn of_established(blocked: Blocked) -> Blocked {
+fn of_established(blocked: Blocked) -> Blocked {
     match blocked {
         Blocked::WaitingForReplicas { reachable: answered, replicas: voters } => {
             Blocked::NoMajority { answered, voters, needed: majority(voters) }

@@ -1,0 +1,198 @@
+//! Continuous backups: a task that makes one when it is this replica's turn. A store that is away delays backups and nothing else:
+//! nobody waits for this task, it holds no lock of the log, and of the log's bytes it maps one object's at a time.
+
+mod settings;
+mod whose;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use zue_backup::{BackupError, BackupId, Keep, Kind, Made, Manifest, Pace, Source, Store};
+use zue_core::ClusterId;
+use zue_log::{OsDisk, Reader};
+
+use crate::driver::clock::unix_ms;
+use crate::driver::handle::Handle;
+use crate::metrics::Metrics;
+use crate::num::gauge;
+use crate::storage::full;
+
+pub use settings::BackupSettings;
+
+/// How often what is not to be kept is removed.
+const TIDY_EVERY: Duration = Duration::from_mins(10);
+/// How often it is looked whether a backup is due, within an interval.
+const LOOKS: u32 = 4;
+
+/// Makes backups of a node's log.
+pub(crate) struct Backups {
+    settings: BackupSettings,
+    handle: Handle,
+    reader: Reader<OsDisk>,
+    disk: OsDisk,
+    metrics: Arc<Metrics>,
+    /// When this replica began to look, ms since the Unix epoch: those before it in the row have their time from then on.
+    begun_ms: u64,
+    /// When it was last looked for what is to be removed.
+    tidied_ms: u64,
+    /// Why the last turn failed.
+    failed: Option<String>,
+}
+
+impl Backups {
+    /// Of a node with these settings; none if it is to make no backups.
+    pub(crate) fn new(
+        config: &crate::config::NodeConfig,
+        handle: &Handle,
+        reader: Reader<OsDisk>,
+        metrics: &Arc<Metrics>,
+    ) -> std::io::Result<Option<Self>> {
+        let settings = config.backup.clone();
+        if settings.to.is_none() {
+            return Ok(None);
+        }
+        metrics.backup_interval.set(gauge(settings.interval.0.as_secs()));
+        let disk = OsDisk::read_only(&config.data_dir)?;
+        let (handle, metrics) = (handle.clone(), Arc::clone(metrics));
+        Ok(Some(Self { settings, handle, reader, disk, metrics, begun_ms: unix_ms(), tidied_ms: 0, failed: None }))
+    }
+
+    /// Goes on until it is told to stop.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let work = async {
+            let mut ticks = interval(self.settings.interval.0 / LOOKS);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let turn = self.turn().await;
+                self.tell(turn);
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Makes a backup if one is due here, and learns what there is.
+    async fn turn(&mut self) -> Result<Option<Made>, BackupError> {
+        let (cluster, place) = {
+            let view = self.handle.view.borrow();
+            (view.cluster, whose::place(self.handle.identity.id, &view))
+        };
+        let (Some(cluster), Some(place)) = (cluster, place) else { return Ok(None) };
+        let store = self.store()?;
+        let newest = newest_whole(&store, cluster).await?;
+        let mut sign_ms = newest.as_ref().map_or(0, |(manifest, _)| manifest.made_ms);
+        self.knows(newest.as_ref().map(|(manifest, _)| (manifest.made_ms, manifest.end)));
+        let due_ms = u64::try_from(whose::due_after(place, self.settings.interval.0).as_millis()).unwrap_or(u64::MAX);
+        let is_due = move |sign_ms: u64| unix_ms().saturating_sub(sign_ms) >= due_ms;
+        if !is_due(sign_ms) {
+            return Ok(None);
+        }
+        if place > 0 {
+            // Somebody before this one in the row may be in the middle of a long one.
+            sign_ms = sign_ms.max(newest_part_ms(&store, cluster).await?).max(self.begun_ms);
+            if !is_due(sign_ms) {
+                return Ok(None);
+            }
+        }
+        let made = self.make(&store, cluster, newest.map(|(_, id)| id)).await?;
+        self.tidy(&store, cluster).await?;
+        Ok(Some(made))
+    }
+
+    fn store(&self) -> Result<Store, BackupError> {
+        let BackupSettings { to, endpoint, region, .. } = &self.settings;
+        let mut settings = Vec::new();
+        if let Some(endpoint) = endpoint {
+            settings.push(("endpoint", endpoint.as_str()));
+            if endpoint.starts_with("http://") {
+                settings.push(("allow_http", "true"));
+            }
+        }
+        settings.extend(region.as_ref().map(|region| ("region", region.as_str())));
+        // Made anew each time: credentials in files may have changed.
+        Store::open_with(to.as_deref().unwrap_or_default(), &settings)
+    }
+
+    async fn make(&self, store: &Store, cluster: ClusterId, after: Option<BackupId>) -> Result<Made, BackupError> {
+        let disk = self.disk.clone();
+        let compacted = tokio::task::spawn_blocking(move || zue_log::read_meta(&disk)).await??.compacted();
+        let commit_end = self.handle.ends.borrow().readable();
+        let (reader, replica) = (self.reader.clone(), self.handle.identity.id);
+        let source = Source { reader, cluster, replica, commit_end, compacted };
+        let mut pace = Pace::new(Some(self.settings.bytes_per_second.0));
+        let made = zue_backup::make(store, &source, (Kind::Continuous, after, unix_ms()), &mut pace).await?;
+        self.metrics.backups.inc();
+        self.metrics.backup_uploaded_bytes.inc_by(made.uploaded);
+        self.knows(Some((made.manifest.made_ms, made.manifest.end)));
+        Ok(made)
+    }
+
+    async fn tidy(&mut self, store: &Store, cluster: ClusterId) -> Result<(), BackupError> {
+        let now_ms = unix_ms();
+        let every_ms = u64::try_from(TIDY_EVERY.as_millis()).unwrap_or(u64::MAX);
+        if now_ms.saturating_sub(self.tidied_ms) < every_ms {
+            return Ok(());
+        }
+        let keep = Keep { age_ms: self.settings.keep.map(crate::config::units::Time::millis), count: None, thin: true };
+        let (backups, objects) = store.tidy(cluster, keep, now_ms).await?;
+        self.tidied_ms = now_ms;
+        if backups + objects > 0 {
+            tracing::info!(backups, objects, "removed backups that are not to be kept, and what only they needed");
+        }
+        Ok(())
+    }
+
+    /// What a restore would give, as far as this replica knows: when the newest backup was made, and where it ends.
+    fn knows(&self, newest: Option<(u64, u64)>) {
+        let Some((made_ms, end)) = newest else { return };
+        self.metrics.backup_newest_time.set(gauge(made_ms / 1000));
+        self.metrics.backup_newest_end.set(gauge(end));
+    }
+
+    /// Says what came of a turn; of failures in a row each that is another.
+    fn tell(&mut self, turn: Result<Option<Made>, BackupError>) {
+        match turn {
+            Ok(made) => {
+                if let Some(Made { id, manifest, uploaded }) = made {
+                    tracing::debug!(%id, end = manifest.end, uploaded, "made a backup");
+                    if self.failed.is_some() {
+                        tracing::info!(%id, end = manifest.end, "backups are made again");
+                    }
+                }
+                self.failed = None;
+                self.metrics.backup_failing.set(0);
+            }
+            Err(error) => {
+                self.metrics.backup_failures.with_label_values(&[error.reason()]).inc();
+                self.metrics.backup_failing.set(1);
+                let problem = full(&error);
+                if self.failed.as_deref() != Some(&*problem) {
+                    tracing::warn!(problem, "no backup could be made; appends go on, and it is tried again");
+                }
+                self.failed = Some(problem);
+            }
+        }
+    }
+}
+
+/// The newest backup whose manifest is whole: one that is damaged is no reason to make none any more.
+async fn newest_whole(store: &Store, cluster: ClusterId) -> Result<Option<(Manifest, BackupId)>, BackupError> {
+    for id in store.backups(cluster).await?.into_iter().rev() {
+        match store.manifest(cluster, &id).await {
+            Err(BackupError::Object { object, fault }) => tracing::debug!(object, %fault, "passed over a backup"),
+            manifest => return Ok(Some((manifest?, id))),
+        }
+    }
+    Ok(None)
+}
+
+/// When the newest object of a cluster's log was put into the store, ms since the Unix epoch; 0 if there is none.
+async fn newest_part_ms(store: &Store, cluster: ClusterId) -> Result<u64, BackupError> {
+    let found = store.parts(cluster).await?;
+    Ok(found.iter().map(|found| found.put_ms).max().unwrap_or_default())
+}

@@ -1,0 +1,184 @@
+//! The parts of a node, put together: what shares what, and who is told by whom. Starts nothing but their threads and tasks.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use zue_core::{Lineage, Offset, ReplicaId};
+
+use crate::backup::Backups;
+use crate::config::NodeConfig;
+use crate::driver::clock::SharedTime;
+use crate::driver::handle::{Handle, Identity};
+use crate::driver::state::{Ends, View};
+use crate::driver::{Driver, Parts};
+use crate::metrics::Metrics;
+use crate::num::{length, narrow};
+use crate::process::node::{Addresses, READS_BYTES_MAX, StartError, set_up};
+use crate::process::open::Opened;
+use crate::process::vital::Vitals;
+use crate::replication::address_book::Whereabouts;
+use crate::replication::cache::TailCache;
+use crate::replication::fetch::{Fetcher, Giver};
+use crate::replication::peer::Peers;
+use crate::replication::receiver::ReplicationService;
+use crate::server::places::Places;
+use crate::server::room::Room;
+use crate::services::append::Appends;
+use crate::services::control::ControlService;
+use crate::services::log_service::LogService;
+use crate::services::newcomers::Newcomers;
+use crate::services::read::unfed_max;
+use crate::standby::elect;
+use crate::storage::{Around, Storage};
+use crate::tls::Security;
+
+/// How many messages of each kind wait for the driver.
+const INBOX_MAX: usize = 1024;
+
+fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: Lineage) -> Identity {
+    Identity {
+        id,
+        name: config.name.clone(),
+        client_address: config.advertise.client.clone().unwrap_or_else(|| addresses.client.to_string()),
+        peer_address: addresses.peer.to_string(),
+        lineage,
+        durability: config.log.durability.name(),
+        heartbeat: config.replication.heartbeat(),
+    }
+}
+
+/// The parts of a node, put together.
+pub(crate) struct Built {
+    pub(crate) driver: Driver,
+    pub(crate) handle: Handle,
+    pub(crate) log: LogService,
+    pub(crate) replication: ReplicationService,
+    pub(crate) control: ControlService,
+    /// If backups are to be made.
+    pub(crate) backups: Option<Backups>,
+}
+
+impl Built {
+    pub(crate) fn new(
+        config: &NodeConfig,
+        addresses: Addresses,
+        opened: Opened,
+        metrics: &Arc<Metrics>,
+        security: &Security,
+        (stop_calls, vitals): (&CancellationToken, &Vitals),
+    ) -> Result<Self, StartError> {
+        let Opened { log, replica } = opened;
+        let identity = identity(config, addresses, replica.id(), log.meta().lineage());
+        let (requests, requests_in) = mpsc::channel(INBOX_MAX);
+        let (facts, facts_in) = mpsc::channel(INBOX_MAX);
+        let (disk_facts, disk) = mpsc::channel(INBOX_MAX);
+        let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
+        let (readable, readable_seen) = watch::channel(Offset::default());
+        let (view, view_seen) = watch::channel(View::default());
+        let handle = Handle {
+            identity: Arc::new(identity),
+            requests,
+            facts,
+            ends: ends_seen,
+            readable: readable_seen,
+            view: view_seen,
+            sessions: Arc::new(AtomicU64::new(1)),
+            time: SharedTime::default(),
+        };
+        let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
+        let replication = config.replication;
+        let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
+        let peers = Peers {
+            reader: reader.clone(),
+            cache: Arc::clone(&cache),
+            settings: replication,
+            producers: config.limits.to_producers(),
+            metrics: Arc::clone(metrics),
+            whereabouts: Whereabouts::by(security.dial()),
+        };
+        let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
+        let (seen, own) = (handle.view.clone(), handle.identity.id);
+        let others = move || {
+            let members = Arc::clone(&seen.borrow().members);
+            let others = members.iter().map(|member| member.id).filter(|id| *id != own).collect();
+            (!members.is_empty()).then_some(others)
+        };
+        let (settings, time, others) = (config.log.to_upkeep(), handle.time.clone(), Box::new(others));
+        let around = Around { settings, fetches: asking, time, others };
+        let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
+        let parts = Parts {
+            storage,
+            handle: handle.clone(),
+            requests: requests_in,
+            facts: facts_in,
+            disk,
+            ends,
+            readable,
+            view,
+            cache,
+            peers,
+            metrics: Arc::clone(metrics),
+            tick: replication.heartbeat(),
+            unfed_max: unfed_max(replication.lag_time_max.0),
+            standing: elect::begin(
+                &config.data_dir,
+                (&handle.identity, addresses.peer),
+                (vitals, stop_calls),
+                security.dial(),
+            ),
+        };
+        let driver = Driver::new(parts, replica, last_timestamp_ms);
+        let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
+        let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
+        let log = log_service(config, &handle, reader, (metrics, security, stop_calls));
+        Ok(Self {
+            driver,
+            control: ControlService { handle: handle.clone(), security: security.clone() },
+            handle,
+            log,
+            replication: follow,
+            backups,
+        })
+    }
+}
+
+fn log_service(
+    config: &NodeConfig,
+    handle: &Handle,
+    reader: zue_log::Reader<zue_log::OsDisk>,
+    (metrics, security, stop_calls): (&Arc<Metrics>, &Security, &CancellationToken),
+) -> LogService {
+    let limits = config.limits.to_log();
+    let appends = Appends {
+        handle: handle.clone(),
+        metrics: Arc::clone(metrics),
+        settings: config.limits,
+        limits,
+        room: Room::new(config.limits.appends_bytes_max.length()),
+        newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
+        stop: stop_calls.clone(),
+    };
+    let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
+    let (lag_max, security) = (config.replication.lag_time_max.0, security.clone());
+    LogService { appends, reader, readers, answers, lag_max, security }
+}
+
+fn replication_service(
+    config: &NodeConfig,
+    handle: &Handle,
+    reader: &zue_log::Reader<zue_log::OsDisk>,
+    (metrics, stop): (&Arc<Metrics>, &CancellationToken),
+) -> ReplicationService {
+    let room_bytes = narrow(config.replication.inflight_bytes_max.0);
+    ReplicationService {
+        handle: handle.clone(),
+        metrics: Arc::clone(metrics),
+        room: Arc::new(Semaphore::new(length(room_bytes))),
+        room_bytes,
+        producers: config.limits.to_producers(),
+        stop: stop.clone(),
+        giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
+    }
+}

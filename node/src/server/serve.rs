@@ -1,0 +1,197 @@
+//! Serving connections: what of HTTP one may use, and when it ends. Knows neither calls nor paths.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::{Service as _, http};
+
+use crate::metrics::Metrics;
+use crate::server::door::Door;
+use crate::server::listener::{Caller, Connection, Listener};
+use crate::server::net;
+use crate::server::outflow::Call;
+use crate::server::places::Places;
+use crate::tls::{Port, Security};
+
+/// How many calls one connection may have at once.
+pub(crate) const STREAMS_MAX: u32 = 256;
+/// What the headers of a call may have.
+pub(crate) const HEADERS_BYTES_MAX: u32 = 8 << 10;
+/// How often an idle connection is asked whether it is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a request of HTTP/1 may take to come, and with its answer.
+const HTTP1_HEAD_WITHIN: Duration = Duration::from_secs(5);
+const HTTP1_WITHIN: Duration = Duration::from_secs(30);
+/// How a connection of HTTP/2 begins.
+const HTTP2_BEGINS: [u8; 3] = *b"PRI";
+/// What a connection of HTTP/1 reads at once.
+pub(crate) const HTTP1_BUFFER_BYTES: usize = 16 << 10;
+
+/// What the connections of a gRPC port may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Http2 {
+    pub(crate) stream_window_bytes: u32,
+    pub(crate) connection_window_bytes: u32,
+    /// How long one may take to say hello.
+    pub(crate) hello_within: Duration,
+    /// How long what is sent on a call may be left untaken.
+    pub(crate) stall_max: Duration,
+}
+
+/// Who gets into a gRPC port.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) port: Port,
+    pub(crate) security: Security,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Runs each stream of a connection as a call.
+#[derive(Clone, Debug)]
+struct Calls {
+    caller: Arc<Caller>,
+    places: Arc<Places>,
+    stall_max: Duration,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
+    fn execute(&self, stream: F) {
+        let call = Call::new(self.places.take_busy(self.caller.owner));
+        tokio::spawn(call.serve(stream, self.stall_max));
+    }
+}
+
+/// Serves a gRPC port until it is stopped.
+pub(crate) async fn serve_grpc(mut listener: Listener, door: Door, http: Http2, stop: CancellationToken) {
+    let (door, mut connections) = (Arc::new(door), JoinSet::new());
+    loop {
+        let connection = tokio::select! {
+            connection = listener.next() => connection,
+            () = stop.cancelled() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        connections.spawn(serve_http2(connection, Arc::clone(&door), http, stop.clone()));
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop: CancellationToken) {
+    let Http2 { stream_window_bytes, connection_window_bytes, hello_within, stall_max } = http;
+    let (gate, hello_until) = (door.gate().clone(), Instant::now() + hello_within);
+    let leaves = connection.caller().seat.leaves.clone();
+    let welcomed = tokio::select! {
+        welcomed = gate.security.welcome(connection, gate.port, hello_until, &gate.metrics) => welcomed,
+        () = leaves.cancelled() => return,
+        () = stop.cancelled() => return,
+    };
+    let Some(connection) = welcomed else { return };
+    let caller = Arc::clone(connection.caller());
+    let calls = Calls { caller: Arc::clone(&caller), places: Arc::clone(door.calls()), stall_max };
+    let mut builder = http2::Builder::new(calls);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(net::KEEP_ALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADERS_BYTES_MAX)
+        .initial_stream_window_size(stream_window_bytes)
+        .initial_connection_window_size(connection_window_bytes);
+    let service = {
+        let caller = Arc::clone(&caller);
+        service_fn(move |request: http::Request<Incoming>| {
+            let (door, caller) = (Arc::clone(&door), Arc::clone(&caller));
+            async move { Ok::<_, Infallible>(door.serve(caller, request).await) }
+        })
+    };
+    let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    let mut hello = pin!(tokio::time::timeout_at(hello_until, caller.greeted()));
+    let mut outlived = pin!(gate.security.outlived(&caller));
+    let (mut has_greeted, mut is_stopping, mut ends_at) = (false, false, None);
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection failed");
+                }
+                return;
+            }
+            greeted = hello.as_mut(), if !has_greeted => match greeted {
+                Ok(()) => has_greeted = true,
+                Err(_) => return,
+            },
+            () = caller.seat.leaves.cancelled() => return,
+            () = stop.cancelled(), if !is_stopping => {
+                is_stopping = true;
+                served.as_mut().graceful_shutdown();
+            }
+            left = outlived.as_mut(), if ends_at.is_none() => {
+                ends_at = Some(Instant::now() + left);
+                caller.ends.cancel();
+                served.as_mut().graceful_shutdown();
+            }
+            () = sleep_until(ends_at.unwrap_or(hello_until)), if ends_at.is_some() => return,
+        }
+    }
+}
+
+/// Serves requests until it is stopped: one a connection, so that nobody keeps one.
+pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        let connection = tokio::select! {
+            connection = listener.next() => connection,
+            () = stop.cancelled() => break,
+        };
+        while connections.try_join_next().is_some() {}
+        connections.spawn(serve_request(connection, router.clone()));
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Serves one request. A client of gRPC that has taken this port for another is told in its own protocol that nothing is there.
+async fn serve_request(connection: Connection, router: Router) {
+    let seat = Arc::clone(&connection.caller().seat);
+    let is_http2 = tokio::time::timeout(HTTP1_HEAD_WITHIN, connection.begins_with(HTTP2_BEGINS)).await;
+    let Ok(Ok(is_http2)) = is_http2 else { return };
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let mut router = router.clone();
+        async move { router.call(request.map(axum::body::Body::new)).await }
+    });
+    let served = async {
+        if is_http2 {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(1).max_header_list_size(HEADERS_BYTES_MAX);
+            let served = builder.serve_connection(TokioIo::new(connection), service);
+            return tokio::time::timeout(HTTP1_HEAD_WITHIN, served).await.unwrap_or(Ok(()));
+        }
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HTTP1_HEAD_WITHIN)
+            .max_buf_size(HTTP1_BUFFER_BYTES)
+            .keep_alive(false);
+        builder.serve_connection(TokioIo::new(connection), service).await
+    };
+    tokio::select! {
+        ended = served => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a request failed");
+            }
+        }
+        () = tokio::time::sleep(HTTP1_WITHIN) => {}
+        () = seat.leaves.cancelled() => {}
+    }
+}

@@ -1,0 +1,33 @@
+//! Whether a message of a peer or a controller is meant for this replica and speaks its language.
+
+use zue_proto::PROTOCOL_VERSION;
+use zue_proto::v1::{Error, Reason};
+
+use crate::driver::handle::Identity;
+use crate::server::listener::Caller;
+use crate::services::errors::{error, invalid};
+
+/// What such a message says of whom it is for.
+pub(crate) struct Target<'a> {
+    pub(crate) protocol_version: u32,
+    pub(crate) target: &'a [u8],
+}
+
+/// Refuses what is for another replica, or in another version of the protocol. The cluster is the replica's own to check. Who knows
+/// for whom its message is belongs here, as far as anybody can tell who has no proof.
+pub(crate) fn check(identity: &Identity, caller: Option<&Caller>, message: &Target<'_>) -> Result<(), Error> {
+    let Target { protocol_version, target } = *message;
+    if protocol_version != PROTOCOL_VERSION {
+        let message = format!("version {protocol_version} of the protocol is not spoken here, but {PROTOCOL_VERSION}");
+        return Err(error(Reason::WrongTarget, message));
+    }
+    let target = zue_proto::replica_id("target", target).map_err(invalid)?;
+    if target == identity.id {
+        if let Some(caller) = caller {
+            caller.belongs_here();
+        }
+        return Ok(());
+    }
+    let message = format!("the message is for replica {target}; this is {}, replica {}", identity.name, identity.id);
+    Err(error(Reason::WrongTarget, message))
+}
