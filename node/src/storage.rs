@@ -1,14 +1,11 @@
 //! The disk's threads: one does the work of the log in order, one syncs what was written meanwhile and says how far it has come.
 //! Never tries again after a failed write or sync. Knows no protocol.
 
-mod retain;
 mod shortage;
 mod stalled;
-mod stop;
 mod syncer;
 #[cfg(test)]
 mod tests;
-mod trimmed;
 mod upkeep;
 mod worker;
 
@@ -23,14 +20,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use zue_core::{Offset, Ticket};
 pub(crate) use zue_engine::disk::Work;
+pub(crate) use zue_engine::room::full;
 use zue_log::{Batch, Disk, Log, SharedLog};
 
 pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
 use self::upkeep::Upkeep;
-pub(crate) use self::upkeep::{Fetch, NotFetched, UpkeepSettings};
+pub(crate) use self::upkeep::{Answer, Around, Fetch, UpkeepSettings};
 use self::worker::Worker;
-use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 
 /// How long to wait before looking for room on a full disk again.
@@ -138,7 +135,7 @@ impl Storage {
         name: &str,
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
-        upkeep: (UpkeepSettings, mpsc::Sender<Fetch>, &SharedTime),
+        around: Around,
     ) -> Result<Self, SpawnError> {
         // What is written down is committed, whatever comes.
         let committed = AtomicU64::new(log.meta().commit_end.0);
@@ -148,7 +145,7 @@ impl Storage {
         let durability = log.durability();
         let log = Arc::new(SharedLog::new(log));
         let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), durability);
-        let (upkeep, stop_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, upkeep);
+        let (upkeep, to_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, around);
         let keeping = {
             let log = Arc::clone(&log);
             let end = move |problem| if log.is_broken() { failed(problem) } else { neglected(problem) };
@@ -160,7 +157,7 @@ impl Storage {
         };
         let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
         spawn(format!("disk {name}"), &facts, failed, move || {
-            worker.run(syncing, (&stop_upkeep, keeping));
+            worker.run(syncing, (&to_upkeep, keeping));
             let _ = done_tx.send(());
         })?;
         Ok(Self { queue, done: Some(done) })
@@ -247,18 +244,6 @@ impl<F: Fn(String) -> DiskFact> Drop for Mourner<F> {
 /// Tells the driver. Nobody listens any more once it has ended: then the work is done for its own sake.
 fn tell(facts: &mpsc::Sender<DiskFact>, fact: DiskFact) {
     let _ = facts.blocking_send(fact);
-}
-
-/// An error with its sources, on one line.
-pub(crate) fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 /// Bytes free and bytes in all on the disk of a directory.

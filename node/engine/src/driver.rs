@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use zue_core::{
     Epoch, EpochStart, FrameFacts, Input, Millis, Offset, Output, ProducerId, Refusal, Replica, ReplicaId, Reply,
-    RequestId, Session, Tail, Ticket,
+    RequestId, RoleView, Session, Tail, Ticket,
 };
 use zue_log::{Batch, Fault, ProducerRun};
 
@@ -122,6 +122,12 @@ impl<A: Append> Driver<A> {
     /// Ends: who waits learns nothing any more. Gives the appends that were held back.
     pub fn end(self) -> impl Iterator<Item = A> {
         self.held.into_iter()
+    }
+
+    /// Whether it is to trim what lies before, which is older, or more, than is to be kept: who leads does, and the others follow.
+    pub fn may_trim(&self, now: Millis, before: Offset) -> bool {
+        let (replica, leads) = (&self.replica, matches!(self.replica.role(now), RoleView::Leader { .. }));
+        leads && before > replica.log_start() && before <= replica.commit_end()
     }
 
     /// A name for a request that nobody waits for.

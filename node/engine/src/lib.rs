@@ -6,5 +6,7 @@ pub mod driver;
 #[cfg(test)]
 mod made;
 pub mod ring;
+pub mod room;
 pub mod sender;
 pub mod standing;
+pub mod upkeep;

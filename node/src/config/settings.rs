@@ -291,17 +291,23 @@ impl LogSettings {
     pub(crate) fn to_upkeep(self) -> UpkeepSettings {
         let Self { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = self;
         let Self { retention_bytes, retention_age, trim_delay, compaction, delete_retention, .. } = self;
-        UpkeepSettings {
-            trim_delay: trim_delay.0,
+        let engine = zue_engine::upkeep::Settings {
+            turn_ms: 250,
+            retry_ms: 5000,
+            retry_lost_ms: 60_000,
+            answer_ms: 2 * crate::replication::fetch::ANSWER_TIMEOUT_MS,
+            piece_bytes: 256 << 10,
+            trim_delay_ms: trim_delay.millis(),
             scrub_bytes_per_second: scrub_bytes_per_second.0,
-            scrub_interval: scrub_interval.0,
+            scrub_interval_ms: scrub_interval.millis(),
             compaction_bytes_per_second: compaction_bytes_per_second.0,
             retention: Retention {
                 bytes: retention_bytes.map(|bytes| bytes.0),
                 age_ms: retention_age.map(Time::millis),
             },
-            deletes_kept_ms: compaction.then(|| delete_retention.millis()),
-        }
+            retention_ms: 2000,
+        };
+        UpkeepSettings { engine, deletes_kept_ms: compaction.then(|| delete_retention.millis()) }
     }
 }
 

@@ -210,10 +210,9 @@ impl Driver {
         }
     }
 
-    /// A leader trims, and the others follow. Nobody waits for the answer.
+    /// Nobody waits for the answer.
     fn expired(&mut self, before: Offset) {
-        let replica = self.engine.replica();
-        if self.leading.is_some() && before > replica.log_start() && before <= replica.commit_end() {
+        if self.engine.may_trim(self.now(), before) {
             tracing::info!(%before, "trimming what is beyond the retention");
             let request = self.engine.request();
             self.step(Input::Trim { request, before });

@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zue_core::Offset;
+use zue_engine::upkeep::{Ask, Unanswered};
 use zue_log::{Excerpt, OsDisk, Reader};
 use zue_proto::place::Place;
 use zue_proto::v1::replication_client::ReplicationClient;
@@ -14,7 +15,7 @@ use zue_proto::v1::{self, Reason};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
 
 use crate::driver::handle::{Handle, Identity};
-use crate::driver::state::{Ends, Member, View};
+use crate::driver::state::{Ends, View};
 use crate::process::vital::Vitals;
 use crate::replication::address_book::Whereabouts;
 use crate::server::listener::Caller;
@@ -25,7 +26,7 @@ use crate::server::room::Room;
 use crate::services::aside::aside;
 use crate::services::errors::{error, invalid, out_of_range, read_failed, shutting_down};
 use crate::services::target::{self, Target};
-use crate::storage::{Fetch, NotFetched};
+use crate::storage::{Answer, Fetch};
 
 /// How much one answer holds, about; a larger record comes alone.
 const ANSWER_BYTES: usize = 1 << 20;
@@ -34,26 +35,26 @@ pub(crate) const ANSWERS_MAX: usize = 4;
 /// How much of such answers is on its way at once.
 pub(crate) const ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// How long a replica has to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT_MS: u64 = 5000;
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS);
 
 /// Asks for what the upkeep of the log lacks.
 pub(crate) struct Fetcher {
-    identity: Arc<Identity>,
     view: watch::Receiver<View>,
     whereabouts: Whereabouts,
     fetches: mpsc::Receiver<Fetch>,
 }
 
 impl Fetcher {
-    /// Takes questions for what is damaged here to the other replicas, until it is stopped.
+    /// Takes questions for what is damaged here to the replicas that they are for, until it is stopped.
     pub(crate) fn spawn(
         handle: &Handle,
         whereabouts: &Whereabouts,
         (stop, vitals): (&CancellationToken, &Vitals),
     ) -> mpsc::Sender<Fetch> {
         let (ask, fetches) = mpsc::channel(1);
-        let (identity, view, whereabouts) = (Arc::clone(&handle.identity), handle.view.clone(), whereabouts.clone());
-        let asking = Self { identity, view, whereabouts, fetches };
+        let (view, whereabouts) = (handle.view.clone(), whereabouts.clone());
+        let asking = Self { view, whereabouts, fetches };
         let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
         tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(asking.run()).await }));
         ask
@@ -61,59 +62,39 @@ impl Fetcher {
 
     /// Answers until nobody asks any more.
     async fn run(mut self) {
-        while let Some(Fetch { from, upto, reply }) = self.fetches.recv().await {
-            let _ = reply.send(self.fetch(from, upto).await);
+        while let Some(Fetch { ask, reply }) = self.fetches.recv().await {
+            reply.send(self.fetch(ask).await);
         }
     }
 
-    async fn fetch(&self, from: Offset, upto: Offset) -> Result<Excerpt, NotFetched> {
-        let (cluster, members) = {
+    async fn fetch(&self, Ask { of, from, upto, .. }: Ask) -> Answer {
+        let (cluster, member) = {
             let view = self.view.borrow();
-            (view.cluster, Arc::clone(&view.members))
+            (view.cluster, view.members.iter().find(|member| member.id == of).cloned())
         };
-        let others: Vec<&Member> = members.iter().filter(|member| member.id != self.identity.id).collect();
-        let Some(cluster) = cluster.filter(|_| !others.is_empty()) else {
-            // A cluster of one has nobody to ask.
-            let all_asked = !members.is_empty();
-            return Err(NotFetched { reason: "no other replica is known".to_owned(), all_asked });
+        let Some((cluster, member)) = cluster.zip(member) else {
+            return Err(Unanswered { reason: "it is no member any more".to_owned(), is_damaged: false });
         };
-        let (mut reasons, mut all_asked) = (Vec::new(), true);
-        for member in others {
-            let request = v1::FetchRequest {
-                protocol_version: PROTOCOL_VERSION,
-                cluster_id: id_bytes(cluster.0),
-                target: id_bytes(member.id.0),
-                from: from.0,
-                upto: upto.0,
-            };
-            let place = self.whereabouts.of(member);
-            match timeout(ANSWER_TIMEOUT, ask(&place, request, from)).await {
-                Ok(Ok(excerpt)) => return Ok(excerpt),
-                Ok(Err(Unanswered { reason, is_damaged })) => {
-                    all_asked &= is_damaged;
-                    reasons.push(format!("{}: {reason}", member.name));
-                }
-                Err(_) => {
-                    if let Some(at) = place.last() {
-                        place.is_wrong(at);
-                    }
-                    all_asked = false;
-                    reasons.push(format!("{}: no answer within {ANSWER_TIMEOUT:?}", member.name));
-                }
-            }
+        let request = v1::FetchRequest {
+            protocol_version: PROTOCOL_VERSION,
+            cluster_id: id_bytes(cluster.0),
+            target: id_bytes(of.0),
+            from: from.0,
+            upto: upto.0,
+        };
+        let place = self.whereabouts.of(&member);
+        let name = &member.name;
+        if let Ok(answer) = timeout(ANSWER_TIMEOUT, ask_at(&place, request, from)).await {
+            return answer.map_err(|why| Unanswered { reason: format!("{name}: {}", why.reason), ..why });
         }
-        Err(NotFetched { reason: reasons.join("; "), all_asked })
+        if let Some(at) = place.last() {
+            place.is_wrong(at);
+        }
+        Err(Unanswered { reason: format!("{name}: no answer within {ANSWER_TIMEOUT:?}"), is_damaged: false })
     }
 }
 
-/// Why a replica has not given what it was asked for.
-struct Unanswered {
-    reason: String,
-    /// It is damaged, or gone, there too.
-    is_damaged: bool,
-}
-
-async fn ask(place: &Place, request: v1::FetchRequest, from: Offset) -> Result<Excerpt, Unanswered> {
+async fn ask_at(place: &Place, request: v1::FetchRequest, from: Offset) -> Answer {
     let failed = |reason: String| Unanswered { reason, is_damaged: false };
     let (channel, at) = net::connect(place).await.map_err(|why| failed(why.to_string()))?;
     let mut client = ReplicationClient::new(channel).max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX);

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use zue_core::{Epoch, EpochStart, Offset, Origin, ReplicaId, Tail, Ticket};
+use zue_engine::upkeep::Unanswered;
 use zue_log::sim::SimDisk;
 use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 
-use super::stop::Stop;
 use super::syncer::{Syncer, Written};
+use super::upkeep::Others;
 use super::worker::Worker;
-use super::{DiskFact, Fetch, NotFetched, Queue, Storage, Task, UpkeepSettings, Work};
+use super::{Around, DiskFact, Fetch, Queue, Storage, Task, Work};
 use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 
@@ -38,15 +39,16 @@ impl Bench {
     }
 
     fn on(disk: SimDisk, fetches: mpsc::Sender<Fetch>) -> Self {
-        Self::with(disk, config(), (crate::config::settings::LogSettings::default().to_upkeep(), fetches))
+        Self::with(disk, config(), fetches, Box::new(|| Some(vec![ReplicaId(2)])))
     }
 
-    fn with(disk: SimDisk, config: LogConfig, upkeep: (UpkeepSettings, mpsc::Sender<Fetch>)) -> Self {
+    fn with(disk: SimDisk, config: LogConfig, fetches: mpsc::Sender<Fetch>, others: Others) -> Self {
         let (log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let upkeep = (upkeep.0, upkeep.1, &SharedTime::default());
-        let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), upkeep).unwrap();
+        let settings = crate::config::settings::LogSettings::default().to_upkeep();
+        let around = Around { settings, fetches, time: SharedTime::default(), others };
+        let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), around).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }
 
@@ -177,7 +179,7 @@ fn what_fails_is_told_while_a_sync_hangs() {
     let work = Work::Promise { epoch: Epoch(1), leader: None, cluster: None };
     queue.waiting().tasks.extend([Task { ticket: Ticket(1), work, share: None }]);
     let worker = Worker::new(log, Arc::clone(&queue), sender, syncer);
-    let working = thread::spawn(move || worker.run(syncing, (&Stop::default(), keeping)));
+    let working = thread::spawn(move || worker.run(syncing, (&std::sync::mpsc::channel().0, keeping)));
     assert!(matches!(fact(&mut facts), DiskFact::Failed(_)));
     queue.close();
     drop(end);
@@ -243,11 +245,11 @@ fn a_repair_that_waits_for_others_asks_for_nothing_more_once_the_disk_has_failed
     let (ask, mut fetches) = mpsc::channel(1);
     let mut bench = Bench::on(disk, ask);
     let asked = fetches.blocking_recv().unwrap();
-    assert_eq!((asked.from, asked.upto), (Offset(2), Offset(4)));
+    assert_eq!((asked.ask.of, asked.ask.from, asked.ask.upto), (ReplicaId(2), Offset(2), Offset(4)));
     bench.disk.fail_at(bench.disk.operations(), io::ErrorKind::Other);
     bench.append(10);
     assert!(matches!(bench.fact(), DiskFact::Failed(_)));
-    asked.reply.send(Err(NotFetched { reason: "nobody has it".to_owned(), all_asked: true })).unwrap();
+    asked.reply.send(Err(Unanswered { reason: "it is damaged there".to_owned(), is_damaged: true }));
     assert!(fetches.blocking_recv().is_none(), "it asks for the next one");
 }
 
@@ -297,7 +299,7 @@ fn a_repair_that_finds_no_room_lets_former_logs_go_the_oldest_first_and_tries_ag
         let mut asked = 0;
         while let Some(fetch) = fetches.blocking_recv() {
             asked += 1;
-            fetch.reply.send(Ok(whole.clone())).unwrap();
+            fetch.reply.send(Ok(whole.clone()));
         }
         asked
     });
@@ -317,11 +319,7 @@ fn a_compaction_that_finds_no_room_lets_former_logs_go_and_tries_again() {
     log.close().unwrap();
     disk.set_growth(Some(6000));
     let before = former(&disk);
-    let bench = Bench::with(
-        disk.clone(),
-        compacted,
-        (crate::config::settings::LogSettings::default().to_upkeep(), mpsc::channel(1).0),
-    );
+    let bench = Bench::with(disk.clone(), compacted, mpsc::channel(1).0, Box::new(|| None));
     let begun = Instant::now();
     let is_compacted = |disk: &SimDisk| {
         let bytes = disk.content("00000000000000000030.log").unwrap();
@@ -347,10 +345,8 @@ fn a_thread_of_the_disk_that_panics_is_told_of_while_others_live_on() {
 
 #[test]
 fn a_panic_of_who_looks_after_the_log_is_told_and_appends_go_on() {
-    // There is no such time: the thread panics when it begins to read the log again.
-    let settings = crate::config::settings::LogSettings::default().to_upkeep();
-    let upkeep = UpkeepSettings { scrub_bytes_per_second: 1, scrub_interval: Duration::MAX, ..settings };
-    let mut bench = Bench::with(SimDisk::new(1), config(), (upkeep, mpsc::channel(1).0));
+    let mut bench =
+        Bench::with(SimDisk::new(1), config(), mpsc::channel(1).0, Box::new(|| panic!("a broken invariant")));
     let told = bench.fact();
     let DiskFact::Neglected(problem) = &told else { panic!("{told:?}") };
     assert!(problem.contains("\"upkeep test\" panicked") && problem.contains("nothing is repaired"), "{problem}");

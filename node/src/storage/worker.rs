@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
 use zue_engine::disk::Ahead;
+use zue_engine::room::lacks_room;
 use zue_log::{Disk, LogError, SharedLog};
 
-use super::shortage::{lacks_room, make_room};
-use super::stop::Stop;
+use super::shortage::has_made_room;
 use super::syncer::{Syncer, Written};
+use super::upkeep::Said;
 use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Tasks, Work, full, tell};
 
 pub(super) struct Worker<D: Disk> {
@@ -44,9 +46,10 @@ impl<D: Disk> Worker<D> {
         Self { log, queue, facts, syncer, written: Written::default(), commit_written: Instant::now() }
     }
 
-    pub(super) fn run(mut self, syncing: JoinHandle<()>, (stop_upkeep, keeping): (&Stop, JoinHandle<()>)) {
+    pub(super) fn run(mut self, syncing: JoinHandle<()>, (upkeep, keeping): (&Sender<Said>, JoinHandle<()>)) {
         let stopped = self.work();
-        stop_upkeep.stop();
+        // It may have ended before.
+        let _ = upkeep.send(Said::Stop);
         self.syncer.close();
         // At once: what the other threads are at may take long, or hang with the disk.
         if let Stopped::Failed(error) = &stopped {
@@ -95,7 +98,7 @@ impl<D: Disk> Worker<D> {
             let Some(Task { work, .. }) = tasks.front() else { return Ok(()) };
             match self.one(work) {
                 Err(LogError::NoRoom(error))
-                    if lacks_room(&error) && make_room(&self.log).map_err(Stopped::Failed)? => {}
+                    if lacks_room(&error) && has_made_room(&self.log).map_err(Stopped::Failed)? => {}
                 Err(LogError::NoRoom(error)) => {
                     self.have_synced(false);
                     let now = Some(Stalled::new(&error));

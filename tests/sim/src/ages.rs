@@ -1,7 +1,6 @@
-//! What goes because of its age: trims by age, and how old records that delete are; with wall clocks that are ahead, behind and set.
+//! How old records are, where some go because of that: by monotonic clocks and by wall clocks that are ahead, behind and set.
 
-use zue_core::{Aged, Ages, Input, Millis, Offset, RoleView};
-use zue_log::Retention;
+use zue_core::{Aged, Ages, Millis, Offset, RoleView};
 
 use crate::breaks::Break;
 use crate::check::Judge;
@@ -9,7 +8,6 @@ use crate::coverage::Fault;
 use crate::dice::Dice;
 use crate::params::{ClientParams, FaultParams, UpkeepParams};
 use crate::process::Process;
-use crate::storage::Storage;
 use crate::world::World;
 
 /// How long a process may do without a look at the log, and still know what came meanwhile.
@@ -120,8 +118,8 @@ pub(crate) enum Which {
 impl Process {
     fn aging(&mut self, which: Which) -> Option<&mut Aging> {
         match which {
-            Which::Retention => self.upkeep.retention.as_mut(),
-            Which::Deletes => self.upkeep.deletes.as_mut(),
+            Which::Retention => self.upkeep.as_mut()?.retention.as_mut(),
+            Which::Deletes => self.upkeep.as_mut()?.deletes.as_mut(),
         }
     }
 }
@@ -184,37 +182,5 @@ impl World {
         // A monotonic clock that jumps takes for an age what was none.
         let by_clocks = by_clocks.then_some(if by_sight { Offset(0) } else { aged.old_before });
         Some((aged, Judge { now, age_ms: aging.age_ms, by_clocks, seen_from }))
-    }
-
-    /// A leader trims what is too old; the others only look.
-    pub(crate) fn retain(&mut self, machine: usize) {
-        let Some((aged, judge)) = self.aged(machine, Which::Retention) else { return };
-        let clock = self.clock(machine);
-        let Some((process, storage)) = self.kept(machine) else { return };
-        let replica = process.replica();
-        let (log_start, commit_end) = (replica.log_start(), replica.commit_end());
-        let leads = matches!(replica.role(clock), RoleView::Leader { .. });
-        let Some(before) = storage.retained_from(judge.age_ms, commit_end, aged).filter(|before| *before > log_start)
-        else {
-            return;
-        };
-        if leads && before <= commit_end {
-            self.trace
-                .say(self.now, format_args!("{machine} trims what is older than {} before {before}", judge.age_ms));
-            self.check.old_by_age(&judge, log_start, before);
-            self.counts.aged_out += before.since(log_start);
-            self.check.trim_asked(before);
-            let Some(request) = self.process(machine).map(|process| process.driver.request()) else { return };
-            self.step(machine, Input::Trim { request, before });
-        }
-    }
-}
-
-impl Storage {
-    /// Where the log is to begin by the ages of its records.
-    fn retained_from(&self, age_ms: u64, commit_end: Offset, aged: Aged) -> Option<Offset> {
-        let retention = Retention { bytes: None, age_ms: Some(age_ms) };
-        let log = self.log.as_ref()?;
-        log.reader().retained_from(retention, commit_end, aged).ok().flatten()
     }
 }

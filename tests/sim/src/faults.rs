@@ -337,7 +337,7 @@ impl World {
             // A pass over the log does not take for ever.
             (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);
             // Of a long log each segment takes a few turns.
-            upkeep.every_ms = (5, 20);
+            (upkeep.turn_ms, upkeep.late_ms, upkeep.bytes_per_second) = (10, 10, 1 << 30);
         }
         c.call_timeout_ms = 500;
         // A change that needs an answer must not be put off for ever because it came a little late.

@@ -23,7 +23,6 @@ mod mistakes;
 mod params;
 mod process;
 mod reads;
-mod repairs;
 mod rewrites;
 mod search;
 mod standby;

@@ -48,6 +48,7 @@ pub(crate) enum Caller {
         machine: usize,
         life: u64,
         ask: u64,
+        from: Offset,
     },
 }
 

@@ -45,14 +45,20 @@ pub(crate) struct Params {
 
 #[derive(Clone, Debug)]
 pub(crate) struct UpkeepParams {
-    pub(crate) every_ms: (u64, u64),
+    pub(crate) turn_ms: u64,
+    /// How much later than it should it may be.
+    pub(crate) late_ms: u64,
     /// How much is read, or written, at once.
     pub(crate) piece_bytes: usize,
     /// How many bytes of records are given for a repair at once, and how long they are waited for.
     pub(crate) answer_bytes: usize,
     pub(crate) answer_ms: u64,
     /// How long until damage is looked at again.
-    pub(crate) retry_ms: (u64, u64),
+    pub(crate) retry_ms: u64,
+    /// What repairs and compactions may take.
+    pub(crate) bytes_per_second: u64,
+    /// How long what is trimmed stays, where it does.
+    pub(crate) trim_delay_ms: u64,
     pub(crate) compaction: Option<CompactionConfig>,
     /// Records go once they are so old.
     pub(crate) retention_ms: Option<u64>,
@@ -316,11 +322,14 @@ impl UpkeepParams {
             dirty_percent: dice.pick(&[1, 50]),
         });
         Self {
-            every_ms: (5, dice.between((10, 120))),
+            turn_ms: dice.between((5, 60)),
+            late_ms: dice.between((5, 60)),
             piece_bytes: dice.pick(&[100, 5000, 1 << 20]),
             answer_bytes: dice.pick(&[1, 3000, 1 << 20]),
             answer_ms: dice.between((20, 200)),
-            retry_ms: (20, dice.between((50, 500))),
+            retry_ms: dice.between((20, 300)),
+            bytes_per_second: dice.pick(&[100_000, 1 << 20, 1 << 30]),
+            trim_delay_ms: dice.pick(&[0, 200, 2000, 1 << 40]),
             compaction,
             retention_ms: dice.chance(0.4).then(|| dice.pick(&[300, 3000, 20_000, 1 << 40])),
         }

@@ -38,7 +38,8 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    pub(crate) upkeep: Upkeep,
+    /// Where logs are looked after.
+    pub(crate) upkeep: Option<Upkeep>,
     pub(crate) standing: Standing<Standby>,
 }
 
@@ -128,7 +129,8 @@ impl World {
             self.now,
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
-        let upkeep = Upkeep::new(recovered.damaged, self.params.upkeep.as_ref());
+        let reader = self.machine(machine).storage.log().reader();
+        let upkeep = self.params.upkeep.as_ref().map(|params| Upkeep::new(reader, params));
         let standing = self.standing_of(machine);
         let replica = Replica::new(self.params.limits, recovered);
         if replica.is_seed() {
@@ -152,8 +154,8 @@ impl World {
         self.machine(machine).process = Some(process);
         self.restart_standby(machine);
         self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
-        if let Some(UpkeepParams { every_ms, .. }) = self.params.upkeep {
-            self.after_of(machine, every_ms, ProcessEvent::Upkeep);
+        if let Some(UpkeepParams { turn_ms, .. }) = self.params.upkeep {
+            self.after_of(machine, (1, turn_ms), ProcessEvent::Upkeep);
         }
     }
 

@@ -1,8 +1,7 @@
 //! What a log gives to those who read it, beside what was written to it.
 
 use zue_core::{Offset, ProducerLimits, Tail};
-use zue_log::sim::SimDisk;
-use zue_log::{ReadError, Verifier};
+use zue_log::ReadError;
 
 use crate::batch::{Batch, Record};
 use crate::storage::{Storage, WorkError};
@@ -69,10 +68,5 @@ impl Storage {
             at = chunk.end();
         }
         Ok(records)
-    }
-
-    /// Something that reads all of it again.
-    pub(crate) fn verifier(&self) -> Verifier<SimDisk> {
-        self.log().reader().verifier()
     }
 }

@@ -1,87 +1,21 @@
-//! What a log's upkeep does to it: segments that are written anew, and whether all is whole again.
+//! Whether what upkeep does to a log leaves all of it whole.
 
-use bytes::Bytes;
-use zue_core::{Aged, Offset, ProducerLimits};
+use zue_core::{Offset, ProducerLimits};
+use zue_engine::room::Access;
 use zue_log::sim::SimDisk;
-use zue_log::{Compaction, Damage, Disk as _, Excerpt, FetchPlan, LogError, ReadError, Repair, Rewritten};
+use zue_log::{Damage, Disk as _, Log};
 
-use crate::storage::{Harm, Storage, WorkError, work_error};
+use crate::storage::{Harm, Storage, WorkError};
+
+impl Access<SimDisk> for Storage {
+    fn change<T>(&mut self, change: impl FnOnce(&mut Log<SimDisk>) -> T) -> T {
+        let done = change(self.log.as_mut().expect("a process that runs has its log open"));
+        self.note_synced();
+        done
+    }
+}
 
 impl Storage {
-    fn change<T>(
-        &mut self,
-        change: impl FnOnce(&mut zue_log::Log<SimDisk>) -> Result<T, LogError>,
-    ) -> Result<T, WorkError> {
-        let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
-        let changed = change(log).map_err(work_error);
-        self.note_synced();
-        match changed {
-            Err(WorkError::Full) if self.disk.has_stopped() => Err(WorkError::Disk),
-            changed => changed,
-        }
-    }
-
-    /// What is known to be damaged.
-    pub(crate) fn damages(&self) -> Vec<Damage> {
-        self.log().damaged()
-    }
-
-    /// The records that are missing there.
-    pub(crate) fn missing(&self, damage: &Damage) -> Result<Vec<(Offset, Offset)>, ReadError> {
-        self.log().reader().missing(damage)
-    }
-
-    /// What is written down as committed.
-    pub(crate) fn written_commit(&self) -> Offset {
-        self.log().meta().commit_end
-    }
-
-    pub(crate) fn write_commit(&mut self) -> Result<(), WorkError> {
-        self.change(zue_log::Log::write_commit)
-    }
-
-    /// Breaks a rule: takes all that is durable for committed.
-    pub(crate) fn commit_all(&mut self) -> Result<(), WorkError> {
-        self.note_commit(self.tail().end);
-        self.write_commit()
-    }
-
-    /// Frames for another replica.
-    pub(crate) fn excerpt(&self, from: Offset, upto: Offset, bytes_max: usize) -> Result<Bytes, ReadError> {
-        Ok(self.log().reader().excerpt(from, upto, bytes_max)?.bytes().clone())
-    }
-
-    pub(crate) fn repair(
-        &mut self,
-        damage: &Damage,
-        excerpts: Vec<Excerpt>,
-    ) -> Result<Option<Repair<SimDisk>>, WorkError> {
-        self.change(|log| match log.repair(damage, excerpts) {
-            // Without the new file nothing has changed: another time.
-            Err(LogError::Read(ReadError::Disk(_))) => Ok(None),
-            begun => begun,
-        })
-    }
-
-    pub(crate) fn compaction(&mut self, aged: Aged) -> Option<Compaction<SimDisk>> {
-        self.log.as_mut()?.compaction(aged)
-    }
-
-    pub(crate) fn compacted(&mut self, round: Compaction<SimDisk>, done: bool) -> Result<(), WorkError> {
-        self.change(|log| log.compacted(round, done))
-    }
-
-    /// The new file takes the old one's place, if that is still in the log.
-    pub(crate) fn rewritten(&mut self, rewritten: Rewritten<SimDisk>) -> Result<bool, WorkError> {
-        // Where the bit would be is in another file now.
-        self.flip = None;
-        self.change(|log| log.rewritten(rewritten))
-    }
-
-    pub(crate) fn forget_rewrite(&self) {
-        self.log().forget_rewrite();
-    }
-
     /// Whether a segment is being written anew.
     pub(crate) fn is_rewriting(&self) -> bool {
         self.disk.list().is_ok_and(|names| names.iter().any(|name| name == "segment.anew"))
@@ -116,10 +50,10 @@ impl Storage {
         if !self.harm.any || self.harm.in_meta || in_doubt {
             return Ok(false);
         }
-        let mut verifier = self.verifier();
+        let mut verifier = log.reader().verifier();
         let all_read = std::iter::from_fn(|| verifier.step(1 << 20).transpose()).all(|step| step.is_ok());
         self.harm.known = all_read;
-        if !all_read || !self.damages().is_empty() {
+        if !all_read || !self.log().damaged().is_empty() {
             return Ok(false);
         }
         // A crash may bring back a damaged file that was trimmed, until its removal is on the disk.
@@ -128,12 +62,5 @@ impl Storage {
         }
         self.harm = Harm::default();
         self.compare(limits).map(|_| true)
-    }
-
-    /// What a repair lacks, if that is known to be committed.
-    pub(crate) fn wanted(&self, damage: &Damage, commit_end: Offset) -> Option<(FetchPlan, Vec<(Offset, Offset)>)> {
-        let missing = self.missing(damage).ok()?;
-        let wanted = FetchPlan::new(&missing, commit_end.max(self.written_commit())).ok()?;
-        Some((wanted, missing))
     }
 }

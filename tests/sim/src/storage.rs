@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use zue_core::{History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail};
+use zue_engine::room::make_room;
 use zue_log::sim::SimDisk;
 use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
@@ -146,17 +147,10 @@ impl Storage {
         loop {
             match self.try_write(work) {
                 Err(WorkError::Full) if self.disk.has_stopped() => return Err(WorkError::Disk),
-                Err(WorkError::Full) if self.drop_trimmed(1)? => {}
+                Err(WorkError::Full) if make_room(self).map_err(work_error)?.is_some() => {}
                 written => return written,
             }
         }
-    }
-
-    /// Removes so many segments of which nothing is in the log any more; whether there was one.
-    pub(crate) fn drop_trimmed(&mut self, segments_max: usize) -> Result<bool, WorkError> {
-        let Some(log) = &mut self.log else { return Ok(false) };
-        let log_start = log.log_start();
-        log.drop_trimmed(log_start, segments_max).map(|dropped| dropped > 0).map_err(work_error)
     }
 
     fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {

@@ -1,52 +1,60 @@
-//! What looks after a log while it is used, as a node's upkeep does: reads all of it again in time, fetches from other replicas what
-//! is damaged, and compacts. A piece of it at a time; everything else goes on between.
+//! What looks after a log while it is used: the engine's upkeep, and what follows of what it says. Questions and answers travel as
+//! everything does.
 
-use std::collections::BTreeMap;
-
-use zue_core::{Aged, Input, Offset, RoleView};
+use zue_core::{Aged, ClusterId, Input, Offset, ReplicaId, RoleView};
+use zue_engine::room::Access as _;
+use zue_engine::upkeep::{Ask, Event, Facts, Settings, Unanswered};
 use zue_log::sim::SimDisk;
-use zue_log::{Compacting, Compaction, Verifier};
+use zue_log::{Excerpt, Log, LogError, ReadError, Reader, Retention};
 
 use crate::ages::{Aging, Which};
 use crate::breaks::Break;
+use crate::check::Judge;
+use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::params::UpkeepParams;
 use crate::process::Process;
-use crate::repairs::{Fetching, Repairing};
-use crate::storage::{Storage, WorkError};
+use crate::storage::{WorkError, work_error};
 use crate::world::{ProcessEvent, World};
 
+/// How much is read again in each turn at least.
+const SCRUB_BYTES: u64 = 4 << 10;
+/// The same once all is put right: nothing else is left to wait for then.
+const SCRUB_BYTES_HEALED: u64 = 1 << 20;
+
 /// The state of one process's upkeep.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Upkeep {
-    pub(crate) now: Doing,
-    scrub: Option<Verifier<SimDisk>>,
-    /// When damage, by its first record, is looked at again.
-    pub(crate) retry: BTreeMap<(Offset, Offset), u64>,
-    /// When it is time to compact again.
-    compact_due: u64,
+    engine: zue_engine::upkeep::Upkeep<SimDisk>,
     /// How old records are, where some go because of that.
     pub(crate) retention: Option<Aging>,
     pub(crate) deletes: Option<Aging>,
-    /// What the replica was told last: something is damaged.
-    told: bool,
-}
-
-#[derive(Debug, Default)]
-pub(crate) enum Doing {
-    #[default]
-    Nothing,
-    Fetching(Fetching),
-    Repairing(Repairing),
-    Compacting(Box<Compaction<SimDisk>>),
 }
 
 impl Upkeep {
-    /// Of a replica that knows whether anything is damaged.
-    pub(crate) fn new(told: bool, params: Option<&UpkeepParams>) -> Self {
-        let retention = params.and_then(|params| params.retention_ms).map(Aging::new);
-        let deletes = params.and_then(|params| params.compaction);
-        let deletes = deletes.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
-        Self { retention, deletes, told, ..Self::default() }
+    pub(crate) fn new(reader: Reader<SimDisk>, params: &UpkeepParams) -> Self {
+        let engine = zue_engine::upkeep::Upkeep::new(reader, settings(params, false));
+        let retention = params.retention_ms.map(Aging::new);
+        let deletes = params.compaction.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
+        Self { engine, retention, deletes }
+    }
+}
+
+fn settings(params: &UpkeepParams, healed: bool) -> Settings {
+    let least = if healed { SCRUB_BYTES_HEALED } else { SCRUB_BYTES };
+    let piece_bytes = params.piece_bytes;
+    let scrubbed = least.max(u64::try_from(piece_bytes).unwrap_or(u64::MAX));
+    Settings {
+        turn_ms: params.turn_ms,
+        retry_ms: params.retry_ms,
+        retry_lost_ms: params.retry_ms,
+        answer_ms: params.answer_ms,
+        piece_bytes,
+        scrub_bytes_per_second: scrubbed * 1000 / params.turn_ms,
+        scrub_interval_ms: 0,
+        compaction_bytes_per_second: params.bytes_per_second,
+        retention: Retention { bytes: None, age_ms: params.retention_ms },
+        retention_ms: params.turn_ms,
+        trim_delay_ms: params.trim_delay_ms,
     }
 }
 
@@ -79,166 +87,126 @@ impl Kept {
 }
 
 impl World {
-    /// Where the process and its disk are.
-    pub(crate) fn kept(&mut self, machine: usize) -> Option<(&mut Process, &mut Storage)> {
-        let at = self.machines.get_mut(machine)?;
-        Some((at.process.as_mut()?, &mut at.storage))
+    /// Does what comes next, and again later.
+    pub(crate) fn upkeep(&mut self, machine: usize) {
+        let Some(late_ms) = self.params.upkeep.as_ref().map(|params| params.late_ms) else { return };
+        let life = self.process(machine).map(|process| process.life);
+        let waits_ms = self.look_after(machine, None).max(1);
+        if life == self.process(machine).map(|process| process.life) {
+            self.after_of(machine, (waits_ms, waits_ms + late_ms), ProcessEvent::Upkeep);
+        }
     }
 
-    pub(crate) fn upkeep(&mut self, machine: usize) {
-        let Some(params) = &self.params.upkeep else { return };
-        let every_ms = params.every_ms;
-        self.after_of(machine, every_ms, ProcessEvent::Upkeep);
+    /// Lets the upkeep take its turn, or an answer; how long it waits then.
+    fn look_after(&mut self, machine: usize, answer: Option<(u64, Result<Excerpt, Unanswered>)>) -> u64 {
         let now = self.clock(machine);
+        let Some(settings) = self.params.upkeep.as_ref().map(|params| settings(params, self.healed)) else { return 0 };
         let is_failed = |process: &Process| process.replica().role(now) == RoleView::Failed;
         if self.process(machine).is_none_or(|process| is_failed(process)) {
-            return;
+            return settings.turn_ms;
         }
-        self.retain(machine);
         self.fail_soon(machine);
-        // What is damaged there, no other replica need have any more.
-        let drops = self.dice.chance(0.05) || self.machine(machine).storage.holds_damaged_trimmed();
-        let dropped = if drops { self.machine(machine).storage.drop_trimmed(usize::MAX).map(drop) } else { Ok(()) };
-        let done = dropped.and_then(|()| self.keep(machine));
-        let has_stopped = self.machine(machine).storage.disk.has_stopped();
-        let done = if has_stopped { Err(WorkError::Disk) } else { done };
-        // A full disk is for later.
-        if matches!(done, Err(WorkError::Full)) || self.disk_did(machine, done) {
-            self.tell_damage(machine);
-        }
-    }
-
-    /// Does a piece of it.
-    fn keep(&mut self, machine: usize) -> Result<(), WorkError> {
-        let Some((process, _)) = self.kept(machine) else { return Ok(()) };
-        match std::mem::take(&mut process.upkeep.now) {
-            Doing::Nothing => self.begin(machine),
-            Doing::Fetching(fetching) => self.ask_on(machine, fetching),
-            Doing::Repairing(repairing) => self.repair_on(machine, repairing),
-            Doing::Compacting(round) => self.compact_on(machine, round),
-        }
-    }
-
-    fn begin(&mut self, machine: usize) -> Result<(), WorkError> {
-        if self.dice.chance(0.2) {
-            self.machine(machine).storage.write_commit()?;
-        }
-        if self.begin_repair(machine) {
-            return Ok(());
-        }
-        if self.begin_compaction(machine)? {
-            return Ok(());
-        }
-        self.scrub(machine)
-    }
-
-    pub(crate) fn go_on_with(&mut self, machine: usize, doing: Doing) {
-        if let Some(process) = self.process(machine) {
-            process.upkeep.now = doing;
-        }
-    }
-
-    /// Tells the replica whether anything is damaged, if that has changed.
-    fn tell_damage(&mut self, machine: usize) {
-        let ignored = self.broken_by(Break::DamageForgotten);
-        let Some((process, storage)) = self.kept(machine) else { return };
-        if storage.log.is_none() {
-            return;
-        }
-        let damaged = !storage.damages().is_empty() && !ignored;
-        if std::mem::replace(&mut process.upkeep.told, damaged) != damaged {
-            self.trace.say(self.now, format_args!("{machine} is damaged: {damaged}"));
-            self.step(machine, Input::Damaged(damaged));
-        }
-    }
-
-    /// How long until what failed is tried again.
-    pub(crate) fn retry_ms(&self) -> (u64, u64) {
-        self.params.upkeep.as_ref().map_or((0, 0), |upkeep| upkeep.retry_ms)
-    }
-
-    pub(crate) fn piece_bytes(&self) -> usize {
-        self.params.upkeep.as_ref().map_or(0, |upkeep| upkeep.piece_bytes)
-    }
-
-    // ---- compaction
-
-    /// Begins a round, if one is due; whether it did.
-    fn begin_compaction(&mut self, machine: usize) -> Result<bool, WorkError> {
-        let now = self.now;
-        let looked = self.aged(machine, Which::Deletes);
-        if self.process(machine).is_none_or(|process| now < process.upkeep.compact_due) {
-            return Ok(false);
-        }
-        let aged = looked.map_or(Aged::unknown(), |(aged, _)| aged);
-        let aged = if self.broken_by(Break::DeletesGoEarly) { Aged::by_timestamps(u64::MAX) } else { aged };
-        if self.broken_by(Break::CompactUncommitted) {
-            self.machine(machine).storage.commit_all()?;
-        }
-        let Some(round) = self.machine(machine).storage.compaction(aged) else { return Ok(false) };
-        if let Some((aged, judge)) = looked {
-            self.check.deletes_may_go(&judge, &aged);
-        }
-        self.trace.say(self.now, format_args!("{machine} compacts"));
-        self.go_on_with(machine, Doing::Compacting(Box::new(round)));
-        Ok(true)
-    }
-
-    fn compact_on(&mut self, machine: usize, mut round: Box<Compaction<SimDisk>>) -> Result<(), WorkError> {
-        let piece_bytes = self.piece_bytes();
-        let stepped = round.step(piece_bytes);
-        let storage = &mut self.machine(machine).storage;
-        let done = match stepped {
-            Ok(Compacting::Bytes(_)) => {
-                self.go_on_with(machine, Doing::Compacting(round));
-                return Ok(());
-            }
-            Ok(Compacting::Segment(segment)) => match storage.rewritten(*segment) {
-                Ok(taken) => {
-                    self.counts.kept.compacted += u64::from(taken);
-                    self.go_on_with(machine, Doing::Compacting(round));
-                    return Ok(());
-                }
-                Err(error) => {
-                    storage.compacted(*round, false)?;
-                    return Err(error);
-                }
+        let mut done = self.write_commit_now_and_then(machine);
+        let (aged, deletes) = (self.aged(machine, Which::Retention), self.aged(machine, Which::Deletes));
+        let (others, go_early) = (self.others(machine), self.broken_by(Break::DeletesGoEarly));
+        let at = self.machine(machine);
+        let Some(process) = at.process.as_mut() else { return settings.turn_ms };
+        let facts = Facts {
+            now,
+            committed: process.driver.replica().commit_end(),
+            aged: aged.map_or(Aged::unknown(), |(aged, _)| aged),
+            deletes: match deletes {
+                _ if go_early => Aged::by_timestamps(u64::MAX),
+                deletes => deletes.map_or(Aged::unknown(), |(aged, _)| aged),
             },
-            Ok(Compacting::Done) => true,
-            Err(error) => {
-                self.trace.say(self.now, format_args!("{machine} gives up compaction: {error}"));
-                false
-            }
+            others: Some(&others),
         };
-        let again_at = self.now + self.dice.between(self.retry_ms());
-        if let Some(process) = self.process(machine).filter(|_| !done || round.is_incomplete()) {
-            process.upkeep.compact_due = again_at;
+        let mut events = Vec::new();
+        let Some(Upkeep { engine, .. }) = &mut process.upkeep else { return settings.turn_ms };
+        engine.settings = settings;
+        let waits = match answer {
+            Some((number, answer)) => engine.answered(number, answer, &facts, &mut at.storage, &mut events),
+            None => engine.turn(&facts, &mut at.storage, &mut events),
+        };
+        for event in events {
+            done = done.and(self.take(machine, event, (aged.map(|(_, judge)| judge), deletes)));
         }
-        self.machine(machine).storage.compacted(*round, done)?;
-        self.counts.kept.compactions += u64::from(done);
-        Ok(())
+        if self.machine(machine).storage.disk.has_stopped() {
+            done = Err(WorkError::Disk);
+        }
+        // A full disk is for later.
+        if !matches!(done, Err(WorkError::Full)) {
+            self.disk_did(machine, done);
+        }
+        u64::try_from(waits.as_millis()).unwrap_or(u64::MAX)
     }
 
-    // ---- scrub
+    /// Perhaps what is committed is written down, as a node's disk does it each second.
+    fn write_commit_now_and_then(&mut self, machine: usize) -> Result<(), WorkError> {
+        let (due, all) = (self.dice.chance(0.2), self.broken_by(Break::CompactUncommitted));
+        let storage = &mut self.machine(machine).storage;
+        if all {
+            // What is durable is taken for committed.
+            storage.note_commit(storage.tail().end);
+        }
+        if due || all { storage.change(Log::write_commit).map_err(work_error) } else { Ok(()) }
+    }
 
-    /// Reads a piece again.
-    fn scrub(&mut self, machine: usize) -> Result<(), WorkError> {
-        // Once all is put right nothing else is left to wait for.
-        let least = if self.healed { 1 << 20 } else { 4 << 10 };
-        let (piece_bytes, limits) = (self.piece_bytes().max(least), self.params.producer_limits);
-        let Some((process, storage)) = self.kept(machine) else { return Ok(()) };
-        let upkeep = &mut process.upkeep;
-        let mut verifier = upkeep.scrub.take().unwrap_or_else(|| storage.verifier());
-        match verifier.step(piece_bytes) {
-            Ok(Some(checked)) => {
-                upkeep.scrub = Some(verifier);
-                let damage = checked.damage.filter(|_| !storage.is_damaged());
-                if let Some(damage) = damage {
+    /// Who else may have what is damaged here.
+    fn others(&mut self, machine: usize) -> Vec<ReplicaId> {
+        let id = self.machine(machine).storage.id();
+        let start = self.process(machine).and_then(|process| process.replica().history().last());
+        let voters = start.map(|start| start.voters.clone()).unwrap_or_default();
+        voters.into_iter().filter(|voter| *voter != id).collect()
+    }
+
+    /// Does what the upkeep asks for, and judges what it has done.
+    fn take(
+        &mut self,
+        machine: usize,
+        event: Event,
+        (by_age, deletes): (Option<Judge>, Option<(Aged, Judge)>),
+    ) -> Result<(), WorkError> {
+        let (limits, kept) = (self.params.producer_limits, &mut self.counts.kept);
+        let storage = &mut self.machines.get_mut(machine).expect("a machine of this world").storage;
+        match event {
+            Event::Ask(ask) => self.ask_other(machine, ask),
+            Event::Expired(before) => self.expired(machine, before, by_age),
+            Event::Damaged(damages) => {
+                let is_known = damages.ranges > 0 && !self.broken_by(Break::DamageForgotten);
+                self.trace.say(self.now, format_args!("{machine} is damaged: {damages:?}"));
+                self.step(machine, Input::Damaged(is_known));
+            }
+            // Nothing has changed for want of room, or of a file to read.
+            Event::Failed(LogError::NoRoom(_) | LogError::Read(ReadError::Disk(_))) => return Err(WorkError::Full),
+            Event::Failed(error) => return Err(work_error(error)),
+            Event::Repaired(damage, missing, still) => {
+                storage.flip = None;
+                (kept.repairs, kept.restored) =
+                    (kept.repairs + 1, kept.restored + count(&missing).saturating_sub(count(&still)));
+                let (id, gone) = (storage.id(), storage.compare(limits)?);
+                self.check.are_gone(id, &gone);
+                self.trace.say(self.now, format_args!("{machine} has repaired {damage}: {missing:?}, but {still:?}"));
+            }
+            Event::Compacts => {
+                self.trace.say(self.now, format_args!("{machine} compacts"));
+                if let Some((aged, judge)) = deletes {
+                    self.check.deletes_may_go(&judge, &aged);
+                }
+            }
+            Event::Compacted(taken) => {
+                storage.flip = None;
+                kept.compacted += u64::from(taken);
+            }
+            Event::CompactionDone => kept.compactions += 1,
+            Event::Checked(checked) => {
+                if let Some(damage) = checked.damage.filter(|_| !storage.is_damaged()) {
                     return Err(WorkError::Wrong(format!("it is taken for damaged: {damage}")));
                 }
             }
-            Ok(None) if storage.mend(limits)? => self.mended(machine),
-            Ok(None) | Err(_) => {}
+            Event::CheckedAll if storage.mend(limits)? => self.mended(machine),
+            Event::CheckedAll | Event::CompactedBytes(_) | Event::Found(_) | Event::Trimmed { .. } => {}
+            event => self.trace.say(self.now, format_args!("{machine}'s upkeep: {event:?}")),
         }
         Ok(())
     }
@@ -254,4 +222,71 @@ impl World {
             self.losses.mend(id);
         }
     }
+
+    /// A leader trims what is too old; the others only look.
+    fn expired(&mut self, machine: usize, before: Offset, judge: Option<Judge>) {
+        let clock = self.clock(machine);
+        let Some(process) = self.process(machine).filter(|process| process.driver.may_trim(clock, before)) else {
+            return;
+        };
+        let (log_start, request) = (process.replica().log_start(), process.driver.request());
+        self.trace.say(self.now, format_args!("{machine} trims what is too old, before {before}"));
+        if let Some(judge) = judge {
+            self.check.old_by_age(&judge, log_start, before);
+        }
+        self.counts.aged_out += before.since(log_start);
+        self.check.trim_asked(before);
+        self.step(machine, Input::Trim { request, before });
+    }
+
+    // ---- questions and answers
+
+    fn ask_other(&mut self, machine: usize, Ask { number, of, from, upto }: Ask) {
+        let Some(process) = self.process(machine) else { return };
+        let (life, cluster) = (process.life, process.replica().cluster());
+        if let (Some(to), Some(cluster)) = (self.address_of(of), cluster)
+            && !self.broken_by(Break::DamageForgotten)
+        {
+            self.trace.say(self.now, format_args!("{machine} asks {of:?} for what is from {from} to {upto}"));
+            let caller = Caller::Repairer { machine, life, ask: number, from };
+            let call = Call::Fetch { cluster, from, upto };
+            self.send(Address::Machine(machine), to, Message::Call { caller, target: Some(of), call });
+        }
+    }
+
+    /// Gives committed records to a replica that lacks them.
+    pub(crate) fn give(&mut self, machine: usize, caller: Caller, cluster: ClusterId, (from, upto): (Offset, Offset)) {
+        let answer_bytes = self.params.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
+        let at = self.machine(machine);
+        let (Some(process), storage) = (&at.process, &at.storage) else { return };
+        let replica = process.replica();
+        // Where reads end: a leader may know more to be committed than its own disk holds.
+        let readable = replica.commit_end().min(replica.durable().end);
+        let is_ours = replica.cluster() == Some(cluster) && upto <= readable;
+        let excerpt = is_ours.then(|| storage.log().reader().excerpt(from, upto, answer_bytes).ok()).flatten();
+        let answer = excerpt.map_or(Answer::Unreachable, |excerpt| Answer::Excerpt(excerpt.bytes().clone()));
+        self.answer(machine, caller, answer);
+    }
+
+    /// An answer, perhaps to a question of long ago.
+    pub(crate) fn fetched(&mut self, machine: usize, caller: Caller, answer: Answer) {
+        let Caller::Repairer { life, ask, from, .. } = caller else { return };
+        if self.process(machine).is_none_or(|process| process.life != life) {
+            return;
+        }
+        let answer = match answer {
+            Answer::Excerpt(bytes) => match Excerpt::decode(bytes, from) {
+                Ok(excerpt) => Ok(excerpt),
+                Err(error) => {
+                    return self.check.violated(format!("machine {machine} takes an excerpt for wrong: {error}"));
+                }
+            },
+            _ => Err(Unanswered { reason: "it gives nothing".to_owned(), is_damaged: false }),
+        };
+        self.look_after(machine, Some((ask, answer)));
+    }
+}
+
+fn count(ranges: &[(Offset, Offset)]) -> u64 {
+    ranges.iter().map(|(from, end)| end.since(*from)).sum()
 }

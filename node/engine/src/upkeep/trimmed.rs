@@ -3,50 +3,48 @@
 //! the disk has no room for other things.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use zue_core::{Aged, Offset};
-use zue_log::{Disk, LogError, Reader, Retention, SharedLog};
+use zue_core::{Aged, Millis, Offset};
+use zue_log::{Disk, LogError, Reader, Retention};
 
-use super::shortage::drop_former;
+use super::Event;
+use crate::room::{Access, drop_former};
 
 /// So many steps of its time are told apart: a segment stays longer by less than one of them.
-const STEPS: u32 = 64;
+const STEPS: u64 = 64;
 
+#[derive(Debug)]
 pub(super) struct Trimmed<D: Disk> {
-    log: Arc<SharedLog<D>>,
     reader: Reader<D>,
-    delay: Duration,
+    delay_ms: u64,
     /// What retention by bytes keeps, if there is any.
     retention: Option<Retention>,
     /// Since when the log begins at an offset, or behind it; rising. When the node starts, it is not known since when.
-    since: VecDeque<(Instant, Offset)>,
+    since: VecDeque<(Millis, Offset)>,
     /// The same of former logs.
-    former: VecDeque<(Instant, u64)>,
+    former: VecDeque<(Millis, u64)>,
     /// How many bytes each of them has, the oldest first. Some may be gone by now.
     former_bytes: VecDeque<(u64, u64)>,
 }
 
 impl<D: Disk> Trimmed<D> {
-    pub(super) fn new(log: Arc<SharedLog<D>>, delay: Duration, retention: Retention) -> Self {
-        let (reader, since, former) = (log.lock().reader(), VecDeque::new(), VecDeque::new());
+    pub(super) fn new(reader: Reader<D>, delay_ms: u64, retention: Retention) -> Self {
         let retention = retention.bytes.map(|bytes| Retention { bytes: Some(bytes), age_ms: None });
-        Self { log, reader, delay, retention, since, former, former_bytes: VecDeque::new() }
+        let (since, former, former_bytes) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { reader, delay_ms, retention, since, former, former_bytes }
     }
 
     /// Removes what has been there for long enough.
-    pub(super) fn turn(&mut self, now: Instant) -> Result<(), LogError> {
-        self.drop_former(now);
+    pub(super) fn turn(&mut self, now: Millis, log: &mut impl Access<D>, out: &mut Vec<Event>) -> Result<(), LogError> {
+        self.drop_former(now, log, out);
         if self.reader.trimmed_segments() == 0 {
             self.since.clear();
             return Ok(());
         }
-        let log_start = self.reader.log_start();
-        let is_due = |(noted, known): &(Instant, Offset)| *known < log_start && now >= *noted + self.delay / STEPS;
+        let (log_start, delay_ms) = (self.reader.log_start(), self.delay_ms);
+        let is_due = |(noted, known): &(Millis, Offset)| *known < log_start && now.since(*noted) >= delay_ms / STEPS;
         if self.since.back().is_none_or(is_due) {
-            let kept = self.reader.trimmed_segments();
-            tracing::info!(%log_start, kept, delay = ?self.delay, "trimmed segments are kept for a while");
+            out.push(Event::Trimmed { log_start, segments: self.reader.trimmed_segments() });
             self.since.push_back((now, log_start));
         }
         let mut upto = self.surplus()?;
@@ -54,33 +52,31 @@ impl<D: Disk> Trimmed<D> {
             // No other replica need have them any more, and who is fed from here would wait for them.
             upto = log_start;
         }
-        while let Some((_, known)) = self.since.pop_front_if(|(noted, _)| now >= *noted + self.delay) {
+        while let Some((_, known)) = self.since.pop_front_if(|(noted, _)| now.since(*noted) >= delay_ms) {
             upto = upto.max(known);
         }
         // One at a time: the log is locked meanwhile, and appends come first.
-        while self.log.lock().drop_trimmed(upto, 1)? > 0 {}
+        while log.change(|log| log.drop_trimmed(upto, 1))? > 0 {}
         Ok(())
     }
 
     /// Removes the files of logs that were begun anew for long enough.
-    fn drop_former(&mut self, now: Instant) {
-        let newest = self.log.lock().former();
+    fn drop_former(&mut self, now: Millis, log: &mut impl Access<D>, out: &mut Vec<Event>) {
+        let newest = log.change(|log| log.former());
         if let Some(newest) = newest.filter(|newest| self.former.back().is_none_or(|(_, known)| known < newest)) {
-            tracing::warn!(
-                files = format!("*-{newest}.former"), delay = ?self.delay,
-                "the log was begun anew: the files of the one before are kept in the data directory for log.trimDelay, see the README"
-            );
+            out.push(Event::Former(newest));
             self.former.push_back((now, newest));
-            self.former_bytes = self.log.lock().former_logs().into();
+            self.former_bytes = log.change(|log| log.former_logs()).into();
         }
-        while let Some((_, known)) = self.former.pop_front_if(|(noted, _)| now >= *noted + self.delay) {
-            drop_former(&self.log, known);
+        let delay_ms = self.delay_ms;
+        while let Some((_, known)) = self.former.pop_front_if(|(noted, _)| now.since(*noted) >= delay_ms) {
+            drop_former(log, known);
         }
-        self.drop_surplus_former();
+        self.drop_surplus_former(log, out);
     }
 
     /// Removes the files of the oldest former logs, while they and the log are more than retention by bytes lets it take.
-    fn drop_surplus_former(&mut self) {
+    fn drop_surplus_former(&mut self, log: &mut impl Access<D>, out: &mut Vec<Event>) {
         let Some(max) = self.retention.and_then(|retention| retention.bytes) else { return };
         if self.former_bytes.is_empty() {
             return;
@@ -91,13 +87,8 @@ impl<D: Disk> Trimmed<D> {
             && let Some((number, bytes)) = self.former_bytes.pop_front()
         {
             held = held.saturating_sub(bytes);
-            if drop_former(&self.log, number) {
-                let files = format!("*-{number}.former");
-                tracing::warn!(
-                    files,
-                    bytes,
-                    "the files of a former log go: with the log they are more than log.retentionBytes"
-                );
+            if drop_former(log, number) {
+                out.push(Event::SurplusGone { number, bytes });
             }
         }
     }
@@ -114,14 +105,15 @@ impl<D: Disk> Trimmed<D> {
 mod tests {
     use zue_core::{Epoch, EpochStart, Origin, ReplicaId};
     use zue_log::sim::SimDisk;
-    use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN};
+    use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 
     use super::*;
 
-    const DELAY: Duration = Duration::from_mins(1);
+    const DELAY: u64 = 60_000;
+    const BEGUN: Millis = Millis(1000);
 
     /// A log of segments with a record each, all committed, that begins behind the fifth.
-    fn trimmed(retention: Retention) -> (Arc<SharedLog<SimDisk>>, Trimmed<SimDisk>) {
+    fn trimmed(retention: Retention) -> (SharedLog<SimDisk>, Trimmed<SimDisk>) {
         let config = LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, ..LogConfig::default() };
         let (mut log, _) = Log::open(SimDisk::new(1), config, ReplicaId(1)).unwrap();
         let voters = vec![ReplicaId(1)];
@@ -137,50 +129,53 @@ mod tests {
         log.sync().unwrap();
         log.note_commit(Offset(8));
         log.begin_at(Offset(5)).unwrap();
-        let log = Arc::new(SharedLog::new(log));
-        (Arc::clone(&log), Trimmed::new(log, DELAY, retention))
+        let trimmed = Trimmed::new(log.reader(), DELAY, retention);
+        (SharedLog::new(log), trimmed)
+    }
+
+    /// A turn so long after the beginning.
+    fn turn(trimmed: &mut Trimmed<SimDisk>, mut log: &SharedLog<SimDisk>, after_ms: u64) {
+        trimmed.turn(Millis(BEGUN.0 + after_ms), &mut log, &mut Vec::new()).unwrap();
     }
 
     #[test]
     fn trimmed_segments_go_some_time_after_the_log_began_behind_them() {
         let (log, mut trimmed) = trimmed(Retention::default());
         let reader = log.lock().reader();
-        let begun = Instant::now();
-        trimmed.turn(begun).unwrap();
+        turn(&mut trimmed, &log, 0);
         assert!(reader.trimmed_segments() >= 4, "they are there");
         log.lock().begin_at(Offset(7)).unwrap();
-        trimmed.turn(begun + DELAY / 2).unwrap();
+        turn(&mut trimmed, &log, DELAY / 2);
         let kept = reader.trimmed_segments();
-        trimmed.turn(begun + DELAY.saturating_sub(Duration::from_millis(1))).unwrap();
+        turn(&mut trimmed, &log, DELAY - 1);
         assert_eq!(reader.trimmed_segments(), kept);
-        trimmed.turn(begun + DELAY).unwrap();
+        turn(&mut trimmed, &log, DELAY);
         assert_eq!(reader.trimmed_segments(), 2, "those of the later trim stay");
-        trimmed.turn(begun + DELAY * 2).unwrap();
+        turn(&mut trimmed, &log, DELAY * 2);
         assert_eq!(reader.trimmed_segments(), 0);
     }
 
     #[test]
     fn the_files_of_a_log_that_was_begun_anew_go_some_time_later_also_after_a_restart() {
         let (log, mut trimmed) = trimmed(Retention::default());
-        let former = |log: &Arc<SharedLog<SimDisk>>| log.lock().former();
+        let former = |log: &SharedLog<SimDisk>| log.lock().former();
         let at = Offset(20);
         let history = log.lock().history().clone();
         let producers = log.lock().producers().clone();
         log.lock().reset(&Origin { at, history, timestamp_ms: 1, producers }).unwrap();
-        let begun = Instant::now();
-        trimmed.turn(begun).unwrap();
+        turn(&mut trimmed, &log, 0);
         assert!(former(&log).is_some());
-        let mut restarted = Trimmed::new(Arc::clone(&log), DELAY, Retention::default());
-        restarted.turn(begun + DELAY / 2).unwrap();
-        restarted.turn(begun + DELAY).unwrap();
+        let mut restarted = Trimmed::new(log.lock().reader(), DELAY, Retention::default());
+        turn(&mut restarted, &log, DELAY / 2);
+        turn(&mut restarted, &log, DELAY);
         assert!(former(&log).is_some(), "it does not know since when");
-        trimmed.turn(begun + DELAY).unwrap();
+        turn(&mut trimmed, &log, DELAY);
         assert_eq!(former(&log), None);
     }
 
     #[test]
     fn former_logs_go_the_oldest_first_while_they_and_the_log_are_more_than_retention_by_bytes() {
-        let reset = |log: &Arc<SharedLog<SimDisk>>, at| {
+        let reset = |log: &SharedLog<SimDisk>, at| {
             let mut log = log.lock();
             let (history, producers) = (log.history().clone(), log.producers().clone());
             log.reset(&Origin { at: Offset(at), history, timestamp_ms: 1, producers }).unwrap();
@@ -195,7 +190,7 @@ mod tests {
             let sizes: Vec<u64> = former.iter().map(|(_, bytes)| *bytes).collect();
             assert!(sizes.len() == 2 && sizes.iter().all(|bytes| *bytes > 1000), "{sizes:?}");
             let retention = Retention { bytes: Some(max(held, &sizes)), age_ms: None };
-            Trimmed::new(Arc::clone(&log), DELAY, retention).turn(Instant::now()).unwrap();
+            turn(&mut Trimmed::new(log.lock().reader(), DELAY, retention), &log, 0);
             let left = log.lock().former_logs();
             assert!(former.ends_with(&left), "the newest stay");
             left.len()
@@ -212,7 +207,7 @@ mod tests {
         let (log, mut trimmed) = trimmed(Retention { bytes, age_ms: Some(1) });
         let reader = log.lock().reader();
         let before = reader.trimmed_segments();
-        trimmed.turn(Instant::now()).unwrap();
+        turn(&mut trimmed, &log, 0);
         let after = reader.trimmed_segments();
         assert!(0 < after && after < before, "{after} of {before} are left");
     }

@@ -1,0 +1,85 @@
+//! A disk without room: what is kept only so that a person can have it back goes for it, the oldest first. And how one gets at a log
+//! that others use.
+
+use zue_log::{Disk, DiskError, Log, LogError, ReadError, Refused, SharedLog, Shortage};
+
+/// How many files of a former log go at once: the log is locked meanwhile.
+const FILES_MAX: usize = 16;
+
+/// A log that others use too, for one change after the other.
+pub trait Access<D: Disk> {
+    /// Changes it, or looks at it, while nobody else does.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Log<D>) -> T) -> T;
+}
+
+impl<D: Disk> Access<D> for &SharedLog<D> {
+    fn change<T>(&mut self, change: impl FnOnce(&mut Log<D>) -> T) -> T {
+        change(&mut self.lock())
+    }
+}
+
+/// What went for room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// The oldest segment that was trimmed.
+    Segment,
+    /// The files of the oldest former log.
+    Former {
+        /// Which one.
+        number: u64,
+        /// How long they were together.
+        bytes: u64,
+    },
+}
+
+/// Whether a segment less would help: a file may not be made for other reasons.
+pub fn lacks_room(error: &DiskError) -> bool {
+    matches!(error.shortage(), Shortage::Room | Shortage::Files)
+}
+
+/// Whether it was room that a change of the log lacked, and the log goes on.
+pub(crate) fn change_lacks_room(error: &LogError) -> bool {
+    matches!(error, LogError::NoRoom(error) | LogError::Read(ReadError::Disk(error)) if lacks_room(error))
+}
+
+/// The same of a segment that was to be written anew.
+pub(crate) fn rewrite_lacks_room(error: &Refused) -> bool {
+    matches!(error, Refused::Read(ReadError::Disk(error)) if lacks_room(error))
+}
+
+/// Makes room of the oldest segment that is trimmed and still there, or of the files of the oldest former log; of which, if of any.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn make_room<D: Disk>(log: &mut impl Access<D>) -> Result<Option<Gone>, LogError> {
+    let dropped = log.change(|log| {
+        let log_start = log.log_start();
+        log.drop_trimmed(log_start, 1)
+    })?;
+    if dropped > 0 {
+        return Ok(Some(Gone::Segment));
+    }
+    let oldest = log.change(|log| log.former_logs()).first().copied();
+    Ok(oldest.filter(|(number, _)| drop_former(log, *number)).map(|(number, bytes)| Gone::Former { number, bytes }))
+}
+
+/// Removes the files of former logs up to that one; whether there were any.
+pub(crate) fn drop_former<D: Disk>(log: &mut impl Access<D>, upto: u64) -> bool {
+    let mut dropped = false;
+    while log.change(|log| log.drop_former(upto, FILES_MAX)) > 0 {
+        dropped = true;
+    }
+    dropped
+}
+
+/// An error with its sources, on one line.
+pub fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
