@@ -212,7 +212,7 @@ async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
     // That of a resource which bore the name goes by itself.
     api.put(SETS, "orders", Some(owner("ZueCluster", "orders", "u-0")), set("1Gi"));
     let (_, errors) = applied(&client, "2Gi").await;
-    assert!(errors[0].contains("was deleted"), "{errors:?}");
+    assert!(errors[0].contains("a deleted ZueCluster"), "{errors:?}");
     assert_eq!(api.writes(), []);
 }
 

@@ -234,7 +234,8 @@ fn sizes_and_times_are_bounded_as_the_nodes_bound_them() {
     for bound in BOUNDS {
         let around = [bound.min.checked_sub(1), Some(bound.min), Some(bound.max), bound.max.checked_add(1)];
         for value in around.into_iter().flatten() {
-            let mut resource = resource("{}");
+            let mut resource =
+                resource(if bound.path.starts_with("backup") { "backup: {to: 's3://logs'}" } else { "{}" });
             set(&mut resource, bound.path, &bound.text(value));
             let refused = refused(&resource, None);
             let is_outside = value < bound.min || value > bound.max;

@@ -45,7 +45,10 @@ const fn time(path: &'static str, min: u64, max: u64) -> Bound {
 }
 
 /// All sizes and times.
-pub const BOUNDS: [Bound; 29] = [
+pub const BOUNDS: [Bound; 32] = [
+    size("backup.bytesPerSecond", 0, SIZE_MAX),
+    time("backup.interval", SECOND, 24 * HOUR),
+    time("backup.keep", HOUR, TIME_MAX),
     size("config.log.segmentBytesMax", 32 * KIB, 4 * GIB),
     size("config.log.indexIntervalBytes", 256, MIB),
     size("config.log.retentionBytes", 32 * KIB, SIZE_MAX),

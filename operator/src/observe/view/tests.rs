@@ -168,6 +168,7 @@ fn without_a_leader_those_in_sync_before_stay_so_while_they_are_in_reach() {
 fn an_emptied_disk_is_told_from_a_new_cluster() {
     let mut blank = status(7, v1::Role::Idle);
     blank.cluster_id.clear();
+    (blank.durable, blank.last_epoch_start) = (None, None);
     let nodes = [leader(1, 4, &[1, 2], &[(2, 0)]), follower(2), Ok(blank.clone())];
     let view = look(&nodes, &Step::Nothing, &[]);
     assert_eq!(view.replicas.iter().map(|replica| replica.blank).collect::<Vec<_>>(), [false, false, true]);
