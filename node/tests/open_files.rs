@@ -42,7 +42,7 @@ fn a_log_of_more_segments_than_files_may_be_open_is_opened_if_that_can_be_raised
     let refused = start("ulimit -n 64", dir.path()).wait_with_output().unwrap();
     let said = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    for part in ["Too many open files", "may have 64 files open", "raise `ulimit -n`", "log.segmentBytesMax", ".log"] {
+    for part in ["Too many open files", "may have 64 open files", "raise `ulimit -n`", "log.segmentBytesMax", ".log"] {
         assert!(said.lines().last().unwrap().contains(part), "{said}");
     }
     assert!(said.contains("WARN") && said.contains("few files may be open"), "{said}");
