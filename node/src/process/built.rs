@@ -31,7 +31,7 @@ use crate::services::log_service::LogService;
 use crate::services::newcomers::Newcomers;
 use crate::services::read::unfed_max;
 use crate::standby::elect;
-use crate::storage::{Around, Storage};
+use crate::storage::{Around, Fetch, Storage};
 use crate::tls::Security;
 
 /// How many messages of each kind wait for the driver.
@@ -99,8 +99,7 @@ impl Built {
             whereabouts: Whereabouts::by(security.dial()),
         };
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
-        let (settings, time, others) = (config.log.to_upkeep(), handle.time.clone(), Box::new(others(&handle)));
-        let around = Around { settings, fetches: asking, time, others };
+        let around = around(config, &handle, asking);
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
         let parts = Parts {
             storage,
@@ -138,14 +137,15 @@ impl Built {
     }
 }
 
-/// The other members, once there are members.
-fn others(handle: &Handle) -> impl Fn() -> Option<Vec<ReplicaId>> + use<> {
+/// The rest of the node, as the upkeep of the log sees it.
+fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>) -> Around {
     let (seen, own) = (handle.view.clone(), handle.identity.id);
-    move || {
+    let others = move || {
         let members = Arc::clone(&seen.borrow().members);
         let others = members.iter().map(|member| member.id).filter(|id| *id != own).collect();
         (!members.is_empty()).then_some(others)
-    }
+    };
+    Around { settings: config.log.to_upkeep(), fetches, time: handle.time.clone(), others: Box::new(others) }
 }
 
 fn log_service(

@@ -84,13 +84,14 @@ impl Fetcher {
         };
         let place = self.whereabouts.of(&member);
         let name = &member.name;
-        if let Ok(answer) = timeout(ANSWER_TIMEOUT, ask_at(&place, request, from)).await {
-            return answer.map_err(|why| Unanswered { reason: format!("{name}: {}", why.reason), ..why });
-        }
-        if let Some(at) = place.last() {
-            place.is_wrong(at);
-        }
-        Err(Unanswered { reason: format!("{name}: no answer within {ANSWER_TIMEOUT:?}"), is_damaged: false })
+        let Ok(answer) = timeout(ANSWER_TIMEOUT, ask_at(&place, request, from)).await else {
+            if let Some(at) = place.last() {
+                place.is_wrong(at);
+            }
+            let reason = format!("{name}: no answer within {ANSWER_TIMEOUT:?}");
+            return Err(Unanswered { reason, is_damaged: false });
+        };
+        answer.map_err(|why| Unanswered { reason: format!("{name}: {}", why.reason), ..why })
     }
 }
 

@@ -246,6 +246,7 @@ fn a_repair_that_waits_for_others_asks_for_nothing_more_once_the_disk_has_failed
     let mut bench = Bench::on(disk, ask);
     let asked = fetches.blocking_recv().unwrap();
     assert_eq!((asked.ask.of, asked.ask.from, asked.ask.upto), (ReplicaId(2), Offset(2), Offset(4)));
+    assert!(matches!(bench.fact(), DiskFact::Damaged(Some(_))), "what is damaged is told before it is repaired");
     bench.disk.fail_at(bench.disk.operations(), io::ErrorKind::Other);
     bench.append(10);
     let mut fact = bench.fact();

@@ -172,10 +172,10 @@ impl World {
         match event {
             Event::Ask(ask) => self.ask_other(machine, ask),
             Event::Expired(before) => self.expired(machine, before, by_age),
-            Event::Damaged(damages) => {
-                let is_known = damages.ranges > 0 && !self.broken_by(Break::DamageForgotten);
-                self.trace.say(self.now, format_args!("{machine} is damaged: {damages:?}"));
-                self.step(machine, Input::Damaged(is_known));
+            Event::Damaged(found) => {
+                self.trace.say(self.now, format_args!("{machine} is damaged: {found:?}"));
+                let is_told = found.ranges > 0 && !self.broken_by(Break::DamageForgotten);
+                self.step(machine, Input::Damaged(is_told));
             }
             // Nothing has changed for want of room, or of a file to read.
             Event::Failed(LogError::NoRoom(_) | LogError::Read(ReadError::Disk(_))) => return Err(WorkError::Full),

@@ -190,8 +190,8 @@ mod tests {
             let sizes: Vec<u64> = former.iter().map(|(_, bytes)| *bytes).collect();
             assert!(sizes.len() == 2 && sizes.iter().all(|bytes| *bytes > 1000), "{sizes:?}");
             let retention = Retention { bytes: Some(max(held, &sizes)), age_ms: None };
-            let reader = log.lock().reader();
-            turn(&mut Trimmed::new(reader, DELAY, retention), &log, 0);
+            let mut trimmed = Trimmed::new(log.lock().reader(), DELAY, retention);
+            turn(&mut trimmed, &log, 0);
             let left = log.lock().former_logs();
             assert!(former.ends_with(&left), "the newest stay");
             left.len()
