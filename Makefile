@@ -10,7 +10,7 @@ E2E ?= e2e
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./zue-data
-	cargo run --release --locked -p zue-client --bin zue -- dev --data ./zue-data --replicas 3 --port 9440
+	cargo run --release --locked -p zue-cli -- dev --data ./zue-data --replicas 3 --port 9440
 
 test: ## Everything that has to pass, what is independent side by side, with the time of each part
 	tests/run
@@ -61,19 +61,19 @@ sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds fin
 	cargo run --release --locked -p zue-sim -- --breaks --seeds $(SEEDS)
 
 chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
-	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
 	$(TARGET)/release/zue-chaos run --duration $(DURATION) $(addprefix --seed ,$(SEED))
 
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
 
 bench-cluster: ## What appends and reads cost on three replicas: target/bench-cluster (BASE=commit: in turns with that one; TLS=1: without and with TLS in turns; CELLS=lat,100B,Sync; ROUNDS=3; QUICK=1)
-	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
 	$(if $(BASE),base=$$(tests/chaos/build-commit $(BASE)) && )$(TARGET)/release/zue-chaos speed $(if $(BASE),--base "$$base") $(if $(TLS),--tls) \
 	  $(addprefix --cells ,$(CELLS)) $(addprefix --rounds ,$(ROUNDS)) $(if $(QUICK),--millis 1000)
 
 bench-failover bench-catchup bench-stall bench-quiet bench-attack: bench-%: ## Three real replicas under load: target/bench-cluster
-	cargo build --release --locked -p zue-node -p zue-client -p zue-chaos --bins
+	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
 	$(TARGET)/release/zue-chaos $*
 
 images: ## The container images zue-node and zue-operator, tagged with the version and for the tests, and zue-prometheus:test

@@ -1,5 +1,4 @@
 //! `zue backup` and `zue restore` on real directories: what they say, their exit codes, and that what is restored is read as any log.
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! `zue` against a real replica: how its commands end, and what they say then.
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::fs::File;

@@ -1,5 +1,4 @@
 //! `zue log` on real directories: what it says, its exit code, and that looking changes nothing.
-#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeMap;
