@@ -6,37 +6,25 @@
 
 pub mod apply;
 pub mod args;
-pub mod budget;
 pub mod build;
-pub mod caretaker;
 pub mod check;
 pub mod cluster;
 #[allow(unreachable_pub, reason = "the derive of KubeSchema declares hidden public structs inside functions")]
 pub mod crd;
-pub mod deeds;
 pub mod domain;
-pub mod events;
 pub mod farewell;
-pub mod http;
 pub mod identities;
-pub mod isr;
-pub mod kubernetes;
-pub mod labels;
-pub mod lease;
 pub mod metrics;
-pub mod operator;
-pub mod owned;
+mod observe;
 pub mod paused;
 pub mod pods;
 pub mod rbac;
 pub mod replace;
-pub mod reporter;
-pub mod rollout;
-pub mod secured;
+mod run;
 pub mod status;
-pub mod store;
 pub mod stuck;
-pub mod switchover;
-pub mod view;
-pub mod volumes;
-pub mod watched;
+
+pub use apply::{budget, deeds, labels, owned, rollout, secured, switchover};
+pub use observe::{isr, view, volumes, watched};
+pub use run::{caretaker, http, kubernetes, lease, operator, store};
+pub use status::{events, reporter};

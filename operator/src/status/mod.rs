@@ -2,7 +2,9 @@
 
 mod closed;
 mod conditions;
+pub mod events;
 mod known;
+pub mod reporter;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};

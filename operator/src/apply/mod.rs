@@ -1,6 +1,14 @@
 //! Makes the Kubernetes objects of a cluster be as built: server-side apply, then what is no longer wanted goes. A step that fails
 //! does not keep the others from being done, but for the pods: they wait for what they use.
 
+pub mod budget;
+pub mod deeds;
+pub mod labels;
+pub mod owned;
+pub mod rollout;
+pub mod secured;
+pub mod switchover;
+
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -15,7 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::build::{self, INSTANCE_LABEL, Objects, REPLICA_LABEL};
 use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::{owned, volumes};
+use crate::volumes;
 
 /// What came of it.
 #[derive(Debug, Default)]

@@ -1,0 +1,8 @@
+//! The operator as a program that acts: one loop for all clusters and one task for each, the Lease, and calls to the API server.
+
+pub mod caretaker;
+pub mod http;
+pub mod kubernetes;
+pub mod lease;
+pub mod operator;
+pub mod store;
