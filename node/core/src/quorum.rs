@@ -22,7 +22,10 @@ pub fn reached_by<T: Ord + Copy>(values: impl Iterator<Item = Option<T>>, count:
 /// The quorum to commit with: what is asked for, but never more than there are voters, nor less than a majority of them.
 pub fn effective_quorum(voters: usize, wished: Option<u32>) -> u32 {
     let wished = wished.map_or(0, |quorum| usize::try_from(quorum).unwrap_or(usize::MAX));
-    u32::try_from(wished.min(voters).max(majority(voters))).unwrap_or(u32::MAX)
+    let quorum = wished.min(voters).max(majority(voters));
+    assert!(quorum > voters / 2, "two quorums need not meet");
+    assert!(voters == 0 || quorum <= voters, "a quorum that nobody can reach");
+    u32::try_from(quorum).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub use disk::regular::read_text;
 #[cfg(feature = "sim")]
 pub use disk::sim;
 pub use disk::{Disk, DiskFile};
+pub use error::open::BadCopy;
 pub use error::open::Disagreement;
 pub use error::{Damage, DiskError, HeaderFault, Later, LogError, OpenError, Operation, ReadError, Shortage};
 pub use format::batch::{Batch, BatchBuilder, FrameError};
@@ -48,7 +49,7 @@ pub use meta::Meta;
 pub use read::reader::{Chunk, Reader, Records};
 pub use recovery::open::Recovered;
 pub use segment::preallocate::Preparation;
-pub use tools::copy::{Adopted, BadCopy, CutPlace, Piece, Until, adopt, cut_place, read_meta};
+pub use tools::copy::{Adopted, CutPlace, Piece, Until, adopt, cut_place, read_meta};
 pub use tools::dump::{DumpItem, Dumped, dump};
 pub use tools::inspect::{BadIndex, IndexFault, bad_indexes, holds_log, repair};
 pub use zue_core::Promise;

@@ -27,6 +27,7 @@ impl Replica {
 
     /// Lets an effect follow all work asked of the disk so far.
     pub(crate) fn after_disk(&mut self, effect: Effect) {
+        debug_assert!(self.effects.back().is_none_or(|(ticket, _)| *ticket <= self.issued), "effects are out of order");
         self.effects.push_back((self.issued, effect));
     }
 

@@ -131,6 +131,7 @@ impl History {
             return Err(OutOfOrder { epoch: next.epoch, start: next.start, last_epoch, last_start });
         }
         self.0.push(next);
+        debug_assert!(self.0.is_sorted_by(|a, b| a.epoch < b.epoch && a.start <= b.start), "a history is out of order");
         Ok(())
     }
 

@@ -79,6 +79,7 @@ impl Runs {
             let gone = self.0.keys().copied().find(|id| *id != replica && !stays(*id)).unwrap_or(replica);
             self.0.remove(&gone);
         }
+        assert!(self.0.len() <= RUNS_MAX, "too many replicas' starts are remembered");
     }
 
     /// Takes this start for the newest one of a replica.

@@ -9,7 +9,7 @@ use zue_core::{Epoch, Offset, ReplicaId};
 use crate::config::ConfigError;
 use crate::disk::Disk;
 use crate::format::block::{HeaderFault, Later};
-use crate::tools::copy::BadCopy;
+use crate::format::fault::Fault;
 
 /// What is to be done about a log that does not open.
 const REMEDY: &str = "Put the files back as they were, or move the directory away and start the replica with an empty one: it is a new \
@@ -167,5 +167,21 @@ pub enum Disagreement {
         log_start: Offset,
         /// The log's end by the segments.
         end: Offset,
+    },
+}
+
+/// Why bytes are no copy of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadCopy {
+    /// The block that a segment begins with is not one.
+    #[error("byte 0: {0}")]
+    Header(HeaderFault),
+    /// A frame is not what was written.
+    #[error("byte {position}: {fault}")]
+    Frame {
+        /// Where it begins.
+        position: u64,
+        /// What is wrong with it.
+        fault: Fault,
     },
 }

@@ -67,6 +67,14 @@ pub(crate) struct Ends {
     pub(crate) timestamp_ms: u64,
 }
 
+impl Ends {
+    /// Holds the invariant.
+    pub(crate) fn check(&self) {
+        assert!(self.synced <= self.durable, "more is on the disk than counts as durable");
+        assert!(self.durable <= self.tail, "more counts as durable than there is");
+    }
+}
+
 impl<D: Disk> Log<D> {
     /// What the replica knows of itself, as it is on the disk.
     pub fn meta(&self) -> &Meta {
@@ -198,7 +206,9 @@ impl<D: Disk> Log<D> {
         self.writer.position += wide(self.writer.buffer.len());
         segment.extend_index(&self.writer.entries);
         self.writer.index.extend(&self.writer.entries);
+        assert!(self.ends.tail <= batch.tail(), "an append shortened the log");
         self.ends.tail = batch.tail();
+        self.ends.check();
         self.ends.timestamp_ms = last_ms;
         batch.producers().iter().for_each(|run| self.producers.record(run.appended()));
         if batch.epoch_starts().is_empty() {

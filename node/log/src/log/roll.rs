@@ -83,6 +83,8 @@ impl<D: Disk> Log<D> {
     /// the same base.
     pub(crate) fn go_on_in(&mut self, (active, fill): (Part<D>, Fill), last: &Part<D>, history: Arc<History>) {
         let (base, last_base) = (active.segment.base(), last.segment.base());
+        assert!(last_base <= base, "a segment follows one that begins behind it");
+        assert!(self.writer.sequence < active.segment.header.sequence, "the sequence of segments fell");
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
         let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
         self.write_to(&active, fill);

@@ -35,6 +35,8 @@ impl<F> Writer<F> {
     /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it; in front of it a mark
     /// of what is synced, if more is than was marked.
     pub(crate) fn fill(&mut self, batch: &Batch, mask: u32, synced: Tail) {
+        debug_assert!(self.synced <= self.position, "more of a segment is synced than was written");
+        debug_assert!(self.marked <= self.synced, "a segment marks what is not synced");
         self.buffer.clear();
         self.entries.clear();
         if self.synced > self.marked {

@@ -46,6 +46,8 @@ impl<D: Disk> ReadView<D> {
 
     /// Shows further bytes that have been written; `end` is the end of an append.
     pub(crate) fn grow(&self, bytes_end: u64, end: Offset) {
+        debug_assert!(self.bytes_end.load(Ordering::Relaxed) <= bytes_end, "a view shrank");
+        debug_assert!(self.end.load(Ordering::Relaxed) <= end.0, "a view lost records");
         // In this order: who sees the end sees the bytes in front of it.
         self.bytes_end.store(bytes_end, Ordering::Release);
         self.end.store(end.0, Ordering::Release);

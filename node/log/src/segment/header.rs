@@ -61,6 +61,8 @@ pub(crate) struct Rewritten {
 impl Header {
     pub(crate) fn encode(&self) -> [u8; BLOCK_BYTES] {
         let Self { nonce, sequence, base, prev, rewritten, used } = *self;
+        assert!(prev.is_none_or(|prev| prev.sequence != 0), "a segment follows one that reads as none");
+        assert!(rewritten.is_none_or(|own| own.generation != 0), "a rewritten segment reads as one that was not");
         let prev = prev.map_or([0; 4], |Prev { base, sequence, end, generation }| [base.0, sequence, end, generation]);
         let rewritten = rewritten.map_or([0; 2], |Rewritten { generation, end }| [generation, end]);
         let words = [[nonce, sequence, base.0].as_slice(), &prev, &rewritten].concat();

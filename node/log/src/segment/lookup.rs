@@ -39,6 +39,8 @@ impl Lookup {
         }
         if let Index::Held(held) = &mut *self.index.write().unwrap_or_else(PoisonError::into_inner) {
             held.extend_from_slice(entries);
+            debug_assert!(held.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
+            debug_assert!(held.is_sorted_by(|a, b| a.offset < b.offset), "offsets of an index fell");
         }
     }
 

@@ -51,6 +51,8 @@ impl Place {
         } else if let Some(last) = ranges.last_mut() {
             (last.from, last.to) = (last.from.min(damaged.from), last.to.max(damaged.to));
         }
+        debug_assert!(ranges.is_sorted_by(|a, b| a.position < b.position), "damaged ranges are out of order");
+        assert!(ranges.len() <= DAMAGED_RANGES_MAX, "too many damaged ranges are remembered");
         drop(ranges);
         self.damage(damaged)
     }

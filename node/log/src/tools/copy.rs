@@ -8,7 +8,8 @@ use bytes::Bytes;
 use zue_core::{EpochStart, Offset, Promise, ReplicaId, Tail};
 
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, HeaderFault, OpenError, Operation, ReadError};
+use crate::error::open::BadCopy;
+use crate::error::{Context, OpenError, Operation, ReadError};
 use crate::format::block::BLOCK_BYTES;
 use crate::format::fault::Fault;
 use crate::format::frame::{Frame, parse};
@@ -39,22 +40,6 @@ pub struct CutPlace {
     pub tail: Tail,
     /// Of the last record there, ms since the Unix epoch; 0 if there is none.
     pub timestamp_ms: u64,
-}
-
-/// Why bytes are no copy of a segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum BadCopy {
-    /// The block that a segment begins with is not one.
-    #[error("byte 0: {0}")]
-    Header(HeaderFault),
-    /// A frame is not what was written.
-    #[error("byte {position}: {fault}")]
-    Frame {
-        /// Where it begins.
-        position: u64,
-        /// What is wrong with it.
-        fault: Fault,
-    },
 }
 
 /// Checks the bytes of a segment up to a point, every CRC and the order of all that is there, and gives where to cut them.

@@ -20,7 +20,7 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish};
+use super::{Blocked, Recorded, Rules, Seen, Step, Wish};
 use crate::types::{ClusterId, Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;

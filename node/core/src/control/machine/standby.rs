@@ -1,7 +1,7 @@
 //! Standing by: a node that acts where no controller does. It begins no cluster, changes no members, and keeps to the policy.
 
 use super::pause::{Backoff, Random, Retry};
-use super::{Blocked, Reason, Seen, SeenRole, Step};
+use crate::control::{Blocked, Reason, Seen, SeenRole, Step};
 use crate::quorum::majority;
 use crate::types::{ClusterId, Epoch, Millis};
 

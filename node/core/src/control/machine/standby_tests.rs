@@ -5,7 +5,7 @@ use alloc::string::ToString as _;
 use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, start, told};
 use super::*;
 use crate::EpochStart;
-use crate::control::{Policy, Sound};
+use crate::control::{Policy, SeenRole, Sound};
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Tail};
 

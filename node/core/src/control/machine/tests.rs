@@ -5,7 +5,7 @@ use alloc::string::ToString as _;
 use alloc::vec;
 
 use super::*;
-use crate::control::Sound;
+use crate::control::{Reason, SeenRole, Sound};
 use crate::types::ReplicaId;
 use crate::types::history::EpochStart;
 use crate::types::incarnations::{Lineage, Runs};
