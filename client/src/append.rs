@@ -1,57 +1,19 @@
 //! One append, from the first try to the answer: under one name whatever fails, and found in the log should its producer be forgotten.
 
-use std::fmt;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 use zue_proto::v1::{self, NewRecord};
 
 use crate::client::Failures;
-use crate::error::Error;
+use crate::error::{AppendError, Error};
 use crate::find::Wanted;
-use crate::line::Line;
+use crate::line::{Idle, Line};
+use crate::names::{AppendId, Producer};
 use crate::servers::Server;
 use crate::{Appended, Client};
 
-/// Names an append for good: repeated under this name, its records are kept once. See [`Client::append_again`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct AppendId {
-    /// Who appends, as a server has given it out.
-    pub producer: [u8; 16],
-    /// How many records the producer has appended before.
-    pub sequence: u64,
-}
-
-impl fmt::Display for AppendId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "producer {:032x}, sequence {}", u128::from_be_bytes(self.producer), self.sequence)
-    }
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Producer {
-    pub(crate) id: [u8; 16],
-    pub(crate) next_sequence: u64,
-    /// Behind all that it is known to have appended.
-    pub(crate) known_end: u64,
-}
-
-impl Producer {
-    pub(crate) fn again(AppendId { producer, sequence }: AppendId) -> Self {
-        Self { id: producer, next_sequence: sequence, known_end: 0 }
-    }
-
-    pub(crate) fn next(&self) -> AppendId {
-        AppendId { producer: self.id, sequence: self.next_sequence }
-    }
-}
-
-/// A producer that no append uses now, and what its last append was sent on.
-#[derive(Debug)]
-pub(crate) struct Idle {
-    pub(crate) producer: Producer,
-    pub(crate) line: Option<Line>,
-}
+/// How many streams for appends rest open.
+const IDLE_LINES_MAX: usize = 4;
 
 /// One append on its way.
 pub(crate) struct Append<'a> {
@@ -62,6 +24,44 @@ pub(crate) struct Append<'a> {
     pub(crate) line: Option<Line>,
     /// Whether a try may have succeeded unheard.
     pub(crate) is_unknown: bool,
+}
+
+impl Client {
+    /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
+    /// once however often it was tried.
+    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
+        self.append_with(Append { client: self, records, producer: None, line: None, is_unknown: false }).await
+    }
+
+    /// Appends the records under the name that an earlier try of the same records had, which may have succeeded: they are kept once.
+    /// A try whose outcome is not known leaves its name in [`AppendError::id`]. The name must not be in use elsewhere.
+    pub async fn append_again(&self, id: AppendId, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
+        let producer = Some(Producer::again(id));
+        self.append_with(Append { client: self, records, producer, line: None, is_unknown: true }).await
+    }
+
+    async fn append_with(&self, mut append: Append<'_>) -> Result<Appended, AppendError> {
+        let Ok(_permit) = self.under_way().acquire().await else { unreachable!("the semaphore is never closed") };
+        let appended = append.run().await;
+        let Append { producer, line, is_unknown, .. } = append;
+        let id = producer.as_ref().map(Producer::next);
+        if let Some(producer) = producer.filter(|_| !is_unknown) {
+            self.rest(producer, line);
+        }
+        appended.map_err(|error| AppendError { is_unknown, id, error })
+    }
+
+    /// Keeps a producer for the next append. Of the lines few stay open: one that many appends use in turn is always among them.
+    fn rest(&self, producer: Producer, line: Option<Line>) {
+        let mut idle = self.idle();
+        let open = idle.iter().filter(|idle| idle.line.is_some()).count();
+        if open >= IDLE_LINES_MAX
+            && let Some(oldest) = idle.iter_mut().find(|idle| idle.line.is_some())
+        {
+            oldest.line = None;
+        }
+        idle.push(Idle { producer, line });
+    }
 }
 
 impl Append<'_> {

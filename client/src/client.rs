@@ -1,43 +1,22 @@
-//! The client: one append at a time, each exactly once, and who is who.
+//! The client: its servers, tries that fail, and what is asked in one call. Appends and reads are in rooms of their own.
 
 use std::future::Future;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use zue_proto::v1::{self, NewRecord};
+use zue_proto::v1;
 
-use crate::append::{Append, AppendId, Idle, Producer};
-use crate::appender::{Acks, Appender};
-use crate::error::{AppendError, Error};
-use crate::line::Line;
-use crate::read::{self, ReadOptions, Reader};
+use crate::ClientConfig;
+use crate::error::Error;
+use crate::line::Idle;
+use crate::names::{AppendId, Producer};
 use crate::servers::{Server, Servers};
 use crate::trouble::{Trouble, Troubles};
-use crate::{ClientConfig, appender};
 
 /// The last try before the deadline has at least this long.
 const TRY_MIN: Duration = Duration::from_millis(50);
-
-/// How many streams for appends rest open.
-const IDLE_LINES_MAX: usize = 4;
-
-/// Where the records of an append are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Appended {
-    /// The offset of the first.
-    pub base_offset: u64,
-    /// How many there are; they follow each other.
-    pub count: u32,
-    /// The epoch in which they were committed, or found to be.
-    pub epoch: u64,
-    /// They were in the log already, from an earlier try.
-    pub duplicate: bool,
-    /// The append, by its producer.
-    pub id: AppendId,
-}
 
 /// One replica, as far as clients see it.
 #[derive(Clone, PartialEq, Debug)]
@@ -103,6 +82,11 @@ impl Client {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many appends may be under way.
+    pub(crate) fn under_way(&self) -> &Semaphore {
+        &self.0.under_way
+    }
+
     /// What it tries again and again by now; none while all goes well.
     pub fn trouble(&self) -> Option<Trouble> {
         self.0.troubles.now()
@@ -111,75 +95,6 @@ impl Client {
     /// Something has succeeded, or failed for good.
     pub(crate) fn goes_on(&self) {
         self.0.troubles.over();
-    }
-
-    /// Appends the records as one: all of them or none. Answered when they are committed; retried until the deadline, and kept
-    /// once however often it was tried.
-    pub async fn append(&self, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
-        self.append_with(Append { client: self, records, producer: None, line: None, is_unknown: false }).await
-    }
-
-    /// Appends the records under the name that an earlier try of the same records had, which may have succeeded: they are kept once.
-    /// A try whose outcome is not known leaves its name in [`AppendError::id`]. The name must not be in use elsewhere.
-    pub async fn append_again(&self, id: AppendId, records: Vec<NewRecord>) -> Result<Appended, AppendError> {
-        let producer = Some(Producer::again(id));
-        self.append_with(Append { client: self, records, producer, line: None, is_unknown: true }).await
-    }
-
-    async fn append_with(&self, mut append: Append<'_>) -> Result<Appended, AppendError> {
-        let Ok(_permit) = self.0.under_way.acquire().await else { unreachable!("the semaphore is never closed") };
-        let appended = append.run().await;
-        let Append { producer, line, is_unknown, .. } = append;
-        let id = producer.as_ref().map(Producer::next);
-        if let Some(producer) = producer.filter(|_| !is_unknown) {
-            self.rest(producer, line);
-        }
-        appended.map_err(|error| AppendError { is_unknown, id, error })
-    }
-
-    /// Keeps a producer for the next append. Of the lines few stay open: one that many appends use in turn is always among them.
-    fn rest(&self, producer: Producer, line: Option<Line>) {
-        let mut idle = self.idle();
-        let open = idle.iter().filter(|idle| idle.line.is_some()).count();
-        if open >= IDLE_LINES_MAX
-            && let Some(oldest) = idle.iter_mut().find(|idle| idle.line.is_some())
-        {
-            oldest.line = None;
-        }
-        idle.push(Idle { producer, line });
-    }
-
-    /// Many appends in a row: what is pushed into the one is answered, in order, by the other. Must be called inside a tokio
-    /// runtime.
-    pub fn appender(&self) -> (Appender, Acks) {
-        appender::start(self.clone(), None)
-    }
-
-    /// As [`Client::appender`], for records of which the first may be in the log since an earlier try that ended with
-    /// [`AppendError::id`], or was interrupted behind what its acknowledgements tell: they are kept once. Until one is found that is
-    /// not in the log each goes alone, however they were put together before.
-    pub fn appender_again(&self, id: AppendId) -> (Appender, Acks) {
-        appender::start(self.clone(), Some(id))
-    }
-
-    /// Reads committed records in order.
-    pub fn read(&self, options: ReadOptions) -> Reader {
-        Reader::new(self.clone(), options)
-    }
-
-    /// Which offsets can be read, from the replica of this name, or from the one that [`Client::read`] would choose.
-    pub async fn range(&self, replica: Option<&str>) -> Result<Range<u64>, Error> {
-        let begun = Instant::now();
-        let mut failures = Failures::default();
-        loop {
-            match read::locate(self, begun, replica, None).await {
-                Err(error) => self.again(begun, &mut failures, error).await?,
-                Ok((_, answer)) => {
-                    self.goes_on();
-                    return Ok(answer.log_start..answer.commit_end);
-                }
-            }
-        }
     }
 
     /// The end of all that was committed anywhere when this was called; a leader that a majority confirms says so.

@@ -53,3 +53,21 @@ impl ClientConfig {
         }
     }
 }
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// The first offset.
+    pub from: u64,
+    /// Begin with the first record that is no older, in milliseconds since the Unix epoch; `from` may then lie before all there is.
+    pub from_timestamp_ms: Option<u64>,
+    /// How many records at most.
+    pub max: Option<u64>,
+    /// At the end, wait for more.
+    pub follow: bool,
+    /// See all that was committed when the reading began: only a leader that a majority confirms is read.
+    pub linearizable: bool,
+    /// Read from the replica of this name, and from no other. Otherwise the leader is read, or the replica that has most
+    /// while nobody leads.
+    pub replica: Option<String>,
+}

@@ -15,6 +15,10 @@
 //! # }
 //! ```
 
+// The examples, which the tests run, name the crate as its users do.
+#[cfg(test)]
+extern crate self as zue_client;
+
 mod append;
 mod appender;
 mod backoff;
@@ -23,6 +27,7 @@ mod config;
 mod error;
 mod find;
 mod line;
+mod names;
 mod read;
 mod security;
 mod servers;
@@ -31,13 +36,14 @@ mod switch_over;
 mod tests;
 mod trouble;
 
-pub use append::AppendId;
 pub use appender::{Acks, Appender, Closed};
 pub use backoff::Backoff;
-pub use client::{Appended, Client, ReplicaStatus};
+pub use client::{Client, ReplicaStatus};
+pub use config::ReadOptions;
 pub use config::{ClientConfig, IN_FLIGHT_MAX};
 pub use error::{AppendError, Error, NoLeader, Refused};
-pub use read::{ReadBatch, ReadOptions, Reader};
+pub use names::{AppendId, Appended};
+pub use read::{ReadBatch, Reader};
 pub use security::{BadToken, Tls, Token};
 pub use switch_over::SwitchedOver;
 pub use trouble::Trouble;

@@ -11,6 +11,7 @@ use zue_proto::v1::append_stream_response::Outcome;
 use zue_proto::v1::log_client::LogClient;
 use zue_proto::v1::{AppendRequest, AppendResponse, AppendStreamResponse};
 
+use crate::names::Producer;
 use crate::servers::{Link, Server};
 
 /// How long a line that is not used stays open.
@@ -72,6 +73,13 @@ fn until_it_rests(
         let next = timeout(rest_max, queued.recv()).await.ok().flatten()?;
         Some((next, queued))
     })
+}
+
+/// A producer that no append uses now, and what its last append was sent on.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    pub(crate) producer: Producer,
+    pub(crate) line: Option<Line>,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::ops::Range;
 use std::time::Duration;
 
 use futures::Stream;
@@ -12,29 +13,12 @@ use zue_proto::v1::{self, Consistency, Reason, Record};
 
 use crate::Client;
 use crate::client::Failures;
+use crate::config::ReadOptions;
 use crate::error::{Error, Refused};
 use crate::servers::{Described, LEADER_SILENCE, Server, leads};
 
 /// A reading that follows and hears nothing for so long asks whether another replica leads and has more.
 const FOLLOW_IDLE: Duration = Duration::from_secs(3);
-
-/// What to read.
-#[derive(Clone, Debug, Default)]
-pub struct ReadOptions {
-    /// The first offset.
-    pub from: u64,
-    /// Begin with the first record that is no older, in milliseconds since the Unix epoch; `from` may then lie before all there is.
-    pub from_timestamp_ms: Option<u64>,
-    /// How many records at most.
-    pub max: Option<u64>,
-    /// At the end, wait for more.
-    pub follow: bool,
-    /// See all that was committed when the reading began: only a leader that a majority confirms is read.
-    pub linearizable: bool,
-    /// Read from the replica of this name, and from no other. Otherwise the leader is read, or the replica that has most
-    /// while nobody leads.
-    pub replica: Option<String>,
-}
 
 /// Records in the order of their offsets, as a replica sent them. Offsets are missing where records were compacted away.
 #[derive(Clone, PartialEq, Debug)]
@@ -105,6 +89,28 @@ impl Position {
     /// A replica that refuses an offset which another has told to be committed only lags.
     fn is_known(&self, refused: &Refused) -> bool {
         refused.log_start <= self.next && self.next <= self.known_end
+    }
+}
+
+impl Client {
+    /// Reads committed records in order.
+    pub fn read(&self, options: ReadOptions) -> Reader {
+        Reader::new(self.clone(), options)
+    }
+
+    /// Which offsets can be read, from the replica of this name, or from the one that [`Client::read`] would choose.
+    pub async fn range(&self, replica: Option<&str>) -> Result<Range<u64>, Error> {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        loop {
+            match locate(self, begun, replica, None).await {
+                Err(error) => self.again(begun, &mut failures, error).await?,
+                Ok((_, answer)) => {
+                    self.goes_on();
+                    return Ok(answer.log_start..answer.commit_end);
+                }
+            }
+        }
     }
 }
 

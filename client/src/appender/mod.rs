@@ -41,6 +41,21 @@ pub(crate) struct Queued {
     _room: OwnedSemaphorePermit,
 }
 
+impl Client {
+    /// Many appends in a row: what is pushed into the one is answered, in order, by the other. Must be called inside a tokio
+    /// runtime.
+    pub fn appender(&self) -> (Appender, Acks) {
+        start(self.clone(), None)
+    }
+
+    /// As [`Client::appender`], for records of which the first may be in the log since an earlier try that ended with
+    /// [`AppendError::id`], or was interrupted behind what its acknowledgements tell: they are kept once. Until one is found that is
+    /// not in the log each goes alone, however they were put together before.
+    pub fn appender_again(&self, id: AppendId) -> (Appender, Acks) {
+        start(self.clone(), Some(id))
+    }
+}
+
 impl Appender {
     /// Appends a record after those before it. Waits while too much is under way; no record waits for others to fill a batch.
     pub async fn push(&self, record: NewRecord) -> Result<(), Closed> {

@@ -1,5 +1,6 @@
 //! The client against servers that fail on demand.
 
+mod examples;
 mod fake;
 
 use std::time::{Duration, Instant};
