@@ -9,21 +9,10 @@ fn main() {
     let named = std::env::args().nth(2);
     let checkout = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("."), PathBuf::from);
     if let Some(named) = named {
-        return roots(&checkout).iter().filter(|root| root.name == named).for_each(|root| {
-            let Measures { circles, folders, fields, function_lines, .. } = Measures::of(&checkout, root);
-            for circle in &circles {
-                println!("circle of {}: {}", circle.len(), circle.join(", "));
-            }
-            folders
-                .iter()
-                .filter(|(_, count)| **count > 10)
-                .for_each(|(folder, count)| println!("{folder}: {count} files"));
-            fields
-                .iter()
-                .filter(|(_, count)| **count > 10)
-                .for_each(|(name, count)| println!("{name}: {count} fields"));
-            function_lines.iter().rev().take(10).for_each(|(lines, name)| println!("{name}: {lines} lines"));
-        });
+        for root in roots(&checkout).iter().filter(|root| root.name == named) {
+            show(&Measures::of(&checkout, root));
+        }
+        return;
     }
     println!(
         "| crate | files | largest circle | folder max | fields max | fn p90 / max | asserts / fn | question openings |"
@@ -48,5 +37,21 @@ fn main() {
             hundredths(measures.questions, measures.comments),
             measures.comments,
         );
+    }
+}
+
+/// Says what is behind the figures of a crate.
+fn show(measures: &Measures) {
+    for circle in &measures.circles {
+        println!("circle of {}: {}", circle.len(), circle.join(", "));
+    }
+    for (folder, count) in measures.folders.iter().filter(|(_, count)| **count > 10) {
+        println!("{folder}: {count} files");
+    }
+    for (name, count) in measures.fields.iter().filter(|(_, count)| **count > 10) {
+        println!("{name}: {count} fields");
+    }
+    for (lines, name) in measures.function_lines.iter().rev().take(10) {
+        println!("{name}: {lines} lines");
     }
 }

@@ -1,0 +1,110 @@
+//! Limits of the structure. Whatever was beyond one when the limit came is listed by name; the lists only get shorter: an entry that
+//! is not needed any more fails the test, too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use zue_structure::{Measures, Root, roots};
+
+/// Modules in one circle.
+const CIRCLE_MAX: usize = 3;
+/// Crates that have a larger one, and how large it is.
+const CIRCLES: &[(&str, usize)] = &[("cli", 13), ("node", 26), ("operator", 29), ("tests/sim", 22)];
+
+/// Files in a folder.
+const FILES_MAX: usize = 15;
+/// Folders that have more, and how many.
+const FOLDERS: &[(&str, usize)] = &[("cli/src", 21), ("tests/sim/src", 35)];
+
+/// Fields of a struct. Structs that are a file, a table of metrics or a resource have as many as those do.
+const FIELDS_MAX: usize = 12;
+/// Structs that have more, and how many.
+const FIELDS: &[(&str, usize)] = &[
+    ("cli/src/status.rs::Row", 14),
+    ("node/core/src/control/machine/attempt.rs::Attempt", 13),
+    ("node/core/src/control/machine/mod.rs::Machine", 23),
+    ("node/core/src/control/machine/patience.rs::Patience", 14),
+    ("node/core/src/replica/progress.rs::Progress", 16),
+    ("node/core/src/replica/state.rs::Replica", 27),
+    ("node/core/src/types/recovered.rs::Recovered", 13),
+    ("node/log/src/disk/sim/mod.rs::World", 15),
+    ("node/log/src/log/mod.rs::Log", 16),
+    ("node/log/src/meta.rs::Meta", 13),
+    ("node/src/config/args.rs::Args", 13),
+    ("node/src/config/settings.rs::LimitSettings", 20),
+    ("node/src/driver/mod.rs::Driver", 21),
+    ("node/src/driver/mod.rs::Parts", 14),
+    ("node/src/driver/state.rs::View", 16),
+    ("node/src/replication/sender.rs::Session", 17),
+    ("node/src/services/read.rs::Read", 15),
+    ("node/src/storage/upkeep.rs::Upkeep", 15),
+    ("operator/src/crd/status.rs::ZueClusterStatus", 20),
+    ("operator/src/observe/view.rs::Replica", 13),
+    ("operator/src/status/mod.rs::Workload", 16),
+    ("tests/sim/src/check.rs::Checker", 25),
+    ("tests/sim/src/end.rs::Report", 18),
+    ("tests/sim/src/params.rs::FaultParams", 22),
+    ("tests/sim/src/params.rs::Params", 18),
+    ("tests/sim/src/params/control.rs::ControlParams", 15),
+    ("tests/sim/src/search.rs::Totals", 17),
+    ("tests/sim/src/storage.rs::Storage", 19),
+    ("tests/sim/src/world.rs::World", 20),
+];
+
+/// Lines of a function, its signature included.
+const FUNCTION_MAX: usize = 74;
+
+/// Doc comments that open with a question word, of all, in percent: to go down.
+const QUESTIONS_MAX: usize = 37;
+
+static CRATES: LazyLock<Vec<(Root, Measures)>> = LazyLock::new(|| {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let measured = |root: Root| (root.clone(), Measures::of(&checkout, &root));
+    let crates: Vec<_> = roots(&checkout).into_iter().map(measured).collect();
+    assert!(crates.len() > 10, "only {} crates were found", crates.len());
+    crates
+});
+
+/// Compares what is beyond a limit with the list of it: nothing may be further beyond than it is listed.
+fn check(found: impl Iterator<Item = (String, usize)>, listed: &[(&str, usize)]) {
+    let found: BTreeMap<String, usize> = found.collect();
+    let known = |name: &str| listed.iter().find(|(listed, _)| *listed == name).map_or(0, |(_, count)| *count);
+    let beyond: Vec<_> = found.iter().filter(|(name, count)| **count > known(name)).collect();
+    assert!(beyond.is_empty(), "beyond the limit: {beyond:?}");
+    let needless: Vec<_> = listed.iter().filter(|(name, _)| !found.contains_key(*name)).collect();
+    assert!(needless.is_empty(), "these keep to the limit; take them off the list: {needless:?}");
+}
+
+#[test]
+fn few_modules_import_each_other_in_a_circle() {
+    let sizes = CRATES.iter().map(|(root, measures)| (root.name.clone(), measures.circle_max()));
+    check(sizes.filter(|(_, size)| *size > CIRCLE_MAX), CIRCLES);
+}
+
+#[test]
+fn a_folder_can_be_read_at_a_glance() {
+    let folders = CRATES.iter().flat_map(|(_, measures)| measures.folders.clone());
+    check(folders.filter(|(_, files)| *files > FILES_MAX), FOLDERS);
+}
+
+#[test]
+fn a_struct_is_one_thing() {
+    let fields = CRATES.iter().flat_map(|(_, measures)| measures.fields.clone());
+    check(fields.filter(|(_, fields)| *fields > FIELDS_MAX), FIELDS);
+}
+
+#[test]
+fn a_function_fits_on_a_screen() {
+    let functions = CRATES.iter().flat_map(|(_, measures)| &measures.function_lines);
+    let long = functions.filter(|(lines, _)| *lines > FUNCTION_MAX);
+    check(long.map(|(lines, name)| (name.clone(), *lines)), &[]);
+}
+
+#[test]
+fn a_comment_names_a_thing_or_an_action() {
+    for (root, measures) in CRATES.iter() {
+        let percent = measures.questions * 100 / measures.comments.max(1);
+        assert!(percent <= QUESTIONS_MAX, "{}: {percent} % of comments open with a question word", root.name);
+    }
+}
