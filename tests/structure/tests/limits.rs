@@ -10,7 +10,7 @@ use zue_structure::{Measures, Root, roots};
 /// Modules in one circle.
 const CIRCLE_MAX: usize = 3;
 /// Crates that have a larger one, and how large it is.
-const CIRCLES: &[(&str, usize)] = &[("cli", 13), ("node", 26), ("operator", 29), ("tests/sim", 22)];
+const CIRCLES: &[(&str, usize)] = &[("cli", 13), ("node", 31), ("operator", 30), ("tests/sim", 22)];
 
 /// Files in a folder.
 const FILES_MAX: usize = 15;
@@ -39,6 +39,7 @@ const FIELDS: &[(&str, usize)] = &[
     ("node/src/replication/sender.rs::Session", 17),
     ("node/src/services/read.rs::Read", 15),
     ("node/src/storage/upkeep.rs::Upkeep", 15),
+    ("operator/src/crd/mod.rs::ZueClusterSpec", 14),
     ("operator/src/crd/status.rs::ZueClusterStatus", 20),
     ("operator/src/observe/view.rs::Replica", 13),
     ("operator/src/status/mod.rs::Workload", 16),
