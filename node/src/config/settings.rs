@@ -97,9 +97,6 @@ impl Default for LogSettings {
 pub(crate) const HEARTBEATS_MIN: u32 = 3;
 /// The default of how often a leader says that it lives. Each heartbeat wakes every node.
 const HEARTBEAT_INTERVAL: Time = Time::from_millis(200);
-/// The least that the default is shortened to for a short `lagTimeMax`.
-const HEARTBEAT_INTERVAL_SHORTENED: Duration = Duration::from_millis(100);
-/// How many heartbeats the longest lag holds at least.
 const HEARTBEATS_PER_LAG: u32 = 4;
 
 /// How followers are fed, and when they count as in sync.
@@ -126,10 +123,10 @@ pub struct ReplicationSettings {
 }
 
 impl ReplicationSettings {
-    /// How often a leader says that it lives. The default gives way to a shorter `lagTimeMax`.
+    /// How often a leader says that it lives. The default gives way to a shorter `lagTimeMax`, down to its half.
     pub fn heartbeat(&self) -> Duration {
         if self.heartbeat_interval == HEARTBEAT_INTERVAL {
-            (self.lag_time_max.0 / HEARTBEATS_PER_LAG).clamp(HEARTBEAT_INTERVAL_SHORTENED, HEARTBEAT_INTERVAL.0)
+            (self.lag_time_max.0 / HEARTBEATS_PER_LAG).clamp(HEARTBEAT_INTERVAL.0 / 2, HEARTBEAT_INTERVAL.0)
         } else {
             self.heartbeat_interval.0
         }

@@ -38,7 +38,6 @@ const FIELDS: &[(&str, usize)] = &[
     ("node/src/driver/state.rs::View", 16),
     ("node/src/replication/sender.rs::Session", 17),
     ("node/src/services/read.rs::Read", 15),
-    ("node/src/storage/upkeep.rs::Upkeep", 15),
     ("operator/src/crd/mod.rs::ZueClusterSpec", 14),
     ("operator/src/crd/status.rs::ZueClusterStatus", 20),
     ("operator/src/observe/view.rs::Replica", 13),
