@@ -105,6 +105,7 @@ fn what_is_damaged_is_asked_of_one_replica_after_the_other_and_written_anew() {
     let second = world.asks().unwrap();
     assert_eq!((second.of, second.from), (ReplicaId(3), Offset(1)));
     world.step(Some((first.number, Ok(whole.clone()))));
+    assert_eq!(world.asks(), None);
     assert!(!world.events.iter().any(|event| matches!(event, Event::Repaired(..))), "that was asked long ago");
     world.step(Some((second.number, Ok(whole))));
     assert_eq!(world.asks(), None);
