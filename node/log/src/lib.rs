@@ -37,7 +37,7 @@ pub use format::limits::{Bounded, LimitError, Limits, VOTERS_MAX};
 pub use format::producer::Producer;
 pub use format::producer::ProducerRun;
 pub use log::Log;
-pub use log::group_commit::SharedLog;
+pub use log::shared::SharedLog;
 pub use log::sync::SyncPoint;
 pub use maintenance::compaction::{Compacting, Compaction};
 pub use maintenance::fetch_plan::{FetchPlan, NotCommitted};

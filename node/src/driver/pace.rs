@@ -1,9 +1,12 @@
-//! Timers that go off together: a thread that rests is woken once for all of them.
+//! Timers that cost little: they go off together, so that a thread that rests is woken once for all of them; and one that is put off
+//! again and again stays where it is.
 
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep_until};
 
 /// An interval in step with all others of this process whose periods divide each other. What it missed is not made up for.
 pub(crate) fn in_step(period: Duration) -> Interval {
@@ -21,9 +24,62 @@ fn until_next(now: Duration, period: Duration) -> Duration {
     Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
 }
 
+/// A timer that is put off more often than it goes off. The runtime wakes itself for each timer that is due before all others, which costs
+/// more than the append for which it was set: this one is set again only once its time has come, or for an earlier one.
+#[derive(Debug)]
+pub(crate) struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    /// An alarm that is not set.
+    pub(crate) fn new() -> Self {
+        Self(Box::pin(sleep_until(Instant::now())))
+    }
+
+    /// Waits until `due`, which may be another time than when it was asked last; for ever if there is none.
+    pub(crate) async fn wait(&mut self, due: Option<Instant>) {
+        let Some(due) = due else { return pending().await };
+        loop {
+            let set = self.0.deadline();
+            if self.0.is_elapsed() || due < set {
+                self.0.as_mut().reset(due);
+            }
+            self.0.as_mut().await;
+            if self.0.deadline() >= due {
+                return;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::poll;
+
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn an_alarm_goes_off_when_it_was_last_asked_to_and_is_set_no_more_often_than_it_has_to_be() {
+        let mut alarm = Alarm::new();
+        alarm.wait(Some(Instant::now())).await;
+        let begun = Instant::now();
+        assert!(poll!(pin!(alarm.wait(Some(begun + 6 * MS)))).is_pending());
+        // Put off: it stays set for the first time.
+        assert!(poll!(pin!(alarm.wait(Some(begun + 60_000 * MS)))).is_pending());
+        assert_eq!(alarm.0.deadline(), begun + 6 * MS);
+        assert!(poll!(pin!(alarm.wait(None))).is_pending());
+        alarm.wait(Some(begun + 7 * MS)).await;
+        assert!(begun.elapsed() >= 7 * MS);
+        // Earlier than it was asked before; and at once what is over.
+        assert!(poll!(pin!(alarm.wait(Some(begun + Duration::from_hours(1))))).is_pending());
+        let now = Instant::now();
+        alarm.wait(Some(now + MS)).await;
+        assert!(now.elapsed() >= MS);
+        assert!(poll!(pin!(alarm.wait(Some(begun + 3 * MS)))).is_ready());
+    }
 
     #[test]
     fn intervals_that_begin_at_different_times_go_off_together() {

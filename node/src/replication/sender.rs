@@ -17,7 +17,7 @@ use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
 
 use crate::driver::handle::{Fact, Gone};
-use crate::driver::pace::in_step;
+use crate::driver::pace::{Alarm, in_step};
 use crate::driver::state::{Ends, View};
 use crate::num::wide;
 use crate::replication::ended::Ended;
@@ -54,18 +54,38 @@ pub(crate) struct Session<'a> {
     sender: Sender<Standby>,
     outgoing: mpsc::Sender<LeaderMessage>,
     incoming: Streaming<FollowerMessage>,
-    heartbeat: Interval,
-    /// When it is to hear of a commit, if frames do not tell it before.
-    commit_news_due: Option<Instant>,
+    timers: Timers,
     next: Option<LeaderMessage>,
     reading: Option<Reading>,
-    heard: Instant,
     begun: Instant,
     /// When the follower's clock is told of again.
     clock_due: Instant,
     /// What the follower had when it was asked, and whether it has acknowledged more.
     had: Tail,
     has_moved: bool,
+}
+
+/// When something is to happen though nothing comes.
+struct Timers {
+    heartbeat: Interval,
+    /// When the follower is to hear of a commit, if frames do not tell it before.
+    commit_news_due: Option<Instant>,
+    commit_news: Alarm,
+    /// When the follower was heard last.
+    heard: Instant,
+    silence: Alarm,
+}
+
+impl Timers {
+    fn new(heartbeat: Duration) -> Self {
+        Self {
+            heartbeat: in_step(heartbeat),
+            commit_news_due: None,
+            commit_news: Alarm::new(),
+            heard: Instant::now(),
+            silence: Alarm::new(),
+        }
+    }
 }
 
 /// What happens next on a stream.
@@ -153,11 +173,9 @@ impl<'a> Session<'a> {
             sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
             incoming,
-            heartbeat: in_step(settings.heartbeat()),
-            commit_news_due: None,
+            timers: Timers::new(settings.heartbeat()),
             next: None,
             reading: None,
-            heard: Instant::now(),
             begun: Instant::now(),
             clock_due: Instant::now(),
             had: durable,
@@ -200,6 +218,7 @@ impl<'a> Session<'a> {
         let heartbeat = self.peer.shared.settings.heartbeat();
         let silence = (heartbeat * SILENT_HEARTBEATS).max(SILENCE_MIN);
         let idle = self.next.is_none() && self.reading.is_none();
+        let timers = &mut self.timers;
         let happened = tokio::select! {
             incoming = self.incoming.message() => Event::Heard(incoming?),
             permit = self.outgoing.reserve(), if self.next.is_some() => {
@@ -211,9 +230,9 @@ impl<'a> Session<'a> {
             read = ready(&mut self.reading) => Event::Read(read),
             changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
-            _ = self.heartbeat.tick() => Event::HeartbeatDue,
-            () = at(self.commit_news_due), if idle => Event::HeartbeatDue,
-            () = tokio::time::sleep_until(self.heard + silence) => return Err(Ended::Timeout(silence)),
+            _ = timers.heartbeat.tick() => Event::HeartbeatDue,
+            () = timers.commit_news.wait(timers.commit_news_due), if idle => Event::HeartbeatDue,
+            () = timers.silence.wait(Some(timers.heard + silence)) => return Err(Ended::Timeout(silence)),
         };
         match happened {
             Event::News => {}
@@ -247,14 +266,14 @@ impl<'a> Session<'a> {
                 None
             }
             Next::Heartbeat { commit_end, log_end, round, log_start } => {
-                self.commit_news_due = None;
+                self.timers.commit_news_due = None;
                 let agreed_ms = self.peer.handle.time.known().map_or(0, |known| known.agreed_ms);
                 let (commit_end, log_end, log_start) = (commit_end.0, log_end.0, log_start.0);
                 let heartbeat = v1::Heartbeat { commit_end, log_end, round, log_start, agreed_ms };
                 Some(message(leader_message::Message::Heartbeat(heartbeat)))
             }
             Next::Later => {
-                self.commit_news_due.get_or_insert_with(|| Instant::now() + COMMIT_NEWS_WITHIN);
+                self.timers.commit_news_due.get_or_insert_with(|| Instant::now() + COMMIT_NEWS_WITHIN);
                 None
             }
             Next::Nothing => None,
@@ -262,7 +281,7 @@ impl<'a> Session<'a> {
     }
 
     fn frames(&mut self, frames: Bytes, With { prev, commit_end, round }: With) -> LeaderMessage {
-        self.commit_news_due = None;
+        self.timers.commit_news_due = None;
         let frames = v1::Frames { prev: Some(prev.into()), frames, commit_end: commit_end.0, round };
         message(leader_message::Message::Frames(frames))
     }
@@ -304,7 +323,7 @@ impl<'a> Session<'a> {
     }
 
     async fn heard(&mut self, incoming: Option<FollowerMessage>) -> Result<(), Ended> {
-        self.heard = Instant::now();
+        self.timers.heard = Instant::now();
         let (durable, round, clock_ms) = match incoming.ok_or(Ended::Closed)?.message {
             Some(follower_message::Message::Ack(ack)) => (zue_proto::tail(ack.durable), ack.round, ack.clock_ms),
             Some(follower_message::Message::Trimmed(v1::Trimmed { log_start })) => {
@@ -318,14 +337,6 @@ impl<'a> Session<'a> {
         self.tell_clock(clock_ms).await?;
         self.sender.acked(durable);
         self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await
-    }
-}
-
-/// Waits until then; for ever if there is no such time.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => pending().await,
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod append;
 mod floor;
+mod group_commit;
 mod opening;
 #[cfg(feature = "peers")]
 mod peers;

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, anyhow};
 use zue_core::{ReplicaId, Tail};
-use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk, SharedLog, record_bytes};
+use zue_log::{Batch, BatchBuilder, Limits, Log, LogConfig, OsDisk, record_bytes};
+
+use crate::group_commit::GroupCommit;
 
 /// A log that appends batches of values.
 pub(crate) trait Subject: Sync {
@@ -22,12 +24,12 @@ pub(crate) trait Subject: Sync {
 pub(crate) type Make = fn(&Path) -> Result<Box<dyn Subject>>;
 
 /// This log.
-pub(crate) struct Zue(SharedLog<OsDisk>);
+pub(crate) struct Zue(GroupCommit<OsDisk>);
 
 impl Zue {
     pub(crate) fn open(dir: &Path, config: LogConfig) -> Result<Self> {
         let (log, _) = Log::open(OsDisk::new(dir)?, config, ReplicaId(1))?;
-        Ok(Self(SharedLog::new(log)))
+        Ok(Self(GroupCommit::new(log)))
     }
 
     pub(crate) fn make(dir: &Path) -> Result<Box<dyn Subject>> {
@@ -53,7 +55,7 @@ impl Zue {
         Ok(Box::new(zue))
     }
 
-    pub(crate) fn log(&self) -> &SharedLog<OsDisk> {
+    pub(crate) fn log(&self) -> &GroupCommit<OsDisk> {
         &self.0
     }
 }

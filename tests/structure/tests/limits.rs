@@ -36,7 +36,7 @@ const FIELDS: &[(&str, usize)] = &[
     ("node/src/driver/mod.rs::Driver", 21),
     ("node/src/driver/mod.rs::Parts", 14),
     ("node/src/driver/state.rs::View", 16),
-    ("node/src/replication/sender.rs::Session", 17),
+    ("node/src/replication/sender.rs::Session", 15),
     ("node/src/services/read.rs::Read", 15),
     ("operator/src/crd/mod.rs::ZueClusterSpec", 14),
     ("operator/src/crd/status.rs::ZueClusterStatus", 20),

@@ -2,9 +2,9 @@
 
 pub(crate) mod cut;
 pub(crate) mod former;
-pub(crate) mod group_commit;
 pub(crate) mod recycle;
 pub(crate) mod roll;
+pub(crate) mod shared;
 pub(crate) mod sync;
 pub(crate) mod trim;
 pub(crate) mod writer;

@@ -1,22 +1,19 @@
-//! Group commit: many threads append to one log, and whoever waits first syncs for all that wait. Appends go on meanwhile.
+//! Group commit: many threads append to one log, and whoever waits first syncs for all that wait. Appends go on meanwhile. A node has
+//! one thread that writes, and needs none of this; who embeds the log may.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use zue_core::Tail;
-
-use crate::disk::Disk;
-use crate::error::LogError;
-use crate::log::Log;
-use crate::log::sync::SyncPoint;
+use zue_log::{Disk, Log, LogError, SharedLog};
 
 /// Of the time that the last sync took, one part of so many is waited at most for those whom it let go to append again.
 const GATHER_PARTS: u32 = 4;
 
-/// A log that several threads use.
+/// A log to which several threads append, with a sync for all that wait for one.
 #[derive(Debug)]
-pub struct SharedLog<D: Disk> {
-    log: Mutex<Log<D>>,
+pub(crate) struct GroupCommit<D: Disk> {
+    log: SharedLog<D>,
     turn: Mutex<Turn>,
     done: Condvar,
     /// All are back whom the last sync let go.
@@ -40,27 +37,15 @@ struct Turn {
     took: Duration,
 }
 
-impl<D: Disk> SharedLog<D> {
-    /// Shares the log.
-    pub fn new(log: Log<D>) -> Self {
+impl<D: Disk> GroupCommit<D> {
+    pub(crate) fn new(log: Log<D>) -> Self {
         let (done, gathered) = (Condvar::new(), Condvar::new());
-        Self { log: Mutex::new(log), turn: Mutex::default(), done, gathered }
+        Self { log: SharedLog::new(log), turn: Mutex::default(), done, gathered }
     }
 
     /// The log, for this thread alone.
-    pub fn lock(&self) -> MutexGuard<'_, Log<D>> {
-        // What panics with it has broken an invariant, of which the log's own checks speak.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns whether a thread has panicked while it had the log: an invariant may be broken.
-    pub fn is_broken(&self) -> bool {
-        self.log.is_poisoned()
-    }
-
-    /// The log again, for the only one who has it.
-    pub fn into_inner(self) -> Log<D> {
-        self.log.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Log<D>> {
+        self.log.lock()
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
@@ -71,7 +56,7 @@ impl<D: Disk> SharedLog<D> {
     ///
     /// # Errors
     /// When the log is poisoned, by this sync or before.
-    pub fn sync(&self) -> Result<Tail, LogError> {
+    pub(crate) fn sync(&self) -> Result<Tail, LogError> {
         let mut turn = self.turn();
         // A sync that has begun may not cover what was appended since; the next one does.
         let wanted = turn.begun + 1;
@@ -86,7 +71,7 @@ impl<D: Disk> SharedLog<D> {
         if turn.ended >= wanted {
             let durable = turn.durable;
             drop(turn);
-            return durable.map_or_else(|| self.sync_now(Log::sync_point), Ok);
+            return durable.map_or_else(|| self.log.sync(), Ok);
         }
         turn.syncing = true;
         let mut turn = self.gather(turn);
@@ -94,7 +79,7 @@ impl<D: Disk> SharedLog<D> {
         let group = std::mem::take(&mut turn.waiting);
         drop(turn);
         let begun_at = Instant::now();
-        let durable = self.sync_now(Log::sync_point);
+        let durable = self.log.sync();
         let mut turn = self.turn();
         turn.syncing = false;
         turn.ended = turn.begun;
@@ -117,28 +102,5 @@ impl<D: Disk> SharedLog<D> {
             turn = self.gathered.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         turn
-    }
-
-    /// Syncs all that was appended, whatever the durability asks for.
-    ///
-    /// # Errors
-    /// When the log is poisoned, by this sync or before.
-    pub fn flush(&self) -> Result<Tail, LogError> {
-        self.sync_now(Log::flush_point)
-    }
-
-    fn sync_now(
-        &self,
-        point: impl FnOnce(&mut Log<D>) -> Result<Option<SyncPoint<D>>, LogError>,
-    ) -> Result<Tail, LogError> {
-        let point = {
-            let mut log = self.lock();
-            match point(&mut log)? {
-                Some(point) => point,
-                None => return Ok(log.durable()),
-            }
-        };
-        let result = point.run();
-        self.lock().synced(&point, result)
     }
 }
