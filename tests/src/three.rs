@@ -43,7 +43,7 @@ impl Cluster {
         Self::start_prepared(domain, leadership, |_| ())
     }
 
-    /// The same, once the disks are prepared.
+    /// The same, once the disks and the settings are prepared.
     ///
     /// # Panics
     /// When they do not get there.
@@ -91,6 +91,11 @@ impl Cluster {
         self.folder.path().join(format!("zue-{n}"))
     }
 
+    /// What a node reads before its flags, if it is there: settings for all of them.
+    pub fn settings(&self) -> PathBuf {
+        self.folder.path().join("node.yaml")
+    }
+
     /// Ends a node with SIGKILL.
     pub fn kill(&mut self, n: usize) {
         self.nodes[n] = None;
@@ -115,6 +120,9 @@ impl Cluster {
         let data = data.to_str().expect("a path of text");
         let listen = ["--listen-client", &client, "--listen-peer", &peer, "--listen-metrics", &metrics];
         let args = [&["--name", &name, "--data-dir", data, "--advertise-client", &client][..], &listen].concat();
+        let settings = self.settings();
+        let file = settings.to_str().filter(|_| settings.exists()).map(|file| ["--config", file]);
+        let args = [file.as_ref().map_or(&[][..], |file| &file[..]), &args].concat();
         let log = self.folder.path().join(format!("{name}.log"));
         self.nodes[n] = Some(Process::start_through(through, "zue-node", &args, &log));
     }

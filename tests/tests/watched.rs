@@ -81,6 +81,7 @@ struct Prometheus {
 /// The rules as they are, but that an hour is some seconds.
 fn hurried(rules: &str) -> String {
     let mut rules = rules.replace("zue_replica_lag_seconds) > 15", "zue_replica_lag_seconds) > 2");
+    rules = rules.replace("> 900 + 10 *", "> 1 + 5 *");
     for window in ["[2m]", "[5m]", "[15m]", "[30m]", "[1h]", "[6h]"] {
         rules = rules.replace(window, "[4s]");
     }
@@ -230,6 +231,23 @@ fn take_nodes_away(cluster: &mut Cluster, prometheus: &Prometheus, operator: &Me
     prometheus.expect_quiet();
 }
 
+/// Where backups go from now on, in one step.
+fn lead_backups(store: &Path, to: &Path) {
+    let next = store.with_extension("next");
+    std::os::unix::fs::symlink(to, &next).expect("a link can be made");
+    std::fs::rename(&next, store).expect("it can take the place of another");
+}
+
+/// Where backups go is a file for a while, where a directory has to be.
+fn take_backups_away(prometheus: &Prometheus, store: &Path) {
+    let (there, file) = (std::fs::read_link(store).expect("a link"), store.with_extension("file"));
+    std::fs::write(&file, "in the way").expect("a file can be there");
+    lead_backups(store, &file);
+    prometheus.expect_firing(&["ZueBackupFailing", "ZueBackupTooOld"]);
+    lead_backups(store, &there);
+    prometheus.expect_quiet();
+}
+
 /// A disk that is put back to what it was, and a clock that is wrong.
 fn mislead_nodes(cluster: &mut Cluster, prometheus: &Prometheus, copy_of_one: &Path, (one, other): (usize, usize)) {
     cluster.kill(one);
@@ -256,7 +274,14 @@ fn mislead_nodes(cluster: &mut Cluster, prometheus: &Prometheus, copy_of_one: &P
 #[test]
 fn real_faults_set_off_alerts_that_clear_and_every_panel_has_an_answer() {
     let began = Instant::now();
-    let mut cluster = Cluster::start(&[]);
+    let backups = tempfile::tempdir().expect("a folder for the test");
+    let (store, there) = (backups.path().join("store"), backups.path().join("there"));
+    std::fs::create_dir(&there).expect("a folder in it");
+    lead_backups(&store, &there);
+    let mut cluster = Cluster::start_prepared(None, &[], |new| {
+        let settings = format!("backup: {{to: \"file://{}\", interval: 1s}}\n", store.display());
+        std::fs::write(new.settings(), settings).expect("the settings can be written");
+    });
     let port = free_ports(1, 2, 2);
     let at: SocketAddr = format!("127.0.0.1:{}", port + 1).parse().expect("an address");
     let operator = watch_nodes([0, 1, 2].map(|n| cluster.control_port(n)), at);
@@ -264,6 +289,7 @@ fn real_faults_set_off_alerts_that_clear_and_every_panel_has_an_answer() {
     let stop_appending = appending(cluster.servers());
     prometheus.expect_some("sum(zue_commit_duration_seconds_count)");
     prometheus.expect_some("max(zue_cluster_isr_size) == 3");
+    prometheus.expect_some("max(zue_backup_newest_timestamp_seconds)");
     prometheus.expect_quiet();
 
     let led = leader(&cluster);
@@ -277,6 +303,7 @@ fn real_faults_set_off_alerts_that_clear_and_every_panel_has_an_answer() {
     cluster.restart(one);
     prometheus.expect_quiet();
 
+    take_backups_away(&prometheus, &store);
     take_nodes_away(&mut cluster, &prometheus, &operator, (one, other));
     let led = leader(&cluster);
     cluster.kill(led);

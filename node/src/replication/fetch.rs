@@ -56,14 +56,19 @@ impl Fetcher {
         let (view, whereabouts) = (handle.view.clone(), whereabouts.clone());
         let asking = Self { view, whereabouts, fetches };
         let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
-        tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(asking.run()).await }));
+        tokio::spawn(vital.run(asking.run(stop)));
         ask
     }
 
-    /// Answers until nobody asks any more.
-    async fn run(mut self) {
-        while let Some(Fetch { ask, reply }) = self.fetches.recv().await {
-            reply.send(self.fetch(ask).await);
+    /// Answers until it is stopped. Nobody asks any more once the upkeep has ended, which is told of, and is no reason to end more.
+    async fn run(mut self, stop: CancellationToken) {
+        let answers = async {
+            while let Some(Fetch { ask, reply }) = self.fetches.recv().await {
+                reply.send(self.fetch(ask).await);
+            }
+        };
+        if stop.run_until_cancelled(answers).await.is_some() {
+            stop.cancelled().await;
         }
     }
 
@@ -166,5 +171,25 @@ impl Giver {
             call.keep(held);
         }
         Ok(v1::FetchResponse { frames: excerpt.bytes().clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_tls::Dial;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upkeep_that_has_ended_ends_nothing_else() {
+        let (ask, fetches) = mpsc::channel(1);
+        let (vitals, stop) = (Vitals::new(), CancellationToken::new());
+        let (view, whereabouts) = (watch::channel(View::default()).1, Whereabouts::by(Dial::plain()));
+        let fetcher = Fetcher { view, whereabouts, fetches };
+        let running = tokio::spawn(vitals.task("who fetches", &stop).run(fetcher.run(stop.clone())));
+        drop(ask);
+        assert!(timeout(Duration::from_millis(50), vitals.ended()).await.is_err());
+        stop.cancel();
+        running.await.unwrap();
     }
 }
