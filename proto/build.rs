@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["zue/v1/log.proto", "zue/v1/replication.proto", "zue/v1/control.proto"];
+    let files = ["zue/v1/backup.proto", "zue/v1/log.proto", "zue/v1/replication.proto", "zue/v1/control.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

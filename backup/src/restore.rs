@@ -7,11 +7,12 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use tokio::task::JoinSet;
 use zue_core::{ClusterId, Offset, ReplicaId, Tail};
 use zue_log::{Adopted, CutPlace, Disk as _, DiskFile as _, OsDisk, Until, adopt, cut_place};
 
 use crate::error::{BackupError, Fault};
-use crate::manifest::{Manifest, Segment};
+use crate::manifest::{Manifest, Part, Segment};
 use crate::names::BackupId;
 use crate::store::Store;
 use crate::verify::Hash;
@@ -138,26 +139,16 @@ pub async fn restore(
     let mut bytes = 0;
     let downloads = segments.iter().flat_map(|segment| {
         let file = unfinished.join(file_name(segment));
-        segment.parts.iter().map(move |part| (file.clone(), part))
+        segment.parts.iter().map(move |part| (file.clone(), part.clone()))
     });
-    let downloads: Vec<_> = downloads.collect();
+    let downloads: Vec<(PathBuf, Part)> = downloads.collect();
     for (file, part) in &downloads {
         bytes += part.to - part.from;
         if part.from == 0 {
             create(file)?;
         }
     }
-    let download = downloads.iter().map(|(path, part)| async move {
-        let file = File::options().write(true).open(path).map_err(|source| on_disk("open", path, source))?;
-        let mut hash = Hash::new();
-        let write = |at: u64, piece: &bytes::Bytes| {
-            hash.take(piece);
-            file.write_all_at(piece, part.from + at).map_err(|source| on_disk("write", path, source))
-        };
-        store.read(&part.object, part.to - part.from, write).await?;
-        hash.check(part)
-    });
-    Store::together(AT_ONCE, download).await?;
+    download_all(store, downloads).await?;
     let (dir, log_start, compacted) = (dir.to_owned(), Offset(manifest.log_start), Offset(manifest.compacted));
     let finish = move || {
         let place = cut(&unfinished, &segments, until)?;
@@ -174,6 +165,35 @@ pub async fn restore(
         Ok(Restored { tail, log_start, last_ms: place.timestamp_ms, bytes, compacted })
     };
     tokio::task::spawn_blocking(finish).await?
+}
+
+/// Downloads the parts, several at a time and each on a thread of its own: to hash and to write them takes longer than to read them.
+async fn download_all(store: &Store, parts: Vec<(PathBuf, Part)>) -> Result<(), BackupError> {
+    // Those that are under way end with it.
+    let mut downloads = JoinSet::new();
+    for (path, part) in parts {
+        if downloads.len() >= AT_ONCE
+            && let Some(done) = downloads.join_next().await
+        {
+            done??;
+        }
+        downloads.spawn(download(store.clone(), path, part));
+    }
+    while let Some(done) = downloads.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+async fn download(store: Store, path: PathBuf, part: Part) -> Result<(), BackupError> {
+    let file = File::options().write(true).open(&path).map_err(|source| on_disk("open", &path, source))?;
+    let mut hash = Hash::new();
+    let write = |at: u64, piece: &bytes::Bytes| {
+        hash.take(piece);
+        file.write_all_at(piece, part.from + at).map_err(|source| on_disk("write", &path, source))
+    };
+    store.read(&part.object, part.to - part.from, write).await?;
+    hash.check(&part)
 }
 
 fn file_name(segment: &Segment) -> String {

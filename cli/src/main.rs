@@ -108,7 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Control(control) => control::run(control).await?,
         Command::Tls(tls) => tls::run(tls)?,
         Command::Log(log) => return log::run(log, output),
-        Command::Backup(backup) => return backup::run(backup, output).await,
+        Command::Backup(backup) => return backup::run(backup, client, output).await,
         Command::Restore(restore) => backup::restore(restore, output).await?,
         Command::Version => {
             output::version(output)?;

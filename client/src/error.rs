@@ -63,6 +63,14 @@ pub enum Error {
         /// The leader.
         leader: String,
     },
+    /// A backup that was asked for could not be made.
+    #[error("{server} could not make the backup: {why}")]
+    NotBackedUp {
+        /// The replica that was asked.
+        server: String,
+        /// In its words.
+        why: String,
+    },
     /// Records are missing, or come again.
     #[error("{server} sent record {found} instead of {expected}: its records cannot be trusted")]
     Gap {
@@ -270,6 +278,7 @@ impl Error {
             Self::Refused(refused) => Some(&refused.server),
             Self::Unreachable { server, .. }
             | Self::Distrusted { server, .. }
+            | Self::NotBackedUp { server, .. }
             | Self::Gap { server, .. }
             | Self::Malformed { server, .. } => Some(server),
             Self::NotSwitched { leader, .. } => Some(leader),
@@ -293,6 +302,7 @@ impl Error {
             | Self::TokenWithoutTls
             | Self::Distrusted { .. }
             | Self::UnknownReplica { .. }
+            | Self::NotBackedUp { .. }
             | Self::Gap { .. }
             | Self::Malformed { .. } => false,
         }
@@ -308,7 +318,8 @@ impl Error {
             | Self::NoServers
             | Self::TokenWithoutTls
             | Self::Distrusted { .. }
-            | Self::UnknownReplica { .. } => true,
+            | Self::UnknownReplica { .. }
+            | Self::NotBackedUp { .. } => true,
             Self::Gap { .. } | Self::Malformed { .. } | Self::NotSwitched { .. } | Self::TimedOut { .. } => false,
         }
     }

@@ -21,6 +21,7 @@ extern crate self as zue_client;
 
 mod append;
 mod appender;
+mod back_up;
 mod backoff;
 mod client;
 mod config;
@@ -37,6 +38,7 @@ mod tests;
 mod trouble;
 
 pub use appender::{Acks, Appender, Closed};
+pub use back_up::BackedUp;
 pub use backoff::Backoff;
 pub use client::{Client, ReplicaStatus};
 pub use config::ReadOptions;

@@ -1,6 +1,6 @@
 //! What of a node's status a controller acts on. Knows no service.
 
-use crate::v1::StatusResponse;
+use crate::v1::{BackupStatus, StatusResponse};
 
 /// How often a node that is watched tells its status at least, milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
@@ -25,6 +25,9 @@ fn essence(status: &StatusResponse, detection_ms: u64) -> StatusResponse {
     if let Some(durable) = &mut status.durable {
         durable.end = 0;
     }
+    if let Some(backup) = &mut status.backup {
+        *backup = BackupStatus { problem: std::mem::take(&mut backup.problem), ..BackupStatus::default() };
+    }
     let has_lost = status.leader_silence_ms.is_some_and(|ms| ms >= detection_ms);
     status.leader_silence_ms = Some(has_lost.into());
     for follower in &mut status.followers {
@@ -36,7 +39,7 @@ fn essence(status: &StatusResponse, detection_ms: u64) -> StatusResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{FollowerStatus, Role, Tail};
+    use crate::v1::{BackupMade, FollowerStatus, Role, Tail};
 
     #[test]
     fn what_only_moves_on_is_no_news() {
@@ -53,5 +56,18 @@ mod tests {
         assert!(is_news(&before, &StatusResponse { durable: Some(Tail { epoch: 5, end: 7 }), ..now.clone() }, 1000));
         now.followers[0].in_sync = false;
         assert!(is_news(&before, &now, 1000));
+    }
+
+    #[test]
+    fn that_backups_fail_is_news_and_a_further_one_is_none() {
+        let made = |end| BackupStatus {
+            newest: Some(BackupMade { end, ..BackupMade::default() }),
+            age_ms: end,
+            ..BackupStatus::default()
+        };
+        let of = |backup| StatusResponse { backup: Some(backup), ..StatusResponse::default() };
+        assert!(!is_news(&of(made(7)), &of(made(9)), 1000));
+        let failing = BackupStatus { problem: "the store is away".to_owned(), ..made(9) };
+        assert!(is_news(&of(made(9)), &of(failing), 1000));
     }
 }

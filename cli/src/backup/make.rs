@@ -1,17 +1,18 @@
 //! `zue backup create`: of the log in a directory whose node does not run. The directory is only looked at.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 use zue_backup::{Kind, Pace, Source, make};
 use zue_log::{Disk as _, Overlay};
 
-use super::{Create, now_ms, open, show};
+use super::{now_ms, open, show};
 use crate::Usage;
 use crate::args::Output;
 use crate::log::{closed_by, directory};
 
-pub(super) async fn run(create: Create, output: Output) -> anyhow::Result<()> {
-    let Create { data, to } = create;
-    let store = open(&to)?;
+pub(super) async fn run(data: PathBuf, to: &str, output: Output) -> anyhow::Result<()> {
+    let store = open(to)?;
     let disk = directory(&data)?;
     // Held meanwhile, by who may only read: a node cannot start, and others can look.
     let lock = disk.lock();

@@ -1,5 +1,6 @@
 //! `zue backup` and `zue restore`: what can be typed, and which store and backup is meant by it.
 
+mod ask;
 mod list;
 mod make;
 mod restore;
@@ -10,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use zue_backup::{BackupError, BackupId, Store};
+use zue_client::Client;
 use zue_core::{ClusterId, Offset};
 use zue_log::Until;
 
@@ -17,6 +19,7 @@ use crate::Usage;
 use crate::args::Output;
 use crate::output::Out;
 use crate::times;
+use crate::waiting::Waiting;
 
 pub(crate) use restore::run as restore;
 
@@ -34,7 +37,9 @@ const DAMAGED: u8 = 1;
 #[derive(Debug, Subcommand)]
 #[command(after_help = STORE)]
 pub(crate) enum Backup {
-    /// Make a backup of the log in a data directory whose node does not run
+    /// Make a backup: one of the nodes of a running cluster does, or, of a node that does not run, from its data directory
+    #[command(after_help = "\
+Without --data, a node makes it, to the store that its configuration names (backup.to); a follower, if there is one.")]
     Create(Create),
     /// List the backups, and how far each reaches
     Ls(List),
@@ -47,12 +52,12 @@ pub(crate) enum Backup {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// The node's data directory
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// The data directory of a node that does not run
+    #[arg(long, value_name = "DIR", requires = "to")]
+    data: Option<PathBuf>,
     /// Where to
-    #[arg(long, value_name = "URL")]
-    to: String,
+    #[arg(long, value_name = "URL", requires = "data")]
+    to: Option<String>,
 }
 
 /// Which store, and which cluster's backups in it.
@@ -121,9 +126,15 @@ fn cluster(text: &str) -> Result<ClusterId, String> {
     id.map(ClusterId).ok_or_else(|| "a cluster is 32 hexadecimal digits, as `zue backup ls` names it".to_owned())
 }
 
-pub(crate) async fn run(backup: Backup, output: Output) -> anyhow::Result<ExitCode> {
+/// `client` gives one of the cluster that is named.
+pub(crate) async fn run(
+    backup: Backup,
+    client: impl FnOnce() -> anyhow::Result<(Client, Waiting)>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     match backup {
-        Backup::Create(create) => make::run(create, output).await?,
+        Backup::Create(Create { data: Some(data), to: Some(to) }) => make::run(data, &to, output).await?,
+        Backup::Create(_) => ask::run(client()?, output).await?,
         Backup::Ls(List { of }) => list::run(of, output).await?,
         Backup::Verify(verify) => return list::verify(verify, output).await,
         Backup::Rm(remove) => list::remove(remove, output).await?,

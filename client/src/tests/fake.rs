@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) connected: Option<bool>,
     /// Each append that reached the leader: producer, sequence.
     pub(super) tries: Vec<(Bytes, u64)>,
+    /// Who was asked for a backup, and by what name.
+    pub(super) asked: Vec<(usize, String)>,
     /// Who appended each record.
     owners: Vec<(Bytes, u64)>,
     /// The record at this offset was compacted away.
@@ -317,6 +319,21 @@ impl Log for Server {
     async fn trim(&self, request: Request<v1::TrimRequest>) -> Result<Response<v1::TrimResponse>, Status> {
         self.up()?;
         Ok(Response::new(v1::TrimResponse { log_start: request.into_inner().before }))
+    }
+
+    /// Made when it is asked for the second time.
+    async fn back_up(&self, request: Request<v1::AskBackupRequest>) -> Result<Response<v1::AskedBackup>, Status> {
+        self.up()?;
+        let asked = (self.ordinal, request.into_inner().name);
+        let mut state = self.fake.state();
+        let outcome = if state.asked.contains(&asked) {
+            let made = v1::BackupMade { id: "made".to_owned(), end: 7, made_ms: 1 };
+            v1::asked_backup::Outcome::Made(made)
+        } else {
+            v1::asked_backup::Outcome::Running(v1::BackupRunning {})
+        };
+        state.asked.push(asked);
+        Ok(Response::new(v1::AskedBackup { outcome: Some(outcome) }))
     }
 
     async fn open_producer(

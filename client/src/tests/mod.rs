@@ -65,6 +65,25 @@ async fn read(client: &Client, options: ReadOptions) -> Result<Vec<Bytes>, Error
 }
 
 #[tokio::test]
+async fn a_backup_is_asked_of_a_follower_by_one_name_until_it_is_made() {
+    let fake = Fake::start(3).await;
+    let client = client(&fake, config());
+    // None of them says that it hears the leader: that one has to.
+    assert_eq!(client.back_up().await.unwrap().replica, "zue-0");
+    fake.state().connected = Some(true);
+    for (down, expected) in [(None, 1), (Some(1), 2)] {
+        if let Some(down) = down {
+            fake.state().replicas[down].is_down = true;
+        }
+        fake.state().asked.clear();
+        let made = client.back_up().await.unwrap();
+        assert_eq!((made.id.as_str(), made.end, made.replica), ("made", 7, name(expected)));
+        let asked = fake.state().asked.clone();
+        assert!(asked.len() == 2 && asked[0] == asked[1] && asked[0].0 == expected, "{asked:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_leader_is_found_from_any_address() {
     let fake = Fake::start(3).await;
     for (leader, server) in [(0, 2), (1, 0), (2, 1)] {

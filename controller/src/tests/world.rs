@@ -420,4 +420,8 @@ impl Control for Node {
         })
         .await
     }
+
+    async fn back_up(&self, _: Request<v1::BackUpRequest>) -> Result<Response<v1::AskedBackup>, Status> {
+        Err(Status::unimplemented("there is no store"))
+    }
 }

@@ -1,6 +1,7 @@
 //! Continuous backups: a task that makes one when it is this replica's turn. A store that is away delays backups and nothing else:
 //! nobody waits for this task, it holds no lock of the log, and of the log's bytes it maps one object's at a time.
 
+mod desk;
 mod settings;
 mod whose;
 
@@ -12,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use zue_backup::{BackupError, BackupId, Keep, Kind, Made, Manifest, Pace, Source, Store};
 use zue_core::ClusterId;
 use zue_log::{OsDisk, Reader};
+use zue_proto::v1::BackupMade;
 
 use crate::driver::clock::unix_ms;
 use crate::driver::handle::Handle;
@@ -19,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::num::gauge;
 use crate::storage::full;
 
+pub(crate) use desk::{Desk, ask};
 pub use settings::BackupSettings;
 
 /// How often what is not to be kept is removed.
@@ -33,6 +36,7 @@ pub(crate) struct Backups {
     reader: Reader<OsDisk>,
     disk: OsDisk,
     metrics: Arc<Metrics>,
+    desk: Desk,
     /// When this replica began to look, ms since the Unix epoch: those before it in the row have their time from then on.
     begun_ms: u64,
     /// When it was last looked for what is to be removed.
@@ -55,8 +59,14 @@ impl Backups {
         }
         metrics.backup_interval.set(gauge(settings.interval.0.as_secs()));
         let disk = OsDisk::read_only(&config.data_dir)?;
-        let (handle, metrics) = (handle.clone(), Arc::clone(metrics));
-        Ok(Some(Self { settings, handle, reader, disk, metrics, begun_ms: unix_ms(), tidied_ms: 0, failed: None }))
+        let (handle, metrics, desk) = (handle.clone(), Arc::clone(metrics), Desk::new(settings.interval.0));
+        let begun_ms = unix_ms();
+        Ok(Some(Self { settings, handle, reader, disk, metrics, desk, begun_ms, tidied_ms: 0, failed: None }))
+    }
+
+    /// Where backups are asked for, and what is known of them.
+    pub(crate) fn desk(&self) -> Desk {
+        self.desk.clone()
     }
 
     /// Goes on until it is told to stop.
@@ -65,9 +75,15 @@ impl Backups {
             let mut ticks = interval(self.settings.interval.0 / LOOKS);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
-                ticks.tick().await;
-                let turn = self.turn().await;
-                self.tell(turn);
+                let asked = tokio::select! {
+                    _ = ticks.tick() => None,
+                    name = self.desk.next() => Some(name),
+                };
+                let made = match &asked {
+                    None => self.turn().await,
+                    Some(name) => self.asked(name).await,
+                };
+                self.tell(made);
             }
         };
         tokio::select! {
@@ -76,17 +92,36 @@ impl Backups {
         }
     }
 
+    /// The cluster, and this replica's place among those that make its backups; none of one that has nothing to back up.
+    fn place(&self) -> Option<(ClusterId, u32)> {
+        let view = self.handle.view.borrow();
+        view.cluster.zip(whose::place(self.handle.identity.id, &view))
+    }
+
+    /// Makes a backup that was asked for by this name, and answers.
+    async fn asked(&mut self, name: &str) -> Result<Option<Made>, BackupError> {
+        let Some((cluster, _)) = self.place() else {
+            self.desk.answer(name, Err("this replica follows no leader, and does not lead: ask another".to_owned()));
+            return Ok(None);
+        };
+        let made = self.make_now(cluster).await;
+        self.desk.answer(name, made.as_ref().map(known).map_err(|error| full(error)));
+        made.map(Some)
+    }
+
+    async fn make_now(&mut self, cluster: ClusterId) -> Result<Made, BackupError> {
+        let store = self.store()?;
+        let newest = newest_whole(&store, cluster).await?;
+        self.make(&store, cluster, (Kind::OnDemand, newest.map(|(_, id)| id))).await
+    }
+
     /// Makes a backup if one is due here, and learns what there is.
     async fn turn(&mut self) -> Result<Option<Made>, BackupError> {
-        let (cluster, place) = {
-            let view = self.handle.view.borrow();
-            (view.cluster, whose::place(self.handle.identity.id, &view))
-        };
-        let (Some(cluster), Some(place)) = (cluster, place) else { return Ok(None) };
+        let Some((cluster, place)) = self.place() else { return Ok(None) };
         let store = self.store()?;
         let newest = newest_whole(&store, cluster).await?;
         let mut sign_ms = newest.as_ref().map_or(0, |(manifest, _)| manifest.made_ms);
-        self.knows(newest.as_ref().map(|(manifest, _)| (manifest.made_ms, manifest.end)));
+        self.knows(newest.as_ref().map(|(manifest, id)| made_of(id, manifest)));
         let due_ms = u64::try_from(whose::due_after(place, self.settings.interval.0).as_millis()).unwrap_or(u64::MAX);
         let is_due = move |sign_ms: u64| unix_ms().saturating_sub(sign_ms) >= due_ms;
         if !is_due(sign_ms) {
@@ -99,7 +134,7 @@ impl Backups {
                 return Ok(None);
             }
         }
-        let made = self.make(&store, cluster, newest.map(|(_, id)| id)).await?;
+        let made = self.make(&store, cluster, (Kind::Continuous, newest.map(|(_, id)| id))).await?;
         self.tidy(&store, cluster).await?;
         Ok(Some(made))
     }
@@ -118,17 +153,22 @@ impl Backups {
         Store::open_with(to.as_deref().unwrap_or_default(), &settings)
     }
 
-    async fn make(&self, store: &Store, cluster: ClusterId, after: Option<BackupId>) -> Result<Made, BackupError> {
+    async fn make(
+        &self,
+        store: &Store,
+        cluster: ClusterId,
+        (kind, after): (Kind, Option<BackupId>),
+    ) -> Result<Made, BackupError> {
         let disk = self.disk.clone();
         let compacted = tokio::task::spawn_blocking(move || zue_log::read_meta(&disk)).await??.compacted();
         let commit_end = self.handle.ends.borrow().readable();
         let (reader, replica) = (self.reader.clone(), self.handle.identity.id);
         let source = Source { reader, cluster, replica, commit_end, compacted };
         let mut pace = Pace::new(Some(self.settings.bytes_per_second.0));
-        let made = zue_backup::make(store, &source, (Kind::Continuous, after, unix_ms()), &mut pace).await?;
+        let made = zue_backup::make(store, &source, (kind, after, unix_ms()), &mut pace).await?;
         self.metrics.backups.inc();
         self.metrics.backup_uploaded_bytes.inc_by(made.uploaded);
-        self.knows(Some((made.manifest.made_ms, made.manifest.end)));
+        self.knows(Some(known(&made)));
         Ok(made)
     }
 
@@ -148,10 +188,12 @@ impl Backups {
     }
 
     /// What a restore would give, as far as this replica knows: when the newest backup was made, and where it ends.
-    fn knows(&self, newest: Option<(u64, u64)>) {
-        let Some((made_ms, end)) = newest else { return };
-        self.metrics.backup_newest_time.set(gauge(made_ms / 1000));
-        self.metrics.backup_newest_end.set(gauge(end));
+    fn knows(&self, newest: Option<BackupMade>) {
+        if let Some(BackupMade { end, made_ms, .. }) = &newest {
+            self.metrics.backup_newest_time.set(gauge(made_ms / 1000));
+            self.metrics.backup_newest_end.set(gauge(*end));
+        }
+        self.desk.newest(newest);
     }
 
     /// Says what came of a turn; of failures in a row each that is another.
@@ -165,6 +207,7 @@ impl Backups {
                     }
                 }
                 self.failed = None;
+                self.desk.problem("");
                 self.metrics.backup_failing.set(0);
             }
             Err(error) => {
@@ -174,10 +217,20 @@ impl Backups {
                 if self.failed.as_deref() != Some(&*problem) {
                     tracing::warn!(problem, "no backup could be made; appends go on, and it is tried again");
                 }
+                self.desk.problem(&problem);
                 self.failed = Some(problem);
             }
         }
     }
+}
+
+/// What others are told of a backup that was made.
+fn known(made: &Made) -> BackupMade {
+    made_of(&made.id, &made.manifest)
+}
+
+fn made_of(id: &BackupId, manifest: &Manifest) -> BackupMade {
+    BackupMade { id: id.to_string(), end: manifest.end, made_ms: manifest.made_ms }
 }
 
 /// The newest backup whose manifest is whole: one that is damaged is no reason to make none any more.

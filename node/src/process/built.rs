@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use zue_core::{Lineage, Offset, ReplicaId};
 
-use crate::backup::Backups;
+use crate::backup::{Backups, Desk};
 use crate::config::NodeConfig;
 use crate::driver::clock::SharedTime;
 use crate::driver::handle::{Handle, Identity};
@@ -30,6 +30,7 @@ use crate::services::control::ControlService;
 use crate::services::log_service::LogService;
 use crate::services::newcomers::Newcomers;
 use crate::services::read::unfed_max;
+use crate::services::watch::Sources;
 use crate::standby::elect;
 use crate::storage::{Around, Fetch, Storage};
 use crate::tls::Security;
@@ -125,10 +126,12 @@ impl Built {
         let driver = Driver::new(parts, replica, last_timestamp_ms);
         let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
         let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
-        let log = log_service(config, &handle, reader, (metrics, security, stop_calls));
+        let desk = backups.as_ref().map(Backups::desk);
+        let beside = Beside { metrics, security, backups: desk.clone() };
+        let log = log_service(config, &handle, reader, (beside, stop_calls));
         Ok(Self {
             driver,
-            control: ControlService { handle: handle.clone(), security: security.clone() },
+            control: ControlService(Sources { handle: handle.clone(), security: security.clone(), backups: desk }),
             handle,
             log,
             replication: follow,
@@ -148,11 +151,18 @@ fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>) ->
     Around { settings: config.log.to_upkeep(), fetches, time: handle.time.clone(), others: Box::new(others) }
 }
 
+/// What the log's service needs of the rest of the node.
+struct Beside<'a> {
+    metrics: &'a Arc<Metrics>,
+    security: &'a Security,
+    backups: Option<Desk>,
+}
+
 fn log_service(
     config: &NodeConfig,
     handle: &Handle,
     reader: zue_log::Reader<zue_log::OsDisk>,
-    (metrics, security, stop_calls): (&Arc<Metrics>, &Security, &CancellationToken),
+    (Beside { metrics, security, backups }, stop_calls): (Beside<'_>, &CancellationToken),
 ) -> LogService {
     let limits = config.limits.to_log();
     let appends = Appends {
@@ -166,7 +176,7 @@ fn log_service(
     };
     let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
     let (lag_max, security) = (config.replication.lag_time_max.0, security.clone());
-    LogService { appends, reader, readers, answers, lag_max, security }
+    LogService { appends, reader, readers, answers, lag_max, security, backups }
 }
 
 fn replication_service(

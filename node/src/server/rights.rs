@@ -31,14 +31,15 @@ pub(crate) fn need(path: &str) -> Option<Need> {
         "/zue.v1.Log/Read" => Need::Read,
         // Who may only append has to find the leader, too.
         "/zue.v1.Log/Describe" => Need::Any,
-        "/zue.v1.Log/Trim" | "/zue.v1.Log/SwitchOver" | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
-            Need::Admin
-        }
+        "/zue.v1.Log/Trim"
+        | "/zue.v1.Log/SwitchOver"
+        | "/zue.v1.Log/BackUp"
+        | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => Need::Admin,
         "/zue.v1.Replication/Follow" | "/zue.v1.Replication/Fetch" => Need::Peer,
         "/zue.v1.Control/Status" | "/zue.v1.Control/Watch" | "/zue.v1.Control/Seal" | "/zue.v1.Control/Appoint" => {
             Need::StandBy
         }
-        "/zue.v1.Control/Learners" | "/zue.v1.Control/Handover" => Need::Control,
+        "/zue.v1.Control/Learners" | "/zue.v1.Control/Handover" | "/zue.v1.Control/BackUp" => Need::Control,
         _ => return None,
     })
 }

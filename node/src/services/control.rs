@@ -13,15 +13,15 @@ use zue_proto::v1::control_server::Control as ControlApi;
 use zue_proto::v1::{self, Reason};
 use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 
-use crate::driver::handle::{Control, Handle};
+use crate::backup;
+use crate::driver::handle::Control;
 use crate::driver::state::Member;
 use crate::server::listener::Caller;
 use crate::server::rights::Party;
 use crate::services::errors::{error, invalid, refused, shutting_down, status};
 use crate::services::target::{self, Target};
-use crate::services::watch::{status_now, watch};
+use crate::services::watch::{Sources, watch};
 use crate::standby::Standby;
-use crate::tls::Security;
 
 /// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,20 +32,17 @@ const HANDOVER_MAX: Duration = Duration::from_mins(1);
 
 /// The service.
 #[derive(Clone, Debug)]
-pub(crate) struct ControlService {
-    pub(crate) handle: Handle,
-    pub(crate) security: Security,
-}
+pub(crate) struct ControlService(pub(crate) Sources);
 
 impl ControlService {
     fn check(&self, caller: Option<Arc<Caller>>, protocol_version: u32, target: &[u8]) -> Result<(), Status> {
-        target::check(&self.handle.identity, caller.as_deref(), &Target { protocol_version, target }).map_err(status)
+        target::check(&self.0.handle.identity, caller.as_deref(), &Target { protocol_version, target }).map_err(status)
     }
 
     /// Refuses what is said of another cluster than this replica's.
     fn check_cluster(&self, cluster: &[u8]) -> Result<(), Status> {
         let theirs = cluster_id(cluster).map_err(malformed)?;
-        let ours = self.handle.view.borrow().cluster;
+        let ours = self.0.handle.view.borrow().cluster;
         match ours.filter(|_| theirs != ours) {
             Some(ours) => Err(status(self.refused(&Refusal::OtherCluster { ours, theirs }))),
             None => Ok(()),
@@ -55,7 +52,7 @@ impl ControlService {
     /// Asks the replica, and gives up waiting after a while.
     async fn ask(&self, control: Control, within: Duration) -> Result<Reply, Status> {
         let late = || status(error(Reason::TimedOut, format!("this replica did not get it done within {within:?}")));
-        match timeout(within, self.handle.control(control)).await {
+        match timeout(within, self.0.handle.control(control)).await {
             Err(_) => Err(late()),
             Ok(Err(_gone)) => Err(status(shutting_down())),
             Ok(Ok(Reply::Refused(refusal))) => Err(status(self.refused(&refusal))),
@@ -67,12 +64,12 @@ impl ControlService {
     /// epoch start says cannot change between this and the appointment, since no lower epoch is followed once this one is promised.
     async fn check_standby(&self, appoint: &Control) -> Result<(), Status> {
         let Control::Appoint { terms, .. } = appoint else { return Ok(()) };
-        let now = status_now(&self.handle, &self.security).await?;
+        let now = self.0.status().await?;
         may_appoint(&now, terms).map_err(|why| status(error(Reason::PermissionDenied, why)))
     }
 
     fn refused(&self, refusal: &Refusal) -> v1::Error {
-        refused(refusal, &self.handle.view.borrow())
+        refused(refusal, &self.0.handle.view.borrow())
     }
 }
 
@@ -88,14 +85,14 @@ fn mixed_up() -> Status {
 #[tonic::async_trait]
 impl ControlApi for ControlService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        status_now(&self.handle, &self.security).await.map(Response::new)
+        self.0.status().await.map(Response::new)
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::StatusResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let v1::WatchRequest { detection_ms } = request.into_inner();
-        Ok(Response::new(Box::pin(watch(self.handle.clone(), self.security.clone(), detection_ms.into()))))
+        Ok(Response::new(Box::pin(watch(self.0.clone(), detection_ms.into()))))
     }
 
     async fn seal(&self, request: Request<v1::SealRequest>) -> Result<Response<v1::SealResponse>, Status> {
@@ -158,7 +155,7 @@ impl ControlApi for ControlService {
         self.check_cluster(&cluster)?;
         let learners = Member::parse_all(learners, false).map_err(invalid).map_err(status)?;
         let moved = Member::parse_all(moved_voters, false).map_err(invalid).map_err(status)?;
-        let heartbeat = self.handle.identity.heartbeat;
+        let heartbeat = self.0.handle.identity.heartbeat;
         let standby =
             standby.map(|standby| Standby::parse(standby, heartbeat)).transpose().map_err(invalid).map_err(status)?;
         match self.ask(Control::Learners { epoch: Epoch(epoch), learners, moved, standby }, ANSWER_TIMEOUT).await? {
@@ -181,6 +178,14 @@ impl ControlApi for ControlService {
             Reply::HandedOver(log) => Ok(Response::new(v1::HandoverResponse { log: Some(log.into()) })),
             _ => Err(mixed_up()),
         }
+    }
+
+    async fn back_up(&self, request: Request<v1::BackUpRequest>) -> Result<Response<v1::AskedBackup>, Status> {
+        let caller = Caller::of(&request);
+        let v1::BackUpRequest { protocol_version, cluster_id: cluster, target, name } = request.into_inner();
+        self.check(caller, protocol_version, &target)?;
+        self.check_cluster(&cluster)?;
+        backup::ask(self.0.backups.as_ref(), &name).map(Response::new).map_err(|why| status(invalid(why)))
     }
 }
 

@@ -17,6 +17,7 @@ use zue_proto::v1::log_server::Log;
 use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{error_of, id_bytes, status_of};
 
+use crate::backup::{self, Desk};
 use crate::config::settings::LimitSettings;
 use crate::driver::state::{Ends, View};
 use crate::gauged::Gauged;
@@ -47,6 +48,8 @@ pub(crate) struct LogService {
     /// How long a read may wait for what is committed.
     pub(crate) lag_max: Duration,
     pub(crate) security: Security,
+    /// Of one that makes backups.
+    pub(crate) backups: Option<Desk>,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -188,6 +191,12 @@ impl Log for LogService {
             Ok(_) => Err(status(error(v1::Reason::Unspecified, "the replica answered another question"))),
             Err(_gone) => Err(status(shutting_down())),
         }
+    }
+
+    async fn back_up(&self, request: Request<v1::AskBackupRequest>) -> Result<Response<v1::AskedBackup>, Status> {
+        let v1::AskBackupRequest { log, name } = request.into_inner();
+        check_log(&log).map_err(status)?;
+        backup::ask(self.backups.as_ref(), &name).map(Response::new).map_err(|why| status(invalid(why)))
     }
 
     async fn open_producer(

@@ -10,6 +10,7 @@ use tonic::Status;
 use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::{self, Reason};
 
+use crate::backup::Desk;
 use crate::driver::handle::Handle;
 use crate::driver::state::View;
 use crate::services::errors::{error, shutting_down, status};
@@ -18,10 +19,18 @@ use crate::tls::Security;
 /// How long the driver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What a status is put together from: the replica, and what is beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    pub(crate) handle: Handle,
+    pub(crate) security: Security,
+    /// Of one that makes backups.
+    pub(crate) backups: Option<Desk>,
+}
+
 /// A controller that watches.
 struct Watch {
-    handle: Handle,
-    security: Security,
+    sources: Sources,
     view: watch::Receiver<View>,
     /// For how long a leader may be silent before that is news, milliseconds.
     detection_ms: u64,
@@ -31,12 +40,11 @@ struct Watch {
 
 /// Tells the status until nobody takes it any more, or the node stops: that is the last word.
 pub(crate) fn watch(
-    handle: Handle,
-    security: Security,
+    sources: Sources,
     detection_ms: u64,
 ) -> impl Stream<Item = Result<v1::StatusResponse, Status>> + Send {
-    let view = handle.view.clone();
-    unfold(Some(Watch { handle, security, view, detection_ms, told: None }), |watch| async {
+    let view = sources.handle.view.clone();
+    unfold(Some(Watch { sources, view, detection_ms, told: None }), |watch| async {
         let mut watch = watch?;
         let told = watch.next().await;
         let goes_on = told.is_ok();
@@ -44,29 +52,32 @@ pub(crate) fn watch(
     })
 }
 
-/// The status as it is now.
-pub(crate) async fn status_now(handle: &Handle, security: &Security) -> Result<v1::StatusResponse, Status> {
-    match timeout(ANSWER_TIMEOUT, handle.status()).await {
-        Ok(Ok(now)) => Ok(with(now, security)),
-        Ok(Err(_gone)) => Err(status(shutting_down())),
-        Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
+impl Sources {
+    /// The status as it is now.
+    pub(crate) async fn status(&self) -> Result<v1::StatusResponse, Status> {
+        match timeout(ANSWER_TIMEOUT, self.handle.status()).await {
+            Ok(Ok(now)) => Ok(self.complete(now)),
+            Ok(Err(_gone)) => Err(status(shutting_down())),
+            Err(_) => Err(status(error(Reason::TimedOut, "this replica is too busy to answer"))),
+        }
     }
-}
 
-/// What a person should know of the log goes before what there is to know of TLS.
-fn with(mut now: v1::StatusResponse, security: &Security) -> v1::StatusResponse {
-    now.tls = security.status();
-    if now.problem.is_empty() {
-        now.problem = security.problem().unwrap_or_default();
+    /// What a person should know of the log goes before what there is to know of TLS.
+    fn complete(&self, mut now: v1::StatusResponse) -> v1::StatusResponse {
+        now.tls = self.security.status();
+        now.backup = self.backups.as_ref().map(Desk::status);
+        if now.problem.is_empty() {
+            now.problem = self.security.problem().unwrap_or_default();
+        }
+        now
     }
-    now
 }
 
 impl Watch {
     async fn next(&mut self) -> Result<v1::StatusResponse, Status> {
         loop {
             self.view.borrow_and_update();
-            let now = status_now(&self.handle, &self.security).await?;
+            let now = self.sources.status().await?;
             let until = match &self.told {
                 Some((before, at)) if !is_news(before, &now, self.detection_ms) => {
                     *at + Duration::from_millis(HEARTBEAT_MS)
