@@ -347,7 +347,7 @@ fn what_is_wrong_with_a_file_is_told_with_its_name_and_no_key_is() {
     assert!(matches!(&error, FileError::Untrusted { source: Untrusted::UnknownAuthority, .. }), "{error:?}");
     std::fs::write(&certificate, vec![b'x'; 2 << 20]).unwrap();
     let long = Bundle::read(&certificate).unwrap_err().to_string();
-    assert!(long.contains("longer than 1048576 bytes"), "{long}");
+    assert!(long.contains("longer than the limit of 1048576 bytes"), "{long}");
     let leaf = made.peers.issue(&made.cluster.identity(Role::Node), &Names::default(), Duration::ZERO).unwrap();
     let paths = made.write("late", &leaf);
     std::thread::sleep(Duration::from_millis(1100));
