@@ -5,7 +5,7 @@ use zue_engine::room::Access;
 use zue_log::sim::SimDisk;
 use zue_log::{Damage, Disk as _, Log};
 
-use crate::storage::{Harm, Storage, WorkError};
+use crate::disk::{Harm, Storage, WorkError};
 
 impl Access<SimDisk> for Storage {
     fn change<T>(&mut self, change: impl FnOnce(&mut Log<SimDisk>) -> T) -> T {

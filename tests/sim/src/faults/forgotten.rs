@@ -6,44 +6,12 @@
 //! that was promised before, whose leader is gone. Each later epoch is that one or a higher one. It must not be that one: it is written
 //! down, or passed over. No epoch is drawn twice by chance here, as it may be outside, once in 1,024 times.
 
-use zue_core::{Epoch, Promise, RoleView};
-use zue_log::sim::SimDisk;
+use zue_core::{Epoch, RoleView};
 
 use crate::coverage::Fault;
+use crate::event::Event;
 use crate::message::Address;
-use crate::storage::{Storage, Work};
-use crate::world::{Event, World};
-
-/// What was on the disk before a promise.
-pub(crate) struct Unpromised {
-    disk: SimDisk,
-    promise: Promise,
-}
-
-impl Storage {
-    /// Keeps what is on the disk before a promise is written, and forgets that before anything else is.
-    pub(crate) fn note_unpromised(&mut self, work: &Work) {
-        self.unpromised = match work {
-            Work::Promise { leader: None, .. } if self.keeps_unpromised && self.synced == self.tail() => {
-                Some(Unpromised { disk: self.disk.fork(), promise: self.promise })
-            }
-            _ => None,
-        };
-    }
-
-    /// The promise before this one, if the disk can forget this one.
-    fn promise_before(&self, epoch: Epoch) -> Option<Promise> {
-        let is_last = self.promise == Promise { epoch, leader: None };
-        self.unpromised.as_ref().filter(|_| is_last).map(|before| before.promise)
-    }
-
-    /// Puts the disk of the machine, which is stopped, back.
-    fn forget_promise(&mut self, seed: u64) {
-        let Some(Unpromised { disk, promise }) = self.unpromised.take() else { return };
-        disk.crash(seed);
-        (self.disk, self.promise) = (disk, promise);
-    }
-}
+use crate::world::World;
 
 impl World {
     /// A leader begins, and nobody but clients hears of it for a while, nor of controllers. Meanwhile one that had promised its epoch

@@ -1,17 +1,21 @@
 //! What goes wrong, and how it is put right at the end.
 
+mod forgotten;
+pub(crate) mod losses;
+
 use std::collections::BTreeSet;
 
 use zue_core::ReplicaId;
 use zue_core::control::Policy;
 use zue_core::quorum::majority;
 
-use crate::ages::Clock;
 use crate::breaks::Break;
 use crate::coverage::Fault;
+use crate::disk::Storage;
+use crate::event::{Event, ProcessEvent};
 use crate::message::Address;
-use crate::storage::Storage;
-use crate::world::{Event, Machine, ProcessEvent, World};
+use crate::node::ages::Clock;
+use crate::world::{Machine, World};
 
 /// How likely it is, and what it does.
 type Kind = (u64, fn(&mut World));

@@ -1,24 +1,9 @@
 //! A disk that is put back to a copy from before its last start, and what a log with damage still tells.
 
-use std::sync::Arc;
-
 use zue_core::{Offset, ProducerLimits, Producers, Promise, Run, Runs, Tail};
 use zue_log::ReadError;
-use zue_log::sim::SimDisk;
 
-use crate::batch::Held;
-use crate::standby::Standby;
-use crate::storage::{Harm, Storage};
-
-/// What was on the disk once, after so many starts.
-pub(crate) struct DiskCopy {
-    disk: SimDisk,
-    records: Held,
-    began_anew: Option<Tail>,
-    starts: u64,
-    harm: Harm,
-    standby: Option<Arc<Standby>>,
-}
+use super::{DiskCopy, Storage};
 
 impl Storage {
     /// The last start, if there was one.

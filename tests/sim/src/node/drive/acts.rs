@@ -1,4 +1,4 @@
-//! What a machine's driver is told, and what follows: the network, the disk and the checks in the place of a node's.
+//! A driver takes a step, and what it asks for is carried out.
 
 use zue_core::control::{Seen, SeenRole};
 use zue_core::{Epoch, Input, Millis, Offset, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
@@ -6,17 +6,16 @@ use zue_engine::disk::Task;
 use zue_engine::driver::{Now, Word};
 use zue_log::ReadError;
 
-use crate::ages::Clock;
-use crate::appends::Append;
+use super::Driver;
 use crate::batch::{Batch, Record};
 use crate::breaks::Break;
+use crate::disk::Work;
 use crate::message::{Address, Answer, Call, Caller, Message, Up};
-use crate::process::{Process, Waiting, WaitingFor};
-use crate::storage::Work;
+use crate::node::ages::Clock;
+use crate::node::appends::Append;
+use crate::node::process::{Process, Waiting, WaitingFor};
 use crate::world::World;
 
-/// The engine's driver, and what it asks for.
-pub(crate) type Driver = zue_engine::driver::Driver<Append>;
 type Action = zue_engine::driver::Action<Append>;
 
 impl World {

@@ -1,68 +1,23 @@
-//! Controllers: the machine of `zue_core::control`, as the operator and `zue control` drive it, and as nodes that stand by do. Here are
-//! its messages, its store and its clock; it stops anywhere, and begins again from nothing.
+//! Controllers begin, take their steps, and die.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
-use zue_core::control::machine::{Action, Answer as Told, Call as Asked, Event as Happened, Input, Machine};
-use zue_core::control::machine::{Backoff, Failure, Patience, Placed, StandbyTimes};
+use zue_core::control::machine::{
+    Action, Answer as Told, Backoff, Call as Asked, Event as Happened, Failure, Input, Machine, Patience, Placed,
+    StandbyTimes, StorePatience,
+};
 use zue_core::control::{Seen, SeenRole, Step, Wish};
-use zue_core::{ClusterId, Epoch, Millis, ReplicaId, Reply, Terms};
-use zue_engine::standing::{self, Duty};
+use zue_core::{Epoch, Millis, ReplicaId, Reply};
+use zue_engine::standing::{self};
 
+use super::{Appointed, Controller};
+use crate::actors::mistakes::{PerhapsBroken, Whim};
+use crate::actors::status::{StoreAnswer, StoreCall};
 use crate::breaks::Break;
 use crate::coverage::Fault;
+use crate::event::Event;
 use crate::message::{Address, Answer, Call, Caller, Message};
-use crate::mistakes::{PerhapsBroken, Whim};
-use crate::standby::Standby;
-use crate::status::{StoreAnswer, StoreCall};
-use crate::world::{Event, World};
-
-#[derive(Debug)]
-pub(crate) struct Controller {
-    machine: Machine<PerhapsBroken>,
-    /// The node it runs in, where it stands by, and by what it does.
-    pub(crate) home: Option<usize>,
-    pub(crate) duty: Option<Duty<Standby>>,
-    /// No two machines have the same: what answers one is for no other.
-    life: u64,
-    /// What the timer must name to be heard.
-    timer: u64,
-    /// What the nodes said last.
-    seen: Vec<Option<Seen>>,
-    /// It goes on whatever the store says: no mistake of a controller may do harm.
-    careless: bool,
-    whim: Rc<Cell<Option<Whim>>>,
-    /// Whom it has appointed last, and who else was sealed with that one.
-    appointed: Option<Appointed>,
-    /// The plan that the trace told last.
-    told: Step,
-    /// What happens to it, in order, once it is no longer paused.
-    pub(crate) held: Option<Vec<Event>>,
-}
-
-/// Of an appointment.
-#[derive(Debug)]
-struct Appointed {
-    cluster: ClusterId,
-    terms: Terms,
-    others: Vec<(usize, ReplicaId)>,
-}
-
-impl Controller {
-    fn address(&self, controller: usize) -> Address {
-        self.home.map_or(Address::Controller(controller), Address::Machine)
-    }
-
-    /// The machine of a node that it knows.
-    fn machine_of(&self, ordinal: usize) -> Option<usize> {
-        self.duty.as_ref().map_or(Some(ordinal), |(standby, _)| standby.machine(ordinal))
-    }
-
-    fn machines_of(&self, places: Vec<(ReplicaId, Option<usize>)>) -> Vec<(ReplicaId, Option<usize>)> {
-        places.into_iter().map(|(id, at)| (id, at.and_then(|at| self.machine_of(at)))).collect()
-    }
-}
+use crate::world::World;
 
 impl World {
     pub(crate) fn new_controller(&mut self, home: Option<usize>) -> Controller {
@@ -110,9 +65,7 @@ impl World {
             seal_ms: call_ms,
             seal_grace_ms,
             appoint,
-            store_ms: call_ms,
-            store_failover_ms: call_ms / 2,
-            store_retry: soon,
+            store: StorePatience { answer_ms: call_ms, failover_ms: call_ms / 2, retry: soon },
             handover_deadline_ms,
             election_retry: soon,
             members_retry: soon,

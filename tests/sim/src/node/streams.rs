@@ -6,10 +6,11 @@ use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Sender, With};
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
+use crate::event::ProcessEvent;
 use crate::message::{Address, Down, Message, Up};
-use crate::process::{Feed, Inbound};
-use crate::standby::Standby;
-use crate::world::{ProcessEvent, World};
+use crate::node::process::{Feed, Inbound};
+use crate::node::standby::Standby;
+use crate::world::World;
 
 impl World {
     // ---- the leader's end

@@ -1,5 +1,11 @@
 //! The disk of a machine and the real log on it. The disk outlives the log, and forgets what was not synced.
 
+mod copies;
+mod flips;
+mod forgotten;
+mod reads;
+mod rewrites;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -9,10 +15,7 @@ use zue_log::sim::SimDisk;
 use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
 
 use crate::batch::{Batch, Held};
-use crate::copies::DiskCopy;
-use crate::flips::Flip;
-use crate::forgotten::Unpromised;
-use crate::standby::Standby;
+use crate::node::standby::Standby;
 
 /// Work for the disk.
 pub(crate) type Work = zue_engine::disk::Work<Batch>;
@@ -49,6 +52,39 @@ pub(crate) struct Harm {
     pub(crate) in_meta: bool,
     /// The log knows of all of them.
     pub(crate) known: bool,
+}
+
+/// What was on the disk once, after so many starts.
+pub(crate) struct DiskCopy {
+    disk: SimDisk,
+    records: Held,
+    began_anew: Option<Tail>,
+    starts: u64,
+    harm: Harm,
+    standby: Option<Arc<Standby>>,
+}
+
+/// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
+#[derive(Debug)]
+pub(crate) struct Flip {
+    name: String,
+    /// Of another file of that name, nothing flips.
+    head: Vec<u8>,
+    position: usize,
+    mask: u8,
+    syncs: u32,
+}
+
+impl Flip {
+    pub(crate) fn synced(&mut self) {
+        self.syncs = self.syncs.saturating_sub(1);
+    }
+}
+
+/// What was on the disk before a promise.
+pub(crate) struct Unpromised {
+    disk: SimDisk,
+    promise: Promise,
 }
 
 /// A machine's disk and the log that is open on it.

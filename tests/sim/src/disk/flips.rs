@@ -2,29 +2,13 @@
 
 use zue_log::Disk as _;
 
-use crate::storage::{Harm, Storage};
-
-/// A bit that flips once so many further syncs have told where the log ended. Before that the damage looks like a torn write.
-#[derive(Debug)]
-pub(crate) struct Flip {
-    name: String,
-    /// Of another file of that name, nothing flips.
-    head: Vec<u8>,
-    position: usize,
-    mask: u8,
-    syncs: u32,
-}
+use super::{Flip, Harm, Storage};
 
 /// After that many syncs with work of their own, what was synced before is marked as such on the disk.
 const FLIP_SYNCS: u32 = 3;
+
 /// What a segment begins with.
 const HEADER_BYTES: usize = 128;
-
-impl Flip {
-    pub(crate) fn synced(&mut self) {
-        self.syncs = self.syncs.saturating_sub(1);
-    }
-}
 
 impl Storage {
     /// Lets a bit of what is on the disk now flip a little later.

@@ -11,9 +11,10 @@ use zue_log::{BatchBuilder, Limits};
 use crate::batch::Batch;
 use crate::breaks::Break;
 use crate::coverage::Fault;
-use crate::standby::Standby;
-use crate::storage::Work;
-use crate::world::{Event, World};
+use crate::disk::Work;
+use crate::event::Event;
+use crate::node::standby::Standby;
+use crate::world::World;
 
 /// What it does.
 type Message = fn(&mut World, usize);

@@ -4,7 +4,7 @@ use zue_core::{Offset, ProducerLimits, Tail};
 use zue_log::ReadError;
 
 use crate::batch::{Batch, Record};
-use crate::storage::{Storage, WorkError};
+use crate::disk::{Storage, WorkError};
 
 impl Storage {
     /// Compares the log with what was written to it, as far as it can be read; gives what was compacted away.

@@ -4,8 +4,9 @@ use zue_core::{Offset, Origin, Producers, ReplicaId, Start};
 
 use crate::batch::Held;
 use crate::breaks::Break;
+use crate::event::{Event, ProcessEvent};
 use crate::message::{Address, Call, Caller, Message};
-use crate::world::{Event, ProcessEvent, World};
+use crate::world::World;
 
 impl World {
     /// A client needs nothing any more that lies before its snapshot, and sometimes believes that there is more than is committed.

@@ -1,33 +1,12 @@
-//! Where controllers write down what they do: compare-and-swap, read late, refused, or restored from an old backup.
+//! The record is read, written, lost and restored.
 
 use zue_core::control::Recorded;
 use zue_core::{EPOCHS_AHEAD_MAX, Epoch};
 
+use super::{StoreAnswer, StoreCall};
 use crate::coverage::Fault;
-use crate::world::{Event, World};
-
-#[derive(Debug, Default)]
-pub(crate) struct Status {
-    now: Recorded,
-    /// All values there ever were.
-    past: Vec<Recorded>,
-    /// Until then nobody is answered.
-    away_until: u64,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum StoreCall {
-    Load,
-    Swap { from: Recorded, to: Recorded },
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum StoreAnswer {
-    Loaded(Recorded),
-    Swapped(bool),
-    /// Nothing was written, or so it says.
-    Refused,
-}
+use crate::event::Event;
+use crate::world::World;
 
 impl World {
     pub(crate) fn call_store(&mut self, controller: usize, op: (u64, u64), call: StoreCall) {
