@@ -6,10 +6,9 @@ use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use zue_client::{Client, Error, ReadOptions, Reason, Record};
 
-use crate::args::Output;
-use crate::output::Out;
-use crate::status::leader;
-use crate::waiting::Waiting;
+use crate::cluster::status::leader;
+use crate::terminal::output::{Out, Output};
+use crate::terminal::waiting::Waiting;
 
 /// Lines of what is wrong that are printed; of the rest the number alone.
 const FINDINGS_MAX: usize = 100;

@@ -7,12 +7,21 @@ use serde::Serialize;
 use zue_client::{Client, DescribeResponse, ReplicaStatus};
 use zue_controller::notices::Notice;
 
-use crate::args::Output;
-use crate::output::{Out, table, text_of};
-use crate::together;
+use crate::cluster::together;
+use crate::terminal::output::{Out, Output, table, text_of};
 
 const HEAD: [&str; 10] =
     ["NAME", "ROLE", "EPOCH", "ISR", "LOG-START", "LOG-END", "COMMIT", "LAG", "DURABILITY", "ADDRESS"];
+
+/// The records of a replica, as far as they are known.
+#[derive(Default, Serialize)]
+struct Extent {
+    log_start: Option<u64>,
+    log_end: Option<u64>,
+    commit_end: Option<u64>,
+    /// The number of records that the leader has and this replica has not.
+    lag_records: Option<u64>,
+}
 
 /// A replica, as it is shown. What is not known is absent.
 #[derive(Serialize)]
@@ -22,11 +31,8 @@ struct Row {
     epoch: Option<u64>,
     /// Whether the leader counts it as in sync.
     in_sync: Option<bool>,
-    log_start: Option<u64>,
-    log_end: Option<u64>,
-    commit_end: Option<u64>,
-    /// How many records the leader has that this replica has not.
-    lag_records: Option<u64>,
+    #[serde(flatten)]
+    log: Extent,
     durability: Option<String>,
     version: Option<String>,
     /// Who appointed the leader.
@@ -145,10 +151,12 @@ fn row(replica: ReplicaStatus, leader: Option<&DescribeResponse>) -> Row {
         role,
         epoch: Some(answer.epoch),
         in_sync: in_sync(&answer.name),
-        log_start: Some(answer.log_start),
-        log_end: Some(end(&answer)),
-        commit_end: Some(answer.commit_end),
-        lag_records: leader.map(|leader| end(leader).saturating_sub(end(&answer))),
+        log: Extent {
+            log_start: Some(answer.log_start),
+            log_end: Some(end(&answer)),
+            commit_end: Some(answer.commit_end),
+            lag_records: leader.map(|leader| end(leader).saturating_sub(end(&answer))),
+        },
         durability: Some(answer.durability).filter(|text| !text.is_empty()),
         version: Some(answer.version).filter(|text| !text.is_empty()),
         elected_by: Some(answer.elected_by).filter(|text| !text.is_empty()),
@@ -172,10 +180,7 @@ impl Default for Row {
             role: "unreachable",
             epoch: None,
             in_sync: None,
-            log_start: None,
-            log_end: None,
-            commit_end: None,
-            lag_records: None,
+            log: Extent::default(),
             durability: None,
             version: None,
             elected_by: None,
@@ -204,10 +209,10 @@ impl Row {
             self.role.to_owned(),
             number(self.epoch),
             in_sync.to_owned(),
-            number(self.log_start),
-            number(self.log_end),
-            number(self.commit_end),
-            number(self.lag_records),
+            number(self.log.log_start),
+            number(self.log.log_end),
+            number(self.log.commit_end),
+            number(self.log.lag_records),
             text(&self.durability),
             self.address.clone(),
         ]
@@ -254,7 +259,7 @@ mod tests {
         ];
         let leader = leader(&replicas).unwrap();
         let rows = replicas.iter().map(|replica| row(replica.clone(), Some(leader)));
-        let shown: Vec<_> = rows.map(|row| (row.role, row.lag_records, row.in_sync)).collect();
+        let shown: Vec<_> = rows.map(|row| (row.role, row.log.lag_records, row.in_sync)).collect();
         assert_eq!(
             shown,
             [

@@ -1,13 +1,13 @@
-//! What of TLS and of access can be set.
+//! The sections `tls` and `access` of a node's file.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
+use crate::error::ConfigError;
 
-/// Whether connections are encrypted, and who is at their other end is known.
+/// The mode of TLS: whether connections are encrypted, and the other end known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[value(rename_all = "PascalCase")]
 pub enum TlsMode {
@@ -25,7 +25,7 @@ pub enum TlsMode {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TlsSettings {
-    /// Whether there is TLS.
+    /// The mode.
     pub mode: TlsMode,
     /// Holds `tls.crt` and `tls.key` (this node's certificate, signed by the peer authority), `peer-ca.crt` and `client-ca.crt` (the
     /// authorities of the peers and of the clients, one or more each). Read again when they change.
@@ -33,7 +33,7 @@ pub struct TlsSettings {
     pub folder: Option<PathBuf>,
 }
 
-/// Who may do what on the port of the clients.
+/// The rights on the port of the clients.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AccessSettings {

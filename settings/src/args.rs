@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use zue_telemetry::LogFormat;
 
-use crate::config::{ConfigError, NodeConfig};
+use crate::node::NodeConfig;
 use crate::tls::TlsMode;
 
 /// The storage node of Zue, a replicated append-only log.
@@ -16,25 +16,25 @@ pub struct Args {
     /// A YAML file with the configuration; flags override it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What people call this replica, for example the pod's name.
+    /// The name of this replica for people, for example the pod's name.
     #[arg(long)]
     pub name: Option<String>,
     /// The directory of the log.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where to listen for clients [default: 0.0.0.0:9440].
+    /// The address to listen at for clients [default: 0.0.0.0:9440].
     #[arg(long, value_name = "IP:PORT")]
     pub listen_client: Option<SocketAddr>,
-    /// Where to listen for peers and controllers; keep it to the cluster's own network unless --tls-mode is Required [default: 0.0.0.0:9441].
+    /// The address to listen at for peers and controllers; keep it to the cluster's own network unless --tls-mode is Required [default: 0.0.0.0:9441].
     #[arg(long, value_name = "IP:PORT")]
     pub listen_peer: Option<SocketAddr>,
-    /// Where to listen for scrapes and health checks [default: 0.0.0.0:9442].
+    /// The address to listen at for scrapes and health checks [default: 0.0.0.0:9442].
     #[arg(long, value_name = "IP:PORT")]
     pub listen_metrics: Option<SocketAddr>,
-    /// Where clients reach this replica.
+    /// The address at which clients reach this replica.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise_client: Option<String>,
-    /// Whether connections are encrypted, and who calls is known [default: Off].
+    /// The mode of TLS: whether connections are encrypted, and callers known [default: Off].
     #[arg(long, value_enum, value_name = "MODE")]
     pub tls_mode: Option<TlsMode>,
     /// Holds tls.crt, tls.key, peer-ca.crt and client-ca.crt; read again when they change.
@@ -43,7 +43,7 @@ pub struct Args {
     /// The file that says which clients may do what; read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub access_file: Option<PathBuf>,
-    /// How log lines look; `RUST_LOG` says how many there are.
+    /// The format of log lines; `RUST_LOG` says how many there are.
     #[arg(long, value_enum, default_value_t)]
     pub log_format: LogFormat,
     /// Print the configuration, defaults and all, and end.
@@ -55,13 +55,11 @@ pub struct Args {
 }
 
 impl Args {
-    /// The configuration that the file and the flags make.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or a value cannot be.
-    pub fn to_config(&self) -> Result<NodeConfig, ConfigError> {
+    /// A file's configuration, with these flags over it. It is not checked yet.
+    #[must_use]
+    pub fn over(&self, mut file: NodeConfig) -> NodeConfig {
         let Self {
-            config,
+            config: _,
             name,
             data_dir,
             listen_client,
@@ -75,18 +73,16 @@ impl Args {
             print_config: _,
             print_limits: _,
         } = self.clone();
-        let mut made = config.as_deref().map_or_else(|| Ok(NodeConfig::default()), NodeConfig::read)?;
-        made.name = name.unwrap_or(made.name);
-        made.data_dir = data_dir.unwrap_or(made.data_dir);
-        made.listen.client = listen_client.unwrap_or(made.listen.client);
-        made.listen.peer = listen_peer.unwrap_or(made.listen.peer);
-        made.listen.metrics = listen_metrics.unwrap_or(made.listen.metrics);
-        made.advertise.client = advertise_client.or(made.advertise.client);
-        made.tls.mode = tls_mode.unwrap_or(made.tls.mode);
-        made.tls.folder = tls_folder.or(made.tls.folder);
-        made.access.file = access_file.or(made.access.file);
-        made.validate()?;
-        Ok(made)
+        file.name = name.unwrap_or(file.name);
+        file.data_dir = data_dir.unwrap_or(file.data_dir);
+        file.listen.client = listen_client.unwrap_or(file.listen.client);
+        file.listen.peer = listen_peer.unwrap_or(file.listen.peer);
+        file.listen.metrics = listen_metrics.unwrap_or(file.listen.metrics);
+        file.advertise.client = advertise_client.or(file.advertise.client);
+        file.tls.mode = tls_mode.unwrap_or(file.tls.mode);
+        file.tls.folder = tls_folder.or(file.tls.folder);
+        file.access.file = access_file.or(file.access.file);
+        file
     }
 }
 
@@ -96,20 +92,11 @@ mod tests {
 
     #[test]
     fn flags_override_the_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("node.yaml");
-        std::fs::write(&file, "name: from-file\ndataDir: /data\nlisten: {client: \"127.0.0.1:1\"}\n").unwrap();
-        let file = file.to_str().unwrap();
-        let args = Args::try_parse_from(["zue-node", "--config", file, "--name", "from-flag"]).unwrap();
-        let config = args.to_config().unwrap();
+        let file = "name: from-file\ndataDir: /data\nlisten: {client: \"127.0.0.1:1\"}\n";
+        let args = Args::try_parse_from(["zue-node", "--name", "from-flag"]).unwrap();
+        let config = args.over(NodeConfig::parse(file).unwrap().unwrap());
         assert_eq!((config.name.as_str(), config.listen.client.port()), ("from-flag", 1));
         assert_eq!(config.data_dir, PathBuf::from("/data"));
-    }
-
-    #[test]
-    fn a_file_that_is_not_there_is_named() {
-        let args = Args::try_parse_from(["zue-node", "--config", "/nowhere/node.yaml"]).unwrap();
-        assert!(args.to_config().unwrap_err().to_string().contains("/nowhere/node.yaml"));
     }
 
     #[test]

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use zue_node::{
-    AccessSettings, LimitSettings, ListenSettings, Node, NodeConfig, ReplicationSettings, RunningNode, Time,
-    TlsSettings,
-};
+use zue_node::{Node, RunningNode};
+use zue_settings::{AccessSettings, LimitSettings, ListenSettings, NodeConfig, ReplicationSettings, Time, TlsSettings};
 
 /// How long to wait for a process that still holds the directory or a port: a person waits as well.
 pub(crate) const START_WAIT_MAX: Time = Time::from_millis(5000);

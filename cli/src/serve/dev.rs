@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 use futures::FutureExt as _;
 use futures::future::{join_all, select_all, try_join_all};
 use tokio::net::TcpListener;
@@ -15,12 +17,11 @@ use zue_node::RunningNode;
 use zue_proto::v1::Role;
 
 use crate::Usage;
-use crate::args::Dev;
-use crate::control::{Turns, check};
-use crate::dev_tls::DevTls;
-use crate::node::{Replica, START_WAIT_MAX};
-use crate::output::Out;
-use crate::stop::Stop;
+use crate::serve::control::{Leadership, Turns, check};
+use crate::serve::dev_tls::DevTls;
+use crate::serve::node::{Replica, START_WAIT_MAX};
+use crate::terminal::output::Out;
+use crate::terminal::stop::Stop;
 
 /// What the controller writes down; its lock is the lock of the directory.
 const CONTROL_FILE: &str = "control";
@@ -35,6 +36,32 @@ const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
 const HELD_RETRY: Duration = Duration::from_millis(200);
 /// The ports that clients use without being told.
 const PORT_DEFAULT: u16 = 9440;
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// The directory for the data; created if missing
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The number of replicas; a new number adds or removes replicas, one by one
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub(crate) replicas: u16,
+    /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
+    #[arg(long, default_value_t = 9440, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// With TLS: make everything for it in the data directory, and print the flags that clients need
+    #[arg(long)]
+    pub(crate) tls: bool,
+    #[command(flatten)]
+    pub(crate) leadership: Leadership,
+}
+
+impl Dev {
+    /// The address of one port of one replica: 0 for clients, 1 for peers, 2 for metrics.
+    fn address(&self, ordinal: u16, port: u16) -> Option<SocketAddr> {
+        let port = self.port.checked_add(ordinal.checked_mul(10)?)?.checked_add(port)?;
+        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+}
 
 pub(crate) async fn run(dev: Dev) -> anyhow::Result<()> {
     check(dev.replicas.into(), &dev.leadership)?;

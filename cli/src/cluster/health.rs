@@ -6,9 +6,16 @@ use std::process::ExitCode;
 use serde::Serialize;
 use zue_client::{Client, DescribeResponse, ReplicaStatus};
 
-use crate::args::Output;
-use crate::output::Out;
-use crate::status::{Reach, leader};
+use crate::cluster::status::{Reach, leader};
+use crate::terminal::output::{Out, Output};
+
+/// The end of the command's help.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes, as of a Nagios plugin:
+  0 ok        one leads, and every voter is in sync
+  1 warning   appends are committed, but a voter is not in sync, or a replica reports a problem
+  2 critical  nobody leads, or too few voters are in reach: appends are not committed
+  3 unknown   no server answers, or wrong use";
 
 /// How well it is, as a Nagios plugin has it. The exit code of each is its place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]

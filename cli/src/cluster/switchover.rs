@@ -2,12 +2,22 @@
 
 use std::time::Instant;
 
+use clap::Args;
 use serde::Serialize;
 use zue_client::{Client, SwitchedOver};
 
-use crate::args::{Output, Switchover};
-use crate::output::Out;
-use crate::waiting::Waiting;
+use crate::terminal::output::{Out, Output};
+use crate::terminal::waiting::Waiting;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The leader passes the request to the controller (the operator, `zue dev`, `zue control`), which acts as soon as the replica is in sync.
+Not for clusters with the policy static: change the leader in the settings of the controller.")]
+pub(crate) struct Switchover {
+    /// The name of the new leader
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to: String,
+}
 
 #[derive(Serialize)]
 struct Switched {

@@ -4,29 +4,58 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::Args;
 use serde::Serialize;
 use tokio::io::{AsyncRead, BufReader};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use zue_client::{AppendError, AppendId, Appended, Appender, Client, Header, NewRecord};
 
-use crate::args::{Append, Output};
-use crate::lines::{LineError, Lines};
-use crate::output::{BrokenPipe, Out};
-use crate::stop::{self, Signal, Stop, Stopped};
-use crate::waiting::Waiting;
+use crate::records::lines::{LineError, Lines};
+use crate::terminal::output::{BrokenPipe, Out, Output};
+use crate::terminal::stop::{self, Signal, Stop, Stopped};
+use crate::terminal::waiting::Waiting;
 
 /// How much is read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 /// How long the answers to what is under way are waited for when no more of the input is to be appended.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value.
+Acknowledged records are printed as ranges of offsets: 0..100 are the records 0 to 99. With -o json each range also has its producer and
+sequence, and says whether it was in the log already (duplicate). Ctrl-C ends the append between two records, and it prints its progress.
+
+An append that failed and may be in the log all the same prints its producer and sequence. Repeat it with these, from the same record
+on: every record is kept once.")]
+pub(crate) struct Append {
+    /// The value of one record
+    #[arg(conflicts_with = "file")]
+    value: Option<String>,
+    /// Append the lines of this file; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The key of every record
+    #[arg(short, long)]
+    pub(crate) key: Option<String>,
+    /// A header of every record; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Repeat an append of this producer, as an error or -o json named it
+    #[arg(long, value_name = "HEX", value_parser = producer, requires = "sequence")]
+    pub(crate) producer: Option<[u8; 16]>,
+    /// The sequence of its first record
+    #[arg(long, value_name = "N", requires = "producer")]
+    pub(crate) sequence: Option<u64>,
+}
 
 /// What every record of this command has beside its value.
 struct Frame {
@@ -289,4 +318,20 @@ impl Told {
         };
         format!("{appended}{doubt}; go on with record {next} of the input")
     }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
+    if name.is_empty() {
+        return Err("the name is empty".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// As it is printed: 32 hexadecimal digits.
+fn producer(text: &str) -> Result<[u8; 16], String> {
+    let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let id = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
+    id.map(u128::to_be_bytes)
+        .ok_or_else(|| "a producer is 32 hexadecimal digits, as an error or -o json named it".to_owned())
 }

@@ -1,10 +1,10 @@
-//! Where backups go, and how often. Checked at the door.
+//! The section `backup` of a node's file.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{ByteSize, Time};
-use crate::config::{ConfigError, bounded};
+use crate::error::{ConfigError, bounded};
+use crate::units::{ByteSize, Time};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -16,18 +16,18 @@ pub struct BackupSettings {
     /// usual `AWS_` variables, or are those of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Where the bucket is reached, if it is not Amazon's, such as `https://minio.storage:9000`.
+    /// The address of the bucket, if it is not Amazon's, such as `https://minio.storage:9000`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The bucket's region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// How often, from 1s to 1d: what was committed by then can be lost with all volumes.
+    /// The interval, from 1s to 1d: what was committed by then can be lost with all volumes.
     pub interval: Time,
-    /// How far back the log can be restored, from 1h; for ever without it.
+    /// The time back to which the log can be restored, from 1h; for ever without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Time>,
-    /// How much is uploaded in a second; as much as there is with 0B.
+    /// The bytes that are uploaded in a second; as much as there is with 0B.
     pub bytes_per_second: ByteSize,
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn standby_after(text: &str) -> Result<Duration, String> {
 pub(crate) fn value_bytes(text: &str) -> Result<u32, String> {
     let bytes = match text.parse::<u64>() {
         Ok(bytes) => bytes,
-        Err(_) => text.parse::<zue_node::ByteSize>().map_err(|error| error.to_string())?.0,
+        Err(_) => text.parse::<zue_settings::ByteSize>().map_err(|error| error.to_string())?.0,
     };
     let is_in = |bytes: &u32| u64::from(*bytes) <= RECORD_BYTES_MAX;
     u32::try_from(bytes).ok().filter(is_in).ok_or_else(|| "it must be 32MiB at most".to_owned())

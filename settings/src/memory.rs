@@ -1,20 +1,14 @@
-//! How much memory a node takes at most, whatever is done to it from outside: the sum of its limits. Looks at no process.
+//! The memory that a node takes at most, whatever is done to it from outside: the sum of its limits. Looks at no process.
 
 use std::fmt;
 
-use crate::config::NodeConfig;
-use crate::num::wide;
-use crate::process::node::{PEER_CONNECTIONS_MAX, READS_BYTES_MAX};
-use crate::replication::fetch::{ANSWERS_BYTES_MAX, ANSWERS_MAX};
-use crate::server::CLIENT_CONNECTION_WINDOW_BYTES;
-use crate::server::body_limit::PART_BYTES;
-use crate::server::door::{
-    ASIDE_CALLS_MAX, CALLS_MAX, LEADER_PARTS_MAX, LEADERS_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_PARTS_MAX,
-    REQUESTS_BYTES_MAX, append_request_bytes_max,
+use crate::fixed::{
+    ASIDE_CALLS_MAX, CALLS_MAX, CLIENT_CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, FETCHES_BYTES_MAX,
+    FETCHES_MAX, HTTP1_BUFFER_BYTES, LEADER_PARTS_MAX, LEADERS_BYTES_MAX, PART_BYTES, PEER_CONNECTIONS_MAX,
+    PEER_MESSAGE_BYTES_MAX, READS_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_PARTS_MAX, REQUESTS_BYTES_MAX, STREAMS_MAX,
+    UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX,
 };
-use crate::server::net::{CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
-use crate::server::outflow::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
-use crate::server::serve::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
+use crate::node::NodeConfig;
 use crate::tls::TlsMode;
 
 /// The program, its threads, what the log's files need, and what the allocator does not give back at once.
@@ -31,7 +25,7 @@ const PRODUCER_BYTES: u64 = 128;
 /// An append that waits for its commit.
 const WAITER_BYTES: u64 = 512;
 
-/// What a node takes at most.
+/// The most memory that a node takes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemoryBound(Vec<(&'static str, u64)>);
 
@@ -41,7 +35,7 @@ impl MemoryBound {
         let NodeConfig { replication, limits, tls, .. } = config;
         let (records, headers) = (u64::from(limits.append_records_max), u64::from(limits.headers_max));
         let parts = records.saturating_mul(headers.saturating_add(1)).saturating_mul(wide(PART_BYTES));
-        let one_append = wide(append_request_bytes_max(limits)).saturating_add(parts);
+        let one_append = wide(limits.append_request_bytes_max()).saturating_add(parts);
         let one_request = wide(REQUEST_BYTES_MAX) + REQUEST_PARTS_MAX * wide(PART_BYTES);
         let one_start = wide(PEER_MESSAGE_BYTES_MAX) + LEADER_PARTS_MAX * wide(PART_BYTES);
         let ends = u64::from(STREAMS_MAX) * wide(UNTAKEN_END_BYTES_MAX);
@@ -85,7 +79,7 @@ impl MemoryBound {
             ("the end of the log (replication.inlineCatchupBytes)", replication.inline_catchup_bytes.0),
             (
                 "records for replicas that lack them",
-                wide(ANSWERS_BYTES_MAX) + wide(ANSWERS_MAX) * one_read.max(1 << 20),
+                wide(FETCHES_BYTES_MAX) + wide(FETCHES_MAX) * one_read.max(1 << 20),
             ),
             (
                 "producers (limits.producersMax), and two copies",
@@ -98,6 +92,11 @@ impl MemoryBound {
     pub fn bytes(&self) -> u64 {
         self.0.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
+}
+
+/// A length as 64 bits.
+fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn mib(bytes: u64) -> u64 {

@@ -10,7 +10,7 @@ use zue_telemetry::metrics::{Described, Label};
 const HEAD: &str = "\
 # Metrics
 
-Made from the programs themselves: `ZUE_UPDATE=1 cargo test -p zue-operator --test metrics` writes this page anew. What to ask of them is
+Made from the programs themselves: `ZUE_UPDATE=1 cargo test -p zue-tests --test metrics` writes this page anew. What to ask of them is
 in the [alerts](../charts/zue-operator/files/alerts.yaml) and in the [dashboard](../charts/zue-operator/files/dashboard.json).
 
 A label with its values behind it has no others, and each of them is there from the start. What happened to a cluster is counted by its
@@ -51,10 +51,7 @@ fn the_page_of_all_metrics_is_current() {
         std::fs::write(&path, &page).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == page,
-        "docs/metrics.md is out of date: run `ZUE_UPDATE=1 cargo test -p zue-operator --test metrics`"
-    );
+    assert!(found == page, "docs/metrics.md is out of date: run `ZUE_UPDATE=1 cargo test -p zue-tests --test metrics`");
 }
 
 /// What stands by itself names its subject, and ends.

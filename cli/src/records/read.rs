@@ -1,15 +1,60 @@
 //! `zue read` and `zue tail`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use clap::Args;
 use zue_client::{Client, Header, ReadOptions, Record};
 
 use crate::Usage;
-use crate::args::{How, Output, Read, Tail};
-use crate::output::{JsonRecord, Out, text_of};
-use crate::stop::{self, Stopped};
-use crate::waiting::Waiting;
+use crate::terminal::output::{JsonRecord, Out, Output, text_of};
+use crate::terminal::stop::{self, Stopped};
+use crate::terminal::times;
+use crate::terminal::waiting::Waiting;
+
+#[derive(Debug, Args)]
+pub(crate) struct Read {
+    /// The first offset [default: the first in the log]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// Start at the first record appended at this moment or later: 2026-11-28T12:00:00+02:00, 2026-11-28 (in UTC), or
+    /// milliseconds since 1970
+    #[arg(long, value_name = "MOMENT", conflicts_with = "from", value_parser = times::moment)]
+    pub(crate) at: Option<u64>,
+    /// Start at the first record appended within this time, such as 90s, 15m or 36h
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"], value_parser = times::span)]
+    pub(crate) since: Option<Duration>,
+    /// The largest number of records
+    #[arg(short = 'n', long, value_name = "RECORDS")]
+    pub(crate) max: Option<u64>,
+    /// Include everything committed anywhere by now: the leader asks a majority whether it still leads
+    #[arg(long, conflicts_with = "replica")]
+    pub(crate) linearizable: bool,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tail {
+    /// Wait for new records and print them
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The number of last records
+    #[arg(short = 'n', long, value_name = "RECORDS", default_value_t = 10)]
+    pub(crate) lines: u64,
+    #[command(flatten)]
+    pub(crate) how: How,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct How {
+    /// Print only values, byte for byte, one a line
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Read from this replica, and from no other
+    #[arg(long, value_name = "NAME")]
+    pub(crate) replica: Option<String>,
+}
 
 pub(crate) async fn run((client, mut waiting): (Client, Waiting), read: Read, output: Output) -> anyhow::Result<()> {
     let Read { from, at, since, max, linearizable, how } = read;

@@ -6,17 +6,44 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use zue_client::{Client, ClientConfig, IN_FLIGHT_MAX, NewRecord};
-use zue_node::ByteSize;
+use zue_settings::ByteSize;
 
 use crate::Usage;
-use crate::args::{Bench, Output};
-use crate::output::Out;
-use crate::stop::{self, Signal, Stopped};
-use crate::waiting::Waiting;
+use crate::terminal::output::{Out, Output};
+use crate::terminal::stop::{self, Signal, Stopped};
+use crate::terminal::times;
+use crate::terminal::waiting::Waiting;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prints a line for every window, and one for the whole run. Without --rate, the next append begins when one is answered. With --rate,
+appends begin at a steady rate, whatever the answers do. An append that waits because --in-flight are under way counts its latency from
+its scheduled start. The records stay in the log.")]
+pub(crate) struct Bench {
+    /// The length of the run
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::duration)]
+    pub(crate) duration: Duration,
+    /// The length of a window
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::window)]
+    pub(crate) every: Duration,
+    /// Bytes in a record's value: a number, or a size such as 4KiB, up to 32MiB
+    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = times::value_bytes)]
+    pub(crate) size: u32,
+    /// Records in an append
+    #[arg(long, value_name = "RECORDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) batch: u32,
+    /// Appends under way at once, at most
+    #[arg(long, value_name = "APPENDS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) in_flight: u32,
+    /// Appends started per second [default: as many as are answered]
+    #[arg(long, value_name = "APPENDS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+}
 
 /// Latencies, counted by size: each bucket is at most a 32nd wider than its values.
 #[derive(Clone, Debug)]
@@ -253,7 +280,7 @@ async fn tell(
         out.flush()
     };
     if output == Output::Table {
-        crate::output::line("   TIME   RECORDS/S      MB/S    P50 MS    P99 MS    MAX MS  FAILED")?;
+        crate::terminal::output::line("   TIME   RECORDS/S      MB/S    P50 MS    P99 MS    MAX MS  FAILED")?;
     }
     let every = bench.every;
     let mut ticks = interval_at(load.begun + every, every);

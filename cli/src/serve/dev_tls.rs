@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use zue_node::{AccessSettings, TlsMode, TlsSettings};
+use zue_settings::{AccessSettings, TlsMode, TlsSettings};
 use zue_tls::{Cluster, Dial, Insecure, Names, Role};
 
 use crate::tls::{Authorities, write};

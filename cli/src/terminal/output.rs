@@ -4,10 +4,17 @@ use std::io::{self, StdoutLock, Write as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use clap::ValueEnum;
 use serde::Serialize;
 use zue_client::{Header, Record};
 
-use crate::args::Output;
+/// How a result is printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Output {
+    #[default]
+    Table,
+    Json,
+}
 
 /// Nobody reads standard output any more.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +54,6 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     let mut out = Out::new();
     out.line(text.as_bytes())?;
     out.flush()
-}
-
-/// Where the log starts after a trim.
-pub(crate) fn trimmed(log_start: u64, output: Output) -> anyhow::Result<()> {
-    match output {
-        Output::Table => line(&log_start.to_string()),
-        Output::Json => line(&serde_json::json!({ "log_start": log_start }).to_string()),
-    }
 }
 
 /// What this program is.
