@@ -15,11 +15,12 @@ run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./
 test: ## Everything that has to pass, what is independent side by side, with the time of each part
 	tests/run
 
-check: ## Formatting and lints
+check: ## Formatting, lints, and what rustdoc says
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --features zue-tests/bench-kind -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
 compile: ## The programs and the tests, unoptimised

@@ -1,13 +1,24 @@
-//! The arguments of the command line.
+//! The command line as a whole. The arguments of a command stand beside its code.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use zue_controller::NodeAddress;
+use clap::{Parser, Subcommand};
 
-use crate::times;
+use crate::backup::{Backup, RESTORE_HELP, Restore};
+use crate::cluster::health::EXIT_CODES as HEALTH;
+use crate::cluster::switchover::Switchover;
+use crate::cluster::verify::Verify;
+use crate::log::LogCommand;
+use crate::records::append::Append;
+use crate::records::bench::Bench;
+use crate::records::read::{Read, Tail};
+use crate::records::trim::Trim;
+use crate::serve::control::Control;
+use crate::serve::dev::Dev;
+use crate::shows::Shows;
+use crate::terminal::output::Output;
+use crate::terminal::times;
+use crate::tls::Tls;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,16 +51,9 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "TIME", value_parser = times::duration)]
     pub(crate) deadline: Option<Duration>,
     #[command(flatten)]
-    pub(crate) shows: crate::shows::Shows,
+    pub(crate) shows: Shows,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum Output {
-    #[default]
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,7 +75,7 @@ pub(crate) enum Command {
     /// Make another replica the leader, without a failed append
     Switchover(Switchover),
     /// Compare the replicas, record by record
-    Verify(crate::verify::Verify),
+    Verify(Verify),
     /// Measure appends per second and their latency
     Bench(Bench),
     /// Run a cluster on this machine, for development
@@ -80,300 +84,23 @@ pub(crate) enum Command {
     Control(Control),
     /// Make the certificates of a cluster whose nodes are started by hand
     #[command(subcommand)]
-    Tls(crate::tls::Tls),
+    Tls(Tls),
     /// Check and repair the log in the data directory of a stopped node
     #[command(subcommand)]
-    Log(Log),
+    Log(LogCommand),
     /// Make, list, check and remove backups of a log
     #[command(subcommand)]
-    Backup(crate::backup::Backup),
+    Backup(Backup),
     /// Restore a backup to a directory, for a new cluster
-    #[command(after_help = crate::backup::RESTORE_HELP)]
-    Restore(crate::backup::Restore),
+    #[command(after_help = RESTORE_HELP)]
+    Restore(Restore),
     /// Print the version
     Version,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Log {
-    /// Check every byte and name the damage; changes nothing
-    #[command(after_help = LOG_EXIT_CODES)]
-    Verify(LogDir),
-    /// Print the content of the files, frame by frame; changes nothing
-    #[command(after_help = LOG_EXIT_CODES)]
-    Dump(LogDump),
-    /// Repair the log as a node does when it opens it: cut a torn tail, rebuild indexes, remove left-overs
-    #[command(after_help = LOG_EXIT_CODES)]
-    Repair(LogRepair),
-    /// Undo trims whose segments still exist (log.trimDelay)
-    #[command(after_help = LOG_UNTRIM_HELP)]
-    Untrim(LogDir),
-}
-
-const HEALTH: &str = "\
-Exit codes, as of a Nagios plugin:
-  0 ok        one leads, and every voter is in sync
-  1 warning   appends are committed, but a voter is not in sync, or a replica reports a problem
-  2 critical  nobody leads, or too few voters are in reach: appends are not committed
-  3 unknown   no server answers, or wrong use";
-
-const LOG_UNTRIM_HELP: &str = "\
-A trimmed replica tells the others, and they trim again: stop every node, undo the trims on every node, then start them.
-Exit codes: 0 done, 1 damaged, 2 wrong use or not to be read.";
-const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
-
-#[derive(Debug, Args)]
-pub(crate) struct LogDir {
-    /// The node's data directory
-    #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LogDump {
-    #[command(flatten)]
-    pub(crate) dir: LogDir,
-    /// The first offset [default: the first in the log]
-    #[arg(long, value_name = "OFFSET")]
-    pub(crate) from: Option<u64>,
-    /// The largest number of records
-    #[arg(long, value_name = "RECORDS")]
-    pub(crate) max: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LogRepair {
-    #[command(flatten)]
-    pub(crate) dir: LogDir,
-    /// Only print the repairs; changes nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Without VALUE, every line of the file or of standard input is a record, without its newline; an empty line is an empty value.
-Acknowledged records are printed as ranges of offsets: 0..100 are the records 0 to 99. With -o json each range also has its producer and
-sequence, and says whether it was in the log already (duplicate). Ctrl-C ends the append between two records, and it prints its progress.
-
-An append that failed and may be in the log all the same prints its producer and sequence. Repeat it with these, from the same record
-on: every record is kept once.")]
-pub(crate) struct Append {
-    /// The value of one record
-    #[arg(conflicts_with = "file")]
-    pub(crate) value: Option<String>,
-    /// Append the lines of this file; `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// The key of every record
-    #[arg(short, long)]
-    pub(crate) key: Option<String>,
-    /// A header of every record; may be repeated
-    #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
-    pub(crate) header: Vec<(String, String)>,
-    /// Repeat an append of this producer, as an error or -o json named it
-    #[arg(long, value_name = "HEX", value_parser = producer, requires = "sequence")]
-    pub(crate) producer: Option<[u8; 16]>,
-    /// The sequence of its first record
-    #[arg(long, value_name = "N", requires = "producer")]
-    pub(crate) sequence: Option<u64>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The leader passes the request to the controller (the operator, `zue dev`, `zue control`), which acts as soon as the replica is in sync.
-Not for clusters with the policy static: change the leader in the settings of the controller.")]
-pub(crate) struct Switchover {
-    /// The name of the new leader
-    #[arg(long, value_name = "NAME")]
-    pub(crate) to: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Read {
-    /// The first offset [default: the first in the log]
-    #[arg(long, value_name = "OFFSET")]
-    pub(crate) from: Option<u64>,
-    /// Start at the first record appended at this moment or later: 2026-11-28T12:00:00+02:00, 2026-11-28 (in UTC), or
-    /// milliseconds since 1970
-    #[arg(long, value_name = "MOMENT", conflicts_with = "from", value_parser = times::moment)]
-    pub(crate) at: Option<u64>,
-    /// Start at the first record appended within this time, such as 90s, 15m or 36h
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["from", "at"], value_parser = times::span)]
-    pub(crate) since: Option<Duration>,
-    /// The largest number of records
-    #[arg(short = 'n', long, value_name = "RECORDS")]
-    pub(crate) max: Option<u64>,
-    /// Include everything committed anywhere by now: the leader asks a majority whether it still leads
-    #[arg(long, conflicts_with = "replica")]
-    pub(crate) linearizable: bool,
-    #[command(flatten)]
-    pub(crate) how: How,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Tail {
-    /// Wait for new records and print them
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// The number of last records
-    #[arg(short = 'n', long, value_name = "RECORDS", default_value_t = 10)]
-    pub(crate) lines: u64,
-    #[command(flatten)]
-    pub(crate) how: How,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Trim {
-    /// The first offset to be kept; all before it must be committed
-    #[arg(long, value_name = "OFFSET")]
-    pub(crate) before: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct How {
-    /// Print only values, byte for byte, one a line
-    #[arg(long)]
-    pub(crate) raw: bool,
-    /// Read from this replica, and from no other
-    #[arg(long, value_name = "NAME")]
-    pub(crate) replica: Option<String>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Prints a line for every window, and one for the whole run. Without --rate, the next append begins when one is answered. With --rate,
-appends begin at a steady rate, whatever the answers do. An append that waits because --in-flight are under way counts its latency from
-its scheduled start. The records stay in the log.")]
-pub(crate) struct Bench {
-    /// The length of the run
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::duration)]
-    pub(crate) duration: Duration,
-    /// The length of a window
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::window)]
-    pub(crate) every: Duration,
-    /// Bytes in a record's value: a number, or a size such as 4KiB, up to 32MiB
-    #[arg(long, value_name = "BYTES", default_value = "1KiB", value_parser = times::value_bytes)]
-    pub(crate) size: u32,
-    /// Records in an append
-    #[arg(long, value_name = "RECORDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub(crate) batch: u32,
-    /// Appends under way at once, at most
-    #[arg(long, value_name = "APPENDS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(crate) in_flight: u32,
-    /// Appends started per second [default: as many as are answered]
-    #[arg(long, value_name = "APPENDS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) rate: Option<u32>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Dev {
-    /// The directory for the data; created if missing
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
-    /// The number of replicas; a new number adds or removes replicas, one by one
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
-    pub(crate) replicas: u16,
-    /// Replica i listens on PORT + 10 i for clients, + 1 for peers, + 2 for metrics; on loopback only
-    #[arg(long, default_value_t = 9440, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) port: u16,
-    /// With TLS: make everything for it in the data directory, and print the flags that clients need
-    #[arg(long)]
-    pub(crate) tls: bool,
-    #[command(flatten)]
-    pub(crate) leadership: Leadership,
-}
-
-/// How a cluster is led.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Leadership {
-    /// The number of replicas that must hold a record before it is committed [default: a majority]
-    #[arg(long)]
-    pub(crate) quorum: Option<u32>,
-    /// Replace a leader that is lost, or wait for the named one
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) policy: Policy,
-    /// The replica that leads, counted from 0; with the policy automatic only at first, and among equals
-    #[arg(long, value_name = "ORDINAL", default_value_t = 0)]
-    pub(crate) leader: usize,
-    /// The silence after which a leader counts as lost, from 300ms to 1m; at least three times the nodes' heartbeatInterval
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::detection_time)]
-    pub(crate) detection_time: Duration,
-    /// The time without an act of a controller after that, before a node elects by itself, from 200ms to 1h
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = times::standby_after)]
-    pub(crate) standby_after: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
-pub(crate) enum Policy {
-    #[default]
-    Automatic,
-    Static,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Example:
-  zue control --state ./control --nodes a=10.0.0.1:9441/10.0.0.1:9440,b=10.0.0.2:9441/10.0.0.2:9440,c=10.0.0.3:9441/10.0.0.3:9440")]
-pub(crate) struct Control {
-    /// All replicas in order, each with its name, its address for peers and its address for clients
-    #[arg(long, value_delimiter = ',', value_parser = node, required = true, value_name = "NAME=PEER/CLIENT,…")]
-    pub(crate) nodes: Vec<NodeAddress>,
-    /// The number of members, counted from the first node [default: all]. The others give up their votes one by one
-    #[arg(long, value_name = "N")]
-    pub(crate) replicas: Option<usize>,
-    /// The file for the state of the controller; keep it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) state: PathBuf,
-    /// Reach the nodes with TLS: holds tls.crt and tls.key of a controller, and peer-ca.crt; read again for each connection
-    #[arg(long, value_name = "DIR")]
-    pub(crate) tls_folder: Option<PathBuf>,
-    /// Required: always with TLS. Permissive: without TLS where a node cannot
-    #[arg(long, value_name = "MODE", default_value = "Required", requires = "tls_folder")]
-    pub(crate) tls_mode: crate::tls::Mode,
-    #[command(flatten)]
-    pub(crate) leadership: Leadership,
 }
 
 fn server(text: &str) -> Result<String, String> {
     zue_client::check_address(text).map_err(|bad| bad.to_string())?;
     Ok(text.to_owned())
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("name=value is expected")?;
-    if name.is_empty() {
-        return Err("the name is empty".to_owned());
-    }
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-/// As it is printed: 32 hexadecimal digits.
-fn producer(text: &str) -> Result<[u8; 16], String> {
-    let is_hex = text.len() == 32 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let id = u128::from_str_radix(text, 16).ok().filter(|_| is_hex);
-    id.map(u128::to_be_bytes)
-        .ok_or_else(|| "a producer is 32 hexadecimal digits, as an error or -o json named it".to_owned())
-}
-
-fn node(text: &str) -> Result<NodeAddress, String> {
-    let parts = text.split_once('=').and_then(|(name, addresses)| Some((name, addresses.split_once('/')?)));
-    let Some((name, (peer_address, client_address))) = parts.filter(|(name, _)| !name.is_empty()) else {
-        return Err("name=peer_host:port/client_host:port is expected".to_owned());
-    };
-    for address in [peer_address, client_address] {
-        zue_client::check_address(address).map_err(|bad| bad.to_string())?;
-    }
-    let (name, peer_address, client_address) = (name.to_owned(), peer_address.to_owned(), client_address.to_owned());
-    Ok(NodeAddress { name, peer_address, dial_address: None, client_address, last_address: None, replica: None })
-}
-
-impl Dev {
-    /// The address of one port of one replica: 0 for clients, 1 for peers, 2 for metrics.
-    pub(crate) fn address(&self, ordinal: u16, port: u16) -> Option<SocketAddr> {
-        let port = self.port.checked_add(ordinal.checked_mul(10)?)?.checked_add(port)?;
-        Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port)))
-    }
 }
 
 #[cfg(test)]
@@ -385,15 +112,6 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_node_is_a_name_and_two_addresses() {
-        let address = node("a=h:1/i:2").unwrap();
-        assert_eq!((address.peer_address.as_str(), address.client_address.as_str()), ("h:1", "i:2"));
-        for bad in ["", "a", "a=h:1", "=h:1/i:2", "a=h/i:2", "a=h:1/i"] {
-            assert!(node(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

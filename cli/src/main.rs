@@ -1,28 +1,15 @@
 //! The command line of Zue: parses, runs one command, and turns its end into an exit code and one clear line.
 
-mod append;
 mod args;
 mod backup;
-mod bench;
-mod control;
-mod dev;
-mod dev_tls;
-mod health;
+mod cluster;
 mod kubectl;
-mod lines;
 mod log;
-mod node;
-mod output;
-mod read;
+mod records;
+mod serve;
 mod shows;
-mod status;
-mod stop;
-mod switchover;
-mod times;
+mod terminal;
 mod tls;
-mod together;
-mod verify;
-mod waiting;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,10 +18,13 @@ use clap::Parser as _;
 use zue_client::{AppendError, Client, ClientConfig, Error, Reason};
 use zue_telemetry::LogFormat;
 
-use args::{Cli, Command, Output};
-use output::BrokenPipe;
-use stop::Stopped;
-use waiting::Waiting;
+use args::{Cli, Command};
+use cluster::{health, status, switchover, verify};
+use records::{append, bench, read, trim};
+use serve::{control, dev};
+use terminal::output::{self, BrokenPipe, Output};
+use terminal::stop::Stopped;
+use terminal::waiting::Waiting;
 
 /// A wrong use that only shows once the command runs; exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -92,10 +82,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Append(append) => append::run(client()?, append, output).await?,
         Command::Read(read) => read::run(client()?, read, output).await?,
         Command::Tail(tail) => read::tail(client()?, tail, output).await?,
-        Command::Trim(args::Trim { before }) => {
-            let (client, mut waiting) = client()?;
-            output::trimmed(waiting.on(client.trim(before), || true).await?, output)?;
-        }
+        Command::Trim(trim) => trim::run(client()?, trim, output).await?,
         Command::Status => return status::run(&client()?.0, output).await,
         Command::Health => return health::run(&client()?.0, output).await,
         Command::Switchover(switchover) => switchover::run(client()?, switchover, output).await?,

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use zue_tls::{Authority, Cluster, Identity, Insecure, Issued, Kind, Names, NewToken, Role};
 
 use crate::Usage;
-use crate::output;
+use crate::terminal::output;
 
 const DAY: Duration = Duration::from_hours(24);
 /// How long what is issued is valid, unless something else is asked for.

@@ -1,8 +1,8 @@
-//! What is counted as long as it is there.
+//! A thing that is counted as long as it is there.
 
 use prometheus::IntGauge;
 
-/// What a gauge has more as long as this is there.
+/// A share of a gauge, as long as this is there.
 #[derive(Debug)]
 pub(crate) struct Gauged {
     gauge: IntGauge,

@@ -18,15 +18,10 @@ mod standby;
 mod storage;
 mod tls;
 
-pub use backup::BackupSettings;
-pub use config::args::Args;
-pub use config::memory::MemoryBound;
-pub use config::settings::{Durability, LimitSettings, LogSettings, ReplicationSettings};
-pub use config::units::{BadUnit, ByteSize, Time};
-pub use config::{AdvertiseSettings, BadQuorum, ConfigError, ListenSettings, NodeConfig, check_quorum};
+pub use config::{config_of, read_config};
 pub use metrics::Metrics;
 pub use process::node::{Addresses, Node, RunningNode, StartError};
 pub use process::open::is_of_later_version;
 pub use process::open_files::{raise_and_check_open_files, raise_open_files};
 pub use process::port_holder::port_holder;
-pub use tls::{AccessClient, AccessError, AccessFile, AccessSettings, Right, TlsError, TlsMode, TlsSettings};
+pub use tls::{AccessError, TlsError};

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use zue_node::{Args, Node, NodeConfig};
+use zue_node::Node;
+use zue_settings::{Args, MemoryBound, NodeConfig};
 
 fn main() -> ExitCode {
     let code = run_to_end(&Args::parse());
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
 }
 
 fn run_to_end(args: &Args) -> ExitCode {
-    let config = match args.to_config() {
+    let config = match zue_node::config_of(args) {
         Ok(config) => config,
         Err(error) => {
             zue_telemetry::say(format!("zue-node: {:#}", anyhow::Error::new(error)));
@@ -37,7 +38,7 @@ fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
         return zue_telemetry::print(&serde_yaml::to_string(&config)?).context("standard output cannot be written");
     }
     if args.print_limits {
-        let bound = zue_node::MemoryBound::of(&config).to_string();
+        let bound = MemoryBound::of(&config).to_string();
         return zue_telemetry::print(&bound).context("standard output cannot be written");
     }
     zue_telemetry::init(args.log_format, "info")?;

@@ -1,4 +1,4 @@
-//! What a node counts, in one list. Each node has a registry of its own, so that several run in one process.
+//! Metrics of a node, in one list. Each node has a registry of its own, so that several run in one process.
 
 use prometheus::{Counter, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use zue_proto::v1::{self, Outcome, Reason};
@@ -38,7 +38,7 @@ const FAILURES: [Reason; 18] = [
     Reason::Unauthenticated,
     Reason::PermissionDenied,
 ];
-/// What is known of appends that failed.
+/// The fate of appends that failed.
 const OUTCOMES: [Outcome; 3] = [Outcome::NotAppended, Outcome::Unknown, Outcome::Unspecified];
 /// Why appends wait for the disk.
 pub(crate) const STALLS: [Reason; 3] = [Reason::DiskFull, Reason::TooManyFiles, Reason::StorageRefused];
@@ -351,7 +351,7 @@ impl Metrics {
         zue_telemetry::metrics::text(&self.registry.gather())
     }
 
-    /// What they are.
+    /// The metrics with their descriptions.
     pub fn described(&self) -> &[Described] {
         &self.described
     }

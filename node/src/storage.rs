@@ -1,6 +1,7 @@
 //! The disk's threads: one does the work of the log in order, one syncs what was written meanwhile and says how far it has come.
 //! Never tries again after a failed write or sync. Knows no protocol.
 
+mod facts;
 mod shortage;
 mod stalled;
 mod syncer;
@@ -9,7 +10,6 @@ mod tests;
 mod upkeep;
 mod worker;
 
-use std::any::Any;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +18,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use zue_core::{Offset, Ticket};
+use zue_core::Offset;
 pub(crate) use zue_engine::disk::Work;
-pub(crate) use zue_engine::room::full;
 use zue_log::{Batch, Disk, Log, SharedLog};
 
+use self::facts::tell;
+pub(crate) use self::facts::{DiskFact, Share};
 pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
 use self::upkeep::Upkeep;
@@ -30,33 +31,11 @@ pub(crate) use self::upkeep::{Answer, Around, Fetch, UpkeepSettings};
 use self::worker::Worker;
 use crate::metrics::Metrics;
 
-/// How long to wait before looking for room on a full disk again.
+/// The pause before looking for room on a full disk again.
 const ROOM_RETRY: Duration = Duration::from_millis(500);
 
-/// How often what is committed is written down, so that a replica that starts alone can serve it.
+/// The interval at which the commit end is written down, so that a replica that starts alone can serve it.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the disk says.
-#[derive(Debug)]
-pub(crate) enum DiskFact {
-    /// All work up to this ticket is durable.
-    Persisted(Ticket),
-    /// The promise of this ticket is durable, while work before it waits for room.
-    Promised(Ticket),
-    /// Work waits for the disk, for this reason; or waits no more.
-    Full(Option<Stalled>),
-    /// Records are damaged, as it says; or none is any more.
-    Damaged(Option<Arc<str>>),
-    /// What lies before is older, or more, than is to be kept.
-    Expired(Offset),
-    /// Nothing repairs, compacts or retains the log any more.
-    Neglected(Arc<str>),
-    /// A write or sync failed: nothing more will be persisted.
-    Failed(Arc<str>),
-}
-
-/// A share of what is bounded; given back when it is dropped.
-pub(crate) type Share = Box<dyn Any + Send>;
 
 /// Work and its place in the order, with a share of the bytes that may be on their way to the disk.
 pub(crate) type Task = zue_engine::disk::Task<Batch, Option<Share>>;
@@ -169,7 +148,7 @@ impl Storage {
         self.queue.ready.notify_one();
     }
 
-    /// How much work waits.
+    /// The number of tasks that wait.
     pub(crate) fn len(&self) -> usize {
         self.queue.waiting().tasks.len()
     }
@@ -239,11 +218,6 @@ impl<F: Fn(String) -> DiskFact> Drop for Mourner<F> {
             tell(&self.0, (self.1)(problem));
         }
     }
-}
-
-/// Tells the driver. Nobody listens any more once it has ended: then the work is done for its own sake.
-fn tell(facts: &mpsc::Sender<DiskFact>, fact: DiskFact) {
-    let _ = facts.blocking_send(fact);
 }
 
 /// Bytes free and bytes in all on the disk of a directory.

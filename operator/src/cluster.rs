@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, NodeAddress, STANDBY_AFTER_MAX, STANDBY_AFTER_MIN};
 use zue_core::control::{Policy, Wish};
-use zue_node::Time;
+use zue_settings::Time;
 
 use crate::crd::security::TlsMode;
 use crate::crd::{Leader, LeaderPolicy, ZueCluster, ZueClusterSpec};

@@ -3,9 +3,9 @@
 use serde_json::json;
 use zue_client::{BackedUp, Client};
 
-use super::show;
-use crate::args::Output;
-use crate::waiting::Waiting;
+use super::store::show;
+use crate::terminal::output::Output;
+use crate::terminal::waiting::Waiting;
 
 pub(super) async fn run((client, mut waiting): (Client, Waiting), output: Output) -> anyhow::Result<()> {
     let BackedUp { id, end, replica } = waiting.on(client.back_up(), || true).await?;

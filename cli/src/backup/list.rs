@@ -3,16 +3,42 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 use zue_backup::{BackupId, Keep, Kind, Manifest};
 use zue_core::ClusterId;
 
-use super::{DAMAGED, Of, Remove, Verify, now_ms, show, time};
+use super::store::{Of, now_ms, show, time};
 use crate::Usage;
-use crate::args::Output;
-use crate::output::{Out, table};
+use crate::terminal::output::{Out, Output, table};
 
-pub(super) async fn run(of: Of, output: Output) -> anyhow::Result<()> {
+const DAMAGED: u8 = 1;
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    of: Of,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    of: Of,
+    /// Which, by the beginning of its name [default: the newest]
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    /// Which, by the beginning of its name
+    #[arg(value_name = "ID")]
+    backup: String,
+    #[command(flatten)]
+    of: Of,
+}
+
+pub(super) async fn run(List { of }: List, output: Output) -> anyhow::Result<()> {
     let (store, clusters) = of.open().await?;
     let (mut out, now) = (Out::new(), now_ms());
     let columns = ["BACKUP", "CLUSTER", "RECORDS", "LAST RECORD", "AGE", "BYTES", "KIND", "AFTER"];

@@ -6,10 +6,10 @@ use serde_json::json;
 use zue_backup::{Kind, Pace, Source, make};
 use zue_log::{Disk as _, Overlay};
 
-use super::{now_ms, open, show};
+use super::store::{now_ms, open, show};
 use crate::Usage;
-use crate::args::Output;
-use crate::log::{closed_by, directory};
+use crate::log::damage::{closed_by, directory};
+use crate::terminal::output::Output;
 
 pub(super) async fn run(data: PathBuf, to: &str, output: Output) -> anyhow::Result<()> {
     let store = open(to)?;

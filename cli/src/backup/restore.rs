@@ -1,15 +1,41 @@
 //! `zue restore`: from a store to a directory that a node opens.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::Args;
 use serde_json::json;
 use zue_backup::{RestoreOptions, choose, is_unfinished};
-use zue_core::ReplicaId;
-use zue_log::{OsDisk, holds_log};
+use zue_core::{Offset, ReplicaId};
+use zue_log::{OsDisk, Until, holds_log};
 
-use super::{Restore, show, time};
-use crate::args::Output;
+use super::store::{Of, show, time};
+use crate::terminal::output::Output;
+use crate::terminal::times;
+
+pub(crate) const RESTORE_HELP: &str = "\
+The log is of a new replica and of no cluster: the first node that is started on it begins a new cluster, with what was restored. The
+old cluster is not touched. Without --backup the first one is taken that reaches --until, or the newest.
+
+URL is s3://BUCKET/PREFIX or file:///DIRECTORY; `zue backup --help` has how a bucket is reached.";
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The directory to be made; empty, if it is there
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    of: Of,
+    /// Which, by the beginning of its name
+    #[arg(long, value_name = "ID")]
+    backup: Option<String>,
+    /// How far: an offset, up to before that record; or a moment such as 2026-11-28T12:00:00+02:00, up to and with its millisecond
+    #[arg(long, value_name = "OFFSET|MOMENT", value_parser = until)]
+    until: Option<Until>,
+    /// Restore only if this file exists and the directory has no log yet; otherwise do nothing, and succeed
+    #[arg(long, value_name = "FILE")]
+    once: Option<PathBuf>,
+}
 
 pub(crate) async fn run(restore: Restore, output: Output) -> anyhow::Result<()> {
     let Restore { dir, of, backup, until, once } = restore;
@@ -55,4 +81,12 @@ fn not_now(order: &Path, dir: &Path) -> anyhow::Result<Option<String>> {
     }
     let has_log = dir.try_exists()? && !is_unfinished(dir) && holds_log(&OsDisk::new(dir)?)?;
     Ok(has_log.then(|| format!("{} has a log", dir.display())))
+}
+
+/// A number is an offset.
+fn until(text: &str) -> Result<Until, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(|offset| Until::Offset(Offset(offset))).map_err(|error| error.to_string());
+    }
+    times::moment(text).map(Until::Time).map_err(|error| format!("{error}; or an offset such as 1200"))
 }

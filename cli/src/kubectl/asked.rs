@@ -10,7 +10,8 @@ use super::RESOURCE;
 use super::args::{Replace, Restart, Switchover};
 use super::calls::Kubectl;
 use super::cluster::{condition, list, pods, text};
-use crate::{Usage, output};
+use crate::Usage;
+use crate::terminal::output;
 
 const SWITCHOVER_TO: &str = "zue.io/switchover-to";
 const RESTART: &str = "zue.io/restart";

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::output;
+use crate::terminal::output;
 use args::{Cli, Command, Of, Through};
 use calls::Kubectl;
 

@@ -13,7 +13,7 @@ use super::args::Report;
 use super::calls::Kubectl;
 use super::cluster::{list, pods, selector, text};
 use super::{CONTAINER, RESOURCE, forward};
-use crate::output;
+use crate::terminal::output;
 
 /// Kinds of object that the operator makes for a cluster; Secrets are left out.
 const KINDS: &str =

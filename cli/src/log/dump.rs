@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use zue_core::{EpochStart, Offset};
 use zue_log::{Disk as _, DumpItem, Dumped, Meta, OpenError, OsDisk, RecordView};
 
-use super::closed_by;
+use super::damage::closed_by;
 use crate::Usage;
-use crate::args::Output;
-use crate::output::{Out, text_of};
+use crate::terminal::output::{Out, Output, text_of};
 
 /// Whether everything that was printed is sound.
 pub(super) fn run(disk: &OsDisk, from: u64, max: Option<u64>, output: Output) -> anyhow::Result<bool> {

@@ -1,112 +1,85 @@
 //! `zue log`: looks after the log in a data directory whose node does not run. What it tells of a log is the log's own code's word.
 
+pub(crate) mod damage;
 mod dump;
 mod repair;
 mod untrim;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use serde::Serialize;
-use zue_log::{Damage, Disk, Later, Log, OpenError, OsDisk, ReadError};
+use clap::{Args, Subcommand};
 
-use crate::Usage;
-use crate::args::{self, Output};
+use crate::terminal::output::Output;
+use damage::directory;
 
-/// How many bytes are checked at a time.
-const STEP_BYTES: usize = 4 << 20;
 /// The exit code of a log that is damaged.
 const DAMAGED: u8 = 1;
 
-pub(crate) fn run(log: args::Log, output: Output) -> anyhow::Result<ExitCode> {
+const LOG_UNTRIM_HELP: &str = "\
+A trimmed replica tells the others, and they trim again: stop every node, undo the trims on every node, then start them.
+Exit codes: 0 done, 1 damaged, 2 wrong use or not to be read.";
+const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Check every byte and name the damage; changes nothing
+    #[command(after_help = LOG_EXIT_CODES)]
+    Verify(LogDir),
+    /// Print the content of the files, frame by frame; changes nothing
+    #[command(after_help = LOG_EXIT_CODES)]
+    Dump(LogDump),
+    /// Repair the log as a node does when it opens it: cut a torn tail, rebuild indexes, remove left-overs
+    #[command(after_help = LOG_EXIT_CODES)]
+    Repair(LogRepair),
+    /// Undo trims whose segments still exist (log.trimDelay)
+    #[command(after_help = LOG_UNTRIM_HELP)]
+    Untrim(LogDir),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogDir {
+    /// The node's data directory
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogDump {
+    #[command(flatten)]
+    pub(crate) dir: LogDir,
+    /// The first offset [default: the first in the log]
+    #[arg(long, value_name = "OFFSET")]
+    pub(crate) from: Option<u64>,
+    /// The largest number of records
+    #[arg(long, value_name = "RECORDS")]
+    pub(crate) max: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogRepair {
+    #[command(flatten)]
+    pub(crate) dir: LogDir,
+    /// Only print the repairs; changes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+pub(crate) fn run(command: LogCommand, output: Output) -> anyhow::Result<ExitCode> {
     zue_node::raise_open_files();
-    let is_sound = match log {
-        args::Log::Verify(of) => verify::run(&directory(&of.dir)?, output)?,
-        args::Log::Dump(args::LogDump { dir, from, max }) => {
+    let is_sound = match command {
+        LogCommand::Verify(of) => verify::run(&directory(&of.dir)?, output)?,
+        LogCommand::Dump(LogDump { dir, from, max }) => {
             dump::run(&directory(&dir.dir)?, from.unwrap_or(0), max, output)?
         }
-        args::Log::Repair(args::LogRepair { dir, dry_run }) => {
+        LogCommand::Repair(LogRepair { dir, dry_run }) => {
             repair::run(&dir.dir, &directory(&dir.dir)?, dry_run, output)?
         }
-        args::Log::Untrim(of) => {
+        LogCommand::Untrim(of) => {
             directory(&of.dir)?;
             untrim::run(&of.dir, output)?
         }
     };
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
-}
-
-/// The directory, only to be looked at, if there is a log in it.
-pub(crate) fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
-    let cannot = |error: std::io::Error| Usage(format!("cannot read {}: {error}", dir.display()));
-    let disk = OsDisk::read_only(dir).map_err(cannot)?;
-    if !zue_log::holds_log(&disk).map_err(cannot)? {
-        return Err(Usage(format!("{} holds no log: name a node's data directory", dir.display())).into());
-    }
-    Ok(disk)
-}
-
-/// Something that is damaged. What is not known is absent.
-#[derive(Debug, Serialize)]
-pub(crate) struct Finding {
-    file: PathBuf,
-    /// The first byte in the file that is not as it should be.
-    position: Option<u64>,
-    /// The records that are in doubt, as offsets, the second one exclusive.
-    from: Option<u64>,
-    to: Option<u64>,
-    pub(crate) what: String,
-}
-
-impl From<Damage> for Finding {
-    fn from(damage: Damage) -> Self {
-        let what = damage.to_string();
-        let Damage { path, position, from, to, .. } = damage;
-        Self { file: path, position: Some(position), from: Some(from.0), to: Some(to.0), what }
-    }
-}
-
-/// The damage that keeps a log from being opened.
-///
-/// # Errors
-/// What keeps it from being looked at.
-pub(crate) fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
-    let whole = |file: PathBuf, position| Finding { file, position, from: None, to: None, what: String::new() };
-    let what = error.to_string();
-    let finding = match error {
-        OpenError::Locked { .. } => {
-            return Err(Usage(format!("{what}: stop the node that runs on it, and try again")).into());
-        }
-        OpenError::Disk(error) => return Err(Usage(format!("{error}: {}", error.source)).into()),
-        // Not damage: whoever takes it for that loses the log.
-        error @ OpenError::Later { .. } => return Err(Usage(error.to_string()).into()),
-        OpenError::Config(error) => return Err(Usage(error.to_string()).into()),
-        OpenError::NoMeta { dir, .. }
-        | OpenError::NoSegments { dir }
-        | OpenError::NewestGone { dir, .. }
-        | OpenError::Disagrees { dir, .. } => whole(dir, None),
-        OpenError::BadHeader { path, .. }
-        | OpenError::BadCopy { path, .. }
-        | OpenError::MissingSegment { path, .. } => whole(path, Some(0)),
-        OpenError::Damaged(damage) | OpenError::HistoryGap(damage) => damage.into(),
-    };
-    Ok(Finding { what, ..finding })
-}
-
-/// Checks all that the log holds; gives what is damaged, in order, and how many bytes were checked.
-fn check<D: Disk>(log: &Log<D>) -> anyhow::Result<(Vec<Damage>, u64)> {
-    let (mut verifier, mut damaged, mut bytes) = (log.reader().verifier(), Vec::new(), 0);
-    let cannot = |error: ReadError| Usage(error.to_string());
-    while let Some(verified) = verifier.step(STEP_BYTES).map_err(cannot)? {
-        bytes += verified.bytes;
-        if let Some(Damage { path, position, fault, .. }) = &verified.damage
-            && fault.is_of_later_version()
-        {
-            let what = Later::Frame { position: *position, fault: *fault };
-            return Err(Usage(OpenError::Later { path: path.clone(), what }.to_string()).into());
-        }
-        damaged.extend(verified.damage);
-    }
-    Ok((damaged, bytes))
 }

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use zue_log::{Changes, Damage, Disk, OpenError, OsDisk, Overlay, Recovered};
 
-use super::{Finding, check, closed_by};
+use super::damage::{Finding, check, closed_by};
 use crate::Usage;
-use crate::args::Output;
-use crate::output::Out;
+use crate::terminal::output::{Out, Output};
 
 /// What was done, or would be.
 #[derive(Serialize)]

@@ -5,10 +5,9 @@ use std::path::Path;
 use serde::Serialize;
 use zue_log::OsDisk;
 
-use super::closed_by;
+use super::damage::closed_by;
 use crate::Usage;
-use crate::args::Output;
-use crate::output::Out;
+use crate::terminal::output::{Out, Output};
 
 /// Where the log begins.
 #[derive(Serialize)]

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use zue_log::{IndexFault, OsDisk, Overlay};
 
-use super::{Finding, check, closed_by};
+use super::damage::{Finding, check, closed_by};
 use crate::Usage;
-use crate::args::Output;
-use crate::output::Out;
+use crate::terminal::output::{Out, Output};
 
 /// What was found, for programs.
 #[derive(Serialize)]

@@ -5,6 +5,7 @@ mod world;
 use std::time::Duration;
 
 use zue_core::Epoch;
+use zue_core::control::machine::StorePatience;
 use zue_core::control::{Blocked, Policy, Reason};
 
 use super::*;
@@ -29,7 +30,7 @@ fn patience() -> Patience {
         election_retry: soon,
         members_retry: soon,
         handover_retry: soon,
-        store_retry: soon,
+        store: StorePatience { retry: soon, ..Patience::default().store },
         ..Patience::default()
     }
 }

@@ -40,7 +40,7 @@ impl<B: AsRef<Batch>> Work<B> {
     /// Does it on an open log. What is cut, promised or begun anew is durable by that; what is appended is not before a sync.
     ///
     /// # Errors
-    /// What the log says. After [`LogError::NoRoom`] nothing has changed.
+    /// The log's answer. After [`LogError::NoRoom`] nothing has changed.
     pub fn apply<D: Disk>(&self, log: &mut Log<D>) -> Result<(), LogError> {
         match self {
             Self::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
@@ -59,12 +59,12 @@ impl<B: AsRef<Batch>> Work<B> {
         }
     }
 
-    /// Whether it changes which records are the log.
+    /// Tells whether it changes which records are the log.
     fn changes_the_log(&self) -> bool {
         matches!(self, Self::Cut(_) | Self::Reset(_))
     }
 
-    /// How many bytes of frames it writes.
+    /// The bytes of frames that it writes.
     pub fn bytes(&self) -> usize {
         if let Self::Write(batch) = self { batch.as_ref().bytes().len() } else { 0 }
     }
@@ -75,13 +75,13 @@ impl<B: AsRef<Batch>> Work<B> {
 pub struct Task<B = Batch, S = ()> {
     /// Its place.
     pub ticket: Ticket,
-    /// What there is to do.
+    /// The work.
     pub work: Work<B>,
     /// A share that it holds until it is durable.
     pub share: S,
 }
 
-/// Whether a piece of work could be done ahead of its place.
+/// The chance that a piece of work could be done ahead of its place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ahead {
     /// It is done.
@@ -109,7 +109,7 @@ impl<B, S> Extend<Task<B, S>> for Queue<B, S> {
 }
 
 impl<B: AsRef<Batch>, S> Queue<B, S> {
-    /// What is to be done next.
+    /// The next piece of work.
     pub fn front(&self) -> Option<&Task<B, S>> {
         self.tasks.front()
     }
@@ -129,12 +129,12 @@ impl<B: AsRef<Batch>, S> Queue<B, S> {
         self.tasks.clear();
     }
 
-    /// How many pieces wait.
+    /// The number of pieces that wait.
     pub fn len(&self) -> usize {
         self.tasks.len()
     }
 
-    /// Whether none waits.
+    /// Tells whether none waits.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
@@ -144,7 +144,7 @@ impl<B: AsRef<Batch>, S> Queue<B, S> {
     /// of appends, but not of what changes which records are the log. Promises keep their order.
     ///
     /// # Errors
-    /// What `write` fails for.
+    /// The error of `write`.
     pub fn go_ahead<E>(&mut self, mut write: impl FnMut(&Work<B>) -> Result<Ahead, E>) -> Result<Vec<Ticket>, E> {
         let mut promised = Vec::new();
         let mut ahead =
@@ -186,7 +186,7 @@ mod tests {
         Work::Write(Batch::epoch_start(Epoch(0), start).unwrap())
     }
 
-    /// What goes ahead, by ticket, if all of it can be done but what is named.
+    /// The work that goes ahead, by ticket, if all of it can be done but what is named.
     fn goes_ahead(works: impl IntoIterator<Item = Work>, refused: fn(&Work) -> bool) -> (Vec<u64>, Vec<u64>) {
         let mut queue = Queue::default();
         queue.extend((1..).zip(works).map(|(ticket, work)| task(ticket, work)));

@@ -10,10 +10,10 @@ use zue_log::{Batch, Fault, ProducerRun};
 
 use crate::disk::{Task, Work};
 
-/// How many appends are held back.
+/// The most appends that are held back.
 const HELD_MAX: usize = 4096;
 
-/// What the clocks show.
+/// The time by the clocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
     /// The monotonic one.
@@ -26,45 +26,45 @@ pub struct Now {
 pub trait Append: Sized {
     /// Frames, with whatever goes with them.
     type Batch: AsRef<Batch> + From<Batch>;
-    /// Who waits for an answer.
+    /// The one who waits for an answer.
     type Waiter;
     /// A share of what is bounded, held until something is durable.
     type Share;
 
     /// The producer and the first sequence.
     fn producer(&self) -> Option<(ProducerId, u64)>;
-    /// How many records.
+    /// The number of records.
     fn count(&self) -> u32;
-    /// How long they are together, about.
+    /// Their length together, about.
     fn bytes(&self) -> u64;
-    /// Whether nobody waits any more: then it gets no offset.
+    /// Tells whether nobody waits any more: then it gets no offset.
     fn is_given_up(&self) -> bool;
     /// The frames that follow `prev`, who waits, and what is held until they are durable.
     ///
     /// # Errors
     /// It is not within the limits that it was found to be within.
     fn write(self, prev: Tail, timestamp_ms: u64) -> Result<Written<Self>, Fault>;
-    /// Who waits, where nothing is written.
+    /// The one who waits, where nothing is written.
     fn into_waiter(self) -> Self::Waiter;
 }
 
 /// The frames of an append, who waits, and what is held until they are durable.
 pub type Written<A> = (<A as Append>::Batch, <A as Append>::Waiter, <A as Append>::Share);
 
-/// What is told to a leader on its stream.
+/// A message to a leader on its stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Word {
-    /// Where the log ends, and what of that is durable.
+    /// The end of the log, and of what is durable.
     Started(Tail, Tail),
-    /// What is durable, and the greatest round heard of.
+    /// The durable end, and the greatest round heard of.
     Ack(Tail, u64),
-    /// Where the log durably starts.
+    /// The durable start of the log.
     Trimmed(Offset),
     /// The stream is refused, and over.
     Refused(Refusal),
 }
 
-/// What is to be done, in this order.
+/// Work to be done, in this order.
 #[derive(Debug)]
 pub enum Action<A: Append> {
     /// The disk is to do that.
@@ -104,7 +104,7 @@ impl<A: Append> Driver<A> {
         Self { replica, waiters, requests: 0, held, last_timestamp_ms, outputs }
     }
 
-    /// What it decides by.
+    /// The replica that it decides by.
     pub fn replica(&self) -> &Replica {
         &self.replica
     }
@@ -114,7 +114,7 @@ impl<A: Append> Driver<A> {
         self.last_timestamp_ms
     }
 
-    /// How many wait for an answer.
+    /// The number of those who wait for an answer.
     pub fn waiting(&self) -> usize {
         self.waiters.len()
     }
@@ -124,7 +124,7 @@ impl<A: Append> Driver<A> {
         self.held.into_iter()
     }
 
-    /// Whether it is to trim what lies before, which is older, or more, than is to be kept: who leads does, and the others follow.
+    /// Trims what lies before, which is older, or more, than is to be kept: who leads does, and the others follow.
     pub fn may_trim(&self, now: Millis, before: Offset) -> bool {
         let (replica, leads) = (&self.replica, matches!(self.replica.role(now), RoleView::Leader { .. }));
         leads && before > replica.log_start() && before <= replica.commit_end()
@@ -318,7 +318,7 @@ impl<A: Append> Driver<A> {
     }
 }
 
-/// What a replica wants to know of frames.
+/// Facts of frames, as a replica wants them.
 fn facts(batch: &Batch) -> FrameFacts {
     let appends = batch.producers().iter().map(ProducerRun::appended).collect();
     FrameFacts { end: batch.tail(), epoch_starts: batch.epoch_starts().to_vec(), appends }

@@ -1,4 +1,4 @@
-//! What a node does around the rules of its replica, for the node and for the simulation alike. Knows no thread, no socket and no
+//! The work of a node around the rules of its replica, for the node and for the simulation alike. Knows no thread, no socket and no
 //! clock: the node's shell brings them, and the simulation brings its own.
 
 pub mod disk;

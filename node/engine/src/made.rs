@@ -4,7 +4,7 @@
 use zue_core::{Epoch, Offset, Tail};
 use zue_log::{Batch, BatchBuilder, Limits};
 
-/// Where a log of so many records ends.
+/// The tail of a log of so many records.
 pub(crate) fn tail(end: u64) -> Tail {
     Tail { epoch: Epoch(1), end: Offset(end) }
 }

@@ -38,7 +38,7 @@ impl<B: AsRef<Batch> + Clone> Ring<B> {
         }
     }
 
-    /// What follows `prev`, whole batches of at most `bytes_max` together but at least one; none if they are not here.
+    /// The frames that follow `prev`, whole batches of at most `bytes_max` together but at least one; none if they are not here.
     pub fn after(&self, prev: Tail, bytes_max: usize) -> Option<Vec<B>> {
         let at = self.batches.binary_search_by(|batch| batch.as_ref().prev().cmp(&prev)).ok()?;
         let mut found: Vec<B> = Vec::new();
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::made::{batch, tail};
 
-    /// How many bytes follow, and up to where.
+    /// The bytes that follow, and up to where.
     fn after(ring: &Ring, prev: u64, bytes_max: usize) -> Option<(usize, Tail)> {
         let found = ring.after(tail(prev), bytes_max)?;
         Some((Batch::join(&found).len(), found.last()?.tail()))

@@ -3,7 +3,7 @@
 
 use zue_log::{Disk, DiskError, Log, LogError, ReadError, Refused, SharedLog, Shortage};
 
-/// How many files of a former log go at once: the log is locked meanwhile.
+/// The number of files of a former log that go at once: the log is locked meanwhile.
 const FILES_MAX: usize = 16;
 
 /// A log that others use too, for one change after the other.
@@ -18,26 +18,26 @@ impl<D: Disk> Access<D> for &SharedLog<D> {
     }
 }
 
-/// What went for room.
+/// Files that went for room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gone {
     /// The oldest segment that was trimmed.
     Segment,
     /// The files of the oldest former log.
     Former {
-        /// Which one.
+        /// The segment.
         number: u64,
-        /// How long they were together.
+        /// Their length together.
         bytes: u64,
     },
 }
 
-/// Whether a segment less would help: a file may not be made for other reasons.
+/// Tells whether a segment less would help: a file may not be made for other reasons.
 pub fn lacks_room(error: &DiskError) -> bool {
     matches!(error.shortage(), Shortage::Room | Shortage::Files)
 }
 
-/// Whether it was room that a change of the log lacked, and the log goes on.
+/// Tells whether it was room that a change of the log lacked, and the log goes on.
 pub(crate) fn change_lacks_room(error: &LogError) -> bool {
     matches!(error, LogError::NoRoom(error) | LogError::Read(ReadError::Disk(error)) if lacks_room(error))
 }

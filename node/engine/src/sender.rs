@@ -1,4 +1,4 @@
-//! What a follower is sent next on its stream: news of the leader first, then frames, from memory where the follower is near and from
+//! The next message to a follower on its stream: news of the leader first, then frames, from memory where the follower is near and from
 //! the disk where it is not, never more under way than the window; and what is committed, where there are no frames to say so.
 
 use std::collections::VecDeque;
@@ -9,30 +9,30 @@ use zue_log::Batch;
 
 use crate::standing::{Standby, Telling};
 
-/// How long a follower may be left without word of what is committed: the next frames carry it, too.
+/// The time for which a follower may be left without word of commits: the next frames carry it, too.
 pub const COMMIT_NEWS_WITHIN_MS: u64 = 2;
 
-/// How much is sent.
+/// The limits of sending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pace {
     /// No more frames are sent while so many bytes of them are under way. The last ones may go beyond.
     pub window_bytes: usize,
-    /// How many bytes of frames go together, where one append is not longer.
+    /// The bytes of frames that go together, where one append is not longer.
     pub batch_bytes: usize,
     /// A follower that lacks no more records is fed from memory.
     pub near_records: u64,
 }
 
-/// What a leader has to tell.
+/// News of a leader.
 #[derive(Debug)]
 pub struct News<'a, T> {
-    /// Where its log ends.
+    /// The end of its log.
     pub log: Tail,
-    /// What it knows to be committed.
+    /// The end of what it knows to be committed.
     pub commit_end: Offset,
     /// The newest round.
     pub round: u64,
-    /// Where its log begins.
+    /// The start of its log.
     pub log_start: Offset,
     /// The starts of disks that it knows.
     pub runs: &'a Runs,
@@ -40,18 +40,18 @@ pub struct News<'a, T> {
     pub standby: Option<&'a Arc<T>>,
 }
 
-/// What is said with frames.
+/// The head of a message with frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct With {
-    /// What they follow.
+    /// The tail that they follow.
     pub prev: Tail,
-    /// What is committed.
+    /// The commit end.
     pub commit_end: Offset,
     /// The newest round.
     pub round: u64,
 }
 
-/// What to do next. `B` is a batch of frames, with whatever goes with it.
+/// The next step. `B` is a batch of frames, with whatever goes with it.
 #[derive(Debug)]
 pub enum Next<T, B> {
     /// Tell of the starts of disks.
@@ -62,22 +62,22 @@ pub enum Next<T, B> {
     Frames(Vec<B>, With),
     /// Read the frames that follow, up to there, and come back with them: [`Sender::read`].
     Read {
-        /// What they follow.
+        /// The tail that they follow.
         from: Tail,
-        /// Where the log ends.
+        /// The end of the log.
         upto: Tail,
-        /// How many bytes go together.
+        /// The bytes that go together.
         bytes_max: usize,
     },
     /// Say where the leader is.
     Heartbeat {
-        /// What is committed.
+        /// The commit end.
         commit_end: Offset,
-        /// Where the log ends.
+        /// The end of the log.
         log_end: Offset,
         /// The newest round.
         round: u64,
-        /// Where the log begins.
+        /// The start of the log.
         log_start: Offset,
     },
     /// Nothing now, but a heartbeat within [`COMMIT_NEWS_WITHIN_MS`], unless frames or another one go before.
@@ -98,7 +98,7 @@ pub struct Sender<T> {
     runs_sent: Runs,
     telling: Telling<T>,
     heartbeat_due: bool,
-    /// What is under way: the tail after each message, and its bytes.
+    /// Messages under way: the tail after each, and its bytes.
     window: VecDeque<(Tail, usize)>,
     window_bytes: usize,
     /// Not near the end: fed from the disk.
@@ -124,7 +124,7 @@ impl<T: Standby> Sender<T> {
         }
     }
 
-    /// Whether it is fed from the disk.
+    /// Tells whether it is fed from the disk.
     pub fn is_repairing(&self) -> bool {
         self.repairing
     }
@@ -141,7 +141,7 @@ impl<T: Standby> Sender<T> {
         }
     }
 
-    /// What to do next. `memory` gives what follows a tail, of about so many bytes.
+    /// The next step. `memory` gives what follows a tail, of about so many bytes.
     pub fn next<B: AsRef<Batch>>(
         &mut self,
         news: &News<'_, T>,
@@ -240,7 +240,7 @@ mod tests {
         News { log: tail(log), commit_end: Offset(commit_end), round: 0, log_start: Offset(0), runs, standby: None }
     }
 
-    /// What comes next, in short, where the memory holds all of the log.
+    /// The next step, in short, where the memory holds all of the log.
     fn next(sender: &mut Sender<Terms>, news: &News<'_, Terms>) -> String {
         told(sender.next(news, |prev, _| Some(vec![batch(prev.end.0)])))
     }

@@ -7,9 +7,9 @@ use zue_core::{Epoch, Replica, ReplicaId, RoleView, Session};
 
 /// By what a replica elects where no controller does.
 pub trait Standby: PartialEq + Sized {
-    /// Who is to lead.
+    /// The policy: who is to lead.
     fn policy(&self) -> Policy;
-    /// Who wins ties: a place among the members, or their number for none of them.
+    /// The member that wins ties: its place, or the number of members for none of them.
     fn preferred(&self) -> usize;
     /// A voter that hears nothing of a leader for so long has lost it.
     fn detection_ms(&self) -> u64;
@@ -22,7 +22,7 @@ pub trait Standby: PartialEq + Sized {
     fn told_in(self, epoch: Epoch) -> Self;
 }
 
-/// What whoever stands by like this wishes for.
+/// The wish of one who stands by like this.
 pub fn wish(standby: &impl Standby) -> Wish {
     Wish {
         replicas: standby.members().count(),
@@ -38,11 +38,11 @@ pub fn wish(standby: &impl Standby) -> Wish {
 /// By what a replica has to stand by, and its own place among the members.
 pub type Duty<T> = (Arc<T>, usize);
 
-/// What a replica knows of standing by.
+/// Standing by, as a replica knows it.
 #[derive(Debug)]
 pub struct Standing<T> {
     known: Option<Arc<T>>,
-    /// What its leader has said of that, on which stream.
+    /// The word of its leader, and the stream that it came on.
     told: Option<(Session, T)>,
     needed: bool,
 }
@@ -58,7 +58,7 @@ impl<T: Standby> Standing<T> {
         self.known.as_ref()
     }
 
-    /// What it has to do now: nothing as long as nobody has told it how, or it does not vote.
+    /// The duty of now: none as long as nobody has told it how, or it does not vote.
     pub fn duty(&self, own: ReplicaId) -> Option<Duty<T>> {
         let known = self.known.as_ref().filter(|_| self.needed)?;
         let own = known.members().position(|member| member == own)?;
@@ -96,19 +96,19 @@ impl<T: Standby> Standing<T> {
     }
 }
 
-/// Whether they are the voters of that epoch, and no others, if it is the newest that the replica knows: a leader takes no others.
+/// Tells whether they are the voters of that epoch, and no others, if it is the newest that the replica knows: a leader takes no others.
 pub fn are_voters(replica: &Replica, epoch: Epoch, standby: &impl Standby) -> bool {
     let Some(start) = replica.history().last().filter(|start| start.epoch == epoch) else { return true };
     let is_named = |id: &ReplicaId| standby.members().any(|member| member == *id);
     standby.members().count() == start.voters.len() && start.voters.iter().all(is_named)
 }
 
-/// Whether what is told takes the place of what is known. Nothing was told in an epoch that has not begun.
+/// Tells whether what is told takes the place of what is known. Nothing was told in an epoch that has not begun.
 fn is_newer<T: Standby>(told: &T, known: Option<&T>, promised: Epoch) -> bool {
     told.epoch() <= promised && known.is_none_or(|known| told != known && told.epoch() >= known.epoch())
 }
 
-/// Whether a replica has no leader, or is one that `goes`. It stays so through its own sealings until there is a leader: how often it
+/// Tells whether a replica has no leader, or is one that `goes`. It stays so through its own sealings until there is a leader: how often it
 /// tried in vain is known only as long.
 fn is_needed(role: &RoleView, detection_ms: u64, goes: bool, was: bool) -> bool {
     match role {
@@ -119,7 +119,7 @@ fn is_needed(role: &RoleView, detection_ms: u64, goes: bool, was: bool) -> bool 
     }
 }
 
-/// What a follower was told last.
+/// The terms that a follower was told last.
 #[derive(Debug)]
 pub struct Telling<T> {
     /// One of an earlier version does not understand it.
@@ -133,7 +133,7 @@ impl<T: Standby> Telling<T> {
         Self { understands, sent: None }
     }
 
-    /// What it is to be told.
+    /// The terms that it is to be told, if they are news.
     pub fn news(&mut self, known: Option<&Arc<T>>) -> Option<Arc<T>> {
         let news = known.filter(|known| self.understands && self.sent.as_ref() != Some(*known))?;
         self.sent = Some(Arc::clone(news));

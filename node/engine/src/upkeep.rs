@@ -1,4 +1,4 @@
-//! What looks after a log while it is used: repairs what is damaged with the records of other replicas, compacts, reads all of it again
+//! The upkeep of a log while it is used: repairs what is damaged with the records of other replicas, compacts, reads all of it again
 //! in time, and lets go what is to go. Decides what comes next and how soon, and does a piece of it at a time. Whoever drives it waits
 //! in between, asks the other replicas, and tells what it is told.
 
@@ -20,43 +20,43 @@ use self::repair::{Asking, Repairing};
 use self::trimmed::Trimmed;
 use crate::room::{Access, Gone, change_lacks_room, full, make_room, rewrite_lacks_room};
 
-/// How much upkeep may cost, and what is to go.
+/// The cost that the upkeep may have, and what is to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// How often it looks whether there is something to do.
+    /// The interval at which it looks whether there is something to do.
     pub turn_ms: u64,
-    /// How long until it tries again what has failed.
+    /// The time until it tries again what has failed.
     pub retry_ms: u64,
     /// The same, for what no other replica has.
     pub retry_lost_ms: u64,
-    /// How long an answer is waited for.
+    /// The time for which an answer is waited for.
     pub answer_ms: u64,
-    /// How much is read or written at once.
+    /// The bytes that are read or written at once.
     pub piece_bytes: usize,
     /// 0: nothing is read again.
     pub scrub_bytes_per_second: u64,
     /// From the beginning of one pass to that of the next.
     pub scrub_interval_ms: u64,
-    /// What compaction and repairs may take.
+    /// The bytes that compaction and repairs may read and write in a second.
     pub compaction_bytes_per_second: u64,
-    /// What is to go for its age or size.
+    /// Retention by age and size.
     pub retention: Retention,
-    /// How often it looks for that.
+    /// The interval at which it looks for that.
     pub retention_ms: u64,
-    /// How long what is trimmed stays on the disk.
+    /// The time for which trimmed segments stay on the disk.
     pub trim_delay_ms: u64,
 }
 
-/// What is known around the log.
+/// Facts around the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The monotonic clock.
     pub now: Millis,
     /// So much is committed.
     pub committed: Offset,
-    /// How old records are.
+    /// Ages of the records.
     pub aged: Aged,
-    /// How old the records that delete are.
+    /// Ages of the records that delete.
     pub deletes: Aged,
     /// The other replicas, once any are known.
     pub others: Option<&'a [ReplicaId]>,
@@ -67,7 +67,7 @@ pub struct Facts<'a> {
 pub struct Ask {
     /// No two questions have the same.
     pub number: u64,
-    /// Who is asked.
+    /// The replica that is asked.
     pub of: ReplicaId,
     /// For records from here on.
     pub from: Offset,
@@ -84,25 +84,25 @@ pub struct Unanswered {
     pub is_damaged: bool,
 }
 
-/// What is damaged.
+/// Damage of the log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damages {
     /// In how many places.
     pub ranges: usize,
-    /// How many of them no other replica has whole.
+    /// The number of them that no other replica has whole.
     pub lost: usize,
     /// The first of them, in words; none if nothing is damaged.
     pub problem: Option<String>,
 }
 
-/// What is to be done by whoever drives it, and what has happened.
+/// Work for the one who drives it, and news.
 #[derive(Debug)]
 pub enum Event {
     /// A replica is to be asked.
     Ask(Ask),
-    /// Who leads is to let the log begin there.
+    /// The leader is to let the log begin there.
     Expired(Offset),
-    /// What is damaged has changed.
+    /// News of damage.
     Damaged(Damages),
     /// A change of the log has failed.
     Failed(LogError),
@@ -132,18 +132,18 @@ pub enum Event {
     Ageless(ReadError),
     /// Segments are trimmed, and stay for a while.
     Trimmed {
-        /// Where the log begins.
+        /// The start of the log.
         log_start: Offset,
-        /// How many stay.
+        /// The number of segments that stay.
         segments: usize,
     },
     /// The log was begun anew: the files of that former one stay for a while.
     Former(u64),
     /// The files of a former log are gone: with the log they were more than is to be kept.
     SurplusGone {
-        /// Which one.
+        /// The segment.
         number: u64,
-        /// How long they were together.
+        /// Their length together.
         bytes: u64,
     },
     /// There was no room, and that went for it.
@@ -157,7 +157,7 @@ fn place(damage: &Damage) -> Place {
     (damage.path.clone(), damage.from, damage.to)
 }
 
-/// What is known of damage.
+/// Damage, as far as it is known.
 #[derive(Clone, Debug)]
 struct Known {
     retry_at: Millis,
@@ -165,7 +165,7 @@ struct Known {
     why: String,
 }
 
-/// What is under way.
+/// The task that is under way.
 #[derive(Debug, Default)]
 enum Doing<D: Disk> {
     #[default]
@@ -175,7 +175,7 @@ enum Doing<D: Disk> {
     Compacting(Box<Compaction<D>>),
 }
 
-/// What looks after a log.
+/// The upkeep of a log.
 #[derive(Debug)]
 pub struct Upkeep<D: Disk> {
     /// May be changed at any time.
@@ -272,7 +272,7 @@ impl<D: Disk> Upkeep<D> {
         Duration::from_micros(bytes.saturating_mul(1_000_000) / self.settings.compaction_bytes_per_second.max(1))
     }
 
-    /// Where it is room that was lacking, lets go what is kept only for people.
+    /// Lets go what is kept only for people, where it is room that was lacking.
     fn make_room(&mut self, is_lacking: bool, log: &mut impl Access<D>, out: &mut Vec<Event>) {
         if is_lacking {
             // What was written so far takes some.

@@ -2,7 +2,6 @@
 //! nobody waits for this task, it holds no lock of the log, and of the log's bytes it maps one object's at a time.
 
 mod desk;
-mod settings;
 mod whose;
 
 use std::sync::Arc;
@@ -12,21 +11,21 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use zue_backup::{BackupError, BackupId, Keep, Kind, Made, Manifest, Pace, Source, Store};
 use zue_core::ClusterId;
+use zue_engine::room::full;
 use zue_log::{OsDisk, Reader};
 use zue_proto::v1::BackupMade;
+use zue_settings::{BackupSettings, NodeConfig, Time};
 
 use crate::driver::clock::unix_ms;
 use crate::driver::handle::Handle;
 use crate::metrics::Metrics;
 use crate::num::gauge;
-use crate::storage::full;
 
 pub(crate) use desk::{Desk, ask};
-pub use settings::BackupSettings;
 
-/// How often what is not to be kept is removed.
+/// The interval at which objects that are not to be kept are removed.
 const TIDY_EVERY: Duration = Duration::from_mins(10);
-/// How often it is looked whether a backup is due, within an interval.
+/// The number of looks within an interval at whether a backup is due.
 const LOOKS: u32 = 4;
 
 /// Makes backups of a node's log.
@@ -48,7 +47,7 @@ pub(crate) struct Backups {
 impl Backups {
     /// Of a node with these settings; none if it is to make no backups.
     pub(crate) fn new(
-        config: &crate::config::NodeConfig,
+        config: &NodeConfig,
         handle: &Handle,
         reader: Reader<OsDisk>,
         metrics: &Arc<Metrics>,
@@ -178,7 +177,7 @@ impl Backups {
         if now_ms.saturating_sub(self.tidied_ms) < every_ms {
             return Ok(());
         }
-        let keep = Keep { age_ms: self.settings.keep.map(crate::config::units::Time::millis), count: None, thin: true };
+        let keep = Keep { age_ms: self.settings.keep.map(Time::millis), count: None, thin: true };
         let (backups, objects) = store.tidy(cluster, keep, now_ms).await?;
         self.tidied_ms = now_ms;
         if backups + objects > 0 {
@@ -187,7 +186,7 @@ impl Backups {
         Ok(())
     }
 
-    /// What a restore would give, as far as this replica knows: when the newest backup was made, and where it ends.
+    /// The outcome of a restore, as far as this replica knows: when the newest backup was made, and where it ends.
     fn knows(&self, newest: Option<BackupMade>) {
         if let Some(BackupMade { end, made_ms, .. }) = &newest {
             self.metrics.backup_newest_time.set(gauge(made_ms / 1000));

@@ -25,7 +25,7 @@ pub(super) fn place(me: ReplicaId, view: &View) -> Option<u32> {
     u32::try_from(place).ok()
 }
 
-/// How old the newest sign of a backup has to be for one of that place to make the next: the first in the row makes one every interval,
+/// The age of the newest sign of a backup at which one of that place makes the next: the first in the row makes one every interval,
 /// each further one once all before it have missed theirs.
 pub(super) fn due_after(place: u32, interval: Duration) -> Duration {
     if place == 0 { interval } else { interval.saturating_mul(TAKEN_OVER_AFTER.saturating_mul(place)) }
@@ -36,7 +36,7 @@ mod tests {
     use zue_proto::v1;
 
     use super::*;
-    use crate::driver::state::Member;
+    use crate::driver::member::Member;
 
     fn view(role: Role, leader: u128) -> View {
         let member = |id: u128| Member {

@@ -10,13 +10,13 @@ use crate::metrics::Metrics;
 /// By how much a clock, or the log's time, has to be off for a warning.
 const WARN_MS: i64 = 60_000;
 
-/// What this node's wall clock shows, milliseconds since the Unix epoch.
+/// The time of this node's wall clock, milliseconds since the Unix epoch.
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What is known while a leader is.
+/// The agreed time, known while a leader is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
     /// The time that a majority's clocks have reached, ms since the Unix epoch.
@@ -43,13 +43,13 @@ impl SharedTime {
     }
 }
 
-/// How this node's clock compares.
+/// This node's clock beside the others.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
     last: Option<(Millis, u64)>,
-    /// How far it is ahead of what a majority's clocks have reached, ms; none while that is not known.
+    /// The lead over what a majority's clocks have reached, ms; none while that is not known.
     pub(crate) ahead_ms: Option<i64>,
-    /// How far the log's newest timestamp is ahead of that, or of this clock while it is not known, ms.
+    /// The lead of the log's newest timestamp over that, or of this clock while it is not known, ms.
     pub(crate) log_ahead_ms: u64,
     warned: (bool, bool),
 }
@@ -110,13 +110,13 @@ impl Clocks {
         })
     }
 
-    /// What a person should know.
+    /// The problem of the clock, for people.
     pub(crate) fn problem(&self) -> Option<String> {
         self.clock_problem().or_else(|| self.log_problem())
     }
 }
 
-/// How far a time is ahead of another, ms.
+/// The lead of one time over another, ms.
 fn difference(time_ms: u64, other_ms: u64) -> i64 {
     let ahead = i64::try_from(time_ms.saturating_sub(other_ms)).unwrap_or(i64::MAX);
     let behind = i64::try_from(other_ms.saturating_sub(time_ms)).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! How the driver ends: whoever waits is told, and the disk does what it has been asked for.
+//! The end of the driver: whoever waits is told, and the disk does what it has been asked for.
 
 use std::iter;
 

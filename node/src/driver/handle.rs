@@ -1,4 +1,4 @@
-//! How everyone else speaks to the driver: two bounded queues and two watches. Requests may make work for the disk, and wait
+//! The way in which everyone else speaks to the driver: two bounded queues and two watches. Requests may make work for the disk, and wait
 //! while it has much to do; facts never do, and are always taken.
 
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_byte
 use zue_proto::v1;
 
 use crate::driver::clock::SharedTime;
-use crate::driver::state::{Ends, Member, View};
+use crate::driver::member::{Identity, Member};
+use crate::driver::state::{Ends, Gone, View};
 use crate::num::wide;
 use crate::server::room::Held;
 use crate::standby::Standby;
@@ -25,7 +26,7 @@ use crate::storage::Share;
 #[derive(Debug)]
 pub(crate) struct Append {
     pub(crate) records: Records,
-    /// How long it is in the log, and the limits that it was found to be within.
+    /// Its length in the log, and the limits that it was found to be within.
     pub(crate) bytes: usize,
     pub(crate) limits: Limits,
     /// Its share of the bytes that may be on their way to the disk.
@@ -48,7 +49,7 @@ impl Records {
         u32::try_from(self.records.len()).unwrap_or(u32::MAX)
     }
 
-    /// How long they are in a log, if they are within the limits: else why [`Records::encode`] refuses them.
+    /// Their length in a log, if they are within the limits: else why [`Records::encode`] refuses them.
     pub(crate) fn encoded_bytes(&self, limits: &Limits) -> Result<usize, Fault> {
         if self.records.is_empty() {
             return Err(Fault::Empty);
@@ -103,7 +104,7 @@ impl zue_engine::driver::Append for Append {
         self.reply.is_closed()
     }
 
-    /// What was received is not needed any more.
+    /// Gives back the room of the request: it is not needed any more.
     fn write(self, prev: Tail, timestamp_ms: u64) -> Result<(Batch, Waiter, Share), Fault> {
         let Self { records, bytes, limits, room, received, reply } = self;
         let batch = records.encode((prev, timestamp_ms), bytes, limits)?;
@@ -116,7 +117,7 @@ impl zue_engine::driver::Append for Append {
     }
 }
 
-/// Who waits for a reply.
+/// The one who waits for a reply.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     pub(crate) reply: oneshot::Sender<Reply>,
@@ -124,22 +125,22 @@ pub(crate) struct Waiter {
     pub(crate) since: Option<Instant>,
 }
 
-/// What is to be told to a leader on a follower's stream; newer news replaces older.
+/// News for a leader on a follower's stream; newer news replaces older.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outbox {
-    /// Where the log is joined to the leader's, what of that was durable when the stream was taken on, and the time of the last record.
+    /// The place where the log is joined to the leader's, what of that was durable when the stream was taken on, and the time of the last record.
     pub(crate) started: Option<(Tail, Tail, u64)>,
-    /// Where something of the log is to go before what the leader sends: the time of the last record that stays.
+    /// The rewind before what the leader sends, where something of the log is to go: the time of the last record that stays.
     pub(crate) joint_ms: Option<u64>,
-    /// What is durable, and the greatest round heard of.
+    /// The durable end, and the greatest round heard of.
     pub(crate) ack: Option<(Tail, u64)>,
-    /// Where the log durably starts.
+    /// The durable start of the log.
     pub(crate) trimmed: Option<Offset>,
     /// Why the stream is refused, and what is promised instead.
     pub(crate) refused: Option<(Refusal, Epoch)>,
 }
 
-/// What asks for something to be done, perhaps by the disk.
+/// A request for something to be done, perhaps by the disk.
 #[derive(Debug)]
 pub(crate) enum Request {
     Append(Append),
@@ -148,7 +149,7 @@ pub(crate) enum Request {
     Follow(Session, Follow),
 }
 
-/// What a controller asks for.
+/// A controller's request.
 #[derive(Debug)]
 pub(crate) enum Control {
     Seal { cluster: Option<ClusterId>, epoch: Epoch },
@@ -157,7 +158,7 @@ pub(crate) enum Control {
     HandOver { epoch: Epoch, to: ReplicaId, deadline_ms: u64 },
 }
 
-/// How long a leader has been silent on its stream. While this replica is busy with what it has heard, and so not listening, it
+/// The time for which a leader has been silent on its stream. While this replica is busy with what it has heard, and so not listening, it
 /// cannot blame the leader.
 #[derive(Debug)]
 pub(crate) struct Heard {
@@ -193,7 +194,7 @@ impl Heard {
     }
 }
 
-/// What comes on a leader's stream, in its order.
+/// A message of a leader's stream, in its order.
 #[derive(Debug)]
 pub(crate) enum Follow {
     Start {
@@ -222,7 +223,7 @@ pub(crate) enum Follow {
     Ended,
 }
 
-/// What has happened, and makes no work for the disk.
+/// An event that makes no work for the disk.
 #[derive(Debug)]
 pub(crate) enum Fact {
     /// A follower has opened its log.
@@ -241,7 +242,7 @@ pub(crate) enum Fact {
         round: u64,
         run: Run,
     },
-    /// What a follower's wall clock shows.
+    /// The time of a follower's wall clock.
     Clock(Shown),
     /// A follower's log durably starts there.
     Trimmed {
@@ -266,22 +267,6 @@ pub(crate) enum Fact {
     Status(oneshot::Sender<v1::StatusResponse>),
 }
 
-/// Who this replica is; does not change while it runs.
-#[derive(Debug)]
-pub(crate) struct Identity {
-    pub(crate) id: ReplicaId,
-    pub(crate) name: String,
-    /// What clients are told.
-    pub(crate) client_address: String,
-    /// Where peers reach it, as far as it knows.
-    pub(crate) peer_address: String,
-    /// The starts of its disk.
-    pub(crate) lineage: Lineage,
-    pub(crate) durability: &'static str,
-    /// How often it lets itself be heard when it leads.
-    pub(crate) heartbeat: Duration,
-}
-
 /// The driver, seen from everyone else.
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
@@ -289,18 +274,13 @@ pub(crate) struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) facts: mpsc::Sender<Fact>,
     pub(crate) ends: watch::Receiver<Ends>,
-    /// Where reads end. By itself, so that who follows is woken by commits alone.
+    /// The end of reads. By itself, so that who follows is woken by commits alone.
     pub(crate) readable: watch::Receiver<Offset>,
     pub(crate) view: watch::Receiver<View>,
     pub(crate) sessions: Arc<AtomicU64>,
-    /// What is known of the time; told by the driver.
+    /// The agreed time; told by the driver.
     pub(crate) time: SharedTime,
 }
-
-/// The driver has ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("this replica is shutting down")]
-pub(crate) struct Gone;
 
 impl Handle {
     /// A name for a new stream, never used before in this process.

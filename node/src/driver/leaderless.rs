@@ -1,4 +1,4 @@
-//! What the driver knows of standing by, as the task that does it is told.
+//! News of standing by, from the driver to the task that does it.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::standby::Standby;
 /// Why it does not stand by as it is told.
 pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the voters of the epoch's start";
 
-/// What the driver knows of standing by.
+/// Standing by, as the driver knows it.
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) rule: standing::Standing<Standby>,
     /// By what it does, for who does it.
     pub(crate) terms: watch::Sender<Option<Arc<Standby>>>,
-    /// What it has to do.
+    /// Its duty.
     pub(crate) duty: watch::Sender<Option<Duty<Standby>>>,
-    /// Who appointed it last.
+    /// The one who appointed it last.
     pub(crate) elected_by: Arc<str>,
     /// And why.
     pub(crate) elected_for: ElectionReason,

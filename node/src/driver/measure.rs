@@ -1,4 +1,4 @@
-//! What the driver tells in metrics: what is so once a tick, and how long a cluster went without a leader or a quorum.
+//! The driver's metrics: the state at each tick, and how long a cluster went without a leader or a quorum.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ use crate::driver::state::Reach;
 use crate::metrics::{FAILOVERS, STALLS};
 use crate::num::{gauge, wide};
 
-/// How this replica came to lead.
+/// The way in which this replica came to lead.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     /// When it last led.
     pub(crate) led_until: Option<Instant>,
-    /// What it was appointed for, and since when nobody had led then; until it has committed something in its epoch.
+    /// The reason of its appointment, and since when nobody had led then; until it has committed something in its epoch.
     begun: Option<(ElectionReason, Instant)>,
     /// The newest epoch that it has led.
     epoch: Epoch,
@@ -110,7 +110,7 @@ impl Driver {
     }
 }
 
-/// Whether nobody had planned such an election. An older controller does not say, and then it is counted as neither.
+/// Tells whether nobody had planned such an election. An older controller does not say, and then it is counted as neither.
 fn is_failover(reason: ElectionReason) -> bool {
     FAILOVERS.contains(&reason)
 }

@@ -6,6 +6,7 @@ pub(crate) mod ending;
 pub(crate) mod handle;
 pub(crate) mod leaderless;
 pub(crate) mod measure;
+pub(crate) mod member;
 pub(crate) mod outputs;
 pub(crate) mod pace;
 pub(crate) mod replica_thread;
@@ -25,19 +26,20 @@ use crate::driver::clock::{Clocks, unix_ms};
 use crate::driver::handle::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
 use crate::driver::leaderless::{OTHER_VOTERS, Standing};
 use crate::driver::measure::Change;
+use crate::driver::member::Member;
 use crate::driver::pace::in_step;
-use crate::driver::state::{Ends, Member, View};
+use crate::driver::state::{Ends, View};
 use crate::metrics::Metrics;
 use crate::replication::cache::TailCache;
 use crate::replication::peer::{PeerNote, Peers};
 use crate::storage::{DiskFact, Share, Stalled, Storage, Task};
 
-/// How many inputs are taken before the outputs of all are published.
+/// The number of inputs that are taken before the outputs of all are published.
 const TAKEN_MAX: usize = 512;
 /// No requests are taken while more work than this waits for the disk. Each makes at most three pieces.
 const DISK_TASKS_MAX: usize = 4096;
 
-/// What is to be done next, as the engine says.
+/// The engine's next action.
 pub(crate) type Action = zue_engine::driver::Action<Append>;
 
 /// The followers that are fed while this replica leads.
@@ -53,7 +55,7 @@ pub(crate) struct Feed {
     pub(crate) stop: CancellationToken,
 }
 
-/// What the driver is made of.
+/// The parts of a driver.
 pub(crate) struct Parts {
     pub(crate) storage: Storage,
     pub(crate) handle: Handle,
@@ -67,7 +69,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Peers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tick: Duration,
-    /// How long no leader may feed it before those who wait for news are to look elsewhere.
+    /// The time for which no leader may feed it before those who wait for news are to look elsewhere.
     pub(crate) unfed_max: Duration,
     pub(crate) standing: Standing,
 }
@@ -81,24 +83,24 @@ pub(crate) struct Driver {
     pub(crate) tasks: Vec<Task>,
     pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
     pub(crate) leading: Option<Leading>,
-    /// Who was named with the last appointment.
+    /// The members that were named with the last appointment.
     pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
     /// Whom this leader is to feed beside them.
     pub(crate) learners: Vec<Member>,
     /// The leader that is followed, and its members.
     pub(crate) followed: Option<(Member, Arc<[Member]>)>,
-    /// Who is wanted to lead, in place of this replica in that epoch, and until when.
+    /// The replica that is wanted to lead in place of this one in that epoch, and until when.
     pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,
-    /// Whether this replica is about to stop.
+    /// True once this replica is about to stop.
     pub(crate) leaving: bool,
-    /// How long it has been silent.
+    /// The time for which it has been silent.
     pub(crate) heard: Option<Arc<Heard>>,
     pub(crate) problem: Option<Arc<str>>,
     /// A leader was refused whose history parts from what is committed here, and no other was followed since.
     pub(crate) parted: Option<Arc<str>>,
     /// Why work waits for the disk.
     pub(crate) full: Option<Stalled>,
-    /// What of the log is damaged.
+    /// The damage of the log, in words.
     pub(crate) damage: Option<Arc<str>>,
     /// Why nobody looks after the log any more.
     pub(crate) neglected: Option<Arc<str>>,

@@ -11,7 +11,8 @@ use zue_engine::driver::Word;
 use zue_log::Batch;
 
 use crate::driver::handle::{Outbox, Waiter};
-use crate::driver::state::{Ends, Leadership, Member, Role, View};
+use crate::driver::member::Member;
+use crate::driver::state::{Ends, Leadership, Role, View};
 use crate::driver::{Action, Driver, Feed, Leading};
 use crate::num::wide;
 use crate::services::status::RESTORED;

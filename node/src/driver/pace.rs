@@ -17,7 +17,7 @@ pub(crate) fn in_step(period: Duration) -> Interval {
     interval
 }
 
-/// How long it is until the next of the moments that lie so far apart, from zero on.
+/// The time until the next of the moments that lie so far apart, from zero on.
 fn until_next(now: Duration, period: Duration) -> Duration {
     let period = period.as_nanos().max(1);
     let left = now.as_nanos().next_multiple_of(period) - now.as_nanos();

@@ -33,7 +33,7 @@ impl ReplicaThread {
         Ok(Self { runtime: handle, _end: end })
     }
 
-    /// Where tasks are spawned that run on it.
+    /// The handle by which tasks are spawned on it.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }

@@ -6,16 +6,19 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use zue_core::{Lineage, Offset, ReplicaId};
+use zue_settings::NodeConfig;
+use zue_settings::fixed::READS_BYTES_MAX;
 
 use crate::backup::{Backups, Desk};
-use crate::config::NodeConfig;
+use crate::config::convert::{record_limits, upkeep_settings};
 use crate::driver::clock::SharedTime;
-use crate::driver::handle::{Handle, Identity};
+use crate::driver::handle::Handle;
+use crate::driver::member::Identity;
 use crate::driver::state::{Ends, View};
 use crate::driver::{Driver, Parts};
 use crate::metrics::Metrics;
 use crate::num::{length, narrow};
-use crate::process::node::{Addresses, READS_BYTES_MAX, StartError, set_up};
+use crate::process::node::{Addresses, StartError, set_up};
 use crate::process::open::Opened;
 use crate::process::vital::Vitals;
 use crate::replication::address_book::Whereabouts;
@@ -35,7 +38,7 @@ use crate::standby::elect;
 use crate::storage::{Around, Fetch, Storage};
 use crate::tls::Security;
 
-/// How many messages of each kind wait for the driver.
+/// The number of messages of each kind that wait for the driver.
 const INBOX_MAX: usize = 1024;
 
 fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: Lineage) -> Identity {
@@ -148,7 +151,7 @@ fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>) ->
         let others = members.iter().map(|member| member.id).filter(|id| *id != own).collect();
         (!members.is_empty()).then_some(others)
     };
-    Around { settings: config.log.to_upkeep(), fetches, time: handle.time.clone(), others: Box::new(others) }
+    Around { settings: upkeep_settings(config.log), fetches, time: handle.time.clone(), others: Box::new(others) }
 }
 
 /// What the log's service needs of the rest of the node.
@@ -164,7 +167,7 @@ fn log_service(
     reader: zue_log::Reader<zue_log::OsDisk>,
     (Beside { metrics, security, backups }, stop_calls): (Beside<'_>, &CancellationToken),
 ) -> LogService {
-    let limits = config.limits.to_log();
+    let limits = record_limits(&config.limits);
     let appends = Appends {
         handle: handle.clone(),
         metrics: Arc::clone(metrics),

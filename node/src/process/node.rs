@@ -12,8 +12,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zue_core::ReplicaId;
+use zue_settings::fixed::PEER_CONNECTIONS_MAX;
+use zue_settings::{ConfigError, NodeConfig};
 
-use crate::config::{ConfigError, NodeConfig};
 use crate::driver::handle::{self, Fact};
 use crate::driver::replica_thread::ReplicaThread;
 use crate::driver::state::Role;
@@ -31,13 +32,9 @@ use crate::server::serve::{Gate, serve_http};
 use crate::server::{report_health, serve_clients, serve_peers};
 use crate::tls::{Port, Security, TlsError};
 
-/// How many connections the port of the peers takes, whatever the setting says.
-pub(crate) const PEER_CONNECTIONS_MAX: u32 = 128;
-/// How much is on its way to those who read at once.
-pub(crate) const READS_BYTES_MAX: usize = 256 << 20;
-/// How long open calls may take to end when the node stops, and the disk to finish.
+/// The time that open calls may take to end when the node stops, and the disk to finish.
 const CALLS_END_WITHIN: Duration = Duration::from_secs(2);
-/// How long a leader that stops waits for a hand-over.
+/// The time that a leader that stops waits for a hand-over.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 const DISK_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -47,15 +44,15 @@ pub enum StartError {
     /// Its configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Who gets in cannot be made out.
+    /// TLS or the file of clients cannot be used.
     #[error("cannot set up TLS as tls.mode requires")]
     Tls(#[from] TlsError),
     /// It cannot listen.
     #[error("cannot listen on {address} for {port}")]
     Listen {
-        /// What the port is for.
+        /// The purpose of the port.
         port: &'static str,
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// Why not.
         source: io::Error,
@@ -68,7 +65,7 @@ pub enum StartError {
     SetUp(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Where a node listens.
+/// The addresses at which a node listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Addresses {
     /// For clients.
@@ -215,22 +212,22 @@ async fn open_aside(config: NodeConfig) -> Result<Opened, OpenNodeError> {
 }
 
 impl RunningNode {
-    /// Where it listens.
+    /// The addresses at which it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// Who it is.
+    /// Its id.
     pub fn replica_id(&self) -> ReplicaId {
         self.handle.identity.id
     }
 
-    /// Whether it leads.
+    /// Tells whether it leads.
     pub fn leads(&self) -> bool {
         self.handle.view.borrow().role == Role::Leader
     }
 
-    /// What it counts.
+    /// Its metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use zue_core::{Limits, Promise, Recovered, Replica, ReplicaId};
 use zue_log::{Log, OpenError, OsDisk};
+use zue_settings::NodeConfig;
 
-use crate::config::NodeConfig;
+use crate::config::convert::log_config;
 use crate::num::length;
 
 /// A data directory that does not open.
@@ -20,7 +21,7 @@ pub(crate) enum OpenNodeError {
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// Whether it tells of a directory in which a later version has written: another program is to be used, and nothing is damaged.
+/// Tells whether an error is about a directory in which a later version has written: another program is to be used, and nothing is damaged.
 pub fn is_of_later_version(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(OpenError::Later { .. }))
 }
@@ -36,7 +37,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
     let dir: &Path = &config.data_dir;
     let limits = &config.limits;
     let disk = OsDisk::new(dir).map_err(|source| OpenNodeError::MakeDir { dir: dir.to_owned(), source })?;
-    let (log, found) = Log::open(disk, config.log.to_log(limits.to_producers()), fresh_id())?;
+    let (log, found) = Log::open(disk, log_config(config.log, limits.to_producers()), fresh_id())?;
     let zue_log::Recovered { initialised, cut_bytes, damaged, suspect, may_have_forgotten } = found;
     for damage in damaged {
         tracing::error!(%damage, "the log is damaged");

@@ -1,4 +1,4 @@
-//! How many files this process may have open: each segment of a log is one, and so is each connection.
+//! The number of files that this process may have open: each segment of a log is one, and so is each connection.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -30,10 +30,10 @@ pub fn raise_and_check_open_files() {
     }
 }
 
-/// What a port takes at least.
+/// The least that a port takes.
 const CONNECTIONS_LEAST: u64 = 4;
 
-/// How many connections a port takes: as many as are configured, or its share of the files that the log leaves to connections. Clients
+/// The number of connections that a port takes: as many as are configured, or its share of the files that the log leaves to connections. Clients
 /// get half of them, peers a quarter, so that neither keeps the other out.
 pub(crate) fn connections_max(port: &str, configured: u32) -> u32 {
     let Some(kept) = zue_log::files_kept_for_connections() else { return configured };

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use zue_engine::room::full;
 use zue_log::OpenError;
+use zue_settings::Time;
 
-use crate::config::units::Time;
 use crate::process::node::StartError;
 use crate::process::open::OpenNodeError;
 use crate::process::port_holder::port_holder;
 use crate::server::http::Readiness;
-use crate::storage::full;
 
-/// How often it tries again: nothing tells when a lock or a port becomes free.
+/// The interval of its tries: nothing tells when a lock or a port becomes free.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// How long is left to wait, and who is told.
+/// The time that is left to wait, and who is told.
 #[derive(Debug)]
 pub(crate) struct Patience<'a> {
     end: Instant,
@@ -59,7 +59,7 @@ impl<'a> Patience<'a> {
     }
 }
 
-/// What may have failed because another process holds something.
+/// An error that another process may be the cause of, which holds something.
 pub(crate) trait Held: Error {
     fn is_held(&self) -> bool;
     /// By which process, where the error does not say so itself.

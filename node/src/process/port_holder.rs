@@ -1,9 +1,9 @@
-//! Which process listens where another wants to, as far as this process may know.
+//! The process that listens where another wants to, as far as this process may know.
 
 use std::fs;
 use std::net::SocketAddr;
 
-/// What stands for the state of a socket that listens.
+/// The state of a socket that listens, as the table has it.
 const LISTENS: &str = "0A";
 
 /// The process that listens on the port, such as ` (4711, zue-node)`; empty where the system does not tell: those of other users and of
@@ -19,7 +19,7 @@ pub fn port_holder(address: SocketAddr) -> String {
     format!(" ({pid}, {})", name.trim())
 }
 
-/// How the files of processes are named that are the sockets which listen on that port, by a table of this form:
+/// Names of the files of processes that are the sockets which listen on that port, by a table of this form:
 ///
 /// ```text
 ///   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

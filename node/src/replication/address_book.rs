@@ -1,4 +1,4 @@
-//! Where the other replicas are: of each, the name that it was given, and where it answered last. So a leader reaches its followers, and
+//! The places of the other replicas: of each, the name that it was given, and where it answered last. So a leader reaches its followers, and
 //! a node that stands by the others, while nobody resolves names.
 
 use std::collections::BTreeMap;
@@ -8,16 +8,16 @@ use zue_core::ReplicaId;
 use zue_proto::place::Place;
 use zue_tls::{Dial, Renewal};
 
-use crate::driver::state::Member;
+use crate::driver::member::Member;
 
-/// How many are remembered: more than one cluster ever has. Beyond, all are forgotten, and found again by what their leader was told.
+/// The number that is remembered: more than one cluster ever has. Beyond, all are forgotten, and found again by what their leader was told.
 const REPLICAS_MAX: usize = 128;
 
 /// Shared by all that connects to other replicas.
 #[derive(Clone, Debug)]
 pub(crate) struct Whereabouts {
     known: Arc<Mutex<BTreeMap<ReplicaId, Place>>>,
-    /// How they are reached.
+    /// The way in which they are reached.
     dial: Dial,
 }
 
@@ -31,7 +31,7 @@ impl Whereabouts {
         self.dial.renewal()
     }
 
-    /// Where this replica is. What was known under another name is forgotten.
+    /// The place of this replica. What was known under another name is forgotten.
     pub(crate) fn of(&self, member: &Member) -> Place {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REPLICAS_MAX && !known.contains_key(&member.id) {

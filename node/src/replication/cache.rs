@@ -29,7 +29,7 @@ impl TailCache {
         self.ring().push(batch);
     }
 
-    /// What follows `prev`, as [`Ring::after`] has it.
+    /// The frames that follow `prev`, as [`Ring::after`] has it.
     pub(crate) fn after(&self, prev: Tail, bytes_max: usize) -> Option<Vec<Batch>> {
         self.ring().after(prev, bytes_max)
     }

@@ -6,7 +6,7 @@ use tonic::Status;
 use zue_proto::place::NotReached;
 use zue_proto::v1::{self, Reason};
 
-use crate::driver::handle::Gone;
+use crate::driver::state::Gone;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ impl Ended {
         "PANIC",
     ];
 
-    /// What of that was wrong, as a metric tells it.
+    /// The reason, as a metric names it.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Connect(why) if why.is_distrusted() => "DISTRUSTED",
@@ -87,12 +87,12 @@ impl Ended {
         }
     }
 
-    /// Whether whoever answers there is not believed: nothing more is sent to it, on whatever stream.
+    /// Tells whether the one who answers there is not believed: nothing more is sent to it, on whatever stream.
     pub(crate) fn is_distrusted(&self) -> bool {
         matches!(self, Self::Connect(why) if why.is_distrusted())
     }
 
-    /// Whether it shows that the follower is where it was looked for, or that somebody else is; if it says anything about that.
+    /// Tells whether the follower is where it was looked for, or that somebody else is; if it says anything about that.
     pub(crate) fn is_of_the_follower(&self) -> Option<bool> {
         match self {
             Self::Refused(_) | Self::NeedsOrigin(_) => Some(true),

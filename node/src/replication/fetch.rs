@@ -13,12 +13,14 @@ use zue_proto::place::Place;
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, Reason};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
+use zue_settings::fixed::{FETCHES_BYTES_MAX, FETCHES_MAX, PEER_MESSAGE_BYTES_MAX};
 
-use crate::driver::handle::{Handle, Identity};
+use crate::driver::handle::Handle;
+use crate::driver::member::Identity;
 use crate::driver::state::{Ends, View};
 use crate::process::vital::Vitals;
 use crate::replication::address_book::Whereabouts;
-use crate::server::listener::Caller;
+use crate::server::caller::Caller;
 use crate::server::net;
 use crate::server::outflow::Call;
 use crate::server::owner::Owner;
@@ -28,13 +30,9 @@ use crate::services::errors::{error, invalid, out_of_range, read_failed, shuttin
 use crate::services::target::{self, Target};
 use crate::storage::{Answer, Fetch};
 
-/// How much one answer holds, about; a larger record comes alone.
+/// The size of one answer, about; a larger record comes alone.
 const ANSWER_BYTES: usize = 1 << 20;
-/// How many such questions are answered at once; further ones wait.
-pub(crate) const ANSWERS_MAX: usize = 4;
-/// How much of such answers is on its way at once.
-pub(crate) const ANSWERS_BYTES_MAX: usize = 64 << 20;
-/// How long a replica has to answer.
+/// The time that a replica has to answer.
 pub(crate) const ANSWER_TIMEOUT_MS: u64 = 5000;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS);
 
@@ -103,7 +101,7 @@ impl Fetcher {
 async fn ask_at(place: &Place, request: v1::FetchRequest, from: Offset) -> Answer {
     let failed = |reason: String| Unanswered { reason, is_damaged: false };
     let (channel, at) = net::connect(place).await.map_err(|why| failed(why.to_string()))?;
-    let mut client = ReplicationClient::new(channel).max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
+    let mut client = ReplicationClient::new(channel).max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let response = client.fetch(request).await.map_err(|status| {
         let error = zue_proto::error_of(&status);
         if error.as_ref().is_none_or(|error| error.reason() == Reason::WrongTarget) {
@@ -130,7 +128,7 @@ pub(crate) struct Giver {
 
 impl Giver {
     pub(crate) fn new(reader: Reader<OsDisk>, ends: watch::Receiver<Ends>, view: watch::Receiver<View>) -> Self {
-        Self { reader, ends, view, turns: Arc::new(Semaphore::new(ANSWERS_MAX)), room: Room::new(ANSWERS_BYTES_MAX) }
+        Self { reader, ends, view, turns: Arc::new(Semaphore::new(FETCHES_MAX)), room: Room::new(FETCHES_BYTES_MAX) }
     }
 
     pub(crate) async fn give(

@@ -1,23 +1,22 @@
-//! What a leader says to a follower first: who leads, since when, and what it knows.
+//! A leader's first message to a follower: who leads, since when, and what it knows.
 
 use zue_core::{Origin, ProducerLimits, Producers};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::driver::handle::Gone;
-use crate::driver::state::Ends;
+use crate::driver::state::{Ends, Gone};
 use crate::replication::ended::Ended;
 use crate::replication::peer::Peer;
 
-/// How large the table of who appended what is that a follower is told to begin anew with: there is room for the rest of the message.
+/// The size of the table of who appended what that a follower is told to begin anew with: there is room for the rest of the message.
 const TABLE_BYTES_MAX: usize = 60 << 20;
 
-/// What a follower is told first; with where to begin anew, if it has asked for that.
+/// The first message to a follower; with the place to begin anew, if it has asked for that.
 pub(crate) async fn first_words(peer: &Peer, with_origin: bool) -> Result<v1::Start, Ended> {
     let leadership = &peer.leadership;
     let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
     let origin = if with_origin {
         let read = tokio::task::spawn_blocking(move || reader.origin(producers).map(|origin| to_wire(&origin))).await;
-        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(crate::storage::full(&error)))?;
+        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(zue_engine::room::full(&error)))?;
         Some(origin)
     } else {
         None
@@ -34,7 +33,7 @@ pub(crate) async fn first_words(peer: &Peer, with_origin: bool) -> Result<v1::St
         history: history.starts().iter().map(Into::into).collect(),
         log: Some(log.into()),
         commit_end: commit_end.0,
-        members: leadership.members.iter().map(crate::driver::state::Member::to_wire).collect(),
+        members: leadership.members.iter().map(crate::driver::member::Member::to_wire).collect(),
         oldest,
         origin,
         runs: zue_proto::runs_to_wire(&peer.handle.view.borrow().runs),

@@ -9,11 +9,12 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use zue_core::ProducerLimits;
 use zue_log::{OsDisk, Reader};
+use zue_settings::ReplicationSettings;
 use zue_tls::Renewal;
 
-use crate::config::settings::ReplicationSettings;
 use crate::driver::handle::Handle;
-use crate::driver::state::{Leadership, Member};
+use crate::driver::member::Member;
+use crate::driver::state::Leadership;
 use crate::metrics::Metrics;
 use crate::replication::address_book::Whereabouts;
 use crate::replication::cache::TailCache;
@@ -22,10 +23,10 @@ use crate::replication::sender::Session;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
-/// How soon a newer stream is tried again that could not be opened.
+/// The time until a newer stream is tried again that could not be opened.
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// What all peer tasks of a node share.
+/// The parts that all peer tasks of a node share.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     pub(crate) reader: Reader<OsDisk>,

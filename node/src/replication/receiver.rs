@@ -16,28 +16,28 @@ use zue_core::{Epoch, Offset, ProducerLimits, Refusal, Session, Tail};
 use zue_log::{Batch, Fault, Limits};
 use zue_proto::v1::replication_server::Replication;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, Reason, follower_message, leader_message};
+use zue_settings::fixed::PEER_MESSAGE_BYTES_MAX;
 
 use crate::driver::clock::unix_ms;
 use crate::driver::handle::{Follow, Handle, Heard, Outbox};
-use crate::driver::state::Member;
+use crate::driver::member::Member;
 use crate::metrics::Metrics;
 use crate::num::narrow;
 use crate::num::wide;
 use crate::replication::fetch::Giver;
 use crate::server::body_limit::Parcel;
-use crate::server::listener::Caller;
-use crate::server::net::PEER_MESSAGE_BYTES_MAX;
+use crate::server::caller::Caller;
 use crate::server::owner::Owner;
 use crate::services::errors::{error, invalid, refused, shutting_down, status};
 use crate::services::target::{self, Target};
 use crate::standby::Standby;
 
-/// How long a leader may take to begin with its first words; once they have begun, they may take longer if they are long.
+/// The time that a leader may take to begin with its first words; once they have begun, they may take longer if they are long.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many answers wait for the connection.
+/// The number of answers that wait for the connection.
 const ANSWERS_MAX: usize = 4;
 
-/// What a leader may send is bounded by the message alone: its own limits have let it into the log.
+/// Bounds of a leader's messages, by the message alone: its own limits have let it into the log.
 fn limits() -> Limits {
     let bytes_max = narrow(wide(PEER_MESSAGE_BYTES_MAX));
     Limits {
@@ -59,7 +59,7 @@ pub(crate) struct ReplicationService {
     /// Bytes of frames that may be on their way to the disk.
     pub(crate) room: Arc<Semaphore>,
     pub(crate) room_bytes: u32,
-    /// How much is remembered of who appended what.
+    /// The limits of the table of who appended what.
     pub(crate) producers: ProducerLimits,
     pub(crate) stop: CancellationToken,
     pub(crate) giver: Giver,
@@ -87,7 +87,7 @@ impl Replication for ReplicationService {
     }
 }
 
-/// What ends a stream from this side.
+/// The end of a stream from this side.
 enum End {
     /// Tell the leader why.
     Refuse(v1::Error),

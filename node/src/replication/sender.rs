@@ -15,10 +15,11 @@ use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
 use zue_log::{Batch, ReadError};
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, FollowerMessage, LeaderMessage, follower_message, leader_message};
+use zue_settings::fixed::PEER_MESSAGE_BYTES_MAX;
 
-use crate::driver::handle::{Fact, Gone};
+use crate::driver::handle::Fact;
 use crate::driver::pace::{Alarm, in_step};
-use crate::driver::state::{Ends, View};
+use crate::driver::state::{Ends, Gone, View};
 use crate::num::wide;
 use crate::replication::ended::Ended;
 use crate::replication::handshake::first_words;
@@ -27,15 +28,15 @@ use crate::server::body_limit::longer;
 use crate::server::net;
 use crate::standby::Standby;
 
-/// How long a follower has to answer a leader's first words: it may have to write its promise and to cut. They may take longer to get
+/// The time that a follower has to answer a leader's first words: it may have to write its promise and to cut. They may take longer to get
 /// there if they are long.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A follower answers each heartbeat; silent for this many of them, or for the least time, it is given up.
 const SILENT_HEARTBEATS: u32 = 15;
 const SILENCE_MIN: Duration = Duration::from_secs(3);
-/// How long to wait for the disk's thread when frames that left the memory are not on the disk yet.
+/// The pause for the disk's thread when frames that left the memory are not on the disk yet.
 const NOT_WRITTEN_YET: Duration = Duration::from_millis(20);
-/// How many messages wait for the connection.
+/// The number of messages that wait for the connection.
 const OUTGOING_MAX: usize = 2;
 const COMMIT_NEWS_WITHIN: Duration = Duration::from_millis(COMMIT_NEWS_WITHIN_MS);
 /// A stream that was open for so long was of use, even if there was nothing to acknowledge.
@@ -60,12 +61,12 @@ pub(crate) struct Session<'a> {
     begun: Instant,
     /// When the follower's clock is told of again.
     clock_due: Instant,
-    /// What the follower had when it was asked, and whether it has acknowledged more.
+    /// The follower's end when it was asked, and whether it has acknowledged more.
     had: Tail,
     has_moved: bool,
 }
 
-/// When something is to happen though nothing comes.
+/// Moments at which something is to happen though nothing comes.
 struct Timers {
     heartbeat: Interval,
     /// When the follower is to hear of a commit, if frames do not tell it before.
@@ -88,7 +89,7 @@ impl Timers {
     }
 }
 
-/// What happens next on a stream.
+/// The next event on a stream.
 enum Event {
     Heard(Option<FollowerMessage>),
     Read(Result<Option<Batch>, ReadError>),
@@ -107,7 +108,7 @@ impl Drop for Session<'_> {
     }
 }
 
-/// What there is to tell.
+/// News for the follower.
 fn news<'a>(ends: &Ends, view: &'a View) -> News<'a, Standby> {
     let Ends { log, commit_end, round, log_start, .. } = *ends;
     News { log, commit_end, round, log_start, runs: &view.runs, standby: view.standby.as_ref() }
@@ -134,7 +135,7 @@ impl<'a> Session<'a> {
 
     async fn agree(peer: &'a Peer, channel: Channel, first_words: v1::Start) -> Result<Self, Ended> {
         let mut client = ReplicationClient::new(channel)
-            .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_decoding_message_size(net::ANSWER_BYTES_MAX);
         let table_bytes = first_words.origin.as_ref().map_or(0, |origin| origin.producers.len());
         let within = START_TIMEOUT + longer(wide(table_bytes));
@@ -312,7 +313,7 @@ impl<'a> Session<'a> {
                 if let ReadError::Damaged(_) = error {
                     metrics.crc_errors.inc();
                 }
-                return Err(Ended::Read(crate::storage::full(&error)));
+                return Err(Ended::Read(zue_engine::room::full(&error)));
             }
         };
         metrics.repair_batches.inc();

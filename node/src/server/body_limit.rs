@@ -1,4 +1,4 @@
-//! What comes in of a call. Room is taken by what has come, not by what is announced; what is begun has to come in time; and what is
+//! Limits on a call's request. Room is taken by what has come, not by what is announced; what is begun has to come in time; and what is
 //! over a limit is refused before it is decoded, as soon as that shows.
 
 use std::future::{Future, pending};
@@ -15,6 +15,7 @@ use tonic::codegen::StdError;
 use zue_proto::shape::{Counter, Fields, Tally};
 use zue_proto::status_of;
 use zue_proto::v1::{self, Reason};
+use zue_settings::fixed::PART_BYTES;
 
 use crate::num::{length, narrow, wide};
 use crate::server::owner::Owner;
@@ -23,14 +24,12 @@ use crate::services::append::WhenFull;
 use crate::services::errors::{error, invalid, status};
 use crate::tls::Standing;
 
-/// What stands in front of a message of gRPC: whether it is compressed, and its length.
+/// The prefix of a message of gRPC: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
-/// What is announced may take a second longer for each of these.
+/// Announced bytes for which a message may take a second longer.
 const BYTES_PER_SECOND: u64 = 512 << 10;
-/// What a record, a header or another part takes in memory, beside its bytes.
-pub(crate) const PART_BYTES: usize = 192;
 
-/// What may come in a call.
+/// The limits of one call.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     /// Of one message.
@@ -43,16 +42,16 @@ pub(crate) struct Rules {
     pub(crate) parts_max: u64,
     pub(crate) room: Arc<Room>,
     pub(crate) when_full: WhenFull,
-    /// Whether messages follow each other, as long as anybody likes.
+    /// True if messages follow each other, as long as anybody likes.
     pub(crate) is_stream: bool,
-    /// Whether there is one message and no more.
+    /// True if there is one message and no more.
     pub(crate) is_single: bool,
-    /// Whether it is of an append, which has a fate.
+    /// True for an append, which has a fate.
     pub(crate) appends: bool,
     pub(crate) receive_within: Duration,
 }
 
-/// What the service is given beside the message that it has just received.
+/// The room and the refusal of the message that the service has just received.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parcel(Arc<Mutex<Contents>>);
 
@@ -60,17 +59,17 @@ pub(crate) struct Parcel(Arc<Mutex<Contents>>);
 struct Contents {
     room: Option<Held>,
     refused: Option<v1::Error>,
-    /// How long the message is that is under way.
+    /// The length of the message that is under way.
     announced: u32,
 }
 
-/// How much longer than usual a message of so many bytes may take to come.
+/// The time by which a message of so many bytes may take longer than usual.
 pub(crate) fn longer(bytes: u64) -> Duration {
     Duration::from_secs(bytes / BYTES_PER_SECOND)
 }
 
 impl Parcel {
-    /// What comes beside a request.
+    /// The parcel of a request.
     pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }
@@ -83,7 +82,7 @@ impl Parcel {
         *self.contents() = Contents { room, refused, announced: 0 };
     }
 
-    /// How much longer than usual the message that is under way may take; no time if none is.
+    /// The time by which the message under way may take longer than usual; no time if none is under way.
     pub(crate) fn longer(&self) -> Duration {
         longer(self.contents().announced.into())
     }
@@ -95,7 +94,7 @@ impl Parcel {
     }
 }
 
-/// Where the messages of a body begin and end.
+/// The bounds of a body's messages.
 #[derive(Debug, Default)]
 struct Messages {
     prefix: Vec<u8>,
@@ -141,13 +140,13 @@ impl Messages {
 struct Message {
     counter: Counter,
     room: Held,
-    /// What it takes beside its bytes, as counted so far.
+    /// The memory that it takes beside its bytes, as counted so far.
     parts: usize,
     /// It was refused: what is left of it is passed over.
     is_refused: bool,
 }
 
-/// What is done when the first message has come.
+/// The work that is due when the first message has come.
 pub(crate) type AtFirst = Box<dyn FnOnce() + Send>;
 
 /// The body of a call while it is received.
@@ -165,7 +164,7 @@ struct Received<S> {
     at_first: Option<AtFirst>,
     /// Until when what is under way must have come.
     due: Option<Instant>,
-    /// What the call goes on by.
+    /// The right by which the call goes on.
     standing: Standing,
     /// Of a stream: ends when it may not go on.
     lost: Option<Pin<Box<dyn Future<Output = v1::Error> + Send>>>,
@@ -176,7 +175,7 @@ where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
     E: Into<StdError>,
 {
-    /// What the service is to see next.
+    /// The next piece for the service.
     async fn next(&mut self) -> Option<Result<Bytes, StdError>> {
         loop {
             if self.messages.is_between() && self.rules.is_stream {
@@ -318,7 +317,7 @@ where
 }
 
 impl Rules {
-    /// Whether a refused message is told to the service, which goes on with the next one.
+    /// Tells the service of a refused message, if it goes on with the next one.
     fn goes_on(&self) -> bool {
         self.is_stream && self.appends
     }

@@ -12,11 +12,14 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use zue_proto::v1::{Error, Outcome, Reason};
 use zue_proto::{cut, error_of, shape, status_with};
+use zue_settings::LimitSettings;
+use zue_settings::fixed::{
+    ASIDE_CALLS_MAX, CALLS_MAX, LEADER_PARTS_MAX, LEADERS_BYTES_MAX, PEER_MESSAGE_BYTES_MAX, REQUEST_BYTES_MAX,
+    REQUEST_PARTS_MAX, REQUESTS_BYTES_MAX,
+};
 
-use crate::config::settings::LimitSettings;
 use crate::server::body_limit::{AtFirst, Rules, received};
-use crate::server::listener::{Busy, Caller};
-use crate::server::net::PEER_MESSAGE_BYTES_MAX;
+use crate::server::caller::{Busy, Caller};
 use crate::server::outflow::{Call, Outflow};
 use crate::server::owner::Owner;
 use crate::server::places::Places;
@@ -26,27 +29,10 @@ use crate::services::append::WhenFull;
 use crate::services::errors::error;
 use crate::tls::Admitted;
 
-/// How many calls a port serves at once.
-pub(crate) const CALLS_MAX: usize = 8192;
-/// How many of them may be for health and reflection.
-pub(crate) const ASIDE_CALLS_MAX: usize = 64;
-/// What a call may send that is neither an append nor a leader's.
-pub(crate) const REQUEST_BYTES_MAX: usize = 64 << 10;
-pub(crate) const REQUEST_PARTS_MAX: u64 = 1024;
-/// How much of such calls is received at once.
-pub(crate) const REQUESTS_BYTES_MAX: usize = 16 << 20;
-/// How many parts a message of a leader has: each is many bytes of a true one.
-pub(crate) const LEADER_PARTS_MAX: u64 = 1 << 18;
-/// How much of leaders' messages is received at once: one connection alone gets as much as one message may have, and where another
-/// host has taken all that it can, half of that.
-pub(crate) const LEADERS_BYTES_MAX: usize = 4 * PEER_MESSAGE_BYTES_MAX;
-/// Room beside the records of a request: a record over its limit is named in the error rather than cut off on the way.
-const APPEND_SLACK_BYTES: usize = 1 << 20;
-
 /// The headers that the services look at; no other is kept while a call goes on.
 const HEADERS_KEPT: [&str; 4] = ["grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "content-type"];
 
-/// What a call is, as far as the door cares.
+/// The kind of a call, as far as the door cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Append,
@@ -69,19 +55,13 @@ impl Kind {
         }
     }
 
-    /// What is known of the records when the call was refused before its service had seen it.
+    /// The fate of the records when the call was refused before its service had seen it.
     fn outcome(self) -> Outcome {
         match self {
             Self::Append | Self::AppendStream => Outcome::NotAppended,
             Self::Follow | Self::Other | Self::Aside => Outcome::Unspecified,
         }
     }
-}
-
-/// The most that the request of an append may have: twice as much as one may have in the log, so that one that is too large is
-/// answered with the limit that it is over.
-pub(crate) fn append_request_bytes_max(settings: &LimitSettings) -> usize {
-    settings.append_bytes_max.length().saturating_mul(2).saturating_add(APPEND_SLACK_BYTES)
 }
 
 /// The door of one port.
@@ -111,7 +91,7 @@ impl Door {
         }
     }
 
-    /// Who gets in.
+    /// The gate: who gets in.
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -138,7 +118,7 @@ impl Door {
             receive_within: settings.receive_deadline.0,
         };
         let append = || Rules {
-            bytes_max: append_request_bytes_max(settings),
+            bytes_max: settings.append_request_bytes_max(),
             bytes_from: " (twice limits.appendBytesMax, and 1 MiB)",
             records_max: settings.append_records_max.into(),
             record_headers_max: settings.headers_max.into(),
@@ -164,7 +144,7 @@ impl Door {
         }
     }
 
-    /// Whether there is a place for a call. A connection is busy with what is Zue's, and with nothing else; with a stream of messages
+    /// Takes a place for a call, if there is one. A connection is busy with what is Zue's, and with nothing else; with a stream of messages
     /// only once one of them has come.
     fn admit(&self, call: &Arc<Call>, kind: Kind, caller: &Arc<Caller>, owner: Owner) -> bool {
         let Some(place) = call.place() else { return false };
@@ -272,7 +252,7 @@ fn unknown(kind: Kind, path: &str) -> http::Response<Body> {
     answer
 }
 
-/// How long the caller waits, as it says itself. The unit is the last letter.
+/// The time that the caller waits, as it says itself. The unit is the last letter.
 pub(crate) fn grpc_timeout(headers: &http::HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

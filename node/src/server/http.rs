@@ -17,7 +17,7 @@ use crate::num::{gauge, wide};
 use crate::services::aside::aside;
 use crate::storage::disk_bytes;
 
-/// What the node is ready for.
+/// The readiness of the node.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Readiness {
     /// The log is being opened, which may take a while.
@@ -31,7 +31,7 @@ pub(crate) enum Readiness {
     Stopping,
 }
 
-/// What the port shows.
+/// The facts that the port shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Shown {
     pub(crate) metrics: Arc<Metrics>,

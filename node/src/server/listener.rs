@@ -4,36 +4,35 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use zue_tls::Stream;
 
 use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::wide;
+use crate::server::caller::Caller;
 use crate::server::owner::Owner;
-use crate::server::places::{Place, Places, Seat};
-use crate::tls::{Shown, Token};
+use crate::server::places::{Place, Places};
+use crate::tls::Shown;
 
-/// How long to wait after the system could not accept a connection: it is out of something.
+/// The pause after the system could not accept a connection: it is out of something.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How often refused connections are logged.
+/// The interval at which refused connections are logged.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a client of HTTP/2 says first, before a frame of settings.
+/// The first bytes of a client of HTTP/2, before a frame of settings.
 const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
-/// What stands in front of a frame.
+/// The head of a frame.
 const FRAME_HEAD_BYTES: usize = 9;
 
-/// How connections begin.
+/// The beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Greeting {
     /// With the preface of HTTP/2, and settings.
@@ -54,67 +53,6 @@ pub(crate) struct Listener {
     complained: Option<Instant>,
 }
 
-/// Whoever is at the other end of a connection.
-#[derive(Debug)]
-pub(crate) struct Caller {
-    pub(crate) owner: Owner,
-    pub(crate) seat: Arc<Seat>,
-    /// What it has shown of itself with the connection, and with its calls.
-    pub(crate) shown: Shown,
-    tokens: Mutex<Vec<Token>>,
-    /// It is to send nothing new on this connection, which ends soon.
-    pub(crate) ends: CancellationToken,
-    port: Arc<Places>,
-    place: Weak<Place>,
-    greeted: Notify,
-}
-
-impl Caller {
-    /// Waits until it has said hello.
-    pub(crate) async fn greeted(&self) {
-        self.greeted.notified().await;
-    }
-
-    /// Who has sent a request.
-    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Option<Arc<Self>> {
-        request.extensions().get::<Arc<Self>>().cloned()
-    }
-
-    /// It has shown that it belongs here: the places that its port keeps for such are for its host.
-    pub(crate) fn belongs_here(&self) {
-        self.port.know(self.owner.host);
-    }
-
-    /// The tokens that were believed of its calls.
-    pub(crate) fn tokens(&self) -> MutexGuard<'_, Vec<Token>> {
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Its connection is the client's of that name, who has shown so.
-    pub(crate) fn is_of(&self, name: &str) {
-        if let Some(place) = self.place.upgrade() {
-            place.is_of(self.owner.named(name));
-        }
-    }
-}
-
-/// What a connection is busy with; until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Busy(Arc<Caller>);
-
-impl Busy {
-    pub(crate) fn new(caller: &Arc<Caller>) -> Self {
-        caller.seat.calls.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(caller))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.seat.calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A connection, and its place among those that a port takes.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -122,10 +60,10 @@ pub(crate) struct Connection {
     rest: Rest,
 }
 
-/// What a connection is beside its bytes.
+/// A connection without its bytes.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    /// What has come of the greeting; none once it is complete.
+    /// The part of the greeting that has come; none once it is complete.
     greeting: Option<Hello>,
     caller: Arc<Caller>,
     _open: Gauged,
@@ -158,37 +96,15 @@ impl Rest {
 
     /// The same connection once more is known of who is at the other end: its name, if that is to have a share.
     pub(crate) fn secured(self, stream: Stream, shown: Shown, name: Option<&str>) -> Connection {
-        let Caller { owner, seat, port, .. } = &*self.caller;
-        let owner = name.map_or(*owner, |name| owner.named(name));
+        let before = &self.caller;
+        let owner = name.map_or(before.owner, |name| before.owner.named(name));
         self.place.is_of(owner);
-        let caller = Caller::new(owner, (seat, port), shown, &self.place);
+        let caller = Caller::new(owner, (&before.seat, &before.port), shown, &self.place);
         Connection { stream, rest: Self { caller, ..self } }
     }
 }
 
-impl Caller {
-    /// One that has no connection, for tests.
-    #[cfg(test)]
-    pub(crate) fn of_test(owner: Owner, port: &Arc<Places>, shown: Shown) -> Arc<Self> {
-        let place = Arc::new(port.take(owner).expect("there is a place"));
-        Self::new(owner, (&place.seat, port), shown, &place)
-    }
-
-    fn new(owner: Owner, (seat, port): (&Arc<Seat>, &Arc<Places>), shown: Shown, place: &Arc<Place>) -> Arc<Self> {
-        Arc::new(Self {
-            owner,
-            seat: Arc::clone(seat),
-            shown,
-            tokens: Mutex::default(),
-            ends: CancellationToken::new(),
-            port: Arc::clone(port),
-            place: Arc::downgrade(place),
-            greeted: Notify::new(),
-        })
-    }
-}
-
-/// What has come of a greeting.
+/// The part of a greeting that has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Hello {
     bytes: usize,
@@ -197,7 +113,7 @@ struct Hello {
 }
 
 impl Hello {
-    /// Whether it is complete with these bytes.
+    /// Takes these bytes, and tells whether the greeting is complete.
     fn push(&mut self, bytes: &[u8]) -> bool {
         for byte in bytes {
             if (PREFACE_BYTES..PREFACE_BYTES + 3).contains(&self.bytes) {
@@ -286,8 +202,7 @@ impl AsyncRead for Connection {
             && hello.push(buf.filled().get(before..).unwrap_or_default())
         {
             self.rest.greeting = None;
-            self.rest.caller.seat.greeted.store(true, Ordering::Relaxed);
-            self.rest.caller.greeted.notify_one();
+            self.rest.caller.has_greeted();
         }
         polled
     }

@@ -1,6 +1,7 @@
 //! The two gRPC ports: for clients, and for peers and controllers. Health and reflection come with them.
 
 pub(crate) mod body_limit;
+pub(crate) mod caller;
 pub(crate) mod door;
 pub(crate) mod http;
 pub(crate) mod listener;
@@ -22,21 +23,19 @@ use zue_proto::DESCRIPTORS;
 use zue_proto::v1::control_server::ControlServer;
 use zue_proto::v1::log_server::LogServer;
 use zue_proto::v1::replication_server::ReplicationServer;
+use zue_settings::LimitSettings;
+use zue_settings::fixed::{CLIENT_CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
 
-use crate::config::settings::LimitSettings;
 use crate::driver::state::{Role, View};
 use crate::replication::receiver::ReplicationService;
-use crate::server::door::{Door, append_request_bytes_max};
+use crate::server::door::Door;
 use crate::server::listener::Listener;
 use crate::server::serve::{Gate, Http2, serve_grpc};
 use crate::services::control::ControlService;
 use crate::services::log_service::LogService;
 
-/// How much a client may send before it is taken on, of a call and of a connection. Half the latter is also what h2 lets small DATA
-/// frames weigh that wait to be read, each as 256 bytes less its own, before it ends the connection. A stream of small appends must
-/// be held back by its own window first: it is, down to 16 bytes an append.
+/// The most bytes that a client may send of a call before it is taken on: see [`CLIENT_CONNECTION_WINDOW_BYTES`].
 pub(crate) const CLIENT_STREAM_WINDOW_BYTES: u32 = 32 << 10;
-pub(crate) const CLIENT_CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 
 fn http(settings: &LimitSettings, stream_window_bytes: u32, connection_window_bytes: u32) -> Http2 {
     Http2 {
@@ -57,7 +56,7 @@ pub(crate) fn serve_clients(
     stop: CancellationToken,
 ) -> Result<impl Future<Output = ()> + Send, tonic_reflection::server::Error> {
     let settings = service.appends.settings;
-    let request_bytes_max = append_request_bytes_max(&settings);
+    let request_bytes_max = settings.append_request_bytes_max();
     let log = LogServer::new(service)
         .max_decoding_message_size(request_bytes_max)
         .max_encoding_message_size(net::READ_MESSAGE_BYTES_MAX);
@@ -80,10 +79,10 @@ pub(crate) fn serve_peers(
     stop: CancellationToken,
 ) -> impl Future<Output = ()> + Send {
     let replication = ReplicationServer::new(replication)
-        .max_decoding_message_size(net::PEER_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(net::PEER_MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
     let routes = Routes::new(replication).add_service(ControlServer::new(control)).add_service(health);
-    let http = http(&settings, net::STREAM_WINDOW_BYTES, net::CONNECTION_WINDOW_BYTES);
+    let http = http(&settings, net::STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES);
     serve_grpc(listener, Door::new(gate, routes, settings), http, stop)
 }
 

@@ -1,4 +1,4 @@
-//! What the node's own connections have in common: how long they may be silent, and how large a message may be.
+//! Limits that all of the node's own connections share: how long they may be silent, and how large a message may be.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -11,19 +11,16 @@ use tonic::codegen::Service;
 use tonic::codegen::http::Uri;
 use tonic::transport::{Channel, Endpoint};
 use zue_proto::place::{NotReached, Place};
+use zue_settings::fixed::{CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
 use zue_tls::Stream;
 
-/// How long a connection may take to open.
+/// The time that a connection may take to open.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection that answers no ping is given up after the sum of these two.
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The receive windows of a stream and of a connection, whoever has opened it. Half the latter is also what small DATA frames may
-/// weigh that wait to be read, see [`crate::server::CLIENT_STREAM_WINDOW_BYTES`].
+/// The receive window of a stream, whoever has opened it: see [`zue_settings::fixed::CLIENT_CONNECTION_WINDOW_BYTES`].
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 128 << 10;
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
-/// The most a message of a leader may have: the largest append that any configuration allows, and its envelope.
-pub(crate) const PEER_MESSAGE_BYTES_MAX: usize = (64 << 20) + (256 << 10);
 /// The most an answer to a read may have: the largest record that any configuration allows, and its envelope. What is in the log came
 /// under other limits perhaps, and is served whatever they are now.
 pub(crate) const READ_MESSAGE_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
@@ -33,7 +30,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Opens a connection to a peer, and says where it leads.
 pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), NotReached> {
     let (stream, at) = place.open(CONNECT_TIMEOUT).await?;
-    let failed = |error| NotReached::because(crate::storage::full(&error));
+    let failed = |error| NotReached::because(zue_engine::room::full(&error));
     let endpoint = Endpoint::from_shared(format!("http://{}", place.name())).map_err(failed)?;
     let channel = endpoint
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)

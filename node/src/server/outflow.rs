@@ -1,4 +1,4 @@
-//! What a call has to say, from the service to the connection: a bounded number of bytes at a time, and known to be taken or not.
+//! The answer of a call on its way from the service to the connection: a bounded number of bytes at a time, and known to be taken or not.
 //! A call whose client takes nothing for a time ends, and what it holds is given back.
 
 use std::any::Any;
@@ -17,16 +17,13 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 use zue_proto::v1::Error;
+use zue_settings::fixed::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 
 use crate::server::places::Place;
 use crate::tls::Standing;
 
-/// How much is handed to the connection in one piece.
+/// The most bytes that are handed to the connection in one piece.
 const PIECE_BYTES: usize = 16 << 10;
-/// How much the connection holds of one call at once.
-pub(crate) const UNTAKEN_BYTES_MAX: usize = 64 << 10;
-/// What is left at the end of a call and is no more than that is not waited for.
-pub(crate) const UNTAKEN_END_BYTES_MAX: usize = 1 << 10;
 
 tokio::task_local! {
     /// The call that a task serves.
@@ -78,11 +75,11 @@ impl Call {
     }
 }
 
-/// How much of a call is with the connection.
+/// The part of a call that is with the connection.
 #[derive(Debug, Default)]
 struct Flow {
     untaken: AtomicUsize,
-    /// How many pieces were taken.
+    /// The number of pieces that were taken.
     taken: AtomicUsize,
     waker: AtomicWaker,
 }
@@ -108,7 +105,7 @@ impl Flow {
     }
 }
 
-/// What is done to the end of an answer.
+/// The work that is done at the end of an answer.
 pub(crate) type Explain = Box<dyn Fn(&mut HeaderMap) + Send>;
 
 /// Bytes that are with the connection.
@@ -135,9 +132,9 @@ impl Drop for Piece {
 pub(crate) struct Outflow {
     body: Body,
     flow: Arc<Flow>,
-    /// What was not handed on yet.
+    /// The bytes that were not handed on yet.
     left: Bytes,
-    /// Whether the service has come to its end, and what comes there.
+    /// The end of the service's answer, once it has come to it.
     has_ended: bool,
     trailers: Option<HeaderMap>,
     /// Sees the end on its way.

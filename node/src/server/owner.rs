@@ -7,9 +7,9 @@ use std::sync::LazyLock;
 
 use tonic::Request;
 
-use crate::server::listener::Caller;
+use crate::server::caller::Caller;
 
-/// Who has a share.
+/// The holder of a share.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Host {
     /// All that comes from an address, or a network of IPv6.

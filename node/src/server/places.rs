@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::owner::{Host, Owner};
 
-/// How much it matters that a place is kept: the lowest makes way first.
+/// The rank of a place: the lowest makes way first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Rank {
     /// It has not said what it wants.
@@ -22,9 +22,9 @@ pub(crate) enum Rank {
 /// Whoever has a place, as the others see it.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    /// Whether it has said what it wants.
+    /// True once it has said what it wants.
     pub(crate) greeted: AtomicBool,
-    /// How much it wants at present.
+    /// The calls that it has at present.
     pub(crate) calls: AtomicUsize,
     /// Told to make way.
     pub(crate) leaves: CancellationToken,
@@ -49,14 +49,14 @@ struct Taken {
     known: VecDeque<Host>,
 }
 
-/// How many hosts are known; the last that have shown it.
+/// The number of hosts that are known: those that have shown it last.
 const KNOWN_MAX: usize = 64;
 
 /// The places.
 #[derive(Debug)]
 pub(crate) struct Places {
     max: usize,
-    /// How many of them hosts may have together that are not known.
+    /// The number of them that hosts may have together that are not known.
     strangers_max: usize,
     taken: Mutex<Taken>,
 }
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::server::owner::tests::owner;
 
-    /// Who makes way for a newcomer: seats and it are given as host, connection and rank.
+    /// The seat that makes way for a newcomer: seats and it are given as host, connection and rank.
     fn way(seats: &[(u8, u64, Rank)], (host, connection): (u8, u64)) -> Option<u64> {
         let seats = (0..).zip(seats).map(|(id, (host, connection, rank))| (id, owner(*host, *connection), *rank));
         who_makes_way(&seats.collect::<Vec<_>>(), owner(host, connection))

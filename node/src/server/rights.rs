@@ -1,11 +1,11 @@
-//! Who may call what: one table, and nothing that is not in it. Knows neither certificates nor tokens.
+//! The table of who may call what, and nothing that is not in it. Knows neither certificates nor tokens.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::tls::{Client, Rights};
 
-/// What a method needs.
+/// The right that a method needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
     /// Nothing.
@@ -23,7 +23,7 @@ pub(crate) enum Need {
     StandBy,
 }
 
-/// What a method needs, by its path; none where there is no such method.
+/// The right that a method needs, by its path; none where there is no such method.
 pub(crate) fn need(path: &str) -> Option<Need> {
     Some(match path {
         "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => Need::Open,
@@ -44,7 +44,7 @@ pub(crate) fn need(path: &str) -> Option<Need> {
     })
 }
 
-/// Who calls, as far as rights go.
+/// The caller, as far as rights go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Party {
     /// Whoever it is: nobody asks.
@@ -57,7 +57,7 @@ pub(crate) enum Party {
 }
 
 impl Party {
-    /// Who has sent a request: nobody that may do anything, unless the door says who.
+    /// The sender of a request: nobody that may do anything, unless the door says who.
     pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or(Self::Nobody)
     }
@@ -81,7 +81,7 @@ impl Party {
     }
 }
 
-/// What is missing, for people.
+/// The missing right, for people.
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -17,7 +17,7 @@ struct Used {
 }
 
 impl Used {
-    /// How much more a connection may have: half of what its host may have more, which is half of what nobody has.
+    /// The room that a connection may still take: half of what its host may have more, which is half of what nobody has.
     fn left(&self, owner: Owner, max: usize) -> usize {
         let host = self.by_host.get(&owner.host).copied().unwrap_or(0);
         let own = self.by_connection.get(&owner).copied().unwrap_or(0);
@@ -38,7 +38,7 @@ impl Used {
     }
 }
 
-/// What is nothing is not kept.
+/// Entries of nothing are not kept.
 fn less<K: Ord>(used: &mut BTreeMap<K, usize>, key: K, bytes: usize) {
     if let Some(own) = used.get_mut(&key) {
         *own -= bytes;
@@ -54,7 +54,7 @@ pub(crate) struct Room {
     max: usize,
     used: Mutex<Used>,
     freed: Notify,
-    /// Who has it takes what it needs.
+    /// Takes what its holder needs.
     beyond: Arc<Semaphore>,
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
     use crate::server::owner::tests::owner;
 
-    /// What each of these gets that takes all that it can, one after the other.
+    /// The share of each that takes all that it can, one after the other.
     fn greedy(room: &Arc<Room>, owners: impl IntoIterator<Item = Owner>) -> Vec<Held> {
         let take_all = |owner| {
             let mut held = room.hold(owner);

@@ -15,41 +15,39 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::{Service as _, http};
+use zue_settings::fixed::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
 
 use crate::metrics::Metrics;
+use crate::server::caller::Caller;
 use crate::server::door::Door;
-use crate::server::listener::{Caller, Connection, Listener};
+use crate::server::listener::{Connection, Listener};
 use crate::server::net;
 use crate::server::outflow::Call;
 use crate::server::places::Places;
 use crate::tls::{Port, Security};
 
-/// How many calls one connection may have at once.
-pub(crate) const STREAMS_MAX: u32 = 256;
-/// What the headers of a call may have.
+/// The most bytes that the headers of a call may have.
 pub(crate) const HEADERS_BYTES_MAX: u32 = 8 << 10;
-/// How often an idle connection is asked whether it is still there.
+/// The interval at which an idle connection is asked whether it is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long a request of HTTP/1 may take to come, and with its answer.
+/// The time that a request of HTTP/1 may take to come, and with its answer.
 const HTTP1_HEAD_WITHIN: Duration = Duration::from_secs(5);
 const HTTP1_WITHIN: Duration = Duration::from_secs(30);
-/// How a connection of HTTP/2 begins.
+/// The first bytes of a connection of HTTP/2.
 const HTTP2_BEGINS: [u8; 3] = *b"PRI";
-/// What a connection of HTTP/1 reads at once.
-pub(crate) const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 
-/// What the connections of a gRPC port may use.
+/// The limits of a gRPC port's connections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Http2 {
     pub(crate) stream_window_bytes: u32,
     pub(crate) connection_window_bytes: u32,
-    /// How long one may take to say hello.
+    /// The time that one may take to say hello.
     pub(crate) hello_within: Duration,
-    /// How long what is sent on a call may be left untaken.
+    /// The time for which bytes of a call may be left untaken.
     pub(crate) stall_max: Duration,
 }
 
-/// Who gets into a gRPC port.
+/// The gate of a gRPC port: who gets in.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) port: Port,

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use zue_core::{ProducerId, Reply};
 use zue_log::{Fault, Limits};
 use zue_proto::v1::{self, Reason};
+use zue_settings::LimitSettings;
 
-use crate::config::settings::LimitSettings;
 use crate::driver::handle::{Append, Handle, Records, Request};
 use crate::driver::state::Role;
 use crate::gauged::Gauged;
@@ -22,7 +22,7 @@ use crate::server::room::{Held, Room};
 use crate::services::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
 use crate::services::newcomers::Newcomers;
 
-/// What takes appends on.
+/// The intake of appends.
 #[derive(Clone, Debug)]
 pub(crate) struct Appends {
     pub(crate) handle: Handle,
@@ -31,7 +31,7 @@ pub(crate) struct Appends {
     pub(crate) limits: Limits,
     /// Bytes of appends that may be on their way to the disk.
     pub(crate) room: Arc<Room>,
-    /// Who has brought in new producers of late.
+    /// The origins of new producers of late.
     pub(crate) newcomers: Arc<Newcomers>,
     pub(crate) stop: CancellationToken,
 }
@@ -44,10 +44,10 @@ pub(crate) struct Pending {
     _in_flight: (Gauged, Gauged),
 }
 
-/// How long one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
+/// The time that one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
 const NEWCOMER_WAITS_MAX: Duration = Duration::from_secs(1);
 
-/// What to do when too much is on its way to the disk.
+/// The choice when too much is on its way to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenFull {
     /// Refuse: the caller has other things to do.
@@ -127,7 +127,7 @@ impl Appends {
         error(Reason::Overloaded, message)
     }
 
-    /// What can be said without asking the replica.
+    /// The answer that can be given without asking the replica.
     fn check_role(&self) -> Result<(), v1::Error> {
         if self.stop.is_cancelled() {
             return Err(shutting_down());
@@ -141,7 +141,7 @@ impl Appends {
         }
     }
 
-    /// How long the append is in the log, if it is within the limits.
+    /// The length of the append in the log, if it is within the limits.
     fn encoded_bytes(&self, records: &Records) -> Result<usize, v1::Error> {
         match records.encoded_bytes(&self.limits) {
             Ok(bytes) => Ok(bytes),
@@ -209,8 +209,9 @@ mod tests {
     use zue_core::{Lineage, Offset, ReplicaId};
 
     use super::*;
+    use crate::config::convert::record_limits;
     use crate::driver::clock::SharedTime;
-    use crate::driver::handle::Identity;
+    use crate::driver::member::Identity;
     use crate::driver::state::{Ends, View};
     use crate::server::owner::tests::owner;
 
@@ -241,7 +242,7 @@ mod tests {
             handle,
             metrics: Arc::new(Metrics::new().unwrap()),
             settings,
-            limits: settings.to_log(),
+            limits: record_limits(&settings),
             room: Room::new(settings.appends_bytes_max.length()),
             newcomers: Arc::new(Newcomers::new(1)),
             stop: CancellationToken::new(),

@@ -1,4 +1,4 @@
-//! What a controller may ask of this node: its status, a promise, to lead, whom to feed, to hand over.
+//! The service for controllers: status, a promise, to lead, whom to feed, to hand over.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use zue_proto::{Malformed, cluster_id, id_bytes, replica_id};
 
 use crate::backup;
 use crate::driver::handle::Control;
-use crate::driver::state::Member;
-use crate::server::listener::Caller;
+use crate::driver::member::Member;
+use crate::server::caller::Caller;
 use crate::server::rights::Party;
 use crate::services::errors::{error, invalid, refused, shutting_down, status};
 use crate::services::target::{self, Target};
 use crate::services::watch::{Sources, watch};
 use crate::standby::Standby;
 
-/// How long the disk may take for a promise or an epoch start before the controller is told that it is late.
+/// The time that the disk may take for a promise or an epoch start before the controller is told that it is late.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many letters the name of who appoints has at most.
+/// The most letters that the name of who appoints has.
 const BY_MAX: usize = 256;
-/// How long a hand-over may be asked to take.
+/// The time that a hand-over may be asked to take.
 const HANDOVER_MAX: Duration = Duration::from_mins(1);
 
 /// The service.
@@ -189,7 +189,7 @@ impl ControlApi for ControlService {
     }
 }
 
-/// Whether a node may appoint this replica on these terms.
+/// Tells whether a node may appoint this replica on these terms.
 fn may_appoint(now: &v1::StatusResponse, terms: &Terms) -> Result<(), String> {
     let promised = now.promised;
     if promised != terms.epoch.0 {

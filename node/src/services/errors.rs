@@ -1,4 +1,4 @@
-//! What a client or a controller is told: every refusal as a reason, an outcome and facts, in one place.
+//! Every refusal, as a client or a controller is told of it: a reason, an outcome and facts.
 
 use tonic::Status;
 use zue_core::{Offset, Refusal};
@@ -34,7 +34,7 @@ pub(crate) fn status(error: Error) -> Status {
     status_of(Error { outcome: Outcome::Unspecified.into(), ..error })
 }
 
-/// What a refusal of the replica means. `view` says where to go instead.
+/// The meaning of a replica's refusal. `view` says where to go instead.
 pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
     let message = refusal.to_string();
     match refusal {
@@ -88,7 +88,7 @@ pub(crate) fn not_leader(view: &View) -> Error {
     Error { leader: leader.cloned(), ..error(Reason::NotLeader, message) }
 }
 
-/// Who leads, if it is another. What a leader knows of itself may be out of date, or worth nothing: then the caller would come back.
+/// The leader, if it is another. What a leader knows of itself may be out of date, or worth nothing: then the caller would come back.
 fn elsewhere(view: &View) -> Option<&LeaderHint> {
     view.leader.as_ref().filter(|_| view.role != Role::Leader)
 }
@@ -120,7 +120,7 @@ pub(crate) fn read_failed(failure: &ReadError, commit_end: Offset) -> Error {
         ReadError::OutOfRange { from, log_start, .. } => out_of_range(from.0, *log_start, commit_end),
         ReadError::NoSuchPrefix { .. } => error(Reason::Invalid, failure.to_string()),
         ReadError::Damaged(damage) => error(Reason::Corrupt, damage.to_string()),
-        ReadError::Disk(disk) => error(Reason::StorageFailed, crate::storage::full(disk)),
+        ReadError::Disk(disk) => error(Reason::StorageFailed, zue_engine::room::full(disk)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What clients may ask of this node: append, read, who leads, a producer id.
+//! The service for clients: append, read, who leads, a producer id.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use zue_log::{OsDisk, Reader};
 use zue_proto::v1::log_server::Log;
 use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{error_of, id_bytes, status_of};
+use zue_settings::LimitSettings;
 
 use crate::backup::{self, Desk};
-use crate::config::settings::LimitSettings;
 use crate::driver::state::{Ends, View};
 use crate::gauged::Gauged;
 use crate::num::length;
 use crate::server::body_limit::Parcel;
+use crate::server::caller::Caller;
 use crate::server::door::grpc_timeout;
-use crate::server::listener::Caller;
 use crate::server::owner::Owner;
 use crate::server::places::Places;
 use crate::server::room::Room;
@@ -33,7 +33,7 @@ use crate::services::errors::{error, invalid, refused, shutting_down, status};
 use crate::services::read::{Read, too_many, unfed_max};
 use crate::tls::Security;
 
-/// How long another leader may be wanted.
+/// The time for which another leader may be wanted.
 const SWITCH_OVER_MAX: Duration = Duration::from_hours(1);
 
 /// The service.
@@ -43,9 +43,9 @@ pub(crate) struct LogService {
     pub(crate) reader: Reader<OsDisk>,
     /// Of the reads that go on at once.
     pub(crate) readers: Arc<Places>,
-    /// What is on its way to those who read.
+    /// The room for records on their way to readers.
     pub(crate) answers: Arc<Room>,
-    /// How long a read may wait for what is committed.
+    /// The time that a read may wait for what is committed.
     pub(crate) lag_max: Duration,
     pub(crate) security: Security,
     /// Of one that makes backups.
@@ -271,12 +271,12 @@ async fn take_on(
     }
 }
 
-/// How long an append may take, if it says so.
+/// The time that an append may take, if it says so.
 fn within(request: &v1::AppendRequest) -> Option<Duration> {
     (request.within_ms > 0).then(|| Duration::from_millis(request.within_ms.into()))
 }
 
-/// How long the call may take, from the caller's side; a little less, so that the answer arrives in time.
+/// The time that the call may take, from the caller's side; a little less, so that the answer arrives in time.
 fn time_allowed(metadata: &MetadataMap) -> Option<Duration> {
     grpc_timeout(metadata.as_ref()).map(|asked| asked.saturating_sub((asked / 10).min(Duration::from_millis(50))))
 }

@@ -1,4 +1,4 @@
-//! How many new producers come in over one connection, and from one address. The log remembers up to 16 times `limits.producersMax`
+//! Limits on new producers from one connection and from one address. The log remembers up to 16 times `limits.producersMax`
 //! of all, and forgets those that appended longest ago for new ones: without shares one stranger could make it forget everybody.
 
 use std::collections::HashMap;
@@ -11,11 +11,11 @@ use zue_proto::v1::{self, Reason};
 use crate::server::owner::{Host, Owner};
 use crate::services::errors::error;
 
-/// How long it takes until the share of a connection is renewed, and how small it is at least.
+/// The time until the share of a connection is renewed, and the least that it is.
 const OF_CONNECTION: (Duration, u32) = (Duration::from_mins(1), 64);
 /// The same of all connections from one address.
 const OF_ADDRESS: (Duration, u32) = (Duration::from_mins(10), 1024);
-/// How many connections and addresses are kept that have used some of their share. A share that is renewed is not kept.
+/// The number of connections and addresses that are kept because they have used some of their share. A share that is renewed is not kept.
 const KEPT_MAX: usize = 16_384;
 
 /// So many at once, and as many again in the time of `renewed`.
@@ -31,7 +31,7 @@ enum Whose {
     Host(Host),
 }
 
-/// Who has brought in new producers of late.
+/// The connections and addresses that have brought in new producers of late.
 #[derive(Debug)]
 pub(crate) struct Newcomers {
     of_connection: Share,

@@ -27,7 +27,7 @@ use crate::services::errors::{
     error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed,
 };
 
-/// What a record and a header take in memory beside their bytes, until they are on their way.
+/// The memory that a record and a header take beside their bytes, until they are on their way.
 const RECORD_BYTES: usize = 256;
 const HEADER_BYTES: usize = 128;
 
@@ -35,20 +35,20 @@ const HEADER_BYTES: usize = 128;
 pub(crate) struct Read {
     pub(crate) reader: Reader<OsDisk>,
     pub(crate) ends: watch::Receiver<Ends>,
-    /// Where reads end; the one of these that is waited for.
+    /// The end of reads; the one of these that is waited for.
     pub(crate) readable: watch::Receiver<Offset>,
-    /// Whether this replica has failed, or is no member any more.
+    /// True once this replica has failed, or is no member any more.
     pub(crate) view: watch::Receiver<View>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bytes_max: usize,
     pub(crate) stop: CancellationToken,
     /// Records that are older are passed over.
     pub(crate) not_before_ms: u64,
-    /// How long what is committed may stay away from this disk, before a read that does not follow is sent elsewhere.
+    /// The time that committed records may stay away from this disk, before a read that does not follow is sent elsewhere.
     pub(crate) lag_max: Duration,
-    /// How long one that follows waits, at least, where no leader feeds this replica.
+    /// The time that one that follows waits, at least, where no leader feeds this replica.
     pub(crate) unfed_max: Duration,
-    /// How long its client may take nothing.
+    /// The time for which its client may take nothing.
     pub(crate) stall_max: Duration,
     /// For what is on its way to its client.
     pub(crate) room: Arc<Room>,
@@ -58,17 +58,17 @@ pub(crate) struct Read {
     pub(crate) _open: Gauged,
 }
 
-/// How many times `replication.lagTimeMax` no leader may feed a replica before a read that follows is sent elsewhere; and at least so
+/// The multiple of `replication.lagTimeMax` for which no leader may feed a replica before a read that follows is sent elsewhere; and at least so
 /// long: a client that waited for less takes it for a failure.
 const UNFED_LAGS: u32 = 5;
 const UNFED_MIN: Duration = Duration::from_secs(5);
 
-/// How long no leader may feed a replica whose readers wait for news.
+/// The time for which no leader may feed a replica whose readers wait for news.
 pub(crate) fn unfed_max(lag_max: Duration) -> Duration {
     lag_max.saturating_mul(UNFED_LAGS).max(UNFED_MIN)
 }
 
-/// Where a read ends that follows.
+/// The end of a read that follows.
 const ENDLESS: Offset = Offset(u64::MAX);
 
 /// A message, and the room that it takes until the next one is asked for.
@@ -87,7 +87,7 @@ impl From<v1::Error> for End {
     }
 }
 
-/// What has been sent of a read: where that ends, and how many records it is.
+/// The part of a read that has been sent: where it ends, and how many records it is.
 type Served = Result<(Offset, u64), End>;
 
 impl Read {
@@ -290,7 +290,7 @@ fn to_wire(chunk: &Chunk, record: &RecordView<'_>) -> v1::Record {
     }
 }
 
-/// Whether nothing will come any more to this replica.
+/// Tells whether nothing will come any more to this replica.
 fn has_no_more(view: &View) -> bool {
     view.role == Role::Failed || view.left.is_some()
 }
@@ -299,7 +299,7 @@ fn elsewhere(view: &View) -> v1::Error {
     view.left.as_ref().map_or_else(|| storage_failed(view), |left| read_elsewhere(left, view))
 }
 
-/// What is committed does not come to this disk.
+/// The refusal of a read whose records do not come to this disk.
 fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
     let message = format!(
         "what is committed from offset {at} on has not come to this replica's disk within {lag_max:?}; read another replica"
@@ -349,7 +349,7 @@ mod tests {
     use zue_log::{Log, LogConfig};
 
     use super::*;
-    use crate::driver::state::Member;
+    use crate::driver::member::Member;
     use crate::server::owner::tests::owner;
     use crate::server::places::Places;
 

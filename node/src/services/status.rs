@@ -1,4 +1,4 @@
-//! What the driver says of itself to controllers and clients.
+//! The driver's status, for controllers and clients.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,15 +7,16 @@ use zue_core::{Epoch, Progress, ReplicaId, RoleView};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
 use crate::driver::Driver;
-use crate::driver::state::{Member, Reach, Role};
+use crate::driver::member::Member;
+use crate::driver::state::{Reach, Role};
 use crate::num::{narrow, wide};
 use crate::services::errors::{invalid, not_leader};
 
-/// What a person should know of a replica that holds a log and belongs to no cluster.
+/// The problem of a replica that holds a log and belongs to no cluster, for people.
 const SEED: &str = "its log was restored from a backup, and it is of no cluster yet: a new one begins with it once every node answers and all \
                     others are empty. To have it join one that there is, empty its disk";
 
-/// What a person should know of a disk that is a copy.
+/// The problem of a disk that is a copy, for people.
 pub(crate) const RESTORED: &str = "this disk was restored from an older copy: its promises and acknowledgements since then are lost, so \
     it takes part in nothing. Delete its volume: it comes back as a new replica and copies its data from the others";
 
@@ -43,7 +44,7 @@ impl Driver {
         in_sync.map(|member| member.name.clone()).collect()
     }
 
-    /// What a leader's appends need, and what there is of it.
+    /// The voters that a leader's appends need, and those in reach.
     pub(crate) fn reach(&self) -> Reach {
         match self.engine.replica().role(self.now()) {
             RoleView::Leader { quorum, writing, .. } => Reach { quorum, writing: narrow(wide(writing)) },
@@ -51,7 +52,7 @@ impl Driver {
         }
     }
 
-    /// Whether a follower's stream from its leader is open.
+    /// True while a follower's stream from its leader is open.
     pub(crate) fn is_connected(&self) -> Option<bool> {
         match self.engine.replica().role(self.now()) {
             RoleView::Follower { connected, .. } => Some(connected),
@@ -120,7 +121,7 @@ impl Driver {
         status
     }
 
-    /// What a person should know: what is wrong with its storage or its log, or that the cluster goes on without it.
+    /// The problem for people: of its storage or its log, or that the cluster goes on without it.
     pub(crate) fn problem(&self) -> Option<Arc<str>> {
         let replica = self.engine.replica();
         if replica.is_restored() {
@@ -149,7 +150,7 @@ impl Driver {
         (!start.voters.contains(&replica.id())).then(|| said().into())
     }
 
-    /// Whether no leader has fed it for so long that others may be far ahead: removed while it was down, it would not know. One that
+    /// Tells whether no leader has fed it for so long that others may be far ahead: removed while it was down, it would not know. One that
     /// leads needs nobody.
     pub(crate) fn is_unfed(&self) -> bool {
         let silence_ms = match self.engine.replica().role(self.now()) {
@@ -210,7 +211,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Who is still wanted to lead instead of this replica.
+    /// The replica that is still wanted to lead instead of this one.
     pub(crate) fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
         let (asked, to, until) = self.switch_to?;
         Some(to).filter(|_| asked == epoch && Instant::now() < until)

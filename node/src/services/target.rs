@@ -1,13 +1,13 @@
-//! Whether a message of a peer or a controller is meant for this replica and speaks its language.
+//! The check that a message of a peer or a controller is meant for this replica and speaks its language.
 
 use zue_proto::PROTOCOL_VERSION;
 use zue_proto::v1::{Error, Reason};
 
-use crate::driver::handle::Identity;
-use crate::server::listener::Caller;
+use crate::driver::member::Identity;
+use crate::server::caller::Caller;
 use crate::services::errors::{error, invalid};
 
-/// What such a message says of whom it is for.
+/// The addressee of such a message.
 pub(crate) struct Target<'a> {
     pub(crate) protocol_version: u32,
     pub(crate) target: &'a [u8],

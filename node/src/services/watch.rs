@@ -16,7 +16,7 @@ use crate::driver::state::View;
 use crate::services::errors::{error, shutting_down, status};
 use crate::tls::Security;
 
-/// How long the driver may take to answer.
+/// The time that the driver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a status is put together from: the replica, and what is beside it.
@@ -34,7 +34,7 @@ struct Watch {
     view: watch::Receiver<View>,
     /// For how long a leader may be silent before that is news, milliseconds.
     detection_ms: u64,
-    /// What it was told last, and when.
+    /// The status that it was told last, and when.
     told: Option<(v1::StatusResponse, Instant)>,
 }
 
@@ -62,7 +62,7 @@ impl Sources {
         }
     }
 
-    /// What a person should know of the log goes before what there is to know of TLS.
+    /// Problems of the log go before those of TLS.
     fn complete(&self, mut now: v1::StatusResponse) -> v1::StatusResponse {
         now.tls = self.security.status();
         now.backup = self.backups.as_ref().map(Desk::status);

@@ -13,12 +13,12 @@ use zue_core::control::Recorded;
 use zue_engine::standing::{self, Duty};
 use zue_tls::Dial;
 
-use crate::driver::handle::Identity;
 use crate::driver::leaderless::Standing;
+use crate::driver::member::Identity;
 use crate::process::vital::Vitals;
 use crate::standby::{Standby, keep, load};
 
-/// How long a node may take to tell its status: one that hangs is not to hold up the rest.
+/// The time that a node may take to tell its status: one that hangs is not to hold up the rest.
 const CALL_MS: u64 = 400;
 
 /// A standby writes nothing down anywhere.
@@ -64,7 +64,7 @@ pub(crate) fn begin(
     Standing { rule: standing::Standing::new(known), terms: told, duty: duties, elected_by: "".into(), elected_for }
 }
 
-/// Where this process reaches itself, whatever its name is resolved to.
+/// The address at which this process reaches itself, whatever its name is resolved to.
 fn reached_here(listening: SocketAddr) -> SocketAddr {
     let loopback = match listening.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,16 +74,16 @@ fn reached_here(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(loopback, listening.port())
 }
 
-/// What it takes.
+/// The parts of an election.
 #[derive(Debug)]
 struct StandingBy {
     identity: Arc<Identity>,
     own_address: SocketAddr,
     data_dir: PathBuf,
     terms: watch::Receiver<Option<Arc<Standby>>>,
-    /// What it has to do, while this replica has lost its leader, or wants to lead no more.
+    /// The duty, while this replica has lost its leader, or wants to lead no more.
     duty: watch::Receiver<Option<Duty<Standby>>>,
-    /// How it reaches the others.
+    /// The way to the others.
     dial: Dial,
 }
 
@@ -118,7 +118,7 @@ impl StandingBy {
     async fn act(&self, known: Duty<Standby>) {
         let (mut duty, (terms, own)) = (self.duty.clone(), &known);
         let is_it = |now: &Option<Duty<Standby>>| now.as_ref() == Some(&known);
-        let node = |member: &crate::driver::state::Member| NodeAddress {
+        let node = |member: &crate::driver::member::Member| NodeAddress {
             name: member.name.clone(),
             peer_address: member.peer_address.clone(),
             client_address: member.client_address.clone(),

@@ -15,10 +15,9 @@ use zue_core::control::Policy;
 use zue_core::{Epoch, ReplicaId, VOTERS_MAX};
 use zue_engine::standing;
 use zue_proto::v1;
+use zue_settings::HEARTBEATS_MIN;
 
-use crate::config::settings::HEARTBEATS_MIN;
-use crate::driver::handle::Identity;
-use crate::driver::state::{BadMember, Member};
+use crate::driver::member::{BadMember, Identity, Member};
 use crate::num::{length, narrow, wide};
 
 const NAME: &str = "standby.yaml";
@@ -30,7 +29,7 @@ const MODE: u32 = 0o600;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Standby {
     pub(crate) policy: Policy,
-    /// Who wins ties: a place among the members.
+    /// The member that wins ties, by its place.
     pub(crate) preferred: usize,
     pub(crate) detection: Duration,
     pub(crate) after: Duration,
@@ -141,7 +140,7 @@ impl standing::Standby for Standby {
     }
 }
 
-/// What is in the file.
+/// The content of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Kept {
@@ -163,7 +162,7 @@ struct KeptMember {
     name: String,
     peer: String,
     client: String,
-    /// Where its peer address was reached last.
+    /// The place where its peer address was reached last.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     dial: String,
 }
@@ -179,7 +178,7 @@ fn check_length(text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What was kept, if it was kept here.
+/// The terms that were kept, if they were kept here.
 ///
 /// # Errors
 /// The file cannot be read, or is not what a node writes. Nothing is lost: the node is told again.

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use zue_engine::room::full;
 use zue_log::{DiskError, Shortage};
 use zue_proto::v1::Reason;
-
-use super::full;
 
 /// Why work waits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,7 +19,7 @@ impl Stalled {
         Self { shortage: error.shortage(), why: full(error).into() }
     }
 
-    /// What clients are told.
+    /// The words for clients.
     pub(crate) fn reason(&self) -> Reason {
         match self.shortage {
             Shortage::Room => Reason::DiskFull,

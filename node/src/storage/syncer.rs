@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use zue_core::{Tail, Ticket};
+use zue_engine::room::full;
 use zue_log::{Disk, Durability, LogError, Preparation, SharedLog};
 
-use super::{DiskFact, Share, full, tell};
+use super::facts::{DiskFact, Share, tell};
 use crate::metrics::Metrics;
 
 /// Syncs what was written, and tells how far that is. The thread that writes does it itself where it has nothing else to do
@@ -17,7 +18,7 @@ pub(super) struct Syncer<D: Disk> {
     log: Arc<SharedLog<D>>,
     facts: mpsc::Sender<DiskFact>,
     metrics: Arc<Metrics>,
-    /// How long what was written may stay unsynced, if acknowledgements do not wait for a sync.
+    /// The time for which written records may stay unsynced, if acknowledgements do not wait for a sync.
     flush_interval: Option<Duration>,
     /// Acknowledgements wait for syncs.
     waits: bool,
@@ -26,7 +27,7 @@ pub(super) struct Syncer<D: Disk> {
     preparing: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What was written and waits to be synced.
+/// Work that was written and waits to be synced.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     ticket: Option<Ticket>,
@@ -58,7 +59,7 @@ struct State {
     written: Written,
     /// A sync goes on, on either thread: they end in the order in which they begin.
     syncing: bool,
-    /// How much was acknowledged since the last flush began, where acknowledgements wait for none.
+    /// The amount that was acknowledged since the last flush began, where acknowledgements wait for none.
     unflushed_bytes: usize,
     closed: bool,
 }

@@ -10,6 +10,7 @@ use zue_core::{Epoch, EpochStart, Offset, Origin, ReplicaId, Tail, Ticket};
 use zue_engine::upkeep::Unanswered;
 use zue_log::sim::SimDisk;
 use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
+use zue_settings::LogSettings;
 
 use super::syncer::{Syncer, Written};
 use super::upkeep::Others;
@@ -46,7 +47,7 @@ impl Bench {
         let (log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let settings = crate::config::settings::LogSettings::default().to_upkeep();
+        let settings = crate::config::convert::upkeep_settings(LogSettings::default());
         let around = Around { settings, fetches, time: SharedTime::default(), others };
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), around).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }

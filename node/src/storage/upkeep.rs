@@ -9,24 +9,26 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use zue_core::{Aged, Ages, Millis, Offset, ReplicaId};
+use zue_engine::room::full;
 use zue_engine::upkeep::{Ask, Damages, Event, Facts, Settings, Unanswered};
 use zue_log::{Disk, Excerpt, SharedLog};
 
+use super::Queue;
+use super::facts::{DiskFact, tell};
 use super::shortage::tell_of;
-use super::{DiskFact, Queue, full, tell};
 use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 
-/// How much upkeep may cost, and what is to go.
+/// The cost that the upkeep may have, and what is to go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UpkeepSettings {
     pub(crate) engine: Settings,
-    /// How long records that delete are kept, if the log is compacted.
+    /// The time for which records that delete are kept, if the log is compacted.
     pub(crate) deletes_kept_ms: Option<u64>,
 }
 
-/// What a replica gives.
+/// The answer of a replica.
 pub(crate) type Answer = Result<Excerpt, Unanswered>;
 
 /// Asks another replica for records.
@@ -36,7 +38,7 @@ pub(crate) struct Fetch {
     pub(crate) reply: Reply,
 }
 
-/// Where the answer goes.
+/// The way of the answer.
 #[derive(Debug)]
 pub(crate) struct Reply {
     number: u64,
@@ -50,7 +52,7 @@ impl Reply {
     }
 }
 
-/// What the thread is told.
+/// News for the thread.
 #[derive(Debug)]
 pub(crate) enum Said {
     Answer(u64, Answer),
@@ -60,7 +62,7 @@ pub(crate) enum Said {
 /// Tells which other replicas there are, once any are known.
 pub(crate) type Others = Box<dyn Fn() -> Option<Vec<ReplicaId>> + Send>;
 
-/// What the upkeep is to know of the rest of the node.
+/// The rest of the node, as far as the upkeep is to know of it.
 pub(crate) struct Around {
     pub(crate) settings: UpkeepSettings,
     pub(crate) fetches: mpsc::Sender<Fetch>,
@@ -85,7 +87,7 @@ pub(super) struct Upkeep<D: Disk> {
     said: Receiver<Said>,
     ours: Sender<Said>,
     born: Instant,
-    /// How old records are, and the same of those that delete, where any are to go for it.
+    /// Ages of records, and of those that delete, where any are to go for it.
     ages: Option<Ages>,
     deletes: Option<Ages>,
 }

@@ -9,20 +9,21 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 use zue_core::Offset;
 use zue_engine::disk::Ahead;
-use zue_engine::room::lacks_room;
+use zue_engine::room::{full, lacks_room};
 use zue_log::{Disk, LogError, SharedLog};
 
+use super::facts::{DiskFact, tell};
 use super::shortage::has_made_room;
 use super::syncer::{Syncer, Written};
 use super::upkeep::Said;
-use super::{COMMIT_INTERVAL, DiskFact, Queue, Stalled, Task, Tasks, Work, full, tell};
+use super::{COMMIT_INTERVAL, Queue, Stalled, Task, Tasks, Work};
 
 pub(super) struct Worker<D: Disk> {
     log: Arc<SharedLog<D>>,
     queue: Arc<Queue>,
     facts: mpsc::Sender<DiskFact>,
     syncer: Arc<Syncer<D>>,
-    /// What this thread has written and nobody syncs yet.
+    /// Work that this thread has written and nobody syncs yet.
     written: Written,
     commit_written: Instant,
 }
@@ -30,7 +31,7 @@ pub(super) struct Worker<D: Disk> {
 /// So much is written at most before a sync of it begins.
 const WRITTEN_BYTES_MAX: usize = 1 << 20;
 
-/// What ends the work.
+/// The reason for which the work ends.
 enum Stopped {
     Failed(LogError),
     Closed,

@@ -1,52 +1,18 @@
-//! Who may do what: the file `access.file`, checked once when it is read.
+//! Rights of the clients: the file `access.file`, checked once when it is read.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use zue_settings::{AccessClient, AccessFile, Right};
 use zue_tls::{BadIdentity, Cluster, FileError, hex, read_text, sha256};
 
-/// How many clients there may be, how many tokens one may have, and how many there may be of all.
+/// The most clients, the most tokens of one, and the most of all.
 const CLIENTS_MAX: usize = 1000;
 const TOKENS_MAX: usize = 8;
 const ALL_TOKENS_MAX: usize = 1000;
-
-/// What a client may be allowed to do.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Right {
-    /// Append records.
-    Append,
-    /// Read records.
-    Read,
-    /// Trim the log, switch the leader over, ask for the reflection of the services.
-    Admin,
-}
-
-/// The file.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AccessFile {
-    /// Who has access; nobody else has.
-    pub clients: Vec<AccessClient>,
-}
-
-/// A client.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AccessClient {
-    /// Its name, as in its certificate: `spiffe://zue.io/NAMESPACE/CLUSTER/client/NAME`.
-    pub name: String,
-    /// What it may do.
-    pub rights: Vec<Right>,
-    /// Of each token that it may show instead of a certificate, the SHA-256 in hexadecimal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub token_sha256: Vec<String>,
-}
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +25,7 @@ pub enum AccessError {
     Name {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault of the name.
         source: BadIdentity,
     },
     /// Something of it does not go together.
@@ -67,7 +33,7 @@ pub enum AccessError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What, and what to write instead.
+        /// The fault, and what to write instead.
         why: String,
     },
 }
@@ -102,7 +68,7 @@ pub(crate) struct Client {
     pub(crate) rights: Rights,
 }
 
-/// Who has access.
+/// The clients that have access.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Access {
     clients: BTreeMap<String, Arc<Client>>,
@@ -178,7 +144,7 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// What is wrong with the file, in the parser's words unless they show a value: that may be a token or a key.
+/// The fault of the file, in the parser's words unless they show a value: that may be a token or a key.
 fn without_values(error: &serde_yaml::Error) -> String {
     let words = error.to_string();
     if ["unknown field", "missing field", "unknown variant"].iter().any(|safe| words.contains(safe)) {

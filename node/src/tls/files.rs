@@ -5,47 +5,25 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use zue_engine::room::full;
 
 use zue_tls::{Bundle, Cluster, DialError, FileError, Leaf, Role, Usage};
 
 use super::access::{Access, AccessError};
+use super::file::File;
 use super::kept::TlsError;
-use crate::storage::full;
 
 /// A node's certificate serves others, and opens connections to them.
 const USAGES: [Usage; 2] = [Usage::Server, Usage::Client];
 
-/// Where they are.
+/// The places of the files.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) folder: PathBuf,
     pub(super) access: Option<PathBuf>,
 }
 
-/// One of them; the certificate and its key are one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum File {
-    Leaf,
-    Peers,
-    Clients,
-    Access,
-}
-
-impl File {
-    pub(crate) const ALL: [Self; 4] = [Self::Leaf, Self::Peers, Self::Clients, Self::Access];
-
-    /// As the metrics name it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Leaf => "tls.crt",
-            Self::Peers => "peer-ca.crt",
-            Self::Clients => "client-ca.crt",
-            Self::Access => "access.file",
-        }
-    }
-}
-
-/// What they say.
+/// The content of the files.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) leaf: Leaf,
@@ -101,7 +79,7 @@ impl Places {
         Ok(access.unwrap_or_default())
     }
 
-    /// What they say at first: all of them have to be whole.
+    /// Reads them at first: all of them have to be whole.
     pub(super) fn read_all(&self) -> Result<Said, TlsError> {
         let (leaf, peers, clients) = (self.leaf(None)?, self.peers()?, self.clients()?);
         leaf.check(&peers, &USAGES)?;
@@ -110,7 +88,7 @@ impl Places {
         Ok(Said { leaf, peers, clients, access })
     }
 
-    /// What they say now, where they said this before.
+    /// Reads them again, where they said this before.
     pub(super) fn read_again(&self, before: &Said) -> (Said, Problems) {
         let cluster = before.leaf.cluster();
         let found = Found { leaf: self.leaf(Some(cluster)), peers: self.peers(), clients: self.clients() };
@@ -135,14 +113,14 @@ impl Places {
     }
 }
 
-/// Which file it is, how long, and when it was written to and changed last.
+/// The file, its length, and when it was written to and changed last.
 type Outside = (u64, u64, u64, [i64; 4]);
 
-/// How the files look from outside.
+/// The files, seen from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Look(Vec<Option<Outside>>);
 
-/// What was found of those that have to go together.
+/// The new content of the files that have to go together.
 struct Found {
     leaf: Result<Leaf, TlsError>,
     peers: Result<Bundle, FileError>,
@@ -185,7 +163,7 @@ impl Found {
     }
 }
 
-/// What is whole of a file; what is not is told.
+/// The content of a file that is whole; of one that is not, the problem is noted.
 fn whole<T>(problems: &mut Problems, file: File, found: Result<T, TlsError>) -> Option<T> {
     found.map_err(|why| problems.insert(file, full(&why))).ok()
 }

@@ -1,4 +1,4 @@
-//! What the node shows and believes, as the files say, and as they said when they were whole last.
+//! The certificates that the node shows and believes, by the files as they are, or as they were when they were whole last.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,20 +8,21 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use zue_engine::room::full;
 use zue_proto::v1;
+use zue_settings::{AccessSettings, TlsMode, TlsSettings};
 use zue_tls::rustls::ServerConfig;
 use zue_tls::{
     ClientConfig, Dial, DialError, FileError, Insecure, Without, rustls, server_for_clients, server_for_peers,
 };
 
 use super::access::AccessError;
-use super::files::{File, Places, Problems, Said};
-use super::settings::{AccessSettings, TlsMode, TlsSettings};
+use super::file::File;
+use super::files::{Places, Problems, Said};
 use crate::metrics::Metrics;
 use crate::num::gauge;
-use crate::storage::full;
 
-/// How often the files are looked at, and after how many looks they are read though they look as before.
+/// The interval at which the files are looked at, and after how many looks they are read though they look as before.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const LOOKS_A_READ: u64 = 4;
 
@@ -31,7 +32,7 @@ pub enum TlsError {
     /// The certificates.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Who has access.
+    /// The clients that have access.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// A node changes sides only by being started anew.
@@ -58,7 +59,7 @@ pub enum TlsError {
     Dial(#[from] DialError),
 }
 
-/// What counts now.
+/// The files in force.
 #[derive(Debug)]
 pub(super) struct Current {
     pub(super) said: Said,
@@ -93,7 +94,7 @@ pub(super) struct Kept {
     /// Why what is in some files now does not count.
     problem: watch::Sender<Option<Arc<str>>>,
     dial: Dial,
-    /// Where hands are shaken: what strangers have computed there holds up no replica.
+    /// The runtime of the handshakes: what strangers have computed there holds up no replica.
     pub(super) handshakes: Handle,
 }
 
@@ -120,7 +121,7 @@ impl Kept {
         }
     }
 
-    /// What is decided by what counts while it is decided: nobody gets in by what was replaced meanwhile. With the generation of that.
+    /// A decision by the files in force while it is made: nobody gets in by what was replaced meanwhile. With the generation of that.
     pub(super) fn settled<T>(&self, decide: impl Fn(&Current) -> T) -> (T, u64) {
         loop {
             let current = self.current.load();
@@ -139,7 +140,7 @@ impl Kept {
         &self.dial
     }
 
-    /// What a person should know.
+    /// The problem, for people.
     pub(super) fn problem(&self) -> Option<String> {
         let problem =
             self.problem.borrow().as_ref().map(|why| format!("what is in the files for TLS is not used: {why}"));

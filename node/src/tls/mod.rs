@@ -1,10 +1,11 @@
-//! Who gets in: TLS on the ports of clients and peers, who is at the other end, and what they may call. With `Off` none of it is there,
+//! Authentication: TLS on the ports of clients and peers, who is at the other end, and what they may call. With `Off` none of it is there,
 //! and everybody may do everything.
 
 mod access;
+mod file;
 mod files;
 mod kept;
-mod settings;
+mod port;
 mod shown;
 mod standing;
 #[cfg(test)]
@@ -18,46 +19,45 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::http;
 use zue_proto::v1::{self, Error, Reason};
+use zue_settings::{NodeConfig, TlsMode};
 use zue_tls::Dial;
 
-pub use access::{AccessClient, AccessError, AccessFile, Right};
+pub use access::AccessError;
 pub(crate) use access::{Client, Rights};
-pub(crate) use files::File;
+pub(crate) use file::File;
 pub use kept::TlsError;
 use kept::{Current, Kept};
-pub use settings::{AccessSettings, TlsMode, TlsSettings};
+pub(crate) use port::Port;
 pub(crate) use shown::Shown;
 pub(crate) use shown::Token;
 use shown::{token, unauthenticated};
 pub(crate) use standing::Standing;
-pub(crate) use welcome::Port;
 
-use crate::config::NodeConfig;
 use crate::metrics::Metrics;
 use crate::process::vital::Vital;
-use crate::server::listener::Caller;
+use crate::server::caller::Caller;
 use crate::server::owner::Owner;
 use crate::server::rights::{Need, Party, need};
 use crate::services::errors::error;
 
-/// How long before its end a connection is told so, that ends because what it has shown does not hold any more: what is under way may
+/// The notice that a connection gets before its end, when what it has shown does not hold any more: what is under way may
 /// finish, and what is new goes elsewhere.
 const ENDS_AFTER: Duration = Duration::from_secs(10);
-/// How much earlier or later than others that may be, at most: not all of them come back at once.
+/// The most by which that is earlier or later than for others: not all of them come back at once.
 const JITTER: Duration = Duration::from_secs(5);
-/// How many tokens may be shown on one connection.
+/// The most tokens that may be shown on one connection.
 const TOKENS_MAX: usize = 16;
 
-/// Who gets in.
+/// The door's judge: who gets in.
 #[derive(Clone, Debug)]
 pub(crate) struct Security(Option<Arc<Kept>>);
 
-/// Who makes a call, and whose share of what many need it takes from.
+/// The caller that was let in, and whose share of what many need it takes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
     pub(crate) party: Party,
     pub(crate) owner: Owner,
-    /// What the call goes on by.
+    /// The right by which the call goes on.
     pub(crate) standing: Standing,
 }
 
@@ -78,7 +78,7 @@ impl Security {
         Ok(Self(Some(Arc::new(Kept::read(tls, access, folder).await?))))
     }
 
-    /// How this node reaches others.
+    /// The way in which this node reaches others.
     pub(crate) fn dial(&self) -> Dial {
         self.0.as_ref().map_or_else(Dial::plain, |kept| kept.dial().clone())
     }
@@ -99,12 +99,12 @@ impl Security {
         self.0.as_ref().map(|kept| kept.status())
     }
 
-    /// What a person should know.
+    /// The problem of the files, for people.
     pub(crate) fn problem(&self) -> Option<String> {
         self.0.as_ref().and_then(|kept| kept.problem())
     }
 
-    /// Who makes this call, if they may make it; none if there is no such method.
+    /// Admits the caller, if they may make this call; none if there is no such method.
     pub(crate) fn admit(
         &self,
         caller: &Arc<Caller>,
@@ -172,7 +172,7 @@ async fn wait(time: Duration) {
     }
 }
 
-/// What the certificate of a connection stands on. When that changes, the connection ends.
+/// The ground that the certificate of a connection stands on. When that changes, the connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Basis {
     /// Until when it is believed, if it is.
@@ -201,7 +201,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// Who makes it, if they may make it; none if there is no such method.
+    /// Admits the caller, if they may make it; none if there is no such method.
     fn party(&self, mode: TlsMode, current: &Current) -> Result<Option<Party>, Error> {
         let Self { caller, port, path, need, token } = self;
         let party = match (&caller.shown, token) {

@@ -1,4 +1,4 @@
-//! What a connection shows of who is at its other end, and what follows from it. Serves nobody.
+//! The identity that a connection shows, and what follows from it. Serves nobody.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ use zue_tls::{Facts, Identity, Role, Untrusted, Usage, facts, sha256};
 
 use super::access::{Client, Rights};
 use super::kept::Current;
-use super::welcome::Port;
+use super::port::Port;
 use crate::server::rights::Party;
 use crate::services::errors::error;
 
-/// What a connection has shown.
+/// The identity that a connection has shown.
 #[derive(Clone, Debug)]
 pub(crate) enum Shown {
     /// It came without TLS.
@@ -51,7 +51,7 @@ impl Known {
 }
 
 impl Shown {
-    /// What these certificates show to a port.
+    /// The identity that these certificates show to a port.
     pub(super) fn of(certificates: Option<&[CertificateDer<'static>]>, port: Port, of: &Current) -> Self {
         let Some((first, rest)) = certificates.and_then(<[_]>::split_first) else { return Self::Nobody };
         let believed = facts(first).and_then(|Facts { identity, .. }| {
@@ -71,7 +71,7 @@ impl Shown {
         believed.map_or_else(|why| Self::Doubtful(why.into()), |known| Self::Known(Arc::new(known)))
     }
 
-    /// Who that is, and so what it may do.
+    /// The party, and so what it may do.
     pub(super) fn party(&self, current: &Current) -> Result<Party, Error> {
         let known = match self {
             Self::Plain => return Err(unauthenticated("this port takes TLS alone: connect with it (zue --ca FILE)")),
@@ -157,7 +157,7 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Whether it stands for the same now.
+    /// Tells whether it stands for the same now.
     pub(super) fn holds(&self, current: &Current) -> bool {
         current.said.access.by_token(&self.hash) == Some(&self.client)
     }

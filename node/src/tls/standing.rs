@@ -1,4 +1,4 @@
-//! Whether a call that was let in may go on: what it stands on may be gone from the files before it ends. Lets nobody in.
+//! The standing of a call that was let in: what it stands on may be gone from the files before it ends. Lets nobody in.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use zue_proto::v1::Error;
 use super::Asked;
 use super::kept::Kept;
 
-/// What a call goes on by. Clones are of the same call.
+/// The right by which a call goes on. Clones are of the same call.
 #[derive(Clone, Debug)]
 pub(crate) struct Standing(Option<Arc<Stands>>);
 
@@ -27,13 +27,13 @@ impl Standing {
         Self(None)
     }
 
-    /// What was let in in this generation.
+    /// The admission, of this generation.
     pub(super) fn of(kept: &Arc<Kept>, asked: Asked, generation: u64) -> Self {
         let (kept, generation) = (Arc::clone(kept), AtomicU64::new(generation));
         Self(Some(Arc::new(Stands { kept, asked, generation })))
     }
 
-    /// Whether it may go on; costs next to nothing while nothing was replaced.
+    /// Tells whether it may go on; costs next to nothing while nothing was replaced.
     ///
     /// # Errors
     /// Why it may not.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tempfile::TempDir;
+use zue_settings::{AccessSettings, TlsSettings};
 use zue_tls::{Authority, Cluster, Issued, Kind, Names, NewToken, Role};
 
-use super::files::{File, Places};
+use super::files::Places;
 use super::*;
 use crate::server::owner::tests::owner;
 use crate::server::places::Places as Seats;

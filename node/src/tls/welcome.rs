@@ -1,4 +1,4 @@
-//! How a connection is taken in: with TLS or without, and with what of who is at its other end.
+//! The welcome of a connection: with TLS or without, and with what it shows of its other end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,48 +6,19 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
-use zue_tls::{Bundle, Role, Stream, TlsAcceptor, Wire, wire};
+use zue_settings::TlsMode;
+use zue_tls::{Stream, TlsAcceptor, Wire, wire};
 
-use super::kept::{Current, Kept};
-use super::{Security, Shown, TlsMode};
+use super::kept::Kept;
+use super::port::Port;
+use super::{Security, Shown};
 use crate::metrics::Metrics;
 use crate::server::listener::{Connection, Rest};
 
-/// What TLS begins with: a record of a handshake.
+/// The first byte of TLS: a record of a handshake.
 const TLS_BEGINS: [u8; 1] = [0x16];
-/// How long whoever is refused may take to hear why.
+/// The time that a refused caller may take to hear why.
 const HEARS_WITHIN: Duration = Duration::from_secs(1);
-
-/// The ports that may have TLS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Port {
-    Client,
-    Peer,
-}
-
-impl Port {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Peer => "peer",
-        }
-    }
-
-    /// Whose signature it believes.
-    pub(super) fn bundle(self, current: &Current) -> &Bundle {
-        match self {
-            Self::Client => &current.said.clients,
-            Self::Peer => &current.said.peers,
-        }
-    }
-
-    pub(super) fn serves(self, role: &Role) -> bool {
-        match role {
-            Role::Node | Role::Controller => self == Self::Peer,
-            Role::Client(_) => self == Self::Client,
-        }
-    }
-}
 
 impl Security {
     /// Takes a connection in, within that time; none if it is not to be served.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use zue_node::{MemoryBound, NodeConfig, TlsSettings};
+use zue_settings::{MemoryBound, NodeConfig, TlsSettings};
 
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
@@ -31,7 +31,7 @@ pub(super) fn of(cluster: &Cluster) -> ResourceRequirements {
 /// With TLS, whether or not there is any: a change of the mode is to change nothing else.
 fn bound(cluster: &Cluster) -> u64 {
     let (replication, limits) = (cluster.spec.config.replication, cluster.spec.config.limits);
-    let tls = TlsSettings { mode: zue_node::TlsMode::Required, ..TlsSettings::default() };
+    let tls = TlsSettings { mode: zue_settings::TlsMode::Required, ..TlsSettings::default() };
     MemoryBound::of(&NodeConfig { replication, limits, tls, ..NodeConfig::default() }).bytes()
 }
 

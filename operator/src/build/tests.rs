@@ -1,7 +1,10 @@
 //! What the objects of a cluster must say.
 
+use std::path::Path;
+
 use clap::Parser as _;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use zue_settings::NodeConfig;
 
 use super::*;
 use crate::cluster::tests::cluster;
@@ -138,14 +141,11 @@ fn a_node_starts_with_its_arguments_and_its_file() {
         "{config: {log: {durability: Os}}, externalAccess: {addressTemplate: '{pod}.example.com:3094{ordinal}'}}",
     );
     let file = objects(&cluster).config_map.data.unwrap().remove(args::CONFIG_FILE).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join(args::CONFIG_FILE), file).unwrap();
-    let args: Vec<String> = args::args(&cluster, "orders-2", "2")
-        .into_iter()
-        .map(|arg| arg.replace(args::CONFIG_DIRECTORY, directory.path().to_str().unwrap()))
-        .collect();
-    let parsed = zue_node::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
-    let config = parsed.to_config().unwrap();
+    let args = args::args(&cluster, "orders-2", "2");
+    let parsed = zue_settings::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
+    assert_eq!(parsed.config, Some(Path::new(args::CONFIG_DIRECTORY).join(args::CONFIG_FILE)));
+    let config = parsed.over(NodeConfig::parse(&file).unwrap().unwrap());
+    config.validate().unwrap();
     assert_eq!((config.name.as_str(), config.data_dir.to_str().unwrap()), ("orders-2", args::DATA_DIRECTORY));
     assert_eq!(config.advertise.client.as_deref(), Some("orders-2.example.com:30942"));
     assert_eq!((config.log, config.limits), (cluster.spec.config.log, cluster.spec.config.limits));
@@ -171,8 +171,8 @@ fn what_a_mode_takes_is_mounted_and_a_plain_cluster_is_as_it_ever_was() {
     assert_eq!((plain.args.unwrap().len(), plain.env.unwrap().len(), plain.volume_mounts.unwrap().len()), (5, 3, 2));
     let closed = of(TlsMode::Required);
     let args = closed.args.unwrap();
-    let parsed = zue_node::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
-    assert_eq!(parsed.tls_mode, Some(zue_node::TlsMode::Required));
+    let parsed = zue_settings::Args::try_parse_from(std::iter::once("zue-node".to_owned()).chain(args)).unwrap();
+    assert_eq!(parsed.tls_mode, Some(zue_settings::TlsMode::Required));
     let mounted: Vec<_> = closed.volume_mounts.unwrap().into_iter().map(|mount| mount.mount_path).collect();
     assert_eq!(mounted[2..], ["/etc/zue-tls", "/etc/zue-client"]);
     assert!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zue_node::{ByteSize, Time};
+use zue_settings::{ByteSize, Time};
 
 const HOUR_SECONDS: u64 = 3600;
 

@@ -119,8 +119,8 @@ impl Bound {
     /// A number of its unit as text.
     pub fn text(&self, value: u64) -> String {
         match self.unit {
-            Unit::Size => zue_node::ByteSize(value).to_string(),
-            Unit::Time => zue_node::Time::from_millis(value).to_string(),
+            Unit::Size => zue_settings::ByteSize(value).to_string(),
+            Unit::Time => zue_settings::Time::from_millis(value).to_string(),
         }
     }
 

@@ -17,7 +17,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
-use zue_node::Time;
+use zue_settings::Time;
 
 use backup::{Backup, Bootstrap};
 pub use generate::{crd, schema, yaml};

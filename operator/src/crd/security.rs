@@ -106,7 +106,7 @@ pub enum Right {
     Admin,
 }
 
-impl From<Right> for zue_node::Right {
+impl From<Right> for zue_settings::Right {
     fn from(right: Right) -> Self {
         match right {
             Right::Append => Self::Append,

@@ -3,7 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zue_node::{ConfigError, LimitSettings, LogSettings, ReplicationSettings};
+use zue_settings::{ConfigError, LimitSettings, LogSettings, ReplicationSettings};
 
 /// Settings of the nodes.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]

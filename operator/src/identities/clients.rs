@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use zue_node::{AccessClient, AccessFile};
+use zue_settings::{AccessClient, AccessFile};
 use zue_tls::{Cluster as Who, Names, NewToken, hex, sha256};
 
 use super::plan::{LEAF_LIFETIME, Wanted, issues};

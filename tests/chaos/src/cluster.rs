@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use zue_client::{Client, ClientConfig, DescribeResponse, ReplicaStatus, Tls};
-use zue_node::{MemoryBound, NodeConfig};
+use zue_settings::MemoryBound;
 use zue_tests::identities::{Identities, LIFE};
 use zue_tests::programs::Process;
 use zue_tls::Role;
@@ -175,7 +175,7 @@ impl Cluster {
 
     /// How much memory a node says it takes at most.
     pub(crate) fn memory_bound(&self) -> Result<u64> {
-        let config = NodeConfig::read(&self.dir.join("node.yaml"))?;
+        let config = zue_node::read_config(&self.dir.join("node.yaml"))?;
         Ok(MemoryBound::of(&config).bytes())
     }
 

@@ -16,10 +16,10 @@ use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal
 
 pub(crate) use self::ages::Judge;
 use crate::batch::{Held, Record};
+use crate::disk::Storage;
 use crate::left::Begun;
-use crate::process::Process;
-use crate::standby::Standby;
-use crate::storage::Storage;
+use crate::node::process::Process;
+use crate::node::standby::Standby;
 
 #[derive(Debug, Default)]
 pub(crate) struct Checker {

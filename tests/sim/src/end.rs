@@ -10,7 +10,7 @@ use zue_core::{ReplicaId, RoleView};
 use crate::breaks::Break;
 use crate::coverage::Coverage;
 use crate::left::FromBackup;
-use crate::upkeep::Kept;
+use crate::node::upkeep::Kept;
 use crate::world::World;
 
 /// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.

@@ -7,7 +7,7 @@ use zue_core::{
 };
 
 use crate::batch::{Batch, Record};
-use crate::standby::Standby;
+use crate::node::standby::Standby;
 
 /// One end of the network.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

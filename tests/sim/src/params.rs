@@ -8,9 +8,9 @@ use zue_core::{Limits, ProducerLimits, SyncLimits};
 use zue_engine::sender::Pace;
 use zue_log::CompactionConfig;
 
-use crate::ages::ClockParams;
 use crate::batch::Shape;
 use crate::dice::Dice;
+use crate::node::ages::ClockParams;
 pub(crate) use control::ControlParams;
 
 /// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.

@@ -8,7 +8,7 @@ use std::thread::{available_parallelism, scope};
 use crate::coverage::Coverage;
 use crate::end::{Failure, Options, Report, replay, run};
 use crate::left::FromBackup;
-use crate::upkeep::Kept;
+use crate::node::upkeep::Kept;
 
 /// What many runs amount to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

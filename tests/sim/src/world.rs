@@ -3,67 +3,29 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use zue_core::{Epoch, ReplicaId, Session, Ticket};
+use zue_core::{ReplicaId, Session};
 use zue_log::Durability;
 
-use crate::ages::Clock;
+use crate::actors::clients::Clients;
+use crate::actors::controller::Controller;
+use crate::actors::status::{Status, StoreAnswer, StoreCall};
 use crate::breaks::Break;
 use crate::check::Checker;
-use crate::clients::Clients;
-use crate::controller::Controller;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
+use crate::disk::Storage;
+use crate::event::{Event, ProcessEvent};
+use crate::faults::losses::Losses;
 use crate::left::{FromBackup, Left};
-use crate::losses::Losses;
 use crate::message::{Address, Message};
+use crate::node::ages::Clock;
+use crate::node::process::Process;
+use crate::node::upkeep::Kept;
 use crate::params::{NetParams, Params};
-use crate::process::Process;
-use crate::status::{Status, StoreAnswer, StoreCall};
-use crate::storage::Storage;
 use crate::trace::Trace;
-use crate::upkeep::Kept;
 
 /// How many runs have more faults of disks than can be made good.
 const RECKLESS: f64 = 0.02;
-
-/// Something that happens at a time.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Deliver { from: Address, to: Address, message: Box<Message> },
-    OfProcess { machine: usize, life: u64, event: ProcessEvent },
-    StoreCall { controller: usize, op: (u64, u64), call: StoreCall },
-    StoreAnswer { controller: usize, op: (u64, u64), answer: StoreAnswer },
-    Controller { controller: usize, timer: u64 },
-    Produce { producer: usize },
-    AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
-    Read,
-    Trim,
-    Stranger,
-    Fault,
-    Forget { epoch: Epoch },
-    Restart { machine: usize },
-    Resume { who: Address },
-    DiskEmptied { machine: usize },
-    Unblock { from: Address, to: Address },
-}
-
-/// Something that happens to one process, as long as it lives.
-#[derive(Debug)]
-pub(crate) enum ProcessEvent {
-    Tick,
-    DiskWrite,
-    DiskSync,
-    Persisted(Ticket),
-    Upkeep,
-    /// By what it stands by gets to the disk.
-    Keep,
-    /// A follower is to hear of what is committed.
-    CommitNews {
-        follower: ReplicaId,
-        session: Session,
-    },
-    Crash,
-}
 
 #[derive(Debug)]
 struct Scheduled {

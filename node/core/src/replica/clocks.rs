@@ -72,8 +72,8 @@ impl Replica {
     /// The end of what its leader, or itself, knows to be committed, while it has one: what lies beyond is committed later.
     pub fn told_end(&self) -> Option<Offset> {
         match &self.role {
-            Role::Leader(leader) if leader.settled => Some(self.commit_end),
-            Role::Follower(following) => following.session.map(|_| following.commit_end.max(self.commit_end)),
+            Role::Leader(leader) if leader.settled => Some(self.log.commit_end),
+            Role::Follower(following) => following.session.map(|_| following.commit_end.max(self.log.commit_end)),
             _ => None,
         }
     }

@@ -149,11 +149,11 @@ impl Replica {
             return Err(Refusal::Impossible("the frames take more offsets than a message may"));
         }
         let joined = self.history_as_joined();
-        let history = lead_on(self.id, joined.as_ref().unwrap_or(&self.history), epoch_starts, (log, end))?;
+        let history = lead_on(self.id, joined.as_ref().unwrap_or(&self.log.history), epoch_starts, (log, end))?;
         self.join(end.epoch, history, out)?;
-        self.log = end;
+        self.log.tail = end;
         for append in appends {
-            self.producers.record(append);
+            self.log.producers.record(append);
         }
         Ok(())
     }
@@ -180,13 +180,13 @@ impl Replica {
     /// the disk yet: it may have been long on its way.
     fn bound_suspect(&mut self, within: Tail, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
-        if following.runs.get(self.id) != Some(self.lineage.run()) {
+        if following.runs.get(self.id) != Some(self.starts.lineage.run()) {
             return;
         }
-        if self.suspect.is_none_or(|suspect| suspect.epoch != within.epoch || suspect <= within) {
+        if self.doubts.suspect.is_none_or(|suspect| suspect.epoch != within.epoch || suspect <= within) {
             return;
         }
-        self.suspect = Some(within).filter(|suspect| *suspect > self.durable);
+        self.doubts.suspect = Some(within).filter(|suspect| *suspect > self.log.durable);
         let ticket = self.next_ticket();
         out.push(Output::WriteSuspect(ticket, within));
     }
@@ -201,8 +201,8 @@ impl Replica {
     /// Only once the leader's epoch has begun here: whoever was not elected may say anything of what an earlier leader has left.
     pub(crate) fn follow_commit(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
-        if following.pending.is_none() && self.durable.epoch == following.epoch {
-            self.commit(following.commit_end.min(self.durable.end), out);
+        if following.pending.is_none() && self.log.durable.epoch == following.epoch {
+            self.commit(following.commit_end.min(self.log.durable.end), out);
         }
         self.follow_log_start(out);
     }

@@ -27,7 +27,7 @@ impl Replica {
         let mut told = if votes { runs.clone() } else { Runs::default() };
         told.forget(from);
         // What is said late, by an earlier start, changes nothing either.
-        if self.runs.get(from).is_none_or(|known| lineage.has(known)) {
+        if self.starts.runs.get(from).is_none_or(|known| lineage.has(known)) {
             follower.meet(lineage.clone());
             told.set(from, lineage.run());
         }
@@ -50,7 +50,7 @@ impl Replica {
     /// frames: whoever reaches its port can open a stream.
     pub(crate) fn holds_leaders_start(&self) -> bool {
         let Role::Follower(following) = &self.role else { return false };
-        following.pending.is_none() && self.history.last_epoch() == following.epoch
+        following.pending.is_none() && self.log.history.last_epoch() == following.epoch
     }
 
     /// Follower: takes in what its leader has told of starts, or finds that its own disk is a copy.
@@ -66,12 +66,12 @@ impl Replica {
 
     /// Takes in what another knows of members, and has it written down if any of it is new.
     pub(crate) fn learn(&mut self, told: Runs, out: &mut Vec<Output>) {
-        let mut runs = self.runs.clone();
+        let mut runs = self.starts.runs.clone();
         let fed = match &self.role {
             Role::Leader(leader) => leader.followers.keys().copied().collect(),
             _ => Vec::<ReplicaId>::new(),
         };
-        let elects = |id: ReplicaId| self.history.starts().iter().any(|start| start.elects(id));
+        let elects = |id: ReplicaId| self.log.history.starts().iter().any(|start| start.elects(id));
         let is_member = |id: ReplicaId| id == self.id || elects(id) || fed.contains(&id);
         for (id, run) in told.iter().filter(|(id, _)| *id != self.id && is_member(*id)) {
             match &self.role {
@@ -80,8 +80,8 @@ impl Replica {
                 _ => runs.learn(id, run, is_member),
             }
         }
-        if runs != self.runs {
-            self.runs = runs.clone();
+        if runs != self.starts.runs {
+            self.starts.runs = runs.clone();
             let ticket = self.next_ticket();
             out.push(Output::WriteRuns { ticket, runs: runs.clone() });
             self.after_disk(Effect::Noted(runs));
@@ -90,7 +90,7 @@ impl Replica {
 
     /// What was learned is durable; whether more may be committed now.
     pub(crate) fn note_runs(&mut self, runs: Runs) -> bool {
-        self.noted = runs;
+        self.starts.noted = runs;
         self.recount();
         matches!(self.role, Role::Leader(_))
     }
@@ -98,27 +98,27 @@ impl Replica {
     fn recount(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
         for (id, follower) in &mut leader.followers {
-            let run = self.runs.get(*id);
+            let run = self.starts.runs.get(*id);
             let is_of_it = follower.lineage.as_ref().map(Lineage::run) == run;
-            follower.counts = run.is_some() && is_of_it && self.noted.get(*id) == run;
+            follower.counts = run.is_some() && is_of_it && self.starts.noted.get(*id) == run;
         }
     }
 
     /// Whether a leader speaks of a start of its disk that is over, or that a copy of it has made: nobody is to cut what it holds for
     /// that. Whoever is elected next tells it.
     pub(crate) fn contradicts(&self, leader: ReplicaId, told: &Runs) -> bool {
-        let (Some(known), Some(told)) = (self.runs.get(leader), told.get(leader)) else { return false };
+        let (Some(known), Some(told)) = (self.starts.runs.get(leader), told.get(leader)) else { return false };
         let is_over = known.starts > told.starts && known.starts - told.starts <= STARTS_AHEAD_MAX;
         is_over || (known.starts == told.starts && known.nonce != told.nonce)
     }
 
     /// Returns whether another knows of a start that this disk has not seen. Then it was restored from a copy, and says so from now on.
     pub(crate) fn is_restored_by(&mut self, runs: &Runs, out: &mut Vec<Output>) -> bool {
-        if runs.get(self.id).is_none_or(|run| self.lineage.has(run)) {
+        if runs.get(self.id).is_none_or(|run| self.starts.lineage.has(run)) {
             return false;
         }
         self.fail(out);
-        self.restored = true;
+        self.starts.restored = true;
         let ticket = self.next_ticket();
         out.push(Output::WriteRestored { ticket });
         true

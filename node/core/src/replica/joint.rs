@@ -52,7 +52,7 @@ impl Replica {
         let parted = |parted| Refusal::Parted { parted, commit_end };
         match shared {
             Some(shared) if shared.end < commit_end => return Err(parted(shared.end)),
-            Some(shared) if shared == self.log && shared.end >= start.oldest => return Ok(Joint::End),
+            Some(shared) if shared == self.log.tail && shared.end >= start.oldest => return Ok(Joint::End),
             Some(shared) if shared.end >= start.oldest => return Ok(Joint::Cut(shared)),
             // Had the leader all that is known here to be committed, it would share the epoch start of it.
             None if commit_end > start.oldest => return Err(parted(start.oldest)),
@@ -64,7 +64,7 @@ impl Replica {
         let is_known =
             origin.history.last().is_none_or(|last| start.history.at(last.epoch).is_none_or(|known| known == last));
         // One without a history has nothing yet.
-        if !self.history.is_empty() && oldest.since(self.log.end) > OFFSETS_AHEAD_MAX {
+        if !self.log.history.is_empty() && oldest.since(self.log.tail.end) > OFFSETS_AHEAD_MAX {
             return Err(Refusal::Impossible("its log begins further behind the end of this one than any log goes on"));
         }
         if origin.at != oldest || !begun || !is_known || origin.tail() > start.log {
@@ -75,11 +75,11 @@ impl Replica {
 
     /// What is committed, by all that is known: also what a log that is still being begun anew begins behind.
     fn known_committed(&self) -> Offset {
-        let begun = self.effects.iter().filter_map(|(_, effect)| match effect {
+        let begun = self.disk.effects.iter().filter_map(|(_, effect)| match effect {
             Effect::Reset(at) => Some(*at),
             _ => None,
         });
-        begun.fold(self.commit_end, Offset::max)
+        begun.fold(self.log.commit_end, Offset::max)
     }
 
     fn pending(&self) -> Option<&Pending> {
@@ -92,14 +92,15 @@ impl Replica {
     /// Where the log ends and what of it is durable, as its leader is told: no more than what the joint leaves, or the leader would
     /// count what it does not have.
     pub(crate) fn as_joined(&self) -> (Tail, Tail) {
-        self.pending().map_or((self.log, self.durable), |pending| (pending.tail(), pending.durable(self.durable)))
+        self.pending()
+            .map_or((self.log.tail, self.log.durable), |pending| (pending.tail(), pending.durable(self.log.durable)))
     }
 
     /// The history that is left once what is pending is carried out, if anything is.
     pub(crate) fn history_as_joined(&self) -> Option<History> {
         match self.pending()? {
             Pending::Cut(to) => {
-                let mut history = self.history.clone();
+                let mut history = self.log.history.clone();
                 history.cut(to.epoch);
                 Some(history)
             }
@@ -128,7 +129,7 @@ impl Replica {
             None => {}
         }
         if let Some(history) = history {
-            self.history = history;
+            self.log.history = history;
         }
         if let Some(told) = told {
             self.learn(told, out);
@@ -138,12 +139,12 @@ impl Replica {
 
     /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
     fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
-        self.history.cut(to.epoch);
-        self.log = to;
-        self.durable = self.durable.min(to);
-        self.producers.cut(to.end);
+        self.log.history.cut(to.epoch);
+        self.log.tail = to;
+        self.log.durable = self.log.durable.min(to);
+        self.log.producers.cut(to.end);
         // Writes begun before the cut complete, but what they wrote beyond it is gone.
-        self.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
+        self.disk.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
         let ticket = self.next_ticket();
         out.push(Output::Cut { ticket, to });
         self.after_disk(Effect::Durable(to));
@@ -151,14 +152,14 @@ impl Replica {
 
     /// Forgets the whole log. Until the disk is done nothing is known to be durable.
     fn reset(&mut self, origin: Origin, out: &mut Vec<Output>) {
-        assert!(self.commit_end <= origin.at, "a reset takes what is committed");
+        assert!(self.log.commit_end <= origin.at, "a reset takes what is committed");
         let tail = origin.tail();
-        self.history = origin.history.clone();
-        self.producers = origin.producers.clone();
-        (self.log, self.durable) = (tail, Tail::default());
+        self.log.history = origin.history.clone();
+        self.log.producers = origin.producers.clone();
+        (self.log.tail, self.log.durable) = (tail, Tail::default());
         // Writes begun before complete, but what they wrote is gone: also what it began anew with before.
         let is_gone = |effect: &Effect| matches!(effect, Effect::Durable(_) | Effect::Trimmed(_) | Effect::Reset(_));
-        self.effects.retain(|(_, effect)| !is_gone(effect));
+        self.disk.effects.retain(|(_, effect)| !is_gone(effect));
         let ticket = self.next_ticket();
         let at = origin.at;
         out.push(Output::Reset { ticket, origin });
@@ -168,7 +169,7 @@ impl Replica {
 
     pub(crate) fn reset_is_durable(&mut self, at: Offset, out: &mut Vec<Output>) {
         self.commit(at, out);
-        (self.log_start, self.trimmed) = (self.log_start.max(at), self.trimmed.max(at));
+        (self.log.start, self.log.trimmed) = (self.log.start.max(at), self.log.trimmed.max(at));
         self.tell_trimmed(out);
     }
 }

@@ -23,7 +23,7 @@ impl Replica {
     ) {
         let verdict = match self.may_append(now, count) {
             // More was committed elsewhere than this replica has: it was deposed and does not know it yet, or that was another log.
-            Ok(()) if producer.is_some_and(|(id, _)| id.born > self.log.end) => {
+            Ok(()) if producer.is_some_and(|(id, _)| id.born > self.log.tail.end) => {
                 return self.ask_about_producer(now, request, out);
             }
             Ok(()) => producer.map_or(Verdict::New, |(id, sequence)| self.judge(id, sequence, count)),
@@ -41,20 +41,20 @@ impl Replica {
                 self.answer_committed(out);
             }
             Verdict::New => {
-                let base = self.log.end;
+                let base = self.log.tail.end;
                 let Some(end) = base.checked_plus(u64::from(count)) else {
                     let refusal = Refusal::OffsetsUsedUp { end: base, count };
                     return out.push(Output::Reply(request, Reply::Refused(refusal)));
                 };
-                self.log.end = end;
+                self.log.tail.end = end;
                 if let Role::Leader(leader) = &mut self.role {
                     leader.backlog.push(end, bytes);
                 }
                 if let Some((producer, sequence)) = producer {
-                    self.producers.record(Appended { producer, sequence, count, base });
+                    self.log.producers.record(Appended { producer, sequence, count, base });
                 }
-                self.wait(self.log.end, request, base, count, false);
-                let epoch = self.log.epoch;
+                self.wait(self.log.tail.end, request, base, count, false);
+                let epoch = self.log.tail.epoch;
                 let ticket = self.after_write();
                 out.push(Output::WriteAppend { request, ticket, base, epoch });
             }
@@ -63,12 +63,12 @@ impl Replica {
 
     /// What a producer's append is: what is told of an earlier try must be true of a committed one.
     fn judge(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
-        let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.producers.limits().appends_max));
-        match self.producers.check(id, sequence, count) {
-            Verdict::New if self.producers.is_full(id, self.commit_end) => too_many(),
-            Verdict::Before(end) if end > self.commit_end => too_many(),
+        let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.log.producers.limits().appends_max));
+        match self.log.producers.check(id, sequence, count) {
+            Verdict::New if self.log.producers.is_full(id, self.log.commit_end) => too_many(),
+            Verdict::Before(end) if end > self.log.commit_end => too_many(),
             // Were the appends cut that it was forgotten for, it would be known again, and a late try of it would be appended.
-            Verdict::Refuse(Refusal::UnknownProducer) if self.producers.horizon() > self.commit_end => {
+            Verdict::Refuse(Refusal::UnknownProducer) if self.log.producers.horizon() > self.log.commit_end => {
                 Verdict::Refuse(Refusal::PerhapsForgotten)
             }
             verdict => verdict,
@@ -85,10 +85,10 @@ impl Replica {
             () if count == 0 => Err(Refusal::Impossible("an append of no records")),
             () if leader.hand_over.is_some() => Err(Refusal::HandingOver),
             () if self.waiting_count() >= self.limits.waiting_max => Err(Refusal::Overloaded(self.limits.waiting_max)),
-            () if leader.has_quorum(self.log.end, now, self.limits.sync) => Ok(()),
-            () if leader.is_connecting(self.log.end, now, self.limits.sync) => Err(Refusal::Connecting),
+            () if leader.has_quorum(self.log.tail.end, now, self.limits.sync) => Ok(()),
+            () if leader.is_connecting(self.log.tail.end, now, self.limits.sync) => Err(Refusal::Connecting),
             () => Err(Refusal::NoQuorum {
-                in_reach: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
+                in_reach: leader.writing(&leader.start.voters, self.log.tail.end, now, self.limits.sync),
                 voters: leader.start.voters.len(),
                 quorum: leader.start.quorum,
             }),
@@ -104,11 +104,11 @@ impl Replica {
         run: Run,
         out: &mut Vec<Output>,
     ) {
-        if self.runs.get(from) == Some(run)
+        if self.starts.runs.get(from) == Some(run)
             && let Role::Leader(leader) = &mut self.role
             && let Some(progress) = leader.followers.get_mut(&from)
         {
-            progress.begin(session, durable, self.log, now);
+            progress.begin(session, durable, self.log.tail, now);
         }
         self.acked(now, from, durable, 0, run, out);
     }
@@ -124,7 +124,7 @@ impl Replica {
         run: Run,
         out: &mut Vec<Output>,
     ) {
-        let (log, is_known) = (self.log, self.runs.get(from) == Some(run));
+        let (log, is_known) = (self.log.tail, self.starts.runs.get(from) == Some(run));
         if !is_known {
             return;
         }
@@ -132,7 +132,7 @@ impl Replica {
         let Some(progress) = leader.followers.get_mut(&from) else { return };
         let of_this_epoch = durable.epoch == leader.start.epoch;
         let impossible = of_this_epoch && durable.end < leader.start.start;
-        if durable > log || impossible || round > self.round {
+        if durable > log || impossible || round > self.counts.round {
             return; // No follower of this leader can say so: it is a late message of another epoch, or nonsense.
         }
         progress.note(durable, log, now);
@@ -140,24 +140,24 @@ impl Replica {
             // What holds this epoch's start was sent to this leader, and no sooner than it led.
             progress.round = progress.round.max(round);
         }
-        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.counts.isr);
         self.advance_commit(now, out);
         self.answer_reads(out);
     }
 
     pub(crate) fn disconnected(&mut self, now: Millis, from: ReplicaId, session: Session) {
-        let log = self.log;
+        let log = self.log.tail;
         let Role::Leader(leader) = &mut self.role else { return };
         if let Some(progress) = leader.followers.get_mut(&from).filter(|progress| progress.session == Some(session)) {
             progress.session = None;
         }
-        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.counts.isr);
     }
 
     pub(crate) fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let log = self.log;
+        let log = self.log.tail;
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.refresh_isr(log, now, self.limits.sync, &mut self.isr_counts);
+        leader.refresh_isr(log, now, self.limits.sync, &mut self.counts.isr);
         if let Some(HandOver { request, to, .. }) = leader.hand_over.take_if(|hand_over| now >= hand_over.until)
             && let Some(request) = request
         {
@@ -170,7 +170,7 @@ impl Replica {
 
     /// Tells appends and trims that wait when the quorum is lost. They stay in the log, and may yet be committed.
     fn give_up_appends(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let (log_end, limits) = (self.log.end, self.limits.sync);
+        let (log_end, limits) = (self.log.tail.end, self.limits.sync);
         let Role::Leader(leader) = &mut self.role else { return };
         if !leader.has_lost_quorum(log_end, now, limits) {
             return;
@@ -186,9 +186,10 @@ impl Replica {
     /// and the others commit without it: each of them holds more, so one of them is elected. While they are no better off it stays.
     /// Nor when it is damaged and commits no more: what is damaged may be what the others lack, and then nobody can be given it.
     fn resign_if_stuck(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let (log_end, durable, commit_end, limits) = (self.log.end, self.durable, self.commit_end, self.limits.sync);
+        let (log_end, durable, commit_end, limits) =
+            (self.log.tail.end, self.log.durable, self.log.commit_end, self.limits.sync);
         let (damaged, is_full) =
-            (self.damaged, self.full_since.is_some_and(|since| now.since(since) >= limits.lag_ms_max));
+            (self.doubts.damaged, self.disk.full_since.is_some_and(|since| now.since(since) >= limits.lag_ms_max));
         let Role::Leader(leader) = &mut self.role else { return };
         let is_outrun = leader.is_outrun(durable, commit_end, now, limits);
         let is_held_up = leader.is_held_up(log_end, commit_end, now, limits);
@@ -200,7 +201,7 @@ impl Replica {
 
     pub(crate) fn advance_commit(&mut self, _: Millis, out: &mut Vec<Output>) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(end) = leader.committed(self.durable) else { return };
+        let Some(end) = leader.committed(self.log.durable) else { return };
         assert!(end >= leader.start.start, "a log that holds an epoch's start ends before it");
         leader.settled = true;
         self.commit(end, out);
@@ -219,7 +220,7 @@ impl Replica {
         learners: Vec<ReplicaId>,
         out: &mut Vec<Output>,
     ) {
-        let log = self.log;
+        let log = self.log.tail;
         let reply = match &mut self.role {
             Role::Leader(leader) if leader.start.epoch == epoch && leader.begun => {
                 if learners.len() > VOTERS_MAX {
@@ -266,7 +267,7 @@ impl Replica {
     /// Answers once the target durably holds all of the log and all of it is committed. New appends stay held back until the
     /// deadline: the controller seals meanwhile.
     fn finish_hand_over(&mut self, out: &mut Vec<Output>) {
-        let (log, commit_end) = (self.log, self.commit_end);
+        let (log, commit_end) = (self.log.tail, self.log.commit_end);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(hand_over) = &mut leader.hand_over else { return };
         let caught_up = leader.followers.get(&hand_over.to).is_some_and(|progress| progress.durable == log);

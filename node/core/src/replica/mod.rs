@@ -15,16 +15,16 @@ pub(crate) mod trim;
 pub(crate) mod waiting;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::replica::follow::may_vote;
 use crate::replica::joint::Joint;
-use crate::replica::progress::{IsrCounts, Leader};
-use crate::replica::state::{Following, Pending, Replica, Role, Told};
+use crate::replica::progress::Leader;
+use crate::replica::state::{Asked, Counts, Doubts, Following, LogState, Pending, Replica, Role, Starts, Told};
 use crate::replica::waiting::Effect;
 use crate::types::history::EpochStart;
-use crate::types::io::{Input, Millis, RequestId, Session, Start, Terms, Ticket};
+use crate::types::io::{Input, Millis, RequestId, Session, Start, Terms};
 use crate::types::output::{Output, Reply};
 use crate::types::recovered::{Limits, Promise, Recovered};
 use crate::types::refusal::Refusal;
@@ -40,40 +40,35 @@ impl Replica {
         runs.learn(id, lineage.run(), |_| true);
         let cluster = cluster.filter(|_| promise.binds(id, history.last()) || suspect.is_some());
         let suspect = suspect.filter(|suspect| *suspect > log);
+        let log = LogState {
+            history,
+            tail: log,
+            durable: log,
+            commit_end: commit_end.max(log_start).min(log.end),
+            start: log_start,
+            trimmed: log_start,
+            producers,
+        };
         Self {
             id,
             limits,
             cluster,
             promise,
-            history,
             log,
-            durable: log,
-            commit_end: commit_end.max(log_start).min(log.end),
-            log_start,
-            trimmed: log_start,
-            producers,
-            sealed_before_start: promise.epoch,
-            suspect,
-            damaged,
-            lineage,
-            noted: runs.clone(),
-            runs,
-            restored,
+            doubts: Doubts { suspect, sealed_before_start: promise.epoch, damaged },
+            starts: Starts { lineage, noted: runs.clone(), runs, restored },
             role: if restored { Role::Failed } else { Role::Idle },
             idle_since: Millis::default(),
-            isr_counts: IsrCounts::default(),
-            full_since: None,
-            round: 0,
-            issued: Ticket::default(),
-            persisted: Ticket::default(),
-            effects: VecDeque::new(),
+            counts: Counts::default(),
+            disk: Asked::default(),
             waiting: BTreeMap::new(),
         }
     }
 
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
-        let (start_before, commit_before, promised_before) = (self.log_start, self.commit_end, self.promise.epoch);
+        let (start_before, commit_before) = (self.log.start, self.log.commit_end);
+        let (promised_before, round_before) = (self.promise.epoch, self.counts.round);
         let was_idle = self.role == Role::Idle;
         if let Role::Leader(leader) = &mut self.role
             && !leader.begun
@@ -93,8 +88,8 @@ impl Replica {
             Input::ConfirmRead { request } => self.confirm_read(now, request, out),
             Input::Persisted(ticket) => self.persist(now, ticket, out),
             Input::Promised(ticket) => self.promised(ticket, out),
-            Input::DiskFull(is_full) => self.full_since = is_full.then(|| self.full_since.unwrap_or(now)),
-            Input::Damaged(is_damaged) => self.damaged = is_damaged,
+            Input::DiskFull(is_full) => self.disk.full_since = is_full.then(|| self.disk.full_since.unwrap_or(now)),
+            Input::Damaged(is_damaged) => self.doubts.damaged = is_damaged,
             Input::DiskFailed => self.fail(out),
             Input::Tick => self.tick(now, out),
             Input::Clock(shown) => self.hear_clock(shown),
@@ -126,14 +121,11 @@ impl Replica {
         if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
             self.idle_since = now;
         }
-        assert!(commit_before <= self.commit_end, "the commit end fell");
-        assert!(self.commit_end <= self.log.end, "the commit end is beyond the log");
-        assert!(start_before <= self.log_start, "the log's start fell");
-        assert!(self.log_start <= self.commit_end, "the log starts behind what is committed");
-        assert!(self.trimmed <= self.log_start, "more was trimmed than was asked for");
-        assert!(self.durable <= self.log, "more is durable than was written");
-        assert!(self.suspect.is_none_or(|lost| lost > self.durable), "what is durable is called lost");
-        assert!(self.history.last_epoch() <= self.promise.epoch, "an epoch was accepted above the promise");
+        assert!(commit_before <= self.log.commit_end, "the commit end fell");
+        assert!(start_before <= self.log.start, "the log's start fell");
+        assert!(promised_before <= self.promise.epoch, "a promise fell");
+        assert!(round_before <= self.counts.round, "a round fell");
+        self.check();
     }
 
     // ---- promises and appointments
@@ -170,7 +162,7 @@ impl Replica {
     /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
     /// that was only named binds nobody. One that was restored has a log and no cluster: it begins one, and follows nobody.
     pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
-        let has_begun = !self.history.is_empty() || self.suspect.is_some();
+        let has_begun = !self.log.history.is_empty() || self.doubts.suspect.is_some();
         match (&self.role, self.cluster.filter(|_| has_begun)) {
             (Role::Failed, _) => Err(Refusal::Failed),
             (_, Some(ours)) if cluster != Some(ours) => Err(Refusal::OtherCluster { ours, theirs: cluster }),
@@ -183,30 +175,30 @@ impl Replica {
         Sealed {
             replica: self.id,
             cluster: self.cluster,
-            last: self.history.at(self.durable.epoch).cloned(),
-            durable: self.durable,
-            commit_end: self.commit_end,
-            suspect: self.suspect,
-            damaged: self.damaged,
-            lineage: self.lineage.clone(),
-            runs: self.noted.clone(),
+            last: self.log.history.at(self.log.durable.epoch).cloned(),
+            durable: self.log.durable,
+            commit_end: self.log.commit_end,
+            suspect: self.doubts.suspect,
+            damaged: self.doubts.damaged,
+            lineage: self.starts.lineage.clone(),
+            runs: self.starts.noted.clone(),
         }
     }
 
     fn appoint(&mut self, now: Millis, request: RequestId, cluster: ClusterId, terms: Terms, out: &mut Vec<Output>) {
         let Terms { epoch, voters, quorum, old_voters } = terms;
-        let start = EpochStart { epoch, start: self.log.end, leader: self.id, voters, quorum, old_voters };
+        let start = EpochStart { epoch, start: self.log.tail.end, leader: self.id, voters, quorum, old_voters };
         if let Err(refusal) = self.may_lead(cluster, &start) {
             return out.push(Output::Reply(request, Reply::Refused(refusal)));
         }
-        if let Err(_out_of_order) = self.history.push(start.clone()) {
+        if let Err(_out_of_order) = self.log.history.push(start.clone()) {
             return out.push(Output::Reply(request, Reply::Refused(Refusal::AlreadyStarted(epoch))));
         }
         self.write_promise(Promise { epoch, leader: Some(self.id) }, Some(cluster), out);
-        self.log.epoch = epoch;
+        self.log.tail.epoch = epoch;
         let ticket = self.next_ticket();
         out.push(Output::WriteEpochStart { ticket, start: start.clone() });
-        self.after_disk(Effect::Durable(self.log));
+        self.after_disk(Effect::Durable(self.log.tail));
         // It feeds nobody before its epoch start is durable: were it to forget it, a repeated appointment could lead the epoch
         // a second time, from another place.
         self.after_disk(Effect::Appointed(request, epoch));
@@ -219,27 +211,27 @@ impl Replica {
             self.may_serve(Some(cluster))?;
         }
         // The promise must be durable too: it is, once no work of the disk on it is left.
-        let sealing = self.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
+        let sealing = self.disk.effects.iter().any(|(_, effect)| matches!(effect, Effect::Sealed(..)));
         if self.promise.epoch != start.epoch || sealing {
             return Err(Refusal::NotSealed { asked: start.epoch, promised: self.promise.epoch });
         }
-        if self.history.last_epoch() >= start.epoch {
+        if self.log.history.last_epoch() >= start.epoch {
             return Err(Refusal::AlreadyStarted(start.epoch));
         }
-        if start.epoch <= self.sealed_before_start {
+        if start.epoch <= self.doubts.sealed_before_start {
             return Err(Refusal::SealedBeforeStart(start.epoch));
         }
         match self.promise.leader {
             Some(leader) => return Err(Refusal::OtherLeader { epoch: start.epoch, leader }),
             None => start.check().map_err(Refusal::Impossible)?,
         }
-        match self.history.last() {
-            Some(_) if self.is_seed() && self.history.is_left_by(start) => Ok(()),
+        match self.log.history.last() {
+            Some(_) if self.is_seed() && self.log.history.is_left_by(start) => Ok(()),
             // It would be taken for one that was restored, should it stop now.
             Some(last) if !last.names(self.id) => {
                 Err(Refusal::Impossible("the epoch before, which it holds, has other voters"))
             }
-            _ => may_vote(&self.history, start),
+            _ => may_vote(&self.log.history, start),
         }
     }
 
@@ -313,9 +305,9 @@ impl Replica {
     pub(crate) fn shared_with(&self, start: &Start) -> Option<Tail> {
         // Within its epoch the leader's log only grows, and what was taken from it is a part of it: a start that comes late,
         // with an end from long ago, must not cut what has been acknowledged since.
-        let same_epoch = self.history.last_epoch() == start.epoch;
-        let leader_end = if same_epoch { self.log.end.max(start.log.end) } else { start.log.end };
-        let shared = self.history.common(self.log.end, &start.history, leader_end);
+        let same_epoch = self.log.history.last_epoch() == start.epoch;
+        let leader_end = if same_epoch { self.log.tail.end.max(start.log.end) } else { start.log.end };
+        let shared = self.log.history.common(self.log.tail.end, &start.history, leader_end);
         shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
     }
 }

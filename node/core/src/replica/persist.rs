@@ -13,8 +13,8 @@ use crate::types::{ClusterId, Offset};
 
 impl Replica {
     pub(crate) fn next_ticket(&mut self) -> Ticket {
-        self.issued = Ticket(self.issued.0.saturating_add(1));
-        self.issued
+        self.disk.issued = Ticket(self.disk.issued.0.saturating_add(1));
+        self.disk.issued
     }
 
     pub(crate) fn write_promise(&mut self, promise: Promise, cluster: Option<ClusterId>, out: &mut Vec<Output>) {
@@ -27,29 +27,32 @@ impl Replica {
 
     /// Lets an effect follow all work asked of the disk so far.
     pub(crate) fn after_disk(&mut self, effect: Effect) {
-        debug_assert!(self.effects.back().is_none_or(|(ticket, _)| *ticket <= self.issued), "effects are out of order");
-        self.effects.push_back((self.issued, effect));
+        debug_assert!(
+            self.disk.effects.back().is_none_or(|(ticket, _)| *ticket <= self.disk.issued),
+            "effects are out of order"
+        );
+        self.disk.effects.push_back((self.disk.issued, effect));
     }
 
     pub(crate) fn after_write(&mut self) -> Ticket {
         let ticket = self.next_ticket();
-        self.after_disk(Effect::Durable(self.log));
+        self.after_disk(Effect::Durable(self.log.tail));
         ticket
     }
 
     pub(crate) fn persist(&mut self, now: Millis, ticket: Ticket, out: &mut Vec<Output>) {
-        assert!(ticket <= self.issued, "the disk has done work that was never asked for");
-        self.persisted = self.persisted.max(ticket);
+        assert!(ticket <= self.disk.issued, "the disk has done work that was never asked for");
+        self.disk.persisted = self.disk.persisted.max(ticket);
         self.drain_effects(now, out);
     }
 
     /// Answers what waited for the promise alone: how much is durable is told as it is, and what is still to be written will not be
     /// acknowledged in an epoch below the promise.
     pub(crate) fn promised(&mut self, ticket: Ticket, out: &mut Vec<Output>) {
-        assert!(ticket <= self.issued, "the disk has done work that was never asked for");
+        assert!(ticket <= self.disk.issued, "the disk has done work that was never asked for");
         let sealed = |(asked, effect): &(Ticket, Effect)| *asked <= ticket && matches!(effect, Effect::Sealed(..));
-        let (now, later) = core::mem::take(&mut self.effects).into_iter().partition(sealed);
-        self.effects = later;
+        let (now, later) = core::mem::take(&mut self.disk.effects).into_iter().partition(sealed);
+        self.disk.effects = later;
         let now: VecDeque<(Ticket, Effect)> = now;
         for (_, effect) in now {
             self.apply(effect, out);
@@ -58,13 +61,13 @@ impl Replica {
 
     pub(crate) fn drain_effects(&mut self, now: Millis, out: &mut Vec<Output>) {
         let mut durable_moved = false;
-        while let Some((_, effect)) = self.effects.pop_front_if(|(ticket, _)| *ticket <= self.persisted) {
+        while let Some((_, effect)) = self.disk.effects.pop_front_if(|(ticket, _)| *ticket <= self.disk.persisted) {
             match effect {
                 Effect::Durable(tail) => {
-                    durable_moved |= tail > self.durable;
-                    self.durable = self.durable.max(tail);
+                    durable_moved |= tail > self.log.durable;
+                    self.log.durable = self.log.durable.max(tail);
                     // What it may have acknowledged is back, or was never committed: the leader of a later epoch would hold it.
-                    self.suspect.take_if(|suspect| *suspect <= self.durable);
+                    self.doubts.suspect.take_if(|suspect| *suspect <= self.log.durable);
                 }
                 Effect::Noted(runs) => durable_moved |= self.note_runs(runs),
                 effect => {
@@ -124,7 +127,7 @@ impl Replica {
     /// Tells the leader what is durable, once it has been told where the log ends.
     pub(crate) fn ack(&self, out: &mut Vec<Output>) {
         let Role::Follower(Following { session: Some(session), round, .. }) = self.role else { return };
-        if !self.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
+        if !self.disk.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
             let (_, durable) = self.as_joined();
             out.push(Output::SendAck { session, durable, round });
         }
@@ -135,7 +138,7 @@ impl Replica {
         self.leave_role(out);
         self.abandon_waiting(&Refusal::SteppedDown, out);
         self.role = Role::Failed;
-        for (_, effect) in core::mem::take(&mut self.effects) {
+        for (_, effect) in core::mem::take(&mut self.disk.effects) {
             if let Effect::Sealed(request, _) | Effect::Appointed(request, _) = effect {
                 out.push(Output::Reply(request, Reply::Refused(Refusal::Failed)));
             }
@@ -154,10 +157,10 @@ impl Replica {
 
     /// Raises the commit end, and answers the appends that it passes.
     pub(crate) fn commit(&mut self, end: Offset, out: &mut Vec<Output>) {
-        if end <= self.commit_end {
+        if end <= self.log.commit_end {
             return;
         }
-        self.commit_end = end;
+        self.log.commit_end = end;
         out.push(Output::Committed(end));
         self.answer_committed(out);
     }
@@ -165,11 +168,11 @@ impl Replica {
     pub(crate) fn answer_committed(&mut self, out: &mut Vec<Output>) {
         while let Some(entry) = self.waiting.first_entry() {
             let (end, request) = *entry.key();
-            if end > self.commit_end {
+            if end > self.log.commit_end {
                 break;
             }
             let Waiting { base, count, duplicate } = entry.remove();
-            let epoch = self.log.epoch;
+            let epoch = self.log.tail.epoch;
             out.push(Output::Reply(request, Reply::Appended { base, count, epoch, duplicate }));
         }
     }

@@ -24,8 +24,6 @@ pub struct Progress {
     pub voter: bool,
     /// The stream it is fed on, once it has answered.
     pub session: Option<Session>,
-    /// When its last stream in this leadership began, once it has answered.
-    begun: Option<Millis>,
     /// The starts of its disk, once it has said so.
     pub lineage: Option<Lineage>,
     /// True if that start of its disk is durably known here: before, it does not count for commits.
@@ -36,8 +34,6 @@ pub struct Progress {
     pub log_start: Offset,
     /// The last round of questions that it has answered as a follower in this epoch.
     pub round: u64,
-    /// When it was last heard from.
-    pub heard: Millis,
     /// The last time that its wall clock showed, if it says so.
     pub clock_ms: Option<u64>,
     /// When it last had all that the leader then had; none while it never had.
@@ -46,12 +42,22 @@ pub struct Progress {
     pub in_sync: bool,
     /// How many bytes of records it lacked, as of the last look; where it lacks very many, perhaps more.
     pub lag_bytes: u64,
-    /// The tail of the leader's log when the follower was last compared with it, and when.
-    mark: (Tail, Millis),
+    pace: Pace,
+}
+
+/// The moments by which a follower's progress is judged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pace {
+    /// When it was last heard from.
+    heard: Millis,
+    /// When its last stream in this leadership began, once it has answered.
+    begun: Option<Millis>,
+    /// The durable end with which that stream began; none once more is durable.
+    joint: Option<Tail>,
     /// When it last said that more is durable, or had all.
     advanced: Millis,
-    /// What was durable then; none once more is.
-    joint: Option<Tail>,
+    /// The tail of the leader's log when the follower was last compared with it, and when.
+    mark: (Tail, Millis),
 }
 
 /// A planned hand-over.
@@ -180,7 +186,8 @@ impl Leader {
     /// Returns whether enough voters may write in a moment: those that do, and those that are being connected to and not late.
     pub(crate) fn is_connecting(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
         let may_write = |follower: &Progress| {
-            follower.can_write(log_end, now, limits) || (follower.begun.is_none() && follower.is_alive(now, limits))
+            follower.can_write(log_end, now, limits)
+                || (follower.pace.begun.is_none() && follower.is_alive(now, limits))
         };
         self.is_enough(|voters| self.count(voters, may_write) + usize::from(voters.contains(&self.start.leader)))
     }
@@ -257,25 +264,21 @@ impl Progress {
         Self {
             voter,
             session: None,
-            begun: None,
             lineage: None,
             counts: false,
             durable: Tail::default(),
             log_start: Offset(0),
             round: 0,
-            heard: now,
             clock_ms: None,
             caught_up: voter.then_some(now),
             in_sync: voter,
             lag_bytes: 0,
-            mark: (log, now),
-            advanced: now,
-            joint: None,
+            pace: Pace { heard: now, begun: None, joint: None, advanced: now, mark: (log, now) },
         }
     }
 
     fn start_clocks(&mut self, now: Millis) {
-        (self.heard, self.mark.1, self.advanced) = (now, now, now);
+        (self.pace.heard, self.pace.mark.1, self.pace.advanced) = (now, now, now);
         self.caught_up = self.caught_up.and(Some(now));
     }
 
@@ -290,13 +293,13 @@ impl Progress {
     /// Takes note of what the follower holds, at a time when the leader's log had this tail. One that ends as far without the epoch's
     /// start has not caught up.
     pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
-        self.heard = now;
-        self.joint.take_if(|joint| durable > *joint);
+        self.pace.heard = now;
+        self.pace.joint.take_if(|joint| durable > *joint);
         if durable > self.durable || self.durable.end >= log.end {
-            self.advanced = now;
+            self.pace.advanced = now;
         }
         self.durable = self.durable.max(durable);
-        let (marked, marked_at) = self.mark;
+        let (marked, marked_at) = self.pace.mark;
         if self.durable >= log {
             self.caught_up = Some(now);
         } else if self.durable >= marked {
@@ -304,7 +307,7 @@ impl Progress {
         } else {
             return;
         }
-        self.mark = (log, now);
+        self.pace.mark = (log, now);
     }
 
     /// How many records it lacks.
@@ -316,18 +319,18 @@ impl Progress {
     /// of its log goes with the first frames.
     pub(crate) fn begin(&mut self, session: Session, durable: Tail, log: Tail, now: Millis) {
         self.session = self.session.max(Some(session));
-        self.begun = Some(now);
-        self.advanced = now;
-        self.joint = Some(durable).filter(|durable| *durable < log);
+        self.pace.begun = Some(now);
+        self.pace.advanced = now;
+        self.pace.joint = Some(durable).filter(|durable| *durable < log);
     }
 
     /// Returns whether it may still be at what goes of its log with the first frames.
     fn is_joining(&self, now: Millis) -> bool {
-        self.joint.and(self.begun).is_some_and(|begun| now.since(begun) <= JOINT_MS_MAX)
+        self.pace.joint.and(self.pace.begun).is_some_and(|begun| now.since(begun) <= JOINT_MS_MAX)
     }
 
     pub(crate) fn is_alive(&self, now: Millis, limits: SyncLimits) -> bool {
-        now.since(self.heard) <= limits.lag_ms_max
+        now.since(self.pace.heard) <= limits.lag_ms_max
     }
 
     /// Returns whether it answers, and its disk gets on.
@@ -338,12 +341,12 @@ impl Progress {
 
     /// Returns whether it answers, or is still being connected to and not late.
     fn may_be_in_reach(&self, now: Millis, limits: SyncLimits) -> bool {
-        (self.session.is_some() || self.begun.is_none()) && self.is_alive(now, limits)
+        (self.session.is_some() || self.pace.begun.is_none()) && self.is_alive(now, limits)
     }
 
     /// Returns whether it holds all, or holds more than a while ago.
     fn gets_on(&self, log_end: Offset, now: Millis, limits: SyncLimits) -> bool {
-        self.durable.end >= log_end || now.since(self.advanced) <= limits.lag_ms_max
+        self.durable.end >= log_end || now.since(self.pace.advanced) <= limits.lag_ms_max
     }
 
     fn is_close(&self, log: Tail, now: Millis, limits: SyncLimits) -> bool {

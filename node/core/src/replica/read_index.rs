@@ -43,11 +43,11 @@ impl Leader {
 impl Replica {
     /// The newest round of questions to the followers; never falls while this replica lives.
     pub fn round(&self) -> u64 {
-        self.round
+        self.counts.round
     }
 
     pub(crate) fn confirm_read(&mut self, now: Millis, request: RequestId, out: &mut Vec<Output>) {
-        let (limits, commit_end) = (self.limits, self.commit_end);
+        let (limits, commit_end) = (self.limits, self.log.commit_end);
         let refusal = match &mut self.role {
             Role::Failed => Refusal::Failed,
             Role::Idle | Role::Follower(_) => Refusal::NotLeader,
@@ -56,8 +56,8 @@ impl Replica {
                 Err(refusal) => refusal,
                 Ok(()) if !leader.settled => return leader.reads.early.push(request),
                 Ok(()) => {
-                    self.round = self.round.saturating_add(1);
-                    leader.reads.waiting.push_back((self.round, request, commit_end));
+                    self.counts.round = self.counts.round.saturating_add(1);
+                    leader.reads.waiting.push_back((self.counts.round, request, commit_end));
                     return self.answer_reads(out);
                 }
             },
@@ -75,8 +75,8 @@ impl Replica {
                     && leader.reads.strangers.len() < limits.reads_max
                     && leader.reaches_majority(now, limits.sync).is_ok() =>
             {
-                self.round = self.round.saturating_add(1);
-                leader.reads.strangers.push_back((self.round, request));
+                self.counts.round = self.counts.round.saturating_add(1);
+                leader.reads.strangers.push_back((self.counts.round, request));
                 self.answer_reads(out);
             }
             _ => out.push(Output::Reply(request, Reply::Refused(Refusal::NotLeader))),
@@ -85,13 +85,13 @@ impl Replica {
 
     /// Asks for the reads that came before this epoch had committed anything, now that it has.
     pub(crate) fn ask_for_early_reads(&mut self, out: &mut Vec<Output>) {
-        let commit_end = self.commit_end;
+        let commit_end = self.log.commit_end;
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.reads.early.is_empty() {
             return;
         }
-        self.round = self.round.saturating_add(1);
-        let round = self.round;
+        self.counts.round = self.counts.round.saturating_add(1);
+        let round = self.counts.round;
         let asked = leader.reads.early.drain(..).map(|request| (round, request, commit_end));
         leader.reads.waiting.extend(asked);
         self.answer_reads(out);
@@ -99,7 +99,7 @@ impl Replica {
 
     /// Answers the reads whose round is confirmed.
     pub(crate) fn answer_reads(&mut self, out: &mut Vec<Output>) {
-        let own = self.round;
+        let own = self.counts.round;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(confirmed) = leader.confirmed(own) else { return };
         while let Some((_, request, end)) = leader.reads.waiting.pop_front_if(|(round, ..)| *round <= confirmed) {

@@ -76,14 +76,14 @@ impl Replica {
                 electorate: self.settled_voters(leader).to_vec(),
                 isr: leader.in_sync_of(self.settled_voters(leader)),
                 quorum: leader.start.quorum,
-                writing: leader.writing(&leader.start.voters, self.log.end, now, self.limits.sync),
+                writing: leader.writing(&leader.start.voters, self.log.tail.end, now, self.limits.sync),
             },
         }
     }
 
     /// A change is settled by an epoch without old voters, once its start is committed. Until then an election may ask those before.
     fn settled_voters<'a>(&'a self, leader: &'a Leader) -> &'a [ReplicaId] {
-        let starts = self.history.starts();
+        let starts = self.log.history.starts();
         let before = starts.len().checked_sub(2).and_then(|at| starts.get(at));
         // Those that a restored log names are of another cluster.
         let known = before.filter(|before| !leader.settled && leader.start.follows(before)).unwrap_or(&leader.start);
@@ -103,12 +103,12 @@ impl Replica {
     /// The cluster whose first epoch start is durable here. Before, a cluster is only named: a controller that wrote it down could begin
     /// no other, should the appointment die.
     pub fn begun_cluster(&self) -> Option<ClusterId> {
-        self.cluster.filter(|_| self.promise.binds(self.id, self.history.at(self.durable.epoch)))
+        self.cluster.filter(|_| self.promise.binds(self.id, self.log.history.at(self.log.durable.epoch)))
     }
 
     /// Returns whether it holds a log, and belongs to no cluster: it was restored from a backup. A new cluster may begin with it.
     pub fn is_seed(&self) -> bool {
-        self.cluster.is_none() && (self.log != Tail::default() || !self.history.is_empty())
+        self.cluster.is_none() && (self.log.tail != Tail::default() || !self.log.history.is_empty())
     }
 
     /// Its promise.
@@ -118,56 +118,56 @@ impl Replica {
 
     /// The epoch starts in its log.
     pub fn history(&self) -> &History {
-        &self.history
+        &self.log.history
     }
 
     /// The end of its log, as asked of the disk.
     pub fn log(&self) -> Tail {
-        self.log
+        self.log.tail
     }
 
     /// The durable part of the log.
     pub fn durable(&self) -> Tail {
-        self.durable
+        self.log.durable
     }
 
     /// The known commit end.
     pub fn commit_end(&self) -> Offset {
-        self.commit_end
+        self.log.commit_end
     }
 
     /// Up to where it may have acknowledged what its disk has lost since.
     pub fn suspect(&self) -> Option<Tail> {
-        self.suspect
+        self.doubts.suspect
     }
 
     /// The appends of the producers, as far as it knows.
     pub fn producers(&self) -> &Producers {
-        &self.producers
+        &self.log.producers
     }
 
     /// Returns whether records within its log are damaged.
     pub fn is_damaged(&self) -> bool {
-        self.damaged
+        self.doubts.damaged
     }
 
     /// Returns whether its disk was found to be restored from a copy: it takes part in nothing.
     pub fn is_restored(&self) -> bool {
-        self.restored
+        self.starts.restored
     }
 
     /// The starts of its disk.
     pub fn lineage(&self) -> &Lineage {
-        &self.lineage
+        &self.starts.lineage
     }
 
     /// The starts of replicas that it knows of, its own among them.
     pub fn runs(&self) -> &Runs {
-        &self.runs
+        &self.starts.runs
     }
 
     /// The number of times voters came into sync and fell out, while this replica led.
     pub fn isr_counts(&self) -> IsrCounts {
-        self.isr_counts
+        self.counts.isr
     }
 }

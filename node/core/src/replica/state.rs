@@ -58,6 +58,68 @@ pub(crate) struct Following {
     pub(crate) pending: Option<Pending>,
 }
 
+/// The log, as it was asked of the disk, and how much of it is durable and committed.
+#[derive(Clone, Debug)]
+pub(crate) struct LogState {
+    /// The epoch starts in it.
+    pub(crate) history: History,
+    /// Its end, as asked of the disk.
+    pub(crate) tail: Tail,
+    /// The durable part of it. Invariant: a prefix, `durable <= tail`.
+    pub(crate) durable: Tail,
+    /// The known commit end. Invariants: never falls; `commit_end <= tail.end`.
+    pub(crate) commit_end: Offset,
+    /// Its start, as asked of the disk. Invariants: never falls; `start <= commit_end`.
+    pub(crate) start: Offset,
+    /// The same, as it is on the disk.
+    pub(crate) trimmed: Offset,
+    /// The appends in it, by producer.
+    pub(crate) producers: Producers,
+}
+
+/// Records that may be missing, or cannot be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubts {
+    /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
+    pub(crate) suspect: Option<Tail>,
+    /// The epoch it had promised when it started. Its answer to that seal may tell of more than is left: a loss need not show.
+    pub(crate) sealed_before_start: Epoch,
+    /// Records within its log are damaged: it is not to lead while another holds as much.
+    pub(crate) damaged: bool,
+}
+
+/// Starts of disks, its own and those of others.
+#[derive(Clone, Debug)]
+pub(crate) struct Starts {
+    pub(crate) lineage: Lineage,
+    /// The starts that are known, its own among them, as asked of the disk.
+    pub(crate) runs: Runs,
+    /// The same, as they are on the disk.
+    pub(crate) noted: Runs,
+    /// The disk is a copy that was put back.
+    pub(crate) restored: bool,
+}
+
+/// Work that was asked of the disk, and the steps that follow once it is done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// Since when work waits for room.
+    pub(crate) full_since: Option<Millis>,
+    pub(crate) issued: Ticket,
+    /// Invariant: `persisted <= issued`.
+    pub(crate) persisted: Ticket,
+    /// Invariant: in the order of their tickets, none of which is durable.
+    pub(crate) effects: VecDeque<(Ticket, Effect)>,
+}
+
+/// Numbers that outlast a leadership.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
+    pub(crate) round: u64,
+    pub(crate) isr: IsrCounts,
+}
+
 /// A replica of the log.
 #[derive(Clone, Debug)]
 pub struct Replica {
@@ -66,40 +128,60 @@ pub struct Replica {
     pub(crate) cluster: Option<ClusterId>,
     /// As asked of the disk; acted on at once, told to others only when durable.
     pub(crate) promise: Promise,
-    pub(crate) history: History,
-    /// The end of the log, as asked of the disk.
-    pub(crate) log: Tail,
-    /// The durable part of the log. Invariant: a prefix of the log, `durable <= log`.
-    pub(crate) durable: Tail,
-    /// The known commit end. Invariants: never falls; `commit_end <= log.end`.
-    pub(crate) commit_end: Offset,
-    /// Where the log starts, as asked of the disk. Invariants: never falls; `log_start <= commit_end`.
-    pub(crate) log_start: Offset,
-    /// The same, as it is on the disk.
-    pub(crate) trimmed: Offset,
-    pub(crate) producers: Producers,
-    /// Up to where it may have acknowledged what it does not hold any more. Invariant: above `durable`.
-    pub(crate) suspect: Option<Tail>,
-    /// The epoch it had promised when it started. Its answer to that seal may tell of more than is left: a loss need not show.
-    pub(crate) sealed_before_start: Epoch,
-    /// Records within its log are damaged: it is not to lead while another holds as much.
-    pub(crate) damaged: bool,
-    pub(crate) lineage: Lineage,
-    /// The starts that are known, its own among them, as asked of the disk.
-    pub(crate) runs: Runs,
-    /// The same, as they are on the disk.
-    pub(crate) noted: Runs,
-    pub(crate) restored: bool,
+    pub(crate) log: LogState,
+    pub(crate) doubts: Doubts,
+    pub(crate) starts: Starts,
     pub(crate) role: Role,
     pub(crate) idle_since: Millis,
-    pub(crate) isr_counts: IsrCounts,
-    /// Since when work for the disk waits for room.
-    pub(crate) full_since: Option<Millis>,
-    /// The newest round of questions to followers. Invariant: never falls, so that no answer of an earlier epoch fits a later round.
-    pub(crate) round: u64,
-    pub(crate) issued: Ticket,
-    pub(crate) persisted: Ticket,
-    pub(crate) effects: VecDeque<(Ticket, Effect)>,
+    pub(crate) counts: Counts,
+    pub(crate) disk: Asked,
     /// Appends by the offset after which they are answered.
     pub(crate) waiting: BTreeMap<(Offset, RequestId), Waiting>,
+}
+
+impl LogState {
+    fn check(&self) {
+        assert!(self.durable <= self.tail, "more is durable than was written");
+        assert!(self.commit_end <= self.tail.end, "the commit end is beyond the log");
+        assert!(self.start <= self.commit_end, "the log starts behind what is committed");
+        assert!(self.trimmed <= self.start, "more was trimmed than was asked for");
+        assert!(self.history.last().is_none_or(|last| last.start <= self.tail.end), "an epoch starts behind the log");
+    }
+}
+
+impl Asked {
+    fn check(&self) {
+        assert!(self.persisted <= self.issued, "the disk has done work that was never asked for");
+        let waits = |(ticket, _): &(Ticket, Effect)| self.persisted < *ticket || *ticket == self.issued;
+        assert!(self.effects.front().is_none_or(waits), "an effect waits for work that is done");
+        let last = self.effects.back().map_or(Ticket::default(), |(ticket, _)| *ticket);
+        assert!(last <= self.issued, "an effect waits for work that was never asked for");
+    }
+}
+
+impl Replica {
+    /// Holds the invariants of the fields, after each step.
+    pub(crate) fn check(&self) {
+        self.log.check();
+        self.disk.check();
+        let (log, promise) = (&self.log, self.promise);
+        assert!(self.doubts.suspect.is_none_or(|lost| lost > log.durable), "what is durable is called lost");
+        assert!(log.history.last_epoch() <= promise.epoch, "an epoch was accepted above the promise");
+        assert!(!self.starts.restored || self.role == Role::Failed, "a disk that was put back takes part");
+        match &self.role {
+            Role::Leader(leader) => {
+                assert_eq!((promise.epoch, promise.leader), (leader.start.epoch, Some(self.id)), "it leads unpromised");
+                assert_eq!(log.history.last(), Some(&leader.start), "a leader's log goes on in another epoch");
+                assert!(!leader.settled || log.commit_end >= leader.start.start, "an epoch is settled uncommitted");
+                assert!(!leader.followers.contains_key(&self.id), "a leader feeds itself");
+            }
+            Role::Follower(following) => {
+                let promised = (promise.epoch, promise.leader);
+                assert_eq!(promised, (following.epoch, Some(following.leader)), "it follows unpromised");
+                assert!(following.leader != self.id, "a replica follows itself");
+                assert!(following.session.is_some() || following.pending.is_none(), "a closed stream is to be joined");
+            }
+            Role::Idle | Role::Failed => {}
+        }
+    }
 }

@@ -34,13 +34,13 @@ impl Leader {
 impl Replica {
     /// Where the log starts, as asked of the disk.
     pub fn log_start(&self) -> Offset {
-        self.log_start
+        self.log.start
     }
 
     // ---- leading
 
     pub(crate) fn trim(&mut self, request: RequestId, before: Offset, out: &mut Vec<Output>) {
-        let (log_start, commit_end) = (self.log_start, self.commit_end);
+        let (log_start, commit_end) = (self.log.start, self.log.commit_end);
         let refusal = match &mut self.role {
             Role::Failed => Refusal::Failed,
             Role::Idle | Role::Follower(_) => Refusal::NotLeader,
@@ -56,7 +56,7 @@ impl Replica {
     }
 
     pub(crate) fn follower_trimmed(&mut self, from: ReplicaId, log_start: Offset, out: &mut Vec<Output>) {
-        let log_end = self.log.end;
+        let log_end = self.log.tail.end;
         let Role::Leader(leader) = &mut self.role else { return };
         // Whoever is named as a learner is fed: an earlier leader's decision is heard of from those who elect.
         let votes = leader.elects(from);
@@ -74,13 +74,13 @@ impl Replica {
     pub(crate) fn adopt_log_start(&mut self, out: &mut Vec<Output>) {
         let Role::Leader(leader) = &self.role else { return };
         let told = leader.trims.told;
-        if told <= self.commit_end {
+        if told <= self.log.commit_end {
             self.start_at(told, out);
         }
     }
 
     fn answer_trims(&mut self, out: &mut Vec<Output>) {
-        let (own, log_start) = (self.trimmed, self.log_start);
+        let (own, log_start) = (self.log.trimmed, self.log.start);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(reached) = leader.trimmed(own) else { return };
         while leader.trims.waiting.first().is_some_and(|(before, _)| *before <= reached) {
@@ -92,10 +92,10 @@ impl Replica {
     // ---- both
 
     fn start_at(&mut self, before: Offset, out: &mut Vec<Output>) {
-        if before <= self.log_start {
+        if before <= self.log.start {
             return;
         }
-        self.log_start = before;
+        self.log.start = before;
         let ticket = self.next_ticket();
         out.push(Output::Trim { ticket, before });
         self.after_disk(Effect::Trimmed(before));
@@ -103,8 +103,8 @@ impl Replica {
 
     /// All that was asked of the disk before is durable too, and so is the record before the start.
     pub(crate) fn trim_is_durable(&mut self, log_start: Offset, out: &mut Vec<Output>) {
-        self.trimmed = self.trimmed.max(log_start);
-        self.history.trim(log_start);
+        self.log.trimmed = self.log.trimmed.max(log_start);
+        self.log.history.trim(log_start);
         self.answer_trims(out);
         self.tell_trimmed(out);
     }
@@ -129,17 +129,17 @@ impl Replica {
             return;
         }
         let log_start = following.log_start;
-        let begun = self.history.at(self.durable.epoch).filter(|start| start.epoch == following.epoch);
-        if log_start <= self.commit_end && begun.is_some_and(|start| start.start <= self.commit_end) {
+        let begun = self.log.history.at(self.log.durable.epoch).filter(|start| start.epoch == following.epoch);
+        if log_start <= self.log.commit_end && begun.is_some_and(|start| start.start <= self.log.commit_end) {
             self.start_at(log_start, out);
         }
     }
 
     pub(crate) fn tell_trimmed(&self, out: &mut Vec<Output>) {
         if let Role::Follower(Following { session: Some(session), .. }) = self.role
-            && self.trimmed > Offset(0)
+            && self.log.trimmed > Offset(0)
         {
-            out.push(Output::SendTrimmed { session, log_start: self.trimmed });
+            out.push(Output::SendTrimmed { session, log_start: self.log.trimmed });
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     after, change_lacks_room, full, place,
 };
 
-/// What is repaired, and what is missing there.
+/// The segment that is repaired, and what is missing there.
 #[derive(Debug)]
 struct Lack {
     damage: Damage,
@@ -37,7 +37,7 @@ pub(super) struct Asking {
     wanted: FetchPlan,
     /// Whom to ask next for the same; none are known.
     others: Option<VecDeque<ReplicaId>>,
-    /// What those have said who were asked for it, and whether all of them lack it.
+    /// The answers of those who were asked for it, and whether all of them lack it.
     reasons: Vec<String>,
     all_lack_it: bool,
     /// The question under way, and until when its answer is waited for.
@@ -298,7 +298,7 @@ impl<D: Disk> Upkeep<D> {
         self.ended(&lack.damage, done, now, out)
     }
 
-    /// Whether the new segment has any of what was missing in the old one.
+    /// Tells whether the new segment has any of what was missing in the old one.
     fn is_filled(
         &self,
         Lack { damage, missing }: &Lack,

@@ -1,4 +1,4 @@
-//! What was trimmed and is still on the disk: its segments go some time after the log began behind them, so that a person can stop it
+//! Trimmed segments that are still on the disk: they go some time after the log began behind them, so that a person can stop it
 //! before they do. So do the files of a log that was begun anew. Those go at once that retention by bytes would not keep, and any when
 //! the disk has no room for other things.
 
@@ -17,13 +17,13 @@ const STEPS: u64 = 64;
 pub(super) struct Trimmed<D: Disk> {
     reader: Reader<D>,
     delay_ms: u64,
-    /// What retention by bytes keeps, if there is any.
+    /// The bytes that retention keeps, if there is any by bytes.
     retention: Option<Retention>,
     /// Since when the log begins at an offset, or behind it; rising. When the node starts, it is not known since when.
     since: VecDeque<(Millis, Offset)>,
     /// The same of former logs.
     former: VecDeque<(Millis, u64)>,
-    /// How many bytes each of them has, the oldest first. Some may be gone by now.
+    /// The bytes of each of them, the oldest first. Some may be gone by now.
     former_bytes: VecDeque<(u64, u64)>,
 }
 

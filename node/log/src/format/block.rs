@@ -12,6 +12,7 @@ const FIELDS_AT: usize = 16;
 
 /// A block with the given fields, which follow magic, version and flags and leave room for the CRC.
 pub(crate) fn encode<const N: usize>(magic: [u8; 8], flags: u32, fields: &[u8]) -> [u8; N] {
+    assert!(FIELDS_AT + fields.len() + CRC_BYTES <= N, "the fields of a block do not fit it");
     let mut out = [0; N];
     let head = magic.into_iter().chain(VERSION.to_le_bytes()).chain(flags.to_le_bytes());
     let (body, crc) = out.split_at_mut(N - CRC_BYTES);
@@ -19,6 +20,7 @@ pub(crate) fn encode<const N: usize>(magic: [u8; 8], flags: u32, fields: &[u8]) 
         *place = byte;
     }
     crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    debug_assert!(decode::<N>(&out, magic, flags).is_ok(), "a block that no reader takes");
     out
 }
 

@@ -104,15 +104,16 @@ impl<D: Disk> Log<D> {
         let mut producers = self.producers.clone();
         producers.cut(tail.end);
         let draft = self.draft(&part, history.starts(), timestamp_ms, &producers);
-        let reserved =
-            Draft { may_be_short: true, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
+        let reserved = Draft { may_be_short: true, ..draft }
+            .reserve(&self.disk, &mut self.beside.spare)
+            .map_err(LogError::NoRoom)?;
         if Arc::ptr_eq(&part.segment, &self.view.active) {
             self.sync_disk()?;
         }
         let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
         let next = self.disk_result(next)?;
         self.producers = producers;
-        self.cuts += 1;
+        self.beside.cuts += 1;
         let mut dead = self.view.parts();
         dead.retain(|part| part.segment.base() > tail.end);
         self.go_on_in(next, &part, Arc::new(history));

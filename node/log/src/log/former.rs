@@ -33,7 +33,7 @@ pub(crate) fn newest(names: &[String]) -> Option<Number> {
 impl<D: Disk> Log<D> {
     /// The newest former log whose files are there.
     pub fn former(&self) -> Option<u64> {
-        self.former
+        self.beside.former
     }
 
     /// The former logs whose files are there, the oldest first, and how many bytes these have.
@@ -63,7 +63,7 @@ impl<D: Disk> Log<D> {
             self.disk.list().unwrap_or_default().into_iter().partition(|name| number_of(name).is_some_and(&is_dead));
         let (now, later) = dead.split_at(dead.len().min(files_max));
         kept.extend_from_slice(later);
-        self.former = newest(&kept);
+        self.beside.former = newest(&kept);
         // What cannot be removed is found by the next open.
         now.iter().filter(|name| self.disk.remove(name).is_ok()).count()
     }
@@ -83,7 +83,7 @@ impl<D: Disk> Log<D> {
             self.disk.link(&name, &former_name(&name, number)).is_ok()
         };
         let kept = self.copy_meta(number) && self.view.parts().iter().all(|part| link(part.segment.base()));
-        self.former = Some(number);
+        self.beside.former = Some(number);
         if !kept {
             // Without room for names there is none to keep them.
             self.drop_former_if(usize::MAX, |of| of == number);

@@ -40,19 +40,31 @@ pub struct Log<D: Disk> {
     pub(crate) ends: Ends,
     /// The appends of the producers, up to the tail.
     pub(crate) producers: Producers,
+    pub(crate) beside: Beside<D::File>,
+    /// The failure, once a write or sync has.
+    pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
+    pub(crate) _lock: D::Lock,
+}
+
+/// Files and work beside the segments.
+#[derive(Debug)]
+pub(crate) struct Beside<F> {
     /// A file for the next segment.
-    pub(crate) spare: Option<Spare<D::File>>,
+    pub(crate) spare: Option<Spare<F>>,
     /// One is being made.
     pub(crate) preparing: bool,
     /// A segment may be being written anew: there is one such file at most.
     pub(crate) compacting: bool,
     /// The newest former log whose files are there.
     pub(crate) former: Option<u64>,
-    /// How many cuts there were since the log was opened.
+    /// The number of cuts since the log was opened.
     pub(crate) cuts: u64,
-    /// The failure, once a write or sync has.
-    pub(crate) poison: Option<(Operation, std::path::PathBuf)>,
-    pub(crate) _lock: D::Lock,
+}
+
+impl<F> Default for Beside<F> {
+    fn default() -> Self {
+        Self { spare: None, preparing: false, compacting: false, former: None, cuts: 0 }
+    }
 }
 
 /// The ends of the log. Invariant: `synced <= durable <= tail`, and `meta.commit_end <= synced.end`.
@@ -262,7 +274,12 @@ impl<D: Disk> Log<D> {
         let synced = Synced { sequence: self.writer.sequence, tail: self.ends.synced };
         let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
         let meta = Meta { commit_end, suspect, synced, ..*meta };
+        assert_eq!(meta.replica, self.meta.replica, "the meta file is of another replica");
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
+        assert!(meta.commit_end >= self.meta.commit_end, "the commit end fell");
+        assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
+        assert!(meta.starts >= self.meta.starts, "the number of starts fell");
+        assert!(self.meta.restored <= meta.restored, "a disk that was put back is taken for another");
         match self.meta_file.replace(&meta) {
             Ok(()) => {}
             Err(NotReplaced::NoRoom(error)) => return Err(LogError::NoRoom(error)),
@@ -273,6 +290,8 @@ impl<D: Disk> Log<D> {
     }
 
     pub(crate) fn show(&mut self, view: ReadView<D>) {
+        assert!(view.oldest() <= view.log_start, "readers see a log that starts before its segments");
+        assert!(view.log_start <= view.tail().end, "readers see a log that starts behind its end");
         self.view = Arc::new(view);
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
     }

@@ -35,7 +35,7 @@ impl<D: Disk> Log<D> {
     /// What cannot be removed is removed by the next open.
     pub(crate) fn retire(&mut self, dead: Vec<Part<D>>) -> Result<(), LogError> {
         // While something is suspect, bytes behind the end of a segment may be needed.
-        let mut wanted = self.spare.is_none() && !self.preparing && self.meta.suspect.is_none();
+        let mut wanted = self.beside.spare.is_none() && !self.beside.preparing && self.meta.suspect.is_none();
         // The reserve comes first: a full disk may take it to start again.
         wanted &= self.disk.open(RESERVE_FILE).is_ok();
         let has_removed = !dead.is_empty();
@@ -63,7 +63,7 @@ impl<D: Disk> Log<D> {
             // Before anything is written into it: under its old name it would be a segment with a wrong header.
             let synced = self.disk.sync_dir().context(Operation::Sync, || self.disk.path(""));
             self.disk_result(synced)?;
-            self.spare = spare;
+            self.beside.spare = spare;
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ impl<D: Disk> Log<D> {
     pub(crate) fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
         let active = self.view.active_part();
         let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
-        let reserved = Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
+        let reserved =
+            Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.beside.spare).map_err(LogError::NoRoom)?;
         // Before the next segment is there, so that only the last one can have a torn tail.
         self.sync_disk()?;
         self.writer.index.write_all();

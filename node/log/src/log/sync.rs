@@ -78,7 +78,7 @@ impl<D: Disk> Log<D> {
         if let Some(range) = self.writer.fill.want(self.writer.position) {
             segment.file.will_write(range);
         }
-        let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.cuts);
+        let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.beside.cuts);
         Ok(Some(SyncPoint { segment, position, tail, cuts }))
     }
 
@@ -92,13 +92,14 @@ impl<D: Disk> Log<D> {
         }
         self.disk_result(result)?;
         self.check_poison()?;
-        if point.cuts == self.cuts {
+        if point.cuts == self.beside.cuts {
             self.ends.synced = self.ends.synced.max(point.tail);
             self.ends.durable = self.ends.durable.max(point.tail);
             if Arc::ptr_eq(&point.segment, &self.view.active) {
                 self.writer.synced = self.writer.synced.max(point.position);
             }
         }
+        self.ends.check();
         self.writer.index.write_some();
         Ok(self.ends.durable)
     }
@@ -107,22 +108,22 @@ impl<D: Disk> Log<D> {
     /// done, or there is no room.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let early = self.writer.position < self.view.active.file_bytes / 2;
-        if early || self.preparing || self.spare.is_some() || self.poison.is_some() {
+        if early || self.beside.preparing || self.beside.spare.is_some() || self.poison.is_some() {
             return None;
         }
         self.disk.may_hold_another().ok()?;
         let preparation = Preparation::begin(&self.disk, self.config.segment_bytes_max);
-        self.preparing = preparation.is_some();
+        self.beside.preparing = preparation.is_some();
         preparation
     }
 
     /// Takes what was prepared, or takes note that it failed: then its room is given back.
     pub fn prepared(&mut self, preparation: Option<Preparation<D>>) {
-        self.preparing = false;
+        self.beside.preparing = false;
         if preparation.is_none() {
             let _ = self.disk.remove(SEGMENT_SPARE);
         }
-        self.spare = preparation.map(Preparation::finish);
+        self.beside.spare = preparation.map(Preparation::finish);
     }
 
     /// Writes down how much may have been acknowledged that a failed sync has lost. The system drops what it could not write, and

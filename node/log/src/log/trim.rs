@@ -114,12 +114,12 @@ impl<D: Disk> Log<D> {
         // It follows none, and so none of the others is in the log once it is.
         let draft =
             Draft { prev: None, may_be_short: true, ..self.draft_at(at, history.starts(), timestamp_ms, producers) };
-        let reserved = draft.reserve(&self.disk, &mut self.spare).map_err(LogError::NoRoom)?;
+        let reserved = draft.reserve(&self.disk, &mut self.beside.spare).map_err(LogError::NoRoom)?;
         let is_kept = self.keep_former()?;
         let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
         let (active, fill) = self.disk_result(next)?;
         self.producers = producers.clone();
-        self.cuts += 1;
+        self.beside.cuts += 1;
         self.write_to(&active, fill);
         let mut dead = self.view.parts();
         // The new one has taken its name.

@@ -166,7 +166,7 @@ impl<D: Disk> Log<D> {
     /// As [`Log::compaction`], with memory for so many keys.
     pub fn compaction_of(&mut self, aged: Aged, keys_max: usize) -> Option<Compaction<D>> {
         let CompactionConfig { tombstone_retention_ms, dirty_percent } = self.config.compaction?;
-        if self.compacting || self.poison.is_some() {
+        if self.beside.compacting || self.poison.is_some() {
             return None;
         }
         let is_committed = |part: &&Part<D>| part.end <= self.meta.commit_end;
@@ -182,7 +182,7 @@ impl<D: Disk> Log<D> {
         let base = |part: &&Part<D>| part.segment.base();
         let dirty: Vec<_> = all.iter().filter(|part| part.end > from).map(base).collect();
         let (end, all) = (all.last().map_or(from, |part| part.end), all.iter().map(base).collect());
-        self.compacting = true;
+        self.beside.compacting = true;
         Some(Compaction {
             reader: self.reader(),
             disk: self.disk.clone(),
@@ -203,7 +203,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the disk refuses. Without room for the meta file, the round may be done again.
     pub fn compacted(&mut self, round: Compaction<D>, done: bool) -> Result<(), LogError> {
-        self.compacting = false;
+        self.beside.compacting = false;
         if !done {
             self.forget_rewrite();
             return Ok(());

@@ -45,6 +45,7 @@ impl Retention {
             }
             (held, first_kept) = (rest, Some(*end));
         }
+        assert!(first_kept.is_none_or(|end| end <= commit_end), "what is not committed goes");
         Ok(first_kept)
     }
 }

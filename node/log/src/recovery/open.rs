@@ -13,7 +13,7 @@ use crate::error::{Context, Damage, DiskError, LogError, OpenError, Operation};
 use crate::log::cut::Point;
 use crate::log::former;
 use crate::log::writer::Writer;
-use crate::log::{Ends, Log, share};
+use crate::log::{Beside, Ends, Log, share};
 use crate::maintenance::rewrite::SEGMENT_REWRITTEN;
 use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
 use crate::read::read_view::ReadView;
@@ -111,7 +111,7 @@ impl<D: Disk> Log<D> {
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
         }
-        log.former = former::newest(&names);
+        log.beside.former = former::newest(&names);
         log.keep_reserve();
         Ok((log, recovered))
     }
@@ -153,7 +153,7 @@ impl<D: Disk> Log<D> {
         let base = base_of(name, ".log").or_else(|| base_of(name, ".index"));
         let alive =
             |base| self.view.active.base() == base || self.view.sealed.iter().any(|part| part.segment.base() == base);
-        let is_spare = name == SEGMENT_SPARE && self.spare.is_none();
+        let is_spare = name == SEGMENT_SPARE && self.beside.spare.is_none();
         base.map_or(is_spare || [SEGMENT_TEMP, SEGMENT_REWRITTEN].contains(&name), |base| !alive(base))
     }
 
@@ -188,11 +188,7 @@ impl<D: Disk> Log<D> {
             writer: Writer { position, synced, marked, buffer, entries, spacing, fill, index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
-            spare: None,
-            preparing: false,
-            compacting: false,
-            former: None,
-            cuts: 0,
+            beside: Beside::default(),
             poison: None,
             _lock: lock,
         }

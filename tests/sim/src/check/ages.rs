@@ -3,8 +3,8 @@
 use zue_core::{Aged, CLOCK_TOLERANCE_MS, Offset};
 
 use super::{Checker, index};
-use crate::ages::Clock;
 use crate::batch::{Batch, Record};
+use crate::node::ages::Clock;
 
 /// How far what is known of other clocks, or was seen of the log, may be outdated, ms.
 const OUTDATED_MS: u64 = 5000;

@@ -3,7 +3,7 @@
 use zue_core::{Epoch, Offset, ProducerId, Refusal};
 
 use super::Checker;
-use crate::process::Process;
+use crate::node::process::Process;
 
 impl Checker {
     pub(crate) fn called_duplicate(&mut self, nonce: u64, sequence: u64, count: u32) {

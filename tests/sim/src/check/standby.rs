@@ -4,7 +4,7 @@ use zue_core::ReplicaId;
 use zue_engine::standing::Standby as _;
 
 use super::Checker;
-use crate::standby::Standby;
+use crate::node::standby::Standby;
 
 impl Checker {
     /// A controller has told a leader.

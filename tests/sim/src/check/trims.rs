@@ -4,8 +4,8 @@ use zue_core::{Offset, ReplicaId};
 
 use super::{Checker, index};
 use crate::batch::Held;
-use crate::process::Process;
-use crate::storage::Storage;
+use crate::disk::Storage;
+use crate::node::process::Process;
 
 impl Checker {
     /// Every record before that it holds is the committed one.

@@ -7,7 +7,7 @@ use zue_core::{Epoch, EpochStart, Offset, ReplicaId};
 
 use super::Checker;
 use crate::left::Begun;
-use crate::process::Process;
+use crate::node::process::Process;
 
 impl Checker {
     /// What was committed before there was a leader.

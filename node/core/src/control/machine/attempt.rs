@@ -9,7 +9,7 @@ use super::io::{Action, Answer, Call, Event, Failure, Who};
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::record::Reserved;
-use super::{Begun, Machine, Node, Patience, Work};
+use super::{Begun, Machine, Node, StorePatience, Work};
 use crate::control::election::{Change, Choice, First, NoChoice};
 use crate::control::{Ballot, Reason, Rules, Seen};
 use crate::types::io::Terms;
@@ -28,6 +28,13 @@ pub(super) struct Handing {
     pub(super) begun: Millis,
 }
 
+/// The number of replicas that are to vote, and to commit, as wished when an attempt began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voters {
+    pub(super) replicas: usize,
+    pub(super) quorum: Option<u32>,
+}
+
 /// The start of an epoch to come.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
@@ -42,9 +49,7 @@ pub(super) struct Attempt {
     pub(super) change: Option<Change>,
     pub(super) reason: Reason,
     pub(super) cluster: Option<ClusterId>,
-    /// The number of replicas that are to vote, and to commit, as wished when it began.
-    pub(super) replicas: usize,
-    pub(super) quorum: Option<u32>,
+    pub(super) wished: Voters,
     pub(super) handing: Option<Handing>,
     /// Who is to hand over, once the epoch is reserved: the epoch it leads, and to whom.
     pub(super) asks: Option<(Epoch, ReplicaId, ReplicaId)>,
@@ -88,13 +93,13 @@ impl Attempt {
         let mut in_order: Vec<_> = sealed.iter().collect();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
-        let (voters, listed) = (self.at_first(self.replicas), self.at_first(self.seen.len()));
+        let (voters, listed) = (self.at_first(self.wished.replicas), self.at_first(self.seen.len()));
         // A first epoch needs an answer of every node: one that is silent may hold the cluster.
         if self.reason == Reason::Bootstrap && listed.len() < self.seen.len() {
             return Err(NoChoice::NotAllBlank { answered: answers.len(), listed: self.seen.len() });
         }
         let first = Some(First { voters: &voters, listed: &listed }).filter(|_| self.reason == Reason::Bootstrap);
-        let Self { prefer, quorum, change, .. } = *self;
+        let Self { prefer, wished: Voters { quorum, .. }, change, .. } = *self;
         rules.choose(&Ballot { answers: &answers, prefer, first, quorum, change })
     }
 }
@@ -111,14 +116,14 @@ impl<R: Rules> Machine<R> {
             return self.failed(now, &attempt, why, out);
         }
         // One candidate an epoch, whatever answer was lost.
-        attempt.epoch = attempt.epoch.max(Epoch(self.appointed.0.saturating_add(1)));
+        attempt.epoch = attempt.epoch.max(Epoch(self.epochs.appointed.0.saturating_add(1)));
         let is_first = attempt.reason == Reason::Bootstrap;
         if self.is_alone() || self.record.is_away() && !is_first {
             attempt.epoch = self.skip(&attempt);
             attempt.is_reserved = true;
         } else {
-            let Patience { store_ms, store_failover_ms, .. } = self.patience;
-            let within_ms = if is_urgent(attempt.reason) { store_failover_ms } else { store_ms };
+            let StorePatience { answer_ms, failover_ms, .. } = self.patience.store;
+            let within_ms = if is_urgent(attempt.reason) { failover_ms } else { answer_ms };
             self.record.reserve(now, within_ms, attempt.epoch, out);
         }
         if attempt.is_reserved || is_urgent(attempt.reason) {
@@ -227,7 +232,7 @@ impl<R: Rules> Machine<R> {
         let within_ms = self.patience.appoint.bound(self.pauses.appoint.failures().saturating_add(1));
         let call = Call::Appoint { cluster, terms, places, reason: attempt.reason };
         out.push(Action::Call { attempt: attempt.id, ordinal, target: leader.replica, call, within_ms });
-        self.appointed = self.appointed.max(attempt.epoch);
+        self.epochs.appointed = self.epochs.appointed.max(attempt.epoch);
         let until = Millis(now.0.saturating_add(within_ms));
         self.work = Work::Appointing { attempt, choice, cluster, until };
     }
@@ -248,9 +253,9 @@ impl<R: Rules> Machine<R> {
     }
 
     fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
-        (self.pauses.election, self.pauses.appoint, self.told_in_vain) = (Retry::default(), Retry::default(), 0);
+        (self.pauses.election, self.pauses.appoint, self.epochs.told_in_vain) = (Retry::default(), Retry::default(), 0);
         let Choice { leader, quorum, ref voters, .. } = *choice;
-        self.begun = Some(Begun { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
+        self.epochs.begun = Some(Begun { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
         let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
         if choice.bootstrap {
             out.push(Action::Tell(Event::Bootstrapped { cluster, epoch }));
@@ -299,7 +304,7 @@ impl<R: Rules> Machine<R> {
     /// Nothing came of it.
     pub(super) fn failed(&mut self, now: Millis, attempt: &Attempt, why: Failure, out: &mut Vec<Action>) {
         self.record.abandon();
-        self.told_in_vain = self.told_in_vain.max(self.nodes.iter().filter_map(Node::told).count());
+        self.epochs.told_in_vain = self.epochs.told_in_vain.max(self.look.nodes.iter().filter_map(Node::told).count());
         if matches!(why, Failure::NotAppointed { .. }) {
             self.pauses.appoint.failed(now, self.patience.election_retry, &mut self.random);
         }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::attempt::{self, Attempt};
+use super::attempt::{self, Attempt, Voters};
 use super::feed::Feed;
 use super::io::{Action, Event, Told};
 use super::pause::Retry;
@@ -18,48 +18,48 @@ const CONTESTED_MS: u64 = 600_000;
 impl<R: Rules> Machine<R> {
     pub(super) fn decide(&mut self, now: Millis, out: &mut Vec<Action>) {
         let seen = self.seen();
-        self.places.learn(&seen, self.nodes.iter().filter_map(Node::told).flat_map(Told::places));
+        self.places.learn(&seen, self.look.nodes.iter().filter_map(Node::told).flat_map(Told::places));
         let mut recorded = self.record.recorded().clone();
         if let Some(standby) = &self.standby {
             // The quorum stays as it is, and the cluster is its own: it has no record.
             let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
-            self.wish.quorum = newest.map(|newest| newest.quorum);
+            self.plan.wish.quorum = newest.map(|newest| newest.quorum);
             recorded.cluster = standby.cluster(&seen);
         }
-        self.needed = nodes_needed(&self.wish, &seen);
-        let step = self.rules.plan(&self.wish, &recorded, &seen);
+        self.plan.needed = nodes_needed(&self.plan.wish, &seen);
+        let step = self.rules.plan(&self.plan.wish, &recorded, &seen);
         if step == Step::Nothing {
             self.calm(now);
         }
         // Who comes back may be the one that was wanting; who comes and goes is not, or each time would cost an epoch.
-        if seen.iter().flatten().count() > self.told_in_vain {
+        if seen.iter().flatten().count() > self.epochs.told_in_vain {
             self.pauses.election = Retry::default();
         }
         let step = match &mut self.standby {
             Some(standby) => standby.filter(now, step, &seen, &mut self.random),
             None => step,
         };
-        self.planned = step.clone();
+        self.plan.step = step.clone();
         self.tell_blocked(&step, out);
         let record = self.record_of(now, &step, &seen);
         self.take(now, step, seen, out);
         // Behind a reservation, if there is one.
         if let Some(to) = record {
-            self.record.keep(now, self.patience.store_ms, to, out);
+            self.record.keep(now, self.patience.store.answer_ms, to, out);
         }
     }
 
     fn tell_blocked(&mut self, step: &Step, out: &mut Vec<Action>) {
         let blocked = if let Step::Blocked(blocked) = step { Some(blocked.clone()) } else { None };
-        if let Some(blocked) = blocked.as_ref().filter(|now| self.blocked.as_ref() != Some(*now)) {
+        if let Some(blocked) = blocked.as_ref().filter(|now| self.said.blocked.as_ref() != Some(*now)) {
             out.push(Action::Tell(Event::Blocked(blocked.clone())));
         }
-        self.blocked = blocked;
+        self.said.blocked = blocked;
     }
 
     /// Nobody has to be elected.
     fn calm(&mut self, now: Millis) {
-        (self.pauses.election, self.pauses.appoint, self.told_in_vain) = (Retry::default(), Retry::default(), 0);
+        (self.pauses.election, self.pauses.appoint, self.epochs.told_in_vain) = (Retry::default(), Retry::default(), 0);
         for vain in [&mut self.pauses.quorum, &mut self.pauses.far] {
             if vain.is_due(now) {
                 *vain = Retry::default();
@@ -117,11 +117,11 @@ impl<R: Rules> Machine<R> {
         prefer: Option<ReplicaId>,
         reason: Reason,
     ) -> Attempt {
-        self.attempts += 1;
+        self.epochs.attempts += 1;
         let cluster = self.cluster(&seen);
-        let Wish { replicas, quorum, .. } = self.wish;
+        let Wish { replicas, quorum, .. } = self.plan.wish;
         Attempt {
-            id: self.attempts,
+            id: self.epochs.attempts,
             seen,
             epoch,
             prefer,
@@ -129,8 +129,7 @@ impl<R: Rules> Machine<R> {
             change: None,
             reason,
             cluster,
-            replicas,
-            quorum,
+            wished: Voters { replicas, quorum },
             handing: None,
             asks: None,
             is_reserved: false,
@@ -153,13 +152,13 @@ impl<R: Rules> Machine<R> {
     /// it with an epoch of its own. Then both wait, longer and longer.
     fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
         let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
-        if let (Some(begun), Some(newest)) = (&self.begun, newest)
-            && newest.epoch > begun.epoch.max(self.appointed)
-            && self.contested.is_none_or(|told| told < newest.epoch)
+        if let (Some(begun), Some(newest)) = (&self.epochs.begun, newest)
+            && newest.epoch > begun.epoch.max(self.epochs.appointed)
+            && self.epochs.contested.is_none_or(|told| told < newest.epoch)
             && (&newest.voters, newest.quorum, newest.leader) != (&begun.voters, begun.quorum, begun.leader)
         {
             let epoch = newest.epoch;
-            self.contested = Some(epoch);
+            self.epochs.contested = Some(epoch);
             self.pauses.contested.failed(now, self.patience.contested_retry, &mut self.random);
             out.push(Action::Tell(Event::Contested { epoch }));
         }
@@ -171,9 +170,9 @@ impl<R: Rules> Machine<R> {
     fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
         let newest = seen.iter().flatten().filter_map(Seen::begun).map(|last| last.epoch).max();
         let written = self.record.recorded().epoch;
-        self.steady = match (step, newest) {
+        self.plan.steady = match (step, newest) {
             (Step::Nothing, Some(epoch)) => {
-                let known = self.steady.filter(|(of, then, _)| (*of, *then) == (epoch, written));
+                let known = self.plan.steady.filter(|(of, then, _)| (*of, *then) == (epoch, written));
                 Some(known.unwrap_or((epoch, written, now)))
             }
             _ => None,
@@ -181,9 +180,9 @@ impl<R: Rules> Machine<R> {
         if self.is_alone() || matches!(step, Step::Blocked(Blocked::ForeignReplica { .. })) {
             return None;
         }
-        let is_steady = |ms| self.steady.is_some_and(|(.., since)| now.since(since) >= ms);
+        let is_steady = |ms| self.plan.steady.is_some_and(|(.., since)| now.since(since) >= ms);
         if is_steady(CONTESTED_MS) {
-            (self.pauses.contested, self.pauses.terms, self.begun) = (Retry::default(), Retry::default(), None);
+            (self.pauses.contested, self.pauses.terms, self.epochs.begun) = (Retry::default(), Retry::default(), None);
         }
         let recorded = self.record.recorded();
         let promised = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
@@ -195,7 +194,7 @@ impl<R: Rules> Machine<R> {
     }
 
     fn are_all_seen(&self) -> bool {
-        self.nodes.iter().all(|node| matches!(node, Node::Told(_)))
+        self.look.nodes.iter().all(|node| matches!(node, Node::Told(_)))
     }
 }
 

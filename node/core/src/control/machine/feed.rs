@@ -29,8 +29,8 @@ impl<R: Rules> Machine<R> {
     pub(super) fn news(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> Option<Feed> {
         let mut feed = self.untold(seen)?;
         let terms = feed.standby.take().map(|terms| (feed.epoch, terms));
-        if terms.is_some() && self.told_terms == terms {
-            self.told_terms = None;
+        if terms.is_some() && self.said.terms == terms {
+            self.said.terms = None;
             self.pauses.terms.failed(now, self.patience.contested_retry, &mut self.random);
             // Once may be an answer from before.
             if self.pauses.terms.failures() > 1 {
@@ -46,7 +46,7 @@ impl<R: Rules> Machine<R> {
     fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
         let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });
         let led = |told: &&Told| told.seen.last.as_ref().map(|last| last.epoch);
-        let leader = self.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
+        let leader = self.look.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
         let (SeenRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
             return None;
         };
@@ -71,8 +71,8 @@ impl<R: Rules> Machine<R> {
     /// By what the nodes are to stand by, once it is known of every voter that it can, and where it is; none if the leader knows that.
     /// One that is silent is where it was when the leader was told of it: it could then.
     fn standby_news(&self, seen: &[Option<Seen>], start: &EpochStart) -> Option<StandbyTerms> {
-        let after_ms = self.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
-        let at = |ordinal: usize| self.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
+        let after_ms = self.plan.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
+        let at = |ordinal: usize| self.look.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
         let leader = at(ordinal_of(seen, start.leader)?)?;
         let is_silent = |ordinal: usize| matches!(seen.get(ordinal), Some(None));
         let known = |voter: ReplicaId| {
@@ -89,9 +89,9 @@ impl<R: Rules> Machine<R> {
         }
         members.sort_by_key(|member| member.ordinal);
         // Where the one to lead does not vote, it is none of them: a named leader is waited for, and nobody takes its place.
-        let place = members.iter().position(|member| member.ordinal == self.wish.ordinal);
+        let place = members.iter().position(|member| member.ordinal == self.plan.wish.ordinal);
         let preferred = place.unwrap_or(members.len());
-        let Wish { policy, detection_ms, .. } = self.wish;
+        let Wish { policy, detection_ms, .. } = self.plan.wish;
         let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
         (leader.standby.as_ref() != Some(&terms)).then_some(terms)
     }
@@ -103,8 +103,8 @@ impl<R: Rules> Machine<R> {
         let mut places = self.places.of(&feed.learners, seen);
         places.extend(self.places.of(&feed.moved, seen));
         let (learners, moved, standby) = (feed.learners.clone(), feed.moved.clone(), feed.standby.clone());
-        self.attempts += 1;
-        let (attempt, within_ms, target) = (self.attempts, self.patience.call_ms, feed.leader);
+        self.epochs.attempts += 1;
+        let (attempt, within_ms, target) = (self.epochs.attempts, self.patience.call_ms, feed.leader);
         let call = Call::Learners { cluster, epoch: feed.epoch, learners, moved, places, standby };
         out.push(Action::Call { attempt, ordinal, target, call, within_ms });
         self.work = Work::Feeding { feed, attempt, until: Millis(now.0.saturating_add(within_ms)) };
@@ -113,7 +113,7 @@ impl<R: Rules> Machine<R> {
     pub(super) fn fed(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
         let Work::Feeding { feed, .. } = core::mem::replace(&mut self.work, Work::Resting) else { return };
         if let (Answer::Fed, Some(terms)) = (&answer, &feed.standby) {
-            self.told_terms = Some((feed.epoch, terms.clone()));
+            self.said.terms = Some((feed.epoch, terms.clone()));
         }
         match answer {
             // It is given time to get through to them.
@@ -155,8 +155,8 @@ impl<R: Rules> Machine<R> {
         match answer {
             Answer::HandedOver => {
                 // What answers the hand-over does not answer the seal.
-                self.attempts += 1;
-                attempt.id = self.attempts;
+                self.epochs.attempts += 1;
+                attempt.id = self.epochs.attempts;
                 attempt.handing = Some(asked);
                 self.seal(now, attempt, out);
             }

@@ -25,7 +25,7 @@ use crate::types::{ClusterId, Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
 pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
-pub use patience::Patience;
+pub use patience::{Patience, StorePatience};
 pub use pause::Backoff;
 use pause::{Random, Retry};
 use places::Places;
@@ -103,24 +103,19 @@ impl Node {
     }
 }
 
-/// Keeps one cluster as it is wished. Holds nothing that a fresh machine would miss.
+/// The newest look at the nodes.
 #[derive(Clone, Debug)]
-pub struct Machine<R> {
-    rules: R,
-    patience: Patience,
-    wish: Wish,
-    /// Set where it stands by.
-    standby: Option<Standby>,
-    random: Random,
+struct Look {
     nodes: Vec<Node>,
-    /// The number of the newest look, and when the next one is due.
-    look: u64,
-    look_at: Millis,
+    /// Its number, and when the next one is due.
+    number: u64,
+    at: Millis,
+}
+
+/// The epochs that this controller began, or tried to.
+#[derive(Clone, Debug, Default)]
+struct Epochs {
     attempts: u64,
-    places: Places,
-    record: Record,
-    work: Work,
-    pauses: Pauses,
     /// The greatest epoch for which somebody was appointed, perhaps in vain: never another for the same.
     appointed: Epoch,
     /// The newest epoch that this one began, and what it began with.
@@ -129,14 +124,43 @@ pub struct Machine<R> {
     told_in_vain: usize,
     /// The epoch that another one began after that, once it is told.
     contested: Option<Epoch>,
-    /// By what it told the nodes to stand by last, and the epoch whose leader it told.
-    told_terms: Option<(Epoch, StandbyTerms)>,
+}
+
+/// News that was told, and is not told twice.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// The terms that it told the nodes to stand by last, and the epoch whose leader it told.
+    terms: Option<(Epoch, StandbyTerms)>,
     blocked: Option<Blocked>,
-    told_problem: Option<alloc::string::String>,
-    planned: Step,
+    problem: Option<alloc::string::String>,
+}
+
+/// The wish, and the way there.
+#[derive(Clone, Debug)]
+struct Plan {
+    wish: Wish,
+    step: Step,
     needed: usize,
     /// Since when all is as wished, in one epoch, and that is written down.
     steady: Option<(Epoch, Epoch, Millis)>,
+}
+
+/// Keeps one cluster as it is wished. Holds nothing that a fresh machine would miss.
+#[derive(Clone, Debug)]
+pub struct Machine<R> {
+    rules: R,
+    patience: Patience,
+    /// Set where it stands by.
+    standby: Option<Standby>,
+    random: Random,
+    plan: Plan,
+    look: Look,
+    epochs: Epochs,
+    places: Places,
+    record: Record,
+    work: Work,
+    pauses: Pauses,
+    said: Said,
 }
 
 /// The start of an epoch.
@@ -154,27 +178,16 @@ impl<R: Rules> Machine<R> {
         Self {
             rules,
             patience,
-            wish: Wish::default(),
             standby: None,
             random: Random(seed),
-            nodes: Vec::new(),
-            look: 0,
-            look_at: Millis(0),
-            attempts: 0,
+            plan: Plan { wish: Wish::default(), step: Step::Nothing, needed: 0, steady: None },
+            look: Look { nodes: Vec::new(), number: 0, at: Millis(0) },
+            epochs: Epochs::default(),
             places: Places::default(),
             record: Record::new(),
             work: Work::Resting,
             pauses: Pauses::default(),
-            appointed: Epoch(0),
-            begun: None,
-            told_in_vain: 0,
-            contested: None,
-            told_terms: None,
-            blocked: None,
-            told_problem: None,
-            planned: Step::Nothing,
-            needed: 0,
-            steady: None,
+            said: Said::default(),
         }
     }
 
@@ -185,8 +198,8 @@ impl<R: Rules> Machine<R> {
 
     /// What is wished for from the next look on, and how many nodes there are.
     pub fn wish(&mut self, wish: Wish, nodes: usize) {
-        self.wish = wish;
-        self.nodes.resize(nodes, Node::Unknown);
+        self.plan.wish = wish;
+        self.look.nodes.resize(nodes, Node::Unknown);
     }
 
     /// The record, as far as this controller knows.
@@ -201,12 +214,12 @@ impl<R: Rules> Machine<R> {
 
     /// What was planned last. An election or hand-over whose last try failed is planned again at once, and done after a pause.
     pub fn planned(&self) -> &Step {
-        &self.planned
+        &self.plan.step
     }
 
     /// How many of the nodes have to run, the first ones; those behind may be stopped for good.
     pub fn needed(&self) -> usize {
-        self.needed
+        self.plan.needed
     }
 
     /// Returns whether nothing is under way but what is written behind.
@@ -229,8 +242,8 @@ impl<R: Rules> Machine<R> {
     /// When it has to be woken, if nothing comes before.
     pub fn deadline(&self) -> Option<Millis> {
         let work = match &self.work {
-            Work::Resting => Some(self.look_at),
-            Work::Looking { until, .. } if self.nodes.iter().any(Node::is_unknown) => Some(*until),
+            Work::Resting => Some(self.look.at),
+            Work::Looking { until, .. } if self.look.nodes.iter().any(Node::is_unknown) => Some(*until),
             Work::Feeding { until, .. } | Work::HandingOver { until, .. } | Work::Appointing { until, .. } => {
                 Some(*until)
             }
@@ -246,25 +259,25 @@ impl<R: Rules> Machine<R> {
         if !self.is_at_rest() {
             return;
         }
-        self.look += 1;
-        self.nodes.iter_mut().for_each(|node| *node = Node::Unknown);
+        self.look.number += 1;
+        self.look.nodes.iter_mut().for_each(|node| *node = Node::Unknown);
         let within_ms = self.patience.call_ms;
         self.work =
             Work::Looking { begun: now, until: Millis(now.0.saturating_add(within_ms).saturating_add(ANSWER_LATE_MS)) };
-        out.push(Action::Look { look: self.look, within_ms });
+        out.push(Action::Look { look: self.look.number, within_ms });
         if !self.is_alone() {
-            self.record.refresh(now, self.patience.store_ms, out);
+            self.record.refresh(now, self.patience.store.answer_ms, out);
         }
         self.looked(now, out);
     }
 
     /// Takes in a fact, and goes on.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Action>) {
-        let within = (self.patience.store_ms, self.patience.store_retry);
+        let within = (self.patience.store.answer_ms, self.patience.store.retry);
         let reserved = match input {
             Input::Tick => None,
             Input::Status { look, ordinal, told } => {
-                if let Some(node) = self.nodes.get_mut(ordinal).filter(|_| look == self.look) {
+                if let Some(node) = self.look.nodes.get_mut(ordinal).filter(|_| look == self.look.number) {
                     *node = told.map_or(Node::Silent, Node::Told);
                 }
                 self.hurry();
@@ -286,11 +299,11 @@ impl<R: Rules> Machine<R> {
         self.tell_problem(out);
         if matches!(self.work, Work::Looking { .. }) && !self.is_alone() && !self.record.is_ready() {
             // Somebody else has written meanwhile.
-            self.record.refresh(now, self.patience.store_ms, out);
+            self.record.refresh(now, self.patience.store.answer_ms, out);
         }
         self.time_out(now, out);
         self.looked(now, out);
-        if self.is_at_rest() && now >= self.look_at {
+        if self.is_at_rest() && now >= self.look.at {
             self.look(now, out);
         }
     }
@@ -298,9 +311,9 @@ impl<R: Rules> Machine<R> {
     /// Once more than half of the nodes have told their status, the others are not waited for much longer: one that hangs is not to
     /// hold up what they say.
     fn hurry(&mut self) {
-        let told = self.nodes.iter().filter_map(Node::told).count();
+        let told = self.look.nodes.iter().filter_map(Node::told).count();
         if let Work::Looking { begun, until } = &mut self.work
-            && told > self.nodes.len() / 2
+            && told > self.look.nodes.len() / 2
         {
             *until = (*until).min(Millis(begun.0.saturating_add(self.patience.look_grace_ms)));
         }
@@ -331,7 +344,7 @@ impl<R: Rules> Machine<R> {
         let late = || Answer::Failed(alloc::string::String::from("no answer in time"));
         match &self.work {
             Work::Looking { until, .. } if now >= *until => {
-                let unknown = self.nodes.iter_mut().filter(|node| matches!(node, Node::Unknown));
+                let unknown = self.look.nodes.iter_mut().filter(|node| matches!(node, Node::Unknown));
                 unknown.for_each(|node| *node = Node::Silent);
             }
             Work::Feeding { until, .. } if now >= *until => self.fed(now, late(), out),
@@ -345,23 +358,23 @@ impl<R: Rules> Machine<R> {
     /// Nothing is under way any more: looks again in a while.
     fn rest(&mut self, now: Millis) {
         self.work = Work::Resting;
-        self.look_at = Millis(now.0.saturating_add(self.patience.look_ms));
+        self.look.at = Millis(now.0.saturating_add(self.patience.look_ms));
     }
 
     fn tell_problem(&mut self, out: &mut Vec<Action>) {
         let problem = self.record.problem().cloned();
-        if problem == self.told_problem {
+        if problem == self.said.problem {
             return;
         }
         if let Some(why) = problem.clone() {
             out.push(Action::Tell(Event::StoreFailed { why }));
         }
-        self.told_problem = problem;
+        self.said.problem = problem;
     }
 
     /// Decides once every node has answered or is silent, and what is written down is known as far as it can be.
     fn looked(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let is_known = !self.nodes.iter().any(Node::is_unknown);
+        let is_known = !self.look.nodes.iter().any(Node::is_unknown);
         if matches!(self.work, Work::Looking { .. }) && is_known && (self.is_alone() || self.record.is_ready()) {
             self.rest(now);
             self.decide(now, out);
@@ -369,6 +382,6 @@ impl<R: Rules> Machine<R> {
     }
 
     fn seen(&self) -> Vec<Option<Seen>> {
-        self.nodes.iter().map(|node| node.told().map(|told| told.seen.clone())).collect()
+        self.look.nodes.iter().map(|node| node.told().map(|told| told.seen.clone())).collect()
     }
 }

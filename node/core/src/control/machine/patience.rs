@@ -18,12 +18,8 @@ pub struct Patience {
     /// The time that a replica may take to write down the start of its leadership, at first and after failures in a row: one whose disk
     /// hangs gives way to another soon, and one whose disk is slow gets its time in the end.
     pub appoint: Backoff,
-    /// The time that what is written down may take before the store counts as away.
-    pub store_ms: u64,
-    /// How long that is while nobody leads.
-    pub store_failover_ms: u64,
-    /// The pause before a store that is away is asked again.
-    pub store_retry: Backoff,
+    /// The patience with the store.
+    pub store: StorePatience,
     /// The time that a leader holds new appends for a hand-over before it goes on by itself.
     pub handover_deadline_ms: u64,
     /// The pause after a failed election, so that two controllers don't outbid each other for ever.
@@ -36,6 +32,17 @@ pub struct Patience {
     pub contested_retry: Backoff,
 }
 
+/// The patience with the store; milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StorePatience {
+    /// The time that what is written down may take before the store counts as away.
+    pub answer_ms: u64,
+    /// The same while nobody leads.
+    pub failover_ms: u64,
+    /// The pause before a store that is away is asked again.
+    pub retry: Backoff,
+}
+
 impl Default for Patience {
     fn default() -> Self {
         let backoff = |min_ms, max_ms| Backoff { min_ms, max_ms };
@@ -46,9 +53,7 @@ impl Default for Patience {
             seal_ms: 5000,
             seal_grace_ms: 200,
             appoint: backoff(1000, 10_000),
-            store_ms: 1000,
-            store_failover_ms: 400,
-            store_retry: backoff(1000, 10_000),
+            store: StorePatience { answer_ms: 1000, failover_ms: 400, retry: backoff(1000, 10_000) },
             handover_deadline_ms: 2000,
             election_retry: backoff(100, 5000),
             members_retry: backoff(1000, 60_000),

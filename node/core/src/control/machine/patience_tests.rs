@@ -111,14 +111,14 @@ fn nothing_is_due_while_only_the_store_is_waited_for() {
         bench.step(Input::Status { look, ordinal, told: told.map(Box::new) });
     }
     bench.wait(900);
-    assert_eq!(bench.machine.deadline(), Some(Millis(100 + Patience::default().store_ms)));
+    assert_eq!(bench.machine.deadline(), Some(Millis(100 + Patience::default().store.answer_ms)));
 }
 
 #[test]
 fn an_own_epoch_that_was_answered_too_late_is_nobody_elses() {
     let mut bench = Bench::controller();
-    bench.machine.begun = Some(Begun { epoch: Epoch(4), leader: ReplicaId(1), voters: vec![], quorum: 2 });
-    bench.machine.appointed = Epoch(5);
+    bench.machine.epochs.begun = Some(Begun { epoch: Epoch(4), leader: ReplicaId(1), voters: vec![], quorum: 2 });
+    bench.machine.epochs.appointed = Epoch(5);
     bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
     bench.look(well(5, &[1, 2, 3], [1, 2, 3], None));
     assert!(bench.swap().is_some(), "it goes on: {:?}", bench.asked);

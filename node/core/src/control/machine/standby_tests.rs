@@ -143,7 +143,7 @@ fn a_standby_tries_three_times_and_then_less_and_less_often() {
 #[test]
 fn what_a_standby_puts_off_is_no_try() {
     let mut bench = standby(1);
-    bench.machine.told_in_vain = 3;
+    bench.machine.epochs.told_in_vain = 3;
     bench.machine.pauses.election.failed(Millis(0), Backoff { min_ms: 8000, max_ms: 8000 }, &mut Random(1));
     let took = acts_after(&mut bench, |_| leaderless()).expect("it acts");
     assert!((4000..8500).contains(&took), "{took}");
