@@ -24,7 +24,7 @@ check: ## Formatting, lints, and what rustdoc says
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
 compile: ## The programs and the tests, unoptimised
-	cargo build --locked --workspace --bins --tests
+	cargo build --locked --workspace --bins --examples --tests
 	cargo test --locked --workspace --features zue-tests/e2e --test e2e --no-run
 
 unit: compile ## Unit tests, the simulation, real processes, the chart and the generated files
@@ -77,7 +77,7 @@ bench-failover bench-catchup bench-stall bench-quiet bench-attack: bench-%: ## T
 	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
 	$(TARGET)/release/zue-chaos $*
 
-images: ## The container images zue-node and zue-operator, tagged with the version and for the tests, and zue-prometheus:test
+images: ## The container images zue-node and zue-operator, tagged with the version and for the tests, zue-prometheus:test and zue-bucket:test
 	tests/kind/images
 
 clean: ## Takes the test cluster down and deletes what was compiled

@@ -1,7 +1,7 @@
 //! The operator of Zue: from ZueCluster resources to running, replicated logs.
 //!
 //! Pure, and tested without a cluster: [`crd`], [`cluster`], [`build`], [`owned`], [`view`], [`status`], [`labels`], [`rollout`], [`budget`], [`isr`],
-//! [`pods`], [`replace`], [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
+//! [`pods`], [`replace`], [`on_demand`], [`switchover`], [`metrics`], [`rbac`], [`domain`], the plans of [`identities`]. What speaks to Kubernetes: [`operator`] (one for all), [`caretaker`] and [`reporter`] (one each for a cluster), [`apply`],
 //! [`volumes`], [`identities`], [`secured`], [`store`], [`events`], [`lease`] (which of several operators acts), [`check`] (whether an installation works). Who leads is decided in `zue_core`, by way of `zue_controller`.
 
 pub mod apply;
@@ -16,6 +16,7 @@ pub mod farewell;
 pub mod identities;
 pub mod metrics;
 mod observe;
+pub mod on_demand;
 pub mod paused;
 pub mod pods;
 pub mod rbac;
@@ -25,6 +26,6 @@ pub mod status;
 pub mod stuck;
 
 pub use apply::{budget, deeds, labels, owned, rollout, secured, switchover};
-pub use observe::{isr, view, volumes, watched};
+pub use observe::{backups, isr, view, volumes, watched};
 pub use run::{caretaker, http, kubernetes, lease, operator, store};
 pub use status::{events, reporter};

@@ -20,6 +20,9 @@ pub fn rules() -> Vec<PolicyRule> {
         // To take an annotation away that was obeyed.
         rule("zue.io", &["zueclusters"], &["get", "list", "watch", "patch"]),
         rule("zue.io", &["zueclusters/status"], &["update", "patch"]),
+        // Backups that are asked for.
+        rule("zue.io", &["zuebackups"], &["list", "watch"]),
+        rule("zue.io", &["zuebackups/status"], &["patch"]),
         // Where owner references that block a deletion must be permitted.
         rule("zue.io", &["zueclusters/finalizers"], &["update"]),
         rule("apps", &["statefulsets"], applied_and_deleted),

@@ -15,7 +15,7 @@ use zue_operator::pods;
 use zue_operator::replace;
 use zue_operator::status::{self, Workload};
 use zue_operator::switchover;
-use zue_operator::view::{Replica, View};
+use zue_operator::view::{Reach, Replica, View};
 
 fn matches(pattern: &str, text: &str) -> bool {
     let rule =
@@ -137,7 +137,7 @@ fn view(cluster: &Cluster) -> View {
         committing: 0,
         is_changing: false,
         wished: cluster.spec.replicas,
-        commit_end: None,
+        log: Reach::default(),
         blocked: None,
         notices: Vec::new(),
     }

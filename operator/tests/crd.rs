@@ -5,7 +5,8 @@ use kube::core::cel;
 use serde_json::{Value, json};
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::bounds::BOUNDS;
-use zue_operator::crd::{ZueCluster, ZueClusterSpec, schema};
+use zue_operator::crd::on_demand::ZueBackup;
+use zue_operator::crd::{ZueCluster, ZueClusterSpec, schema, schema_of_backups};
 
 /// A resource as the API server would store it: with its defaults.
 fn resource(spec: &str) -> Value {
@@ -180,10 +181,22 @@ fn visit(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
 }
 
 #[test]
+fn a_backup_is_of_one_cluster_and_is_not_changed() {
+    let of = |cluster: &str| {
+        serde_json::to_value(ZueBackup::new("b", serde_json::from_value(json!({ "cluster": cluster })).unwrap()))
+            .unwrap()
+    };
+    let refused = |now: &Value, before| cel::Validator::new().validate(&schema_of_backups(), now, before).is_err();
+    let (orders, payments) = (of("orders"), of("payments"));
+    assert!(!refused(&orders, None) && !refused(&orders, Some(&orders)));
+    assert!(refused(&orders, Some(&payments)));
+}
+
+#[test]
 fn every_field_is_documented_and_bounded() {
-    let schema = schema();
+    let (clusters, backups) = (schema(), schema_of_backups());
     let mut seen = 0;
-    for root in ["spec", "status"] {
+    for (schema, root) in [(&clusters, "spec"), (&clusters, "status"), (&backups, "spec"), (&backups, "status")] {
         visit(root, &schema["properties"][root], &mut |path, field| {
             seen += 1;
             if !path.ends_with("[]") {
@@ -203,7 +216,7 @@ fn every_field_is_documented_and_bounded() {
 
 #[test]
 fn the_schema_is_structural_and_without_warnings() {
-    let text = schema().to_string();
+    let text = format!("{}{}", schema(), schema_of_backups());
     for word in ["anyOf", "oneOf", "\"const\"", "uint", "\"nullable\"", "$ref"] {
         assert!(!text.contains(word), "{word}");
     }

@@ -26,7 +26,7 @@ use zue_operator::reporter::{self, Report};
 use zue_operator::status::{self, Workload};
 use zue_operator::store::StatusStore;
 use zue_operator::switchover::Switchover;
-use zue_operator::view::{Replica, View};
+use zue_operator::view::{Reach, Replica, View};
 
 /// Tells of every change that it is asked for; a change of a status is answered only when that is let through.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ fn report(quorum: u32) -> Report {
         epoch: 1,
         quorum,
         wished: 1,
-        commit_end: None,
+        log: Reach::default(),
         committing: 0,
         is_changing: false,
         notices: Vec::new(),

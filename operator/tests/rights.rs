@@ -20,6 +20,8 @@ const KINDS: &[(&str, &str)] = &[
     ("ZueCluster", "zue.io/zueclusters"),
     // A ZueCluster that may make no sense.
     ("Guarded", "zue.io/zueclusters"),
+    ("ZueBackup", "zue.io/zuebackups"),
+    ("GuardedBackup", "zue.io/zuebackups"),
     ("StatefulSet", "apps/statefulsets"),
     ("Service", "/services"),
     ("ConfigMap", "/configmaps"),

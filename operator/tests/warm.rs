@@ -143,6 +143,10 @@ impl Control for Node {
     async fn handover(&self, _: Request<v1::HandoverRequest>) -> Answer<v1::HandoverResponse> {
         refused()
     }
+
+    async fn back_up(&self, _: Request<v1::BackUpRequest>) -> Answer<v1::AskedBackup> {
+        refused()
+    }
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {

@@ -24,6 +24,18 @@ impl Acks {
         other.0.into_iter().for_each(|(value, offset)| self.note(value, offset));
     }
 
+    /// Those that were said to be before an offset.
+    #[must_use]
+    pub fn before(&self, end: u64) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|(_, offset)| **offset < end)
+                .map(|(value, offset)| (value.clone(), *offset))
+                .collect(),
+        )
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

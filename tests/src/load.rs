@@ -82,6 +82,11 @@ impl Load {
         self.acks.lock().expect("the reader lives").len()
     }
 
+    /// How many records were handed to the producer so far.
+    pub fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Relaxed)
+    }
+
     /// The longest time without an acknowledgement since this was last asked, up to now.
     ///
     /// # Panics

@@ -14,7 +14,7 @@ use crate::terminal::output::{Out, Output};
 pub(crate) struct Of {
     /// The store
     #[arg(long, value_name = "URL")]
-    from: String,
+    pub(super) from: String,
     /// Whose backups, if there are several clusters'
     #[arg(long, value_name = "ID", value_parser = cluster)]
     cluster: Option<ClusterId>,

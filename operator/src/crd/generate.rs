@@ -4,6 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
+use super::on_demand::ZueBackup;
 use super::{ZueCluster, bounds};
 
 /// The CRD of ZueCluster.
@@ -17,17 +18,34 @@ pub fn crd() -> CustomResourceDefinition {
     serde_json::from_value(value).unwrap_or_else(|_| ZueCluster::crd())
 }
 
-/// The same as a file. Kubernetes' tools read YAML in which `Off` is the same as `false`, unless it is quoted.
+/// The CRD of ZueBackup.
+pub fn crd_of_backups() -> CustomResourceDefinition {
+    let mut value = serde_json::to_value(ZueBackup::crd()).unwrap_or_default();
+    plain(&mut value);
+    serde_json::from_value(value).unwrap_or_else(|_| ZueBackup::crd())
+}
+
+/// Both as a file. Kubernetes' tools read YAML in which `Off` is the same as `false`, unless it is quoted.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn yaml() -> Result<String, serde_yaml::Error> {
-    Ok(serde_yaml::to_string(&crd())?.replace("- Off\n", "- 'Off'\n"))
+    let (clusters, backups) = (serde_yaml::to_string(&crd())?, serde_yaml::to_string(&crd_of_backups())?);
+    Ok(format!("{}---\n{backups}", clusters.replace("- Off\n", "- 'Off'\n")))
 }
 
-/// The schema of the resource.
+/// The schema of a ZueCluster.
 pub fn schema() -> Value {
-    let versions = crd().spec.versions;
+    schema_of(crd())
+}
+
+/// The schema of a ZueBackup.
+pub fn schema_of_backups() -> Value {
+    schema_of(crd_of_backups())
+}
+
+fn schema_of(crd: CustomResourceDefinition) -> Value {
+    let versions = crd.spec.versions;
     let schema = versions.into_iter().next().and_then(|version| version.schema?.open_api_v3_schema);
     serde_json::to_value(schema).unwrap_or_default()
 }

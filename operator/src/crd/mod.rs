@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod bounds;
 mod generate;
+pub mod on_demand;
 pub mod security;
 mod settings;
 pub mod status;
@@ -20,7 +21,7 @@ use zue_controller::{DETECTION_TIME_DEFAULT, STANDBY_AFTER_DEFAULT};
 use zue_settings::Time;
 
 use backup::{Backup, Bootstrap};
-pub use generate::{crd, schema, yaml};
+pub use generate::{crd, crd_of_backups, schema, schema_of_backups, yaml};
 use security::{Access, Monitoring, Tls};
 pub use settings::NodeSettings;
 pub use status::ZueClusterStatus;
@@ -75,6 +76,13 @@ pub use status::ZueClusterStatus;
         type_ = "integer",
         json_path = ".status.commitEnd",
         description = "The end of what is committed",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Backup",
+        type_ = "date",
+        json_path = ".status.backup.time",
+        description = "The age of the newest backup",
         priority = 1
     ),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version", priority = 1),

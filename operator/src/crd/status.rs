@@ -1,6 +1,6 @@
 //! What the operator says of a ZueCluster. Four fields are written down before something is done; all others are a report.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ pub struct ZueClusterStatus {
     /// The generation of the resource that this report is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled`, `Closed`, `Replacing` and
-    /// `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
+    /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled`, `Closed`, `Replacing`,
+    /// `BackedUp` and `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -66,6 +66,9 @@ pub struct ZueClusterStatus {
     /// The end of what is committed, when it was last written here: a log in use is ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_end: Option<u64>,
+    /// What a restore would give; absent where the nodes make no backups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupStatus>,
     /// How many replicas there are, those included that are still to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
@@ -85,6 +88,27 @@ pub struct ZueClusterStatus {
     #[schemars(length(max = 9))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["pod".into()]))]
     pub members: Vec<Member>,
+}
+
+/// What a restore would give, by the newest backup.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStatus {
+    /// The newest backup's name in the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100))]
+    pub newest: Option<String>,
+    /// The offset up to which it has the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
+    /// The moment at which it was made, which was the last success.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 40))]
+    pub time: Option<Time>,
+    /// Whose last try failed, and why; absent while none fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 500))]
+    pub problem: Option<String>,
 }
 
 /// A replica.

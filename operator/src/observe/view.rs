@@ -7,6 +7,7 @@ use zue_core::control::{Blocked, Step};
 use zue_core::quorum::effective_quorum;
 use zue_proto::v1;
 
+use super::backups::{Backups, backups};
 use crate::build::ROLE_LABEL;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
@@ -64,12 +65,21 @@ pub struct View {
     pub is_changing: bool,
     /// How many replicas there are to be.
     pub wished: u32,
-    /// The end of what is committed, as far as anyone who answers knows.
-    pub commit_end: Option<u64>,
+    /// How far the log goes.
+    pub log: Reach,
     /// Why the control logic can do nothing, if it cannot.
     pub blocked: Option<Blocked>,
     /// What is odd about the replicas side by side.
     pub notices: Vec<Notice>,
+}
+
+/// How far a log goes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reach {
+    /// The end of what is committed, as far as anyone who answers knows.
+    pub commit_end: Option<u64>,
+    /// What there is of it in backups, if any are made.
+    pub backups: Option<Backups>,
 }
 
 /// What one turn of the control logic saw, as facts.
@@ -138,7 +148,10 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
         is_changing: start.is_some_and(|start| !start.old_voters.is_empty()),
         wished: cluster.spec.replicas,
         quorum: start.map_or_else(|| effective_quorum(names.len(), cluster.spec.quorum), |start| start.quorum),
-        commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
+        log: Reach {
+            commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
+            backups: backups(replicas.iter().zip(seen.nodes).filter_map(by_name)),
+        },
         blocked: if let Step::Blocked(blocked) = seen.step { Some(blocked.clone()) } else { None },
         notices: odd.into_iter().flatten().collect(),
         replicas,
@@ -205,6 +218,12 @@ impl View {
     pub fn lag_records(&self) -> Option<u64> {
         self.leader.as_ref().and_then(|_| self.replicas.iter().filter_map(|replica| replica.lag_records).max())
     }
+}
+
+fn by_name<'a>(
+    (replica, node): (&'a Replica, &'a Result<v1::StatusResponse, String>),
+) -> Option<(&'a str, &'a v1::StatusResponse)> {
+    Some((replica.pod.as_str(), node.as_ref().ok()?))
 }
 
 /// How many of the leader's voters are in sync, itself included.

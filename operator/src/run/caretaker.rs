@@ -85,7 +85,7 @@ impl Shared {
         self.pods.state().into_iter().filter(is_its).collect()
     }
 
-    fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {
+    pub(super) fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {
         let pods = self.pods_of(cluster);
         cluster.addresses(&self.services_suffix, |name| ip_of(&pods, name))
     }

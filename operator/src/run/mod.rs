@@ -1,5 +1,6 @@
 //! The operator as a program that acts: one loop for all clusters and one task for each, the Lease, and calls to the API server.
 
+mod backups;
 pub mod caretaker;
 pub mod http;
 pub mod kubernetes;

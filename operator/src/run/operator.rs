@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
+use super::backups::{self, GuardedBackup};
 use crate::apply;
 use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid, is_paused};
@@ -129,6 +130,9 @@ pub async fn run(
     };
     let context =
         Arc::new(Context { shared, caretakers: Mutex::default(), links: Mutex::default(), refusals: Mutex::default() });
+    let known = Arc::clone(&context);
+    let dials = Box::new(move |uid: &str| known.link(uid).dials().borrow().clone());
+    let backups = backups::run(api::<GuardedBackup>(&client, namespace.as_deref()), context.shared.clone(), dials);
     let controller = Controller::for_stream(changed, clusters.clone())
         .owns(api::<StatefulSet>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<Service>(&client, namespace.as_deref()), watched::managed())
@@ -145,7 +149,7 @@ pub async fn run(
             ready();
         }
     };
-    tokio::join!(watching_pods, controller, all_seen);
+    tokio::join!(watching_pods, controller, backups, all_seen);
 }
 
 /// Tells whenever this operator begins to act.

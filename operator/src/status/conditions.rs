@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use zue_core::control::Blocked;
 
 use super::Workload;
+use super::backed_up::{BACKED_UP, backed_up};
 use super::closed::closed;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
@@ -21,7 +22,8 @@ pub(super) const PODS_STUCK: &str = "PodsStuck";
 pub const REPLACING: &str = "Replacing";
 
 /// What is said of the nodes, and is not known while nobody looks.
-const OWN: [&str; 6] = ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked"];
+const OWN: [&str; 7] =
+    ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked", BACKED_UP];
 
 /// What a condition says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,6 +58,7 @@ pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
         failover_blocked(view),
         reconciled(workload),
         replacing(workload),
+        backups(cluster, view),
         fact("Paused", false, "NotPaused", "the operator looks after this cluster".to_owned()),
     ];
     known.into_iter().chain(closed(cluster, workload)).collect()
@@ -226,6 +229,11 @@ fn replacing(workload: &Workload) -> Fact {
     }
 }
 
+fn backups(cluster: &Cluster, view: &View) -> Fact {
+    let (holds, reason, message) = backed_up(cluster.spec.backup.is_some(), view.log.backups.as_ref());
+    fact(BACKED_UP, holds, reason, message)
+}
+
 fn nobody_leads(view: &View) -> String {
     match &view.blocked {
         Some(blocked) => blocked.to_string(),
@@ -311,6 +319,7 @@ mod tests {
             ("FailoverBlocked", false, "NotBlocked"),
             ("Reconciled", true, "Applied"),
             ("Replacing", false, "NotAsked"),
+            ("BackedUp", false, "NotAsked"),
             ("Paused", false, "NotPaused"),
         ];
         assert_eq!(said(&healthy()), expected);
@@ -450,6 +459,6 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(merged[0], other);
-        assert_eq!(merged.len(), 10);
+        assert_eq!(merged.len(), 11);
     }
 }

@@ -1,5 +1,6 @@
 //! The status of a ZueCluster, from what is seen. Pure: the time comes in, and nothing changes unless something has happened.
 
+mod backed_up;
 mod closed;
 mod conditions;
 pub mod events;
@@ -13,7 +14,7 @@ use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
 use crate::crd::security::TlsMode;
-use crate::crd::status::Member;
+use crate::crd::status::{BackupStatus, Member};
 use crate::identities::plan::Shown;
 use crate::pods::Sets;
 use crate::replace::Replace;
@@ -105,7 +106,8 @@ pub fn report(
         in_sync_replicas: Some(view.isr_size()),
         quorum: Some(view.quorum),
         lag_records: view.lag_records(),
-        commit_end: view.commit_end.or(before.commit_end),
+        commit_end: view.log.commit_end.or(before.commit_end),
+        backup: view.log.backups.as_ref().map(backed_up::report),
         replicas: Some(view.size()),
         ready_replicas: Some(view.ready()),
         version: versions(view).or_else(|| before.version.clone()),
@@ -119,6 +121,7 @@ fn attention(facts: &[Fact]) -> Option<String> {
     let is_odd = |fact: &&Fact| match fact.type_ {
         RECONCILED => !fact.holds,
         "FailoverBlocked" | "Replacing" => fact.holds,
+        backed_up::BACKED_UP => backed_up::is_odd(fact.reason),
         "Progressing" => fact.reason == conditions::PODS_STUCK,
         _ => false,
     };
@@ -153,6 +156,9 @@ pub fn differs(one: &ZueClusterStatus, other: &ZueClusterStatus) -> bool {
 fn without_offsets(status: &ZueClusterStatus) -> ZueClusterStatus {
     let mut status = status.clone();
     (status.commit_end, status.lag_records) = (None, None);
+    if let Some(backup) = &mut status.backup {
+        *backup = BackupStatus { problem: backup.problem.take(), ..BackupStatus::default() };
+    }
     for member in &mut status.members {
         (member.durable_end, member.lag_records) = (None, None);
     }
@@ -168,6 +174,7 @@ pub fn patch(status: &ZueClusterStatus) -> Value {
         "electedBy",
         "lagRecords",
         "commitEnd",
+        "backup",
         "version",
         "conditions",
         "isr",
@@ -231,7 +238,7 @@ mod tests {
     fn offsets_alone_can_wait() {
         let first = reported(&healthy(), &ZueClusterStatus::default(), 10);
         let mut view = healthy();
-        view.commit_end = Some(99);
+        view.log.commit_end = Some(99);
         view.replicas[1].durable_end = Some(98);
         view.replicas[1].lag_records = Some(1);
         let busy = reported(&view, &first, 11);

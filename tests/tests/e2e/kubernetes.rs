@@ -93,7 +93,7 @@ pub struct Zue {
 pub const NAME: &str = "events";
 
 /// The client that the tests are, and who collects the metrics.
-const OPEN_TO_TESTS: &str = "  access: [{name: test, rights: [append, read, admin]}]
+pub const OPEN_TO_TESTS: &str = "  access: [{name: test, rights: [append, read, admin]}]
   monitoring: {from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: zue-monitoring}}}]}
 ";
 
@@ -112,6 +112,12 @@ impl Zue {
 
     /// The same, on this storage.
     pub fn create_on(storage: &str, namespace: &str, port: u16, spec: &str) -> Self {
+        renew_namespace(namespace);
+        Self::create_in(storage, namespace, port, spec)
+    }
+
+    /// The same, in a namespace that there is.
+    pub fn create_in(storage: &str, namespace: &str, port: u16, spec: &str) -> Self {
         operator();
         let nodes = get(&["nodes"]);
         let address = nodes["items"][0]["status"]["addresses"]
@@ -120,7 +126,6 @@ impl Zue {
             .and_then(|one| one["address"].as_str())
             .expect("a node has an address")
             .to_owned();
-        renew_namespace(namespace);
         let manifest = format!(
             "apiVersion: zue.io/v1alpha1\nkind: ZueCluster\nmetadata: {{name: {NAME}}}\nspec:\n  replicas: 3\n  \
              storage: {storage}\n  externalAccess:\n    addressTemplate: \

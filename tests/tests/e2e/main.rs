@@ -1,7 +1,7 @@
 //! The whole path on a real Kubernetes: the operator's chart, a ZueCluster, the command line, Prometheus, and things that break.
 //!
-//! Runs against the cluster that KUBECONFIG names, with the images of `ZUE_NODE_IMAGE`, `ZUE_OPERATOR_IMAGE` and
-//! `ZUE_PROMETHEUS_IMAGE`; `make e2e` makes all of it.
+//! Runs against the cluster that KUBECONFIG names, with the images of `ZUE_NODE_IMAGE`, `ZUE_OPERATOR_IMAGE`, `ZUE_PROMETHEUS_IMAGE` and
+//! `ZUE_BUCKET_IMAGE`; `make e2e` makes all of it.
 
 #![allow(
     clippy::indexing_slicing,
@@ -14,6 +14,8 @@
 
 #[cfg(feature = "e2e-full")]
 mod alone;
+#[cfg(feature = "e2e-full")]
+mod backed_up;
 #[cfg(feature = "bench-kind")]
 mod bench;
 mod changes;

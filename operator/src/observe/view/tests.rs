@@ -80,7 +80,7 @@ fn a_healthy_cluster_is_whole_and_takes_appends() {
     assert_eq!((view.leader.as_deref(), view.leads_epoch, view.quorum), (Some("orders-0"), Some(4), 2));
     assert_eq!(view.isr(), ["orders-0", "orders-1", "orders-2"]);
     assert!(view.is_whole() && view.takes_appends());
-    assert_eq!((view.lag_records(), view.commit_end, view.ready()), (Some(0), Some(10), 3));
+    assert_eq!((view.lag_records(), view.log.commit_end, view.ready()), (Some(0), Some(10), 3));
 }
 
 #[test]
