@@ -11,7 +11,7 @@ use tempfile::tempdir;
 use zue_backup::{RestoreOptions, Store, choose, restore, verify};
 use zue_core::ReplicaId;
 use zue_log::{Log, LogConfig, OsDisk};
-use zue_node::{BackupSettings, NodeConfig, Time};
+use zue_settings::{BackupSettings, NodeConfig, Time};
 
 async fn led(settings: BackupSettings) -> Cluster {
     let mut cluster = Cluster::start(3, |config: &mut NodeConfig| config.backup = settings.clone()).await;

@@ -144,8 +144,8 @@ async fn a_follower_that_was_away_shortly_is_caught_up_from_memory() {
 async fn a_follower_far_behind_is_repaired_from_the_log_while_appends_go_on() {
     let mut cluster = Cluster::start(3, |config| {
         config.replication.inline_catchup_records = 50;
-        config.replication.repair_batch_bytes = zue_node::ByteSize(4096);
-        config.log.segment_bytes_max = zue_node::ByteSize(64 << 10);
+        config.replication.repair_batch_bytes = zue_settings::ByteSize(4096);
+        config.log.segment_bytes_max = zue_settings::ByteSize(64 << 10);
     })
     .await;
     cluster.elect(Some(0)).await;
@@ -391,12 +391,12 @@ async fn refused_read(cluster: &Cluster, ordinal: usize, from: u64) -> tonic::St
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_whose_disk_was_lost() {
-    let small = |config: &mut zue_node::NodeConfig| {
+    let small = |config: &mut zue_settings::NodeConfig| {
         common::quick(config);
-        config.log.segment_bytes_max = zue_node::ByteSize(32 << 10);
+        config.log.segment_bytes_max = zue_settings::ByteSize(32 << 10);
         // So that the one that was away has to begin anew.
-        config.log.trim_delay = zue_node::Time::from_millis(0);
-        config.replication.inline_catchup_bytes = zue_node::ByteSize(64 << 10);
+        config.log.trim_delay = zue_settings::Time::from_millis(0);
+        config.replication.inline_catchup_bytes = zue_settings::ByteSize(64 << 10);
     };
     let mut cluster = Cluster::start(3, small).await;
     cluster.elect(Some(0)).await;
@@ -440,10 +440,10 @@ async fn a_trim_is_kept_by_every_replica_and_by_one_that_was_away_and_by_one_who
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_beyond_the_retention_goes_from_every_replica_and_the_rest_stays() {
     const KEPT: u64 = 128 << 10;
-    let small = |config: &mut zue_node::NodeConfig| {
+    let small = |config: &mut zue_settings::NodeConfig| {
         common::quick(config);
-        config.log.segment_bytes_max = zue_node::ByteSize(32 << 10);
-        config.log.retention_bytes = Some(zue_node::ByteSize(KEPT));
+        config.log.segment_bytes_max = zue_settings::ByteSize(32 << 10);
+        config.log.retention_bytes = Some(zue_settings::ByteSize(KEPT));
     };
     let mut cluster = Cluster::start(3, small).await;
     cluster.elect(Some(0)).await;

@@ -15,9 +15,9 @@ use tonic::Streaming;
 use tonic::body::Body;
 use tonic::codegen::{Service as _, http};
 use tonic::transport::Endpoint;
-use zue_node::Time;
 use zue_proto::v1::log_client::LogClient;
 use zue_proto::v1::{self, Reason};
+use zue_settings::Time;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -48,7 +48,7 @@ fn is_closed(mut stream: &TcpStream) -> bool {
     }
 }
 
-async fn crowded(connections_max: u32, change: impl Fn(&mut zue_node::LimitSettings)) -> Cluster {
+async fn crowded(connections_max: u32, change: impl Fn(&mut zue_settings::LimitSettings)) -> Cluster {
     let mut cluster = Cluster::start(1, |config| {
         config.limits.connections_max = connections_max;
         change(&mut config.limits);

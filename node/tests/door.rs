@@ -16,8 +16,8 @@ use tonic::{Code, Status};
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-use zue_node::Time;
 use zue_proto::v1::{self, Error, Outcome, Reason};
+use zue_settings::Time;
 
 async fn channel(address: std::net::SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
@@ -59,7 +59,7 @@ fn told(status: &Status) -> (Reason, Error) {
 }
 
 /// One replica that leads, with these limits.
-async fn one(change: impl Fn(&mut zue_node::LimitSettings)) -> Cluster {
+async fn one(change: impl Fn(&mut zue_settings::LimitSettings)) -> Cluster {
     let mut cluster = Cluster::start(1, |config| change(&mut config.limits)).await;
     cluster.elect(None).await;
     cluster.settle(0).await;
@@ -92,7 +92,7 @@ async fn what_is_announced_and_does_not_come_keeps_nobody_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_connections_of_a_host_leave_room_to_others_for_requests_of_every_kind() {
-    let mut cluster = one(|limits| limits.appends_bytes_max = zue_node::ByteSize(16 << 20)).await;
+    let mut cluster = one(|limits| limits.appends_bytes_max = zue_settings::ByteSize(16 << 20)).await;
     let listen = cluster.configs[0].listen;
     let mut stalled = tokio::task::JoinSet::new();
     // Parts that take far more room than bytes, and bytes.

@@ -183,7 +183,7 @@ async fn readers_that_stand_still_hold_nobody_up_and_all_others_are_woken_by_eac
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_came_under_larger_limits_is_served_under_smaller_ones() {
-    let large = |config: &mut zue_node::NodeConfig| {
+    let large = |config: &mut zue_settings::NodeConfig| {
         config.limits.record_bytes_max = "32MiB".parse().unwrap();
         config.limits.append_bytes_max = "64MiB".parse().unwrap();
     };

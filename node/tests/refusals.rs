@@ -12,10 +12,11 @@ use bytes::Bytes;
 use common::{Cluster, append_all, error_of, read_all, request, value};
 use tonic::{Code, Status};
 use zue_core::{ClusterId, Epoch, EpochStart, Offset, Tail};
-use zue_node::{ByteSize, Node, StartError, Time};
+use zue_node::{Node, StartError};
 use zue_proto::v1::replication_client::ReplicationClient;
 use zue_proto::v1::{self, Outcome, Reason, follower_message, leader_message};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
+use zue_settings::{ByteSize, Time};
 
 fn reason(status: &Status) -> Reason {
     error_of(status).0
@@ -427,7 +428,7 @@ async fn a_data_directory_is_held_by_one_node() {
     assert!(matches!(taken, StartError::Listen { port: "metrics", .. }), "{taken:?}");
     assert!(begun.elapsed() >= Duration::from_millis(300), "it gave the other a chance to end");
     let any = "127.0.0.1:0".parse().unwrap();
-    config.listen = zue_node::ListenSettings { client: any, peer: any, metrics: any };
+    config.listen = zue_settings::ListenSettings { client: any, peer: any, metrics: any };
     let StartError::Open(error) = Node::start(config).await.unwrap_err() else { panic!("it opened twice") };
     let source = std::error::Error::source(&*error).unwrap().to_string();
     assert!(source.contains(&format!("held by another process ({}, ", std::process::id())), "{source}");

@@ -16,8 +16,8 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use common::{Cluster, PATIENCE, append_all, error_of, read_all, request};
-use zue_node::{ByteSize, NodeConfig, Time};
 use zue_proto::v1::{self, Reason};
+use zue_settings::{ByteSize, NodeConfig, Time};
 
 const RECORDS: usize = 100;
 

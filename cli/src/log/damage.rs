@@ -23,12 +23,12 @@ pub(crate) fn directory(dir: &Path) -> anyhow::Result<OsDisk> {
 /// Something that is damaged. What is not known is absent.
 #[derive(Debug, Serialize)]
 pub(crate) struct Finding {
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// The first byte in the file that is not as it should be.
-    position: Option<u64>,
+    pub(super) position: Option<u64>,
     /// The records that are in doubt, as offsets, the second one exclusive.
-    from: Option<u64>,
-    to: Option<u64>,
+    pub(super) from: Option<u64>,
+    pub(super) to: Option<u64>,
     pub(crate) what: String,
 }
 

@@ -39,7 +39,7 @@ on: every record is kept once.")]
 pub(crate) struct Append {
     /// The value of one record
     #[arg(conflicts_with = "file")]
-    value: Option<String>,
+    pub(crate) value: Option<String>,
     /// Append the lines of this file; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -16,11 +16,12 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use zue_core::election::{Change, Choice, First, Sealed, choose};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
-use zue_node::{LimitSettings, ListenSettings, Node, NodeConfig, ReplicationSettings, RunningNode, Time};
+use zue_node::{Node, RunningNode};
 use zue_proto::v1::control_client::ControlClient;
 use zue_proto::v1::log_client::LogClient;
 use zue_proto::v1::{self, Error, Reason};
 use zue_proto::{PROTOCOL_VERSION, id_bytes};
+use zue_settings::{LimitSettings, ListenSettings, NodeConfig, ReplicationSettings, Time};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

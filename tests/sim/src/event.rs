@@ -2,9 +2,7 @@
 
 use zue_core::{Epoch, ReplicaId, Session, Ticket};
 
-use crate::actors::controller::Controller;
 use crate::actors::status::{StoreAnswer, StoreCall};
-use crate::coverage::Fault;
 use crate::message::{Address, Message};
 
 /// Something that happens at a time.

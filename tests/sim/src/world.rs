@@ -8,7 +8,7 @@ use zue_log::Durability;
 
 use crate::actors::clients::Clients;
 use crate::actors::controller::Controller;
-use crate::actors::status::{Status, StoreAnswer, StoreCall};
+use crate::actors::status::Status;
 use crate::breaks::Break;
 use crate::check::Checker;
 use crate::coverage::{Coverage, Fault};

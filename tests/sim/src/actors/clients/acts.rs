@@ -2,7 +2,7 @@
 
 use zue_core::{Offset, Refusal, Reply};
 
-use super::{Clients, Pending, Producer};
+use super::{Pending, Producer};
 use crate::event::Event;
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::world::World;

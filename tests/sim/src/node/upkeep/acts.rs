@@ -3,7 +3,7 @@
 use zue_core::{Aged, ClusterId, Input, Offset, ReplicaId, RoleView};
 use zue_engine::room::Access as _;
 use zue_engine::upkeep::{Ask, Event, Facts, Unanswered};
-use zue_log::{Excerpt, Log, LogError, ReadError, Retention};
+use zue_log::{Excerpt, Log, LogError, ReadError};
 
 use super::{Upkeep, settings};
 use crate::breaks::Break;
