@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Cluster, append_all, error_of};
+use common::{Cluster, append_all, error_of, read_all};
 use zue_core::election::{Change, choose};
 use zue_proto::v1::{self, Consistency, Reason};
 
@@ -38,6 +38,18 @@ async fn a_linearizable_read_shows_all_that_was_acknowledged_and_only_the_leader
         let (reason, error, _) = error_of(&status);
         assert_eq!(reason, Reason::NotLeader);
         assert_eq!(error.leader.unwrap().address, cluster.configs[0].listen.client.to_string());
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_leader_has_acknowledged_it_shows_to_whoever_asks_next() {
+    let mut cluster = Cluster::led().await;
+    let (mut appends, mut reads) = (cluster.client(0).await, cluster.client(0).await);
+    for n in 0..2000 {
+        append_all(&mut appends, vec![b"x".to_vec()]).await;
+        let records = read_all(&mut reads, n).await;
+        assert_eq!(records.len(), 1, "at {n}");
     }
     cluster.stop_all().await;
 }

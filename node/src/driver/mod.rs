@@ -74,13 +74,21 @@ pub(crate) struct Parts {
     pub(crate) standing: Standing,
 }
 
+/// The outcome of a turn, handed over at its end.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) tasks: Vec<Task>,
+    /// An answer must not overtake the news of what it answers: whoever has it reads what was appended.
+    pub(crate) answers: Vec<(oneshot::Sender<Reply>, Reply)>,
+}
+
 /// The driver.
 pub(crate) struct Driver {
     pub(crate) parts: Parts,
     pub(crate) engine: zue_engine::driver::Driver<Append>,
     pub(crate) born: Instant,
     pub(crate) actions: Vec<Action>,
-    pub(crate) tasks: Vec<Task>,
+    pub(crate) turn: Turn,
     pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
     pub(crate) leading: Option<Leading>,
     /// The members that were named with the last appointment.
@@ -116,7 +124,7 @@ impl Driver {
             engine: zue_engine::driver::Driver::new(replica, last_timestamp_ms),
             born: Instant::now(),
             actions: Vec::new(),
-            tasks: Vec::new(),
+            turn: Turn::default(),
             outboxes: BTreeMap::new(),
             leading: None,
             appointed: None,

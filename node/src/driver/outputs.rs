@@ -57,7 +57,7 @@ impl Driver {
             }
             _ => {}
         }
-        self.tasks.push(task);
+        self.turn.tasks.push(task);
     }
 
     fn lengthen(&mut self, ticket: Ticket, batch: Batch, share: Option<Share>) {
@@ -67,7 +67,7 @@ impl Driver {
             self.parts.metrics.append_bytes.inc_by(wide(batch.bytes().len()));
         }
         self.parts.cache.push(batch.clone());
-        self.tasks.push(Task { ticket, work: Work::Write(batch), share });
+        self.turn.tasks.push(Task { ticket, work: Work::Write(batch), share });
     }
 
     fn answer(&mut self, Waiter { reply: waiter, since }: Waiter, reply: Reply) {
@@ -78,7 +78,7 @@ impl Driver {
             }
             _ => {}
         }
-        let _ = waiter.send(reply);
+        self.turn.answers.push((waiter, reply));
     }
 
     fn say(&mut self, session: Session, word: Word) {
@@ -227,15 +227,19 @@ impl Driver {
 
     // ---- publishing
 
-    /// Gives the disk its work, and the others the news.
+    /// Gives the disk its work, the others the news, and then those who wait their answers.
     pub(crate) fn publish(&mut self) {
-        if !self.tasks.is_empty() {
-            self.parts.storage.push(self.tasks.drain(..));
+        if !self.turn.tasks.is_empty() {
+            self.parts.storage.push(self.turn.tasks.drain(..));
         }
         self.publish_ends();
         if std::mem::take(&mut self.view_is_stale) {
             let view = self.view();
             replace(&self.parts.view, view);
+        }
+        for (waiter, reply) in self.turn.answers.drain(..) {
+            // Nobody may wait any more.
+            let _ = waiter.send(reply);
         }
     }
 

@@ -94,14 +94,7 @@ impl Built {
         let (reader, last_timestamp_ms) = (log.reader(), log.last_timestamp_ms());
         let replication = config.replication;
         let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
-        let peers = Peers {
-            reader: reader.clone(),
-            cache: Arc::clone(&cache),
-            settings: replication,
-            producers: config.limits.to_producers(),
-            metrics: Arc::clone(metrics),
-            whereabouts: Whereabouts::by(security.dial()),
-        };
+        let peers = peers(config, (&reader, &cache), metrics, security);
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
         let around = around(config, &handle, asking);
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
@@ -140,6 +133,23 @@ impl Built {
             replication: follow,
             backups,
         })
+    }
+}
+
+/// What the streams to the followers share.
+fn peers(
+    config: &NodeConfig,
+    (reader, cache): (&zue_log::Reader<zue_log::OsDisk>, &Arc<TailCache>),
+    metrics: &Arc<Metrics>,
+    security: &Security,
+) -> Peers {
+    Peers {
+        reader: reader.clone(),
+        cache: Arc::clone(cache),
+        settings: config.replication,
+        producers: config.limits.to_producers(),
+        metrics: Arc::clone(metrics),
+        whereabouts: Whereabouts::by(security.dial()),
     }
 }
 
