@@ -89,6 +89,21 @@ fn expect_backed_up(cluster: &Zue, end: u64) {
     eventually(PATIENCE, reaches, || format!("a backup reaches {end}: {:#}", cluster.status()));
 }
 
+/// Asks for a backup by a resource, and waits for that end of it; gives its status.
+fn asked_for(cluster: &Zue, phase: &str) -> serde_json::Value {
+    let backup = json!({
+        "apiVersion": "zue.io/v1alpha1",
+        "kind": "ZueBackup",
+        "metadata": { "name": "asked" },
+        "spec": { "cluster": NAME },
+    });
+    let namespace = cluster.namespace.as_str();
+    apply(namespace, &backup.to_string()).expect("the ZueBackup is taken");
+    let is_over =
+        || Some(get(&["-n", namespace, "zuebackup", "asked"])["status"].clone()).filter(|it| it["phase"] == phase);
+    eventually(PATIENCE, is_over, || format!("it is {phase}: {}", get(&["-n", namespace, "zuebackup", "asked"])))
+}
+
 /// Deletes a cluster and all that it had on disks.
 fn lose(cluster: &Zue) {
     let namespace = &cluster.namespace;
@@ -146,6 +161,9 @@ fn with_all_volumes_gone_the_log_comes_back_up_to_an_offset_and_up_to_a_moment()
     load.expect_acks(RECORDS, PATIENCE);
     // One that is in the middle of what was acknowledged, while the load goes on.
     let offset = u64::try_from(load.acked()).expect("a length");
+    let made = asked_for(&cluster, "Done");
+    assert!(made["end"].as_u64() >= Some(offset), "{offset} were committed before: {made}");
+    assert_ne!(made["pod"], cluster.leader().as_str(), "a follower makes it");
     load.expect_acks(RECORDS, PATIENCE);
     let acked = u64::try_from(load.acked()).expect("a length");
     let at = now_ms();
@@ -164,6 +182,8 @@ fn with_all_volumes_gone_the_log_comes_back_up_to_an_offset_and_up_to_a_moment()
     let by_offset = restored("e2e-by-offset", 31310, &id, &format!("{{offset: {offset}}}"));
     expect_just(&by_offset, &acks, offset..=offset);
     assert_ne!(by_offset.status()["clusterId"], id.as_str(), "it is a log of its own");
+    let refused = asked_for(&by_offset, "Failed");
+    assert!(refused["message"].as_str().is_some_and(|why| why.contains("names no store")), "{refused}");
     drop(by_offset);
     let by_time = restored("e2e-by-time", 31320, &id, &format!("{{time: '{}'}}", moment(at)));
     let end = expect_just(&by_time, &acks, acked..=fed);
