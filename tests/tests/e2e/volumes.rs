@@ -1,5 +1,6 @@
 //! Volumes that grow, under load and when they are full. local-path cannot grow any: the volumes are filesystems in files of the machines,
-//! of a class that allows expansion, and what a driver would do for them the test does.
+//! of a class that allows expansion, and what a driver would do for them the test does. A filesystem that is in use is enlarged only by
+//! who has all capabilities, which not every machine gives: what the volumes are to gain later is taken by a file until then.
 
 use std::time::Duration;
 
@@ -13,8 +14,12 @@ use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 const CLASS: &str = "zue-e2e-grows";
 const IMAGE: &str = "/var/zue-e2e.img";
 const MOUNT: &str = "/var/zue-e2e";
+/// What takes the difference between the two sizes, beside the directory that is the volume.
+const BALLAST: &str = "/var/zue-e2e/ballast";
+const VOLUME: &str = "/var/zue-e2e/volume";
 const SMALL: &str = "96Mi";
 const LARGE: &str = "256Mi";
+const DIFFERENCE: &str = "160M";
 
 /// A filesystem on each worker as a static volume, taken away when this is dropped.
 struct Volumes(Vec<String>);
@@ -39,15 +44,15 @@ impl Volumes {
             let script = format!(
                 "truncate -s {} {IMAGE}; mkfs.ext4 -qF {IMAGE}; mkdir -p {MOUNT}
                  for n in $(seq 0 63); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done
-                 mount -o loop {IMAGE} {MOUNT}; rm -rf {MOUNT}/lost+found; chmod 0777 {MOUNT}",
-                SMALL.trim_end_matches('i')
+                 mount -o loop {IMAGE} {MOUNT}; fallocate -l {DIFFERENCE} {BALLAST}; mkdir -m 0777 {VOLUME}",
+                LARGE.trim_end_matches('i')
             );
             on(machine, &script).expect("a filesystem in a file");
             let volume = json!({
                 "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": format!("{CLASS}-{machine}") },
                 "spec": {
                     "capacity": { "storage": SMALL }, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
-                    "persistentVolumeReclaimPolicy": "Retain", "local": { "path": MOUNT },
+                    "persistentVolumeReclaimPolicy": "Retain", "local": { "path": VOLUME },
                     "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
                         { "key": "kubernetes.io/hostname", "operator": "In", "values": [machine] } ] }] } },
                 },
@@ -57,14 +62,10 @@ impl Volumes {
         volumes
     }
 
-    /// What a driver does once a claim asks for more: the file, the filesystem, the volume, and what the claim is told.
+    /// What a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
     fn grow(&self, namespace: &str) {
         for machine in &self.0 {
-            let script = format!(
-                "truncate -s {} {IMAGE}; device=$(findmnt -no SOURCE {MOUNT}); losetup -c $device; resize2fs $device",
-                LARGE.trim_end_matches('i')
-            );
-            on(machine, &script).expect("the filesystem grows");
+            on(machine, &format!("rm {BALLAST}")).expect("there is more room");
             let volume = json!({ "spec": { "capacity": { "storage": LARGE } } }).to_string();
             kubectl(&["patch", "pv", &format!("{CLASS}-{machine}"), "--type=merge", "-p", &volume]);
         }
