@@ -335,3 +335,63 @@ fn a_dump_shows_where_the_log_starts_and_how_often_a_segment_was_written_anew() 
     let (_, out, _) = zue(&["dump"], dir.path());
     assert!(out.contains(", log start 100, ") && out.contains(", generation 1, ") && out.contains(", generation 0, "));
 }
+
+#[test]
+fn a_log_is_detached_only_from_the_cluster_that_is_named_and_says_before_what_that_means() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let id = |n: u128| format!("{n:032x}");
+    let mut log = open(dir.path());
+    let (voters, leader) = (vec![ReplicaId(7), ReplicaId(8), ReplicaId(9)], ReplicaId(8));
+    let start = EpochStart { epoch: Epoch(3), start: Offset(0), leader, voters, quorum: 2, old_voters: None };
+    log.set_promise(start.epoch, Some(leader), Some(zue_core::ClusterId(5))).unwrap();
+    log.append(&Batch::epoch_start(Epoch(0), start).unwrap()).unwrap();
+    append(&mut log, 20);
+    log.note_commit(Offset(12));
+    log.close().unwrap();
+    fs::write(dir.path().join("standby.yaml"), "home: somewhere\n").unwrap();
+
+    let before = state(dir.path());
+    let (code, out, err) = zue(&["detach"], dir.path());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for said in [&id(5), &id(7), "records before 20, of which those before 12", "must never run again"] {
+        assert!(out.contains(said), "{said}: {out}");
+    }
+    let (other, this, replica) = (id(6), id(5), id(7));
+    let wrong = [
+        (vec!["--cluster", &other], "is of cluster 00000000000000000000000000000005"),
+        (vec!["--cluster", &this, "--replica", &other], "is of replica 00000000000000000000000000000007"),
+    ];
+    for (args, said) in wrong {
+        let (code, out, _) = zue(&[&["detach"], &args[..]].concat(), dir.path());
+        assert!(code == 1 && out.contains(said), "{code} {out}");
+        let (code, out, _) = zue(&[&["detach", "--once"], &args[..]].concat(), dir.path());
+        assert!(code == 0 && out.contains("nothing detached"), "{code} {out}");
+    }
+    let logs = |state: BTreeMap<PathBuf, (Vec<u8>, SystemTime)>| -> Vec<Vec<u8>> {
+        state
+            .into_iter()
+            .filter(|(path, _)| path.extension().is_some_and(|end| end == "log"))
+            .map(|(_, (bytes, _))| bytes)
+            .collect()
+    };
+    assert!(logs(state(dir.path())) == logs(before.clone()) && dir.path().join("standby.yaml").exists());
+
+    let once = ["detach", "--once", "--cluster", &this, "--replica", &replica];
+    let (code, out, err) = zue(&once, dir.path());
+    assert!(code == 0 && out.contains("which ends at 20, is of no cluster any more"), "{code} {out} {err}");
+    assert!(!dir.path().join("standby.yaml").exists(), "its node would ask those of the old cluster");
+    let log = open(dir.path());
+    let meta = *log.meta();
+    assert!(meta.replica != ReplicaId(7) && meta.cluster.is_none(), "{meta:?}");
+    assert_eq!((log.tail().end, meta.commit_end), (Offset(20), Offset(20)));
+    let new = meta.replica;
+    drop(log);
+    // Whoever says so again is not obeyed again; and where there is no log there is nothing to be done.
+    let (code, out, _) = zue(&once, dir.path());
+    assert!(code == 0 && out.contains("the log is of no cluster"), "{code} {out}");
+    assert_eq!(open(dir.path()).meta().replica, new);
+    let blank = tempfile::tempdir().unwrap();
+    assert_eq!(zue(&once, blank.path()).0, 0);
+    assert_eq!(zue(&["detach", "--cluster", &this], blank.path()).0, 2);
+}

@@ -24,4 +24,5 @@ pub use process::node::{Addresses, Node, RunningNode, StartError};
 pub use process::open::is_of_later_version;
 pub use process::open_files::{raise_and_check_open_files, raise_open_files};
 pub use process::port_holder::port_holder;
+pub use standby::NAME as STANDBY_FILE;
 pub use tls::{AccessError, TlsError};

@@ -1,6 +1,7 @@
 //! `zue log`: looks after the log in a data directory whose node does not run. What it tells of a log is the log's own code's word.
 
 pub(crate) mod damage;
+mod detach;
 mod dump;
 mod repair;
 mod untrim;
@@ -20,6 +21,11 @@ const DAMAGED: u8 = 1;
 const LOG_UNTRIM_HELP: &str = "\
 A trimmed replica tells the others, and they trim again: stop every node, undo the trims on every node, then start them.
 Exit codes: 0 done, 1 damaged, 2 wrong use or not to be read.";
+const LOG_DETACH_HELP: &str = "\
+DANGER: whatever the lost replicas acknowledged and this log does not hold is lost. Detach one log only, of the replica that holds
+most; the others of the old cluster must never run again. Docs: docs/runbooks/LostMajority.md.
+The log is of a new replica and of no cluster then: the first node that is started on it, with all others blank, begins a new cluster
+with what it holds. Exit codes: 0 done, 1 damaged, or of another cluster or replica, 2 wrong use or not to be read.";
 const LOG_EXIT_CODES: &str = "Exit codes: 0 sound, 1 damaged, 2 wrong use or not to be read.";
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +42,9 @@ pub(crate) enum LogCommand {
     /// Undo trims whose segments still exist (log.trimDelay)
     #[command(after_help = LOG_UNTRIM_HELP)]
     Untrim(LogDir),
+    /// Make this log leave a cluster of which a majority is gone for good, and begin a new cluster
+    #[command(after_help = LOG_DETACH_HELP)]
+    Detach(detach::LogDetach),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +89,7 @@ pub(crate) fn run(command: LogCommand, output: Output) -> anyhow::Result<ExitCod
             directory(&of.dir)?;
             untrim::run(&of.dir, output)?
         }
+        LogCommand::Detach(detach) => detach::run(&detach, output)?,
     };
     Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
 }

@@ -20,7 +20,8 @@ use zue_settings::HEARTBEATS_MIN;
 use crate::driver::member::{BadMember, Identity, Member};
 use crate::num::{length, narrow, wide};
 
-const NAME: &str = "standby.yaml";
+/// The file in the data directory that keeps it.
+pub const NAME: &str = "standby.yaml";
 /// No node writes more.
 const BYTES_MAX: u64 = 64 << 10;
 /// The file is for its owner alone.

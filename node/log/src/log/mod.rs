@@ -1,6 +1,7 @@
-//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, trimming in `trim`, opening in `recovery`.
+//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, trimming in `trim`, leaving a cluster in `detach`, opening in `recovery`.
 
 pub(crate) mod cut;
+pub(crate) mod detach;
 pub(crate) mod former;
 pub(crate) mod recycle;
 pub(crate) mod roll;
