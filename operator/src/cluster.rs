@@ -9,6 +9,7 @@ use zue_core::control::{Policy, Wish};
 use zue_settings::Time;
 
 use crate::crd::security::TlsMode;
+use crate::crd::status::Recovery;
 use crate::crd::{Leader, LeaderPolicy, ZueCluster, ZueClusterSpec};
 
 /// The port of the log, for clients.
@@ -56,6 +57,8 @@ pub struct Cluster {
     pub restart: Option<String>,
     /// Whether the log has begun, as it is written down.
     pub has_begun: bool,
+    /// The log of which replica begins a new cluster, while no other is to run.
+    pub recovery: Option<Recovery>,
     /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
     pub nodes: u32,
 }
@@ -138,6 +141,7 @@ impl Cluster {
             return Err(Invalid::NameTooLong { bytes: name.len() });
         }
         let token = resource.annotations().get(RESTART_ANNOTATION);
+        let recovery = resource.recovery();
         Ok(Self {
             namespace: resource.namespace().ok_or(Invalid::Missing("namespace"))?,
             name,
@@ -145,10 +149,11 @@ impl Cluster {
             generation: resource.metadata.generation,
             owner: resource.controller_owner_ref(&()).ok_or(Invalid::Missing("uid"))?,
             image: spec.image.clone().unwrap_or_else(|| default_image.to_owned()),
-            has_begun: resource.status.as_ref().is_some_and(|status| status.cluster_id.is_some()),
+            has_begun: recovery.is_some() || resource.status.as_ref().is_some_and(|status| status.cluster_id.is_some()),
             tls_mode: resource.status.as_ref().and_then(|status| status.tls_mode).unwrap_or(TlsMode::Off),
             restart: token.map(|token| token.chars().take(RESTART_CHARS_MAX).collect()),
-            nodes: spec.replicas.min(REPLICAS_MAX),
+            nodes: if recovery.is_some() { 1 } else { spec.replicas.min(REPLICAS_MAX) },
+            recovery,
             spec,
         })
     }
@@ -157,32 +162,37 @@ impl Cluster {
     #[must_use]
     pub fn around(mut self, pods: Option<i32>) -> Self {
         let pods = pods.and_then(|pods| u32::try_from(pods).ok()).unwrap_or_default();
-        self.nodes = pods.min(REPLICAS_MAX).max(self.spec.replicas);
+        if self.recovery.is_none() {
+            self.nodes = pods.min(REPLICAS_MAX).max(self.spec.replicas);
+        }
         self
     }
 
     /// What the control logic is to bring about.
     pub fn wish(&self) -> Wish {
-        let Leader { policy, ordinal, detection_time, standby_after } = self.spec.leader;
+        let Leader { policy, ordinal, preferred_zone: _, detection_time, standby_after } = self.spec.leader;
         let policy = match policy {
             LeaderPolicy::Automatic => Policy::Automatic,
             LeaderPolicy::Static => Policy::Static,
         };
         let detection_ms = detection_time.millis();
+        let all = (as_index(self.spec.replicas), as_index(ordinal), self.spec.quorum);
+        let (replicas, ordinal, quorum) = if self.recovery.is_some() { (1, 0, None) } else { all };
         Wish {
-            replicas: as_index(self.spec.replicas),
+            replicas,
             policy,
-            ordinal: as_index(ordinal),
+            ordinal,
             switch_to: None,
             detection_ms,
-            quorum: self.spec.quorum,
+            quorum,
             standby_after_ms: Some(standby_after.millis()),
         }
     }
 
     /// The ordinals of the pods.
     pub fn ordinals(&self) -> std::ops::Range<u32> {
-        0..self.nodes
+        let first = self.recovery.as_ref().and_then(|recovery| recovery.ordinal(&self.name));
+        first.map_or(0..self.nodes, |first| first..first + 1)
     }
 
     /// The name of a replica and its pod.

@@ -1,5 +1,9 @@
 //! What a pod itself says: whether it is ready, whose it is, and why it does not run. Pure.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 /// These come and go at every start.
@@ -12,6 +16,15 @@ const ELSEWHERE: &str = "volume node affinity";
 /// Whether it is ready, and stays.
 pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, ..)| status == "True") && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// The zone of each pod, as far as it is known.
+pub type Zones = BTreeMap<String, String>;
+
+/// The IP of a pod, also of one on its way out: if it leads, it is to hand over before it goes.
+pub fn ip_of(pods: &[Arc<Pod>], name: &str) -> Option<IpAddr> {
+    let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name))?;
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 /// The uid of the StatefulSet that it belongs to, if it belongs to one.

@@ -32,6 +32,8 @@ pub fn rules() -> Vec<PolicyRule> {
         rule("policy", &["poddisruptionbudgets"], applied),
         // Role labels, and the replacement of pods one by one.
         rule("", &["pods"], &["list", "watch", "patch", "delete"]),
+        // In which zone a leader is, where a pod does not say.
+        rule("", &["nodes"], &["get"]),
         // Certificates and tokens, each read by its name: Secrets are neither listed nor watched.
         rule("", &["secrets"], &["get", "create", "patch", "delete"]),
         // Volumes that grow, and those of replicas that a person gives up.

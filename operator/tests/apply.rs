@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use zue_operator::apply;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
+use zue_operator::recovered;
+use zue_operator::scale::Spare;
 use zue_operator::volumes::{self, Growth};
 
 const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
@@ -152,7 +154,7 @@ async fn applied(client: &Client, size: &str) -> (Option<String>, Vec<String>) {
 /// As a reconciliation does it: the volumes first.
 async fn with_growth(client: &Client, size: &str) -> (Growth, Vec<String>) {
     let growth = Box::pin(volumes::grow_claims(client, &cluster(size))).await;
-    let applied = Box::pin(apply::objects(client, &cluster(size), Ok(()), growth.refused.is_none())).await;
+    let applied = Box::pin(apply::objects(client, &cluster(size), Ok(()), growth.refused.is_none(), None)).await;
     (growth, applied.errors.iter().map(ToString::to_string).collect())
 }
 
@@ -313,4 +315,84 @@ async fn claims_that_would_go_with_their_stateful_set_are_told_to_stay_before_it
     let writes: Vec<_> = api.writes().into_iter().filter_map(of_set).collect();
     assert_eq!(writes[0], (Method::PATCH, policy("Retain")));
     assert_eq!((&writes[1].0, &writes[2].0), (&Method::DELETE, &Method::PATCH));
+}
+
+#[tokio::test]
+async fn the_last_pods_go_only_by_a_fresh_word_on_just_as_many() {
+    let api = Api::default();
+    let client = api.serve().await;
+    let mut of_five = set("10Gi");
+    of_five["spec"]["replicas"] = 5.into();
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), of_five);
+    let now = std::time::Instant::now();
+    let long_ago = now.checked_sub(std::time::Duration::from_mins(1)).unwrap();
+    let spare = |of, needed, seen_at| Some(Spare { of, needed, seen_at });
+    for (spare, has, scaled_down) in [
+        (None, 5, None),
+        (spare(4, 3, now), 5, None),
+        (spare(5, 3, long_ago), 5, None),
+        (spare(5, 4, now), 4, Some((5, 4))),
+        (spare(5, 3, now), 4, None),
+        // Never fewer than are asked for.
+        (spare(4, 1, now), 3, Some((4, 3))),
+        (spare(3, 1, now), 3, None),
+    ] {
+        let applied = Box::pin(apply::objects(&client, &cluster("10Gi"), Ok(()), true, spare)).await;
+        assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+        assert_eq!(applied.scaled_down, scaled_down, "{spare:?}");
+        assert_eq!(api.get(SETS, "orders").unwrap()["spec"]["replicas"], has, "{spare:?}");
+    }
+}
+
+/// A ZueCluster of which a majority is given up, with this cluster written down.
+fn given_up(recorded: Option<u128>) -> ZueCluster {
+    let id = |n: u128| format!("{n:032x}");
+    let recovery = json!({ "pod": "orders-2", "replicaId": id(3), "clusterId": id(9), "end": 80 });
+    let resource = json!({
+        "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "spec": {},
+        "metadata": { "name": "orders", "namespace": "shop", "uid": UID, "resourceVersion": "7" },
+        "status": { "recovery": recovery, "clusterId": recorded.map(id) },
+    });
+    serde_json::from_value(resource).unwrap()
+}
+
+#[tokio::test]
+async fn all_replicas_run_again_only_once_the_log_goes_on_and_nobody_keeps_the_volumes_of_the_others() {
+    let api = Api::default();
+    let client = api.serve().await;
+    let resource = json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "spec": {} });
+    api.put("/apis/zue.io/v1alpha1/namespaces/shop/zueclusters/orders", "status", None, resource);
+    let ended = async |recorded: Option<u128>| {
+        let resource = given_up(recorded);
+        let cluster = Cluster::new(&resource, "zue-node:test").unwrap();
+        assert!(recovered::settle(&client, &cluster, &resource).await.unwrap().is_some(), "it is looked for again");
+        let writes = api.writes();
+        assert!(writes.iter().all(|(method, path, body)| {
+            *method == Method::PATCH && path.ends_with("/status") && body["metadata"]["resourceVersion"] == "7"
+        }));
+        writes.iter().any(|(.., body)| body["status"] == json!({ "recovery": null }))
+    };
+    api.put(CLAIMS, "data-orders-2", None, claim("1Gi"));
+    // Not begun yet, or as the lost cluster.
+    assert!(!ended(None).await && !ended(Some(9)).await);
+    // Of any replica there may have been.
+    api.put(CLAIMS, "data-orders-4", None, claim("1Gi"));
+    assert!(!ended(Some(10)).await);
+    api.0.lock().unwrap().objects.remove(&format!("{CLAIMS}/data-orders-4"));
+    assert!(ended(Some(10)).await);
+    // Where none is under way there is nothing to be done.
+    assert_eq!(recovered::settle(&client, &cluster("1Gi"), &given_up(None)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_set_keeps_the_survivor_alone_and_services_of_the_stopped_ones_stay() {
+    let api = Api::default();
+    let client = api.serve().await;
+    api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("10Gi"));
+    let given_up = Cluster::new(&given_up(Some(9)), "zue-node:test").unwrap();
+    let applied = Box::pin(apply::objects(&client, &given_up, Ok(()), true, None)).await;
+    assert!(applied.errors.is_empty(), "{:?}", applied.errors);
+    let spec = api.get(SETS, "orders").unwrap()["spec"].clone();
+    assert_eq!((&spec["replicas"], &spec["ordinals"]["start"]), (&json!(1), &json!(2)));
+    assert!(api.writes().iter().all(|(method, ..)| *method == Method::PATCH), "nothing is deleted");
 }

@@ -13,7 +13,7 @@ use zue_operator::cluster::Cluster;
 use zue_operator::crd::{ZueCluster, ZueClusterStatus, schema};
 use zue_operator::pods;
 use zue_operator::replace;
-use zue_operator::status::{self, Workload};
+use zue_operator::status::{self, GivenUp, Workload};
 use zue_operator::switchover;
 use zue_operator::view::{Reach, Replica, View};
 
@@ -152,7 +152,10 @@ fn is_survived(spec: &Value, status: &Value, text: &str) {
     drop((build::objects(&cluster), cluster.wish(), cluster.addresses(".svc", |_| None)));
     let view = view(&cluster);
     drop(switchover::asked(&cluster, Some(text)));
-    let workload = Workload { replace: replace::asked(&view, Some(text)), ..Workload::default() };
+    let workload = Workload {
+        given_up: GivenUp { replica: replace::asked(&view, Some(text)), ..GivenUp::default() },
+        ..Workload::default()
+    };
     let facts = status::facts(&cluster, &view, &workload);
     let report = |before: &ZueClusterStatus, second| {
         let now = Timestamp::from_second(second).unwrap();

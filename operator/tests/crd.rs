@@ -283,11 +283,42 @@ fn fields_that_do_not_go_together_are_refused_by_their_names() {
         ("{config: {limits: {appendsBytesMax: 7MiB}}}", "spec.config.limits.appendsBytesMax"),
         ("{config: {replication: {heartbeatInterval: 400ms}}}", "spec.leader.detectionTime"),
         ("{leader: {detectionTime: 100ms}}", "spec.leader.detectionTime"),
+        (
+            "{leader: {detectionTime: 500ms}, config: {replication: {lagTimeMax: 500ms}}}",
+            "spec.config.replication.lagTimeMax",
+        ),
         ("{config: {log: {segmentBytesMax: 1KiB}}}", "spec.config.log.segmentBytesMax"),
     ] {
         let refused = refused(&resource(spec), None);
         let fields: Vec<String> = refused.iter().map(|(field, _)| field.replace("..", ".")).collect();
         assert!(fields.iter().any(|found| found == field), "{spec}: {refused:?}");
         assert!(is_refused_by_the_operator(&resource(spec)), "{spec}");
+    }
+}
+
+#[test]
+fn times_that_hang_together_are_taken_and_refused_as_the_operator_takes_and_refuses_them() {
+    let cases = [
+        (200, 300, [399, 400, 401]),
+        (200, 400, [533, 534, 535]),
+        (200, 500, [666, 667, 668]),
+        (200, 501, [667, 668, 669]),
+        (200, 599, [798, 799, 800]),
+        (200, 600, [399, 400, 401]),
+        (199, 597, [795, 796, 797]),
+        (201, 603, [803, 804, 805]),
+    ];
+    for (heartbeat, detection, lags) in cases {
+        let taken = lags.map(|lag| {
+            let spec = format!(
+                "{{leader: {{detectionTime: {detection}ms}}, \
+                 config: {{replication: {{heartbeatInterval: {heartbeat}ms, lagTimeMax: {lag}ms}}}}}}"
+            );
+            let resource = resource(&spec);
+            let refused = refused(&resource, None);
+            assert_eq!(!refused.is_empty(), is_refused_by_the_operator(&resource), "{spec}: {refused:?}");
+            refused.is_empty()
+        });
+        assert!(taken[2] && !taken[0], "{heartbeat} {detection}: {taken:?}");
     }
 }

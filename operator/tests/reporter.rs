@@ -17,15 +17,15 @@ use zue_controller::Store as _;
 use zue_core::Epoch;
 use zue_core::control::Recorded;
 use zue_operator::cluster::Cluster;
-use zue_operator::crd::status::MemberRole;
+use zue_operator::crd::status::{MemberRole, Recovery};
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
 use zue_operator::deeds;
 use zue_operator::events::Happening;
+use zue_operator::recover::{Recover, Stage};
 use zue_operator::replace::{self, Replace};
 use zue_operator::reporter::{self, Report};
 use zue_operator::status::{self, Workload};
 use zue_operator::store::StatusStore;
-use zue_operator::switchover::Switchover;
 use zue_operator::view::{Reach, Replica, View};
 
 /// Tells of every change that it is asked for; a change of a status is answered only when that is let through.
@@ -113,14 +113,8 @@ fn report(quorum: u32) -> Report {
         notices: Vec::new(),
         blocked: None,
     };
-    let asked = deeds::Asked {
-        seen_at: Instant::now(),
-        switchover: None,
-        may_go: false,
-        known: None,
-        needed: 1,
-        pods: Vec::new(),
-    };
+    let asked =
+        deeds::Asked { seen_at: Instant::now(), switchover: None, recovers: false, may_go: false, pods: Vec::new() };
     let workload = Workload::default();
     let facts = status::facts(&cluster(), &view, &workload);
     Report { cluster: cluster(), view, workload, facts, found: None, recorded: Recorded::default(), asked }
@@ -178,45 +172,6 @@ async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
     assert!(!StatusStore::new(client, &cluster()).swap(&from, &to).await.unwrap());
 }
 
-/// What is asked of a look at so many pods, of which so many have to run, and the number of that look.
-fn of_pods(known: i32, needed: usize, seen_at: Instant, look: usize) -> Report {
-    // Of an annotation that is refused is told first.
-    let switchover = Some((Switchover::Refused("it is of this look".to_owned()), Some(look.to_string())));
-    let asked = deeds::Asked { seen_at, switchover, may_go: false, known: Some(known), needed, pods: Vec::new() };
-    Report { asked, ..report(1) }
-}
-
-#[tokio::test]
-async fn pods_that_have_no_say_are_let_go_by_what_is_known_now() {
-    let (client, _, mut asked) = serve(Vec::new()).await;
-    let workload = Arc::new(Mutex::new(Workload { pods: Some(5), ..Workload::default() }));
-    let (desk, reporting) =
-        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::clone(&workload));
-    let reporting = tokio::spawn(reporting);
-    let (now, long_ago) = (Instant::now(), Instant::now().checked_sub(Duration::from_secs(10)).unwrap());
-    let mut sizes = Vec::new();
-    let looks = [(5, 5, now), (5, 6, now), (5, 3, long_ago), (4, 3, now), (5, 3, now), (5, 2, now), (3, 3, now)];
-    for (look, (known, needed, seen_at)) in looks.into_iter().enumerate() {
-        desk.report(of_pods(known, needed, seen_at, look));
-        // What is asked for first, and then whatever follows.
-        let (version, mut is_seen, mut within) = (json!(look.to_string()), false, Duration::from_secs(20));
-        while let Ok(Some((_, path, body))) = tokio::time::timeout(within, asked.recv()).await {
-            if path.ends_with("/statefulsets/orders") {
-                sizes.push((look, body["spec"]["replicas"].as_u64().unwrap()));
-            }
-            is_seen |= path.ends_with("/zueclusters/orders") && body["metadata"]["resourceVersion"] == version;
-            if is_seen {
-                within = Duration::from_millis(200);
-            }
-        }
-        assert!(is_seen, "look {look} is not seen");
-    }
-    assert_eq!(sizes, [(4, 3)]);
-    assert_eq!(workload.lock().unwrap().pods, Some(3));
-    drop(desk);
-    reporting.abort();
-}
-
 #[tokio::test]
 async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest_is_left_alone() {
     let (client, api, mut asked) = serve(Vec::new()).await;
@@ -262,7 +217,7 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
     .unwrap();
     let asks = |status: &ZueClusterStatus| {
         let mut report = report(1);
-        report.workload.replace = Some(Replace::Pod("orders-0".to_owned()));
+        report.workload.given_up.replica = Some(Replace::Pod("orders-0".to_owned()));
         report.facts = status::facts(&report.cluster, &report.view, &report.workload);
         report.found = Some((Some("8".to_owned()), status.clone()));
         report.asked.pods = vec![Arc::new(pod.clone())];
@@ -302,6 +257,100 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
     assert_eq!(done[0].1["metadata"]["annotations"], json!({ "zue.io/replace": null }));
     // The machine that would confirm that it is gone may be gone itself.
     assert_eq!((&done[2].1["preconditions"]["uid"], &done[2].1["gracePeriodSeconds"]), (&json!("p-0"), &json!(0)));
+    drop(desk);
+    reporting.abort();
+}
+
+/// Everything that is asked for within a while, but the budget and Events.
+async fn all(asked: &mut Asked) -> Vec<(Method, String, Value)> {
+    let mut seen = Vec::new();
+    while let Ok(Some(one)) = tokio::time::timeout(Duration::from_millis(700), asked.recv()).await {
+        if !one.1.ends_with("/events") && !one.1.ends_with("/poddisruptionbudgets/orders") {
+            seen.push(one);
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
+    let (client, api, mut asked) = serve(Vec::new()).await;
+    api.statuses.add_permits(99);
+    let (desk, reporting) =
+        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let reporting = tokio::spawn(reporting);
+    let id = |n: u128| format!("{n:032x}");
+    let recovery = Recovery { pod: "orders-0".to_owned(), replica_id: id(3), cluster_id: id(9), end: 80 };
+    let (meaning, now) = ("what it means".to_owned(), Instant::now() + Duration::from_mins(1));
+    let shows = |recover: Option<Recover>, status: &ZueClusterStatus| {
+        let mut report = report(1);
+        report.workload.given_up.majority = recover;
+        report.facts = status::facts(&report.cluster, &report.view, &report.workload);
+        report.found = Some((Some("8".to_owned()), status.clone()));
+        (report.asked.seen_at, report.asked.recovers) = (now, true);
+        report
+    };
+    let confirmed = || Some(Recover::Confirmed(recovery.clone(), meaning.clone()));
+    // The resource says nothing of it, or something else.
+    let mut written = ZueClusterStatus::default();
+    for recover in [Some(Recover::Meaning("else".to_owned())), confirmed()] {
+        desk.report(shows(recover, &written));
+        for (method, path, body) in all(&mut asked).await {
+            assert!(method == Method::PATCH && path.ends_with("/status"), "{method} {path}");
+            assert!(body["status"].get("recovery").is_none(), "written down before it was said: {body}");
+            let mut status = body["status"].clone();
+            status.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            written = serde_json::from_value(status).unwrap();
+        }
+    }
+    desk.report(shows(confirmed(), &written));
+    let done = all(&mut asked).await;
+    let recoveries: Vec<&Value> =
+        done.iter().map(|(.., body)| body).filter(|body| body["status"].get("recovery").is_some()).collect();
+    assert_eq!(recoveries.len(), 1, "{done:?}");
+    assert_eq!(*recoveries[0], json!({ "metadata": { "resourceVersion": "8" }, "status": { "recovery": recovery } }));
+
+    // Once it is written down the annotation goes, then the survivor restarts, and the lost cluster is forgotten.
+    let under_way = |stage: Stage, recovers: bool, applied: bool| {
+        let mut report = shows(None, &written);
+        report.cluster.recovery = Some(recovery.clone());
+        (report.workload.given_up.stage, report.workload.revision) = (Some(stage), Some("new".to_owned()));
+        report.workload.given_up.applied = applied.then(|| recovery.clone());
+        report.asked.recovers = recovers;
+        let pod = json!({ "metadata": { "name": "orders-0", "uid": "p-0", "labels": { "controller-revision-hash": "old" } } });
+        report.asked.pods = vec![Arc::new(serde_json::from_value(pod).unwrap())];
+        // No roll takes the pod: its replica is at work.
+        report.view.leader = None;
+        report.view.replicas[0].role = MemberRole::Follower;
+        report
+    };
+    let mut did = async |report: Report| {
+        desk.report(report);
+        let seen = all(&mut asked).await.into_iter();
+        // Labels and reports are told beside.
+        let is_label = |(_, path, body): &(Method, String, Value)| {
+            path.contains("/pods/") && !body["metadata"]["labels"].is_null()
+        };
+        let is_report =
+            |(_, path, body): &(Method, String, Value)| path.ends_with("/status") && body["metadata"].is_null();
+        seen.filter(|one| !is_label(one) && !is_report(one)).collect::<Vec<_>>()
+    };
+    let taken = did(under_way(Stage::Detaching, true, true)).await;
+    assert_eq!(taken.len(), 1, "{taken:?}");
+    assert_eq!(taken[0].2["metadata"]["annotations"], json!({ "zue.io/unsafe-recover": null }));
+    for stage in [Stage::Stopping(vec!["orders-1".to_owned()]), Stage::Beginning, Stage::Begun] {
+        let done = did(under_way(stage, false, true)).await;
+        assert!(done.iter().all(|(method, ..)| *method != Method::DELETE), "{done:?}");
+    }
+    let early = did(under_way(Stage::Detaching, false, false)).await;
+    assert!(early.iter().all(|(method, ..)| *method != Method::DELETE), "the set is not of it yet: {early:?}");
+    let forgotten = did(under_way(Stage::Forgetting, false, true)).await;
+    assert_eq!(forgotten.len(), 1, "{forgotten:?}");
+    assert_eq!(forgotten[0].2["status"], json!({ "clusterId": null, "recordedLeader": null }));
+    let restarted = did(under_way(Stage::Detaching, false, true)).await;
+    let deleted: Vec<_> = restarted.iter().filter(|(method, ..)| *method == Method::DELETE).collect();
+    assert_eq!(deleted.len(), 1, "{restarted:?}");
+    assert_eq!(deleted[0].2["preconditions"]["uid"], "p-0");
     drop(desk);
     reporting.abort();
 }

@@ -29,6 +29,7 @@ const KINDS: &[(&str, &str)] = &[
     ("PodDisruptionBudget", "policy/poddisruptionbudgets"),
     ("NetworkPolicy", "networking.k8s.io/networkpolicies"),
     ("Pod", "/pods"),
+    ("Node", "/nodes"),
     ("Secret", "/secrets"),
     ("PersistentVolumeClaim", "/persistentvolumeclaims"),
     ("Event", "events.k8s.io/events"),

@@ -16,11 +16,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use zue_operator::caretaker::{Shared, take_care_whatever_happens};
+use zue_operator::caretaker::take_care_whatever_happens;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
 use zue_operator::identities::Link;
 use zue_operator::metrics::Metrics;
+use zue_operator::shared::Shared;
 use zue_operator::status::Workload;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,6 +63,7 @@ async fn goes_on(annotations: Value, pods: &[Value], change: (Method, &str)) {
         clusters,
         pods: pods_seen,
         acts,
+        again: mpsc::channel(1).0,
         metrics: Arc::clone(&metrics),
         default_image: "zue-node:test".into(),
         instance: "operator".into(),

@@ -333,6 +333,10 @@ fn every_alert_says_what_to_do_and_no_page_is_of_none() {
         pages.map(|page| page.expect("a page").file_name().to_string_lossy().into_owned()).collect();
     pages.remove("README.md");
     let index = std::fs::read_to_string(folder.join("README.md")).expect("there is a list");
+    // Those that other pages lead to.
+    for page in ["LostMajority"] {
+        assert!(pages.remove(&format!("{page}.md")) && index.contains(&format!("[{page}]({page}.md)")), "{page}");
+    }
     for alert in alerts() {
         let name = name(&alert);
         let file = format!("{name}.md");

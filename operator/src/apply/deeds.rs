@@ -1,27 +1,26 @@
-//! Does what a look at a cluster asks of the API server beside telling it: an annotation that is obeyed goes away, pods that have no say
-//! are let go, and those of an old revision are replaced. It does so beside the turns of the controller, which wait for none of it.
+//! Does what a look at a cluster asks of the API server beside telling it: an annotation that is obeyed goes away, and pods of an old
+//! revision are replaced. It does so beside the turns of the controller, which wait for none of it.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, Patch, Preconditions};
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use crate::build::DATA_VOLUME;
-use crate::caretaker::SharedWorkload;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::events::Happening;
 use crate::kubernetes::{Error, WritePause, within};
+use crate::recover::{RECOVER_ANNOTATION, Recover, Stage};
 use crate::replace::{self, REPLACE_ANNOTATION, Replace};
 use crate::reporter::{Report, manager, tell};
 use crate::rollout::{self, PodRevision};
-use crate::status::REPLACING;
+use crate::status::{RECOVERING, REPLACING};
 use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
 /// What was seen longer ago takes no pod away: a call to the API server, or a turn, may have lasted.
@@ -34,12 +33,10 @@ pub struct Asked {
     pub seen_at: Instant,
     /// Who is to lead, by annotation, and the resource's version with it.
     pub switchover: Option<(Switchover, Option<String>)>,
+    /// Whether the annotation is there that gives a majority up.
+    pub recovers: bool,
     /// Whether the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
     pub may_go: bool,
-    /// How many pods there were when it began, as far as that is known.
-    pub known: Option<i32>,
-    /// How many of them have to run, the first ones.
-    pub needed: usize,
     /// The cluster's pods.
     pub pods: Vec<Arc<Pod>>,
 }
@@ -52,7 +49,6 @@ impl Asked {
 
 pub(crate) struct Deeds {
     client: Client,
-    workload: SharedWorkload,
     happenings: mpsc::Sender<Happening>,
     /// The pod that was deleted last, by uid: the watch may be behind.
     deleted: Option<String>,
@@ -60,8 +56,8 @@ pub(crate) struct Deeds {
 }
 
 impl Deeds {
-    pub(crate) fn new(client: Client, workload: SharedWorkload, happenings: mpsc::Sender<Happening>) -> Self {
-        Self { client, workload, happenings, deleted: None, pause: WritePause::none() }
+    pub(crate) fn new(client: Client, happenings: mpsc::Sender<Happening>) -> Self {
+        Self { client, happenings, deleted: None, pause: WritePause::none() }
     }
 
     /// Does what the latest report asks for, each time the latest, until there are no more.
@@ -75,7 +71,7 @@ impl Deeds {
                 self.replace(&report).await;
             }
             if let Some(report) = newest(&mut latest) {
-                self.shrink(&report).await;
+                self.recover(&report).await;
             }
             if let Some(report) = newest(&mut latest) {
                 self.roll(&report).await;
@@ -122,7 +118,7 @@ impl Deeds {
 
     /// Deletes a replica with its volume, once the resource says what that means. The annotation goes first: it is not done twice.
     async fn replace(&mut self, Report { cluster, workload, found, asked, .. }: &Report) {
-        let Some(replace) = &workload.replace else { return };
+        let Some(replace) = &workload.given_up.replica else { return };
         let (version, shown) =
             found.as_ref().map_or((None, None), |(version, status)| (version.as_deref(), Some(status)));
         let pod = match replace {
@@ -135,11 +131,7 @@ impl Deeds {
             Replace::Pod(pod) => pod,
         };
         let meaning = replace::meaning(pod);
-        let is_said = |status: &ZueClusterStatus| {
-            let said = |one: &Condition| one.type_ == REPLACING && one.status == "True" && one.message == meaning;
-            status.conditions.iter().any(said)
-        };
-        if !shown.is_some_and(is_said) || !asked.is_fresh() {
+        if !shown.is_some_and(|status| says(status, REPLACING, &meaning)) || !asked.is_fresh() {
             return;
         }
         if !self.take_away(cluster, REPLACE_ANNOTATION, version).await {
@@ -167,23 +159,74 @@ impl Deeds {
         gone(within(format!("delete pod {pod}"), pods.delete(pod, &params)).await.map(drop))
     }
 
-    /// Lets the last pods go, once their replicas have no say any more. Their volumes stay.
-    async fn shrink(&mut self, Report { cluster, asked, .. }: &Report) {
-        let (Some(pods), Ok(needed)) = (asked.known, i32::try_from(asked.needed)) else { return };
-        // A reconciliation, or this task, may have changed it since.
-        let is_so = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods == asked.known;
-        if needed >= pods || !is_so || !asked.is_fresh() || !self.pause.is_over() {
+    /// Takes the next step for a log that goes on without the majority of its replicas. What was confirmed is written down once the
+    /// resource says what it means; the annotation goes when that is so.
+    async fn recover(&mut self, Report { cluster, workload, found, asked, .. }: &Report) {
+        let Some((version, shown)) = found else { return };
+        let version = version.as_deref();
+        if let (Some(Recover::Refused(why)), None) = (&workload.given_up.majority, &cluster.recovery) {
+            if self.take_away(cluster, RECOVER_ANNOTATION, version).await {
+                tell(&self.happenings, Happening::warning("RecoverRefused", why.clone()));
+            }
             return;
         }
-        let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), &cluster.namespace);
-        let patch = Patch::Merge(json!({ "spec": { "replicas": needed } }));
-        match within("let the last pods go", api.patch(&cluster.name, &manager(), &patch)).await {
-            Ok(_) => {
-                self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods = Some(needed);
-                let note = format!("scaling from {pods} to {needed} pods; the volumes of the others stay");
-                tell(&self.happenings, Happening::normal("ScaledDown", note));
+        if cluster.recovery.is_some() && asked.recovers {
+            self.take_away(cluster, RECOVER_ANNOTATION, version).await;
+            return;
+        }
+        if !asked.is_fresh() {
+            return;
+        }
+        if let Some(Recover::Confirmed(recovery, meaning)) = &workload.given_up.majority {
+            if says(shown, RECOVERING, meaning)
+                && self.write_down(cluster, version, json!({ "recovery": recovery })).await
+            {
+                let happening = Happening::warning("MajorityGivenUp", meaning.clone()).about(&recovery.pod);
+                tell(&self.happenings, happening);
             }
+            return;
+        }
+        let is_applied = cluster.recovery.is_some() && workload.given_up.applied == cluster.recovery;
+        match (&workload.given_up.stage, &workload.revision) {
+            (Some(Stage::Detaching), Some(wanted)) if is_applied => self.detach(cluster, asked, wanted).await,
+            (Some(Stage::Forgetting), _) => {
+                self.write_down(cluster, version, json!({ "clusterId": null, "recordedLeader": null })).await;
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the survivor's pod made anew, if it is of before: its log leaves the cluster when it starts.
+    async fn detach(&mut self, cluster: &Cluster, asked: &Asked, wanted: &str) {
+        let is_before = |pod: &&Arc<Pod>| {
+            let PodRevision { revision, leaving, .. } = revision(pod, self.deleted.as_deref());
+            !leaving && revision.as_deref() != Some(wanted) && cluster.pods().contains(&pod.name_any())
+        };
+        let Some(pod) = asked.pods.iter().find(is_before).filter(|_| self.pause.is_over()) else { return };
+        let preconditions = Some(Preconditions { uid: pod.uid(), resource_version: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let name = pod.name_any();
+        match gone(within(format!("restart pod {name}"), api.delete(&name, &params)).await.map(drop)) {
+            Ok(()) => self.deleted = pod.uid(),
             Err(error) => self.pause.begin(&error),
+        }
+    }
+
+    /// Writes into the status, of this version and no later one.
+    async fn write_down(&mut self, cluster: &Cluster, version: Option<&str>, status: Value) -> bool {
+        if !self.pause.is_over() {
+            return false;
+        }
+        let api: Api<ZueCluster> = Api::namespaced(self.client.clone(), &cluster.namespace);
+        let patch = Patch::Merge(json!({ "metadata": { "resourceVersion": version }, "status": status }));
+        match within("write down the recovery", api.patch_status(&cluster.name, &manager(), &patch)).await {
+            Ok(_) => true,
+            Err(error) if matches!(error.code(), Some(404 | 409)) => false,
+            Err(error) => {
+                self.pause.begin(&error);
+                false
+            }
         }
     }
 
@@ -211,6 +254,12 @@ impl Deeds {
             }
         }
     }
+}
+
+/// Whether a condition of the resource says just that.
+fn says(status: &ZueClusterStatus, type_: &str, message: &str) -> bool {
+    let is_so = |one: &Condition| one.type_ == type_ && one.status != "Unknown" && one.message == message;
+    status.conditions.iter().any(is_so)
 }
 
 /// What is gone already is gone.

@@ -3,13 +3,18 @@
 
 pub mod budget;
 pub mod deeds;
+pub mod homing;
 pub mod labels;
 pub mod owned;
+pub mod recovered;
+pub mod rolling;
 pub mod rollout;
+pub mod scale;
 pub mod secured;
 pub mod switchover;
 
 use std::fmt::Debug;
+use std::time::Instant;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -24,6 +29,7 @@ use crate::build::{self, INSTANCE_LABEL, Objects, REPLICA_LABEL};
 use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::volumes;
+use scale::Spare;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -32,13 +38,22 @@ pub struct Applied {
     pub stateful_set: Option<StatefulSet>,
     /// Whether a StatefulSet that is not this cluster's bears its name.
     pub is_anothers: bool,
+    /// How many pods there were and how many there are, where the last ones were let go.
+    pub scaled_down: Option<(i32, i32)>,
     /// What failed.
     pub errors: Vec<Error>,
 }
 
 /// Applies all objects of a cluster but the disruption budget, which its caretaker keeps. Pods that need identities are neither made nor
-/// changed where there are none, and `secured` says why. `are_grown` tells whether the volumes are as large as they are to be.
-pub async fn objects(client: &Client, cluster: &Cluster, secured: Result<(), String>, are_grown: bool) -> Applied {
+/// changed where there are none, and `secured` says why. `are_grown` tells whether the volumes are as large as they are to be, `spare`
+/// which pods may go.
+pub async fn objects(
+    client: &Client,
+    cluster: &Cluster,
+    secured: Result<(), String>,
+    are_grown: bool,
+    spare: Option<Spare>,
+) -> Applied {
     let mut applied = Applied::default();
     let is_secured = secured.map_err(|why| applied.errors.push(Error::Unsecured(why))).is_ok();
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
@@ -46,7 +61,9 @@ pub async fn objects(client: &Client, cluster: &Cluster, secured: Result<(), Str
     let found = read(&sets, &cluster.name, cluster).await;
     applied.is_anothers = matches!(found, Err(Error::NotOurs { .. } | Error::NotYetGone { .. }));
     let Some(found) = keep(&mut applied.errors, found) else { return applied };
-    let cluster = &cluster.clone().around(found.as_ref().and_then(|set| set.spec.as_ref()?.replicas));
+    let has = found.as_ref().and_then(scale::pods_of);
+    let wished = cluster;
+    let cluster = &wished.clone().around(has);
     let Objects { service_account, config_map, services, mut stateful_set } = build::objects(cluster);
     let errors = &mut applied.errors;
     // What the pods use comes first. They must not run as another's ServiceAccount, or be replaced for a configuration that is not
@@ -64,9 +81,18 @@ pub async fn objects(client: &Client, cluster: &Cluster, secured: Result<(), Str
         build::resources::leave_unlimited(cluster, found.as_ref(), &mut stateful_set);
         // The StatefulSet is made anew around volumes that have grown.
         keep(errors, volumes::make_room(client, cluster, found.as_ref(), &mut stateful_set, are_grown).await);
+        // What they are told to be reached by stays until they are gone.
+        let keeps = has.map(|has| Spare::keeps(spare, has, Instant::now()));
+        let replicas = i32::try_from(wished.clone().around(keeps).nodes).ok();
+        stateful_set.spec.get_or_insert_default().replicas = replicas;
         applied.stateful_set = keep(errors, apply(client, cluster, &stateful_set).await);
+        let has_now = applied.stateful_set.as_ref().and_then(scale::pods_of);
+        applied.scaled_down = has.zip(has_now).filter(|(has, has_now)| has_now < has);
     }
-    keep(errors, delete_orphans(client, cluster, &services).await);
+    // Those of replicas that are only stopped keep their addresses.
+    if cluster.recovery.is_none() {
+        keep(errors, delete_orphans(client, cluster, &services).await);
+    }
     applied
 }
 

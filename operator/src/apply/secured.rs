@@ -53,6 +53,10 @@ pub async fn settle(
     if found.uid().as_ref() != Some(&cluster.uid) {
         return Err(Error::Unsecured("the ZueCluster was deleted".to_owned()));
     }
+    // Pods of a cluster that is given up must not be made by what was so before.
+    if found.recovery() != cluster.recovery {
+        return Err(Error::Unsecured("status.recovery was changed meanwhile".to_owned()));
+    }
     let mut happenings = Vec::new();
     let (mode, changed) = mode(client, &api, cluster, &found, shown).await?;
     cluster.tls_mode = mode;

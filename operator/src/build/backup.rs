@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::args::{CONFIG_DIRECTORY, DATA_DIRECTORY};
+use super::pod;
 use crate::cluster::Cluster;
 use crate::crd::backup::{Backup, BucketAccess, RestoreFrom};
 
@@ -81,19 +82,8 @@ pub(super) fn restore(cluster: &Cluster, node: &Container) -> Option<Container> 
         variables.push(plain("AWS_ENDPOINT_URL", endpoint));
         variables.extend(endpoint.starts_with("http://").then(|| plain("AWS_ALLOW_HTTP", "true")));
     }
-    let is_needed = |path: &str| [DATA_DIRECTORY, CONFIG_DIRECTORY].contains(&path);
-    let mounts = node.volume_mounts.iter().flatten().filter(|mount| is_needed(&mount.mount_path));
-    Some(Container {
-        name: "restore".to_owned(),
-        image: node.image.clone(),
-        command: Some(vec!["/usr/local/bin/zue".to_owned()]),
-        args: Some(args),
-        env: Some(variables),
-        resources: node.resources.clone(),
-        security_context: node.security_context.clone(),
-        volume_mounts: Some(mounts.cloned().collect()),
-        ..Default::default()
-    })
+    let (name, args, env) = ("restore".to_owned(), Some(args), Some(variables));
+    Some(pod::beside(node, Container { name, args, env, ..Default::default() }))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{DATA_VOLUME, backup, config, label_selector, labels, resources, stri
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT, RESTART_ANNOTATION};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
+use crate::crd::status::Recovery;
 
 /// The user and group of the images.
 const USER: i64 = 65532;
@@ -55,7 +56,7 @@ fn spec(cluster: &Cluster) -> PodSpec {
     });
     let node = container(cluster);
     PodSpec {
-        init_containers: backup::restore(cluster, &node).map(|restore| vec![restore]),
+        init_containers: Some(before(cluster, &node)).filter(|containers| !containers.is_empty()),
         service_account_name: Some(cluster.name.clone()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -80,6 +81,32 @@ fn spec(cluster: &Cluster) -> PodSpec {
         image_pull_secrets: Some(image_pull_secrets).filter(|secrets| !secrets.is_empty()),
         priority_class_name,
         ..Default::default()
+    }
+}
+
+/// What runs before a node: the log is restored, or leaves a cluster whose majority is gone.
+fn before(cluster: &Cluster, node: &Container) -> Vec<Container> {
+    let detach = cluster.recovery.as_ref().map(|recovery| {
+        let Recovery { replica_id, cluster_id, .. } = recovery;
+        let (cluster, replica) = (format!("--cluster={cluster_id}"), format!("--replica={replica_id}"));
+        let words = ["log", "detach", DATA_DIRECTORY, &cluster, &replica, "--once"];
+        let args = words.map(str::to_owned).to_vec();
+        beside(node, Container { name: "detach".to_owned(), args: Some(args), ..Default::default() })
+    });
+    backup::restore(cluster, node).into_iter().chain(detach).collect()
+}
+
+/// The command line, in the image of a node and with its directories.
+pub(super) fn beside(node: &Container, container: Container) -> Container {
+    let is_needed = |path: &str| [DATA_DIRECTORY, CONFIG_DIRECTORY].contains(&path);
+    let mounts = node.volume_mounts.iter().flatten().filter(|mount| is_needed(&mount.mount_path));
+    Container {
+        image: node.image.clone(),
+        command: Some(vec!["/usr/local/bin/zue".to_owned()]),
+        resources: node.resources.clone(),
+        security_context: node.security_context.clone(),
+        volume_mounts: Some(mounts.cloned().collect()),
+        ..container
     }
 }
 

@@ -8,6 +8,8 @@ use zue_settings::NodeConfig;
 
 use super::*;
 use crate::cluster::tests::cluster;
+use crate::crd::ZueClusterStatus;
+use crate::crd::status::Recovery;
 
 fn pod_of(objects: &Objects) -> PodSpec {
     objects.stateful_set.spec.clone().unwrap().template.spec.unwrap()
@@ -244,5 +246,37 @@ fn everything_belongs_to_the_resource() {
         let owner = meta.owner_references.unwrap().remove(0);
         assert_eq!((owner.kind.as_str(), owner.name.as_str(), owner.controller), ("ZueCluster", "orders", Some(true)));
         assert_eq!(meta.namespace.as_deref(), Some("shop"));
+    }
+}
+
+#[test]
+fn while_a_majority_is_given_up_only_the_survivor_runs_and_its_log_is_detached_first() {
+    let id = |n: u128| format!("{n:032x}");
+    let mut resource = crate::cluster::tests::resource("{replicas: 5, quorum: 4, leader: {ordinal: 3}}");
+    let recovery = Recovery { pod: "orders-2".to_owned(), replica_id: id(3), cluster_id: id(9), end: 80 };
+    let status = |recovery: &Recovery| ZueClusterStatus { recovery: Some(recovery.clone()), ..Default::default() };
+    resource.status = Some(status(&recovery));
+    let cluster = Cluster::new(&resource, "zue-node:test").unwrap().around(Some(5));
+    assert_eq!((cluster.pods(), cluster.has_begun), (vec!["orders-2".to_owned()], true));
+    let wish = cluster.wish();
+    assert_eq!((wish.replicas, wish.ordinal, wish.quorum), (1, 0, None));
+    let spec = objects(&cluster).stateful_set.spec.unwrap();
+    assert_eq!((spec.replicas, spec.ordinals.unwrap().start), (Some(1), Some(2)));
+    assert_eq!(spec.persistent_volume_claim_retention_policy.unwrap().when_scaled.as_deref(), Some("Retain"));
+    let before = spec.template.spec.unwrap().init_containers.unwrap();
+    let args = before[0].args.clone().unwrap();
+    let expected =
+        ["log", "detach", "/data", &format!("--cluster={}", id(9)), &format!("--replica={}", id(3)), "--once"];
+    assert_eq!(args, expected);
+    assert!(before[0].volume_mounts.as_ref().unwrap().iter().any(|mount| mount.mount_path == "/data"));
+    // What makes no sense is not followed: whoever wrote it, pods run.
+    for wrong in [
+        Recovery { pod: "orders-9".to_owned(), ..recovery.clone() },
+        Recovery { pod: "bills-2".to_owned(), ..recovery.clone() },
+        Recovery { cluster_id: "--help".to_owned(), ..recovery },
+    ] {
+        resource.status = Some(status(&wrong));
+        let set = objects(&Cluster::new(&resource, "zue-node:test").unwrap()).stateful_set.spec.unwrap();
+        assert!(set.replicas == Some(5) && set.ordinals.is_none(), "{wrong:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! The StatefulSet with its volumes, and what stands beside it.
 
 use k8s_openapi::api::apps::v1::{
-    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+    StatefulSet, StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, ServiceAccount, VolumeResourceRequirements,
@@ -37,8 +38,10 @@ pub(super) fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisrup
 
 /// The operator replaces the pods itself (`OnDelete`), and they start together: a new cluster needs all of them.
 pub(super) fn stateful_set(cluster: &Cluster, config: &str) -> StatefulSet {
+    let first = i32::try_from(cluster.ordinals().start).ok().filter(|first| *first > 0);
     let spec = StatefulSetSpec {
         replicas: i32::try_from(cluster.nodes).ok(),
+        ordinals: first.map(|start| StatefulSetOrdinals { start: Some(start) }),
         service_name: Some(cluster.nodes_service()),
         pod_management_policy: Some("Parallel".to_owned()),
         update_strategy: Some(StatefulSetUpdateStrategy { type_: Some("OnDelete".to_owned()), rolling_update: None }),

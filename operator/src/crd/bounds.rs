@@ -82,7 +82,7 @@ pub const BOUNDS: [Bound; 32] = [
 
 /// What fields side by side must be: where, which of them is told, the rule, and the rule in words. A heartbeat of 200ms is not held
 /// against others: where it is the default, nodes shorten it.
-const TOGETHER: [(&str, &str, &str, &str); 4] = [
+const TOGETHER: [(&str, &str, &str, &str); 5] = [
     (
         "config.replication",
         ".lagTimeMax",
@@ -112,6 +112,18 @@ const TOGETHER: [(&str, &str, &str, &str); 4] = [
          duration(self.config.replication.heartbeatInterval) + duration(self.config.replication.heartbeatInterval) + \
          duration(self.config.replication.heartbeatInterval)",
         "detectionTime must be at least three times config.replication.heartbeatInterval",
+    ),
+    // A short detection time shortens a heartbeat that is left at its default to its third.
+    (
+        "",
+        ".config.replication.lagTimeMax",
+        "self.config.replication.heartbeatInterval != '200ms' || \
+         duration(self.leader.detectionTime) >= duration('600ms') || \
+         duration(self.config.replication.lagTimeMax) + duration(self.config.replication.lagTimeMax) + \
+         duration(self.config.replication.lagTimeMax) >= duration(self.leader.detectionTime) + \
+         duration(self.leader.detectionTime) + duration(self.leader.detectionTime) + \
+         duration(self.leader.detectionTime)",
+        "lagTimeMax must be at least four thirds of a leader.detectionTime below 600ms",
     ),
 ];
 

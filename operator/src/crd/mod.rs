@@ -121,6 +121,9 @@ pub use status::ZueClusterStatus;
     validation = Rule::new("self.leader.ordinal < self.replicas")
         .message("ordinals begin at 0: the leader's must be less than the number of replicas")
         .field_path(".leader.ordinal"),
+    validation = Rule::new("!has(self.leader.preferredZone) || self.leader.policy == 'Automatic'")
+        .message("preferredZone goes with the policy Automatic: with Static, ordinal names the leader")
+        .field_path(".leader.preferredZone"),
     validation = Rule::new("!has(self.tls) || !has(self.tls.secretName) || !has(self.tls.clientCaSecretName) || self.tls.secretName != self.tls.clientCaSecretName")
         .message("the authority of the clients must be another than that of the nodes: name two Secrets")
         .field_path(".tls.clientCaSecretName")
@@ -184,7 +187,7 @@ fn default_replicas() -> u32 {
 }
 
 /// Who leads.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Leader {
     /// `Automatic`: whoever leads goes on, and is replaced within seconds once the operator and a majority of the voters have lost
@@ -194,6 +197,12 @@ pub struct Leader {
     /// chosen from equal candidates.
     #[schemars(range(min = 0, max = 8))]
     pub ordinal: u32,
+    /// With `Automatic`: the zone (`topology.kubernetes.io/zone`) in which the leader is to be. Of equal candidates one there leads, and a
+    /// leader elsewhere hands over to one there once all replicas have been in sync for half a minute. It does so again after ten minutes
+    /// at the earliest, and less and less often where the leader does not stay. Nothing waits for the zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-zA-Z0-9]([-._a-zA-Z0-9]*[a-zA-Z0-9])?$"))]
+    pub preferred_zone: Option<String>,
     /// With `Automatic`: a voter that hears nothing of the leader for so long has lost it; a connection that broke tells it at once.
     /// From 300ms to 1m, and at least three times `config.replication.heartbeatInterval`. A shorter time finds a machine that hangs
     /// sooner, a longer one is less easily mistaken.
@@ -206,7 +215,7 @@ pub struct Leader {
 impl Default for Leader {
     fn default() -> Self {
         let (detection_time, standby_after) = (Time(DETECTION_TIME_DEFAULT), Time(STANDBY_AFTER_DEFAULT));
-        Self { policy: LeaderPolicy::default(), ordinal: 0, detection_time, standby_after }
+        Self { policy: LeaderPolicy::default(), ordinal: 0, preferred_zone: None, detection_time, standby_after }
     }
 }
 

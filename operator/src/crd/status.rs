@@ -1,10 +1,11 @@
-//! What the operator says of a ZueCluster. Four fields are written down before something is done; all others are a report.
+//! What the operator says of a ZueCluster. Five fields are written down before something is done; all others are a report.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ZueCluster;
 use super::security::TlsMode;
 
 /// What the operator says of a ZueCluster.
@@ -15,7 +16,7 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled`, `Closed`, `Replacing`,
-    /// `BackedUp` and `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
+    /// `BackedUp`, `Recovering` and `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -34,6 +35,10 @@ pub struct ZueClusterStatus {
     /// Written down when the cluster is made, and before it is changed: whether there is TLS. `spec.tls.mode` says what it is to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_mode: Option<TlsMode>,
+    /// Written down once `zue.io/unsafe-recover` is confirmed, before anything is done: a majority of the replicas is gone for good. Absent
+    /// once all replicas run again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// The reasons of conditions that a person may have to look at; absent while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
@@ -109,6 +114,52 @@ pub struct BackupStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub problem: Option<String>,
+}
+
+/// A new cluster that begins with the log of one replica that is left.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// The pod of the replica whose log goes on. No other runs.
+    #[schemars(length(max = 63))]
+    pub pod: String,
+    /// That replica in the lost cluster.
+    #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
+    pub replica_id: String,
+    /// The lost cluster. Nothing that bears its id takes part in the new one.
+    #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
+    pub cluster_id: String,
+    /// Where that log ended: what the lost cluster acknowledged from there on is lost.
+    pub end: u64,
+}
+
+/// There are no more ordinals than these.
+const ORDINALS: [u32; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+impl Recovery {
+    /// The ordinal of its pod, if it is one of that cluster's.
+    pub fn ordinal(&self, cluster: &str) -> Option<u32> {
+        ORDINALS.into_iter().find(|ordinal| self.pod == format!("{cluster}-{ordinal}"))
+    }
+
+    /// All pods that there may have been beside its own.
+    pub fn others(&self, cluster: &str) -> Vec<String> {
+        ORDINALS.map(|ordinal| format!("{cluster}-{ordinal}")).into_iter().filter(|pod| *pod != self.pod).collect()
+    }
+
+    /// Whether it makes sense for that cluster, whoever wrote it.
+    fn is_sound(&self, cluster: &str) -> bool {
+        let is_id = |id: &String| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+        self.ordinal(cluster).is_some() && [&self.replica_id, &self.cluster_id].into_iter().all(is_id)
+    }
+}
+
+impl ZueCluster {
+    /// The recovery that is under way, if it makes sense.
+    pub fn recovery(&self) -> Option<Recovery> {
+        let recovery = self.status.as_ref()?.recovery.as_ref()?;
+        recovery.is_sound(self.metadata.name.as_ref()?).then(|| recovery.clone())
+    }
 }
 
 /// A replica.

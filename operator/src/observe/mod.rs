@@ -5,3 +5,4 @@ pub mod isr;
 pub mod view;
 pub mod volumes;
 pub mod watched;
+pub mod zones;

@@ -14,6 +14,7 @@ use crate::build::DATA_VOLUME;
 use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::owned;
+use crate::scale;
 
 /// How often to look whether the old StatefulSet is gone, and how many times.
 const LOOK: (Duration, u32) = (Duration::from_millis(200), 50);
@@ -70,7 +71,7 @@ pub async fn grow_claims(client: &Client, cluster: &Cluster) -> Growth {
         Ok(found) => found,
         Err(error) => return Growth { refused: Some(error.to_string()), ..Growth::default() },
     };
-    let cluster = cluster.clone().around(found.as_ref().and_then(|set| set.spec.as_ref()?.replicas));
+    let cluster = cluster.clone().around(found.as_ref().and_then(scale::pods_of));
     let mut to = Quantity(cluster.spec.storage.size.clone());
     // A smaller size is of one that was made anew over volumes that stayed.
     if let Some(has) = found.as_ref().and_then(size).filter(|has| bytes(has) > bytes(&to)) {

@@ -2,7 +2,7 @@
 
 use futures::StreamExt as _;
 use futures::future::ready;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, Store};
@@ -30,7 +30,8 @@ pub fn pods(api: Api<Pod>) -> (Store<Pod>, impl Future<Output = ()>) {
         .default_backoff()
         .modify(|pod| {
             pod.metadata.managed_fields = None;
-            pod.spec = None;
+            let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+            pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
         })
         .reflect(writer)
         .applied_objects()

@@ -19,7 +19,7 @@ use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{net, v1};
 use zue_tls::Dial;
 
-use super::caretaker::Shared;
+use crate::shared::Shared;
 use crate::cluster::{Cluster, is_paused};
 use crate::crd::on_demand::{Phase, ZueBackup, ZueBackupStatus};
 use crate::kubernetes::{Error, within};

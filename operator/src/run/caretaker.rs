@@ -1,103 +1,51 @@
 //! Takes care of one cluster: one task that looks at its nodes a few times a second, does what the control logic says, and hands
 //! in what it sees to be told. While another operator acts it only listens to them. It ends when the resource is gone.
 
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::join;
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt as _};
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
 use tokio::sync::watch;
 use tracing::error;
-use zue_controller::{Controller, Event, NodeAddress, Patience, Peers, Turn};
+use zue_controller::{Controller, Event, Patience, Peers, Turn};
 use zue_core::control::{Blocked, Policy};
 use zue_tls::Dial;
 
 use crate::budget::Budget;
-use crate::build::INSTANCE_LABEL;
 use crate::cluster::{self, Cluster};
+use crate::crd::status::Recovery;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{self, Asked};
 use crate::events::Happening;
+use crate::homing::{self, Homing};
 use crate::identities::plan::Shown;
 use crate::isr::IsrTracker;
-use crate::metrics::{Key, Metrics, Sample};
+use crate::metrics::{Key, Sample};
 use crate::paused::Paused;
+use crate::recover::{self, Gone, Known, RECOVER_ANNOTATION};
 use crate::replace::{self, REPLACE_ANNOTATION};
 use crate::reporter::{self, Desk, Report};
-use crate::rollout::{self, PodRevision};
+use crate::rolling::Rolling;
+use crate::rollout::PodRevision;
+use crate::scale::{Asking, Spare};
+use crate::shared::{Shared, SharedWorkload};
 use crate::status::{self, Workload};
 use crate::store::{StatusStore, recorded};
 use crate::stuck::Stuck;
 use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
-use crate::watched::{Clusters, Guarded};
+use crate::watched::Guarded;
 
 /// How long to wait after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a leader that is to be replaced is waited for to hand over.
-const HAND_OVER_MAX: Duration = Duration::from_secs(30);
-
 /// How often one that only listens looks whether there are other nodes to listen to.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(500);
-
-/// What every caretaker uses.
-#[derive(Clone)]
-pub struct Shared {
-    /// The way to the API server.
-    pub client: Client,
-    /// The resources, as watched.
-    pub clusters: Clusters,
-    /// The nodes' pods, as watched.
-    pub pods: Store<Pod>,
-    /// Whether this operator is the one that acts.
-    pub acts: watch::Receiver<bool>,
-    /// What Prometheus is told.
-    pub metrics: Arc<Metrics>,
-    /// The image of clusters that name none.
-    pub default_image: Arc<str>,
-    /// The name of the operator's own pod.
-    pub instance: Arc<str>,
-    /// What follows the name of a Service in full, from a dot on.
-    pub services_suffix: Arc<str>,
-}
-
-/// What reconciliations leave behind for the caretaker.
-pub type SharedWorkload = Arc<Mutex<Workload>>;
-
-impl Shared {
-    /// The resource as it is now; none once it is gone, though another may bear its name.
-    fn resource_of(&self, cluster: &Cluster) -> Option<Arc<Guarded>> {
-        let found = self.clusters.get(&ObjectRef::new(&cluster.name).within(&cluster.namespace))?;
-        Some(found).filter(|found| found.uid().as_ref() == Some(&cluster.uid))
-    }
-
-    fn pods_of(&self, cluster: &Cluster) -> Vec<Arc<Pod>> {
-        let is_its = |pod: &Arc<Pod>| {
-            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
-            of_cluster && pod.namespace().as_ref() == Some(&cluster.namespace)
-        };
-        self.pods.state().into_iter().filter(is_its).collect()
-    }
-
-    pub(super) fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {
-        let pods = self.pods_of(cluster);
-        cluster.addresses(&self.services_suffix, |name| ip_of(&pods, name))
-    }
-
-    /// The cluster as its resource says now. One that makes no sense any more leaves the cluster as it was; the reconciliation says so.
-    fn renewed(&self, cluster: Cluster, found: &Guarded) -> Cluster {
-        let Ok(resource) = &found.0 else { return cluster };
-        let is_known = resource.metadata.generation == cluster.generation;
-        let newer = (!is_known).then(|| Cluster::new(resource, &self.default_image).ok()).flatten();
-        newer.unwrap_or(cluster)
-    }
-}
 
 /// How the nodes are reached: by what is told last.
 pub type Dials = watch::Receiver<Dial>;
@@ -186,22 +134,22 @@ struct Caretaker<'a> {
     workload: SharedWorkload,
     dials: &'a mut Dials,
     desk: Desk,
-    isr: IsrTracker,
-    budget: Budget,
-    rolling: Rolling,
-    stuck: Stuck,
+    memory: Memory,
+    /// Of a majority that is given up, by what the controller has begun.
+    footing: Option<(Option<Recovery>, bool)>,
     /// The resource as it is: what is asked for by annotation, and the status that it shows.
     found: Option<Arc<Guarded>>,
 }
 
-/// How far the replacement of pods has come.
-#[derive(Default)]
-struct Rolling {
-    is_under_way: bool,
-    /// Who is to take over from the leader before its pod goes.
-    to: Option<usize>,
-    /// Since when anybody was to.
-    since: Option<Instant>,
+/// What it remembers from look to look.
+struct Memory {
+    isr: IsrTracker,
+    budget: Budget,
+    rolling: Rolling,
+    stuck: Stuck,
+    asking: Asking,
+    gone: Gone,
+    homing: Homing,
 }
 
 impl<'a> Caretaker<'a> {
@@ -213,22 +161,18 @@ impl<'a> Caretaker<'a> {
         (workload, dials): (SharedWorkload, &'a mut Dials),
         controller: &'a mut Controller<StatusStore>,
     ) -> (Self, impl Future<Output = ()> + use<>) {
-        let isr = IsrTracker::new(before.isr.clone());
-        let told = Arc::clone(&workload);
-        let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
-        let caretaker = Self {
-            shared,
-            cluster,
-            controller,
-            workload,
-            dials,
-            desk,
-            isr,
+        let memory = Memory {
+            isr: IsrTracker::new(before.isr.clone()),
             budget: Budget::default(),
             rolling: Rolling::default(),
             stuck: Stuck::default(),
-            found: None,
+            asking: Asking::default(),
+            gone: Gone::default(),
+            homing: Homing::default(),
         };
+        let told = Arc::clone(&workload);
+        let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
+        let caretaker = Self { shared, cluster, controller, workload, dials, desk, memory, footing: None, found: None };
         (caretaker, reporting)
     }
 
@@ -248,13 +192,14 @@ impl<'a> Caretaker<'a> {
         (self.cluster.namespace.clone(), self.cluster.name.clone())
     }
 
-    /// Takes over what the resource says now: whether nothing is to be touched; none if it is gone.
+    /// Takes over what the resource says now: whether nothing is to be touched, or the controller is to begin anew; none if it is gone.
     fn refresh(&mut self) -> Option<bool> {
         let found = self.shared.resource_of(&self.cluster)?;
         let is_paused = found.0.as_ref().is_ok_and(cluster::is_paused);
         self.cluster = self.shared.renewed(self.cluster.clone(), &found);
         self.found = Some(found);
-        Some(is_paused)
+        let footing = recover::footing(self.resource());
+        Some(is_paused || *self.footing.get_or_insert_with(|| footing.clone()) != footing)
     }
 
     /// The resource as it was found, if it can be read.
@@ -275,19 +220,37 @@ impl<'a> Caretaker<'a> {
         let addresses = self.shared.addresses_of(&self.cluster);
         let asked = switchover::asked(&self.cluster, self.annotation(SWITCHOVER_ANNOTATION));
         let mut wish = self.cluster.wish();
-        wish.switch_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.rolling.to };
+        let asked_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.memory.rolling.to() };
+        wish.switch_to = asked_to.or(self.memory.homing.to());
+        let zones = self.workload.lock().unwrap_or_else(PoisonError::into_inner).whereabouts.zones.clone();
+        let zone = self.cluster.spec.leader.preferred_zone.clone();
+        wish.ordinal = homing::winner(&self.cluster.pods(), &zones, zone.as_deref(), wish.ordinal);
         let turn = self.controller.turn(&addresses, &wish).await;
         let sets = self.workload.lock().unwrap_or_else(PoisonError::into_inner).sets.clone();
         let (pods, foreign): (Vec<_>, Vec<_>) =
             self.shared.pods_of(&self.cluster).into_iter().partition(|pod| sets.has(pod));
-        let seen =
-            Seen { nodes: &turn.nodes, epoch: turn.recorded.epoch.0, step: &turn.step, isr_before: self.isr.isr() };
+        let seen = Seen {
+            nodes: &turn.nodes,
+            epoch: turn.recorded.epoch.0,
+            step: &turn.step,
+            isr_before: self.memory.isr.isr(),
+        };
         let view = view::view(&self.cluster, seen, &pods);
-        let may_evict = self.budget.look(&view, Instant::now());
+        let may_evict = self.memory.budget.look(&view, Instant::now());
+        self.memory.homing.look(&view, &zones, zone.as_deref(), asked_to.is_some(), Instant::now());
         {
             let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner);
-            workload.may_evict = may_evict;
-            workload.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
+            workload.word.may_evict = may_evict;
+            // A reconciliation may have changed it since.
+            let counted = known.filter(|_| workload.pods == known && self.cluster.recovery.is_none());
+            workload.word.spare = Spare::seen(counted, turn.needed, Instant::now());
+            let is_behind = workload.given_up.applied != self.cluster.recovery;
+            if self.memory.asking.is_due(workload.word.spare.is_some() || is_behind, Instant::now()) {
+                // Where many are asked for, this one is asked for again.
+                let resource = ObjectRef::new(&self.cluster.name).within(&self.cluster.namespace);
+                drop(self.shared.again.try_send(resource));
+            }
+            workload.word.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
         }
         let happenings = self.take_note(&turn, &view);
         for happening in happenings {
@@ -295,7 +258,8 @@ impl<'a> Caretaker<'a> {
         }
         let mut workload = self.progress(&view, &pods);
         workload.foreign = foreign.iter().map(|pod| pod.name_any()).collect();
-        workload.replace = replace::asked(&view, self.annotation(REPLACE_ANNOTATION));
+        workload.given_up.replica = replace::asked(&view, self.annotation(REPLACE_ANNOTATION));
+        self.recover(&turn, &view, pods.iter().chain(&foreign).map(|pod| pod.name_any()), &mut workload);
         let facts = status::facts(&self.cluster, &view, &workload);
         let sample = Sample {
             view: view.clone(),
@@ -309,11 +273,22 @@ impl<'a> Caretaker<'a> {
             let version = self.resource().and_then(ZueCluster::resource_version);
             let switchover = asked.map(|asked| (asked, version.clone()));
             let may_go = self.may_go(&view);
-            let asked = Asked { seen_at: Instant::now(), switchover, may_go, known, needed: turn.needed, pods };
+            let recovers = self.annotation(RECOVER_ANNOTATION).is_some();
+            let asked = Asked { seen_at: Instant::now(), switchover, recovers, may_go, pods };
             let found = self.resource().map(|resource| (version, resource.status.clone().unwrap_or_default()));
             let (cluster, recorded) = (self.cluster.clone(), turn.recorded);
             self.desk.report(Report { cluster, view, workload, facts, found, recorded, asked });
         }
+    }
+
+    /// What is to be done about a majority that is gone.
+    fn recover(&mut self, turn: &Turn, view: &View, pods: impl Iterator<Item = String>, workload: &mut Workload) {
+        let gone_for = self.memory.gone.look(&turn.nodes, Instant::now());
+        let commit_end = self.resource().and_then(|resource| resource.status.as_ref()?.commit_end);
+        let known = Known { cluster: &self.cluster, view, nodes: &turn.nodes, gone_for, commit_end };
+        workload.given_up.majority = recover::asked(known, self.annotation(RECOVER_ANNOTATION));
+        workload.given_up.stage =
+            recover::seen(self.resource(), pods, turn.nodes.first().and_then(|node| node.as_ref().ok()));
     }
 
     /// Puts what happened into words.
@@ -332,8 +307,8 @@ impl<'a> Caretaker<'a> {
                 _ => happening,
             });
         }
-        happenings.extend(self.stuck.see(view, Instant::now()));
-        let change = self.isr.see(view.isr(), Instant::now());
+        happenings.extend(self.memory.stuck.see(view, Instant::now()));
+        let change = self.memory.isr.see(view.isr(), Instant::now());
         let size = view.isr_size();
         happenings.extend(change.left.iter().map(|pod| {
             Happening::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))
@@ -345,35 +320,24 @@ impl<'a> Caretaker<'a> {
         happenings
     }
 
-    /// How far the replacement of pods has come, beside what reconciliations have left.
     /// Whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
     fn may_go(&self, view: &View) -> bool {
-        let is_overdue = self.rolling.since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX);
+        let is_overdue = self.memory.rolling.is_overdue(Instant::now());
         view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
     }
 
+    /// How far the replacement of pods has come, beside what reconciliations have left.
     fn progress(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(wanted) = &workload.revision else {
-            self.rolling.to = None;
+            self.memory.rolling.see_nothing();
             return workload;
         };
         let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
-        workload.stale_pods = rollout::remaining(wanted, &revisions);
-        self.rolling.to = rollout::successor(view, wanted, &revisions);
-        // However often nobody leads for a moment: it is waited for in all.
-        self.rolling.since = match (self.rolling.to, workload.stale_pods) {
-            (_, 0) => None,
-            (None, _) => self.rolling.since,
-            (Some(_), _) => self.rolling.since.or_else(|| Some(Instant::now())),
-        };
-        if workload.stale_pods > 0 && !self.rolling.is_under_way {
-            let note = format!("{} pods are replaced one by one, the leader last", workload.stale_pods);
-            self.desk.tell(Happening::normal("RolloutStarted", note));
-            self.rolling.is_under_way = true;
-        } else if self.rolling.is_under_way && workload.stale_pods == 0 && view.ready() == view.size() {
-            self.desk.tell(Happening::normal("RolloutCompleted", "all pods are ready and up to date"));
-            self.rolling.is_under_way = false;
+        let (stale, told) = self.memory.rolling.see(view, wanted, &revisions, Instant::now());
+        workload.stale_pods = stale;
+        if let Some(happening) = told {
+            self.desk.tell(happening);
         }
         workload
     }
@@ -382,10 +346,4 @@ impl<'a> Caretaker<'a> {
 /// How the nodes are reached, where that is told anew.
 fn newest(dials: &mut Dials) -> Option<Dial> {
     dials.has_changed().unwrap_or_default().then(|| dials.borrow_and_update().clone())
-}
-
-/// The IP of a pod, also of one on its way out: if it leads, it is to hand over before it goes.
-fn ip_of(pods: &[Arc<Pod>], name: &str) -> Option<IpAddr> {
-    let pod = pods.iter().find(|pod| pod.name_any() == name)?;
-    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }

@@ -6,4 +6,6 @@ pub mod http;
 pub mod kubernetes;
 pub mod lease;
 pub mod operator;
+pub mod shared;
 pub mod store;
+mod wards;

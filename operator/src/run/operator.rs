@@ -1,8 +1,7 @@
 //! The controller: from a changed ZueCluster to applied objects, and one caretaker for each cluster.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -14,32 +13,30 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Controller, Error as ControllerError};
 use kube::runtime::{Predicate as _, PredicateConfig, WatchStreamExt as _, predicates, reflector, watcher};
 use kube::{Client, Resource, ResourceExt as _};
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
-use tracing::{Instrument as _, error, info, info_span, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
 
 use super::backups::{self, GuardedBackup};
+use super::wards::{AGAIN_AFTER_FAILURE, Context};
 use crate::apply;
-use crate::caretaker::{self, Shared, SharedWorkload};
 use crate::cluster::{Cluster, Invalid, is_paused};
 use crate::crd::ZueCluster;
 use crate::events::{Happening, Teller};
-use crate::identities::plan::Shown;
-use crate::identities::{self, Link};
 use crate::kubernetes::within;
-use crate::metrics::{Key, Metrics};
+use crate::metrics::Metrics;
 use crate::pods::Sets;
+use crate::recovered;
+use crate::scale;
 use crate::secured::{self, Secured};
-use crate::status::{self, Refused, Workload};
-use crate::volumes::{self, Growth, Refusal};
+use crate::shared::Shared;
+use crate::status::{self, GivenUp, Workload};
+use crate::volumes;
 use crate::watched::{self, Guarded};
 
 /// All is looked at again after this, whether or not a change was seen.
 const AGAIN: Duration = Duration::from_mins(5);
-/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
-const LISTEN_AGAIN: Duration = Duration::from_mins(1);
-/// The pause after a reconciliation that failed.
-const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// So many reconciliations may be asked for at a time.
+const AGAIN_MAX: usize = 1024;
 
 /// What the operator is started with.
 #[derive(Clone, Debug)]
@@ -66,40 +63,6 @@ enum ReconcileError {
     Apply(String),
 }
 
-struct Context {
-    shared: Shared,
-    caretakers: Mutex<HashMap<Key, Ward>>,
-    /// How the nodes of each cluster are reached, by the uid of its resource.
-    links: Mutex<HashMap<String, Arc<Link>>>,
-    /// The growths of volumes that were refused, by the uid of the resource.
-    refusals: Mutex<HashMap<String, Refusal>>,
-}
-
-/// What became of the volumes of a cluster.
-#[derive(Default)]
-struct Grown {
-    refused: Option<String>,
-    again: Option<Duration>,
-    happenings: Vec<Happening>,
-}
-
-/// A cluster that is taken care of.
-struct Ward {
-    uid: String,
-    workload: SharedWorkload,
-    task: AbortHandle,
-}
-
-impl Drop for Context {
-    /// One that watches no more leaves all clusters alone.
-    fn drop(&mut self) {
-        let caretakers = self.caretakers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for ward in caretakers.values() {
-            ward.task.abort();
-        }
-    }
-}
-
 /// Watches one namespace, or all, until it is dropped, and listens to the nodes of every cluster; while `acts` says so, runs the
 /// controller. `ready` is called once everything is seen.
 pub async fn run(
@@ -118,18 +81,19 @@ pub async fn run(
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    let (again, mut asked_again) = mpsc::channel(AGAIN_MAX);
     let shared = Shared {
         client: client.clone(),
         clusters: clusters.clone(),
         pods: pods.clone(),
         acts: acts.clone(),
+        again,
         metrics,
         default_image: settings.default_image.into(),
         instance: settings.instance.into(),
         services_suffix: settings.services_suffix.into(),
     };
-    let context =
-        Arc::new(Context { shared, caretakers: Mutex::default(), links: Mutex::default(), refusals: Mutex::default() });
+    let context = Arc::new(Context::new(shared));
     let known = Arc::clone(&context);
     let dials = Box::new(move |uid: &str| known.link(uid).dials().borrow().clone());
     let backups = backups::run(api::<GuardedBackup>(&client, namespace.as_deref()), context.shared.clone(), dials);
@@ -141,6 +105,7 @@ pub async fn run(
         .owns(api::<NetworkPolicy>(&client, namespace.as_deref()), watched::managed())
         .owns(api::<PodDisruptionBudget>(&client, namespace.as_deref()), watched::managed())
         .reconcile_all_on(beginnings(acts))
+        .reconcile_on(stream::poll_fn(move |context| asked_again.poll_recv(context)))
         .run(reconcile, |_, _, _| Action::requeue(AGAIN_AFTER_FAILURE), context)
         .for_each(|outcome| async move { log(outcome) });
     let all_seen = async move {
@@ -226,13 +191,17 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let Secured { outcome, again, mut happenings, mode } =
         secured.map_err(|error| ReconcileError::Apply(error.to_string()))?;
     let are_grown = growth.refused.is_none();
-    let applied = Box::pin(apply::objects(client, &cluster, outcome, are_grown)).await;
+    let spare = context.spare(&cluster);
+    let applied = Box::pin(apply::objects(client, &cluster, outcome, are_grown, spare)).await;
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
+    let given_up = GivenUp { applied: cluster.recovery.clone(), ..GivenUp::default() };
     let workload = Workload {
         generation: cluster.generation,
+        whereabouts: context.whereabouts(&cluster).await,
+        given_up,
         revision: applied.stateful_set.as_ref().and_then(revision),
-        pods: applied.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas),
+        pods: applied.stateful_set.as_ref().and_then(scale::pods_of),
         problem: problem.clone(),
         tls_mode: Some(mode),
         growth_refused: growth.refused,
@@ -244,132 +213,19 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         ..Workload::default()
     };
     happenings.extend(growth.happenings);
+    happenings.extend(applied.scaled_down.map(|(had, has)| {
+        let note = format!("scaling from {had} to {has} pods; the volumes of the others stay");
+        Happening::normal("ScaledDown", note)
+    }));
     let mut teller = Teller::new(client.clone(), &cluster, instance);
     for happening in &happenings {
         teller.tell(happening).await;
     }
+    let recovering = recovered::settle(client, &cluster, resource).await;
     context.take_care(cluster, workload);
-    let again = [again, growth.again].into_iter().flatten().min().unwrap_or(AGAIN);
+    let recovering = recovering.map_err(|error| ReconcileError::Apply(error.to_string()))?;
+    let again = [again, growth.again, recovering].into_iter().flatten().min().unwrap_or(AGAIN);
     problem.map_or(Ok(Action::requeue(again)), |problem| Err(ReconcileError::Apply(problem)))
-}
-
-impl Context {
-    /// What the caretaker of this very resource shares, if there is one.
-    fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
-        let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
-        Some(Arc::clone(&ward.workload))
-    }
-
-    /// How the nodes of a cluster are reached.
-    fn link(&self, uid: &str) -> Arc<Link> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(links.entry(uid.to_owned()).or_default())
-    }
-
-    /// What its nodes show of their TLS, as far as its caretaker knows.
-    fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
-        let workload = self.shared_with(&key, &cluster.uid);
-        workload
-            .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).shown.clone())
-            .unwrap_or_default()
-    }
-
-    /// Sees to it that somebody says of a cluster that it is left alone.
-    fn rest(&self, resource: &ZueCluster) {
-        if let Ok(cluster) = Cluster::new(resource, &self.shared.default_image) {
-            self.take_care(cluster, Workload::default());
-        }
-    }
-
-    /// Grows the volumes, unless that was refused a moment ago.
-    async fn grow(&self, resource: &ZueCluster) -> Grown {
-        let Ok(cluster) = Cluster::unchecked(resource, &self.shared.default_image) else { return Grown::default() };
-        let (to, now) = (&cluster.spec.storage.size, Instant::now());
-        let before = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(&cluster.uid).cloned();
-        if let Some((refusal, left)) = before.as_ref().and_then(|refusal| Some((refusal, refusal.pause(to, now)?))) {
-            return Grown { refused: Some(refusal.why.clone()), again: Some(left), happenings: Vec::new() };
-        }
-        let Growth { grown_to, refused } = Box::pin(volumes::grow_claims(&self.shared.client, &cluster)).await;
-        let mut grown = Grown { refused: refused.clone(), ..Grown::default() };
-        if let Some(size) = grown_to {
-            let note = format!("the volumes are grown to {size}");
-            grown.happenings.push(Happening::normal("VolumeResized", note));
-        }
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(why) = refused else {
-            refusals.remove(&cluster.uid);
-            return grown;
-        };
-        let refusal = Refusal::next(before.as_ref(), to, why, Instant::now());
-        grown.again = refusal.pause(to, Instant::now());
-        if refusal.is_first() {
-            let note = format!("the volumes cannot be grown to {to}: {}", refusal.why);
-            grown.happenings.push(Happening::warning("VolumeGrowthRefused", note));
-        }
-        refusals.insert(cluster.uid, refusal);
-        grown
-    }
-
-    /// Lets the caretaker say that the resource makes no sense; false if there is none.
-    fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
-        let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
-        let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
-        let refused = Refused { generation: resource.metadata.generation, message: invalid.to_string() };
-        workload.lock().unwrap_or_else(PoisonError::into_inner).invalid = Some(refused);
-        true
-    }
-
-    /// Sees to it that the nodes of a cluster that makes sense are listened to, with a certificate where that takes one.
-    async fn listen_to(&self, resource: &Guarded) -> Action {
-        let Ok(resource) = &resource.0 else { return Action::await_change() };
-        let cluster = Cluster::new(resource, &self.shared.default_image);
-        let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) else {
-            return Action::await_change();
-        };
-        let link = self.link(&cluster.uid);
-        self.take_care(cluster.clone(), Workload::default());
-        match identities::listen(&self.shared.client, &cluster, &link, SystemTime::now()).await {
-            Ok(()) => Action::requeue(LISTEN_AGAIN),
-            Err(error) => {
-                warn!("the nodes of {} in {} cannot be listened to: {error}", cluster.name, cluster.namespace);
-                Action::requeue(AGAIN_AFTER_FAILURE)
-            }
-        }
-    }
-
-    /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
-    fn take_care(&self, cluster: Cluster, workload: Workload) {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
-        if let Some(shared) = self.shared_with(&key, &cluster.uid) {
-            let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let (pods, may_evict, shown) = (workload.pods.or(known.pods), known.may_evict, known.shown.clone());
-            let (sets, rounds) = (workload.sets.clone().since(&known.sets), known.rounds.wrapping_add(1));
-            let storage_size = workload.storage_size.clone().or_else(|| known.storage_size.clone());
-            let budget_problem = known.budget_problem.clone();
-            *known = Workload { pods, storage_size, sets, budget_problem, rounds, may_evict, shown, ..workload };
-            return;
-        }
-        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
-        caretakers.retain(|_, ward| !ward.task.is_finished());
-        let uid = cluster.uid.clone();
-        let dials = self.link(&uid).dials();
-        // Those of clusters that are gone hold certificates that nobody needs.
-        let is_needed = |known: &String, link: &mut Arc<Link>| {
-            *known == uid || Arc::strong_count(link) > 1 || caretakers.values().any(|ward| ward.uid == *known)
-        };
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(is_needed);
-        let workload = Arc::new(Mutex::new(workload));
-        let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
-        let shared = self.shared.clone();
-        let caretaker = caretaker::take_care_whatever_happens(shared, cluster, Arc::clone(&workload), dials);
-        let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
-        if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
-            // It was of a resource that bore the same name.
-            former.task.abort();
-        }
-    }
 }
 
 /// The revision of new pods; none while the StatefulSet's controller has not taken note of the newest template.

@@ -12,7 +12,7 @@ pub(super) fn closed(cluster: &Cluster, workload: &Workload) -> Option<Fact> {
     let type_ = "Closed";
     let wished = cluster.spec.tls.mode.filter(|wished| *wished != mode);
     if let Some(wished) = wished {
-        let waits = waits_for(cluster, mode, &workload.shown);
+        let waits = waits_for(cluster, mode, &workload.word.shown);
         let message =
             format!("tls.mode goes from {} to {}{waits}; {}", mode.name(), wished.name(), who_gets_in(cluster, mode));
         return Some(fact(type_, mode == TlsMode::Required, "Moving", message));
@@ -48,11 +48,13 @@ fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<Shown>]) -> Strin
 
 #[cfg(test)]
 mod tests {
+    use super::super::Word;
     use super::*;
     use crate::cluster::tests::cluster;
 
     fn said(spec: &str, mode: TlsMode, shown: Vec<Option<Shown>>) -> (bool, &'static str, String) {
-        let workload = Workload { tls_mode: Some(mode), shown, ..Workload::default() };
+        let word = Word { shown, ..Word::default() };
+        let workload = Workload { tls_mode: Some(mode), word, ..Workload::default() };
         let Fact { type_, holds, reason, message } = closed(&cluster(spec), &workload).unwrap();
         assert_eq!(type_, "Closed");
         (holds, reason, message)

@@ -9,6 +9,7 @@ use super::backed_up::{BACKED_UP, backed_up};
 use super::closed::closed;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
+use crate::recover::{self, Recover};
 use crate::replace::{self, Replace};
 use crate::view::{Replica, View};
 
@@ -17,6 +18,11 @@ pub const RECONCILED: &str = "Reconciled";
 
 /// The reason of pods that do not start.
 pub(super) const PODS_STUCK: &str = "PodsStuck";
+
+/// The condition that says whether a log goes on without the majority of its replicas.
+pub const RECOVERING: &str = "Recovering";
+/// The reason of what waits for a second word.
+pub(super) const TO_CONFIRM: &str = "ToBeConfirmed";
 
 /// The condition that says whether a replica is being replaced.
 pub const REPLACING: &str = "Replacing";
@@ -59,6 +65,7 @@ pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
         reconciled(workload),
         replacing(workload),
         backups(cluster, view),
+        recovering(cluster, workload),
         fact("Paused", false, "NotPaused", "the operator looks after this cluster".to_owned()),
     ];
     known.into_iter().chain(closed(cluster, workload)).collect()
@@ -214,7 +221,8 @@ fn reconciled(workload: &Workload) -> Fact {
         );
         return fact(RECONCILED, false, "VolumeGrowthRefused", message);
     }
-    let problems: Vec<&str> = workload.problem.iter().chain(&workload.budget_problem).map(String::as_str).collect();
+    let problems = workload.problem.iter().chain(&workload.budget_problem).chain(&workload.whereabouts.problem);
+    let problems: Vec<&str> = problems.map(String::as_str).collect();
     match Some(problems.join("; ")).filter(|problems| !problems.is_empty()) {
         Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem),
         None => fact(RECONCILED, true, "Applied", "all objects are as the spec wants them".to_owned()),
@@ -222,7 +230,7 @@ fn reconciled(workload: &Workload) -> Fact {
 }
 
 fn replacing(workload: &Workload) -> Fact {
-    match &workload.replace {
+    match &workload.given_up.replica {
         Some(Replace::Pod(pod)) => fact(REPLACING, true, "ReplicaReplaced", replace::meaning(pod)),
         Some(Replace::Refused(why)) => fact(REPLACING, false, "Refused", why.clone()),
         None => fact(REPLACING, false, "NotAsked", "no replica is to be replaced".to_owned()),
@@ -232,6 +240,19 @@ fn replacing(workload: &Workload) -> Fact {
 fn backups(cluster: &Cluster, view: &View) -> Fact {
     let (holds, reason, message) = backed_up(cluster.spec.backup.is_some(), view.log.backups.as_ref());
     fact(BACKED_UP, holds, reason, message)
+}
+
+fn recovering(cluster: &Cluster, workload: &Workload) -> Fact {
+    if let Some((recovery, stage)) = cluster.recovery.as_ref().zip(workload.given_up.stage.as_ref()) {
+        let (reason, message) = recover::words(recovery, stage);
+        return fact(RECOVERING, true, reason, message);
+    }
+    match &workload.given_up.majority {
+        Some(Recover::Meaning(meaning)) => fact(RECOVERING, false, TO_CONFIRM, meaning.clone()),
+        Some(Recover::Confirmed(_, meaning)) => fact(RECOVERING, true, "Confirmed", meaning.clone()),
+        Some(Recover::Refused(why)) => fact(RECOVERING, false, "Refused", why.clone()),
+        None => fact(RECOVERING, false, "NotAsked", "no majority is given up".to_owned()),
+    }
 }
 
 fn nobody_leads(view: &View) -> String {
@@ -320,6 +341,7 @@ mod tests {
             ("Reconciled", true, "Applied"),
             ("Replacing", false, "NotAsked"),
             ("BackedUp", false, "NotAsked"),
+            ("Recovering", false, "NotAsked"),
             ("Paused", false, "NotPaused"),
         ];
         assert_eq!(said(&healthy()), expected);
@@ -459,6 +481,6 @@ mod tests {
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(merged[0], other);
-        assert_eq!(merged.len(), 11);
+        assert_eq!(merged.len(), 12);
     }
 }

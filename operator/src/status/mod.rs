@@ -14,13 +14,15 @@ use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
 use crate::crd::security::TlsMode;
-use crate::crd::status::{BackupStatus, Member};
+use crate::crd::status::{BackupStatus, Member, Recovery};
 use crate::identities::plan::Shown;
-use crate::pods::Sets;
+use crate::pods::{Sets, Zones};
+use crate::recover::{Recover, Stage};
 use crate::replace::Replace;
+use crate::scale::Spare;
 use crate::view::{Replica, View};
 
-pub use conditions::{Fact, RECONCILED, REPLACING, facts, invalid, merge, unwatched};
+pub use conditions::{Fact, RECONCILED, RECOVERING, REPLACING, facts, invalid, merge, unwatched};
 pub use known::Known;
 
 /// A problem is cut to this length.
@@ -28,7 +30,7 @@ const PROBLEM_CHARS_MAX: usize = 400;
 /// And who elected the leader to this one.
 const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that are written down before something is done; a report never touches them.
-const RECORDED: [&str; 4] = ["epoch", "recordedLeader", "clusterId", "tlsMode"];
+const RECORDED: [&str; 5] = ["epoch", "recordedLeader", "clusterId", "tlsMode", "recovery"];
 
 /// What is known beside the nodes and pods themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -53,18 +55,51 @@ pub struct Workload {
     pub budget_problem: Option<String>,
     /// How often the objects were applied: what the caretaker keeps of them is looked at again each time.
     pub rounds: u64,
-    /// Which replica is to be replaced, or why that cannot be.
-    pub replace: Option<Replace>,
+    /// What is given up.
+    pub given_up: GivenUp,
     /// How many pods are of an older revision.
     pub stale_pods: usize,
-    /// Whether the cluster can spare a pod, by its caretaker's word.
-    pub may_evict: bool,
+    /// Where the pods are.
+    pub whereabouts: Whereabouts,
+    /// What its caretaker has to say to reconciliations.
+    pub word: Word,
     /// In which mode of TLS the cluster is, once that is settled.
     pub tls_mode: Option<TlsMode>,
-    /// What each node shows of its TLS, by ordinal; none of those that do not answer.
-    pub shown: Vec<Option<Shown>>,
     /// Why the resource as it is now can't be followed; the cluster goes on as it was.
     pub invalid: Option<Refused>,
+}
+
+/// What a caretaker has to say to reconciliations and to whoever tells of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Word {
+    /// Whether the cluster can spare a pod.
+    pub may_evict: bool,
+    /// Which pods nothing depends on any more.
+    pub spare: Option<Spare>,
+    /// What each node shows of its TLS, by ordinal; none of those that do not answer.
+    pub shown: Vec<Option<Shown>>,
+}
+
+/// In which zone each pod is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Whereabouts {
+    /// As far as it was asked for and is known.
+    pub zones: Zones,
+    /// What stood in the way of knowing it.
+    pub problem: Option<String>,
+}
+
+/// What a person gives up for good.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GivenUp {
+    /// Which replica is to be replaced, or why that cannot be.
+    pub replica: Option<Replace>,
+    /// Whether a majority is to be given up, and what that means.
+    pub majority: Option<Recover>,
+    /// How far that has come.
+    pub stage: Option<Stage>,
+    /// What of it the objects were applied by.
+    pub applied: Option<Recovery>,
 }
 
 /// A resource that makes no sense.
@@ -98,6 +133,7 @@ pub fn report(
         recorded_leader: before.recorded_leader.clone(),
         cluster_id: before.cluster_id.clone(),
         tls_mode: before.tls_mode,
+        recovery: before.recovery.clone(),
         attention: attention(facts),
         storage_size: workload.storage_size.clone().or_else(|| before.storage_size.clone()),
         leader: view.leader.clone(),
@@ -106,7 +142,8 @@ pub fn report(
         in_sync_replicas: Some(view.isr_size()),
         quorum: Some(view.quorum),
         lag_records: view.lag_records(),
-        commit_end: view.log.commit_end.or(before.commit_end),
+        // Those that are left may not know of all that is committed.
+        commit_end: if view.leader.is_some() { view.log.commit_end } else { view.log.commit_end.max(before.commit_end) },
         backup: view.log.backups.as_ref().map(backed_up::report),
         replicas: Some(view.size()),
         ready_replicas: Some(view.ready()),
@@ -120,7 +157,7 @@ pub fn report(
 fn attention(facts: &[Fact]) -> Option<String> {
     let is_odd = |fact: &&Fact| match fact.type_ {
         RECONCILED => !fact.holds,
-        "FailoverBlocked" | "Replacing" => fact.holds,
+        "FailoverBlocked" | REPLACING | RECOVERING => fact.holds || fact.reason == conditions::TO_CONFIRM,
         backed_up::BACKED_UP => backed_up::is_odd(fact.reason),
         "Progressing" => fact.reason == conditions::PODS_STUCK,
         _ => false,

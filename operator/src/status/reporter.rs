@@ -1,7 +1,7 @@
 //! Tells what a caretaker sees as role labels, disruption budget, status and Events. It does so beside the caretaker's own work: a slow
 //! API server must not keep a lost leader from being noticed.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use futures::future::join3;
@@ -17,13 +17,13 @@ use zue_core::control::Recorded;
 use crate::apply;
 use crate::budget::Told;
 use crate::build::ROLE_LABEL;
-use crate::caretaker::SharedWorkload;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{Asked, Deeds};
 use crate::events::{Happening, Teller};
 use crate::kubernetes::{FIELD_MANAGER, WritePause, within};
 use crate::labels::{self, Relabel};
+use crate::shared::SharedWorkload;
 use crate::status::{self, Fact, Known, Workload};
 use crate::store::recorded;
 use crate::view::View;
@@ -89,7 +89,7 @@ pub fn open(
     let (happenings, mut told) = mpsc::channel(EVENTS_MAX);
     let mut teller = Teller::new(client.clone(), cluster, instance);
     let now = Instant::now();
-    let doing = Deeds::new(client.clone(), Arc::clone(&workload), happenings.clone()).run(latest.clone());
+    let doing = Deeds::new(client.clone(), happenings.clone()).run(latest.clone());
     let mut reporter = Reporter {
         client: client.clone(),
         workload,
@@ -153,7 +153,7 @@ impl Reporter {
     /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report. Nobody else writes the
     /// budget, so that it is written again whenever the objects are applied: somebody may have changed it.
     async fn limit_evictions(&mut self, Report { cluster, workload, .. }: &Report) {
-        let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).may_evict;
+        let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).word.may_evict;
         if workload.rounds != self.rounds {
             self.rounds = workload.rounds;
             self.budget = Told::default();

@@ -30,7 +30,7 @@ const FIELDS: &[(&str, usize)] = &[
     ("node/src/replication/sender.rs::Session", 15),
     ("node/src/services/read.rs::Read", 15),
     ("operator/src/crd/mod.rs::ZueClusterSpec", 14),
-    ("operator/src/crd/status.rs::ZueClusterStatus", 21),
+    ("operator/src/crd/status.rs::ZueClusterStatus", 22),
     ("operator/src/observe/view.rs::Replica", 13),
     ("operator/src/status/mod.rs::Workload", 16),
     ("settings/src/args.rs::Args", 13),

@@ -1,0 +1,71 @@
+//! What the caretakers of all clusters use, and what reconciliations and caretakers tell each other of one.
+
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::{mpsc, watch};
+use zue_controller::NodeAddress;
+
+use crate::build::INSTANCE_LABEL;
+use crate::cluster::Cluster;
+use crate::metrics::Metrics;
+use crate::pods;
+use crate::status::Workload;
+use crate::watched::{Clusters, Guarded};
+
+/// What every caretaker uses.
+#[derive(Clone)]
+pub struct Shared {
+    /// The way to the API server.
+    pub client: Client,
+    /// The resources, as watched.
+    pub clusters: Clusters,
+    /// The nodes' pods, as watched.
+    pub pods: Store<Pod>,
+    /// Whether this operator is the one that acts.
+    pub acts: watch::Receiver<bool>,
+    /// Where a reconciliation is asked for.
+    pub again: mpsc::Sender<ObjectRef<Guarded>>,
+    /// What Prometheus is told.
+    pub metrics: Arc<Metrics>,
+    /// The image of clusters that name none.
+    pub default_image: Arc<str>,
+    /// The name of the operator's own pod.
+    pub instance: Arc<str>,
+    /// What follows the name of a Service in full, from a dot on.
+    pub services_suffix: Arc<str>,
+}
+
+/// What reconciliations leave behind for the caretaker.
+pub type SharedWorkload = Arc<Mutex<Workload>>;
+
+impl Shared {
+    /// The resource as it is now; none once it is gone, though another may bear its name.
+    pub(super) fn resource_of(&self, cluster: &Cluster) -> Option<Arc<Guarded>> {
+        let found = self.clusters.get(&ObjectRef::new(&cluster.name).within(&cluster.namespace))?;
+        Some(found).filter(|found| found.uid().as_ref() == Some(&cluster.uid))
+    }
+
+    pub(super) fn pods_of(&self, cluster: &Cluster) -> Vec<Arc<Pod>> {
+        let is_its = |pod: &Arc<Pod>| {
+            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
+            of_cluster && pod.namespace().as_ref() == Some(&cluster.namespace)
+        };
+        self.pods.state().into_iter().filter(is_its).collect()
+    }
+
+    pub(super) fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {
+        let pods = self.pods_of(cluster);
+        cluster.addresses(&self.services_suffix, |name| pods::ip_of(&pods, name))
+    }
+
+    /// The cluster as its resource says now. One that makes no sense any more leaves the cluster as it was; the reconciliation says so.
+    pub(super) fn renewed(&self, cluster: Cluster, found: &Guarded) -> Cluster {
+        let Ok(resource) = &found.0 else { return cluster };
+        let is_known = resource.metadata.generation == cluster.generation && resource.recovery() == cluster.recovery;
+        let newer = (!is_known).then(|| Cluster::new(resource, &self.default_image).ok()).flatten();
+        newer.unwrap_or(cluster)
+    }
+}

@@ -1,0 +1,205 @@
+//! The clusters that are taken care of, each with its caretaker, and what one reconciliation leaves behind for the next.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use kube::ResourceExt as _;
+use kube::runtime::controller::Action;
+use tokio::task::AbortHandle;
+use tracing::{Instrument as _, info_span, warn};
+
+use crate::caretaker;
+use crate::cluster::{Cluster, Invalid};
+use crate::crd::ZueCluster;
+use crate::events::Happening;
+use crate::identities::plan::Shown;
+use crate::identities::{self, Link};
+use crate::metrics::Key;
+use crate::scale::Spare;
+use crate::shared::{Shared, SharedWorkload};
+use crate::status::{Refused, Whereabouts, Word, Workload};
+use crate::volumes::{self, Growth, Refusal};
+use crate::watched::Guarded;
+use crate::zones::NodeZones;
+
+/// The pause after a reconciliation that failed.
+pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
+const LISTEN_AGAIN: Duration = Duration::from_mins(1);
+
+/// What reconciliations leave behind for each other.
+pub(super) struct Context {
+    pub(super) shared: Shared,
+    caretakers: Mutex<HashMap<Key, Ward>>,
+    /// How the nodes of each cluster are reached, by the uid of its resource.
+    links: Mutex<HashMap<String, Arc<Link>>>,
+    /// The growths of volumes that were refused, by the uid of the resource.
+    refusals: Mutex<HashMap<String, Refusal>>,
+    zones: NodeZones,
+}
+
+/// What became of the volumes of a cluster.
+#[derive(Default)]
+pub(super) struct Grown {
+    pub(super) refused: Option<String>,
+    pub(super) again: Option<Duration>,
+    pub(super) happenings: Vec<Happening>,
+}
+
+/// A cluster that is taken care of.
+struct Ward {
+    uid: String,
+    workload: SharedWorkload,
+    task: AbortHandle,
+}
+
+impl Drop for Context {
+    /// One that watches no more leaves all clusters alone.
+    fn drop(&mut self) {
+        let caretakers = self.caretakers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for ward in caretakers.values() {
+            ward.task.abort();
+        }
+    }
+}
+
+impl Context {
+    pub(super) fn new(shared: Shared) -> Self {
+        let (caretakers, links, refusals) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { shared, caretakers, links, refusals, zones: NodeZones::default() }
+    }
+
+    /// What the caretaker of this very resource shares, if there is one.
+    fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
+        let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
+        Some(Arc::clone(&ward.workload))
+    }
+
+    /// How the nodes of a cluster are reached.
+    pub(super) fn link(&self, uid: &str) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(links.entry(uid.to_owned()).or_default())
+    }
+
+    /// What its nodes show of their TLS, as far as its caretaker knows.
+    pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
+        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let workload = self.shared_with(&key, &cluster.uid);
+        workload
+            .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).word.shown.clone())
+            .unwrap_or_default()
+    }
+
+    /// Which of its pods nothing depends on, as far as its caretaker knows.
+    pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
+        let workload = self.shared_with(&(cluster.namespace.clone(), cluster.name.clone()), &cluster.uid)?;
+        let known = workload.lock().unwrap_or_else(PoisonError::into_inner);
+        known.word.spare
+    }
+
+    /// In which zone each of its pods is, where that matters.
+    pub(super) async fn whereabouts(&self, cluster: &Cluster) -> Whereabouts {
+        if cluster.spec.leader.preferred_zone.is_none() {
+            return Whereabouts::default();
+        }
+        let (zones, problem) = self.zones.of(&self.shared.client, &self.shared.pods_of(cluster)).await;
+        Whereabouts { zones, problem: problem.map(|problem| format!("spec.leader.preferredZone: {problem}")) }
+    }
+
+    /// Sees to it that somebody says of a cluster that it is left alone.
+    pub(super) fn rest(&self, resource: &ZueCluster) {
+        if let Ok(cluster) = Cluster::new(resource, &self.shared.default_image) {
+            self.take_care(cluster, Workload::default());
+        }
+    }
+
+    /// Grows the volumes, unless that was refused a moment ago.
+    pub(super) async fn grow(&self, resource: &ZueCluster) -> Grown {
+        let Ok(cluster) = Cluster::unchecked(resource, &self.shared.default_image) else { return Grown::default() };
+        let (to, now) = (&cluster.spec.storage.size, Instant::now());
+        let before = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(&cluster.uid).cloned();
+        if let Some((refusal, left)) = before.as_ref().and_then(|refusal| Some((refusal, refusal.pause(to, now)?))) {
+            return Grown { refused: Some(refusal.why.clone()), again: Some(left), happenings: Vec::new() };
+        }
+        let Growth { grown_to, refused } = Box::pin(volumes::grow_claims(&self.shared.client, &cluster)).await;
+        let mut grown = Grown { refused: refused.clone(), ..Grown::default() };
+        if let Some(size) = grown_to {
+            let note = format!("the volumes are grown to {size}");
+            grown.happenings.push(Happening::normal("VolumeResized", note));
+        }
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(why) = refused else {
+            refusals.remove(&cluster.uid);
+            return grown;
+        };
+        let refusal = Refusal::next(before.as_ref(), to, why, Instant::now());
+        grown.again = refusal.pause(to, Instant::now());
+        if refusal.is_first() {
+            let note = format!("the volumes cannot be grown to {to}: {}", refusal.why);
+            grown.happenings.push(Happening::warning("VolumeGrowthRefused", note));
+        }
+        refusals.insert(cluster.uid, refusal);
+        grown
+    }
+
+    /// Lets the caretaker say that the resource makes no sense; false if there is none.
+    pub(super) fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
+        let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
+        let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
+        let refused = Refused { generation: resource.metadata.generation, message: invalid.to_string() };
+        workload.lock().unwrap_or_else(PoisonError::into_inner).invalid = Some(refused);
+        true
+    }
+
+    /// Sees to it that the nodes of a cluster that makes sense are listened to, with a certificate where that takes one.
+    pub(super) async fn listen_to(&self, resource: &Guarded) -> Action {
+        let Ok(resource) = &resource.0 else { return Action::await_change() };
+        let cluster = Cluster::new(resource, &self.shared.default_image);
+        let (None, Ok(cluster)) = (resource.metadata.deletion_timestamp.as_ref(), cluster) else {
+            return Action::await_change();
+        };
+        let link = self.link(&cluster.uid);
+        self.take_care(cluster.clone(), Workload::default());
+        match identities::listen(&self.shared.client, &cluster, &link, SystemTime::now()).await {
+            Ok(()) => Action::requeue(LISTEN_AGAIN),
+            Err(error) => {
+                warn!("the nodes of {} in {} cannot be listened to: {error}", cluster.name, cluster.namespace);
+                Action::requeue(AGAIN_AFTER_FAILURE)
+            }
+        }
+    }
+
+    /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
+    pub(super) fn take_care(&self, cluster: Cluster, workload: Workload) {
+        let key = (cluster.namespace.clone(), cluster.name.clone());
+        if let Some(shared) = self.shared_with(&key, &cluster.uid) {
+            let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let (pods, word) = (workload.pods.or(known.pods), Word { spare: None, ..known.word.clone() });
+            let (sets, rounds) = (workload.sets.clone().since(&known.sets), known.rounds.wrapping_add(1));
+            let storage_size = workload.storage_size.clone().or_else(|| known.storage_size.clone());
+            let budget_problem = known.budget_problem.clone();
+            *known = Workload { pods, storage_size, sets, budget_problem, rounds, word, ..workload };
+            return;
+        }
+        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
+        caretakers.retain(|_, ward| !ward.task.is_finished());
+        let uid = cluster.uid.clone();
+        let dials = self.link(&uid).dials();
+        // Those of clusters that are gone hold certificates that nobody needs.
+        let is_needed = |known: &String, link: &mut Arc<Link>| {
+            *known == uid || Arc::strong_count(link) > 1 || caretakers.values().any(|ward| ward.uid == *known)
+        };
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(is_needed);
+        let workload = Arc::new(Mutex::new(workload));
+        let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
+        let shared = self.shared.clone();
+        let caretaker = caretaker::take_care_whatever_happens(shared, cluster, Arc::clone(&workload), dials);
+        let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
+        if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
+            // It was of a resource that bore the same name.
+            former.task.abort();
+        }
+    }
+}
