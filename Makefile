@@ -38,7 +38,7 @@ e2e-full: compile ## The same with optimised programs, and what takes long: fail
 	$(call on-kubernetes,ZUE_PROFILE=release,tests/kind/cluster policies,e2e-tests E2E=e2e-full)
 
 bench-kind: compile ## What faults and changes cost on Kubernetes, beside the run before: target/bench-kind (ROWS=part of a name,…; TIMES=5)
-	$(call on-kubernetes,ZUE_PROFILE=release,true,e2e-tests E2E=bench-kind ONLY=bench::)
+	$(call on-kubernetes,ZUE_PROFILE=release,true,e2e-tests E2E=bench-kind ONLY="$(or $(ONLY),bench::)")
 
 # On the cluster that KUBECONFIG names, or on one made here with images of that profile, and with what is done to it first.
 on-kubernetes = if [ -z "$$KUBECONFIG" ]; then \

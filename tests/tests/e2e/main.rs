@@ -17,6 +17,8 @@ mod alone;
 #[cfg(feature = "e2e-full")]
 mod backed_up;
 #[cfg(feature = "bench-kind")]
+mod at_rest;
+#[cfg(feature = "bench-kind")]
 mod bench;
 mod changes;
 #[cfg(feature = "e2e-full")]
@@ -38,6 +40,8 @@ mod plugin;
 mod policies;
 mod ports;
 mod prometheus;
+#[cfg(feature = "e2e-full")]
+mod recovered;
 #[cfg(feature = "e2e-full")]
 mod volumes;
 
