@@ -24,21 +24,21 @@ use crate::rollout::{self, PodRevision};
 use crate::status::REPLACING;
 use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
-/// What was seen longer ago takes no pod away: a call to the API server, or a turn, may have lasted.
+/// The age beyond which a look takes no pod away: a call to the API server, or a turn, may have lasted.
 const FRESH_FOR: Duration = Duration::from_secs(2);
 
-/// What a look asks for.
+/// The deeds that a look asks for.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// When the look ended.
     pub seen_at: Instant,
-    /// Who is to lead, by annotation, and the resource's version with it.
+    /// The replica that is to lead, by annotation, and the resource's version with it.
     pub switchover: Option<(Switchover, Option<String>)>,
-    /// Whether the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
+    /// True if the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
     pub may_go: bool,
-    /// How many pods there were when it began, as far as that is known.
+    /// The number of pods when it began, as far as that is known.
     pub known: Option<i32>,
-    /// How many of them have to run, the first ones.
+    /// The number of them that have to run, the first ones.
     pub needed: usize,
     /// The cluster's pods.
     pub pods: Vec<Arc<Pod>>,
@@ -213,12 +213,12 @@ impl Deeds {
     }
 }
 
-/// What is gone already is gone.
+/// Takes one that is gone already for deleted.
 fn gone(deleted: Result<(), Error>) -> Result<(), Error> {
     deleted.or_else(|error| if matches!(error.code(), Some(404 | 409)) { Ok(()) } else { Err(error) })
 }
 
-/// Which revision a pod is of, where that one was deleted last.
+/// The revision of a pod, where that one was deleted last.
 pub(crate) fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
     PodRevision {
         pod: pod.name_any(),

@@ -25,14 +25,14 @@ use crate::cluster::Cluster;
 use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::volumes;
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The StatefulSet as the API server has it now.
     pub stateful_set: Option<StatefulSet>,
-    /// Whether a StatefulSet that is not this cluster's bears its name.
+    /// True if a StatefulSet that is not this cluster's bears its name.
     pub is_anothers: bool,
-    /// What failed.
+    /// The error.
     pub errors: Vec<Error>,
 }
 

@@ -37,16 +37,16 @@ use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::{Clusters, Guarded};
 
-/// How long to wait after a fault of the program.
+/// The pause after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a leader that is to be replaced is waited for to hand over.
+/// The time for which a leader that is to be replaced is waited for to hand over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
-/// How often one that only listens looks whether there are other nodes to listen to.
+/// The interval at which one that only listens looks whether there are other nodes to listen to.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What every caretaker uses.
+/// Means that every caretaker uses.
 #[derive(Clone)]
 pub struct Shared {
     /// The way to the API server.
@@ -55,19 +55,19 @@ pub struct Shared {
     pub clusters: Clusters,
     /// The nodes' pods, as watched.
     pub pods: Store<Pod>,
-    /// Whether this operator is the one that acts.
+    /// True if this operator is the one that acts.
     pub acts: watch::Receiver<bool>,
-    /// What Prometheus is told.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The image of clusters that name none.
     pub default_image: Arc<str>,
     /// The name of the operator's own pod.
     pub instance: Arc<str>,
-    /// What follows the name of a Service in full, from a dot on.
+    /// The part that follows the name of a Service in full, from a dot on.
     pub services_suffix: Arc<str>,
 }
 
-/// What reconciliations leave behind for the caretaker.
+/// News that reconciliations leave behind for the caretaker.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
 impl Shared {
@@ -99,7 +99,7 @@ impl Shared {
     }
 }
 
-/// How the nodes are reached: by what is told last.
+/// The way to the nodes: by what is told last.
 pub type Dials = watch::Receiver<Dial>;
 
 /// Takes care of a cluster until its resource is gone. A fault of the program on the way must not leave the cluster without anybody who
@@ -194,11 +194,11 @@ struct Caretaker<'a> {
     found: Option<Arc<Guarded>>,
 }
 
-/// How far the replacement of pods has come.
+/// The progress of the replacement of pods.
 #[derive(Default)]
 struct Rolling {
     is_under_way: bool,
-    /// Who is to take over from the leader before its pod goes.
+    /// The replica that is to take over from the leader before its pod goes.
     to: Option<usize>,
     /// Since when anybody was to.
     since: Option<Instant>,
@@ -345,8 +345,8 @@ impl<'a> Caretaker<'a> {
         happenings
     }
 
-    /// How far the replacement of pods has come, beside what reconciliations have left.
-    /// Whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
+    /// The progress of the replacement of pods, beside what reconciliations have left.
+    /// Tells whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
     fn may_go(&self, view: &View) -> bool {
         let is_overdue = self.rolling.since.is_some_and(|since| since.elapsed() >= HAND_OVER_MAX);
         view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
@@ -379,7 +379,7 @@ impl<'a> Caretaker<'a> {
     }
 }
 
-/// How the nodes are reached, where that is told anew.
+/// The way to the nodes, where that is told anew.
 fn newest(dials: &mut Dials) -> Option<Dial> {
     dials.has_changed().unwrap_or_default().then(|| dials.borrow_and_update().clone())
 }

@@ -41,14 +41,14 @@ const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 /// The pause after a reconciliation that failed.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
-/// What the operator is started with.
+/// The parts that the operator is started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The image of clusters that name none.
     pub default_image: String,
     /// The name of the operator's own pod.
     pub instance: String,
-    /// What follows the name of a Service in full, from a dot on.
+    /// The part that follows the name of a Service in full, from a dot on.
     pub services_suffix: String,
 }
 
@@ -69,13 +69,13 @@ enum ReconcileError {
 struct Context {
     shared: Shared,
     caretakers: Mutex<HashMap<Key, Ward>>,
-    /// How the nodes of each cluster are reached, by the uid of its resource.
+    /// The way to the nodes of each cluster, by the uid of its resource.
     links: Mutex<HashMap<String, Arc<Link>>>,
     /// The growths of volumes that were refused, by the uid of the resource.
     refusals: Mutex<HashMap<String, Refusal>>,
 }
 
-/// What became of the volumes of a cluster.
+/// The outcome for the volumes of a cluster.
 #[derive(Default)]
 struct Grown {
     refused: Option<String>,
@@ -254,20 +254,20 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
 }
 
 impl Context {
-    /// What the caretaker of this very resource shares, if there is one.
+    /// The parts that the caretaker of this very resource shares, if there is one.
     fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
         let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
         let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
         Some(Arc::clone(&ward.workload))
     }
 
-    /// How the nodes of a cluster are reached.
+    /// The way to the nodes of a cluster.
     fn link(&self, uid: &str) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(links.entry(uid.to_owned()).or_default())
     }
 
-    /// What its nodes show of their TLS, as far as its caretaker knows.
+    /// The TLS that its nodes show, as far as its caretaker knows.
     fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         let workload = self.shared_with(&key, &cluster.uid);
