@@ -13,7 +13,7 @@ use crate::watched::Guarded;
 
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What does not work.
+/// The fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// Kubernetes does not know the resource.
@@ -27,7 +27,7 @@ pub enum Fault {
     NobodyActs {
         /// Its name.
         lease: String,
-        /// How long it was looked at.
+        /// The time for which it was looked at.
         within: Duration,
     },
 }
@@ -56,7 +56,7 @@ pub async fn run(client: &Client, Check { namespaces, lease, within: patience }:
     Ok(found)
 }
 
-/// Who holds the Lease, once it was seen to be renewed. No clocks are compared.
+/// The holder of the Lease, once it was seen to be renewed. No clocks are compared.
 async fn acting(client: &Client, name: &str, patience: Duration) -> Result<String, Fault> {
     let leases: Api<Lease> = Api::default_namespaced(client.clone());
     let begun = Instant::now();

@@ -41,21 +41,21 @@ pub struct Cluster {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Which one of that name.
+    /// The uid: which one of that name.
     pub uid: String,
-    /// How often its spec was changed.
+    /// The number of times its spec was changed.
     pub generation: Option<i64>,
-    /// What the objects made for it refer to.
+    /// The reference of the objects made for it.
     pub owner: OwnerReference,
     /// The nodes' image.
     pub image: String,
-    /// What its owner asks for.
+    /// The wishes of its owner.
     pub spec: ZueClusterSpec,
-    /// Whether there is TLS for now: what is written down, not what is wished for.
+    /// The mode of TLS for now: what is written down, not what is wished for.
     pub tls_mode: TlsMode,
     /// With which token the pods were asked to restart last.
     pub restart: Option<String>,
-    /// Whether the log has begun, as it is written down.
+    /// True once the log has begun, as it is written down.
     pub has_begun: bool,
     /// The log of which replica begins a new cluster, while no other is to run.
     pub recovery: Option<Recovery>,
@@ -63,7 +63,7 @@ pub struct Cluster {
     pub nodes: u32,
 }
 
-/// What the API server should have refused: a resource from before the present CRD, or one without it.
+/// A resource that the API server should have refused: one from before the present CRD, or one without it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Invalid {
     /// No namespace, name or uid: not from an API server.
@@ -83,9 +83,9 @@ pub enum Invalid {
         "spec.quorum is {quorum}; it must be more than half of the {replicas} replicas, and no more than there are"
     )]
     Quorum {
-        /// What is asked for.
+        /// The wish.
         quorum: u32,
-        /// How many there are.
+        /// The number that there are.
         replicas: u32,
     },
     /// A setting that a schema cannot bound.
@@ -97,7 +97,7 @@ pub enum Invalid {
     /// Too short or too long.
     #[error("spec.leader.detectionTime is {time}; it must be from {min} to {max}")]
     DetectionTime {
-        /// What is asked for.
+        /// The wish.
         time: Time,
         /// The least there may be, with this heartbeat.
         min: Time,
@@ -107,7 +107,7 @@ pub enum Invalid {
     /// Too short or too long.
     #[error("spec.leader.standbyAfter is {time}; it must be from {min} to {max}")]
     StandbyAfter {
-        /// What is asked for.
+        /// The wish.
         time: Time,
         /// The least there may be.
         min: Time,
@@ -117,9 +117,9 @@ pub enum Invalid {
     /// No replica has that ordinal.
     #[error("spec.leader.ordinal is {ordinal}; there are {replicas} replicas, counted from 0")]
     LeaderOrdinal {
-        /// What is asked for.
+        /// The wish.
         ordinal: u32,
-        /// How many there are.
+        /// The number that there are.
         replicas: u32,
     },
 }
@@ -168,7 +168,7 @@ impl Cluster {
         self
     }
 
-    /// What the control logic is to bring about.
+    /// The wish for the control logic.
     pub fn wish(&self) -> Wish {
         let Leader { policy, ordinal, preferred_zone: _, detection_time, standby_after } = self.spec.leader;
         let policy = match policy {
@@ -243,7 +243,7 @@ impl Cluster {
         }
     }
 
-    /// Where all replicas are reached, by ordinal. This operator dials the IPs that it knows of pods: a name follows a pod that
+    /// The addresses of all replicas, by ordinal. This operator dials the IPs that it knows of pods: a name follows a pod that
     /// was made anew only seconds later. The nodes are told them, too, beside the names.
     pub fn addresses(&self, services_suffix: &str, ip_of: impl Fn(&str) -> Option<IpAddr>) -> Vec<NodeAddress> {
         let address = |ordinal: u32| {
@@ -262,7 +262,7 @@ impl Cluster {
     }
 }
 
-/// What the API server should have refused.
+/// The fault that the API server should have refused.
 fn check(spec: &ZueClusterSpec) -> Result<(), Invalid> {
     let replicas = spec.replicas;
     if !(1..=REPLICAS_MAX).contains(&replicas) {
@@ -288,7 +288,7 @@ fn check(spec: &ZueClusterSpec) -> Result<(), Invalid> {
     spec.backup.as_ref().map_or(Ok(()), |backup| backup.validate().map_err(Invalid::Backup))
 }
 
-/// Whether the operator is told to touch nothing.
+/// Tells whether the operator is told to touch nothing.
 pub fn is_paused(resource: &ZueCluster) -> bool {
     resource.annotations().get(PAUSED_ANNOTATION).is_some_and(|value| value == "true")
 }

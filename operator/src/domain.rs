@@ -1,6 +1,6 @@
 //! The domain under which this Kubernetes serves names. Every pod is told it in its `/etc/resolv.conf`.
 
-/// What follows the name of a Service in full: `.svc.cluster.local` mostly; `.svc` where the operator runs in no pod.
+/// The part that follows the name of a Service in full: `.svc.cluster.local` mostly; `.svc` where the operator runs in no pod.
 pub fn suffix(resolv_conf: &str) -> String {
     let mut searched = resolv_conf.lines().rev().filter_map(|line| line.trim().strip_prefix("search"));
     let searched = searched.next().unwrap_or_default();

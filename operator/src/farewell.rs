@@ -1,4 +1,4 @@
-//! What an operator says that stops while no other takes its place: of what nobody looks at, nobody knows whether it still holds.
+//! The last status of an operator that stops while no other takes its place: of what nobody looks at, nobody knows whether it still holds.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::reporter::manager;
 use crate::status;
 use crate::watched::Guarded;
 
-/// How long another may take to act: it watches the Lease.
+/// The time that another may take to act: it watches the Lease.
 const SUCCESSION: Duration = Duration::from_secs(2);
 /// All of it takes no longer: the pod is killed soon.
 const ALL_MAX: Duration = Duration::from_secs(15);

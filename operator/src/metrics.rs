@@ -1,4 +1,4 @@
-//! What Prometheus is told, in one list. The series of clusters are made anew for every scrape from their last samples, so that those of
+//! Metrics of the operator, in one list. The series of clusters are made anew for every scrape from their last samples, so that those of
 //! a deleted cluster are gone with it; only what counts the operator's own work lasts. What happened to a cluster is counted by its nodes:
 //! another operator that acts would begin anew.
 
@@ -19,16 +19,16 @@ pub type Key = (String, String);
 /// Upper bounds of the buckets of reconciliations, seconds.
 const RECONCILIATIONS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// What a look at a cluster has shown.
+/// The sample of a look at a cluster.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Its nodes and pods.
     pub view: View,
-    /// What its conditions say.
+    /// Its conditions.
     pub facts: Vec<Fact>,
-    /// How many pods are still to be replaced.
+    /// The number of pods still to be replaced.
     pub stale_pods: usize,
-    /// Whether its volumes could not be grown.
+    /// True if its volumes could not be grown.
     pub is_growth_refused: bool,
 }
 
@@ -82,12 +82,12 @@ impl Metrics {
         })
     }
 
-    /// What they are.
+    /// The metrics with their descriptions.
     pub fn described(&self) -> &[Described] {
         &self.described
     }
 
-    /// Whether this operator acts. One that does not knows nothing of the clusters.
+    /// Tells whether this operator acts. One that does not knows nothing of the clusters.
     pub fn acts(&self, acts: bool) {
         self.is_leader.set(acts.into());
         if !acts {

@@ -8,7 +8,7 @@ use zue_proto::v1::{AskedBackup, BackupMade, Role, StatusResponse};
 
 use crate::crd::on_demand::{Phase, ZueBackupStatus};
 
-/// What is told is cut to this length, and names to that one.
+/// The length to which messages are cut, and that of names.
 const MESSAGE_CHARS_MAX: usize = 400;
 const NAME_CHARS_MAX: usize = 100;
 
@@ -30,7 +30,7 @@ pub fn choose(nodes: &Answers, before: Option<usize>) -> Result<usize, String> {
     })
 }
 
-/// How ready a node is to make one, the least the best; none of one that can't.
+/// The rank of a node for making one, the least the best; none of one that can't.
 fn rank(status: &StatusResponse) -> Option<u8> {
     let makes_backups = status.backup.is_some() && !status.cluster_id.is_empty();
     match status.role() {
@@ -40,7 +40,7 @@ fn rank(status: &StatusResponse) -> Option<u8> {
     }
 }
 
-/// What is said of a backup that waits for something.
+/// The status of a backup that waits for something.
 pub fn waits(before: &ZueBackupStatus, why: &str) -> ZueBackupStatus {
     let phase = if before.phase == Phase::Running { Phase::Running } else { Phase::Pending };
     ZueBackupStatus {
@@ -51,7 +51,7 @@ pub fn waits(before: &ZueBackupStatus, why: &str) -> ZueBackupStatus {
     }
 }
 
-/// What is said of one that can't be made.
+/// The status of one that can't be made.
 pub fn failed(pod: Option<String>, why: &str) -> ZueBackupStatus {
     ZueBackupStatus {
         phase: Phase::Failed,
@@ -61,7 +61,7 @@ pub fn failed(pod: Option<String>, why: &str) -> ZueBackupStatus {
     }
 }
 
-/// What is said of one by the word of the pod that makes it.
+/// The status of one by the word of the pod that makes it.
 pub fn told(pod: String, asked: AskedBackup) -> ZueBackupStatus {
     match asked.outcome {
         None | Some(Outcome::Running(_)) => {

@@ -13,7 +13,7 @@ use crate::kubernetes::within;
 use crate::reporter::manager;
 use crate::status::{self, Fact};
 
-/// What was said, of which version of the resource: the watch may be behind.
+/// The last words, and of which version of the resource: the watch may be behind.
 #[derive(Debug, Default)]
 pub struct Paused {
     said: Option<String>,

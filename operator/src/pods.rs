@@ -1,4 +1,4 @@
-//! What a pod itself says: whether it is ready, whose it is, and why it does not run. Pure.
+//! A pod's own word: whether it is ready, whose it is, and why it does not run. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 /// These come and go at every start.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
-/// What Kubernetes says is cut to this length.
+/// The length to which a message of Kubernetes is cut.
 const WORDS_CHARS_MAX: usize = 240;
-/// What the scheduler says where the pod's volume is on no node that there is.
+/// The scheduler's words where the pod's volume is on no node that there is.
 const ELSEWHERE: &str = "volume node affinity";
 
-/// Whether it is ready, and stays.
+/// Tells whether it is ready, and stays.
 pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, ..)| status == "True") && pod.metadata.deletion_timestamp.is_none()
 }
@@ -33,17 +33,17 @@ pub fn set(pod: &Pod) -> Option<&str> {
     owners.iter().find(|owner| owner.kind == "StatefulSet").map(|owner| owner.uid.as_str())
 }
 
-/// Which sets make a cluster's pods: several, while one is made anew around its pods.
+/// The sets that make a cluster's pods: several, while one is made anew around its pods.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sets {
     /// The uids of those that were its own.
     pub own: Vec<String>,
-    /// Whether another's bears its name, by what was seen last.
+    /// True if another's bears its name, by what was seen last.
     pub is_anothers: bool,
 }
 
 impl Sets {
-    /// Whether a pod of the cluster's name is the cluster's own: not one that a StatefulSet of a deleted ZueCluster made.
+    /// Tells whether a pod of the cluster's name is the cluster's own: not one that a StatefulSet of a deleted ZueCluster made.
     pub fn has(&self, pod: &Pod) -> bool {
         match set(pod) {
             // It lost its owner, and is adopted.
@@ -64,7 +64,7 @@ impl Sets {
 
 /// Why it does not run, in Kubernetes' own words; none of one that runs, or is merely starting.
 ///
-/// What changes with each try, like a pause, is left out: the same trouble is said in the same words.
+/// Leaves out what changes with each try, like a pause: the same trouble is said in the same words.
 pub fn stuck(pod: &Pod) -> Option<String> {
     if pod.metadata.deletion_timestamp.is_some() {
         return None;

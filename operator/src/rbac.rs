@@ -1,4 +1,4 @@
-//! What the operator must be allowed to do, and nothing else.
+//! Rights that the operator needs, and nothing else.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -7,7 +7,7 @@ use crate::view::View;
 /// refuses.
 pub const REPLACE_ANNOTATION: &str = "zue.io/replace";
 
-/// What is to be done about it.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Replace {
     /// This pod goes, and what its disk holds with it.
@@ -16,7 +16,7 @@ pub enum Replace {
     Refused(String),
 }
 
-/// What the annotation asks for, if it is there. A replica goes only while all others are voters, at work and in sync without it, and
+/// Reads the annotation, if it is there. A replica goes only while all others are voters, at work and in sync without it, and
 /// enough of them to commit.
 pub fn asked(view: &View, annotation: Option<&str>) -> Option<Replace> {
     let name = annotation?;
@@ -52,7 +52,7 @@ pub fn asked(view: &View, annotation: Option<&str>) -> Option<Replace> {
     Some(Replace::Pod(gone.pod.clone()))
 }
 
-/// What it means, said before it is done.
+/// The consequences, said before it is done.
 pub fn meaning(pod: &str) -> String {
     format!(
         "{pod} is deleted with its volume claim, and all that its disk holds is lost: a blank replica comes in its place, copies the log \

@@ -1,4 +1,4 @@
-//! Which pods do not start, and are told of once. Pure: it is told the time.
+//! Pods that do not start, told of once. Pure: it is told the time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(10);
 pub struct Stuck(BTreeMap<String, (Instant, bool)>);
 
 impl Stuck {
-    /// What there is to tell: of each pod once, until it is ready again.
+    /// News to tell: of each pod once, until it is ready again.
     pub fn see(&mut self, view: &View, now: Instant) -> Vec<Happening> {
         let is_over = |pod: &String| view.replicas.iter().all(|replica| replica.pod != *pod || replica.ready);
         self.0.retain(|pod, _| !is_over(pod));

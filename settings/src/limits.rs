@@ -10,7 +10,7 @@ use crate::units::{ByteSize, GIB, KIB, MIB, Time};
 /// Room beside the records of a request: a record over its limit is named in the error rather than cut off on the way.
 const APPEND_SLACK_BYTES: usize = 1 << 20;
 
-/// What a node takes on at most. Beyond a limit a request is refused with an error that names it.
+/// The limits of a node. Beyond a limit a request is refused with an error that names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitSettings {
@@ -18,54 +18,54 @@ pub struct LimitSettings {
     pub record_bytes_max: ByteSize,
     /// The key of a record, up to 32MiB.
     pub key_bytes_max: ByteSize,
-    /// How many headers one record has.
+    /// The most headers of one record.
     pub headers_max: u16,
     /// The name of a header, up to 65535B.
     pub header_name_bytes_max: ByteSize,
     /// The value of a header, up to 32MiB.
     pub header_value_bytes_max: ByteSize,
-    /// How many records one append has.
+    /// The most records of one append.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub append_records_max: u32,
     /// One append as it stands in the log, from `recordBytesMax` and 4KiB up to 64MiB.
     pub append_bytes_max: ByteSize,
-    /// How many appends are under way at once.
+    /// The most appends under way at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub appends_max: u32,
-    /// How many bytes of appends are on their way to the disk at once, and how many are being received, from `appendBytesMax` to 4GiB.
+    /// The most bytes of appends on their way to the disk at once, and of those being received, from `appendBytesMax` to 4GiB.
     pub appends_bytes_max: ByteSize,
-    /// How many appends of one stream are under way at once; no more than `producerAppendsMax` either. Further ones wait.
+    /// The most appends of one stream under way at once; no more than `producerAppendsMax` either. Further ones wait.
     #[schemars(range(min = 1, max = 100_000))]
     pub stream_appends_max: u32,
-    /// How long an append waits for its commit when the request does not say, up to 10m.
+    /// The time that an append waits for its commit when the request does not say, up to 10m.
     pub append_deadline: Time,
-    /// How long it waits at most, whatever the request says, up to 10m.
+    /// The longest that it waits, whatever the request says, up to 10m.
     pub append_deadline_max: Time,
     /// For how many producers there is room with `producerAppendsMax` appends each. Up to 16 times as many, within 2^20, are remembered
     /// while they have appended less; the one that appended longest ago is forgotten first. One connection brings in at most
     /// `producersMax` new ones within a minute, one address 8 times as many within 10 minutes. The same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub producers_max: u32,
-    /// How many appends of each producer are remembered with their offsets, and so may be under way at once. Where there is no room
+    /// The number of appends of each producer that are remembered with their offsets, and so may be under way at once. Where there is no room
     /// for so many, producers that appended longest ago keep a sixteenth. The same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000))]
     pub producer_appends_max: u32,
-    /// How much one message of a read holds, about; a larger record comes alone. From 4KiB to 16MiB.
+    /// The size of one message of a read, about; a larger record comes alone. From 4KiB to 16MiB.
     pub read_bytes_max: ByteSize,
-    /// How many reads go on at once, and how many requests wait until a majority has confirmed the leader.
+    /// The most reads at once, and the most requests that wait until a majority has confirmed the leader.
     #[schemars(range(min = 1, max = 100_000))]
     pub readers_max: u32,
-    /// How many connections each port takes, that of the peers no more than 128. Beyond, the oldest that wants nothing makes way;
+    /// The most connections of each port, of that of the peers no more than 128. Beyond, the oldest that wants nothing makes way;
     /// where all are in use, a further one is closed at once.
     #[schemars(range(min = 8, max = 100_000))]
     pub connections_max: u32,
-    /// How long a node that starts waits for a process that still holds its directory or a port, up to 10m. It is alive and not
+    /// The time that a node that starts waits for a process that still holds its directory or a port, up to 10m. It is alive and not
     /// ready meanwhile.
     pub start_wait_max: Time,
-    /// How long a connection may take to say what it wants, and a request to come, which has a second more for each 512KiB. From 100ms
+    /// The time that a connection may take to say what it wants, and a request to come, which has a second more for each 512KiB. From 100ms
     /// to 10m.
     pub receive_deadline: Time,
-    /// How long a read goes on of which nothing is taken, from 100ms to 10m. Any other call goes on twice as long.
+    /// The time for which a read goes on of which nothing is taken, from 100ms to 10m. Any other call goes on twice as long.
     pub stall_deadline: Time,
 }
 

@@ -30,13 +30,13 @@ impl Durability {
     }
 }
 
-/// How the log is kept on disk.
+/// The log on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LogSettings {
     /// The size of a segment file, from 32KiB to 4GiB.
     pub segment_bytes_max: ByteSize,
-    /// How much log lies between two entries of an index, from 256B to 1MiB.
+    /// The bytes of log between two entries of an index, from 256B to 1MiB.
     pub index_interval_bytes: ByteSize,
     /// When an appended record counts as durable.
     pub durability: Durability,
@@ -48,18 +48,18 @@ pub struct LogSettings {
     /// With this, a segment goes once its newest record is older, from 1s, by the clocks of a majority of the voters. Without it nothing goes for its age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_age: Option<Time>,
-    /// How long the files of trimmed segments stay, up to 365d, so that a trim can be taken back (`zue log untrim`). They go earlier when
+    /// The time for which the files of trimmed segments stay, up to 365d, so that a trim can be taken back (`zue log untrim`). They go earlier when
     /// the disk is full, or where `retentionBytes` would not keep them.
     pub trim_delay: Time,
-    /// Whether, of records with the same key, only the newest is kept. Records without a key stay, and the newest segment as it is.
+    /// True to keep only the newest of the records with the same key. Records without a key stay, and the newest segment as it is.
     pub compaction: bool,
     /// With compaction: how long a record with a key and an empty value, which deletes the key, is kept at least.
     pub delete_retention: Time,
-    /// How much compaction and repair read and write in a second, from 64KiB.
+    /// The bytes that compaction and repair read and write in a second, from 64KiB.
     pub compaction_bytes_per_second: ByteSize,
-    /// How much of the log is read again in a second to see that it is whole; nothing with 0B.
+    /// The bytes of the log that are read again in a second to see that it is whole; nothing with 0B.
     pub scrub_bytes_per_second: ByteSize,
-    /// How long it is from the beginning of one such pass over the log to that of the next, from 100ms.
+    /// The time from the beginning of one such pass over the log to that of the next, from 100ms.
     pub scrub_interval: Time,
 }
 

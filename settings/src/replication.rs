@@ -15,11 +15,11 @@ pub const HEARTBEATS_MIN: u32 = 3;
 const HEARTBEAT_INTERVAL: Time = Time::from_millis(200);
 const HEARTBEATS_PER_LAG: u32 = 4;
 
-/// How followers are fed, and when they count as in sync.
+/// The feeding of followers, and when they count as in sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReplicationSettings {
-    /// How often a leader with nothing to send says that it lives, from 10ms to 10s. The default is shortened to a third of the
+    /// The interval at which a leader with nothing to send says that it lives, from 10ms to 10s. The default is shortened to a third of the
     /// detection time, or a quarter of `lagTimeMax`, where that is less.
     pub heartbeat_interval: Time,
     /// A follower at most this many records and `inflightBytesMax` behind is in sync, while its disk gets on.
@@ -30,11 +30,11 @@ pub struct ReplicationSettings {
     pub lag_time_max: Time,
     /// A follower at most this many records behind is fed from memory; further behind, it is repaired from the log.
     pub inline_catchup_records: u64,
-    /// How much of the log's end is kept in memory for that, from 64KiB to 4GiB.
+    /// The bytes of the log's end that are kept in memory for that, from 64KiB to 4GiB.
     pub inline_catchup_bytes: ByteSize,
-    /// How much of the log one message of a repair holds at most, from 4KiB to 8MiB.
+    /// The most bytes of the log in one message of a repair, from 4KiB to 8MiB.
     pub repair_batch_bytes: ByteSize,
-    /// How much may be under way to one follower, unacknowledged, from 64KiB to 1GiB.
+    /// The most bytes under way to one follower, unacknowledged, from 64KiB to 1GiB.
     pub inflight_bytes_max: ByteSize,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the backups of this log, for whoever wants to know, and those that are asked for. Nobody waits here for the store.
+//! News of the backups of this log, for whoever wants to know, and those that are asked for. Nobody waits here for the store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use zue_proto::v1::{AskedBackup, BackupMade, BackupRunning, BackupStatus};
 
 use crate::driver::clock::unix_ms;
 
-/// How many of those that were asked for are remembered.
+/// The number of those that were asked for which are remembered.
 const ASKED_MAX: usize = 16;
-/// How long the name is at most by which one is asked for.
+/// The longest name by which one is asked for.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Where those who make backups and those who ask for them meet.
+/// The desk where those who make backups and those who ask for them meet.
 #[derive(Clone, Debug)]
 pub(crate) struct Desk {
     known: Arc<watch::Sender<Known>>,
@@ -35,7 +35,7 @@ fn is_running(outcome: &Outcome) -> bool {
 }
 
 impl Known {
-    /// How far the one of this name has come, which is asked for by that.
+    /// Looks how far the one of this name has come; asks for it, if nobody has.
     fn ask(&mut self, name: &str) -> Result<Outcome, String> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Err(format!(
@@ -113,7 +113,7 @@ impl Desk {
         self.known.send_modify(|known| problem.clone_into(&mut known.problem));
     }
 
-    /// What is known, for a controller.
+    /// The news, for a controller.
     pub(crate) fn status(&self) -> BackupStatus {
         let known = self.known.borrow();
         let age_ms = known.newest.as_ref().map_or(0, |newest| unix_ms().saturating_sub(newest.made_ms));

@@ -63,7 +63,7 @@ impl Backups {
         Ok(Some(Self { settings, handle, reader, disk, metrics, desk, begun_ms, tidied_ms: 0, failed: None }))
     }
 
-    /// Where backups are asked for, and what is known of them.
+    /// The desk where backups are asked for, and news of them kept.
     pub(crate) fn desk(&self) -> Desk {
         self.desk.clone()
     }
@@ -223,7 +223,7 @@ impl Backups {
     }
 }
 
-/// What others are told of a backup that was made.
+/// The news of a backup that was made, for others.
 fn known(made: &Made) -> BackupMade {
     made_of(&made.id, &made.manifest)
 }

@@ -164,7 +164,7 @@ fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>) ->
     Around { settings: upkeep_settings(config.log), fetches, time: handle.time.clone(), others: Box::new(others) }
 }
 
-/// What the log's service needs of the rest of the node.
+/// The parts of the node that the log's service needs.
 struct Beside<'a> {
     metrics: &'a Arc<Metrics>,
     security: &'a Security,

@@ -215,7 +215,7 @@ mod tests {
     use crate::driver::state::{Ends, View};
     use crate::server::owner::tests::owner;
 
-    /// What takes appends on, and a driver that has none of them written.
+    /// The intake of appends, and a driver that has none of them written.
     fn stuck() -> (Appends, mpsc::Receiver<Request>) {
         let (requests, kept) = mpsc::channel(1000);
         let view = View { role: Role::Leader, ..View::default() };

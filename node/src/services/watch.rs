@@ -19,7 +19,7 @@ use crate::tls::Security;
 /// The time that the driver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a status is put together from: the replica, and what is beside it.
+/// The sources that a status is put together from: the replica, and what is beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
     pub(crate) handle: Handle,

@@ -295,7 +295,7 @@ mod tests {
         assert!(load(dir.path(), &identity(9440)).is_err());
     }
 
-    /// What is wrong, and what the error says of it.
+    /// A fault, and the error's words for it.
     type Case<'a> = (&'a dyn Fn(&mut v1::Standby), &'a [&'a str]);
 
     #[test]

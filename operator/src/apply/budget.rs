@@ -1,23 +1,23 @@
-//! Whether a pod may be evicted. Pure: it is told the time.
+//! The disruption budget: whether a pod may be evicted. Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
 use crate::view::View;
 
-/// How long a cluster must have been whole before a pod may go again: replicas that fall out of sync and come back all the time do
+/// The time for which a cluster must have been whole before a pod may go again: replicas that fall out of sync and come back all the time do
 /// not flood the API server.
 const WHOLE_FOR: Duration = Duration::from_secs(5);
 
 /// The pause after the API server did not take it.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the budget of one cluster is to say.
+/// The budget that one cluster is to have.
 #[derive(Debug, Default)]
 pub struct Budget {
     whole_since: Option<Instant>,
 }
 
-/// What it says.
+/// The budget as it stands.
 #[derive(Debug, Default)]
 pub struct Told {
     may_evict: Option<bool>,
@@ -25,7 +25,7 @@ pub struct Told {
 }
 
 impl Budget {
-    /// Whether one pod may be evicted now. Its disk may go with it, so that the next one may go only when the first has all of the log
+    /// Tells whether one pod may be evicted now. Its disk may go with it, so that the next one may go only when the first has all of the log
     /// and its vote again: a ready pod alone says nothing of that.
     ///
     /// A lone replica has none to wait for: a node with it can be drained.
@@ -42,7 +42,7 @@ impl Budget {
 }
 
 impl Told {
-    /// Whether the API server is to be told so now.
+    /// Tells whether the API server is to be told so now.
     pub fn is_due(&self, may_evict: bool, now: Instant) -> bool {
         self.may_evict != Some(may_evict) && self.quiet_until.is_none_or(|until| now >= until)
     }
@@ -60,7 +60,7 @@ mod tests {
     use crate::crd::status::MemberRole;
     use crate::view::tests::healthy;
 
-    /// What is allowed after so many seconds of this.
+    /// The evictions that are allowed after so many seconds of this.
     fn after(seconds: u64, view: &View) -> bool {
         let (mut budget, begun) = (Budget::default(), Instant::now());
         budget.look(view, begun);

@@ -23,15 +23,15 @@ use crate::rollout::{self, PodRevision};
 use crate::status::{RECOVERING, REPLACING};
 use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
-/// What was seen longer ago takes no pod away: a call to the API server, or a turn, may have lasted.
+/// The age beyond which a look takes no pod away: a call to the API server, or a turn, may have lasted.
 const FRESH_FOR: Duration = Duration::from_secs(2);
 
-/// What a look asks for.
+/// The deeds that a look asks for.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// When the look ended.
     pub seen_at: Instant,
-    /// Who is to lead, by annotation, and the resource's version with it.
+    /// The replica that is to lead, by annotation, and the resource's version with it.
     pub switchover: Option<(Switchover, Option<String>)>,
     /// Whether the annotation is there that gives a majority up.
     pub recovers: bool,
@@ -267,7 +267,7 @@ fn gone(deleted: Result<(), Error>) -> Result<(), Error> {
     deleted.or_else(|error| if matches!(error.code(), Some(404 | 409)) { Ok(()) } else { Err(error) })
 }
 
-/// Which revision a pod is of, where that one was deleted last.
+/// The revision of a pod, where that one was deleted last.
 pub(crate) fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
     PodRevision {
         pod: pod.name_any(),

@@ -1,4 +1,4 @@
-//! Which pod is to bear which role label. Pure.
+//! Role labels of the pods. Pure.
 
 use crate::crd::status::MemberRole;
 use crate::view::{Replica, View};

@@ -31,12 +31,12 @@ use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::volumes;
 use scale::Spare;
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// The StatefulSet as the API server has it now.
     pub stateful_set: Option<StatefulSet>,
-    /// Whether a StatefulSet that is not this cluster's bears its name.
+    /// True if a StatefulSet that is not this cluster's bears its name.
     pub is_anothers: bool,
     /// How many pods there were and how many there are, where the last ones were let go.
     pub scaled_down: Option<(i32, i32)>,

@@ -1,16 +1,16 @@
-//! Which pod to replace next when the template has changed. Pure; asked again after every step.
+//! The next pod to replace when the template has changed. Pure; asked again after every step.
 
 use crate::crd::status::MemberRole;
 use crate::view::{Replica, View};
 
-/// Which revision a pod is of.
+/// The revision of a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PodRevision {
     /// The pod.
     pub pod: String,
     /// Its `controller-revision-hash`.
     pub revision: Option<String>,
-    /// Whether it is on its way out already.
+    /// True if it is on its way out already.
     pub leaving: bool,
 }
 
@@ -37,7 +37,7 @@ pub fn next(view: &View, wanted: &str, pods: &[PodRevision], may_go: bool) -> Ve
     next.map(|replica| replica.pod.clone()).into_iter().collect()
 }
 
-/// Who is to take over, by ordinal, when all that is left to replace is the leader: the one that lacks least.
+/// The replica that is to take over, by ordinal, when all that is left to replace is the leader: the one that lacks least.
 pub fn successor(view: &View, wanted: &str, pods: &[PodRevision]) -> Option<usize> {
     let leads = |replica: &Replica| replica.role == MemberRole::Leader;
     let is_stale = |replica: &Replica| is_stale(&replica.pod, wanted, pods);
@@ -55,7 +55,7 @@ fn is_stale(name: &str, wanted: &str, pods: &[PodRevision]) -> bool {
     pod.is_some_and(|pod| pod.revision.as_deref() != Some(wanted))
 }
 
-/// How many pods are still of an old revision.
+/// The number of pods still of an old revision.
 pub fn remaining(wanted: &str, pods: &[PodRevision]) -> usize {
     pods.iter().filter(|pod| pod.revision.as_deref() != Some(wanted)).count()
 }

@@ -23,19 +23,19 @@ use crate::kubernetes::{Error, within};
 use crate::owned;
 use crate::reporter::manager;
 
-/// How soon the mode is looked at again while it is being changed.
+/// The time until the mode is looked at again while it is being changed.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How a cluster is secured.
+/// The security of a cluster.
 #[derive(Debug)]
 pub struct Secured {
     /// In which mode.
     pub mode: TlsMode,
-    /// Whether everybody has what the mode takes; or why not.
+    /// Checks that everybody has what the mode takes; else says why not.
     pub outcome: Result<(), String>,
     /// When to look again, if soon.
     pub again: Option<Duration>,
-    /// What there is to tell.
+    /// News to tell.
     pub happenings: Vec<Happening>,
 }
 

@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 /// Names the pod that is to lead. The operator takes it away once that is so, or cannot be.
 pub const SWITCHOVER_ANNOTATION: &str = "zue.io/switchover-to";
 
-/// What is to be done about it.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Switchover {
     /// This replica is to lead.
@@ -16,7 +16,7 @@ pub enum Switchover {
     Refused(String),
 }
 
-/// What the annotation asks for, if it is there.
+/// Reads the annotation, if it is there.
 pub fn asked(cluster: &Cluster, annotation: Option<&str>) -> Option<Switchover> {
     let name = annotation?;
     let pods = cluster.pods();

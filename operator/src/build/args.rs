@@ -4,17 +4,17 @@ use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
 use crate::identities::ACCESS_FILE;
 
-/// Where the configuration file's directory is mounted.
+/// The mount of the configuration file's directory.
 pub const CONFIG_DIRECTORY: &str = "/etc/zue";
 /// The configuration file in it.
 pub const CONFIG_FILE: &str = "node.yaml";
-/// Where the nodes' certificate is mounted, whom they believe, and who has access.
+/// The mount of the nodes' certificate, of whom they believe, and of who has access.
 pub const TLS_DIRECTORY: &str = "/etc/zue-tls";
-/// Where the certificate of the pods' own client is mounted.
+/// The mount of the certificate of the pods' own client.
 pub const CLIENT_DIRECTORY: &str = "/etc/zue-client";
-/// What a pod's mode follows in its arguments.
+/// The argument that a pod's mode follows.
 pub const MODE_ARGUMENT: &str = "--tls-mode=";
-/// Where the volume is mounted.
+/// The mount of the volume.
 pub const DATA_DIRECTORY: &str = "/data";
 
 /// The arguments of a pod, which the kubelet completes from the variables `POD_NAME` and `POD_INDEX`.

@@ -1,4 +1,4 @@
-//! What of a pod is for backups: the nodes' settings and credentials, and the container that restores a log before the first node starts.
+//! Parts of a pod for backups: the nodes' settings and credentials, and the container that restores a log before the first node starts.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, SecretKeySelector};
 use serde::Serialize;
@@ -9,14 +9,14 @@ use super::pod;
 use crate::cluster::Cluster;
 use crate::crd::backup::{Backup, BucketAccess, RestoreFrom};
 
-/// What a key of the ConfigMap begins with that orders a restore, of the pod whose ordinal follows.
+/// The beginning of a key of the ConfigMap that orders a restore, of the pod whose ordinal follows.
 const ORDER: &str = "restore-";
 
 /// The variables with credentials, and whether there need be none.
 const CREDENTIALS: [(&str, bool); 3] =
     [("AWS_ACCESS_KEY_ID", false), ("AWS_SECRET_ACCESS_KEY", false), ("AWS_SESSION_TOKEN", true)];
 
-/// What of the nodes' configuration file is about backups.
+/// The section of the nodes' configuration file about backups.
 #[derive(Serialize)]
 struct Section {
     backup: Value,
@@ -61,7 +61,7 @@ pub(super) fn order(cluster: &Cluster) -> Option<(String, String)> {
     (!cluster.has_begun).then(|| (format!("{ORDER}0"), text))
 }
 
-/// What runs in front of a node, made from the node's own container. It stays as long as the ZueCluster, or the pods would all be replaced
+/// The container in front of a node, made from the node's own container. It stays as long as the ZueCluster, or the pods would all be replaced
 /// once the log has begun.
 pub(super) fn restore(cluster: &Cluster, node: &Container) -> Option<Container> {
     let RestoreFrom { backup, cluster_id, until, access } = &cluster.spec.bootstrap.as_ref()?.from;

@@ -57,12 +57,12 @@ pub fn objects(cluster: &Cluster) -> Objects {
     }
 }
 
-/// What keeps pods from being evicted: none may go, or one at a time. Which of the two, only the state of the cluster tells.
+/// The budget that keeps pods from being evicted: none may go, or one at a time. Which of the two, only the state of the cluster tells.
 pub fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBudget {
     workload::disruption_budget(cluster, may_evict)
 }
 
-/// Who reaches the pods, where not everybody is let in. `operator_namespace` is where the operator's own pods are.
+/// The policy of who reaches the pods, where not everybody is let in. `operator_namespace` is where the operator's own pods are.
 pub fn network_policy(cluster: &Cluster, operator_namespace: &str) -> Option<NetworkPolicy> {
     network::policy(cluster, operator_namespace)
 }

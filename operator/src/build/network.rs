@@ -1,4 +1,4 @@
-//! Who reaches the pods of a closed cluster, and at which port. The certificates hold without this; with it, strangers do not even get
+//! The policy of a closed cluster: who reaches its pods, and at which port. The certificates hold without this; with it, strangers do not even get
 //! to show theirs, and the metrics, which have none, are kept inside.
 
 use k8s_openapi::api::networking::v1::{

@@ -168,7 +168,7 @@ fn mounts(cluster: &Cluster) -> Vec<VolumeMount> {
     fixed.into_iter().chain(secrets).collect()
 }
 
-/// What the arguments are completed from; whom the command in the pod asks, and what it shows of itself. With `Permissive` it goes without: not all
+/// The variables that complete the arguments; whom the command in the pod asks, and what it shows of itself. With `Permissive` it goes without: not all
 /// pods have TLS yet.
 fn environment(cluster: &Cluster) -> Vec<EnvVar> {
     let mut variables = vec![

@@ -1,4 +1,4 @@
-//! What a node may use, where its owner does not say.
+//! Resources of a node, where its owner does not say.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use zue_settings::{MemoryBound, NodeConfig, TlsSettings};
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
 
-/// What a node in little use needs. It takes more where there is more.
+/// The requests of a node in little use. It takes more where there is more.
 const CPU: &str = "100m";
 const MEMORY: &str = "512Mi";
 /// The limit is rounded up to a multiple of this.
 const STEP_BYTES: u64 = 256 << 20;
 
-/// What is asked for, or else little, and a limit into which all fits that the node's own limits let it take.
+/// The owner's wish, or else little, and a limit into which all fits that the node's own limits let it take.
 pub(super) fn of(cluster: &Cluster) -> ResourceRequirements {
     cluster.spec.resources.clone().unwrap_or_else(|| {
         let limit = bound(cluster).div_ceil(STEP_BYTES).saturating_mul(STEP_BYTES >> 20);

@@ -1,4 +1,4 @@
-//! Where backups of a log go, and the backup that a new log begins with.
+//! Backups of a log, and the backup that a new log begins with.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ pub struct Backup {
     /// The store, `s3://BUCKET/PREFIX`. Each log has a folder of its own in it, by its id.
     #[schemars(length(min = 6, max = 500), regex(pattern = r"^s3://[^/\s]+(/[^\s]*)?$"))]
     pub to: String,
-    /// How often, from 1s to 24h: what was committed since can be lost with all volumes.
+    /// The interval, from 1s to 24h: what was committed since can be lost with all volumes.
     #[serde(default = "default_interval")]
     pub interval: Time,
-    /// How far back the log can be restored, from 1h; for ever without it.
+    /// The time back to which the log can be restored, from 1h; for ever without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Time>,
-    /// How much is uploaded in a second; as much as there is with 0B.
+    /// The bytes uploaded in a second; as much as there is with 0B.
     #[serde(default = "default_rate")]
     pub bytes_per_second: ByteSize,
-    /// How the bucket is reached.
+    /// The way to the bucket.
     #[serde(flatten)]
     pub access: BucketAccess,
     /// Annotations of the pods' ServiceAccount, as clouds want them that give a pod its identity.
@@ -42,11 +42,11 @@ fn default_rate() -> ByteSize {
     ByteSize(32 << 20)
 }
 
-/// How a bucket is reached.
+/// The way to a bucket.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct BucketAccess {
-    /// Where the bucket is, if it is not Amazon's, such as `https://minio.storage:9000`.
+    /// The address of the bucket, if it is not Amazon's, such as `https://minio.storage:9000`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 300), regex(pattern = r"^https?://[^\s]+$"))]
     pub endpoint: Option<String>,
@@ -61,7 +61,7 @@ pub struct BucketAccess {
     pub credentials_secret_name: Option<String>,
 }
 
-/// What a new log begins with.
+/// The content that a new log begins with.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {
@@ -80,10 +80,10 @@ pub struct RestoreFrom {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub cluster_id: Option<String>,
-    /// How far: without it, all that there is.
+    /// The point up to which it is restored: without it, all that there is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Until>,
-    /// How the bucket is reached.
+    /// The way to the bucket.
     #[serde(flatten)]
     pub access: BucketAccess,
 }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-/// What is bounded.
+/// The field that is bounded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
     /// Bytes, as `"64MiB"`.
@@ -80,7 +80,7 @@ pub const BOUNDS: [Bound; 32] = [
     time("leader.standbyAfter", 200, HOUR),
 ];
 
-/// What fields side by side must be: where, which of them is told, the rule, and the rule in words. A heartbeat of 200ms is not held
+/// A rule for fields side by side: where, which of them is told, the rule, and the rule in words. A heartbeat of 200ms is not held
 /// against others: where it is the default, nodes shorten it.
 const TOGETHER: [(&str, &str, &str, &str); 5] = [
     (

@@ -129,43 +129,43 @@ pub use status::ZueClusterStatus;
         .field_path(".tls.clientCaSecretName")
 )]
 pub struct ZueClusterSpec {
-    /// How many copies of the log there are. Odd numbers are best: 4 replicas survive no more failures than 3. It may change: new
+    /// The number of copies of the log. Odd numbers are best: 4 replicas survive no more failures than 3. It may change: new
     /// replicas vote once they have caught up; those with the highest ordinals give up their votes one by one before their pods go,
     /// and their volumes stay.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 9))]
     pub replicas: u32,
-    /// How many replicas must hold a record durably before it is acknowledged: more than half of them, which is the default.
+    /// The number of replicas that must hold a record durably before it is acknowledged: more than half of them, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9))]
     pub quorum: Option<u32>,
-    /// Who leads.
+    /// The leader.
     #[serde(default)]
     pub leader: Leader,
     /// The nodes' image; by default the one that the operator was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 500))]
     pub image: Option<String>,
-    /// Where the log is kept.
+    /// The storage of the log.
     #[serde(default)]
     pub storage: Storage,
-    /// What each node may use. By default it requests a little, and its memory is limited to what `config.limits` and
+    /// The resources of each node. By default it requests a little, and its memory is limited to what `config.limits` and
     /// `config.replication` let it take at most (`zue-node --print-limits`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Where backups of the log go, and how often; without it there are none.
+    /// Backups of the log; without it there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<Backup>,
-    /// What the log begins with; without it, empty. It can't be changed once the log has begun.
+    /// The content that the log begins with; without it, empty. It can't be changed once the log has begun.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
     /// Settings of the nodes. A change restarts them one by one, the leader last.
     #[serde(default)]
     pub config: NodeSettings,
-    /// How clients outside of Kubernetes reach the replicas. Without it they advertise their names inside.
+    /// Access for clients outside of Kubernetes. Without it they advertise their names inside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_access: Option<ExternalAccess>,
-    /// Whether connections are encrypted, and who is at their other end is known.
+    /// Encryption of connections, and proof of who is at their other end.
     #[serde(default)]
     pub tls: Tls,
     /// The clients that have access; with `tls.mode: Required` no others have any. Each finds what it has to show in the Secret
@@ -174,10 +174,10 @@ pub struct ZueClusterSpec {
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub access: Vec<Access>,
-    /// Who collects the metrics of the nodes.
+    /// The collectors of the nodes' metrics.
     #[serde(default)]
     pub monitoring: Monitoring,
-    /// Where and how the pods run.
+    /// Scheduling and metadata of the pods.
     #[serde(default)]
     pub pod: PodSettings,
 }
@@ -207,7 +207,7 @@ pub struct Leader {
     /// From 300ms to 1m, and at least three times `config.replication.heartbeatInterval`. A shorter time finds a machine that hangs
     /// sooner, a longer one is less easily mistaken.
     pub detection_time: Time,
-    /// How long after that nobody has to have acted before a node elects by itself: the operator, or the way to the API server, may be
+    /// The time after that without an act of a controller before a node elects by itself: the operator, or the way to the API server, may be
     /// away. From 200ms to 1h. The nodes elect among the voters, and never against `Static`.
     pub standby_after: Time,
 }
@@ -219,7 +219,7 @@ impl Default for Leader {
     }
 }
 
-/// How the leader is found.
+/// The policy by which the leader is found.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
@@ -229,7 +229,7 @@ pub enum LeaderPolicy {
     Static,
 }
 
-/// Where the log is kept. Unless `whenDeleted` says otherwise, the volumes stay when the ZueCluster is deleted; one of the same name
+/// The storage of the log. Unless `whenDeleted` says otherwise, the volumes stay when the ZueCluster is deleted; one of the same name
 /// finds its data again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
@@ -248,12 +248,12 @@ pub struct Storage {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What becomes of the volumes when the ZueCluster is deleted: `Retain` keeps them, `Delete` deletes them and the log with them.
+    /// The fate of the volumes when the ZueCluster is deleted: `Retain` keeps them, `Delete` deletes them and the log with them.
     #[serde(default)]
     pub when_deleted: WhenDeleted,
 }
 
-/// What becomes of volumes.
+/// The fate of volumes.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
@@ -283,11 +283,11 @@ impl Default for Storage {
     }
 }
 
-/// How clients outside of Kubernetes reach the replicas.
+/// Access for clients outside of Kubernetes.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalAccess {
-    /// What each replica tells clients to connect to, as `host:port`; `{pod}`, `{ordinal}`, `{namespace}` and `{cluster}` are
+    /// The address that each replica tells clients to connect to, as `host:port`; `{pod}`, `{ordinal}`, `{namespace}` and `{cluster}` are
     /// replaced.
     #[schemars(
         length(min = 3, max = 300),
@@ -343,7 +343,7 @@ impl ServiceType {
     }
 }
 
-/// Where and how the pods run.
+/// Scheduling and metadata of the pods.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSettings {

@@ -51,11 +51,11 @@ pub struct ZueBackupSpec {
     pub cluster: String,
 }
 
-/// What the operator says of a ZueBackup.
+/// The operator's report on a ZueBackup.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct ZueBackupStatus {
-    /// How far it has come: `Done` and `Failed` are the end.
+    /// The phase that it is in: `Done` and `Failed` are the end.
     #[serde(default)]
     pub phase: Phase,
     /// The pod that makes it.
@@ -73,13 +73,13 @@ pub struct ZueBackupStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 40))]
     pub time: Option<Time>,
-    /// What it waits for, or why it failed.
+    /// The reason for which it waits, or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub message: Option<String>,
 }
 
-/// How far a backup has come.
+/// The phase of a backup.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
@@ -92,7 +92,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether nothing is left to be done.
+    /// Tells whether nothing is left to be done.
     pub const fn is_over(self) -> bool {
         matches!(self, Self::Done | Self::Failed)
     }

@@ -1,4 +1,4 @@
-//! Who gets into a cluster, as its owner asks for it.
+//! The security of a cluster, as its owner asks for it.
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use kube::KubeSchema;
@@ -32,7 +32,7 @@ pub struct Tls {
     pub dns_names: Vec<String>,
 }
 
-/// Whether connections are encrypted.
+/// Encryption of the connections.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
@@ -70,32 +70,32 @@ pub struct Access {
     /// Its name. What it shows is in the Secret `<cluster>-client-<name>`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// What it may do: append records, read them, or trim the log and switch the leader over.
+    /// Its rights: append records, read them, or trim the log and switch the leader over.
     #[schemars(length(max = 3))]
     pub rights: Vec<Right>,
-    /// Whether it shows a token (`token` in the Secret) instead of a certificate (`tls.crt`, `tls.key`). Of a token the nodes know the
+    /// True if it shows a token (`token` in the Secret) instead of a certificate (`tls.crt`, `tls.key`). Of a token the nodes know the
     /// hash alone.
     #[serde(default)]
     pub token: bool,
-    /// Where its pods are, in the words of a NetworkPolicy: by default in the namespace of the ZueCluster, and anywhere where there is
+    /// The pods of the client, in the words of a NetworkPolicy: by default in the namespace of the ZueCluster, and anywhere where there is
     /// `externalAccess`. The port of the clients is open to all places that the list names together, and to no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub from: Vec<NetworkPolicyPeer>,
 }
 
-/// Who collects the metrics.
+/// The collectors of metrics.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Monitoring {
-    /// Where its pods are, in the words of a NetworkPolicy, beside the namespace of the ZueCluster. Metrics have no TLS: with
+    /// The pods of the collectors, in the words of a NetworkPolicy, beside the namespace of the ZueCluster. Metrics have no TLS: with
     /// `tls.mode: Required` nobody else reaches them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub from: Vec<NetworkPolicyPeer>,
 }
 
-/// What a client may do.
+/// A right of a client.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[schemars(inline)]
 #[serde(rename_all = "camelCase")]

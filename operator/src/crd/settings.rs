@@ -9,11 +9,11 @@ use zue_settings::{ConfigError, LimitSettings, LogSettings, ReplicationSettings}
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeSettings {
-    /// How the log is kept on disk.
+    /// The log on disk.
     pub log: LogSettings,
-    /// How followers are fed, and when they count as in sync.
+    /// The feeding of followers, and when they count as in sync.
     pub replication: ReplicationSettings,
-    /// What a node takes on at most.
+    /// The limits of a node.
     pub limits: LimitSettings,
 }
 

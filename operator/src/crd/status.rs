@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::ZueCluster;
 use super::security::TlsMode;
 
-/// What the operator says of a ZueCluster.
+/// The operator's report on a ZueCluster.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct ZueClusterStatus {
@@ -51,7 +51,7 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub leader: Option<String>,
-    /// Who elected it: an operator or another controller, or a replica that stood by for them; absent while none leads.
+    /// The one who elected it: an operator or another controller, or a replica that stood by for them; absent while none leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub elected_by: Option<String>,
@@ -59,25 +59,25 @@ pub struct ZueClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 9), inner(length(max = 63)))]
     pub isr: Vec<String>,
-    /// How many pods are in sync, the leader included.
+    /// The number of pods in sync, the leader included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_sync_replicas: Option<u32>,
-    /// How many replicas must hold a record before it is acknowledged.
+    /// The number of replicas that must hold a record before it is acknowledged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quorum: Option<u32>,
-    /// How many records the follower that is furthest behind lacks; absent while nobody leads.
+    /// The number of records that the follower furthest behind lacks; absent while nobody leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
     /// The end of what is committed, when it was last written here: a log in use is ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_end: Option<u64>,
-    /// What a restore would give; absent where the nodes make no backups.
+    /// The outcome of a restore; absent where the nodes make no backups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupStatus>,
-    /// How many replicas there are, those included that are still to go.
+    /// The number of replicas, those included that are still to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
-    /// How many pods are ready.
+    /// The number of pods that are ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<u32>,
     /// The version that the nodes run, or several while they are being replaced.
@@ -95,7 +95,7 @@ pub struct ZueClusterStatus {
     pub members: Vec<Member>,
 }
 
-/// What a restore would give, by the newest backup.
+/// The outcome of a restore, by the newest backup.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStatus {
@@ -173,25 +173,25 @@ pub struct Member {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub replica_id: Option<String>,
-    /// What it does.
+    /// Its role.
     #[serde(default)]
     pub role: MemberRole,
-    /// Whether it is in sync.
+    /// True if it is in sync.
     #[serde(default)]
     pub in_sync: bool,
     /// The end of what is durable on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durable_end: Option<u64>,
-    /// How many records it is behind the leader; absent while nobody leads.
+    /// The number of records that it is behind the leader; absent while nobody leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
-    /// What is wrong with it.
+    /// Its problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub problem: Option<String>,
 }
 
-/// What a replica does: leads, follows, copies without a vote, none of these, has failed, or does not answer.
+/// The role of a replica: it leads, follows, copies without a vote, does none of these, has failed, or does not answer.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[schemars(inline)]
 #[allow(missing_docs, reason = "a documented variant would not be a plain enum in the schema")]
@@ -206,7 +206,7 @@ pub enum MemberRole {
 }
 
 impl MemberRole {
-    /// Whether it leads or follows, with a vote.
+    /// Tells whether it leads or follows, with a vote.
     pub const fn is_at_work(self) -> bool {
         matches!(self, Self::Leader | Self::Follower)
     }

@@ -14,7 +14,7 @@ use super::{CERTIFICATE, CLIENT_CA, Error, Input, KEY, PEER_CA, seconds};
 const FORMER_CERTIFICATE: &str = "former.crt";
 const FORMER_KEY: &str = "former.key";
 
-/// What ends a certificate in PEM.
+/// The end of a certificate in PEM.
 const END: &str = "-----END CERTIFICATE-----";
 
 /// An authority that can sign.
@@ -36,7 +36,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// What their Secret holds.
+    /// The content of their Secret.
     fn data(&self) -> Texts {
         let newest = [(CERTIFICATE, self.newest.authority.certificate()), (KEY, &self.newest.authority.key())];
         let mut data = texts(newest);
@@ -57,7 +57,7 @@ impl Known {
     }
 }
 
-/// What is different for the two kinds: which bundle of the nodes' Secret, and what is written down beside it.
+/// The differences of the two kinds: which bundle of the nodes' Secret, and what is written down beside it.
 fn places(kind: Kind) -> (&'static str, &'static str, &'static str) {
     match kind {
         Kind::Peer => (PEER_CA, "zue.io/peer-authority", "zue.io/peer-authority-since"),
@@ -170,7 +170,7 @@ pub(super) fn told(kind: Kind, found: &Found) -> Trust {
     Trust { bundle, signs, since }
 }
 
-/// What is written down of that.
+/// The notes about that.
 pub(super) fn notes(kind: Kind, trust: &Trust) -> Texts {
     let (_, signs, since) = places(kind);
     let began = trust.since.map(seconds).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the clients of a cluster show: a Secret for each, and the file by which the nodes know them.
+//! Identities of a cluster's clients: a Secret for each, and the file by which the nodes know them.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +14,11 @@ use crate::crd::security::{self as crd, Right};
 /// No client's name: its Secret would be that of the authority.
 const RESERVED: &str = "ca";
 
-/// Who has access.
+/// The access of the clients.
 pub(super) struct Access {
     /// The file by which the nodes know them.
     pub(super) file: String,
-    /// What went wrong first. The file is right all the same: nobody keeps access because of another's Secret.
+    /// The first error. The file is right all the same: nobody keeps access because of another's Secret.
     pub(super) failed: Option<Error>,
 }
 

@@ -1,4 +1,4 @@
-//! How the operator reaches the nodes of one cluster: with a certificate of its own, which is kept in memory alone.
+//! The way to the nodes of one cluster: with a certificate of its own, which is kept in memory alone.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use super::rotate::Rotate;
 use super::{Error, Signing, authority};
 use crate::crd::security::TlsMode;
 
-/// How the operator reaches the nodes of a cluster.
+/// The way to the nodes of a cluster.
 #[derive(Debug)]
 pub struct Link {
     dials: watch::Sender<Dial>,
@@ -35,7 +35,7 @@ impl Default for Link {
 }
 
 impl Link {
-    /// How they are reached, now and later.
+    /// The way to them, now and later.
     pub fn dials(&self) -> watch::Receiver<Dial> {
         self.dials.subscribe()
     }

@@ -1,4 +1,4 @@
-//! Who is who in a cluster: makes its authorities, certificates and tokens, and replaces them in time. What is to be done is planned in
+//! Identities of a cluster: makes its authorities, certificates and tokens, and replaces them in time. What is to be done is planned in
 //! [`plan`]; here it is read, issued and written.
 
 mod authority;
@@ -34,11 +34,11 @@ const CLIENT_CA: &str = "client-ca.crt";
 /// The file that says who has access, in the same Secret.
 pub const ACCESS_FILE: &str = "access.yaml";
 
-/// What is written down at a Secret: which authority has signed what it holds, and the names in that.
+/// Notes at a Secret: which authority has signed what it holds, and the names in that.
 const SIGNED_BY: &str = "zue.io/signed-by";
 const NAMES: &str = "zue.io/names";
 
-/// How soon all is looked at again while an authority is being replaced, and until the former one is given up.
+/// The time until all is looked at again while an authority is being replaced, and until the former one is given up.
 const AGAIN_WHILE_REPLACED: Duration = Duration::from_secs(5);
 const AGAIN_UNTIL_SETTLED: Duration = Duration::from_mins(1);
 
@@ -59,7 +59,7 @@ pub enum Error {
     Missing {
         /// The Secret.
         name: String,
-        /// Where it is asked for.
+        /// The annotation.
         field: &'static str,
     },
     /// A Secret that is not what it should be.
@@ -67,34 +67,34 @@ pub enum Error {
     Unusable {
         /// The Secret.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
 }
 
-/// What identities are made from, beside the cluster.
+/// The facts that identities are made from, beside the cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// What every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
+    /// The identity that every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
     pub shown: &'a [Option<Shown>],
-    /// What was asked to be replaced.
+    /// The replacements that were asked for.
     pub rotate: Rotate,
-    /// What follows the name of a Service in full.
+    /// The part that follows the name of a Service in full.
     pub services_suffix: &'a str,
     /// When it is.
     pub now: SystemTime,
 }
 
-/// What came of it.
+/// The outcome.
 #[derive(Debug)]
 pub struct Settled {
     /// When to look again, if soon.
     pub again: Option<Duration>,
-    /// What was replaced, in words.
+    /// The replacements that were made, in words.
     pub news: Vec<String>,
 }
 
-/// What an authority's certificates are issued with.
+/// The means by which an authority's certificates are issued.
 struct Signing {
     known: authority::Known,
     trust: Trust,
@@ -106,7 +106,7 @@ impl Signing {
         self.known.by_hash(&self.trust.signs)
     }
 
-    /// Whether the newest authority does not sign yet.
+    /// True while the newest authority does not sign yet.
     fn is_moving(&self) -> bool {
         self.trust.signs != self.known.newest.certificate.sha256
     }
@@ -161,7 +161,7 @@ pub async fn listen(client: &Client, cluster: &Cluster, link: &Link, now: System
     link.give(cluster.tls_mode, &who, &peers, Rotate::default(), now)
 }
 
-/// Whether there are identities of this very cluster.
+/// Tells whether there are identities of this very cluster.
 pub async fn exist(client: &Client, cluster: &Cluster) -> Result<bool, crate::kubernetes::Error> {
     Ok(Secrets::new(client, cluster).own(&cluster.tls_secret()).await?.is_some())
 }

@@ -1,4 +1,4 @@
-//! What is to be issued, believed and given up, from what there is. Pure: the time comes in.
+//! The plan of identities: what is to be issued, believed and given up, from what there is. Pure: the time comes in.
 //!
 //! An authority is replaced in steps. A new one is believed beside the one before; once every node has said so, it signs; and the one
 //! before is believed for a while yet, for those who still show what it signed.
@@ -9,25 +9,25 @@ use zue_proto::v1::StatusResponse;
 
 use crate::crd::security::TlsMode;
 
-/// How long a new authority is told before it signs: clients read it later than the nodes do, from Secrets that are mounted.
+/// The time for which a new authority is told before it signs: clients read it later than the nodes do, from Secrets that are mounted.
 pub const TOLD_FOR: Duration = Duration::from_mins(2);
 
-/// How long an authority is believed after another one signs: what was given out is read again within minutes.
+/// The time for which an authority is believed after another one signs: what was given out is read again within minutes.
 pub const FORMER_FOR: Duration = Duration::from_hours(1);
 
 /// The mode of a cluster that is made without one.
 pub const MODE_OF_NEW: TlsMode = TlsMode::Required;
 
-/// How long certificates live.
+/// The lifetime of certificates.
 pub const LEAF_LIFETIME: Duration = Duration::from_hours(24 * 90);
 
-/// How long authorities live.
+/// The lifetime of authorities.
 pub const AUTHORITY_LIFETIME: Duration = Duration::from_hours(24 * 365 * 5);
 
 /// A certificate, as far as it matters for what is to be done with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Held {
-    /// Which authority signed it, by hash.
+    /// The authority that signed it, by hash.
     pub authority: String,
     /// The names in it, by hash.
     pub names: String,
@@ -37,14 +37,14 @@ pub struct Held {
     pub ends: SystemTime,
 }
 
-/// What a certificate is to be.
+/// A certificate as it is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wanted<'a> {
     /// Signed by this authority.
     pub authority: &'a str,
     /// With these names, by hash.
     pub names: &'a str,
-    /// Whether a new one was asked for.
+    /// True if a new one was asked for.
     pub anew: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct Trust {
     pub since: Option<SystemTime>,
 }
 
-/// What a node shows of its TLS.
+/// The TLS that a node shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shown {
     /// In which mode it runs.
@@ -81,11 +81,11 @@ pub struct Shown {
     pub clients: String,
     /// Its certificate, by hash.
     pub certificate: String,
-    /// Whether it refuses what came last.
+    /// True if it refuses what came last.
     pub has_problem: bool,
 }
 
-/// What all nodes are known to have taken of the last that was told.
+/// The news that all nodes are known to have taken of the last that was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Taken {
     /// The bundle.
@@ -115,13 +115,13 @@ impl Shown {
     }
 }
 
-/// Whether a certificate or authority of this time is to be replaced: after two thirds of it.
+/// Tells whether a certificate or authority of this time is to be replaced: after two thirds of it.
 pub fn is_due(begun: SystemTime, ends: SystemTime, now: SystemTime) -> bool {
     let life = ends.duration_since(begun).unwrap_or_default();
     now >= begun + life / 3 * 2
 }
 
-/// Whether a certificate is to be issued, in place of this one if there is one.
+/// Tells whether a certificate is to be issued, in place of this one if there is one.
 pub fn issues(held: Option<&Held>, wanted: &Wanted<'_>, now: SystemTime) -> bool {
     held.is_none_or(|held| {
         wanted.anew
@@ -134,7 +134,7 @@ pub fn issues(held: Option<&Held>, wanted: &Wanted<'_>, now: SystemTime) -> bool
 }
 
 impl Trust {
-    /// What is to be told after this, where `newest` is the authority that there is now, and `taken` what the nodes have of this.
+    /// The trust that is to be told after this, where `newest` is the authority that there is now, and `taken` what the nodes have of this.
     /// `is_spent` is whether what was signed last has expired: then nobody believes it any more, and there is nothing to wait for.
     #[must_use]
     pub fn next(&self, newest: &Certificate, taken: Taken, is_spent: bool, now: SystemTime) -> Self {

@@ -1,11 +1,11 @@
-//! What a person asks to be replaced, by annotation. Pure.
+//! Replacements that a person asks for, by annotation. Pure.
 
 use crate::crd::security::{Tls, TlsMode};
 
 /// Set on a ZueCluster, it has certificates replaced; it is taken away once that has begun.
 pub const ROTATE_ANNOTATION: &str = "zue.io/rotate";
 
-/// What is asked for.
+/// The replacements that are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rotate {
     /// The certificates of the nodes, of the operator and of the clients.
@@ -16,7 +16,7 @@ pub struct Rotate {
     pub client_ca: bool,
 }
 
-/// What the annotation asks for, or why it makes no sense.
+/// Reads the annotation, or says why it makes no sense.
 pub fn parse(text: &str) -> Result<Rotate, String> {
     let mut asked = Rotate::default();
     for word in text.split(',').map(str::trim) {

@@ -28,9 +28,9 @@ pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Texts {
 /// A Secret as it was found. What it holds is not shown by `Debug`.
 #[derive(Clone, Default)]
 pub(super) struct Found {
-    /// What it holds.
+    /// Its content.
     pub(super) data: Texts,
-    /// What the operator has written down beside that.
+    /// The operator's notes beside that.
     pub(super) notes: Texts,
     version: Option<String>,
     uid: Option<String>,
@@ -61,7 +61,7 @@ impl Found {
         self.data.get(key).map_or("", String::as_str)
     }
 
-    /// What was written down under this name.
+    /// The note under this name.
     pub(super) fn note(&self, name: &str) -> &str {
         self.notes.get(name).map_or("", String::as_str)
     }

@@ -1,17 +1,17 @@
-//! What the nodes say of the backups of their log, as one. Pure.
+//! The nodes' word on the backups of their log, as one. Pure.
 
 use zue_proto::v1::{BackupMade, BackupStatus, StatusResponse};
 
-/// What is known of them.
+/// The backups, as far as they are known.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Backups {
     /// The newest one, whoever made it and whoever tells.
     pub newest: Option<BackupMade>,
-    /// How old that is, milliseconds.
+    /// The age of that, milliseconds.
     pub age_ms: u64,
-    /// How often one is to be made, milliseconds.
+    /// The interval at which one is to be made, milliseconds.
     pub interval_ms: u64,
-    /// Who of those who make them fails, and why.
+    /// The replica that fails to make them, and why.
     pub problem: Option<String>,
 }
 

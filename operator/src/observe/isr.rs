@@ -1,16 +1,16 @@
-//! Who left and who joined the replicas in sync, by what the operator itself sees. Pure: it is told the time.
+//! News of replicas that left and joined those in sync, by what the operator itself sees. Pure: it is told the time.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Who comes and goes within this is not told of: after a failover a leader takes a while to reach its followers.
+/// The time within which one that comes and goes is not told of: after a failover a leader takes a while to reach its followers.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
 /// The replicas in sync as last seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IsrTracker {
     isr: Vec<String>,
-    /// Who is in sync by what was told.
+    /// The replicas in sync by what was told.
     told: Vec<String>,
     has_begun: bool,
     /// Since when pods have been otherwise than was told.
@@ -32,7 +32,7 @@ impl IsrTracker {
         Self { told: isr.clone(), has_begun: !isr.is_empty(), isr, since: BTreeMap::new() }
     }
 
-    /// Who was in sync when last seen.
+    /// The replicas that were in sync when last seen.
     pub fn isr(&self) -> &[String] {
         &self.isr
     }
@@ -71,7 +71,7 @@ mod tests {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
-    /// What is told of who is in sync at which second.
+    /// The news at each second, by the replicas in sync then.
     fn told(before: &[&str], seen: &[(u64, &[&str])]) -> Vec<IsrChange> {
         let (mut tracker, begun) = (IsrTracker::new(pods(before)), Instant::now());
         let see = |(second, isr): &(u64, &[&str])| tracker.see(pods(isr), begun + Duration::from_secs(*second));

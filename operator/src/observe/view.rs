@@ -1,4 +1,4 @@
-//! What a look at the nodes and pods of a cluster shows. Pure: no clock, no network.
+//! A look at the nodes and pods of a cluster. Pure: no clock, no network.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -20,23 +20,23 @@ pub struct Replica {
     pub pod: String,
     /// Its id in hex; none while it does not answer.
     pub replica_id: Option<String>,
-    /// What it does.
+    /// Its role.
     pub role: MemberRole,
-    /// Whether it votes, as far as that is settled, and counts as in sync.
+    /// True if it votes, as far as that is settled, and counts as in sync.
     pub in_sync: bool,
     /// The end of what is durable on it.
     pub durable_end: Option<u64>,
-    /// How many records it is behind, by the leader's word; none while its leader has not reached it.
+    /// The number of records that it is behind, by the leader's word; none while its leader has not reached it.
     pub lag_records: Option<u64>,
-    /// How long ago it was last caught up, in milliseconds, by the leader's word; none if it never was.
+    /// The time since it was last caught up, in milliseconds, by the leader's word; none if it never was.
     pub lag_ms: Option<u64>,
-    /// Whether it has never been part of the cluster that others are part of: its disk was emptied.
+    /// True if it has never been part of the cluster that others are part of: its disk was emptied.
     pub blank: bool,
-    /// What is wrong with it.
+    /// Its problem.
     pub problem: Option<String>,
     /// The version of its program.
     pub version: Option<String>,
-    /// Whether its pod is ready.
+    /// True if its pod is ready.
     pub ready: bool,
     /// Why its pod does not run, if Kubernetes says so.
     pub stuck: Option<String>,
@@ -53,43 +53,43 @@ pub struct View {
     pub leader: Option<String>,
     /// The epoch it leads.
     pub leads_epoch: Option<u64>,
-    /// Who elected it, by its own word.
+    /// The one who elected it, by its own word.
     pub elected_by: Option<String>,
     /// The greatest epoch ever reserved.
     pub epoch: u64,
-    /// How many replicas commit.
+    /// The number of replicas that commit.
     pub quorum: u32,
-    /// How many of those that are to commit are in sync, by the leader's word: of the new voters, while they change.
+    /// The number of those that are to commit and are in sync, by the leader's word: of the new voters, while they change.
     pub committing: u32,
-    /// Whether a change of the voters is under way: those before it are still needed.
+    /// True while a change of the voters is under way: those before it are still needed.
     pub is_changing: bool,
-    /// How many replicas there are to be.
+    /// The number of replicas that there are to be.
     pub wished: u32,
-    /// How far the log goes.
+    /// The extent of the log.
     pub log: Reach,
     /// Why the control logic can do nothing, if it cannot.
     pub blocked: Option<Blocked>,
-    /// What is odd about the replicas side by side.
+    /// Notices about the replicas side by side.
     pub notices: Vec<Notice>,
 }
 
-/// How far a log goes.
+/// The extent of a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reach {
     /// The end of what is committed, as far as anyone who answers knows.
     pub commit_end: Option<u64>,
-    /// What there is of it in backups, if any are made.
+    /// The part of it that is in backups, if any are made.
     pub backups: Option<Backups>,
 }
 
-/// What one turn of the control logic saw, as facts.
+/// Facts that one turn of the control logic saw.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
     /// The status of every node by ordinal, or why there is none.
     pub nodes: &'a [Result<v1::StatusResponse, String>],
     /// The greatest epoch written down.
     pub epoch: u64,
-    /// What was planned.
+    /// The plan.
     pub step: &'a Step,
     /// The pods in sync when that was last known.
     pub isr_before: &'a [String],
@@ -158,7 +158,7 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
     }
 }
 
-/// What is odd about each of them beside the others.
+/// The notice about each of them beside the others.
 fn odd(
     names: &[String],
     nodes: &[Result<v1::StatusResponse, String>],
@@ -183,38 +183,38 @@ impl View {
         self.replicas.iter().filter(|replica| replica.in_sync).map(|replica| replica.pod.clone()).collect()
     }
 
-    /// How many replicas are in sync.
+    /// The number of replicas in sync.
     pub fn isr_size(&self) -> u32 {
         count(self.replicas.iter().filter(|replica| replica.in_sync).count())
     }
 
-    /// How many replicas there are, those included that are still to go.
+    /// The number of replicas, those included that are still to go.
     pub fn size(&self) -> u32 {
         count(self.replicas.len())
     }
 
-    /// How many pods are ready.
+    /// The number of pods that are ready.
     pub fn ready(&self) -> u32 {
         count(self.replicas.iter().filter(|replica| replica.ready).count())
     }
 
-    /// Whether appends are taken: somebody leads, and enough are in sync to commit.
+    /// Tells whether appends are taken: somebody leads, and enough are in sync to commit.
     pub fn takes_appends(&self) -> bool {
         self.leader.is_some() && self.committing >= self.quorum
     }
 
-    /// Whether all replicas are in sync with a leader, and no change of voters is under way.
+    /// Tells whether all replicas are in sync with a leader, and no change of voters is under way.
     pub fn is_whole(&self) -> bool {
         self.leader.is_some() && !self.is_changing && self.replicas.iter().all(|replica| replica.in_sync)
     }
 
-    /// Whether any one replica can go, and its disk with it: all are voters, at work and in sync. A leader takes a while to see that a
+    /// Tells whether any one replica can go, and its disk with it: all are voters, at work and in sync. A leader takes a while to see that a
     /// follower is gone: in sync by its word alone is not enough.
     pub fn can_spare_one(&self) -> bool {
         self.is_whole() && self.replicas.iter().all(|replica| replica.role.is_at_work())
     }
 
-    /// How many records the follower that is furthest behind lacks; none while nobody leads.
+    /// The number of records that the follower furthest behind lacks; none while nobody leads.
     pub fn lag_records(&self) -> Option<u64> {
         self.leader.as_ref().and_then(|_| self.replicas.iter().filter_map(|replica| replica.lag_records).max())
     }
@@ -226,7 +226,7 @@ fn by_name<'a>(
     Some((replica.pod.as_str(), node.as_ref().ok()?))
 }
 
-/// How many of the leader's voters are in sync, itself included.
+/// The number of the leader's voters in sync, itself included.
 fn committing(leader: &v1::StatusResponse) -> u32 {
     let in_sync = |id: &[u8]| {
         let follows = |follower: &v1::FollowerStatus| follower.in_sync && follower.replica_id == id;

@@ -16,12 +16,12 @@ use crate::kubernetes::{Error, FIELD_MANAGER, within};
 use crate::owned;
 use crate::scale;
 
-/// How often to look whether the old StatefulSet is gone, and how many times.
+/// The interval of looks at whether the old StatefulSet is gone, and their number.
 const LOOK: (Duration, u32) = (Duration::from_millis(200), 50);
 /// The pause after a growth that was refused, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 
-/// What became of the volumes.
+/// The outcome for the volumes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Growth {
     /// Their new size, if any was smaller.
@@ -35,7 +35,7 @@ pub struct Growth {
 pub struct Refusal {
     /// The size that was asked for.
     pub to: String,
-    /// What the API server says.
+    /// The words of the API server.
     pub why: String,
     tries: u32,
     again: Instant,
@@ -49,12 +49,12 @@ impl Refusal {
         Self { to: to.to_owned(), why, tries, again: now + pause }
     }
 
-    /// Whether it is the first of its size, which is told.
+    /// True for the first of its size, which is told.
     pub fn is_first(&self) -> bool {
         self.tries == 0
     }
 
-    /// How long this size is not to be tried again.
+    /// The time for which this size is not to be tried again.
     pub fn pause(&self, to: &str, now: Instant) -> Option<Duration> {
         let left = self.again.saturating_duration_since(now);
         (self.to == to && !left.is_zero()).then_some(left)
@@ -91,7 +91,7 @@ pub async fn grow_claims(client: &Client, cluster: &Cluster) -> Growth {
     growth
 }
 
-/// Whether it was smaller.
+/// True if it was smaller.
 async fn grow_claim(claims: &Api<PersistentVolumeClaim>, name: &str, to: &Quantity) -> Result<bool, Error> {
     let Some(claim) = within(format!("read claim {name}"), claims.get_opt(name)).await? else { return Ok(false) };
     if requested(&claim).is_some_and(|has| bytes(has) >= bytes(to)) {
@@ -197,7 +197,7 @@ fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
     claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")
 }
 
-/// How many bytes a quantity is; none if it is not a whole number with a unit, which the resource's schema doesn't allow.
+/// The bytes of a quantity; none if it is not a whole number with a unit, which the resource's schema doesn't allow.
 fn bytes(quantity: &Quantity) -> Option<u128> {
     let units = [
         ("Ki", 1_u128 << 10),

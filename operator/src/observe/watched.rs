@@ -1,4 +1,4 @@
-//! What the operator watches, in memory.
+//! Objects that the operator watches, in memory.
 
 use futures::StreamExt as _;
 use futures::future::ready;

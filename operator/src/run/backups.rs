@@ -32,10 +32,10 @@ pub(super) type GuardedBackup = DeserializeGuard<ZueBackup>;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The pause after the API server did not take a status.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// How long a node may take to answer, the connection included.
+/// The time that a node may take to answer, the connection included.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
 
-/// How the nodes of the cluster of that uid are reached.
+/// The way to the nodes of the cluster of that uid.
 pub(super) type Dials = Box<dyn Fn(&str) -> Dial + Send + Sync>;
 
 struct Context {
@@ -99,7 +99,7 @@ async fn write(client: &Client, backup: &ZueBackup, now: &ZueBackupStatus) -> Re
 }
 
 impl Context {
-    /// How far a backup has come; it is asked for, if it was not.
+    /// Looks how far a backup has come; it is asked for, if it was not.
     async fn ask(&self, backup: &ZueBackup, before: &ZueBackupStatus) -> ZueBackupStatus {
         let (name, namespace) = (&backup.spec.cluster, backup.namespace().unwrap_or_default());
         let found = self.shared.clusters.get(&ObjectRef::new(name).within(&namespace));

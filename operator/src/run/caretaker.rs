@@ -41,7 +41,7 @@ use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
 use crate::view::{self, Seen, View};
 use crate::watched::Guarded;
 
-/// How long to wait after a fault of the program.
+/// The pause after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often one that only listens looks whether there are other nodes to listen to.
@@ -343,7 +343,7 @@ impl<'a> Caretaker<'a> {
     }
 }
 
-/// How the nodes are reached, where that is told anew.
+/// The way to the nodes, where that is told anew.
 fn newest(dials: &mut Dials) -> Option<Dial> {
     dials.has_changed().unwrap_or_default().then(|| dials.borrow_and_update().clone())
 }

@@ -11,7 +11,7 @@ use axum::routing::get;
 
 use crate::metrics::Metrics;
 
-/// Whether the operator has seen everything it watches.
+/// True once the operator has seen everything it watches.
 pub type Ready = Arc<AtomicBool>;
 
 /// `/metrics`, `/livez` (the program answers) and `/readyz` (it has seen everything it watches).

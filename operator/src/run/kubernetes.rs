@@ -1,11 +1,11 @@
-//! How the operator calls the API server: never longer than a few seconds, and with errors that say what was tried.
+//! Calls to the API server: never longer than a few seconds, and with errors that say what was tried.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tracing::error;
 
-/// Who owns the fields that the operator applies.
+/// The owner of the fields that the operator applies.
 pub const FIELD_MANAGER: &str = "zue-operator";
 
 /// A call that takes longer has failed: the control of a cluster must not wait for it.
@@ -14,7 +14,7 @@ pub const CALL_MAX: Duration = Duration::from_secs(5);
 /// The pause after the API server did not take something.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether something may be written to the API server: not for a while after it refused something.
+/// The right to write something to the API server: not for a while after it refused something.
 #[derive(Debug)]
 pub(crate) struct WritePause {
     until: Instant,
@@ -42,15 +42,15 @@ pub enum Error {
     /// It was refused, or the API server was not reached.
     #[error("cannot {what}: {}", in_words(.source))]
     Failed {
-        /// What was tried.
+        /// The call.
         what: String,
-        /// What the API server or the network says.
+        /// The words of the API server or the network.
         source: Box<kube::Error>,
     },
     /// Another's object bears the name.
     #[error("{kind} {name} does not belong to this ZueCluster; rename one of them")]
     NotOurs {
-        /// What it is.
+        /// The object.
         kind: String,
         /// Its name.
         name: String,
@@ -60,7 +60,7 @@ pub enum Error {
         "{kind} {name} belongs to a deleted ZueCluster of that name; the operator does not touch it until Kubernetes has deleted it"
     )]
     NotYetGone {
-        /// What it is.
+        /// The object.
         kind: String,
         /// Its name.
         name: String,
@@ -71,13 +71,13 @@ pub enum Error {
         /// The claim.
         name: String,
     },
-    /// Who is who is not settled.
+    /// Identities are not settled.
     #[error("{0}")]
     Unsecured(String),
     /// No answer came.
     #[error("cannot {what}: no answer from the API server within {} s", CALL_MAX.as_secs())]
     TimedOut {
-        /// What was tried.
+        /// The call.
         what: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Which of several operators acts: the one that holds a Lease. It only keeps them from outbidding each other; two that act at once do
+//! The choice of the operator that acts: the one that holds a Lease. It only keeps them from outbidding each other; two that act at once do
 //! no harm, since the replicas' promises guard the log.
 //!
 //! No clocks are compared. Who waits measures by its own clock how long the Lease has not changed; what times it names is for people.
@@ -22,7 +22,7 @@ const EXPIRES_MAX: Duration = Duration::from_secs(15);
 /// A Lease holds so many times as long as the API server takes to renew it. Held for less, it would go from operator to operator, and
 /// none would come to the end of anything.
 const EXPIRES_PER_CALL: u32 = 6;
-/// How often one that waits looks at it: it knows by so much too late that it was renewed.
+/// The interval at which one that waits looks at it: it knows by so much too late that it was renewed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(350);
 /// The API server may take so long for a look, or twice as long as lately: then it is asked on another connection, at whose other end a
 /// server may live.
@@ -30,7 +30,7 @@ const LOOK_MAX: Duration = Duration::from_millis(900);
 /// The pause of a holder after a try that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What to do about the Lease.
+/// The next step with the Lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Move {
     /// It is this operator's: say so again.
@@ -41,7 +41,7 @@ pub enum Move {
     Wait,
 }
 
-/// How long a Lease is to hold, by how long the API server takes.
+/// The time for which a Lease is to hold, by how long the API server takes.
 #[derive(Debug, Default)]
 struct Pace {
     slowest: Duration,
@@ -58,14 +58,14 @@ impl Pace {
         self.took(time * 2);
     }
 
-    /// How long a Lease is to hold that is written now: whole seconds.
+    /// The time for which a Lease is to hold that is written now: whole seconds.
     fn lasts(&self) -> Duration {
         let wanted = self.slowest * EXPIRES_PER_CALL;
         let seconds = wanted.as_secs() + u64::from(wanted.subsec_nanos() > 0);
         Duration::from_secs(seconds).clamp(EXPIRES_MIN, EXPIRES_MAX)
     }
 
-    /// How long a look may take.
+    /// The time that a look may take.
     fn look_max(&self) -> Duration {
         (self.slowest * 2).clamp(LOOK_MAX, CALL_MAX)
     }
@@ -81,7 +81,7 @@ fn lost_after(lasts: Duration) -> Duration {
     lasts * 11 / 15
 }
 
-/// How long a Lease holds by what it says.
+/// The time for which a Lease holds by its own word.
 fn expires_after(lease: &LeaseSpec) -> Duration {
     let said = lease.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     said.map_or(EXPIRES_MAX, Duration::from_secs).clamp(EXPIRES_MIN, EXPIRES_MAX)
@@ -91,7 +91,7 @@ fn expires_after(lease: &LeaseSpec) -> Duration {
 #[derive(Debug)]
 pub struct Observer {
     me: String,
-    /// What the Lease said when it last changed, and when that was seen.
+    /// The Lease as it was when it last changed, and when that was seen.
     seen: Option<(LeaseSpec, Instant)>,
 }
 
@@ -115,7 +115,7 @@ impl Observer {
         if now.saturating_duration_since(since) >= expires_after(lease) { Move::Take } else { Move::Wait }
     }
 
-    /// How long to wait before the next look: no longer than until the Lease of another expires.
+    /// The pause before the next look: no longer than until the Lease of another expires.
     fn pause(&self, now: Instant) -> Duration {
         let expires = |(lease, since): &(LeaseSpec, Instant)| *since + expires_after(lease);
         let left = self.seen.as_ref().map(|seen| expires(seen).saturating_duration_since(now));
@@ -221,7 +221,7 @@ impl Seat {
         true
     }
 
-    /// Whether another holds it, or may: where that is not known, too.
+    /// Tells whether another holds it, or may: where that is not known, too.
     pub async fn is_taken(&self) -> bool {
         let Ok(found) = self.get().await else { return true };
         let holder = found.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();

@@ -38,14 +38,14 @@ const AGAIN: Duration = Duration::from_mins(5);
 /// So many reconciliations may be asked for at a time.
 const AGAIN_MAX: usize = 1024;
 
-/// What the operator is started with.
+/// The parts that the operator is started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The image of clusters that name none.
     pub default_image: String,
     /// The name of the operator's own pod.
     pub instance: String,
-    /// What follows the name of a Service in full, from a dot on.
+    /// The part that follows the name of a Service in full, from a dot on.
     pub services_suffix: String,
 }
 

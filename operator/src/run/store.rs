@@ -1,4 +1,4 @@
-//! What controllers write down before they act, in the status of the ZueCluster: replaced by compare-and-swap on its version.
+//! The record that controllers write before they act, in the status of the ZueCluster: replaced by compare-and-swap on its version.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ const ATTEMPTS: u32 = 5;
 
 /// The status of one ZueCluster as a store.
 ///
-/// What was read or written last is remembered, so that a cluster at rest is not asked for again and again. That may be stale, and
+/// The version that was read or written last is remembered, so that a cluster at rest is not asked for again and again. That may be stale, and
 /// does no harm: a swap compares with what is really there.
 #[derive(Debug)]
 pub struct StatusStore {
@@ -109,7 +109,7 @@ impl Store for StatusStore {
     }
 }
 
-/// What is written in a status.
+/// The record in a status.
 pub fn recorded(status: Option<&ZueClusterStatus>) -> Result<Recorded, StoreError> {
     let Some(status) = status else { return Ok(Recorded::default()) };
     Ok(Recorded {

@@ -1,4 +1,4 @@
-//! Whether the log is in backups, as a condition says it, and what a restore would give.
+//! The condition of the log's backups, and the outcome of a restore.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const BESIDE_MS: u64 = 15 * 60 * 1000;
 const NAME_CHARS_MAX: usize = 100;
 const PROBLEM_CHARS_MAX: usize = 400;
 
-/// Whether the log is in backups, in a word why, and for people. `is_asked` says whether any are to be made.
+/// The condition, a word for why, and words for people. `is_asked` says whether any are to be made.
 pub(super) fn backed_up(is_asked: bool, backups: Option<&Backups>) -> (bool, &'static str, String) {
     if !is_asked {
         return (false, "NotAsked", "spec.backup names no store: no backups are made".to_owned());
@@ -38,12 +38,12 @@ pub(super) fn backed_up(is_asked: bool, backups: Option<&Backups>) -> (bool, &'s
     (true, "UpToDate", format!("a backup is made every {:?}", Duration::from_millis(*interval_ms)))
 }
 
-/// Whether a person may have to look, for that reason.
+/// Tells whether a person may have to look, for that reason.
 pub(super) fn is_odd(reason: &str) -> bool {
     [FAILING, TOO_OLD].contains(&reason)
 }
 
-/// What a restore would give.
+/// The outcome of a restore.
 pub(super) fn report(backups: &Backups) -> BackupStatus {
     let newest = backups.newest.as_ref();
     BackupStatus {

@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
 use crate::identities::plan::Shown;
 
-/// What is known of it; nothing before the mode is settled.
+/// The condition `Closed`; none before the mode is settled.
 pub(super) fn closed(cluster: &Cluster, workload: &Workload) -> Option<Fact> {
     let mode = workload.tls_mode?;
     let type_ = "Closed";

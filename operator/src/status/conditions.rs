@@ -27,16 +27,16 @@ pub(super) const TO_CONFIRM: &str = "ToBeConfirmed";
 /// The condition that says whether a replica is being replaced.
 pub const REPLACING: &str = "Replacing";
 
-/// What is said of the nodes, and is not known while nobody looks.
+/// Conditions of the nodes, not known while nobody looks.
 const OWN: [&str; 7] =
     ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked", BACKED_UP];
 
-/// What a condition says.
+/// The content of a condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fact {
     /// The condition.
     pub type_: &'static str,
-    /// Whether it holds.
+    /// True if it holds.
     pub holds: bool,
     /// In one word.
     pub reason: &'static str,

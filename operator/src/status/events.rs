@@ -21,10 +21,10 @@ const PERIOD: Duration = Duration::from_secs(4);
 /// Kubernetes refuses longer notes.
 const NOTE_CHARS_MAX: usize = 1000;
 
-/// What happened.
+/// An event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Happening {
-    /// Whether a person may have to look.
+    /// Tells whether a person may have to look.
     pub warning: bool,
     /// In one word.
     pub reason: &'static str,

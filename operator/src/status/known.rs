@@ -1,4 +1,4 @@
-//! What a status is compared with before it is written: what the resource shows, not only what was written last. Pure: it is told the time.
+//! The status that a new one is compared with before it is written: what the resource shows, not only what was written last. Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Known {
         &self.status
     }
 
-    /// How long ago it was written.
+    /// The time since it was written.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.written_at)
     }

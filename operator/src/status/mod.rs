@@ -32,28 +32,28 @@ const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that are written down before something is done; a report never touches them.
 const RECORDED: [&str; 5] = ["epoch", "recordedLeader", "clusterId", "tlsMode", "recovery"];
 
-/// What is known beside the nodes and pods themselves.
+/// Facts beside the nodes and pods themselves.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Workload {
     /// The generation of the resource that was applied last.
     pub generation: Option<i64>,
-    /// How many pods the StatefulSet has, as far as it is known.
+    /// The number of pods that the StatefulSet has, as far as it is known.
     pub pods: Option<i32>,
     /// The revision that the StatefulSet gives new pods, once it has taken note of its newest template.
     pub revision: Option<String>,
-    /// What stood in the way of applying the objects.
+    /// The error that stood in the way of applying the objects.
     pub problem: Option<String>,
     /// Why the volumes are not as large as they are to be, if they are not.
     pub growth_refused: Option<String>,
     /// The size that all of them have at least.
     pub storage_size: Option<String>,
-    /// Which pods are the cluster's own.
+    /// The pods that are the cluster's own.
     pub sets: Sets,
     /// The pods of its name that are not: those of a ZueCluster that was deleted.
     pub foreign: Vec<String>,
-    /// What stood in the way of the disruption budget.
+    /// The error that stood in the way of the disruption budget.
     pub budget_problem: Option<String>,
-    /// How often the objects were applied: what the caretaker keeps of them is looked at again each time.
+    /// The number of times that the objects were applied: what the caretaker keeps of them is looked at again each time.
     pub rounds: u64,
     /// What is given up.
     pub given_up: GivenUp,
@@ -105,9 +105,9 @@ pub struct GivenUp {
 /// A resource that makes no sense.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Refused {
-    /// Which generation of it.
+    /// Its generation.
     pub generation: Option<i64>,
-    /// What is wrong with it.
+    /// Its fault.
     pub message: String,
 }
 
@@ -153,7 +153,7 @@ pub fn report(
     }
 }
 
-/// What a person may have to look at, beside whether it is ready.
+/// The conditions that a person may have to look at, beside whether it is ready.
 fn attention(facts: &[Fact]) -> Option<String> {
     let is_odd = |fact: &&Fact| match fact.type_ {
         RECONCILED => !fact.holds,
@@ -185,7 +185,7 @@ fn member(replica: &Replica) -> Member {
     }
 }
 
-/// Whether they differ in more than offsets, which change all the time in a log that is in use.
+/// Tells whether they differ in more than offsets, which change all the time in a log that is in use.
 pub fn differs(one: &ZueClusterStatus, other: &ZueClusterStatus) -> bool {
     without_offsets(one) != without_offsets(other)
 }

@@ -33,26 +33,26 @@ const EVENTS_MAX: usize = 64;
 /// Offsets alone are not written more often than this.
 const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What there is to tell of one look.
+/// The report of one look.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The cluster as its resource says.
     pub cluster: Cluster,
-    /// What was seen.
+    /// The look.
     pub view: View,
-    /// What is known beside that.
+    /// The facts beside that.
     pub workload: Workload,
-    /// What that comes to in words.
+    /// The status that follows.
     pub facts: Vec<Fact>,
     /// The status that the resource shows, and its version.
     pub found: Option<(Option<String>, ZueClusterStatus)>,
-    /// What is written down.
+    /// The parts that are written down.
     pub recorded: Recorded,
-    /// What is to be done.
+    /// The deeds to be done.
     pub asked: Asked,
 }
 
-/// Where a caretaker hands in what is to be told. Nothing waits here.
+/// The place where a caretaker hands in its reports. Nothing waits here.
 #[derive(Debug)]
 pub struct Desk {
     reports: watch::Sender<Option<Report>>,
@@ -120,7 +120,7 @@ struct Reporter {
     client: Client,
     workload: SharedWorkload,
     budget: Told,
-    /// How often the objects had been applied when the budget was told last.
+    /// The number of times that the objects had been applied when the budget was told last.
     rounds: u64,
     known: Known,
     pause: WritePause,
@@ -199,7 +199,7 @@ impl Reporter {
     }
 }
 
-/// Who writes.
+/// The writer.
 pub(crate) fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }

@@ -22,7 +22,6 @@ const FIELDS_MAX: usize = 12;
 /// Structs that have more, and how many.
 const FIELDS: &[(&str, usize)] = &[
     ("node/core/src/types/recovered.rs::Recovered", 13),
-    ("node/log/src/disk/sim/mod.rs::World", 15),
     ("node/log/src/meta.rs::Meta", 13),
     ("node/src/driver/mod.rs::Driver", 21),
     ("node/src/driver/mod.rs::Parts", 14),

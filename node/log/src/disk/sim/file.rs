@@ -28,8 +28,8 @@ impl SimFile {
     fn grow(&self, bytes: usize) -> io::Result<()> {
         let more = self.with(false, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
         let mut world = self.disk.world();
-        if let Some(growth) = world.growth {
-            world.growth = Some(growth.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+        if let Some(growth) = world.faults.growth {
+            world.faults.growth = Some(growth.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let lies = self.disk.world().lies;
+        let lies = self.disk.world().faults.lies;
         let failed = self.with(true, |_| Ok(()));
         if lies || self.disk.has_stopped() {
             return failed;
@@ -85,8 +85,8 @@ impl DiskFile for SimFile {
         let more = self.with(true, |inode| Ok(bytes.saturating_sub(inode.bytes.len())))?;
         {
             let mut world = self.disk.world();
-            if let Some(room) = world.room {
-                world.room = Some(room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+            if let Some(room) = world.faults.room {
+                world.faults.room = Some(room.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
             }
         }
         self.with(false, |inode| {

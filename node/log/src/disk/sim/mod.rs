@@ -48,6 +48,12 @@ struct World {
     operations: u64,
     /// How many calls there were, reads among them.
     calls: u64,
+    faults: Faults,
+}
+
+/// Faults that the disk is told to have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
     fail_call_at: Option<(u64, io::ErrorKind)>,
     lies: bool,
     fail_at: Option<(u64, io::ErrorKind)>,
@@ -94,28 +100,28 @@ impl SimDisk {
 
     /// Lets the operation of that number fail, counted from 0. A failed write has written a part.
     pub fn fail_at(&self, operation: u64, kind: io::ErrorKind) {
-        self.world().fail_at = Some((operation, kind));
+        self.world().faults.fail_at = Some((operation, kind));
     }
 
     /// The number of bytes that can still be reserved; any number for `None`.
     pub fn set_room(&self, room: Option<usize>) {
-        self.world().room = room;
+        self.world().faults.room = room;
     }
 
     /// By how many bytes files can still grow as they are written; any number for `None`.
     pub fn set_growth(&self, growth: Option<usize>) {
-        self.world().growth = growth;
+        self.world().faults.growth = growth;
     }
 
     /// Lets the machine stop before the operation of that number: that and all later ones fail, until the crash.
     pub fn stop_at(&self, operation: u64) {
-        self.world().stop_at = Some(operation);
+        self.world().faults.stop_at = Some(operation);
     }
 
     /// Returns whether the machine has stopped, as it was told to.
     pub fn has_stopped(&self) -> bool {
         let world = self.world();
-        world.stop_at.is_some_and(|stop| world.operations > stop)
+        world.faults.stop_at.is_some_and(|stop| world.operations > stop)
     }
 
     /// The machine stops and starts again. Of what was not synced, chance keeps, tears or loses each piece on its own.
@@ -149,7 +155,7 @@ impl SimDisk {
             inode.bytes.clone_from(&inode.durable);
         }
         (world.boot, world.locked) = (world.boot + 1, false);
-        (world.fail_at, world.stop_at, world.fail_call_at) = (None, None, None);
+        (world.faults.fail_at, world.faults.stop_at, world.faults.fail_call_at) = (None, None, None);
     }
 
     /// Another disk, which is now as this one is.
@@ -165,7 +171,7 @@ impl SimDisk {
 
     /// Lets the call of that number fail, counted from 0, whatever it is.
     pub fn fail_call_at(&self, call: u64, kind: io::ErrorKind) {
-        self.world().fail_call_at = Some((call, kind));
+        self.world().faults.fail_call_at = Some((call, kind));
     }
 
     /// Lets views of the file show zeroes in the range, as if pages of a memory map could not be read, until another range is said.
@@ -179,13 +185,13 @@ impl SimDisk {
 
     /// Makes a bad disk of it: from now on it says that it has synced, and has not.
     pub fn lie(&self) {
-        self.world().lies = true;
+        self.world().faults.lies = true;
     }
 
     /// The process stops, the machine does not: nothing is lost, but the log did not close.
     pub fn kill(&self) {
         let world = &mut *self.world();
-        (world.locked, world.fail_at, world.stop_at, world.fail_call_at) = (false, None, None, None);
+        (world.locked, world.faults.fail_at, world.faults.stop_at, world.faults.fail_call_at) = (false, None, None, None);
     }
 
     /// The content of a file, if there is one of that name.
@@ -256,7 +262,7 @@ impl World {
     fn call(&mut self) -> io::Result<()> {
         let number = self.calls;
         self.calls += 1;
-        match self.fail_call_at {
+        match self.faults.fail_call_at {
             Some((at, kind)) if at == number => Err(kind.into()),
             _ => Ok(()),
         }
@@ -267,10 +273,10 @@ impl World {
         self.call()?;
         let number = self.operations;
         self.operations += 1;
-        if self.stop_at.is_some_and(|stop| number >= stop) {
+        if self.faults.stop_at.is_some_and(|stop| number >= stop) {
             return Err(io::Error::other("the machine has stopped"));
         }
-        match self.fail_at {
+        match self.faults.fail_at {
             Some((at, kind)) if at == number => Err(kind.into()),
             _ => Ok(()),
         }
@@ -344,8 +350,8 @@ impl Disk for SimDisk {
         world.operation()?;
         let inode = world.inode(name)?;
         let freed = world.inodes.get(inode).map_or(0, |inode| inode.bytes.len());
-        world.room = world.room.map(|room| room.saturating_add(freed));
-        world.growth = world.growth.map(|growth| growth.saturating_add(freed));
+        world.faults.room = world.faults.room.map(|room| room.saturating_add(freed));
+        world.faults.growth = world.faults.growth.map(|growth| growth.saturating_add(freed));
         world.rename(Rename { from: Some(name.to_owned()), to: vec![] });
         Ok(())
     }
@@ -359,7 +365,7 @@ impl Disk for SimDisk {
     fn sync_dir(&self) -> io::Result<()> {
         let world = &mut *self.world();
         world.operation()?;
-        if !world.lies {
+        if !world.faults.lies {
             world.durable_names.clone_from(&world.names);
             world.unsynced.clear();
         }
