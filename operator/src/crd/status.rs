@@ -16,7 +16,8 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// `Ready`, `Progressing`, `Degraded`, `LeaderElected`, `FullyReplicated`, `FailoverBlocked`, `Reconciled`, `Closed`, `Replacing`,
-    /// `BackedUp`, `Recovering` and `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to pause.
+    /// `BackedUp`, `Recovering` and `Paused`, each with a reason and a message. Unknown while no operator looks: it was stopped, or told to
+    /// pause.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

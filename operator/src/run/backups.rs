@@ -19,11 +19,11 @@ use zue_proto::v1::control_client::ControlClient;
 use zue_proto::{net, v1};
 use zue_tls::Dial;
 
-use crate::shared::Shared;
 use crate::cluster::{Cluster, is_paused};
 use crate::crd::on_demand::{Phase, ZueBackup, ZueBackupStatus};
 use crate::kubernetes::{Error, within};
 use crate::on_demand::{choose, failed, patch, told, waits};
+use crate::shared::Shared;
 
 /// A ZueBackup, or why it can't be read.
 pub(super) type GuardedBackup = DeserializeGuard<ZueBackup>;

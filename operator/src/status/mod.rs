@@ -143,7 +143,11 @@ pub fn report(
         quorum: Some(view.quorum),
         lag_records: view.lag_records(),
         // Those that are left may not know of all that is committed.
-        commit_end: if view.leader.is_some() { view.log.commit_end } else { view.log.commit_end.max(before.commit_end) },
+        commit_end: if view.leader.is_some() {
+            view.log.commit_end
+        } else {
+            view.log.commit_end.max(before.commit_end)
+        },
         backup: view.log.backups.as_ref().map(backed_up::report),
         replicas: Some(view.size()),
         ready_replicas: Some(view.ready()),

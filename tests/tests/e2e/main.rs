@@ -14,10 +14,10 @@
 
 #[cfg(feature = "e2e-full")]
 mod alone;
-#[cfg(feature = "e2e-full")]
-mod backed_up;
 #[cfg(feature = "bench-kind")]
 mod at_rest;
+#[cfg(feature = "e2e-full")]
+mod backed_up;
 #[cfg(feature = "bench-kind")]
 mod bench;
 mod changes;
