@@ -191,7 +191,8 @@ impl SimDisk {
     /// The process stops, the machine does not: nothing is lost, but the log did not close.
     pub fn kill(&self) {
         let world = &mut *self.world();
-        (world.locked, world.faults.fail_at, world.faults.stop_at, world.faults.fail_call_at) = (false, None, None, None);
+        (world.locked, world.faults.fail_at, world.faults.stop_at, world.faults.fail_call_at) =
+            (false, None, None, None);
     }
 
     /// The content of a file, if there is one of that name.
