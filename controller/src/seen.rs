@@ -56,6 +56,7 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
         unreached: unreached.collect::<Result<_, _>>()?,
         can_stand_by: status.can_stand_by,
         standby: status.standby.as_ref().map(|wire| standby(wire, placed)),
+        standby_epoch: Epoch(status.standby.as_ref().map_or(0, |wire| wire.epoch)),
     })
 }
 

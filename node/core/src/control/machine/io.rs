@@ -23,6 +23,8 @@ pub struct Told {
     pub can_stand_by: bool,
     /// By what it does.
     pub standby: Option<StandbyTerms>,
+    /// The epoch whose leader was told so; 0 if it is not known.
+    pub standby_epoch: Epoch,
 }
 
 impl Told {

@@ -41,7 +41,7 @@ pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> Told {
         leaving: false,
         role,
     };
-    Told { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None }
+    Told { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None, standby_epoch: Epoch(0) }
 }
 
 pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };
@@ -408,6 +408,18 @@ fn a_voter_that_is_silent_keeps_nobody_from_being_told_what_has_changed() {
     assert_eq!((terms.policy, &terms.members), (crate::control::Policy::Static, &known.members));
     nodes[0].as_mut().unwrap().standby = None;
     assert_eq!(terms_told(&changed, &nodes), None, "nobody knows whether the third can stand by, or where it is");
+}
+
+#[test]
+fn a_voter_that_keeps_what_was_told_in_a_later_epoch_than_the_leaders_terms_is_told_again_once() {
+    let known = terms_told(&standing_by(), &well(4, &[1, 2, 3], [1, 2, 3], None)).unwrap();
+    let mut nodes = well(4, &[1, 2, 3], [1, 2, 3], Some(&known));
+    let fewer = StandbyTerms { members: known.members[..2].to_vec(), ..known.clone() };
+    let third = nodes[2].as_mut().unwrap();
+    (third.standby, third.standby_epoch) = (Some(fewer), Epoch(3));
+    assert_eq!(terms_told(&standing_by(), &nodes), Some(known));
+    nodes[0].as_mut().unwrap().standby_epoch = Epoch(4);
+    assert_eq!(terms_told(&standing_by(), &nodes), None, "the leader tells it");
 }
 
 #[test]

@@ -315,7 +315,9 @@ impl World {
     /// What a node says to a controller beside what it is: where it was told that the voters are, and whom it does not reach.
     pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::Told {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
-        let standby = process.and_then(|process| process.standing.known()).map(|known| known.terms.clone());
+        let known = process.and_then(|process| process.standing.known());
+        let (standby, standby_epoch) =
+            (known.map(|known| known.terms.clone()), known.map_or(Epoch(0), |known| known.epoch));
         let leads = matches!(seen.role, SeenRole::Leader { .. });
         let members = process.filter(|_| leads).into_iter().flat_map(|process| &process.members);
         let placed =
@@ -323,6 +325,6 @@ impl World {
         let members = members.filter_map(placed).collect();
         let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
         let unreached = feeds.filter(|(_, feed)| feed.sender.is_none()).map(|(id, _)| *id).collect();
-        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby }
+        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby, standby_epoch }
     }
 }
