@@ -92,7 +92,7 @@ pub enum Invalid {
     #[error("spec.config.{0}")]
     Settings(String),
     /// The same of backups.
-    #[error("spec.backup.{0}")]
+    #[error("spec.{0}")]
     Backup(String),
     /// Too short or too long.
     #[error("spec.leader.detectionTime is {time}; it must be from {min} to {max}")]
@@ -285,7 +285,7 @@ fn check(spec: &ZueClusterSpec) -> Result<(), Invalid> {
         return Err(Invalid::StandbyAfter { time, min, max });
     }
     spec.config.validate().map_err(|wrong| Invalid::Settings(wrong.to_string()))?;
-    spec.backup.as_ref().map_or(Ok(()), |backup| backup.validate().map_err(Invalid::Backup))
+    spec.backup.as_ref().map_or(Ok(()), |backup| backup.validate().map_err(|error| Invalid::Backup(error.to_string())))
 }
 
 /// Tells whether the operator is told to touch nothing.

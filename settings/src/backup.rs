@@ -15,12 +15,15 @@ pub struct BackupSettings {
     /// The store, `s3://BUCKET/PREFIX` or `file:///DIRECTORY`; without it there are no backups. The credentials for a bucket are in the
     /// usual `AWS_` variables, or are those of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 6, max = 500), regex(pattern = r"^(s3://[^/\s]+(/[^\s]*)?|file:///[^\s]*)$"))]
     pub to: Option<String>,
     /// The address of the bucket, if it is not Amazon's, such as `https://minio.storage:9000`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 300), regex(pattern = r"^https?://[^\s]+$"))]
     pub endpoint: Option<String>,
     /// The bucket's region.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100))]
     pub region: Option<String>,
     /// The interval, from 1s to 1d: what was committed by then can be lost with all volumes.
     pub interval: Time,
@@ -29,6 +32,8 @@ pub struct BackupSettings {
     pub keep: Option<Time>,
     /// The bytes that are uploaded in a second; as much as there is with 0B.
     pub bytes_per_second: ByteSize,
+    /// With true, retention and trims leave what is in no backup yet; retention does so until the disk is full.
+    pub hold_trim: bool,
 }
 
 impl Default for BackupSettings {
@@ -40,6 +45,7 @@ impl Default for BackupSettings {
             interval: Time::from_millis(60_000),
             keep: None,
             bytes_per_second: ByteSize(32 << 20),
+            hold_trim: false,
         }
     }
 }
@@ -50,7 +56,7 @@ impl BackupSettings {
     /// # Errors
     /// The first one that cannot be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Self { to, endpoint, region: _, interval, keep, bytes_per_second } = self;
+        let Self { to, endpoint, region: _, interval, keep, bytes_per_second, hold_trim: _ } = self;
         let wrong = |field, value: &str, remedy| Err(ConfigError::Field { field, value: value.to_owned(), remedy });
         if let Some(to) = to
             && !(to.starts_with("s3://") || to.starts_with("file:///"))

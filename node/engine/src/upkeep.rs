@@ -60,6 +60,8 @@ pub struct Facts<'a> {
     pub deletes: Aged,
     /// The other replicas, once any are known.
     pub others: Option<&'a [ReplicaId]>,
+    /// The end of what is in backups, where retention leaves what is not.
+    pub backed_up: Option<Offset>,
 }
 
 /// A question for another replica. [`Upkeep::answered`] takes what comes of it.
@@ -300,7 +302,8 @@ impl<D: Disk> Upkeep<D> {
             return;
         }
         self.retention_due = after(facts.now, retention_ms);
-        match self.reader.retained_from(retention, facts.committed, facts.aged) {
+        let upto = facts.backed_up.map_or(facts.committed, |end| end.min(facts.committed));
+        match self.reader.retained_from(retention, upto, facts.aged) {
             Ok(from) => out.extend(from.map(Event::Expired)),
             Err(error) => out.push(Event::Ageless(error)),
         }

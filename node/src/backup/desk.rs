@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use zue_core::Offset;
 use zue_proto::v1::asked_backup::Outcome;
 use zue_proto::v1::{AskedBackup, BackupMade, BackupRunning, BackupStatus};
 
@@ -111,6 +112,11 @@ impl Desk {
     /// Takes note of why the last try failed; empty if it did not.
     pub(super) fn problem(&self, problem: &str) {
         self.known.send_modify(|known| problem.clone_into(&mut known.problem));
+    }
+
+    /// The end of the newest backup; 0 while none is known.
+    pub(super) fn end(&self) -> Offset {
+        Offset(self.known.borrow().newest.as_ref().map_or(0, |newest| newest.end))
     }
 
     /// The news, for a controller.

@@ -2,6 +2,7 @@
 //! nobody waits for this task, it holds no lock of the log, and of the log's bytes it maps one object's at a time.
 
 mod desk;
+mod hold;
 mod whose;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::num::gauge;
 
 pub(crate) use desk::{Desk, ask};
+pub(crate) use hold::Hold;
 
 /// The interval at which objects that are not to be kept are removed.
 const TIDY_EVERY: Duration = Duration::from_mins(10);
@@ -66,6 +68,12 @@ impl Backups {
     /// The desk where backups are asked for, and news of them kept.
     pub(crate) fn desk(&self) -> Desk {
         self.desk.clone()
+    }
+
+    /// Up to where the log may be let go, if retention and trims are to wait for backups.
+    pub(crate) fn hold(&self) -> Option<Hold> {
+        let hold = || Hold::new(self.desk.clone(), self.handle.view.clone());
+        self.settings.hold_trim.then(hold)
     }
 
     /// Goes on until it is told to stop.

@@ -9,7 +9,7 @@ use zue_core::{Lineage, Offset, ReplicaId};
 use zue_settings::NodeConfig;
 use zue_settings::fixed::READS_BYTES_MAX;
 
-use crate::backup::{Backups, Desk};
+use crate::backup::{Backups, Desk, Hold};
 use crate::config::convert::{record_limits, upkeep_settings};
 use crate::driver::clock::SharedTime;
 use crate::driver::handle::Handle;
@@ -96,8 +96,12 @@ impl Built {
         let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
         let peers = peers(config, (&reader, &cache), metrics, security);
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
-        let around = around(config, &handle, asking);
+        let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
+        let (desk, hold) = (backups.as_ref().map(Backups::desk), backups.as_ref().and_then(Backups::hold));
+        let around = around(config, &handle, asking, hold.clone());
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
+        let who = (&handle.identity, addresses.peer);
+        let standing = elect::begin(&config.data_dir, who, (vitals, stop_calls), security.dial());
         let parts = Parts {
             storage,
             handle: handle.clone(),
@@ -112,18 +116,11 @@ impl Built {
             metrics: Arc::clone(metrics),
             tick: replication.heartbeat(),
             unfed_max: unfed_max(replication.lag_time_max.0),
-            standing: elect::begin(
-                &config.data_dir,
-                (&handle.identity, addresses.peer),
-                (vitals, stop_calls),
-                security.dial(),
-            ),
+            standing,
         };
         let driver = Driver::new(parts, replica, last_timestamp_ms);
         let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
-        let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
-        let desk = backups.as_ref().map(Backups::desk);
-        let beside = Beside { metrics, security, backups: desk.clone() };
+        let beside = Beside { metrics, security, backups: desk.clone(), hold };
         let log = log_service(config, &handle, reader, (beside, stop_calls));
         Ok(Self {
             driver,
@@ -154,14 +151,21 @@ fn peers(
 }
 
 /// The rest of the node, as the upkeep of the log sees it.
-fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>) -> Around {
+fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>, hold: Option<Hold>) -> Around {
     let (seen, own) = (handle.view.clone(), handle.identity.id);
     let others = move || {
         let members = Arc::clone(&seen.borrow().members);
         let others = members.iter().map(|member| member.id).filter(|id| *id != own).collect();
         (!members.is_empty()).then_some(others)
     };
-    Around { settings: upkeep_settings(config.log), fetches, time: handle.time.clone(), others: Box::new(others) }
+    let backed_up = move || hold.as_ref().and_then(Hold::upto);
+    Around {
+        settings: upkeep_settings(config.log),
+        fetches,
+        time: handle.time.clone(),
+        others: Box::new(others),
+        backed_up: Box::new(backed_up),
+    }
 }
 
 /// The parts of the node that the log's service needs.
@@ -169,13 +173,14 @@ struct Beside<'a> {
     metrics: &'a Arc<Metrics>,
     security: &'a Security,
     backups: Option<Desk>,
+    hold: Option<Hold>,
 }
 
 fn log_service(
     config: &NodeConfig,
     handle: &Handle,
     reader: zue_log::Reader<zue_log::OsDisk>,
-    (Beside { metrics, security, backups }, stop_calls): (Beside<'_>, &CancellationToken),
+    (Beside { metrics, security, backups, hold }, stop_calls): (Beside<'_>, &CancellationToken),
 ) -> LogService {
     let limits = record_limits(&config.limits);
     let appends = Appends {
@@ -189,7 +194,7 @@ fn log_service(
     };
     let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
     let (lag_max, security) = (config.replication.lag_time_max.0, security.clone());
-    LogService { appends, reader, readers, answers, lag_max, security, backups }
+    LogService { appends, reader, readers, answers, lag_max, security, backups, hold }
 }
 
 fn replication_service(

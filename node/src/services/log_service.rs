@@ -18,8 +18,8 @@ use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{error_of, id_bytes, status_of};
 use zue_settings::LimitSettings;
 
-use crate::backup::{self, Desk};
-use crate::driver::state::{Ends, View};
+use crate::backup::{self, Desk, Hold};
+use crate::driver::state::{Ends, Role, View};
 use crate::gauged::Gauged;
 use crate::num::length;
 use crate::server::body_limit::Parcel;
@@ -50,6 +50,8 @@ pub(crate) struct LogService {
     pub(crate) security: Security,
     /// Of one that makes backups.
     pub(crate) backups: Option<Desk>,
+    /// Where trims leave what is in no backup.
+    pub(crate) hold: Option<Hold>,
 }
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -182,6 +184,10 @@ impl Log for LogService {
         let v1::TrimRequest { log, before } = request.into_inner();
         check_log(&log).map_err(status)?;
         let handle = &self.appends.handle;
+        // Another refuses anyway, and says who leads.
+        if let Some(hold) = self.hold.as_ref().filter(|_| handle.view.borrow().role == Role::Leader) {
+            hold.check(Offset(before)).map_err(|why| status(invalid(why)))?;
+        }
         let reply = timeout_at(deadline, handle.trim(Offset(before))).await.map_err(|_| {
             status(error(v1::Reason::TimedOut, "the deadline passed before a quorum had trimmed the log; it may yet"))
         })?;

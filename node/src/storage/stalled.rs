@@ -19,6 +19,11 @@ impl Stalled {
         Self { shortage: error.shortage(), why: full(error).into() }
     }
 
+    #[cfg(test)]
+    pub(crate) fn full_disk() -> Self {
+        Self { shortage: Shortage::Room, why: "No space left on device".into() }
+    }
+
     /// The words for clients.
     pub(crate) fn reason(&self) -> Reason {
         match self.shortage {

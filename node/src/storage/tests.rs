@@ -48,7 +48,8 @@ impl Bench {
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
         let settings = crate::config::convert::upkeep_settings(LogSettings::default());
-        let around = Around { settings, fetches, time: SharedTime::default(), others };
+        let backed_up = Box::new(|| None);
+        let around = Around { settings, fetches, time: SharedTime::default(), others, backed_up };
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), around).unwrap();
         Self { disk, storage, facts, tail, ticket: 0 }
     }

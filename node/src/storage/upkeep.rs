@@ -62,12 +62,16 @@ pub(crate) enum Said {
 /// Tells which other replicas there are, once any are known.
 pub(crate) type Others = Box<dyn Fn() -> Option<Vec<ReplicaId>> + Send>;
 
+/// Tells the end of what is in backups, where retention is to leave what is not.
+pub(crate) type BackedUp = Box<dyn Fn() -> Option<Offset> + Send>;
+
 /// The rest of the node, as far as the upkeep is to know of it.
 pub(crate) struct Around {
     pub(crate) settings: UpkeepSettings,
     pub(crate) fetches: mpsc::Sender<Fetch>,
     pub(crate) time: SharedTime,
     pub(crate) others: Others,
+    pub(crate) backed_up: BackedUp,
 }
 
 impl fmt::Debug for Around {
@@ -136,7 +140,8 @@ impl<D: Disk> Upkeep<D> {
             (Some(ages), Some(known)) => ages.look(now, known.agreed_ms, committed, known.told_end.max(committed)),
             _ => Aged::unknown(),
         };
-        Facts { now, committed, aged: look(&mut self.ages), deletes: look(&mut self.deletes), others }
+        let backed_up = (self.around.backed_up)();
+        Facts { now, committed, aged: look(&mut self.ages), deletes: look(&mut self.deletes), others, backed_up }
     }
 
     fn take(&self, event: Event) {

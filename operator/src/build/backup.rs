@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, SecretKeySelector};
 use serde::Serialize;
-use serde_json::{Value, json};
+use zue_settings::BackupSettings;
 
 use super::args::{CONFIG_DIRECTORY, DATA_DIRECTORY};
 use super::pod;
 use crate::cluster::Cluster;
-use crate::crd::backup::{Backup, BucketAccess, RestoreFrom};
+use crate::crd::backup::{Backup, RestoreFrom};
 
 /// The beginning of a key of the ConfigMap that orders a restore, of the pod whose ordinal follows.
 const ORDER: &str = "restore-";
@@ -18,33 +18,25 @@ const CREDENTIALS: [(&str, bool); 3] =
 
 /// The section of the nodes' configuration file about backups.
 #[derive(Serialize)]
-struct Section {
-    backup: Value,
+struct Section<'a> {
+    backup: &'a BackupSettings,
 }
 
 /// The part of the nodes' configuration file; nothing where there are no backups.
 pub(super) fn settings(cluster: &Cluster) -> String {
-    let Some(backup) = &cluster.spec.backup else { return String::new() };
-    let Backup { to, interval, keep, bytes_per_second, access, service_account_annotations: _ } = backup;
-    let BucketAccess { endpoint, region, credentials_secret_name: _ } = access;
-    let mut section = json!({ "to": to, "interval": interval, "bytesPerSecond": bytes_per_second });
-    if let Value::Object(fields) = &mut section {
-        let optional =
-            [("keep", keep.map(|keep| keep.to_string())), ("endpoint", endpoint.clone()), ("region", region.clone())];
-        let given = optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value?))));
-        fields.extend(given);
-    }
+    let Some(Backup { settings, .. }) = &cluster.spec.backup else { return String::new() };
     // Numbers and strings: nothing in them can fail to be written.
-    serde_yaml::to_string(&Section { backup: section }).unwrap_or_default()
+    serde_yaml::to_string(&Section { backup: settings }).unwrap_or_default()
 }
 
 /// The variables of a node.
 pub(super) fn environment(cluster: &Cluster) -> Vec<EnvVar> {
-    cluster.spec.backup.as_ref().map(|backup| credentials(&backup.access)).unwrap_or_default()
+    let secret = cluster.spec.backup.as_ref().and_then(|backup| backup.credentials_secret_name.as_ref());
+    credentials(secret)
 }
 
-fn credentials(access: &BucketAccess) -> Vec<EnvVar> {
-    let Some(secret) = &access.credentials_secret_name else { return Vec::new() };
+fn credentials(secret: Option<&String>) -> Vec<EnvVar> {
+    let Some(secret) = secret else { return Vec::new() };
     let variable = |(key, optional): (&str, bool)| {
         let selector = SecretKeySelector { name: secret.clone(), key: key.to_owned(), optional: Some(optional) };
         let source = EnvVarSource { secret_key_ref: Some(selector), ..Default::default() };
@@ -74,7 +66,7 @@ pub(super) fn restore(cluster: &Cluster, node: &Container) -> Option<Container> 
     args.extend(cluster_id.iter().map(|id| format!("--cluster={id}")));
     args.extend(until.iter().map(|until| format!("--until={}", until.argument())));
     let mut variables: Vec<EnvVar> = node.env.iter().flatten().filter(|env| env.name == "POD_INDEX").cloned().collect();
-    variables.extend(credentials(access));
+    variables.extend(credentials(access.credentials_secret_name.as_ref()));
     let plain =
         |name: &str, value: &str| EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
     variables.extend(access.region.iter().map(|region| plain("AWS_REGION", region)));
@@ -172,12 +164,13 @@ bootstrap: {from: {backup: 's3://logs/orders', clusterId: 0000000000000000000000
     #[test]
     fn what_the_schema_cannot_bound_is_refused_with_its_field() {
         for (setting, why) in [
-            ("interval: 999ms", "spec.backup.interval is 999ms; it must be from 1s to 24h"),
-            ("keep: 59m", "spec.backup.keep is 59m; it must be at least 1h"),
-            ("bytesPerSecond: 1KiB", "spec.backup.bytesPerSecond is 1KiB; it must be 0B or at least 64KiB"),
+            ("interval: 999ms", "spec.backup.interval is 999ms: it must be between 1s and 24h"),
+            ("keep: 59m", "spec.backup.keep is 59m: it must be between 1h and "),
+            ("bytesPerSecond: 1KiB", "spec.backup.bytesPerSecond is 1KiB: it must be between 64KiB and "),
         ] {
             let wrong = resource(&format!("backup: {{to: 's3://logs', {setting}}}"));
-            assert_eq!(Cluster::new(&wrong, "i").unwrap_err().to_string(), why);
+            let said = Cluster::new(&wrong, "i").unwrap_err().to_string();
+            assert!(said.starts_with(why), "{said}");
         }
     }
 }

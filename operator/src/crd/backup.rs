@@ -5,41 +5,27 @@ use std::collections::BTreeMap;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zue_settings::{ByteSize, Time};
-
-const HOUR_SECONDS: u64 = 3600;
+use zue_settings::{BackupSettings, ConfigError};
 
 /// Continuous backups to a bucket: a follower makes them.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.to) && self.to.startsWith('s3://')")
+    .message("name the bucket, s3://BUCKET/PREFIX")
+    .field_path(".to"))]
 pub struct Backup {
-    /// The store, `s3://BUCKET/PREFIX`. Each log has a folder of its own in it, by its id.
-    #[schemars(length(min = 6, max = 500), regex(pattern = r"^s3://[^/\s]+(/[^\s]*)?$"))]
-    pub to: String,
-    /// The interval, from 1s to 24h: what was committed since can be lost with all volumes.
-    #[serde(default = "default_interval")]
-    pub interval: Time,
-    /// The time back to which the log can be restored, from 1h; for ever without it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keep: Option<Time>,
-    /// The bytes uploaded in a second; as much as there is with 0B.
-    #[serde(default = "default_rate")]
-    pub bytes_per_second: ByteSize,
-    /// The way to the bucket.
+    /// The settings of the nodes.
     #[serde(flatten)]
-    pub access: BucketAccess,
+    pub settings: BackupSettings,
+    /// A Secret with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, and `AWS_SESSION_TOKEN` where there is one. Without it the pods show
+    /// the identity that their ServiceAccount gives them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub credentials_secret_name: Option<String>,
     /// Annotations of the pods' ServiceAccount, as clouds want them that give a pod its identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub service_account_annotations: BTreeMap<String, String>,
-}
-
-fn default_interval() -> Time {
-    Time::from_millis(60_000)
-}
-
-fn default_rate() -> ByteSize {
-    ByteSize(32 << 20)
 }
 
 /// The way to a bucket.
@@ -107,21 +93,8 @@ impl Backup {
     ///
     /// # Errors
     /// The first field that cannot be.
-    pub fn validate(&self) -> Result<(), String> {
-        let Self { interval, keep, bytes_per_second, .. } = self;
-        let (second, day) = (Time::from_millis(1000), Time::from_millis(24 * HOUR_SECONDS * 1000));
-        if *interval < second || *interval > day {
-            return Err(format!("interval is {interval}; it must be from {second} to {day}"));
-        }
-        let hour = Time::from_millis(HOUR_SECONDS * 1000);
-        if let Some(keep) = keep.filter(|keep| *keep < hour) {
-            return Err(format!("keep is {keep}; it must be at least {hour}"));
-        }
-        let least = ByteSize(64 << 10);
-        if *bytes_per_second != ByteSize(0) && *bytes_per_second < least {
-            return Err(format!("bytesPerSecond is {bytes_per_second}; it must be 0B or at least {least}"));
-        }
-        Ok(())
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.settings.validate()
     }
 }
 

@@ -32,6 +32,36 @@ struct World {
     events: Vec<Event>,
 }
 
+#[test]
+fn retention_leaves_what_is_in_no_backup_where_it_is_to() {
+    let config = LogConfig { segment_bytes_max: SEGMENT_BYTES_MIN, ..LogConfig::default() };
+    let (mut log, _) = Log::open(SimDisk::new(1), config, ReplicaId(1)).unwrap();
+    for _ in 0..200 {
+        let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+        builder.push(None, &[b'x'; 1000], [], None).unwrap();
+        log.append(&builder.finish().unwrap()).unwrap();
+    }
+    log.sync().unwrap();
+    let committed = log.tail().end;
+    log.note_commit(committed);
+    let retention = Retention { bytes: Some(SEGMENT_BYTES_MIN), age_ms: None };
+    let expired = |backed_up: Option<u64>| {
+        let mut upkeep = Upkeep::new(log.reader(), Settings { retention, ..settings() });
+        let aged = Aged::unknown();
+        let backed_up = backed_up.map(Offset);
+        let facts = Facts { now: Millis(0), committed, aged, deletes: aged, others: None, backed_up };
+        let mut events = Vec::new();
+        upkeep.retain(&facts, &mut events);
+        events.into_iter().find_map(|event| if let Event::Expired(before) = event { Some(before.0) } else { None })
+    };
+    let all = expired(None).expect("most of it is more than is to be kept");
+    assert!(all > 150, "{all}");
+    assert_eq!(expired(Some(committed.0)), Some(all));
+    let held = expired(Some(100)).expect("what is in backups may go");
+    assert!(held > 50 && held <= 100, "{held}");
+    assert_eq!(expired(Some(0)), None);
+}
+
 impl World {
     /// The one in the middle is damaged; what it was is given too.
     fn damaged() -> (Self, zue_log::Excerpt) {
@@ -60,7 +90,7 @@ impl World {
     fn step(&mut self, answer: Option<(u64, Result<zue_log::Excerpt, Unanswered>)>) -> Duration {
         let Self { log, upkeep, now, others, events } = self;
         let (committed, aged) = (Offset(0), Aged::unknown());
-        let facts = Facts { now: *now, committed, aged, deletes: aged, others: others.as_deref() };
+        let facts = Facts { now: *now, committed, aged, deletes: aged, others: others.as_deref(), backed_up: None };
         match answer {
             Some((number, answer)) => upkeep.answered(number, answer, &facts, &mut &*log, events),
             None => upkeep.turn(&facts, &mut &*log, events),

@@ -49,6 +49,7 @@ impl World {
                 deletes => deletes.map_or(Aged::unknown(), |(aged, _)| aged),
             },
             others: Some(&others),
+            backed_up: None,
         };
         let mut events = Vec::new();
         let Some(Upkeep { engine, .. }) = &mut process.upkeep else { return settings.turn_ms };
