@@ -24,7 +24,7 @@ pub fn choose(nodes: &Answers, before: Option<usize>) -> Result<usize, String> {
     }
     let best = (0..nodes.len()).filter_map(|ordinal| Some((can(ordinal)?, ordinal))).min();
     best.map(|(_, ordinal)| ordinal).ok_or_else(|| {
-        let silent = nodes.iter().filter_map(|node| node.as_ref().err()).next();
+        let silent = nodes.iter().find_map(|node| node.as_ref().err());
         let why = silent.map(|why| format!(": {why}")).unwrap_or_default();
         format!("no replica that makes backups leads or follows{why}")
     })
@@ -99,6 +99,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "it is an answer, as they come")]
     fn node(role: Role) -> Result<StatusResponse, String> {
         Ok(StatusResponse {
             role: role.into(),

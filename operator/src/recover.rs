@@ -241,6 +241,7 @@ mod tests {
 
     const LOST: u128 = 9;
 
+    #[allow(clippy::unnecessary_wraps, reason = "it is an answer, as they come")]
     fn status(replica: u128, epoch: u64, end: u64) -> Result<v1::StatusResponse, String> {
         Ok(v1::StatusResponse {
             replica_id: zue_proto::id_bytes(replica),

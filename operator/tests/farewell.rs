@@ -45,13 +45,13 @@ async fn answer(State(api): State<Api>, method: Method, uri: Uri, body: Bytes) -
     }
     assert!(method == Method::PATCH && path.ends_with("/status"), "{method} {path}");
     let name = path.split('/').rev().nth(1).unwrap().to_owned();
-    let patch: Value = serde_json::from_slice(&body).unwrap();
+    let status: Value = serde_json::from_slice(&body).unwrap();
     let found = api.clusters.iter().find(|cluster| cluster["metadata"]["name"] == name.as_str()).unwrap().clone();
-    assert_eq!(patch["metadata"]["resourceVersion"], found["metadata"]["resourceVersion"], "of this version alone");
+    assert_eq!(status["metadata"]["resourceVersion"], found["metadata"]["resourceVersion"], "of this version alone");
     if api.changed.contains(&name.as_str()) {
         return refused(StatusCode::CONFLICT, "Conflict");
     }
-    api.written.lock().unwrap().insert(name, patch["status"].clone());
+    api.written.lock().unwrap().insert(name, status["status"].clone());
     found.to_string().into_response()
 }
 

@@ -273,6 +273,7 @@ async fn all(asked: &mut Asked) -> Vec<(Method, String, Value)> {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one recovery, from the annotation to the new cluster")]
 async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(99);

@@ -60,9 +60,17 @@ impl Backups {
         }
         metrics.backup_interval.set(gauge(settings.interval.0.as_secs()));
         let disk = OsDisk::read_only(&config.data_dir)?;
-        let (handle, metrics, desk) = (handle.clone(), Arc::clone(metrics), Desk::new(settings.interval.0));
-        let begun_ms = unix_ms();
-        Ok(Some(Self { settings, handle, reader, disk, metrics, desk, begun_ms, tidied_ms: 0, failed: None }))
+        Ok(Some(Self {
+            handle: handle.clone(),
+            reader,
+            disk,
+            metrics: Arc::clone(metrics),
+            desk: Desk::new(settings.interval.0),
+            settings,
+            begun_ms: unix_ms(),
+            tidied_ms: 0,
+            failed: None,
+        }))
     }
 
     /// The desk where backups are asked for, and news of them kept.

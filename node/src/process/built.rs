@@ -97,7 +97,7 @@ impl Built {
         let peers = peers(config, (&reader, &cache), metrics, security);
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
         let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
-        let (desk, hold) = (backups.as_ref().map(Backups::desk), backups.as_ref().and_then(Backups::hold));
+        let (asked, hold) = (backups.as_ref().map(Backups::desk), backups.as_ref().and_then(Backups::hold));
         let around = around(config, &handle, asking, hold.clone());
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
         let who = (&handle.identity, addresses.peer);
@@ -120,11 +120,11 @@ impl Built {
         };
         let driver = Driver::new(parts, replica, last_timestamp_ms);
         let follow = replication_service(config, &handle, &reader, (metrics, stop_calls));
-        let beside = Beside { metrics, security, backups: desk.clone(), hold };
+        let beside = Beside { metrics, security, backups: asked.clone(), hold };
         let log = log_service(config, &handle, reader, (beside, stop_calls));
         Ok(Self {
             driver,
-            control: ControlService(Sources { handle: handle.clone(), security: security.clone(), backups: desk }),
+            control: ControlService(Sources { handle: handle.clone(), security: security.clone(), backups: asked }),
             handle,
             log,
             replication: follow,

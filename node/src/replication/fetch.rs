@@ -183,8 +183,8 @@ mod tests {
         let (ask, fetches) = mpsc::channel(1);
         let (vitals, stop) = (Vitals::new(), CancellationToken::new());
         let (view, whereabouts) = (watch::channel(View::default()).1, Whereabouts::by(Dial::plain()));
-        let fetcher = Fetcher { view, whereabouts, fetches };
-        let running = tokio::spawn(vitals.task("who fetches", &stop).run(fetcher.run(stop.clone())));
+        let asking = Fetcher { view, whereabouts, fetches };
+        let running = tokio::spawn(vitals.task("who fetches", &stop).run(asking.run(stop.clone())));
         drop(ask);
         assert!(timeout(Duration::from_millis(50), vitals.ended()).await.is_err());
         stop.cancel();

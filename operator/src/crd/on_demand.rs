@@ -1,5 +1,7 @@
 //! The ZueBackup resource, `zue.io/v1alpha1`: a backup that is made because somebody asks for it, once.
 
+#![allow(clippy::duplicated_attributes, reason = "each column of the resource has the same keys")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! Sees to ZueBackups: asks a node of the cluster for each, looks how far it has come, and says so. It is asked again by the same name until
+//! Sees to each ZueBackup: asks a node of its cluster for it, looks how far it has come, and says so. It is asked again by the same name until
 //! it is over, so that an operator that takes over goes on, and none is made twice unless its node was restarted.
 
 use std::sync::Arc;

@@ -135,8 +135,9 @@ pub(crate) enum Call {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "most answers are replies")]
 pub(crate) enum Answer {
-    Status(Told),
+    Status(Box<Told>),
     Reply(Reply),
     Records {
         from: Offset,

@@ -47,7 +47,7 @@ fn a_log_goes_on_without_the_majority_of_its_replicas_once_that_is_confirmed_and
     let begun = || (recovering(&cluster).0 == "OthersStopped").then_some(());
     eventually(2 * PATIENCE, begun, || format!("the log goes on: {:#}", cluster.status()));
     assert!(recorded(&cluster).is_some_and(|now| now != before), "the cluster is another");
-    assert_eq!(cluster.uids().into_keys().collect::<Vec<_>>(), [survivor.clone()], "no other pod runs");
+    assert_eq!(cluster.uids().into_keys().collect::<Vec<_>>(), std::slice::from_ref(&survivor), "no other pod runs");
     cluster.zue_ok(&["--deadline", "60s", "append", "c"], b"");
     let claims = || {
         let claims = get(&["-n", &cluster.namespace, "pvc"]);

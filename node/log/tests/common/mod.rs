@@ -109,5 +109,9 @@ pub(crate) fn epochs<D: Disk>(log: &Log<D>) -> Vec<(u64, u64)> {
 }
 
 pub(crate) fn segments(disk: &SimDisk) -> Vec<String> {
-    disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log")).collect()
+    disk.list()
+        .unwrap()
+        .into_iter()
+        .filter(|name| std::path::Path::new(name).extension().is_some_and(|extension| extension == "log"))
+        .collect()
 }

@@ -93,11 +93,11 @@ impl<R: Rules> Machine<R> {
         let preferred = place.unwrap_or(members.len());
         let Wish { policy, detection_ms, .. } = self.plan.wish;
         let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
-        let knows = |told: &Told| told.standby.as_ref() == Some(&terms);
+        let has_these = |told: &Told| told.standby.as_ref() == Some(&terms);
         // A voter keeps what was told in a later epoch than the leader's terms were, until they are told again in this one.
-        let keeps_other = |told: &Told| told.standby_epoch > leader.standby_epoch && !knows(told);
+        let keeps_other = |told: &Told| told.standby_epoch > leader.standby_epoch && !has_these(told);
         let mut voters = start.voters.iter().filter_map(|voter| at(ordinal_of(seen, *voter)?));
-        (!knows(leader) || voters.any(keeps_other)).then_some(terms)
+        (!has_these(leader) || voters.any(keeps_other)).then_some(terms)
     }
 
     /// Tells the leader whom to feed beside the voters, and where they are.

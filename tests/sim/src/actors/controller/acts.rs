@@ -275,7 +275,10 @@ impl World {
             let told = match answer {
                 Answer::Status(status) => {
                     let duty = self.controllers.get(controller).and_then(|at| at.duty.as_ref());
-                    Some(Box::new(duty.map_or(status.clone(), |(standby, _)| standby.known_of(status))))
+                    Some(match duty {
+                        Some((standby, _)) => Box::new(standby.known_of(*status)),
+                        None => status,
+                    })
                 }
                 _ => None,
             };

@@ -169,7 +169,7 @@ impl World {
                     seen.cluster = process.replica().cluster();
                 }
                 let told = self.told(machine, seen);
-                self.answer(machine, caller, Answer::Status(told));
+                self.answer(machine, caller, Answer::Status(Box::new(told)));
             }
             Call::Read { from, records_max } => self.read(machine, caller, from, records_max),
             Call::End => {
