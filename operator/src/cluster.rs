@@ -59,7 +59,7 @@ pub struct Cluster {
     pub has_begun: bool,
     /// The log of which replica begins a new cluster, while no other is to run.
     pub recovery: Option<Recovery>,
-    /// How many pods there are to be for now: as many as are asked for, and those whose replicas still have a say.
+    /// The number of pods that there are to be for now: as many as are asked for, and those whose replicas still have a say.
     pub nodes: u32,
 }
 

@@ -18,7 +18,7 @@ pub const RECOVER_ANNOTATION: &str = "zue.io/unsafe-recover";
 /// So long no majority must have answered before a log begins a new cluster: a machine that restarts is back by then.
 const GONE_FOR: Duration = Duration::from_mins(1);
 
-/// What is to be done about it.
+/// The next step.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Recover {
     /// It can be done once it is confirmed: what it means, and how it is confirmed.
@@ -41,7 +41,7 @@ impl Gone {
     }
 }
 
-/// Whether those that answer, and those that they reach, are too few of the newest voters they know of to elect anybody or to commit.
+/// True if those that answer, and those that they reach, are too few of the newest voters they know of to elect anybody or to commit.
 fn are_too_few(nodes: &[Result<v1::StatusResponse, String>]) -> bool {
     let left = || nodes.iter().flatten().filter(|status| !status.cluster_id.is_empty());
     let starts = left().filter_map(|status| status.last_epoch_start.as_ref());
@@ -60,22 +60,22 @@ fn are_too_few(nodes: &[Result<v1::StatusResponse, String>]) -> bool {
     electorates.any(|voters| voters.iter().filter(|voter| is_there(voter)).count() < majority(voters.len()))
 }
 
-/// What is known of the cluster whose majority is gone.
+/// Facts of the cluster whose majority is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// What is looked after.
+    /// The cluster.
     pub cluster: &'a Cluster,
-    /// What was seen of it.
+    /// The look at it.
     pub view: &'a View,
-    /// What each node says.
+    /// The word of each node.
     pub nodes: &'a [Result<v1::StatusResponse, String>],
-    /// How long too few voters have answered.
+    /// The time for which too few voters have answered.
     pub gone_for: Duration,
     /// The end of what was committed, as far as it was ever written down.
     pub commit_end: Option<u64>,
 }
 
-/// What the annotation asks for, if it is there and not obeyed yet.
+/// Reads the annotation, if it is there and not obeyed yet.
 pub fn asked(known: Known<'_>, annotation: Option<&str>) -> Option<Recover> {
     let text = annotation.filter(|_| known.cluster.recovery.is_none())?;
     let (pod, confirmed) = text.split_once('@').map_or((text, None), |(pod, end)| (pod, Some(end)));
@@ -119,7 +119,7 @@ fn survivor(known: Known<'_>, pod: &str) -> Result<Recovery, String> {
     Ok(Recovery { pod: pod.to_owned(), replica_id: id.to_string(), cluster_id: lost.to_string(), end: tail(status).1 })
 }
 
-/// What it means, said before it is done.
+/// The consequences, said before it is done.
 fn meaning(known: Known<'_>, recovery: &Recovery) -> String {
     let Known { cluster, gone_for, commit_end, .. } = known;
     let Recovery { pod, end, .. } = recovery;
@@ -141,7 +141,7 @@ fn meaning(known: Known<'_>, recovery: &Recovery) -> String {
     )
 }
 
-/// How far it has come, once it is under way.
+/// Its progress, once it is under way.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Stage {
     /// These pods are still there: they may still be of the old cluster.
@@ -156,20 +156,20 @@ pub enum Stage {
     Begun,
 }
 
-/// What is seen of a recovery that is under way.
+/// The look at a recovery that is under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// What was confirmed.
+    /// The confirmation.
     pub recovery: &'a Recovery,
     /// The names of all pods that there are, whosever they are.
     pub pods: &'a [String],
     /// The cluster that is written down.
     pub recorded: Option<&'a str>,
-    /// What the survivor says, if it answers.
+    /// The word of the survivor, if it answers.
     pub survivor: Option<&'a v1::StatusResponse>,
 }
 
-/// How far it has come.
+/// Its progress.
 pub fn stage(progress: Progress<'_>) -> Stage {
     let Progress { recovery, pods, recorded, survivor } = progress;
     if recorded.is_some_and(|recorded| recorded != recovery.cluster_id) {
@@ -194,7 +194,7 @@ pub fn footing(resource: Option<&ZueCluster>) -> (Option<Recovery>, bool) {
     (recovery, is_forgotten)
 }
 
-/// How far one that is under way has come, by the resource as it is shown, its pods, and what the survivor says.
+/// The progress of one that is under way, by the resource as it is shown, its pods, and what the survivor says.
 pub fn seen(
     resource: Option<&ZueCluster>,
     pods: impl Iterator<Item = String>,

@@ -133,7 +133,7 @@ impl Built {
     }
 }
 
-/// What the streams to the followers share.
+/// The parts that the streams to the followers share.
 fn peers(
     config: &NodeConfig,
     (reader, cache): (&zue_log::Reader<zue_log::OsDisk>, &Arc<TailCache>),

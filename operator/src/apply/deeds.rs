@@ -33,9 +33,9 @@ pub struct Asked {
     pub seen_at: Instant,
     /// The replica that is to lead, by annotation, and the resource's version with it.
     pub switchover: Option<(Switchover, Option<String>)>,
-    /// Whether the annotation is there that gives a majority up.
+    /// True if the annotation is there that gives a majority up.
     pub recovers: bool,
-    /// Whether the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
+    /// True if the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
     pub may_go: bool,
     /// The cluster's pods.
     pub pods: Vec<Arc<Pod>>,
@@ -256,13 +256,13 @@ impl Deeds {
     }
 }
 
-/// Whether a condition of the resource says just that.
+/// Tells whether a condition of the resource says just that.
 fn says(status: &ZueClusterStatus, type_: &str, message: &str) -> bool {
     let is_so = |one: &Condition| one.type_ == type_ && one.status != "Unknown" && one.message == message;
     status.conditions.iter().any(is_so)
 }
 
-/// What is gone already is gone.
+/// Takes one that is gone already for deleted.
 fn gone(deleted: Result<(), Error>) -> Result<(), Error> {
     deleted.or_else(|error| if matches!(error.code(), Some(404 | 409)) { Ok(()) } else { Err(error) })
 }

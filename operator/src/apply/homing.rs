@@ -9,7 +9,7 @@ use crate::view::{Replica, View};
 
 /// So long a cluster must have been whole under its leader before that one is asked to hand over.
 const STEADY_FOR: Duration = Duration::from_secs(30);
-/// How long a hand-over is asked for.
+/// The time for which a hand-over is asked for.
 const ASKED_FOR: Duration = Duration::from_secs(30);
 /// The pause after a hand-over that was asked for, by this or by a person, at first and at most: it doubles each time.
 const PAUSE: (Duration, Duration) = (Duration::from_mins(10), Duration::from_hours(6));
@@ -21,13 +21,13 @@ const SETTLED_FOR: Duration = Duration::from_hours(1);
 pub struct Homing {
     /// Under which leader the cluster is whole, or is at home, and since when.
     steady: Option<(String, Instant)>,
-    /// Who is to take over, and since when.
+    /// The replica that is to take over, and since when.
     to: Option<(usize, Instant)>,
     /// When one was to last, and how often without a time of peace between.
     asked: Option<(Instant, u32)>,
 }
 
-/// Who wins ties: a replica of that zone, the one that would win anyway if it is there. However late it is: it wins only among equals.
+/// The winner of ties: a replica of that zone, the one that would win anyway if it is there. However late it is: it wins only among equals.
 pub fn winner(pods: &[String], zones: &Zones, wanted: Option<&str>, ordinal: usize) -> usize {
     let Some(wanted) = wanted else { return ordinal };
     let is_home = |pod: &String| zones.get(pod).is_some_and(|zone| zone == wanted);
@@ -38,12 +38,12 @@ pub fn winner(pods: &[String], zones: &Zones, wanted: Option<&str>, ordinal: usi
 }
 
 impl Homing {
-    /// Who is to take over, by what was seen last.
+    /// The replica that is to take over, by what was seen last.
     pub fn to(&self) -> Option<usize> {
         self.to.map(|(to, _)| to)
     }
 
-    /// Who is to take over from a leader that is well, by ordinal. Not while something else is under way (`is_busy`).
+    /// The replica that is to take over from a leader that is well, by ordinal. Not while something else is under way (`is_busy`).
     pub fn look(
         &mut self,
         view: &View,

@@ -38,9 +38,9 @@ pub struct Applied {
     pub stateful_set: Option<StatefulSet>,
     /// True if a StatefulSet that is not this cluster's bears its name.
     pub is_anothers: bool,
-    /// How many pods there were and how many there are, where the last ones were let go.
+    /// The number of pods that there were and that there are, where the last ones were let go.
     pub scaled_down: Option<(i32, i32)>,
-    /// What failed.
+    /// The error.
     pub errors: Vec<Error>,
 }
 

@@ -14,7 +14,7 @@ use crate::crd::ZueCluster;
 use crate::kubernetes::{Error, within};
 use crate::reporter::manager;
 
-/// How often the claims are looked for.
+/// The number of times that the claims are looked for.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Looks whether it has ended; when to look again while one is under way. `resource` is as it was found.

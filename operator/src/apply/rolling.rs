@@ -1,4 +1,4 @@
-//! How far the replacement of pods has come, from look to look. Pure: it is told the time.
+//! The progress of the replacement of pods, from look to look. Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
@@ -6,26 +6,26 @@ use crate::events::Happening;
 use crate::rollout::{self, PodRevision};
 use crate::view::View;
 
-/// How long a leader that is to be replaced is waited for to hand over.
+/// The time for which a leader that is to be replaced is waited for to hand over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
 
-/// How far the replacement of pods has come.
+/// The progress of the replacement of pods.
 #[derive(Debug, Default)]
 pub struct Rolling {
     is_under_way: bool,
-    /// Who is to take over from the leader before its pod goes.
+    /// The replica that is to take over from the leader before its pod goes.
     to: Option<usize>,
     /// Since when anybody was to.
     since: Option<Instant>,
 }
 
 impl Rolling {
-    /// Who is to take over from the leader before its pod goes, by ordinal.
+    /// The replica that is to take over from the leader before its pod goes, by ordinal.
     pub fn to(&self) -> Option<usize> {
         self.to
     }
 
-    /// Whether a leader was waited for long enough to hand over.
+    /// Tells whether a leader was waited for long enough to hand over.
     pub fn is_overdue(&self, now: Instant) -> bool {
         self.since.is_some_and(|since| now.saturating_duration_since(since) >= HAND_OVER_MAX)
     }

@@ -1,16 +1,16 @@
-//! How many pods the StatefulSet is to have: as many as are asked for, and the last ones beyond that until their replicas have no say.
+//! The number of pods that the StatefulSet is to have: as many as are asked for, and the last ones beyond that until their replicas have no say.
 //! Only reconciliations write it. Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 
-/// What was seen longer ago takes no pod away: a call to the API server may have lasted.
+/// The age beyond which a look takes no pod away: a call to the API server may have lasted.
 const FRESH_FOR: Duration = Duration::from_secs(5);
-/// How long after a reconciliation was asked for the next one is.
+/// The time after a reconciliation was asked for until the next one is.
 const ASKED_PAUSE: Duration = Duration::from_secs(2);
 
-/// How many pods a set has, counted from ordinal 0 to its last one: one that runs a single replica of many may begin later.
+/// The number of pods of a set, counted from ordinal 0 to its last one: one that runs a single replica of many may begin later.
 pub fn pods_of(set: &StatefulSet) -> Option<i32> {
     let spec = set.spec.as_ref()?;
     let first = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or_default();
@@ -20,22 +20,22 @@ pub fn pods_of(set: &StatefulSet) -> Option<i32> {
 /// Pods that nothing depends on any more, by a caretaker's word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Spare {
-    /// How many there were.
+    /// The number that there were.
     pub of: i32,
-    /// How many have to run, the first ones.
+    /// The number that have to run, the first ones.
     pub needed: i32,
     /// When that was seen.
     pub seen_at: Instant,
 }
 
 impl Spare {
-    /// What of so many pods is not needed, if anything.
+    /// The pods of so many that are not needed, if any.
     pub fn seen(known: Option<i32>, needed: usize, seen_at: Instant) -> Option<Self> {
         let (of, needed) = (known?, i32::try_from(needed).ok()?);
         (needed < of).then_some(Self { of, needed, seen_at })
     }
 
-    /// How many pods a set keeps that has so many: fewer only by a fresh word on just as many.
+    /// The number of pods that a set keeps which has so many: fewer only by a fresh word on just as many.
     pub fn keeps(spare: Option<Self>, has: i32, now: Instant) -> i32 {
         let is_fresh = |spare: &Self| now.saturating_duration_since(spare.seen_at) < FRESH_FOR;
         spare.filter(|spare| spare.of == has && is_fresh(spare)).map_or(has, |spare| spare.needed.clamp(1, has))
@@ -47,7 +47,7 @@ impl Spare {
 pub struct Asking(Option<Instant>);
 
 impl Asking {
-    /// Whether one is to be asked for now, where there is something to be done.
+    /// Tells whether one is to be asked for now, where there is something to be done.
     pub fn is_due(&mut self, is_needed: bool, now: Instant) -> bool {
         let is_due = is_needed && self.0.is_none_or(|asked| now.saturating_duration_since(asked) >= ASKED_PAUSE);
         self.0 = if is_due { Some(now) } else { self.0.filter(|_| is_needed) };

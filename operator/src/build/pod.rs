@@ -84,7 +84,7 @@ fn spec(cluster: &Cluster) -> PodSpec {
     }
 }
 
-/// What runs before a node: the log is restored, or leaves a cluster whose majority is gone.
+/// The containers that run before a node: the log is restored, or leaves a cluster whose majority is gone.
 fn before(cluster: &Cluster, node: &Container) -> Vec<Container> {
     let detach = cluster.recovery.as_ref().map(|recovery| {
         let Recovery { replica_id, cluster_id, .. } = recovery;

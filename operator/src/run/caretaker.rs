@@ -44,10 +44,10 @@ use crate::watched::Guarded;
 /// The pause after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often one that only listens looks whether there are other nodes to listen to.
+/// The interval at which one that only listens looks whether there are other nodes to listen to.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How the nodes are reached: by what is told last.
+/// The way to the nodes: by what is told last.
 pub type Dials = watch::Receiver<Dial>;
 
 /// Takes care of a cluster until its resource is gone. A fault of the program on the way must not leave the cluster without anybody who
@@ -141,7 +141,7 @@ struct Caretaker<'a> {
     found: Option<Arc<Guarded>>,
 }
 
-/// What it remembers from look to look.
+/// Its memory from look to look.
 struct Memory {
     isr: IsrTracker,
     budget: Budget,
@@ -281,7 +281,7 @@ impl<'a> Caretaker<'a> {
         }
     }
 
-    /// What is to be done about a majority that is gone.
+    /// The next step about a majority that is gone.
     fn recover(&mut self, turn: &Turn, view: &View, pods: impl Iterator<Item = String>, workload: &mut Workload) {
         let gone_for = self.memory.gone.look(&turn.nodes, Instant::now());
         let commit_end = self.resource().and_then(|resource| resource.status.as_ref()?.commit_end);
@@ -320,13 +320,13 @@ impl<'a> Caretaker<'a> {
         happenings
     }
 
-    /// Whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
+    /// Tells whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
     fn may_go(&self, view: &View) -> bool {
         let is_overdue = self.memory.rolling.is_overdue(Instant::now());
         view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
     }
 
-    /// How far the replacement of pods has come, beside what reconciliations have left.
+    /// The progress of the replacement of pods, beside what reconciliations have left.
     fn progress(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(wanted) = &workload.revision else {

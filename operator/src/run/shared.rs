@@ -1,4 +1,4 @@
-//! What the caretakers of all clusters use, and what reconciliations and caretakers tell each other of one.
+//! Means of the caretakers of all clusters, and news between reconciliations and caretakers of one.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use crate::pods;
 use crate::status::Workload;
 use crate::watched::{Clusters, Guarded};
 
-/// What every caretaker uses.
+/// Means that every caretaker uses.
 #[derive(Clone)]
 pub struct Shared {
     /// The way to the API server.
@@ -24,21 +24,21 @@ pub struct Shared {
     pub clusters: Clusters,
     /// The nodes' pods, as watched.
     pub pods: Store<Pod>,
-    /// Whether this operator is the one that acts.
+    /// True if this operator is the one that acts.
     pub acts: watch::Receiver<bool>,
-    /// Where a reconciliation is asked for.
+    /// The queue in which a reconciliation is asked for.
     pub again: mpsc::Sender<ObjectRef<Guarded>>,
-    /// What Prometheus is told.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The image of clusters that name none.
     pub default_image: Arc<str>,
     /// The name of the operator's own pod.
     pub instance: Arc<str>,
-    /// What follows the name of a Service in full, from a dot on.
+    /// The part that follows the name of a Service in full, from a dot on.
     pub services_suffix: Arc<str>,
 }
 
-/// What reconciliations leave behind for the caretaker.
+/// News that reconciliations leave behind for the caretaker.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
 impl Shared {

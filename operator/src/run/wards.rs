@@ -28,18 +28,18 @@ pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
 const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 
-/// What reconciliations leave behind for each other.
+/// News that reconciliations leave behind for each other.
 pub(super) struct Context {
     pub(super) shared: Shared,
     caretakers: Mutex<HashMap<Key, Ward>>,
-    /// How the nodes of each cluster are reached, by the uid of its resource.
+    /// The way to the nodes of each cluster, by the uid of its resource.
     links: Mutex<HashMap<String, Arc<Link>>>,
     /// The growths of volumes that were refused, by the uid of the resource.
     refusals: Mutex<HashMap<String, Refusal>>,
     zones: NodeZones,
 }
 
-/// What became of the volumes of a cluster.
+/// The outcome for the volumes of a cluster.
 #[derive(Default)]
 pub(super) struct Grown {
     pub(super) refused: Option<String>,
@@ -70,20 +70,20 @@ impl Context {
         Self { shared, caretakers, links, refusals, zones: NodeZones::default() }
     }
 
-    /// What the caretaker of this very resource shares, if there is one.
+    /// The parts that the caretaker of this very resource shares, if there is one.
     fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
         let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
         let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
         Some(Arc::clone(&ward.workload))
     }
 
-    /// How the nodes of a cluster are reached.
+    /// The way to the nodes of a cluster.
     pub(super) fn link(&self, uid: &str) -> Arc<Link> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(links.entry(uid.to_owned()).or_default())
     }
 
-    /// What its nodes show of their TLS, as far as its caretaker knows.
+    /// The TLS that its nodes show, as far as its caretaker knows.
     pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         let workload = self.shared_with(&key, &cluster.uid);
@@ -92,7 +92,7 @@ impl Context {
             .unwrap_or_default()
     }
 
-    /// Which of its pods nothing depends on, as far as its caretaker knows.
+    /// The pods of it that nothing depends on, as far as its caretaker knows.
     pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
         let workload = self.shared_with(&(cluster.namespace.clone(), cluster.name.clone()), &cluster.uid)?;
         let known = workload.lock().unwrap_or_else(PoisonError::into_inner);

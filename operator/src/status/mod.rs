@@ -55,13 +55,13 @@ pub struct Workload {
     pub budget_problem: Option<String>,
     /// The number of times that the objects were applied: what the caretaker keeps of them is looked at again each time.
     pub rounds: u64,
-    /// What is given up.
+    /// The replica or majority that is given up.
     pub given_up: GivenUp,
-    /// How many pods are of an older revision.
+    /// The number of pods of an older revision.
     pub stale_pods: usize,
-    /// Where the pods are.
+    /// The places of the pods.
     pub whereabouts: Whereabouts,
-    /// What its caretaker has to say to reconciliations.
+    /// Its caretaker's news for reconciliations.
     pub word: Word,
     /// In which mode of TLS the cluster is, once that is settled.
     pub tls_mode: Option<TlsMode>,
@@ -69,14 +69,14 @@ pub struct Workload {
     pub invalid: Option<Refused>,
 }
 
-/// What a caretaker has to say to reconciliations and to whoever tells of the cluster.
+/// A caretaker's news for reconciliations and for whoever tells of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Word {
-    /// Whether the cluster can spare a pod.
+    /// True if the cluster can spare a pod.
     pub may_evict: bool,
-    /// Which pods nothing depends on any more.
+    /// The pods that nothing depends on any more.
     pub spare: Option<Spare>,
-    /// What each node shows of its TLS, by ordinal; none of those that do not answer.
+    /// The TLS that each node shows, by ordinal; none of those that do not answer.
     pub shown: Vec<Option<Shown>>,
 }
 
@@ -85,20 +85,20 @@ pub struct Word {
 pub struct Whereabouts {
     /// As far as it was asked for and is known.
     pub zones: Zones,
-    /// What stood in the way of knowing it.
+    /// The error that stood in the way of knowing it.
     pub problem: Option<String>,
 }
 
-/// What a person gives up for good.
+/// Replicas that a person gives up for good.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GivenUp {
-    /// Which replica is to be replaced, or why that cannot be.
+    /// The replica that is to be replaced, or why that cannot be.
     pub replica: Option<Replace>,
-    /// Whether a majority is to be given up, and what that means.
+    /// The majority that is to be given up, and what that means.
     pub majority: Option<Recover>,
-    /// How far that has come.
+    /// The progress of that.
     pub stage: Option<Stage>,
-    /// What of it the objects were applied by.
+    /// The part of it that the objects were applied by.
     pub applied: Option<Recovery>,
 }
 

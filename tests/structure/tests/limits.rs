@@ -48,7 +48,7 @@ const FIELDS: &[(&str, usize)] = &[
 const FUNCTION_MAX: usize = 74;
 
 /// Doc comments that open with a question word, of all, in percent: to go down.
-const QUESTIONS_MAX: usize = 37;
+const QUESTIONS_MAX: usize = 34;
 
 static CRATES: LazyLock<Vec<(Root, Measures)>> = LazyLock::new(|| {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -11,8 +11,10 @@ pub use chance::{Chance, Every};
 
 use crate::disk::Disk;
 use chance::Random;
+use faults::Faults;
 
 pub(crate) mod chance;
+mod faults;
 pub(crate) mod file;
 
 /// A simulated machine's disk. Clones are the same disk, and it outlives any log on it.
@@ -49,19 +51,6 @@ struct World {
     /// How many calls there were, reads among them.
     calls: u64,
     faults: Faults,
-}
-
-/// Faults that the disk is told to have.
-#[derive(Clone, Copy, Debug, Default)]
-struct Faults {
-    fail_call_at: Option<(u64, io::ErrorKind)>,
-    lies: bool,
-    fail_at: Option<(u64, io::ErrorKind)>,
-    stop_at: Option<u64>,
-    /// The number of bytes that can still be reserved; any number if none is said.
-    room: Option<usize>,
-    /// By how many bytes files can still grow as they are written; any number if none is said.
-    growth: Option<usize>,
 }
 
 /// Names become files, at once, and `from` ceases to be a name.
