@@ -6,7 +6,7 @@ use zue_core::{Promise, ReplicaId, Tail};
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::log::Log;
-use crate::meta::{Meta, Session};
+use crate::meta::{Meta, Session, Synced};
 
 impl<D: Disk> Log<D> {
     /// Makes the log that of a new replica, which is of no cluster and has promised nobody anything, and closes it. All that is there
@@ -20,15 +20,15 @@ impl<D: Disk> Log<D> {
         self.sync_disk()?;
         self.writer.index.write_all();
         let tail = self.ends.tail;
-        self.note_commit(tail.end);
         let leader = self.history().last().filter(|last| last.epoch == tail.epoch).map(|last| last.leader);
         // Greater than any promise of a log that leads: an epoch of the new cluster is above both.
         let epoch = self.meta.promise.epoch.max(tail.epoch);
         let promise = Promise { epoch, leader: leader.filter(|_| epoch == tail.epoch) };
         let Meta { log_start, compacted, session, .. } = self.meta;
-        let session = Session { clean: true, ..session };
-        self.replace_meta(&Meta { promise, log_start, compacted, ..Meta::new(replica, session) })?;
-        assert_eq!(self.meta.commit_end, tail.end, "not all of the log counts as committed");
+        assert_eq!(self.ends.synced, tail, "not all of the log is on the disk");
+        let (session, synced) = (Session { clean: true, ..session }, Synced { sequence: self.writer.sequence, tail });
+        let own = Meta::new(replica, session);
+        self.write_meta(Meta { promise, commit_end: tail.end, log_start, compacted, synced, ..own })?;
         Ok(tail)
     }
 }
