@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack bench-kind images clean help
+.PHONY: run test check doc compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack bench-kind images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -15,11 +15,13 @@ run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./
 test: ## Everything that has to pass, what is independent side by side, with the time of each part
 	tests/run
 
-check: ## Formatting, lints, and what rustdoc says
+check: ## Formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --locked --workspace --all-targets --features zue-tests/bench-kind -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+
+doc: ## The pages that rustdoc makes; a warning fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
