@@ -12,6 +12,8 @@ use zue_tls::{Authority, Cluster, Dial, Identity, Issued, Kind, Names, Role};
 
 /// How long certificates live, unless a test is about that.
 pub const LIFE: Duration = Duration::from_hours(1);
+/// No certificate outlives its authority.
+const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 365);
 
 /// The authorities of a cluster, each of both kinds, and what they gave out.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub fn write(path: &Path, text: &str) {
 }
 
 fn authority(kind: Kind, cluster: &Cluster) -> Authority {
-    Authority::new(kind, cluster, LIFE * 24).expect("an authority can be made")
+    Authority::new(kind, cluster, AUTHORITY_LIFE).expect("an authority can be made")
 }
 
 impl Identities {

@@ -9,3 +9,4 @@ pub mod load;
 pub mod programs;
 pub mod replicas;
 pub mod three;
+pub mod watch;

@@ -147,7 +147,8 @@ impl Drop for Process {
 /// The first line that these commands print, which have the functions of `tests/kind/lib.sh`.
 fn found_by(commands: &str) -> String {
     let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("kind/lib.sh");
-    let script = format!("set -e; . \"$0\"; {commands}");
+    // One at a time: two that install would be in each other's way.
+    let script = format!("set -e; . \"$0\"; exec 8>\"$cache/.programs.lock\"; flock 8; {commands}");
     let found = Command::new("bash").args(["-c", &script]).arg(&lib).output().expect("bash runs");
     assert!(found.status.success(), "{commands}: {}", String::from_utf8_lossy(&found.stderr));
     String::from_utf8_lossy(&found.stdout).lines().next().unwrap_or_default().to_owned()
@@ -159,6 +160,14 @@ fn found_by(commands: &str) -> String {
 /// When it cannot be installed.
 pub fn faketime() -> String {
     found_by("programs faketime=faketime; dpkg -L libfaketime | grep 'MT\\.so'")
+}
+
+/// A program with a package of its own name, such as `strace`, installed if need be as `tests/kind/lib.sh` does.
+///
+/// # Panics
+/// When it cannot be installed.
+pub fn installed(name: &str) -> PathBuf {
+    PathBuf::from(found_by(&format!("programs {name}={name}; command -v {name}")))
 }
 
 /// `prometheus` or `promtool`, unpacked if need be as `tests/kind/lib.sh` does.

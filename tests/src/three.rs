@@ -1,12 +1,13 @@
 //! Three real nodes and their controller, each ended at will.
 
 use std::path::PathBuf;
+use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::programs::{Process, free_ports, zue};
+use crate::programs::{Process, free_ports, zue, zue_ok};
 use crate::replicas::eventually;
 
 /// How long anything may take that must come.
@@ -20,6 +21,8 @@ pub struct Cluster {
     base: u16,
     /// What follows the name of a node where the others and the controller look for it; its address if there is nothing.
     domain: Option<&'static str>,
+    /// What a command shows to get in, and believes.
+    pub flags: Vec<String>,
     /// The nodes that run.
     pub nodes: Vec<Option<Process>>,
     /// The controller, if it runs.
@@ -47,11 +50,11 @@ impl Cluster {
     ///
     /// # Panics
     /// When they do not get there.
-    pub fn start_prepared(domain: Option<&'static str>, leadership: &[&str], prepare: impl FnOnce(&Self)) -> Self {
+    pub fn start_prepared(domain: Option<&'static str>, leadership: &[&str], prepare: impl FnOnce(&mut Self)) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the test");
-        let mut cluster =
-            Self { folder, base: free_ports(3, PORTS, 3), domain, nodes: vec![None, None, None], controller: None };
-        prepare(&cluster);
+        let (flags, nodes) = (Vec::new(), vec![None, None, None]);
+        let mut cluster = Self { folder, base: free_ports(3, PORTS, 3), domain, flags, nodes, controller: None };
+        prepare(&mut cluster);
         (0..3).for_each(|n| cluster.restart(n));
         cluster.control(leadership);
         eventually(SOON, || cluster.led_by(), || "somebody leads".to_owned());
@@ -139,9 +142,24 @@ impl Cluster {
         self.controller = Some(Process::start("zue", &[&args, leadership].concat(), &log));
     }
 
+    /// Runs `zue` to its end.
+    pub fn zue(&self, args: &[&str], input: &[u8]) -> Output {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        zue(&self.servers(), &flags, input)
+    }
+
+    /// The same, which must succeed; gives its standard output.
+    ///
+    /// # Panics
+    /// When it fails, with what it said.
+    pub fn zue_ok(&self, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).chain(args.iter().copied()).collect();
+        zue_ok(&self.servers(), &flags, input)
+    }
+
     /// What each node that answers says.
     pub fn status(&self) -> Vec<Value> {
-        let output = zue(&self.servers(), &["-o", "json", "status"], b"");
+        let output = self.zue(&["-o", "json", "status"], b"");
         String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 

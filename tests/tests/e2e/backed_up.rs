@@ -11,7 +11,7 @@ use zue_tests::replicas::eventually;
 use crate::kubernetes::{NAME, OPEN_TO_TESTS, PATIENCE, Zue, apply, get, image, kubectl, pods, renew_namespace};
 use crate::mounted::Mounted;
 
-const STORE: &str = "e2e-store";
+pub const STORE: &str = "e2e-store";
 const STORAGE: &str = "{size: 1Gi}";
 /// How many records are acknowledged in front of each step.
 const RECORDS: usize = 1500;
@@ -20,11 +20,11 @@ const PAIRS: usize = 9;
 const PHASE: Duration = Duration::from_secs(6);
 
 /// The access to the bucket, as fields of a spec.
-const ACCESS: &str =
+pub const ACCESS: &str =
     "endpoint: 'http://bucket.e2e-store.svc.cluster.local:9000', region: us-east-1, credentialsSecretName: bucket";
 
 /// A Secret with what the bucket wants to be shown.
-fn credentials() -> serde_json::Value {
+pub fn credentials() -> serde_json::Value {
     json!({
         "apiVersion": "v1",
         "kind": "Secret",
@@ -34,7 +34,7 @@ fn credentials() -> serde_json::Value {
 }
 
 /// Starts the S3 server, anew and empty.
-fn bucket() {
+pub fn bucket() {
     renew_namespace(STORE);
     let (repository, tag) = image("ZUE_BUCKET_IMAGE", "zue-bucket:test");
     let labels = json!({ "app": "bucket" });

@@ -44,6 +44,8 @@ mod prometheus;
 mod recovered;
 #[cfg(feature = "e2e-full")]
 mod volumes;
+#[cfg(feature = "e2e-full")]
+mod watched;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};

@@ -11,26 +11,26 @@ use crate::alone::machines;
 use crate::changes::expect_members;
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 
-const CLASS: &str = "zue-e2e-grows";
+pub const CLASS: &str = "zue-e2e-grows";
 const IMAGE: &str = "/var/zue-e2e.img";
-const MOUNT: &str = "/var/zue-e2e";
+pub const MOUNT: &str = "/var/zue-e2e";
 /// What takes the difference between the two sizes, beside the directory that is the volume.
 const BALLAST: &str = "/var/zue-e2e/ballast";
-const VOLUME: &str = "/var/zue-e2e/volume";
-const SMALL: &str = "96Mi";
-const LARGE: &str = "256Mi";
+pub const VOLUME: &str = "/var/zue-e2e/volume";
+pub const SMALL: &str = "96Mi";
+pub const LARGE: &str = "256Mi";
 const DIFFERENCE: &str = "160M";
 
 /// A filesystem on each worker as a static volume, taken away when this is dropped.
-struct Volumes(Vec<String>);
+pub struct Volumes(Vec<String>);
 
 /// Runs a script on a machine.
-fn on(machine: &str, script: &str) -> Result<String, String> {
+pub fn on(machine: &str, script: &str) -> Result<String, String> {
     run("docker", &["exec", machine, "sh", "-euc", script])
 }
 
 impl Volumes {
-    fn make() -> Self {
+    pub fn make() -> Self {
         let workers: Vec<String> = machines().into_iter().filter(|name| !name.ends_with("control-plane")).collect();
         let volumes = Self(workers);
         volumes.remove();
@@ -100,8 +100,8 @@ fn create(namespace: &str, port: u16) -> Zue {
     Zue::create_on(&storage, namespace, port, spec)
 }
 
-/// Waits until every claim asks for as much, and plays the driver.
-fn expect_growth(cluster: &Zue, volumes: &Volumes) {
+/// Waits until every claim asks for as much.
+pub fn expect_asked(cluster: &Zue) {
     let asked = || {
         let claims = get(&["-n", &cluster.namespace, "pvc"]);
         let claims = claims["items"].as_array()?;
@@ -109,6 +109,11 @@ fn expect_growth(cluster: &Zue, volumes: &Volumes) {
         (asks == 3).then_some(())
     };
     eventually(PATIENCE, asked, || format!("all claims ask for {LARGE}: {:#}", cluster.status()));
+}
+
+/// The same, and plays the driver.
+fn expect_growth(cluster: &Zue, volumes: &Volumes) {
+    expect_asked(cluster);
     volumes.grow(&cluster.namespace);
     let set = get(&["-n", &cluster.namespace, "statefulset", NAME]);
     let template = &set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
