@@ -203,7 +203,9 @@ fn damage(cluster: &Zue, watch: &Watch) {
     watch.expect_firing("a flipped bit, while the others hang", &["ZueRecordsDamaged"]);
     drop(hang);
     watch.expect_cleared(&["ZueRecordsDamaged"]);
-    machines.iter().for_each(|machine| flip(machine, lost));
+    for machine in &machines {
+        flip(machine, lost);
+    }
     watch.expect_firing("the same byte damaged on all disks", &["ZueRecordsLost"]);
     // What nobody has is let go.
     let end = String::from_utf8(cluster.zue_ok(&["append", "behind it"], b"")).expect("an offset");

@@ -184,13 +184,13 @@ fn room(cluster: &Cluster, prometheus: &Watch) {
     let mut file = std::fs::File::create(&filler).expect("a file can be made");
     let piece = vec![b'.'; 1 << 20];
     let begun = Instant::now();
-    let fill = |file: &mut std::fs::File| {
+    let add_some = |file: &mut std::fs::File| {
         // Half of it at once, then some of it with each look.
         let pieces = if file.metadata().map_or(0, |file| file.size()) < DISK_BYTES / 2 { 28 } else { 1 };
         (0..pieces).for_each(|_| drop(file.write_all(&piece)));
     };
     let filling = || {
-        fill(&mut file);
+        add_some(&mut file);
         std::thread::sleep(LOOK);
         prometheus.firing().ok().filter(|firing| firing.contains("ZueDiskFillingUp"))
     };

@@ -28,7 +28,7 @@ impl<D: Disk> Log<D> {
         assert_eq!(self.ends.synced, tail, "not all of the log is on the disk");
         let (session, synced) = (Session { clean: true, ..session }, Synced { sequence: self.writer.sequence, tail });
         let own = Meta::new(replica, session);
-        self.write_meta(Meta { promise, commit_end: tail.end, log_start, compacted, synced, ..own })?;
+        self.write_meta(&Meta { promise, commit_end: tail.end, log_start, compacted, synced, ..own })?;
         Ok(tail)
     }
 }

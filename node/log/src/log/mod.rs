@@ -281,17 +281,17 @@ impl<D: Disk> Log<D> {
         assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
         assert!(meta.starts >= self.meta.starts, "the number of starts fell");
         assert!(self.meta.restored <= meta.restored, "a disk that was put back is taken for another");
-        self.write_meta(meta)
+        self.write_meta(&meta)
     }
 
     /// Puts a meta file in the place of the present one. Only a log that leaves its cluster becomes another replica's by it.
-    pub(crate) fn write_meta(&mut self, meta: Meta) -> Result<(), LogError> {
-        match self.meta_file.replace(&meta) {
+    pub(crate) fn write_meta(&mut self, meta: &Meta) -> Result<(), LogError> {
+        match self.meta_file.replace(meta) {
             Ok(()) => {}
             Err(NotReplaced::NoRoom(error)) => return Err(LogError::NoRoom(error)),
             Err(NotReplaced::Disk(error)) => return self.disk_result(Err(error)),
         }
-        self.meta = meta;
+        self.meta = *meta;
         Ok(())
     }
 
