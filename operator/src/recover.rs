@@ -377,7 +377,8 @@ mod tests {
         assert!(refused(&lost(), &[silent(), silent(), hurt], "orders-2@80").contains("damaged"));
         let mut failed = lost();
         failed.replicas[2].role = MemberRole::Failed;
-        assert!(refused(&failed, &nodes, "orders-2@80").contains("damaged"));
+        let alone = [silent(), silent(), status(3, 4, 80)];
+        assert!(refused(&failed, &alone, "orders-2@80").contains("damaged"));
     }
 
     #[test]
