@@ -186,9 +186,9 @@ fn spawn(
     end: impl Fn(String) -> DiskFact + Send + 'static,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let mourner = Mourner(facts.clone(), end);
+    let guard = PanicGuard(facts.clone(), end);
     thread::Builder::new().name(name).spawn(move || {
-        let _mourner = mourner;
+        let _guard = guard;
         run();
     })
 }
@@ -209,9 +209,9 @@ fn neglected(problem: String) -> DiskFact {
 }
 
 /// Tells the driver when the thread that holds it panics.
-struct Mourner<F: Fn(String) -> DiskFact>(mpsc::Sender<DiskFact>, F);
+struct PanicGuard<F: Fn(String) -> DiskFact>(mpsc::Sender<DiskFact>, F);
 
-impl<F: Fn(String) -> DiskFact> Drop for Mourner<F> {
+impl<F: Fn(String) -> DiskFact> Drop for PanicGuard<F> {
     fn drop(&mut self) {
         if thread::panicking() {
             let problem = format!("the thread {:?} panicked", thread::current().name().unwrap_or_default());

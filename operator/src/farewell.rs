@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::crd::ZueCluster;
 use crate::kubernetes::within;
-use crate::lease::Seat;
+use crate::lease::LeaseHolder;
 use crate::reporter::manager;
 use crate::status;
 use crate::watched::Guarded;
@@ -21,9 +21,9 @@ const SUCCESSION: Duration = Duration::from_secs(2);
 const ALL_MAX: Duration = Duration::from_secs(15);
 
 /// Marks all conditions of nodes as unknown, unless another operator acts. The Lease must have been given up before.
-pub async fn say(client: &Client, namespaces: &[String], seat: &Seat) {
+pub async fn say(client: &Client, namespaces: &[String], lease_holder: &LeaseHolder) {
     tokio::time::sleep(SUCCESSION).await;
-    if seat.is_taken().await {
+    if lease_holder.is_taken().await {
         return;
     }
     info!("no other operator acts: the status of the ZueClusters is marked as unknown");

@@ -14,7 +14,7 @@ use kube::{Client, Config};
 use tokio::sync::watch;
 use zue_operator::args::{Check, Cli, Command, Run};
 use zue_operator::kubernetes::within;
-use zue_operator::lease::Seat;
+use zue_operator::lease::LeaseHolder;
 use zue_operator::metrics::Metrics;
 use zue_operator::operator::Settings;
 use zue_operator::watched::Guarded;
@@ -75,25 +75,25 @@ async fn run(args: Run) -> anyhow::Result<()> {
         namespaces = if namespaces.is_empty() { "all".to_owned() } else { namespaces.join(",") },
         "the operator starts"
     );
-    let mut seat = Seat::new(client.clone(), lease, instance.clone());
+    let mut lease_holder = LeaseHolder::new(client.clone(), lease, instance.clone());
     // Where there is none, names are told in short.
     let services_suffix = domain::suffix(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let settings = Settings { default_image: image, instance, services_suffix };
     let operator = Operator { client: client.clone(), namespaces: namespaces.clone(), settings, metrics, ready };
     tokio::select! {
         served = serving => return served.with_context(|| format!("cannot serve metrics at {metrics_address}")),
-        ended = operator.run(&mut seat) => return ended,
+        ended = operator.run(&mut lease_holder) => return ended,
         told = stop() => told.context("cannot listen for signals")?,
     }
     drop(operator);
-    if seat.leave().await {
-        farewell::say(&client, &namespaces, &seat).await;
+    if lease_holder.leave().await {
+        farewell::say(&client, &namespaces, &lease_holder).await;
     }
     Ok(())
 }
 
 /// Acts whenever it holds the Lease; for ever.
-async fn take_turns(seat: &mut Seat, acts: &watch::Sender<bool>, metrics: &Metrics) -> Infallible {
+async fn take_turns(lease_holder: &mut LeaseHolder, acts: &watch::Sender<bool>, metrics: &Metrics) -> Infallible {
     let told = AtomicBool::new(false);
     let standing_by = || {
         if !told.swap(true, Ordering::Relaxed) {
@@ -101,11 +101,11 @@ async fn take_turns(seat: &mut Seat, acts: &watch::Sender<bool>, metrics: &Metri
         }
     };
     loop {
-        seat.take(standing_by).await;
+        lease_holder.take(standing_by).await;
         tracing::info!("this operator is active from now on");
         metrics.acts(true);
         acts.send_replace(true);
-        seat.keep().await;
+        lease_holder.keep().await;
         acts.send_replace(false);
         metrics.acts(false);
         told.store(false, Ordering::Relaxed);
@@ -122,12 +122,12 @@ struct Operator {
 
 impl Operator {
     /// Watches, and acts whenever it holds the Lease: so all is known when it begins to act.
-    async fn run(&self, seat: &mut Seat) -> anyhow::Result<()> {
+    async fn run(&self, lease_holder: &mut LeaseHolder) -> anyhow::Result<()> {
         require_crd(&self.client, self.namespaces.first().map(String::as_str)).await?;
         let (acts, seated) = watch::channel(false);
         tokio::select! {
             () = self.watch(seated) => bail!("the watches have ended"),
-            never = take_turns(seat, &acts, &self.metrics) => match never {},
+            never = take_turns(lease_holder, &acts, &self.metrics) => match never {},
         }
     }
 

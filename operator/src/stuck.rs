@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::view::View;
 
 /// Volumes are made and images pulled meanwhile: what is over by then is no news.
@@ -15,18 +15,18 @@ pub struct Stuck(BTreeMap<String, (Instant, bool)>);
 
 impl Stuck {
     /// News to tell: of each pod once, until it is ready again.
-    pub fn see(&mut self, view: &View, now: Instant) -> Vec<Happening> {
+    pub fn see(&mut self, view: &View, now: Instant) -> Vec<ClusterEvent> {
         let is_over = |pod: &String| view.replicas.iter().all(|replica| replica.pod != *pod || replica.ready);
         self.0.retain(|pod, _| !is_over(pod));
-        let mut happenings = Vec::new();
+        let mut events = Vec::new();
         for (pod, why) in view.replicas.iter().filter_map(|replica| Some((&replica.pod, replica.stuck.as_ref()?))) {
             let (since, is_told) = self.0.entry(pod.clone()).or_insert((now, false));
             if !*is_told && now.saturating_duration_since(*since) >= TOLD_AFTER {
                 *is_told = true;
-                happenings.push(Happening::warning("PodStuck", format!("{pod} does not start: {why}")).about(pod));
+                events.push(ClusterEvent::warning("PodStuck", format!("{pod} does not start: {why}")).about(pod));
             }
         }
-        happenings
+        events
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
             let mut view = healthy();
             (view.replicas[2].stuck, view.replicas[2].ready) = (why.map(str::to_owned), ready);
             let told = stuck.see(&view, begun + Duration::from_secs(second));
-            told.into_iter().map(|happening| happening.note).collect::<Vec<_>>()
+            told.into_iter().map(|event| event.note).collect::<Vec<_>>()
         };
         assert_eq!(see(0, Some("ErrImagePull"), false), [""; 0]);
         assert_eq!(see(10, Some("ImagePullBackOff"), false), ["orders-2 does not start: ImagePullBackOff"]);

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use serde_json::{Value, json};
 use zue_operator::farewell;
-use zue_operator::lease::Seat;
+use zue_operator::lease::LeaseHolder;
 
 /// An API server with a Lease and clusters, and what was written there: the name and the patch.
 #[derive(Clone, Default)]
@@ -85,9 +85,9 @@ fn clusters() -> Vec<Value> {
 async fn said(api: Api, namespaces: &[&str]) -> BTreeMap<String, Value> {
     let written = Arc::clone(&api.written);
     let client = Client::new(Router::new().fallback(answer).with_state(api), "zue-system");
-    let seat = Seat::new(client.clone(), "zue-operator".to_owned(), "me".to_owned());
+    let lease_holder = LeaseHolder::new(client.clone(), "zue-operator".to_owned(), "me".to_owned());
     let namespaces: Vec<String> = namespaces.iter().map(|name| (*name).to_owned()).collect();
-    farewell::say(&client, &namespaces, &seat).await;
+    farewell::say(&client, &namespaces, &lease_holder).await;
     let written = written.lock().unwrap();
     written.clone()
 }

@@ -20,7 +20,7 @@ use zue_operator::cluster::Cluster;
 use zue_operator::crd::status::{MemberRole, Recovery};
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
 use zue_operator::deeds;
-use zue_operator::events::Happening;
+use zue_operator::events::ClusterEvent;
 use zue_operator::recover::{Recover, Stage};
 use zue_operator::replace::{self, Replace};
 use zue_operator::reporter::{self, Report};
@@ -137,21 +137,21 @@ async fn next(asked: &mut Asked, end: &str) -> Value {
 async fn of_what_waits_for_a_slow_api_server_only_the_latest_is_told_and_events_go_their_own_way() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     let before = ZueClusterStatus::default();
-    let (desk, reporting) = reporter::open(&client, &cluster(), "operator", before, Arc::default());
+    let (reports, reporting) = reporter::open(&client, &cluster(), "operator", before, Arc::default());
     let reporting = tokio::spawn(reporting);
     let quorum = |patch: &Value| patch["status"]["quorum"].as_u64().unwrap();
-    desk.report(report(1));
+    reports.report(report(1));
     // The budget comes before the status: it allows nothing until it is known that it may.
     assert_eq!(next(&mut asked, "/poddisruptionbudgets/orders").await["spec"]["maxUnavailable"], 0);
     assert_eq!(quorum(&next(&mut asked, "/status").await), 1);
     for of_many in 2..9 {
-        desk.report(report(of_many));
+        reports.report(report(of_many));
     }
-    desk.tell(Happening::normal("Told", "while the status hangs"));
+    reports.tell(ClusterEvent::normal("Told", "while the status hangs"));
     assert_eq!(next(&mut asked, "/events").await["note"], "while the status hangs");
     api.statuses.add_permits(2);
     assert_eq!(quorum(&next(&mut asked, "/status").await), 8);
-    drop(desk);
+    drop(reports);
     tokio::time::timeout(Duration::from_secs(20), reporting).await.unwrap().unwrap();
     drop((client, api));
     assert!(asked.try_recv().is_err());
@@ -176,14 +176,14 @@ async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
 async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest_is_left_alone() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(9);
-    let (desk, reporting) =
+    let (reports, reporting) =
         reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let shows = |version: &str, status: &ZueClusterStatus| Report {
         found: Some((Some(version.to_owned()), status.clone())),
         ..report(2)
     };
-    desk.report(shows("1", &ZueClusterStatus::default()));
+    reports.report(shows("1", &ZueClusterStatus::default()));
     let mut written = next(&mut asked, "/status").await["status"].clone();
     written.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     let written: ZueClusterStatus = serde_json::from_value(written).unwrap();
@@ -193,7 +193,7 @@ async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest
     for (version, shown, is_corrected) in
         [("1", &ZueClusterStatus::default(), false), ("2", &written, false), ("3", &wrong, true)]
     {
-        desk.report(shows(version, shown));
+        reports.report(shows(version, shown));
         let patience = Duration::from_millis(if is_corrected { 20_000 } else { 300 });
         let mut is_written = false;
         while !is_written && let Ok(Some((_, path, body))) = tokio::time::timeout(patience, asked.recv()).await {
@@ -201,7 +201,7 @@ async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest
         }
         assert_eq!(is_written, is_corrected, "version {version}");
     }
-    drop(desk);
+    drop(reports);
     reporting.abort();
 }
 
@@ -209,7 +209,7 @@ async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest
 async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_the_annotation_goes_first() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(9);
-    let (desk, reporting) =
+    let (reports, reporting) =
         reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "orders-0", "uid": "p-0",
@@ -225,7 +225,7 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
         report.asked.seen_at = Instant::now() + Duration::from_mins(1);
         report
     };
-    desk.report(asks(&ZueClusterStatus::default()));
+    reports.report(asks(&ZueClusterStatus::default()));
     let mut said = None;
     // Until the status is told, and a while longer.
     let patience = |is_said: bool| Duration::from_millis(if is_said { 500 } else { 20_000 });
@@ -243,7 +243,7 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
     let said = said.unwrap();
     let replacing = said.conditions.iter().find(|condition| condition.type_ == "Replacing").unwrap();
     assert_eq!((replacing.status.as_str(), replacing.message.clone()), ("True", replace::meaning("orders-0")));
-    desk.report(asks(&said));
+    reports.report(asks(&said));
     let mut done = Vec::new();
     while done.len() < 3
         && let Ok(Some((method, path, body))) = tokio::time::timeout(Duration::from_secs(20), asked.recv()).await
@@ -257,7 +257,7 @@ async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_t
     assert_eq!(done[0].1["metadata"]["annotations"], json!({ "zue.io/replace": null }));
     // The machine that would confirm that it is gone may be gone itself.
     assert_eq!((&done[2].1["preconditions"]["uid"], &done[2].1["gracePeriodSeconds"]), (&json!("p-0"), &json!(0)));
-    drop(desk);
+    drop(reports);
     reporting.abort();
 }
 
@@ -277,7 +277,7 @@ async fn all(asked: &mut Asked) -> Vec<(Method, String, Value)> {
 async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(99);
-    let (desk, reporting) =
+    let (reports, reporting) =
         reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let id = |n: u128| format!("{n:032x}");
@@ -295,7 +295,7 @@ async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     // The resource says nothing of it, or something else.
     let mut written = ZueClusterStatus::default();
     for recover in [Some(Recover::Meaning("else".to_owned())), confirmed()] {
-        desk.report(shows(recover, &written));
+        reports.report(shows(recover, &written));
         for (method, path, body) in all(&mut asked).await {
             assert!(method == Method::PATCH && path.ends_with("/status"), "{method} {path}");
             assert!(body["status"].get("recovery").is_none(), "written down before it was said: {body}");
@@ -304,7 +304,7 @@ async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
             written = serde_json::from_value(status).unwrap();
         }
     }
-    desk.report(shows(confirmed(), &written));
+    reports.report(shows(confirmed(), &written));
     let done = all(&mut asked).await;
     let recoveries: Vec<&Value> =
         done.iter().map(|(.., body)| body).filter(|body| body["status"].get("recovery").is_some()).collect();
@@ -326,7 +326,7 @@ async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
         report
     };
     let mut did = async |report: Report| {
-        desk.report(report);
+        reports.report(report);
         let seen = all(&mut asked).await.into_iter();
         // Labels and reports are told beside.
         let is_label = |(_, path, body): &(Method, String, Value)| {
@@ -352,6 +352,6 @@ async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     let deleted: Vec<_> = restarted.iter().filter(|(method, ..)| *method == Method::DELETE).collect();
     assert_eq!(deleted.len(), 1, "{restarted:?}");
     assert_eq!(deleted[0].2["preconditions"]["uid"], "p-0");
-    drop(desk);
+    drop(reports);
     reporting.abort();
 }

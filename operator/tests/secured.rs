@@ -134,7 +134,7 @@ async fn what_ran_before_there_was_tls_is_left_as_it_is() {
         let (secured, writes) = found.settle().await;
         assert_eq!((secured.mode, mode_written(&writes)), (TlsMode::Off, Some(&json!("Off"))));
         assert_eq!(writes.len(), 1, "nothing else is touched: {writes:?}");
-        assert!(secured.happenings.is_empty());
+        assert!(secured.events.is_empty());
     }
 }
 

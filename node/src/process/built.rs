@@ -23,7 +23,7 @@ use crate::process::open::Opened;
 use crate::process::vital::Vitals;
 use crate::replication::address_book::Whereabouts;
 use crate::replication::cache::TailCache;
-use crate::replication::fetch::{Fetcher, Giver};
+use crate::replication::fetch::{FetchServer, Fetcher};
 use crate::replication::peer::Peers;
 use crate::replication::receiver::ReplicationService;
 use crate::server::places::Places;
@@ -211,6 +211,6 @@ fn replication_service(
         room_bytes,
         producers: config.limits.to_producers(),
         stop: stop.clone(),
-        giver: Giver::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
+        fetch_server: FetchServer::new(reader.clone(), handle.ends.clone(), handle.view.clone()),
     }
 }

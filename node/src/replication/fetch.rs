@@ -117,7 +117,7 @@ async fn ask_at(place: &Place, request: v1::FetchRequest, from: Offset) -> Answe
 
 /// Gives committed records to replicas that lack them.
 #[derive(Clone, Debug)]
-pub(crate) struct Giver {
+pub(crate) struct FetchServer {
     reader: Reader<OsDisk>,
     ends: watch::Receiver<Ends>,
     view: watch::Receiver<View>,
@@ -126,7 +126,7 @@ pub(crate) struct Giver {
     room: Arc<Room>,
 }
 
-impl Giver {
+impl FetchServer {
     pub(crate) fn new(reader: Reader<OsDisk>, ends: watch::Receiver<Ends>, view: watch::Receiver<View>) -> Self {
         Self { reader, ends, view, turns: Arc::new(Semaphore::new(FETCHES_MAX)), room: Room::new(FETCHES_BYTES_MAX) }
     }

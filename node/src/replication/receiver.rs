@@ -24,7 +24,7 @@ use crate::driver::member::Member;
 use crate::metrics::Metrics;
 use crate::num::narrow;
 use crate::num::wide;
-use crate::replication::fetch::Giver;
+use crate::replication::fetch::FetchServer;
 use crate::server::body_limit::Parcel;
 use crate::server::caller::Caller;
 use crate::server::owner::Owner;
@@ -62,7 +62,7 @@ pub(crate) struct ReplicationService {
     /// The limits of the table of who appended what.
     pub(crate) producers: ProducerLimits,
     pub(crate) stop: CancellationToken,
-    pub(crate) giver: Giver,
+    pub(crate) fetch_server: FetchServer,
 }
 
 type Answers = Pin<Box<dyn Stream<Item = Result<FollowerMessage, Status>> + Send>>;
@@ -82,7 +82,7 @@ impl Replication for ReplicationService {
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let (caller, owner) = (Caller::of(&request), Owner::of(&request));
-        let given = self.giver.give(&self.handle.identity, caller.as_deref(), owner, request.into_inner()).await;
+        let given = self.fetch_server.give(&self.handle.identity, caller.as_deref(), owner, request.into_inner()).await;
         given.map(Response::new).map_err(status)
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::build::DATA_VOLUME;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::kubernetes::{Error, WritePause, within};
 use crate::recover::{RECOVER_ANNOTATION, Recover, Stage};
 use crate::replace::{self, REPLACE_ANNOTATION, Replace};
@@ -49,15 +49,15 @@ impl Asked {
 
 pub(crate) struct Deeds {
     client: Client,
-    happenings: mpsc::Sender<Happening>,
+    events: mpsc::Sender<ClusterEvent>,
     /// The pod that was deleted last, by uid: the watch may be behind.
     deleted: Option<String>,
     pause: WritePause,
 }
 
 impl Deeds {
-    pub(crate) fn new(client: Client, happenings: mpsc::Sender<Happening>) -> Self {
-        Self { client, happenings, deleted: None, pause: WritePause::none() }
+    pub(crate) fn new(client: Client, events: mpsc::Sender<ClusterEvent>) -> Self {
+        Self { client, events, deleted: None, pause: WritePause::none() }
     }
 
     /// Does what the latest report asks for, each time the latest, until there are no more.
@@ -93,7 +93,7 @@ impl Deeds {
         };
         let is_taken = self.take_away(cluster, SWITCHOVER_ANNOTATION, version.as_deref()).await;
         if let (true, Some(why)) = (is_taken, refused) {
-            tell(&self.happenings, Happening::warning("SwitchoverRefused", why.clone()));
+            tell(&self.events, ClusterEvent::warning("SwitchoverRefused", why.clone()));
         }
     }
 
@@ -124,7 +124,7 @@ impl Deeds {
         let pod = match replace {
             Replace::Refused(why) => {
                 if self.take_away(cluster, REPLACE_ANNOTATION, version).await {
-                    tell(&self.happenings, Happening::warning("ReplaceRefused", why.clone()));
+                    tell(&self.events, ClusterEvent::warning("ReplaceRefused", why.clone()));
                 }
                 return;
             }
@@ -138,11 +138,11 @@ impl Deeds {
             return;
         }
         let deleted = self.delete_with_volume(cluster, pod, asked).await;
-        let happening = match deleted {
-            Ok(()) => Happening::warning("ReplicaReplaced", meaning),
-            Err(error) => Happening::warning("ReplaceFailed", format!("{error}; ask again")),
+        let event = match deleted {
+            Ok(()) => ClusterEvent::warning("ReplicaReplaced", meaning),
+            Err(error) => ClusterEvent::warning("ReplaceFailed", format!("{error}; ask again")),
         };
-        tell(&self.happenings, happening.about(pod));
+        tell(&self.events, event.about(pod));
     }
 
     /// The claim first: it stays until no pod uses it, and a new pod makes another.
@@ -166,7 +166,7 @@ impl Deeds {
         let version = version.as_deref();
         if let (Some(Recover::Refused(why)), None) = (&workload.given_up.majority, &cluster.recovery) {
             if self.take_away(cluster, RECOVER_ANNOTATION, version).await {
-                tell(&self.happenings, Happening::warning("RecoverRefused", why.clone()));
+                tell(&self.events, ClusterEvent::warning("RecoverRefused", why.clone()));
             }
             return;
         }
@@ -181,8 +181,8 @@ impl Deeds {
             if says(shown, RECOVERING, meaning)
                 && self.write_down(cluster, version, json!({ "recovery": recovery })).await
             {
-                let happening = Happening::warning("MajorityGivenUp", meaning.clone()).about(&recovery.pod);
-                tell(&self.happenings, happening);
+                let event = ClusterEvent::warning("MajorityGivenUp", meaning.clone()).about(&recovery.pod);
+                tell(&self.events, event);
             }
             return;
         }
@@ -247,7 +247,7 @@ impl Deeds {
                 Ok(_) => {
                     self.deleted = uid;
                     let note = format!("{name} is replaced by one of the new revision");
-                    tell(&self.happenings, Happening::normal("PodReplaced", note).about(&name));
+                    tell(&self.events, ClusterEvent::normal("PodReplaced", note).about(&name));
                 }
                 Err(error) if matches!(error.code(), Some(404 | 409)) => {}
                 Err(error) => self.pause.begin(&error),

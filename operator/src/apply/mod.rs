@@ -44,7 +44,7 @@ pub struct Applied {
     pub errors: Vec<Error>,
 }
 
-/// Applies all objects of a cluster but the disruption budget, which its caretaker keeps. Pods that need identities are neither made nor
+/// Applies all objects of a cluster but the disruption budget, which its task keeps. Pods that need identities are neither made nor
 /// changed where there are none, and `secured` says why. `are_grown` tells whether the volumes are as large as they are to be, `spare`
 /// which pods may go.
 pub async fn objects(

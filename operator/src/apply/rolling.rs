@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::rollout::{self, PodRevision};
 use crate::view::View;
 
@@ -42,7 +42,7 @@ impl Rolling {
         wanted: &str,
         revisions: &[PodRevision],
         now: Instant,
-    ) -> (usize, Option<Happening>) {
+    ) -> (usize, Option<ClusterEvent>) {
         let stale = rollout::remaining(wanted, revisions);
         self.to = rollout::successor(view, wanted, revisions);
         // However often nobody leads for a moment: it is waited for in all.
@@ -54,11 +54,11 @@ impl Rolling {
         if stale > 0 && !self.is_under_way {
             self.is_under_way = true;
             let note = format!("{stale} pods are replaced one by one, the leader last");
-            return (stale, Some(Happening::normal("RolloutStarted", note)));
+            return (stale, Some(ClusterEvent::normal("RolloutStarted", note)));
         }
         if self.is_under_way && stale == 0 && view.ready() == view.size() {
             self.is_under_way = false;
-            return (stale, Some(Happening::normal("RolloutCompleted", "all pods are ready and up to date")));
+            return (stale, Some(ClusterEvent::normal("RolloutCompleted", "all pods are ready and up to date")));
         }
         (stale, None)
     }

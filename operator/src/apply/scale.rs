@@ -17,7 +17,7 @@ pub fn pods_of(set: &StatefulSet) -> Option<i32> {
     Some(spec.replicas?.saturating_add(first))
 }
 
-/// Pods that nothing depends on any more, by a caretaker's word.
+/// Pods that nothing depends on any more, by a task's word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Spare {
     /// The number that there were.

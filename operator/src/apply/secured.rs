@@ -15,7 +15,7 @@ use crate::build::{self, args::MODE_ARGUMENT};
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::crd::security::TlsMode;
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::identities::plan::{self, Shown};
 use crate::identities::rotate::{self, ROTATE_ANNOTATION, Rotate};
 use crate::identities::{self, Input, Link};
@@ -36,7 +36,7 @@ pub struct Secured {
     /// When to look again, if soon.
     pub again: Option<Duration>,
     /// News to tell.
-    pub happenings: Vec<Happening>,
+    pub events: Vec<ClusterEvent>,
 }
 
 /// Settles it; `shown` is what the nodes show.
@@ -57,19 +57,19 @@ pub async fn settle(
     if found.recovery() != cluster.recovery {
         return Err(Error::Unsecured("status.recovery was changed meanwhile".to_owned()));
     }
-    let mut happenings = Vec::new();
+    let mut events = Vec::new();
     let (mode, changed) = mode(client, &api, cluster, &found, shown).await?;
     cluster.tls_mode = mode;
-    happenings.extend(changed);
+    events.extend(changed);
     let is_moving = cluster.spec.tls.mode.is_some_and(|wished| wished != mode);
-    let mut secured = Secured { mode, outcome: Ok(()), again: is_moving.then_some(AGAIN), happenings };
+    let mut secured = Secured { mode, outcome: Ok(()), again: is_moving.then_some(AGAIN), events };
     let asked = found.annotations().get(ROTATE_ANNOTATION);
     if asked.is_some() {
         take_away(&api, &found).await?;
     }
     let rotate = asked.map(|text| rotate::allowed(rotate::parse(text)?, &cluster.spec.tls, mode));
     let rotate = rotate.transpose().unwrap_or_else(|why| {
-        secured.happenings.push(Happening::warning("RotationRefused", why));
+        secured.events.push(ClusterEvent::warning("RotationRefused", why));
         None
     });
     let rotate = rotate.unwrap_or_default();
@@ -81,13 +81,13 @@ pub async fn settle(
             Ok(settled) => {
                 secured.again = secured.again.or(settled.again);
                 let news = settled.news.into_iter();
-                let note = |what| Happening::normal("CertificatesReplaced", format!("{what} was replaced"));
-                secured.happenings.extend(news.map(note));
+                let note = |what| ClusterEvent::normal("CertificatesReplaced", format!("{what} was replaced"));
+                secured.events.extend(news.map(note));
             }
             Err(failed) => {
                 if rotate != Rotate::default() {
                     let note = format!("{ROTATE_ANNOTATION}: {failed}; ask again once that is fixed");
-                    secured.happenings.push(Happening::warning("RotationRefused", note));
+                    secured.events.push(ClusterEvent::warning("RotationRefused", note));
                 }
                 secured.outcome = Err(failed.to_string());
                 // Whatever else is wrong, nodes that run are to be reached.
@@ -115,7 +115,7 @@ async fn mode(
     cluster: &Cluster,
     found: &ZueCluster,
     shown: &[Option<Shown>],
-) -> Result<(TlsMode, Option<Happening>), Error> {
+) -> Result<(TlsMode, Option<ClusterEvent>), Error> {
     let written = found.status.as_ref().and_then(|status| status.tls_mode);
     let current = match written {
         Some(mode) => Some(mode),
@@ -132,7 +132,7 @@ async fn mode(
     within("write down the mode of TLS", api.patch_status(&cluster.name, &manager(), &patch)).await?;
     let changed = written.map(|before| {
         let note = format!("tls.mode goes from {} to {}", before.name(), next.name());
-        Happening::normal("TlsModeChanged", note)
+        ClusterEvent::normal("TlsModeChanged", note)
     });
     Ok((next, changed))
 }

@@ -141,7 +141,7 @@ impl Observer {
 
 /// The Lease of one installation.
 #[derive(Debug)]
-pub struct Seat {
+pub struct LeaseHolder {
     api: Api<Lease>,
     name: String,
     observer: Observer,
@@ -153,7 +153,7 @@ pub struct Seat {
     renew_at: Instant,
 }
 
-impl Seat {
+impl LeaseHolder {
     /// The Lease of this name, in the operator's own namespace.
     pub fn new(client: Client, name: String, me: String) -> Self {
         let (api, now) = (Api::default_namespaced(client), Instant::now());

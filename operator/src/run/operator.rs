@@ -1,4 +1,4 @@
-//! The controller: from a changed ZueCluster to applied objects, and one caretaker for each cluster.
+//! The controller: from a changed ZueCluster to applied objects, and one task for each cluster.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::backups::{self, GuardedBackup};
-use super::wards::{AGAIN_AFTER_FAILURE, Context};
+use super::entries::{AGAIN_AFTER_FAILURE, Context};
 use crate::apply;
 use crate::cluster::{Cluster, Invalid, is_paused};
 use crate::crd::ZueCluster;
-use crate::events::{Happening, Teller};
+use crate::events::{ClusterEvent, EventRecorder};
 use crate::kubernetes::within;
 use crate::metrics::Metrics;
 use crate::pods::Sets;
@@ -188,7 +188,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let (link, shown) = (context.link(&cluster.uid), context.shown(&cluster));
     let Shared { client, services_suffix, instance, .. } = &context.shared;
     let secured = Box::pin(secured::settle(client, &mut cluster, &link, &shown, services_suffix)).await;
-    let Secured { outcome, again, mut happenings, mode } =
+    let Secured { outcome, again, mut events, mode } =
         secured.map_err(|error| ReconcileError::Apply(error.to_string()))?;
     let are_grown = growth.refused.is_none();
     let spare = context.spare(&cluster);
@@ -212,14 +212,14 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
         },
         ..Workload::default()
     };
-    happenings.extend(growth.happenings);
-    happenings.extend(applied.scaled_down.map(|(had, has)| {
+    events.extend(growth.events);
+    events.extend(applied.scaled_down.map(|(had, has)| {
         let note = format!("scaling from {had} to {has} pods; the volumes of the others stay");
-        Happening::normal("ScaledDown", note)
+        ClusterEvent::normal("ScaledDown", note)
     }));
-    let mut teller = Teller::new(client.clone(), &cluster, instance);
-    for happening in &happenings {
-        teller.tell(happening).await;
+    let mut recorder = EventRecorder::new(client.clone(), &cluster, instance);
+    for event in &events {
+        recorder.tell(event).await;
     }
     let recovering = recovered::settle(client, &cluster, resource).await;
     context.take_care(cluster, workload);
@@ -235,7 +235,7 @@ fn revision(set: &StatefulSet) -> Option<String> {
     status.update_revision.clone().filter(|revision| is_current && !revision.is_empty())
 }
 
-/// Says in the status that the resource makes no sense, where no caretaker does.
+/// Says in the status that the resource makes no sense, where no task does.
 async fn say_invalid(resource: &ZueCluster, invalid: &Invalid, client: &Client) {
     let Some(namespace) = resource.namespace() else { return };
     let before = resource.status.clone().unwrap_or_default();

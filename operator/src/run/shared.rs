@@ -1,4 +1,4 @@
-//! Means of the caretakers of all clusters, and news between reconciliations and caretakers of one.
+//! Means of the tasks of all clusters, and news between reconciliations and tasks of one.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use crate::pods;
 use crate::status::Workload;
 use crate::watched::{Clusters, Guarded};
 
-/// Means that every caretaker uses.
+/// Means that every task uses.
 #[derive(Clone)]
 pub struct Shared {
     /// The way to the API server.
@@ -38,7 +38,7 @@ pub struct Shared {
     pub services_suffix: Arc<str>,
 }
 
-/// News that reconciliations leave behind for the caretaker.
+/// News that reconciliations leave behind for the task.
 pub type SharedWorkload = Arc<Mutex<Workload>>;
 
 impl Shared {

@@ -23,7 +23,7 @@ const NOTE_CHARS_MAX: usize = 1000;
 
 /// An event.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Happening {
+pub struct ClusterEvent {
     /// Tells whether a person may have to look.
     pub warning: bool,
     /// In one word.
@@ -34,7 +34,7 @@ pub struct Happening {
     pub pod: Option<String>,
 }
 
-impl Happening {
+impl ClusterEvent {
     /// Something that needs nobody.
     pub fn normal(reason: &'static str, note: impl Into<String>) -> Self {
         Self { warning: false, reason, note: note.into(), pod: None }
@@ -54,14 +54,14 @@ impl Happening {
 
 /// Tells Events of one cluster.
 #[derive(Debug)]
-pub struct Teller {
+pub struct EventRecorder {
     api: Api<Event>,
     cluster: ObjectReference,
     instance: String,
     tokens: Tokens,
 }
 
-impl Teller {
+impl EventRecorder {
     /// `instance` is the name of the operator's pod.
     pub fn new(client: Client, cluster: &Cluster, instance: &str) -> Self {
         let reference = ObjectReference {
@@ -81,8 +81,8 @@ impl Teller {
     }
 
     /// Logs it and makes an Event of it. An Event that can't be made is lost: it is a report, not a record.
-    pub async fn tell(&mut self, happening: &Happening) {
-        let Happening { warning, reason, note, pod } = happening;
+    pub async fn tell(&mut self, event: &ClusterEvent) {
+        let ClusterEvent { warning, reason, note, pod } = event;
         let pod_name = pod.as_deref().unwrap_or_default();
         if *warning {
             warn!(reason, pod = pod_name, "{note}");
@@ -92,14 +92,14 @@ impl Teller {
         if !self.tokens.take(Instant::now()) {
             return;
         }
-        let event = self.event(happening, Timestamp::now());
+        let event = self.event(event, Timestamp::now());
         if let Err(error) = within("make an Event", self.api.create(&PostParams::default(), &event)).await {
             warn!("{error}");
         }
     }
 
-    fn event(&self, happening: &Happening, now: Timestamp) -> Event {
-        let Happening { warning, reason, note, pod } = happening.clone();
+    fn event(&self, event: &ClusterEvent, now: Timestamp) -> Event {
+        let ClusterEvent { warning, reason, note, pod } = event.clone();
         let name = self.cluster.name.clone().unwrap_or_default();
         let related = pod.map(|pod| ObjectReference {
             api_version: Some("v1".to_owned()),

@@ -53,7 +53,7 @@ pub struct Workload {
     pub foreign: Vec<String>,
     /// The error that stood in the way of the disruption budget.
     pub budget_problem: Option<String>,
-    /// The number of times that the objects were applied: what the caretaker keeps of them is looked at again each time.
+    /// The number of times that the objects were applied: what the task keeps of them is looked at again each time.
     pub rounds: u64,
     /// The replica or majority that is given up.
     pub given_up: GivenUp,
@@ -61,7 +61,7 @@ pub struct Workload {
     pub stale_pods: usize,
     /// The places of the pods.
     pub whereabouts: Whereabouts,
-    /// Its caretaker's news for reconciliations.
+    /// Its task's news for reconciliations.
     pub word: Word,
     /// In which mode of TLS the cluster is, once that is settled.
     pub tls_mode: Option<TlsMode>,
@@ -69,7 +69,7 @@ pub struct Workload {
     pub invalid: Option<Refused>,
 }
 
-/// A caretaker's news for reconciliations and for whoever tells of the cluster.
+/// A task's news for reconciliations and for whoever tells of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Word {
     /// True if the cluster can spare a pod.

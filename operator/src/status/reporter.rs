@@ -1,4 +1,4 @@
-//! Tells what a caretaker sees as role labels, disruption budget, status and Events. It does so beside the caretaker's own work: a slow
+//! Tells what a task sees as role labels, disruption budget, status and Events. It does so beside the task's own work: a slow
 //! API server must not keep a lost leader from being noticed.
 
 use std::sync::PoisonError;
@@ -20,7 +20,7 @@ use crate::build::ROLE_LABEL;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{Asked, Deeds};
-use crate::events::{Happening, Teller};
+use crate::events::{ClusterEvent, EventRecorder};
 use crate::kubernetes::{FIELD_MANAGER, WritePause, within};
 use crate::labels::{self, Relabel};
 use crate::shared::SharedWorkload;
@@ -52,44 +52,44 @@ pub struct Report {
     pub asked: Asked,
 }
 
-/// The place where a caretaker hands in its reports. Nothing waits here.
+/// The place where a task hands in its reports. Nothing waits here.
 #[derive(Debug)]
-pub struct Desk {
+pub struct ReportSender {
     reports: watch::Sender<Option<Report>>,
-    happenings: mpsc::Sender<Happening>,
+    events: mpsc::Sender<ClusterEvent>,
 }
 
-impl Desk {
+impl ReportSender {
     /// Of the reports that are still to be told, only the latest is.
     pub fn report(&self, report: Report) {
         self.reports.send_replace(Some(report));
     }
 
     /// Logs it and makes an Event of it, unless too many wait already.
-    pub fn tell(&self, happening: Happening) {
-        tell(&self.happenings, happening);
+    pub fn tell(&self, event: ClusterEvent) {
+        tell(&self.events, event);
     }
 }
 
-pub(crate) fn tell(happenings: &mpsc::Sender<Happening>, happening: Happening) {
-    if let Err(lost) = happenings.try_send(happening) {
+pub(crate) fn tell(events: &mpsc::Sender<ClusterEvent>, event: ClusterEvent) {
+    if let Err(lost) = events.try_send(event) {
         warn!("too many Events wait for the API server; dropped: {}", lost.into_inner().note);
     }
 }
 
-/// A desk, and what does its work until it is dropped. `before` is the status as it was found.
+/// A reports, and what does its work until it is dropped. `before` is the status as it was found.
 pub fn open(
     client: &Client,
     cluster: &Cluster,
     instance: &str,
     before: ZueClusterStatus,
     workload: SharedWorkload,
-) -> (Desk, impl Future<Output = ()> + use<>) {
+) -> (ReportSender, impl Future<Output = ()> + use<>) {
     let (reports, mut latest) = watch::channel(None::<Report>);
-    let (happenings, mut told) = mpsc::channel(EVENTS_MAX);
-    let mut teller = Teller::new(client.clone(), cluster, instance);
+    let (events, mut told) = mpsc::channel(EVENTS_MAX);
+    let mut recorder = EventRecorder::new(client.clone(), cluster, instance);
     let now = Instant::now();
-    let doing = Deeds::new(client.clone(), happenings.clone()).run(latest.clone());
+    let doing = Deeds::new(client.clone(), events.clone()).run(latest.clone());
     let mut reporter = Reporter {
         client: client.clone(),
         workload,
@@ -107,11 +107,11 @@ pub fn open(
         }
     };
     let telling = async move {
-        while let Some(happening) = told.recv().await {
-            teller.tell(&happening).await;
+        while let Some(event) = told.recv().await {
+            recorder.tell(&event).await;
         }
     };
-    (Desk { reports, happenings }, async move {
+    (ReportSender { reports, events }, async move {
         join3(Box::pin(reporting), telling, Box::pin(doing)).await;
     })
 }

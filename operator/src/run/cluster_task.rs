@@ -21,7 +21,7 @@ use crate::cluster::{self, Cluster};
 use crate::crd::status::Recovery;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::deeds::{self, Asked};
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::homing::{self, Homing};
 use crate::identities::plan::Shown;
 use crate::isr::IsrTracker;
@@ -29,7 +29,7 @@ use crate::metrics::{Key, Sample};
 use crate::paused::Paused;
 use crate::recover::{self, Gone, Known, RECOVER_ANNOTATION};
 use crate::replace::{self, REPLACE_ANNOTATION};
-use crate::reporter::{self, Desk, Report};
+use crate::reporter::{self, Report, ReportSender};
 use crate::rolling::Rolling;
 use crate::rollout::PodRevision;
 use crate::scale::{Asking, Spare};
@@ -75,7 +75,7 @@ async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkloa
         let store = StatusStore::knowing(shared.client.clone(), &cluster, recorded(Some(&before)).ok());
         let by = format!("operator {}", shared.instance);
         let mut controller = Controller::new(store, by, Patience::default()).having_heard(peers);
-        let (caretaker, reporting) = Caretaker::new(
+        let (task, reporting) = ClusterTask::new(
             shared.clone(),
             cluster.clone(),
             before,
@@ -84,7 +84,7 @@ async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkloa
         );
         let mut acts = shared.acts.clone();
         let is_gone = tokio::select! {
-            (is_gone, ()) = join(Box::pin(caretaker.run()), Box::pin(reporting)) => is_gone,
+            (is_gone, ()) = join(Box::pin(task.run()), Box::pin(reporting)) => is_gone,
             ended = acts.wait_for(|acts| !acts) => ended.is_err(),
         };
         shared.metrics.forget(&key);
@@ -126,14 +126,14 @@ async fn listen(
     }
 }
 
-/// One cluster's caretaker, while this operator acts.
-struct Caretaker<'a> {
+/// One cluster's task, while this operator acts.
+struct ClusterTask<'a> {
     shared: Shared,
     cluster: Cluster,
     controller: &'a mut Controller<StatusStore>,
     workload: SharedWorkload,
     dials: &'a mut Dials,
-    desk: Desk,
+    reports: ReportSender,
     memory: Memory,
     /// Of a majority that is given up, by what the controller has begun.
     footing: Option<(Option<Recovery>, bool)>,
@@ -152,8 +152,8 @@ struct Memory {
     homing: Homing,
 }
 
-impl<'a> Caretaker<'a> {
-    /// A caretaker that goes on from the status it finds, and who tells what it sees.
+impl<'a> ClusterTask<'a> {
+    /// A task that goes on from the status it finds, and who tells what it sees.
     fn new(
         shared: Shared,
         cluster: Cluster,
@@ -171,9 +171,9 @@ impl<'a> Caretaker<'a> {
             homing: Homing::default(),
         };
         let told = Arc::clone(&workload);
-        let (desk, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
-        let caretaker = Self { shared, cluster, controller, workload, dials, desk, memory, footing: None, found: None };
-        (caretaker, reporting)
+        let (reports, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
+        let task = Self { shared, cluster, controller, workload, dials, reports, memory, footing: None, found: None };
+        (task, reporting)
     }
 
     /// Looks again and again until the resource is gone, or says that nothing is to be touched; whether it is gone.
@@ -252,9 +252,9 @@ impl<'a> Caretaker<'a> {
             }
             workload.word.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
         }
-        let happenings = self.take_note(&turn, &view);
-        for happening in happenings {
-            self.desk.tell(happening);
+        let events = self.take_note(&turn, &view);
+        for event in events {
+            self.reports.tell(event);
         }
         let mut workload = self.progress(&view, &pods);
         workload.foreign = foreign.iter().map(|pod| pod.name_any()).collect();
@@ -277,7 +277,7 @@ impl<'a> Caretaker<'a> {
             let asked = Asked { seen_at: Instant::now(), switchover, recovers, may_go, pods };
             let found = self.resource().map(|resource| (version, resource.status.clone().unwrap_or_default()));
             let (cluster, recorded) = (self.cluster.clone(), turn.recorded);
-            self.desk.report(Report { cluster, view, workload, facts, found, recorded, asked });
+            self.reports.report(Report { cluster, view, workload, facts, found, recorded, asked });
         }
     }
 
@@ -292,32 +292,33 @@ impl<'a> Caretaker<'a> {
     }
 
     /// Puts what happened into words.
-    fn take_note(&mut self, turn: &Turn, view: &View) -> Vec<Happening> {
-        let mut happenings: Vec<Happening> = Vec::new();
+    fn take_note(&mut self, turn: &Turn, view: &View) -> Vec<ClusterEvent> {
+        let mut events: Vec<ClusterEvent> = Vec::new();
         for event in &turn.events {
-            let of = if event.is_warning() { Happening::warning } else { Happening::normal };
+            let of = if event.is_warning() { ClusterEvent::warning } else { ClusterEvent::normal };
             let reason = match event {
                 Event::Blocked(Blocked::WaitingForReplicas { .. }) => "WaitingForReplicas",
                 event => event.name(),
             };
-            let happening = of(reason, event.to_string());
-            happenings.push(match event {
-                Event::LeaderElected { leader, .. } => happening.about(leader),
-                Event::HandedOver { to, .. } => happening.about(to),
-                _ => happening,
+            let told = of(reason, event.to_string());
+            events.push(match event {
+                Event::LeaderElected { leader, .. } => told.about(leader),
+                Event::HandedOver { to, .. } => told.about(to),
+                _ => told,
             });
         }
-        happenings.extend(self.memory.stuck.see(view, Instant::now()));
+        events.extend(self.memory.stuck.see(view, Instant::now()));
         let change = self.memory.isr.see(view.isr(), Instant::now());
         let size = view.isr_size();
-        happenings.extend(change.left.iter().map(|pod| {
-            Happening::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))
+        events.extend(change.left.iter().map(|pod| {
+            ClusterEvent::warning("ReplicaLeftISR", format!("{pod} fell out of sync; {size} replicas are in sync"))
                 .about(pod)
         }));
-        happenings.extend(change.joined.iter().map(|pod| {
-            Happening::normal("ReplicaJoinedISR", format!("{pod} is in sync; {size} replicas are in sync")).about(pod)
+        events.extend(change.joined.iter().map(|pod| {
+            ClusterEvent::normal("ReplicaJoinedISR", format!("{pod} is in sync; {size} replicas are in sync"))
+                .about(pod)
         }));
-        happenings
+        events
     }
 
     /// Tells whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
@@ -336,8 +337,8 @@ impl<'a> Caretaker<'a> {
         let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
         let (stale, told) = self.memory.rolling.see(view, wanted, &revisions, Instant::now());
         workload.stale_pods = stale;
-        if let Some(happening) = told {
-            self.desk.tell(happening);
+        if let Some(event) = told {
+            self.reports.tell(event);
         }
         workload
     }

@@ -1,4 +1,4 @@
-//! The clusters that are taken care of, each with its caretaker, and what one reconciliation leaves behind for the next.
+//! The clusters that are taken care of, each with its task, and what one reconciliation leaves behind for the next.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use kube::runtime::controller::Action;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, info_span, warn};
 
-use crate::caretaker;
 use crate::cluster::{Cluster, Invalid};
+use crate::cluster_task;
 use crate::crd::ZueCluster;
-use crate::events::Happening;
+use crate::events::ClusterEvent;
 use crate::identities::plan::Shown;
 use crate::identities::{self, Link};
 use crate::metrics::Key;
@@ -31,7 +31,7 @@ const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 /// News that reconciliations leave behind for each other.
 pub(super) struct Context {
     pub(super) shared: Shared,
-    caretakers: Mutex<HashMap<Key, Ward>>,
+    tasks: Mutex<HashMap<Key, ClusterEntry>>,
     /// The way to the nodes of each cluster, by the uid of its resource.
     links: Mutex<HashMap<String, Arc<Link>>>,
     /// The growths of volumes that were refused, by the uid of the resource.
@@ -44,11 +44,11 @@ pub(super) struct Context {
 pub(super) struct Grown {
     pub(super) refused: Option<String>,
     pub(super) again: Option<Duration>,
-    pub(super) happenings: Vec<Happening>,
+    pub(super) events: Vec<ClusterEvent>,
 }
 
 /// A cluster that is taken care of.
-struct Ward {
+struct ClusterEntry {
     uid: String,
     workload: SharedWorkload,
     task: AbortHandle,
@@ -57,24 +57,24 @@ struct Ward {
 impl Drop for Context {
     /// One that watches no more leaves all clusters alone.
     fn drop(&mut self) {
-        let caretakers = self.caretakers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for ward in caretakers.values() {
-            ward.task.abort();
+        let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for entry in tasks.values() {
+            entry.task.abort();
         }
     }
 }
 
 impl Context {
     pub(super) fn new(shared: Shared) -> Self {
-        let (caretakers, links, refusals) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { shared, caretakers, links, refusals, zones: NodeZones::default() }
+        let (tasks, links, refusals) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { shared, tasks, links, refusals, zones: NodeZones::default() }
     }
 
-    /// The parts that the caretaker of this very resource shares, if there is one.
+    /// The parts that the task of this very resource shares, if there is one.
     fn shared_with(&self, key: &Key, uid: &str) -> Option<SharedWorkload> {
-        let caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let ward = caretakers.get(key).filter(|ward| ward.uid == uid && !ward.task.is_finished())?;
-        Some(Arc::clone(&ward.workload))
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = tasks.get(key).filter(|entry| entry.uid == uid && !entry.task.is_finished())?;
+        Some(Arc::clone(&entry.workload))
     }
 
     /// The way to the nodes of a cluster.
@@ -83,7 +83,7 @@ impl Context {
         Arc::clone(links.entry(uid.to_owned()).or_default())
     }
 
-    /// The TLS that its nodes show, as far as its caretaker knows.
+    /// The TLS that its nodes show, as far as its task knows.
     pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         let workload = self.shared_with(&key, &cluster.uid);
@@ -92,7 +92,7 @@ impl Context {
             .unwrap_or_default()
     }
 
-    /// The pods of it that nothing depends on, as far as its caretaker knows.
+    /// The pods of it that nothing depends on, as far as its task knows.
     pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
         let workload = self.shared_with(&(cluster.namespace.clone(), cluster.name.clone()), &cluster.uid)?;
         let known = workload.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,13 +121,13 @@ impl Context {
         let (to, now) = (&cluster.spec.storage.size, Instant::now());
         let before = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(&cluster.uid).cloned();
         if let Some((refusal, left)) = before.as_ref().and_then(|refusal| Some((refusal, refusal.pause(to, now)?))) {
-            return Grown { refused: Some(refusal.why.clone()), again: Some(left), happenings: Vec::new() };
+            return Grown { refused: Some(refusal.why.clone()), again: Some(left), events: Vec::new() };
         }
         let Growth { grown_to, refused } = Box::pin(volumes::grow_claims(&self.shared.client, &cluster)).await;
         let mut grown = Grown { refused: refused.clone(), ..Grown::default() };
         if let Some(size) = grown_to {
             let note = format!("the volumes are grown to {size}");
-            grown.happenings.push(Happening::normal("VolumeResized", note));
+            grown.events.push(ClusterEvent::normal("VolumeResized", note));
         }
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(why) = refused else {
@@ -138,13 +138,13 @@ impl Context {
         grown.again = refusal.pause(to, Instant::now());
         if refusal.is_first() {
             let note = format!("the volumes cannot be grown to {to}: {}", refusal.why);
-            grown.happenings.push(Happening::warning("VolumeGrowthRefused", note));
+            grown.events.push(ClusterEvent::warning("VolumeGrowthRefused", note));
         }
         refusals.insert(cluster.uid, refusal);
         grown
     }
 
-    /// Lets the caretaker say that the resource makes no sense; false if there is none.
+    /// Lets the task say that the resource makes no sense; false if there is none.
     pub(super) fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
         let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
         let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
@@ -171,7 +171,7 @@ impl Context {
         }
     }
 
-    /// Hands what was applied to the cluster's caretaker, who is appointed if there is none.
+    /// Hands what was applied to the cluster's task, which is started if there is none.
     pub(super) fn take_care(&self, cluster: Cluster, workload: Workload) {
         let key = (cluster.namespace.clone(), cluster.name.clone());
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
@@ -183,21 +183,21 @@ impl Context {
             *known = Workload { pods, storage_size, sets, budget_problem, rounds, word, ..workload };
             return;
         }
-        let mut caretakers = self.caretakers.lock().unwrap_or_else(PoisonError::into_inner);
-        caretakers.retain(|_, ward| !ward.task.is_finished());
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|_, entry| !entry.task.is_finished());
         let uid = cluster.uid.clone();
         let dials = self.link(&uid).dials();
         // Those of clusters that are gone hold certificates that nobody needs.
         let is_needed = |known: &String, link: &mut Arc<Link>| {
-            *known == uid || Arc::strong_count(link) > 1 || caretakers.values().any(|ward| ward.uid == *known)
+            *known == uid || Arc::strong_count(link) > 1 || tasks.values().any(|entry| entry.uid == *known)
         };
         self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(is_needed);
         let workload = Arc::new(Mutex::new(workload));
-        let span = info_span!(parent: None, "caretaker", namespace = key.0, cluster = key.1);
+        let span = info_span!(parent: None, "cluster", namespace = key.0, cluster = key.1);
         let shared = self.shared.clone();
-        let caretaker = caretaker::take_care_whatever_happens(shared, cluster, Arc::clone(&workload), dials);
-        let task = tokio::spawn(caretaker.instrument(span)).abort_handle();
-        if let Some(former) = caretakers.insert(key, Ward { uid, workload, task }) {
+        let running = cluster_task::take_care_whatever_happens(shared, cluster, Arc::clone(&workload), dials);
+        let task = tokio::spawn(running.instrument(span)).abort_handle();
+        if let Some(former) = tasks.insert(key, ClusterEntry { uid, workload, task }) {
             // It was of a resource that bore the same name.
             former.task.abort();
         }

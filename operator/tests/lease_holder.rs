@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use zue_operator::lease::Seat;
+use zue_operator::lease::LeaseHolder;
 
 /// A Lease that has not changed for so long may be taken.
 const EXPIRES_AFTER: Duration = Duration::from_secs(3);
@@ -61,15 +61,15 @@ async fn answer(State(Api { held, takes }): State<Api>, method: Method, body: By
     lease.to_string().into_response()
 }
 
-fn seat(api: &Api, me: &str) -> Seat {
+fn lease_holder(api: &Api, me: &str) -> LeaseHolder {
     let client = Client::new(Router::new().fallback(answer).with_state(api.clone()), "zue-system");
-    Seat::new(client, "zue-operator".to_owned(), me.to_owned())
+    LeaseHolder::new(client, "zue-operator".to_owned(), me.to_owned())
 }
 
 /// How long the second operator has seen a Lease that its holder leaves unchanged when it has it.
 async fn taken_after() -> Duration {
     let api = Api::default();
-    let (mut first, mut second) = (seat(&api, "first"), seat(&api, "second"));
+    let (mut first, mut second) = (lease_holder(&api, "first"), lease_holder(&api, "second"));
     first.take(|| {}).await;
     let kept = tokio::select! {
         () = first.keep() => false,
@@ -99,7 +99,7 @@ async fn the_second_operator_has_a_lease_as_soon_as_it_has_expired_and_not_befor
 #[tokio::test]
 async fn a_slow_api_server_does_not_send_the_lease_from_one_operator_to_the_other() {
     let api = Api { takes: Duration::from_millis(1200), ..Api::default() };
-    let (mut first, mut second) = (seat(&api, "first"), seat(&api, "second"));
+    let (mut first, mut second) = (lease_holder(&api, "first"), lease_holder(&api, "second"));
     first.take(|| {}).await;
     tokio::select! {
         () = first.keep() => panic!("the Lease is lost"),
