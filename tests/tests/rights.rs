@@ -41,12 +41,12 @@ const PROMPT: Duration = Duration::from_secs(6);
 
 const APPEND: &[&str] = &["Append", "AppendStream", "OpenProducer"];
 const READ: &[&str] = &["Read"];
-const ADMIN: &[&str] = &["Trim", "SwitchOver", "ServerReflectionInfo"];
+const ADMIN: &[&str] = &["Trim", "SwitchOver", "Log/BackUp", "ServerReflectionInfo"];
 const ANY: &[&str] = &["Describe"];
 const HEALTH: &[&str] = &["health.v1.Health/Check", "health.v1.Health/Watch"];
 const PEER: &[&str] = &["Follow", "Fetch"];
 const STANDBY: &[&str] = &["Control/Status", "Control/Watch", "Seal", "Appoint"];
-const CONTROL: &[&str] = &["Learners", "Handover"];
+const CONTROL: &[&str] = &["Learners", "Handover", "Control/BackUp"];
 
 /// The two ports, and which services they have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
