@@ -21,8 +21,12 @@ pub const SMALL: &str = "96Mi";
 pub const LARGE: &str = "256Mi";
 const DIFFERENCE: &str = "160M";
 
-/// A filesystem on each worker as a static volume, taken away when this is dropped.
-pub struct Volumes(Vec<String>);
+/// A filesystem on each worker as a static volume, taken away when this is dropped. Each test names its own: a claim of the test before
+/// that is not gone yet would take a volume of the same name.
+pub struct Volumes {
+    workers: Vec<String>,
+    of: &'static str,
+}
 
 /// Runs a script on a machine.
 pub fn on(machine: &str, script: &str) -> Result<String, String> {
@@ -30,16 +34,16 @@ pub fn on(machine: &str, script: &str) -> Result<String, String> {
 }
 
 impl Volumes {
-    pub fn make() -> Self {
+    pub fn make(of: &'static str) -> Self {
         let workers: Vec<String> = machines().into_iter().filter(|name| !name.ends_with("control-plane")).collect();
-        let volumes = Self(workers);
+        let volumes = Self { workers, of };
         volumes.remove();
         let class = format!(
             "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: {CLASS}}}\n\
              provisioner: kubernetes.io/no-provisioner\nvolumeBindingMode: WaitForFirstConsumer\nallowVolumeExpansion: true\n"
         );
         apply("default", &class).expect("a class");
-        for machine in &volumes.0 {
+        for machine in &volumes.workers {
             // The devices of a container are those that were there when it was made.
             let script = format!(
                 "truncate -s {} {IMAGE}; mkfs.ext4 -qF {IMAGE}; mkdir -p {MOUNT}
@@ -49,7 +53,7 @@ impl Volumes {
             );
             on(machine, &script).expect("a filesystem in a file");
             let volume = json!({
-                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": format!("{CLASS}-{machine}") },
+                "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": volumes.name(machine) },
                 "spec": {
                     "capacity": { "storage": SMALL }, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
                     "persistentVolumeReclaimPolicy": "Retain", "local": { "path": VOLUME },
@@ -62,12 +66,16 @@ impl Volumes {
         volumes
     }
 
+    fn name(&self, machine: &str) -> String {
+        format!("{CLASS}-{}-{machine}", self.of)
+    }
+
     /// What a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
     fn grow(&self, namespace: &str) {
-        for machine in &self.0 {
+        for machine in &self.workers {
             on(machine, &format!("rm {BALLAST}")).expect("there is more room");
             let volume = json!({ "spec": { "capacity": { "storage": LARGE } } }).to_string();
-            kubectl(&["patch", "pv", &format!("{CLASS}-{machine}"), "--type=merge", "-p", &volume]);
+            kubectl(&["patch", "pv", &self.name(machine), "--type=merge", "-p", &volume]);
         }
         for ordinal in 0..3 {
             let claim = json!({ "status": { "capacity": { "storage": LARGE } } }).to_string();
@@ -77,8 +85,8 @@ impl Volumes {
     }
 
     fn remove(&self) {
-        for machine in &self.0 {
-            let volume = format!("{CLASS}-{machine}");
+        for machine in &self.workers {
+            let volume = self.name(machine);
             drop(run("kubectl", &["delete", "pv", &volume, "--ignore-not-found", "--wait=false"]));
             let forget = json!({ "metadata": { "finalizers": null } }).to_string();
             drop(run("kubectl", &["patch", "pv", &volume, "--type=merge", "-p", &forget]));
@@ -122,7 +130,7 @@ fn expect_growth(cluster: &Zue, volumes: &Volumes) {
 
 #[test]
 fn volumes_grow_under_load_and_full_ones_take_appends_again() {
-    let volumes = Volumes::make();
+    let volumes = Volumes::make("grow");
     let cluster = create("e2e-grows", 31220);
     expect_members(&cluster, 3);
     let load = cluster.load();

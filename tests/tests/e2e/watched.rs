@@ -310,7 +310,7 @@ fn an_older_disk(cluster: &Zue, watch: &Watch) {
 
 #[test]
 fn every_alert_fires_by_its_fault_and_clears_and_every_panel_has_data() {
-    let volumes = Volumes::make();
+    let volumes = Volumes::make("watched");
     bucket();
     let cluster = create();
     let watch = prometheus::watch(&cluster.namespace, WINDOWS);
