@@ -121,6 +121,26 @@ async fn a_point_that_no_backup_has_is_refused_with_what_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_backups_that_reach_a_point_the_first_is_taken_and_without_one_the_newest() {
+    let (bucket, dir) = (Bucket::start().await, tempdir().unwrap());
+    let (store, mut log) = (bucket.store(), open(dir.path()));
+    let mut made = Vec::new();
+    for at in [0, 10_000, 20_000] {
+        fill(&mut log, 30);
+        made.push(back_up(&store, &log, ms(at)).await);
+    }
+    let (backups, _) = store.manifests(CLUSTER).await.unwrap();
+    let chosen = |until| choose(&backups, until).unwrap();
+    // What it has was compacted for less long than what a later one has.
+    for (of, backup) in made.iter().enumerate() {
+        let end = backup.manifest.end;
+        assert_eq!(chosen(Some(Until::Offset(Offset(end)))), &backup.id, "up to its end {end}");
+        assert_eq!(chosen(Some(Until::Offset(Offset(end - 1)))), &backup.id, "before its end {end}");
+        assert_eq!(chosen(None) == &backup.id, of == made.len() - 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_is_found_by_verify_and_by_restore() {
     let (bucket, dir) = (Bucket::start().await, tempdir().unwrap());
     let (store, mut log) = (bucket.store(), open(dir.path()));
