@@ -170,6 +170,19 @@ fn what_is_depended_on_is_licensed_kept_up_and_from_where_it_should_be() {
 }
 
 #[test]
+fn an_image_is_built_from_every_crate() {
+    let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("it is there");
+    let (manifest, ignored) = (read("Cargo.toml"), read(".dockerignore"));
+    let members = manifest.split("\nmembers = [").nth(1).and_then(|list| list.split(']').next()).expect("a list");
+    let members: Vec<&str> = members.split(',').map(|member| member.trim().trim_matches('"')).collect();
+    assert!(members.len() > 10, "{members:?}");
+    for member in members {
+        let folder = member.split('/').next().unwrap_or(member);
+        assert!(ignored.lines().any(|line| line == format!("!{folder}")), ".dockerignore leaves {folder} out");
+    }
+}
+
+#[test]
 fn the_readme_names_every_setting_with_its_default() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
     let NodeConfig { log, replication, limits, tls, access, backup, .. } = NodeConfig::default();
