@@ -11,7 +11,7 @@ use crate::alone::machines;
 use crate::changes::expect_members;
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 
-pub const CLASS: &str = "zue-e2e-grows";
+const GROW: &str = "grow";
 const IMAGE: &str = "/var/zue-e2e.img";
 pub const MOUNT: &str = "/var/zue-e2e";
 /// What takes the difference between the two sizes, beside the directory that is the volume.
@@ -21,11 +21,16 @@ pub const SMALL: &str = "96Mi";
 pub const LARGE: &str = "256Mi";
 const DIFFERENCE: &str = "160M";
 
-/// A filesystem on each worker as a static volume, taken away when this is dropped. Each test names its own: a claim of the test before
-/// that is not gone yet would take a volume of the same name.
+/// A filesystem on each worker as a static volume, taken away when this is dropped. Each test has a class of its own: a claim of
+/// the test before that is not gone yet would take what is meant for this one.
 pub struct Volumes {
     workers: Vec<String>,
     of: &'static str,
+}
+
+/// The class of the volumes of a test.
+pub fn class(of: &str) -> String {
+    format!("zue-e2e-{of}")
 }
 
 /// Runs a script on a machine.
@@ -38,8 +43,9 @@ impl Volumes {
         let workers: Vec<String> = machines().into_iter().filter(|name| !name.ends_with("control-plane")).collect();
         let volumes = Self { workers, of };
         volumes.remove();
+        let name = class(of);
         let class = format!(
-            "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: {CLASS}}}\n\
+            "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: {name}}}\n\
              provisioner: kubernetes.io/no-provisioner\nvolumeBindingMode: WaitForFirstConsumer\nallowVolumeExpansion: true\n"
         );
         apply("default", &class).expect("a class");
@@ -55,7 +61,7 @@ impl Volumes {
             let volume = json!({
                 "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": volumes.name(machine) },
                 "spec": {
-                    "capacity": { "storage": SMALL }, "accessModes": ["ReadWriteOnce"], "storageClassName": CLASS,
+                    "capacity": { "storage": SMALL }, "accessModes": ["ReadWriteOnce"], "storageClassName": name,
                     "persistentVolumeReclaimPolicy": "Retain", "local": { "path": VOLUME },
                     "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [
                         { "key": "kubernetes.io/hostname", "operator": "In", "values": [machine] } ] }] } },
@@ -67,7 +73,7 @@ impl Volumes {
     }
 
     fn name(&self, machine: &str) -> String {
-        format!("{CLASS}-{}-{machine}", self.of)
+        format!("{}-{machine}", class(self.of))
     }
 
     /// What a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
@@ -92,7 +98,7 @@ impl Volumes {
             drop(run("kubectl", &["patch", "pv", &volume, "--type=merge", "-p", &forget]));
             drop(on(machine, &format!("umount -l {MOUNT} 2>/dev/null || true; rm -f {IMAGE}")));
         }
-        drop(run("kubectl", &["delete", "storageclass", CLASS, "--ignore-not-found"]));
+        drop(run("kubectl", &["delete", "storageclass", &class(self.of), "--ignore-not-found"]));
     }
 }
 
@@ -103,7 +109,7 @@ impl Drop for Volumes {
 }
 
 fn create(namespace: &str, port: u16) -> Zue {
-    let storage = format!("{{size: {SMALL}, storageClassName: {CLASS}}}");
+    let storage = format!("{{size: {SMALL}, storageClassName: {}}}", class(GROW));
     let spec = "  tls: {mode: \"Off\"}\n  config: {log: {segmentBytesMax: 8MiB}}\n";
     Zue::create_on(&storage, namespace, port, spec)
 }
@@ -130,7 +136,7 @@ fn expect_growth(cluster: &Zue, volumes: &Volumes) {
 
 #[test]
 fn volumes_grow_under_load_and_full_ones_take_appends_again() {
-    let volumes = Volumes::make("grow");
+    let volumes = Volumes::make(GROW);
     let cluster = create("e2e-grows", 31220);
     expect_members(&cluster, 3);
     let load = cluster.load();

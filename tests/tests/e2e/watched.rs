@@ -16,8 +16,10 @@ use crate::backed_up::{ACCESS, STORE, bucket, credentials};
 use crate::changes::{expect_members, follower, switch_over};
 use crate::kubernetes::{Cordon, NAME, OPEN_TO_TESTS, PATIENCE, Zue, apply, get, kubectl, pods, renew_namespace, run};
 use crate::mounted::Mounted;
-use crate::volumes::{CLASS, LARGE, MOUNT, SMALL, VOLUME, Volumes, expect_asked, on};
+use crate::volumes::{LARGE, MOUNT, SMALL, VOLUME, Volumes, class, expect_asked, on};
 use crate::{ports, prometheus};
+
+const VOLUMES: &str = "watched";
 
 const WINDOWS: Windows = Windows { short: "8s", long: "60s" };
 /// What is made with processes of one machine alone (`watched/`): clocks that differ, and a thread that panics.
@@ -25,7 +27,7 @@ const ELSEWHERE: [&str; 2] = ["ZueClockOff", "ZueUpkeepEnded"];
 const NAMESPACE: &str = "e2e-watched";
 
 fn create() -> Zue {
-    let storage = format!("{{size: {SMALL}, storageClassName: {CLASS}}}");
+    let storage = format!("{{size: {SMALL}, storageClassName: {}}}", class(VOLUMES));
     let log = "{segmentBytesMax: 64KiB, scrubBytesPerSecond: 64MiB, scrubInterval: 100ms}";
     let backup = format!("{{to: 's3://logs/watched', interval: 1s, {ACCESS}}}");
     let spec = format!("{OPEN_TO_TESTS}  config: {{log: {log}}}\n  backup: {backup}\n");
@@ -141,7 +143,7 @@ fn a_rollout_that_cannot_go_on(cluster: &Zue, watch: &Watch) {
 fn volumes_that_may_not_grow(cluster: &Zue, watch: &Watch) {
     let allow = |allow: bool| {
         let patch = json!({ "allowVolumeExpansion": allow }).to_string();
-        kubectl(&["patch", "storageclass", CLASS, "--type=merge", "-p", &patch]);
+        kubectl(&["patch", "storageclass", &class(VOLUMES), "--type=merge", "-p", &patch]);
     };
     allow(false);
     cluster.patch(&json!({ "storage": { "size": LARGE } }));
@@ -310,7 +312,7 @@ fn an_older_disk(cluster: &Zue, watch: &Watch) {
 
 #[test]
 fn every_alert_fires_by_its_fault_and_clears_and_every_panel_has_data() {
-    let volumes = Volumes::make("watched");
+    let volumes = Volumes::make(VOLUMES);
     bucket();
     let cluster = create();
     let watch = prometheus::watch(&cluster.namespace, WINDOWS);
