@@ -169,6 +169,26 @@ async fn a_flipped_byte_is_found_by_verify_and_by_restore() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_whole_segment_of_another_log_in_the_place_of_one_is_found_by_verify_and_by_restore() {
+    let (bucket, elsewhere, target) = (Bucket::start().await, Bucket::start().await, tempdir().unwrap());
+    let (one, other) = (tempdir().unwrap(), tempdir().unwrap());
+    let mut made = Vec::new();
+    for (bucket, dir) in [(&bucket, &one), (&elsewhere, &other)] {
+        let mut log = open(dir.path());
+        fill(&mut log, 60);
+        made.push(back_up(&bucket.store(), &log, 1_000).await);
+    }
+    let [object, alien] = [0, 1].map(|n: usize| made[n].manifest.objects().next().unwrap().to_owned());
+    let alien = std::fs::read(elsewhere.file(&alien)).unwrap();
+    assert_eq!(alien.len(), std::fs::read(bucket.file(&object)).unwrap().len(), "only its bytes tell them apart");
+    std::fs::write(bucket.file(&object), alien).unwrap();
+    let found = verify(&bucket.store(), CLUSTER, &made[0].id).await.unwrap();
+    assert_eq!(found.bad.iter().map(|bad| bad.object.as_str()).collect::<Vec<_>>(), [object.as_str()]);
+    let error = restored(&bucket.store(), target.path(), None).await.unwrap_err();
+    assert!(matches!(&error, BackupError::Object { object: named, .. } if *named == object), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn damage_in_the_log_itself_is_not_backed_up() {
     let (bucket, dir) = (Bucket::start().await, tempdir().unwrap());
     let (store, mut log) = (bucket.store(), open(dir.path()));
