@@ -33,7 +33,7 @@ fn what_was_appended_is_read_and_is_there_after_reopening() {
     let (log, recovered) = open(&disk);
     assert_eq!(recovered, zue_log::Recovered::default());
     assert_eq!((read_all(&log), log.tail(), log.durable()), (held, tail(1, 3), tail(1, 3)));
-    assert_eq!((log.last_timestamp_ms(), log.meta().starts, log.meta().replica), (timestamp_ms, 2, ID));
+    assert_eq!((log.last_timestamp_ms(), log.meta().starts.count, log.meta().replica), (timestamp_ms, 2, ID));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_promise_holds_and_never_falls() {
     drop(log);
     let (mut log, _) = open(&disk);
     assert_eq!((log.meta().promise.epoch, log.meta().promise.leader), (Epoch(5), Some(a)));
-    assert_eq!((log.meta().cluster, log.meta().starts), (Some(ClusterId(7)), 2));
+    assert_eq!((log.meta().cluster, log.meta().starts.count), (Some(ClusterId(7)), 2));
     log.set_promise(Epoch(6), Some(b), None).unwrap();
     assert_eq!(log.meta().promise.leader, Some(b));
 }

@@ -19,7 +19,7 @@ use tonic::codegen::http::HeaderMap;
 use zue_proto::v1::Error;
 use zue_settings::fixed::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 
-use crate::server::places::Place;
+use crate::server::slots::Slot;
 use crate::tls::Standing;
 
 /// The most bytes that are handed to the connection in one piece.
@@ -34,19 +34,19 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct Call {
     /// None where there was no place for it.
-    place: Option<Place>,
+    slot: Option<Slot>,
     flow: Arc<Flow>,
     holds: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl Call {
-    pub(crate) fn new(place: Option<Place>) -> Arc<Self> {
-        Arc::new(Self { place, flow: Arc::new(Flow::default()), holds: Mutex::default() })
+    pub(crate) fn new(slot: Option<Slot>) -> Arc<Self> {
+        Arc::new(Self { slot, flow: Arc::new(Flow::default()), holds: Mutex::default() })
     }
 
     /// Its place, if there was one for it.
-    pub(crate) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        self.slot.as_ref()
     }
 
     /// The call that this task serves.
@@ -62,8 +62,8 @@ impl Call {
     /// Serves a stream of HTTP/2 that this call is, until it is done, has to make way, or its client has taken nothing for so long.
     pub(crate) async fn serve(self: Arc<Self>, stream: impl Future<Output = ()>, stall_max: Duration) {
         let makes_way = async {
-            match &self.place {
-                Some(place) => place.seat.leaves.cancelled().await,
+            match &self.slot {
+                Some(slot) => slot.occupant.leaves.cancelled().await,
                 None => std::future::pending().await,
             }
         };

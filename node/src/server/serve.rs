@@ -23,7 +23,7 @@ use crate::server::door::Door;
 use crate::server::listener::{Connection, Listener};
 use crate::server::net;
 use crate::server::outflow::Call;
-use crate::server::places::Places;
+use crate::server::slots::Slots;
 use crate::tls::{Port, Security};
 
 /// The most bytes that the headers of a call may have.
@@ -59,13 +59,13 @@ pub(crate) struct Gate {
 #[derive(Clone, Debug)]
 struct Calls {
     caller: Arc<Caller>,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     stall_max: Duration,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
     fn execute(&self, stream: F) {
-        let call = Call::new(self.places.take_busy(self.caller.owner));
+        let call = Call::new(self.slots.take_busy(self.caller.owner));
         tokio::spawn(call.serve(stream, self.stall_max));
     }
 }
@@ -88,7 +88,7 @@ pub(crate) async fn serve_grpc(mut listener: Listener, door: Door, http: Http2, 
 async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop: CancellationToken) {
     let Http2 { stream_window_bytes, connection_window_bytes, hello_within, stall_max } = http;
     let (gate, hello_until) = (door.gate().clone(), Instant::now() + hello_within);
-    let leaves = connection.caller().seat.leaves.clone();
+    let leaves = connection.caller().occupant.leaves.clone();
     let welcomed = tokio::select! {
         welcomed = gate.security.welcome(connection, gate.port, hello_until, &gate.metrics) => welcomed,
         () = leaves.cancelled() => return,
@@ -96,7 +96,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
     };
     let Some(connection) = welcomed else { return };
     let caller = Arc::clone(connection.caller());
-    let calls = Calls { caller: Arc::clone(&caller), places: Arc::clone(door.calls()), stall_max };
+    let calls = Calls { caller: Arc::clone(&caller), slots: Arc::clone(door.calls()), stall_max };
     let mut builder = http2::Builder::new(calls);
     builder
         .timer(TokioTimer::new())
@@ -129,7 +129,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
                 Ok(()) => has_greeted = true,
                 Err(_) => return,
             },
-            () = caller.seat.leaves.cancelled() => return,
+            () = caller.occupant.leaves.cancelled() => return,
             () = stop.cancelled(), if !is_stopping => {
                 is_stopping = true;
                 served.as_mut().graceful_shutdown();
@@ -161,7 +161,7 @@ pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: Can
 
 /// Serves one request. A client of gRPC that has taken this port for another is told in its own protocol that nothing is there.
 async fn serve_request(connection: Connection, router: Router) {
-    let seat = Arc::clone(&connection.caller().seat);
+    let occupant = Arc::clone(&connection.caller().occupant);
     let is_http2 = tokio::time::timeout(HTTP1_HEAD_WITHIN, connection.begins_with(HTTP2_BEGINS)).await;
     let Ok(Ok(is_http2)) = is_http2 else { return };
     let service = service_fn(move |request: http::Request<Incoming>| {
@@ -190,6 +190,6 @@ async fn serve_request(connection: Connection, router: Router) {
             }
         }
         () = tokio::time::sleep(HTTP1_WITHIN) => {}
-        () = seat.leaves.cancelled() => {}
+        () = occupant.leaves.cancelled() => {}
     }
 }

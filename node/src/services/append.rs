@@ -212,13 +212,13 @@ mod tests {
     use crate::config::convert::record_limits;
     use crate::driver::clock::SharedTime;
     use crate::driver::member::Identity;
-    use crate::driver::state::{Ends, View};
+    use crate::driver::state::{Ends, ReplicaView};
     use crate::server::owner::tests::owner;
 
     /// The intake of appends, and a driver that has none of them written.
     fn stuck() -> (Appends, mpsc::Receiver<Request>) {
         let (requests, kept) = mpsc::channel(1000);
-        let view = View { role: Role::Leader, ..View::default() };
+        let view = ReplicaView { role: Role::Leader, ..ReplicaView::default() };
         let handle = Handle {
             identity: Arc::new(Identity {
                 id: ReplicaId(1),

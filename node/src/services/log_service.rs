@@ -18,19 +18,19 @@ use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{error_of, id_bytes, status_of};
 use zue_settings::LimitSettings;
 
-use crate::backup::{self, Desk, Hold};
-use crate::driver::state::{Ends, Role, View};
+use crate::backup::{self, BackupRequests, Hold};
+use crate::driver::state::{Ends, LeaderView, ReplicaView, Role};
 use crate::gauged::Gauged;
 use crate::num::length;
 use crate::server::body_limit::Parcel;
 use crate::server::caller::Caller;
 use crate::server::door::grpc_timeout;
 use crate::server::owner::Owner;
-use crate::server::places::Places;
 use crate::server::room::Room;
+use crate::server::slots::Slots;
 use crate::services::append::{Appends, Pending, WhenFull, check_log};
 use crate::services::errors::{error, invalid, refused, shutting_down, status};
-use crate::services::read::{Read, too_many, unfed_max};
+use crate::services::read::{Read, ReadLimits, too_many, unfed_max};
 use crate::tls::Security;
 
 /// The time for which another leader may be wanted.
@@ -42,14 +42,14 @@ pub(crate) struct LogService {
     pub(crate) appends: Appends,
     pub(crate) reader: Reader<OsDisk>,
     /// Of the reads that go on at once.
-    pub(crate) readers: Arc<Places>,
+    pub(crate) readers: Arc<Slots>,
     /// The room for records on their way to readers.
     pub(crate) answers: Arc<Room>,
     /// The time that a read may wait for what is committed.
     pub(crate) lag_max: Duration,
     pub(crate) security: Security,
     /// Of one that makes backups.
-    pub(crate) backups: Option<Desk>,
+    pub(crate) backups: Option<BackupRequests>,
     /// Where trims leave what is in no backup.
     pub(crate) hold: Option<Hold>,
 }
@@ -107,23 +107,25 @@ impl Log for LogService {
         let request = request.into_inner();
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
-        let place = self.readers.take_busy(owner);
-        let place = Arc::new(place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?);
+        let slot = self.readers.take_busy(owner);
+        let slot = Arc::new(slot.ok_or_else(|| status(too_many(appends.settings.readers_max)))?);
         let read = Read {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),
             readable: appends.handle.readable.clone(),
             view: appends.handle.view.clone(),
             metrics: Arc::clone(&appends.metrics),
-            bytes_max: appends.settings.read_bytes_max.length(),
             stop: appends.stop.clone(),
             not_before_ms: 0,
-            lag_max: self.lag_max,
-            unfed_max: unfed_max(self.lag_max),
-            stall_max: appends.settings.stall_deadline.0,
+            limits: ReadLimits {
+                bytes_max: appends.settings.read_bytes_max.length(),
+                lag_max: self.lag_max,
+                unfed_max: unfed_max(self.lag_max),
+                stall_max: appends.settings.stall_deadline.0,
+            },
             room: Arc::clone(&self.answers),
             owner,
-            place,
+            slot,
             _open: Gauged::new(&appends.metrics.readers, 1),
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
@@ -139,8 +141,9 @@ impl Log for LogService {
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
         let view = handle.view.borrow().clone();
-        let View { cluster, epoch, leader, members, unreached, problem, isr, reach, connected, .. } = view;
-        let View { left, standby, elected_by, .. } = view;
+        let ReplicaView { cluster, epoch, leader, members, problem, left, standby, .. } = view;
+        let (LeaderView { unreached, isr, reach, elected_by }, connected) =
+            (view.as_leader, view.as_follower.connected);
         let problem = problem.map(|problem| problem.as_ref().to_owned()).or_else(|| self.security.problem());
         // Whom a replica followed that is no member any more may lead no more either.
         let leader = leader.filter(|_| left.is_none());
@@ -248,13 +251,13 @@ async fn take_on(
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
     loop {
-        let Ok(place) = pending.reserve().await else { return };
+        let Ok(slot) = pending.reserve().await else { return };
         let request = tokio::select! {
             request = requests.message() => request,
             // What was taken on is answered; what comes after that goes to another connection.
             () = ends.cancelled() => return,
             () = appends.stop.cancelled() => {
-                place.send(Err(shutting_down()));
+                slot.send(Err(shutting_down()));
                 return;
             }
         };
@@ -263,12 +266,12 @@ async fn take_on(
             Ok(None) => return,
             // What it cannot go on after is told like any other failure, in its turn.
             Err(status) => {
-                place.send(Err(error_of(&status).unwrap_or_else(|| invalid(status.message()))));
+                slot.send(Err(error_of(&status).unwrap_or_else(|| invalid(status.message()))));
                 return;
             }
         };
         let deadline = appends.deadline(within(&request));
-        place.send(match parcel.open() {
+        slot.send(match parcel.open() {
             Ok(received) => appends.submit(request, owner, received, deadline, WhenFull::Wait).await,
             Err(refused) => Err(refused),
         });

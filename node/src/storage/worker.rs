@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
-use zue_engine::disk::Ahead;
+use zue_engine::disk_queue::Ahead;
 use zue_engine::room::{full, lacks_room};
 use zue_log::{Disk, LogError, SharedLog};
 
 use super::facts::{DiskFact, tell};
+use super::maintenance::Said;
 use super::shortage::has_made_room;
 use super::syncer::{Syncer, Written};
-use super::upkeep::Said;
 use super::{COMMIT_INTERVAL, Queue, Stalled, Task, Tasks, Work};
 
 pub(super) struct Worker<D: Disk> {
@@ -47,10 +47,10 @@ impl<D: Disk> Worker<D> {
         Self { log, queue, facts, syncer, written: Written::default(), commit_written: Instant::now() }
     }
 
-    pub(super) fn run(mut self, syncing: JoinHandle<()>, (upkeep, keeping): (&Sender<Said>, JoinHandle<()>)) {
+    pub(super) fn run(mut self, syncing: JoinHandle<()>, (maintenance, keeping): (&Sender<Said>, JoinHandle<()>)) {
         let stopped = self.work();
         // It may have ended before.
-        let _ = upkeep.send(Said::Stop);
+        let _ = maintenance.send(Said::Stop);
         self.syncer.close();
         // At once: what the other threads are at may take long, or hang with the disk.
         if let Stopped::Failed(error) = &stopped {

@@ -247,7 +247,7 @@ impl<D: Disk> Log<D> {
         self.sync_disk()?;
         self.writer.index.write_all();
         let mut meta = self.meta;
-        meta.session.clean = true;
+        meta.last_use.clean = true;
         self.replace_meta(&meta)?;
         Ok(self.meta)
     }
@@ -279,7 +279,7 @@ impl<D: Disk> Log<D> {
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         assert!(meta.commit_end >= self.meta.commit_end, "the commit end fell");
         assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
-        assert!(meta.starts >= self.meta.starts, "the number of starts fell");
+        assert!(meta.starts.count >= self.meta.starts.count, "the number of starts fell");
         assert!(self.meta.restored <= meta.restored, "a disk that was put back is taken for another");
         self.write_meta(&meta)
     }

@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::meta::Meta;
 use crate::segment::Segment;
 use crate::segment::header::SEGMENT_SPARE;
-use crate::segment::preallocate::{Preparation, fill};
+use crate::segment::preallocate::{Preparation, write_zeroes};
 
 /// A sync that is due: everything before it was written.
 #[derive(Debug)]
@@ -71,11 +71,11 @@ impl<D: Disk> Log<D> {
             return Ok(None);
         }
         let segment = Arc::clone(&self.view.active);
-        if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
-            let filled = fill(&*segment.file, zeroes.start, zeroes.end);
+        if let Some(zeroes) = self.writer.preallocation.next(self.writer.position, segment.file_bytes) {
+            let filled = write_zeroes(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
-        if let Some(range) = self.writer.fill.want(self.writer.position) {
+        if let Some(range) = self.writer.preallocation.want(self.writer.position) {
             segment.file.will_write(range);
         }
         let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.beside.cuts);

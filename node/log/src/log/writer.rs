@@ -9,7 +9,7 @@ use crate::format::local::SyncMark;
 use crate::num::wide;
 use crate::read::read_view::Walk;
 use crate::segment::index::{Entry, IndexWriter, Spacing};
-use crate::segment::preallocate::Fill;
+use crate::segment::preallocate::Preallocation;
 
 /// Where the next bytes go.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Writer<F> {
     /// The index entries of the batch; kept for their memory.
     pub(crate) entries: Vec<Entry>,
     pub(crate) spacing: Spacing,
-    pub(crate) fill: Fill,
+    pub(crate) preallocation: Preallocation,
     pub(crate) index: IndexWriter<F>,
     /// The sequence of the active segment, the highest there is.
     pub(crate) sequence: u64,

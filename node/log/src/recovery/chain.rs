@@ -13,7 +13,7 @@ use crate::format::salvage::DamagedRange;
 use crate::meta::Meta;
 use crate::num::wide;
 use crate::recovery::scan::State;
-use crate::recovery::tail_check::{Forbids, Known, survey};
+use crate::recovery::tail_check::{Forbids, Known, check_tail};
 use crate::segment::header::{Header, base_of, index_name, segment_name};
 use crate::segment::index::{self, IndexWriter, Spacing};
 use crate::segment::part::Part;
@@ -162,7 +162,7 @@ pub(crate) fn check<D: Disk>(
         Part { segment: segment.into(), bytes_end: need.min(have), end }
     };
     let sealed = chain.into_iter().zip(&followers).map(&mut seal).collect();
-    if !meta.session.clean {
+    if !meta.last_use.clean {
         last.file.settle().context(Operation::Sync, || disk.path(&segment_name(last.header.base)))?;
     }
     let segment = last.segment(disk, config);
@@ -176,31 +176,33 @@ pub(crate) fn check<D: Disk>(
     let bytes = segment.view(data_start, segment.file_bytes).map_err(into_open)?;
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
     let is_same = found == known;
-    let synced = if is_same { meta.synced.tail } else { state.order.tail };
-    let (closed, used) = (is_same && meta.session.clean, segment.header.used);
+    let synced = if is_same { meta.synced.tail } else { state.sequence.tail };
+    let (closed, used) = (is_same && meta.last_use.clean, segment.header.used);
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
-    let survey =
-        survey(&mut state, &bytes, segment.mask, data_start, &mut spacing, known).map_err(|forbids| match forbids {
-            Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
-            Forbids::Later { position, fault } => {
-                OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
-            }
-        });
+    let tail_check =
+        check_tail(&mut state, &bytes, segment.mask, data_start, &mut spacing, known).map_err(
+            |forbids| match forbids {
+                Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
+                Forbids::Later { position, fault } => {
+                    OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
+                }
+            },
+        );
     // Before anything is made of it.
     segment.place.all_could_be_read()?;
-    let survey = survey?;
-    body.lookup.extend(&survey.entries);
-    damaged.extend(survey.ranges.iter().map(|damaged| segment.place.damage(*damaged)));
-    survey
+    let tail_check = tail_check?;
+    body.lookup.extend(&tail_check.entries);
+    damaged.extend(tail_check.ranges.iter().map(|damaged| segment.place.damage(*damaged)));
+    tail_check
         .ranges
         .iter()
-        .filter(|damaged| damaged.from < state.order.tail.end)
+        .filter(|damaged| damaged.from < state.sequence.tail.end)
         .for_each(|damaged| drop(segment.place.note(*damaged)));
     segment.begin(body);
-    let (torn_bytes, renew) = (wide(survey.torn_bytes), survey.renew);
-    let bytes_end = data_start.saturating_add(wide(survey.bytes));
-    let active = Part { segment: segment.into(), bytes_end, end: state.order.tail.end };
-    Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: survey.suspect, torn_bytes, renew })
+    let (torn_bytes, renew) = (wide(tail_check.torn_bytes), tail_check.renew);
+    let bytes_end = data_start.saturating_add(wide(tail_check.bytes));
+    let active = Part { segment: segment.into(), bytes_end, end: state.sequence.tail.end };
+    Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: tail_check.suspect, torn_bytes, renew })
 }
 
 impl<F: DiskFile> Candidate<F> {

@@ -14,14 +14,15 @@ use crate::log::cut::Point;
 use crate::log::former;
 use crate::log::writer::Writer;
 use crate::log::{Beside, Ends, Log, share};
-use crate::maintenance::rewrite::SEGMENT_REWRITTEN;
-use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
+use crate::meta::{self, LastUse, META_FILE, Meta, MetaFile};
 use crate::read::read_view::ReadView;
 use crate::recovery::agreement::disagreement;
 use crate::recovery::chain::{Checked, chain, check, check_index, read_headers};
 use crate::segment::create::Draft;
-use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
-use crate::segment::preallocate::Fill;
+use crate::segment::header::{
+    SEGMENT_REWRITTEN, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name,
+};
+use crate::segment::preallocate::Preallocation;
 
 /// The part of the first segment that is filled when it is made: later ones are prepared while the log is used.
 const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
@@ -60,31 +61,31 @@ impl<D: Disk> Log<D> {
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
         let mut meta_file = MetaFile::new(disk.clone());
-        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean: false };
+        let last_use = LastUse { boot, lazy: !config.durability.waits_for_disk(), clean: false };
         let known = read_meta(&disk, &names)?;
         let meta = if let Some(meta) = known {
             meta
         } else {
-            let meta = Meta::new(fresh_id, session);
+            let meta = Meta::new(fresh_id, last_use);
             meta_file.replace(&meta)?;
             meta
         };
         let mut candidates = read_headers(&disk, &names)?;
         if candidates.is_empty() {
-            if meta.starts > 0 {
+            if meta.starts.count > 0 {
                 return Err(OpenError::NoSegments { dir: disk.path("") });
             }
             make_first(&disk, &config)?;
             candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
         }
         let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
-        if meta.session.lazy && !meta.session.clean {
+        if meta.last_use.lazy && !meta.last_use.clean {
             // What cannot be written now is dropped, and that is told once: a second try would miss nothing.
-            let session = Session { boot: NO_BOOT, ..meta.session };
-            meta_file.replace(&Meta { session, ..meta })?;
+            let last_use = LastUse { boot: NO_BOOT, ..meta.last_use };
+            meta_file.replace(&Meta { last_use, ..meta })?;
         }
         let checked = check(&disk, &config, &meta, chain)?;
-        let tail = checked.state.order.tail;
+        let tail = checked.state.sequence.tail;
         let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
         if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
             return Err(OpenError::Disagrees { dir: disk.path(""), what });
@@ -106,7 +107,7 @@ impl<D: Disk> Log<D> {
             log.cut_what_is_torn(suspect)?;
         }
         let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
-        log.replace_meta(&Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
+        log.replace_meta(&Meta { suspect, last_use, ..log.meta.started(nonce) }).map_err(into_open)?;
         // Only now, that nothing has been found which forbids to open.
         for name in names.iter().filter(|name| log.is_dead(name)) {
             let _ = log.disk.remove(name);
@@ -132,8 +133,8 @@ impl<D: Disk> Log<D> {
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
         if suspect.is_some() {
             // Not closed any more: whoever opens it next has to look again.
-            let session = Session { clean: false, ..self.meta.session };
-            self.replace_meta(&Meta { suspect, session, ..self.meta }).map_err(into_open)?;
+            let last_use = LastUse { clean: false, ..self.meta.last_use };
+            self.replace_meta(&Meta { suspect, last_use, ..self.meta }).map_err(into_open)?;
             if part.end == part.segment.base() {
                 // The new segment takes its name.
                 let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));
@@ -172,12 +173,12 @@ impl<D: Disk> Log<D> {
         // A log that was reset begins where its first segment does.
         let log_start = meta.log_start.max(oldest);
         let producers = state.producers;
-        let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
-        let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
+        let (frames, tail, position) = (state.sequence, state.sequence.tail, active.bytes_end);
+        let (synced, marked, preallocation) = (position, data_start, Preallocation::new(position, position));
         let sequence = active.segment.header.sequence;
         let view = Arc::new(ReadView::new(sealed.into(), active, Arc::new(history), log_start));
         let (buffer, entries) = (Vec::new(), Vec::new());
-        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), order.timestamp_ms);
+        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), frames.timestamp_ms);
         Self {
             disk,
             config,
@@ -185,7 +186,7 @@ impl<D: Disk> Log<D> {
             meta_file,
             shared: share(&view),
             view,
-            writer: Writer { position, synced, marked, buffer, entries, spacing, fill, index, sequence },
+            writer: Writer { position, synced, marked, buffer, entries, spacing, preallocation, index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
             beside: Beside::default(),
@@ -208,8 +209,8 @@ const NO_BOOT: u128 = u128::MAX;
 
 /// Returns whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
-    let Session { boot: before, lazy, clean } = meta.session;
-    meta.starts > 0 && lazy && !clean && before != boot
+    let LastUse { boot: before, lazy, clean } = meta.last_use;
+    meta.starts.count > 0 && lazy && !clean && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {

@@ -27,7 +27,7 @@ pub(crate) struct Known {
 
 /// The result.
 #[derive(Debug, Default)]
-pub(crate) struct Survey {
+pub(crate) struct TailCheck {
     /// How many of the bytes are in the log.
     pub(crate) bytes: usize,
     /// The index entries of their records.
@@ -56,69 +56,70 @@ pub(crate) enum Forbids {
 ///
 /// # Errors
 /// What forbids to go on.
-pub(crate) fn survey(
+pub(crate) fn check_tail(
     state: &mut State,
     bytes: &[u8],
     mask: u32,
     position: u64,
     spacing: &mut Spacing,
     known: Known,
-) -> Result<Survey, Forbids> {
-    let mut survey = Survey::default();
+) -> Result<TailCheck, Forbids> {
+    let mut tail_check = TailCheck::default();
     let mut crcs = Crcs::new(bytes);
     // The last committed records are damaged.
-    let mut ends_in_hole = false;
+    let mut ends_in_damage = false;
     let stop = loop {
-        let rest = bytes.get(survey.bytes..).unwrap_or_default();
-        let found = state.scan(rest, mask, position.saturating_add(wide(survey.bytes)), spacing);
-        survey.entries.extend(found.entries);
-        let nothing = Stop { at: found.bytes, order: state.order, fault: Fault::Empty };
+        let rest = bytes.get(tail_check.bytes..).unwrap_or_default();
+        let found = state.scan(rest, mask, position.saturating_add(wide(tail_check.bytes)), spacing);
+        tail_check.entries.extend(found.entries);
+        let nothing = Stop { at: found.bytes, sequence: state.sequence, fault: Fault::Empty };
         let stop = found.stop.unwrap_or(nothing);
-        let stop = Stop { at: stop.at.saturating_add(survey.bytes), ..stop };
-        survey.bytes = survey.bytes.saturating_add(found.bytes);
+        let stop = Stop { at: stop.at.saturating_add(tail_check.bytes), ..stop };
+        tail_check.bytes = tail_check.bytes.saturating_add(found.bytes);
         if stop.fault.is_of_later_version() {
             return Err(Forbids::Later { position: position.saturating_add(wide(stop.at)), fault: stop.fault });
         }
-        if state.order.tail.end >= known.commit_end {
+        if state.sequence.tail.end >= known.commit_end {
             break stop;
         }
-        let (after, bad_at) = (stop.order.tail, position.saturating_add(wide(stop.at)));
+        let (after, bad_at) = (stop.sequence.tail, position.saturating_add(wide(stop.at)));
         let damaged = |to| DamagedRange { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
         let next = next_place(&mut crcs, mask, stop).filter(|next| next.offset <= known.commit_end);
         let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
             return Err(Forbids::HistoryGap(damaged(end)));
         }
-        survey.ranges.push(damaged(end));
-        state.order = FrameSequence::after(Tail { end, ..after }, stop.order.timestamp_ms);
+        tail_check.ranges.push(damaged(end));
+        state.sequence = FrameSequence::after(Tail { end, ..after }, stop.sequence.timestamp_ms);
         // Who appended what is in there is not known.
         state.producers.forget(end);
         // The bytes stay with the segment: who repairs or rewrites it keeps them.
-        survey.bytes = next.map_or_else(|| stop.at + used(bytes.get(stop.at..).unwrap_or_default()), |next| next.at);
+        tail_check.bytes =
+            next.map_or_else(|| stop.at + used(bytes.get(stop.at..).unwrap_or_default()), |next| next.at);
         if next.is_none() {
-            ends_in_hole = true;
+            ends_in_damage = true;
             break stop;
         }
     };
-    let tail = state.order.tail;
-    let rest = bytes.get(survey.bytes..).unwrap_or_default();
-    if !ends_in_hole && known.closed && tail == known.synced && (known.used || used(rest) == 0) {
-        return Ok(survey);
+    let tail = state.sequence.tail;
+    let rest = bytes.get(tail_check.bytes..).unwrap_or_default();
+    if !ends_in_damage && known.closed && tail == known.synced && (known.used || used(rest) == 0) {
+        return Ok(tail_check);
     }
     let position = position.saturating_add(wide(stop.at));
-    let behind = behind(&mut crcs, mask, stop.at, position, stop.order.tail);
+    let behind = behind(&mut crcs, mask, stop.at, position, stop.sequence.tail);
     // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
-    let was_durable = behind.was_durable || ends_in_hole || known.synced > tail;
-    survey.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
-    if let Some(suspect) = survey.suspect
-        && !ends_in_hole
+    let was_durable = behind.was_durable || ends_in_damage || known.synced > tail;
+    tail_check.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
+    if let Some(suspect) = tail_check.suspect
+        && !ends_in_damage
     {
         let to = suspect.end.max(tail.end);
-        survey.ranges.push(DamagedRange { position, until: position, from: tail.end, to, fault: stop.fault });
+        tail_check.ranges.push(DamagedRange { position, until: position, from: tail.end, to, fault: stop.fault });
     }
-    survey.torn_bytes = if known.used { 0 } else { used(rest) };
-    survey.renew = known.used || ends_in_hole || survey.torn_bytes > 0;
-    Ok(survey)
+    tail_check.torn_bytes = if known.used { 0 } else { used(rest) };
+    tail_check.renew = known.used || ends_in_damage || tail_check.torn_bytes > 0;
+    Ok(tail_check)
 }
 
 /// Where the frames go on.
@@ -131,7 +132,7 @@ struct Next {
 }
 
 fn next_place(crcs: &mut Crcs<'_>, mask: u32, stop: Stop) -> Option<Next> {
-    let after = stop.order.tail;
+    let after = stop.sequence.tail;
     GoodFrames::behind(crcs, mask, stop.at, after).find_map(|good| {
         let same_epoch = match good.kind {
             GoodKind::Records { epoch, .. } => epoch == after.epoch,

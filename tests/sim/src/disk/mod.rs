@@ -9,7 +9,9 @@ mod rewrites;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use zue_core::{History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail};
+use zue_core::{
+    History, KnownStarts, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
+};
 use zue_engine::room::make_room;
 use zue_log::sim::SimDisk;
 use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
@@ -18,7 +20,7 @@ use crate::batch::{Batch, Held};
 use crate::node::standby::Standby;
 
 /// Work for the disk.
-pub(crate) type Work = zue_engine::disk::Work<Batch>;
+pub(crate) type Work = zue_engine::disk_queue::Work<Batch>;
 
 /// Why work was not done.
 #[derive(Debug)]
@@ -332,8 +334,7 @@ impl Storage {
             producers,
             suspect: found.suspect,
             damaged,
-            lineage: self.lineage.clone(),
-            runs: self.runs.clone(),
+            starts: KnownStarts { lineage: self.lineage.clone(), runs: self.runs.clone() },
             restored,
         };
         Ok(Opened { recovered, records: self.records.clone(), gone, last_ms })

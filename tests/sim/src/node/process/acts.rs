@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use zue_core::{Lineage, Millis, Offset, Producers, Recovered, Replica, ReplicaId, Ticket};
-use zue_engine::disk::{Ahead, Task};
+use zue_engine::disk_queue::{Ahead, Task};
 use zue_engine::driver::Word;
 use zue_engine::ring::Ring;
 
@@ -93,7 +93,7 @@ impl World {
             recovered.damaged = false;
         }
         if self.broken_by(Break::StartsForgotten) {
-            recovered.lineage = Lineage { starts: life, nonces: Vec::new() };
+            recovered.starts.lineage = Lineage { starts: life, nonces: Vec::new() };
         }
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;

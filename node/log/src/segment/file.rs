@@ -13,7 +13,7 @@ const DAMAGED_RANGES_MAX: usize = 256;
 
 /// A segment file.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     file: Arc<dyn DiskFile>,
     mask: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Place {
     ranges: Mutex<Vec<DamagedRange>>,
 }
 
-impl Place {
+impl SegmentFile {
     pub(crate) fn new(path: PathBuf, file: Arc<dyn DiskFile>, mask: u32) -> Self {
         Self { path, file, mask, ranges: Mutex::default() }
     }

@@ -1,4 +1,4 @@
-//! Upkeep on a simulated disk: whom it asks, what it makes of the answers, and when it looks again.
+//! Maintenance on a simulated disk: whom it asks, what it makes of the answers, and when it looks again.
 
 use zue_log::sim::SimDisk;
 use zue_log::{BatchBuilder, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
@@ -23,10 +23,10 @@ fn settings() -> Settings {
     }
 }
 
-/// A log of three records, and its upkeep.
+/// A log of three records, and its maintenance.
 struct World {
     log: SharedLog<SimDisk>,
-    upkeep: Upkeep<SimDisk>,
+    maintenance: Maintenance<SimDisk>,
     now: Millis,
     others: Option<Vec<ReplicaId>>,
     events: Vec<Event>,
@@ -46,12 +46,12 @@ fn retention_leaves_what_is_in_no_backup_where_it_is_to() {
     log.note_commit(committed);
     let retention = Retention { bytes: Some(SEGMENT_BYTES_MIN), age_ms: None };
     let expired = |backed_up: Option<u64>| {
-        let mut upkeep = Upkeep::new(log.reader(), Settings { retention, ..settings() });
+        let mut maintenance = Maintenance::new(log.reader(), Settings { retention, ..settings() });
         let aged = Aged::unknown();
         let backed_up = backed_up.map(Offset);
         let facts = Facts { now: Millis(0), committed, aged, deletes: aged, others: None, backed_up };
         let mut events = Vec::new();
-        upkeep.retain(&facts, &mut events);
+        maintenance.retain(&facts, &mut events);
         events.into_iter().find_map(|event| if let Event::Expired(before) = event { Some(before.0) } else { None })
     };
     let all = expired(None).expect("most of it is more than is to be kept");
@@ -82,18 +82,18 @@ impl World {
             bytes[at] ^= 1;
         });
         let (log, _) = Log::open(disk, config, ReplicaId(1)).unwrap();
-        let upkeep = Upkeep::new(log.reader(), settings());
+        let maintenance = Maintenance::new(log.reader(), settings());
         let (log, now) = (SharedLog::new(log), Millis(0));
-        (Self { log, upkeep, now, others: Some(OTHERS.to_vec()), events: Vec::new() }, whole)
+        (Self { log, maintenance, now, others: Some(OTHERS.to_vec()), events: Vec::new() }, whole)
     }
 
     fn step(&mut self, answer: Option<(u64, Result<zue_log::Excerpt, Unanswered>)>) -> Duration {
-        let Self { log, upkeep, now, others, events } = self;
+        let Self { log, maintenance, now, others, events } = self;
         let (committed, aged) = (Offset(0), Aged::unknown());
         let facts = Facts { now: *now, committed, aged, deletes: aged, others: others.as_deref(), backed_up: None };
         match answer {
-            Some((number, answer)) => upkeep.answered(number, answer, &facts, &mut &*log, events),
-            None => upkeep.turn(&facts, &mut &*log, events),
+            Some((number, answer)) => maintenance.answered(number, answer, &facts, &mut &*log, events),
+            None => maintenance.turn(&facts, &mut &*log, events),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The upkeep of a log while it is used: repairs what is damaged with the records of other replicas, compacts, reads all of it again
+//! The maintenance of a log while it is used: repairs what is damaged with the records of other replicas, compacts, reads all of it again
 //! in time, and lets go what is to go. Decides what comes next and how soon, and does a piece of it at a time. Whoever drives it waits
 //! in between, asks the other replicas, and tells what it is told.
 
@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use zue_core::{Aged, Millis, Offset, ReplicaId};
 use zue_log::{
-    Compacting, Compaction, Damage, Disk, LogError, ReadError, Reader, Refused, Retention, Verified, Verifier,
+    Compacting, Compaction, Damage, Disk, LogError, ReadError, Reader, Retention, RewriteError, Verified, Verifier,
 };
 
 use self::repair::{Asking, Repairing};
 use self::trimmed::Trimmed;
 use crate::room::{Access, Gone, change_lacks_room, full, make_room, rewrite_lacks_room};
 
-/// The cost that the upkeep may have, and what is to go.
+/// The cost that the maintenance may have, and what is to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// The interval at which it looks whether there is something to do.
@@ -64,7 +64,7 @@ pub struct Facts<'a> {
     pub backed_up: Option<Offset>,
 }
 
-/// A question for another replica. [`Upkeep::answered`] takes what comes of it.
+/// A question for another replica. [`Maintenance::answered`] takes what comes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ask {
     /// No two questions have the same.
@@ -153,9 +153,9 @@ pub enum Event {
 }
 
 /// Damage, whatever file it is in by now.
-type Place = (PathBuf, Offset, Offset);
+type DamageKey = (PathBuf, Offset, Offset);
 
-fn place(damage: &Damage) -> Place {
+fn key_of(damage: &Damage) -> DamageKey {
     (damage.path.clone(), damage.from, damage.to)
 }
 
@@ -177,16 +177,16 @@ enum Doing<D: Disk> {
     Compacting(Box<Compaction<D>>),
 }
 
-/// The upkeep of a log.
+/// The maintenance of a log.
 #[derive(Debug)]
-pub struct Upkeep<D: Disk> {
+pub struct Maintenance<D: Disk> {
     /// May be changed at any time.
     pub settings: Settings,
     reader: Reader<D>,
     trimmed: Trimmed<D>,
     doing: Doing<D>,
     asked: u64,
-    damaged: BTreeMap<Place, Known>,
+    damaged: BTreeMap<DamageKey, Known>,
     reported: Damages,
     /// Room was made for what had none: it is tried again.
     made_room: bool,
@@ -202,7 +202,7 @@ fn after(now: Millis, ms: u64) -> Millis {
     Millis(now.0.saturating_add(ms))
 }
 
-impl<D: Disk> Upkeep<D> {
+impl<D: Disk> Maintenance<D> {
     /// Of an open log. Whoever opened it knows whether it is damaged.
     pub fn new(reader: Reader<D>, settings: Settings) -> Self {
         let trimmed = Trimmed::new(reader.clone(), settings.trim_delay_ms, settings.retention);
@@ -357,7 +357,7 @@ impl<D: Disk> Upkeep<D> {
     }
 
     /// Why a segment is not written anew.
-    fn refused(&mut self, refused: &Refused, log: &mut impl Access<D>, out: &mut Vec<Event>) -> String {
+    fn refused(&mut self, refused: &RewriteError, log: &mut impl Access<D>, out: &mut Vec<Event>) -> String {
         self.make_room(rewrite_lacks_room(refused), log, out);
         full(refused)
     }

@@ -1,4 +1,4 @@
-//! The thread that looks after the log while it is used, as the engine's upkeep says: repairs what is damaged, compacts, reads again,
+//! The thread that looks after the log while it is used, as the engine's maintenance says: repairs what is damaged, compacts, reads again,
 //! and lets go what is to go. Slow on purpose: appends come first.
 
 use std::fmt;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use zue_core::{Aged, Ages, Millis, Offset, ReplicaId};
+use zue_engine::maintenance::{Ask, Damages, Event, Facts, Settings, Unanswered};
 use zue_engine::room::full;
-use zue_engine::upkeep::{Ask, Damages, Event, Facts, Settings, Unanswered};
 use zue_log::{Disk, Excerpt, SharedLog};
 
 use super::Queue;
@@ -20,9 +20,9 @@ use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 
-/// The cost that the upkeep may have, and what is to go.
+/// The cost that the maintenance may have, and what is to go.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct UpkeepSettings {
+pub(crate) struct MaintenanceSettings {
     pub(crate) engine: Settings,
     /// The time for which records that delete are kept, if the log is compacted.
     pub(crate) deletes_kept_ms: Option<u64>,
@@ -46,7 +46,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Nobody listens any more once the upkeep has ended.
+    /// Nobody listens any more once the maintenance has ended.
     pub(crate) fn send(self, answer: Answer) {
         let _ = self.to.send(Said::Answer(self.number, answer));
     }
@@ -65,9 +65,9 @@ pub(crate) type Others = Box<dyn Fn() -> Option<Vec<ReplicaId>> + Send>;
 /// Tells the end of what is in backups, where retention is to leave what is not.
 pub(crate) type BackedUp = Box<dyn Fn() -> Option<Offset> + Send>;
 
-/// The rest of the node, as far as the upkeep is to know of it.
+/// The rest of the node, as far as the maintenance is to know of it.
 pub(crate) struct Around {
-    pub(crate) settings: UpkeepSettings,
+    pub(crate) settings: MaintenanceSettings,
     pub(crate) fetches: mpsc::Sender<Fetch>,
     pub(crate) time: SharedTime,
     pub(crate) others: Others,
@@ -81,8 +81,8 @@ impl fmt::Debug for Around {
 }
 
 /// The thread's state.
-pub(super) struct Upkeep<D: Disk> {
-    engine: zue_engine::upkeep::Upkeep<D>,
+pub(super) struct Maintenance<D: Disk> {
+    engine: zue_engine::maintenance::Maintenance<D>,
     log: Arc<SharedLog<D>>,
     queue: Arc<Queue>,
     facts: mpsc::Sender<DiskFact>,
@@ -96,7 +96,7 @@ pub(super) struct Upkeep<D: Disk> {
     deletes: Option<Ages>,
 }
 
-impl<D: Disk> Upkeep<D> {
+impl<D: Disk> Maintenance<D> {
     pub(super) fn new(
         log: Arc<SharedLog<D>>,
         queue: Arc<Queue>,
@@ -104,8 +104,8 @@ impl<D: Disk> Upkeep<D> {
         metrics: Arc<Metrics>,
         around: Around,
     ) -> (Self, Sender<Said>) {
-        let UpkeepSettings { engine: settings, deletes_kept_ms } = around.settings;
-        let engine = zue_engine::upkeep::Upkeep::new(log.lock().reader(), settings);
+        let MaintenanceSettings { engine: settings, deletes_kept_ms } = around.settings;
+        let engine = zue_engine::maintenance::Maintenance::new(log.lock().reader(), settings);
         let (ages, deletes) = (settings.retention.age_ms.map(Ages::new), deletes_kept_ms.map(Ages::new));
         let ((ours, said), born) = (channel(), Instant::now());
         let theirs = ours.clone();

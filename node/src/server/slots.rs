@@ -1,4 +1,4 @@
-//! Places of which there are only so many, and who makes way when all are taken: nobody can keep the others out by taking all of
+//! Slots of which there are only so many, and who makes way when all are taken: nobody can keep the others out by taking all of
 //! them.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,7 +21,7 @@ pub(crate) enum Rank {
 
 /// Whoever has a place, as the others see it.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Occupant {
     /// True once it has said what it wants.
     pub(crate) greeted: AtomicBool,
     /// The calls that it has at present.
@@ -30,7 +30,7 @@ pub(crate) struct Seat {
     pub(crate) leaves: CancellationToken,
 }
 
-impl Seat {
+impl Occupant {
     fn rank(&self) -> Rank {
         match (self.greeted.load(Ordering::Relaxed), self.calls.load(Ordering::Relaxed)) {
             (false, _) => Rank::Stranger,
@@ -43,7 +43,7 @@ impl Seat {
 #[derive(Debug, Default)]
 struct Taken {
     /// In the order in which they came, each with whose it is.
-    seats: BTreeMap<u64, (Owner, Arc<Seat>)>,
+    occupants: BTreeMap<u64, (Owner, Arc<Occupant>)>,
     next: u64,
     /// Hosts that have shown that they belong here, the last to do so last.
     known: VecDeque<Host>,
@@ -54,7 +54,7 @@ const KNOWN_MAX: usize = 64;
 
 /// The places.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Slots {
     max: usize,
     /// The number of them that hosts may have together that are not known.
     strangers_max: usize,
@@ -63,13 +63,13 @@ pub(crate) struct Places {
 
 /// A place; given up when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
     id: u64,
-    pub(crate) seat: Arc<Seat>,
+    pub(crate) occupant: Arc<Occupant>,
 }
 
-impl Places {
+impl Slots {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Self::reserved(max, max)
     }
@@ -98,55 +98,55 @@ impl Places {
     }
 
     /// A place for one who is new; none if all are taken by those who need make no way for it.
-    pub(crate) fn take(self: &Arc<Self>, owner: Owner) -> Option<Place> {
+    pub(crate) fn take(self: &Arc<Self>, owner: Owner) -> Option<Slot> {
         self.take_as(owner, false, CancellationToken::new())
     }
 
     /// A place for one who is known to want something.
-    pub(crate) fn take_busy(self: &Arc<Self>, owner: Owner) -> Option<Place> {
+    pub(crate) fn take_busy(self: &Arc<Self>, owner: Owner) -> Option<Slot> {
         self.take_as(owner, true, CancellationToken::new())
     }
 
     /// A place beside another: who has to leave this one leaves that one, too.
-    pub(crate) fn take_beside(self: &Arc<Self>, other: &Place, owner: Owner) -> Option<Place> {
-        self.take_as(owner, true, other.seat.leaves.clone())
+    pub(crate) fn take_beside(self: &Arc<Self>, other: &Slot, owner: Owner) -> Option<Slot> {
+        self.take_as(owner, true, other.occupant.leaves.clone())
     }
 
-    fn take_as(self: &Arc<Self>, owner: Owner, busy: bool, leaves: CancellationToken) -> Option<Place> {
+    fn take_as(self: &Arc<Self>, owner: Owner, busy: bool, leaves: CancellationToken) -> Option<Slot> {
         let mut taken = self.taken();
         let is_stranger = |owner: &Owner| !taken.known.contains(&owner.host);
-        let strangers = || taken.seats.values().filter(|(owner, _)| is_stranger(owner)).count();
+        let strangers = || taken.occupants.values().filter(|(owner, _)| is_stranger(owner)).count();
         let is_reserved = self.strangers_max < self.max;
         let only_strangers = is_reserved && is_stranger(&owner) && strangers() >= self.strangers_max;
-        if only_strangers || taken.seats.len() >= self.max {
-            let seats = taken.seats.iter().map(|(id, (owner, seat))| (*id, *owner, seat.rank()));
-            let ranked: Vec<_> = seats.filter(|(_, owner, _)| !only_strangers || is_stranger(owner)).collect();
+        if only_strangers || taken.occupants.len() >= self.max {
+            let occupants = taken.occupants.iter().map(|(id, (owner, occupant))| (*id, *owner, occupant.rank()));
+            let ranked: Vec<_> = occupants.filter(|(_, owner, _)| !only_strangers || is_stranger(owner)).collect();
             let leaving = who_makes_way(&ranked, owner)?;
-            if let Some((_, seat)) = taken.seats.remove(&leaving) {
-                seat.leaves.cancel();
+            if let Some((_, occupant)) = taken.occupants.remove(&leaving) {
+                occupant.leaves.cancel();
             }
         }
         let (greeted, calls) = (AtomicBool::new(busy), AtomicUsize::new(usize::from(busy)));
-        let seat = Arc::new(Seat { greeted, calls, leaves });
+        let occupant = Arc::new(Occupant { greeted, calls, leaves });
         let id = taken.next;
         taken.next += 1;
-        taken.seats.insert(id, (owner, Arc::clone(&seat)));
-        Some(Place { places: Arc::clone(self), id, seat })
+        taken.occupants.insert(id, (owner, Arc::clone(&occupant)));
+        Some(Slot { slots: Arc::clone(self), id, occupant })
     }
 }
 
-impl Place {
+impl Slot {
     /// From now on it is this one's, who has shown who it is.
     pub(crate) fn is_of(&self, owner: Owner) {
-        if let Some((whose, _)) = self.places.taken().seats.get_mut(&self.id) {
+        if let Some((whose, _)) = self.slots.taken().occupants.get_mut(&self.id) {
             *whose = owner;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.taken().seats.remove(&self.id);
+        self.slots.taken().occupants.remove(&self.id);
     }
 }
 
@@ -154,22 +154,22 @@ impl Drop for Place {
 /// that wants nothing, each only if its host has as many as that of the newcomer: a host that has most already takes from nobody
 /// else. Of those that do want something only the newest of the host that has most, and only for a host that has fewer
 /// even then; within one host the same is true of its connections.
-fn who_makes_way(seats: &[(u64, Owner, Rank)], newcomer: Owner) -> Option<u64> {
-    let by_host = counts(seats.iter().map(|(_, owner, _)| owner.host));
+fn who_makes_way(occupants: &[(u64, Owner, Rank)], newcomer: Owner) -> Option<u64> {
+    let by_host = counts(occupants.iter().map(|(_, owner, _)| owner.host));
     let own = by_host.get(&newcomer.host).copied().unwrap_or(0);
     let has_as_many = |owner: &Owner| by_host.get(&owner.host).is_some_and(|count| *count >= own);
-    let oldest = |rank| seats.iter().find(|(_, owner, found)| *found == rank && has_as_many(owner));
+    let oldest = |rank| occupants.iter().find(|(_, owner, found)| *found == rank && has_as_many(owner));
     if let Some((id, _, _)) = oldest(Rank::Stranger).or_else(|| oldest(Rank::Idle)) {
         return Some(*id);
     }
     let (heaviest, most) = by_host.into_iter().max_by_key(|(_, count)| *count)?;
     let is_another = most > own + 1;
     let host = if is_another { heaviest } else { newcomer.host };
-    let by_connection = counts(seats.iter().map(|(_, owner, _)| *owner).filter(|owner| owner.host == host));
+    let by_connection = counts(occupants.iter().map(|(_, owner, _)| *owner).filter(|owner| owner.host == host));
     let own = by_connection.get(&newcomer).copied().unwrap_or(0);
     let (heaviest, most) = by_connection.into_iter().max_by_key(|(_, count)| *count)?;
     let makes_way = is_another || most > own + 1;
-    seats.iter().rev().find(|(_, owner, _)| makes_way && *owner == heaviest).map(|(id, _, _)| *id)
+    occupants.iter().rev().find(|(_, owner, _)| makes_way && *owner == heaviest).map(|(id, _, _)| *id)
 }
 
 fn counts<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
@@ -188,9 +188,10 @@ mod tests {
     use crate::server::owner::tests::owner;
 
     /// The seat that makes way for a newcomer: seats and it are given as host, connection and rank.
-    fn way(seats: &[(u8, u64, Rank)], (host, connection): (u8, u64)) -> Option<u64> {
-        let seats = (0..).zip(seats).map(|(id, (host, connection, rank))| (id, owner(*host, *connection), *rank));
-        who_makes_way(&seats.collect::<Vec<_>>(), owner(host, connection))
+    fn way(occupants: &[(u8, u64, Rank)], (host, connection): (u8, u64)) -> Option<u64> {
+        let occupants =
+            (0..).zip(occupants).map(|(id, (host, connection, rank))| (id, owner(*host, *connection), *rank));
+        who_makes_way(&occupants.collect::<Vec<_>>(), owner(host, connection))
     }
 
     #[test]
@@ -225,39 +226,39 @@ mod tests {
 
     #[test]
     fn strangers_leave_places_to_hosts_that_are_known_and_take_none_from_them() {
-        let places = Places::reserved(4, 2);
-        places.know(owner(1, 0).host);
-        let peer = places.take(owner(1, 0)).unwrap();
-        let strangers: Vec<_> = (2..4).map(|host| places.take_busy(owner(host, 1)).unwrap()).collect();
-        assert!(places.take(owner(4, 0)).is_none(), "it would have to be the peer's");
-        let second = places.take(owner(1, 1)).unwrap();
-        assert!(!strangers.iter().any(|stranger| stranger.seat.leaves.is_cancelled()), "there is a place still");
+        let slots = Slots::reserved(4, 2);
+        slots.know(owner(1, 0).host);
+        let peer = slots.take(owner(1, 0)).unwrap();
+        let strangers: Vec<_> = (2..4).map(|host| slots.take_busy(owner(host, 1)).unwrap()).collect();
+        assert!(slots.take(owner(4, 0)).is_none(), "it would have to be the peer's");
+        let second = slots.take(owner(1, 1)).unwrap();
+        assert!(!strangers.iter().any(|stranger| stranger.occupant.leaves.is_cancelled()), "there is a place still");
         drop(strangers);
-        let strangers: Vec<_> = (2..7).map(|host| places.take(owner(host, 1)).unwrap()).collect();
-        let left = |place: &&Place| place.seat.leaves.is_cancelled();
+        let strangers: Vec<_> = (2..7).map(|host| slots.take(owner(host, 1)).unwrap()).collect();
+        let left = |slot: &&Slot| slot.occupant.leaves.is_cancelled();
         assert_eq!(strangers.iter().filter(left).count(), 3, "they make way for each other");
         assert_eq!([&peer, &second].into_iter().filter(left).count(), 0);
         // A stranger that has shown that it belongs here counts as one no more.
-        places.know(owner(6, 1).host);
-        assert!(places.take(owner(7, 1)).is_some());
+        slots.know(owner(6, 1).host);
+        assert!(slots.take(owner(7, 1)).is_some());
         for host in 0..200 {
-            places.know(owner(host, 0).host);
+            slots.know(owner(host, 0).host);
         }
-        assert_eq!(places.taken().known.len(), KNOWN_MAX);
+        assert_eq!(slots.taken().known.len(), KNOWN_MAX);
     }
 
     #[test]
     fn a_place_that_made_way_is_given_to_the_newcomer_and_is_not_given_up_twice() {
-        let places = Places::new(2);
+        let slots = Slots::new(2);
         let (one, two) = (owner(1, 1), owner(2, 2));
-        let first = places.take_busy(one).unwrap();
-        let second = places.take_busy(one).unwrap();
-        assert!(places.take_busy(one).is_none());
-        let other = places.take_busy(two).unwrap();
-        assert!(second.seat.leaves.is_cancelled() && !first.seat.leaves.is_cancelled());
+        let first = slots.take_busy(one).unwrap();
+        let second = slots.take_busy(one).unwrap();
+        assert!(slots.take_busy(one).is_none());
+        let other = slots.take_busy(two).unwrap();
+        assert!(second.occupant.leaves.is_cancelled() && !first.occupant.leaves.is_cancelled());
         drop(second);
-        assert!(places.take_busy(two).is_none(), "both places are taken");
+        assert!(slots.take_busy(two).is_none(), "both places are taken");
         drop((first, other));
-        assert_eq!(places.taken().seats.len(), 0);
+        assert_eq!(slots.taken().occupants.len(), 0);
     }
 }

@@ -7,8 +7,8 @@ use zue_core::{Millis, ReplicaId};
 use zue_log::{Disk, Excerpt, FetchPlan, Repair};
 
 use super::{
-    Access, Ask, Damage, Damages, Doing, Duration, Event, Facts, Known, NOT_AT_ALL, Offset, Place, Unanswered, Upkeep,
-    after, change_lacks_room, full, place,
+    Access, Ask, Damage, DamageKey, Damages, Doing, Duration, Event, Facts, Known, Maintenance, NOT_AT_ALL, Offset,
+    Unanswered, after, change_lacks_room, full, key_of,
 };
 
 /// The segment that is repaired, and what is missing there.
@@ -81,28 +81,29 @@ pub(super) struct Repairing<D: Disk> {
     problem: Option<NotFetched>,
 }
 
-impl<D: Disk> Upkeep<D> {
+impl<D: Disk> Maintenance<D> {
     /// Takes note of what is damaged; gives what of it is to be repaired now.
     pub(super) fn look_for_damage(&mut self, now: Millis, out: &mut Vec<Event>) -> Option<Damage> {
         let found = self.reader.damaged();
         let before = std::mem::take(&mut self.damaged);
         for damage in &found {
-            let is_part = |(path, from, to): &Place| *path == damage.path && *from <= damage.from && damage.to <= *to;
+            let is_part =
+                |(path, from, to): &DamageKey| *path == damage.path && *from <= damage.from && damage.to <= *to;
             if !before.keys().any(is_part) {
                 out.push(Event::Found(damage.clone()));
             }
-            let known = before.get(&place(damage)).cloned();
+            let known = before.get(&key_of(damage)).cloned();
             let known = known.unwrap_or(Known { retry_at: now, lost: false, why: String::new() });
-            self.damaged.insert(place(damage), known);
+            self.damaged.insert(key_of(damage), known);
         }
         self.report(&found, out);
-        found.into_iter().find(|damage| self.damaged.get(&place(damage)).is_some_and(|known| now >= known.retry_at))
+        found.into_iter().find(|damage| self.damaged.get(&key_of(damage)).is_some_and(|known| now >= known.retry_at))
     }
 
     /// Tells what is damaged, if that has changed.
     fn report(&mut self, remaining: &[Damage], out: &mut Vec<Event>) {
         let problem = remaining.first().map(|damage| {
-            let state = match self.damaged.get(&place(damage)) {
+            let state = match self.damaged.get(&key_of(damage)) {
                 Some(Known { lost: true, .. }) => "no other replica has them whole".to_owned(),
                 Some(Known { why, .. }) if !why.is_empty() => format!("to be repaired: {why}"),
                 _ => "to be repaired".to_owned(),
@@ -129,12 +130,12 @@ impl<D: Disk> Upkeep<D> {
             }
         };
         let is_due = known.retry_at <= now;
-        self.damaged.insert(place(damage), known);
+        self.damaged.insert(key_of(damage), known);
         let remaining = self.reader.damaged();
-        self.damaged.retain(|known, _| remaining.iter().any(|damage| place(damage) == *known));
+        self.damaged.retain(|known, _| remaining.iter().any(|damage| key_of(damage) == *known));
         self.report(&remaining, out);
         // Others may be due at once; the same is not tried again without a pause.
-        if is_due && self.damaged.contains_key(&place(damage)) { self.a_turn() } else { NOT_AT_ALL }
+        if is_due && self.damaged.contains_key(&key_of(damage)) { self.a_turn() } else { NOT_AT_ALL }
     }
 
     pub(super) fn begin_repair(

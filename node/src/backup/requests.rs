@@ -18,7 +18,7 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// The desk where those who make backups and those who ask for them meet.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk {
+pub(crate) struct BackupRequests {
     known: Arc<watch::Sender<Known>>,
     interval: Duration,
 }
@@ -72,14 +72,14 @@ impl Known {
 ///
 /// # Errors
 /// When none are made, that is no name, or too many wait.
-pub(crate) fn ask(desk: Option<&Desk>, name: &str) -> Result<AskedBackup, String> {
-    let desk = desk.ok_or("this node makes no backups: its configuration names no store (backup.to)")?;
+pub(crate) fn ask(requests: Option<&BackupRequests>, name: &str) -> Result<AskedBackup, String> {
+    let requests = requests.ok_or("this node makes no backups: its configuration names no store (backup.to)")?;
     let mut outcome = Err(String::new());
-    desk.known.send_modify(|known| outcome = known.ask(name));
+    requests.known.send_modify(|known| outcome = known.ask(name));
     outcome.map(|outcome| AskedBackup { outcome: Some(outcome) })
 }
 
-impl Desk {
+impl BackupRequests {
     /// Of a node that makes a backup so often.
     pub(super) fn new(interval: Duration) -> Self {
         Self { known: Arc::new(watch::Sender::default()), interval }
@@ -132,45 +132,49 @@ impl Desk {
 mod tests {
     use super::*;
 
-    fn desk() -> Desk {
-        Desk::new(Duration::from_mins(1))
+    fn requests() -> BackupRequests {
+        BackupRequests::new(Duration::from_mins(1))
     }
 
-    fn asked(desk: &Desk, name: &str) -> Outcome {
-        ask(Some(desk), name).unwrap().outcome.unwrap()
+    fn asked(requests: &BackupRequests, name: &str) -> Outcome {
+        ask(Some(requests), name).unwrap().outcome.unwrap()
     }
 
     #[tokio::test]
     async fn one_that_is_asked_for_again_is_not_made_twice() {
-        let desk = desk();
-        assert!(is_running(&asked(&desk, "a")) && is_running(&asked(&desk, "b")) && is_running(&asked(&desk, "a")));
-        assert_eq!(desk.next().await, "a");
+        let requests = requests();
+        assert!(
+            is_running(&asked(&requests, "a"))
+                && is_running(&asked(&requests, "b"))
+                && is_running(&asked(&requests, "a"))
+        );
+        assert_eq!(requests.next().await, "a");
         let made = BackupMade { id: "x".to_owned(), end: 7, made_ms: 1 };
-        desk.answer("a", Ok(made.clone()));
-        assert_eq!(desk.next().await, "b");
-        desk.answer("b", Err("no room".to_owned()));
+        requests.answer("a", Ok(made.clone()));
+        assert_eq!(requests.next().await, "b");
+        requests.answer("b", Err("no room".to_owned()));
         assert_eq!(
-            (asked(&desk, "a"), asked(&desk, "b")),
+            (asked(&requests, "a"), asked(&requests, "b")),
             (Outcome::Made(made), Outcome::Failed("no room".to_owned()))
         );
-        assert!(tokio::time::timeout(Duration::ZERO, desk.next()).await.is_err(), "nothing is left to be made");
+        assert!(tokio::time::timeout(Duration::ZERO, requests.next()).await.is_err(), "nothing is left to be made");
     }
 
     #[test]
     fn of_many_those_that_wait_are_kept_and_no_more_are_taken_than_can_be() {
-        let desk = desk();
+        let requests = requests();
         let name = |n: usize| format!("{n}");
-        (0..ASKED_MAX).for_each(|n| drop(asked(&desk, &name(n))));
-        assert!(ask(Some(&desk), "more").unwrap_err().contains("16 backups wait"));
-        desk.answer(&name(3), Err("x".to_owned()));
-        assert!(is_running(&asked(&desk, "more")));
-        assert!(ask(Some(&desk), "again").is_err());
-        assert!((0..ASKED_MAX).filter(|n| *n != 3).all(|n| ask(Some(&desk), &name(n)).is_ok()));
+        (0..ASKED_MAX).for_each(|n| drop(asked(&requests, &name(n))));
+        assert!(ask(Some(&requests), "more").unwrap_err().contains("16 backups wait"));
+        requests.answer(&name(3), Err("x".to_owned()));
+        assert!(is_running(&asked(&requests, "more")));
+        assert!(ask(Some(&requests), "again").is_err());
+        assert!((0..ASKED_MAX).filter(|n| *n != 3).all(|n| ask(Some(&requests), &name(n)).is_ok()));
     }
 
     #[test]
     fn a_name_has_a_bound() {
-        let ask = |name: &str| ask(Some(&desk()), name);
+        let ask = |name: &str| ask(Some(&requests()), name);
         assert!(ask("").is_err() && ask(&"n".repeat(65)).is_err());
         assert!(ask(&"n".repeat(64)).is_ok());
     }
