@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::view::View;
+use crate::observe::view::ClusterView;
 
 /// The time for which a cluster must have been whole before a pod may go again: replicas that fall out of sync and come back all the time do
 /// not flood the API server.
@@ -19,7 +19,7 @@ pub struct Budget {
 
 /// The budget as it stands.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct BudgetWritten {
     may_evict: Option<bool>,
     quiet_until: Option<Instant>,
 }
@@ -29,7 +29,7 @@ impl Budget {
     /// and its vote again: a ready pod alone says nothing of that.
     ///
     /// A lone replica has none to wait for: a node with it can be drained.
-    pub fn look(&mut self, view: &View, now: Instant) -> bool {
+    pub fn look(&mut self, view: &ClusterView, now: Instant) -> bool {
         if view.size() == 1 {
             return true;
         }
@@ -41,7 +41,7 @@ impl Budget {
     }
 }
 
-impl Told {
+impl BudgetWritten {
     /// Tells whether the API server is to be told so now.
     pub fn is_due(&self, may_evict: bool, now: Instant) -> bool {
         self.may_evict != Some(may_evict) && self.quiet_until.is_none_or(|until| now >= until)
@@ -58,10 +58,10 @@ impl Told {
 mod tests {
     use super::*;
     use crate::crd::status::MemberRole;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     /// The evictions that are allowed after so many seconds of this.
-    fn after(seconds: u64, view: &View) -> bool {
+    fn after(seconds: u64, view: &ClusterView) -> bool {
         let (mut budget, begun) = (Budget::default(), Instant::now());
         budget.look(view, begun);
         budget.look(view, begun + Duration::from_secs(seconds))
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn it_is_forbidden_at_once_and_allowed_after_a_while() {
         let (mut budget, begun) = (Budget::default(), Instant::now());
-        let mut at = |seconds: u64, view: &View| budget.look(view, begun + Duration::from_secs(seconds));
+        let mut at = |seconds: u64, view: &ClusterView| budget.look(view, begun + Duration::from_secs(seconds));
         let mut late = healthy();
         late.replicas[2].in_sync = false;
         let seen = [at(0, &healthy()), at(4, &healthy()), at(5, &healthy()), at(6, &late), at(7, &healthy())];
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn it_is_told_when_it_changes_and_again_after_a_refusal() {
-        let (mut told, begun) = (Told::default(), Instant::now());
+        let (mut told, begun) = (BudgetWritten::default(), Instant::now());
         let at = |seconds| begun + Duration::from_secs(seconds);
         assert!(told.is_due(false, at(0)));
         told.set(false, true, at(0));

@@ -1,7 +1,10 @@
 //! The next pod to replace when the template has changed. Pure; asked again after every step.
 
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
 use crate::crd::status::MemberRole;
-use crate::view::{Replica, View};
+use crate::observe::view::{ClusterView, Replica};
 
 /// The revision of a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,21 +17,33 @@ pub struct PodRevision {
     pub leaving: bool,
 }
 
+impl PodRevision {
+    /// The revision of a pod, where that one was deleted last.
+    pub fn of(pod: &Pod, deleted: Option<&str>) -> Self {
+        Self {
+            pod: pod.name_any(),
+            revision: pod.labels().get("controller-revision-hash").cloned(),
+            leaving: pod.metadata.deletion_timestamp.is_some()
+                || (deleted.is_some() && pod.metadata.uid.as_deref() == deleted),
+        }
+    }
+}
+
 /// The pods to delete now. `wanted` is the revision that the StatefulSet would give a new pod.
 ///
 /// A stale pod that is not ready serves nobody: it goes at once, so that a broken revision can be replaced by a good one. Of the
 /// others one at a time goes, and only while all replicas are ready and in sync; the leader last, and while it leads only if it
 /// `may_go` so: it hands over before.
-pub fn next(view: &View, wanted: &str, pods: &[PodRevision], may_go: bool) -> Vec<String> {
+pub fn next(view: &ClusterView, wanted: &str, pods: &[PodRevision], may_go: bool) -> Vec<String> {
     let stale = || view.replicas.iter().filter(|replica| is_stale(&replica.pod, wanted, pods));
     // A pod whose replica answers as leader or follower is at work, whatever the kubelet has noticed so far; and one that is in sync
     // is needed, whatever the operator sees of it.
-    let is_broken = |replica: &&Replica| !replica.ready && !replica.role.is_at_work() && !replica.in_sync;
+    let is_broken = |replica: &&Replica| !replica.pod_state.ready && !replica.role.is_at_work() && !replica.in_sync;
     let broken: Vec<String> = stale().filter(is_broken).map(|replica| replica.pod.clone()).collect();
     if !broken.is_empty() {
         return broken;
     }
-    let all_ready = view.replicas.iter().all(|replica| replica.ready);
+    let all_ready = view.replicas.iter().all(|replica| replica.pod_state.ready);
     if !view.can_spare_one() || !all_ready || pods.iter().any(|pod| pod.leaving) {
         return Vec::new();
     }
@@ -38,14 +53,14 @@ pub fn next(view: &View, wanted: &str, pods: &[PodRevision], may_go: bool) -> Ve
 }
 
 /// The replica that is to take over, by ordinal, when all that is left to replace is the leader: the one that lacks least.
-pub fn successor(view: &View, wanted: &str, pods: &[PodRevision]) -> Option<usize> {
+pub fn successor(view: &ClusterView, wanted: &str, pods: &[PodRevision]) -> Option<usize> {
     let leads = |replica: &Replica| replica.role == MemberRole::Leader;
     let is_stale = |replica: &Replica| is_stale(&replica.pod, wanted, pods);
     let is_last = view.replicas.iter().all(|replica| is_stale(replica) == leads(replica));
     if !is_last || !view.can_spare_one() || pods.iter().any(|pod| pod.leaving) {
         return None;
     }
-    let others = view.replicas.iter().enumerate().filter(|(_, replica)| !leads(replica) && replica.ready);
+    let others = view.replicas.iter().enumerate().filter(|(_, replica)| !leads(replica) && replica.pod_state.ready);
     let (ordinal, _) = others.min_by_key(|(_, replica)| replica.lag_records.unwrap_or(u64::MAX))?;
     Some(ordinal)
 }
@@ -63,10 +78,10 @@ pub fn remaining(wanted: &str, pods: &[PodRevision]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     /// With a leader that may be deleted while it leads.
-    fn next(view: &View, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
+    fn next(view: &ClusterView, wanted: &str, pods: &[PodRevision]) -> Vec<String> {
         super::next(view, wanted, pods, true)
     }
 
@@ -124,7 +139,7 @@ mod tests {
         view.replicas[1].in_sync = false;
         assert_eq!(next(&view, "b", &stale), [""; 0]);
         let mut view = healthy();
-        view.replicas[1].ready = false;
+        view.replicas[1].pod_state.ready = false;
         assert_eq!(next(&view, "b", &stale), [""; 0]);
         let mut view = healthy();
         view.replicas[1].role = MemberRole::Idle;
@@ -140,7 +155,7 @@ mod tests {
     #[test]
     fn a_broken_revision_is_replaced_at_once() {
         let mut view = healthy();
-        (view.replicas[2].ready, view.replicas[2].in_sync) = (false, false);
+        (view.replicas[2].pod_state.ready, view.replicas[2].in_sync) = (false, false);
         view.replicas[2].role = MemberRole::Unreachable;
         assert_eq!(next(&view, "c", &pods(["a", "a", "b"])), ["orders-2"]);
         // Not so if it is of the wanted revision: it may be starting.

@@ -9,8 +9,7 @@ use tracing::warn;
 
 use crate::cluster::PAUSED_ANNOTATION;
 use crate::crd::ZueCluster;
-use crate::kubernetes::within;
-use crate::reporter::manager;
+use crate::kubernetes::{manager, within};
 use crate::status::{self, Fact};
 
 /// The last words, and of which version of the resource: the watch may be behind.
@@ -52,8 +51,8 @@ fn conditions(before: &[Condition], generation: Option<i64>, now: Timestamp) -> 
 mod tests {
     use super::*;
     use crate::cluster::tests::cluster;
+    use crate::observe::view::tests::healthy;
     use crate::status::{Workload, facts, merge};
-    use crate::view::tests::healthy;
 
     #[test]
     fn a_paused_cluster_says_so_once_and_what_is_not_looked_at_is_unknown() {

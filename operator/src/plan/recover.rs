@@ -9,7 +9,7 @@ use zue_proto::v1;
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::crd::status::{MemberRole, Recovery};
-use crate::view::View;
+use crate::observe::view::ClusterView;
 
 /// Names the replica whose log is to go on, and once more with the place from which on all is lost. The operator takes it away once that
 /// is written down, or if it refuses.
@@ -66,7 +66,7 @@ pub struct Known<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
     /// The look at it.
-    pub view: &'a View,
+    pub view: &'a ClusterView,
     /// The word of each node.
     pub nodes: &'a [Result<v1::StatusResponse, String>],
     /// The time for which too few voters have answered.
@@ -237,7 +237,7 @@ pub fn words(recovery: &Recovery, stage: &Stage) -> (&'static str, String) {
 mod tests {
     use super::*;
     use crate::cluster::tests::cluster;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     const LOST: u128 = 9;
 
@@ -258,7 +258,7 @@ mod tests {
         })
     }
 
-    fn lost() -> View {
+    fn lost() -> ClusterView {
         let mut view = healthy();
         (view.leader, view.committing) = (None, 0);
         for replica in &mut view.replicas {
@@ -272,12 +272,12 @@ mod tests {
         Err("no answer".to_owned())
     }
 
-    fn ask(view: &View, nodes: &[Result<v1::StatusResponse, String>], secs: u64, text: &str) -> Option<Recover> {
+    fn ask(view: &ClusterView, nodes: &[Result<v1::StatusResponse, String>], secs: u64, text: &str) -> Option<Recover> {
         let gone_for = Duration::from_secs(secs);
         asked(Known { cluster: &cluster("{}"), view, nodes, gone_for, commit_end: Some(90) }, Some(text))
     }
 
-    fn refused(view: &View, nodes: &[Result<v1::StatusResponse, String>], text: &str) -> String {
+    fn refused(view: &ClusterView, nodes: &[Result<v1::StatusResponse, String>], text: &str) -> String {
         match ask(view, nodes, 600, text) {
             Some(Recover::Refused(why)) => why,
             other => panic!("{other:?}"),

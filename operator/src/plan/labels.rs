@@ -1,7 +1,7 @@
 //! Role labels of the pods. Pure.
 
 use crate::crd::status::MemberRole;
-use crate::view::{Replica, View};
+use crate::observe::view::{ClusterView, Replica};
 
 /// A change of one pod's role label; none takes it away.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,9 +13,9 @@ pub struct Relabel {
 }
 
 /// The changes to make, in this order: whoever leads no more loses the label before another gets it.
-pub fn changes(view: &View) -> Vec<Relabel> {
+pub fn changes(view: &ClusterView) -> Vec<Relabel> {
     let change = |replica: &Replica| {
-        let label = replica.label.as_ref()?.as_deref();
+        let label = replica.pod_state.label.as_ref()?.as_deref();
         let role = match replica.role {
             MemberRole::Leader => Some("leader"),
             MemberRole::Follower => Some("follower"),
@@ -35,12 +35,12 @@ pub fn changes(view: &View) -> Vec<Relabel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
-    fn changed(labels: [Option<&str>; 3], edit: impl Fn(&mut View)) -> Vec<(String, Option<&'static str>)> {
+    fn changed(labels: [Option<&str>; 3], edit: impl Fn(&mut ClusterView)) -> Vec<(String, Option<&'static str>)> {
         let mut view = healthy();
         for (replica, label) in view.replicas.iter_mut().zip(labels) {
-            replica.label = Some(label.map(str::to_owned));
+            replica.pod_state.label = Some(label.map(str::to_owned));
         }
         edit(&mut view);
         changes(&view).into_iter().map(|change| (change.pod, change.role)).collect()
@@ -63,12 +63,12 @@ mod tests {
 
     #[test]
     fn a_leader_out_of_sight_keeps_the_label_until_another_leads() {
-        let lost = |view: &mut View| {
+        let lost = |view: &mut ClusterView| {
             view.replicas[1].role = MemberRole::Unreachable;
         };
         let labels = [Some("leader"), Some("leader"), Some("follower")];
         assert_eq!(changed(labels, lost), [named(1, None)]);
-        let nobody = |view: &mut View| {
+        let nobody = |view: &mut ClusterView| {
             lost(view);
             view.replicas[0].role = MemberRole::Idle;
             view.leader = None;
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_replica_without_a_pod_has_no_label() {
-        let gone = |view: &mut View| view.replicas[2].label = None;
+        let gone = |view: &mut ClusterView| view.replicas[2].pod_state.label = None;
         assert_eq!(changed([Some("leader"), Some("follower"), None], gone), []);
     }
 }

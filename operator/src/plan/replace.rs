@@ -1,7 +1,7 @@
 //! A replica that is to be given up with its disk, by an annotation of the ZueCluster: its node is gone for good, or its volume. Pure.
 
 use crate::crd::status::MemberRole;
-use crate::view::View;
+use crate::observe::view::ClusterView;
 
 /// Names the pod whose claim is deleted with it, so that a blank replica comes. The operator takes it away before it does so, or if it
 /// refuses.
@@ -18,7 +18,7 @@ pub enum Replace {
 
 /// Reads the annotation, if it is there. A replica goes only while all others are voters, at work and in sync without it, and
 /// enough of them to commit.
-pub fn asked(view: &View, annotation: Option<&str>) -> Option<Replace> {
+pub fn asked(view: &ClusterView, annotation: Option<&str>) -> Option<Replace> {
     let name = annotation?;
     let refused = |why: String| Some(Replace::Refused(format!("{name:.63} is not replaced: {why}")));
     let Some(gone) = view.replicas.iter().find(|replica| replica.pod == name) else {
@@ -63,9 +63,9 @@ pub fn meaning(pod: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
-    fn why(view: &View, pod: &str) -> String {
+    fn why(view: &ClusterView, pod: &str) -> String {
         match asked(view, Some(pod)) {
             Some(Replace::Refused(why)) => why,
             other => panic!("{other:?}"),

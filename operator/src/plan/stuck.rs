@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::events::ClusterEvent;
-use crate::view::View;
+use crate::observe::view::ClusterView;
+use crate::plan::event::ClusterEvent;
 
 /// Volumes are made and images pulled meanwhile: what is over by then is no news.
 const TOLD_AFTER: Duration = Duration::from_secs(10);
@@ -15,11 +15,13 @@ pub struct Stuck(BTreeMap<String, (Instant, bool)>);
 
 impl Stuck {
     /// News to tell: of each pod once, until it is ready again.
-    pub fn see(&mut self, view: &View, now: Instant) -> Vec<ClusterEvent> {
-        let is_over = |pod: &String| view.replicas.iter().all(|replica| replica.pod != *pod || replica.ready);
+    pub fn see(&mut self, view: &ClusterView, now: Instant) -> Vec<ClusterEvent> {
+        let is_over = |pod: &String| view.replicas.iter().all(|replica| replica.pod != *pod || replica.pod_state.ready);
         self.0.retain(|pod, _| !is_over(pod));
         let mut events = Vec::new();
-        for (pod, why) in view.replicas.iter().filter_map(|replica| Some((&replica.pod, replica.stuck.as_ref()?))) {
+        for (pod, why) in
+            view.replicas.iter().filter_map(|replica| Some((&replica.pod, replica.pod_state.stuck.as_ref()?)))
+        {
             let (since, is_told) = self.0.entry(pod.clone()).or_insert((now, false));
             if !*is_told && now.saturating_duration_since(*since) >= TOLD_AFTER {
                 *is_told = true;
@@ -33,7 +35,7 @@ impl Stuck {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     #[test]
     fn a_pod_that_does_not_start_is_told_of_once_until_it_is_ready_again() {
@@ -41,7 +43,7 @@ mod tests {
         let mut stuck = Stuck::default();
         let mut see = |second: u64, why: Option<&str>, ready: bool| {
             let mut view = healthy();
-            (view.replicas[2].stuck, view.replicas[2].ready) = (why.map(str::to_owned), ready);
+            (view.replicas[2].pod_state.stuck, view.replicas[2].pod_state.ready) = (why.map(str::to_owned), ready);
             let told = stuck.see(&view, begun + Duration::from_secs(second));
             told.into_iter().map(|event| event.note).collect::<Vec<_>>()
         };

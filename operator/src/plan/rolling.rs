@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::events::ClusterEvent;
-use crate::rollout::{self, PodRevision};
-use crate::view::View;
+use crate::observe::view::ClusterView;
+use crate::plan::event::ClusterEvent;
+use crate::plan::rollout::{self, PodRevision};
 
 /// The time for which a leader that is to be replaced is waited for to hand over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(30);
@@ -38,7 +38,7 @@ impl Rolling {
     /// Looks at the pods; gives how many are still to be replaced, and what there is to tell.
     pub fn see(
         &mut self,
-        view: &View,
+        view: &ClusterView,
         wanted: &str,
         revisions: &[PodRevision],
         now: Instant,
@@ -67,7 +67,7 @@ impl Rolling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     #[test]
     fn it_is_told_when_it_begins_and_ends_and_a_leader_is_waited_for_in_all() {
@@ -81,7 +81,7 @@ mod tests {
             revisions.iter().enumerate().map(pod).collect::<Vec<_>>()
         };
         let at = |second| begun + Duration::from_secs(second);
-        let mut see = |view: &View, revisions, second| {
+        let mut see = |view: &ClusterView, revisions, second| {
             let (stale, told) = rolling.see(view, "b", &pods(revisions), at(second));
             (stale, told.map(|told| told.reason), rolling.to(), rolling.is_overdue(at(second)))
         };
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!(see(&healthy(), ["a", "b", "b"], 31), (1, None, Some(1), false));
         assert_eq!(see(&healthy(), ["a", "b", "b"], 32), (1, None, Some(1), true));
         let mut starting = healthy();
-        starting.replicas[0].ready = false;
+        starting.replicas[0].pod_state.ready = false;
         assert_eq!(see(&starting, ["b", "b", "b"], 33), (0, None, None, false));
         assert_eq!(see(&healthy(), ["b", "b", "b"], 34), (0, Some("RolloutCompleted"), None, false));
         assert_eq!(see(&healthy(), ["b", "b", "b"], 35), (0, None, None, false));

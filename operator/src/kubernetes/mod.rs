@@ -1,8 +1,14 @@
-//! Calls to the API server: never longer than a few seconds, and with errors that say what was tried.
+//! The API server: calls to it, never longer than a few seconds and with errors that say what was tried; and what the operator keeps
+//! there, the Lease and the record of controllers.
+
+pub mod lease;
+pub mod owned;
+pub mod store;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use kube::api::PatchParams;
 use tracing::error;
 
 /// The owner of the fields that the operator applies.
@@ -13,6 +19,11 @@ pub const CALL_MAX: Duration = Duration::from_secs(5);
 
 /// The pause after the API server did not take something.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
+/// The operator as the writer of a patch.
+pub(crate) fn manager() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
 
 /// The right to write something to the API server: not for a while after it refused something.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 //! revision are replaced. It does so beside the turns of the controller, which wait for none of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,43 +10,19 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+use super::content::{Asked, Report, tell};
 use crate::build::DATA_VOLUME;
 use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::events::ClusterEvent;
-use crate::kubernetes::{Error, WritePause, within};
-use crate::recover::{RECOVER_ANNOTATION, Recover, Stage};
-use crate::replace::{self, REPLACE_ANNOTATION, Replace};
-use crate::reporter::{Report, manager, tell};
-use crate::rollout::{self, PodRevision};
+use crate::kubernetes::{Error, WritePause, manager, within};
+use crate::plan::event::ClusterEvent;
+use crate::plan::recover::{RECOVER_ANNOTATION, Recover, Stage};
+use crate::plan::replace::{self, REPLACE_ANNOTATION, Replace};
+use crate::plan::rollout::{self, PodRevision};
+use crate::plan::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 use crate::status::{RECOVERING, REPLACING};
-use crate::switchover::{SWITCHOVER_ANNOTATION, Switchover};
 
-/// The age beyond which a look takes no pod away: a call to the API server, or a turn, may have lasted.
-const FRESH_FOR: Duration = Duration::from_secs(2);
-
-/// The deeds that a look asks for.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// When the look ended.
-    pub seen_at: Instant,
-    /// The replica that is to lead, by annotation, and the resource's version with it.
-    pub switchover: Option<(Switchover, Option<String>)>,
-    /// True if the annotation is there that gives a majority up.
-    pub recovers: bool,
-    /// True if the leader's pod may be deleted while it leads: it cannot hand over, or was waited for in vain.
-    pub may_go: bool,
-    /// The cluster's pods.
-    pub pods: Vec<Arc<Pod>>,
-}
-
-impl Asked {
-    fn is_fresh(&self) -> bool {
-        self.seen_at.elapsed() < FRESH_FOR
-    }
-}
-
-pub(crate) struct Deeds {
+pub(super) struct Deeds {
     client: Client,
     events: mpsc::Sender<ClusterEvent>,
     /// The pod that was deleted last, by uid: the watch may be behind.
@@ -56,12 +31,12 @@ pub(crate) struct Deeds {
 }
 
 impl Deeds {
-    pub(crate) fn new(client: Client, events: mpsc::Sender<ClusterEvent>) -> Self {
+    pub(super) fn new(client: Client, events: mpsc::Sender<ClusterEvent>) -> Self {
         Self { client, events, deleted: None, pause: WritePause::none() }
     }
 
     /// Does what the latest report asks for, each time the latest, until there are no more.
-    pub(crate) async fn run(mut self, mut latest: watch::Receiver<Option<Report>>) {
+    pub(super) async fn run(mut self, mut latest: watch::Receiver<Option<Report>>) {
         let newest = |latest: &mut watch::Receiver<Option<Report>>| latest.borrow_and_update().clone();
         while latest.changed().await.is_ok() {
             if let Some(report) = newest(&mut latest) {
@@ -187,7 +162,7 @@ impl Deeds {
             return;
         }
         let is_applied = cluster.recovery.is_some() && workload.given_up.applied == cluster.recovery;
-        match (&workload.given_up.stage, &workload.revision) {
+        match (&workload.given_up.stage, &workload.pods.revision) {
             (Some(Stage::Detaching), Some(wanted)) if is_applied => self.detach(cluster, asked, wanted).await,
             (Some(Stage::Forgetting), _) => {
                 self.write_down(cluster, version, json!({ "clusterId": null, "recordedLeader": null })).await;
@@ -199,7 +174,7 @@ impl Deeds {
     /// Has the survivor's pod made anew, if it is of before: its log leaves the cluster when it starts.
     async fn detach(&mut self, cluster: &Cluster, asked: &Asked, wanted: &str) {
         let is_before = |pod: &&Arc<Pod>| {
-            let PodRevision { revision, leaving, .. } = revision(pod, self.deleted.as_deref());
+            let PodRevision { revision, leaving, .. } = PodRevision::of(pod, self.deleted.as_deref());
             !leaving && revision.as_deref() != Some(wanted) && cluster.pods().contains(&pod.name_any())
         };
         let Some(pod) = asked.pods.iter().find(is_before).filter(|_| self.pause.is_over()) else { return };
@@ -232,8 +207,9 @@ impl Deeds {
 
     /// Replaces the next pod, if it is time.
     async fn roll(&mut self, Report { cluster, view, workload, asked, .. }: &Report) {
-        let Some(wanted) = &workload.revision else { return };
-        let revisions: Vec<PodRevision> = asked.pods.iter().map(|pod| revision(pod, self.deleted.as_deref())).collect();
+        let Some(wanted) = &workload.pods.revision else { return };
+        let revisions: Vec<PodRevision> =
+            asked.pods.iter().map(|pod| PodRevision::of(pod, self.deleted.as_deref())).collect();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
         for name in rollout::next(view, wanted, &revisions, asked.may_go) {
             let uid = asked.pods.iter().find(|pod| pod.name_any() == name).and_then(|pod| pod.uid());
@@ -265,14 +241,4 @@ fn says(status: &ZueClusterStatus, type_: &str, message: &str) -> bool {
 /// Takes one that is gone already for deleted.
 fn gone(deleted: Result<(), Error>) -> Result<(), Error> {
     deleted.or_else(|error| if matches!(error.code(), Some(404 | 409)) { Ok(()) } else { Err(error) })
-}
-
-/// The revision of a pod, where that one was deleted last.
-pub(crate) fn revision(pod: &Pod, deleted: Option<&str>) -> PodRevision {
-    PodRevision {
-        pod: pod.name_any(),
-        revision: pod.labels().get("controller-revision-hash").cloned(),
-        leaving: pod.metadata.deletion_timestamp.is_some()
-            || (deleted.is_some() && pod.metadata.uid.as_deref() == deleted),
-    }
 }

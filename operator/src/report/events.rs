@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::kubernetes::{FIELD_MANAGER, within};
+use crate::plan::event::ClusterEvent;
 
 /// So many Events may come at once …
 const BURST_MAX: u32 = 25;
@@ -20,37 +21,6 @@ const BURST_MAX: u32 = 25;
 const PERIOD: Duration = Duration::from_secs(4);
 /// Kubernetes refuses longer notes.
 const NOTE_CHARS_MAX: usize = 1000;
-
-/// An event.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClusterEvent {
-    /// Tells whether a person may have to look.
-    pub warning: bool,
-    /// In one word.
-    pub reason: &'static str,
-    /// In a sentence.
-    pub note: String,
-    /// The pod it is about, if it is about one.
-    pub pod: Option<String>,
-}
-
-impl ClusterEvent {
-    /// Something that needs nobody.
-    pub fn normal(reason: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: false, reason, note: note.into(), pod: None }
-    }
-
-    /// Something that may.
-    pub fn warning(reason: &'static str, note: impl Into<String>) -> Self {
-        Self { warning: true, ..Self::normal(reason, note) }
-    }
-
-    /// About a pod.
-    #[must_use]
-    pub fn about(self, pod: &str) -> Self {
-        Self { pod: Some(pod.to_owned()), ..self }
-    }
-}
 
 /// Tells Events of one cluster.
 #[derive(Debug)]

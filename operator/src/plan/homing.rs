@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::crd::status::MemberRole;
-use crate::pods::Zones;
-use crate::view::{Replica, View};
+use crate::observe::pods::Zones;
+use crate::observe::view::{ClusterView, Replica};
 
 /// So long a cluster must have been whole under its leader before that one is asked to hand over.
 const STEADY_FOR: Duration = Duration::from_secs(30);
@@ -46,7 +46,7 @@ impl Homing {
     /// The replica that is to take over from a leader that is well, by ordinal. Not while something else is under way (`is_busy`).
     pub fn look(
         &mut self,
-        view: &View,
+        view: &ClusterView,
         zones: &Zones,
         wanted: Option<&str>,
         is_busy: bool,
@@ -92,20 +92,20 @@ impl Homing {
 }
 
 fn is_fit(replica: &Replica) -> bool {
-    replica.in_sync && replica.ready && replica.role == MemberRole::Follower
+    replica.in_sync && replica.pod_state.ready && replica.role == MemberRole::Follower
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     fn zones() -> Zones {
         let of = |(pod, zone): (&str, &str)| (pod.to_owned(), zone.to_owned());
         [("orders-0", "a"), ("orders-1", "b"), ("orders-2", "b")].map(of).into()
     }
 
-    fn led_by(ordinal: usize) -> View {
+    fn led_by(ordinal: usize) -> ClusterView {
         let mut view = healthy();
         for (at, replica) in view.replicas.iter_mut().enumerate() {
             replica.role = if at == ordinal { MemberRole::Leader } else { MemberRole::Follower };
@@ -129,8 +129,9 @@ mod tests {
         let (mut homing, begun) = (Homing::default(), Instant::now());
         let mut view = led_by(0);
         view.replicas[1].lag_records = Some(5);
-        let mut at =
-            |second, view: &View| homing.look(view, &zones(), Some("b"), false, begun + Duration::from_secs(second));
+        let mut at = |second, view: &ClusterView| {
+            homing.look(view, &zones(), Some("b"), false, begun + Duration::from_secs(second))
+        };
         assert_eq!([at(0, &view), at(29, &view), at(30, &view), at(59, &view)], [None, None, Some(2), Some(2)]);
         // In vain: it is not asked for all the time.
         assert_eq!([at(60, &view), at(629, &view), at(630, &view)], [None, None, Some(2)]);
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn nobody_hands_over_without_need_or_to_one_that_is_not_fit() {
-        let long = |view: &View, zones: &Zones, wanted: Option<&str>, is_busy: bool| {
+        let long = |view: &ClusterView, zones: &Zones, wanted: Option<&str>, is_busy: bool| {
             let (mut homing, begun) = (Homing::default(), Instant::now());
             (0..500).find_map(|n| homing.look(view, zones, wanted, is_busy, begun + Duration::from_secs(n)))
         };
@@ -156,7 +157,7 @@ mod tests {
         headless.leader = None;
         assert_eq!(long(&headless, &zones(), Some("b"), false), None);
         let mut starting = led_by(0);
-        starting.replicas[1].ready = false;
+        starting.replicas[1].pod_state.ready = false;
         assert_eq!(long(&starting, &zones(), Some("b"), false), Some(2));
     }
 

@@ -1,125 +1,32 @@
-//! Tells what a task sees as role labels, disruption budget, status and Events. It does so beside the task's own work: a slow
-//! API server must not keep a lost leader from being noticed.
+//! Tells what a task sees as role labels, disruption budget and status.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use futures::future::join3;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
-use zue_core::control::Recorded;
 
+use super::content::Report;
 use crate::apply;
-use crate::budget::Told;
 use crate::build::ROLE_LABEL;
-use crate::cluster::Cluster;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::deeds::{Asked, Deeds};
-use crate::events::{ClusterEvent, EventRecorder};
-use crate::kubernetes::{FIELD_MANAGER, WritePause, within};
-use crate::labels::{self, Relabel};
-use crate::shared::SharedWorkload;
-use crate::status::{self, Fact, Known, Workload};
-use crate::store::recorded;
-use crate::view::View;
+use crate::kubernetes::store::recorded;
+use crate::kubernetes::{WritePause, manager, within};
+use crate::plan::budget::BudgetWritten;
+use crate::plan::labels::{self, Relabel};
+use crate::status::{self, Known, SharedWorkload};
 
-/// So many Events may wait to be told; further ones are only logged.
-const EVENTS_MAX: usize = 64;
 /// Offsets alone are not written more often than this.
 const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The report of one look.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The cluster as its resource says.
-    pub cluster: Cluster,
-    /// The look.
-    pub view: View,
-    /// The facts beside that.
-    pub workload: Workload,
-    /// The status that follows.
-    pub facts: Vec<Fact>,
-    /// The status that the resource shows, and its version.
-    pub found: Option<(Option<String>, ZueClusterStatus)>,
-    /// The parts that are written down.
-    pub recorded: Recorded,
-    /// The deeds to be done.
-    pub asked: Asked,
-}
-
-/// The place where a task hands in its reports. Nothing waits here.
-#[derive(Debug)]
-pub struct ReportSender {
-    reports: watch::Sender<Option<Report>>,
-    events: mpsc::Sender<ClusterEvent>,
-}
-
-impl ReportSender {
-    /// Of the reports that are still to be told, only the latest is.
-    pub fn report(&self, report: Report) {
-        self.reports.send_replace(Some(report));
-    }
-
-    /// Logs it and makes an Event of it, unless too many wait already.
-    pub fn tell(&self, event: ClusterEvent) {
-        tell(&self.events, event);
-    }
-}
-
-pub(crate) fn tell(events: &mpsc::Sender<ClusterEvent>, event: ClusterEvent) {
-    if let Err(lost) = events.try_send(event) {
-        warn!("too many Events wait for the API server; dropped: {}", lost.into_inner().note);
-    }
-}
-
-/// A reports, and what does its work until it is dropped. `before` is the status as it was found.
-pub fn open(
-    client: &Client,
-    cluster: &Cluster,
-    instance: &str,
-    before: ZueClusterStatus,
-    workload: SharedWorkload,
-) -> (ReportSender, impl Future<Output = ()> + use<>) {
-    let (reports, mut latest) = watch::channel(None::<Report>);
-    let (events, mut told) = mpsc::channel(EVENTS_MAX);
-    let mut recorder = EventRecorder::new(client.clone(), cluster, instance);
-    let now = Instant::now();
-    let doing = Deeds::new(client.clone(), events.clone()).run(latest.clone());
-    let mut reporter = Reporter {
-        client: client.clone(),
-        workload,
-        budget: Told::default(),
-        rounds: 0,
-        known: Known::new(before, now),
-        pause: WritePause::none(),
-    };
-    let reporting = async move {
-        while latest.changed().await.is_ok() {
-            let report = latest.borrow_and_update().clone();
-            if let Some(report) = report {
-                reporter.tell(&report).await;
-            }
-        }
-    };
-    let telling = async move {
-        while let Some(event) = told.recv().await {
-            recorder.tell(&event).await;
-        }
-    };
-    (ReportSender { reports, events }, async move {
-        join3(Box::pin(reporting), telling, Box::pin(doing)).await;
-    })
-}
-
-struct Reporter {
+pub(super) struct Reporter {
     client: Client,
     workload: SharedWorkload,
-    budget: Told,
+    budget: BudgetWritten,
     /// The number of times that the objects had been applied when the budget was told last.
     rounds: u64,
     known: Known,
@@ -127,7 +34,13 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn tell(&mut self, report: &Report) {
+    /// `before` is the status as it was found.
+    pub(super) fn new(client: Client, workload: SharedWorkload, before: ZueClusterStatus) -> Self {
+        let (known, pause) = (Known::new(before, Instant::now()), WritePause::none());
+        Self { client, workload, budget: BudgetWritten::default(), rounds: 0, known, pause }
+    }
+
+    pub(super) async fn tell(&mut self, report: &Report) {
         // First, and whatever else is refused: a drain must not take more than can be spared.
         self.limit_evictions(report).await;
         self.label(report).await;
@@ -156,7 +69,7 @@ impl Reporter {
         let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).word.may_evict;
         if workload.rounds != self.rounds {
             self.rounds = workload.rounds;
-            self.budget = Told::default();
+            self.budget = BudgetWritten::default();
         }
         if !self.budget.is_due(may_evict, Instant::now()) {
             return;
@@ -197,9 +110,4 @@ impl Reporter {
             Err(error) => self.pause.begin(&error),
         }
     }
-}
-
-/// The writer.
-pub(crate) fn manager() -> PatchParams {
-    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }

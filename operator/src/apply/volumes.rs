@@ -12,9 +12,8 @@ use serde_json::json;
 
 use crate::build::DATA_VOLUME;
 use crate::cluster::Cluster;
-use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::owned;
-use crate::scale;
+use crate::kubernetes::{Error, FIELD_MANAGER, owned, within};
+use crate::plan::scale;
 
 /// The interval of looks at whether the old StatefulSet is gone, and their number.
 const LOOK: (Duration, u32) = (Duration::from_millis(200), 50);

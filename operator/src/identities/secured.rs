@@ -15,13 +15,12 @@ use crate::build::{self, args::MODE_ARGUMENT};
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::crd::security::TlsMode;
-use crate::events::ClusterEvent;
 use crate::identities::plan::{self, Shown};
 use crate::identities::rotate::{self, ROTATE_ANNOTATION, Rotate};
 use crate::identities::{self, Input, Link};
-use crate::kubernetes::{Error, within};
-use crate::owned;
-use crate::reporter::manager;
+use crate::kubernetes::manager;
+use crate::kubernetes::{Error, owned, within};
+use crate::plan::event::ClusterEvent;
 
 /// The time until the mode is looked at again while it is being changed.
 const AGAIN: Duration = Duration::from_secs(5);

@@ -9,11 +9,11 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use crate::crd::ZueCluster;
+use crate::kubernetes::lease::LeaseHolder;
+use crate::kubernetes::manager;
 use crate::kubernetes::within;
-use crate::lease::LeaseHolder;
-use crate::reporter::manager;
+use crate::observe::watched::Guarded;
 use crate::status;
-use crate::watched::Guarded;
 
 /// The time that another may take to act: it watches the Lease.
 const SUCCESSION: Duration = Duration::from_secs(2);
