@@ -21,6 +21,7 @@ use crate::driver::handle::Fact;
 use crate::driver::pace::{Alarm, in_step};
 use crate::driver::state::{Ends, Gone, View};
 use crate::num::wide;
+use crate::rarely::Rarely;
 use crate::replication::ended::Ended;
 use crate::replication::handshake::first_words;
 use crate::replication::peer::Peer;
@@ -50,6 +51,7 @@ pub(crate) struct Session<'a> {
     id: zue_core::Session,
     ends: watch::Receiver<Ends>,
     view: watch::Receiver<View>,
+    view_changes: Rarely<Result<(), Gone>>,
     /// The start of the follower's disk that it is of.
     run: Run,
     sender: Sender<Standby>,
@@ -106,6 +108,12 @@ impl Drop for Session<'_> {
             tokio::spawn(async move { facts.send(fact).await });
         }
     }
+}
+
+/// Waits for the next change from here on.
+fn next_change(mut view: watch::Receiver<View>) -> Rarely<Result<(), Gone>> {
+    view.mark_unchanged();
+    Rarely::new(async move { view.changed().await.map_err(|_| Gone) })
 }
 
 /// News for the follower.
@@ -170,6 +178,7 @@ impl<'a> Session<'a> {
             id: peer.handle.session(),
             ends: peer.handle.ends.clone(),
             view: peer.handle.view.clone(),
+            view_changes: next_change(peer.handle.view.clone()),
             run: lineage.run(),
             sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
@@ -229,7 +238,11 @@ impl<'a> Session<'a> {
                 Event::News
             }
             read = ready(&mut self.reading) => Event::Read(read),
-            changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
+            changed = &mut self.view_changes, if idle => {
+                changed?;
+                self.view_changes = next_change(self.view.clone());
+                Event::News
+            }
             changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             _ = timers.heartbeat.tick() => Event::HeartbeatDue,
             () = timers.commit_news.wait(timers.commit_news_due), if idle => Event::HeartbeatDue,
