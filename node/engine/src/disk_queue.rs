@@ -70,6 +70,22 @@ impl<B: AsRef<Batch>> Work<B> {
     }
 }
 
+/// Does the first of the works on an open log, and with an append those behind it that go into the same write. Returns how many are done.
+///
+/// # Errors
+/// As [`Work::apply`], for the first.
+pub fn apply_first<'a, B: AsRef<Batch> + 'a, D: Disk>(
+    works: impl Iterator<Item = &'a Work<B>> + Clone,
+    log: &mut Log<D>,
+) -> Result<usize, LogError> {
+    let appends =
+        works.clone().map_while(|work| if let Work::Write(batch) = work { Some(batch.as_ref()) } else { None });
+    match log.append_first(appends)? {
+        0 => works.take(1).try_fold(0, |_, work| work.apply(log).map(|()| 1)),
+        count => Ok(count),
+    }
+}
+
 /// Work and its place in the order. `S` is a share of what is bounded, given back with it.
 #[derive(Debug)]
 pub struct Task<B = Batch, S = ()> {
@@ -109,9 +125,9 @@ impl<B, S> Extend<Task<B, S>> for Queue<B, S> {
 }
 
 impl<B: AsRef<Batch>, S> Queue<B, S> {
-    /// The next piece of work.
-    pub fn front(&self) -> Option<&Task<B, S>> {
-        self.tasks.front()
+    /// All work that waits, the next first.
+    pub fn works(&self) -> impl Iterator<Item = &Work<B>> + Clone {
+        self.tasks.iter().map(|task| &task.work)
     }
 
     /// Takes what is to be done next, once it is done.

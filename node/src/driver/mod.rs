@@ -1,6 +1,7 @@
 //! The driver: the one task that owns the replica. Takes what has happened, lets the replica decide, and hands the work that
 //! follows to the disk, the followers and whoever waits. Waits for none of them.
 
+pub(crate) mod answers;
 pub(crate) mod clock;
 pub(crate) mod ending;
 pub(crate) mod handle;
@@ -22,6 +23,7 @@ use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply,
 use zue_engine::driver::Now;
 use zue_engine::standing::are_voters;
 
+use crate::driver::answers::{Answer, AnswerSender};
 use crate::driver::clock::{Clocks, unix_ms};
 use crate::driver::handle::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
 use crate::driver::leaderless::{OTHER_VOTERS, Standing};
@@ -61,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) inbox: Inbox,
     pub(crate) published: Published,
+    pub(crate) answers: AnswerSender,
     pub(crate) cache: Arc<TailCache>,
     pub(crate) peers: Peers,
     pub(crate) metrics: Arc<Metrics>,
@@ -89,7 +92,7 @@ pub(crate) struct Published {
 pub(crate) struct Turn {
     pub(crate) tasks: Vec<Task>,
     /// An answer must not overtake the news of what it answers: whoever has it reads what was appended.
-    pub(crate) answers: Vec<(oneshot::Sender<Reply>, Reply)>,
+    pub(crate) answers: Vec<Answer>,
     /// True if what is published is to be made anew.
     pub(crate) view_is_stale: bool,
 }

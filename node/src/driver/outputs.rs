@@ -240,10 +240,7 @@ impl Driver {
             let view = self.view();
             replace(&self.parts.published.view, view);
         }
-        for (waiter, reply) in self.turn.answers.drain(..) {
-            // Nobody may wait any more.
-            let _ = waiter.send(reply);
-        }
+        self.parts.answers.give(&mut self.turn.answers);
     }
 
     fn publish_ends(&self) {

@@ -11,6 +11,7 @@ use zue_settings::fixed::READS_BYTES_MAX;
 
 use crate::backup::{BackupRequests, Backups, Hold};
 use crate::config::convert::{maintenance_settings, record_limits};
+use crate::driver::answers::{AnswerReceiver, answers};
 use crate::driver::clock::SharedTime;
 use crate::driver::handle::Handle;
 use crate::driver::member::Identity;
@@ -56,6 +57,8 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: L
 /// The parts of a node, put together.
 pub(crate) struct Built {
     pub(crate) driver: Driver,
+    /// To run on the threads of the clients.
+    pub(crate) answers: AnswerReceiver,
     pub(crate) handle: Handle,
     pub(crate) log: LogService,
     pub(crate) replication: ReplicationService,
@@ -102,11 +105,13 @@ impl Built {
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
         let who = (&handle.identity, addresses.peer);
         let standing = elect::begin(&config.data_dir, who, (vitals, stop_calls), security.dial());
+        let (answer_sender, answers) = answers();
         let parts = Parts {
             storage,
             handle: handle.clone(),
             inbox: Inbox { requests: requests_in, facts: facts_in, disk },
             published: Published { ends, readable, view },
+            answers: answer_sender,
             cache,
             peers,
             metrics: Arc::clone(metrics),
@@ -120,6 +125,7 @@ impl Built {
         let log = log_service(config, &handle, reader, (beside, stop_calls));
         Ok(Self {
             driver,
+            answers,
             control: ControlService(Sources { handle: handle.clone(), security: security.clone(), backups: asked }),
             handle,
             log,

@@ -21,6 +21,7 @@ use crate::driver::handle::Fact;
 use crate::driver::pace::{Alarm, in_step};
 use crate::driver::state::{Ends, Gone, ReplicaView};
 use crate::num::wide;
+use crate::rarely::Rarely;
 use crate::replication::ended::Ended;
 use crate::replication::handshake::start_message;
 use crate::replication::peer::Peer;
@@ -48,8 +49,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Option<Batch>, ReadError>> + S
 pub(crate) struct FollowerStream<'a> {
     peer: &'a Peer,
     id: zue_core::Session,
-    ends: watch::Receiver<Ends>,
-    view: watch::Receiver<ReplicaView>,
+    watched: Watched,
     /// The start of the follower's disk that it is of.
     run: Run,
     sender: Sender<Standby>,
@@ -59,6 +59,13 @@ pub(crate) struct FollowerStream<'a> {
     next: Option<LeaderMessage>,
     reading: Option<Reading>,
     usage: Usage,
+}
+
+/// The driver's state, as the follower is to hear of it.
+struct Watched {
+    ends: watch::Receiver<Ends>,
+    view: watch::Receiver<ReplicaView>,
+    view_changes: Rarely<Result<(), Gone>>,
 }
 
 /// The use that a stream was of.
@@ -118,6 +125,12 @@ impl Drop for FollowerStream<'_> {
             tokio::spawn(async move { facts.send(fact).await });
         }
     }
+}
+
+/// Waits for the next change from here on.
+fn next_change(mut view: watch::Receiver<ReplicaView>) -> Rarely<Result<(), Gone>> {
+    view.mark_unchanged();
+    Rarely::new(async move { view.changed().await.map_err(|_| Gone) })
 }
 
 /// News for the follower.
@@ -180,8 +193,11 @@ impl<'a> FollowerStream<'a> {
         let mut session = Self {
             peer,
             id: peer.handle.session(),
-            ends: peer.handle.ends.clone(),
-            view: peer.handle.view.clone(),
+            watched: Watched {
+                ends: peer.handle.ends.clone(),
+                view: peer.handle.view.clone(),
+                view_changes: next_change(peer.handle.view.clone()),
+            },
             run: lineage.run(),
             sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
@@ -238,8 +254,12 @@ impl<'a> FollowerStream<'a> {
                 Event::News
             }
             read = ready(&mut self.reading) => Event::Read(read),
-            changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
-            changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
+            changed = &mut self.watched.view_changes, if idle => {
+                changed?;
+                self.watched.view_changes = next_change(self.watched.view.clone());
+                Event::News
+            }
+            changed = self.watched.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             _ = timers.heartbeat.tick() => Event::HeartbeatDue,
             () = timers.commit_news.wait(timers.commit_news_due), if idle => Event::HeartbeatDue,
             () = timers.silence.wait(Some(timers.heard + silence)) => return Err(Ended::Timeout(silence)),
@@ -261,7 +281,7 @@ impl<'a> FollowerStream<'a> {
         if self.next.is_some() || self.reading.is_some() {
             return;
         }
-        let (ends, view) = (*self.ends.borrow_and_update(), self.view.borrow_and_update());
+        let (ends, view) = (*self.watched.ends.borrow_and_update(), self.watched.view.borrow_and_update());
         let cache = &self.peer.shared.cache;
         let next = self.sender.next(&news(&ends, &view), |prev, bytes_max| cache.after(prev, bytes_max));
         drop(view);
@@ -327,7 +347,7 @@ impl<'a> FollowerStream<'a> {
         };
         metrics.repair_batches.inc();
         metrics.repair_records.inc_by(batch.record_count());
-        let with = self.sender.read(&batch, &news(&self.ends.borrow(), &self.view.borrow()));
+        let with = self.sender.read(&batch, &news(&self.watched.ends.borrow(), &self.watched.view.borrow()));
         self.next = Some(self.frames(batch.bytes().clone(), with));
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! Serving connections: what of HTTP one may use, and when it ends. Knows neither calls nor paths.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,12 +13,13 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::{Service as _, http};
 use zue_settings::fixed::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
 
 use crate::metrics::Metrics;
+use crate::rarely::Rarely;
 use crate::server::caller::Caller;
 use crate::server::door::Door;
 use crate::server::listener::{Connection, Listener};
@@ -114,34 +116,65 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
         })
     };
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    let mut hello = pin!(tokio::time::timeout_at(hello_until, caller.greeted()));
-    let mut outlived = pin!(gate.security.outlived(&caller));
-    let (mut has_greeted, mut is_stopping, mut ends_at) = (false, false, None);
+    let next_end = |stop| Rarely::new(end(Arc::clone(&caller), gate.security.clone(), hello_until, stop));
+    let mut ends = next_end(Some(stop));
     loop {
         tokio::select! {
+            biased;
             ended = served.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection failed");
                 }
                 return;
             }
-            greeted = hello.as_mut(), if !has_greeted => match greeted {
+            end = &mut ends => match end {
+                End::Now => return,
+                End::Stopping => ends = next_end(None),
+                End::Outlived(left) => {
+                    caller.ends.cancel();
+                    ends = Rarely::new(last_end(Arc::clone(&caller), left));
+                }
+            }
+        }
+        served.as_mut().graceful_shutdown();
+    }
+}
+
+/// The reason for which a connection ends, though the client would go on.
+enum End {
+    /// It made way for others, or said no hello in time.
+    Now,
+    /// The node stops: the calls that go on are answered.
+    Stopping,
+    /// What it was opened with is not believed any more: it has so long to end.
+    Outlived(Duration),
+}
+
+async fn end(caller: Arc<Caller>, security: Security, hello_until: Instant, stop: Option<CancellationToken>) -> End {
+    let mut has_greeted = caller.occupant.greeted.load(Ordering::Relaxed);
+    let mut outlived = pin!(security.outlived(&caller));
+    let mut stopped = pin!(async {
+        match &stop {
+            Some(stop) => stop.cancelled().await,
+            None => pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            greeted = tokio::time::timeout_at(hello_until, caller.greeted()), if !has_greeted => match greeted {
                 Ok(()) => has_greeted = true,
-                Err(_) => return,
+                Err(_) => return End::Now,
             },
-            () = caller.occupant.leaves.cancelled() => return,
-            () = stop.cancelled(), if !is_stopping => {
-                is_stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-            left = outlived.as_mut(), if ends_at.is_none() => {
-                ends_at = Some(Instant::now() + left);
-                caller.ends.cancel();
-                served.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(ends_at.unwrap_or(hello_until)), if ends_at.is_some() => return,
+            () = caller.occupant.leaves.cancelled() => return End::Now,
+            () = stopped.as_mut() => return End::Stopping,
+            left = outlived.as_mut() => return End::Outlived(left),
         }
     }
+}
+
+async fn last_end(caller: Arc<Caller>, left: Duration) -> End {
+    let _ = tokio::time::timeout(left, caller.occupant.leaves.cancelled()).await;
+    End::Now
 }
 
 /// Serves requests until it is stopped: one a connection, so that nobody keeps one.

@@ -13,6 +13,7 @@ use zue_proto::v1::{self, Reason};
 use zue_settings::LimitSettings;
 
 use crate::driver::handle::{Append, Handle, Records, Request};
+use crate::driver::pace::Alarm;
 use crate::driver::state::Role;
 use crate::gauged::Gauged;
 use crate::metrics::Metrics;
@@ -43,6 +44,9 @@ pub(crate) struct Pending {
     answer: oneshot::Receiver<Reply>,
     _in_flight: (Gauged, Gauged),
 }
+
+/// The deadline has passed.
+struct Late;
 
 /// The time that one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
 const NEWCOMER_WAITS_MAX: Duration = Duration::from_secs(1);
@@ -151,10 +155,14 @@ impl Appends {
         }
     }
 
-    /// Waits for the answer until the deadline.
-    pub(crate) async fn answer(&self, pending: Pending) -> Result<v1::AppendResponse, v1::Error> {
+    /// Waits for the answer until the deadline, of which the alarm tells.
+    pub(crate) async fn answer(&self, pending: Pending, alarm: &mut Alarm) -> Result<v1::AppendResponse, v1::Error> {
         let Pending { begun, deadline, answer, _in_flight } = pending;
-        let answered = timeout_at(deadline, answer).await;
+        let answered = tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            () = alarm.wait(Some(deadline)) => Err(Late),
+        };
         self.metrics.append_duration.observe(begun.elapsed().as_secs_f64());
         match answered {
             Ok(Ok(Reply::Appended { base, count, epoch, duplicate })) => {
@@ -165,7 +173,7 @@ impl Appends {
             Ok(Err(_gone)) => {
                 Err(unknown(Reason::ShuttingDown, "this replica is shutting down; the append may yet be committed"))
             }
-            Err(_late) => Err(unknown(
+            Err(Late) => Err(unknown(
                 Reason::TimedOut,
                 "the append was not committed before its deadline; it may yet be: repeat it with the same producer and \
                  sequence",

@@ -4,10 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -19,9 +18,11 @@ use zue_proto::{error_of, id_bytes, status_of};
 use zue_settings::LimitSettings;
 
 use crate::backup::{self, BackupRequests, Hold};
+use crate::driver::pace::Alarm;
 use crate::driver::state::{Ends, LeaderView, ReplicaView, Role};
 use crate::gauged::Gauged;
 use crate::num::length;
+use crate::rarely::Rarely;
 use crate::server::body_limit::Parcel;
 use crate::server::caller::Caller;
 use crate::server::door::grpc_timeout;
@@ -66,7 +67,7 @@ impl Log for LogService {
         let deadline = self.appends.deadline(asked);
         let (owner, received) = (Owner::of(&request), Parcel::of(&request).open().map_err(status_of)?);
         let pending = self.appends.submit(request.into_inner(), owner, received, deadline, WhenFull::Refuse).await;
-        self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
+        self.appends.answer(pending.map_err(status_of)?, &mut Alarm::new()).await.map(Response::new).map_err(status_of)
     }
 
     async fn append_stream(
@@ -81,22 +82,20 @@ impl Log for LogService {
         let ends = Caller::of(&request).map(|caller| caller.ends.clone()).unwrap_or_default();
         tokio::spawn(take_on(appends.clone(), (request.into_inner(), ends), owner, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
-        let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
-            let appends = appends.clone();
-            async move {
-                let answered = match submitted {
-                    Ok(pending) => appends.answer(pending).await,
-                    Err(error) => Err(error),
-                };
-                let outcome = match answered {
-                    Ok(appended) => append_stream_response::Outcome::Appended(appended),
-                    Err(error) => {
-                        appends.metrics.append_failed(&error);
-                        append_stream_response::Outcome::Error(error)
-                    }
-                };
-                Ok(v1::AppendStreamResponse { outcome: Some(outcome) })
-            }
+        let begin = (answers, appends, Alarm::new());
+        let responses = futures::stream::unfold(begin, async |(mut answers, appends, mut alarm)| {
+            let answered = match answers.recv().await? {
+                Ok(pending) => appends.answer(pending, &mut alarm).await,
+                Err(error) => Err(error),
+            };
+            let outcome = match answered {
+                Ok(appended) => append_stream_response::Outcome::Appended(appended),
+                Err(error) => {
+                    appends.metrics.append_failed(&error);
+                    append_stream_response::Outcome::Error(error)
+                }
+            };
+            Some((Ok(v1::AppendStreamResponse { outcome: Some(outcome) }), (answers, appends, alarm)))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -250,16 +249,25 @@ async fn take_on(
     parcel: Parcel,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
+    let stop = appends.stop.clone();
+    let mut ended = Rarely::new(async move {
+        tokio::select! {
+            // What was taken on is answered; what comes after that goes to another connection.
+            () = ends.cancelled() => None,
+            () = stop.cancelled() => Some(shutting_down()),
+        }
+    });
     loop {
         let Ok(slot) = pending.reserve().await else { return };
         let request = tokio::select! {
-            request = requests.message() => request,
-            // What was taken on is answered; what comes after that goes to another connection.
-            () = ends.cancelled() => return,
-            () = appends.stop.cancelled() => {
-                slot.send(Err(shutting_down()));
+            biased;
+            why = &mut ended => {
+                if let Some(why) = why {
+                    slot.send(Err(why));
+                }
                 return;
             }
+            request = requests.message() => request,
         };
         let request = match request {
             Ok(Some(request)) => request,

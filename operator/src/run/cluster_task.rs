@@ -21,7 +21,7 @@ use crate::crd::status::Recovery;
 use crate::crd::{ZueCluster, ZueClusterStatus};
 use crate::identities::plan::Shown;
 use crate::kubernetes::store::{StatusStore, recorded};
-use crate::metrics::{Key, Sample};
+use crate::metrics::Sample;
 use crate::observe::isr::IsrTracker;
 use crate::observe::view::{self, ClusterView, Observed};
 use crate::observe::watched::Guarded;
@@ -66,7 +66,7 @@ pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, worklo
 /// Takes care of a cluster until its resource is gone: whenever this operator acts, with what it has heard of the nodes before.
 async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkload, mut dials: Dials) {
     let mut peers = Peers::new(dials.borrow_and_update().clone());
-    let key = (cluster.namespace.clone(), cluster.name.clone());
+    let key = cluster.key();
     while let Some((found, before)) = Box::pin(listen(&shared, (&mut peers, &mut dials), cluster)).await {
         cluster = found;
         if let Ok(mut known) = workload.lock() {
@@ -188,10 +188,6 @@ impl<'a> ClusterTask<'a> {
         }
     }
 
-    fn key(&self) -> Key {
-        (self.cluster.namespace.clone(), self.cluster.name.clone())
-    }
-
     /// Takes over what the resource says now: whether nothing is to be touched, or the controller is to begin anew; none if it is gone.
     fn refresh(&mut self) -> Option<bool> {
         let found = self.shared.resource_of(&self.cluster)?;
@@ -267,7 +263,7 @@ impl<'a> ClusterTask<'a> {
             stale_pods: workload.pods.stale,
             is_growth_refused: workload.volumes.growth_refused.is_some(),
         };
-        self.shared.metrics.saw(&self.key(), sample);
+        self.shared.metrics.saw(&self.cluster.key(), sample);
         // Until the objects are applied, what is known of them is another operator's.
         if workload.generation.is_some() {
             let version = self.resource().and_then(ZueCluster::resource_version);

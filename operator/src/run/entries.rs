@@ -85,8 +85,7 @@ impl Context {
 
     /// The TLS that its nodes show, as far as its task knows.
     pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
-        let workload = self.shared_with(&key, &cluster.uid);
+        let workload = self.shared_with(&cluster.key(), &cluster.uid);
         workload
             .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).word.shown.clone())
             .unwrap_or_default()
@@ -94,7 +93,7 @@ impl Context {
 
     /// The pods of it that nothing depends on, as far as its task knows.
     pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
-        let workload = self.shared_with(&(cluster.namespace.clone(), cluster.name.clone()), &cluster.uid)?;
+        let workload = self.shared_with(&cluster.key(), &cluster.uid)?;
         let known = workload.lock().unwrap_or_else(PoisonError::into_inner);
         known.word.spare
     }
@@ -173,7 +172,7 @@ impl Context {
 
     /// Hands what was applied to the cluster's task, which is started if there is none.
     pub(super) fn take_care(&self, cluster: Cluster, workload: Workload) {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let key = cluster.key();
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let word = Word { spare: None, ..known.word.clone() };
