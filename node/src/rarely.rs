@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
+use tokio::task::coop::unconstrained;
 
 /// A future that is polled only when it has woken whoever waits.
 pub(crate) struct Rarely<T> {
@@ -37,7 +38,9 @@ impl Wake for Called {
 
 impl<T> Rarely<T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        // It is polled once before it can call.
+        // What is polled in front of it may have used all that tokio allows a task in one turn: then it would never get to see what it
+        // was called for. And it is polled once before it can call.
+        let future = unconstrained(future);
         let called = Arc::new(Called { has_called: AtomicBool::new(true), task: AtomicWaker::new() });
         Self { future: Mutex::new(Box::pin(future)), waker: Arc::clone(&called).into(), called }
     }
@@ -62,9 +65,11 @@ impl<T> Future for Rarely<T> {
 mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use futures::poll;
-    use tokio::sync::oneshot;
+    use tokio::sync::{mpsc, oneshot};
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -97,5 +102,36 @@ mod tests {
         tokio::task::yield_now().await;
         end.send(()).unwrap();
         waits.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_is_heard_beside_what_uses_the_whole_budget_of_its_task() {
+        let (leaves, stops) = (CancellationToken::new(), CancellationToken::new());
+        let (left, stopped) = (leaves.clone(), stops.clone());
+        let mut rarely = Rarely::new(async move {
+            tokio::select! {
+                () = left.cancelled() => "left",
+                () = stopped.cancelled() => "stopped",
+            }
+        });
+        // As a socket that always has more.
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let busy = async move {
+            loop {
+                sender.send(()).unwrap();
+                receiver.recv().await;
+            }
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = busy => "ended",
+                ended = &mut rarely => ended,
+            }
+        });
+        tokio::task::yield_now().await;
+        leaves.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), task).await;
+        assert_eq!(ended.expect("it is heard").unwrap(), "left");
     }
 }

@@ -31,14 +31,18 @@ struct Queue {
     waiting: Mutex<Waiting>,
     /// Told to the one who takes: there is a first record, or there will be no more.
     has_more: Notify,
-    /// Told to all who push: there is room, or nobody takes any more.
+    /// Told to the one who pushes next: there is room, or nobody takes any more.
     has_room: Notify,
+    /// Held by the one who pushes next, where there was no room: records go in in the order in which they were pushed.
+    turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     records: VecDeque<NewRecord>,
     bytes: usize,
+    /// The number of pushes that wait for room.
+    pushes: usize,
     is_complete: bool,
     is_closed: bool,
 }
@@ -46,7 +50,8 @@ struct Waiting {
 /// Both ends of a queue that holds a batch.
 pub(super) fn queue(bounds: Bounds) -> (Entrance, Exit) {
     let (has_more, has_room) = (Notify::new(), Notify::new());
-    let queue = Arc::new(Queue { bounds, waiting: Mutex::default(), has_more, has_room });
+    let queue =
+        Arc::new(Queue { bounds, waiting: Mutex::default(), has_more, has_room, turn: tokio::sync::Mutex::default() });
     (Entrance(Arc::clone(&queue)), Exit(queue))
 }
 
@@ -63,24 +68,30 @@ impl Queue {
     }
 
     /// Puts the record in, if there is room, and takes it out of `record` then. The first fits however large it is.
-    fn try_push(&self, record: &mut Option<NewRecord>) -> Result<(), Closed> {
-        let bytes = record.as_ref().map_or(0, bytes_of);
-        let mut waiting = self.waiting();
+    fn try_push(&self, waiting: &mut Waiting, record: &mut Option<NewRecord>) -> Result<(), Closed> {
         if waiting.is_closed {
             return Err(Closed);
         }
-        let count = waiting.records.len();
+        let (count, bytes) = (waiting.records.len(), record.as_ref().map_or(0, bytes_of));
         let has_room = count < self.bounds.records_max && waiting.bytes.saturating_add(bytes) <= self.bounds.bytes_max;
         if count > 0 && !has_room {
             return Ok(());
         }
         waiting.records.extend(record.take());
         waiting.bytes = waiting.bytes.saturating_add(bytes);
-        drop(waiting);
         if count == 0 {
             self.has_more.notify_one();
         }
         Ok(())
+    }
+}
+
+/// A push that waits for room: those that begin later wait behind it.
+struct Push<'a>(&'a Queue);
+
+impl Drop for Push<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().pushes -= 1;
     }
 }
 
@@ -89,16 +100,27 @@ impl Entrance {
     pub(super) async fn push(&self, record: NewRecord) -> Result<(), Closed> {
         // A loop of pushes leaves room to the other tasks of its thread.
         consume_budget().await;
+        let Self(queue) = self;
         let mut record = Some(record);
-        self.0.try_push(&mut record)?;
-        while record.is_some() {
-            let has_room = self.0.has_room.notified();
-            self.0.try_push(&mut record)?;
-            if record.is_some() {
-                has_room.await;
+        {
+            let mut waiting = queue.waiting();
+            if waiting.pushes == 0 {
+                queue.try_push(&mut waiting, &mut record)?;
             }
+            if record.is_none() {
+                return Ok(());
+            }
+            waiting.pushes += 1;
         }
-        Ok(())
+        let _push = Push(queue);
+        let _turn = queue.turn.lock().await;
+        loop {
+            queue.try_push(&mut queue.waiting(), &mut record)?;
+            if record.is_none() {
+                return Ok(());
+            }
+            queue.has_room.notified().await;
+        }
     }
 }
 
@@ -126,25 +148,30 @@ impl Exit {
         if waiting.records.is_empty() {
             return waiting.is_complete.then(Vec::new);
         }
-        let left = if waiting.records.len() > records_max {
-            waiting.records.split_off(records_max)
+        let records: Vec<_> = if waiting.records.len() > records_max {
+            let records: Vec<_> = waiting.records.drain(..records_max).collect();
+            waiting.bytes = waiting.bytes.saturating_sub(records.iter().map(bytes_of).sum());
+            records
         } else {
-            VecDeque::with_capacity(waiting.records.len())
+            let next = VecDeque::with_capacity(waiting.records.len());
+            waiting.bytes = 0;
+            std::mem::replace(&mut waiting.records, next).into()
         };
-        waiting.bytes = left.iter().map(bytes_of).sum();
-        let records = std::mem::replace(&mut waiting.records, left);
         drop(waiting);
-        self.0.has_room.notify_waiters();
-        Some(records.into())
+        self.0.has_room.notify_one();
+        Some(records)
     }
 }
 
 impl Drop for Exit {
     fn drop(&mut self) {
         let mut waiting = self.0.waiting();
-        (waiting.is_closed, waiting.records) = (true, VecDeque::new());
+        waiting.is_closed = true;
+        let records = std::mem::take(&mut waiting.records);
         drop(waiting);
-        self.0.has_room.notify_waiters();
+        drop(records);
+        // The next push hears of it, and those behind it find out when it is their turn.
+        self.0.has_room.notify_one();
     }
 }
 
@@ -176,6 +203,34 @@ mod tests {
             more.await.unwrap();
             assert_eq!(exit.batch(usize::MAX).await.unwrap().len(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn a_push_that_waits_is_overtaken_by_none_that_begins_later() {
+        let (entrance, mut exit) = three();
+        entrance.push(record(120)).await.unwrap();
+        let mut first = pin!(entrance.push(record(100)));
+        assert!(poll!(first.as_mut()).is_pending());
+        assert_eq!(exit.batch(usize::MAX).await.unwrap().len(), 1);
+        let mut second = pin!(entrance.push(record(33)));
+        assert!(poll!(second.as_mut()).is_pending());
+        first.await.unwrap();
+        assert!(poll!(second.as_mut()).is_pending());
+        assert_eq!(bytes_of(&exit.batch(usize::MAX).await.unwrap()[0]), 100);
+        second.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_push_that_is_given_up_leaves_its_turn_to_the_next() {
+        let (entrance, mut exit) = three();
+        entrance.push(record(120)).await.unwrap();
+        {
+            let mut given_up = pin!(entrance.push(record(100)));
+            assert!(poll!(given_up.as_mut()).is_pending());
+            assert_eq!(exit.batch(usize::MAX).await.unwrap().len(), 1);
+        }
+        entrance.push(record(33)).await.unwrap();
+        assert_eq!(bytes_of(&exit.batch(usize::MAX).await.unwrap()[0]), 33);
     }
 
     #[tokio::test]

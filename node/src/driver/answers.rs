@@ -1,5 +1,6 @@
 //! Answers on their way from the driver to those who wait. Each that is given to a waiter of another thread wakes that thread by a system
-//! call; so those of a turn are handed over together, and given where the waiters are.
+//! call; so those to the appends of a turn are handed over together, and given where the waiters are. Controllers wait on the replica's
+//! thread, and for nothing that clients do.
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Reply;
@@ -24,6 +25,7 @@ pub(crate) fn answers() -> (AnswerSender, AnswerReceiver) {
 impl AnswerSender {
     /// Gives the answers of a turn.
     pub(crate) fn give(&self, answers: &mut Vec<Answer>) {
+        answers.extract_if(.., |(_, reply)| !matches!(reply, Reply::Appended { .. })).for_each(deliver);
         if answers.len() <= 1 {
             return answers.drain(..).for_each(deliver);
         }
@@ -48,29 +50,46 @@ fn deliver((waiter, reply): Answer) {
 
 #[cfg(test)]
 mod tests {
-    use zue_core::Offset;
+    use zue_core::{Epoch, Offset};
 
     use super::*;
+
+    fn appended(base: u64) -> Reply {
+        Reply::Appended { base: Offset(base), count: 1, epoch: Epoch(1), duplicate: false }
+    }
+
+    /// Answers, and those who wait for them.
+    fn waited_for(replies: Vec<Reply>) -> (Vec<Answer>, Vec<oneshot::Receiver<Reply>>) {
+        let one = |reply| {
+            let (waiter, waits) = oneshot::channel();
+            ((waiter, reply), waits)
+        };
+        replies.into_iter().map(one).unzip()
+    }
 
     #[tokio::test]
     async fn every_answer_reaches_its_waiter_whether_the_receiver_runs_or_has_ended() {
         for (count, runs) in [(1, false), (1, true), (3, false), (3, true)] {
             let (sender, receiver) = answers();
             let running = runs.then(|| tokio::spawn(receiver.run()));
-            let (mut given, mut waiters) = (Vec::new(), Vec::new());
-            for at in 0..count {
-                let (waiter, waits) = oneshot::channel();
-                given.push((waiter, Reply::Trimmed(Offset(at))));
-                waiters.push(waits);
-            }
+            let (mut given, waiters) = waited_for((0..count).map(appended).collect());
             sender.give(&mut given);
             drop(sender);
             for (at, waits) in (0..).zip(waiters) {
-                assert_eq!(waits.await.unwrap(), Reply::Trimmed(Offset(at)), "{count} answers, it runs: {runs}");
+                assert_eq!(waits.await.unwrap(), appended(at), "{count} answers, it runs: {runs}");
             }
             if let Some(running) = running {
                 running.await.unwrap();
             }
         }
+    }
+
+    #[test]
+    fn a_controller_waits_for_nothing_that_clients_do() {
+        let (sender, _not_running) = answers();
+        let (mut given, mut waiters) = waited_for(vec![appended(0), Reply::Trimmed(Offset(7)), appended(1)]);
+        sender.give(&mut given);
+        assert_eq!(waiters[1].try_recv(), Ok(Reply::Trimmed(Offset(7))));
+        assert!(waiters[0].try_recv().is_err() && waiters[2].try_recv().is_err());
     }
 }

@@ -27,24 +27,25 @@ fn until_next(now: Duration, period: Duration) -> Duration {
 /// A timer that is put off more often than it goes off. The runtime wakes itself for each timer that is due before all others, which costs
 /// more than the append for which it was set: this one is set again only once its time has come, or for an earlier one.
 #[derive(Debug)]
-pub(crate) struct Alarm(Pin<Box<Sleep>>);
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// An alarm that is not set.
     pub(crate) fn new() -> Self {
-        Self(Box::pin(sleep_until(Instant::now())))
+        Self(None)
     }
 
     /// Waits until `due`, which may be another time than when it was asked last; for ever if there is none.
     pub(crate) async fn wait(&mut self, due: Option<Instant>) {
         let Some(due) = due else { return pending().await };
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
         loop {
-            let set = self.0.deadline();
-            if self.0.is_elapsed() || due < set {
-                self.0.as_mut().reset(due);
+            let set = sleep.deadline();
+            if sleep.is_elapsed() || due < set {
+                sleep.as_mut().reset(due);
             }
-            self.0.as_mut().await;
-            if self.0.deadline() >= due {
+            sleep.as_mut().await;
+            if sleep.deadline() >= due {
                 return;
             }
         }
@@ -69,7 +70,7 @@ mod tests {
         assert!(poll!(pin!(alarm.wait(Some(begun + 6 * MS)))).is_pending());
         // Put off: it stays set for the first time.
         assert!(poll!(pin!(alarm.wait(Some(begun + 60_000 * MS)))).is_pending());
-        assert_eq!(alarm.0.deadline(), begun + 6 * MS);
+        assert_eq!(alarm.0.as_ref().unwrap().deadline(), begun + 6 * MS);
         assert!(poll!(pin!(alarm.wait(None))).is_pending());
         alarm.wait(Some(begun + 7 * MS)).await;
         assert!(begun.elapsed() >= 7 * MS);

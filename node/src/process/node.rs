@@ -185,7 +185,8 @@ impl Node {
         servers.spawn_on(vital("the peer port").run(peer), replica.runtime());
         let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
         servers.spawn(vital("the health service").run(reporting));
-        clients.spawn(vitals.task("who gives the answers", &stop_driver).run(built.answers.run()));
+        // Should it end, the driver gives them itself.
+        clients.spawn(built.answers.run());
         let driver = vitals.task("the driver", &stop_driver).run(built.driver.run(stop_driver.clone()));
         let driver = replica.runtime().spawn(driver);
         tracing::info!(name = config.name, client = %addresses.client, peer = %addresses.peer,

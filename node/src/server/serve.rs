@@ -1,7 +1,7 @@
 //! Serving connections: what of HTTP one may use, and when it ends. Knows neither calls nor paths.
 
 use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -116,8 +116,9 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
         })
     };
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    let next_end = |stop| Rarely::new(end(Arc::clone(&caller), gate.security.clone(), hello_until, stop));
-    let mut ends = next_end(Some(stop));
+    let mut stopped = Rarely::new(stop.cancelled_owned());
+    let mut ends = Rarely::new(end(Arc::clone(&caller), gate.security.clone(), hello_until));
+    let mut is_stopping = false;
     loop {
         tokio::select! {
             biased;
@@ -129,12 +130,12 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
             }
             end = &mut ends => match end {
                 End::Now => return,
-                End::Stopping => ends = next_end(None),
                 End::Outlived(left) => {
                     caller.ends.cancel();
-                    ends = Rarely::new(last_end(Arc::clone(&caller), left));
+                    ends = Rarely::new(last_end(Arc::clone(&caller), Instant::now() + left, hello_until));
                 }
-            }
+            },
+            () = &mut stopped, if !is_stopping => is_stopping = true,
         }
         served.as_mut().graceful_shutdown();
     }
@@ -144,37 +145,34 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
 enum End {
     /// It made way for others, or said no hello in time.
     Now,
-    /// The node stops: the calls that go on are answered.
-    Stopping,
     /// What it was opened with is not believed any more: it has so long to end.
     Outlived(Duration),
 }
 
-async fn end(caller: Arc<Caller>, security: Security, hello_until: Instant, stop: Option<CancellationToken>) -> End {
-    let mut has_greeted = caller.occupant.greeted.load(Ordering::Relaxed);
-    let mut outlived = pin!(security.outlived(&caller));
-    let mut stopped = pin!(async {
-        match &stop {
-            Some(stop) => stop.cancelled().await,
-            None => pending().await,
-        }
-    });
-    loop {
-        tokio::select! {
-            greeted = tokio::time::timeout_at(hello_until, caller.greeted()), if !has_greeted => match greeted {
-                Ok(()) => has_greeted = true,
-                Err(_) => return End::Now,
-            },
-            () = caller.occupant.leaves.cancelled() => return End::Now,
-            () = stopped.as_mut() => return End::Stopping,
-            left = outlived.as_mut() => return End::Outlived(left),
-        }
+async fn end(caller: Arc<Caller>, security: Security, hello_until: Instant) -> End {
+    tokio::select! {
+        () = leaves(&caller, hello_until) => End::Now,
+        left = security.outlived(&caller) => End::Outlived(left),
     }
 }
 
-async fn last_end(caller: Arc<Caller>, left: Duration) -> End {
-    let _ = tokio::time::timeout(left, caller.occupant.leaves.cancelled()).await;
+async fn last_end(caller: Arc<Caller>, ends_at: Instant, hello_until: Instant) -> End {
+    let _ = tokio::time::timeout_at(ends_at, leaves(&caller, hello_until)).await;
     End::Now
+}
+
+/// Waits until the connection has to make way, or has not said hello in time.
+async fn leaves(caller: &Caller, hello_until: Instant) {
+    let leaves = caller.occupant.leaves.cancelled();
+    if caller.occupant.greeted.load(Ordering::Relaxed) {
+        return leaves.await;
+    }
+    let mut leaves = pin!(leaves);
+    tokio::select! {
+        () = leaves.as_mut() => return,
+        greeted = tokio::time::timeout_at(hello_until, caller.greeted()) => if greeted.is_err() { return },
+    }
+    leaves.await;
 }
 
 /// Serves requests until it is stopped: one a connection, so that nobody keeps one.
