@@ -92,6 +92,8 @@ impl Ages {
     /// Looks at the log, and says what is known then. `commit_end` is the end of what is committed here, `told_end` of what the leader
     /// knows to be.
     pub fn look(&mut self, now: Millis, agreed_ms: u64, commit_end: Offset, told_end: Offset) -> Aged {
+        debug_assert!(commit_end <= told_end, "more is committed here than the leader knows of");
+        debug_assert!(self.looks.back().is_none_or(|last| last.at <= now), "the monotonic clock went back");
         let is_due = |last: &Look| now.since(last.at) >= self.age_ms / LOOKS;
         if self.looks.back().is_none_or(is_due) {
             self.looks.push_back(Look { at: now, agreed_ms, commit_end, told_end });
@@ -105,9 +107,11 @@ impl Ages {
         if self.looks.len() > LOOKS_MAX {
             self.looks.pop_front();
         }
+        debug_assert!((1..=LOOKS_MAX).contains(&self.looks.len()), "no look is remembered, or too many are");
         let old_before = self.looks.front().filter(|look| is_old(look)).map_or(Offset(0), |look| look.commit_end);
         let young_from = self.looks.iter().find(|look| now.since(look.at) < age_ms);
         let young_from = young_from.map_or(Offset(u64::MAX), |look| look.told_end);
+        debug_assert!(old_before <= young_from, "a record is old and young");
         Aged { old_before, young_from, agreed_ms }
     }
 }

@@ -7,6 +7,8 @@ pub const fn majority(count: usize) -> usize {
     count / 2 + 1
 }
 
+const _: () = assert!(majority(3) + majority(3) > 3 && majority(4) + majority(4) > 4, "two majorities need not meet");
+
 /// Returns whether more than half of `all` satisfy `is_in`.
 pub fn is_majority<T>(all: &[T], is_in: impl Fn(&T) -> bool) -> bool {
     all.iter().filter(|x| is_in(x)).count() >= majority(all.len())
@@ -16,7 +18,12 @@ pub fn is_majority<T>(all: &[T], is_in: impl Fn(&T) -> bool) -> bool {
 pub fn reached_by<T: Ord + Copy>(values: impl Iterator<Item = Option<T>>, count: usize) -> Option<T> {
     let mut reached: Vec<T> = values.flatten().collect();
     reached.sort_unstable_by(|a, b| b.cmp(a));
-    reached.get(count.checked_sub(1)?).copied()
+    let value = reached.get(count.checked_sub(1)?).copied()?;
+    debug_assert!(
+        reached.iter().filter(|one| **one >= value).count() >= count,
+        "fewer have reached it than were asked for"
+    );
+    Some(value)
 }
 
 /// The quorum to commit with: what is asked for, but never more than there are voters, nor less than a majority of them.

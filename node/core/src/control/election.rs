@@ -34,6 +34,17 @@ pub struct Choice {
     pub unchanged: Option<Unchanged>,
 }
 
+impl Choice {
+    /// The choice, once its invariants hold.
+    fn checked(self) -> Self {
+        let quorum = usize::try_from(self.quorum).unwrap_or(usize::MAX);
+        assert!(self.voters.contains(&self.leader), "a leader is chosen that does not vote");
+        assert!(quorum >= majority(self.voters.len()), "two quorums need not meet");
+        assert!(quorum <= self.voters.len(), "a quorum that nobody can reach");
+        self
+    }
+}
+
 /// Why a change of the voters is left for another time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Unchanged {
@@ -175,7 +186,7 @@ pub fn choose(
     nothing_is_lost(newest, answers, leader)?;
     let choice = |voters: Vec<ReplicaId>, old_voters, unchanged| {
         let quorum = effective_quorum(voters.len(), quorum);
-        Choice { leader, voters, quorum, old_voters, bootstrap: false, unchanged }
+        Choice { leader, voters, quorum, old_voters, bootstrap: false, unchanged }.checked()
     };
     let voters = newest.voters.clone();
     if !is_settled(newest, answers) {
@@ -216,6 +227,7 @@ fn changed(
         Change::Remove(gone) if !voters.contains(&gone) => return Err(Unchanged::NoChange(voters.len())),
         Change::Remove(gone) => voters.retain(|voter| *voter != gone),
     }
+    debug_assert!(voters.len().abs_diff(newest.voters.len()) == 1, "the voters change by more than one");
     let answered = voters.iter().filter(|id| answer_of(answers, **id).is_some()).count();
     let needed = effective_quorum(voters.len(), quorum);
     if u32::try_from(answered).is_ok_and(|answered| answered >= needed) {
@@ -265,7 +277,7 @@ fn choose_first(
     // What was restored is on one disk: while it is not on those of a majority, nobody is elected without that one.
     let old_voters = (!seeds.is_empty() && voters.len() > 1).then(|| alloc::vec![leader]);
     let quorum = effective_quorum(voters.len(), quorum);
-    Ok(Choice { leader, voters, quorum, old_voters, bootstrap: true, unchanged: None })
+    Ok(Choice { leader, voters, quorum, old_voters, bootstrap: true, unchanged: None }.checked())
 }
 
 fn one_cluster(answers: &[Sealed]) -> Result<(), NoChoice> {

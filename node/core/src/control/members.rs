@@ -107,6 +107,8 @@ impl Look<'_> {
         // A leader hands over before it goes.
         let may_go = |gone: &ReplicaId| *gone != fed.leader && fed.would_do(&without(*gone), quorum);
         let remove = self.superfluous(voters).find(may_go);
+        debug_assert!(remove.is_none_or(|gone| voters.contains(&gone)), "a replica is to go that does not vote");
+        debug_assert!(ready.is_none_or(|new| !voters.contains(&new)), "a voter is to be added that votes");
         if let Some(gone) = remove.filter(|_| voters.len() > self.wish.replicas || ready.is_some()) {
             return Some(Change::Remove(gone));
         }
@@ -138,5 +140,10 @@ pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
     // One that is not seen may be at any node that does not answer.
     let hidden = !start.electorates().flatten().all(is_seen);
     let last = nodes.iter().rposition(|seen| has_say(seen) || (hidden && seen.is_none()));
-    wish.replicas.max(last.map_or(0, |last| last + 1))
+    let needed = wish.replicas.max(last.map_or(0, |last| last + 1));
+    assert!(
+        wish.replicas <= needed && needed <= all,
+        "a node is stopped that is wished for, or more run than there are"
+    );
+    needed
 }

@@ -181,6 +181,7 @@ impl Producers {
         let producer = self.known.remove(&id)?;
         self.by_age.remove(&producer.last);
         self.rich.remove(&producer.last);
+        debug_assert!(producer.appends.len() <= self.appends, "more appends are taken than are remembered");
         self.appends -= producer.appends.len();
         Some(producer)
     }
@@ -209,6 +210,8 @@ impl Producers {
             producer.appends.shrink_to_fit();
             self.put(richest, producer);
         }
+        debug_assert!(self.by_age.len() <= self.known.len(), "a forgotten producer has an age");
+        debug_assert!(self.by_age.len() <= self.limits.producers_max, "more producers are remembered than may be");
     }
 
     /// Forgets everybody: who appended what before `end` is not known any more. Those born before are refused until they are
@@ -239,6 +242,8 @@ impl Producers {
                 self.horizon = self.horizon.max(end);
             }
         }
+        debug_assert!(self.horizon <= end, "a producer was forgotten that appended behind the log's end");
+        debug_assert!(self.by_age.last_key_value().is_none_or(|(last, _)| *last < end), "an append was not taken back");
     }
 }
 

@@ -28,6 +28,7 @@ impl Backlog {
 
     /// An append of so many bytes that ends at `end`.
     pub(crate) fn push(&mut self, end: Offset, bytes: u64) {
+        debug_assert!(self.last.0 < end, "an append ends before the one in front of it");
         self.last = (end, self.last.1.saturating_add(bytes));
         let marked = self.marks.back().map_or(0, |(_, total)| *total);
         if self.last.1 <= marked.saturating_add(self.grain) {
@@ -37,6 +38,7 @@ impl Backlog {
         if self.marks.len() > MARKS_MAX {
             self.marks.pop_front();
         }
+        debug_assert!(!self.marks.is_empty() && self.marks.len() <= MARKS_MAX, "no total is kept, or too many are");
     }
 
     /// How many bytes lie between two ends of appends.

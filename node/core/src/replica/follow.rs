@@ -151,6 +151,7 @@ impl Replica {
         let joined = self.history_as_joined();
         let history = lead_on(self.id, joined.as_ref().unwrap_or(&self.log.history), epoch_starts, (log, end))?;
         self.join(end.epoch, history, out)?;
+        assert_eq!(self.log.tail, log, "frames follow another place than where the logs were joined");
         self.log.tail = end;
         for append in appends {
             self.log.producers.record(append);
@@ -186,6 +187,7 @@ impl Replica {
         if self.doubts.suspect.is_none_or(|suspect| suspect.epoch != within.epoch || suspect <= within) {
             return;
         }
+        debug_assert!(self.doubts.suspect > Some(within), "what may be lost grew");
         self.doubts.suspect = Some(within).filter(|suspect| *suspect > self.log.durable);
         let ticket = self.next_ticket();
         out.push(Output::WriteSuspect(ticket, within));

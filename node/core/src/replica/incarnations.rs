@@ -80,6 +80,7 @@ impl Replica {
                 _ => runs.learn(id, run, is_member),
             }
         }
+        debug_assert_eq!(runs.get(self.id), self.starts.runs.get(self.id), "others are believed about this disk");
         if runs != self.starts.runs {
             self.starts.runs = runs.clone();
             let ticket = self.next_ticket();
@@ -118,6 +119,7 @@ impl Replica {
             return false;
         }
         self.fail(out);
+        assert!(self.role == Role::Failed && self.waiting.is_empty(), "a disk that was put back takes part");
         self.starts.restored = true;
         let ticket = self.next_ticket();
         out.push(Output::WriteRestored { ticket });

@@ -139,10 +139,13 @@ impl Replica {
 
     /// Forgets what follows the prefix with that tail. It is durable once the disk is done.
     fn cut(&mut self, to: Tail, out: &mut Vec<Output>) {
+        assert!(self.log.commit_end <= to.end, "a cut takes what is committed");
+        assert!(to <= self.log.tail, "a cut ends behind the log");
         self.log.history.cut(to.epoch);
         self.log.tail = to;
         self.log.durable = self.log.durable.min(to);
         self.log.producers.cut(to.end);
+        assert_eq!(self.log.history.last_epoch(), to.epoch, "a cut has left another epoch than it should");
         // Writes begun before the cut complete, but what they wrote beyond it is gone.
         self.disk.effects.retain(|(_, effect)| !matches!(effect, Effect::Durable(tail) if *tail > to));
         let ticket = self.next_ticket();
@@ -154,6 +157,7 @@ impl Replica {
     fn reset(&mut self, origin: Origin, out: &mut Vec<Output>) {
         assert!(self.log.commit_end <= origin.at, "a reset takes what is committed");
         let tail = origin.tail();
+        assert!(self.log.start <= tail.end, "a log begins anew in front of its start");
         self.log.history = origin.history.clone();
         self.log.producers = origin.producers.clone();
         (self.log.tail, self.log.durable) = (tail, Tail::default());
@@ -170,6 +174,7 @@ impl Replica {
     pub(crate) fn reset_is_durable(&mut self, at: Offset, out: &mut Vec<Output>) {
         self.commit(at, out);
         (self.log.start, self.log.trimmed) = (self.log.start.max(at), self.log.trimmed.max(at));
+        assert!(self.log.start <= self.log.commit_end, "a log begins anew with what is not committed");
         self.tell_trimmed(out);
     }
 }

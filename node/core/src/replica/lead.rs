@@ -46,6 +46,10 @@ impl Replica {
                     let refusal = Refusal::OffsetsUsedUp { end: base, count };
                     return out.push(Output::Reply(request, Reply::Refused(refusal)));
                 };
+                debug_assert!(
+                    base < end && self.log.commit_end <= base,
+                    "an append takes the place of committed records"
+                );
                 self.log.tail.end = end;
                 if let Role::Leader(leader) = &mut self.role {
                     leader.backlog.push(end, bytes);
@@ -136,6 +140,7 @@ impl Replica {
             return; // No follower of this leader can say so: it is a late message of another epoch, or nonsense.
         }
         progress.note(durable, log, now);
+        debug_assert!(progress.durable <= log, "a follower holds more than its leader");
         if of_this_epoch {
             // What holds this epoch's start was sent to this leader, and no sooner than it led.
             progress.round = progress.round.max(round);
@@ -203,6 +208,7 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(end) = leader.committed(self.log.durable) else { return };
         assert!(end >= leader.start.start, "a log that holds an epoch's start ends before it");
+        assert!(self.log.tail.epoch == leader.start.epoch, "a leader commits in another epoch");
         leader.settled = true;
         self.commit(end, out);
         self.adopt_log_start(out);
@@ -270,6 +276,7 @@ impl Replica {
         let (log, commit_end) = (self.log.tail, self.log.commit_end);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(hand_over) = &mut leader.hand_over else { return };
+        debug_assert!(leader.start.voters.contains(&hand_over.to), "a leader hands over to nobody that votes");
         let caught_up = leader.followers.get(&hand_over.to).is_some_and(|progress| progress.durable == log);
         if caught_up
             && commit_end == log.end

@@ -50,7 +50,7 @@ impl Replica {
             trimmed: log_start,
             producers,
         };
-        Self {
+        let replica = Self {
             id,
             limits,
             cluster,
@@ -63,14 +63,17 @@ impl Replica {
             counts: Counts::default(),
             disk: Asked::default(),
             waiting: BTreeMap::new(),
-        }
+        };
+        replica.check();
+        replica
     }
 
     /// Takes one fact, as of `now`, and adds to `out` the work that follows from it.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Output>) {
         let (start_before, commit_before) = (self.log.start, self.log.commit_end);
-        let (promised_before, round_before) = (self.promise.epoch, self.counts.round);
-        let was_idle = self.role == Role::Idle;
+        let (promise_before, round_before) = (self.promise, self.counts.round);
+        let (asked_before, begun_before) = (self.disk.issued, self.cluster.filter(|_| !self.log.history.is_empty()));
+        let (was_idle, had_failed) = (self.role == Role::Idle, self.role == Role::Failed);
         if let Role::Leader(leader) = &mut self.role
             && !leader.begun
         {
@@ -119,13 +122,16 @@ impl Replica {
             Input::Trimmed { from, log_start } => self.follower_trimmed(from, log_start, out),
             Input::LogStart { session, log_start } => self.leader_trimmed(session, log_start, out),
         }
-        if self.role == Role::Idle && !(was_idle && promised_before == self.promise.epoch) {
+        if self.role == Role::Idle && !(was_idle && promise_before.epoch == self.promise.epoch) {
             self.idle_since = now;
         }
         assert!(commit_before <= self.log.commit_end, "the commit end fell");
         assert!(start_before <= self.log.start, "the log's start fell");
-        assert!(promised_before <= self.promise.epoch, "a promise fell");
+        assert!(promise_before.allows(self.promise), "a promise fell, or was given to two leaders");
         assert!(round_before <= self.counts.round, "a round fell");
+        assert!(asked_before <= self.disk.issued, "a ticket was given twice");
+        assert!(begun_before.is_none_or(|before| self.cluster == Some(before)), "the log has gone to another cluster");
+        assert!(!had_failed || self.role == Role::Failed, "a failed replica takes part again");
         self.check();
     }
 
@@ -309,6 +315,7 @@ impl Replica {
         let same_epoch = self.log.history.last_epoch() == start.epoch;
         let leader_end = if same_epoch { self.log.tail.end.max(start.log.end) } else { start.log.end };
         let shared = self.log.history.common(self.log.tail.end, &start.history, leader_end);
+        debug_assert!(shared.is_none_or(|shared| shared <= self.log.tail), "more is shared than is in this log");
         shared.or_else(|| (start.oldest == Offset(0)).then(Tail::default))
     }
 }

@@ -13,12 +13,15 @@ use crate::types::{ClusterId, Offset};
 
 impl Replica {
     pub(crate) fn next_ticket(&mut self) -> Ticket {
-        self.disk.issued = Ticket(self.disk.issued.0.saturating_add(1));
+        let before = self.disk.issued;
+        self.disk.issued = Ticket(before.0.saturating_add(1));
+        assert!(before < self.disk.issued, "a ticket was given twice");
         self.disk.issued
     }
 
     pub(crate) fn write_promise(&mut self, promise: Promise, cluster: Option<ClusterId>, out: &mut Vec<Output>) {
         assert!(promise.epoch >= self.promise.epoch, "a promise fell");
+        assert!(self.promise.allows(promise), "an epoch is promised to two leaders");
         self.promise = promise;
         self.cluster = cluster;
         let ticket = self.next_ticket();
@@ -76,6 +79,7 @@ impl Replica {
                 }
             }
         }
+        assert!(self.log.durable <= self.log.tail, "more is durable than was written");
         if durable_moved {
             self.durable_moved(now, out);
         }
@@ -93,6 +97,7 @@ impl Replica {
             Effect::Appointed(request, epoch) => {
                 let reply = match &mut self.role {
                     Role::Leader(leader) if leader.start.epoch == epoch => {
+                        assert!(self.log.durable.epoch >= epoch, "a leader begins whose epoch start is not durable");
                         leader.begun = true;
                         out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
                         Reply::Appointed(leader.start.clone())
@@ -128,7 +133,8 @@ impl Replica {
     pub(crate) fn ack(&self, out: &mut Vec<Output>) {
         let Role::Follower(Following { session: Some(session), round, .. }) = self.role else { return };
         if !self.disk.effects.iter().any(|(_, effect)| *effect == Effect::Started(session)) {
-            let (_, durable) = self.as_joined();
+            let (log, durable) = self.as_joined();
+            debug_assert!(durable <= log, "more is acknowledged than is in the log");
             out.push(Output::SendAck { session, durable, round });
         }
     }
@@ -148,6 +154,7 @@ impl Replica {
     // ---- waiting appends
 
     pub(crate) fn wait(&mut self, end: Offset, request: RequestId, base: Offset, count: u32, duplicate: bool) {
+        debug_assert!(base < end, "an append of no records waits");
         self.waiting.insert((end, request), Waiting { base, count, duplicate });
     }
 
@@ -160,6 +167,7 @@ impl Replica {
         if end <= self.log.commit_end {
             return;
         }
+        assert!(end <= self.log.tail.end, "what is not in the log is called committed");
         self.log.commit_end = end;
         out.push(Output::Committed(end));
         self.answer_committed(out);

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::quorum::{majority, reached_by};
 use crate::replica::backlog::Backlog;
+use crate::replica::state::LogState;
 use crate::replica::waiting::Reads;
 use crate::replica::waiting::Trims;
 use crate::types::history::EpochStart;
@@ -120,6 +121,28 @@ impl Leader {
         Self { start, followers, own, begun: false, backlog, settled: false, hand_over: None, reads, trims }
     }
 
+    /// Holds the invariants of a leadership over that log. Followers have said nothing yet of later rounds than the last.
+    pub(crate) fn check(&self, log: &LogState, round: u64) {
+        assert!(!self.followers.contains_key(&self.start.leader), "a leader feeds itself");
+        assert!(self.trims.told <= log.tail.end, "a follower's log starts behind the end of its leader's");
+        let trim_end = self.trims.waiting.last().map_or(Offset(0), |(before, _)| *before);
+        assert!(trim_end <= log.commit_end, "a trim waits that takes what is not committed");
+        debug_assert_eq!(self.start.check(), Ok(()), "the terms of an epoch are impossible");
+        let is_fed = |id: &ReplicaId| *id == self.start.leader || self.followers.contains_key(id);
+        debug_assert!(self.start.electorates().flatten().all(is_fed), "a voter is not fed");
+        for (id, follower) in &self.followers {
+            debug_assert_eq!(follower.voter, self.start.voters.contains(id), "a vote is counted wrongly");
+            debug_assert!(follower.durable <= log.tail, "a follower holds more than its leader");
+            debug_assert!(follower.round <= round, "a follower has answered a round that was never asked");
+            debug_assert!(!follower.counts || follower.lineage.is_some(), "a disk counts whose starts are not known");
+        }
+        let rounds = self.reads.waiting.iter().map(|(round, ..)| *round);
+        debug_assert!(
+            rounds.clone().is_sorted() && rounds.last().is_none_or(|last| last <= round),
+            "reads out of order"
+        );
+    }
+
     /// Nobody is late before it is fed: until then all clocks begin with every step.
     pub(crate) fn start_clocks(&mut self, now: Millis) {
         self.followers.values_mut().chain([&mut self.own.disk]).for_each(|progress| progress.start_clocks(now));
@@ -138,6 +161,7 @@ impl Leader {
         for id in learners.iter().filter(|id| **id != self.start.leader) {
             self.followers.entry(*id).or_insert_with(|| Progress::new(false, log, now));
         }
+        debug_assert!(electorate.iter().all(|id| self.followers.contains_key(id)), "a voter is not fed any more");
     }
 
     /// The highest offset that is committed, if this epoch has committed anything: held durably by `quorum` voters, and by a
@@ -159,6 +183,7 @@ impl Leader {
 
     /// The greatest value that so many of the voters have reached, and a majority of the old ones while a change is unsettled.
     pub(crate) fn reached<T: Ord + Copy>(&self, count: usize, value: impl Fn(&ReplicaId) -> Option<T>) -> Option<T> {
+        debug_assert!(count >= majority(self.start.voters.len()), "two quorums need not meet");
         let new = reached_by(self.start.voters.iter().map(&value), count)?;
         match &self.start.old_voters {
             Some(old) if !self.settled => Some(new.min(reached_by(old.iter().map(&value), majority(old.len()))?)),

@@ -56,6 +56,7 @@ impl Replica {
                 Err(refusal) => refusal,
                 Ok(()) if !leader.settled => return leader.reads.early.push(request),
                 Ok(()) => {
+                    debug_assert!(commit_end >= leader.start.start, "a read is to see less than was committed before");
                     self.counts.round = self.counts.round.saturating_add(1);
                     leader.reads.waiting.push_back((self.counts.round, request, commit_end));
                     return self.answer_reads(out);
@@ -92,6 +93,7 @@ impl Replica {
         }
         self.counts.round = self.counts.round.saturating_add(1);
         let round = self.counts.round;
+        debug_assert!(leader.settled, "a read is asked for before anything is committed");
         let asked = leader.reads.early.drain(..).map(|request| (round, request, commit_end));
         leader.reads.waiting.extend(asked);
         self.answer_reads(out);
@@ -102,6 +104,7 @@ impl Replica {
         let own = self.counts.round;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(confirmed) = leader.confirmed(own) else { return };
+        assert!(confirmed <= own, "a round is confirmed that was never asked");
         while let Some((_, request, end)) = leader.reads.waiting.pop_front_if(|(round, ..)| *round <= confirmed) {
             out.push(Output::Reply(request, Reply::ReadConfirmed { commit_end: end }));
         }

@@ -146,6 +146,7 @@ impl LogState {
         assert!(self.start <= self.commit_end, "the log starts behind what is committed");
         assert!(self.trimmed <= self.start, "more was trimmed than was asked for");
         assert!(self.history.last().is_none_or(|last| last.start <= self.tail.end), "an epoch starts behind the log");
+        assert_eq!(self.history.last_epoch(), self.tail.epoch, "the log ends in an epoch that has not started in it");
     }
 }
 
@@ -156,6 +157,7 @@ impl Asked {
         assert!(self.effects.front().is_none_or(waits), "an effect waits for work that is done");
         let last = self.effects.back().map_or(Ticket::default(), |(ticket, _)| *ticket);
         assert!(last <= self.issued, "an effect waits for work that was never asked for");
+        debug_assert!(self.effects.iter().is_sorted_by_key(|(ticket, _)| *ticket), "effects are out of order");
     }
 }
 
@@ -168,20 +170,35 @@ impl Replica {
         assert!(self.doubts.suspect.is_none_or(|lost| lost > log.durable), "what is durable is called lost");
         assert!(log.history.last_epoch() <= promise.epoch, "an epoch was accepted above the promise");
         assert!(!self.starts.restored || self.role == Role::Failed, "a disk that was put back takes part");
+        self.check_waiting();
         match &self.role {
             Role::Leader(leader) => {
+                leader.check(log, self.counts.round);
                 assert_eq!((promise.epoch, promise.leader), (leader.start.epoch, Some(self.id)), "it leads unpromised");
                 assert_eq!(log.history.last(), Some(&leader.start), "a leader's log goes on in another epoch");
                 assert!(!leader.settled || log.commit_end >= leader.start.start, "an epoch is settled uncommitted");
-                assert!(!leader.followers.contains_key(&self.id), "a leader feeds itself");
             }
             Role::Follower(following) => {
                 let promised = (promise.epoch, promise.leader);
                 assert_eq!(promised, (following.epoch, Some(following.leader)), "it follows unpromised");
                 assert!(following.leader != self.id, "a replica follows itself");
                 assert!(following.session.is_some() || following.pending.is_none(), "a closed stream is to be joined");
+                let joint = following.pending.as_ref().map(Pending::tail);
+                assert!(joint.is_none_or(|joint| joint.end >= log.commit_end), "what is committed is to be cut");
             }
-            Role::Idle | Role::Failed => {}
+            Role::Failed => assert!(self.disk.effects.is_empty(), "what a failed disk has done is told"),
+            Role::Idle => {}
         }
+    }
+
+    /// Appends wait for a commit, and only where somebody may still commit them here.
+    fn check_waiting(&self) {
+        let end = |entry: Option<(&(Offset, RequestId), &Waiting)>| entry.map(|((end, _), _)| *end);
+        let (first, last) = (end(self.waiting.first_key_value()), end(self.waiting.last_key_value()));
+        assert!(first.is_none_or(|end| end > self.log.commit_end), "an append that is committed was not answered");
+        assert!(last.is_none_or(|end| end <= self.log.tail.end), "an append waits that is not in the log");
+        assert!(self.waiting.len() <= self.limits.waiting_max, "more appends wait than may");
+        let may_commit = matches!(self.role, Role::Leader(_) | Role::Idle);
+        assert!(may_commit || self.waiting.is_empty(), "an append waits where it cannot be answered");
     }
 }

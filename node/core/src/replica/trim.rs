@@ -95,6 +95,7 @@ impl Replica {
         if before <= self.log.start {
             return;
         }
+        assert!(before <= self.log.commit_end, "a trim takes what is not committed");
         self.log.start = before;
         let ticket = self.next_ticket();
         out.push(Output::Trim { ticket, before });
@@ -103,6 +104,7 @@ impl Replica {
 
     /// All that was asked of the disk before is durable too, and so is the record before the start.
     pub(crate) fn trim_is_durable(&mut self, log_start: Offset, out: &mut Vec<Output>) {
+        assert!(log_start <= self.log.start, "more was trimmed than was asked for");
         self.log.trimmed = self.log.trimmed.max(log_start);
         self.log.history.trim(log_start);
         self.answer_trims(out);

@@ -181,13 +181,15 @@ impl History {
     /// Keeps the epoch starts up to that epoch.
     pub fn cut(&mut self, last: Epoch) {
         self.0.truncate(self.0.partition_point(|start| start.epoch <= last));
+        debug_assert!(self.last_epoch() <= last, "a cut has left a later epoch");
     }
 
     /// Forgets what a log that begins at `log_start` does not need: keeps the epoch start that the last record before it was
     /// appended in, and all later ones. As that record is committed, every later leader has that epoch start.
     pub fn trim(&mut self, log_start: Offset) {
-        let begun = self.0.partition_point(|start| start.start < log_start);
+        let (begun, last) = (self.0.partition_point(|start| start.start < log_start), self.last_epoch());
         self.0.drain(..begun.saturating_sub(1));
+        debug_assert_eq!(self.last_epoch(), last, "a trim has taken the newest epoch start");
     }
 
     /// The newest epoch start that a log prefix with last epoch `epoch` holds.

@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::types::ReplicaId;
+use crate::types::history::VOTERS_MAX;
 
 /// How many of its starts a disk tells apart.
 pub const LINEAGE_MAX: usize = 16;
@@ -13,6 +14,7 @@ pub const LINEAGE_MAX: usize = 16;
 pub(crate) const STARTS_AHEAD_MAX: u64 = 1 << 20;
 /// How many replicas' starts are remembered: voters, old ones and learners.
 pub const RUNS_MAX: usize = 20;
+const _: () = assert!(RUNS_MAX > 2 * VOTERS_MAX + 1, "there is no room for the starts of all voters and learners");
 
 /// A start of a replica, as others remember it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -55,6 +55,7 @@ pub const OFFSET_MAX: Offset = Offset(1 << 63);
 /// How many offsets one message may take, or pass over: no log holds as many records, and no one message may use up the offsets that
 /// are left.
 pub const OFFSETS_AHEAD_MAX: u64 = 1 << 40;
+const _: () = assert!(OFFSET_MAX.0.checked_add(OFFSETS_AHEAD_MAX).is_some(), "what is added to an offset wraps around");
 
 impl Offset {
     /// The offset `records` further on, unless no log reaches that far.

@@ -32,6 +32,11 @@ pub struct Promise {
 }
 
 impl Promise {
+    /// Returns whether another may follow this one: epochs never fall, and one that is bound to a leader stays so.
+    pub(crate) fn allows(self, next: Self) -> bool {
+        next.epoch > self.epoch || (next.epoch == self.epoch && (self.leader.is_none() || self.leader == next.leader))
+    }
+
     /// Whether a replica that names a cluster is of it, with `last` as its newest epoch start. A cluster begins with an epoch start: one
     /// that was only named, by an appointment that died, binds nobody. That is so of a replica that holds none; and of a restored one
     /// that was to lead a later epoch than the restored log has: nobody is appointed by the terms of a log that does not name it.

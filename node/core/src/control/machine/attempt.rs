@@ -19,6 +19,7 @@ use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
 /// How many epochs an attempt passes over at most that nobody writes down: should a voter's disk have been put back to an older state,
 /// another attempt may pick the same one, and two logs would end in it.
 const EPOCHS_SKIPPED_MAX: u64 = 1024;
+const _: () = assert!(EPOCHS_SKIPPED_MAX < EPOCHS_AHEAD_MAX, "no replica accepts an epoch behind those passed over");
 
 /// The two sides of a hand-over, and since when appends wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +127,7 @@ impl<R: Rules> Machine<R> {
             let within_ms = if is_urgent(attempt.reason) { failover_ms } else { answer_ms };
             self.record.reserve(now, within_ms, attempt.epoch, out);
         }
+        assert!(!is_first || !attempt.is_reserved, "a cluster begins that is not written down");
         if attempt.is_reserved || is_urgent(attempt.reason) {
             self.go_on(now, attempt, out);
         } else {
@@ -152,6 +154,10 @@ impl<R: Rules> Machine<R> {
 
     pub(super) fn seal(&mut self, now: Millis, attempt: Attempt, out: &mut Vec<Action>) {
         let targets = attempt.targets();
+        debug_assert!(
+            targets.iter().all(|(_, id)| Some(*id) != attempt.without),
+            "one is sealed that is to be passed over"
+        );
         let within_ms = self.patience.seal_ms;
         for (ordinal, target) in &targets {
             let call = Call::Seal { cluster: attempt.cluster, epoch: attempt.epoch };
@@ -228,6 +234,9 @@ impl<R: Rules> Machine<R> {
                 places.push(old);
             }
         }
+        // Above the last epoch there is none.
+        let is_new = attempt.epoch > self.epochs.appointed || attempt.epoch == Epoch(u64::MAX);
+        assert!(is_new, "an epoch may get a second candidate");
         let terms = Terms { epoch: attempt.epoch, voters, quorum, old_voters };
         let within_ms = self.patience.appoint.bound(self.pauses.appoint.failures().saturating_add(1));
         let call = Call::Appoint { cluster, terms, places, reason: attempt.reason };

@@ -274,6 +274,8 @@ impl<R: Rules> Machine<R> {
     /// Takes in a fact, and goes on.
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Action>) {
         let within = (self.patience.store.answer_ms, self.patience.store.retry);
+        let (look_before, attempt_before) = (self.look.number, self.epochs.attempts);
+        let appointed_before = self.epochs.appointed;
         let reserved = match input {
             Input::Tick => None,
             Input::Status { look, ordinal, told } => {
@@ -305,6 +307,32 @@ impl<R: Rules> Machine<R> {
         self.looked(now, out);
         if self.is_at_rest() && now >= self.look.at {
             self.look(now, out);
+        }
+        assert!(look_before <= self.look.number, "the number of a look was given twice");
+        assert!(attempt_before <= self.epochs.attempts, "the number of an attempt was given twice");
+        assert!(appointed_before <= self.epochs.appointed, "an epoch may get a second candidate");
+        self.check();
+    }
+
+    /// Holds the invariants of the work under way.
+    fn check(&self) {
+        match &self.work {
+            Work::Looking { begun, until } => assert!(begun <= until, "a look ends before it begins"),
+            Work::Feeding { attempt, .. } => assert!(*attempt <= self.epochs.attempts, "an attempt without a number"),
+            Work::Reserving(attempt) => {
+                assert!(!attempt.is_reserved, "a reservation is waited for that is made");
+                assert!(!self.is_alone(), "a node that stands by waits for a store");
+            }
+            Work::Sealing(attempt, answers) => {
+                let answered = answers.sealed.len() + answers.refusals.len();
+                assert!(answered + answers.missing <= attempt.seen.len(), "more answers than nodes are waited for");
+            }
+            Work::Appointing { attempt, choice, .. } => {
+                assert!(attempt.is_reserved, "a leader is appointed in an epoch that is not reserved");
+                assert!(attempt.epoch <= self.epochs.appointed, "an epoch may get a second candidate");
+                assert!(!choice.bootstrap || !self.is_alone(), "a node that stands by begins a cluster");
+            }
+            Work::Resting | Work::HandingOver { .. } => {}
         }
     }
 

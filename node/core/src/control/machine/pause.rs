@@ -21,7 +21,9 @@ impl Backoff {
     /// The pause after `failures` failures in a row: from half of its bound to all of it, as `random` says.
     pub fn pause(self, failures: u32, random: u64) -> u64 {
         let bound = self.bound(failures);
-        bound - random % (bound / 2 + 1)
+        let pause = bound - random % (bound / 2 + 1);
+        debug_assert!(pause <= bound && pause >= bound / 2, "a pause out of its bounds");
+        pause
     }
 }
 

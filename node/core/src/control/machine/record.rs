@@ -139,11 +139,13 @@ impl Record {
 
     fn swap(&mut self, now: Millis, within_ms: u64, to: Recorded, reserves: bool, out: &mut Vec<Action>) {
         let from = self.last.clone();
+        assert!(self.is_known, "what is there is replaced, and not known");
         self.begin(now, within_ms, Doing::Swapping { to: to.clone(), reserves });
         out.push(Action::Swap { op: self.op, from, to });
     }
 
     fn begin(&mut self, now: Millis, within_ms: u64, doing: Doing) {
+        assert!(matches!(self.doing, Doing::Nothing), "two operations on the record at a time");
         self.op += 1;
         self.until = Millis(now.0.saturating_add(within_ms));
         self.doing = doing;

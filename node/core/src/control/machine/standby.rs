@@ -83,6 +83,8 @@ impl Standby {
                 (now, wait_ms)
             }
         };
+        debug_assert!(since <= now, "the need for a step is to come");
+        debug_assert!(self.tries < TRIES_MAX, "more tries in a row than may be");
         if now.since(since) < wait_ms || !self.vain.is_due(now) { Step::Nothing } else { step }
     }
 
