@@ -94,12 +94,12 @@ impl<D: Disk> Log<D> {
         &self.meta
     }
 
-    /// Where the log ends: after what was appended last, durable or not.
+    /// The end of the log: after what was appended last, durable or not.
     pub fn tail(&self) -> Tail {
         self.ends.tail
     }
 
-    /// Where its durable part ends.
+    /// The end of its durable part.
     pub fn durable(&self) -> Tail {
         self.ends.durable
     }
@@ -213,7 +213,10 @@ impl<D: Disk> Log<D> {
             self.roll(bytes)?;
         }
         let segment = Arc::clone(&self.view.active);
+        let room = segment.file_bytes.saturating_sub(self.writer.position);
+        assert!(bytes.saturating_add(reserve) <= room, "an append has no room in its segment");
         self.writer.fill(batch, segment.mask, self.ends.synced);
+        debug_assert!(wide(self.writer.buffer.len()) <= bytes, "an append takes more room than was counted");
         let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
         self.disk_result(written.context(Operation::Write, || segment.place.path.clone()))?;
         self.writer.position += wide(self.writer.buffer.len());
@@ -235,6 +238,11 @@ impl<D: Disk> Log<D> {
             self.show(ReadView::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
         }
         assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
+        debug_assert_eq!(
+            self.view.active_part().bytes_end,
+            self.writer.position,
+            "readers see other bytes than the writer"
+        );
         Ok(self.ends.tail)
     }
 
@@ -246,6 +254,7 @@ impl<D: Disk> Log<D> {
         self.check_poison()?;
         self.sync_disk()?;
         self.writer.index.write_all();
+        assert_eq!(self.ends.synced, self.ends.tail, "a log is closed that is not all on the disk");
         let mut meta = self.meta;
         meta.session.clean = true;
         self.replace_meta(&meta)?;
@@ -276,6 +285,7 @@ impl<D: Disk> Log<D> {
         let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
         let meta = Meta { commit_end, suspect, synced, ..*meta };
         assert_eq!(meta.replica, self.meta.replica, "the meta file is of another replica");
+        assert!(meta.commit_end <= synced.tail.end, "what is not on the disk is called committed");
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         assert!(meta.commit_end >= self.meta.commit_end, "the commit end fell");
         assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
@@ -298,6 +308,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn show(&mut self, view: ReadView<D>) {
         assert!(view.oldest() <= view.log_start, "readers see a log that starts before its segments");
         assert!(view.log_start <= view.tail().end, "readers see a log that starts behind its end");
+        view.check();
         self.view = Arc::new(view);
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
     }
