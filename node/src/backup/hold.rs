@@ -15,7 +15,7 @@ use crate::driver::state::View;
 pub(crate) struct Hold {
     desk: Desk,
     view: watch::Receiver<View>,
-    /// Whether it was told that the disk is full.
+    /// True if it was told that the disk is full.
     told: Arc<AtomicBool>,
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct LogService {
     pub(crate) security: Security,
     /// Of one that makes backups.
     pub(crate) backups: Option<Desk>,
-    /// Where trims leave what is in no backup.
+    /// The place where trims leave what is in no backup.
     pub(crate) hold: Option<Hold>,
 }
 
