@@ -32,7 +32,7 @@ pub(crate) enum Unfound {
 
 /// The place of an append, as far as the log was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
+struct AppendPosition {
     base_offset: u64,
     epoch: u64,
 }
@@ -50,8 +50,8 @@ impl Wanted {
         Self { from: self.from.max(offset), ..self }
     }
 
-    fn answer(&self, places: &[Option<Place>], whole: bool) -> Result<Vec<Appended>, Unfound> {
-        let found: Vec<Place> = places.iter().copied().map_while(|place| place).collect();
+    fn answer(&self, places: &[Option<AppendPosition>], whole: bool) -> Result<Vec<Appended>, Unfound> {
+        let found: Vec<AppendPosition> = places.iter().copied().map_while(|place| place).collect();
         let rest = places.get(found.len()..).unwrap_or_default();
         if rest.iter().any(Option::is_some) {
             return Err(Unfound::Disordered);
@@ -59,13 +59,14 @@ impl Wanted {
         if !rest.is_empty() && self.have_keys && !whole {
             return Err(Unfound::Compacted);
         }
-        let appended = |((sequence, count), Place { base_offset, epoch }): (&(u64, u32), Place)| Appended {
-            base_offset,
-            count: *count,
-            epoch,
-            duplicate: true,
-            id: AppendId { producer: self.producer, sequence: *sequence },
-        };
+        let appended =
+            |((sequence, count), AppendPosition { base_offset, epoch }): (&(u64, u32), AppendPosition)| Appended {
+                base_offset,
+                count: *count,
+                epoch,
+                duplicate: true,
+                id: AppendId { producer: self.producer, sequence: *sequence },
+            };
         Ok(self.appends.iter().zip(found).map(appended).collect())
     }
 }
@@ -98,7 +99,7 @@ impl Client {
                     }
                     let first = wanted.appends.iter().position(|(sequence, _)| *sequence == record.sequence);
                     if let Some(place) = first.and_then(|at| places.get_mut(at)) {
-                        *place = Some(Place { base_offset: record.offset, epoch: record.epoch });
+                        *place = Some(AppendPosition { base_offset: record.offset, epoch: record.epoch });
                     }
                 }
                 next = batch.next;
@@ -114,10 +115,10 @@ mod tests {
 
     #[test]
     fn what_is_found_is_the_first_of_them_and_what_may_be_compacted_is_not_called_absent() {
-        let place = |base_offset| Some(Place { base_offset, epoch: 3 });
+        let place = |base_offset| Some(AppendPosition { base_offset, epoch: 3 });
         let wanted = |have_keys| Wanted { have_keys, ..Wanted::since_opened([0; 16], vec![(4, 2), (6, 1)], false) };
         let bases = |appended: Vec<Appended>| appended.iter().map(|one| (one.base_offset, one.count)).collect();
-        let answer = |places: [Option<Place>; 2], have_keys, whole| -> Result<Vec<(u64, u32)>, Unfound> {
+        let answer = |places: [Option<AppendPosition>; 2], have_keys, whole| -> Result<Vec<(u64, u32)>, Unfound> {
             wanted(have_keys).answer(&places, whole).map(bases)
         };
         assert_eq!(answer([place(10), place(13)], true, false), Ok(vec![(10, 2), (13, 1)]));

@@ -29,7 +29,7 @@ pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(200);
 /// The number of addresses that are remembered beside those given.
 const LEARNT_MAX: usize = 32;
 /// A message of the largest batch fits many times.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// A connection to a server, on which the token is shown.
 pub(crate) type Link = InterceptedService<Channel, Bearer>;
@@ -110,6 +110,11 @@ impl Servers {
 
     pub(crate) fn client(&self, address: &str) -> Result<LogClient<Link>, Error> {
         Ok(self.on(self.channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// The connection to a server, on which the token is shown.
+    pub(crate) fn link(&self, address: &str) -> Result<Link, Error> {
+        Ok(Link::new(self.channel(address)?, self.bearer.clone()))
     }
 
     fn on(&self, channel: Channel) -> LogClient<Link> {

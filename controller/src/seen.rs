@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use zue_core::control::machine::{Placed, StandbyTerms, Told};
+use zue_core::control::machine::{NodeReport, Placed, StandbyTerms};
 use zue_core::control::{Policy, Seen, SeenRole};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_proto::{Malformed, v1};
@@ -23,7 +23,7 @@ pub(super) fn one(
     statuses: &[Result<v1::StatusResponse, String>],
     ordinal: usize,
     answer: &mut Result<v1::StatusResponse, String>,
-) -> Option<Told> {
+) -> Option<NodeReport> {
     let status = answer.as_ref().ok()?;
     let others = statuses.iter().enumerate().filter(|(other, _)| *other != ordinal);
     let mut others = others.filter_map(|(other, before)| Some((other, before.as_ref().ok()?)));
@@ -41,7 +41,7 @@ pub(super) fn one(
     told.map_err(|why| *answer = Err(why)).ok()
 }
 
-fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malformed> {
+fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<NodeReport, Malformed> {
     let placed = |member: &v1::Member| {
         let ordinal = nodes.iter().position(|node| node.name == member.name)?;
         let replica = zue_proto::replica_id("members", &member.replica_id).ok()?;
@@ -50,7 +50,7 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<Told, Malf
     };
     let unreached = status.followers.iter().filter(|follower| !follower.connected);
     let unreached = unreached.map(|follower| zue_proto::replica_id("followers", &follower.replica_id));
-    Ok(Told {
+    Ok(NodeReport {
         seen: seen(status)?,
         members: status.members.iter().filter_map(placed).collect(),
         unreached: unreached.collect::<Result<_, _>>()?,

@@ -11,6 +11,7 @@ mod gauged;
 mod metrics;
 mod num;
 mod process;
+mod rarely;
 mod replication;
 mod server;
 mod services;

@@ -277,7 +277,7 @@ metrics! {
         "zue_compaction_bytes_total",
         "Bytes that were read and written to compact the log.",
     );
-    upkeep_ended: IntGauge = gauge(
+    maintenance_ended: IntGauge = gauge(
         "zue_upkeep_ended",
         "1 once nothing repairs, compacts or retains the log any more, for a fault of the program: restart the node.",
     );

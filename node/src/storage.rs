@@ -2,12 +2,12 @@
 //! Never tries again after a failed write or sync. Knows no protocol.
 
 mod facts;
+mod maintenance;
 mod shortage;
 mod stalled;
 mod syncer;
 #[cfg(test)]
 mod tests;
-mod upkeep;
 mod worker;
 
 use std::io;
@@ -19,15 +19,15 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Offset;
-pub(crate) use zue_engine::disk::Work;
+pub(crate) use zue_engine::disk_queue::Work;
 use zue_log::{Batch, Disk, Log, SharedLog};
 
 use self::facts::tell;
 pub(crate) use self::facts::{DiskFact, Share};
+use self::maintenance::Maintenance;
+pub(crate) use self::maintenance::{Answer, Around, Fetch, MaintenanceSettings};
 pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
-use self::upkeep::Upkeep;
-pub(crate) use self::upkeep::{Answer, Around, Fetch, UpkeepSettings};
 use self::worker::Worker;
 use crate::metrics::Metrics;
 
@@ -38,10 +38,10 @@ const ROOM_RETRY: Duration = Duration::from_millis(500);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Work and its place in the order, with a share of the bytes that may be on their way to the disk.
-pub(crate) type Task = zue_engine::disk::Task<Batch, Option<Share>>;
+pub(crate) type Task = zue_engine::disk_queue::Task<Batch, Option<Share>>;
 
 /// The work that waits, in its order.
-type Tasks = zue_engine::disk::Queue<Batch, Option<Share>>;
+type Tasks = zue_engine::disk_queue::Queue<Batch, Option<Share>>;
 
 /// The work that waits. The driver takes no more requests while it is long, which bounds it.
 #[derive(Debug, Default)]
@@ -124,11 +124,12 @@ impl Storage {
         let durability = log.durability();
         let log = Arc::new(SharedLog::new(log));
         let syncer = Syncer::new(Arc::clone(&log), facts.clone(), Arc::clone(&metrics), durability);
-        let (upkeep, to_upkeep) = Upkeep::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, around);
+        let (maintenance, to_maintenance) =
+            Maintenance::new(Arc::clone(&log), Arc::clone(&queue), facts.clone(), metrics, around);
         let keeping = {
             let log = Arc::clone(&log);
             let end = move |problem| if log.is_broken() { failed(problem) } else { neglected(problem) };
-            spawn(format!("upkeep {name}"), &facts, end, move || upkeep.run())?
+            spawn(format!("maintain {name}"), &facts, end, move || maintenance.run())?
         };
         let syncing = {
             let syncer = Arc::clone(&syncer);
@@ -136,7 +137,7 @@ impl Storage {
         };
         let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
         spawn(format!("disk {name}"), &facts, failed, move || {
-            worker.run(syncing, (&to_upkeep, keeping));
+            worker.run(syncing, (&to_maintenance, keeping));
             let _ = done_tx.send(());
         })?;
         Ok(Self { queue, done: Some(done) })

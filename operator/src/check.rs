@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::args::Check;
 use crate::kubernetes::{Error, within};
-use crate::watched::Guarded;
+use crate::observe::watched::Guarded;
 
 const LOOK: Duration = Duration::from_secs(1);
 

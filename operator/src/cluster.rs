@@ -125,6 +125,11 @@ pub enum Invalid {
 }
 
 impl Cluster {
+    /// Its namespace and name.
+    pub fn key(&self) -> (String, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+
     /// The checked cluster; `default_image` where the resource names none.
     pub fn new(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
         let cluster = Self::unchecked(resource, default_image)?;

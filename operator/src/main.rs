@@ -13,12 +13,14 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Config};
 use tokio::sync::watch;
 use zue_operator::args::{Check, Cli, Command, Run};
+use zue_operator::kubernetes::lease::LeaseHolder;
 use zue_operator::kubernetes::within;
-use zue_operator::lease::LeaseHolder;
 use zue_operator::metrics::Metrics;
-use zue_operator::operator::Settings;
-use zue_operator::watched::Guarded;
-use zue_operator::{check, crd, domain, farewell, http, operator, rbac};
+use zue_operator::observe::watched::Guarded;
+use zue_operator::report::farewell;
+use zue_operator::run::operator::Settings;
+use zue_operator::run::{http, operator};
+use zue_operator::{check, crd, domain, rbac};
 
 /// The pause before the API server is asked for the first time again, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

@@ -10,8 +10,8 @@ use prometheus::{GaugeVec, Histogram, IntCounter, IntGauge, IntGaugeVec, Registr
 use zue_telemetry::metrics::{Described, Label, LinesLeftOut, Maker, open, text};
 
 use crate::crd::status::MemberRole;
+use crate::observe::view::ClusterView;
 use crate::status::Fact;
-use crate::view::View;
 
 /// A cluster: its namespace and name.
 pub type Key = (String, String);
@@ -23,7 +23,7 @@ const RECONCILIATIONS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Its nodes and pods.
-    pub view: View,
+    pub view: ClusterView,
     /// Its conditions.
     pub facts: Vec<Fact>,
     /// The number of pods still to be replaced.
@@ -263,13 +263,13 @@ mod tests {
     use zue_core::control::Step;
 
     use super::*;
-    use crate::view::tests::{follower, healthy, leader, look, silent};
+    use crate::observe::view::tests::{follower, healthy, leader, look, silent};
 
     fn key(name: &str) -> Key {
         ("shop".to_owned(), name.to_owned())
     }
 
-    fn sample(view: View) -> Sample {
+    fn sample(view: ClusterView) -> Sample {
         let facts =
             crate::status::facts(&crate::cluster::tests::cluster("{}"), &view, &crate::status::Workload::default());
         Sample { view, facts, stale_pods: 0, is_growth_refused: false }

@@ -13,11 +13,11 @@ use axum::response::{IntoResponse as _, Response};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use zue_operator::apply;
+use zue_operator::apply::recovered;
+use zue_operator::apply::volumes::{self, Growth};
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
-use zue_operator::recovered;
-use zue_operator::scale::Spare;
-use zue_operator::volumes::{self, Growth};
+use zue_operator::plan::scale::Spare;
 
 const SETS: &str = "/apis/apps/v1/namespaces/shop/statefulsets";
 const BUDGETS: &str = "/apis/policy/v1/namespaces/shop/poddisruptionbudgets";

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use zue_operator::build;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::{ZueCluster, ZueClusterStatus, schema};
-use zue_operator::pods;
-use zue_operator::replace;
+use zue_operator::observe::pods;
+use zue_operator::observe::view::{ClusterView, PodState, Reach, Replica};
+use zue_operator::plan::replace;
+use zue_operator::plan::switchover;
 use zue_operator::status::{self, GivenUp, Workload};
-use zue_operator::switchover;
-use zue_operator::view::{Reach, Replica, View};
 
 fn matches(pattern: &str, text: &str) -> bool {
     let rule =
@@ -125,9 +125,12 @@ fn resource(spec: &Value, status: &Value) -> Option<ZueCluster> {
     serde_json::from_value(resource).ok()
 }
 
-fn view(cluster: &Cluster) -> View {
-    let replica = |pod: &String| Replica { pod: pod.clone(), stuck: Some("x".repeat(9000)), ..Replica::default() };
-    View {
+fn view(cluster: &Cluster) -> ClusterView {
+    let replica = |pod: &String| {
+        let pod_state = PodState { stuck: Some("x".repeat(9000)), ..PodState::default() };
+        Replica { pod: pod.clone(), pod_state, ..Replica::default() }
+    };
+    ClusterView {
         replicas: cluster.pods().iter().map(replica).collect(),
         leader: None,
         leads_epoch: None,

@@ -11,8 +11,8 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use serde_json::{Value, json};
-use zue_operator::farewell;
-use zue_operator::lease::LeaseHolder;
+use zue_operator::kubernetes::lease::LeaseHolder;
+use zue_operator::report::farewell;
 
 /// An API server with a Lease and clusters, and what was written there: the name and the patch.
 #[derive(Clone, Default)]

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use zue_operator::lease::LeaseHolder;
+use zue_operator::kubernetes::lease::LeaseHolder;
 
 /// A Lease that has not changed for so long may be taken.
 const EXPIRES_AFTER: Duration = Duration::from_secs(3);

@@ -19,14 +19,14 @@ use zue_core::control::Recorded;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::status::{MemberRole, Recovery};
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
-use zue_operator::deeds;
-use zue_operator::events::ClusterEvent;
-use zue_operator::recover::{Recover, Stage};
-use zue_operator::replace::{self, Replace};
-use zue_operator::reporter::{self, Report};
+use zue_operator::kubernetes::store::StatusStore;
+use zue_operator::observe::view::{ClusterView, PodState, Reach, Replica};
+use zue_operator::plan::event::ClusterEvent;
+use zue_operator::plan::recover::{Recover, Stage};
+use zue_operator::plan::replace::{self, Replace};
+use zue_operator::report::content::{Asked as Deeds, Report};
+use zue_operator::report::open;
 use zue_operator::status::{self, Workload};
-use zue_operator::store::StatusStore;
-use zue_operator::view::{Reach, Replica, View};
 
 /// Tells of every change that it is asked for; a change of a status is answered only when that is let through.
 #[derive(Clone)]
@@ -95,11 +95,10 @@ fn report(quorum: u32) -> Report {
         pod: "orders-0".to_owned(),
         role: MemberRole::Leader,
         in_sync: true,
-        ready: true,
-        label: Some(Some("leader".to_owned())),
+        pod_state: PodState { ready: true, stuck: None, label: Some(Some("leader".to_owned())) },
         ..Replica::default()
     };
-    let view = View {
+    let view = ClusterView {
         leader: Some(leader.pod.clone()),
         replicas: vec![leader],
         leads_epoch: Some(1),
@@ -113,8 +112,7 @@ fn report(quorum: u32) -> Report {
         notices: Vec::new(),
         blocked: None,
     };
-    let asked =
-        deeds::Asked { seen_at: Instant::now(), switchover: None, recovers: false, may_go: false, pods: Vec::new() };
+    let asked = Deeds { seen_at: Instant::now(), switchover: None, recovers: false, may_go: false, pods: Vec::new() };
     let workload = Workload::default();
     let facts = status::facts(&cluster(), &view, &workload);
     Report { cluster: cluster(), view, workload, facts, found: None, recorded: Recorded::default(), asked }
@@ -137,7 +135,7 @@ async fn next(asked: &mut Asked, end: &str) -> Value {
 async fn of_what_waits_for_a_slow_api_server_only_the_latest_is_told_and_events_go_their_own_way() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     let before = ZueClusterStatus::default();
-    let (reports, reporting) = reporter::open(&client, &cluster(), "operator", before, Arc::default());
+    let (reports, reporting) = open(&client, &cluster(), "operator", before, Arc::default());
     let reporting = tokio::spawn(reporting);
     let quorum = |patch: &Value| patch["status"]["quorum"].as_u64().unwrap();
     reports.report(report(1));
@@ -176,8 +174,7 @@ async fn a_report_that_comes_between_does_not_fail_what_is_written_down() {
 async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest_is_left_alone() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(9);
-    let (reports, reporting) =
-        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let (reports, reporting) = open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let shows = |version: &str, status: &ZueClusterStatus| Report {
         found: Some((Some(version.to_owned()), status.clone())),
@@ -209,8 +206,7 @@ async fn what_somebody_writes_into_the_status_is_corrected_and_a_cluster_at_rest
 async fn a_replica_is_given_up_only_once_the_resource_says_what_that_means_and_the_annotation_goes_first() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(9);
-    let (reports, reporting) =
-        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let (reports, reporting) = open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "orders-0", "uid": "p-0",
         "deletionTimestamp": "2026-01-01T00:00:00Z" } }))
@@ -277,8 +273,7 @@ async fn all(asked: &mut Asked) -> Vec<(Method, String, Value)> {
 async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     let (client, api, mut asked) = serve(Vec::new()).await;
     api.statuses.add_permits(99);
-    let (reports, reporting) =
-        reporter::open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
+    let (reports, reporting) = open(&client, &cluster(), "operator", ZueClusterStatus::default(), Arc::default());
     let reporting = tokio::spawn(reporting);
     let id = |n: u128| format!("{n:032x}");
     let recovery = Recovery { pod: "orders-0".to_owned(), replica_id: id(3), cluster_id: id(9), end: 80 };
@@ -315,7 +310,7 @@ async fn a_majority_is_given_up_only_once_the_resource_says_what_that_means() {
     let under_way = |stage: Stage, recovers: bool, applied: bool| {
         let mut report = shows(None, &written);
         report.cluster.recovery = Some(recovery.clone());
-        (report.workload.given_up.stage, report.workload.revision) = (Some(stage), Some("new".to_owned()));
+        (report.workload.given_up.stage, report.workload.pods.revision) = (Some(stage), Some("new".to_owned()));
         report.workload.given_up.applied = applied.then(|| recovery.clone());
         report.asked.recovers = recovers;
         let pod = json!({ "metadata": { "name": "orders-0", "uid": "p-0", "labels": { "controller-revision-hash": "old" } } });

@@ -16,7 +16,7 @@ use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
 use zue_operator::crd::security::TlsMode;
 use zue_operator::identities::Link;
-use zue_operator::secured::{Secured, settle};
+use zue_operator::identities::secured::{Secured, settle};
 
 const CLUSTER: &str = "/apis/zue.io/v1alpha1/namespaces/shop/zueclusters/orders";
 const SET: &str = "/apis/apps/v1/namespaces/shop/statefulsets/orders";

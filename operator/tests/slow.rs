@@ -17,12 +17,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use zue_operator::cluster::Cluster;
-use zue_operator::cluster_task::take_care_whatever_happens;
 use zue_operator::crd::ZueCluster;
 use zue_operator::identities::Link;
 use zue_operator::metrics::Metrics;
-use zue_operator::shared::Shared;
-use zue_operator::status::Workload;
+use zue_operator::run::cluster_task::take_care_whatever_happens;
+use zue_operator::run::shared::Shared;
+use zue_operator::status::{PodFacts, Workload};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The operator gives up a call to the API server after 5 s.
@@ -70,8 +70,8 @@ async fn goes_on(annotations: Value, pods: &[Value], change: (Method, &str)) {
         services_suffix: "".into(),
     };
     let cluster = Cluster::new(&first.0.unwrap(), "zue-node:test").unwrap();
-    let revision = Some("new".to_owned());
-    let workload = Workload { generation: Some(1), pods: Some(3), revision, ..Workload::default() };
+    let pods = PodFacts { count: Some(3), revision: Some("new".to_owned()), ..PodFacts::default() };
+    let workload = Workload { generation: Some(1), pods, ..Workload::default() };
     let (workload, link) = (Arc::new(Mutex::new(workload)), Link::default());
     let care = tokio::spawn(take_care_whatever_happens(shared, cluster, workload, link.dials()));
 

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Status};
 use zue_operator::metrics::Metrics;
-use zue_operator::operator::{self, Settings};
+use zue_operator::run::operator::{self, Settings};
 use zue_proto::v1::control_server::{Control, ControlServer};
 use zue_proto::{id_bytes, v1};
 

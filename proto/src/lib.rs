@@ -6,6 +6,7 @@ mod lookups;
 pub mod net;
 pub mod place;
 pub mod shape;
+mod shared;
 pub mod status;
 
 /// Generated from `zue/v1/*.proto`.
@@ -25,3 +26,4 @@ pub use convert::{
     runs, runs_to_wire, tail,
 };
 pub use error::{MESSAGE_BYTES_MAX, cut, error_of, status_of, status_with};
+pub use shared::append_stream;

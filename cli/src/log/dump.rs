@@ -80,9 +80,9 @@ fn meta_line(meta: &Meta) -> String {
     let leader = promise.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     let suspect = suspect.map_or_else(String::new, |suspect| format!(", suspect {suspect}"));
     format!(
-        "meta\treplica {replica}, cluster {cluster}, opened {starts} times, promised epoch {} to {leader}, log start {log_start}, \
+        "meta\treplica {replica}, cluster {cluster}, opened {} times, promised epoch {} to {leader}, log start {log_start}, \
          committed {commit_end}{suspect}",
-        promise.epoch
+        starts.count, promise.epoch
     )
 }
 
@@ -101,7 +101,7 @@ fn json_of(dumped: &Dumped<'_>) -> Value {
     let Dumped { path, position, bytes, item } = dumped;
     let mut object = match item {
         DumpItem::Meta(meta) => json!({
-            "kind": "meta", "replica": meta.replica.to_string(), "starts": meta.starts,
+            "kind": "meta", "replica": meta.replica.to_string(), "starts": meta.starts.count,
             "cluster": meta.cluster.map(|cluster| cluster.to_string()),
             "promised_epoch": meta.promise.epoch.0, "commit_end": meta.commit_end.0,
             "log_start": meta.log_start.0,

@@ -149,7 +149,7 @@ async fn many(
     let lines = Lines::new(BufReader::with_capacity(BUFFER_BYTES, input));
     let pushed = Arc::<AtomicU64>::default();
     let pushing = tokio::spawn(push(lines, frame, appender, Arc::clone(&pushed)));
-    let mut pipeline = Pipeline { told: Told::new(output), waiting, pushing, pushed, ended_by: None };
+    let mut pipeline = Pipeline { told: AckPrinter::new(output), waiting, pushing, pushed, ended_by: None };
     let answered = pipeline.run(acks, stop).await;
     let end = pipeline.told.end();
     pipeline.end(answered, end).await
@@ -189,7 +189,7 @@ enum Answered {
 
 /// An input on its way into the log.
 struct Pipeline {
-    told: Told,
+    told: AckPrinter,
     waiting: Waiting,
     pushing: JoinHandle<Result<(), LineError>>,
     pushed: Arc<AtomicU64>,
@@ -248,7 +248,7 @@ fn read_to_its_end(read: Result<Result<(), LineError>, JoinError>) -> anyhow::Re
 }
 
 /// Prints what is acknowledged: as json every batch at once, otherwise a range as long as offsets follow each other.
-struct Told {
+struct AckPrinter {
     out: Out,
     output: Output,
     /// The last offsets that follow each other.
@@ -257,7 +257,7 @@ struct Told {
     records: u64,
 }
 
-impl Told {
+impl AckPrinter {
     fn new(output: Output) -> Self {
         Self { out: Out::new(), output, range: None, is_printed: true, records: 0 }
     }

@@ -1,33 +1,27 @@
 //! Moves an appender's batches: connects to the leader, sends what is unsent, takes the answers, and begins again when the
 //! connection or the leader fails. Bounded by the window and by the queue.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
-use zue_proto::v1::{self, NewRecord, append_stream_response::Outcome};
+use zue_proto::v1::{self, append_stream_response::Outcome};
 
-use super::Queued;
+use super::queue::Exit;
 use super::window::Window;
 use crate::client::Failures;
 use crate::error::{AppendError, Error};
-use crate::servers::Server;
+use crate::servers::{MESSAGE_BYTES_MAX, Server};
 use crate::{AppendId, Appended, Client};
 
 type Acks = mpsc::Sender<Result<Appended, AppendError>>;
 
-/// The queue, and the record that did not fit into the last batch.
-struct Input {
-    queued: mpsc::Receiver<Queued>,
-    left_over: Option<Queued>,
-    batch_bytes_max: usize,
-    batch_records_max: usize,
-}
-
 /// A connection to the leader.
 struct Line {
     leader: Server,
-    requests: mpsc::Sender<v1::AppendRequest>,
+    requests: mpsc::Sender<Arc<v1::AppendRequest>>,
     answers: Streaming<v1::AppendStreamResponse>,
 }
 
@@ -40,34 +34,8 @@ enum End {
     Failed(Error),
 }
 
-impl Input {
-    /// All that waits now, within the bounds of a batch; waits for the first record. None at the end. May be dropped without
-    /// losing a record. What is in doubt goes alone: earlier batches may have begun and ended anywhere.
-    async fn batch(&mut self, is_in_doubt: bool) -> Option<Vec<NewRecord>> {
-        let records_max = if is_in_doubt { 1 } else { self.batch_records_max };
-        let first = match self.left_over.take() {
-            Some(queued) => queued,
-            None => self.queued.recv().await?,
-        };
-        let mut bytes = first.bytes;
-        let mut records = vec![first.record];
-        while records.len() < records_max {
-            let Ok(next) = self.queued.try_recv() else { break };
-            bytes += next.bytes;
-            if bytes > self.batch_bytes_max {
-                self.left_over = Some(next);
-                break;
-            }
-            records.push(next.record);
-        }
-        Some(records)
-    }
-}
-
-pub(super) async fn run(client: Client, again: Option<AppendId>, queued: mpsc::Receiver<Queued>, acks: Acks) {
+pub(super) async fn run(client: Client, again: Option<AppendId>, mut queued: Exit, acks: Acks) {
     let config = client.config();
-    let (batch_bytes_max, batch_records_max) = (config.batch_bytes_max, config.batch_records_max);
-    let mut input = Input { queued, left_over: None, batch_bytes_max, batch_records_max };
     let mut driver = Driver {
         window: Window::new(config.in_flight_max, again),
         acks,
@@ -76,10 +44,10 @@ pub(super) async fn run(client: Client, again: Option<AppendId>, queued: mpsc::R
     };
     let error = loop {
         if driver.window.is_empty() {
-            let Some(records) = input.batch(driver.window.is_in_doubt()).await else { return };
+            let Some(records) = queued.batch(driver.records_max()).await else { return };
             driver.window.push(records, Instant::now());
         }
-        let error = match driver.connect_and_pump(&mut input).await {
+        let error = match driver.connect_and_pump(&mut queued).await {
             End::Finished | End::Abandoned => return,
             End::Failed(error) => error,
         };
@@ -99,11 +67,11 @@ struct Driver {
 }
 
 impl Driver {
-    async fn connect_and_pump(&mut self, input: &mut Input) -> End {
+    async fn connect_and_pump(&mut self, queued: &mut Exit) -> End {
         match self.connect().await {
             Ok(line) => {
                 let leader = line.leader.clone();
-                let end = self.pump(line, input).await;
+                let end = self.pump(line, queued).await;
                 if let End::Failed(error) = &end {
                     self.client.servers().failed(&leader, error);
                 }
@@ -113,30 +81,35 @@ impl Driver {
         }
     }
 
+    /// The most records of the next batch. What is in doubt goes alone: earlier batches may have begun and ended anywhere.
+    fn records_max(&self) -> usize {
+        if self.window.is_in_doubt() { 1 } else { usize::MAX }
+    }
+
     async fn connect(&mut self) -> Result<Line, Error> {
         let begun = self.window.oldest_since().unwrap_or_else(Instant::now);
         if !self.window.has_producer() {
             self.window.renew(Some(self.client.open_producer(begun).await?.id));
         }
         let leader = self.client.servers().leader(self.client.time_left(begun)).await?;
-        let mut client = self.client.servers().client(&leader.address)?;
+        let link = self.client.servers().link(&leader.address)?;
         let (requests, stream) = mpsc::channel(self.client.config().in_flight_max);
         // Some servers answer nothing before the first request: it is in the stream by then.
         self.send_unsent(&requests);
-        let answers = client.append_stream(ReceiverStream::new(stream));
+        let answers = zue_proto::append_stream(link, ReceiverStream::new(stream), MESSAGE_BYTES_MAX);
         let answers = self.client.call(&leader, self.client.time_left(begun), answers).await?;
         Ok(Line { leader, requests, answers })
     }
 
     /// Sends what this connection has not carried. The channel is as long as the window: it takes all of it.
-    fn send_unsent(&mut self, requests: &mpsc::Sender<v1::AppendRequest>) {
+    fn send_unsent(&mut self, requests: &mpsc::Sender<Arc<v1::AppendRequest>>) {
         while let Some(request) = self.window.next_unsent(Instant::now()) {
             // A closed channel is told by the answers.
             let _ = requests.try_send(request);
         }
     }
 
-    async fn pump(&mut self, mut line: Line, input: &mut Input) -> End {
+    async fn pump(&mut self, mut line: Line, queued: &mut Exit) -> End {
         let mut is_at_end = false;
         let client = self.client.clone();
         let leader = line.leader.clone();
@@ -162,7 +135,7 @@ impl Driver {
                     }
                     Err(error) => return End::Failed(error),
                 },
-                records = input.batch(self.window.is_in_doubt()), if !is_at_end && self.window.has_room() => match records {
+                records = queued.batch(self.records_max()), if !is_at_end && self.window.has_room() => match records {
                     Some(records) => {
                         if self.window.is_empty() {
                             replaced.set(client.servers().replaced(&leader));
@@ -238,31 +211,5 @@ impl Driver {
             self.window.renew(None);
         }
         Ok(Error::producer_forgotten(&server))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::Semaphore;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_batch_holds_what_waits_within_its_bounds() {
-        let (queue, queued) = mpsc::channel(10);
-        let room = Arc::new(Semaphore::new(100));
-        for bytes in [4, 4, 4, 20, 1, 1, 1, 1] {
-            let room = Arc::clone(&room).acquire_owned().await.unwrap();
-            queue.send(Queued { record: NewRecord::default(), bytes, _room: room }).await.unwrap();
-        }
-        drop(queue);
-        let mut input = Input { queued, left_over: None, batch_bytes_max: 10, batch_records_max: 3 };
-        let mut sizes = Vec::new();
-        while let Some(records) = input.batch(false).await {
-            sizes.push(records.len());
-        }
-        assert_eq!(sizes, [2, 1, 1, 3, 1]);
     }
 }

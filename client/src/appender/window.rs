@@ -2,6 +2,7 @@
 //! the log unheard. Pure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use crate::{AppendId, Appended};
 /// A batch under way.
 #[derive(Clone, Debug)]
 struct Batch {
-    request: AppendRequest,
+    request: Arc<AppendRequest>,
     /// When it was first sent.
     since: Instant,
     /// When it was sent over this connection, if it was.
@@ -119,14 +120,15 @@ impl Window {
         let (producer_id, sequence) = (bytes_of(self.producer), self.next_sequence);
         let request = AppendRequest { log: String::new(), producer_id, sequence, records, within_ms: 0 };
         self.next_sequence += count(&request);
+        let request = Arc::new(request);
         self.batches.push_back(Batch { request, since: now, sent: None, is_unknown: self.is_in_doubt });
     }
 
     /// The oldest batch that this connection has not carried yet.
-    pub(super) fn next_unsent(&mut self, now: Instant) -> Option<AppendRequest> {
+    pub(super) fn next_unsent(&mut self, now: Instant) -> Option<Arc<AppendRequest>> {
         let batch = self.batches.iter_mut().find(|batch| batch.sent.is_none())?;
         batch.sent = Some(now);
-        Some(batch.request.clone())
+        Some(Arc::clone(&batch.request))
     }
 
     /// The oldest batch is acknowledged; none where the answer does not fit it.
@@ -167,9 +169,9 @@ impl Window {
         assert!(!self.is_unknown(), "what may be in the log stays with its producer");
         (self.producer, self.next_sequence, self.known_end) = (producer, 0, 0);
         for batch in &mut self.batches {
-            batch.request.producer_id = bytes_of(producer);
-            batch.request.sequence = self.next_sequence;
-            self.next_sequence += count(&batch.request);
+            let request = Arc::make_mut(&mut batch.request);
+            (request.producer_id, request.sequence) = (bytes_of(producer), self.next_sequence);
+            self.next_sequence += count(request);
         }
     }
 }

@@ -19,7 +19,7 @@ pub use replica::progress::{IsrCounts, Progress};
 pub use replica::role_view::RoleView;
 pub use replica::state::Replica;
 pub use types::history::{EpochStart, History, Origin, OutOfOrder, VOTERS_MAX};
-pub use types::incarnations::{LINEAGE_MAX, Lineage, RUNS_MAX, Run, Runs};
+pub use types::incarnations::{KnownStarts, LINEAGE_MAX, Lineage, RUNS_MAX, Run, Runs};
 pub use types::io::{FrameFacts, Input, Millis, RequestId, Session, Shown, Start, Terms, Ticket};
 pub use types::output::{Output, Reply};
 pub use types::recovered::{Limits, Promise, Recovered, SyncLimits};

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    CLOCK_TOLERANCE_MS, ClusterId, Epoch, EpochStart, History, Input, Limits, Lineage, Millis, Offset, Producers,
-    Promise, Recovered, Replica, ReplicaId, RequestId, Run, Runs, Session, Shown, Start, Tail, Terms, Ticket,
+    CLOCK_TOLERANCE_MS, ClusterId, Epoch, EpochStart, History, Input, KnownStarts, Limits, Lineage, Millis, Offset,
+    Producers, Promise, Recovered, Replica, ReplicaId, RequestId, Run, Runs, Session, Shown, Start, Tail, Terms,
+    Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -24,8 +25,10 @@ fn blank(id: u128) -> Replica {
         producers: Producers::default(),
         suspect: None,
         damaged: false,
-        lineage: Lineage::default(),
-        runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        starts: KnownStarts {
+            lineage: Lineage::default(),
+            runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        },
         restored: false,
     };
     Replica::new(Limits::default(), recovered)

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use zue_core::election::{First, Sealed, choose};
 use zue_core::{
-    ClusterId, EPOCHS_AHEAD_MAX, Epoch, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output,
-    ProducerId, Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs,
-    Session, Start, Tail, Terms, Ticket,
+    ClusterId, EPOCHS_AHEAD_MAX, Epoch, FrameFacts, History, Input, KnownStarts, Limits, Lineage, Millis, Offset,
+    Output, ProducerId, Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run,
+    Runs, Session, Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -50,9 +50,11 @@ fn blank(id: u128) -> Recovered {
         producers: Producers::default(),
         suspect: None,
         damaged: false,
-        lineage: Lineage::default(),
         // What everybody knows of everybody changes nothing.
-        runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        starts: KnownStarts {
+            lineage: Lineage::default(),
+            runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        },
         restored: false,
     }
 }
@@ -1071,7 +1073,8 @@ fn what_a_leader_said_before_it_heard_of_this_start_of_the_disk_bounds_nothing()
     let (cluster, promise, history, log) =
         (r.cluster(), r.promise(), r.history().clone(), Tail { end: Offset(1), ..held });
     let lineage = Lineage { starts: 2, nonces: vec![7, 0] };
-    let recovered = Recovered { cluster, promise, history, log, suspect: Some(held), lineage, ..blank(3) };
+    let starts = KnownStarts { lineage, ..blank(3).starts };
+    let recovered = Recovered { cluster, promise, history, log, suspect: Some(held), starts, ..blank(3) };
     world.nodes.get_mut(&3).unwrap().replica = Replica::new(Limits::default(), recovered);
     let session = Session(world.fresh());
     let log_end = late.log.end;

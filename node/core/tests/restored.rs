@@ -5,8 +5,9 @@
 use zue_core::control::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish, plan};
 use zue_core::election::{Choice, First, NoChoice, Sealed, choose};
 use zue_core::{
-    ClusterId, Epoch, EpochStart, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, Producers,
-    Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Runs, Session, Start, Tail, Terms, Ticket,
+    ClusterId, Epoch, EpochStart, FrameFacts, History, Input, KnownStarts, Limits, Lineage, Millis, Offset, Output,
+    Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, Runs, Session, Start, Tail, Terms,
+    Ticket,
 };
 
 const NEW: ClusterId = ClusterId(7);
@@ -152,8 +153,7 @@ fn recovered(id: u128, history: History, log: Tail) -> Recovered {
         producers: Producers::default(),
         suspect: None,
         damaged: false,
-        lineage: Lineage::default(),
-        runs: Runs::default(),
+        starts: KnownStarts { lineage: Lineage::default(), runs: Runs::default() },
         restored: false,
     }
 }

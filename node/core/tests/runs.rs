@@ -3,9 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    ClusterId, Epoch, EpochStart, FrameFacts, History, Input, Limits, Lineage, Millis, Offset, Output, Producers,
-    Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start, Tail,
-    Terms, Ticket,
+    ClusterId, Epoch, EpochStart, FrameFacts, History, Input, KnownStarts, Limits, Lineage, Millis, Offset, Output,
+    Producers, Promise, Recovered, Refusal, Replica, ReplicaId, Reply, RequestId, RoleView, Run, Runs, Session, Start,
+    Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -41,8 +41,7 @@ fn replica(id: u128, nonces: &[u64], runs: Runs) -> Replica {
         producers: Producers::default(),
         suspect: None,
         damaged: false,
-        lineage: lineage(nonces),
-        runs,
+        starts: KnownStarts { lineage: lineage(nonces), runs },
         restored: false,
     };
     Replica::new(Limits::default(), recovered)

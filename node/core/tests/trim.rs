@@ -3,9 +3,9 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    Appended, ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, FrameFacts, History, Input, Limits, Lineage, Millis,
-    OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Origin, Output, ProducerId, Producers, Promise, Recovered, Refusal, Replica,
-    ReplicaId, Reply, RequestId, Run, Runs, Session, Start, Tail, Terms, Ticket,
+    Appended, ClusterId, EPOCHS_AHEAD_MAX, Epoch, EpochStart, FrameFacts, History, Input, KnownStarts, Limits, Lineage,
+    Millis, OFFSET_MAX, OFFSETS_AHEAD_MAX, Offset, Origin, Output, ProducerId, Producers, Promise, Recovered, Refusal,
+    Replica, ReplicaId, Reply, RequestId, Run, Runs, Session, Start, Tail, Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -40,9 +40,11 @@ fn replica(id: u128, starts: &[(u64, u64)], end: u64, commit_end: u64, log_start
         producers: Producers::default(),
         suspect: None,
         damaged: false,
-        lineage: Lineage::default(),
         // What everybody knows of everybody changes nothing.
-        runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        starts: KnownStarts {
+            lineage: Lineage::default(),
+            runs: (1..=9).map(|id| (ReplicaId(id), Run::default())).collect(),
+        },
         restored: false,
     };
     Replica::new(Limits::default(), recovered)

@@ -8,7 +8,7 @@ use zue_core::{
 };
 use zue_log::{Batch, Fault, ProducerRun};
 
-use crate::disk::{Task, Work};
+use crate::disk_queue::{Task, Work};
 
 /// The most appends that are held back.
 const HELD_MAX: usize = 4096;
@@ -327,7 +327,8 @@ fn facts(batch: &Batch) -> FrameFacts {
 #[cfg(test)]
 mod tests {
     use zue_core::{
-        ClusterId, History, Limits, Lineage, ProducerLimits, Producers, Promise, Recovered, Run, Runs, Terms,
+        ClusterId, History, KnownStarts, Limits, Lineage, ProducerLimits, Producers, Promise, Recovered, Run, Runs,
+        Terms,
     };
     use zue_log::BatchBuilder;
 
@@ -399,8 +400,7 @@ mod tests {
                 producers: Producers::new(ProducerLimits { producers_max: 9, appends_max: 9, all_appends_max: 9 }),
                 suspect: None,
                 damaged: false,
-                lineage: Lineage { starts: 1, nonces: vec![1] },
-                runs: Runs::default(),
+                starts: KnownStarts { lineage: Lineage { starts: 1, nonces: vec![1] }, runs: Runs::default() },
                 restored: false,
             };
             let driver = Driver::new(Replica::new(Limits::default(), recovered), 1000);

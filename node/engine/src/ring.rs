@@ -1,6 +1,7 @@
 //! The end of a leader's log in memory, so that followers near it are fed without the disk. Bounded in bytes; only batches of the
 //! current leadership are in it.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use zue_core::Tail;
@@ -40,7 +41,13 @@ impl<B: AsRef<Batch> + Clone> Ring<B> {
 
     /// The frames that follow `prev`, whole batches of at most `bytes_max` together but at least one; none if they are not here.
     pub fn after(&self, prev: Tail, bytes_max: usize) -> Option<Vec<B>> {
-        let at = self.batches.binary_search_by(|batch| batch.as_ref().prev().cmp(&prev)).ok()?;
+        let last = self.batches.back()?.as_ref();
+        let at = match last.prev().cmp(&prev) {
+            // Mostly the newest is asked for.
+            Ordering::Equal => self.batches.len() - 1,
+            Ordering::Less => return None,
+            Ordering::Greater => self.batches.binary_search_by(|batch| batch.as_ref().prev().cmp(&prev)).ok()?,
+        };
         let mut found: Vec<B> = Vec::new();
         let mut bytes = 0;
         for batch in self.batches.range(at..) {

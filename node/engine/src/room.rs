@@ -1,7 +1,7 @@
 //! A disk without room: what is kept only so that a person can have it back goes for it, the oldest first. And how one gets at a log
 //! that others use.
 
-use zue_log::{Disk, DiskError, Log, LogError, ReadError, Refused, SharedLog, Shortage};
+use zue_log::{Disk, DiskError, Log, LogError, ReadError, RewriteError, SharedLog, Shortage};
 
 /// The number of files of a former log that go at once: the log is locked meanwhile.
 const FILES_MAX: usize = 16;
@@ -43,8 +43,8 @@ pub(crate) fn change_lacks_room(error: &LogError) -> bool {
 }
 
 /// The same of a segment that was to be written anew.
-pub(crate) fn rewrite_lacks_room(error: &Refused) -> bool {
-    matches!(error, Refused::Read(ReadError::Disk(error)) if lacks_room(error))
+pub(crate) fn rewrite_lacks_room(error: &RewriteError) -> bool {
+    matches!(error, RewriteError::Read(ReadError::Disk(error)) if lacks_room(error))
 }
 
 /// Makes room of the oldest segment that is trimmed and still there, or of the files of the oldest former log; of which, if of any.

@@ -43,7 +43,7 @@ pub use maintenance::compaction::{Compacting, Compaction};
 pub use maintenance::fetch_plan::{FetchPlan, NotCommitted};
 pub use maintenance::repair::{Excerpt, Repair};
 pub use maintenance::retention::Retention;
-pub use maintenance::rewrite::{Refused, Rewritten};
+pub use maintenance::rewrite::{RewriteError, Rewritten};
 pub use maintenance::scrub::{Verified, Verifier};
 pub use meta::Meta;
 pub use read::reader::{Chunk, Reader, Records};

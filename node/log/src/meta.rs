@@ -32,10 +32,8 @@ pub struct Meta {
     pub replica: ReplicaId,
     /// The cluster it is of, once it is of one.
     pub cluster: Option<ClusterId>,
-    /// The number of times the log was opened.
-    pub starts: u64,
-    /// The random numbers of the last starts, newest first: a copy of this disk would draw other numbers. 0 before the first.
-    pub(crate) nonces: [u64; LINEAGE_MAX],
+    /// The times that the log was opened.
+    pub starts: Starts,
     /// The starts of other replicas that this one has heard of; behind the last one `NONE`.
     pub(crate) runs: [(ReplicaId, Run); RUNS_MAX],
     /// This disk was found to be restored from a copy.
@@ -54,7 +52,16 @@ pub struct Meta {
     /// The durable part of the log when this was written.
     pub(crate) synced: Synced,
     /// Its last session.
-    pub(crate) session: Session,
+    pub(crate) last_use: LastUse,
+}
+
+/// The times that a log was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Starts {
+    /// The number.
+    pub count: u64,
+    /// The random numbers of the last starts, newest first: a copy of this disk would draw other numbers. 0 before the first.
+    pub(crate) nonces: [u64; LINEAGE_MAX],
 }
 
 /// The part of the log that is known to be on the disk.
@@ -67,7 +74,7 @@ pub(crate) struct Synced {
 
 /// The use of a log since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Session {
+pub(crate) struct LastUse {
     /// The boot of the machine.
     pub(crate) boot: u128,
     /// Acknowledgements did not wait for the disk.
@@ -78,13 +85,12 @@ pub(crate) struct Session {
 
 impl Meta {
     /// Of a replica that has nothing yet.
-    pub(crate) fn new(replica: ReplicaId, session: Session) -> Self {
+    pub(crate) fn new(replica: ReplicaId, last_use: LastUse) -> Self {
         let (promise, synced) = (Promise::default(), Synced::default());
         Self {
             replica,
             cluster: None,
-            starts: 0,
-            nonces: [0; LINEAGE_MAX],
+            starts: Starts::default(),
             runs: [NONE; RUNS_MAX],
             restored: false,
             promise,
@@ -93,15 +99,16 @@ impl Meta {
             suspect: None,
             compacted: Offset(0),
             synced,
-            session,
+            last_use,
         }
     }
 
     pub(crate) fn encode(&self) -> [u8; META_BYTES] {
-        let Self { replica, cluster, starts, promise: Promise { epoch, leader }, .. } = *self;
-        let Self { commit_end, log_start, suspect, compacted, synced, session: Session { boot, lazy, clean }, .. } =
+        let Self { replica, cluster, starts: Starts { count, nonces }, promise, .. } = *self;
+        let Promise { epoch, leader } = promise;
+        let Self { commit_end, log_start, suspect, compacted, synced, last_use: LastUse { boot, lazy, clean }, .. } =
             *self;
-        let Self { nonces, runs, restored, .. } = *self;
+        let Self { runs, restored, .. } = *self;
         let flag = |set, flag| if set { flag } else { 0 };
         let flags = flag(cluster.is_some(), FLAG_CLUSTER)
             | flag(leader.is_some(), FLAG_LEADER)
@@ -112,7 +119,7 @@ impl Meta {
         let (suspect, Synced { sequence, tail }) = (suspect.unwrap_or_default(), synced);
         let ids = [replica.0, cluster.map_or(0, |id| id.0), leader.map_or(0, |id| id.0), boot];
         let words = [
-            starts,
+            count,
             epoch.0,
             commit_end.0,
             sequence,
@@ -138,7 +145,7 @@ impl Meta {
         let has = |flag| flags & flag != 0;
         let mut parse = || {
             let (replica, cluster, leader) = (fields.u128()?, fields.u128()?, fields.u128()?);
-            let (boot, starts, epoch, commit_end) = (fields.u128()?, fields.u64()?, fields.u64()?, fields.u64()?);
+            let (boot, count, epoch, commit_end) = (fields.u128()?, fields.u64()?, fields.u64()?, fields.u64()?);
             let sequence = fields.u64()?;
             let mut tail = || Some(Tail { epoch: Epoch(fields.u64()?), end: Offset(fields.u64()?) });
             let (synced, suspect) = (Synced { sequence, tail: tail()? }, tail()?);
@@ -154,8 +161,7 @@ impl Meta {
             Some(Self {
                 replica: ReplicaId(replica),
                 cluster: has(FLAG_CLUSTER).then_some(ClusterId(cluster)),
-                starts,
-                nonces,
+                starts: Starts { count, nonces },
                 runs,
                 restored: has(FLAG_RESTORED),
                 promise: Promise { epoch: Epoch(epoch), leader: has(FLAG_LEADER).then_some(ReplicaId(leader)) },
@@ -164,7 +170,7 @@ impl Meta {
                 suspect: has(FLAG_SUSPECT).then_some(suspect),
                 compacted,
                 synced,
-                session: Session { boot, lazy: has(FLAG_LAZY), clean: has(FLAG_CLEAN) },
+                last_use: LastUse { boot, lazy: has(FLAG_LAZY), clean: has(FLAG_CLEAN) },
             })
         };
         parse().ok_or(HeaderFault::Short)
@@ -177,8 +183,9 @@ impl Meta {
 
     /// The starts of this disk.
     pub fn lineage(&self) -> Lineage {
-        let known = usize::try_from(self.starts).unwrap_or(usize::MAX);
-        Lineage { starts: self.starts, nonces: self.nonces.iter().copied().take(known).collect() }
+        let Starts { count, nonces } = self.starts;
+        let known = usize::try_from(count).unwrap_or(usize::MAX);
+        Lineage { starts: count, nonces: nonces.iter().copied().take(known).collect() }
     }
 
     /// The starts of other replicas that this one has heard of.
@@ -188,14 +195,14 @@ impl Meta {
 
     /// The meta with one more start.
     pub(crate) fn started(&self, nonce: u64) -> Self {
-        let mut nonces = self.nonces;
+        let Starts { count, mut nonces } = self.starts;
         nonces.rotate_right(1);
         if let Some(newest) = nonces.first_mut() {
             *newest = nonce;
         }
-        let starts = self.starts.saturating_add(1);
-        assert!(starts > self.starts, "a start is not told from the one before");
-        Self { starts, nonces, ..*self }
+        let starts = Starts { count: count.saturating_add(1), nonces };
+        assert!(starts.count > count, "a start is not told from the one before");
+        Self { starts, ..*self }
     }
 
     /// The meta with these starts of others.
@@ -321,7 +328,7 @@ mod tests {
     fn a_meta_file_that_has_no_room_for_its_name_keeps_its_spare() {
         let disk = SimDisk::new(1);
         let mut file = MetaFile::new(disk.clone());
-        let meta = Meta::new(ReplicaId(1), Session { boot: 1, lazy: false, clean: false });
+        let meta = Meta::new(ReplicaId(1), LastUse { boot: 1, lazy: false, clean: false });
         // It is created, reserved, written, synced, renamed.
         disk.fail_at(4, io::ErrorKind::StorageFull);
         assert!(matches!(file.replace(&meta), Err(NotReplaced::NoRoom(_))));

@@ -33,7 +33,7 @@ fn what_was_appended_is_read_and_is_there_after_reopening() {
     let (log, recovered) = open(&disk);
     assert_eq!(recovered, zue_log::Recovered::default());
     assert_eq!((read_all(&log), log.tail(), log.durable()), (held, tail(1, 3), tail(1, 3)));
-    assert_eq!((log.last_timestamp_ms(), log.meta().starts, log.meta().replica), (timestamp_ms, 2, ID));
+    assert_eq!((log.last_timestamp_ms(), log.meta().starts.count, log.meta().replica), (timestamp_ms, 2, ID));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_promise_holds_and_never_falls() {
     drop(log);
     let (mut log, _) = open(&disk);
     assert_eq!((log.meta().promise.epoch, log.meta().promise.leader), (Epoch(5), Some(a)));
-    assert_eq!((log.meta().cluster, log.meta().starts), (Some(ClusterId(7)), 2));
+    assert_eq!((log.meta().cluster, log.meta().starts.count), (Some(ClusterId(7)), 2));
     log.set_promise(Epoch(6), Some(b), None).unwrap();
     assert_eq!(log.meta().promise.leader, Some(b));
 }
@@ -259,4 +259,71 @@ fn settings_out_of_bounds_are_named() {
     let config = zue_log::LogConfig { segment_bytes_max: 1, ..common::SMALL };
     let error = zue_log::Log::open(zue_log::sim::SimDisk::new(0), config, ID).unwrap_err();
     assert_eq!(error.to_string(), "segment_bytes_max is 1, not within 32768 and 4294967296");
+}
+
+/// Appends of one record of so many bytes that follow one another from `prev` on.
+fn chain(prev: Tail, sizes: &[usize]) -> Vec<Batch> {
+    let mut prev = prev;
+    let value = |size: &usize, n: u8| vec![vec![n; *size]];
+    let mut next = |(size, n): (&usize, u8)| {
+        let next = batch(prev, &value(size, n));
+        prev = next.tail();
+        next
+    };
+    sizes.iter().zip(1..).map(&mut next).collect()
+}
+
+#[test]
+fn small_appends_that_wait_are_one_write_and_are_read_as_if_each_were_its_own() {
+    let (disk, mut log) = fresh(9);
+    let (_, mut other) = fresh(9);
+    for log in [&mut log, &mut other] {
+        start_epoch(log, 1);
+        log.sync().unwrap();
+    }
+    let batches = chain(log.tail(), &[10, 500, 0, 2000]);
+    let before = disk.operations();
+    assert_eq!(log.append_first(batches.iter()).unwrap(), 4);
+    assert_eq!(disk.operations() - before, 1);
+    for batch in &batches {
+        other.append(batch).unwrap();
+    }
+    assert_eq!((log.tail(), log.last_timestamp_ms()), (other.tail(), other.last_timestamp_ms()));
+    let held = read_all(&log);
+    assert_eq!(held, read_all(&other));
+    log.close().unwrap();
+    assert_eq!(read_all(&open(&disk).0), held);
+}
+
+#[test]
+fn what_does_not_fit_or_follow_waits_for_the_next_write() {
+    let (disk, mut log) = fresh(10);
+    start_epoch(&mut log, 1);
+    // Segments of 32 KiB: the first two fit into the one that there is.
+    let batches = chain(log.tail(), &[10_000, 10_000, 10_000, 10_000]);
+    assert_eq!(log.append_first(batches.iter()).unwrap(), 2);
+    assert_eq!(log.append_first(batches[2..].iter()).unwrap(), 2);
+    assert_eq!(segments(&disk).len(), 2);
+    // A stranger behind the first is not taken, and is refused when it comes first.
+    let (next, stranger) = (batch(log.tail(), &["next"]), batch(tail(1, 99), &["stranger"]));
+    assert_eq!(log.append_first([&next, &stranger].into_iter()).unwrap(), 1);
+    assert!(matches!(log.append_first([&stranger].into_iter()), Err(LogError::NotNext { .. })));
+    // An epoch start is a write of its own.
+    let next = batch(log.tail(), &["last"]);
+    log.set_promise(Epoch(2), None, None).unwrap();
+    let start = Batch::epoch_start(Epoch(1), common::start(2, next.tail().end.0)).unwrap();
+    let behind = batch(start.tail(), &["behind"]);
+    let mut left = vec![&next, &start, &behind];
+    let mut counts = vec![];
+    while !left.is_empty() {
+        let count = log.append_first(left.iter().copied()).unwrap();
+        left.drain(..count);
+        counts.push(count);
+    }
+    assert_eq!(counts, [1, 1, 1]);
+    assert_eq!(log.append_first(std::iter::empty()).unwrap(), 0);
+    let held = read_all(&log);
+    assert_eq!(held.len(), 7);
+    log.close().unwrap();
+    assert_eq!(read_all(&open(&disk).0), held);
 }

@@ -20,7 +20,7 @@ use zue_core::{Aged, Offset, ProducerId, ReplicaId, Tail, Verdict};
 use zue_log::sim::SimDisk;
 use zue_log::{
     Batch, BatchBuilder, Compacting, CompactionConfig, Damage, Disk, Limits, Log, LogConfig, LogError, Producer,
-    ReadError, Refused,
+    ReadError, RewriteError,
 };
 
 type SimLog = Log<SimDisk>;
@@ -333,8 +333,8 @@ fn repair_all(log: &mut SimLog, peer: &SimLog) -> Result<(), LogError> {
             match step() {
                 Ok(true) => {}
                 Ok(false) => break true,
-                Err(Refused::Read(_)) => break false,
-                Err(Refused::Fault(fault)) => panic!("{fault}"),
+                Err(RewriteError::Read(_)) => break false,
+                Err(RewriteError::Fault(fault)) => panic!("{fault}"),
             }
         };
         match repair.finish() {
@@ -590,7 +590,7 @@ fn a_repair_replaces_what_cannot_be_read_but_never_keeps_it() {
         let excerpt = peer.reader().excerpt(missing[0].0, missing[0].1, 3000).unwrap();
         let mut repair = log.repair(&damage, vec![excerpt]).unwrap().unwrap();
         disk.fault(FIRST, unreadable);
-        assert!(matches!(repair.step(1 << 20), Err(Refused::Read(ReadError::Disk(_)))));
+        assert!(matches!(repair.step(1 << 20), Err(RewriteError::Read(ReadError::Disk(_)))));
         // Nothing is lost where others have what cannot be read.
         assert!(log.reader().missing(&damage).unwrap() != missing);
         repair_all(&mut log, &peer).unwrap();

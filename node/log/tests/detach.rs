@@ -39,7 +39,7 @@ fn a_log_that_was_detached_is_whole_and_of_no_cluster_and_bound_to_nobody() {
     let meta = *log.meta();
     assert_eq!((meta.replica, meta.cluster, meta.commit_end, meta.log_start), (NEW, None, Offset(30), Offset(5)));
     assert_eq!((meta.promise.epoch, meta.promise.leader), (Epoch(7), None));
-    assert_eq!((meta.starts, meta.runs().iter().count()), (1, 0), "what the old replica was known by is gone");
+    assert_eq!((meta.starts.count, meta.runs().iter().count()), (1, 0), "what the old replica was known by is gone");
     assert_eq!(read_all(&log), held.get(5..).unwrap());
     // Any later epoch of a new cluster, and no earlier one.
     log.set_promise(Epoch(6), Some(NEW), Some(ClusterId(10))).unwrap_err();

@@ -21,7 +21,7 @@ use zue_core::{Aged, Epoch, History, Offset, Origin, Producers, Tail};
 use zue_log::sim::{Every, SimDisk};
 use zue_log::{
     Batch, BatchBuilder, Compacting, CompactionConfig, Disk as _, DumpItem, Excerpt, Limits, Log, LogConfig, LogError,
-    OpenError, Operation, Producer, ProducerRun, ReadError, Refused,
+    OpenError, Operation, Producer, ProducerRun, ReadError, RewriteError,
 };
 
 const COMPACTED: LogConfig =
@@ -364,7 +364,7 @@ fn state(log: &SimLog) -> State {
 enum Failed {
     Log(LogError),
     /// Work beside the log.
-    Beside(Refused),
+    Beside(RewriteError),
     Open(OpenError),
 }
 
@@ -774,7 +774,7 @@ fn after_failure(run: &mut Run, failed: Failed, kind: ErrorKind, at: &str) {
             None
         }
         Failed::Log(LogError::Read(ReadError::Disk(_)))
-        | Failed::Beside(Refused::Read(ReadError::Disk(_)))
+        | Failed::Beside(RewriteError::Read(ReadError::Disk(_)))
         | Failed::Open(OpenError::Disk(_)) => None,
         other => panic!("{at}: {other:?}"),
     };

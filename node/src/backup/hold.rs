@@ -7,28 +7,28 @@ use tokio::sync::watch;
 use zue_core::Offset;
 use zue_proto::v1::Reason;
 
-use super::desk::Desk;
-use crate::driver::state::View;
+use super::requests::BackupRequests;
+use crate::driver::state::ReplicaView;
 
 /// Knows up to where the log may be let go.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
-    desk: Desk,
-    view: watch::Receiver<View>,
+    requests: BackupRequests,
+    view: watch::Receiver<ReplicaView>,
     /// True if it was told that the disk is full.
     told: Arc<AtomicBool>,
 }
 
 impl Hold {
-    pub(super) fn new(desk: Desk, view: watch::Receiver<View>) -> Self {
-        Self { desk, view, told: Arc::default() }
+    pub(super) fn new(requests: BackupRequests, view: watch::Receiver<ReplicaView>) -> Self {
+        Self { requests, view, told: Arc::default() }
     }
 
     /// The end of what may go for backups; none where all may, for a full disk.
     pub(crate) fn upto(&self) -> Option<Offset> {
         let is_full = self.view.borrow().full.as_ref().is_some_and(|full| full.reason() == Reason::DiskFull);
         let was_told = self.told.swap(is_full, Ordering::Relaxed);
-        let end = self.desk.end();
+        let end = self.requests.end();
         if is_full && !was_told {
             tracing::warn!(backed_up = %end, "the disk is full: retention does not wait for backups");
         }
@@ -59,12 +59,12 @@ mod tests {
 
     #[test]
     fn what_is_in_a_backup_may_go_and_the_rest_only_for_a_full_disk() {
-        let (view, seen) = watch::channel(View::default());
-        let desk = Desk::new(Duration::from_mins(1));
-        let hold = Hold::new(desk.clone(), seen);
+        let (view, seen) = watch::channel(ReplicaView::default());
+        let requests = BackupRequests::new(Duration::from_mins(1));
+        let hold = Hold::new(requests.clone(), seen);
         assert_eq!(hold.upto(), Some(Offset(0)));
         assert!(hold.check(Offset(1)).unwrap_err().contains("no backup is known"));
-        desk.newest(Some(BackupMade { id: "b".to_owned(), end: 7, made_ms: 1 }));
+        requests.newest(Some(BackupMade { id: "b".to_owned(), end: 7, made_ms: 1 }));
         assert_eq!((hold.upto(), hold.check(Offset(7))), (Some(Offset(7)), Ok(())));
         assert!(hold.check(Offset(8)).unwrap_err().contains("the newest backup ends at 7"));
         view.send_modify(|view| view.full = Some(Stalled::full_disk()));

@@ -1,8 +1,8 @@
 //! Continuous backups: a task that makes one when it is this replica's turn. A store that is away delays backups and nothing else:
 //! nobody waits for this task, it holds no lock of the log, and of the log's bytes it maps one object's at a time.
 
-mod desk;
 mod hold;
+mod requests;
 mod whose;
 
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::driver::handle::Handle;
 use crate::metrics::Metrics;
 use crate::num::gauge;
 
-pub(crate) use desk::{Desk, ask};
 pub(crate) use hold::Hold;
+pub(crate) use requests::{BackupRequests, ask};
 
 /// The interval at which objects that are not to be kept are removed.
 const TIDY_EVERY: Duration = Duration::from_mins(10);
@@ -37,7 +37,7 @@ pub(crate) struct Backups {
     reader: Reader<OsDisk>,
     disk: OsDisk,
     metrics: Arc<Metrics>,
-    desk: Desk,
+    requests: BackupRequests,
     /// When this replica began to look, ms since the Unix epoch: those before it in the row have their time from then on.
     begun_ms: u64,
     /// When it was last looked for what is to be removed.
@@ -65,7 +65,7 @@ impl Backups {
             reader,
             disk,
             metrics: Arc::clone(metrics),
-            desk: Desk::new(settings.interval.0),
+            requests: BackupRequests::new(settings.interval.0),
             settings,
             begun_ms: unix_ms(),
             tidied_ms: 0,
@@ -74,13 +74,13 @@ impl Backups {
     }
 
     /// The desk where backups are asked for, and news of them kept.
-    pub(crate) fn desk(&self) -> Desk {
-        self.desk.clone()
+    pub(crate) fn requests(&self) -> BackupRequests {
+        self.requests.clone()
     }
 
     /// Up to where the log may be let go, if retention and trims are to wait for backups.
     pub(crate) fn hold(&self) -> Option<Hold> {
-        let hold = || Hold::new(self.desk.clone(), self.handle.view.clone());
+        let hold = || Hold::new(self.requests.clone(), self.handle.view.clone());
         self.settings.hold_trim.then(hold)
     }
 
@@ -92,7 +92,7 @@ impl Backups {
             loop {
                 let asked = tokio::select! {
                     _ = ticks.tick() => None,
-                    name = self.desk.next() => Some(name),
+                    name = self.requests.next() => Some(name),
                 };
                 let made = match &asked {
                     None => self.turn().await,
@@ -116,11 +116,12 @@ impl Backups {
     /// Makes a backup that was asked for by this name, and answers.
     async fn asked(&mut self, name: &str) -> Result<Option<Made>, BackupError> {
         let Some((cluster, _)) = self.place() else {
-            self.desk.answer(name, Err("this replica follows no leader, and does not lead: ask another".to_owned()));
+            self.requests
+                .answer(name, Err("this replica follows no leader, and does not lead: ask another".to_owned()));
             return Ok(None);
         };
         let made = self.make_now(cluster).await;
-        self.desk.answer(name, made.as_ref().map(known).map_err(|error| full(error)));
+        self.requests.answer(name, made.as_ref().map(known).map_err(|error| full(error)));
         made.map(Some)
     }
 
@@ -208,7 +209,7 @@ impl Backups {
             self.metrics.backup_newest_time.set(gauge(made_ms / 1000));
             self.metrics.backup_newest_end.set(gauge(*end));
         }
-        self.desk.newest(newest);
+        self.requests.newest(newest);
     }
 
     /// Says what came of a turn; of failures in a row each that is another.
@@ -222,7 +223,7 @@ impl Backups {
                     }
                 }
                 self.failed = None;
-                self.desk.problem("");
+                self.requests.problem("");
                 self.metrics.backup_failing.set(0);
             }
             Err(error) => {
@@ -232,7 +233,7 @@ impl Backups {
                 if self.failed.as_deref() != Some(&*problem) {
                     tracing::warn!(problem, "no backup could be made; appends go on, and it is tried again");
                 }
-                self.desk.problem(&problem);
+                self.requests.problem(&problem);
                 self.failed = Some(problem);
             }
         }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use zue_core::ReplicaId;
 
-use crate::driver::state::{Role, View};
+use crate::driver::state::{ReplicaView, Role};
 
 /// After how many intervals without a backup the next one in the row makes them.
 const TAKEN_OVER_AFTER: u32 = 3;
 
 /// This replica's place in the row of those that make backups: followers first, in the order of the members, and the leader last. None
 /// for one that has nothing to back up, or lacks what others have.
-pub(super) fn place(me: ReplicaId, view: &View) -> Option<u32> {
+pub(super) fn place(me: ReplicaId, view: &ReplicaView) -> Option<u32> {
     let leader = view.leader.as_ref().map(|leader| leader.name.as_str());
     let followers = || view.members.iter().filter(|member| Some(member.name.as_str()) != leader);
     let place = match view.role {
         Role::Leader => followers().filter(|member| member.id != me).count(),
-        Role::Follower if view.connected == Some(true) && !view.unfed => {
+        Role::Follower if view.as_follower.connected == Some(true) && !view.as_follower.unfed => {
             followers().position(|member| member.id == me)?
         }
         _ => return None,
@@ -37,8 +37,9 @@ mod tests {
 
     use super::*;
     use crate::driver::member::Member;
+    use crate::driver::state::FollowerView;
 
-    fn view(role: Role, leader: u128) -> View {
+    fn view(role: Role, leader: u128) -> ReplicaView {
         let member = |id: u128| Member {
             id: ReplicaId(id),
             name: format!("zue-{id}"),
@@ -49,7 +50,8 @@ mod tests {
         };
         let leader = Some(v1::LeaderHint { name: format!("zue-{leader}"), address: String::new() });
         let members = [1, 2, 3].map(member).into();
-        View { role, leader, members, connected: Some(true), ..View::default() }
+        let as_follower = FollowerView { connected: Some(true), unfed: false };
+        ReplicaView { role, leader, members, as_follower, ..ReplicaView::default() }
     }
 
     #[test]
@@ -63,7 +65,7 @@ mod tests {
         assert_eq!(places(1), [Some(2), Some(0), Some(1)]);
         assert_eq!(places(2), [Some(0), Some(2), Some(1)]);
         assert_eq!(places(3), [Some(0), Some(1), Some(2)]);
-        let alone = View { members: view(Role::Leader, 1).members[..1].into(), ..view(Role::Leader, 1) };
+        let alone = ReplicaView { members: view(Role::Leader, 1).members[..1].into(), ..view(Role::Leader, 1) };
         assert_eq!(place(ReplicaId(1), &alone), Some(0));
     }
 
@@ -71,11 +73,11 @@ mod tests {
     fn one_that_is_not_fed_makes_none() {
         let fed = view(Role::Follower, 1);
         for cut_off in [
-            View { connected: Some(false), ..fed.clone() },
-            View { connected: None, ..fed.clone() },
-            View { unfed: true, ..fed.clone() },
-            View { role: Role::Idle, ..fed.clone() },
-            View { role: Role::Failed, ..fed.clone() },
+            ReplicaView { as_follower: FollowerView { connected: Some(false), unfed: false }, ..fed.clone() },
+            ReplicaView { as_follower: FollowerView::default(), ..fed.clone() },
+            ReplicaView { as_follower: FollowerView { connected: Some(true), unfed: true }, ..fed.clone() },
+            ReplicaView { role: Role::Idle, ..fed.clone() },
+            ReplicaView { role: Role::Failed, ..fed.clone() },
         ] {
             assert_eq!(place(ReplicaId(2), &cut_off), None, "{cut_off:?}");
         }

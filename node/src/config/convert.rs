@@ -6,7 +6,7 @@ use zue_settings::{Durability, LimitSettings, LogSettings, Time};
 
 use crate::num::narrow;
 use crate::replication::fetch::ANSWER_TIMEOUT_MS;
-use crate::storage::UpkeepSettings;
+use crate::storage::MaintenanceSettings;
 
 /// The log's configuration.
 pub(crate) fn log_config(settings: LogSettings, producers: ProducerLimits) -> zue_log::LogConfig {
@@ -29,10 +29,10 @@ pub(crate) fn log_config(settings: LogSettings, producers: ProducerLimits) -> zu
 }
 
 /// The maintenance of the log: scrubbing, repair, compaction, retention.
-pub(crate) fn upkeep_settings(settings: LogSettings) -> UpkeepSettings {
+pub(crate) fn maintenance_settings(settings: LogSettings) -> MaintenanceSettings {
     let LogSettings { scrub_bytes_per_second, scrub_interval, compaction_bytes_per_second, .. } = settings;
     let LogSettings { retention_bytes, retention_age, trim_delay, compaction, delete_retention, .. } = settings;
-    let engine = zue_engine::upkeep::Settings {
+    let engine = zue_engine::maintenance::Settings {
         turn_ms: 250,
         retry_ms: 5000,
         retry_lost_ms: 60_000,
@@ -45,7 +45,7 @@ pub(crate) fn upkeep_settings(settings: LogSettings) -> UpkeepSettings {
         retention: Retention { bytes: retention_bytes.map(|bytes| bytes.0), age_ms: retention_age.map(Time::millis) },
         retention_ms: 2000,
     };
-    UpkeepSettings { engine, deletes_kept_ms: compaction.then(|| delete_retention.millis()) }
+    MaintenanceSettings { engine, deletes_kept_ms: compaction.then(|| delete_retention.millis()) }
 }
 
 /// The limits of an append and its records.

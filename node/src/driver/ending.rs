@@ -5,7 +5,7 @@ use std::iter;
 use zue_core::Reply;
 
 use crate::driver::handle::Request;
-use crate::driver::{Driver, Parts};
+use crate::driver::{Driver, Inbox, Parts};
 use crate::num::wide;
 
 impl Driver {
@@ -15,7 +15,8 @@ impl Driver {
             leading.stop.cancel();
         }
         tracing::info!(waiting = wide(self.engine.waiting()), log = %self.engine.replica().log(), "stopping");
-        let Self { parts: Parts { storage, mut disk, mut requests, .. }, engine, outboxes, .. } = self;
+        let Self { parts: Parts { storage, inbox, .. }, engine, outboxes, .. } = self;
+        let Inbox { mut disk, mut requests, .. } = inbox;
         // What was not taken on is not appended, and is told so.
         requests.close();
         let appends = iter::from_fn(|| requests.try_recv().ok()).filter_map(|request| match request {

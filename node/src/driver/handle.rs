@@ -16,7 +16,7 @@ use zue_proto::v1;
 
 use crate::driver::clock::SharedTime;
 use crate::driver::member::{Identity, Member};
-use crate::driver::state::{Ends, Gone, View};
+use crate::driver::state::{Ends, Gone, ReplicaView};
 use crate::num::wide;
 use crate::server::room::Held;
 use crate::standby::Standby;
@@ -276,7 +276,7 @@ pub(crate) struct Handle {
     pub(crate) ends: watch::Receiver<Ends>,
     /// The end of reads. By itself, so that who follows is woken by commits alone.
     pub(crate) readable: watch::Receiver<Offset>,
-    pub(crate) view: watch::Receiver<View>,
+    pub(crate) view: watch::Receiver<ReplicaView>,
     pub(crate) sessions: Arc<AtomicU64>,
     /// The agreed time; told by the driver.
     pub(crate) time: SharedTime,

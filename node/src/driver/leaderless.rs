@@ -44,16 +44,17 @@ fn replaced<T: PartialEq>(known: &mut T, now: T) -> bool {
 
 impl Driver {
     pub(crate) fn publish_standing(&mut self) {
-        self.view_is_stale |= self.parts.standing.publish(self.engine.replica().id());
+        self.turn.view_is_stale |= self.parts.standing.publish(self.engine.replica().id());
     }
 
     /// Believes its leader once that is to be believed, and tells whether it has none, or wants to lead no more.
     pub(crate) fn look_for_leader(&mut self) {
         let mut role = self.engine.replica().role(self.now());
-        if let (RoleView::Follower { silence_ms, .. }, Some(heard)) = (&mut role, &self.heard) {
+        if let (RoleView::Follower { silence_ms, .. }, Some(heard)) = (&mut role, &self.following.heard) {
             *silence_ms = heard.silence_ms();
         }
-        let goes = matches!(role, RoleView::Leader { epoch, .. } if self.leaving || self.wanted(epoch).is_some());
+        let goes =
+            matches!(role, RoleView::Leader { epoch, .. } if self.orders.leaving || self.wanted(epoch).is_some());
         let is_open = |session| self.outboxes.contains_key(&session);
         self.parts.standing.rule.look(self.engine.replica(), &role, is_open, goes);
         self.publish_standing();

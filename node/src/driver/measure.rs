@@ -37,7 +37,7 @@ impl Driver {
             ElectionReason::HandOver => metrics.switchovers.inc(),
             _ => {}
         }
-        let heard = self.heard.as_deref().and_then(Heard::last);
+        let heard = self.following.heard.as_deref().and_then(Heard::last);
         let since = [Some(self.born), self.change.led_until, heard].into_iter().flatten().max().unwrap_or(self.born);
         (self.change.epoch, self.change.begun) = (epoch, Some((reason, since)));
     }
@@ -72,7 +72,7 @@ impl Driver {
         metrics.producers.set(gauge(wide(replica.producers().len())));
         metrics.restored.set(replica.is_restored().into());
         metrics.has_problem.set(self.problem().is_some().into());
-        let stalled = self.full.as_ref().map(crate::storage::Stalled::reason);
+        let stalled = self.troubles.full.as_ref().map(crate::storage::Stalled::reason);
         for reason in STALLS {
             let is_so = stalled == Some(reason);
             metrics.stalled.with_label_values(&[reason.as_str_name()]).set(is_so.into());

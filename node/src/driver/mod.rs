@@ -1,6 +1,7 @@
 //! The driver: the one task that owns the replica. Takes what has happened, lets the replica decide, and hands the work that
 //! follows to the disk, the followers and whoever waits. Waits for none of them.
 
+pub(crate) mod answers;
 pub(crate) mod clock;
 pub(crate) mod ending;
 pub(crate) mod handle;
@@ -22,13 +23,14 @@ use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply,
 use zue_engine::driver::Now;
 use zue_engine::standing::are_voters;
 
+use crate::driver::answers::{Answer, AnswerSender};
 use crate::driver::clock::{Clocks, unix_ms};
 use crate::driver::handle::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
 use crate::driver::leaderless::{OTHER_VOTERS, Standing};
 use crate::driver::measure::Change;
 use crate::driver::member::Member;
 use crate::driver::pace::in_step;
-use crate::driver::state::{Ends, View};
+use crate::driver::state::{Ends, ReplicaView};
 use crate::metrics::Metrics;
 use crate::replication::cache::TailCache;
 use crate::replication::peer::{PeerNote, Peers};
@@ -59,12 +61,9 @@ pub(crate) struct Feed {
 pub(crate) struct Parts {
     pub(crate) storage: Storage,
     pub(crate) handle: Handle,
-    pub(crate) requests: mpsc::Receiver<Request>,
-    pub(crate) facts: mpsc::Receiver<Fact>,
-    pub(crate) disk: mpsc::Receiver<DiskFact>,
-    pub(crate) ends: watch::Sender<Ends>,
-    pub(crate) readable: watch::Sender<Offset>,
-    pub(crate) view: watch::Sender<View>,
+    pub(crate) inbox: Inbox,
+    pub(crate) published: Published,
+    pub(crate) answers: AnswerSender,
     pub(crate) cache: Arc<TailCache>,
     pub(crate) peers: Peers,
     pub(crate) metrics: Arc<Metrics>,
@@ -74,12 +73,65 @@ pub(crate) struct Parts {
     pub(crate) standing: Standing,
 }
 
+/// The queues of what the driver is told and asked.
+pub(crate) struct Inbox {
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) facts: mpsc::Receiver<Fact>,
+    pub(crate) disk: mpsc::Receiver<DiskFact>,
+}
+
+/// The driver's state, as everyone else sees it.
+pub(crate) struct Published {
+    pub(crate) ends: watch::Sender<Ends>,
+    pub(crate) readable: watch::Sender<Offset>,
+    pub(crate) view: watch::Sender<ReplicaView>,
+}
+
 /// The outcome of a turn, handed over at its end.
 #[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) tasks: Vec<Task>,
     /// An answer must not overtake the news of what it answers: whoever has it reads what was appended.
-    pub(crate) answers: Vec<(oneshot::Sender<Reply>, Reply)>,
+    pub(crate) answers: Vec<Answer>,
+    /// True if what is published is to be made anew.
+    pub(crate) view_is_stale: bool,
+}
+
+/// The orders of controllers and people, as far as the rules know nothing of them.
+#[derive(Default)]
+pub(crate) struct Orders {
+    /// The members that were named with the last appointment.
+    pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
+    /// Whom this leader is to feed beside them.
+    pub(crate) learners: Vec<Member>,
+    /// The replica that is wanted to lead in place of this one in that epoch, and until when.
+    pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,
+    /// True once this replica is about to stop.
+    pub(crate) leaving: bool,
+}
+
+/// The leader that is followed.
+#[derive(Default)]
+pub(crate) struct Following {
+    /// The leader, and its members.
+    pub(crate) leader: Option<(Member, Arc<[Member]>)>,
+    /// The time for which it has been silent.
+    pub(crate) heard: Option<Arc<Heard>>,
+}
+
+/// Troubles of a person's concern.
+#[derive(Default)]
+pub(crate) struct Troubles {
+    /// Why this replica has failed.
+    pub(crate) failure: Option<Arc<str>>,
+    /// A leader was refused whose history parts from what is committed here, and no other was followed since.
+    pub(crate) parted: Option<Arc<str>>,
+    /// Why work waits for the disk.
+    pub(crate) full: Option<Stalled>,
+    /// The damage of the log, in words.
+    pub(crate) damage: Option<Arc<str>>,
+    /// Why nobody looks after the log any more.
+    pub(crate) neglected: Option<Arc<str>>,
 }
 
 /// The driver.
@@ -91,28 +143,9 @@ pub(crate) struct Driver {
     pub(crate) turn: Turn,
     pub(crate) outboxes: BTreeMap<Session, watch::Sender<Outbox>>,
     pub(crate) leading: Option<Leading>,
-    /// The members that were named with the last appointment.
-    pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
-    /// Whom this leader is to feed beside them.
-    pub(crate) learners: Vec<Member>,
-    /// The leader that is followed, and its members.
-    pub(crate) followed: Option<(Member, Arc<[Member]>)>,
-    /// The replica that is wanted to lead in place of this one in that epoch, and until when.
-    pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,
-    /// True once this replica is about to stop.
-    pub(crate) leaving: bool,
-    /// The time for which it has been silent.
-    pub(crate) heard: Option<Arc<Heard>>,
-    pub(crate) problem: Option<Arc<str>>,
-    /// A leader was refused whose history parts from what is committed here, and no other was followed since.
-    pub(crate) parted: Option<Arc<str>>,
-    /// Why work waits for the disk.
-    pub(crate) full: Option<Stalled>,
-    /// The damage of the log, in words.
-    pub(crate) damage: Option<Arc<str>>,
-    /// Why nobody looks after the log any more.
-    pub(crate) neglected: Option<Arc<str>>,
-    pub(crate) view_is_stale: bool,
+    pub(crate) orders: Orders,
+    pub(crate) following: Following,
+    pub(crate) troubles: Troubles,
     pub(crate) clocks: Clocks,
     pub(crate) change: Change,
 }
@@ -124,21 +157,12 @@ impl Driver {
             engine: zue_engine::driver::Driver::new(replica, last_timestamp_ms),
             born: Instant::now(),
             actions: Vec::new(),
-            turn: Turn::default(),
+            turn: Turn { view_is_stale: true, ..Turn::default() },
             outboxes: BTreeMap::new(),
             leading: None,
-            appointed: None,
-            learners: Vec::new(),
-            followed: None,
-            heard: None,
-            switch_to: None,
-            leaving: false,
-            problem: None,
-            parted: None,
-            full: None,
-            damage: None,
-            neglected: None,
-            view_is_stale: true,
+            orders: Orders::default(),
+            following: Following::default(),
+            troubles: Troubles::default(),
             clocks: Clocks::default(),
             change: Change::default(),
         };
@@ -156,14 +180,14 @@ impl Driver {
             let disk_is_free = self.parts.storage.len() < DISK_TASKS_MAX;
             tokio::select! {
                 () = stop.cancelled() => break,
-                taken = self.parts.disk.recv_many(&mut disk, TAKEN_MAX), if disk_lives => {
+                taken = self.parts.inbox.disk.recv_many(&mut disk, TAKEN_MAX), if disk_lives => {
                     if taken == 0 {
                         disk_lives = false;
                         self.fail("the thread of the disk has ended".into());
                     }
                 }
-                _ = self.parts.facts.recv_many(&mut facts, TAKEN_MAX) => {}
-                _ = self.parts.requests.recv_many(&mut requests, TAKEN_MAX), if disk_is_free => {}
+                _ = self.parts.inbox.facts.recv_many(&mut facts, TAKEN_MAX) => {}
+                _ = self.parts.inbox.requests.recv_many(&mut requests, TAKEN_MAX), if disk_is_free => {}
                 _ = tick.tick() => self.tick(),
             }
             disk.drain(..).for_each(|fact| self.disk_fact(fact));
@@ -194,27 +218,27 @@ impl Driver {
             DiskFact::Persisted(ticket) => {
                 let epoch = self.engine.replica().durable().epoch;
                 self.step(Input::Persisted(ticket));
-                self.view_is_stale |= self.engine.replica().durable().epoch != epoch;
+                self.turn.view_is_stale |= self.engine.replica().durable().epoch != epoch;
             }
             DiskFact::Promised(ticket) => {
                 self.step(Input::Promised(ticket));
-                self.view_is_stale = true;
+                self.turn.view_is_stale = true;
             }
             DiskFact::Full(problem) => {
                 let is_full = problem.is_some();
-                self.full = problem;
-                self.view_is_stale = true;
+                self.troubles.full = problem;
+                self.turn.view_is_stale = true;
                 self.step(Input::DiskFull(is_full));
             }
             DiskFact::Damaged(damage) => {
-                self.damage = damage;
-                self.view_is_stale = true;
-                self.step(Input::Damaged(self.damage.is_some()));
+                self.troubles.damage = damage;
+                self.turn.view_is_stale = true;
+                self.step(Input::Damaged(self.troubles.damage.is_some()));
             }
             DiskFact::Expired(before) => self.expired(before),
             DiskFact::Neglected(problem) => {
-                (self.neglected, self.view_is_stale) = (Some(problem), true);
-                self.parts.metrics.upkeep_ended.set(1);
+                (self.troubles.neglected, self.turn.view_is_stale) = (Some(problem), true);
+                self.parts.metrics.maintenance_ended.set(1);
             }
             DiskFact::Failed(problem) => self.fail(problem),
         }
@@ -231,13 +255,13 @@ impl Driver {
 
     /// Nothing that was written is to be trusted from here on.
     pub(crate) fn fail(&mut self, problem: Arc<str>) {
-        self.problem = Some(problem);
-        self.view_is_stale = true;
+        self.troubles.failure = Some(problem);
+        self.turn.view_is_stale = true;
         self.step(Input::DiskFailed);
     }
 
     fn fact(&mut self, fact: Fact) {
-        self.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
+        self.turn.view_is_stale |= matches!(fact, Fact::Started { .. } | Fact::Disconnected { .. });
         let input = match fact {
             Fact::Started { from, session, log, durable, lineage, runs } => {
                 Input::Started { from, session, log, durable, lineage, runs }
@@ -248,7 +272,7 @@ impl Driver {
             Fact::Disconnected { from, session } => Input::Disconnected { from, session },
             Fact::ConfirmRead(reply) => Input::ConfirmRead { request: self.wait(reply) },
             Fact::Leaving => {
-                self.leaving = true;
+                self.orders.leaving = true;
                 return;
             }
             Fact::SwitchOver { to, within, reply } => {
@@ -265,7 +289,7 @@ impl Driver {
 
     fn tick(&mut self) {
         self.step(Input::Tick);
-        self.view_is_stale = true;
+        self.turn.view_is_stale = true;
         self.measure();
         self.look_for_leader();
     }
@@ -301,7 +325,7 @@ impl Driver {
                 self.step(Input::Appoint { request, cluster, terms });
                 if self.engine.replica().history().last_epoch() == epoch {
                     // Accepted, now or before. It leads once its epoch start is durable, which takes another step.
-                    self.appointed = Some((epoch, members));
+                    self.orders.appointed = Some((epoch, members));
                     self.parts.standing.elected_by = by.into();
                     self.parts.standing.elected_for = reason;
                 }
@@ -316,7 +340,7 @@ impl Driver {
                 self.engine.step(now, Input::Learners { request, epoch, learners: ids }, &mut actions);
                 if actions.iter().any(|action| matches!(action, Action::Lead(..))) {
                     // The replica has taken them.
-                    self.learners = learners;
+                    self.orders.learners = learners;
                     self.move_voters(epoch, moved);
                     if let Some(standby) = standby {
                         self.parts.standing.rule.tell(self.engine.replica(), epoch, standby);
@@ -344,9 +368,9 @@ impl Driver {
                 if self.outboxes.contains_key(&session) {
                     // Not refused. What another stream was for is over.
                     self.outboxes.retain(|other, _| *other == session);
-                    (self.followed, self.parted) = (Some((leader, members.into())), None);
-                    self.heard = Some(heard);
-                    self.view_is_stale = true;
+                    (self.following.leader, self.troubles.parted) = (Some((leader, members.into())), None);
+                    self.following.heard = Some(heard);
+                    self.turn.view_is_stale = true;
                 }
             }
             Follow::Frames { batch, commit_end, round, permit } => {
@@ -369,7 +393,7 @@ impl Driver {
             Follow::Ended => {
                 self.outboxes.remove(&session);
                 self.step(Input::StreamEnded { session });
-                self.view_is_stale = true;
+                self.turn.view_is_stale = true;
             }
         }
     }

@@ -12,7 +12,7 @@ use zue_log::Batch;
 
 use crate::driver::handle::{Outbox, Waiter};
 use crate::driver::member::Member;
-use crate::driver::state::{Ends, Leadership, Role, View};
+use crate::driver::state::{Ends, FollowerView, LeaderView, Leadership, ReplicaView, Role};
 use crate::driver::{Action, Driver, Feed, Leading};
 use crate::num::wide;
 use crate::services::status::RESTORED;
@@ -46,10 +46,10 @@ impl Driver {
 
     fn task(&mut self, task: Task) {
         match &task.work {
-            Work::Promise { .. } | Work::Runs(_) => self.view_is_stale = true,
+            Work::Promise { .. } | Work::Runs(_) => self.turn.view_is_stale = true,
             Work::Restored => {
                 tracing::error!("{RESTORED}");
-                self.view_is_stale = true;
+                self.turn.view_is_stale = true;
             }
             Work::Cut(to) => tracing::warn!(%to, "cutting the records that the leader does not have"),
             Work::Reset(origin) => {
@@ -72,7 +72,7 @@ impl Driver {
 
     fn answer(&mut self, Waiter { reply: waiter, since }: Waiter, reply: Reply) {
         match (&reply, since) {
-            (Reply::Appointed(_), _) => self.view_is_stale = true,
+            (Reply::Appointed(_), _) => self.turn.view_is_stale = true,
             (Reply::Appended { .. }, Some(since)) => {
                 self.parts.metrics.commit_duration.observe(since.elapsed().as_secs_f64());
             }
@@ -128,9 +128,9 @@ impl Driver {
         tracing::warn!(%refusal, "refusing a leader's stream");
         let promised = self.engine.replica().promise().epoch;
         if let Refusal::Parted { .. } = refusal {
-            self.parted = Some(refusal.to_string().into());
+            self.troubles.parted = Some(refusal.to_string().into());
         }
-        self.view_is_stale = true;
+        self.turn.view_is_stale = true;
         self.send(session, |outbox| outbox.refused = Some((refusal, promised)));
         self.outboxes.remove(&session);
     }
@@ -171,14 +171,16 @@ impl Driver {
         tracing::info!(%epoch, followers = wide(followers.len()), "leading");
         self.begins_to_lead(epoch);
         self.leading = Some(Leading { stop, members, feeds });
-        (self.followed, self.parted) = (None, None);
-        self.view_is_stale = true;
+        (self.following.leader, self.troubles.parted) = (None, None);
+        self.turn.view_is_stale = true;
     }
 
     /// Takes note of where voters are that were looked for elsewhere. Who was looked for there is nowhere that is known.
     pub(crate) fn move_voters(&mut self, epoch: Epoch, moved: Vec<Member>) {
         let Some(start) = self.engine.replica().history().last() else { return };
-        let Some((_, members)) = self.appointed.as_mut().filter(|(appointed, _)| *appointed == epoch) else { return };
+        let Some((_, members)) = self.orders.appointed.as_mut().filter(|(appointed, _)| *appointed == epoch) else {
+            return;
+        };
         for member in moved {
             let voter = start.voters.contains(&member.id);
             if voter || start.old_voters.iter().flatten().any(|old| *old == member.id) {
@@ -190,9 +192,10 @@ impl Driver {
 
     /// This replica, and all members of the epoch that it leads by their names.
     fn members(&self, epoch: Epoch) -> (Member, Arc<[Member]>) {
-        let named = self.appointed.as_ref().filter(|(appointed, _)| *appointed == epoch);
+        let named = self.orders.appointed.as_ref().filter(|(appointed, _)| *appointed == epoch);
         let mut members: Vec<Member> = named.map(|(_, members)| members.clone()).unwrap_or_default();
-        let learners = self.learners.iter().filter(|learner| members.iter().all(|member| member.id != learner.id));
+        let learners =
+            self.orders.learners.iter().filter(|learner| members.iter().all(|member| member.id != learner.id));
         let learners: Vec<Member> = learners.cloned().collect();
         // A node holds one replica: where a learner is, a voter of that name is no more.
         members.retain(|member| learners.iter().all(|learner| learner.name != member.name));
@@ -219,10 +222,10 @@ impl Driver {
             tracing::info!("stepping down");
             self.change.led_until = Some(Instant::now());
         }
-        self.learners.clear();
+        self.orders.learners.clear();
         self.parts.cache.clear();
         self.parts.metrics.feeds_nobody();
-        self.view_is_stale = true;
+        self.turn.view_is_stale = true;
     }
 
     // ---- publishing
@@ -233,14 +236,11 @@ impl Driver {
             self.parts.storage.push(self.turn.tasks.drain(..));
         }
         self.publish_ends();
-        if std::mem::take(&mut self.view_is_stale) {
+        if std::mem::take(&mut self.turn.view_is_stale) {
             let view = self.view();
-            replace(&self.parts.view, view);
+            replace(&self.parts.published.view, view);
         }
-        for (waiter, reply) in self.turn.answers.drain(..) {
-            // Nobody may wait any more.
-            let _ = waiter.send(reply);
-        }
+        self.parts.answers.give(&mut self.turn.answers);
     }
 
     fn publish_ends(&self) {
@@ -252,9 +252,9 @@ impl Driver {
             *ends = new;
             changed
         };
-        self.parts.ends.send_if_modified(changed);
-        let end = self.parts.ends.borrow().readable();
-        self.parts.readable.send_if_modified(|readable| std::mem::replace(readable, end) != end);
+        self.parts.published.ends.send_if_modified(changed);
+        let end = self.parts.published.ends.borrow().readable();
+        self.parts.published.readable.send_if_modified(|readable| std::mem::replace(readable, end) != end);
     }
 
     /// The members as they are shown: who votes as far as that is settled.
@@ -269,7 +269,7 @@ impl Driver {
         feeds.filter_map(|(id, feed)| Some((*id, feed.note.problem()?))).collect()
     }
 
-    fn view(&self) -> View {
+    fn view(&self) -> ReplicaView {
         let replica = self.engine.replica();
         let (role, left) = (self.role(), self.left());
         let (leader, members) = match role {
@@ -282,32 +282,33 @@ impl Driver {
             ),
             Role::Idle | Role::Failed if left.is_none() => (None, None),
             Role::Follower | Role::Idle | Role::Failed => (
-                self.followed.as_ref().map(|(leader, _)| leader.to_hint()),
-                self.followed.as_ref().map(|(_, members)| Arc::clone(members)),
+                self.following.leader.as_ref().map(|(leader, _)| leader.to_hint()),
+                self.following.leader.as_ref().map(|(_, members)| Arc::clone(members)),
             ),
         };
-        View {
+        ReplicaView {
             role,
             cluster: replica.cluster(),
             epoch: replica.history().last_epoch(),
             leader,
             members: members.unwrap_or_default(),
-            unreached: self.unreached(),
-            isr: self.isr_names(),
-            reach: self.reach(),
-            connected: self.is_connected(),
-            full: self.full.clone(),
+            as_leader: LeaderView {
+                unreached: self.unreached(),
+                isr: self.isr_names(),
+                reach: self.reach(),
+                elected_by: self.leading.as_ref().map(|_| Arc::clone(&self.parts.standing.elected_by)),
+            },
+            as_follower: FollowerView { connected: self.is_connected(), unfed: self.is_unfed() },
+            full: self.troubles.full.clone(),
             left,
-            unfed: self.is_unfed(),
             problem: self.problem(),
             runs: Arc::new(replica.runs().clone()),
             standby: self.parts.standing.rule.known().cloned(),
-            elected_by: self.leading.as_ref().map(|_| Arc::clone(&self.parts.standing.elected_by)),
         }
     }
 }
 
-fn replace(sender: &watch::Sender<View>, view: View) {
+fn replace(sender: &watch::Sender<ReplicaView>, view: ReplicaView) {
     sender.send_if_modified(|old| {
         let changed = *old != view;
         *old = view;

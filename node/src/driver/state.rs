@@ -49,35 +49,49 @@ pub(crate) struct Reach {
 
 /// The leader, and its members.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct View {
+pub(crate) struct ReplicaView {
     pub(crate) role: Role,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) epoch: Epoch,
     pub(crate) leader: Option<v1::LeaderHint>,
     pub(crate) members: Arc<[Member]>,
-    /// Whom it does not reach, and why; on the leader.
-    pub(crate) unreached: Arc<[(ReplicaId, String)]>,
-    /// The names of the voters in sync; on the leader.
-    pub(crate) isr: Arc<[String]>,
-    /// The number of voters that an append must reach, and of those that can write; on the leader.
-    pub(crate) reach: Reach,
-    /// True while the leader's stream is open; on a follower.
-    pub(crate) connected: Option<bool>,
+    /// The knowledge of a leader.
+    pub(crate) as_leader: LeaderView,
+    /// The knowledge of a follower.
+    pub(crate) as_follower: FollowerView,
     /// Why appends wait for the disk.
     pub(crate) full: Option<Stalled>,
     /// That this replica is no member any more, in words: what it holds is old, and others have what came since. `leader` is whom it
     /// followed last.
     pub(crate) left: Option<Arc<str>>,
-    /// True once no leader has fed this replica for long: it may be no member any more, and not know it.
-    pub(crate) unfed: bool,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.
     pub(crate) runs: Arc<Runs>,
     /// By what it stands by.
     pub(crate) standby: Option<Arc<Standby>>,
-    /// The one who appointed it; on the leader.
+}
+
+/// The knowledge of a leader; empty elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LeaderView {
+    /// Whom it does not reach, and why.
+    pub(crate) unreached: Arc<[(ReplicaId, String)]>,
+    /// The names of the voters in sync.
+    pub(crate) isr: Arc<[String]>,
+    /// The number of voters that an append must reach, and of those that can write.
+    pub(crate) reach: Reach,
+    /// The one who appointed it.
     pub(crate) elected_by: Option<Arc<str>>,
+}
+
+/// The knowledge of a follower; empty elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct FollowerView {
+    /// True while the leader's stream is open.
+    pub(crate) connected: Option<bool>,
+    /// True once no leader has fed this replica for long: it may be no member any more, and not know it.
+    pub(crate) unfed: bool,
 }
 
 /// The driver has ended.

@@ -9,13 +9,14 @@ use zue_core::{Lineage, Offset, ReplicaId};
 use zue_settings::NodeConfig;
 use zue_settings::fixed::READS_BYTES_MAX;
 
-use crate::backup::{Backups, Desk, Hold};
-use crate::config::convert::{record_limits, upkeep_settings};
+use crate::backup::{BackupRequests, Backups, Hold};
+use crate::config::convert::{maintenance_settings, record_limits};
+use crate::driver::answers::{AnswerReceiver, answers};
 use crate::driver::clock::SharedTime;
 use crate::driver::handle::Handle;
 use crate::driver::member::Identity;
-use crate::driver::state::{Ends, View};
-use crate::driver::{Driver, Parts};
+use crate::driver::state::{Ends, ReplicaView};
+use crate::driver::{Driver, Inbox, Parts, Published};
 use crate::metrics::Metrics;
 use crate::num::{length, narrow};
 use crate::process::node::{Addresses, StartError, set_up};
@@ -26,8 +27,8 @@ use crate::replication::cache::TailCache;
 use crate::replication::fetch::{FetchServer, Fetcher};
 use crate::replication::peer::Peers;
 use crate::replication::receiver::ReplicationService;
-use crate::server::places::Places;
 use crate::server::room::Room;
+use crate::server::slots::Slots;
 use crate::services::append::Appends;
 use crate::services::control::ControlService;
 use crate::services::log_service::LogService;
@@ -56,6 +57,8 @@ fn identity(config: &NodeConfig, addresses: Addresses, id: ReplicaId, lineage: L
 /// The parts of a node, put together.
 pub(crate) struct Built {
     pub(crate) driver: Driver,
+    /// To run on the threads of the clients.
+    pub(crate) answers: AnswerReceiver,
     pub(crate) handle: Handle,
     pub(crate) log: LogService,
     pub(crate) replication: ReplicationService,
@@ -80,7 +83,7 @@ impl Built {
         let (disk_facts, disk) = mpsc::channel(INBOX_MAX);
         let (ends, ends_seen) = watch::channel(Ends { log_start: log.log_start(), ..Ends::default() });
         let (readable, readable_seen) = watch::channel(Offset::default());
-        let (view, view_seen) = watch::channel(View::default());
+        let (view, view_seen) = watch::channel(ReplicaView::default());
         let handle = Handle {
             identity: Arc::new(identity),
             requests,
@@ -97,20 +100,18 @@ impl Built {
         let peers = peers(config, (&reader, &cache), metrics, security);
         let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
         let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
-        let (asked, hold) = (backups.as_ref().map(Backups::desk), backups.as_ref().and_then(Backups::hold));
+        let (asked, hold) = (backups.as_ref().map(Backups::requests), backups.as_ref().and_then(Backups::hold));
         let around = around(config, &handle, asking, hold.clone());
         let storage = Storage::spawn(log, &config.name, disk_facts, Arc::clone(metrics), around).map_err(set_up)?;
         let who = (&handle.identity, addresses.peer);
         let standing = elect::begin(&config.data_dir, who, (vitals, stop_calls), security.dial());
+        let (answer_sender, answers) = answers();
         let parts = Parts {
             storage,
             handle: handle.clone(),
-            requests: requests_in,
-            facts: facts_in,
-            disk,
-            ends,
-            readable,
-            view,
+            inbox: Inbox { requests: requests_in, facts: facts_in, disk },
+            published: Published { ends, readable, view },
+            answers: answer_sender,
             cache,
             peers,
             metrics: Arc::clone(metrics),
@@ -124,6 +125,7 @@ impl Built {
         let log = log_service(config, &handle, reader, (beside, stop_calls));
         Ok(Self {
             driver,
+            answers,
             control: ControlService(Sources { handle: handle.clone(), security: security.clone(), backups: asked }),
             handle,
             log,
@@ -150,7 +152,7 @@ fn peers(
     }
 }
 
-/// The rest of the node, as the upkeep of the log sees it.
+/// The rest of the node, as the maintenance of the log sees it.
 fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>, hold: Option<Hold>) -> Around {
     let (seen, own) = (handle.view.clone(), handle.identity.id);
     let others = move || {
@@ -160,7 +162,7 @@ fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>, ho
     };
     let backed_up = move || hold.as_ref().and_then(Hold::upto);
     Around {
-        settings: upkeep_settings(config.log),
+        settings: maintenance_settings(config.log),
         fetches,
         time: handle.time.clone(),
         others: Box::new(others),
@@ -172,7 +174,7 @@ fn around(config: &NodeConfig, handle: &Handle, fetches: mpsc::Sender<Fetch>, ho
 struct Beside<'a> {
     metrics: &'a Arc<Metrics>,
     security: &'a Security,
-    backups: Option<Desk>,
+    backups: Option<BackupRequests>,
     hold: Option<Hold>,
 }
 
@@ -192,7 +194,7 @@ fn log_service(
         newcomers: Arc::new(Newcomers::new(config.limits.producers_max)),
         stop: stop_calls.clone(),
     };
-    let (readers, answers) = (Places::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
+    let (readers, answers) = (Slots::new(length(config.limits.readers_max)), Room::new(READS_BYTES_MAX));
     let (lag_max, security) = (config.replication.lag_time_max.0, security.clone());
     LogService { appends, reader, readers, answers, lag_max, security, backups, hold }
 }

@@ -27,8 +27,8 @@ use crate::process::patience::Patience;
 use crate::process::vital::Vitals;
 use crate::server::http::{Readiness, Shown, router};
 use crate::server::listener::{Greeting, Listener};
-use crate::server::places::Places;
 use crate::server::serve::{Gate, serve_http};
+use crate::server::slots::Slots;
 use crate::server::{report_health, serve_clients, serve_peers};
 use crate::tls::{Port, Security, TlsError};
 
@@ -117,8 +117,8 @@ impl Binder<'_> {
         let strangers_max = if port == "peer" { max.div_ceil(2) } else { max };
         let bind = || {
             let _entered = runtime.enter();
-            let places = Places::reserved(max, strangers_max);
-            let listener = Listener::bind(address, port, greeting, places, self.metrics)?;
+            let slots = Slots::reserved(max, strangers_max);
+            let listener = Listener::bind(address, port, greeting, slots, self.metrics)?;
             Ok((listener.address()?, listener))
         };
         let attempt = || async { bind().map_err(|source| StartError::Listen { port, address, source }) };
@@ -185,6 +185,7 @@ impl Node {
         servers.spawn_on(vital("the peer port").run(peer), replica.runtime());
         let reporting = report_health(health, built.handle.view.clone(), stop_calls.clone());
         servers.spawn(vital("the health service").run(reporting));
+        clients.spawn(vitals.task("who gives the answers", &stop_driver).run(built.answers.run()));
         let driver = vitals.task("the driver", &stop_driver).run(built.driver.run(stop_driver.clone()));
         let driver = replica.runtime().spawn(driver);
         tracing::info!(name = config.name, client = %addresses.client, peer = %addresses.peer,
@@ -252,7 +253,7 @@ impl RunningNode {
         let mut view = self.handle.view.clone();
         let has_successor = {
             let view = view.borrow();
-            view.role == Role::Leader && view.isr.len() > 1
+            view.role == Role::Leader && view.as_leader.isr.len() > 1
         };
         if !has_successor || self.handle.fact(Fact::Leaving).await.is_err() {
             return;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use zue_core::{Limits, Promise, Recovered, Replica, ReplicaId};
+use zue_core::{KnownStarts, Limits, Promise, Recovered, Replica, ReplicaId};
 use zue_log::{Log, OpenError, OsDisk};
 use zue_settings::NodeConfig;
 
@@ -43,7 +43,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         tracing::error!(%damage, "the log is damaged");
     }
     let meta = log.meta();
-    tracing::info!(replica = %meta.replica, starts = meta.starts, initialised, cut_bytes, ?suspect, may_have_forgotten,
+    tracing::info!(replica = %meta.replica, starts = meta.starts.count, initialised, cut_bytes, ?suspect, may_have_forgotten,
         log = %log.tail(), commit_end = %meta.commit_end, "the log is open");
     let recovered = Recovered {
         id: meta.replica,
@@ -56,8 +56,7 @@ pub(crate) fn open(config: &NodeConfig) -> Result<Opened, OpenNodeError> {
         producers: log.producers().clone(),
         suspect,
         damaged: !log.damaged().is_empty(),
-        lineage: meta.lineage(),
-        runs: meta.runs(),
+        starts: KnownStarts { lineage: meta.lineage(), runs: meta.runs() },
         restored: meta.restored,
     };
     let limits = Limits {

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zue_core::Offset;
-use zue_engine::upkeep::{Ask, Unanswered};
+use zue_engine::maintenance::{Ask, Unanswered};
 use zue_log::{Excerpt, OsDisk, Reader};
 use zue_proto::place::Place;
 use zue_proto::v1::replication_client::ReplicationClient;
@@ -17,7 +17,7 @@ use zue_settings::fixed::{FETCHES_BYTES_MAX, FETCHES_MAX, PEER_MESSAGE_BYTES_MAX
 
 use crate::driver::handle::Handle;
 use crate::driver::member::Identity;
-use crate::driver::state::{Ends, View};
+use crate::driver::state::{Ends, ReplicaView};
 use crate::process::vital::Vitals;
 use crate::replication::address_book::Whereabouts;
 use crate::server::caller::Caller;
@@ -36,9 +36,9 @@ const ANSWER_BYTES: usize = 1 << 20;
 pub(crate) const ANSWER_TIMEOUT_MS: u64 = 5000;
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS);
 
-/// Asks for what the upkeep of the log lacks.
+/// Asks for what the maintenance of the log lacks.
 pub(crate) struct Fetcher {
-    view: watch::Receiver<View>,
+    view: watch::Receiver<ReplicaView>,
     whereabouts: Whereabouts,
     fetches: mpsc::Receiver<Fetch>,
 }
@@ -58,7 +58,7 @@ impl Fetcher {
         ask
     }
 
-    /// Answers until it is stopped. Nobody asks any more once the upkeep has ended, which is told of, and is no reason to end more.
+    /// Answers until it is stopped. Nobody asks any more once the maintenance has ended, which is told of, and is no reason to end more.
     async fn run(mut self, stop: CancellationToken) {
         let answers = async {
             while let Some(Fetch { ask, reply }) = self.fetches.recv().await {
@@ -120,14 +120,14 @@ async fn ask_at(place: &Place, request: v1::FetchRequest, from: Offset) -> Answe
 pub(crate) struct FetchServer {
     reader: Reader<OsDisk>,
     ends: watch::Receiver<Ends>,
-    view: watch::Receiver<View>,
+    view: watch::Receiver<ReplicaView>,
     turns: Arc<Semaphore>,
     /// For answers on their way.
     room: Arc<Room>,
 }
 
 impl FetchServer {
-    pub(crate) fn new(reader: Reader<OsDisk>, ends: watch::Receiver<Ends>, view: watch::Receiver<View>) -> Self {
+    pub(crate) fn new(reader: Reader<OsDisk>, ends: watch::Receiver<Ends>, view: watch::Receiver<ReplicaView>) -> Self {
         Self { reader, ends, view, turns: Arc::new(Semaphore::new(FETCHES_MAX)), room: Room::new(FETCHES_BYTES_MAX) }
     }
 
@@ -179,10 +179,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_upkeep_that_has_ended_ends_nothing_else() {
+    async fn maintenance_that_has_ended_ends_nothing_else() {
         let (ask, fetches) = mpsc::channel(1);
         let (vitals, stop) = (Vitals::new(), CancellationToken::new());
-        let (view, whereabouts) = (watch::channel(View::default()).1, Whereabouts::by(Dial::plain()));
+        let (view, whereabouts) = (watch::channel(ReplicaView::default()).1, Whereabouts::by(Dial::plain()));
         let asking = Fetcher { view, whereabouts, fetches };
         let running = tokio::spawn(vitals.task("who fetches", &stop).run(asking.run(stop.clone())));
         drop(ask);

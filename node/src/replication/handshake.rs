@@ -11,7 +11,7 @@ use crate::replication::peer::Peer;
 const TABLE_BYTES_MAX: usize = 60 << 20;
 
 /// The first message to a follower; with the place to begin anew, if it has asked for that.
-pub(crate) async fn first_words(peer: &Peer, with_origin: bool) -> Result<v1::Start, Ended> {
+pub(crate) async fn start_message(peer: &Peer, with_origin: bool) -> Result<v1::Start, Ended> {
     let leadership = &peer.leadership;
     let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
     let origin = if with_origin {

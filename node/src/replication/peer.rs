@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::replication::address_book::Whereabouts;
 use crate::replication::cache::TailCache;
 use crate::replication::ended::Ended;
-use crate::replication::sender::Session;
+use crate::replication::sender::FollowerStream;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ impl Peer {
         let mut told = None;
         loop {
             let renewal = self.shared.whereabouts.renewal();
-            let opened = Session::open(self, with_origin).await;
+            let opened = FollowerStream::open(self, with_origin).await;
             with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
             let ended = match opened {
                 Ok(session) => {
@@ -132,7 +132,7 @@ impl Peer {
 
     /// Feeds the follower on one stream after the other: when there is something newer to show to it, the next one is there before the
     /// last one goes, so that the follower never counts its leader as lost.
-    async fn feed<'a>(&'a self, first: Session<'a>, mut renewal: Renewal) -> (Ended, bool) {
+    async fn feed<'a>(&'a self, first: FollowerStream<'a>, mut renewal: Renewal) -> (Ended, bool) {
         let mut feeding = Box::pin(first.feed());
         let mut has_failed = false;
         loop {
@@ -141,7 +141,7 @@ impl Peer {
                 () = renewal.due() => {}
                 () = tokio::time::sleep(RENEW_AGAIN), if has_failed => {}
             }
-            let mut opening = Box::pin(Session::open(self, false));
+            let mut opening = Box::pin(FollowerStream::open(self, false));
             let (opened, ended) = tokio::select! {
                 biased;
                 opened = &mut opening => (opened, None),

@@ -19,10 +19,11 @@ use zue_settings::fixed::PEER_MESSAGE_BYTES_MAX;
 
 use crate::driver::handle::Fact;
 use crate::driver::pace::{Alarm, in_step};
-use crate::driver::state::{Ends, Gone, View};
+use crate::driver::state::{Ends, Gone, ReplicaView};
 use crate::num::wide;
+use crate::rarely::Rarely;
 use crate::replication::ended::Ended;
-use crate::replication::handshake::first_words;
+use crate::replication::handshake::start_message;
 use crate::replication::peer::Peer;
 use crate::server::body_limit::longer;
 use crate::server::net;
@@ -45,11 +46,10 @@ const LIFE_MIN: Duration = Duration::from_secs(1);
 type Reading = Pin<Box<dyn Future<Output = Result<Option<Batch>, ReadError>> + Send + Sync>>;
 
 /// An open stream to a follower that has answered.
-pub(crate) struct Session<'a> {
+pub(crate) struct FollowerStream<'a> {
     peer: &'a Peer,
     id: zue_core::Session,
-    ends: watch::Receiver<Ends>,
-    view: watch::Receiver<View>,
+    watched: Watched,
     /// The start of the follower's disk that it is of.
     run: Run,
     sender: Sender<Standby>,
@@ -58,12 +58,28 @@ pub(crate) struct Session<'a> {
     timers: Timers,
     next: Option<LeaderMessage>,
     reading: Option<Reading>,
+    usage: Usage,
+}
+
+/// The driver's state, as the follower is to hear of it.
+struct Watched {
+    ends: watch::Receiver<Ends>,
+    view: watch::Receiver<ReplicaView>,
+    view_changes: Rarely<Result<(), Gone>>,
+}
+
+/// The use that a stream was of.
+struct Usage {
     begun: Instant,
-    /// When the follower's clock is told of again.
-    clock_due: Instant,
     /// The follower's end when it was asked, and whether it has acknowledged more.
     had: Tail,
     has_moved: bool,
+}
+
+impl Usage {
+    fn was_made(&self) -> bool {
+        self.has_moved || self.begun.elapsed() >= LIFE_MIN
+    }
 }
 
 /// Moments at which something is to happen though nothing comes.
@@ -75,6 +91,8 @@ struct Timers {
     /// When the follower was heard last.
     heard: Instant,
     silence: Alarm,
+    /// When the follower's clock is told of again.
+    clock_due: Instant,
 }
 
 impl Timers {
@@ -85,6 +103,7 @@ impl Timers {
             commit_news: Alarm::new(),
             heard: Instant::now(),
             silence: Alarm::new(),
+            clock_due: Instant::now(),
         }
     }
 }
@@ -98,7 +117,7 @@ enum Event {
     News,
 }
 
-impl Drop for Session<'_> {
+impl Drop for FollowerStream<'_> {
     fn drop(&mut self) {
         let fact = Fact::Disconnected { from: self.peer.member.id, session: self.id };
         if let Err(mpsc::error::TrySendError::Full(fact)) = self.peer.handle.facts.try_send(fact) {
@@ -108,8 +127,14 @@ impl Drop for Session<'_> {
     }
 }
 
+/// Waits for the next change from here on.
+fn next_change(mut view: watch::Receiver<ReplicaView>) -> Rarely<Result<(), Gone>> {
+    view.mark_unchanged();
+    Rarely::new(async move { view.changed().await.map_err(|_| Gone) })
+}
+
 /// News for the follower.
-fn news<'a>(ends: &Ends, view: &'a View) -> News<'a, Standby> {
+fn news<'a>(ends: &Ends, view: &'a ReplicaView) -> News<'a, Standby> {
     let Ends { log, commit_end, round, log_start, .. } = *ends;
     News { log, commit_end, round, log_start, runs: &view.runs, standby: view.standby.as_ref() }
 }
@@ -118,13 +143,13 @@ fn message(message: leader_message::Message) -> LeaderMessage {
     LeaderMessage { message: Some(message) }
 }
 
-impl<'a> Session<'a> {
+impl<'a> FollowerStream<'a> {
     /// Opens a stream and agrees on where the follower's log ends.
     pub(crate) async fn open(peer: &'a Peer, with_origin: bool) -> Result<Self, Ended> {
-        let first_words = first_words(peer, with_origin).await?;
+        let start_message = start_message(peer, with_origin).await?;
         let place = peer.shared.whereabouts.of(&peer.member);
         let (channel, at) = net::connect(&place).await.map_err(Ended::Connect)?;
-        let opened = Self::agree(peer, channel, first_words).await;
+        let opened = Self::agree(peer, channel, start_message).await;
         match opened.as_ref().map_or_else(Ended::is_of_the_follower, |_| Some(true)) {
             Some(true) => place.worked(at),
             Some(false) => _ = place.is_wrong(at),
@@ -133,15 +158,15 @@ impl<'a> Session<'a> {
         opened
     }
 
-    async fn agree(peer: &'a Peer, channel: Channel, first_words: v1::Start) -> Result<Self, Ended> {
+    async fn agree(peer: &'a Peer, channel: Channel, start_message: v1::Start) -> Result<Self, Ended> {
         let mut client = ReplicationClient::new(channel)
             .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
             .max_decoding_message_size(net::ANSWER_BYTES_MAX);
-        let table_bytes = first_words.origin.as_ref().map_or(0, |origin| origin.producers.len());
+        let table_bytes = start_message.origin.as_ref().map_or(0, |origin| origin.producers.len());
         let within = START_TIMEOUT + longer(wide(table_bytes));
         let (outgoing, messages) = mpsc::channel(OUTGOING_MAX);
         // There is room for the first message.
-        let _ = outgoing.try_send(message(leader_message::Message::Start(first_words)));
+        let _ = outgoing.try_send(message(leader_message::Message::Start(start_message)));
         let opening = async {
             let mut incoming = client.follow(ReceiverStream::new(messages)).await?.into_inner();
             Ok::<_, Status>((incoming.message().await?, incoming))
@@ -168,8 +193,11 @@ impl<'a> Session<'a> {
         let mut session = Self {
             peer,
             id: peer.handle.session(),
-            ends: peer.handle.ends.clone(),
-            view: peer.handle.view.clone(),
+            watched: Watched {
+                ends: peer.handle.ends.clone(),
+                view: peer.handle.view.clone(),
+                view_changes: next_change(peer.handle.view.clone()),
+            },
             run: lineage.run(),
             sender: Sender::new(pace, log, (leader, in_memory), started.can_stand_by),
             outgoing,
@@ -177,10 +205,7 @@ impl<'a> Session<'a> {
             timers: Timers::new(settings.heartbeat()),
             next: None,
             reading: None,
-            begun: Instant::now(),
-            clock_due: Instant::now(),
-            had: durable,
-            has_moved: false,
+            usage: Usage { begun: Instant::now(), had: durable, has_moved: false },
         };
         session.tell_clock(started.clock_ms).await?;
         session.tell(Fact::Started { from: peer.member.id, session: session.id, log, durable, lineage, runs }).await?;
@@ -196,10 +221,10 @@ impl<'a> Session<'a> {
 
     /// Tells what the follower's clock shows, if it says so; a heartbeat's time later again, however often it does.
     async fn tell_clock(&mut self, clock_ms: u64) -> Result<(), Ended> {
-        if clock_ms == 0 || Instant::now() < self.clock_due {
+        if clock_ms == 0 || Instant::now() < self.timers.clock_due {
             return Ok(());
         }
-        self.clock_due = Instant::now() + self.peer.shared.settings.heartbeat();
+        self.timers.clock_due = Instant::now() + self.peer.shared.settings.heartbeat();
         self.tell(Fact::Clock(Shown::Follower { from: self.peer.member.id, clock_ms })).await
     }
 
@@ -208,7 +233,7 @@ impl<'a> Session<'a> {
     pub(crate) async fn feed(mut self) -> (Ended, bool) {
         loop {
             if let Err(ended) = self.turn().await {
-                return (ended, self.has_moved || self.begun.elapsed() >= LIFE_MIN);
+                return (ended, self.usage.was_made());
             }
         }
     }
@@ -229,8 +254,12 @@ impl<'a> Session<'a> {
                 Event::News
             }
             read = ready(&mut self.reading) => Event::Read(read),
-            changed = self.view.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
-            changed = self.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
+            changed = &mut self.watched.view_changes, if idle => {
+                changed?;
+                self.watched.view_changes = next_change(self.watched.view.clone());
+                Event::News
+            }
+            changed = self.watched.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
             _ = timers.heartbeat.tick() => Event::HeartbeatDue,
             () = timers.commit_news.wait(timers.commit_news_due), if idle => Event::HeartbeatDue,
             () = timers.silence.wait(Some(timers.heard + silence)) => return Err(Ended::Timeout(silence)),
@@ -252,7 +281,7 @@ impl<'a> Session<'a> {
         if self.next.is_some() || self.reading.is_some() {
             return;
         }
-        let (ends, view) = (*self.ends.borrow_and_update(), self.view.borrow_and_update());
+        let (ends, view) = (*self.watched.ends.borrow_and_update(), self.watched.view.borrow_and_update());
         let cache = &self.peer.shared.cache;
         let next = self.sender.next(&news(&ends, &view), |prev, bytes_max| cache.after(prev, bytes_max));
         drop(view);
@@ -318,7 +347,7 @@ impl<'a> Session<'a> {
         };
         metrics.repair_batches.inc();
         metrics.repair_records.inc_by(batch.record_count());
-        let with = self.sender.read(&batch, &news(&self.ends.borrow(), &self.view.borrow()));
+        let with = self.sender.read(&batch, &news(&self.watched.ends.borrow(), &self.watched.view.borrow()));
         self.next = Some(self.frames(batch.bytes().clone(), with));
         Ok(())
     }
@@ -334,7 +363,7 @@ impl<'a> Session<'a> {
             Some(follower_message::Message::Refused(refused)) => return Err(Ended::refused(refused)),
             Some(follower_message::Message::Started(_)) | None => return Err(Ended::OutOfTurn),
         };
-        self.has_moved |= durable > self.had;
+        self.usage.has_moved |= durable > self.usage.had;
         self.tell_clock(clock_ms).await?;
         self.sender.acked(durable);
         self.tell(Fact::Acked { from: self.peer.member.id, session: self.id, durable, round, run: self.run }).await

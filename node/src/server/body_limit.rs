@@ -1,8 +1,8 @@
 //! Limits on a call's request. Room is taken by what has come, not by what is announced; what is begun has to come in time; and what is
 //! over a limit is refused before it is decoded, as soon as that shows.
 
-use std::future::{Future, pending};
-use std::pin::{Pin, pin};
+use std::future::pending;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use zue_proto::v1::{self, Reason};
 use zue_settings::fixed::PART_BYTES;
 
 use crate::num::{length, narrow, wide};
+use crate::rarely::Rarely;
 use crate::server::owner::Owner;
 use crate::server::room::{Held, Room};
 use crate::services::append::WhenFull;
@@ -167,7 +168,7 @@ struct Received<S> {
     /// The right by which the call goes on.
     standing: Standing,
     /// Of a stream: ends when it may not go on.
-    lost: Option<Pin<Box<dyn Future<Output = v1::Error> + Send>>>,
+    lost: Option<Rarely<v1::Error>>,
 }
 
 impl<S, E> Received<S>
@@ -236,7 +237,7 @@ where
         let Self { body, due, lost, .. } = self;
         let lost = async {
             match lost {
-                Some(lost) => lost.as_mut().await,
+                Some(lost) => lost.await,
                 None => pending().await,
             }
         };
@@ -355,9 +356,7 @@ pub(crate) fn received(
     let body = axum::body::Body::new(body).into_data_stream();
     let parcel = Parcel::default();
     let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
-    let lost = rules
-        .is_stream
-        .then(|| -> Pin<Box<dyn Future<Output = v1::Error> + Send>> { Box::pin(standing.clone().lost()) });
+    let lost = rules.is_stream.then(|| Rarely::new(standing.clone().lost()));
     let received = Received {
         body,
         bytes: Bytes::new(),

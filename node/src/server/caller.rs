@@ -7,53 +7,53 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::server::owner::Owner;
-use crate::server::places::{Place, Places, Seat};
+use crate::server::slots::{Occupant, Slot, Slots};
 use crate::tls::{Shown, Token};
 
 /// Whoever is at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
-    pub(crate) seat: Arc<Seat>,
+    pub(crate) occupant: Arc<Occupant>,
     /// The identity that it has shown with the connection, and with its calls.
     pub(crate) shown: Shown,
     tokens: Mutex<Vec<Token>>,
     /// It is to send nothing new on this connection, which ends soon.
     pub(crate) ends: CancellationToken,
-    pub(super) port: Arc<Places>,
-    place: Weak<Place>,
+    pub(super) port: Arc<Slots>,
+    slot: Weak<Slot>,
     greeted: Notify,
 }
 
 impl Caller {
     /// One that has no connection, for tests.
     #[cfg(test)]
-    pub(crate) fn of_test(owner: Owner, port: &Arc<Places>, shown: Shown) -> Arc<Self> {
-        let place = Arc::new(port.take(owner).expect("there is a place"));
-        Self::new(owner, (&place.seat, port), shown, &place)
+    pub(crate) fn of_test(owner: Owner, port: &Arc<Slots>, shown: Shown) -> Arc<Self> {
+        let slot = Arc::new(port.take(owner).expect("there is a place"));
+        Self::new(owner, (&slot.occupant, port), shown, &slot)
     }
 
     pub(super) fn new(
         owner: Owner,
-        (seat, port): (&Arc<Seat>, &Arc<Places>),
+        (occupant, port): (&Arc<Occupant>, &Arc<Slots>),
         shown: Shown,
-        place: &Arc<Place>,
+        slot: &Arc<Slot>,
     ) -> Arc<Self> {
         Arc::new(Self {
             owner,
-            seat: Arc::clone(seat),
+            occupant: Arc::clone(occupant),
             shown,
             tokens: Mutex::default(),
             ends: CancellationToken::new(),
             port: Arc::clone(port),
-            place: Arc::downgrade(place),
+            slot: Arc::downgrade(slot),
             greeted: Notify::new(),
         })
     }
 
     /// It has said hello, all of it.
     pub(super) fn has_greeted(&self) {
-        self.seat.greeted.store(true, Ordering::Relaxed);
+        self.occupant.greeted.store(true, Ordering::Relaxed);
         self.greeted.notify_one();
     }
 
@@ -79,8 +79,8 @@ impl Caller {
 
     /// Its connection is the client's of that name, who has shown so.
     pub(crate) fn is_of(&self, name: &str) {
-        if let Some(place) = self.place.upgrade() {
-            place.is_of(self.owner.named(name));
+        if let Some(slot) = self.slot.upgrade() {
+            slot.is_of(self.owner.named(name));
         }
     }
 }
@@ -91,13 +91,13 @@ pub(crate) struct Busy(Arc<Caller>);
 
 impl Busy {
     pub(crate) fn new(caller: &Arc<Caller>) -> Self {
-        caller.seat.calls.fetch_add(1, Ordering::Relaxed);
+        caller.occupant.calls.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(caller))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.seat.calls.fetch_sub(1, Ordering::Relaxed);
+        self.0.occupant.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }

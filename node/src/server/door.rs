@@ -22,9 +22,9 @@ use crate::server::body_limit::{AtFirst, Rules, received};
 use crate::server::caller::{Busy, Caller};
 use crate::server::outflow::{Call, Outflow};
 use crate::server::owner::Owner;
-use crate::server::places::Places;
 use crate::server::room::Room;
 use crate::server::serve::Gate;
+use crate::server::slots::Slots;
 use crate::services::append::WhenFull;
 use crate::services::errors::error;
 use crate::tls::Admitted;
@@ -70,8 +70,8 @@ pub(crate) struct Door {
     gate: Gate,
     routes: Routes,
     settings: LimitSettings,
-    calls: Arc<Places>,
-    aside: Arc<Places>,
+    calls: Arc<Slots>,
+    aside: Arc<Slots>,
     appends: Arc<Room>,
     leaders: Arc<Room>,
     requests: Arc<Room>,
@@ -83,8 +83,8 @@ impl Door {
             gate,
             routes: routes.prepare(),
             settings,
-            calls: Places::new(CALLS_MAX),
-            aside: Places::new(ASIDE_CALLS_MAX),
+            calls: Slots::new(CALLS_MAX),
+            aside: Slots::new(ASIDE_CALLS_MAX),
             appends: Room::new(settings.appends_bytes_max.length()),
             leaders: Room::new(LEADERS_BYTES_MAX),
             requests: Room::new(REQUESTS_BYTES_MAX),
@@ -97,7 +97,7 @@ impl Door {
     }
 
     /// The places of the calls.
-    pub(crate) fn calls(&self) -> &Arc<Places> {
+    pub(crate) fn calls(&self) -> &Arc<Slots> {
         &self.calls
     }
 
@@ -147,9 +147,9 @@ impl Door {
     /// Takes a place for a call, if there is one. A connection is busy with what is Zue's, and with nothing else; with a stream of messages
     /// only once one of them has come.
     fn admit(&self, call: &Arc<Call>, kind: Kind, caller: &Arc<Caller>, owner: Owner) -> bool {
-        let Some(place) = call.place() else { return false };
+        let Some(slot) = call.slot() else { return false };
         if owner != caller.owner {
-            place.is_of(owner);
+            slot.is_of(owner);
         }
         match kind {
             Kind::Append | Kind::Other => call.keep(Busy::new(caller)),
@@ -158,7 +158,7 @@ impl Door {
         if kind != Kind::Aside {
             return true;
         }
-        let beside = self.aside.take_beside(place, owner);
+        let beside = self.aside.take_beside(slot, owner);
         let is_admitted = beside.is_some();
         call.keep(beside);
         is_admitted

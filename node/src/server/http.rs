@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::sync::{Semaphore, watch};
 use zue_log::{OsDisk, Reader};
 
-use crate::driver::state::{Role, View};
+use crate::driver::state::{ReplicaView, Role};
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 use crate::services::aside::aside;
@@ -26,7 +26,7 @@ pub(crate) enum Readiness {
     /// Another process has what the node needs; it says what, and who.
     Waiting(String),
     /// The log is open.
-    Open { view: watch::Receiver<View>, reader: Reader<OsDisk> },
+    Open { view: watch::Receiver<ReplicaView>, reader: Reader<OsDisk> },
     /// The node is stopping.
     Stopping,
 }

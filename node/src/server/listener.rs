@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::server::caller::Caller;
 use crate::server::owner::Owner;
-use crate::server::places::{Place, Places};
+use crate::server::slots::{Slot, Slots};
 use crate::tls::Shown;
 
 /// The pause after the system could not accept a connection: it is out of something.
@@ -47,7 +47,7 @@ pub(crate) struct Listener {
     socket: TcpListener,
     port: &'static str,
     greeting: Greeting,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     open: IntGauge,
     rejected: IntCounter,
     complained: Option<Instant>,
@@ -67,7 +67,7 @@ pub(crate) struct Rest {
     greeting: Option<Hello>,
     caller: Arc<Caller>,
     _open: Gauged,
-    place: Arc<Place>,
+    slot: Arc<Slot>,
 }
 
 impl Connection {
@@ -98,8 +98,8 @@ impl Rest {
     pub(crate) fn secured(self, stream: Stream, shown: Shown, name: Option<&str>) -> Connection {
         let before = &self.caller;
         let owner = name.map_or(before.owner, |name| before.owner.named(name));
-        self.place.is_of(owner);
-        let caller = Caller::new(owner, (&before.seat, &before.port), shown, &self.place);
+        self.slot.is_of(owner);
+        let caller = Caller::new(owner, (&before.occupant, &before.port), shown, &self.slot);
         Connection { stream, rest: Self { caller, ..self } }
     }
 }
@@ -131,7 +131,7 @@ impl Listener {
         address: SocketAddr,
         port: &'static str,
         greeting: Greeting,
-        places: Arc<Places>,
+        slots: Arc<Slots>,
         metrics: &Metrics,
     ) -> io::Result<Self> {
         let socket = std::net::TcpListener::bind(address)?;
@@ -140,7 +140,7 @@ impl Listener {
             socket: TcpListener::from_std(socket)?,
             port,
             greeting,
-            places,
+            slots,
             open: metrics.connections.with_label_values(&[port]),
             rejected: metrics.rejected_connections.with_label_values(&[port]),
             complained: None,
@@ -172,11 +172,11 @@ impl Listener {
         /// In all ports and nodes of a process.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let owner = Owner::new(from.ip(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let Some(place) = self.places.take(owner) else {
+        let Some(slot) = self.slots.take(owner) else {
             self.rejected.inc();
             if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
                 self.complained = Some(Instant::now());
-                let (port, max) = (self.port, wide(self.places.max()));
+                let (port, max) = (self.port, wide(self.slots.max()));
                 tracing::warn!(port, max, %from, "connections are closed at once: limits.connectionsMax are open and in use");
             }
             return None;
@@ -184,12 +184,12 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection keeps its delay");
         }
-        let place = Arc::new(place);
-        let caller = Caller::new(owner, (&place.seat, &self.places), Shown::Plain, &place);
+        let slot = Arc::new(slot);
+        let caller = Caller::new(owner, (&slot.occupant, &self.slots), Shown::Plain, &slot);
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection {
             stream: Stream::Plain(stream),
-            rest: Rest { greeting, caller, _open: Gauged::new(&self.open, 1), place },
+            rest: Rest { greeting, caller, _open: Gauged::new(&self.open, 1), slot },
         })
     }
 }

@@ -8,10 +8,10 @@ pub(crate) mod listener;
 pub(crate) mod net;
 pub(crate) mod outflow;
 pub(crate) mod owner;
-pub(crate) mod places;
 pub(crate) mod rights;
 pub(crate) mod room;
 pub(crate) mod serve;
+pub(crate) mod slots;
 
 use std::future::Future;
 
@@ -26,7 +26,7 @@ use zue_proto::v1::replication_server::ReplicationServer;
 use zue_settings::LimitSettings;
 use zue_settings::fixed::{CLIENT_CONNECTION_WINDOW_BYTES, CONNECTION_WINDOW_BYTES, PEER_MESSAGE_BYTES_MAX};
 
-use crate::driver::state::{Role, View};
+use crate::driver::state::{ReplicaView, Role};
 use crate::replication::receiver::ReplicationService;
 use crate::server::door::Door;
 use crate::server::listener::Listener;
@@ -89,7 +89,7 @@ pub(crate) fn serve_peers(
 /// Tells the health service whether the log serves.
 pub(crate) async fn report_health(
     health: tonic_health::server::HealthReporter,
-    mut view: watch::Receiver<View>,
+    mut view: watch::Receiver<ReplicaView>,
     stop: CancellationToken,
 ) {
     loop {

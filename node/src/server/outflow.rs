@@ -19,7 +19,8 @@ use tonic::codegen::http::HeaderMap;
 use zue_proto::v1::Error;
 use zue_settings::fixed::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 
-use crate::server::places::Place;
+use crate::rarely::Rarely;
+use crate::server::slots::Slot;
 use crate::tls::Standing;
 
 /// The most bytes that are handed to the connection in one piece.
@@ -34,19 +35,19 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct Call {
     /// None where there was no place for it.
-    place: Option<Place>,
+    slot: Option<Slot>,
     flow: Arc<Flow>,
     holds: Mutex<Vec<Box<dyn Any + Send>>>,
 }
 
 impl Call {
-    pub(crate) fn new(place: Option<Place>) -> Arc<Self> {
-        Arc::new(Self { place, flow: Arc::new(Flow::default()), holds: Mutex::default() })
+    pub(crate) fn new(slot: Option<Slot>) -> Arc<Self> {
+        Arc::new(Self { slot, flow: Arc::new(Flow::default()), holds: Mutex::default() })
     }
 
     /// Its place, if there was one for it.
-    pub(crate) fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        self.slot.as_ref()
     }
 
     /// The call that this task serves.
@@ -59,18 +60,26 @@ impl Call {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(thing));
     }
 
+    async fn makes_way(&self) {
+        match &self.slot {
+            Some(slot) => slot.occupant.leaves.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Serves a stream of HTTP/2 that this call is, until it is done, has to make way, or its client has taken nothing for so long.
     pub(crate) async fn serve(self: Arc<Self>, stream: impl Future<Output = ()>, stall_max: Duration) {
-        let makes_way = async {
-            match &self.place {
-                Some(place) => place.seat.leaves.cancelled().await,
-                None => std::future::pending().await,
+        let call = Arc::clone(&self);
+        let mut ends = Rarely::new(async move {
+            tokio::select! {
+                () = call.makes_way() => tracing::debug!("a call made way for others"),
+                () = call.flow.stands_still(stall_max) => tracing::debug!("a call ended: its client takes nothing"),
             }
-        };
+        });
         tokio::select! {
-            () = CALL.scope(Arc::clone(&self), stream) => {}
-            () = makes_way => tracing::debug!("a call made way for others"),
-            () = self.flow.stands_still(stall_max) => tracing::debug!("a call ended: its client takes nothing"),
+            biased;
+            () = CALL.scope(self, stream) => {}
+            () = &mut ends => {}
         }
     }
 }
@@ -140,22 +149,19 @@ pub(crate) struct Outflow {
     /// Sees the end on its way.
     explain: Explain,
     /// Ends when whom it goes to may have no more of it.
-    lost: Option<Lost>,
+    lost: Option<Rarely<Error>>,
 }
-
-/// Ends when a call may not go on, with why.
-type Lost = Pin<Box<dyn Future<Output = Error> + Send>>;
 
 impl Outflow {
     /// With what it goes on by, if that may be taken away.
     pub(crate) fn new(body: Body, call: &Call, explain: Explain, standing: Option<Standing>) -> Self {
-        let lost = standing.map(|standing| -> Lost { Box::pin(standing.lost()) });
+        let lost = standing.map(|standing| Rarely::new(standing.lost()));
         Self { body, flow: Arc::clone(&call.flow), left: Bytes::new(), has_ended: false, trailers: None, explain, lost }
     }
 
     /// Ends it if it may not go on. What has gone out of a message is not taken back: the client sees its end before the message's.
     fn end_if_lost(&mut self, cx: &mut Context<'_>) {
-        let Some(Poll::Ready(why)) = self.lost.as_mut().map(|lost| lost.as_mut().poll(cx)) else { return };
+        let Some(Poll::Ready(why)) = self.lost.as_mut().map(|lost| Pin::new(lost).poll(cx)) else { return };
         self.lost = None;
         if self.has_ended {
             return;

@@ -1,9 +1,10 @@
 //! Serving connections: what of HTTP one may use, and when it ends. Knows neither calls nor paths.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -12,18 +13,19 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::{Service as _, http};
 use zue_settings::fixed::{HTTP1_BUFFER_BYTES, STREAMS_MAX};
 
 use crate::metrics::Metrics;
+use crate::rarely::Rarely;
 use crate::server::caller::Caller;
 use crate::server::door::Door;
 use crate::server::listener::{Connection, Listener};
 use crate::server::net;
 use crate::server::outflow::Call;
-use crate::server::places::Places;
+use crate::server::slots::Slots;
 use crate::tls::{Port, Security};
 
 /// The most bytes that the headers of a call may have.
@@ -59,13 +61,13 @@ pub(crate) struct Gate {
 #[derive(Clone, Debug)]
 struct Calls {
     caller: Arc<Caller>,
-    places: Arc<Places>,
+    slots: Arc<Slots>,
     stall_max: Duration,
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Calls {
     fn execute(&self, stream: F) {
-        let call = Call::new(self.places.take_busy(self.caller.owner));
+        let call = Call::new(self.slots.take_busy(self.caller.owner));
         tokio::spawn(call.serve(stream, self.stall_max));
     }
 }
@@ -88,7 +90,7 @@ pub(crate) async fn serve_grpc(mut listener: Listener, door: Door, http: Http2, 
 async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop: CancellationToken) {
     let Http2 { stream_window_bytes, connection_window_bytes, hello_within, stall_max } = http;
     let (gate, hello_until) = (door.gate().clone(), Instant::now() + hello_within);
-    let leaves = connection.caller().seat.leaves.clone();
+    let leaves = connection.caller().occupant.leaves.clone();
     let welcomed = tokio::select! {
         welcomed = gate.security.welcome(connection, gate.port, hello_until, &gate.metrics) => welcomed,
         () = leaves.cancelled() => return,
@@ -96,7 +98,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
     };
     let Some(connection) = welcomed else { return };
     let caller = Arc::clone(connection.caller());
-    let calls = Calls { caller: Arc::clone(&caller), places: Arc::clone(door.calls()), stall_max };
+    let calls = Calls { caller: Arc::clone(&caller), slots: Arc::clone(door.calls()), stall_max };
     let mut builder = http2::Builder::new(calls);
     builder
         .timer(TokioTimer::new())
@@ -114,34 +116,65 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
         })
     };
     let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    let mut hello = pin!(tokio::time::timeout_at(hello_until, caller.greeted()));
-    let mut outlived = pin!(gate.security.outlived(&caller));
-    let (mut has_greeted, mut is_stopping, mut ends_at) = (false, false, None);
+    let next_end = |stop| Rarely::new(end(Arc::clone(&caller), gate.security.clone(), hello_until, stop));
+    let mut ends = next_end(Some(stop));
     loop {
         tokio::select! {
+            biased;
             ended = served.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a connection failed");
                 }
                 return;
             }
-            greeted = hello.as_mut(), if !has_greeted => match greeted {
+            end = &mut ends => match end {
+                End::Now => return,
+                End::Stopping => ends = next_end(None),
+                End::Outlived(left) => {
+                    caller.ends.cancel();
+                    ends = Rarely::new(last_end(Arc::clone(&caller), left));
+                }
+            }
+        }
+        served.as_mut().graceful_shutdown();
+    }
+}
+
+/// The reason for which a connection ends, though the client would go on.
+enum End {
+    /// It made way for others, or said no hello in time.
+    Now,
+    /// The node stops: the calls that go on are answered.
+    Stopping,
+    /// The certificate that it was opened with is not believed any more: it has so long to end.
+    Outlived(Duration),
+}
+
+async fn end(caller: Arc<Caller>, security: Security, hello_until: Instant, stop: Option<CancellationToken>) -> End {
+    let mut has_greeted = caller.occupant.greeted.load(Ordering::Relaxed);
+    let mut outlived = pin!(security.outlived(&caller));
+    let mut stopped = pin!(async {
+        match &stop {
+            Some(stop) => stop.cancelled().await,
+            None => pending().await,
+        }
+    });
+    loop {
+        tokio::select! {
+            greeted = tokio::time::timeout_at(hello_until, caller.greeted()), if !has_greeted => match greeted {
                 Ok(()) => has_greeted = true,
-                Err(_) => return,
+                Err(_) => return End::Now,
             },
-            () = caller.seat.leaves.cancelled() => return,
-            () = stop.cancelled(), if !is_stopping => {
-                is_stopping = true;
-                served.as_mut().graceful_shutdown();
-            }
-            left = outlived.as_mut(), if ends_at.is_none() => {
-                ends_at = Some(Instant::now() + left);
-                caller.ends.cancel();
-                served.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(ends_at.unwrap_or(hello_until)), if ends_at.is_some() => return,
+            () = caller.occupant.leaves.cancelled() => return End::Now,
+            () = stopped.as_mut() => return End::Stopping,
+            left = outlived.as_mut() => return End::Outlived(left),
         }
     }
+}
+
+async fn last_end(caller: Arc<Caller>, left: Duration) -> End {
+    let _ = tokio::time::timeout(left, caller.occupant.leaves.cancelled()).await;
+    End::Now
 }
 
 /// Serves requests until it is stopped: one a connection, so that nobody keeps one.
@@ -161,7 +194,7 @@ pub(crate) async fn serve_http(mut listener: Listener, router: Router, stop: Can
 
 /// Serves one request. A client of gRPC that has taken this port for another is told in its own protocol that nothing is there.
 async fn serve_request(connection: Connection, router: Router) {
-    let seat = Arc::clone(&connection.caller().seat);
+    let occupant = Arc::clone(&connection.caller().occupant);
     let is_http2 = tokio::time::timeout(HTTP1_HEAD_WITHIN, connection.begins_with(HTTP2_BEGINS)).await;
     let Ok(Ok(is_http2)) = is_http2 else { return };
     let service = service_fn(move |request: http::Request<Incoming>| {
@@ -190,6 +223,6 @@ async fn serve_request(connection: Connection, router: Router) {
             }
         }
         () = tokio::time::sleep(HTTP1_WITHIN) => {}
-        () = seat.leaves.cancelled() => {}
+        () = occupant.leaves.cancelled() => {}
     }
 }

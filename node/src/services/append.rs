@@ -13,6 +13,7 @@ use zue_proto::v1::{self, Reason};
 use zue_settings::LimitSettings;
 
 use crate::driver::handle::{Append, Handle, Records, Request};
+use crate::driver::pace::Alarm;
 use crate::driver::state::Role;
 use crate::gauged::Gauged;
 use crate::metrics::Metrics;
@@ -43,6 +44,9 @@ pub(crate) struct Pending {
     answer: oneshot::Receiver<Reply>,
     _in_flight: (Gauged, Gauged),
 }
+
+/// The deadline has passed.
+struct Late;
 
 /// The time that one call waits when its connection has brought in too many producers. A stream does not: others wait behind it.
 const NEWCOMER_WAITS_MAX: Duration = Duration::from_secs(1);
@@ -151,10 +155,14 @@ impl Appends {
         }
     }
 
-    /// Waits for the answer until the deadline.
-    pub(crate) async fn answer(&self, pending: Pending) -> Result<v1::AppendResponse, v1::Error> {
+    /// Waits for the answer until the deadline, of which the alarm tells.
+    pub(crate) async fn answer(&self, pending: Pending, alarm: &mut Alarm) -> Result<v1::AppendResponse, v1::Error> {
         let Pending { begun, deadline, answer, _in_flight } = pending;
-        let answered = timeout_at(deadline, answer).await;
+        let answered = tokio::select! {
+            biased;
+            answer = answer => Ok(answer),
+            () = alarm.wait(Some(deadline)) => Err(Late),
+        };
         self.metrics.append_duration.observe(begun.elapsed().as_secs_f64());
         match answered {
             Ok(Ok(Reply::Appended { base, count, epoch, duplicate })) => {
@@ -165,7 +173,7 @@ impl Appends {
             Ok(Err(_gone)) => {
                 Err(unknown(Reason::ShuttingDown, "this replica is shutting down; the append may yet be committed"))
             }
-            Err(_late) => Err(unknown(
+            Err(Late) => Err(unknown(
                 Reason::TimedOut,
                 "the append was not committed before its deadline; it may yet be: repeat it with the same producer and \
                  sequence",
@@ -212,13 +220,13 @@ mod tests {
     use crate::config::convert::record_limits;
     use crate::driver::clock::SharedTime;
     use crate::driver::member::Identity;
-    use crate::driver::state::{Ends, View};
+    use crate::driver::state::{Ends, ReplicaView};
     use crate::server::owner::tests::owner;
 
     /// The intake of appends, and a driver that has none of them written.
     fn stuck() -> (Appends, mpsc::Receiver<Request>) {
         let (requests, kept) = mpsc::channel(1000);
-        let view = View { role: Role::Leader, ..View::default() };
+        let view = ReplicaView { role: Role::Leader, ..ReplicaView::default() };
         let handle = Handle {
             identity: Arc::new(Identity {
                 id: ReplicaId(1),

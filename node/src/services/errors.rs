@@ -6,7 +6,7 @@ use zue_log::ReadError;
 use zue_proto::status_of;
 use zue_proto::v1::{Error, LeaderHint, Outcome, Reason};
 
-use crate::driver::state::{Role, View};
+use crate::driver::state::{ReplicaView, Role};
 
 /// An error with a reason and a message.
 pub(crate) fn error(reason: Reason, message: impl Into<String>) -> Error {
@@ -35,7 +35,7 @@ pub(crate) fn status(error: Error) -> Status {
 }
 
 /// The meaning of a replica's refusal. `view` says where to go instead.
-pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
+pub(crate) fn refused(refusal: &Refusal, view: &ReplicaView) -> Error {
     let message = refusal.to_string();
     match refusal {
         Refusal::Promised { .. }
@@ -79,7 +79,7 @@ pub(crate) fn refused(refusal: &Refusal, view: &View) -> Error {
 }
 
 /// This replica does not lead; who does, if that is known here.
-pub(crate) fn not_leader(view: &View) -> Error {
+pub(crate) fn not_leader(view: &ReplicaView) -> Error {
     let leader = elsewhere(view);
     let message = match leader {
         Some(leader) => format!("this replica does not lead; {} does, at {}", leader.name, leader.address),
@@ -89,12 +89,12 @@ pub(crate) fn not_leader(view: &View) -> Error {
 }
 
 /// The leader, if it is another. What a leader knows of itself may be out of date, or worth nothing: then the caller would come back.
-fn elsewhere(view: &View) -> Option<&LeaderHint> {
+fn elsewhere(view: &ReplicaView) -> Option<&LeaderHint> {
     view.leader.as_ref().filter(|_| view.role != Role::Leader)
 }
 
 /// A read where what comes does not come: others have what is current.
-pub(crate) fn read_elsewhere(why: &str, view: &View) -> Error {
+pub(crate) fn read_elsewhere(why: &str, view: &ReplicaView) -> Error {
     let known: Vec<String> =
         view.members.iter().map(|member| format!("{} at {}", member.name, member.client_address)).collect();
     let instead = if known.is_empty() { "ask its members".to_owned() } else { format!("ask {}", known.join(", ")) };
@@ -102,7 +102,7 @@ pub(crate) fn read_elsewhere(why: &str, view: &View) -> Error {
 }
 
 /// This replica's storage failed; the view says how.
-pub(crate) fn storage_failed(view: &View) -> Error {
+pub(crate) fn storage_failed(view: &ReplicaView) -> Error {
     let problem = view.problem.as_deref().unwrap_or("its cause is in the log of the process");
     error(Reason::StorageFailed, format!("the storage of this replica failed: {problem}"))
 }
@@ -132,7 +132,7 @@ mod tests {
     fn who_is_sent_elsewhere_is_never_sent_back_to_the_same_node() {
         let leader = Some(LeaderHint { name: "zue-0".to_owned(), address: "zue-0:9440".to_owned() });
         for (role, told) in [(Role::Leader, None), (Role::Follower, leader.clone())] {
-            let view = View { role, leader: leader.clone(), ..View::default() };
+            let view = ReplicaView { role, leader: leader.clone(), ..ReplicaView::default() };
             for refusal in [Refusal::NotLeader, Refusal::SteppedDown] {
                 let error = refused(&refusal, &view);
                 assert_eq!(error.leader, told, "{role:?}: {refusal}");
@@ -145,8 +145,8 @@ mod tests {
     fn what_may_be_in_the_log_is_not_called_absent() {
         let overlap = Refusal::Overlap { first: 1, last: 2 };
         for refusal in [Refusal::UnknownProducer, Refusal::PerhapsForgotten, overlap, Refusal::SteppedDown] {
-            assert_eq!(refused(&refusal, &View::default()).outcome(), Outcome::Unknown, "{refusal}");
+            assert_eq!(refused(&refusal, &ReplicaView::default()).outcome(), Outcome::Unknown, "{refusal}");
         }
-        assert_eq!(refused(&Refusal::Duplicate(3), &View::default()).outcome(), Outcome::Unspecified);
+        assert_eq!(refused(&Refusal::Duplicate(3), &ReplicaView::default()).outcome(), Outcome::Unspecified);
     }
 }

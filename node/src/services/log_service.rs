@@ -4,10 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::Stream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,19 +17,21 @@ use zue_proto::v1::{self, append_stream_response};
 use zue_proto::{error_of, id_bytes, status_of};
 use zue_settings::LimitSettings;
 
-use crate::backup::{self, Desk, Hold};
-use crate::driver::state::{Ends, Role, View};
+use crate::backup::{self, BackupRequests, Hold};
+use crate::driver::pace::Alarm;
+use crate::driver::state::{Ends, LeaderView, ReplicaView, Role};
 use crate::gauged::Gauged;
 use crate::num::length;
+use crate::rarely::Rarely;
 use crate::server::body_limit::Parcel;
 use crate::server::caller::Caller;
 use crate::server::door::grpc_timeout;
 use crate::server::owner::Owner;
-use crate::server::places::Places;
 use crate::server::room::Room;
+use crate::server::slots::Slots;
 use crate::services::append::{Appends, Pending, WhenFull, check_log};
 use crate::services::errors::{error, invalid, refused, shutting_down, status};
-use crate::services::read::{Read, too_many, unfed_max};
+use crate::services::read::{Read, ReadLimits, too_many, unfed_max};
 use crate::tls::Security;
 
 /// The time for which another leader may be wanted.
@@ -42,15 +43,15 @@ pub(crate) struct LogService {
     pub(crate) appends: Appends,
     pub(crate) reader: Reader<OsDisk>,
     /// Of the reads that go on at once.
-    pub(crate) readers: Arc<Places>,
+    pub(crate) readers: Arc<Slots>,
     /// The room for records on their way to readers.
     pub(crate) answers: Arc<Room>,
     /// The time that a read may wait for what is committed.
     pub(crate) lag_max: Duration,
     pub(crate) security: Security,
     /// Of one that makes backups.
-    pub(crate) backups: Option<Desk>,
-    /// The place where trims leave what is in no backup.
+    pub(crate) backups: Option<BackupRequests>,
+    /// The end of what trims may take, where they leave what is in no backup.
     pub(crate) hold: Option<Hold>,
 }
 
@@ -66,7 +67,7 @@ impl Log for LogService {
         let deadline = self.appends.deadline(asked);
         let (owner, received) = (Owner::of(&request), Parcel::of(&request).open().map_err(status_of)?);
         let pending = self.appends.submit(request.into_inner(), owner, received, deadline, WhenFull::Refuse).await;
-        self.appends.answer(pending.map_err(status_of)?).await.map(Response::new).map_err(status_of)
+        self.appends.answer(pending.map_err(status_of)?, &mut Alarm::new()).await.map(Response::new).map_err(status_of)
     }
 
     async fn append_stream(
@@ -81,22 +82,20 @@ impl Log for LogService {
         let ends = Caller::of(&request).map(|caller| caller.ends.clone()).unwrap_or_default();
         tokio::spawn(take_on(appends.clone(), (request.into_inner(), ends), owner, parcel, pending));
         // The answers come in the order of the requests, each no later than its deadline.
-        let responses = ReceiverStream::new(answers).then(move |submitted: Result<Pending, v1::Error>| {
-            let appends = appends.clone();
-            async move {
-                let answered = match submitted {
-                    Ok(pending) => appends.answer(pending).await,
-                    Err(error) => Err(error),
-                };
-                let outcome = match answered {
-                    Ok(appended) => append_stream_response::Outcome::Appended(appended),
-                    Err(error) => {
-                        appends.metrics.append_failed(&error);
-                        append_stream_response::Outcome::Error(error)
-                    }
-                };
-                Ok(v1::AppendStreamResponse { outcome: Some(outcome) })
-            }
+        let begin = (answers, appends, Alarm::new());
+        let responses = futures::stream::unfold(begin, async |(mut answers, appends, mut alarm)| {
+            let answered = match answers.recv().await? {
+                Ok(pending) => appends.answer(pending, &mut alarm).await,
+                Err(error) => Err(error),
+            };
+            let outcome = match answered {
+                Ok(appended) => append_stream_response::Outcome::Appended(appended),
+                Err(error) => {
+                    appends.metrics.append_failed(&error);
+                    append_stream_response::Outcome::Error(error)
+                }
+            };
+            Some((Ok(v1::AppendStreamResponse { outcome: Some(outcome) }), (answers, appends, alarm)))
         });
         Ok(Response::new(Box::pin(responses)))
     }
@@ -107,23 +106,25 @@ impl Log for LogService {
         let request = request.into_inner();
         check_log(&request.log).map_err(status)?;
         let appends = &self.appends;
-        let place = self.readers.take_busy(owner);
-        let place = Arc::new(place.ok_or_else(|| status(too_many(appends.settings.readers_max)))?);
+        let slot = self.readers.take_busy(owner);
+        let slot = Arc::new(slot.ok_or_else(|| status(too_many(appends.settings.readers_max)))?);
         let read = Read {
             reader: self.reader.clone(),
             ends: appends.handle.ends.clone(),
             readable: appends.handle.readable.clone(),
             view: appends.handle.view.clone(),
             metrics: Arc::clone(&appends.metrics),
-            bytes_max: appends.settings.read_bytes_max.length(),
             stop: appends.stop.clone(),
             not_before_ms: 0,
-            lag_max: self.lag_max,
-            unfed_max: unfed_max(self.lag_max),
-            stall_max: appends.settings.stall_deadline.0,
+            limits: ReadLimits {
+                bytes_max: appends.settings.read_bytes_max.length(),
+                lag_max: self.lag_max,
+                unfed_max: unfed_max(self.lag_max),
+                stall_max: appends.settings.stall_deadline.0,
+            },
             room: Arc::clone(&self.answers),
             owner,
-            place,
+            slot,
             _open: Gauged::new(&appends.metrics.readers, 1),
         };
         self.ensure(request.consistency(), deadline).await.map_err(status)?;
@@ -139,8 +140,9 @@ impl Log for LogService {
         let handle = &self.appends.handle;
         let Ends { commit_end, log, .. } = *handle.ends.borrow();
         let view = handle.view.borrow().clone();
-        let View { cluster, epoch, leader, members, unreached, problem, isr, reach, connected, .. } = view;
-        let View { left, standby, elected_by, .. } = view;
+        let ReplicaView { cluster, epoch, leader, members, problem, left, standby, .. } = view;
+        let (LeaderView { unreached, isr, reach, elected_by }, connected) =
+            (view.as_leader, view.as_follower.connected);
         let problem = problem.map(|problem| problem.as_ref().to_owned()).or_else(|| self.security.problem());
         // Whom a replica followed that is no member any more may lead no more either.
         let leader = leader.filter(|_| left.is_none());
@@ -247,28 +249,37 @@ async fn take_on(
     parcel: Parcel,
     pending: mpsc::Sender<Result<Pending, v1::Error>>,
 ) {
-    loop {
-        let Ok(place) = pending.reserve().await else { return };
-        let request = tokio::select! {
-            request = requests.message() => request,
+    let stop = appends.stop.clone();
+    let mut ended = Rarely::new(async move {
+        tokio::select! {
             // What was taken on is answered; what comes after that goes to another connection.
-            () = ends.cancelled() => return,
-            () = appends.stop.cancelled() => {
-                place.send(Err(shutting_down()));
+            () = ends.cancelled() => None,
+            () = stop.cancelled() => Some(shutting_down()),
+        }
+    });
+    loop {
+        let Ok(slot) = pending.reserve().await else { return };
+        let request = tokio::select! {
+            biased;
+            why = &mut ended => {
+                if let Some(why) = why {
+                    slot.send(Err(why));
+                }
                 return;
             }
+            request = requests.message() => request,
         };
         let request = match request {
             Ok(Some(request)) => request,
             Ok(None) => return,
             // What it cannot go on after is told like any other failure, in its turn.
             Err(status) => {
-                place.send(Err(error_of(&status).unwrap_or_else(|| invalid(status.message()))));
+                slot.send(Err(error_of(&status).unwrap_or_else(|| invalid(status.message()))));
                 return;
             }
         };
         let deadline = appends.deadline(within(&request));
-        place.send(match parcel.open() {
+        slot.send(match parcel.open() {
             Ok(received) => appends.submit(request, owner, received, deadline, WhenFull::Wait).await,
             Err(refused) => Err(refused),
         });

@@ -15,13 +15,13 @@ use zue_core::Offset;
 use zue_log::{Chunk, OsDisk, ReadError, Reader, RecordView};
 use zue_proto::{id_bytes, v1};
 
-use crate::driver::state::{Ends, Role, View};
+use crate::driver::state::{Ends, ReplicaView, Role};
 use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::server::owner::Owner;
-use crate::server::places::Place;
 use crate::server::room::{Held, Room};
+use crate::server::slots::Slot;
 use crate::services::aside::aside;
 use crate::services::errors::{
     error, out_of_range, read_elsewhere, read_failed, shutting_down, status, storage_failed,
@@ -38,24 +38,31 @@ pub(crate) struct Read {
     /// The end of reads; the one of these that is waited for.
     pub(crate) readable: watch::Receiver<Offset>,
     /// True once this replica has failed, or is no member any more.
-    pub(crate) view: watch::Receiver<View>,
+    pub(crate) view: watch::Receiver<ReplicaView>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) bytes_max: usize,
     pub(crate) stop: CancellationToken,
     /// Records that are older are passed over.
     pub(crate) not_before_ms: u64,
+    pub(crate) limits: ReadLimits,
+    /// For what is on its way to its client.
+    pub(crate) room: Arc<Room>,
+    pub(crate) owner: Owner,
+    /// Its place among the reads that go on at once; work on the disk shares it.
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) _open: Gauged,
+}
+
+/// Limits of a read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadLimits {
+    /// The bytes of one message.
+    pub(crate) bytes_max: usize,
     /// The time that committed records may stay away from this disk, before a read that does not follow is sent elsewhere.
     pub(crate) lag_max: Duration,
     /// The time that one that follows waits, at least, where no leader feeds this replica.
     pub(crate) unfed_max: Duration,
     /// The time for which its client may take nothing.
     pub(crate) stall_max: Duration,
-    /// For what is on its way to its client.
-    pub(crate) room: Arc<Room>,
-    pub(crate) owner: Owner,
-    /// Its place among the reads that go on at once; work on the disk shares it.
-    pub(crate) place: Arc<Place>,
-    pub(crate) _open: Gauged,
 }
 
 /// The multiple of `replication.lagTimeMax` for which no leader may feed a replica before a read that follows is sent elsewhere; and at least so
@@ -113,7 +120,7 @@ impl Read {
     /// The first committed record that is no older, or where it will be: what is not committed may yet be replaced.
     async fn offset_at(&self, timestamp_ms: u64) -> Result<Offset, v1::Error> {
         let reader = self.reader.clone();
-        let found = aside(Arc::clone(&self.place), move || reader.offset_at(timestamp_ms)).await;
+        let found = aside(Arc::clone(&self.slot), move || reader.offset_at(timestamp_ms)).await;
         let Ends { commit_end, .. } = *self.ends.borrow();
         match found {
             Ok((Ok(offset), _)) => Ok(offset.min(commit_end)),
@@ -155,7 +162,7 @@ impl Read {
         let commit_end = self.ends.borrow().commit_end;
         let target = if follow { ENDLESS } else { commit_end };
         self.send(&responses, Vec::new(), 0, from..from, commit_end).await?;
-        let (stop, leaves) = (self.stop.clone(), self.place.seat.leaves.clone());
+        let (stop, leaves) = (self.stop.clone(), self.slot.occupant.leaves.clone());
         while at < target && left > 0 {
             let (end, count) = tokio::select! {
                 served = self.next(at, target, left, &responses) => served?,
@@ -171,10 +178,10 @@ impl Read {
 
     /// Waits for records and serves some; where they end, and how many there were.
     async fn next(&mut self, at: Offset, target: Offset, left: u64, responses: &Responses) -> Served {
-        let (unfed_max, mut fed) = (self.unfed_max, self.view.clone());
+        let (unfed_max, mut fed) = (self.limits.unfed_max, self.view.clone());
         let waits_in_vain = async move {
             tokio::time::sleep(unfed_max).await;
-            let view = fed.wait_for(|view| view.unfed).await.map_err(|_| End::Gone)?;
+            let view = fed.wait_for(|view| view.as_follower.unfed).await.map_err(|_| End::Gone)?;
             Ok::<_, End>(Err(unfed(unfed_max, &view)))
         };
         let readable = tokio::select! {
@@ -186,11 +193,11 @@ impl Read {
             // Perhaps it is no member any more, and does not know.
             vain = waits_in_vain, if target == ENDLESS => vain?,
             // Others have what is committed: a disk that hangs must not hold up who could read it there.
-            () = tokio::time::sleep(self.lag_max), if target != ENDLESS => Err(stands_still(at, self.lag_max)),
+            () = tokio::time::sleep(self.limits.lag_max), if target != ENDLESS => Err(stands_still(at, self.limits.lag_max)),
         };
         let upto = readable?.min(target).min(at.plus(left));
-        let (reader, bytes_max) = (self.reader.clone(), self.bytes_max);
-        let read = aside(Arc::clone(&self.place), move || reader.read(at, upto, bytes_max)).await;
+        let (reader, bytes_max) = (self.reader.clone(), self.limits.bytes_max);
+        let read = aside(Arc::clone(&self.slot), move || reader.read(at, upto, bytes_max)).await;
         let chunk = match read {
             Ok((Ok(chunk), _)) => chunk,
             Ok((Err(failure), _)) => return Err(self.failed(&failure)),
@@ -216,7 +223,7 @@ impl Read {
             };
             if record.timestamp_ms >= self.not_before_ms {
                 let more = record.payload_bytes() + RECORD_BYTES + record.headers().count() * HEADER_BYTES;
-                if bytes > 0 && bytes + more > self.bytes_max {
+                if bytes > 0 && bytes + more > self.limits.bytes_max {
                     self.serve_some(responses, std::mem::take(&mut records), bytes, first..end).await?;
                     (first, bytes) = (end, 0);
                 }
@@ -259,10 +266,10 @@ impl Read {
         let Range { start: Offset(first), end: Offset(next) } = range;
         let response = v1::ReadResponse { records, commit_end, log_start, first, next };
         let mut held = self.room.hold(self.owner);
-        let grown = timeout(self.stall_max, held.grow(bytes)).await;
+        let grown = timeout(self.limits.stall_max, held.grow(bytes)).await;
         grown.map_err(|_| no_room(self.room.max()))?;
-        let sent = timeout(self.stall_max, responses.send((response, held))).await;
-        sent.map_err(|_| takes_nothing(first, self.stall_max))?.map_err(|_| End::Gone)
+        let sent = timeout(self.limits.stall_max, responses.send((response, held))).await;
+        sent.map_err(|_| takes_nothing(first, self.limits.stall_max))?.map_err(|_| End::Gone)
     }
 
     fn failed(&self, failure: &ReadError) -> End {
@@ -291,11 +298,11 @@ fn to_wire(chunk: &Chunk, record: &RecordView<'_>) -> v1::Record {
 }
 
 /// Tells whether nothing will come any more to this replica.
-fn has_no_more(view: &View) -> bool {
+fn has_no_more(view: &ReplicaView) -> bool {
     view.role == Role::Failed || view.left.is_some()
 }
 
-fn elsewhere(view: &View) -> v1::Error {
+fn elsewhere(view: &ReplicaView) -> v1::Error {
     view.left.as_ref().map_or_else(|| storage_failed(view), |left| read_elsewhere(left, view))
 }
 
@@ -308,7 +315,7 @@ fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
 }
 
 /// No leader sends what follows.
-fn unfed(unfed_max: Duration, view: &View) -> v1::Error {
+fn unfed(unfed_max: Duration, view: &ReplicaView) -> v1::Error {
     let why = format!(
         "no leader has fed this replica for {unfed_max:?} or longer: others may have more, and it may be no member any more"
     );
@@ -350,8 +357,9 @@ mod tests {
 
     use super::*;
     use crate::driver::member::Member;
+    use crate::driver::state::FollowerView;
     use crate::server::owner::tests::owner;
-    use crate::server::places::Places;
+    use crate::server::slots::Slots;
 
     #[tokio::test]
     async fn a_read_of_what_does_not_come_to_the_disk_is_sent_elsewhere_and_one_that_follows_waits() {
@@ -359,8 +367,8 @@ mod tests {
         let (log, _) = Log::open(OsDisk::new(dir.path()).unwrap(), LogConfig::default(), ReplicaId(1)).unwrap();
         let (_ends, ends) = watch::channel(Ends { commit_end: Offset(5), ..Ends::default() });
         let (_readable, readable) = watch::channel(Offset(0));
-        let (tell, view) = watch::channel(View::default());
-        let (places, metrics) = (Places::new(2), Arc::new(Metrics::new().unwrap()));
+        let (tell, view) = watch::channel(ReplicaView::default());
+        let (slots, metrics) = (Slots::new(2), Arc::new(Metrics::new().unwrap()));
         let begin = |follow: bool| {
             let read = Read {
                 reader: log.reader(),
@@ -368,15 +376,17 @@ mod tests {
                 readable: readable.clone(),
                 view: view.clone(),
                 metrics: Arc::clone(&metrics),
-                bytes_max: 1000,
                 stop: CancellationToken::new(),
                 not_before_ms: 0,
-                lag_max: Duration::from_millis(50),
-                unfed_max: Duration::from_millis(50),
-                stall_max: Duration::from_secs(9),
+                limits: ReadLimits {
+                    bytes_max: 1000,
+                    lag_max: Duration::from_millis(50),
+                    unfed_max: Duration::from_millis(50),
+                    stall_max: Duration::from_secs(9),
+                },
                 room: Room::new(1000),
                 owner: owner(1, 0),
-                place: places.take_busy(owner(1, 0)).unwrap().into(),
+                slot: slots.take_busy(owner(1, 0)).unwrap().into(),
                 _open: Gauged::new(&metrics.readers, 1),
             };
             Box::pin(read.start(Offset(0), v1::ReadRequest { follow, ..Default::default() }))
@@ -390,11 +400,15 @@ mod tests {
         assert!(answers.next().await.is_none());
         assert!(futures::poll!(following.next()).is_pending());
         // No leader feeds it: others may have more.
-        tell.send(View { unfed: true, ..View::default() }).unwrap();
+        tell.send(ReplicaView {
+            as_follower: FollowerView { unfed: true, ..FollowerView::default() },
+            ..ReplicaView::default()
+        })
+        .unwrap();
         let sent_on = zue_proto::error_of(&following.next().await.unwrap().unwrap_err()).unwrap();
         assert_eq!((sent_on.reason(), sent_on.leader), (v1::Reason::NotLeader, None));
         assert!(following.next().await.is_none());
-        tell.send(View::default()).unwrap();
+        tell.send(ReplicaView::default()).unwrap();
         let mut following = begin(true);
         assert_eq!(following.next().await.unwrap().unwrap().commit_end, 5);
         // Scaled away, nothing comes any more: it is told whom to ask instead.
@@ -408,7 +422,7 @@ mod tests {
             dial_address: None,
         };
         let (leader, left) = (Some(member.to_hint()), Some("no member since epoch 3".into()));
-        tell.send(View { leader, left, members: [member].into(), ..View::default() }).unwrap();
+        tell.send(ReplicaView { leader, left, members: [member].into(), ..ReplicaView::default() }).unwrap();
         let redirected = zue_proto::error_of(&following.next().await.unwrap().unwrap_err()).unwrap();
         assert_eq!((redirected.reason(), &*redirected.leader.unwrap().address), (v1::Reason::NotLeader, "zue-0:9440"));
         assert!(redirected.message.contains("ask zue-0 at zue-0:9440"), "{}", redirected.message);

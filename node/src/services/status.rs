@@ -86,7 +86,7 @@ impl Driver {
             isr_expands: counts.expands,
             suspect: replica.suspect().map(Into::into),
             damaged: replica.is_damaged(),
-            leaving: self.leaving,
+            leaving: self.orders.leaving,
             clock_ahead_ms: self.clocks.ahead_ms,
             log_time_ahead_ms: self.clocks.log_ahead_ms,
             members: self.known_members().iter().map(Member::to_wire).collect(),
@@ -103,7 +103,8 @@ impl Driver {
             RoleView::Follower { silence_ms, connected, .. } => {
                 status.set_role(v1::Role::Follower);
                 status.leader_connected = connected;
-                status.leader_silence_ms = Some(self.heard.as_ref().map_or(silence_ms, |heard| heard.silence_ms()));
+                status.leader_silence_ms =
+                    Some(self.following.heard.as_ref().map_or(silence_ms, |heard| heard.silence_ms()));
             }
             RoleView::Leader { epoch, settled, handing_over, followers, electorate, isr, .. } => {
                 status.set_role(v1::Role::Leader);
@@ -127,10 +128,10 @@ impl Driver {
         if replica.is_restored() {
             return Some(RESTORED.into());
         }
-        let full = || self.full.as_ref().map(|full| full.to_string().into());
-        let of_storage = self.problem.clone().or_else(full).or_else(|| self.damage.clone());
-        let known = of_storage.or_else(|| self.neglected.clone());
-        let known = known.or_else(|| self.parted.clone());
+        let full = || self.troubles.full.as_ref().map(|full| full.to_string().into());
+        let of_storage = self.troubles.failure.clone().or_else(full).or_else(|| self.troubles.damage.clone());
+        let known = of_storage.or_else(|| self.troubles.neglected.clone());
+        let known = known.or_else(|| self.troubles.parted.clone());
         known.or_else(|| self.left()).or_else(|| self.clocks.problem().map(Into::into))
     }
 
@@ -157,7 +158,7 @@ impl Driver {
             RoleView::Leader { .. } | RoleView::Failed => return false,
             RoleView::Idle { waiting_ms } => waiting_ms,
             RoleView::Follower { silence_ms, connected, .. } => {
-                let heard = self.heard.as_ref().filter(|_| connected);
+                let heard = self.following.heard.as_ref().filter(|_| connected);
                 heard.map_or(silence_ms, |heard| heard.silence_ms())
             }
         };
@@ -166,7 +167,7 @@ impl Driver {
 
     fn known_members(&self) -> Arc<[Member]> {
         let led = self.leading.as_ref().map(|leading| Arc::clone(&leading.members));
-        led.or_else(|| self.followed.as_ref().map(|(_, members)| Arc::clone(members))).unwrap_or_default()
+        led.or_else(|| self.following.leader.as_ref().map(|(_, members)| Arc::clone(members))).unwrap_or_default()
     }
 
     fn follower(&self, id: ReplicaId, progress: &Progress, voter: bool) -> v1::FollowerStatus {
@@ -207,13 +208,13 @@ impl Driver {
             let names: Vec<&str> = voters().map(|voter| voter.name.as_str()).collect();
             return Err(invalid(format!("no voter is named {to:?}; there are: {}", names.join(", "))));
         };
-        self.switch_to = Some((epoch, to, Instant::now() + within));
+        self.orders.switch_to = Some((epoch, to, Instant::now() + within));
         Ok(())
     }
 
     /// The replica that is still wanted to lead instead of this one.
     pub(crate) fn wanted(&self, epoch: Epoch) -> Option<ReplicaId> {
-        let (asked, to, until) = self.switch_to?;
+        let (asked, to, until) = self.orders.switch_to?;
         Some(to).filter(|_| asked == epoch && Instant::now() < until)
     }
 }

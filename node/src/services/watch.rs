@@ -10,9 +10,9 @@ use tonic::Status;
 use zue_proto::status::{HEARTBEAT_MS, is_news};
 use zue_proto::v1::{self, Reason};
 
-use crate::backup::Desk;
+use crate::backup::BackupRequests;
 use crate::driver::handle::Handle;
-use crate::driver::state::View;
+use crate::driver::state::ReplicaView;
 use crate::services::errors::{error, shutting_down, status};
 use crate::tls::Security;
 
@@ -25,13 +25,13 @@ pub(crate) struct Sources {
     pub(crate) handle: Handle,
     pub(crate) security: Security,
     /// Of one that makes backups.
-    pub(crate) backups: Option<Desk>,
+    pub(crate) backups: Option<BackupRequests>,
 }
 
 /// A controller that watches.
 struct Watch {
     sources: Sources,
-    view: watch::Receiver<View>,
+    view: watch::Receiver<ReplicaView>,
     /// For how long a leader may be silent before that is news, milliseconds.
     detection_ms: u64,
     /// The status that it was told last, and when.
@@ -65,7 +65,7 @@ impl Sources {
     /// Problems of the log go before those of TLS.
     fn complete(&self, mut now: v1::StatusResponse) -> v1::StatusResponse {
         now.tls = self.security.status();
-        now.backup = self.backups.as_ref().map(Desk::status);
+        now.backup = self.backups.as_ref().map(BackupRequests::status);
         if now.problem.is_empty() {
             now.problem = self.security.problem().unwrap_or_default();
         }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use zue_core::{Epoch, EpochStart, Offset, Origin, ReplicaId, Tail, Ticket};
-use zue_engine::upkeep::Unanswered;
+use zue_engine::maintenance::Unanswered;
 use zue_log::sim::SimDisk;
 use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, LogConfig, SEGMENT_BYTES_MIN, SharedLog};
 use zue_settings::LogSettings;
 
+use super::maintenance::Others;
 use super::syncer::{Syncer, Written};
-use super::upkeep::Others;
 use super::worker::Worker;
 use super::{Around, DiskFact, Fetch, Queue, Storage, Task, Work};
 use crate::driver::clock::SharedTime;
@@ -47,7 +47,7 @@ impl Bench {
         let (log, _) = Log::open(disk.clone(), config, ReplicaId(1)).unwrap();
         let (sender, facts) = mpsc::channel(16);
         let tail = log.tail();
-        let settings = crate::config::convert::upkeep_settings(LogSettings::default());
+        let settings = crate::config::convert::maintenance_settings(LogSettings::default());
         let backed_up = Box::new(|| None);
         let around = Around { settings, fetches, time: SharedTime::default(), others, backed_up };
         let storage = Storage::spawn(log, "test", sender, Arc::new(Metrics::new().unwrap()), around).unwrap();
@@ -352,7 +352,7 @@ fn a_panic_of_who_looks_after_the_log_is_told_and_appends_go_on() {
         Bench::with(SimDisk::new(1), config(), mpsc::channel(1).0, Box::new(|| panic!("a broken invariant")));
     let told = bench.fact();
     let DiskFact::Neglected(problem) = &told else { panic!("{told:?}") };
-    assert!(problem.contains("\"upkeep test\" panicked") && problem.contains("nothing is repaired"), "{problem}");
+    assert!(problem.contains("\"maintain test\" panicked") && problem.contains("nothing is repaired"), "{problem}");
     let ticket = bench.append(10);
     bench.until_persisted(ticket);
 }

@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use zue_core::Offset;
-use zue_engine::disk::Ahead;
+use zue_engine::disk_queue::{Ahead, apply_first};
 use zue_engine::room::{full, lacks_room};
 use zue_log::{Disk, LogError, SharedLog};
 
 use super::facts::{DiskFact, tell};
+use super::maintenance::Said;
 use super::shortage::has_made_room;
 use super::syncer::{Syncer, Written};
-use super::upkeep::Said;
 use super::{COMMIT_INTERVAL, Queue, Stalled, Task, Tasks, Work};
 
 pub(super) struct Worker<D: Disk> {
@@ -47,10 +47,10 @@ impl<D: Disk> Worker<D> {
         Self { log, queue, facts, syncer, written: Written::default(), commit_written: Instant::now() }
     }
 
-    pub(super) fn run(mut self, syncing: JoinHandle<()>, (upkeep, keeping): (&Sender<Said>, JoinHandle<()>)) {
+    pub(super) fn run(mut self, syncing: JoinHandle<()>, (maintenance, keeping): (&Sender<Said>, JoinHandle<()>)) {
         let stopped = self.work();
         // It may have ended before.
-        let _ = upkeep.send(Said::Stop);
+        let _ = maintenance.send(Said::Stop);
         self.syncer.close();
         // At once: what the other threads are at may take long, or hang with the disk.
         if let Stopped::Failed(error) = &stopped {
@@ -75,9 +75,10 @@ impl<D: Disk> Worker<D> {
     /// Does the work; what is written by then is synced meanwhile.
     fn all(&mut self, mut tasks: Tasks) -> Result<(), Stopped> {
         while !tasks.is_empty() {
-            self.until_there_is_room(&mut tasks)?;
-            let Some(Task { ticket, work, share }) = tasks.pop() else { break };
-            self.written.add(ticket, share, work.bytes());
+            for _ in 0..self.until_there_is_room(&mut tasks)? {
+                let Some(Task { ticket, work, share }) = tasks.pop() else { break };
+                self.written.add(ticket, share, work.bytes());
+            }
             if self.written.bytes() >= WRITTEN_BYTES_MAX {
                 self.have_synced(false);
             }
@@ -91,13 +92,12 @@ impl<D: Disk> Worker<D> {
         self.syncer.written(std::mem::take(&mut self.written), is_idle);
     }
 
-    /// Does what comes first. A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room.
+    /// Does what comes first, and says how many pieces that was. A file that cannot be made, mostly for a full disk, changes nothing: the work waits until there is room.
     /// Everything else that fails is final.
-    fn until_there_is_room(&mut self, tasks: &mut Tasks) -> Result<(), Stopped> {
+    fn until_there_is_room(&mut self, tasks: &mut Tasks) -> Result<usize, Stopped> {
         let mut told = None;
         loop {
-            let Some(Task { work, .. }) = tasks.front() else { return Ok(()) };
-            match self.one(work) {
+            match self.first(tasks.works()) {
                 Err(LogError::NoRoom(error))
                     if lacks_room(&error) && has_made_room(&self.log).map_err(Stopped::Failed)? => {}
                 Err(LogError::NoRoom(error)) => {
@@ -124,8 +124,8 @@ impl<D: Disk> Worker<D> {
 
     /// Does what may go ahead of what waits for room.
     fn go_ahead(&self, tasks: &mut Tasks) -> Result<(), Stopped> {
-        let write = |work: &Work| match self.one(work) {
-            Ok(()) => Ok(Ahead::Done),
+        let write = |work: &Work| match self.first(std::iter::once(work)) {
+            Ok(_) => Ok(Ahead::Done),
             Err(LogError::NoRoom(_) | LogError::AboveCommit { .. }) => Ok(Ahead::NotNow),
             Err(error) => Err(Stopped::Failed(error)),
         };
@@ -135,9 +135,9 @@ impl<D: Disk> Worker<D> {
         Ok(())
     }
 
-    fn one(&self, work: &Work) -> Result<(), LogError> {
+    fn first<'a>(&self, works: impl Iterator<Item = &'a Work> + Clone) -> Result<usize, LogError> {
         let mut log = self.log.lock();
-        let done = work.apply(&mut log);
+        let done = apply_first(works, &mut log);
         self.queue.timestamp_ms.store(log.last_timestamp_ms(), Ordering::Release);
         done
     }

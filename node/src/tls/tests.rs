@@ -11,7 +11,7 @@ use zue_tls::{Authority, Cluster, Issued, Kind, Names, NewToken, Role};
 use super::files::Places;
 use super::*;
 use crate::server::owner::tests::owner;
-use crate::server::places::Places as Seats;
+use crate::server::slots::Slots;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -63,7 +63,7 @@ impl Made {
 
 /// A connection that shows no certificate.
 fn stranger() -> Arc<Caller> {
-    Caller::of_test(owner(1, 1), &Seats::new(8), Shown::Nobody)
+    Caller::of_test(owner(1, 1), &Slots::new(8), Shown::Nobody)
 }
 
 fn other(kind: Kind, of: &Made) -> Authority {

@@ -1,17 +1,8 @@
 //! Makes the Kubernetes objects of a cluster be as built: server-side apply, then what is no longer wanted goes. A step that fails
 //! does not keep the others from being done, but for the pods: they wait for what they use.
 
-pub mod budget;
-pub mod deeds;
-pub mod homing;
-pub mod labels;
-pub mod owned;
 pub mod recovered;
-pub mod rolling;
-pub mod rollout;
-pub mod scale;
-pub mod secured;
-pub mod switchover;
+pub mod volumes;
 
 use std::fmt::Debug;
 use std::time::Instant;
@@ -27,9 +18,8 @@ use serde::de::DeserializeOwned;
 
 use crate::build::{self, INSTANCE_LABEL, Objects, REPLICA_LABEL};
 use crate::cluster::Cluster;
-use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::volumes;
-use scale::Spare;
+use crate::kubernetes::{Error, FIELD_MANAGER, owned, within};
+use crate::plan::scale::{self, Spare};
 
 /// The outcome.
 #[derive(Debug, Default)]

@@ -11,8 +11,7 @@ use serde_json::json;
 use crate::build::DATA_VOLUME;
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
-use crate::kubernetes::{Error, within};
-use crate::reporter::manager;
+use crate::kubernetes::{Error, manager, within};
 
 /// The number of times that the claims are looked for.
 const AGAIN: Duration = Duration::from_secs(5);

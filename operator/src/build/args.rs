@@ -2,7 +2,6 @@
 
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
-use crate::identities::ACCESS_FILE;
 
 /// The mount of the configuration file's directory.
 pub const CONFIG_DIRECTORY: &str = "/etc/zue";
@@ -10,6 +9,8 @@ pub const CONFIG_DIRECTORY: &str = "/etc/zue";
 pub const CONFIG_FILE: &str = "node.yaml";
 /// The mount of the nodes' certificate, of whom they believe, and of who has access.
 pub const TLS_DIRECTORY: &str = "/etc/zue-tls";
+/// The file in it that says who has access.
+pub const ACCESS_FILE: &str = "access.yaml";
 /// The mount of the certificate of the pods' own client.
 pub const CLIENT_DIRECTORY: &str = "/etc/zue-client";
 /// The argument that a pod's mode follows.

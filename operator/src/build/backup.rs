@@ -5,7 +5,7 @@ use serde::Serialize;
 use zue_settings::BackupSettings;
 
 use super::args::{CONFIG_DIRECTORY, DATA_DIRECTORY};
-use super::pod;
+use super::beside::beside;
 use crate::cluster::Cluster;
 use crate::crd::backup::{Backup, RestoreFrom};
 
@@ -75,7 +75,7 @@ pub(super) fn restore(cluster: &Cluster, node: &Container) -> Option<Container> 
         variables.extend(endpoint.starts_with("http://").then(|| plain("AWS_ALLOW_HTTP", "true")));
     }
     let (name, args, env) = ("restore".to_owned(), Some(args), Some(variables));
-    Some(pod::beside(node, Container { name, args, env, ..Default::default() }))
+    Some(beside(node, Container { name, args, env, ..Default::default() }))
 }
 
 #[cfg(test)]

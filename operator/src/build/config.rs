@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::args::CONFIG_FILE;
-use super::{backup, meta, strings};
+use super::backup;
+use super::metadata::{meta, strings};
 use crate::cluster::Cluster;
 
 /// The text of the file.

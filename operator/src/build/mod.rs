@@ -2,7 +2,9 @@
 
 pub mod args;
 mod backup;
+mod beside;
 mod config;
+pub mod metadata;
 mod network;
 mod pod;
 pub mod resources;
@@ -11,27 +13,15 @@ mod services;
 mod tests;
 mod workload;
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use crate::cluster::Cluster;
 
-/// The label that says what a pod does; kept by the operator on the pods alone, never in a template or in a StatefulSet's selector.
-pub const ROLE_LABEL: &str = "zue.io/role";
-/// Marks the Services that belong to one replica each.
-pub const REPLICA_LABEL: &str = "zue.io/replica";
-/// The cluster that an object belongs to.
-pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
-/// Selects everything the operator made.
-pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=zue-operator";
-
-/// The volume claims' name in the template; a claim is then called `data-<pod>`.
-pub const DATA_VOLUME: &str = "data";
+pub use metadata::{DATA_VOLUME, INSTANCE_LABEL, MANAGED_SELECTOR, REPLICA_LABEL, ROLE_LABEL, selector};
+pub(crate) use metadata::{labels, meta};
 
 /// All objects of a cluster that its resource alone determines.
 #[derive(Clone, PartialEq, Debug)]
@@ -65,35 +55,4 @@ pub fn disruption_budget(cluster: &Cluster, may_evict: bool) -> PodDisruptionBud
 /// The policy of who reaches the pods, where not everybody is let in. `operator_namespace` is where the operator's own pods are.
 pub fn network_policy(cluster: &Cluster, operator_namespace: &str) -> Option<NetworkPolicy> {
     network::policy(cluster, operator_namespace)
-}
-
-/// The labels that select a cluster's pods. They can never change: a StatefulSet's selector is immutable.
-pub fn selector(cluster: &Cluster) -> BTreeMap<String, String> {
-    strings(&[("app.kubernetes.io/name", "zue"), (INSTANCE_LABEL, &cluster.name)])
-}
-
-fn label_selector(cluster: &Cluster) -> LabelSelector {
-    LabelSelector { match_labels: Some(selector(cluster)), match_expressions: None }
-}
-
-/// The labels of every object that is made for a cluster.
-pub(crate) fn labels(cluster: &Cluster) -> BTreeMap<String, String> {
-    let mut labels = selector(cluster);
-    labels
-        .extend(strings(&[("app.kubernetes.io/component", "node"), ("app.kubernetes.io/managed-by", "zue-operator")]));
-    labels
-}
-
-pub(crate) fn meta(cluster: &Cluster, name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some(cluster.namespace.clone()),
-        labels: Some(labels(cluster)),
-        owner_references: Some(vec![cluster.owner.clone()]),
-        ..Default::default()
-    }
-}
-
-fn strings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }

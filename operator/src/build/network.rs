@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{label_selector, meta, strings};
+use super::metadata::{label_selector, meta, strings};
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT};
 use crate::crd::security::TlsMode;
 

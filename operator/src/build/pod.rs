@@ -10,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::args::{self, CONFIG_DIRECTORY, DATA_DIRECTORY};
-use super::{DATA_VOLUME, backup, config, label_selector, labels, resources, strings};
+use super::beside::beside;
+use super::metadata::{DATA_VOLUME, label_selector, labels, strings};
+use super::{backup, config, resources};
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT, PODS_CLIENT, RESTART_ANNOTATION};
 use crate::crd::PodSettings;
 use crate::crd::security::TlsMode;
@@ -94,20 +96,6 @@ fn before(cluster: &Cluster, node: &Container) -> Vec<Container> {
         beside(node, Container { name: "detach".to_owned(), args: Some(args), ..Default::default() })
     });
     backup::restore(cluster, node).into_iter().chain(detach).collect()
-}
-
-/// The command line, in the image of a node and with its directories.
-pub(super) fn beside(node: &Container, container: Container) -> Container {
-    let is_needed = |path: &str| [DATA_DIRECTORY, CONFIG_DIRECTORY].contains(&path);
-    let mounts = node.volume_mounts.iter().flatten().filter(|mount| is_needed(&mount.mount_path));
-    Container {
-        image: node.image.clone(),
-        command: Some(vec!["/usr/local/bin/zue".to_owned()]),
-        resources: node.resources.clone(),
-        security_context: node.security_context.clone(),
-        volume_mounts: Some(mounts.cloned().collect()),
-        ..container
-    }
 }
 
 /// The nodes look up each other's names alone, and these are whole: they are asked for as they are, not with each search domain in turn.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{REPLICA_LABEL, ROLE_LABEL, meta, selector};
+use super::metadata::{REPLICA_LABEL, ROLE_LABEL, meta, selector};
 use crate::cluster::{CLIENT_PORT, Cluster, METRICS_PORT, PEER_PORT};
 use crate::crd::PerReplicaServices;
 

@@ -12,7 +12,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{DATA_VOLUME, label_selector, meta, pod};
+use super::metadata::{DATA_VOLUME, label_selector, meta};
+use super::pod;
 use crate::cluster::Cluster;
 
 pub(super) fn service_account(cluster: &Cluster) -> ServiceAccount {

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use zue_tls::rustls::pki_types::CertificateDer;
 use zue_tls::rustls::pki_types::pem::PemObject as _;
 use zue_tls::{Authority, Cluster, Identity, IssueError, Issued, Kind, Names, facts, hex, sha256};
 
-use super::plan::{AUTHORITY_LIFETIME, Certificate, Shown, Trust, is_due};
-use super::secret::{Found, Secrets, Texts, texts};
-use super::{CERTIFICATE, CLIENT_CA, Error, Input, KEY, PEER_CA, seconds};
+use super::error::Error;
+use super::plan::{AUTHORITY_LIFETIME, Certificate, Input, Shown, Trust, is_due};
+use super::secret::{CERTIFICATE, CLIENT_CA, Found, KEY, PEER_CA, Secrets, Texts, texts};
 
 /// The authority before, in the Secret of one that does not sign yet.
 const FORMER_CERTIFICATE: &str = "former.crt";
@@ -192,6 +193,11 @@ fn certificate(pem: &str) -> Option<Certificate> {
 pub(super) fn time_of(pem: &str) -> Option<(SystemTime, SystemTime)> {
     let facts = facts(&CertificateDer::from_pem_slice(pem.as_bytes()).ok()?).ok()?;
     Some((facts.not_before, facts.not_after))
+}
+
+/// Seconds since 1970, as they are written down.
+fn seconds(at: SystemTime) -> String {
+    Timestamp::try_from(at).map_or(0, Timestamp::as_second).to_string()
 }
 
 #[cfg(test)]

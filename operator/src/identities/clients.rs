@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use zue_settings::{AccessClient, AccessFile};
 use zue_tls::{Cluster as Who, Names, NewToken, hex, sha256};
 
-use super::plan::{LEAF_LIFETIME, Wanted, issues};
-use super::secret::{Found, Secrets, Texts, texts};
-use super::{ACCESS_FILE, CA, CERTIFICATE, Error, Input, KEY, NAMES, SIGNED_BY, Signing, TOKEN, held};
+use super::error::Error;
+use super::plan::{Input, LEAF_LIFETIME, Wanted, issues};
+use super::secret::{CA, CERTIFICATE, Found, KEY, NAMES, SIGNED_BY, Secrets, TOKEN, Texts, texts};
+use super::signing::{Signing, held};
+use crate::build::args::ACCESS_FILE;
 use crate::cluster::{Cluster, PODS_CLIENT};
 use crate::crd::security::{self as crd, Right};
 

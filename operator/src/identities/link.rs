@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 use zue_tls::{Bundle, ClientConfig, Dial, Insecure, Leaf, Names, Role};
 
+use super::authority;
+use super::error::Error;
 use super::plan::{Held, LEAF_LIFETIME, Wanted, issues};
 use super::rotate::Rotate;
-use super::{Error, Signing, authority};
+use super::signing::Signing;
 use crate::crd::security::TlsMode;
 
 /// The way to the nodes of a cluster.

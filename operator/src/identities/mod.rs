@@ -3,87 +3,35 @@
 
 mod authority;
 mod clients;
+mod error;
 mod link;
 pub mod names;
 pub mod plan;
 pub mod rotate;
 mod secret;
+pub mod secured;
+mod signing;
 
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use zue_tls::{BadIdentity, Bundle, IssueError, Kind, Leaf, Role};
+use zue_tls::{Bundle, Kind, Role};
 
+pub use error::Error;
 pub use link::Link;
-use plan::{Held, LEAF_LIFETIME, Shown, Taken, Trust, Wanted, issues};
+pub use plan::Input;
+use plan::{LEAF_LIFETIME, Shown, Taken, Wanted, issues};
 use rotate::Rotate;
-use secret::{Found, Secrets, Texts, texts};
+use secret::{CERTIFICATE, CLIENT_CA, Found, KEY, NAMES, PEER_CA, SIGNED_BY, Secrets, Texts, texts};
+use signing::{Signing, held, leaf};
 
+use crate::build::args::ACCESS_FILE;
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
-
-/// The keys of a Secret with a certificate, and with whom its holder believes.
-const CERTIFICATE: &str = "tls.crt";
-const KEY: &str = "tls.key";
-const CA: &str = "ca.crt";
-const TOKEN: &str = "token";
-/// Those of the nodes' Secret beside these.
-const PEER_CA: &str = "peer-ca.crt";
-const CLIENT_CA: &str = "client-ca.crt";
-/// The file that says who has access, in the same Secret.
-pub const ACCESS_FILE: &str = "access.yaml";
-
-/// Notes at a Secret: which authority has signed what it holds, and the names in that.
-const SIGNED_BY: &str = "zue.io/signed-by";
-const NAMES: &str = "zue.io/names";
 
 /// The time until all is looked at again while an authority is being replaced, and until the former one is given up.
 const AGAIN_WHILE_REPLACED: Duration = Duration::from_secs(5);
 const AGAIN_UNTIL_SETTLED: Duration = Duration::from_mins(1);
-
-/// Why somebody has no certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The API server.
-    #[error(transparent)]
-    Kubernetes(#[from] crate::kubernetes::Error),
-    /// A name that is no identity.
-    #[error(transparent)]
-    Name(#[from] BadIdentity),
-    /// It cannot be issued.
-    #[error(transparent)]
-    Issue(#[from] IssueError),
-    /// A Secret that somebody else is to make.
-    #[error("Secret {name} is missing: {field} names it")]
-    Missing {
-        /// The Secret.
-        name: String,
-        /// The annotation.
-        field: &'static str,
-    },
-    /// A Secret that is not what it should be.
-    #[error("Secret {name}: {why}")]
-    Unusable {
-        /// The Secret.
-        name: String,
-        /// The fault.
-        why: String,
-    },
-}
-
-/// The facts that identities are made from, beside the cluster.
-#[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
-    /// The identity that every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
-    pub shown: &'a [Option<Shown>],
-    /// The replacements that were asked for.
-    pub rotate: Rotate,
-    /// The part that follows the name of a Service in full.
-    pub services_suffix: &'a str,
-    /// When it is.
-    pub now: SystemTime,
-}
 
 /// The outcome.
 #[derive(Debug)]
@@ -92,24 +40,6 @@ pub struct Settled {
     pub again: Option<Duration>,
     /// The replacements that were made, in words.
     pub news: Vec<String>,
-}
-
-/// The means by which an authority's certificates are issued.
-struct Signing {
-    known: authority::Known,
-    trust: Trust,
-}
-
-impl Signing {
-    /// The authority that signs; none where its key is not to be had any more.
-    fn signer(&self) -> Option<&authority::Signer> {
-        self.known.by_hash(&self.trust.signs)
-    }
-
-    /// True while the newest authority does not sign yet.
-    fn is_moving(&self) -> bool {
-        self.trust.signs != self.known.newest.certificate.sha256
-    }
 }
 
 /// Makes all Secrets of a cluster be as they should now, and gives the operator its own certificate.
@@ -222,23 +152,4 @@ fn nodes(
     let issued = signer.issues(&who.identity(Role::Node), &names, LEAF_LIFETIME)?;
     let data = texts([(CERTIFICATE, &issued.certificate), (KEY, &issued.key)]);
     Ok((data, texts([(SIGNED_BY, &peers.trust.signs), (NAMES, &hash)])))
-}
-
-/// The certificate in a Secret, with its key, if the two belong together.
-fn leaf(found: &Found) -> Option<Leaf> {
-    let certificate = ("its certificate", found.text(CERTIFICATE));
-    Leaf::from_pem(certificate, ("its key", found.text(KEY))).ok()
-}
-
-/// The same, as far as it matters for what is to be done with it.
-fn held(found: &Found) -> Option<Held> {
-    leaf(found)?;
-    let (begun, ends) = authority::time_of(found.text(CERTIFICATE))?;
-    let (authority, names) = (found.note(SIGNED_BY).to_owned(), found.note(NAMES).to_owned());
-    Some(Held { authority, names, begun, ends })
-}
-
-/// Seconds since 1970, as they are written down.
-fn seconds(at: SystemTime) -> String {
-    Timestamp::try_from(at).map_or(0, Timestamp::as_second).to_string()
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use zue_proto::v1::StatusResponse;
 
+use super::rotate::Rotate;
 use crate::crd::security::TlsMode;
 
 /// The time for which a new authority is told before it signs: clients read it later than the nodes do, from Secrets that are mounted.
@@ -83,6 +84,19 @@ pub struct Shown {
     pub certificate: String,
     /// True if it refuses what came last.
     pub has_problem: bool,
+}
+
+/// The facts that identities are made from, beside the cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The identity that every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
+    pub shown: &'a [Option<Shown>],
+    /// The replacements that were asked for.
+    pub rotate: Rotate,
+    /// The part that follows the name of a Service in full.
+    pub services_suffix: &'a str,
+    /// When it is.
+    pub now: SystemTime,
 }
 
 /// The news that all nodes are known to have taken of the last that was told.

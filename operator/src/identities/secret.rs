@@ -13,9 +13,21 @@ use zue_tls::Kind;
 use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
-use crate::kubernetes::{Error, FIELD_MANAGER, within};
-use crate::owned;
-use crate::reporter::manager;
+use crate::kubernetes::manager;
+use crate::kubernetes::{Error, FIELD_MANAGER, owned, within};
+
+/// The keys of a Secret with a certificate, and with whom its holder believes.
+pub(super) const CERTIFICATE: &str = "tls.crt";
+pub(super) const KEY: &str = "tls.key";
+pub(super) const CA: &str = "ca.crt";
+pub(super) const TOKEN: &str = "token";
+/// Those of the nodes' Secret beside these.
+pub(super) const PEER_CA: &str = "peer-ca.crt";
+pub(super) const CLIENT_CA: &str = "client-ca.crt";
+
+/// Notes at a Secret: which authority has signed what it holds, and the names in that.
+pub(super) const SIGNED_BY: &str = "zue.io/signed-by";
+pub(super) const NAMES: &str = "zue.io/names";
 
 /// The texts that a Secret is to hold, by key.
 pub(super) type Texts = BTreeMap<String, String>;

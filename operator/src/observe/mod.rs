@@ -1,8 +1,8 @@
-//! Looking at a cluster: its nodes, its pods and its volumes, and the objects that are watched.
+//! Looking at a cluster: its nodes, its pods and their zones, and the objects that are watched.
 
 pub mod backups;
 pub mod isr;
+pub mod pods;
 pub mod view;
-pub mod volumes;
 pub mod watched;
 pub mod zones;

@@ -8,10 +8,10 @@ use zue_core::quorum::effective_quorum;
 use zue_proto::v1;
 
 use super::backups::{Backups, backups};
+use super::pods;
 use crate::build::ROLE_LABEL;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
-use crate::pods;
 
 /// One replica.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -36,17 +36,24 @@ pub struct Replica {
     pub problem: Option<String>,
     /// The version of its program.
     pub version: Option<String>,
-    /// True if its pod is ready.
+    /// The state of its pod.
+    pub pod_state: PodState,
+}
+
+/// A pod, by Kubernetes' word.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PodState {
+    /// True if it is ready.
     pub ready: bool,
-    /// Why its pod does not run, if Kubernetes says so.
+    /// Why it does not run, if Kubernetes says so.
     pub stuck: Option<String>,
-    /// The role that its pod is labelled with; the outer none where there is no pod.
+    /// The role that it is labelled with; the outer none where there is no pod.
     pub label: Option<Option<String>>,
 }
 
 /// A cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct View {
+pub struct ClusterView {
     /// The replicas by ordinal.
     pub replicas: Vec<Replica>,
     /// The name of the leader's pod.
@@ -84,7 +91,7 @@ pub struct Reach {
 
 /// Facts that one turn of the control logic saw.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct Observed<'a> {
     /// The status of every node by ordinal, or why there is none.
     pub nodes: &'a [Result<v1::StatusResponse, String>],
     /// The greatest epoch written down.
@@ -96,7 +103,7 @@ pub struct Seen<'a> {
 }
 
 /// Puts together what was seen of the nodes and of their pods.
-pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> View {
+pub fn view(cluster: &Cluster, seen: Observed<'_>, its_pods: &[impl AsRef<Pod>]) -> ClusterView {
     let leader = leader_of(seen.nodes);
     let names = cluster.pods();
     let replica = |(ordinal, name): (usize, &String)| {
@@ -107,9 +114,11 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
             Some(Err(why)) => Replica { pod: name.clone(), problem: Some(why.clone()), ..Replica::default() },
             None => Replica { pod: name.clone(), ..Replica::default() },
         };
-        replica.ready = pod.is_some_and(pods::is_ready);
-        replica.stuck = pod.and_then(pods::stuck);
-        replica.label = pod.map(|pod| pod.labels().get(ROLE_LABEL).cloned());
+        replica.pod_state = PodState {
+            ready: pod.is_some_and(pods::is_ready),
+            stuck: pod.and_then(pods::stuck),
+            label: pod.map(|pod| pod.labels().get(ROLE_LABEL).cloned()),
+        };
         match (leader, status) {
             (Some(leader), Some(Ok(status))) => by_the_leader(&mut replica, leader, &status.replica_id),
             (Some(leader), _) => by_the_leader_of_the_silent(&mut replica, leader),
@@ -131,7 +140,7 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
     let odd = odd(&names, seen.nodes, leader);
     for (replica, odd) in replicas.iter_mut().zip(&odd) {
         // That says more than that it does not answer.
-        if let Some(stuck) = replica.stuck.clone().filter(|_| replica.role == MemberRole::Unreachable) {
+        if let Some(stuck) = replica.pod_state.stuck.clone().filter(|_| replica.role == MemberRole::Unreachable) {
             replica.problem = Some(stuck);
         }
         if let Some(odd) = odd {
@@ -139,7 +148,7 @@ pub fn view(cluster: &Cluster, seen: Seen<'_>, its_pods: &[impl AsRef<Pod>]) -> 
         }
     }
     let start = leader.and_then(|leader| leader.last_epoch_start.as_ref());
-    View {
+    ClusterView {
         leader: replicas.iter().find(|replica| replica.role == MemberRole::Leader).map(|replica| replica.pod.clone()),
         leads_epoch: start.map(|start| start.epoch),
         elected_by: leader.map(|leader| leader.elected_by.clone()).filter(|by| !by.is_empty()),
@@ -177,7 +186,7 @@ fn odd(
     notices(&facts, facts.iter().position(leads), None)
 }
 
-impl View {
+impl ClusterView {
     /// The pods in sync.
     pub fn isr(&self) -> Vec<String> {
         self.replicas.iter().filter(|replica| replica.in_sync).map(|replica| replica.pod.clone()).collect()
@@ -195,7 +204,7 @@ impl View {
 
     /// The number of pods that are ready.
     pub fn ready(&self) -> u32 {
-        count(self.replicas.iter().filter(|replica| replica.ready).count())
+        count(self.replicas.iter().filter(|replica| replica.pod_state.ready).count())
     }
 
     /// Tells whether appends are taken: somebody leads, and enough are in sync to commit.

@@ -9,7 +9,7 @@ use kube::api::Api;
 use kube::{Client, ResourceExt as _};
 
 use crate::kubernetes::{Error, within};
-use crate::pods::Zones;
+use crate::observe::pods::Zones;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// A node's zone is looked up again after this: another machine may bear its name.

@@ -22,8 +22,8 @@ use zue_tls::Dial;
 use crate::cluster::{Cluster, is_paused};
 use crate::crd::on_demand::{Phase, ZueBackup, ZueBackupStatus};
 use crate::kubernetes::{Error, within};
-use crate::on_demand::{choose, failed, patch, told, waits};
-use crate::shared::Shared;
+use crate::plan::on_demand::{choose, failed, patch, told, waits};
+use crate::run::shared::Shared;
 
 /// A ZueBackup, or why it can't be read.
 pub(super) type GuardedBackup = DeserializeGuard<ZueBackup>;

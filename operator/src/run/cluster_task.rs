@@ -16,30 +16,30 @@ use zue_controller::{Controller, Event, Patience, Peers, Turn};
 use zue_core::control::{Blocked, Policy};
 use zue_tls::Dial;
 
-use crate::budget::Budget;
 use crate::cluster::{self, Cluster};
 use crate::crd::status::Recovery;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::deeds::{self, Asked};
-use crate::events::ClusterEvent;
-use crate::homing::{self, Homing};
 use crate::identities::plan::Shown;
-use crate::isr::IsrTracker;
-use crate::metrics::{Key, Sample};
-use crate::paused::Paused;
-use crate::recover::{self, Gone, Known, RECOVER_ANNOTATION};
-use crate::replace::{self, REPLACE_ANNOTATION};
-use crate::reporter::{self, Report, ReportSender};
-use crate::rolling::Rolling;
-use crate::rollout::PodRevision;
-use crate::scale::{Asking, Spare};
-use crate::shared::{Shared, SharedWorkload};
-use crate::status::{self, Workload};
-use crate::store::{StatusStore, recorded};
-use crate::stuck::Stuck;
-use crate::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
-use crate::view::{self, Seen, View};
-use crate::watched::Guarded;
+use crate::kubernetes::store::{StatusStore, recorded};
+use crate::metrics::Sample;
+use crate::observe::isr::IsrTracker;
+use crate::observe::view::{self, ClusterView, Observed};
+use crate::observe::watched::Guarded;
+use crate::plan::budget::Budget;
+use crate::plan::event::ClusterEvent;
+use crate::plan::homing::{self, Homing};
+use crate::plan::recover::{self, Gone, Known, RECOVER_ANNOTATION};
+use crate::plan::replace::{self, REPLACE_ANNOTATION};
+use crate::plan::rolling::Rolling;
+use crate::plan::rollout::PodRevision;
+use crate::plan::scale::{Asking, Spare};
+use crate::plan::stuck::Stuck;
+use crate::plan::switchover::{self, SWITCHOVER_ANNOTATION, Switchover};
+use crate::report::content::{Asked, Report};
+use crate::report::paused::Paused;
+use crate::report::{self, ReportSender};
+use crate::run::shared::Shared;
+use crate::status::{self, SharedWorkload, Workload};
 
 /// The pause after a fault of the program.
 const BEGIN_ANEW_PAUSE: Duration = Duration::from_secs(1);
@@ -66,11 +66,11 @@ pub async fn take_care_whatever_happens(shared: Shared, cluster: Cluster, worklo
 /// Takes care of a cluster until its resource is gone: whenever this operator acts, with what it has heard of the nodes before.
 async fn take_care(shared: Shared, mut cluster: Cluster, workload: SharedWorkload, mut dials: Dials) {
     let mut peers = Peers::new(dials.borrow_and_update().clone());
-    let key = (cluster.namespace.clone(), cluster.name.clone());
+    let key = cluster.key();
     while let Some((found, before)) = Box::pin(listen(&shared, (&mut peers, &mut dials), cluster)).await {
         cluster = found;
         if let Ok(mut known) = workload.lock() {
-            known.pods = known.pods.or_else(|| before.replicas.and_then(|pods| i32::try_from(pods).ok()));
+            known.pods.count = known.pods.count.or_else(|| before.replicas.and_then(|pods| i32::try_from(pods).ok()));
         }
         let store = StatusStore::knowing(shared.client.clone(), &cluster, recorded(Some(&before)).ok());
         let by = format!("operator {}", shared.instance);
@@ -171,7 +171,7 @@ impl<'a> ClusterTask<'a> {
             homing: Homing::default(),
         };
         let told = Arc::clone(&workload);
-        let (reports, reporting) = reporter::open(&shared.client, &cluster, &shared.instance, before, told);
+        let (reports, reporting) = report::open(&shared.client, &cluster, &shared.instance, before, told);
         let task = Self { shared, cluster, controller, workload, dials, reports, memory, footing: None, found: None };
         (task, reporting)
     }
@@ -186,10 +186,6 @@ impl<'a> ClusterTask<'a> {
             self.look().await;
             self.controller.rest().await;
         }
-    }
-
-    fn key(&self) -> Key {
-        (self.cluster.namespace.clone(), self.cluster.name.clone())
     }
 
     /// Takes over what the resource says now: whether nothing is to be touched, or the controller is to begin anew; none if it is gone.
@@ -212,7 +208,7 @@ impl<'a> ClusterTask<'a> {
     }
 
     async fn look(&mut self) {
-        let known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods;
+        let known = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods.count;
         self.cluster = self.cluster.clone().around(known);
         if let Some(dial) = newest(self.dials) {
             self.controller.redial(dial);
@@ -222,14 +218,14 @@ impl<'a> ClusterTask<'a> {
         let mut wish = self.cluster.wish();
         let asked_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.memory.rolling.to() };
         wish.switch_to = asked_to.or(self.memory.homing.to());
-        let zones = self.workload.lock().unwrap_or_else(PoisonError::into_inner).whereabouts.zones.clone();
+        let zones = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods.whereabouts.zones.clone();
         let zone = self.cluster.spec.leader.preferred_zone.clone();
         wish.ordinal = homing::winner(&self.cluster.pods(), &zones, zone.as_deref(), wish.ordinal);
         let turn = self.controller.turn(&addresses, &wish).await;
-        let sets = self.workload.lock().unwrap_or_else(PoisonError::into_inner).sets.clone();
+        let sets = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods.sets.clone();
         let (pods, foreign): (Vec<_>, Vec<_>) =
             self.shared.pods_of(&self.cluster).into_iter().partition(|pod| sets.has(pod));
-        let seen = Seen {
+        let seen = Observed {
             nodes: &turn.nodes,
             epoch: turn.recorded.epoch.0,
             step: &turn.step,
@@ -242,7 +238,7 @@ impl<'a> ClusterTask<'a> {
             let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner);
             workload.word.may_evict = may_evict;
             // A reconciliation may have changed it since.
-            let counted = known.filter(|_| workload.pods == known && self.cluster.recovery.is_none());
+            let counted = known.filter(|_| workload.pods.count == known && self.cluster.recovery.is_none());
             workload.word.spare = Spare::seen(counted, turn.needed, Instant::now());
             let is_behind = workload.given_up.applied != self.cluster.recovery;
             if self.memory.asking.is_due(workload.word.spare.is_some() || is_behind, Instant::now()) {
@@ -257,17 +253,17 @@ impl<'a> ClusterTask<'a> {
             self.reports.tell(event);
         }
         let mut workload = self.progress(&view, &pods);
-        workload.foreign = foreign.iter().map(|pod| pod.name_any()).collect();
+        workload.pods.foreign = foreign.iter().map(|pod| pod.name_any()).collect();
         workload.given_up.replica = replace::asked(&view, self.annotation(REPLACE_ANNOTATION));
         self.recover(&turn, &view, pods.iter().chain(&foreign).map(|pod| pod.name_any()), &mut workload);
         let facts = status::facts(&self.cluster, &view, &workload);
         let sample = Sample {
             view: view.clone(),
             facts: facts.clone(),
-            stale_pods: workload.stale_pods,
-            is_growth_refused: workload.growth_refused.is_some(),
+            stale_pods: workload.pods.stale,
+            is_growth_refused: workload.volumes.growth_refused.is_some(),
         };
-        self.shared.metrics.saw(&self.key(), sample);
+        self.shared.metrics.saw(&self.cluster.key(), sample);
         // Until the objects are applied, what is known of them is another operator's.
         if workload.generation.is_some() {
             let version = self.resource().and_then(ZueCluster::resource_version);
@@ -282,7 +278,13 @@ impl<'a> ClusterTask<'a> {
     }
 
     /// The next step about a majority that is gone.
-    fn recover(&mut self, turn: &Turn, view: &View, pods: impl Iterator<Item = String>, workload: &mut Workload) {
+    fn recover(
+        &mut self,
+        turn: &Turn,
+        view: &ClusterView,
+        pods: impl Iterator<Item = String>,
+        workload: &mut Workload,
+    ) {
         let gone_for = self.memory.gone.look(&turn.nodes, Instant::now());
         let commit_end = self.resource().and_then(|resource| resource.status.as_ref()?.commit_end);
         let known = Known { cluster: &self.cluster, view, nodes: &turn.nodes, gone_for, commit_end };
@@ -292,7 +294,7 @@ impl<'a> ClusterTask<'a> {
     }
 
     /// Puts what happened into words.
-    fn take_note(&mut self, turn: &Turn, view: &View) -> Vec<ClusterEvent> {
+    fn take_note(&mut self, turn: &Turn, view: &ClusterView) -> Vec<ClusterEvent> {
         let mut events: Vec<ClusterEvent> = Vec::new();
         for event in &turn.events {
             let of = if event.is_warning() { ClusterEvent::warning } else { ClusterEvent::normal };
@@ -322,21 +324,21 @@ impl<'a> ClusterTask<'a> {
     }
 
     /// Tells whether the leader's pod may be deleted while it leads: there is nobody to hand over to, or it has been asked for long.
-    fn may_go(&self, view: &View) -> bool {
+    fn may_go(&self, view: &ClusterView) -> bool {
         let is_overdue = self.memory.rolling.is_overdue(Instant::now());
         view.size() == 1 || self.cluster.wish().policy == Policy::Static || is_overdue
     }
 
     /// The progress of the replacement of pods, beside what reconciliations have left.
-    fn progress(&mut self, view: &View, pods: &[Arc<Pod>]) -> Workload {
+    fn progress(&mut self, view: &ClusterView, pods: &[Arc<Pod>]) -> Workload {
         let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(wanted) = &workload.revision else {
+        let Some(wanted) = &workload.pods.revision else {
             self.memory.rolling.see_nothing();
             return workload;
         };
-        let revisions: Vec<PodRevision> = pods.iter().map(|pod| deeds::revision(pod, None)).collect();
+        let revisions: Vec<PodRevision> = pods.iter().map(|pod| PodRevision::of(pod, None)).collect();
         let (stale, told) = self.memory.rolling.see(view, wanted, &revisions, Instant::now());
-        workload.stale_pods = stale;
+        workload.pods.stale = stale;
         if let Some(event) = told {
             self.reports.tell(event);
         }

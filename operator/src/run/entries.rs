@@ -9,19 +9,19 @@ use kube::runtime::controller::Action;
 use tokio::task::AbortHandle;
 use tracing::{Instrument as _, info_span, warn};
 
+use crate::apply::volumes::{self, Growth, Refusal};
 use crate::cluster::{Cluster, Invalid};
-use crate::cluster_task;
 use crate::crd::ZueCluster;
-use crate::events::ClusterEvent;
 use crate::identities::plan::Shown;
 use crate::identities::{self, Link};
 use crate::metrics::Key;
-use crate::scale::Spare;
-use crate::shared::{Shared, SharedWorkload};
-use crate::status::{Refused, Whereabouts, Word, Workload};
-use crate::volumes::{self, Growth, Refusal};
-use crate::watched::Guarded;
-use crate::zones::NodeZones;
+use crate::observe::watched::Guarded;
+use crate::observe::zones::NodeZones;
+use crate::plan::event::ClusterEvent;
+use crate::plan::scale::Spare;
+use crate::run::cluster_task;
+use crate::run::shared::Shared;
+use crate::status::{InvalidResource, PodFacts, SharedWorkload, VolumeFacts, Whereabouts, Word, Workload};
 
 /// The pause after a reconciliation that failed.
 pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
@@ -85,8 +85,7 @@ impl Context {
 
     /// The TLS that its nodes show, as far as its task knows.
     pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
-        let workload = self.shared_with(&key, &cluster.uid);
+        let workload = self.shared_with(&cluster.key(), &cluster.uid);
         workload
             .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).word.shown.clone())
             .unwrap_or_default()
@@ -94,7 +93,7 @@ impl Context {
 
     /// The pods of it that nothing depends on, as far as its task knows.
     pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
-        let workload = self.shared_with(&(cluster.namespace.clone(), cluster.name.clone()), &cluster.uid)?;
+        let workload = self.shared_with(&cluster.key(), &cluster.uid)?;
         let known = workload.lock().unwrap_or_else(PoisonError::into_inner);
         known.word.spare
     }
@@ -148,7 +147,7 @@ impl Context {
     pub(super) fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
         let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
         let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
-        let refused = Refused { generation: resource.metadata.generation, message: invalid.to_string() };
+        let refused = InvalidResource { generation: resource.metadata.generation, message: invalid.to_string() };
         workload.lock().unwrap_or_else(PoisonError::into_inner).invalid = Some(refused);
         true
     }
@@ -173,14 +172,19 @@ impl Context {
 
     /// Hands what was applied to the cluster's task, which is started if there is none.
     pub(super) fn take_care(&self, cluster: Cluster, workload: Workload) {
-        let key = (cluster.namespace.clone(), cluster.name.clone());
+        let key = cluster.key();
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let (pods, word) = (workload.pods.or(known.pods), Word { spare: None, ..known.word.clone() });
-            let (sets, rounds) = (workload.sets.clone().since(&known.sets), known.rounds.wrapping_add(1));
-            let storage_size = workload.storage_size.clone().or_else(|| known.storage_size.clone());
-            let budget_problem = known.budget_problem.clone();
-            *known = Workload { pods, storage_size, sets, budget_problem, rounds, word, ..workload };
+            let word = Word { spare: None, ..known.word.clone() };
+            let pods = PodFacts {
+                count: workload.pods.count.or(known.pods.count),
+                sets: workload.pods.sets.clone().since(&known.pods.sets),
+                ..workload.pods
+            };
+            let size = workload.volumes.size.or_else(|| known.volumes.size.clone());
+            let volumes = VolumeFacts { size, ..workload.volumes };
+            let (budget_problem, rounds) = (known.budget_problem.clone(), known.rounds.wrapping_add(1));
+            *known = Workload { pods, volumes, budget_problem, rounds, word, ..workload };
             return;
         }
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,19 +19,20 @@ use tracing::{error, info, warn};
 use super::backups::{self, GuardedBackup};
 use super::entries::{AGAIN_AFTER_FAILURE, Context};
 use crate::apply;
+use crate::apply::recovered;
+use crate::apply::volumes;
 use crate::cluster::{Cluster, Invalid, is_paused};
 use crate::crd::ZueCluster;
-use crate::events::{ClusterEvent, EventRecorder};
+use crate::identities::secured::{self, Secured};
 use crate::kubernetes::within;
 use crate::metrics::Metrics;
-use crate::pods::Sets;
-use crate::recovered;
-use crate::scale;
-use crate::secured::{self, Secured};
-use crate::shared::Shared;
-use crate::status::{self, GivenUp, Workload};
-use crate::volumes;
-use crate::watched::{self, Guarded};
+use crate::observe::pods::Sets;
+use crate::observe::watched::{self, Guarded};
+use crate::plan::event::ClusterEvent;
+use crate::plan::scale;
+use crate::report::events::EventRecorder;
+use crate::run::shared::Shared;
+use crate::status::{self, GivenUp, PodFacts, VolumeFacts, Workload};
 
 /// All is looked at again after this, whether or not a change was seen.
 const AGAIN: Duration = Duration::from_mins(5);
@@ -196,20 +197,24 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
     let problems: Vec<String> = applied.errors.iter().map(ToString::to_string).collect();
     let problem = Some(problems.join("; ")).filter(|problems| !problems.is_empty());
     let given_up = GivenUp { applied: cluster.recovery.clone(), ..GivenUp::default() };
-    let workload = Workload {
-        generation: cluster.generation,
-        whereabouts: context.whereabouts(&cluster).await,
-        given_up,
-        revision: applied.stateful_set.as_ref().and_then(revision),
-        pods: applied.stateful_set.as_ref().and_then(scale::pods_of),
-        problem: problem.clone(),
-        tls_mode: Some(mode),
-        growth_refused: growth.refused,
-        storage_size: applied.stateful_set.as_ref().and_then(volumes::size_of),
+    let set = applied.stateful_set.as_ref();
+    let pods = PodFacts {
+        count: set.and_then(scale::pods_of),
+        revision: set.and_then(revision),
         sets: Sets {
-            own: applied.stateful_set.as_ref().and_then(kube::ResourceExt::uid).into_iter().collect(),
+            own: set.and_then(kube::ResourceExt::uid).into_iter().collect(),
             is_anothers: applied.is_anothers,
         },
+        whereabouts: context.whereabouts(&cluster).await,
+        ..PodFacts::default()
+    };
+    let workload = Workload {
+        generation: cluster.generation,
+        pods,
+        volumes: VolumeFacts { size: set.and_then(volumes::size_of), growth_refused: growth.refused },
+        problem: problem.clone(),
+        given_up,
+        tls_mode: Some(mode),
         ..Workload::default()
     };
     events.extend(growth.events);

@@ -1,6 +1,6 @@
-//! Means of the tasks of all clusters, and news between reconciliations and tasks of one.
+//! Means of the tasks of all clusters.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -11,9 +11,8 @@ use zue_controller::NodeAddress;
 use crate::build::INSTANCE_LABEL;
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
-use crate::pods;
-use crate::status::Workload;
-use crate::watched::{Clusters, Guarded};
+use crate::observe::pods;
+use crate::observe::watched::{Clusters, Guarded};
 
 /// Means that every task uses.
 #[derive(Clone)]
@@ -37,9 +36,6 @@ pub struct Shared {
     /// The part that follows the name of a Service in full, from a dot on.
     pub services_suffix: Arc<str>,
 }
-
-/// News that reconciliations leave behind for the task.
-pub type SharedWorkload = Arc<Mutex<Workload>>;
 
 impl Shared {
     /// The resource as it is now; none once it is gone, though another may bear its name.

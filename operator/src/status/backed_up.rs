@@ -5,8 +5,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use crate::backups::Backups;
 use crate::crd::status::BackupStatus;
+use crate::observe::backups::Backups;
 
 /// The condition.
 pub(super) const BACKED_UP: &str = "BackedUp";

@@ -1,7 +1,7 @@
 //! The condition that says who gets in: whether only those who show who they are, and if not, what that waits for.
 
-use super::Workload;
-use super::conditions::{Fact, fact};
+use super::fact::{Fact, fact};
+use super::workload::Workload;
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
 use crate::identities::plan::Shown;
@@ -48,7 +48,7 @@ fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<Shown>]) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::Word;
+    use super::super::workload::Word;
     use super::*;
     use crate::cluster::tests::cluster;
 

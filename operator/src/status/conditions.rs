@@ -4,14 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use zue_core::control::Blocked;
 
-use super::Workload;
 use super::backed_up::{BACKED_UP, backed_up};
 use super::closed::closed;
+use super::fact::{Fact, fact};
+use super::workload::Workload;
 use crate::cluster::Cluster;
 use crate::crd::status::MemberRole;
-use crate::recover::{self, Recover};
-use crate::replace::{self, Replace};
-use crate::view::{Replica, View};
+use crate::observe::view::{ClusterView, Replica};
+use crate::plan::recover::{self, Recover};
+use crate::plan::replace::{self, Replace};
 
 /// The condition that says whether the Kubernetes objects are as they should be.
 pub const RECONCILED: &str = "Reconciled";
@@ -31,30 +32,13 @@ pub const REPLACING: &str = "Replacing";
 const OWN: [&str; 7] =
     ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked", BACKED_UP];
 
-/// The content of a condition.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fact {
-    /// The condition.
-    pub type_: &'static str,
-    /// True if it holds.
-    pub holds: bool,
-    /// In one word.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-pub(super) fn fact(type_: &'static str, holds: bool, reason: &'static str, message: String) -> Fact {
-    Fact { type_, holds, reason, message }
-}
-
 /// The resource makes no sense; nothing else can be said.
 pub fn invalid(message: String) -> Fact {
     fact(RECONCILED, false, "Invalid", message)
 }
 
 /// Everything that conditions say.
-pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
+pub fn facts(cluster: &Cluster, view: &ClusterView, workload: &Workload) -> Vec<Fact> {
     let known = [
         ready(view, workload),
         progressing(view, workload),
@@ -71,10 +55,11 @@ pub fn facts(cluster: &Cluster, view: &View, workload: &Workload) -> Vec<Fact> {
     known.into_iter().chain(closed(cluster, workload)).collect()
 }
 
-fn ready(view: &View, workload: &Workload) -> Fact {
+fn ready(view: &ClusterView, workload: &Workload) -> Fact {
     let type_ = "Ready";
-    if !workload.foreign.is_empty() || (workload.sets.is_anothers && workload.sets.own.is_empty()) {
-        let pods = if workload.foreign.is_empty() { "its pods".to_owned() } else { workload.foreign.join(", ") };
+    if !workload.pods.foreign.is_empty() || (workload.pods.sets.is_anothers && workload.pods.sets.own.is_empty()) {
+        let pods =
+            if workload.pods.foreign.is_empty() { "its pods".to_owned() } else { workload.pods.foreign.join(", ") };
         let message = format!("{pods} belong to a deleted ZueCluster of that name: they are replaced");
         return fact(type_, false, "PodsOfAnother", message);
     }
@@ -88,7 +73,7 @@ fn ready(view: &View, workload: &Workload) -> Fact {
     fact(type_, false, "BelowQuorum", message)
 }
 
-fn leader_elected(view: &View) -> Fact {
+fn leader_elected(view: &ClusterView) -> Fact {
     match (&view.leader, view.leads_epoch) {
         (Some(leader), epoch) => {
             let by = view.elected_by.as_ref().map(|by| format!(", elected by {by}")).unwrap_or_default();
@@ -99,7 +84,7 @@ fn leader_elected(view: &View) -> Fact {
     }
 }
 
-fn fully_replicated(view: &View) -> Fact {
+fn fully_replicated(view: &ClusterView) -> Fact {
     let type_ = "FullyReplicated";
     match (&view.leader, view.is_whole()) {
         (None, _) => fact(type_, false, "NoLeader", nobody_leads(view)),
@@ -108,7 +93,7 @@ fn fully_replicated(view: &View) -> Fact {
     }
 }
 
-fn degraded(view: &View) -> Fact {
+fn degraded(view: &ClusterView) -> Fact {
     let type_ = "Degraded";
     let failed: Vec<String> =
         view.replicas.iter().filter(|replica| replica.role == MemberRole::Failed).map(failure).collect();
@@ -144,12 +129,12 @@ fn failure(replica: &Replica) -> String {
     format!("{} has failed: {problem}", replica.pod)
 }
 
-fn progressing(view: &View, workload: &Workload) -> Fact {
+fn progressing(view: &ClusterView, workload: &Workload) -> Fact {
     let said = progress(view, workload);
     let stuck: Vec<String> = view
         .replicas
         .iter()
-        .filter_map(|replica| Some(format!("{}: {}", replica.pod, replica.stuck.as_ref()?)))
+        .filter_map(|replica| Some(format!("{}: {}", replica.pod, replica.pod_state.stuck.as_ref()?)))
         .collect();
     if stuck.is_empty() {
         return said;
@@ -159,11 +144,11 @@ fn progressing(view: &View, workload: &Workload) -> Fact {
     fact(said.type_, true, PODS_STUCK, message)
 }
 
-fn progress(view: &View, workload: &Workload) -> Fact {
+fn progress(view: &ClusterView, workload: &Workload) -> Fact {
     let type_ = "Progressing";
     let (ready, replicas) = (view.ready(), view.size());
-    if workload.stale_pods > 0 {
-        let message = format!("{} of {replicas} pods are still to be replaced", workload.stale_pods);
+    if workload.pods.stale > 0 {
+        let message = format!("{} of {replicas} pods are still to be replaced", workload.pods.stale);
         return fact(type_, true, "RollingOut", message);
     }
     let of = |role: MemberRole| view.replicas.iter().filter(move |replica| replica.role == role);
@@ -187,7 +172,7 @@ fn progress(view: &View, workload: &Workload) -> Fact {
     fact(type_, false, "Converged", "all pods are ready and up to date".to_owned())
 }
 
-fn failover_blocked(view: &View) -> Fact {
+fn failover_blocked(view: &ClusterView) -> Fact {
     let type_ = "FailoverBlocked";
     match &view.blocked {
         // A cluster that has not begun has nothing to fail over.
@@ -214,14 +199,14 @@ fn reconciled(workload: &Workload) -> Fact {
     if let Some(refused) = &workload.invalid {
         return invalid(refused.message.clone());
     }
-    if let Some(why) = &workload.growth_refused {
+    if let Some(why) = &workload.volumes.growth_refused {
         let also = workload.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
         let message = format!(
             "the volumes cannot be grown, and the operator tries again: {why}; spec.storage.size may go back to status.storageSize{also}"
         );
         return fact(RECONCILED, false, "VolumeGrowthRefused", message);
     }
-    let problems = workload.problem.iter().chain(&workload.budget_problem).chain(&workload.whereabouts.problem);
+    let problems = workload.problem.iter().chain(&workload.budget_problem).chain(&workload.pods.whereabouts.problem);
     let problems: Vec<&str> = problems.map(String::as_str).collect();
     match Some(problems.join("; ")).filter(|problems| !problems.is_empty()) {
         Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem),
@@ -237,7 +222,7 @@ fn replacing(workload: &Workload) -> Fact {
     }
 }
 
-fn backups(cluster: &Cluster, view: &View) -> Fact {
+fn backups(cluster: &Cluster, view: &ClusterView) -> Fact {
     let (holds, reason, message) = backed_up(cluster.spec.backup.is_some(), view.log.backups.as_ref());
     fact(BACKED_UP, holds, reason, message)
 }
@@ -255,14 +240,14 @@ fn recovering(cluster: &Cluster, workload: &Workload) -> Fact {
     }
 }
 
-fn nobody_leads(view: &View) -> String {
+fn nobody_leads(view: &ClusterView) -> String {
     match &view.blocked {
         Some(blocked) => blocked.to_string(),
         None => "nobody leads; an election is under way".to_owned(),
     }
 }
 
-fn out_of_sync(view: &View) -> String {
+fn out_of_sync(view: &ClusterView) -> String {
     let late: Vec<&str> =
         view.replicas.iter().filter(|replica| !replica.in_sync).map(|replica| replica.pod.as_str()).collect();
     format!("out of sync: {}", late.join(", "))
@@ -313,19 +298,20 @@ pub fn merge(before: &[Condition], facts: &[Fact], generation: Option<i64>, now:
 mod tests {
     use zue_core::control::Step;
 
+    use super::super::workload::{PodFacts, VolumeFacts};
     use super::*;
     use crate::cluster::tests::cluster;
-    use crate::pods::Sets;
-    use crate::view::tests::{follower, healthy, leader, look, silent};
+    use crate::observe::pods::Sets;
+    use crate::observe::view::tests::{follower, healthy, leader, look, silent};
 
-    fn said(view: &View) -> Vec<(&'static str, bool, &'static str)> {
+    fn said(view: &ClusterView) -> Vec<(&'static str, bool, &'static str)> {
         facts(&cluster("{}"), view, &Workload::default())
             .into_iter()
             .map(|fact| (fact.type_, fact.holds, fact.reason))
             .collect()
     }
 
-    fn message(view: &View, type_: &str) -> String {
+    fn message(view: &ClusterView, type_: &str) -> String {
         facts(&cluster("{}"), view, &Workload::default()).into_iter().find(|fact| fact.type_ == type_).unwrap().message
     }
 
@@ -392,8 +378,8 @@ mod tests {
     #[test]
     fn a_roll_that_does_not_go_on_says_why() {
         let mut view = look(&[leader(1, 4, &[1, 2], &[(2, 0), (3, 70)]), follower(2), silent()], &Step::Nothing, &[]);
-        view.replicas[2].stuck = Some("ImagePullBackOff: no such image".to_owned());
-        let workload = Workload { stale_pods: 2, ..Workload::default() };
+        view.replicas[2].pod_state.stuck = Some("ImagePullBackOff: no such image".to_owned());
+        let workload = Workload { pods: PodFacts { stale: 2, ..PodFacts::default() }, ..Workload::default() };
         let fact = progressing(&view, &workload);
         assert_eq!((fact.holds, fact.reason), (true, "PodsStuck"));
         assert_eq!(fact.message, "2 of 3 pods are still to be replaced; orders-2: ImagePullBackOff: no such image");
@@ -401,7 +387,9 @@ mod tests {
 
     #[test]
     fn a_growth_that_is_refused_says_how_it_can_be_taken_back() {
-        let workload = Workload { growth_refused: Some("no expansion".to_owned()), ..Workload::default() };
+        let growth_refused = Some("no expansion".to_owned());
+        let volumes = VolumeFacts { growth_refused, ..VolumeFacts::default() };
+        let workload = Workload { volumes, ..Workload::default() };
         let fact = reconciled(&workload);
         assert_eq!((fact.holds, fact.reason), (false, "VolumeGrowthRefused"));
         assert!(fact.message.contains("no expansion") && fact.message.contains("status.storageSize"));
@@ -411,11 +399,12 @@ mod tests {
     fn a_cluster_is_not_ready_by_the_pods_of_a_deleted_one() {
         let ready = |workload: &Workload| ready(&healthy(), workload);
         assert!(ready(&Workload::default()).holds);
-        let foreign = Workload { foreign: vec!["orders-1".to_owned()], ..Workload::default() };
+        let pods = PodFacts { foreign: vec!["orders-1".to_owned()], ..PodFacts::default() };
+        let foreign = Workload { pods, ..Workload::default() };
         assert_eq!((ready(&foreign).holds, ready(&foreign).reason), (false, "PodsOfAnother"));
         assert!(ready(&foreign).message.starts_with("orders-1 belong"));
         let sets = Sets { is_anothers: true, ..Sets::default() };
-        assert!(!ready(&Workload { sets, ..Workload::default() }).holds);
+        assert!(!ready(&Workload { pods: PodFacts { sets, ..PodFacts::default() }, ..Workload::default() }).holds);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 mod backed_up;
 mod closed;
 mod conditions;
-pub mod events;
+mod fact;
 mod known;
-pub mod reporter;
+mod workload;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -13,17 +13,13 @@ use serde_json::{Map, Value};
 use crate::build;
 use crate::cluster::Cluster;
 use crate::crd::ZueClusterStatus;
-use crate::crd::security::TlsMode;
-use crate::crd::status::{BackupStatus, Member, Recovery};
-use crate::identities::plan::Shown;
-use crate::pods::{Sets, Zones};
-use crate::recover::{Recover, Stage};
-use crate::replace::Replace;
-use crate::scale::Spare;
-use crate::view::{Replica, View};
+use crate::crd::status::{BackupStatus, Member};
+use crate::observe::view::{ClusterView, Replica};
 
-pub use conditions::{Fact, RECONCILED, RECOVERING, REPLACING, facts, invalid, merge, unwatched};
+pub use conditions::{RECONCILED, RECOVERING, REPLACING, facts, invalid, merge, unwatched};
+pub use fact::Fact;
 pub use known::Known;
+pub use workload::{GivenUp, InvalidResource, PodFacts, SharedWorkload, VolumeFacts, Whereabouts, Word, Workload};
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
@@ -32,95 +28,16 @@ const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that are written down before something is done; a report never touches them.
 const RECORDED: [&str; 5] = ["epoch", "recordedLeader", "clusterId", "tlsMode", "recovery"];
 
-/// Facts beside the nodes and pods themselves.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Workload {
-    /// The generation of the resource that was applied last.
-    pub generation: Option<i64>,
-    /// The number of pods that the StatefulSet has, as far as it is known.
-    pub pods: Option<i32>,
-    /// The revision that the StatefulSet gives new pods, once it has taken note of its newest template.
-    pub revision: Option<String>,
-    /// The error that stood in the way of applying the objects.
-    pub problem: Option<String>,
-    /// Why the volumes are not as large as they are to be, if they are not.
-    pub growth_refused: Option<String>,
-    /// The size that all of them have at least.
-    pub storage_size: Option<String>,
-    /// The pods that are the cluster's own.
-    pub sets: Sets,
-    /// The pods of its name that are not: those of a ZueCluster that was deleted.
-    pub foreign: Vec<String>,
-    /// The error that stood in the way of the disruption budget.
-    pub budget_problem: Option<String>,
-    /// The number of times that the objects were applied: what the task keeps of them is looked at again each time.
-    pub rounds: u64,
-    /// The replica or majority that is given up.
-    pub given_up: GivenUp,
-    /// The number of pods of an older revision.
-    pub stale_pods: usize,
-    /// The places of the pods.
-    pub whereabouts: Whereabouts,
-    /// Its task's news for reconciliations.
-    pub word: Word,
-    /// In which mode of TLS the cluster is, once that is settled.
-    pub tls_mode: Option<TlsMode>,
-    /// Why the resource as it is now can't be followed; the cluster goes on as it was.
-    pub invalid: Option<Refused>,
-}
-
-/// A task's news for reconciliations and for whoever tells of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Word {
-    /// True if the cluster can spare a pod.
-    pub may_evict: bool,
-    /// The pods that nothing depends on any more.
-    pub spare: Option<Spare>,
-    /// The TLS that each node shows, by ordinal; none of those that do not answer.
-    pub shown: Vec<Option<Shown>>,
-}
-
-/// In which zone each pod is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Whereabouts {
-    /// As far as it was asked for and is known.
-    pub zones: Zones,
-    /// The error that stood in the way of knowing it.
-    pub problem: Option<String>,
-}
-
-/// Replicas that a person gives up for good.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct GivenUp {
-    /// The replica that is to be replaced, or why that cannot be.
-    pub replica: Option<Replace>,
-    /// The majority that is to be given up, and what that means.
-    pub majority: Option<Recover>,
-    /// The progress of that.
-    pub stage: Option<Stage>,
-    /// The part of it that the objects were applied by.
-    pub applied: Option<Recovery>,
-}
-
-/// A resource that makes no sense.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Refused {
-    /// Its generation.
-    pub generation: Option<i64>,
-    /// Its fault.
-    pub message: String,
-}
-
 /// The status to write; what controllers have written down is carried over from `before`.
 pub fn report(
     cluster: &Cluster,
-    view: &View,
+    view: &ClusterView,
     (workload, facts): (&Workload, &[Fact]),
     before: &ZueClusterStatus,
     now: Timestamp,
 ) -> ZueClusterStatus {
     let mut conditions = merge(&before.conditions, facts, cluster.generation, now);
-    if let Some(Refused { generation, .. }) = workload.invalid {
+    if let Some(InvalidResource { generation, .. }) = workload.invalid {
         let reconciled = conditions.iter_mut().filter(|condition| condition.type_ == RECONCILED);
         reconciled.for_each(|condition| condition.observed_generation = generation);
     }
@@ -135,7 +52,7 @@ pub fn report(
         tls_mode: before.tls_mode,
         recovery: before.recovery.clone(),
         attention: attention(facts),
-        storage_size: workload.storage_size.clone().or_else(|| before.storage_size.clone()),
+        storage_size: workload.volumes.size.clone().or_else(|| before.storage_size.clone()),
         leader: view.leader.clone(),
         elected_by: view.elected_by.as_ref().map(|by| by.chars().take(ELECTED_BY_CHARS_MAX).collect()),
         isr: view.isr(),
@@ -170,7 +87,7 @@ fn attention(facts: &[Fact]) -> Option<String> {
     Some(reasons.join(",")).filter(|reasons| !reasons.is_empty())
 }
 
-fn versions(view: &View) -> Option<String> {
+fn versions(view: &ClusterView) -> Option<String> {
     let mut versions: Vec<&str> = view.replicas.iter().filter_map(|replica| replica.version.as_deref()).collect();
     versions.sort_unstable();
     versions.dedup();
@@ -234,17 +151,18 @@ mod tests {
     use super::*;
     use crate::cluster::tests::cluster;
     use crate::crd::status::MemberRole;
-    use crate::view::tests::healthy;
+    use crate::observe::view::tests::healthy;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
     fn workload() -> Workload {
-        Workload { generation: Some(4), pods: Some(3), revision: Some("a".to_owned()), ..Workload::default() }
+        let pods = PodFacts { count: Some(3), revision: Some("a".to_owned()), ..PodFacts::default() };
+        Workload { generation: Some(4), pods, ..Workload::default() }
     }
 
-    fn reported(view: &View, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
+    fn reported(view: &ClusterView, before: &ZueClusterStatus, second: i64) -> ZueClusterStatus {
         let facts = facts(&cluster("{}"), view, &workload());
         report(&cluster("{}"), view, (&workload(), &facts), before, at(second))
     }
@@ -262,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_resource_that_makes_no_sense_is_reported_the_same_for_ever() {
-        let refused = Refused { generation: Some(5), message: "spec.replicas is 10".to_owned() };
+        let refused = InvalidResource { generation: Some(5), message: "spec.replicas is 10".to_owned() };
         let workload = Workload { invalid: Some(refused), ..workload() };
         let facts = facts(&cluster("{}"), &healthy(), &workload);
         let reported = |before: &_, second| report(&cluster("{}"), &healthy(), (&workload, &facts), before, at(second));

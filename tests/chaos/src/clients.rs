@@ -11,7 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 use zue_client::{Appended, Client, Error, NewRecord, ReadBatch, ReadOptions};
-use zue_history::{History, Seen, Value};
+use zue_history::{History, SeenRecord, Value};
 
 /// Between two appends of one client.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -22,13 +22,13 @@ const RECORDS_MAX: usize = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     pub(crate) client: Client,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<ClientHistory>>,
     stop: Arc<AtomicBool>,
     seeds: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
-struct Told {
+struct ClientHistory {
     history: History,
     begun: Instant,
     last_ack: Instant,
@@ -53,7 +53,7 @@ pub(crate) struct Figures {
 impl Clients {
     pub(crate) fn new(client: Client, seed: u64) -> Self {
         let now = Instant::now();
-        let told = Told {
+        let told = ClientHistory {
             history: History::default(),
             begun: now,
             last_ack: now,
@@ -69,7 +69,7 @@ impl Clients {
         Self { client, ..self.clone() }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, ClientHistory> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,7 +143,7 @@ impl Clients {
             let value = Value::parse(&record.value).unwrap_or(Value { producer: u32::MAX, number: 0 });
             let mut digest = DefaultHasher::new();
             digest.write(&record.encode_to_vec());
-            told.history.read(from, record.offset, Seen { value, digest: digest.finish() });
+            told.history.read(from, record.offset, SeenRecord { value, digest: digest.finish() });
         }
     }
 

@@ -13,7 +13,7 @@ use zue_tls::Role;
 
 /// The place where a node runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct NodeHost {
     pub(crate) name: String,
     pub(crate) ip: String,
     /// The namespace of its network, if it has one of its own.
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     /// The folder of the programs; empty for those beside this one.
     programs: PathBuf,
     dir: PathBuf,
-    places: Vec<Place>,
+    places: Vec<NodeHost>,
     nodes: Vec<Option<Process>>,
     controllers: [Option<Process>; 2],
     eye: Client,
@@ -75,14 +75,14 @@ pub(crate) fn tls([ca, certificate, key]: &[PathBuf; 3]) -> Result<Tls> {
 
 impl Cluster {
     /// Starts the nodes with this configuration, and a controller; comes back when somebody leads.
-    pub(crate) async fn start(dir: &Path, places: Vec<Place>, config: &str) -> Result<Self> {
+    pub(crate) async fn start(dir: &Path, places: Vec<NodeHost>, config: &str) -> Result<Self> {
         Self::start_programs((Path::new(""), None), dir, places, config).await
     }
 
     async fn start_programs(
         (programs, secured): (&Path, Option<Secured>),
         dir: &Path,
-        places: Vec<Place>,
+        places: Vec<NodeHost>,
         config: &str,
     ) -> Result<Self> {
         let with_tls = secured.as_ref().map(Secured::config).unwrap_or_default();
@@ -111,7 +111,7 @@ impl Cluster {
     pub(crate) async fn of_build(build: (&Path, Option<Secured>), dir: &Path, config: &str) -> Result<Self> {
         let place = |node: usize| {
             let name = format!("zue-{node}");
-            Place { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
+            NodeHost { ip: format!("127.0.0.{}", node + 1), network: None, data: dir.join(&name), name }
         };
         Self::start_programs(build, dir, (0..3).map(place).collect(), config).await
     }
@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
-        let Place { name, ip, network, data } = &self.places[node];
+        let NodeHost { name, ip, network, data } = &self.places[node];
         let port = |port: u16| format!("{ip}:{port}");
         let (config, data) = (text(&self.dir.join("node.yaml")), text(data));
         let args = [
@@ -210,7 +210,7 @@ impl Cluster {
     /// Starts one of two controllers. The second writes down elsewhere: it begins with what the first knows by now.
     pub(crate) fn start_controller(&mut self, which: usize) -> Result<()> {
         let mut nodes = String::new();
-        for Place { name, ip, .. } in &self.places {
+        for NodeHost { name, ip, .. } in &self.places {
             let _ = write!(nodes, "{name}={ip}:9441/{ip}:9440,");
         }
         let state = |which: usize| self.dir.join(format!("control-{which}.json"));
@@ -286,7 +286,7 @@ impl Cluster {
     }
 }
 
-fn addresses(places: &[Place]) -> Vec<String> {
+fn addresses(places: &[NodeHost]) -> Vec<String> {
     places.iter().map(|place| format!("{}:9440", place.ip)).collect()
 }
 

@@ -12,8 +12,8 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::cluster::Cluster;
-use crate::disk::Volume;
 use crate::network::Network;
+use crate::volume::Volume;
 use crate::world::run;
 
 /// Whom a fault strikes.

@@ -6,11 +6,11 @@
 mod clients;
 mod cluster;
 mod cost;
-mod disk;
 mod faults;
 mod network;
 mod run;
 mod speed;
+mod volume;
 mod world;
 
 use std::path::PathBuf;

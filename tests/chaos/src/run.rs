@@ -9,10 +9,10 @@ use zue_client::{Backoff, ClientConfig, ReadOptions};
 use zue_tests::programs::program;
 
 use crate::clients::Clients;
-use crate::cluster::{Cluster, Place};
-use crate::disk::Volume;
+use crate::cluster::{Cluster, NodeHost};
 use crate::faults::Faults;
 use crate::network::{self, Network};
+use crate::volume::Volume;
 use crate::world::run as run_to_end;
 
 /// Clients of each kind.
@@ -58,7 +58,7 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     let network = Network::new(names.iter().cloned().chain((0..2).map(|n| format!("control-{n}"))).collect())?;
     let bytes = VOLUME_BYTES + lasting.as_secs() * BYTES_A_SECOND;
     let volumes = names.iter().map(|name| Volume::new(dir, name, bytes)).collect::<Result<Vec<_>>>()?;
-    let place = |(node, (name, volume)): (usize, (&String, &Volume))| Place {
+    let place = |(node, (name, volume)): (usize, (&String, &Volume))| NodeHost {
         name: name.clone(),
         ip: network::address(node),
         network: Some(name.clone()),

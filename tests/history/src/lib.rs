@@ -34,7 +34,7 @@ impl Value {
 
 /// A record as a replica gave it. The digest is of all its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct SeenRecord {
     /// Its value.
     pub value: Value,
     /// Of all its bytes.
@@ -57,7 +57,7 @@ struct Fate {
 pub struct History {
     /// By producer and number.
     producers: Vec<Vec<Fate>>,
-    log: HashMap<u64, Seen>,
+    log: HashMap<u64, SeenRecord>,
     /// A record before here was said to be committed.
     committed_end: u64,
     problems: Vec<String>,
@@ -123,7 +123,7 @@ impl History {
     }
 
     /// A replica gave this record.
-    pub fn read(&mut self, from: &str, offset: u64, seen: Seen) {
+    pub fn read(&mut self, from: &str, offset: u64, seen: SeenRecord) {
         self.reads += 1;
         self.committed(offset + 1);
         match self.log.insert(offset, seen) {
@@ -219,7 +219,7 @@ mod tests {
 
     fn read(history: &mut History, log: &[(u64, u32, u32)]) {
         for (offset, producer, number) in log.iter().copied() {
-            history.read("zue-0", offset, Seen { value: Value { producer, number }, digest: 7 });
+            history.read("zue-0", offset, SeenRecord { value: Value { producer, number }, digest: 7 });
         }
     }
 
@@ -263,7 +263,7 @@ mod tests {
     fn replicas_that_differ_in_one_byte_are_found() {
         let mut history = told();
         read(&mut history, &WHOLE);
-        history.read("zue-1", 1, Seen { value: Value { producer: 0, number: 1 }, digest: 8 });
+        history.read("zue-1", 1, SeenRecord { value: Value { producer: 0, number: 1 }, digest: 8 });
         assert!(history.finish(3).join("; ").contains("offset 1 was"), "another digest is another record");
     }
 

@@ -1,7 +1,7 @@
 //! Messages: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use bytes::Bytes;
-use zue_core::control::machine::{StandbyTerms, Told};
+use zue_core::control::machine::{NodeReport, StandbyTerms};
 use zue_core::{
     ClusterId, Epoch, Lineage, Offset, ProducerId, ReplicaId, Reply, Run, Runs, Session, Start, Tail, Terms,
 };
@@ -137,7 +137,7 @@ pub(crate) enum Call {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "most answers are replies")]
 pub(crate) enum Answer {
-    Status(Box<Told>),
+    Status(Box<NodeReport>),
     Reply(Reply),
     Records {
         from: Offset,

@@ -21,6 +21,8 @@ pub struct Measures {
     pub files: usize,
     /// Modules that import each other in a circle, each group sorted; the largest first.
     pub circles: Vec<Vec<String>>,
+    /// The same of the crate's rooms, which are the modules at its root.
+    pub circles_of_rooms: Vec<Vec<String>>,
     /// Files in each folder, by its path below the checkout.
     pub folders: BTreeMap<String, usize>,
     /// Named fields of each struct.
@@ -39,7 +41,9 @@ impl Measures {
     /// Measures the crate.
     pub fn of(checkout: &Path, root: &Root) -> Self {
         let files = source::files(checkout, root);
-        let mut measures = Self { files: files.len(), circles: modules::circles(&files), ..Self::default() };
+        let imports = modules::imports(&files);
+        let (circles, circles_of_rooms) = (imports.circles(), imports.circles_of_rooms());
+        let mut measures = Self { files: files.len(), circles, circles_of_rooms, ..Self::default() };
         for file in &files {
             measures.add(file);
         }
@@ -64,6 +68,11 @@ impl Measures {
     /// The size of the largest circle of modules; 1 if there is none.
     pub fn circle_max(&self) -> usize {
         self.circles.first().map_or(1, Vec::len)
+    }
+
+    /// The size of the largest circle of rooms; 1 if there is none.
+    pub fn circle_of_rooms_max(&self) -> usize {
+        self.circles_of_rooms.first().map_or(1, Vec::len)
     }
 
     /// The lines that nine of ten functions do not exceed.

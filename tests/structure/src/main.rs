@@ -15,7 +15,7 @@ fn main() {
         return;
     }
     println!(
-        "| crate | files | largest circle | folder max | fields max | fn p90 / max | asserts / fn | question openings |"
+        "| crate | files | largest circle, of rooms | folder max | fields max | fn p90 / max | asserts / fn | question openings |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for root in roots(&checkout) {
@@ -24,10 +24,11 @@ fn main() {
         let hundredths = |part: usize, all: usize| part * 100 / all.max(1);
         let asserts = hundredths(measures.asserts, functions);
         println!(
-            "| {} | {} | {} | {} | {} | {} / {} | {}.{:02} | {} % of {} |",
+            "| {} | {} | {}, {} | {} | {} | {} / {} | {}.{:02} | {} % of {} |",
             root.name,
             measures.files,
             measures.circle_max(),
+            measures.circle_of_rooms_max(),
             measures.folder_max(),
             measures.fields_max(),
             measures.function_p90(),
@@ -44,6 +45,9 @@ fn main() {
 fn show(measures: &Measures) {
     for circle in &measures.circles {
         println!("circle of {}: {}", circle.len(), circle.join(", "));
+    }
+    for circle in &measures.circles_of_rooms {
+        println!("circle of {} rooms: {}", circle.len(), circle.join(", "));
     }
     for (folder, count) in measures.folders.iter().filter(|(_, count)| **count > 10) {
         println!("{folder}: {count} files");

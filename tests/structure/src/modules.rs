@@ -9,8 +9,30 @@ use crate::source::{File, is_test};
 
 type Module = Vec<String>;
 
-/// Groups of modules that import each other in a circle, the largest first.
-pub(crate) fn circles(files: &[File]) -> Vec<Vec<String>> {
+/// The imports of each module.
+pub(crate) struct Imports(BTreeMap<Module, BTreeSet<Module>>);
+
+impl Imports {
+    /// Groups of modules that import each other in a circle, the largest first.
+    pub(crate) fn circles(&self) -> Vec<Vec<String>> {
+        groups(&self.0)
+    }
+
+    /// The same of the crate's rooms, which are the modules at its root, each with all in it.
+    pub(crate) fn circles_of_rooms(&self) -> Vec<Vec<String>> {
+        let room = |module: &Module| module.iter().take(1).cloned().collect::<Module>();
+        let mut rooms: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
+        for (from, to) in self.0.iter().flat_map(|(from, all)| all.iter().map(move |to| (room(from), room(to)))) {
+            if from != to && !to.is_empty() {
+                rooms.entry(from).or_default().insert(to);
+            }
+        }
+        groups(&rooms)
+    }
+}
+
+/// Reads the imports of a crate's files.
+pub(crate) fn imports(files: &[File]) -> Imports {
     let modules: BTreeSet<&Module> = files.iter().map(|file| &file.module).collect();
     let mut handed_on: BTreeMap<(Module, String), Vec<String>> = BTreeMap::new();
     let mut paths: Vec<(&Module, Vec<String>)> = Vec::new();
@@ -33,7 +55,7 @@ pub(crate) fn circles(files: &[File]) -> Vec<Vec<String>> {
     }
     // The root of a library hands on; where it imports, that is what it is for.
     imports.remove(&Module::new());
-    groups(&imports)
+    Imports(imports)
 }
 
 /// Every path of a file, as it is written.

@@ -116,7 +116,7 @@ fn syncs(cluster: &mut Cluster, prometheus: &Watch, log: &Path) {
 /// Has the thread that looks after a node's log panic, as by a fault of the program.
 const PANIC: &str = r#"
     symbol() { nm "$program" | awk -v name="$1" '$3 ~ name && !found++ { print $3 }' | grep .; }
-    at=$(symbol '6upkeep.*6a_turn') panic=$(symbol '7raw_vec17capacity_overflow')
+    at=$(symbol '11maintenance.*6a_turn') panic=$(symbol '7raw_vec17capacity_overflow')
     "$gdb" -p "$id" -batch -nx -ex "break *&'$at'" -ex continue \
       -ex delete -ex "set language c" -ex "set \$pc = &'$panic'" -ex detach </dev/null
 "#;

@@ -19,8 +19,9 @@ use zue_core::control::Step;
 use zue_operator::cluster::Cluster as Resource;
 use zue_operator::crd::ZueCluster;
 use zue_operator::metrics::{Metrics, Sample};
-use zue_operator::view::{Seen, view};
-use zue_operator::{http, status};
+use zue_operator::observe::view::{Observed, view};
+use zue_operator::run::http;
+use zue_operator::status;
 use zue_proto::v1;
 use zue_proto::v1::control_client::ControlClient;
 use zue_tests::programs::{faketime, free_ports, zue_ok};
@@ -51,7 +52,7 @@ fn watch_nodes(peers: [String; 3], address: SocketAddr) -> Arc<Metrics> {
             loop {
                 let begun = Instant::now();
                 let nodes = futures::future::join_all(peers.iter().map(|peer| ask(peer))).await;
-                let seen = Seen { nodes: &nodes, epoch: 0, step: &Step::Nothing, isr_before: &[] };
+                let seen = Observed { nodes: &nodes, epoch: 0, step: &Step::Nothing, isr_before: &[] };
                 let view = view(&resource, seen, &NO_PODS);
                 let facts = status::facts(&resource, &view, &status::Workload::default());
                 let sample = Sample { view, facts, stale_pods: 0, is_growth_refused: false };

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::replica::state::Told;
+use crate::replica::state::LeaderFacts;
 use crate::replica::state::{Following, Replica, Role};
 use crate::types::history::{EpochStart, History};
 use crate::types::io::{FrameFacts, Millis, Session, Start};
@@ -13,8 +13,8 @@ use crate::types::{EPOCHS_AHEAD_MAX, Epoch, OFFSET_MAX, OFFSETS_AHEAD_MAX, Repli
 
 impl Following {
     /// Takes it in; whether a new round is to be answered.
-    fn hear(&mut self, now: Millis, told: Told) -> bool {
-        let Told { commit_end, log_end, round } = told;
+    fn hear(&mut self, now: Millis, told: LeaderFacts) -> bool {
+        let LeaderFacts { commit_end, log_end, round } = told;
         self.heard = now;
         self.commit_end = self.commit_end.max(commit_end);
         self.leader_log_end = self.leader_log_end.max(log_end);
@@ -109,7 +109,7 @@ impl Replica {
         session: Session,
         prev: Tail,
         facts: FrameFacts,
-        told: Told,
+        told: LeaderFacts,
         out: &mut Vec<Output>,
     ) {
         let (log, _) = self.as_joined();
@@ -159,7 +159,7 @@ impl Replica {
         Ok(())
     }
 
-    pub(crate) fn heartbeat(&mut self, now: Millis, session: Session, told: Told, out: &mut Vec<Output>) {
+    pub(crate) fn heartbeat(&mut self, now: Millis, session: Session, told: LeaderFacts, out: &mut Vec<Output>) {
         let Some(following) = self.listening(session) else {
             return out.push(Output::Refuse { session, refusal: Refusal::OtherStream });
         };

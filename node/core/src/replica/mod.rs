@@ -21,9 +21,10 @@ use alloc::vec::Vec;
 use crate::replica::follow::may_vote;
 use crate::replica::joint::Joint;
 use crate::replica::progress::Leader;
-use crate::replica::state::{Asked, Counts, Doubts, Following, LogState, Pending, Replica, Role, Starts, Told};
+use crate::replica::state::{Asked, Counts, Doubts, Following, LeaderFacts, LogState, Pending, Replica, Role, Starts};
 use crate::replica::waiting::Effect;
 use crate::types::history::EpochStart;
+use crate::types::incarnations::KnownStarts;
 use crate::types::io::{Input, Millis, RequestId, Session, Start, Terms};
 use crate::types::output::{Output, Reply};
 use crate::types::recovered::{Limits, Promise, Recovered};
@@ -35,7 +36,7 @@ impl Replica {
     /// A replica that starts: it leads and follows nothing until told to.
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
         let Recovered { id, cluster, promise, history, log, commit_end, log_start, producers, .. } = recovered;
-        let Recovered { suspect, damaged, lineage, mut runs, restored, .. } = recovered;
+        let Recovered { suspect, damaged, starts: KnownStarts { lineage, mut runs }, restored, .. } = recovered;
         // It knows its own start best.
         runs.learn(id, lineage.run(), |_| true);
         let cluster = cluster.filter(|_| promise.binds(id, history.last()) || suspect.is_some());
@@ -109,11 +110,11 @@ impl Replica {
             Input::Disconnected { from, session } => self.disconnected(now, from, session),
             Input::Start { session, start } => self.start(now, session, start, out),
             Input::Frames { session, prev, facts, commit_end, round } => {
-                let told = Told { commit_end, log_end: facts.end.end, round };
+                let told = LeaderFacts { commit_end, log_end: facts.end.end, round };
                 self.frames(now, session, prev, facts, told, out);
             }
             Input::Heartbeat { session, commit_end, log_end, round } => {
-                self.heartbeat(now, session, Told { commit_end, log_end, round }, out);
+                self.heartbeat(now, session, LeaderFacts { commit_end, log_end, round }, out);
             }
             Input::Runs { session, runs } => self.hear_of_runs(session, runs, out),
             Input::StreamEnded { session } => self.stream_ended(session),

@@ -21,7 +21,7 @@ pub(crate) enum Pending {
 
 /// The content of every message of a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Told {
+pub(crate) struct LeaderFacts {
     pub(crate) commit_end: Offset,
     pub(crate) log_end: Offset,
     pub(crate) round: u64,

@@ -110,6 +110,15 @@ impl FromIterator<(ReplicaId, Run)> for Runs {
     }
 }
 
+/// The starts that a replica finds written down when it starts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KnownStarts {
+    /// Those of its disk, this one included.
+    pub lineage: Lineage,
+    /// The newest ones of other replicas.
+    pub runs: Runs,
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec;

@@ -2,7 +2,7 @@
 
 use crate::producers::Producers;
 use crate::types::history::{EpochStart, History};
-use crate::types::incarnations::{Lineage, Runs};
+use crate::types::incarnations::KnownStarts;
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 /// The limits a replica keeps to.
@@ -70,10 +70,8 @@ pub struct Recovered {
     pub suspect: Option<Tail>,
     /// True if records within its log are damaged.
     pub damaged: bool,
-    /// The starts of its disk, this one included.
-    pub lineage: Lineage,
-    /// The starts of other replicas.
-    pub runs: Runs,
+    /// The starts that it knows of.
+    pub starts: KnownStarts,
     /// True if it was found to be restored from a copy.
     pub restored: bool,
 }

@@ -50,11 +50,11 @@ impl Batch {
     pub fn epoch_start(last: Epoch, start: EpochStart) -> Result<Self, Fault> {
         check_voters(&start)?;
         let prev = Tail { epoch: last, end: start.start };
-        let mut order = FrameSequence::after(prev, 0);
-        order.start(&start)?;
+        let mut sequence = FrameSequence::after(prev, 0);
+        sequence.start(&start)?;
         let mut bytes = Vec::new();
         put_start(&mut bytes, &start);
-        let (bytes, end) = (Bytes::from(bytes), order.tail);
+        let (bytes, end) = (Bytes::from(bytes), sequence.tail);
         let batch =
             Self { bytes, prev, end, timestamps_ms: None, starts: Arc::new([start]), producers: Arc::default() };
         debug_assert_eq!(
@@ -71,7 +71,7 @@ impl Batch {
     /// # Errors
     /// The first fault and where it is.
     pub fn decode(bytes: Bytes, prev: Tail, limits: &Limits) -> Result<Self, FrameError> {
-        let mut order = FrameSequence::after(prev, 0);
+        let mut sequence = FrameSequence::after(prev, 0);
         let (mut starts, mut producers) = (Vec::new(), Vec::new());
         let (mut position, mut append_at) = (0, 0);
         let mut first_ms = None;
@@ -81,22 +81,22 @@ impl Batch {
             let (frame, length) = parse(bytes.get(position..).unwrap_or_default(), 0).map_err(at(position))?;
             match frame {
                 Frame::Record(record) => {
-                    if order.unfinished().is_none() {
+                    if sequence.unfinished().is_none() {
                         append_at = position;
                     }
                     check_limits(&record, limits).map_err(|limit| at(position)(limit.into()))?;
-                    producers.extend(order.record(&record, limits).map_err(at(position))?);
+                    producers.extend(sequence.record(&record, limits).map_err(at(position))?);
                     first_ms.get_or_insert(record.timestamp_ms);
                 }
                 Frame::Start(start) => {
-                    order.start(&start).map_err(at(position))?;
+                    sequence.start(&start).map_err(at(position))?;
                     starts.push(start);
                 }
                 Frame::Compacted(gap) => {
-                    if order.unfinished().is_none() {
+                    if sequence.unfinished().is_none() {
                         append_at = position;
                     }
-                    order.gap(&gap).map_err(at(position))?;
+                    sequence.gap(&gap).map_err(at(position))?;
                     first_ms.get_or_insert(gap.timestamp_ms);
                     producers.extend(gap.runs);
                 }
@@ -104,21 +104,21 @@ impl Batch {
             }
             position += length;
         }
-        if let Some(base) = order.unfinished() {
+        if let Some(base) = sequence.unfinished() {
             return Err(at(append_at)(Fault::Unfinished(base)));
         }
         if bytes.is_empty() {
             return Err(at(0)(Fault::Empty));
         }
-        let count = order.tail.end.since(prev.end);
+        let count = sequence.tail.end.since(prev.end);
         if count > OFFSETS_AHEAD_MAX {
             return Err(at(0)(Fault::TooManyOffsets { count }));
         }
         Ok(Self {
             bytes,
             prev,
-            end: order.tail,
-            timestamps_ms: first_ms.map(|first| (first, order.timestamp_ms)),
+            end: sequence.tail,
+            timestamps_ms: first_ms.map(|first| (first, sequence.timestamp_ms)),
             starts: starts.into(),
             producers: producers.into(),
         })

@@ -6,7 +6,7 @@ use zue_core::{Promise, ReplicaId, Tail};
 use crate::disk::Disk;
 use crate::error::LogError;
 use crate::log::Log;
-use crate::meta::{Meta, Session, Synced};
+use crate::meta::{LastUse, Meta, Synced};
 
 impl<D: Disk> Log<D> {
     /// Makes the log that of a new replica, which is of no cluster and has promised nobody anything, and closes it. All that is there
@@ -24,10 +24,10 @@ impl<D: Disk> Log<D> {
         // Greater than any promise of a log that leads: an epoch of the new cluster is above both.
         let epoch = self.meta.promise.epoch.max(tail.epoch);
         let promise = Promise { epoch, leader: leader.filter(|_| epoch == tail.epoch) };
-        let Meta { log_start, compacted, session, .. } = self.meta;
+        let Meta { log_start, compacted, last_use, .. } = self.meta;
         assert_eq!(self.ends.synced, tail, "not all of the log is on the disk");
-        let (session, synced) = (Session { clean: true, ..session }, Synced { sequence: self.writer.sequence, tail });
-        let own = Meta::new(replica, session);
+        let (last_use, synced) = (LastUse { clean: true, ..last_use }, Synced { sequence: self.writer.sequence, tail });
+        let own = Meta::new(replica, last_use);
         self.write_meta(&Meta { promise, commit_end: tail.end, log_start, compacted, synced, ..own })?;
         Ok(tail)
     }

@@ -1,5 +1,6 @@
-//! The log: one writer appends, syncs and promises; readers read along. Cutting is in `cut`, trimming in `trim`, leaving a cluster in `detach`, opening in `recovery`.
+//! The log: one writer appends, syncs and promises; readers read along. Appending is in `append`, cutting in `cut`, trimming in `trim`, leaving a cluster in `detach`, opening in `recovery`.
 
+pub(crate) mod append;
 pub(crate) mod cut;
 pub(crate) mod detach;
 pub(crate) mod former;
@@ -14,17 +15,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use zue_core::{ClusterId, Epoch, History, Offset, Producers, ReplicaId, Runs, Tail};
 
-use crate::config::{Durability, LogConfig, RESERVE_BYTES};
-use crate::disk::{Disk, DiskFile};
-use crate::error::{Context, Damage, DiskError, LogError, Operation};
-use crate::format::batch::Batch;
-use crate::format::encode::SYNC_MARK_BYTES;
+use crate::config::{Durability, LogConfig};
+use crate::disk::Disk;
+use crate::error::{Damage, DiskError, LogError, Operation};
 use crate::log::writer::Writer;
 use crate::meta::{Meta, MetaFile, NotReplaced, Synced};
-use crate::num::wide;
 use crate::read::read_view::ReadView;
 use crate::read::reader::{Reader, Shared};
-use crate::segment::part::Part;
 use crate::segment::preallocate::Spare;
 
 /// An open log. It has one writer, this; any number of [`Reader`]s.
@@ -194,58 +191,6 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Appends the batch, whole or not at all. It can be read at once and is durable after [`Log::sync`].
-    ///
-    /// # Errors
-    /// When the batch does not follow the tail, there is no room for a further segment, or the disk refuses.
-    pub fn append(&mut self, batch: &Batch) -> Result<Tail, LogError> {
-        self.check_poison()?;
-        if batch.prev() != self.ends.tail {
-            return Err(LogError::NotNext { log: self.ends.tail, batch: batch.prev() });
-        }
-        let (first_ms, last_ms) = batch.timestamps_ms().unwrap_or((self.ends.timestamp_ms, self.ends.timestamp_ms));
-        if first_ms < self.ends.timestamp_ms {
-            return Err(LogError::TimestampFell { log: self.ends.timestamp_ms, batch: first_ms });
-        }
-        let bytes = wide(batch.bytes().len() + SYNC_MARK_BYTES);
-        let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
-        if self.writer.position.saturating_add(bytes).saturating_add(reserve) > self.view.active.file_bytes {
-            self.roll(bytes)?;
-        }
-        let segment = Arc::clone(&self.view.active);
-        let room = segment.file_bytes.saturating_sub(self.writer.position);
-        assert!(bytes.saturating_add(reserve) <= room, "an append has no room in its segment");
-        self.writer.fill(batch, segment.mask, self.ends.synced);
-        debug_assert!(wide(self.writer.buffer.len()) <= bytes, "an append takes more room than was counted");
-        let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
-        self.disk_result(written.context(Operation::Write, || segment.place.path.clone()))?;
-        self.writer.position += wide(self.writer.buffer.len());
-        segment.extend_index(&self.writer.entries);
-        self.writer.index.extend(&self.writer.entries);
-        assert!(self.ends.tail <= batch.tail(), "an append shortened the log");
-        self.ends.tail = batch.tail();
-        self.ends.check();
-        self.ends.timestamp_ms = last_ms;
-        batch.producers().iter().for_each(|run| self.producers.record(run.appended()));
-        if batch.epoch_starts().is_empty() {
-            self.view.grow(self.writer.position, batch.tail().end);
-        } else {
-            let mut history = History::clone(&self.view.history);
-            for start in batch.epoch_starts() {
-                history.push(start.clone()).expect("a batch that follows the tail continues its history");
-            }
-            let active = Part { segment, bytes_end: self.writer.position, end: batch.tail().end };
-            self.show(ReadView::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
-        }
-        assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
-        debug_assert_eq!(
-            self.view.active_part().bytes_end,
-            self.writer.position,
-            "readers see other bytes than the writer"
-        );
-        Ok(self.ends.tail)
-    }
-
     /// Closes the log cleanly: all of it is durable, and the next open knows where it ended.
     ///
     /// # Errors
@@ -256,7 +201,7 @@ impl<D: Disk> Log<D> {
         self.writer.index.write_all();
         assert_eq!(self.ends.synced, self.ends.tail, "a log is closed that is not all on the disk");
         let mut meta = self.meta;
-        meta.session.clean = true;
+        meta.last_use.clean = true;
         self.replace_meta(&meta)?;
         Ok(self.meta)
     }
@@ -289,7 +234,7 @@ impl<D: Disk> Log<D> {
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         assert!(meta.commit_end >= self.meta.commit_end, "the commit end fell");
         assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
-        assert!(meta.starts >= self.meta.starts, "the number of starts fell");
+        assert!(meta.starts.count >= self.meta.starts.count, "the number of starts fell");
         assert!(self.meta.restored <= meta.restored, "a disk that was put back is taken for another");
         self.write_meta(&meta)
     }

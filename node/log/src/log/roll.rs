@@ -12,7 +12,7 @@ use crate::segment::create::Draft;
 use crate::segment::header::{Prev, index_name};
 use crate::segment::index::{IndexWriter, Spacing};
 use crate::segment::part::Part;
-use crate::segment::preallocate::Fill;
+use crate::segment::preallocate::Preallocation;
 
 impl<D: Disk> Log<D> {
     /// Goes on in a further segment, which has room for `first_bytes`.
@@ -84,22 +84,27 @@ impl<D: Disk> Log<D> {
 
     /// Makes the segment, which is durably in the log, the active one. `last` is what it follows, or what it replaces if that has
     /// the same base.
-    pub(crate) fn go_on_in(&mut self, (active, fill): (Part<D>, Fill), last: &Part<D>, history: Arc<History>) {
+    pub(crate) fn go_on_in(
+        &mut self,
+        (active, preallocation): (Part<D>, Preallocation),
+        last: &Part<D>,
+        history: Arc<History>,
+    ) {
         let (base, last_base) = (active.segment.base(), last.segment.base());
         assert!(last_base <= base, "a segment follows one that begins behind it");
         assert!(self.writer.sequence < active.segment.header.sequence, "the sequence of segments fell");
         let before = self.view.sealed.iter().filter(|part| part.segment.base() < last_base);
         let sealed: Arc<[Part<D>]> = before.chain(Some(last).filter(|_| last_base < base)).cloned().collect();
-        self.write_to(&active, fill);
+        self.write_to(&active, preallocation);
         self.show(ReadView::new(sealed, active, history, self.view.log_start));
     }
 
     /// Lets the next bytes go to that segment.
-    pub(crate) fn write_to(&mut self, active: &Part<D>, fill: Fill) {
+    pub(crate) fn write_to(&mut self, active: &Part<D>, preallocation: Preallocation) {
         let (segment, data_start) = (&active.segment, active.bytes_end);
         self.view.active.seal_index(&mut self.writer.index);
         (self.writer.position, self.writer.synced, self.writer.marked) = (data_start, data_start, data_start);
-        (self.writer.sequence, self.writer.fill) = (segment.header.sequence, fill);
+        (self.writer.sequence, self.writer.preallocation) = (segment.header.sequence, preallocation);
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
         let index_file = self.disk.create(&index_name(segment.base())).ok();
         self.writer.index = IndexWriter::new(index_file, segment.header.nonce, segment.mask, &[]);

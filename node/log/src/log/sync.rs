@@ -10,7 +10,7 @@ use crate::log::Log;
 use crate::meta::Meta;
 use crate::segment::Segment;
 use crate::segment::header::SEGMENT_SPARE;
-use crate::segment::preallocate::{Preparation, fill};
+use crate::segment::preallocate::{Preparation, write_zeroes};
 
 /// A sync that is due: everything before it was written.
 #[derive(Debug)]
@@ -71,13 +71,13 @@ impl<D: Disk> Log<D> {
             return Ok(None);
         }
         let segment = Arc::clone(&self.view.active);
-        if let Some(zeroes) = self.writer.fill.next(self.writer.position, segment.file_bytes) {
+        if let Some(zeroes) = self.writer.preallocation.next(self.writer.position, segment.file_bytes) {
             assert!(self.writer.position <= zeroes.start, "zeroes would be written over records");
             assert!(zeroes.end <= segment.file_bytes, "zeroes would be written behind the segment");
-            let filled = fill(&*segment.file, zeroes.start, zeroes.end);
+            let filled = write_zeroes(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
-        if let Some(range) = self.writer.fill.want(self.writer.position) {
+        if let Some(range) = self.writer.preallocation.want(self.writer.position) {
             segment.file.will_write(range);
         }
         assert!(self.writer.synced <= self.writer.position, "more is on the disk than was written");

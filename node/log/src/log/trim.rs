@@ -122,10 +122,10 @@ impl<D: Disk> Log<D> {
         let reserved = draft.reserve(&self.disk, &mut self.beside.spare).map_err(LogError::NoRoom)?;
         let is_kept = self.keep_former()?;
         let next = reserved.commit(&self.disk, self.config.index_interval_bytes);
-        let (active, fill) = self.disk_result(next)?;
+        let (active, preallocation) = self.disk_result(next)?;
         self.producers = producers.clone();
         self.beside.cuts += 1;
-        self.write_to(&active, fill);
+        self.write_to(&active, preallocation);
         let mut dead = self.view.parts();
         // The new one has taken its name.
         dead.retain(|part| part.segment.base() != at);

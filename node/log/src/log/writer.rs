@@ -9,7 +9,7 @@ use crate::format::local::SyncMark;
 use crate::num::wide;
 use crate::read::read_view::Walk;
 use crate::segment::index::{Entry, IndexWriter, Spacing};
-use crate::segment::preallocate::Fill;
+use crate::segment::preallocate::Preallocation;
 
 /// The place of the next bytes.
 #[derive(Debug)]
@@ -25,16 +25,15 @@ pub(crate) struct Writer<F> {
     /// The index entries of the batch; kept for their memory.
     pub(crate) entries: Vec<Entry>,
     pub(crate) spacing: Spacing,
-    pub(crate) fill: Fill,
+    pub(crate) preallocation: Preallocation,
     pub(crate) index: IndexWriter<F>,
     /// The sequence of the active segment, the highest there is.
     pub(crate) sequence: u64,
 }
 
 impl<F> Writer<F> {
-    /// Puts the batch into the buffer as it goes to a segment with that mask, and its index entries beside it; in front of it a mark
-    /// of what is synced, if more is than was marked.
-    pub(crate) fn fill(&mut self, batch: &Batch, mask: u32, synced: Tail) {
+    /// Begins a write to a segment with that mask: with a mark of what is synced, if more is than was marked.
+    pub(crate) fn mark(&mut self, mask: u32, synced: Tail) {
         debug_assert!(self.synced <= self.position, "more of a segment is synced than was written");
         debug_assert!(self.marked <= self.synced, "a segment marks what is not synced");
         self.buffer.clear();
@@ -44,6 +43,10 @@ impl<F> Writer<F> {
             mask_crc(&mut self.buffer, 0, mask);
             self.marked = self.synced;
         }
+    }
+
+    /// Adds a batch to the write, and its index entries beside it.
+    pub(crate) fn add(&mut self, batch: &Batch, mask: u32) {
         let batch_at = self.buffer.len();
         self.buffer.extend_from_slice(batch.bytes());
         let mut walk = Walk::new(batch.bytes());

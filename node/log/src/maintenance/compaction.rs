@@ -17,10 +17,11 @@ use crate::format::producer::ProducerRun;
 use crate::format::salvage::Piece;
 use crate::log::Log;
 use crate::maintenance::repair::Source;
-use crate::maintenance::rewrite::{Refused, Rewrite, Rewritten, SEGMENT_REWRITTEN};
+use crate::maintenance::rewrite::{Rewrite, RewriteError, Rewritten};
 use crate::meta::Meta;
 use crate::read::read_view::ReadView;
 use crate::read::reader::Reader;
+use crate::segment::header::SEGMENT_REWRITTEN;
 use crate::segment::part::Part;
 
 /// The number of keys that one round maps: about 18 MiB.
@@ -238,10 +239,10 @@ impl<D: Disk> Compaction<D> {
     ///
     /// # Errors
     /// When the disk refuses a write, or has no room: the round is to be given up then, and nothing is harmed.
-    pub fn step(&mut self, bytes_max: usize) -> Result<Compacting<D>, Refused> {
+    pub fn step(&mut self, bytes_max: usize) -> Result<Compacting<D>, RewriteError> {
         let is_mapping = matches!(self.phase, Phase::Map | Phase::Mapping(_));
         match self.try_step(bytes_max) {
-            Err(Refused::Read(ReadError::Disk(error))) if error.operation == Operation::Read => {
+            Err(RewriteError::Read(ReadError::Disk(error))) if error.operation == Operation::Read => {
                 let _ = self.disk.remove(SEGMENT_REWRITTEN);
                 (self.keys.incomplete, self.may_hold_more) = (true, true);
                 self.phase = if is_mapping { Phase::Map } else { Phase::Compact };
@@ -251,7 +252,7 @@ impl<D: Disk> Compaction<D> {
         }
     }
 
-    fn try_step(&mut self, bytes_max: usize) -> Result<Compacting<D>, Refused> {
+    fn try_step(&mut self, bytes_max: usize) -> Result<Compacting<D>, RewriteError> {
         match std::mem::replace(&mut self.phase, Phase::Map) {
             Phase::Map => match self.next_part() {
                 Some(part) => {
@@ -314,7 +315,7 @@ impl<D: Disk> Compaction<D> {
         mut source: Source<D>,
         mut judgement: Judgement,
         bytes_max: usize,
-    ) -> Result<Compacting<D>, Refused> {
+    ) -> Result<Compacting<D>, RewriteError> {
         let (view, keys, end) = (self.reader.view(), &mut self.keys, self.end);
         let (may_hold_more, (aged, kept_ms)) = (&mut self.may_hold_more, self.deletes_kept);
         let place = Arc::clone(&source.part.segment.place);
@@ -362,7 +363,7 @@ impl<D: Disk> Compaction<D> {
         mut anew: Box<Rewrite<D>>,
         judgement: Judgement,
         bytes_max: usize,
-    ) -> Result<Compacting<D>, Refused> {
+    ) -> Result<Compacting<D>, RewriteError> {
         let (mask, place) = (source.part.segment.mask, Arc::clone(&source.part.segment.place));
         let is_newest = |run: &ProducerRun| judgement.is_newest(run);
         let mut take = |bytes: &[u8], piece: Piece<'_>| match piece {

@@ -14,7 +14,7 @@ use crate::format::fault::Fault;
 use crate::format::frame::{Frame, parse};
 use crate::format::salvage::{DamagedRange, Frames, Piece};
 use crate::log::Log;
-use crate::maintenance::rewrite::{Refused, Rewrite, Rewritten};
+use crate::maintenance::rewrite::{Rewrite, RewriteError, Rewritten};
 use crate::num::{length, wide};
 use crate::read::reader::Reader;
 use crate::segment::part::Part;
@@ -210,7 +210,7 @@ impl<D: Disk> Repair<D> {
     ///
     /// # Errors
     /// When the disk refuses, or what was fetched does not belong there.
-    pub fn step(&mut self, bytes_max: usize) -> Result<(u64, bool), Refused> {
+    pub fn step(&mut self, bytes_max: usize) -> Result<(u64, bool), RewriteError> {
         let Self { source, anew, excerpts } = self;
         let (mask, part) = (source.part.segment.mask, source.part.clone());
         let mut take = |bytes: &[u8], piece: Piece<'_>| match piece {
@@ -229,7 +229,7 @@ impl<D: Disk> Repair<D> {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn finish(self) -> Result<Rewritten<D>, Refused> {
+    pub fn finish(self) -> Result<Rewritten<D>, RewriteError> {
         self.anew.finish()
     }
 }
@@ -241,7 +241,7 @@ fn fill<D: Disk>(
     damaged: DamagedRange,
     mut bytes: &[u8],
     part: &Part<D>,
-) -> Result<(), Refused> {
+) -> Result<(), RewriteError> {
     let keep = |anew: &mut Rewrite<D>, bytes: &[u8], to| {
         if !bytes.is_empty() {
             part.segment.place.is_as_shown(damaged, bytes)?;

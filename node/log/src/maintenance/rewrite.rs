@@ -25,11 +25,9 @@ use crate::num::wide;
 use crate::read::read_view::ReadView;
 use crate::segment::Segment;
 use crate::segment::header;
-use crate::segment::header::{Header, kept_name, segment_name};
+use crate::segment::header::{Header, SEGMENT_REWRITTEN, kept_name, segment_name};
 use crate::segment::part::Part;
 
-/// A segment that is being written anew.
-pub(crate) const SEGMENT_REWRITTEN: &str = "segment.anew";
 /// The number of bytes written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -45,7 +43,7 @@ pub(crate) struct Rewrite<D: Disk> {
     position: u64,
     /// The epoch starts that are to come.
     starts: VecDeque<EpochStart>,
-    order: FrameSequence,
+    sequence: FrameSequence,
     /// Records that are left out, right before what comes next.
     gap: Option<CompactedRange>,
     /// The remaining damage.
@@ -105,7 +103,7 @@ impl<D: Disk> Rewrite<D> {
         let snapshot = snapshot(part, view, limits)?;
         let base = snapshot.base;
         let before = snapshot.starts.last().map_or_else(Default::default, |start| start.epoch);
-        let order = FrameSequence::after(Tail { epoch: before, end: base }, snapshot.timestamp_ms);
+        let sequence = FrameSequence::after(Tail { epoch: before, end: base }, snapshot.timestamp_ms);
         let coming = |start: &&EpochStart| start.epoch > before && start.start < part.end;
         let starts = view.history.starts().iter().filter(coming).cloned().collect();
         let mut out = vec![0; BLOCK_BYTES];
@@ -113,17 +111,17 @@ impl<D: Disk> Rewrite<D> {
         let file = disk.create(SEGMENT_REWRITTEN).context(Operation::Create, path)?;
         let (disk, part) = (disk.clone(), part.clone());
         let (position, gap, ranges, restored) = (0, None, Vec::new(), None);
-        Ok(Self { disk, part, file, header, out, position, starts, order, gap, ranges, restored })
+        Ok(Self { disk, part, file, header, out, position, starts, sequence, gap, ranges, restored })
     }
 
     /// The offset that comes next.
     pub(crate) fn next(&self) -> Offset {
-        self.order.tail.end
+        self.sequence.tail.end
     }
 
     /// The timestamp of what came last, ms since the Unix epoch.
     pub(crate) fn timestamp_ms(&self) -> u64 {
-        self.order.timestamp_ms
+        self.sequence.timestamp_ms
     }
 
     /// Says that the record that comes next was not there.
@@ -132,16 +130,16 @@ impl<D: Disk> Rewrite<D> {
     }
 
     /// Puts a record, whose frame is given with its CRC masked by `mask`.
-    pub(crate) fn record(&mut self, frame: &[u8], record: &RecordView<'_>, mask: u32) -> Result<(), Refused> {
+    pub(crate) fn record(&mut self, frame: &[u8], record: &RecordView<'_>, mask: u32) -> Result<(), RewriteError> {
         self.begin_epochs()?;
-        self.order.record(record, &Limits::NONE)?;
+        self.sequence.record(record, &Limits::NONE)?;
         self.close_compacted()?;
         let frame_at = self.out.len();
         self.out.extend_from_slice(frame);
         // What was copied is checked, not what was seen before: a page may have gone from memory between, and not come back.
         if parse(self.out.get(frame_at..).unwrap_or_default(), mask).is_err() {
             self.out.truncate(frame_at);
-            return Err(Refused::Fault(Fault::Layout));
+            return Err(RewriteError::Fault(Fault::Layout));
         }
         mask_crc(&mut self.out, frame_at, mask ^ self.header.mask());
         debug_assert_eq!(self.next(), record.offset.plus(1), "a record is put in another's place");
@@ -153,24 +151,29 @@ impl<D: Disk> Rewrite<D> {
         &mut self,
         record: &RecordView<'_>,
         is_newest: impl Fn(&ProducerRun) -> bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), RewriteError> {
         self.begin_epochs()?;
         let from = record.offset;
-        let run = self.order.record(record, &Limits::NONE)?.filter(is_newest);
-        let (Tail { epoch, end }, timestamp_ms, open) = (self.order.tail, self.order.timestamp_ms, self.order.open());
+        let run = self.sequence.record(record, &Limits::NONE)?.filter(is_newest);
+        let (Tail { epoch, end }, timestamp_ms, open) =
+            (self.sequence.tail, self.sequence.timestamp_ms, self.sequence.open());
         self.extend_compacted(CompactedRange { from, end, epoch, timestamp_ms, open, runs: run.into_iter().collect() })
     }
 
     /// Puts a gap, from what comes next on.
-    pub(crate) fn gap(&mut self, gap: CompactedRange, is_newest: impl Fn(&ProducerRun) -> bool) -> Result<(), Refused> {
+    pub(crate) fn gap(
+        &mut self,
+        gap: CompactedRange,
+        is_newest: impl Fn(&ProducerRun) -> bool,
+    ) -> Result<(), RewriteError> {
         self.begin_epochs()?;
         let mut gap = gap.behind(self.next());
-        self.order.gap(&gap)?;
+        self.sequence.gap(&gap)?;
         gap.runs.retain(is_newest);
         self.extend_compacted(gap)
     }
 
-    fn extend_compacted(&mut self, more: CompactedRange) -> Result<(), Refused> {
+    fn extend_compacted(&mut self, more: CompactedRange) -> Result<(), RewriteError> {
         match &mut self.gap {
             Some(gap)
                 if gap.epoch == more.epoch
@@ -192,7 +195,7 @@ impl<D: Disk> Rewrite<D> {
     }
 
     /// Passes over what stays damaged; its bytes stay, too.
-    pub(crate) fn damaged(&mut self, bytes: &[u8], damaged: DamagedRange) -> Result<(), Refused> {
+    pub(crate) fn damaged(&mut self, bytes: &[u8], damaged: DamagedRange) -> Result<(), RewriteError> {
         self.close_compacted()?;
         let position = self.position.saturating_add(wide(self.out.len()));
         self.out.extend_from_slice(bytes);
@@ -201,28 +204,28 @@ impl<D: Disk> Rewrite<D> {
         self.ranges.push(DamagedRange { position, until, from, ..damaged });
         let begun = |start: &EpochStart| start.start < damaged.to;
         // An epoch start that was in there is known from elsewhere.
-        let mut epoch = self.order.tail.epoch;
+        let mut epoch = self.sequence.tail.epoch;
         while let Some(start) = self.starts.pop_front_if(|start| begun(start)) {
             epoch = start.epoch;
         }
-        self.order = FrameSequence::after(Tail { epoch, end: damaged.to }, self.order.timestamp_ms);
+        self.sequence = FrameSequence::after(Tail { epoch, end: damaged.to }, self.sequence.timestamp_ms);
         self.write_some()
     }
 
     /// Puts the epoch starts that belong in front of what comes next.
-    fn begin_epochs(&mut self) -> Result<(), Refused> {
+    fn begin_epochs(&mut self) -> Result<(), RewriteError> {
         let next = self.next();
         while let Some(start) = self.starts.pop_front_if(|start| start.start <= next) {
             self.close_compacted()?;
             let frame_at = self.out.len();
             put_start(&mut self.out, &start);
             mask_crc(&mut self.out, frame_at, self.header.mask());
-            self.order.start(&start)?;
+            self.sequence.start(&start)?;
         }
         Ok(())
     }
 
-    fn close_compacted(&mut self) -> Result<(), Refused> {
+    fn close_compacted(&mut self) -> Result<(), RewriteError> {
         if let Some(gap) = self.gap.take() {
             let frame_at = self.out.len();
             gap.put(&mut self.out);
@@ -232,7 +235,7 @@ impl<D: Disk> Rewrite<D> {
         Ok(())
     }
 
-    fn write_some(&mut self) -> Result<(), Refused> {
+    fn write_some(&mut self) -> Result<(), RewriteError> {
         if self.out.len() >= PIECE_BYTES { Ok(self.write()?) } else { Ok(()) }
     }
 
@@ -244,7 +247,7 @@ impl<D: Disk> Rewrite<D> {
     }
 
     /// Makes the file whole and durable.
-    pub(crate) fn finish(mut self) -> Result<Rewritten<D>, Refused> {
+    pub(crate) fn finish(mut self) -> Result<Rewritten<D>, RewriteError> {
         self.close_compacted()?;
         self.write()?;
         assert!(self.next() >= self.part.end, "records are missing in a rewritten segment");
@@ -260,7 +263,7 @@ impl<D: Disk> Rewrite<D> {
 
 /// Why a segment is not written anew. The old one stays.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum RewriteError {
     /// The old file cannot be read, or the new one cannot be written.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -269,7 +272,7 @@ pub enum Refused {
     Fault(#[from] Fault),
 }
 
-impl From<DiskError> for Refused {
+impl From<DiskError> for RewriteError {
     fn from(error: DiskError) -> Self {
         Self::Read(error.into())
     }

@@ -26,7 +26,7 @@ pub struct Verifier<D: Disk> {
     reader: Reader<D>,
     /// The offset at which the log ended when it began.
     end: Offset,
-    now: Option<Place<D>>,
+    now: Option<Cursor<D>>,
     last: Option<Begun<D>>,
     /// The state after the segments so far, unless the last one is damaged.
     before: Option<State>,
@@ -42,7 +42,7 @@ struct Begun<D: Disk> {
 
 /// A place in a segment.
 #[derive(Debug)]
-struct Place<D: Disk> {
+struct Cursor<D: Disk> {
     part: Part<D>,
     position: u64,
     state: State,
@@ -97,12 +97,12 @@ impl<D: Disk> Verifier<D> {
                 Some((part, follows)) => {
                     let (segment, base) = (Arc::downgrade(&part.segment), part.segment.base());
                     self.last = Some(Begun { segment, base, ends: (part.bytes_end, part.end) });
-                    Place::enter(part, before.as_ref().filter(|_| follows))?
+                    Cursor::enter(part, before.as_ref().filter(|_| follows))?
                 }
                 None => return Ok(None),
             },
         };
-        if place.position < place.part.bytes_end || place.state.order.tail.end != place.part.end {
+        if place.position < place.part.bytes_end || place.state.sequence.tail.end != place.part.end {
             self.now = Some(place);
         } else {
             self.before = Some(place.state).filter(|_| place.is_whole);
@@ -111,7 +111,7 @@ impl<D: Disk> Verifier<D> {
     }
 }
 
-impl<D: Disk> Place<D> {
+impl<D: Disk> Cursor<D> {
     /// Checks what is in front of a segment's frames.
     fn enter(part: Part<D>, before: Option<&State>) -> Result<(Verified, Self), ReadError> {
         let (segment, base) = (&part.segment, part.segment.base());
@@ -125,8 +125,8 @@ impl<D: Disk> Place<D> {
             Ok((snapshot, data_start)) => {
                 let follows = before.is_none_or(|before| {
                     continues(&snapshot.starts, &before.starts)
-                        && snapshot.timestamp_ms >= before.order.timestamp_ms
-                        && base == before.order.tail.end
+                        && snapshot.timestamp_ms >= before.sequence.timestamp_ms
+                        && base == before.sequence.tail.end
                 });
                 // Producers are not compared: what a cut has taken back is forgotten, not undone.
                 let state = State::at_start(snapshot, ProducerLimits::default()).ok().filter(|_| follows);
@@ -158,20 +158,20 @@ impl<D: Disk> Place<D> {
             // One append is longer.
             take = rest.min(take.saturating_mul(2));
         };
-        let tail = self.state.order.tail.end;
+        let tail = self.state.sequence.tail.end;
         let stop = match found.stop {
             // The piece ends inside a frame or an append.
             Some(Stop { fault: Fault::Truncated { .. } | Fault::Unfinished(_), .. }) if take < rest => None,
             None if take == rest && tail != *end => {
-                Some(Stop { at: found.bytes, order: self.state.order, fault: Fault::Empty })
+                Some(Stop { at: found.bytes, sequence: self.state.sequence, fault: Fault::Empty })
             }
             stop => stop,
         };
         self.position = self.position.saturating_add(wide(found.bytes));
         let mut verified = Verified { bytes: wide(found.bytes), damage: None };
-        if let Some(Stop { at, order, fault }) = stop {
+        if let Some(Stop { at, sequence, fault }) = stop {
             let position = self.position.saturating_add(wide(at.saturating_sub(found.bytes)));
-            let (place, from) = (Arc::clone(&segment.place), order.tail.end);
+            let (place, from) = (Arc::clone(&segment.place), sequence.tail.end);
             let to = self.pass(position, from)?;
             match place.blame(DamagedRange { position, until: self.position, from, to, fault }) {
                 ReadError::Damaged(damage) => verified.damage = Some(damage),
@@ -203,7 +203,7 @@ impl<D: Disk> Place<D> {
 
 /// The state in front of a frame when what is before it is not known.
 fn from_here(tail: Tail) -> State {
-    State { order: FrameSequence::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
+    State { sequence: FrameSequence::after(tail, 0), starts: Vec::new(), producers: Producers::default() }
 }
 
 /// Returns whether epoch starts begin with those that were there before, without the first ones if the log was trimmed between.

@@ -18,8 +18,8 @@ use crate::format::limits::Limits;
 use crate::format::salvage::{DamagedRange, first_damage};
 use crate::num::{length, wide};
 use crate::read::read_view::{ReadView, Walk};
+use crate::segment::file::SegmentFile;
 use crate::segment::part::Part;
-use crate::segment::place::Place;
 
 /// The state that a log and its readers share: the newest view.
 pub(crate) type Shared<D> = Arc<RwLock<Arc<ReadView<D>>>>;
@@ -44,7 +44,7 @@ pub struct Chunk {
     first: Offset,
     end: Offset,
     /// The place of the bytes; `None` if there are none.
-    place: Option<(Arc<Place>, u64)>,
+    place: Option<(Arc<SegmentFile>, u64)>,
 }
 
 impl<D: Disk> Reader<D> {

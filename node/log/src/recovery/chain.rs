@@ -13,7 +13,7 @@ use crate::format::salvage::DamagedRange;
 use crate::meta::Meta;
 use crate::num::wide;
 use crate::recovery::scan::State;
-use crate::recovery::tail_check::{Active, Forbids, Known, survey};
+use crate::recovery::tail_check::{Active, Forbids, Known, check_tail};
 use crate::segment::header::{Header, base_of, index_name, segment_name};
 use crate::segment::index::{self, IndexWriter, Spacing};
 use crate::segment::part::Part;
@@ -149,7 +149,7 @@ pub(crate) fn check<D: Disk>(
     }
     let segments = chain.into_iter().map(|candidate| candidate.segment(disk, config));
     let sealed: Vec<Part<D>> = segments.zip(&followers).map(|(segment, next)| seal(segment, next)).collect();
-    if !meta.session.clean {
+    if !meta.last_use.clean {
         last.file.settle().context(Operation::Sync, || disk.path(&segment_name(last.header.base)))?;
     }
     let damaged = sealed.iter().flat_map(|part| part.segment.place.damaged()).collect();
@@ -185,12 +185,12 @@ fn check_active<D: Disk>(
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
     // Of a segment that was made since, the meta file says nothing.
     let is_told_of = segment.header.sequence == meta.synced.sequence;
-    let synced = if is_told_of { meta.synced.tail } else { state.order.tail };
-    let (closed, used) = (is_told_of && meta.session.clean, segment.header.used);
+    let synced = if is_told_of { meta.synced.tail } else { state.sequence.tail };
+    let (closed, used) = (is_told_of && meta.last_use.clean, segment.header.used);
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
     let active = Active { bytes: &bytes, mask: segment.mask, position: data_start };
-    let survey = survey(&mut state, active, &mut spacing, known);
-    let survey = survey.map_err(|forbids| match forbids {
+    let tail_check = check_tail(&mut state, active, &mut spacing, known);
+    let tail_check = tail_check.map_err(|forbids| match forbids {
         Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
         Forbids::Later { position, fault } => {
             OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
@@ -198,20 +198,20 @@ fn check_active<D: Disk>(
     });
     // Before anything is made of it.
     segment.place.all_could_be_read()?;
-    let survey = survey?;
-    body.lookup.extend(&survey.entries);
-    damaged.extend(survey.ranges.iter().map(|damaged| segment.place.damage(*damaged)));
-    survey
+    let tail_check = tail_check?;
+    body.lookup.extend(&tail_check.entries);
+    damaged.extend(tail_check.ranges.iter().map(|damaged| segment.place.damage(*damaged)));
+    tail_check
         .ranges
         .iter()
-        .filter(|damaged| damaged.from < state.order.tail.end)
+        .filter(|damaged| damaged.from < state.sequence.tail.end)
         .for_each(|damaged| drop(segment.place.note(*damaged)));
     segment.begin(body);
-    let (torn_bytes, renew) = (wide(survey.torn_bytes), survey.renew);
-    let bytes_end = data_start.saturating_add(wide(survey.bytes));
+    let (torn_bytes, renew) = (wide(tail_check.torn_bytes), tail_check.renew);
+    let bytes_end = data_start.saturating_add(wide(tail_check.bytes));
     assert!(bytes_end <= segment.file_bytes, "more is in a segment than its file holds");
-    let active = Part { segment: segment.into(), bytes_end, end: state.order.tail.end };
-    Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: survey.suspect, torn_bytes, renew })
+    let active = Part { segment: segment.into(), bytes_end, end: state.sequence.tail.end };
+    Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: tail_check.suspect, torn_bytes, renew })
 }
 
 impl<F: DiskFile> Candidate<F> {

@@ -14,14 +14,15 @@ use crate::log::cut::Point;
 use crate::log::former;
 use crate::log::writer::Writer;
 use crate::log::{Beside, Ends, Log, share};
-use crate::maintenance::rewrite::SEGMENT_REWRITTEN;
-use crate::meta::{self, META_FILE, Meta, MetaFile, Session};
+use crate::meta::{self, LastUse, META_FILE, Meta, MetaFile};
 use crate::read::read_view::ReadView;
 use crate::recovery::agreement::disagreement;
 use crate::recovery::chain::{Checked, Found, chain, check, check_index, read_headers};
 use crate::segment::create::Draft;
-use crate::segment::header::{SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name};
-use crate::segment::preallocate::Fill;
+use crate::segment::header::{
+    SEGMENT_REWRITTEN, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name,
+};
+use crate::segment::preallocate::Preallocation;
 
 /// The part of the first segment that is filled when it is made: later ones are prepared while the log is used.
 const FIRST_FILL_BYTES_MAX: u64 = 64 << 20;
@@ -59,14 +60,14 @@ impl<D: Disk> Log<D> {
         // A process that was stopped, or could not sync, may have left names there that the disk does not have yet.
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
-        let session = Session { boot, lazy: !config.durability.waits_for_disk(), clean: false };
-        let (mut meta_file, meta, initialised) = own_meta(&disk, &names, Meta::new(fresh_id, session))?;
+        let last_use = LastUse { boot, lazy: !config.durability.waits_for_disk(), clean: false };
+        let (mut meta_file, meta, initialised) = own_meta(&disk, &names, Meta::new(fresh_id, last_use))?;
         let found = segments(&disk, &config, &meta, &names)?;
         let chain = chain(&disk, (meta.log_start, meta.synced.sequence), found)?;
-        if meta.session.lazy && !meta.session.clean {
+        if meta.last_use.lazy && !meta.last_use.clean {
             // What cannot be written now is dropped, and that is told once: a second try would miss nothing.
-            let session = Session { boot: NO_BOOT, ..meta.session };
-            meta_file.replace(&Meta { session, ..meta })?;
+            let last_use = LastUse { boot: NO_BOOT, ..meta.last_use };
+            meta_file.replace(&Meta { last_use, ..meta })?;
         }
         let checked = check(&disk, &config, &meta, chain)?;
         let recovered = Recovered { initialised, ..judge(&disk, &meta, boot, &checked)? };
@@ -77,7 +78,7 @@ impl<D: Disk> Log<D> {
             log.go_on_elsewhere(suspect)?;
         }
         let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
-        log.replace_meta(&Meta { suspect, session, ..log.meta.started(nonce) }).map_err(into_open)?;
+        log.replace_meta(&Meta { suspect, last_use, ..log.meta.started(nonce) }).map_err(into_open)?;
         log.remove_dead(&names);
         log.check_opened();
         Ok((log, recovered))
@@ -104,7 +105,7 @@ impl<D: Disk> Log<D> {
         assert!(self.meta.commit_end <= commit_end && commit_end <= tail.end, "what is committed is not in the log");
         assert!(self.meta.suspect.is_none_or(|suspect| suspect > tail), "what is in the log is called lost");
         assert!(self.meta.promise.epoch >= tail.epoch, "the log is of a later epoch than is promised");
-        assert!(self.meta.starts > 0, "a start was not counted");
+        assert!(self.meta.starts.count > 0, "a start was not counted");
         assert_eq!(self.writer.sequence, self.view.active.header.sequence, "the sequence of segments has another end");
     }
 
@@ -118,8 +119,8 @@ impl<D: Disk> Log<D> {
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
         if suspect.is_some() {
             // Not closed any more: whoever opens it next has to look again.
-            let session = Session { clean: false, ..self.meta.session };
-            self.replace_meta(&Meta { suspect, session, ..self.meta }).map_err(into_open)?;
+            let last_use = LastUse { clean: false, ..self.meta.last_use };
+            self.replace_meta(&Meta { suspect, last_use, ..self.meta }).map_err(into_open)?;
             if part.end == part.segment.base() {
                 // The new segment takes its name.
                 let (name, kept) = (segment_name(part.end), kept_name(&part.segment.header));
@@ -167,12 +168,12 @@ impl<D: Disk> Log<D> {
         // A log that was reset begins where its first segment does.
         let log_start = meta.log_start.max(oldest);
         let producers = state.producers;
-        let (order, tail, position) = (state.order, state.order.tail, active.bytes_end);
-        let (synced, marked, fill) = (position, data_start, Fill::new(position, position));
+        let (frames, tail, position) = (state.sequence, state.sequence.tail, active.bytes_end);
+        let (synced, marked, preallocation) = (position, data_start, Preallocation::new(position, position));
         let sequence = active.segment.header.sequence;
         let view = Arc::new(ReadView::new(sealed.into(), active, Arc::new(history), log_start));
         let (buffer, entries) = (Vec::new(), Vec::new());
-        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), order.timestamp_ms);
+        let (commit_end, timestamp_ms) = (meta.commit_end.max(log_start), frames.timestamp_ms);
         Self {
             disk,
             config,
@@ -180,7 +181,7 @@ impl<D: Disk> Log<D> {
             meta_file,
             shared: share(&view),
             view,
-            writer: Writer { position, synced, marked, buffer, entries, spacing, fill, index, sequence },
+            writer: Writer { position, synced, marked, buffer, entries, spacing, preallocation, index, sequence },
             ends: Ends { tail, durable: tail, synced: tail, commit_end, timestamp_ms },
             producers,
             beside: Beside::default(),
@@ -203,8 +204,8 @@ const NO_BOOT: u128 = u128::MAX;
 
 /// Returns whether the machine has stopped since the log was used in a way that does not survive it.
 fn may_have_forgotten(meta: &Meta, boot: u128) -> bool {
-    let Session { boot: before, lazy, clean } = meta.session;
-    meta.starts > 0 && lazy && !clean && before != boot
+    let LastUse { boot: before, lazy, clean } = meta.last_use;
+    meta.starts.count > 0 && lazy && !clean && before != boot
 }
 
 fn lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
@@ -240,7 +241,7 @@ fn segments<D: Disk>(disk: &D, config: &LogConfig, meta: &Meta, names: &[String]
     if !found.is_empty() {
         return Ok(found);
     }
-    if meta.starts > 0 {
+    if meta.starts.count > 0 {
         return Err(OpenError::NoSegments { dir: disk.path("") });
     }
     make_first(disk, config)?;
@@ -249,7 +250,7 @@ fn segments<D: Disk>(disk: &D, config: &LogConfig, meta: &Meta, names: &[String]
 
 /// The findings, as far as the segments and the meta file can be of the same moment: what of the log may be lost, and why.
 fn judge<D: Disk>(disk: &D, meta: &Meta, boot: u128, checked: &Checked<D>) -> Result<Recovered, OpenError> {
-    let tail = checked.state.order.tail;
+    let tail = checked.state.sequence.tail;
     let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
     if let Some(what) = disagreement(meta, checked.state.starts.last(), reached, tail.end) {
         return Err(OpenError::Disagrees { dir: disk.path(""), what });

@@ -13,7 +13,7 @@ use crate::segment::index::{Entry, Spacing};
 /// The state of a log at the end of a whole append.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
-    pub(crate) order: FrameSequence,
+    pub(crate) sequence: FrameSequence,
     pub(crate) starts: Vec<EpochStart>,
     pub(crate) producers: Producers,
 }
@@ -35,7 +35,7 @@ pub(crate) struct Stop {
     /// Among the bytes that were scanned.
     pub(crate) at: usize,
     /// The state after the frames before it, perhaps a part of an append among them.
-    pub(crate) order: FrameSequence,
+    pub(crate) sequence: FrameSequence,
     pub(crate) fault: Fault,
 }
 
@@ -46,20 +46,20 @@ impl State {
         let tail = Tail { epoch: starts.last().map_or_else(Default::default, |start| start.epoch), end: base };
         check_history(&starts, tail)?;
         let producers = Producers::decode(&producers, limits).map_err(|_| Fault::Snapshot)?;
-        Ok(Self { order: FrameSequence::after(tail, timestamp_ms), starts, producers })
+        Ok(Self { sequence: FrameSequence::after(tail, timestamp_ms), starts, producers })
     }
 
     /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
     pub(crate) fn scan(&mut self, bytes: &[u8], mask: u32, position: u64, spacing: &mut Spacing) -> Found {
         let mut found = Found { bytes: 0, entries: Vec::new(), stop: None };
-        let (mut at, mut order, mut spaced) = (0, self.order, *spacing);
+        let (mut at, mut sequence, mut spaced) = (0, self.sequence, *spacing);
         let mut entries_whole = 0;
         while at < bytes.len() {
             let frame_at = position.saturating_add(wide(at));
             let taken = parse(bytes.get(at..).unwrap_or_default(), mask).and_then(|(frame, length)| {
                 match frame {
                     Frame::Record(record) => {
-                        let run = order.record(&record, &Limits::NONE)?;
+                        let run = sequence.record(&record, &Limits::NONE)?;
                         if let Some(run) = run {
                             self.producers.record(run.appended());
                         }
@@ -69,14 +69,14 @@ impl State {
                         }
                     }
                     Frame::Start(start) => {
-                        order.start(&start)?;
+                        sequence.start(&start)?;
                         self.starts.push(start);
                     }
                     Frame::Compacted(gap) => {
-                        order.gap(&gap)?;
+                        sequence.gap(&gap)?;
                         gap.runs.iter().for_each(|run| self.producers.record(run.appended()));
                     }
-                    Frame::SyncMark(_) if order.unfinished().is_none() => {}
+                    Frame::SyncMark(_) if sequence.unfinished().is_none() => {}
                     Frame::SyncMark(_) | Frame::Snapshot(_) => return Err(Fault::Kind(frame.kind())),
                 }
                 Ok(length)
@@ -84,19 +84,19 @@ impl State {
             match taken {
                 Ok(length) => at += length,
                 Err(fault) => {
-                    found.stop = Some(Stop { at, order, fault });
+                    found.stop = Some(Stop { at, sequence, fault });
                     break;
                 }
             }
-            if order.unfinished().is_none() {
+            if sequence.unfinished().is_none() {
                 (found.bytes, entries_whole) = (at, found.entries.len());
-                (self.order, *spacing) = (order, spaced);
+                (self.sequence, *spacing) = (sequence, spaced);
             }
         }
         found.entries.truncate(entries_whole);
         assert!(found.bytes <= bytes.len(), "more was found than there is");
-        debug_assert!(self.order.unfinished().is_none(), "a log ends inside an append");
-        let unfinished = || order.unfinished().map(|base| Stop { at, order, fault: Fault::Unfinished(base) });
+        debug_assert!(self.sequence.unfinished().is_none(), "a log ends inside an append");
+        let unfinished = || sequence.unfinished().map(|base| Stop { at, sequence, fault: Fault::Unfinished(base) });
         found.stop = found.stop.or_else(unfinished);
         found
     }

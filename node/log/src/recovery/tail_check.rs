@@ -27,7 +27,7 @@ pub(crate) struct Known {
 
 /// The result.
 #[derive(Debug, Default)]
-pub(crate) struct Survey {
+pub(crate) struct TailCheck {
     /// The number of bytes that are in the log.
     pub(crate) bytes: usize,
     /// The index entries of their records.
@@ -86,36 +86,36 @@ enum LogEnd {
 ///
 /// # Errors
 /// What forbids to go on.
-pub(crate) fn survey(
+pub(crate) fn check_tail(
     state: &mut State,
     active: Active<'_>,
     spacing: &mut Spacing,
     known: Known,
-) -> Result<Survey, Forbids> {
-    let mut survey = Survey::default();
+) -> Result<TailCheck, Forbids> {
+    let mut tail_check = TailCheck::default();
     let mut crcs = Crcs::new(active.bytes);
     let end = loop {
-        let stop = survey.take_whole(state, active, spacing)?;
-        if state.order.tail.end >= known.commit_end {
+        let stop = tail_check.take_whole(state, active, spacing)?;
+        if state.sequence.tail.end >= known.commit_end {
             break LogEnd::Whole(stop);
         }
-        if !survey.pass_over(state, active, &mut crcs, stop, known)? {
+        if !tail_check.pass_over(state, active, &mut crcs, stop, known)? {
             break LogEnd::Damaged(stop);
         }
     };
-    assert!(state.order.tail.end >= known.commit_end, "what is committed is left out of the log");
-    assert!(survey.bytes <= active.bytes.len(), "more is in a segment than its file holds");
-    debug_assert!(survey.entries.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
-    survey.judge_rest(end, state.order.tail, active, &mut crcs, known);
-    Ok(survey)
+    assert!(state.sequence.tail.end >= known.commit_end, "what is committed is left out of the log");
+    assert!(tail_check.bytes <= active.bytes.len(), "more is in a segment than its file holds");
+    debug_assert!(tail_check.entries.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
+    tail_check.judge_rest(end, state.sequence.tail, active, &mut crcs, known);
+    Ok(tail_check)
 }
 
-impl Survey {
+impl TailCheck {
     /// Takes whole appends and epoch starts, up to the first frame that is not what belongs there.
     fn take_whole(&mut self, state: &mut State, active: Active<'_>, spacing: &mut Spacing) -> Result<Stop, Forbids> {
         let found = state.scan(active.rest(self.bytes), active.mask, active.at(self.bytes), spacing);
         self.entries.extend(found.entries);
-        let nothing = Stop { at: found.bytes, order: state.order, fault: Fault::Empty };
+        let nothing = Stop { at: found.bytes, sequence: state.sequence, fault: Fault::Empty };
         let stop = found.stop.unwrap_or(nothing);
         let stop = Stop { at: stop.at.saturating_add(self.bytes), ..stop };
         self.bytes = self.bytes.saturating_add(found.bytes);
@@ -134,7 +134,7 @@ impl Survey {
         stop: Stop,
         known: Known,
     ) -> Result<bool, Forbids> {
-        let (after, bad_at) = (stop.order.tail, active.at(stop.at));
+        let (after, bad_at) = (stop.sequence.tail, active.at(stop.at));
         let next = next_place(crcs, active.mask, stop).filter(|next| next.offset <= known.commit_end);
         let to = next.map_or(known.commit_end, |next| next.offset).max(after.end);
         let damaged = DamagedRange { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
@@ -142,7 +142,7 @@ impl Survey {
             return Err(Forbids::HistoryGap(damaged));
         }
         self.ranges.push(damaged);
-        state.order = FrameSequence::after(Tail { end: to, ..after }, stop.order.timestamp_ms);
+        state.sequence = FrameSequence::after(Tail { end: to, ..after }, stop.sequence.timestamp_ms);
         // Who appended what is in there is not known.
         state.producers.forget(to);
         // The bytes stay with the segment: who repairs or rewrites it keeps them.
@@ -161,7 +161,7 @@ impl Survey {
             return;
         }
         let position = active.at(stop.at);
-        let behind = behind(crcs, active.mask, stop.at, position, stop.order.tail);
+        let behind = behind(crcs, active.mask, stop.at, position, stop.sequence.tail);
         // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
         let was_durable = behind.was_durable || is_damaged || known.synced > tail;
         self.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
@@ -186,7 +186,7 @@ struct Next {
 }
 
 fn next_place(crcs: &mut Crcs<'_>, mask: u32, stop: Stop) -> Option<Next> {
-    let after = stop.order.tail;
+    let after = stop.sequence.tail;
     GoodFrames::behind(crcs, mask, stop.at, after).find_map(|good| {
         let same_epoch = match good.kind {
             GoodKind::Records { epoch, .. } => epoch == after.epoch,

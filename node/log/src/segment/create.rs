@@ -13,7 +13,7 @@ use crate::format::local::Snapshot;
 use crate::num::wide;
 use crate::segment::header::{Header, Prev, RESERVE_FILE, SEGMENT_SPARE, SEGMENT_TEMP, segment_name};
 use crate::segment::part::Part;
-use crate::segment::preallocate::{Fill, Spare, fill};
+use crate::segment::preallocate::{Preallocation, Spare, write_zeroes};
 use crate::segment::{Body, Segment};
 
 /// A segment that is to be made.
@@ -114,13 +114,13 @@ impl Draft<'_> {
 
 impl<D: Disk> Reserved<D> {
     /// Puts the segment, which has no frames yet, into the log: when this returns, it is there durably.
-    pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<(Part<D>, Fill), DiskError> {
+    pub(crate) fn commit(self, disk: &D, index_interval: u32) -> Result<(Part<D>, Preallocation), DiskError> {
         let Self { spare, name, header, head, timestamp_ms, zero_bytes } = self;
         let Spare { file, file_bytes, filled, .. } = spare;
         let path = || disk.path(name);
         assert!(wide(head.len()) <= file_bytes, "a segment is shorter than its head");
         file.write_at(0, &head).context(Operation::Write, path)?;
-        let filled = fill(&file, filled.max(wide(head.len())), zero_bytes.min(file_bytes));
+        let filled = write_zeroes(&file, filled.max(wide(head.len())), zero_bytes.min(file_bytes));
         let filled = filled.context(Operation::Write, path)?;
         file.sync_data().context(Operation::Sync, path)?;
         let renamed = disk.rename(name, &segment_name(header.base));
@@ -130,6 +130,9 @@ impl<D: Disk> Reserved<D> {
         let segment = Segment::new(disk, file, file_bytes, header, index_interval);
         let data_start = wide(head.len());
         segment.begin(Body::new(data_start, Some(timestamp_ms)));
-        Ok((Part { segment: segment.into(), bytes_end: data_start, end: header.base }, Fill::new(data_start, filled)))
+        Ok((
+            Part { segment: segment.into(), bytes_end: data_start, end: header.base },
+            Preallocation::new(data_start, filled),
+        ))
     }
 }

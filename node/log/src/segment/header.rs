@@ -11,6 +11,9 @@ pub(crate) const SEGMENT_TEMP: &str = "segment.next";
 /// A file for a segment to come.
 pub(crate) const SEGMENT_SPARE: &str = "segment.spare";
 
+/// A segment that is being written anew.
+pub(crate) const SEGMENT_REWRITTEN: &str = "segment.anew";
+
 /// Room that is given up when a full disk has to take a segment all the same.
 pub(crate) const RESERVE_FILE: &str = "reserve";
 

@@ -2,11 +2,11 @@
 //! grow with it.
 
 pub(crate) mod create;
+pub(crate) mod file;
 pub(crate) mod header;
 pub(crate) mod index;
 pub(crate) mod lookup;
 pub(crate) mod part;
-pub(crate) mod place;
 pub(crate) mod preallocate;
 pub(crate) mod search;
 
@@ -25,10 +25,10 @@ use crate::format::layout::LENGTH_AT;
 use crate::format::local::Snapshot;
 use crate::format::salvage::DamagedRange;
 use crate::num::{Cursor, wide};
+use crate::segment::file::SegmentFile;
 use crate::segment::header::{Header, segment_name};
 use crate::segment::index::{Entry, IndexWriter};
 use crate::segment::lookup::{Index, Lookup};
-use crate::segment::place::Place;
 
 /// The number of bytes of a segment read at first for its snapshot.
 const SNAPSHOT_BYTES: u64 = 16 << 10;
@@ -40,7 +40,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 pub(crate) struct Segment<D: Disk> {
     pub(crate) file: Arc<D::File>,
     pub(crate) file_bytes: u64,
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<SegmentFile>,
     pub(crate) header: Header,
     pub(crate) mask: u32,
     pub(crate) index_interval: u32,
@@ -73,7 +73,7 @@ impl<D: Disk> Segment<D> {
         let (path, mask) = (disk.path(&segment_name(header.base)), header.mask());
         let file = Arc::new(file);
         let same: Arc<dyn DiskFile> = Arc::<D::File>::clone(&file);
-        let place = Arc::new(Place::new(path, same, mask));
+        let place = Arc::new(SegmentFile::new(path, same, mask));
         let (disk, sync_failed) = (disk.clone(), Mutex::new(false));
         let (body, timestamp_ms) = (OnceLock::new(), OnceLock::new());
         Self { file, file_bytes, place, header, mask, index_interval, disk, sync_failed, body, timestamp_ms }

@@ -15,10 +15,10 @@ use crate::segment::header::SEGMENT_SPARE;
 const SYNC_BYTES_MAX: u64 = 64 << 10;
 /// For how many syncs of the same size there are to be zeroes.
 const SYNCS_AHEAD: u64 = 32;
-const FILL_BYTES_MIN: u64 = 64 << 10;
-const FILL_BYTES_MAX: u64 = 2 << 20;
+const ZERO_BYTES_MIN: u64 = 64 << 10;
+const ZERO_BYTES_MAX: u64 = 2 << 20;
 const _: () =
-    assert!(FILL_BYTES_MIN <= FILL_BYTES_MAX && SYNC_BYTES_MAX * SYNCS_AHEAD <= FILL_BYTES_MAX, "too little is filled");
+    assert!(ZERO_BYTES_MIN <= ZERO_BYTES_MAX && SYNC_BYTES_MAX * SYNCS_AHEAD <= ZERO_BYTES_MAX, "too little is filled");
 /// The distance for which pages are asked for ahead.
 const WANTED_BYTES: u64 = 1 << 20;
 
@@ -27,7 +27,7 @@ static ZEROES: [u8; 32 << 10] = [0; 32 << 10];
 
 /// The progress of writing a segment, zeroes included.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fill {
+pub(crate) struct Preallocation {
     /// The position at which the last sync ended.
     synced: u64,
     filled: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Fill {
     wanted: u64,
 }
 
-impl Fill {
+impl Preallocation {
     /// At a position in a file that has been written up to `filled`.
     pub(crate) fn new(position: u64, filled: u64) -> Self {
         debug_assert!(position <= filled, "a segment is written further than it is filled");
@@ -60,7 +60,7 @@ impl Fill {
         if bytes == 0 || bytes > SYNC_BYTES_MAX || position.saturating_add(bytes) <= self.filled {
             return None;
         }
-        let ahead = bytes.saturating_mul(SYNCS_AHEAD).clamp(FILL_BYTES_MIN, FILL_BYTES_MAX);
+        let ahead = bytes.saturating_mul(SYNCS_AHEAD).clamp(ZERO_BYTES_MIN, ZERO_BYTES_MAX);
         let start = self.filled.max(position);
         self.filled = start.saturating_add(ahead).min(file_bytes);
         (start < self.filled).then_some(start..self.filled)
@@ -68,7 +68,7 @@ impl Fill {
 }
 
 /// Writes zeroes to a file, as far as it is reserved but at most to `bytes_max`; gives the position up to which it did.
-pub(crate) fn fill<F: DiskFile>(file: &F, from: u64, bytes_max: u64) -> io::Result<u64> {
+pub(crate) fn write_zeroes<F: DiskFile>(file: &F, from: u64, bytes_max: u64) -> io::Result<u64> {
     let mut at = from;
     while at < bytes_max {
         let zeroes = ZEROES.get(..length(bytes_max - at)).unwrap_or(&ZEROES);
@@ -115,9 +115,9 @@ impl<D: Disk> Preparation<D> {
     /// # Errors
     /// When the disk refuses: it is of no use then, and a segment will be made when one is needed.
     pub fn step(&mut self) -> Result<bool, DiskError> {
-        let upto = self.file_bytes.min(self.filled.saturating_add(FILL_BYTES_MAX));
+        let upto = self.file_bytes.min(self.filled.saturating_add(ZERO_BYTES_MAX));
         let path = || self.disk.path(SEGMENT_SPARE);
-        self.filled = fill(&self.file, self.filled, upto).context(Operation::Write, path)?;
+        self.filled = write_zeroes(&self.file, self.filled, upto).context(Operation::Write, path)?;
         assert!(self.filled <= self.file_bytes, "a segment is filled behind its end");
         self.file.sync_data().context(Operation::Sync, path)?;
         Ok(self.filled < self.file_bytes)
@@ -137,39 +137,39 @@ mod tests {
 
     #[test]
     fn small_syncs_find_zeroes_that_an_earlier_one_has_written() {
-        let mut fill = Fill::new(1000, 1000);
-        let first = fill.next(11_000, FILE).unwrap();
+        let mut preallocation = Preallocation::new(1000, 1000);
+        let first = preallocation.next(11_000, FILE).unwrap();
         assert_eq!(first, 11_000..11_000 + 320_000);
         let mut position = 11_000;
         for _ in 0..31 {
             position += 10_000;
-            assert_eq!(fill.next(position, FILE), None, "at {position}");
+            assert_eq!(preallocation.next(position, FILE), None, "at {position}");
         }
-        assert_eq!(fill.next(position + 10_000, FILE).unwrap().start, first.end.max(position + 10_000));
+        assert_eq!(preallocation.next(position + 10_000, FILE).unwrap().start, first.end.max(position + 10_000));
     }
 
     #[test]
     fn pages_that_were_written_before_are_asked_for_once_and_in_time() {
-        let (mut fill, mut wanted) = (Fill::new(1000, FILE), 1000);
+        let (mut preallocation, mut wanted) = (Preallocation::new(1000, FILE), 1000);
         for position in (1000..FILE).step_by(300_000) {
-            if let Some(range) = fill.want(position) {
+            if let Some(range) = preallocation.want(position) {
                 assert_eq!(range.start, wanted);
                 wanted = range.end;
             }
             assert!(wanted >= (position + 300_000).min(FILE), "at {position}");
         }
-        assert_eq!((wanted, fill.want(FILE)), (FILE, None));
-        assert_eq!(Fill::new(1000, 1000).want(2000), None, "what was never written is not read");
+        assert_eq!((wanted, preallocation.want(FILE)), (FILE, None));
+        assert_eq!(Preallocation::new(1000, 1000).want(2000), None, "what was never written is not read");
     }
 
     #[test]
     fn large_syncs_and_the_end_of_the_file_are_not_filled() {
-        let mut fill = Fill::new(0, 0);
-        assert_eq!(fill.next(1 << 20, FILE), None);
-        assert_eq!(fill.next(FILE - 10, FILE), None);
-        let mut fill = Fill::new(FILE - 100, FILE - 100);
-        assert_eq!(fill.next(FILE - 50, FILE), Some(FILE - 50..FILE));
-        assert_eq!(fill.next(FILE, FILE), None);
-        assert_eq!(fill.next(FILE, FILE), None);
+        let mut preallocation = Preallocation::new(0, 0);
+        assert_eq!(preallocation.next(1 << 20, FILE), None);
+        assert_eq!(preallocation.next(FILE - 10, FILE), None);
+        let mut preallocation = Preallocation::new(FILE - 100, FILE - 100);
+        assert_eq!(preallocation.next(FILE - 50, FILE), Some(FILE - 50..FILE));
+        assert_eq!(preallocation.next(FILE, FILE), None);
+        assert_eq!(preallocation.next(FILE, FILE), None);
     }
 }

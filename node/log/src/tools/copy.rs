@@ -15,7 +15,7 @@ use crate::format::fault::Fault;
 use crate::format::frame::{Frame, parse};
 use crate::format::salvage::DamagedRange;
 use crate::format::sequence::FrameSequence;
-use crate::meta::{self, META_FILE, Meta, MetaFile, Session, Synced};
+use crate::meta::{self, LastUse, META_FILE, Meta, MetaFile, Synced};
 use crate::num::{length, wide};
 use crate::read::reader::Reader;
 use crate::recovery::chain::{chain, read_headers};
@@ -240,14 +240,14 @@ pub fn adopt<D: Disk>(disk: &D, adopted: Adopted) -> Result<Tail, OpenError> {
     }
     let leader = last_leader(&bytes, tail);
     let boot = disk.boot_id().context(Operation::BootId, || disk.path(""))?;
-    let session = Session { boot, lazy: false, clean: true };
+    let last_use = LastUse { boot, lazy: false, clean: true };
     let meta = Meta {
         promise: Promise { epoch: tail.epoch, leader },
         commit_end: tail.end,
         log_start: log_start.min(tail.end),
         compacted: compacted.min(tail.end),
         synced: Synced { sequence: last.header.sequence, tail },
-        ..Meta::new(replica, session)
+        ..Meta::new(replica, last_use)
     };
     MetaFile::new(disk.clone()).replace(&meta)?;
     Ok(tail)

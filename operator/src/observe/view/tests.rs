@@ -63,13 +63,13 @@ pub(crate) fn pod(name: &str, ready: bool, label: Option<&str>) -> Arc<Pod> {
     Arc::new(pod)
 }
 
-pub(crate) fn look(nodes: &[Answer], step: &Step, isr_before: &[&str]) -> View {
+pub(crate) fn look(nodes: &[Answer], step: &Step, isr_before: &[&str]) -> ClusterView {
     let before: Vec<String> = isr_before.iter().map(|pod| (*pod).to_owned()).collect();
     let pods: Vec<_> = (0..3).map(|ordinal| pod(&format!("orders-{ordinal}"), true, None)).collect();
-    view(&cluster("{}"), Seen { nodes, epoch: 4, step, isr_before: &before }, &pods)
+    view(&cluster("{}"), Observed { nodes, epoch: 4, step, isr_before: &before }, &pods)
 }
 
-pub(crate) fn healthy() -> View {
+pub(crate) fn healthy() -> ClusterView {
     let nodes = [leader(1, 4, &[1, 2, 3], &[(2, 0), (3, 0)]), follower(2), follower(3)];
     look(&nodes, &Step::Nothing, &[])
 }

@@ -5,7 +5,7 @@ mod acts;
 use std::collections::BTreeMap;
 
 use zue_core::{Offset, ProducerId};
-use zue_history::{History, Seen, Value};
+use zue_history::{History, SeenRecord, Value};
 
 use crate::batch::Record;
 use crate::dice::Dice;
@@ -57,8 +57,8 @@ impl Clients {
         Value { producer, number: u32::try_from(sequence).unwrap_or(u32::MAX) }
     }
 
-    fn seen(&self, record: &Record) -> Seen {
-        Seen { value: self.value(record.nonce, record.sequence), digest: record.digest() }
+    fn seen(&self, record: &Record) -> SeenRecord {
+        SeenRecord { value: self.value(record.nonce, record.sequence), digest: record.digest() }
     }
 
     fn read(&mut self, from: &str, records: &[Record]) {

@@ -9,7 +9,10 @@ mod rewrites;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use zue_core::{History, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail};
+use zue_core::{
+    History, KnownStarts, Lineage, Offset, Origin, ProducerLimits, Promise, Recovered, ReplicaId, Runs, Tail,
+};
+use zue_engine::disk_queue::apply_first;
 use zue_engine::room::make_room;
 use zue_log::sim::SimDisk;
 use zue_log::{CompactionConfig, Durability, Log, LogConfig, LogError, ReadError, SEGMENT_BYTES_MIN};
@@ -18,7 +21,7 @@ use crate::batch::{Batch, Held};
 use crate::node::standby::Standby;
 
 /// Work for the disk.
-pub(crate) type Work = zue_engine::disk::Work<Batch>;
+pub(crate) type Work = zue_engine::disk_queue::Work<Batch>;
 
 /// Why work was not done.
 #[derive(Debug)]
@@ -180,8 +183,16 @@ impl Storage {
     }
 
     pub(crate) fn write(&mut self, work: &Work) -> Result<(), WorkError> {
+        self.write_first(std::iter::once(work)).map(drop)
+    }
+
+    /// Does the first of the works, and those behind it that go into the same write; says how many that are.
+    pub(crate) fn write_first<'a>(
+        &mut self,
+        works: impl Iterator<Item = &'a Work> + Clone,
+    ) -> Result<usize, WorkError> {
         loop {
-            match self.try_write(work) {
+            match self.try_write(works.clone()) {
                 Err(WorkError::Full) if self.disk.has_stopped() => return Err(WorkError::Disk),
                 Err(WorkError::Full) if make_room(self).map_err(work_error)?.is_some() => {}
                 written => return written,
@@ -189,22 +200,27 @@ impl Storage {
         }
     }
 
-    fn try_write(&mut self, work: &Work) -> Result<(), WorkError> {
+    fn try_write<'a>(&mut self, works: impl Iterator<Item = &'a Work> + Clone) -> Result<usize, WorkError> {
+        let Some(work) = works.clone().next() else { return Ok(0) };
         self.note_unpromised(work);
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         if let Work::Cut(to) = work {
             // Should the disk stop here, it may have been made or not.
             self.synced = self.synced.min(*to);
         }
-        let done = work.apply(log).map_err(work_error);
+        let done = apply_first(works.clone(), log).map_err(work_error);
         let has_room = !matches!(done, Err(WorkError::Full));
-        match work {
-            // A part of what could not be written whole may be found later.
-            Work::Write(batch) if has_room => self.records.extend(batch.records()),
-            Work::Reset(origin) => self.began_anew = has_room.then_some(origin.tail()),
-            _ => {}
+        // A part of what could not be written whole may be found later.
+        for written in works.take(done.as_ref().map_or(usize::MAX, |count| *count)) {
+            let Work::Write(batch) = written else { break };
+            if has_room {
+                self.records.extend(batch.records());
+            }
         }
-        done?;
+        if let Work::Reset(origin) = work {
+            self.began_anew = has_room.then_some(origin.tail());
+        }
+        let count = done?;
         match work {
             Work::Cut(to) => {
                 self.records.truncate(to.end);
@@ -220,7 +236,7 @@ impl Storage {
             _ => {}
         }
         self.note_synced();
-        Ok(())
+        Ok(count)
     }
 
     pub(crate) fn sync(&mut self) -> Result<(), WorkError> {
@@ -332,8 +348,7 @@ impl Storage {
             producers,
             suspect: found.suspect,
             damaged,
-            lineage: self.lineage.clone(),
-            runs: self.runs.clone(),
+            starts: KnownStarts { lineage: self.lineage.clone(), runs: self.runs.clone() },
             restored,
         };
         Ok(Opened { recovered, records: self.records.clone(), gone, last_ms })

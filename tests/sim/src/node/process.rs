@@ -5,7 +5,7 @@ mod acts;
 use std::collections::BTreeMap;
 
 use zue_core::{Epoch, Offset, ProducerId, Replica, ReplicaId, Session, Ticket};
-use zue_engine::disk::Queue;
+use zue_engine::disk_queue::Queue;
 use zue_engine::ring::Ring;
 use zue_engine::sender::Sender;
 use zue_engine::standing::Standing;

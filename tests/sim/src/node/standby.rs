@@ -4,7 +4,7 @@
 mod acts;
 
 use zue_core::control::Policy;
-use zue_core::control::machine::{Placed, StandbyTerms, Told};
+use zue_core::control::machine::{NodeReport, Placed, StandbyTerms};
 use zue_core::{Epoch, ReplicaId};
 
 /// By what a node stands by.
@@ -55,7 +55,7 @@ impl Standby {
     }
 
     /// The status of a node, of those nodes alone that are known here, by their places.
-    pub(crate) fn known_of(&self, mut told: Told) -> Told {
+    pub(crate) fn known_of(&self, mut told: NodeReport) -> NodeReport {
         let place = |placed: &mut Placed| {
             let found = self.terms.members.iter().position(|member| member.ordinal == placed.ordinal);
             placed.ordinal = found.unwrap_or_default();

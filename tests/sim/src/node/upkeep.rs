@@ -3,7 +3,7 @@
 
 mod acts;
 
-use zue_engine::upkeep::Settings;
+use zue_engine::maintenance::Settings;
 use zue_log::sim::SimDisk;
 use zue_log::{Reader, Retention};
 
@@ -19,7 +19,7 @@ const SCRUB_BYTES_HEALED: u64 = 1 << 20;
 /// The state of one process's upkeep.
 #[derive(Debug)]
 pub(crate) struct Upkeep {
-    engine: zue_engine::upkeep::Upkeep<SimDisk>,
+    engine: zue_engine::maintenance::Maintenance<SimDisk>,
     /// The ages of records, where some go because of them.
     pub(crate) retention: Option<Aging>,
     pub(crate) deletes: Option<Aging>,
@@ -27,7 +27,7 @@ pub(crate) struct Upkeep {
 
 impl Upkeep {
     pub(crate) fn new(reader: Reader<SimDisk>, params: &UpkeepParams) -> Self {
-        let engine = zue_engine::upkeep::Upkeep::new(reader, settings(params, false));
+        let engine = zue_engine::maintenance::Maintenance::new(reader, settings(params, false));
         let retention = params.retention_ms.map(Aging::new);
         let deletes = params.compaction.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
         Self { engine, retention, deletes }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::attempt::{self, Attempt, Voters};
 use super::feed::Feed;
-use super::io::{Action, Event, Told};
+use super::io::{Action, Event, NodeReport};
 use super::pause::Retry;
 use super::{Machine, Node};
 use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
@@ -18,7 +18,7 @@ const CONTESTED_MS: u64 = 600_000;
 impl<R: Rules> Machine<R> {
     pub(super) fn decide(&mut self, now: Millis, out: &mut Vec<Action>) {
         let seen = self.seen();
-        self.places.learn(&seen, self.look.nodes.iter().filter_map(Node::told).flat_map(Told::places));
+        self.places.learn(&seen, self.look.nodes.iter().filter_map(Node::told).flat_map(NodeReport::places));
         let mut recorded = self.record.recorded().clone();
         if let Some(standby) = &self.standby {
             // The quorum stays as it is, and the cluster is its own: it has no record.

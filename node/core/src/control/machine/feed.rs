@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::attempt::{Attempt, Handing};
-use super::io::{Action, Answer, Call, Event, Placed, StandbyTerms, Told, Who};
+use super::io::{Action, Answer, Call, Event, NodeReport, Placed, StandbyTerms, Who};
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::{Machine, Node, Work};
@@ -44,8 +44,8 @@ impl<R: Rules> Machine<R> {
     /// The message to a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
     /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
     fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
-        let leads = |told: &&Told| matches!(told.seen.role, SeenRole::Leader { .. });
-        let led = |told: &&Told| told.seen.last.as_ref().map(|last| last.epoch);
+        let leads = |told: &&NodeReport| matches!(told.seen.role, SeenRole::Leader { .. });
+        let led = |told: &&NodeReport| told.seen.last.as_ref().map(|last| last.epoch);
         let leader = self.look.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
         let (SeenRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
             return None;
@@ -93,9 +93,9 @@ impl<R: Rules> Machine<R> {
         let preferred = place.unwrap_or(members.len());
         let Wish { policy, detection_ms, .. } = self.plan.wish;
         let terms = StandbyTerms { policy, preferred, detection_ms, after_ms, members };
-        let has_these = |told: &Told| told.standby.as_ref() == Some(&terms);
+        let has_these = |told: &NodeReport| told.standby.as_ref() == Some(&terms);
         // A voter keeps what was told in a later epoch than the leader's terms were, until they are told again in this one.
-        let keeps_other = |told: &Told| told.standby_epoch > leader.standby_epoch && !has_these(told);
+        let keeps_other = |told: &NodeReport| told.standby_epoch > leader.standby_epoch && !has_these(told);
         let mut voters = start.voters.iter().filter_map(|voter| at(ordinal_of(seen, *voter)?));
         (!has_these(leader) || voters.any(keeps_other)).then_some(terms)
     }

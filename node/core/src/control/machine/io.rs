@@ -12,7 +12,7 @@ use crate::types::{ClusterId, Epoch, ReplicaId};
 
 /// The status of a node, as far as a controller needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Told {
+pub struct NodeReport {
     /// Of itself.
     pub seen: Seen,
     /// The nodes of the members as it was told: by ordinal, those at nodes that the controller knows by name.
@@ -27,7 +27,7 @@ pub struct Told {
     pub standby_epoch: Epoch,
 }
 
-impl Told {
+impl NodeReport {
     /// The nodes of others, as far as it knows.
     pub(super) fn places(&self) -> impl Iterator<Item = Placed> {
         self.members.iter().chain(self.standby.iter().flat_map(|terms| &terms.members)).copied()
@@ -72,7 +72,7 @@ pub enum Input {
         /// The node.
         ordinal: usize,
         /// Its answer.
-        told: Option<Box<Told>>,
+        told: Option<Box<NodeReport>>,
     },
     /// The record, or why it cannot be read.
     Loaded {

@@ -24,7 +24,7 @@ use super::{Blocked, Recorded, Rules, Seen, Step, Wish};
 use crate::types::{ClusterId, Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
-pub use io::{Action, Answer, Call, Event, Failure, Input, Placed, StandbyTerms, Told, Who};
+pub use io::{Action, Answer, Call, Event, Failure, Input, NodeReport, Placed, StandbyTerms, Who};
 pub use patience::{Patience, StorePatience};
 pub use pause::Backoff;
 use pause::{Random, Retry};
@@ -90,7 +90,7 @@ enum Work {
 enum Node {
     Unknown,
     Silent,
-    Told(Box<Told>),
+    Told(Box<NodeReport>),
 }
 
 impl Node {
@@ -98,7 +98,7 @@ impl Node {
         matches!(self, Self::Unknown)
     }
 
-    fn told(&self) -> Option<&Told> {
+    fn told(&self) -> Option<&NodeReport> {
         if let Self::Told(told) = self { Some(told) } else { None }
     }
 }

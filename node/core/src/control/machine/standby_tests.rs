@@ -14,7 +14,7 @@ fn standby(own: usize) -> Bench {
 }
 
 /// The time until a standby seals; none within a minute.
-fn acts_after(bench: &mut Bench, mut nodes: impl FnMut(u64) -> [Option<Told>; 3]) -> Option<u64> {
+fn acts_after(bench: &mut Bench, mut nodes: impl FnMut(u64) -> [Option<NodeReport>; 3]) -> Option<u64> {
     let begun = bench.now;
     while bench.now < begun + 60_000 {
         let at = bench.now - begun;
@@ -88,7 +88,7 @@ fn a_standby_repeats_the_old_voters_settled_or_not_and_a_controller_lets_them_go
     let joint = || EpochStart { old_voters: old_voters.clone(), ..start(4) };
     let node = |replica| {
         let told = told(replica, 4, LOST);
-        Some(Told { seen: Seen { last: Some(joint()), ..told.seen }, ..told })
+        Some(NodeReport { seen: Seen { last: Some(joint()), ..told.seen }, ..told })
     };
     let nodes = || [node(1), node(2), node(3)];
     let mut standby = standby(1);

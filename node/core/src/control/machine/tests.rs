@@ -28,7 +28,7 @@ pub(super) fn start(epoch: u64) -> EpochStart {
     EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None }
 }
 
-pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> Told {
+pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> NodeReport {
     let seen = Seen {
         replica: ReplicaId(replica),
         cluster: Some(CLUSTER),
@@ -41,7 +41,7 @@ pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> Told {
         leaving: false,
         role,
     };
-    Told { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None, standby_epoch: Epoch(0) }
+    NodeReport { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None, standby_epoch: Epoch(0) }
 }
 
 pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };
@@ -102,7 +102,7 @@ impl Bench {
     }
 
     /// Looks, and the nodes say that; none is silent.
-    pub(super) fn look(&mut self, nodes: [Option<Told>; 3]) {
+    pub(super) fn look(&mut self, nodes: [Option<NodeReport>; 3]) {
         let look = self.begin_look();
         self.loaded();
         for (ordinal, told) in nodes.into_iter().enumerate() {
@@ -152,7 +152,7 @@ impl Bench {
     }
 }
 
-pub(super) fn leaderless() -> [Option<Told>; 3] {
+pub(super) fn leaderless() -> [Option<NodeReport>; 3] {
     [None, Some(told(2, 4, LOST)), Some(told(3, 4, LOST))]
 }
 
@@ -343,7 +343,12 @@ fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
 }
 
 /// The nodes as they are when all is well, voters or not, and what the leader knows of standing by.
-pub(super) fn well(epoch: u64, voters: &[u128], ids: [u128; 3], terms: Option<&StandbyTerms>) -> [Option<Told>; 3] {
+pub(super) fn well(
+    epoch: u64,
+    voters: &[u128],
+    ids: [u128; 3],
+    terms: Option<&StandbyTerms>,
+) -> [Option<NodeReport>; 3] {
     let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
     ids.map(|id| {
         let role = if id == 1 { leading() } else { SeenRole::Follower { silence_ms: 10, connected: true } };
@@ -369,7 +374,7 @@ fn standing_by() -> Wish {
 }
 
 /// The terms that the leader is told within some looks.
-fn terms_told(wish: &Wish, nodes: &[Option<Told>; 3]) -> Option<StandbyTerms> {
+fn terms_told(wish: &Wish, nodes: &[Option<NodeReport>; 3]) -> Option<StandbyTerms> {
     let mut bench = Bench::controller();
     bench.machine.wish(wish.clone(), 3);
     for _ in 0..5 {

@@ -316,7 +316,7 @@ impl World {
     }
 
     /// The report of a node to a controller beside its own state: where it was told that the voters are, and whom it does not reach.
-    pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::Told {
+    pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::NodeReport {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
         let known = process.and_then(|process| process.standing.known());
         let (standby, standby_epoch) =
@@ -328,6 +328,6 @@ impl World {
         let members = members.filter_map(placed).collect();
         let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
         let unreached = feeds.filter(|(_, feed)| feed.sender.is_none()).map(|(id, _)| *id).collect();
-        zue_core::control::machine::Told { seen, members, unreached, can_stand_by: true, standby, standby_epoch }
+        zue_core::control::machine::NodeReport { seen, members, unreached, can_stand_by: true, standby, standby_epoch }
     }
 }

@@ -2,7 +2,7 @@
 
 use zue_core::control::{Seen, SeenRole};
 use zue_core::{Epoch, Input, Millis, Offset, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
-use zue_engine::disk::Task;
+use zue_engine::disk_queue::Task;
 use zue_engine::driver::{Now, Word};
 use zue_log::ReadError;
 

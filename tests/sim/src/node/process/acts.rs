@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use zue_core::{Lineage, Millis, Offset, Producers, Recovered, Replica, ReplicaId, Ticket};
-use zue_engine::disk::{Ahead, Task};
+use zue_engine::disk_queue::{Ahead, Task};
 use zue_engine::driver::Word;
 use zue_engine::ring::Ring;
 
@@ -93,7 +93,7 @@ impl World {
             recovered.damaged = false;
         }
         if self.broken_by(Break::StartsForgotten) {
-            recovered.lineage = Lineage { starts: life, nonces: Vec::new() };
+            recovered.starts.lineage = Lineage { starts: life, nonces: Vec::new() };
         }
         if self.broken_by(Break::RestartCommitsAll) {
             recovered.commit_end = recovered.log.end;
@@ -166,14 +166,19 @@ impl World {
         let Some(process) = &mut at.process else { return };
         let count = count.min(process.writer.queue.len());
         let mut written = Ok(());
-        for _ in 0..count {
-            let Some(Task { ticket, work, .. }) = process.writer.queue.front() else { break };
-            written = at.storage.write(work);
-            if written.is_err() {
-                break;
+        let mut left = count;
+        while left > 0 {
+            let done = match at.storage.write_first(process.writer.queue.works().take(left)) {
+                Ok(done) => done,
+                Err(error) => {
+                    written = Err(error);
+                    break;
+                }
+            };
+            left -= done;
+            for Task { ticket, .. } in (0..done).filter_map(|_| process.writer.queue.pop()) {
+                process.writer.written = ticket;
             }
-            process.writer.written = *ticket;
-            process.writer.queue.pop();
         }
         let full = matches!(written, Err(WorkError::Full));
         let turned = std::mem::replace(&mut process.writer.full, full) != full;

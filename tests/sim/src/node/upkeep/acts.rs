@@ -1,8 +1,8 @@
 //! The upkeep takes its turns; questions and answers travel.
 
 use zue_core::{Aged, ClusterId, Input, Offset, ReplicaId, RoleView};
+use zue_engine::maintenance::{Ask, Event, Facts, Unanswered};
 use zue_engine::room::Access as _;
-use zue_engine::upkeep::{Ask, Event, Facts, Unanswered};
 use zue_log::{Excerpt, Log, LogError, ReadError};
 
 use super::{Upkeep, settings};
