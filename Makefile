@@ -1,5 +1,5 @@
 # `make help` lists what there is to do.
-.PHONY: run test check doc compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack bench-kind images clean help
+.PHONY: run test check doc deny compile unit e2e e2e-full e2e-tests fuzz sim model sim-breaks chaos bench-log bench-cluster bench-failover bench-catchup bench-stall bench-quiet bench-attack bench-kind images clean help
 .DEFAULT_GOAL := help
 SHELL := bash
 SEEDS ?= 2000
@@ -23,6 +23,9 @@ check: ## Formatting and lints
 
 doc: ## The pages that rustdoc makes; a warning fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+deny: ## Licences, bans, sources and advisories of what is depended on: needs cargo-deny, and its list. `make unit` checks all but advisories
+	cargo deny --locked check
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
 compile: ## The programs and the tests, unoptimised
@@ -55,13 +58,13 @@ fuzz: ## Arbitrary bytes for the log and the wire, SECONDS=N (default 15) for ea
 	fuzz/run $(SECONDS)
 
 sim: ## The simulation over SEEDS=N seeds (default 2000); SEED=n replays one
-	cargo run --release --locked -p zue-sim -- --seeds $(SEEDS)
+	cargo run --profile sim --locked -p zue-sim -- --seeds $(SEEDS)
 
 model: ## The replication's design as a random walk, WALKS=N (default 2000)
 	python3 tests/model/protocol_model.py $(WALKS)
 
 sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds finds it
-	cargo run --release --locked -p zue-sim -- --breaks --seeds $(SEEDS)
+	cargo run --profile sim --locked -p zue-sim -- --breaks --seeds $(SEEDS)
 
 chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
 	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins

@@ -1,4 +1,4 @@
-//! What goes wrong with a backup: each names the thing, the value and, where there is one, the remedy.
+//! Failures of a backup: each names the thing, the value and, where there is one, the remedy.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ pub enum BackupError {
     Url {
         /// As it was given.
         url: String,
-        /// What is wrong.
+        /// The fault.
         what: String,
     },
     /// A call of the store failed.
     #[error("the store failed to {what} {object}")]
     Store {
-        /// What it was to do.
+        /// The intended action.
         what: &'static str,
         /// With which object, or those whose names begin so.
         object: String,
@@ -30,11 +30,11 @@ pub enum BackupError {
     /// A call of the store took too long.
     #[error("the store did not {what} {object} within {seconds} s")]
     TimedOut {
-        /// What it was to do.
+        /// The intended action.
         what: &'static str,
         /// With which object.
         object: String,
-        /// How long it was waited for.
+        /// The time that it was waited for.
         seconds: u64,
     },
     /// The store said that it had taken an object, and does not have it whole.
@@ -44,7 +44,7 @@ pub enum BackupError {
         object: String,
         /// Its length.
         expected: u64,
-        /// What is there.
+        /// The present value.
         found: Option<u64>,
     },
     /// An object is not what was put there.
@@ -52,7 +52,7 @@ pub enum BackupError {
     Object {
         /// Which.
         object: String,
-        /// What is wrong with it.
+        /// Its fault.
         fault: Fault,
     },
     /// The log cannot be read.
@@ -61,17 +61,17 @@ pub enum BackupError {
     /// There is no such backup.
     #[error("there is no backup {id} in {url}; `zue backup ls --from {url}` lists them")]
     NoSuchBackup {
-        /// Which was asked for.
+        /// The id that was asked for.
         id: String,
         /// Of the store.
         url: String,
     },
     /// Several backups could be meant.
-    #[error("{id} begins the names of {count} backups: name more of it")]
+    #[error("{id} is ambiguous: the names of {count} backups begin with it")]
     Several {
-        /// What was given.
+        /// The given value.
         id: String,
-        /// How many.
+        /// Their number.
         count: usize,
     },
     /// The store has backups of several clusters.
@@ -87,7 +87,7 @@ pub enum BackupError {
     OutOfReach {
         /// The point.
         until: Until,
-        /// What there is.
+        /// The content of the store.
         why: String,
     },
     /// A directory that something is in.
@@ -101,22 +101,22 @@ pub enum BackupError {
     /// The disk refused.
     #[error("cannot {what} {}", path.display())]
     Disk {
-        /// What was to be done.
+        /// The intended action.
         what: &'static str,
         /// With which file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// What was restored is not one log.
-    #[error("what was restored is no log")]
+    /// The restored segments are not one log.
+    #[error("the restored segments are not a log")]
     Open(#[from] OpenError),
     /// Work on another thread ended.
     #[error("work on another thread ended")]
     Thread(#[from] tokio::task::JoinError),
 }
 
-/// What is wrong with an object.
+/// The fault in an object.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Fault {
     /// It is not there.
@@ -131,7 +131,7 @@ pub enum Fault {
         found: u64,
     },
     /// Its bytes are not those that were put there.
-    #[error("its bytes are not those that were put there: their SHA-256 begins with {found}, not {expected}")]
+    #[error("its bytes have changed: their SHA-256 begins with {found}, not {expected}")]
     Hash {
         /// By the manifest, or by the object's name.
         expected: String,

@@ -22,7 +22,7 @@ pub use retention::{GRACE_MS, Keep, Known, removable};
 pub use store::{Found, Pace, Store};
 pub use verify::{Bad, Verified, verify};
 
-/// How many bytes of a SHA-256 names and manifests have: as many as it takes that no two objects have the same.
+/// The number of bytes of a SHA-256 names and manifests have: as many as it takes that no two objects have the same.
 const HASH_BYTES: usize = 16;
 
 /// The beginning of a SHA-256, as 32 hexadecimal digits.

@@ -16,7 +16,7 @@ use crate::retention::{Keep, Known, removable};
 use crate::store::{Found, Pace, Store};
 use crate::{hex, wide};
 
-/// How many manifests are read at a time.
+/// The number of manifests that are read at a time.
 const AT_ONCE: usize = 8;
 
 /// A log that is to be backed up.
@@ -28,7 +28,7 @@ pub struct Source<D: Disk> {
     pub cluster: ClusterId,
     /// Whose log it is.
     pub replica: ReplicaId,
-    /// What lies before is committed, and durable here.
+    /// The end of what is committed, and durable here.
     pub commit_end: Offset,
     /// Up to where it is compacted.
     pub compacted: Offset,
@@ -39,9 +39,9 @@ pub struct Source<D: Disk> {
 pub struct Made {
     /// Its name.
     pub id: BackupId,
-    /// What it holds.
+    /// Its content.
     pub manifest: Manifest,
-    /// How many bytes went to the store for it.
+    /// The number of bytes that went to the store for it.
     pub uploaded: u64,
 }
 

@@ -8,7 +8,7 @@ use crate::error::Fault;
 /// The version of the format that is written, and the greatest that is read.
 const VERSION: u32 = 1;
 
-/// What a backup is.
+/// The description of a backup.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -24,7 +24,7 @@ pub struct Manifest {
     pub kind: Kind,
     /// The backup that this replica had made before, if any: the chain.
     pub after: Option<String>,
-    /// Where the log started: what lies before was trimmed.
+    /// The start of the log: what lies before was trimmed.
     pub log_start: u64,
     /// The offset behind the last record; all before it was committed.
     pub end: u64,
@@ -48,7 +48,7 @@ pub enum Kind {
     OnDemand,
 }
 
-/// Where an epoch began.
+/// The start of an epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EpochBegun {
     /// The epoch.
@@ -67,9 +67,9 @@ pub struct Segment {
     pub end: u64,
     /// Its number among the segments of its replica.
     pub sequence: u64,
-    /// How often it had been written anew.
+    /// The number of times that it had been written anew.
     pub generation: u64,
-    /// What was drawn at random for the file.
+    /// The random number of the file.
     pub nonce: String,
     /// The length of the file.
     pub bytes: u64,
@@ -180,7 +180,7 @@ impl Manifest {
     }
 }
 
-/// Whether it is a name below the store's own: what a manifest says must not lead elsewhere.
+/// Returns whether it is a name below the store's own: what a manifest says must not lead elsewhere.
 fn is_plain(object: &str) -> bool {
     let is_word = |word: &str| {
         !matches!(word, "" | "." | "..")

@@ -1,4 +1,4 @@
-//! What objects in the store are called. A name says all that there is to know of an object but its bytes, so that a list of names is
+//! Names of objects in the store. A name says all that there is to know of an object but its bytes, so that a list of names is
 //! enough to tell what is new.
 
 use std::fmt;
@@ -17,9 +17,9 @@ pub struct PartName {
     pub replica: ReplicaId,
     /// The offset of the segment's first record.
     pub base: Offset,
-    /// How often the segment had been written anew.
+    /// The number of times that the segment had been written anew.
     pub generation: u64,
-    /// What was drawn at random for the file.
+    /// The random number of the file.
     pub nonce: u64,
     /// The position of the first byte.
     pub from: u64,
@@ -54,18 +54,18 @@ impl PartName {
         (kind == SEGMENTS && from < to && part.to_string() == object).then_some(part)
     }
 
-    /// How long the object is.
+    /// The length of the object.
     pub fn bytes(&self) -> u64 {
         self.to.saturating_sub(self.from)
     }
 }
 
-/// What the names of all parts of a replica begin with.
+/// The prefix of the names of all parts of a replica.
 pub(crate) fn segments_of(cluster: ClusterId, replica: ReplicaId) -> String {
     format!("{cluster}/{SEGMENTS}/{replica}/")
 }
 
-/// What the names of all manifests of a cluster begin with.
+/// The prefix of the names of all manifests of a cluster.
 pub(crate) fn manifests_of(cluster: ClusterId) -> String {
     format!("{cluster}/manifests/")
 }
@@ -104,7 +104,7 @@ impl BackupId {
         (kind == "manifests" && own.hash().is_some() && own.object(cluster) == object).then_some((cluster, own))
     }
 
-    /// What the SHA-256 of its manifest begins with.
+    /// The first bytes of the SHA-256 of its manifest.
     pub fn hash(&self) -> Option<&str> {
         self.0.rsplit_once('-').map(|(_, hash)| hash).filter(|hash| hash.len() == 16)
     }

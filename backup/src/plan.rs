@@ -1,4 +1,4 @@
-//! What of a log is new to the store. Looks at names alone.
+//! The parts of a log that are new to the store. Looks at names alone.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,11 +12,11 @@ use crate::names::PartName;
 pub struct Want {
     /// The offset of its first record.
     pub base: Offset,
-    /// How often it was written anew.
+    /// The number of times that it was written anew.
     pub generation: u64,
-    /// What was drawn at random for the file.
+    /// The random number of the file.
     pub nonce: u64,
-    /// How many bytes of it.
+    /// The number of its bytes.
     pub bytes: u64,
     /// Nothing is to come.
     pub is_sealed: bool,
@@ -25,7 +25,7 @@ pub struct Want {
 /// The longest that an object is: one request takes it. A segment of the default length is one object.
 pub const OBJECT_BYTES_MAX: u64 = 64 << 20;
 
-/// What is to be done for a segment.
+/// The work that a segment needs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     /// Objects of the store.
@@ -37,7 +37,7 @@ pub struct Plan {
 /// The positions of the bytes that are to be uploaded.
 pub type Upload = Range<u64>;
 
-/// What is to be done for each of the segments, given all names of whole objects in the store. A segment that is sealed becomes one object, or
+/// The work that each of the segments needs, given all names of whole objects in the store. A segment that is sealed becomes one object, or
 /// as few as its length takes./// Of one that grows the new bytes do, with as many of those before them as keep the number of objects small: each is more than twice as
 /// long as all behind it.
 pub fn plan(owner: (ClusterId, ReplicaId), wants: &[Want], names: &[PartName]) -> Vec<Plan> {

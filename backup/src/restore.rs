@@ -17,35 +17,35 @@ use crate::names::BackupId;
 use crate::store::Store;
 use crate::verify::Hash;
 
-/// How many objects are downloaded at a time.
+/// The number of objects that are downloaded at a time.
 const AT_ONCE: usize = 8;
-/// Where a log is put together, inside the directory that it is for.
+/// The directory in which a log is put together, inside the one that it is for.
 const UNFINISHED: &str = "restore.unfinished";
 /// By how much a backup must be younger than a time to hold all that was appended by then: clocks differ.
 const CLOCKS_MS: u64 = 10_000;
 
-/// Which log is asked for; all that there is without a point.
+/// The log that is asked for; all that there is without a point.
 pub type Point = Option<Until>;
 
-/// What a restore has to know.
+/// The parameters of a restore.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreOptions {
-    /// Who the new replica is.
+    /// The new replica.
     pub replica: ReplicaId,
-    /// How far the log is to reach.
+    /// The point up to which the log is to reach.
     pub until: Point,
 }
 
 /// A log that was restored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Restored {
-    /// What it amounts to.
+    /// The resulting tail.
     pub tail: Tail,
-    /// Where it starts.
+    /// The start of the log.
     pub log_start: Offset,
     /// The time of its last record, ms since the Unix epoch.
     pub last_ms: u64,
-    /// How many bytes were downloaded.
+    /// The number of bytes that were downloaded.
     pub bytes: u64,
     /// It was compacted up to there, behind its end: of keys that were written again between, earlier records may be missing.
     pub compacted: Option<Offset>,
@@ -87,7 +87,7 @@ fn out_of_reach(until: Until, why: String) -> BackupError {
     BackupError::OutOfReach { until, why }
 }
 
-/// Whether it holds all that was in the log before the point.
+/// Returns whether it holds all that was in the log before the point.
 fn reaches(manifest: &Manifest, until: Until) -> bool {
     match until {
         Until::Offset(offset) => manifest.end >= offset.0,
@@ -95,7 +95,7 @@ fn reaches(manifest: &Manifest, until: Until) -> bool {
     }
 }
 
-/// Whether the point is not in what was trimmed.
+/// Returns whether the point is not in what was trimmed.
 fn begins_before(manifest: &Manifest, until: Until) -> bool {
     match until {
         Until::Offset(offset) => manifest.log_start <= offset.0,
@@ -107,7 +107,7 @@ fn begins_before(manifest: &Manifest, until: Until) -> bool {
     }
 }
 
-/// Which of its segments the log until the point takes: all that begin before it, at least the first.
+/// The segments that the log until the point takes: all that begin before it, at least the first.
 pub fn takes(manifest: &Manifest, until: Point) -> &[Segment] {
     let begins_before = |segment: &Segment| match until {
         None => true,
@@ -200,7 +200,7 @@ fn file_name(segment: &Segment) -> String {
     format!("{:020}.log", segment.base)
 }
 
-/// Whether a restore to this directory was begun and not finished: what is there is no log yet.
+/// Returns whether a restore to this directory was begun and not finished: what is there is no log yet.
 pub fn is_unfinished(dir: &Path) -> bool {
     dir.join(UNFINISHED).exists() && !dir.join("meta").exists()
 }

@@ -1,16 +1,16 @@
-//! Which backups may go, and which objects no backup needs. Pure: looks at manifests, names and times.
+//! Backups that may go, and objects that no backup needs. Pure: looks at manifests, names and times.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::manifest::{Kind, Manifest};
 use crate::names::BackupId;
 
-/// How long an object stays that no backup needs: another may be about to be made that does.
+/// The time for which an object stays that no backup needs: another may be about to be made that does.
 pub const GRACE_MS: u64 = 24 * 3_600_000;
-/// How long a continuous backup stays whatever a later one holds, so that a person sees the last ones.
+/// The time for which a continuous backup stays whatever a later one holds, so that a person sees the last ones.
 const THIN_AFTER_MS: u64 = 3_600_000;
 
-/// How many backups are kept. What neither bound names stays.
+/// The number of backups that are kept. What neither bound names stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Keep {
     /// Backups that reach further back go, ms: all but those that it takes to give the log of that time.
@@ -22,7 +22,7 @@ pub struct Keep {
     pub thin: bool,
 }
 
-/// What is known of a store.
+/// The known content of a store.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     /// The backups of a cluster, in the order of their names, which is that of their times.
@@ -31,7 +31,7 @@ pub struct Known {
     pub parts: BTreeMap<String, u64>,
 }
 
-/// What may be removed now: backups, to go first, and then objects that none of the others needs. Never all backups.
+/// The objects that may be removed now: backups, to go first, and then objects that none of the others needs. Never all backups.
 pub fn removable(known: &Known, keep: Keep, now_ms: u64) -> (Vec<BackupId>, Vec<String>) {
     let all: Vec<(&BackupId, &Manifest)> = known.backups.iter().collect();
     let mut gone: BTreeSet<&BackupId> = BTreeSet::new();
@@ -64,7 +64,7 @@ pub fn removable(known: &Known, keep: Keep, now_ms: u64) -> (Vec<BackupId>, Vec<
     (gone.into_iter().cloned().collect(), parts)
 }
 
-/// Whether the later one can give every log that the earlier one can.
+/// Returns whether the later one can give every log that the earlier one can.
 fn holds(later: &Manifest, earlier: &Manifest) -> bool {
     let file = |segment: &crate::manifest::Segment| (segment.base, segment.generation, segment.nonce.clone());
     let there: BTreeMap<_, u64> = later.segments.iter().map(|segment| (file(segment), segment.bytes)).collect();

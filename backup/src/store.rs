@@ -16,11 +16,11 @@ use crate::error::{BackupError, Fault};
 use crate::http::Connector;
 use crate::wide;
 
-/// How much is asked for at once.
+/// The number of bytes that are asked for at once.
 const READ_BYTES: usize = 8 << 20;
-/// How long one call may take, its retries within.
+/// The time that one call may take, its retries within.
 const CALL: Duration = Duration::from_secs(90);
-/// How long is tried again what failed in a way that may pass.
+/// The time for which a failure that may pass is tried again.
 const RETRIES: Duration = Duration::from_secs(20);
 /// The longest manifest that is read.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;

@@ -1,4 +1,4 @@
-//! Whether a backup is whole: every byte of all that it names is read.
+//! Checks whether a backup is whole: every byte of all that it names is read.
 
 use ring::digest::{Context, SHA256};
 use zue_core::{ClusterId, Offset};
@@ -10,7 +10,7 @@ use crate::names::BackupId;
 use crate::store::Store;
 use crate::{hex, length};
 
-/// How many segments are checked at a time.
+/// The number of segments that are checked at a time.
 const AT_ONCE: usize = 4;
 
 /// An object that is not what it should be.
@@ -18,16 +18,16 @@ const AT_ONCE: usize = 4;
 pub struct Bad {
     /// Its name in the store.
     pub object: String,
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What was checked.
+/// The result of a check.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     pub bytes: u64,
-    /// What is wrong.
+    /// The fault.
     pub bad: Vec<Bad>,
 }
 
@@ -48,7 +48,7 @@ pub async fn verify(store: &Store, cluster: ClusterId, id: &BackupId) -> Result<
     Ok(Verified { bytes: manifest.bytes(), bad })
 }
 
-/// What is wrong with a segment.
+/// The fault in a segment, if there is any.
 async fn check(store: &Store, segment: &Segment) -> Result<Vec<Bad>, BackupError> {
     let (mut bytes, mut bad) = (Vec::with_capacity(length(segment.bytes)), Vec::new());
     for part in &segment.parts {

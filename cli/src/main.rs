@@ -126,12 +126,12 @@ fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// What to do when nobody is there.
+/// The advice where no server answers.
 const NO_SERVER: &str =
     "start a local cluster with `zue dev --data DIR`, or name the servers with --servers or ZUE_SERVERS";
 const SOME_MISSING: &str = "`zue status` shows which replicas are missing";
 
-/// What to do about it, where that is not in the error itself.
+/// The remedy, where it is not in the error itself.
 pub(crate) fn remedy(error: &Error) -> Option<&'static str> {
     let last = if let Error::TimedOut { last, .. } = error { last } else { error };
     match last {

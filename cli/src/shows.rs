@@ -1,4 +1,4 @@
-//! What the command shows to servers of who it is, and believes of them.
+//! Certificates and tokens that the command shows to servers, and the authorities that it believes.
 
 use std::path::{Path, PathBuf};
 

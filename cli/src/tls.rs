@@ -14,7 +14,7 @@ use crate::Usage;
 use crate::terminal::output;
 
 const DAY: Duration = Duration::from_hours(24);
-/// How long what is issued is valid, unless something else is asked for.
+/// The lifetime of what is issued, unless something else is asked for.
 const LEAF_DAYS: u32 = 90;
 const AUTHORITY_DAYS: u32 = 3650;
 const DAYS_MAX: i64 = 36_500;

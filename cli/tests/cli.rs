@@ -85,7 +85,7 @@ fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_zue"))
 }
 
-/// How a command ended, and what it said.
+/// The end of a command, and what it said.
 #[derive(Debug)]
 struct Said {
     code: i32,

@@ -108,7 +108,7 @@ fn a_sound_log_is_called_sound_and_nothing_is_changed() {
 
 type Harm = fn(&Path);
 
-/// What is done to a log, and what is said of it: the file and what else is named.
+/// Damage to a log, and the words about it: the file and what else is named.
 const DAMAGES: [(Harm, &str, &str); 7] = [
     (|dir| change(&segments(dir)[0], |bytes| bytes[20_000] ^= 4), FIRST, " are in doubt: CRC"),
     (|dir| change(&segments(dir)[0], |bytes| bytes[130] ^= 1), FIRST, "damaged at byte 128"),

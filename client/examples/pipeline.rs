@@ -4,7 +4,7 @@ use std::error::Error;
 
 use zue_client::{Client, ClientConfig, NewRecord};
 
-/// How many records are appended.
+/// The number of records that are appended.
 const RECORDS: usize = 1000;
 
 #[tokio::main]

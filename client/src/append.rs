@@ -12,7 +12,7 @@ use crate::names::{AppendId, Producer};
 use crate::servers::Server;
 use crate::{Appended, Client};
 
-/// How many streams for appends rest open.
+/// The number of streams for appends that rest open.
 const IDLE_LINES_MAX: usize = 4;
 
 /// One append on its way.
@@ -20,7 +20,7 @@ pub(crate) struct Append<'a> {
     pub(crate) client: &'a Client,
     pub(crate) records: Vec<NewRecord>,
     pub(crate) producer: Option<Producer>,
-    /// What it is sent on, if that is open.
+    /// The stream that it is sent on, if that is open.
     pub(crate) line: Option<Line>,
     /// True if a try may have succeeded unheard.
     pub(crate) is_unknown: bool,

@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    /// How far it has come at the replica that was asked, which is chosen where none was.
+    /// Asks for the progress at the replica that was named, or at one that is chosen.
     async fn back_up_once(
         &self,
         begun: Instant,

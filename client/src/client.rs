@@ -23,9 +23,9 @@ const TRY_MIN: Duration = Duration::from_millis(50);
 pub struct ReplicaStatus {
     /// Its name; unknown where an address that nobody names does not answer.
     pub name: Option<String>,
-    /// Where it was asked.
+    /// The server that was asked.
     pub address: String,
-    /// What it says, or why it says nothing.
+    /// Its answer, or why there is none.
     pub answer: Result<v1::DescribeResponse, String>,
 }
 
@@ -53,8 +53,8 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Whether another try may succeed. What is shown and believed is read anew for each connection: who is refused for that tries once
-    /// more, since certificates and tokens are replaced while they are in use.
+    /// Returns whether another try may succeed. What is shown and believed is read anew for each connection: who is refused for that tries
+    /// once more, since certificates and tokens are replaced while they are in use.
     fn allow_another(&mut self, error: &Error) -> bool {
         error.is_retriable() || (error.is_of_identity() && !std::mem::replace(&mut self.is_of_identity, true))
     }
@@ -82,12 +82,12 @@ impl Client {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many appends may be under way.
+    /// The number of appends that may be under way.
     pub(crate) fn under_way(&self) -> &Semaphore {
         &self.0.under_way
     }
 
-    /// What it tries again and again by now; none while all goes well.
+    /// The work that it tries again and again by now; none while all goes well.
     pub fn trouble(&self) -> Option<Trouble> {
         self.0.troubles.now()
     }

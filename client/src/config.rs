@@ -10,17 +10,17 @@ pub const IN_FLIGHT_MAX: usize = 64;
 /// The patience of a client, and the limits on its work under way.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// How long an append, or a read that makes no progress, is retried before it fails.
+    /// The time for which an append, or a read that makes no progress, is retried.
     pub deadline: Duration,
     /// The time that a server may take to answer one try.
     pub attempt_timeout: Duration,
     /// The pause between two tries.
     pub retry: Backoff,
-    /// How many appends, or batches of one appender, are under way at most; `1..=64`.
+    /// The greatest number of appends, or batches of one appender, that are under way; `1..=64`.
     pub in_flight_max: usize,
-    /// How many bytes of records an appender puts into a batch, unless one record alone is larger.
+    /// The number of bytes of records that an appender puts into a batch, unless one record alone is larger.
     pub batch_bytes_max: usize,
-    /// How many records an appender puts into a batch.
+    /// The number of records that an appender puts into a batch.
     pub batch_records_max: usize,
     /// With TLS; without it where there is none.
     pub tls: Option<Tls>,
@@ -54,14 +54,14 @@ impl ClientConfig {
     }
 }
 
-/// What to read.
+/// The range to read.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
     /// The first offset.
     pub from: u64,
     /// Begin with the first record that is no older, in milliseconds since the Unix epoch; `from` may then lie before all there is.
     pub from_timestamp_ms: Option<u64>,
-    /// How many records at most.
+    /// The greatest number of records.
     pub max: Option<u64>,
     /// At the end, wait for more.
     pub follow: bool,

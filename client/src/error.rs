@@ -34,7 +34,7 @@ pub enum Error {
         /// True if the request may have reached it all the same.
         is_sent: bool,
     },
-    /// Who answers is not believed, or does not believe the certificate that it was shown.
+    /// The server that answers is not believed, or does not believe the certificate that it was shown.
     #[error("{server}: {why}")]
     Distrusted {
         /// Its name or address.
@@ -272,7 +272,7 @@ impl Error {
         }
     }
 
-    /// Who answered, or did not.
+    /// The server that answered, or did not.
     pub fn server(&self) -> Option<&str> {
         match self {
             Self::Refused(refused) => Some(&refused.server),

@@ -30,7 +30,7 @@ pub(crate) enum Unfound {
     Disordered,
 }
 
-/// Where an append is, as far as the log was read.
+/// The place of an append, as far as the log was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct AppendPosition {
     base_offset: u64,
@@ -38,8 +38,8 @@ struct AppendPosition {
 }
 
 impl Wanted {
-    /// What a producer of which nothing else is known may have appended. None of it lies before the end of the log that the producer
-    /// was opened at, which its first 8 bytes tell.
+    /// The records that a producer may have appended of which nothing else is known. None of it lies before the end of the log that the
+    /// producer was opened at, which its first 8 bytes tell.
     pub(crate) fn since_opened(producer: [u8; 16], appends: Vec<(u64, u32)>, have_keys: bool) -> Self {
         let from = u64::from_be_bytes(producer.first_chunk().copied().unwrap_or_default());
         Self { producer, from, appends, have_keys }
@@ -72,8 +72,8 @@ impl Wanted {
 }
 
 impl Client {
-    /// Which of the appends are in the log: the first of them, as producers leave no gaps. All is read that was committed anywhere when
-    /// this was called, within the deadline of what was begun then.
+    /// Finds which of the appends are in the log: the first of them, as producers leave no gaps. All is read that was committed anywhere
+    /// when this was called, within the deadline of what was begun then.
     pub(crate) async fn find(&self, wanted: &Wanted, begun: Instant) -> Result<Vec<Appended>, Unfound> {
         let left = self.config().deadline.saturating_sub(begun.elapsed()).max(self.time_left(begun));
         timeout(left, self.search(wanted, begun)).await.unwrap_or(Err(Unfound::Late))

@@ -64,7 +64,7 @@ impl Line {
     }
 }
 
-/// What is queued, until nothing is for so long.
+/// Passes on what is queued, until nothing is for so long.
 fn until_it_rests(
     queued: mpsc::Receiver<AppendRequest>,
     rest_max: Duration,

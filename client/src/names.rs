@@ -5,9 +5,9 @@ use std::fmt;
 /// Names an append for good: repeated under this name, its records are kept once. See [`crate::Client::append_again`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct AppendId {
-    /// Who appends, as a server has given it out.
+    /// The producer's id, as a server has given it out.
     pub producer: [u8; 16],
-    /// How many records the producer has appended before.
+    /// The number of records that the producer has appended before.
     pub sequence: u64,
 }
 
@@ -36,12 +36,12 @@ impl Producer {
     }
 }
 
-/// Where the records of an append are.
+/// The place of the records of an append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
     /// The offset of the first.
     pub base_offset: u64,
-    /// How many there are; they follow each other.
+    /// Their number; they follow each other.
     pub count: u32,
     /// The epoch in which they were committed, or found to be.
     pub epoch: u64,

@@ -47,7 +47,7 @@ pub struct Reader {
     is_done: bool,
 }
 
-/// How far a reading is.
+/// The progress of a reading.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Position {
     next: u64,
@@ -98,7 +98,7 @@ impl Client {
         Reader::new(self.clone(), options)
     }
 
-    /// Which offsets can be read, from the replica of this name, or from the one that [`Client::read`] would choose.
+    /// The offsets that can be read from the replica of this name, or from the one that [`Client::read`] would choose.
     pub async fn range(&self, replica: Option<&str>) -> Result<Range<u64>, Error> {
         let begun = Instant::now();
         let mut failures = Failures::default();

@@ -11,7 +11,7 @@ use zue_proto::status_of;
 use zue_proto::v1::{self, Outcome, Reason};
 use zue_tls::{Dial, DialError, read_text};
 
-/// How long a token may be.
+/// The greatest length of a token.
 const TOKEN_BYTES_MAX: usize = 4096;
 
 /// TLS, as a client has it.
@@ -60,7 +60,7 @@ impl Token {
         Ok(Self(Arc::new(move || Ok(header.clone()))))
     }
 
-    /// What this file says, read again for each call. Appends share one: that is seldom.
+    /// A token from this file, which is read again for each call. Appends share one: that is seldom.
     ///
     /// # Errors
     /// When it says none now.
@@ -70,7 +70,7 @@ impl Token {
         Ok(Self(Arc::new(move || file.now())))
     }
 
-    /// What this gives; it is asked for each call, and should have an answer at hand.
+    /// A token from this function; it is asked for each call, and should have an answer at hand.
     pub fn provider(provide: impl Fn() -> Result<String, String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(move || header(&provide()?)))
     }
@@ -89,7 +89,7 @@ fn header(token: &str) -> Result<HeaderValue, String> {
 
 struct TokenFile {
     path: PathBuf,
-    /// What it said when it was whole last.
+    /// Its content when it was whole last.
     known: Mutex<Option<HeaderValue>>,
 }
 

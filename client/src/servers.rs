@@ -46,7 +46,7 @@ pub(crate) struct Server {
 pub(crate) struct Described {
     pub(crate) address: String,
     pub(crate) answer: Result<v1::DescribeResponse, String>,
-    /// What answers there is no port for clients.
+    /// True if what answers there is no port for clients.
     pub(crate) is_misplaced: bool,
     /// It does not know who asks, or who asks has no right to; or it is not believed itself.
     pub(crate) denied: Option<Error>,
@@ -274,7 +274,7 @@ impl Servers {
     }
 }
 
-/// What a replica says of itself that was asked on its port for replicas and controllers.
+/// Asks a replica about itself on its port for replicas and controllers.
 async fn misplaced(channel: Channel, within: Duration) -> Option<String> {
     let mut control = ControlClient::new(channel);
     let status = timeout(within, control.status(v1::StatusRequest::default())).await.ok()?.ok()?.into_inner();

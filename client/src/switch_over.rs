@@ -6,7 +6,7 @@ use zue_proto::v1;
 use crate::client::Failures;
 use crate::{Client, Error};
 
-/// Who was asked for leads.
+/// The requested leader leads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SwitchedOver {
     /// The epoch in which it leads.

@@ -1,4 +1,4 @@
-//! What a controller did, as facts, and in words.
+//! Deeds of a controller, as facts, and in words.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,27 +31,27 @@ pub enum Event {
     ElectionFailed {
         /// The epoch.
         epoch: Epoch,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// A leader handed over as planned.
     HandedOver {
-        /// Who led.
+        /// The former leader.
         from: String,
-        /// Who leads.
+        /// The leader.
         to: String,
         /// The new epoch.
         epoch: Epoch,
-        /// How long appends had to wait.
+        /// The time that appends had to wait.
         took: Duration,
     },
     /// A planned hand-over did not come about.
     HandOverFailed {
-        /// Who leads.
+        /// The leader.
         from: String,
-        /// Who was to.
+        /// The intended leader.
         to: String,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// A replica that has caught up votes.
@@ -60,7 +60,7 @@ pub enum Event {
         epoch: Epoch,
         /// Its name.
         name: String,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A voter votes no more. Its data stays where it is.
@@ -69,30 +69,30 @@ pub enum Event {
         epoch: Epoch,
         /// Its name.
         name: String,
-        /// How many voters there are now.
+        /// The number of voters now.
         voters: usize,
     },
     /// A change of voters is settled: those before it need not be asked any more.
     VotersSettled {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
     },
     /// An epoch began without the change of voters that was wished for; another try follows.
     VotersUnchanged {
         /// The epoch.
         epoch: Epoch,
-        /// How many voters there are.
+        /// The number of voters.
         voters: usize,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// The leader did not take the names of its learners; another try follows.
     LearnersRefused {
-        /// Who leads.
+        /// The leader.
         leader: String,
-        /// What stood in the way.
+        /// The obstacle.
         why: String,
     },
     /// Another controller began an epoch after one of this one's.
@@ -109,9 +109,9 @@ pub enum Event {
     Blocked(Blocked),
     /// Replicas that are well and do not go together; told once, until it is so no more.
     Noticed(Notice),
-    /// What controllers write down could not be read or written; told once, until the reason changes.
+    /// The record of the controllers could not be read or written; told once, until the reason changes.
     StoreFailed {
-        /// What the store says.
+        /// The error of the store.
         why: String,
     },
 }
@@ -137,7 +137,7 @@ impl Event {
         }
     }
 
-    /// Whether somebody may have to look.
+    /// Returns whether somebody may have to look.
     pub const fn is_warning(&self) -> bool {
         match self {
             Self::Bootstrapped { .. }

@@ -1,4 +1,4 @@
-//! What a controller writes down, in one small file: replaced as a whole, synced, locked against a second controller, and for its
+//! The record of a controller in one small file: replaced as a whole, synced, locked against a second controller, and for its
 //! owner alone.
 //!
 //! ```text
@@ -44,15 +44,15 @@ pub enum FileStoreError {
     /// Reading or writing failed.
     #[error("{}: {why}", path.display())]
     Io {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
     /// Its content is not what a controller writes.
     #[error("{}: line {line} is not valid controller state", path.display())]
     Malformed {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
@@ -131,7 +131,7 @@ fn read(path: &Path) -> Result<Recorded, FileStoreError> {
     }
 }
 
-/// What the text says, or the first line that is wrong.
+/// Parses the record, or gives the first line that is wrong.
 fn parse(text: &str) -> Result<Recorded, usize> {
     let mut recorded = Recorded::default();
     let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));

@@ -42,17 +42,17 @@ pub const DETECTION_TIME_MIN: Duration = Duration::from_millis(300);
 /// The bounds of that.
 pub const DETECTION_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// How long after a leader is lost nobody has to have acted before a node elects by itself, unless something else is asked for.
+/// The time after the loss of a leader in which nobody has acted, before a node elects by itself; unless something else is asked for.
 pub const STANDBY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 /// The bounds of that.
 pub const STANDBY_AFTER_MIN: Duration = Duration::from_millis(200);
 /// The bounds of that.
 pub const STANDBY_AFTER_MAX: Duration = Duration::from_hours(1);
 
-/// How soon the next look follows where something is to be done or waited for, and where all is as wished.
+/// The time until the next look, whether something is to be done or all is as wished.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const REST_INTERVAL: Duration = Duration::from_millis(500);
-/// How long news are gathered.
+/// The time for which news is gathered.
 const GATHER_FOR: Duration = Duration::from_millis(5);
 
 /// A replica and where it is reached. Its index in the slice is its ordinal.
@@ -64,9 +64,9 @@ pub struct NodeAddress {
     pub peer_address: String,
     /// host:port that this controller takes instead, if it knows one that changes sooner than a name does.
     pub dial_address: Option<String>,
-    /// Where the peer address was reached last, by this controller or another: tried beside the name, and handed over.
+    /// The address at which the peer port was reached last, by this controller or another: tried beside the name, and handed over.
     pub last_address: Option<SocketAddr>,
-    /// Who has to answer there, where that is known.
+    /// The replica that has to answer there, where that is known.
     pub replica: Option<ReplicaId>,
     /// host:port for clients, as the replicas name it in redirects.
     pub client_address: String,
@@ -78,30 +78,30 @@ impl NodeAddress {
     }
 }
 
-/// Where controllers write down what they are about to do. Shared by all controllers of a cluster.
+/// The store in which controllers write down what they are about to do. Shared by all controllers of a cluster.
 pub trait Store: Send + Sync {
     /// Why it could not be read or written.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// What is written down; `Recorded::default()` where nothing ever was.
+    /// Reads the record; `Recorded::default()` where nothing was ever written.
     fn load(&self) -> impl Future<Output = Result<Recorded, Self::Error>> + Send;
 
     /// Replaces `from` by `to`, durably; false where somebody else wrote meanwhile, and then nothing is written.
     fn swap(&self, from: &Recorded, to: &Recorded) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 }
 
-/// What one turn saw, planned and did.
+/// The view, plan and deeds of one turn.
 #[derive(Clone, Debug)]
 pub struct Turn {
     /// The status of every node, by ordinal, or why there is none.
     pub nodes: Vec<Result<v1::StatusResponse, String>>,
-    /// What is written down after the turn, as far as this controller knows.
+    /// The record after the turn, as far as this controller knows.
     pub recorded: Recorded,
-    /// What was planned. An election or hand-over whose last try failed is planned again at once, and done after a pause.
+    /// The plan. An election or hand-over whose last try failed is planned again at once, and done after a pause.
     pub step: Step,
-    /// What happened, in order.
+    /// The events, in order.
     pub events: Vec<Event>,
-    /// How many of the nodes have to run, the first ones; those behind may be stopped for good.
+    /// The number of nodes that have to run, the first ones; those behind may be stopped for good.
     pub needed: usize,
 }
 
@@ -110,16 +110,16 @@ pub struct Controller<S> {
     store: Arc<S>,
     machine: Machine<Sound>,
     begun: Instant,
-    /// Who it says that it is when it appoints.
+    /// The name that it gives for itself when it appoints.
     by: Arc<str>,
     peers: Peers,
-    /// Whether nodes were called since they were looked at last.
+    /// True if nodes were called since they were looked at last.
     has_called: bool,
     /// Questions, calls and operations of the store that are under way.
     running: FuturesUnordered<BoxFuture<'static, Happened>>,
-    /// What came of some of them while no turn was under way.
+    /// The results of some of them that came while no turn was under way.
     done: Vec<Happened>,
-    /// What every node has said at the newest look.
+    /// The answer of every node at the newest look.
     statuses: Vec<Answered>,
     noticed: Vec<Notice>,
 }
@@ -229,7 +229,7 @@ impl<S: Store + 'static> Controller<S> {
         }
     }
 
-    /// What comes next, or that it is time.
+    /// Waits for the next result, or until it is time.
     async fn next(&mut self) -> Happened {
         let now = self.now();
         let wait = self.machine.deadline().map(|at| Duration::from_millis(at.since(now)));
@@ -315,10 +315,10 @@ impl<S: Store + 'static> Controller<S> {
     }
 }
 
-/// What came of something that was under way.
+/// The result of something that was under way.
 enum Happened {
     Came(Input),
-    /// What a node says.
+    /// The answer of a node.
     Answered {
         look: u64,
         ordinal: usize,
@@ -326,7 +326,7 @@ enum Happened {
     },
 }
 
-/// What a turn has come to so far.
+/// The state of a turn so far.
 struct Progress<'a> {
     nodes: &'a [NodeAddress],
     events: Vec<Event>,

@@ -1,4 +1,4 @@
-//! What the machine tells, with the names of the nodes in place of ordinals and ids.
+//! Events of the machine, with the names of the nodes in place of ordinals and ids.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use zue_proto::v1;
 
 use super::{Event, NodeAddress};
 
-/// Who is where, as last seen.
+/// The replicas and their nodes, as last seen.
 pub(super) struct Names<'a> {
     pub(super) nodes: &'a [NodeAddress],
     pub(super) statuses: &'a [Result<v1::StatusResponse, String>],

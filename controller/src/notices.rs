@@ -1,4 +1,4 @@
-//! What is odd about the replicas of a cluster side by side, though each is well: in words for people, the same wherever it is shown.
+//! Oddities of the replicas of a cluster side by side, though each is well: in words for people, the same wherever it is shown.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum Notice {
         names: [String; 2],
         /// The replica's id.
         replica: String,
-        /// Whether two processes answer, by the names they give: one of their disks is a copy of the other's.
+        /// Two processes answer, by the names they give: one of their disks is a copy of the other's.
         is_copied: bool,
     },
     /// A replica of another cluster.
@@ -38,7 +38,7 @@ pub enum Notice {
         name: String,
         /// Its durability.
         durability: String,
-        /// Who leads.
+        /// The leader.
         leader: String,
         /// The leader's.
         leaders: String,
@@ -87,7 +87,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// What one replica says of itself.
+/// The report of one replica about itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// The name under which it is known here.
@@ -98,13 +98,13 @@ pub struct Facts<'a> {
     pub replica: &'a [u8],
     /// Its cluster; empty before the first epoch.
     pub cluster: &'a [u8],
-    /// How it acknowledges; empty if it does not say.
+    /// The durability of its acknowledgements; empty if it does not say.
     pub durability: &'a str,
-    /// Whether it holds a log, and belongs to no cluster.
+    /// True if it holds a log, and belongs to no cluster.
     pub restored: bool,
 }
 
-/// What is odd about each of these, in their order; of two that do not go together, at the later one. `leader` is the place of the one
+/// The oddities of each of these, in their order; of two that do not go together, at the later one. `leader` is the place of the one
 /// that leads; `expected` is the cluster that is recorded somewhere, and where.
 pub fn notices(
     all: &[Option<Facts<'_>>],

@@ -22,9 +22,9 @@ use crate::NodeAddress;
 
 /// A node that says nothing for so long is silent: it misses two of its heartbeats.
 const SILENT_AFTER: Duration = Duration::from_millis(HEARTBEAT_MS * 3);
-/// How often a node of an earlier version, which can't be listened to, is asked.
+/// The interval at which a node of an earlier version, which can't be listened to, is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a node may take to begin to answer, the connection included.
+/// The time that a node may take to begin to answer, the connection included.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two tries to listen to a node, at first and at most.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 /// The status of a node, or why there is none.
 pub(crate) type Answer = Result<v1::StatusResponse, String>;
 
-/// What a node has said last, since which request of all nodes, and the connection that it came on, or that is tried.
+/// The last status of a node, since which request of all nodes, and the connection that it came on, or that is tried.
 #[derive(Clone, Debug, Default)]
 struct Heard {
     since: u64,
@@ -124,7 +124,7 @@ impl Peers {
         self.asked_at = Instant::now();
     }
 
-    /// What the node says: what was heard last, or the first that is, if it comes in time from when it was asked.
+    /// The status of the node: the last that was heard, or the first that is, if it comes in time from when it was asked.
     pub(crate) fn status(&self, node: &NodeAddress, within: Duration) -> impl Future<Output = Answer> + Send + use<> {
         let until = |begun: Instant| begun.max(self.asked_at) + within;
         let known = self.listeners.get(node.dialled());
@@ -162,7 +162,7 @@ struct Ear {
     /// The request of all nodes that what it says now answers.
     since: u64,
     detection_ms: u64,
-    /// Where it is looked for, and who has to answer there: by name, unless the replica is known.
+    /// The address to look at, and who has to answer there: by name, unless the replica is known.
     place: Place,
     expected: (String, Option<ReplicaId>),
 }
@@ -259,7 +259,7 @@ impl Ear {
         self.place.is_wrong(at)
     }
 
-    /// What was reached does not say what a node says: it is looked for elsewhere first, if that is possible.
+    /// Notes that what was reached is no node: it is looked for elsewhere first, if that is possible.
     fn lost(&self, status: &Status) -> Ended {
         let why = net::why(status);
         if net::is_unconnected(status) { Ended::Silent(why) } else { self.doubted(why) }

@@ -16,7 +16,7 @@ use crate::NodeAddress;
 /// say how much, as before this version, records alone count.
 const HAND_OVER_BYTES_MAX: u64 = 8 << 20;
 
-/// What a node says. A status that makes no sense, or comes from a replica that has answered already at another node, becomes an
+/// The answer of a node. A status that makes no sense, or comes from a replica that has answered already at another node, becomes an
 /// error.
 pub(super) fn one(
     nodes: &[NodeAddress],
@@ -60,7 +60,7 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<NodeReport
     })
 }
 
-/// Whether somebody who is told this reaches the node: by its name, and by the address known beside it.
+/// Returns whether somebody who is told this reaches the node: by its name, and by the address known beside it.
 fn is_current(node: &NodeAddress, member: &v1::Member) -> bool {
     let is_last = |last: SocketAddr| member.dial_address.parse() == Ok(last);
     node.peer_address == member.peer_address && node.last_address.is_none_or(is_last)
@@ -92,7 +92,7 @@ fn seen(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
     })
 }
 
-/// What is odd about the replicas side by side.
+/// The oddities of the replicas side by side.
 pub(super) fn notices(
     nodes: &[NodeAddress],
     statuses: &[Result<v1::StatusResponse, String>],

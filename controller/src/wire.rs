@@ -90,7 +90,7 @@ fn cluster_bytes(cluster: Option<ClusterId>) -> Bytes {
     cluster.map_or_else(Bytes::new, |cluster| zue_proto::id_bytes(cluster.0))
 }
 
-/// Where each of them is reached; no address where nobody knows.
+/// The address of each of them; none where nobody knows.
 fn members(ids: &[ReplicaId], places: &[(ReplicaId, Option<usize>)], nodes: &[NodeAddress]) -> Vec<v1::Member> {
     let member = |id: &ReplicaId| {
         let ordinal = places.iter().find(|(placed, _)| placed == id).and_then(|(_, ordinal)| *ordinal);

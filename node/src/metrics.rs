@@ -102,24 +102,24 @@ metrics! {
     log_start: IntGauge = gauge("zue_log_start_offset", "The offset at which the log of this replica starts.");
     log_end: IntGauge = gauge("zue_log_end_offset", "The offset at which the log of this replica ends.");
     commit: IntGauge = gauge("zue_commit_offset", "The end of what this replica knows to be committed, as an offset.");
-    log_size_bytes: IntGauge = gauge("zue_log_size_bytes", "How large the files in the data directory are.");
-    segments: IntGauge = gauge("zue_segments", "How many segments the log of this replica has.");
+    log_size_bytes: IntGauge = gauge("zue_log_size_bytes", "Size of the files in the data directory, in bytes.");
+    segments: IntGauge = gauge("zue_segments", "Segments of this replica's log.");
     // Its leadership.
     voters: IntGauge = gauge(
         "zue_node_voters",
-        "How many replicas vote, this leader included; 0 where this replica does not lead.",
+        "Voters, this leader included; 0 where this replica does not lead.",
     );
     quorum: IntGauge = gauge(
         "zue_node_quorum",
-        "How many voters must hold a record before this leader acknowledges it; 0 where this replica does not lead.",
+        "Voters that must hold a record before this leader acknowledges it; 0 where this replica does not lead.",
     );
     in_reach: IntGauge = gauge(
         "zue_node_voters_in_reach",
-        "How many voters can write, by all that this leader knows, itself included; 0 where this replica does not lead.",
+        "Voters that can write, by all that this leader knows, itself included; 0 where this replica does not lead.",
     );
     isr_size: IntGauge = gauge(
         "zue_node_isr_size",
-        "How many voters are in sync, this leader included; 0 where this replica does not lead.",
+        "Voters in sync, this leader included; 0 where this replica does not lead.",
     );
     isr_shrinks: IntCounter = counter("zue_isr_shrinks_total", "Voters that fell out of sync while this replica led.");
     isr_expands: IntCounter = counter("zue_isr_expands_total", "Voters that came into sync while this replica led.");
@@ -134,29 +134,29 @@ metrics! {
     );
     failover_duration: Histogram = durations(
         "zue_failover_duration_seconds",
-        "From the last word of the former leader to the first commit of this replica as the leader, where nobody had planned that.",
+        "Time from the last word of the former leader to the first commit of this replica as the leader, where nobody had planned that.",
         &CHANGES,
     );
     switchover_duration: Histogram = durations(
         "zue_switchover_duration_seconds",
-        "From the last word of the former leader to the first commit of this replica as the leader, after a hand-over.",
+        "Time from the last word of the former leader to the first commit of this replica as the leader, after a hand-over.",
         &CHANGES,
     );
     without_leader: Counter = total(
         "zue_without_leader_seconds_total",
-        "For how long this replica neither led nor was fed by a leader.",
+        "Time for which this replica neither led nor was fed by a leader, in seconds.",
     );
     without_quorum: Counter = total(
         "zue_without_quorum_seconds_total",
-        "For how long too few voters could write while this replica led.",
+        "Time for which too few voters could write while this replica led, in seconds.",
     );
     // Backups.
     backup_interval: IntGauge =
-        gauge("zue_backup_interval_seconds", "How often a backup of the log is to be made, in seconds; 0 where none is.");
+        gauge("zue_backup_interval_seconds", "Interval of the backups of the log, in seconds; 0 where none are made.");
     backup_newest_time: IntGauge = gauge("zue_backup_newest_timestamp_seconds",
-        "When the newest backup in the store was made, as this replica last saw, in seconds since 1970; 0 while it knows of none.");
+        "Time at which the newest backup in the store was made, as this replica last saw, in seconds since 1970; 0 while it knows of none.");
     backup_newest_end: IntGauge = gauge("zue_backup_newest_end_offset",
-        "Where the log would end that is restored from the newest backup in the store, as this replica last saw, as an offset.");
+        "End offset of a log that is restored from the newest backup in the store, as this replica last saw.");
     backups: IntCounter = counter("zue_backups_total", "Backups that this replica has made.");
     backup_uploaded_bytes: IntCounter =
         counter("zue_backup_uploaded_bytes_total", "Bytes of log that this replica has uploaded for backups.");
@@ -185,17 +185,17 @@ metrics! {
     );
     append_duration: Histogram = durations(
         "zue_append_duration_seconds",
-        "From the arrival of an append to its answer.",
+        "Time from the arrival of an append to its answer.",
         &DURATIONS,
     );
     commit_duration: Histogram = durations(
         "zue_commit_duration_seconds",
-        "From the moment that an append is given its offset to its commit.",
+        "Time from the moment that an append is given its offset to its commit.",
         &DURATIONS,
     );
     fsync_duration: Histogram = durations(
         "zue_fsync_duration_seconds",
-        "How long a sync of the log to the disk takes.",
+        "Time that a sync of the log to the disk takes.",
         &DURATIONS,
     );
     appends_in_flight: IntGauge = gauge(
@@ -289,16 +289,16 @@ metrics! {
     // Clocks.
     clock_ahead_seconds: Gauge = measure(
         "zue_clock_ahead_seconds",
-        "How far the clock of this node is ahead of what a majority of the voters' have reached; less than 0: behind; 0 while that is \
-         not known.",
+        "Lead of this node's clock over what a majority of the voters' clocks have reached, in seconds; less than 0 where it is behind, \
+         0 while that is not known.",
     );
     log_time_ahead_seconds: Gauge = measure(
         "zue_log_time_ahead_seconds",
-        "How far the newest timestamp of the log is ahead of the clocks.",
+        "Lead of the newest timestamp of the log over the clocks, in seconds.",
     );
     clock_steps: IntCounter = counter(
         "zue_clock_steps_total",
-        "How often the clock of this node was set by over a minute while it ran.",
+        "Times that the clock of this node was set by over a minute while it ran.",
     );
     // Who gets in.
     connections: IntGaugeVec = gauges(
@@ -313,12 +313,12 @@ metrics! {
     );
     refused_calls: IntCounterVec = counters(
         "zue_node_refused_calls_total",
-        "Calls of somebody unknown, or without the right to them.",
+        "Calls that were refused, as the caller was unknown or had no right to them.",
         &[closed("why", &REFUSALS.map(|reason| reason.as_str_name()))],
     );
     tls_failed_handshakes: IntCounterVec = counters(
         "zue_node_tls_failed_handshakes_total",
-        "Connections that came to no terms of TLS.",
+        "Connections whose TLS handshake failed.",
         &[closed("port", &TLS_PORTS)],
     );
     tls_plain_connections: IntCounterVec = counters(
@@ -332,7 +332,7 @@ metrics! {
     );
     tls_expires: IntGauge = gauge(
         "zue_node_tls_certificate_expiry_timestamp_seconds",
-        "When the certificate of this node expires, in seconds since the Unix epoch; 0 without TLS.",
+        "Time at which the certificate of this node expires, in seconds since the Unix epoch; 0 without TLS.",
     );
     tls_problem: IntGaugeVec = gauges(
         "zue_node_tls_problem",

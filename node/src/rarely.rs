@@ -18,7 +18,7 @@ pub(crate) struct Rarely<T> {
     waker: Waker,
 }
 
-/// Whether the future has called, and whom it calls.
+/// True if the future has called, and whom it calls.
 #[derive(Debug)]
 struct Called {
     has_called: AtomicBool,

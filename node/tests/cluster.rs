@@ -377,7 +377,7 @@ async fn trim(cluster: &Cluster, ordinal: usize, before: u64) -> Result<u64, ton
     cluster.client(ordinal).await.trim(request).await.map(|answer| answer.into_inner().log_start)
 }
 
-/// How a read of what was trimmed is refused. The replica knows of a trim before its disk has done it, and reads go by the disk.
+/// The refusal of a read of what was trimmed. The replica knows of a trim before its disk has done it, and reads go by the disk.
 async fn refused_read(cluster: &Cluster, ordinal: usize, from: u64) -> tonic::Status {
     let begun = Instant::now();
     loop {

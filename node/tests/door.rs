@@ -23,7 +23,7 @@ async fn channel(address: std::net::SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// What is sent, with which headers, and what is said of it.
+/// A request, its headers, and the answer.
 type Case<'a> = (&'a [u8], &'a [(&'static str, &'a str)], Reason, Code);
 
 /// A message of gRPC that announces so many bytes, and these.

@@ -1,4 +1,4 @@
-//! Where a follower's log is joined to a leader's: one message to its peer port takes nothing of it.
+//! The place where a follower's log is joined to a leader's: one message to its peer port takes nothing of it.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 

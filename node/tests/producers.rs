@@ -25,7 +25,7 @@ fn invented(born: u64, nonce: u64) -> Bytes {
     id_bytes((u128::from(born) << 64) | u128::from(nonce))
 }
 
-/// How many of the first appends of invented producers a connection takes, and how the others are refused.
+/// The number of first appends of invented producers that a connection takes, and the refusal of the others.
 async fn flood(client: &mut LogClient<Channel>, nonces: std::ops::Range<u64>) -> (u64, Vec<v1::Error>) {
     let now = open(client).await;
     let born = u64::from_be_bytes(now[..8].try_into().unwrap());

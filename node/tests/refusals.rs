@@ -1,4 +1,4 @@
-//! What a node refuses, and that it serves on afterwards: bad requests, wrong targets, garbage, too many connections.
+//! Requests that a node refuses, to serve on afterwards: bad requests, wrong targets, garbage, too many connections.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 

@@ -65,7 +65,7 @@ impl Metrics {
             "zue_operator_reconcile_errors_total",
             "Reconciliations of ZueClusters that failed at least in part.",
         )?;
-        let took = "How long a reconciliation of a ZueCluster takes.";
+        let took = "Time that a reconciliation of a ZueCluster takes.";
         let reconcile_seconds = make.durations("zue_operator_reconcile_duration_seconds", took, &RECONCILIATIONS)?;
         let (own, mut described) = make.finish();
         described.extend(Series::new()?.1.1);
@@ -216,7 +216,7 @@ series! {
     );
     lag_seconds: GaugeVec = measures(
         "zue_replica_lag_seconds",
-        "How long ago the replica in this pod had all that its leader then had; absent without a leader, or if it never had.",
+        "Time since the replica in this pod had all that its leader then had, in seconds; absent without a leader, or if it never had.",
         &REPLICA,
     );
 }

@@ -32,7 +32,7 @@ const UID: &str = "u-1";
 struct Kept {
     objects: BTreeMap<String, Value>,
     writes: Vec<(Method, String, Value)>,
-    /// What may not be changed, by the beginning of its path.
+    /// The path prefix of what may not be changed.
     refused: Option<&'static str>,
 }
 
@@ -61,7 +61,7 @@ impl Api {
         self.0.lock().unwrap().objects.get(&format!("{collection}/{name}")).cloned()
     }
 
-    /// What was asked to be changed since this was asked last, as method and path.
+    /// The changes that were asked for since the last call, as method and path.
     fn writes(&self) -> Vec<(Method, String, Value)> {
         std::mem::take(&mut self.0.lock().unwrap().writes)
     }

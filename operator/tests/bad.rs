@@ -23,7 +23,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     cel::Validator::new().validate(&rule, &text.into(), None).is_ok()
 }
 
-/// What of a document the schema alone refuses, as the API server would, by field.
+/// The fields of a document that the schema alone refuses, as the API server would, by field.
 fn structural(path: &str, schema: &Value, value: &Value) -> Vec<String> {
     if schema["x-kubernetes-preserve-unknown-fields"] == true || schema["x-kubernetes-int-or-string"] == true {
         return Vec::new();
@@ -80,7 +80,7 @@ fn structural(path: &str, schema: &Value, value: &Value) -> Vec<String> {
     refused
 }
 
-/// Which fields the API server would refuse.
+/// The fields that the API server would refuse.
 fn refused(schema: &Value, document: &Value) -> Vec<String> {
     let structural = structural("", schema, document);
     if !structural.is_empty() {

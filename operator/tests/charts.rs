@@ -173,8 +173,8 @@ fn comments_are_those_above_a_key_and_examples_are_none() {
     assert_eq!(found, BTreeMap::from(expected));
 }
 
-/// What may not be changed of what was installed, and what would not be read any more: `rendered/before.jsonl` is the chart of 0.1.0 before
-/// the values of this one.
+/// Fields of what was installed that may not be changed, and texts that would not be read any more: `rendered/before.jsonl` is the chart of
+/// 0.1.0 before the values of this one.
 #[test]
 fn what_the_chart_before_has_installed_can_be_upgraded() {
     let Some(now) = rendered_of(OPERATOR, OPERATOR, &["--skip-tests"]) else { return };
@@ -210,7 +210,7 @@ fn what_the_chart_before_has_installed_can_be_upgraded() {
     assert!(seen >= 7, "{seen}");
 }
 
-/// Where a schema refuses or drops what the one before took.
+/// The place where a schema refuses or drops what the one before took.
 fn narrower(path: &str, before: &Value, now: &Value) -> Vec<String> {
     let mut found = Vec::new();
     if before["type"] != now["type"] {

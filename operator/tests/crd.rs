@@ -1,4 +1,4 @@
-//! What the API server will take and refuse, asked of the CRD itself: its rules are evaluated here, without a cluster.
+//! Resources that the API server takes and refuses, by the CRD itself: its rules are evaluated here, without a cluster.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use kube::core::cel;
@@ -232,7 +232,7 @@ fn set(resource: &mut Value, path: &str, value: &str) {
     *place = value.into();
 }
 
-/// What the operator itself says of it.
+/// The operator's own judgement of it.
 fn is_refused_by_the_operator(resource: &Value) -> bool {
     let parsed = serde_json::from_value::<ZueCluster>(resource.clone());
     parsed.is_ok_and(|mut parsed| {

@@ -1,4 +1,4 @@
-//! What the last operator that stops says of the clusters, before an API server that keeps what it is told.
+//! Last statuses of the last operator that stops, before an API server that keeps what it is told.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ fn clusters() -> Vec<Value> {
     ]
 }
 
-/// What an operator that has given up the Lease says of these namespaces, all if there are none.
+/// Statuses of an operator that has given up the Lease, in these namespaces, all if there are none.
 async fn said(api: Api, namespaces: &[&str]) -> BTreeMap<String, Value> {
     let written = Arc::clone(&api.written);
     let client = Client::new(Router::new().fallback(answer).with_state(api), "zue-system");

@@ -1,4 +1,4 @@
-//! Who gets which certificate, with a real client, on an API server that keeps Secrets in memory.
+//! Certificates and their holders, with a real client, on an API server that keeps Secrets in memory.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use std::collections::BTreeMap;

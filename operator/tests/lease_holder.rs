@@ -16,7 +16,7 @@ use zue_operator::kubernetes::lease::LeaseHolder;
 
 /// A Lease that has not changed for so long may be taken.
 const EXPIRES_AFTER: Duration = Duration::from_secs(3);
-/// How much later the second operator may have it. Were it to look only as often as before, it would be 150 ms.
+/// The greatest delay of the second operator. Were it to look only as often as before, it would be 150 ms.
 const LATE_MAX: Duration = Duration::from_millis(100);
 /// The machine may be busy with something else.
 const TRIES: usize = 4;
@@ -66,7 +66,7 @@ fn lease_holder(api: &Api, me: &str) -> LeaseHolder {
     LeaseHolder::new(client, "zue-operator".to_owned(), me.to_owned())
 }
 
-/// How long the second operator has seen a Lease that its holder leaves unchanged when it has it.
+/// The time for which the second operator has seen a Lease that its holder leaves unchanged when it has it.
 async fn taken_after() -> Duration {
     let api = Api::default();
     let (mut first, mut second) = (lease_holder(&api, "first"), lease_holder(&api, "second"));

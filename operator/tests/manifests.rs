@@ -1,4 +1,4 @@
-//! What is generated equals what is committed: the CRD, the chart's rights, the plain manifests. Run with `ZUE_UPDATE=1` to write them
+//! Generated files equal those that are committed: the CRD, the chart's rights, the plain manifests. Run with `ZUE_UPDATE=1` to write them
 //! anew.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 

@@ -1,4 +1,4 @@
-//! What the chart gives to those who watch: the objects are what their CRDs allow, hold the rules and the dashboard that the project keeps
+//! The chart's objects for those who watch: the objects are what their CRDs allow, hold the rules and the dashboard that the project keeps
 //! once, and find the pods that there are.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what fails here fails the test")]
 
@@ -34,7 +34,8 @@ fn schema(plural: &str) -> Option<Value> {
     Some(version.unwrap()["schema"]["openAPIV3Schema"].clone())
 }
 
-/// What of a value its schema does not allow: other types, fields that are not known, fields that are missing, values out of an enumeration.
+/// The parts of a value that its schema does not allow: other types, fields that are not known, fields that are missing, values out of an
+/// enumeration.
 fn wrong(path: &str, schema: &Value, value: &Value) -> Vec<String> {
     let is_either = schema["x-kubernetes-int-or-string"] == true;
     let fits = match schema["type"].as_str() {

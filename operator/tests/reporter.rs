@@ -1,4 +1,4 @@
-//! What is told to an API server that takes its time, and what is written down while others write as well.
+//! Statuses for an API server that takes its time, and what is written down while others write as well.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ use zue_operator::status::{self, Workload};
 struct Api {
     asked: mpsc::UnboundedSender<(Method, String, Value)>,
     statuses: Arc<Semaphore>,
-    /// What replacing the status is answered with, last first; then it is done.
+    /// The answers to replacing the status, last first; then it is done.
     replaces: Arc<Mutex<Vec<StatusCode>>>,
 }
 

@@ -10,7 +10,7 @@ use zue_operator::rbac;
 /// A verb on a resource, as `group/resource`.
 type Right = (String, &'static str);
 
-/// What is not a call of this code.
+/// Texts that are no calls of this code.
 const UNSEEN: &[(&str, &str)] = &[
     // Owner references that block a deletion may need it.
     ("zue.io/zueclusters/finalizers", "update"),
@@ -53,7 +53,7 @@ fn resource(kind: &str, file: &str) -> &'static str {
     KINDS.iter().find(|known| known.0 == kind).unwrap_or_else(|| panic!("{file}: {kind} has no resource here")).1
 }
 
-/// What is called in a file: each variable and field is of the kind that was written behind its name last.
+/// The calls in a file: each variable and field is of the kind that was written behind its name last.
 fn calls(file: &str, source: &str) -> BTreeSet<Right> {
     let source: String = source.split("#[cfg(test)]").next().unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
     let mut found = BTreeSet::new();

@@ -85,7 +85,7 @@ impl Found {
         Cluster::new(&self.resource, "zue-node:test").unwrap()
     }
 
-    /// What is settled, and what was written for it.
+    /// The settled state, and what was written for it.
     async fn settle(&self) -> (Secured, Vec<Write>) {
         let (mut cluster, link) = (self.cluster(), Arc::new(Link::default()));
         let secured = Box::pin(settle(&self.client, &mut cluster, &link, &[], ".svc.cluster.local")).await.unwrap();

@@ -14,7 +14,7 @@ pub enum Malformed {
     /// An id of the wrong length, or all zeroes.
     #[error("{field} is {bytes} bytes long; an id has 16, not all zero")]
     Id {
-        /// Which field.
+        /// The field.
         field: &'static str,
         /// The length found.
         bytes: usize,
@@ -25,9 +25,9 @@ pub enum Malformed {
     /// An offset that no log reaches.
     #[error("{field} is {found}: the greatest offset is {OFFSET_MAX}")]
     Offset {
-        /// Which field.
+        /// The field.
         field: &'static str,
-        /// What it says.
+        /// Its value.
         found: u64,
     },
     /// An epoch start that cannot be.
@@ -35,7 +35,7 @@ pub enum Malformed {
     EpochStart {
         /// Its epoch.
         epoch: u64,
-        /// What is wrong with it.
+        /// Its fault.
         reason: &'static str,
     },
     /// Epoch starts out of order.

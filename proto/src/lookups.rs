@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-/// How many names are looked up at once. Whoever comes later waits.
+/// The number of names that are looked up at once. Whoever comes later waits.
 const LOOKUPS_MAX: usize = 16;
 
 /// The addresses of a name, or in words why there are none.
 type Found = Result<Arc<[SocketAddr]>, Arc<str>>;
 type Pending = watch::Receiver<Option<Found>>;
 
-/// What asks the system.
+/// A look-up by the system.
 type Look = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// The look-ups of a program.

@@ -15,7 +15,7 @@ use zue_tls::{Dial, Stream};
 
 use crate::place::{NotReached, Place};
 
-/// How long a connection may take to open.
+/// The time that a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that answers no ping is given up after the sum of these two.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const WINDOW_BYTES: u32 = 4 << 20;
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{address:?} is no address: host:port is expected")]
 pub struct BadAddress {
-    /// What was given.
+    /// The given value.
     pub address: String,
 }
 
@@ -80,7 +80,7 @@ impl Service<Uri> for Dialler {
     }
 }
 
-/// What a failed call says, for people: the node's own words, or the innermost reason of a transport error.
+/// The reason of a failed call, for people: the node's own words, or the innermost reason of a transport error.
 pub fn why(status: &Status) -> String {
     if let Some(error) = crate::error_of(status) {
         return error.message;
@@ -99,12 +99,12 @@ pub fn why(status: &Status) -> String {
     if text.is_empty() { status.code().to_string() } else { text }
 }
 
-/// Whether something answers there that serves no such calls: another port of a node, or no node.
+/// Returns whether something answers there that serves no such calls: another port of a node, or no node.
 pub fn is_misplaced(status: &Status) -> bool {
     status.code() == Code::Unimplemented
 }
 
-/// Whether the call failed before anything of it was sent.
+/// Returns whether the call failed before anything of it was sent.
 pub fn is_unconnected(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {
@@ -116,8 +116,8 @@ pub fn is_unconnected(status: &Status) -> bool {
     false
 }
 
-/// Whether it failed for who somebody is: whoever answers is not believed, or does not believe the certificate that it was shown. To
-/// try again changes nothing of that, unless something else is shown or believed then.
+/// Returns whether it failed for who somebody is: whoever answers is not believed, or does not believe the certificate that it was shown.
+/// To try again changes nothing of that, unless something else is shown or believed then.
 pub fn is_of_identity(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(error) = source {

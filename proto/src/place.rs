@@ -1,4 +1,4 @@
-//! Where a server is: a name, which is looked up, and addresses at which it was before, which need nobody's answer. They race, and
+//! The place of a server: a name, which is looked up, and addresses at which it was before, which need nobody's answer. They race, and
 //! whichever opens a connection first wins. Whether the right server answers there, the caller finds out and says.
 
 use std::collections::VecDeque;
@@ -15,11 +15,11 @@ use zue_tls::{Dial, Renewal, Stream};
 
 use crate::lookups::{LOOKUPS, Lookups};
 
-/// How long an address where another server answered is left for last, as long as there is something else to try.
+/// The time for which an address at which another server answered is left for last, as long as there is something else to try.
 const HELD_BACK: Duration = Duration::from_millis(300);
-/// How many addresses of one name are tried.
+/// The number of addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// How many addresses are remembered where another server answered.
+/// The number of addresses that are remembered where another server answered.
 const WRONG_MAX: usize = 4;
 
 /// Why no connection was opened: each way that was tried, in words.
@@ -36,7 +36,7 @@ impl NotReached {
         Self { why: why.into(), is_distrusted: false }
     }
 
-    /// Whether somebody answers who is not believed.
+    /// Returns whether somebody answers who is not believed.
     pub fn is_distrusted(&self) -> bool {
         self.is_distrusted
     }
@@ -56,16 +56,16 @@ struct Inner {
     dial: Dial,
 }
 
-/// What is known beside the name.
+/// The addresses beside the name.
 #[derive(Clone, Debug, Default)]
 struct Beside {
-    /// Where somebody else reached it.
+    /// The address at which somebody else reached it.
     told: Option<SocketAddr>,
-    /// Where it answered here last.
+    /// The address at which it answered here last.
     worked: Option<SocketAddr>,
-    /// Where another answered, or nothing that makes sense; the latest last.
+    /// The addresses at which another answered, or nothing that makes sense; the latest last.
     wrong: VecDeque<SocketAddr>,
-    /// Where the last connection leads.
+    /// The address that the last connection leads to.
     last: Option<SocketAddr>,
 }
 
@@ -79,12 +79,12 @@ impl Place {
         Self(Arc::new(Inner { name: name.to_owned(), beside: Mutex::default(), lookups, dial: dial.clone() }))
     }
 
-    /// What is looked up.
+    /// The name that is looked up.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Whether its name is an address itself: nothing is looked up.
+    /// Returns whether its name is an address itself: nothing is looked up.
     pub fn is_literal(&self) -> bool {
         self.0.name.parse::<SocketAddr>().is_ok()
     }
@@ -126,13 +126,13 @@ impl Place {
         true
     }
 
-    /// Where it answered here last, else where somebody else reached it.
+    /// The address at which it answered here last, else that at which somebody else reached it.
     pub fn known(&self) -> Option<SocketAddr> {
         let beside = self.beside();
         beside.worked.or(beside.told).filter(|at| !beside.wrong.contains(at))
     }
 
-    /// Where the last connection leads that was opened.
+    /// The address of the last connection that was opened.
     pub fn last(&self) -> Option<SocketAddr> {
         self.beside().last
     }
@@ -209,7 +209,7 @@ impl Place {
     }
 }
 
-/// What was tried, one after the other. Where there is one address alone, the reason suffices.
+/// The error that names all that was tried, one after the other. Where there is one address alone, the reason suffices.
 fn not_reached(is_literal: bool, reasons: &[String]) -> NotReached {
     match reasons {
         [] => NotReached::because("it has no address"),
@@ -222,9 +222,9 @@ fn not_reached(is_literal: bool, reasons: &[String]) -> NotReached {
 struct Race {
     until: Instant,
     beside: Beside,
-    /// What is tried or will be.
+    /// The addresses that are tried or will be.
     seen: Vec<SocketAddr>,
-    /// Where another answered before.
+    /// The addresses at which another answered before.
     held: Vec<SocketAddr>,
     running: JoinSet<(SocketAddr, io::Result<TcpStream>)>,
 }
@@ -244,7 +244,7 @@ impl Race {
         }
     }
 
-    /// What was left for last; false if there is nothing.
+    /// Goes on with what was left for last; false if there is nothing.
     fn enter_held(&mut self) -> bool {
         let held = std::mem::take(&mut self.held);
         for at in &held {

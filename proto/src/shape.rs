@@ -1,9 +1,9 @@
-//! What a message will take in memory, counted while its bytes come and before any of it is decoded: an empty record is two bytes on
+//! The memory that a message will take, counted while its bytes come and before any of it is decoded: an empty record is two bytes on
 //! the wire and a hundred in memory. Knows no limits; keeps nothing of the message.
 
 use crate::convert::Malformed;
 
-/// What of a message there may be many.
+/// A part of a message that there may be many of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counted {
     /// A record of an append.
@@ -71,7 +71,7 @@ const LEARNERS: Fields = Fields::All(&[part(7, STANDBY)]);
 /// Of any other message: its fields.
 const OTHER: Fields = Fields::All(&[]);
 
-/// What is counted of the messages that come in of a call.
+/// The fields that are counted in the messages that come in of a call.
 pub fn of(path: &str) -> &'static Fields {
     match path {
         "/zue.v1.Log/Append" | "/zue.v1.Log/AppendStream" => &APPEND,
@@ -81,7 +81,7 @@ pub fn of(path: &str) -> &'static Fields {
     }
 }
 
-/// How many there are of what is counted.
+/// The counted number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
     /// Records of an append.
@@ -102,7 +102,7 @@ struct Open {
     headers: u64,
 }
 
-/// Where in a message the next byte is.
+/// The place of the next byte in a message.
 #[derive(Debug)]
 enum Step {
     Tag(Varint),
@@ -145,7 +145,7 @@ impl Counter {
         Self { open, step: Step::Tag(Varint::default()), tally: Tally::default() }
     }
 
-    /// What was counted so far.
+    /// The counts so far.
     pub fn tally(&self) -> Tally {
         self.tally
     }

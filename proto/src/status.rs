@@ -1,17 +1,17 @@
-//! What of a node's status a controller acts on. Knows no service.
+//! The parts of a node's status that a controller acts on. Knows no service.
 
 use crate::v1::{BackupStatus, StatusResponse};
 
-/// How often a node that is watched tells its status at least, milliseconds.
+/// The longest time between two reports of a node that is watched, milliseconds.
 pub const HEARTBEAT_MS: u64 = 500;
 
-/// Whether `now` says something that a controller may act on and `before` did not. What only moves on is no news: how far logs have
+/// Returns whether `now` says something that a controller may act on and `before` did not. What only moves on is no news: how far logs have
 /// come, and for how long a leader is silent, as long as that is less than `detection_ms` in both.
 pub fn is_news(before: &StatusResponse, now: &StatusResponse, detection_ms: u64) -> bool {
     essence(before, detection_ms) != essence(now, detection_ms)
 }
 
-/// Whether the node holds a log, and belongs to no cluster: what a backup was restored to. A new cluster may begin with it.
+/// Returns whether the node holds a log, and belongs to no cluster: what a backup was restored to. A new cluster may begin with it.
 pub fn is_restored(status: &StatusResponse) -> bool {
     let has_log = status.durable.is_some_and(|durable| (durable.epoch, durable.end) != (0, 0));
     status.cluster_id.is_empty() && (has_log || status.last_epoch_start.is_some())

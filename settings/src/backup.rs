@@ -25,12 +25,12 @@ pub struct BackupSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
     pub region: Option<String>,
-    /// The interval, from 1s to 1d: what was committed by then can be lost with all volumes.
+    /// The time between two backups, from 1s to 1d: if all volumes are lost, so is what was committed since the last one.
     pub interval: Time,
     /// The time back to which the log can be restored, from 1h; for ever without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<Time>,
-    /// The bytes that are uploaded in a second; as much as there is with 0B.
+    /// The bytes that are uploaded in a second, from 64KiB; without a limit with 0B.
     pub bytes_per_second: ByteSize,
     /// With true, retention and trims leave what is in no backup yet; retention does so until the disk is full.
     pub hold_trim: bool,

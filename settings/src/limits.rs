@@ -14,20 +14,20 @@ const APPEND_SLACK_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitSettings {
-    /// Key, value and headers of one record together, up to 32MiB.
+    /// The most bytes of one record's key, value and headers together, up to 32MiB.
     pub record_bytes_max: ByteSize,
-    /// The key of a record, up to 32MiB.
+    /// The most bytes of a record's key, up to 32MiB.
     pub key_bytes_max: ByteSize,
     /// The most headers of one record.
     pub headers_max: u16,
-    /// The name of a header, up to 65535B.
+    /// The most bytes of a header's name, up to 65535B.
     pub header_name_bytes_max: ByteSize,
-    /// The value of a header, up to 32MiB.
+    /// The most bytes of a header's value, up to 32MiB.
     pub header_value_bytes_max: ByteSize,
     /// The most records of one append.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub append_records_max: u32,
-    /// One append as it stands in the log, from `recordBytesMax` and 4KiB up to 64MiB.
+    /// The most bytes of one append as it stands in the log, from `recordBytesMax` and 4KiB up to 64MiB.
     pub append_bytes_max: ByteSize,
     /// The most appends under way at once.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -39,15 +39,15 @@ pub struct LimitSettings {
     pub stream_appends_max: u32,
     /// The time that an append waits for its commit when the request does not say, up to 10m.
     pub append_deadline: Time,
-    /// The longest that it waits, whatever the request says, up to 10m.
+    /// The longest time that an append waits for its commit, whatever the request says, up to 10m.
     pub append_deadline_max: Time,
-    /// For how many producers there is room with `producerAppendsMax` appends each. Up to 16 times as many, within 2^20, are remembered
-    /// while they have appended less; the one that appended longest ago is forgotten first. One connection brings in at most
-    /// `producersMax` new ones within a minute, one address 8 times as many within 10 minutes. The same on all replicas of a cluster.
+    /// The number of producers for which there is room with `producerAppendsMax` appends each. Up to 16 times as many, within 2^20, are
+    /// remembered while they have appended less; the one that appended longest ago is forgotten first. One connection brings in at most
+    /// `producersMax` new ones within a minute, one address 8 times as many within 10 minutes. Set the same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub producers_max: u32,
-    /// The number of appends of each producer that are remembered with their offsets, and so may be under way at once. Where there is no room
-    /// for so many, producers that appended longest ago keep a sixteenth. The same on all replicas of a cluster.
+    /// The most appends of one producer that are remembered with their offsets, and so may be under way at once. When room is short, the
+    /// producers that appended longest ago keep a sixteenth of that. Set the same on all replicas of a cluster.
     #[schemars(range(min = 1, max = 10_000))]
     pub producer_appends_max: u32,
     /// The size of one message of a read, about; a larger record comes alone. From 4KiB to 16MiB.
@@ -55,17 +55,17 @@ pub struct LimitSettings {
     /// The most reads at once, and the most requests that wait until a majority has confirmed the leader.
     #[schemars(range(min = 1, max = 100_000))]
     pub readers_max: u32,
-    /// The most connections of each port, of that of the peers no more than 128. Beyond, the oldest that wants nothing makes way;
-    /// where all are in use, a further one is closed at once.
+    /// The most connections of each port; the peer port takes at most 128. A further connection closes the oldest one that is idle. If all
+    /// are in use, the further one is closed at once.
     #[schemars(range(min = 8, max = 100_000))]
     pub connections_max: u32,
     /// The time that a node that starts waits for a process that still holds its directory or a port, up to 10m. It is alive and not
     /// ready meanwhile.
     pub start_wait_max: Time,
-    /// The time that a connection may take to say what it wants, and a request to come, which has a second more for each 512KiB. From 100ms
-    /// to 10m.
+    /// The time that a connection may take to send its first request, and a request to arrive, which has a second more for each 512KiB.
+    /// From 100ms to 10m.
     pub receive_deadline: Time,
-    /// The time for which a read goes on of which nothing is taken, from 100ms to 10m. Any other call goes on twice as long.
+    /// The time after which a read ends if its client takes nothing, from 100ms to 10m. Any other call ends after twice as long.
     pub stall_deadline: Time,
 }
 

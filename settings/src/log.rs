@@ -40,12 +40,14 @@ pub struct LogSettings {
     pub index_interval_bytes: ByteSize,
     /// When an appended record counts as durable.
     pub durability: Durability,
-    /// With durability `Interval`: how long a record may stay unsynced, from 1ms to 1m.
+    /// With durability `Interval`: the longest time for which a record may stay unsynced, from 1ms to 1m.
     pub sync_interval: Time,
-    /// With this, the oldest segments go while the others hold at least as much, from 32KiB. Without it nothing goes for its size.
+    /// The bytes of the log to keep, from 32KiB: the oldest segments are deleted while the others hold at least as much. Without it nothing
+    /// is deleted because of its size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_bytes: Option<ByteSize>,
-    /// With this, a segment goes once its newest record is older, from 1s, by the clocks of a majority of the voters. Without it nothing goes for its age.
+    /// The age after which records are deleted, from 1s: a segment is deleted once its newest record is older, by the clocks of a majority
+    /// of the voters. Without it nothing is deleted because of its age.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_age: Option<Time>,
     /// The time for which the files of trimmed segments stay, up to 365d, so that a trim can be taken back (`zue log untrim`). They go earlier when
@@ -53,13 +55,13 @@ pub struct LogSettings {
     pub trim_delay: Time,
     /// True to keep only the newest of the records with the same key. Records without a key stay, and the newest segment as it is.
     pub compaction: bool,
-    /// With compaction: how long a record with a key and an empty value, which deletes the key, is kept at least.
+    /// With compaction: the least time for which a record with a key and an empty value is kept, which deletes the key.
     pub delete_retention: Time,
     /// The bytes that compaction and repair read and write in a second, from 64KiB.
     pub compaction_bytes_per_second: ByteSize,
-    /// The bytes of the log that are read again in a second to see that it is whole; nothing with 0B.
+    /// The bytes that the scrubber reads in a second to find damaged records; nothing with 0B.
     pub scrub_bytes_per_second: ByteSize,
-    /// The time from the beginning of one such pass over the log to that of the next, from 100ms.
+    /// The time from the beginning of one scrub of the log to that of the next, from 100ms.
     pub scrub_interval: Time,
 }
 

@@ -25,12 +25,12 @@ pub struct ReplicationSettings {
     /// A follower at most this many records and `inflightBytesMax` behind is in sync, while its disk gets on.
     #[schemars(range(min = 1))]
     pub lag_records_max: u64,
-    /// So is one that was caught up within this time; not heard from for as long, it is neither in sync nor in reach. From four
-    /// times `heartbeatInterval` to 10m.
+    /// A follower that was caught up within this time is in sync, too. One that was not heard from for as long is neither in sync nor in
+    /// reach. From four times `heartbeatInterval` to 10m.
     pub lag_time_max: Time,
     /// A follower at most this many records behind is fed from memory; further behind, it is repaired from the log.
     pub inline_catchup_records: u64,
-    /// The bytes of the log's end that are kept in memory for that, from 64KiB to 4GiB.
+    /// The bytes of the log's end that are kept in memory to feed followers, from 64KiB to 4GiB.
     pub inline_catchup_bytes: ByteSize,
     /// The most bytes of the log in one message of a repair, from 4KiB to 8MiB.
     pub repair_batch_bytes: ByteSize,

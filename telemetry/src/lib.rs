@@ -1,4 +1,4 @@
-//! What the programs of Zue say on standard error, and how they make metrics. No line ever stops a program or holds it up: a thread writes them, what
+//! Lines of Zue's programs on standard error, and their metrics. No line ever stops a program or holds it up: a thread writes them, what
 //! cannot be written is dropped and counted, and a warning that repeats for ever is told seldom. Knows nothing of what is said.
 
 mod lines;
@@ -24,16 +24,16 @@ use crate::lines::Lines;
 use crate::repeats::Repeats;
 use crate::seldom::Seldom;
 
-/// How long a program that ends waits until its last lines are written.
+/// The time that a program that ends waits until its last lines are written.
 const ENDS_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long a thread that panics waits for the same.
+/// The time that a thread that panics waits for the same.
 const PANIC_TOLD_WITHIN: Duration = Duration::from_millis(200);
 
 /// Lines of the log that were left out because they repeated others.
 static REPEATED: AtomicU64 = AtomicU64::new(0);
 
-/// How log lines look.
+/// The form of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -49,9 +49,9 @@ pub enum TelemetryError {
     /// `RUST_LOG` is no filter.
     #[error("RUST_LOG is {value:?}, which is no filter such as \"info\" or \"zue_node=debug,info\"")]
     Filter {
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Its fault.
         source: ParseError,
     },
     /// Something else in the process has set them up.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How many bytes of lines may wait. What comes on top is dropped: whoever reads is too slow, or has stopped.
+/// The number of bytes of lines that may wait. What comes on top is dropped: whoever reads is too slow, or has stopped.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
 /// Lines on their way.
@@ -85,7 +85,7 @@ impl Lines {
     }
 }
 
-/// What lines are written on.
+/// The output that lines are written to.
 struct Paper<W> {
     out: W,
     /// Only the beginning of a line was taken.
@@ -93,7 +93,7 @@ struct Paper<W> {
 }
 
 impl<W: Write> Paper<W> {
-    /// Whether the line was written.
+    /// Returns whether the line was written.
     fn write(&mut self, line: &[u8]) -> bool {
         if self.torn {
             self.torn = !self.bytes(b"\n");

@@ -1,4 +1,4 @@
-//! How metrics are made: each is registered and described by one call, with every value that a label of a closed set can have. So the page
+//! Metrics: each is registered and described by one call, with every value that a label of a closed set can have. So the page
 //! of all metrics, and whoever checks what is asked of them, need no scrape. Also what every program counts of itself.
 
 use prometheus::core::{Collector, Desc};
@@ -8,14 +8,14 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-/// What a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// It only grows, until the program ends.
     Counter,
     /// It goes up and down.
     Gauge,
-    /// How many were at most as large as each of some bounds.
+    /// Counts of values, each at most as large as one of some bounds.
     Histogram,
 }
 
@@ -54,9 +54,9 @@ pub fn closed(name: &'static str, values: &[&'static str]) -> Label {
 pub struct Described {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its value.
     pub kind: Kind,
-    /// What it says.
+    /// Its value.
     pub help: String,
     /// Its labels, in their order.
     pub labels: Vec<Label>,
@@ -137,7 +137,7 @@ impl Maker {
         Ok(measures)
     }
 
-    /// What only grows.
+    /// Makes a counter.
     ///
     /// # Errors
     /// As for [`Maker::gauge`].
@@ -145,7 +145,7 @@ impl Maker {
         self.keep(Kind::Counter, IntCounter::new(name, help), &[])
     }
 
-    /// What only grows, and not by whole numbers alone, such as seconds.
+    /// Makes a counter that does not grow by whole numbers alone, such as one of seconds.
     ///
     /// # Errors
     /// As for [`Maker::gauge`].
@@ -166,7 +166,7 @@ impl Maker {
         Ok(counters)
     }
 
-    /// How long something took, in seconds, up to each of these bounds.
+    /// Makes a histogram of times in seconds, with these bounds.
     ///
     /// # Errors
     /// As for [`Maker::gauge`].
@@ -207,7 +207,7 @@ impl Maker {
         self.counters(name, help, &[closed("why", &whys)]).map(LinesLeftOut)
     }
 
-    /// What was made, to be shown and to be described.
+    /// The metrics that were made, to be shown and to be described.
     pub fn finish(self) -> (Registry, Vec<Described>) {
         (self.registry, self.described)
     }

@@ -1,4 +1,4 @@
-//! Which lines are told of those that repeat. Reads no clock: what time it is is said by whoever asks.
+//! The choice of the lines that are told, of those that repeat. Reads no clock: what time it is is said by whoever asks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 const THEN_EVERY: Duration = Duration::from_mins(1);
 /// So many lines are told apart; the others share what one may say.
 const KINDS_MAX: usize = 1024;
-/// What the others count as.
+/// The kind that the others count as.
 const OTHERS: u64 = 0;
 
-/// What is known of lines that are alike.
+/// The counts of lines that are alike.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     /// When the lines told so far would all have been due, one every [`THEN_EVERY`].
@@ -29,7 +29,7 @@ impl Repeats {
         Self { kinds: BTreeMap::new() }
     }
 
-    /// Whether a line of this kind, of which so many may come at once, is told now; and if so, how many like it were left out since
+    /// Returns whether a line of this kind, of which so many may come at once, is told now; and if so, how many like it were left out since
     /// the last one.
     pub(crate) fn tell(&mut self, kind: u64, at_once: u32, now: Instant) -> Option<u64> {
         let is_known = self.kinds.contains_key(&kind);

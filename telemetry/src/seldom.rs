@@ -22,7 +22,7 @@ const OTHERS_AT_ONCE: u32 = 100;
 /// Writes log lines as another does, but leaves out those that repeat too often.
 pub(crate) struct Seldom<F> {
     format: F,
-    /// What ends a line.
+    /// The end of a line.
     end: &'static str,
     repeats: Mutex<Repeats>,
 }
@@ -47,7 +47,7 @@ impl<F> Seldom<F> {
     }
 }
 
-/// How many lines were left out that this one stands for; none if it is left out itself.
+/// The number of lines left out that this one stands for; none if it is left out itself.
 pub(crate) fn tell(repeats: &Mutex<Repeats>, line: &str, level: Level) -> Option<u64> {
     let at_once = if level <= Level::WARN { WARNINGS_AT_ONCE } else { OTHERS_AT_ONCE };
     let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ pub(crate) fn tell(repeats: &Mutex<Repeats>, line: &str, level: Level) -> Option
     told
 }
 
-/// What lines have in common that differ in numbers alone. The time at their beginning is one as well; `zue-1` is a name.
+/// The hash of what lines have in common that differ in numbers alone. The time at their beginning is one as well; `zue-1` is a name.
 fn kind_of(line: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     for word in

@@ -1,4 +1,4 @@
-//! What was acknowledged, and whether a log that is read back agrees. Pure.
+//! Acknowledgements, and whether a log that is read back agrees. Pure.
 
 use std::collections::HashMap;
 
@@ -36,17 +36,17 @@ impl Acks {
         )
     }
 
-    /// How many there are.
+    /// Their number.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What is wrong with a log read from offset 0 on: a gap, an acknowledged value that is missing or elsewhere, or any value
+    /// The faults of a log read from offset 0 on: a gap, an acknowledged value that is missing or elsewhere, or any value
     /// that stands there twice. Empty when nothing is.
     pub fn check<'a>(&self, log: impl IntoIterator<Item = (u64, &'a [u8])>) -> Vec<String> {
         let mut problems = vec![];

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use zue_proto::v1;
 use zue_proto::v1::log_client::LogClient;
 
-/// Where a node is attacked.
+/// The port of a node that is attacked.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     /// The port of the clients.
@@ -28,7 +28,7 @@ pub struct Target {
     pub metrics: SocketAddr,
 }
 
-/// How much of it.
+/// The amount of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// Connections to each port that say nothing, or half of it.
@@ -39,17 +39,17 @@ pub struct Scale {
     pub calls: usize,
 }
 
-/// What goes on.
+/// An attack that goes on.
 #[derive(Debug)]
 pub struct Attack(JoinSet<()>);
 
-/// How long to wait before what was sent off comes again.
+/// The pause before a caller that was sent off comes again.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Where the stranger comes from: another host than everybody else.
+/// The address that the stranger comes from: another host than everybody else's.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// On how many connections it tries to have more than one of them would get.
 const CONNECTIONS: usize = 16;
-/// How many calls one connection makes.
+/// The number of calls that one connection makes.
 const CALLS_PER_CONNECTION: usize = 200;
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const HALF_OF_IT: [&[u8]; 5] =
@@ -195,7 +195,7 @@ fn frames(prefix: Bytes, pieces: Vec<Bytes>) -> impl Stream<Item = Result<Frame<
     futures::stream::iter(all).chain(futures::stream::pending())
 }
 
-/// How much memory a process has had at most, in bytes.
+/// The most memory that a process has had, in bytes.
 ///
 /// # Panics
 /// When there is no such process.

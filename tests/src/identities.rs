@@ -10,7 +10,7 @@ use zue_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zue_tls::rustls::{self, RootCertStore};
 use zue_tls::{Authority, Cluster, Dial, Identity, Issued, Kind, Names, Role};
 
-/// How long certificates live, unless a test is about that.
+/// The lifetime of certificates, unless a test is about that.
 pub const LIFE: Duration = Duration::from_hours(1);
 /// No certificate outlives its authority.
 const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 365);
@@ -27,7 +27,7 @@ pub struct Identities {
     pub clients: Authority,
 }
 
-/// What a program is to find in files.
+/// Writes what a program is to find in files.
 ///
 /// # Panics
 /// When it cannot be written.
@@ -102,12 +102,12 @@ impl Identities {
         self.clients.issue(&identity, &Names::default(), life).expect("it can be issued")
     }
 
-    /// Where the nodes find theirs.
+    /// The directory in which the nodes find theirs.
     pub fn node(&self) -> PathBuf {
         self.folder.path().join("node")
     }
 
-    /// Who has access.
+    /// The file of clients that have access.
     pub fn access(&self) -> PathBuf {
         self.folder.path().join("access.yaml")
     }
@@ -132,7 +132,7 @@ impl Identities {
         folder
     }
 
-    /// How somebody reaches the nodes by their names, whoever they say they are themselves.
+    /// A way to the nodes by their names, whoever they say they are themselves.
     ///
     /// # Panics
     /// When it makes no sense.
@@ -141,7 +141,7 @@ impl Identities {
     }
 }
 
-/// How somebody reaches nodes by their names who believes the authorities in a file, whoever they say they are themselves.
+/// A way to nodes by their names for somebody who believes the authorities in a file, whoever they say they are themselves.
 ///
 /// # Panics
 /// When it makes no sense.

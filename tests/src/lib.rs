@@ -1,4 +1,4 @@
-//! What the tests of real processes and of real Kubernetes share.
+//! Parts that the tests of real processes and of real Kubernetes share.
 
 #![allow(clippy::indexing_slicing, reason = "these are tests: what is not there fails them")]
 

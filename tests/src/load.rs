@@ -74,7 +74,7 @@ impl Load {
         Self { child, stop, fed, feeder, acks, pace, reader, said }
     }
 
-    /// How many records are acknowledged so far.
+    /// The number of records that are acknowledged so far.
     ///
     /// # Panics
     /// When the reader of the answers has panicked.
@@ -82,7 +82,7 @@ impl Load {
         self.acks.lock().expect("the reader lives").len()
     }
 
-    /// How many records were handed to the producer so far.
+    /// The number of records that were handed to the producer so far.
     pub fn fed(&self) -> u64 {
         self.fed.load(Ordering::Relaxed)
     }

@@ -211,7 +211,7 @@ pub fn zue_ok(servers: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// How many ports a test may take, and how many tests of one process have a place of their own.
+/// The number of ports that a test may take, and of tests of one process that have a place of their own.
 const PLACE_PORTS: u16 = 32;
 const PLACES: u16 = 64;
 static CALLS: AtomicU16 = AtomicU16::new(0);

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::programs::{Process, free_ports, zue, zue_ok};
 use crate::replicas::eventually;
 
-/// How long anything may take that must come.
+/// The time that anything may take that must come.
 pub const SOON: Duration = Duration::from_secs(30);
 const PORTS: u16 = 3;
 
@@ -19,9 +19,9 @@ const PORTS: u16 = 3;
 pub struct Cluster {
     folder: TempDir,
     base: u16,
-    /// What follows the name of a node where the others and the controller look for it; its address if there is nothing.
+    /// The domain behind the name of a node where the others and the controller look for it; its address if there is none.
     domain: Option<&'static str>,
-    /// What a command shows to get in, and believes.
+    /// The flags by which a command shows who it is, and whom it believes.
     pub flags: Vec<String>,
     /// The nodes that run.
     pub nodes: Vec<Option<Process>>,
@@ -74,17 +74,17 @@ impl Cluster {
         named.map_or(address.clone(), |(domain, (_, port))| format!("zue-{n}.{domain}:{port}"))
     }
 
-    /// Where clients go.
+    /// The servers that clients ask.
     pub fn servers(&self) -> String {
         (0..3).map(|n| self.port(n, 0)).collect::<Vec<_>>().join(",")
     }
 
-    /// Where a node tells its metrics.
+    /// The port of a node's metrics.
     pub fn metrics(&self, n: usize) -> String {
         self.port(n, 2)
     }
 
-    /// Where controllers reach a node.
+    /// The port at which controllers reach a node.
     pub fn control_port(&self, n: usize) -> String {
         self.port(n, 1)
     }
@@ -94,7 +94,7 @@ impl Cluster {
         self.folder.path().join(format!("zue-{n}"))
     }
 
-    /// What a node reads before its flags, if it is there: settings for all of them.
+    /// The file that a node reads before its flags, if it is there: settings for all of them.
     pub fn settings(&self) -> PathBuf {
         self.folder.path().join("node.yaml")
     }
@@ -157,13 +157,13 @@ impl Cluster {
         zue_ok(&self.servers(), &flags, input)
     }
 
-    /// What each node that answers says.
+    /// The status of each node that answers.
     pub fn status(&self) -> Vec<Value> {
         let output = self.zue(&["-o", "json", "status"], b"");
         String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Who leads, in which epoch, and who elected it.
+    /// The leader, its epoch, and who elected it.
     pub fn led_by(&self) -> Option<(usize, u64, String)> {
         let status = self.status();
         let leader = status.iter().find(|member| member["role"] == "leader")?;

@@ -1,4 +1,4 @@
-//! What a Prometheus sees: the rules as a test can wait for them, the dashboard's panels, and what fired and cleared.
+//! The view of a Prometheus: the rules as a test can wait for them, the dashboard's panels, and what fired and cleared.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use crate::replicas::eventually;
 const PAUSE: Duration = Duration::from_millis(200);
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/zue-operator/files");
 
-/// How long the rules look back in a test, where they look back minutes, and where they count what is rare.
+/// The time for which the rules look back in a test, where they look back minutes, and where they count what is rare.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
     /// For rates, quantiles and predictions, such as `4s`.
@@ -102,7 +102,7 @@ pub struct Watch {
     get: Get,
     patience: Duration,
     begun: SystemTime,
-    /// What fires and clears for reasons that are not the test's.
+    /// Alerts that fire and clear for reasons that are not the test's.
     pub aside: BTreeSet<&'static str>,
     fired: RefCell<BTreeMap<String, Fired>>,
 }
@@ -120,7 +120,7 @@ impl Watch {
         Self { get, patience, begun: SystemTime::now(), aside, fired }
     }
 
-    /// What it answers to a query.
+    /// Its answer to a query.
     ///
     /// # Errors
     /// When it cannot be asked, or refuses.
@@ -138,7 +138,7 @@ impl Watch {
         }
     }
 
-    /// What fires, but for what is put aside.
+    /// The alerts that fire, but for those that are put aside.
     ///
     /// # Errors
     /// When it cannot be asked.

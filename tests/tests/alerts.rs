@@ -26,8 +26,8 @@ fn name(alert: &Value) -> String {
     alert["alert"].as_str().expect("a name").to_owned()
 }
 
-/// What an alert goes by, a number a minute: an hour and more of what is well, so many minutes of what is not, and the same of what
-/// is well again.
+/// The series that an alert goes by, a number a minute: an hour and more of what is well, so many minutes of what is not, and the same of
+/// what is well again.
 struct Case {
     alert: &'static str,
     /// Of the alert, beside the name and the severity.
@@ -36,7 +36,7 @@ struct Case {
     series: Vec<(String, Values)>,
 }
 
-/// How a series goes.
+/// The course of a series.
 #[derive(Clone, Copy)]
 enum Values {
     /// This while all is well, and that while it is not.
@@ -355,7 +355,7 @@ fn every_alert_says_what_to_do_and_no_page_is_of_none() {
     assert_eq!(pages, BTreeSet::new());
 }
 
-/// What the programs have: each series with the labels whose values are known beforehand.
+/// The programs' metrics: each series with the labels whose values are known beforehand.
 fn known() -> BTreeMap<String, Described> {
     let (node, operator) = (zue_node::Metrics::new(), zue_operator::metrics::Metrics::new());
     let (node, operator) = (node.expect("the node's metrics"), operator.expect("the operator's metrics"));
@@ -376,7 +376,7 @@ fn asked(expression: &str) -> Vec<(String, String)> {
     asked
 }
 
-/// What is wrong with what an expression asks for.
+/// The faults in what an expression asks for.
 fn wrong_in(expression: &str, known: &BTreeMap<String, Described>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (metric, matchers) in asked(expression) {

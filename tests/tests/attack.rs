@@ -33,7 +33,7 @@ fn node_args(folder: &Path, base: u16, node: u16) -> Vec<String> {
     args
 }
 
-/// What a node says it takes at most.
+/// The memory that a node says it takes at most.
 fn bound(args: &[String]) -> u64 {
     let output = Command::new(program("zue-node")).args(args).arg("--print-limits").output().expect("zue-node runs");
     let text = String::from_utf8(output.stdout).expect("it is text");

@@ -1,5 +1,5 @@
-//! Who is not believed, or does not believe a node, is told so at once, with what to do about it; and whose certificate or token is
-//! replaced notices nothing.
+//! A caller that is not believed, or does not believe a node, is told so at once, with what to do about it; and whose certificate or token
+//! is replaced notices nothing.
 
 use std::path::Path;
 use std::process::Output;
@@ -77,12 +77,12 @@ fn who_is_not_believed_or_does_not_believe_is_told_so_at_once() {
         (
             &own_server,
             &["--ca", &alien_ca, "--cert", &alien_cert, "--key", &alien_key][..],
-            &["is not to be believed by who has", "ca.crt", "/node", "zue --ca FILE"][..],
+            &["is not trusted by the authorities in", "ca.crt", "/node", "zue --ca FILE"][..],
         ),
         (
             &own_server,
             &["--ca", &alien_ca, "--token-file", token],
-            &["is not to be believed by who has", "zue --ca FILE"],
+            &["is not trusted by the authorities in", "zue --ca FILE"],
         ),
         (
             &own_server,

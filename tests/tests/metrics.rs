@@ -54,7 +54,7 @@ fn the_page_of_all_metrics_is_current() {
     assert!(found == page, "docs/metrics.md is out of date: run `ZUE_UPDATE=1 cargo test -p zue-tests --test metrics`");
 }
 
-/// What stands by itself names its subject, and ends.
+/// A text that stands by itself names its subject, and ends.
 #[test]
 fn names_and_texts_stand_by_themselves() {
     let (node, operator) = (node(), operator());

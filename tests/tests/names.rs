@@ -16,7 +16,7 @@ use zue_tests::three::{Cluster, SOON};
 
 /// Set in the world of a test's own.
 const INSIDE: &str = "ZUE_NAMES_INSIDE";
-/// How soon appends go on.
+/// The time in which appends go on.
 const GOES_ON: Duration = Duration::from_secs(3);
 const DOMAIN: &str = "nodes.test";
 

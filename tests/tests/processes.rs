@@ -78,7 +78,7 @@ impl Cluster {
         serde_json::Value::Array(members)
     }
 
-    /// Who leads, and in which epoch.
+    /// The leader and its epoch.
     fn leader(&self) -> Option<(usize, u64)> {
         let status = self.status();
         let leader = status.as_array()?.iter().find(|member| member["role"] == "leader")?;
@@ -103,7 +103,7 @@ impl Cluster {
     }
 }
 
-/// What nodes are told that start from here on.
+/// Sets the file of nodes that start from here on.
 fn configure(folder: &TempDir, config: &str) {
     std::fs::write(folder.path().join(CONFIG), config).expect("the configuration can be written");
 }
@@ -305,7 +305,7 @@ fn without_a_quorum_appends_fail_by_name_reads_go_on_and_one_more_replica_heals_
     assert!(all.ends_with(b"after\n"), "{}", String::from_utf8_lossy(&all));
 }
 
-/// How a command ended, and all that it said.
+/// The end of a command, and all that it said.
 fn told(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String) {
     let output = zue(&cluster.servers(), args, b"");
     let text = [output.stdout, output.stderr].concat();

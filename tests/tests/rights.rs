@@ -33,10 +33,10 @@ use zue_tests::replicas::eventually_async;
 use zue_tls::{Dial, Insecure, Names, NewToken, Role};
 
 const SOON: Duration = Duration::from_secs(20);
-/// How long the node may take to look at its files again, and to let go of who has lost a right.
+/// The time for which the node may take to look at its files again, and to let go of who has lost a right.
 const TAKEN_UP: Duration = Duration::from_secs(30);
 
-/// How long the node may take to look at its files again; what is open ends then.
+/// The time for which the node may take to look at its files again; what is open ends then.
 const PROMPT: Duration = Duration::from_secs(6);
 
 const APPEND: &[&str] = &["Append", "AppendStream", "OpenProducer"];
@@ -100,7 +100,7 @@ async fn call(mut channel: Channel, path: &str, token: Option<&str>) -> Status {
     }
 }
 
-/// Whether a call was let in: what it came to then is another matter.
+/// Returns whether a call was let in: what it came to then is another matter.
 fn is_let_in(status: &Status) -> bool {
     let refused = [Code::Unauthenticated, Code::PermissionDenied];
     !refused.contains(&status.code())
@@ -139,7 +139,7 @@ impl Served {
         zue_proto::net::channel(&address.to_string(), dial).unwrap()
     }
 
-    /// Which methods get through, and which were to.
+    /// Checks that those methods get through that were to.
     async fn check(&self, who: &str, (dial, token): (&Dial, Option<&str>), port: Port, may: &[&[&str]]) -> Vec<String> {
         let channel = self.channel(port, dial);
         let mut wrong = Vec::new();
@@ -338,7 +338,7 @@ async fn while_a_cluster_is_moved_both_are_taken_and_rights_count_with_tls() {
     served.node.stop().await;
 }
 
-/// How an open stream ends.
+/// The end of an open stream.
 async fn end<T>(mut stream: tonic::Streaming<T>) -> Option<Status> {
     loop {
         match stream.message().await {
@@ -560,7 +560,7 @@ async fn what_is_not_whole_is_told_and_what_was_there_before_counts() {
             ours.node().join("peer-ca.crt"),
             ours.clients.certificate(),
             ours.peers.certificate(),
-            "is not to be believed by who has",
+            "is not trusted by the authorities in",
         ),
     ] {
         write(&path, wrong);
@@ -627,5 +627,5 @@ async fn a_node_does_not_start_with_what_it_cannot_use_and_names_it() {
     ours.give_nodes(short);
     tokio::time::sleep(short * 2).await;
     let error = start(&|_| {}).await;
-    assert!(error.contains("tls.crt is not to be believed by who has") && error.contains("it expired"), "{error}");
+    assert!(error.contains("tls.crt is not trusted by the authorities in") && error.contains("it expired"), "{error}");
 }

@@ -19,7 +19,8 @@ use zue_tests::replicas::{check_replicas_with, eventually, eventually_async};
 use zue_tls::{Authority, Issued, Role};
 
 const SOON: Duration = Duration::from_secs(30);
-/// How long it takes until leader and controller show what they have: the one is told, the other looks at its files as often as nodes do.
+/// The time for which it takes until leader and controller show what they have: the one is told, the other looks at its files as often as
+/// nodes do.
 const SHOWN: Duration = Duration::from_millis(1500);
 
 /// Three nodes and a controller.
@@ -89,7 +90,7 @@ impl Cluster {
         self.identities.peer(&self.identities.cluster.identity(role), LIFE)
     }
 
-    /// What clients show.
+    /// The certificate of clients.
     fn give_client(&self) -> PathBuf {
         self.identities.folder_of("client", &self.identities.client("shop", LIFE))
     }
@@ -104,7 +105,7 @@ impl Cluster {
         [file("--ca", "ca.crt"), file("--cert", "tls.crt"), file("--key", "tls.key")].concat()
     }
 
-    /// Who leads, and in which epoch.
+    /// The leader and its epoch.
     fn leader(&self, flags: &[String]) -> Option<(String, u64)> {
         let output = self.zue(flags, &["-o", "json", "status"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -117,7 +118,7 @@ impl Cluster {
         eventually(SOON, || self.leader(flags), || "somebody leads".to_owned())
     }
 
-    /// How often a leader has told that the stream to a follower ended.
+    /// The number of times that a leader has told that the stream to a follower ended.
     fn streams_ended(&self) -> usize {
         let log = |n: usize| std::fs::read_to_string(self.folder.path().join(format!("zue-{n}.log")));
         let told = |log: String| log.matches("the stream to a follower ended").count();

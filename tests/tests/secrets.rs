@@ -30,7 +30,7 @@ fn body(pem: &str) -> String {
     pem.lines().max_by_key(|line| line.len()).expect("it has lines").to_owned()
 }
 
-/// What is on the metrics port.
+/// The page on the metrics port.
 fn metrics(port: u16) -> String {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it is served");

@@ -1,4 +1,4 @@
-//! What a program lives through that runs as a service: nobody takes its log lines, another still has its directory or its port,
+//! Troubles of a program that runs as a service: nobody takes its log lines, another still has its directory or its port,
 //! no further file may be open.
 
 #![allow(clippy::indexing_slicing, reason = "this is a test: what is not there fails it")]
@@ -31,7 +31,7 @@ impl Service {
         Self(command.spawn().expect("it starts"))
     }
 
-    /// How it has ended, if it has.
+    /// Its end, if it has ended.
     fn ended(&mut self) -> Option<String> {
         self.0.try_wait().expect("it can be asked").map(|status| status.to_string())
     }
@@ -80,7 +80,7 @@ fn start_logged(data: &Path, base: u16, log: &Path) -> Process {
     Process::start("zue-node", &args.iter().map(String::as_str).collect::<Vec<_>>(), log)
 }
 
-/// What an address answers to a GET of this path, or nothing.
+/// The answer of an address to a GET of this path, or nothing.
 fn get(port: u16, path: &str) -> String {
     let mut answer = String::new();
     if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
@@ -91,7 +91,7 @@ fn get(port: u16, path: &str) -> String {
     answer
 }
 
-/// How many log lines of the node were not written.
+/// The number of log that lines of the node were not written.
 fn unwritten(base: u16) -> Option<u64> {
     let metrics = get(base + 2, "/metrics");
     let line = metrics.lines().find(|line| line.starts_with("zue_node_log_lines_left_out_total{why=\"unwritten\"}"))?;

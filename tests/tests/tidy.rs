@@ -25,7 +25,7 @@ fn sources() -> Vec<(String, String)> {
     sources
 }
 
-/// How long a file is besides its tests.
+/// The time for which a file is besides its tests.
 fn lines(text: &str) -> usize {
     text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count()
 }
@@ -136,7 +136,7 @@ fn listed(text: &str, name: &str) -> Vec<String> {
     lines.map(|line| line.trim_end_matches(',').trim_matches('"').to_owned()).collect()
 }
 
-/// Whether one of the ways in which it is licensed is allowed whole.
+/// Returns whether one of the ways in which it is licensed is allowed whole.
 fn is_allowed(expression: &str, allowed: &[String]) -> bool {
     let expression = expression.replace('/', " OR ");
     // `A AND (B OR C)`: what is within is judged first.

@@ -1,4 +1,4 @@
-//! What a certificate says of its holder. Whether that is true, `trust` says.
+//! The facts in a certificate about its holder. Whether they are true, `trust` says.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use x509_parser::time::ASN1Time;
 
 use crate::identity::{BadIdentity, Identity};
 
-/// What a certificate says.
+/// The facts in a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Whose it is, or why nobody's.
@@ -26,7 +26,7 @@ pub enum NoIdentity {
     /// There is none in it.
     #[error("it has no URI among its subject alternative names: spiffe://zue.io/NAMESPACE/CLUSTER/… is expected")]
     None,
-    /// Which of them would count?
+    /// More than one is there, and none counts more than another.
     #[error("it has several URIs among its subject alternative names: one is expected")]
     Several,
     /// It is another's scheme of names.
@@ -34,7 +34,7 @@ pub enum NoIdentity {
     Bad(#[from] BadIdentity),
 }
 
-/// What it says.
+/// Its value.
 ///
 /// # Errors
 /// In words, when it is no certificate.
@@ -72,7 +72,7 @@ pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<(Key, SystemTim
     Ok((Key(parsed.public_key().raw.to_vec()), at(parsed.validity().not_after)))
 }
 
-/// Whether the key of the one has signed the other.
+/// Returns whether the key of the one has signed the other.
 pub(crate) fn has_signed(authority: &CertificateDer<'_>, certificate: &CertificateDer<'_>) -> bool {
     let (Ok((_, authority)), Ok((_, certificate))) =
         (parse_x509_certificate(authority), parse_x509_certificate(certificate))

@@ -1,4 +1,4 @@
-//! How connections are opened: plain, with TLS, or with TLS where the other side can. What is shown and demanded may be replaced at any
+//! Opening connections: plain, with TLS, or with TLS where the other side can. What is shown and demanded may be replaced at any
 //! time; each connection takes what there is when it is opened.
 
 use std::io;
@@ -18,12 +18,12 @@ use crate::stream::{Stream, wire};
 use crate::trust::Usage;
 use crate::verifiers::{Wanted, client};
 
-/// What is asked for where the name that is looked for can be none in TLS. Whoever checks names refuses it.
+/// The name to ask for where the one that is looked for can be none in TLS. Whoever checks names refuses it.
 const NO_NAME: &str = "node.zue.invalid";
-/// How often files are looked at by who wants to know of newer ones.
+/// The interval at which files are looked at for newer ones.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Whether a connection may be without TLS.
+/// True if a connection may be without TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Insecure {
     /// It may not.
@@ -50,7 +50,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether whoever answers is not believed.
+    /// Returns whether whoever answers is not believed.
     pub fn is_distrusted(&self) -> bool {
         matches!(self, Self::Distrusted(_))
     }
@@ -71,19 +71,19 @@ fn with_sources(error: &FileError) -> String {
     text
 }
 
-/// How connections are opened. Clones share what they know.
+/// A way to open connections. Clones share what they know.
 #[derive(Clone, Debug)]
 pub struct Dial {
     way: Way,
     without: Arc<Mutex<Without>>,
 }
 
-/// How many connections were opened without TLS for want of something, and of what the last time.
+/// The number of connections that were opened without TLS for want of something, and of what the last time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Without {
-    /// How many.
+    /// Their number.
     pub count: u64,
-    /// Where to, and why.
+    /// Their destination, and why.
     pub why: String,
 }
 
@@ -134,7 +134,7 @@ impl Dial {
         Files::first(Files { ca, own, is_peer: true, known: Mutex::default() }, insecure)
     }
 
-    /// What a node or controller shows to others, and demands of them.
+    /// The TLS of a node or controller that dials: what it shows to others, and demands of them.
     ///
     /// # Errors
     /// When rustls cannot work with it.
@@ -143,12 +143,12 @@ impl Dial {
         client(Some(leaf), bundle, wanted).map_err(|error| DialError::Config(error.to_string()))
     }
 
-    /// Whether it never has TLS.
+    /// Returns whether it never has TLS.
     pub fn is_plain(&self) -> bool {
         matches!(self.way, Way::Plain)
     }
 
-    /// Whether it may do without.
+    /// Returns whether it may do without.
     pub fn may_be_plain(&self) -> bool {
         matches!(self.way, Way::Plain | Way::Tls(_, Insecure::IfNeeded) | Way::Files(_, Insecure::IfNeeded))
     }
@@ -159,7 +159,7 @@ impl Dial {
         *without = Without { count: without.count + 1, why };
     }
 
-    /// What was opened without TLS for want of something.
+    /// The connections that were opened without TLS for want of something.
     pub fn without(&self) -> Without {
         self.without.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -200,7 +200,7 @@ impl Dial {
     }
 }
 
-/// Whether there is something newer to open connections with.
+/// True if there is something newer to open connections with.
 #[derive(Debug)]
 pub struct Renewal(Newer);
 
@@ -276,13 +276,13 @@ impl Files {
         Ok(Dial::by(Way::Files(Arc::new(files), insecure)))
     }
 
-    /// What they said when they were read last.
+    /// Their content when they were read last.
     fn known(&self) -> Option<Arc<ClientConfig>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.as_ref().map(|known| Arc::clone(&known.config))
     }
 
-    /// What the files say now; or said when they were whole.
+    /// The content of the files now; or when they were whole.
     fn now(&self) -> Result<Arc<ClientConfig>, DialError> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let read = self.read();

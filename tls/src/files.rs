@@ -14,7 +14,7 @@ use crate::identity::{Cluster, Identity, Role};
 use crate::trust::{self, Untrusted, Usage};
 use crate::{hex, provider, sha256};
 
-/// How long a file may be, and how many certificates it may hold.
+/// The greatest length of a file, and number of certificates in it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 const CERTIFICATES_MAX: usize = 64;
 
@@ -34,7 +34,7 @@ pub enum FileError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and what is expected.
+        /// The fault, and what is expected.
         why: String,
     },
     /// The certificate names nobody.
@@ -42,7 +42,7 @@ pub enum FileError {
     Identity {
         /// The file.
         path: PathBuf,
-        /// What it says instead.
+        /// The fault in the name.
         source: NoIdentity,
     },
     /// The certificate is another's.
@@ -56,7 +56,7 @@ pub enum FileError {
         expected: &'static str,
     },
     /// The certificate is not believed by those who have this bundle.
-    #[error("{} is not to be believed by who has {}", path.display(), bundle.display())]
+    #[error("{} is not trusted by the authorities in {}", path.display(), bundle.display())]
     Untrusted {
         /// The file.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum FileError {
         /// Why not.
         source: Untrusted,
     },
-    /// Who is trusted for some would be believed of others.
+    /// An authority that is trusted for some would be believed of others.
     #[error(
         "{} and {} {why}: whoever it signs as a client could become a node; have two authorities, neither signed by the other",
         path.display(), other.display()
@@ -115,7 +115,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 #[derive(Clone, Debug)]
 pub struct Leaf {
     pub(crate) key: Arc<CertifiedKey>,
-    /// Who is named in it.
+    /// The identity that it names.
     pub identity: Identity,
     /// Until when it is valid, and all of its chain.
     pub not_after: SystemTime,
@@ -307,7 +307,7 @@ impl Bundle {
         trust::check(certificate, chain, (&self.anchors, &self.never), usage, now)
     }
 
-    /// Where it was read.
+    /// The place where it was read.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,11 +1,11 @@
-//! Who somebody is: `spiffe://zue.io/<namespace>/<cluster>/{node|controller|client/NAME}`, the URI in a certificate.
+//! Identities: `spiffe://zue.io/<namespace>/<cluster>/{node|controller|client/NAME}`, the URI in a certificate.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What every identity begins with.
+/// The prefix of every identity.
 const PREFIX: &str = "spiffe://zue.io/";
-/// How long a name may be: that of a Kubernetes object.
+/// The greatest length of a name: that of a Kubernetes object.
 const NAME_BYTES_MAX: usize = 253;
 
 /// A cluster, by the names that people gave it.
@@ -15,23 +15,23 @@ pub struct Cluster {
     name: String,
 }
 
-/// What somebody is in a cluster.
+/// A role in a cluster.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
     /// A storage node: all of them are trusted alike.
     Node,
-    /// Who elects and appoints: the operator, `zue control`.
+    /// A controller, which elects and appoints: the operator, `zue control`.
     Controller,
     /// An application, by its name in the list of those who have access.
     Client(String),
 }
 
-/// Who somebody is.
+/// An identity.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Identity {
     /// Of which cluster.
     pub cluster: Cluster,
-    /// What in it.
+    /// Its role there.
     pub role: Role,
 }
 

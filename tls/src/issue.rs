@@ -17,7 +17,7 @@ use crate::{hex, sha256};
 
 /// A certificate counts from a little before it is made: clocks differ.
 const SKEW: Duration = Duration::from_mins(5);
-/// How long a common name may be.
+/// The greatest length of a common name.
 const COMMON_NAME_CHARS_MAX: usize = 64;
 
 /// Whom an authority signs.
@@ -75,7 +75,7 @@ pub enum IssueError {
 pub struct Names {
     /// As they are looked up; the first label may be `*`.
     pub dns: Vec<String>,
-    /// Where there is no name.
+    /// The place where there is no name.
     pub ips: Vec<IpAddr>,
 }
 
@@ -220,7 +220,7 @@ impl Authority {
 /// A token for who shows no certificate. Its text is not shown by `Debug`.
 #[derive(Clone)]
 pub struct NewToken {
-    /// What the client says.
+    /// The text that the client sends.
     pub text: String,
     /// All that the nodes know of it.
     pub sha256: String,

@@ -1,4 +1,4 @@
-//! Who is who in a Zue cluster: identities, the certificates that show them, and the TLS of both sides. Knows no service and no right.
+//! Identities in a Zue cluster, the certificates that show them, and the TLS of both sides. Knows no service and no right.
 //!
 //! Two authorities stand for a cluster. The peer authority signs nodes and controllers, the client authority signs clients, so that no
 //! client's certificate is ever one of a node.
@@ -26,7 +26,7 @@ pub use tokio_rustls::TlsAcceptor;
 pub use trust::{Untrusted, Usage};
 pub use verifiers::{server_for_clients, server_for_peers};
 
-/// What TLS holds of a connection at most. rustls: 64 KiB that are not sent; a record that is not read and one more; a message of a
+/// The most memory that TLS holds of a connection. rustls: 64 KiB that are not sent; a record that is not read and one more; a message of a
 /// handshake that is not complete, 64 KiB; and what was shown, which the node keeps beside it to look at again. Then what is read ahead.
 /// The rest is keys, and what the allocator adds.
 pub const CONNECTION_BYTES_MAX: u64 = (64 + 32 + 64 + 16 + 16 + 32 + 32) << 10;
@@ -53,6 +53,6 @@ fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
     std::sync::Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What both sides speak.
+/// The versions that both sides speak.
 const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 const ALPN_H2: &[u8] = b"h2";

@@ -14,7 +14,7 @@ use tokio_rustls::TlsStream;
 /// a call to the kernel.
 const READ_AHEAD: usize = 32 << 10;
 
-/// What TLS is spoken over.
+/// The stream below TLS.
 pub type Wire = BufReader<TcpStream>;
 
 /// A connection as TLS is to be spoken over it.
@@ -32,7 +32,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// What the other side has shown: its certificate, and the chain to its authority; none without TLS, or if it has shown nothing.
+    /// The certificates that the other side has shown: its own, and the chain to its authority; none without TLS, or if it has shown
+    /// nothing.
     pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
         match self {
             Self::Plain(_) => None,

@@ -1,4 +1,4 @@
-//! Whether a chain of certificates leads to an authority that is trusted, now and for this use.
+//! Checks whether a chain of certificates leads to an authority that is trusted, now and for this use.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +7,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::certificate::{Key, facts, key_of};
 
-/// What a certificate is shown for.
+/// The use of a certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Usage {
     /// By who accepts connections.

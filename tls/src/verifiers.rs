@@ -1,4 +1,4 @@
-//! What each side of a connection demands of the other's certificate, as rustls asks for it.
+//! Demands of each side of a connection on the other's certificate, as rustls asks for them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use crate::identity::{Cluster, Identity, Role};
 use crate::trust::{Untrusted, Usage};
 use crate::{ALPN_H2, VERSIONS, provider};
 
-/// How many names of a server are told.
+/// The number of names of a that server are told.
 const NAMES_TOLD_MAX: usize = 16;
-/// What a client may show of itself: its certificate and its chain, all of which is kept as long as the connection is.
+/// The most that a client may show of itself: its certificate and its chain, all of which is kept as long as the connection is.
 const SHOWN_BYTES_MAX: usize = 16 << 10;
 
 /// Somebody else than is served or looked for here.
@@ -38,13 +38,13 @@ struct Stranger {
 /// A chain that would take too much.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the certificate and its chain have {0} bytes, and {SHOWN_BYTES_MAX} may be: show what leads to the authority, and no more"
+    "the certificate and its chain have {0} bytes, more than the limit of {SHOWN_BYTES_MAX}: send only the chain to the authority"
 )]
 struct TooLong(usize);
 
 /// A server that is not believed, and by whom it would have to be signed.
 #[derive(Debug, thiserror::Error)]
-#[error("the certificate of {found} is not to be believed by who has {}: {why}", path.display())]
+#[error("the certificate of {found} is not trusted by the authorities in {}: {why}", path.display())]
 struct Distrusted {
     found: String,
     path: PathBuf,
@@ -63,7 +63,7 @@ fn read(certificate: &CertificateDer<'_>) -> Result<Facts, Error> {
     facts(certificate).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
-/// What is shown is kept: it has a bound.
+/// Checks the size of what is shown: it is kept, and has a bound.
 fn is_short(certificate: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), Error> {
     let bytes = chain.iter().fold(certificate.len(), |bytes, one| bytes + one.len());
     if bytes <= SHOWN_BYTES_MAX { Ok(()) } else { Err(refused(TooLong(bytes))) }

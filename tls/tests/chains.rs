@@ -61,7 +61,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// How long it holds from now on, about.
+/// The time for which it holds from now on, about.
 fn left(until: SystemTime) -> u64 {
     until.duration_since(SystemTime::now()).unwrap_or_default().as_secs().div_ceil(600) * 600
 }

@@ -1,4 +1,4 @@
-//! What a connection holds at worst, as a stranger can bring it about: no more than the node's bound says.
+//! The most memory of a connection, as a stranger can bring it about: no more than the node's bound says.
 
 #![allow(clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig
 use zue_tls::{Authority, CONNECTION_BYTES_MAX, Cluster, Kind, Leaf, Names, Role, server_for_clients};
 
 const HOUR: Duration = Duration::from_hours(1);
-/// What the node keeps of what is shown.
+/// The bytes that the node keeps of what is shown.
 const SHOWN_AGAIN: usize = 16 << 10;
 
 /// Believes everybody, as a stranger does.
@@ -137,7 +137,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What a thing takes, beside what it is made with.
+/// The memory that a thing takes, beside what it is made with.
 fn taken<T>(make: impl Fn() -> T) -> usize {
     drop(make());
     let before = HELD.load(Ordering::Relaxed);

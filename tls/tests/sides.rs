@@ -84,7 +84,7 @@ async fn serve(
     (format!("localhost:{port}"), served)
 }
 
-/// Whether a byte goes there and back.
+/// Returns whether a byte goes there and back.
 async fn reach(dial: &Dial, name: &str, port_of: &str) -> Result<(), String> {
     let port = port_of.rsplit_once(':').unwrap().1;
     let stream = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
@@ -224,7 +224,7 @@ async fn a_client_reaches_the_nodes_of_its_cluster_by_whatever_name_and_others_b
     let (at, _served) = serve(server_for_clients(&node).unwrap()).await;
     let dial = Dial::client(&theirs.path("peer-ca.crt"), None).unwrap();
     let error = reach(&dial, "localhost:1", &at).await.unwrap_err();
-    let told = "the certificate of spiffe://zue.io/test/ours/node is not to be believed by who has";
+    let told = "the certificate of spiffe://zue.io/test/ours/node is not trusted by the authorities in";
     for told in [told, "peer-ca.crt: none of the authorities that are trusted here has signed it", "zue --ca FILE"] {
         assert!(error.contains(told), "{told}: {error}");
     }

@@ -22,7 +22,7 @@ const NAME: &str = "logs";
 const KEY: &str = "zue";
 const SECRET: &str = "not-a-secret";
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fate {
     /// It is carried out and answered.
@@ -50,7 +50,7 @@ pub(crate) struct Bucket {
     pub(crate) fault: Arc<Fault>,
 }
 
-/// Which request is to have which fate.
+/// The fate of one request.
 pub(crate) struct Fault {
     seen: AtomicUsize,
     at: AtomicUsize,
@@ -72,7 +72,7 @@ impl Fault {
         self.set(usize::MAX, Fate::Pass, false);
     }
 
-    /// How many requests, or PUTs, there were since it was set.
+    /// The number of requests, or PUTs, since it was set.
     pub(crate) fn seen(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! What the tests share: small logs, and an S3 server that can be told to fail.
+//! Parts that the tests share: small logs, and an S3 server that can be told to fail.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses a part")]
 
 pub(crate) mod bucket;

@@ -44,7 +44,7 @@ pub(crate) struct Create {
     /// The data directory of a node that does not run
     #[arg(long, value_name = "DIR", requires = "to")]
     data: Option<PathBuf>,
-    /// Where to
+    /// The store that the backup goes to
     #[arg(long, value_name = "URL", requires = "data")]
     to: Option<String>,
 }

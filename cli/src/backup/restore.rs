@@ -29,7 +29,8 @@ pub(crate) struct Restore {
     /// Which, by the beginning of its name
     #[arg(long, value_name = "ID")]
     backup: Option<String>,
-    /// How far: an offset, up to before that record; or a moment such as 2026-11-28T12:00:00+02:00, up to and with its millisecond
+    /// Point up to which to restore: an offset, up to before that record; or a moment such as 2026-11-28T12:00:00+02:00, up to and with its
+    /// millisecond
     #[arg(long, value_name = "OFFSET|MOMENT", value_parser = until)]
     until: Option<Until>,
     /// Restore only if this file exists and the directory has no log yet; otherwise do nothing, and succeed

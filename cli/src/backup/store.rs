@@ -1,4 +1,4 @@
-//! Which store, which cluster and which backup is meant; how a report about it is printed.
+//! The store, cluster and backup that are meant; how a report about it is printed.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use zue_core::ClusterId;
 use crate::Usage;
 use crate::terminal::output::{Out, Output};
 
-/// Which store, and which cluster's backups in it.
+/// A store, and the cluster whose backups are meant.
 #[derive(Debug, Args)]
 pub(crate) struct Of {
     /// The store

@@ -17,7 +17,7 @@ Exit codes, as of a Nagios plugin:
   2 critical  nobody leads, or too few voters are in reach: appends are not committed
   3 unknown   no server answers, or wrong use";
 
-/// How well it is, as a Nagios plugin has it. The exit code of each is its place.
+/// The health of a cluster, as a Nagios plugin has it. The exit code of each is its place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Level {
@@ -52,7 +52,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// How a cluster is. What is not known is absent.
+/// The state of a cluster. Unknown parts are absent.
 #[derive(Debug, Serialize)]
 struct Health {
     level: Level,
@@ -60,11 +60,11 @@ struct Health {
     epoch: Option<u64>,
     voters: Option<usize>,
     in_sync: Option<usize>,
-    /// How many voters answer the leader and can write, itself included.
+    /// The number of voters that answer the leader and can write, itself included.
     in_reach: Option<u32>,
-    /// How many an append must reach.
+    /// The number of voters that an append must reach.
     quorum: Option<u32>,
-    /// What is not as it should be.
+    /// The problems that were found.
     problems: Vec<String>,
 }
 
@@ -126,7 +126,7 @@ fn of_led(leader: &DescribeResponse, mut problems: Vec<String>) -> Health {
     }
 }
 
-/// What one replica, or its silence, says of itself.
+/// The problem that one replica, or its silence, tells of.
 fn problem(replica: &ReplicaStatus) -> Option<String> {
     let name = replica.name.as_deref().unwrap_or(&replica.address);
     match &replica.answer {

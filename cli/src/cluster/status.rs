@@ -29,15 +29,15 @@ struct Row {
     name: Option<String>,
     role: &'static str,
     epoch: Option<u64>,
-    /// Whether the leader counts it as in sync.
+    /// True if the leader counts it as in sync.
     in_sync: Option<bool>,
     #[serde(flatten)]
     log: Extent,
     durability: Option<String>,
     version: Option<String>,
-    /// Who appointed the leader.
+    /// The one who appointed the leader.
     elected_by: Option<String>,
-    /// Whether it elects by itself where no controller does.
+    /// True if it elects by itself where no controller does.
     stands_by: Option<bool>,
     address: String,
     problem: Option<String>,
@@ -81,12 +81,12 @@ pub(crate) async fn run(client: &Client, output: Output) -> anyhow::Result<ExitC
     Ok(ExitCode::FAILURE)
 }
 
-/// What an append needs, and what there is of it.
+/// The voters that an append needs, and those that there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Reach {
-    /// How many voters it must reach.
+    /// The number of voters that it must reach.
     pub(crate) quorum: u32,
-    /// How many answer and can write.
+    /// The number of voters that answer and can write.
     pub(crate) writing: u32,
     pub(crate) voters: usize,
 }

@@ -1,9 +1,9 @@
-//! What is odd about the replicas of a status side by side.
+//! Oddities of the replicas of a status side by side.
 
 use zue_client::ReplicaStatus;
 use zue_controller::notices::{Facts, Notice, notices};
 
-/// What is odd about each of them, in their order. `leader` is the name of the one that leads.
+/// The oddities of each of them, in their order. `leader` is the name of the one that leads.
 pub(crate) fn look(replicas: &[ReplicaStatus], leader: Option<&str>) -> Vec<Option<Notice>> {
     let all = replicas.iter().map(|replica| {
         let answer = replica.answer.as_ref().ok()?;

@@ -39,7 +39,7 @@ struct Part {
     records: u64,
     /// Records with a key that others hold and it does not.
     compacted: u64,
-    /// Whether it gave all that it says it holds.
+    /// True if it gave all that it says it holds.
     whole: bool,
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn run(
     comparison.print(output)
 }
 
-/// Where the reading of a replica is.
+/// The progress of reading a replica.
 struct Head {
     name: String,
     records: Box<dyn Stream<Item = Result<Record, Error>> + Send + Unpin>,
@@ -148,7 +148,7 @@ fn trimmed_to(error: &Error) -> Option<u64> {
     }
 }
 
-/// What is wrong, no more of it than somebody reads.
+/// The faults, no more of them than somebody reads.
 #[derive(Debug, Default)]
 struct Findings {
     first: Vec<Finding>,
@@ -170,7 +170,7 @@ impl Findings {
     }
 }
 
-/// What was compared, and what came of it. Pure.
+/// A comparison and its result. Pure.
 #[derive(Debug, Default)]
 struct Comparison {
     parts: Vec<Part>,

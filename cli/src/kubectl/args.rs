@@ -1,4 +1,4 @@
-//! What can be typed after `kubectl zue`.
+//! The command line of `kubectl zue`.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the operator does because an annotation asks for it: each verb writes it, and waits until it can be seen.
+//! Work of the operator that an annotation asks for: each verb writes it, and waits until it can be seen.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,11 +18,11 @@ const RESTART: &str = "zue.io/restart";
 const PAUSED: &str = "zue.io/paused";
 const REPLACE: &str = "zue.io/replace";
 
-/// How long a switchover may take before it is given up.
+/// The time that a switchover may take before it is given up.
 const SWITCHOVER_WITHIN: &str = "60s";
 /// The operator takes an annotation away before it does what is asked, or if it refuses: so long after that a pod must be gone.
 const DONE_WITHIN: Duration = Duration::from_secs(45);
-/// How long nothing may be seen to happen before a verb says so and ends.
+/// The time without anything seen to happen after which a verb says so and ends.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -46,7 +46,7 @@ fn heeded(kubectl: &Kubectl, name: &str) -> anyhow::Result<Value> {
     Ok(resource)
 }
 
-/// What to look at when something does not come.
+/// The advice where something does not happen.
 fn hint(name: &str) -> String {
     format!(
         "`kubectl events --for {RESOURCE}/{name}` shows why it was refused, `kubectl zue status {name}` what is missing"
@@ -151,7 +151,7 @@ pub(super) fn replace(kubectl: &Kubectl, Replace { name, pod, yes }: &Replace) -
     Ok(ExitCode::SUCCESS)
 }
 
-/// What it means to give up a replica.
+/// The consequences of giving up a replica.
 ///
 /// # Errors
 /// When it is none.

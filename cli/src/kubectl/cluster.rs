@@ -1,4 +1,4 @@
-//! What Kubernetes says of a ZueCluster, in words.
+//! The state of a ZueCluster by Kubernetes, in words.
 
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ pub(super) fn pod_to_ask(name: &str, pods: &[Value]) -> anyhow::Result<String> {
     }
 }
 
-/// What the resource says: a line on who leads, then one for each thing that is not well.
+/// The state by the resource: a line on who leads, then one for each thing that is not well.
 pub(super) fn summary(name: &str, resource: &Value) -> Vec<String> {
     let epoch = resource.pointer("/status/epoch").and_then(Value::as_u64);
     let first = match (text(resource, "/status/leader"), epoch) {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::calls::{Kubectl, not_started};
 
-/// How long a pod may take to answer.
+/// The time that a pod may take to answer.
 const WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of an answer that are kept: far above what a node has to tell.
 const ANSWER_MAX: u64 = 32 << 20;
@@ -25,7 +25,7 @@ impl Drop for Forward {
     }
 }
 
-/// What a pod serves at a path of a port by HTTP.
+/// Gets the content that a pod serves at a path of a port by HTTP.
 ///
 /// # Errors
 /// When it is not reached, answers with anything but 200, or takes longer than ten seconds.
@@ -65,12 +65,12 @@ pub(super) fn get(kubectl: &Kubectl, pod: &str, port: u16, path: &str) -> anyhow
     body(answer)
 }
 
-/// Where it listens, by its first line: `Forwarding from 127.0.0.1:34567 -> 9442`.
+/// The address that it listens on, by its first line: `Forwarding from 127.0.0.1:34567 -> 9442`.
 fn local(line: &str) -> Option<SocketAddr> {
     line.strip_prefix("Forwarding from ")?.split(' ').next()?.parse().ok()
 }
 
-/// What follows the head of an answer.
+/// The body of an HTTP answer.
 fn body(mut answer: Vec<u8>) -> anyhow::Result<Vec<u8>> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").context("the answer is no HTTP")?;
     let body = answer.split_off(end + 4);

@@ -7,7 +7,7 @@ use zue_log::{Damage, Disk, Later, Log, OpenError, OsDisk, ReadError};
 
 use crate::Usage;
 
-/// How many bytes are checked at a time.
+/// The number of bytes that are checked at a time.
 const STEP_BYTES: usize = 4 << 20;
 
 /// The directory, only to be looked at, if there is a log in it.

@@ -15,7 +15,7 @@ use super::damage::{closed_by, directory};
 use crate::Usage;
 use crate::terminal::output::{Out, Output};
 
-/// What can be typed.
+/// The arguments of the command.
 #[derive(Debug, Args)]
 pub(crate) struct LogDetach {
     /// The node's data directory
@@ -39,7 +39,7 @@ fn id(text: &str) -> Result<u128, String> {
         .ok_or_else(|| "an id has 32 hexadecimal digits, as in 0123456789abcdef0123456789abcdef".to_owned())
 }
 
-/// What became of the log, or would.
+/// The outcome for the log, real or supposed.
 #[derive(Serialize)]
 struct Report {
     done: bool,
@@ -66,7 +66,7 @@ impl Report {
     }
 }
 
-/// Whether it was done, or had not to be.
+/// Runs the command; returns whether it was done, or had not to be.
 pub(super) fn run(detach: &LogDetach, output: Output) -> anyhow::Result<bool> {
     let dir = &detach.dir;
     if detach.once && !holds_log(dir)? {

@@ -13,7 +13,7 @@ use super::damage::closed_by;
 use crate::Usage;
 use crate::terminal::output::{Out, Output, text_of};
 
-/// Whether everything that was printed is sound.
+/// Returns whether everything that was printed is sound.
 pub(super) fn run(disk: &OsDisk, from: u64, max: Option<u64>, output: Output) -> anyhow::Result<bool> {
     let _lock = match disk.lock() {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {

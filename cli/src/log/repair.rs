@@ -9,10 +9,10 @@ use super::damage::{Finding, check, closed_by};
 use crate::Usage;
 use crate::terminal::output::{Out, Output};
 
-/// What was done, or would be.
+/// The work that was done, or would be.
 #[derive(Serialize)]
 struct Report {
-    /// Whether it was done.
+    /// True if it was done.
     done: bool,
     /// Bytes behind the last whole append, which are cut away.
     cut_bytes: u64,
@@ -26,11 +26,11 @@ struct Report {
     removed: Vec<String>,
     /// The log may have acknowledged up to here what it does not hold.
     suspect: Option<u64>,
-    /// What is damaged, and can come from another replica only.
+    /// Damage that only another replica can repair.
     damaged: Vec<Finding>,
 }
 
-/// Whether the log is sound now, or would be.
+/// Returns whether the log is sound now, or would be.
 pub(super) fn run(dir: &Path, disk: &OsDisk, dry_run: bool, output: Output) -> anyhow::Result<bool> {
     let overlay = Overlay::new(disk.clone());
     let opened = open_and_close(overlay.clone()).and_then(|(recovered, damaged)| {

@@ -9,14 +9,14 @@ use super::damage::closed_by;
 use crate::Usage;
 use crate::terminal::output::{Out, Output};
 
-/// Where the log begins.
+/// The start of the log.
 #[derive(Serialize)]
 struct Report {
     before: u64,
     now: u64,
 }
 
-/// Whether it was done.
+/// Returns whether it was done.
 pub(super) fn run(dir: &Path, output: Output) -> anyhow::Result<bool> {
     let disk = OsDisk::new(dir).map_err(|error| Usage(format!("cannot open {}: {error}", dir.display())))?;
     let mut out = Out::new();

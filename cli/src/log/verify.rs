@@ -9,7 +9,7 @@ use super::damage::{Finding, check, closed_by};
 use crate::Usage;
 use crate::terminal::output::{Out, Output};
 
-/// What was found, for programs.
+/// The findings, for programs.
 #[derive(Serialize)]
 struct Summary {
     sound: bool,
@@ -26,7 +26,7 @@ struct Summary {
     suspect: Option<u64>,
 }
 
-/// Whether the log is sound.
+/// Returns whether the log is sound.
 pub(super) fn run(disk: &OsDisk, output: Output) -> anyhow::Result<bool> {
     let overlay = Overlay::new(disk.clone());
     let mut out = Out::new();

@@ -23,9 +23,9 @@ use crate::terminal::output::{BrokenPipe, Out, Output};
 use crate::terminal::stop::{self, Signal, Stop, Stopped};
 use crate::terminal::waiting::Waiting;
 
-/// How much is read at once.
+/// The number of bytes that are read at once.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How long the answers to what is under way are waited for when no more of the input is to be appended.
+/// The time to wait for answers to what is under way when no more of the input is to be appended.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(crate) struct Append {
     pub(crate) sequence: Option<u64>,
 }
 
-/// What every record of this command has beside its value.
+/// The parts of every record of this command beside its value.
 struct Frame {
     key: Option<Bytes>,
     headers: Vec<Header>,
@@ -125,7 +125,7 @@ async fn one(
         .map_err(|error| untold(error, format!("the record was appended at offset {offset}")))
 }
 
-/// What was appended is said on standard error where standard output does not take it.
+/// Adds what was appended to an error of standard output, which did not take it.
 fn untold(error: anyhow::Error, said: String) -> anyhow::Error {
     if error.is::<BrokenPipe>() { anyhow::anyhow!("{BrokenPipe}: {said}") } else { error.context(said) }
 }
@@ -178,7 +178,7 @@ enum EndedBy {
     Output(anyhow::Error),
 }
 
-/// How the answers came to an end.
+/// The end of the answers.
 enum Answered {
     /// All that was pushed is acknowledged.
     All,
@@ -290,7 +290,7 @@ impl AckPrinter {
         self.out.flush()
     }
 
-    /// What is in the log.
+    /// The text that tells what is in the log.
     fn acknowledged(&self) -> String {
         let records = match self.records {
             1 => "1 record was appended".to_owned(),
@@ -308,7 +308,7 @@ impl AckPrinter {
         format!("{}; from record {} of the input on", self.acknowledged(), self.records + 1)
     }
 
-    /// How far the input is in the log, of which so many records were pushed, and where to go on.
+    /// The progress of the input in the log, of which so many records were pushed, and where to go on.
     fn so_far(&self, pushed: u64) -> String {
         let (appended, next) = (self.acknowledged(), self.records + 1);
         let doubt = match pushed {

@@ -93,7 +93,7 @@ impl Latencies {
         self.max = self.max.max(other.max);
     }
 
-    /// What `percent` of them do not exceed, in milliseconds.
+    /// The value that `percent` of them do not exceed, in milliseconds.
     fn percentile(&self, percent: u64) -> f64 {
         let wanted = (self.counts.iter().sum::<u64>() * percent).div_ceil(100);
         let mut seen = 0;
@@ -110,7 +110,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// What happened within some time.
+/// The counts of a time span.
 #[derive(Clone, Debug, Default)]
 struct Window {
     appends: u32,
@@ -173,7 +173,7 @@ impl Shown {
     }
 }
 
-/// What the workers share.
+/// The state that the workers share.
 struct Load {
     records: Vec<NewRecord>,
     begun: Instant,

@@ -14,7 +14,7 @@ use crate::terminal::stop::Stop;
 use crate::terminal::{output, times};
 use crate::tls::Mode;
 
-/// How a cluster is led.
+/// The leadership policy and its times.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Leadership {
     /// The number of replicas that must hold a record before it is committed [default: a majority]

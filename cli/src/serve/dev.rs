@@ -23,16 +23,16 @@ use crate::serve::node::{Replica, START_WAIT_MAX};
 use crate::terminal::output::Out;
 use crate::terminal::stop::Stop;
 
-/// What the controller writes down; its lock is the lock of the directory.
+/// The file of the controller's record; its lock is the lock of the directory.
 const CONTROL_FILE: &str = "control";
-/// How many replicas the directory holds.
+/// The number of replicas that the directory holds.
 const REPLICAS_FILE: &str = "replicas";
 const REPLICAS_BYTES_MAX: u64 = 64;
 /// The most that there may be.
 const REPLICAS_MAX: u16 = 9;
 /// Once a leader is there, how long the others are waited for before it is told.
 const FOLLOWERS_MAX: Duration = Duration::from_secs(3);
-/// How often to look whether another process has let go: nothing tells.
+/// The interval of looks whether another process has let go: nothing tells.
 const HELD_RETRY: Duration = Duration::from_millis(200);
 /// The ports that clients use without being told.
 const PORT_DEFAULT: u16 = 9440;

@@ -1,4 +1,4 @@
-//! What `zue dev --tls` makes for TLS, in the folder `tls` of its data: authorities once, certificates at every start.
+//! Files that `zue dev --tls` makes for TLS, in the folder `tls` of its data: authorities once, certificates at every start.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use zue_tls::{Cluster, Dial, Insecure, Names, Role};
 use crate::tls::{Authorities, write};
 
 const DAY: Duration = Duration::from_hours(24);
-/// How long they are valid: who lets it run for longer starts it again once.
+/// The lifetime of certificates: who lets it run for longer starts it again once.
 const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3650);
 const LIFE: Duration = DAY.saturating_mul(365);
-/// Who uses it.
+/// The client's name.
 const CLIENT: &str = "dev";
-/// Where it is reached: nowhere but on this machine.
+/// The address that it is reached at: nowhere but on this machine.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// TLS of a cluster on this machine; nothing where it is not wanted.
@@ -58,7 +58,7 @@ impl DevTls {
         Ok(folder.map_or_else(|| Ok(Dial::plain()), |folder| Dial::controller(&folder, Insecure::Never))?)
     }
 
-    /// What clients need.
+    /// The environment that clients need.
     pub(crate) fn exports(&self) -> Vec<String> {
         let Some(folder) = &self.0 else { return Vec::new() };
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).join("client");

@@ -8,17 +8,17 @@ use anyhow::Context as _;
 use zue_node::{Node, RunningNode};
 use zue_settings::{AccessSettings, LimitSettings, ListenSettings, NodeConfig, ReplicationSettings, Time, TlsSettings};
 
-/// How long to wait for a process that still holds the directory or a port: a person waits as well.
+/// The time to wait for a process that still holds the directory or a port: a person waits as well.
 pub(crate) const START_WAIT_MAX: Time = Time::from_millis(5000);
 
-/// What `zue dev` says about one replica.
+/// The news of `zue dev` about one replica.
 pub(crate) struct Replica {
     pub(crate) name: String,
     pub(crate) data_dir: PathBuf,
     pub(crate) client: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) metrics: SocketAddr,
-    /// How long a leader must be silent to be lost.
+    /// The time that a leader must be silent to be lost.
     pub(crate) detection_time: Duration,
     pub(crate) tls: (TlsSettings, AccessSettings),
 }

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use zue_client::{Header, Record};
 
-/// How a result is printed.
+/// The form in which a result is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub(crate) enum Output {
     #[default]
@@ -56,7 +56,7 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     out.flush()
 }
 
-/// What this program is.
+/// Prints the version of this program.
 pub(crate) fn version(output: Output) -> anyhow::Result<()> {
     let (version, protocol) = (env!("CARGO_PKG_VERSION"), zue_proto::PROTOCOL_VERSION);
     match output {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// A program that was asked to end, and neither does so nor is asked again, ends after so long.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// What asked.
+/// The signal that asked for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
     Interrupt,
@@ -85,7 +85,7 @@ async fn next(signal: &mut Option<unix::Signal>) {
     }
 }
 
-/// Which signals this process ignores, as the system tells: bit 0 is signal 1. None where it does not tell.
+/// The signals that this process ignores, as the system tells: bit 0 is signal 1. None where it does not tell.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

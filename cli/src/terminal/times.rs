@@ -65,12 +65,12 @@ fn within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> 
     Err(format!("it must be from {} to {}", humantime::format_duration(min), humantime::format_duration(max)))
 }
 
-/// How long something goes on.
+/// The time for which something goes on.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_millis(1), LONG)
 }
 
-/// How long a window of a measurement is.
+/// The length of a window of a measurement.
 pub(crate) fn window(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_millis(10), LONG)
 }
@@ -80,7 +80,7 @@ pub(crate) fn detection_time(text: &str) -> Result<Duration, String> {
     within(text, zue_controller::DETECTION_TIME_MIN, zue_controller::DETECTION_TIME_MAX)
 }
 
-/// How long no controller has to have acted.
+/// The time in which no controller has acted.
 pub(crate) fn standby_after(text: &str) -> Result<Duration, String> {
     within(text, zue_controller::STANDBY_AFTER_MIN, zue_controller::STANDBY_AFTER_MAX)
 }

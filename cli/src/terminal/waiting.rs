@@ -1,4 +1,4 @@
-//! What a command waits for, said on standard error once that has taken a second. Decides nothing.
+//! Lines on standard error that tell what a command waits for, once that has taken a second. Decides nothing.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,9 +9,9 @@ use zue_client::Client;
 
 use crate::remedy;
 
-/// What takes longer is told.
+/// The time after which a wait is told.
 const SOON: Duration = Duration::from_secs(1);
-/// How often another reason is told, at most.
+/// The least time between two reasons that are told.
 const OFTEN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Waiting {

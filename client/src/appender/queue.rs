@@ -142,7 +142,7 @@ impl Exit {
         }
     }
 
-    /// What there is; nothing at the end, and `None` while there may be more.
+    /// Takes what there is; nothing at the end, and `None` while there may be more.
     fn take(&self, records_max: usize) -> Option<Vec<NewRecord>> {
         let mut waiting = self.0.waiting();
         if waiting.records.is_empty() {

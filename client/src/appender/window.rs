@@ -30,7 +30,7 @@ pub(super) struct Window {
     next_sequence: u64,
     batches: VecDeque<Batch>,
     batches_max: usize,
-    /// What comes may be in the log since an earlier try of another appender.
+    /// True if what comes may be in the log since an earlier try of another appender.
     is_in_doubt: bool,
     /// Behind all that the producer is known to have appended.
     known_end: u64,

@@ -16,7 +16,7 @@ use zue_proto::v1::append_stream_response::Outcome as Answer;
 use zue_proto::v1::log_server::{Log, LogServer};
 use zue_proto::v1::{self, Outcome, Reason};
 
-/// What happens to one append.
+/// The fate of one append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
     /// No.
@@ -37,9 +37,9 @@ pub(super) enum Fault {
 pub(super) struct Replica {
     /// It answers nothing.
     pub(super) is_down: bool,
-    /// How many records it knows to be committed, if not all.
+    /// The number of records that it knows to be committed, if not all.
     pub(super) has: Option<u64>,
-    /// How many records a read gives before it breaks.
+    /// The number of records that a read gives before it breaks.
     pub(super) read_max: Option<u64>,
     /// This record it leaves out.
     pub(super) skips: Option<u64>,
@@ -54,17 +54,17 @@ pub(super) struct State {
     pub(super) log: Vec<v1::NewRecord>,
     pub(super) replicas: Vec<Replica>,
     pub(super) faults: VecDeque<Fault>,
-    /// How many streams of appends were opened.
+    /// The number of streams of appends that were opened.
     pub(super) streams: usize,
-    /// Where the replicas say that they are.
+    /// The addresses that the replicas give for themselves.
     pub(super) advertised: Vec<String>,
-    /// Whether those that do not lead say that they hear the leader, if they say so at all.
+    /// True if those that do not lead say that they hear the leader, if they say so at all.
     pub(super) connected: Option<bool>,
     /// Each append that reached the leader: producer, sequence.
     pub(super) tries: Vec<(Bytes, u64)>,
-    /// Who was asked for a backup, and by what name.
+    /// The servers that were asked for a backup, and by what name.
     pub(super) asked: Vec<(usize, String)>,
-    /// Who appended each record.
+    /// The producer of each record.
     owners: Vec<(Bytes, u64)>,
     /// The record at this offset was compacted away.
     pub(super) compacted: Option<u64>,

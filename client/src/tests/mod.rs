@@ -260,7 +260,7 @@ async fn an_append_whose_outcome_is_unknown_is_repeated_under_its_name_by_anothe
     assert_eq!(fake.state().values(), ["a", "a"]);
 }
 
-/// What goes wrong while the rest of a pipeline comes again.
+/// Lets faults happen while the rest of a pipeline comes again.
 async fn pipe_again(faults: &[Fault]) {
     let fake = Fake::start(1).await;
     let first = client(&fake, ClientConfig { batch_records_max: 7, in_flight_max: 4, ..config() });

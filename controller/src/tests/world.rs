@@ -15,7 +15,7 @@ use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
 use crate::{NodeAddress, Store};
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
     /// The call answers with an error.
@@ -44,7 +44,7 @@ struct Replica {
     hangs: Option<Hang>,
 }
 
-/// What is not answered.
+/// The calls that are not answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hang {
     Status,
@@ -59,7 +59,7 @@ struct State {
     addresses: Vec<NodeAddress>,
     recorded: Recorded,
     fault: Option<At>,
-    /// How many more swaps the store takes, if not all.
+    /// The number of swaps that the store still takes, if not all.
     swaps_left: Option<u32>,
     calls: usize,
     failed: bool,
@@ -85,7 +85,7 @@ fn id(ordinal: usize) -> ReplicaId {
 }
 
 impl State {
-    /// Who leads the newest epoch that is led. A leader that was not sealed may lead an older one still.
+    /// The leader of the newest epoch that is led. A leader that was not sealed may lead an older one still.
     fn leader(&self) -> Option<usize> {
         let epoch = |ordinal: &usize| self.replicas[*ordinal].last.as_ref().map(|last| last.epoch);
         (0..self.replicas.len()).filter(|ordinal| self.replicas[*ordinal].leads).max_by_key(epoch)
@@ -193,7 +193,7 @@ impl World {
         self.lock().swaps_left = left;
     }
 
-    /// Who is written down to lead.
+    /// The leader that is written down.
     pub(super) fn recorded_leader(&self) -> Option<usize> {
         let leader = self.lock().recorded.leader?;
         (0..self.addresses().len()).find(|ordinal| id(*ordinal) == leader)
@@ -207,7 +207,7 @@ impl World {
         self.died.notified().await;
     }
 
-    /// What must hold at any time.
+    /// Checks what must hold at any time.
     pub(super) fn check(&self) {
         let state = self.lock();
         let mut epochs: Vec<_> = state.appointments.iter().map(|(epoch, _)| *epoch).collect();

@@ -6,9 +6,9 @@ use alloc::collections::VecDeque;
 
 use crate::types::{Millis, Offset};
 
-/// How many looks at the log an age is divided into.
+/// The number of looks at the log in one age.
 const LOOKS: u64 = 256;
-/// How many are remembered: more than an age's while the agreed time is behind.
+/// The number of looks that are remembered: more than an age's while the agreed time is behind.
 const LOOKS_MAX: usize = 1024;
 
 /// The known facts of the ages of records at a time.
@@ -54,7 +54,7 @@ impl Aged {
         }
     }
 
-    /// What was seen of it, if that decides.
+    /// The age of the record as it was seen, if that decides.
     fn seen(&self, record: Offset) -> Option<bool> {
         if record < self.old_before { Some(true) } else { (record >= self.young_from).then_some(false) }
     }
@@ -71,7 +71,7 @@ struct Look {
     agreed_ms: u64,
     /// All before was committed.
     commit_end: Offset,
-    /// What lies beyond was not.
+    /// The end of what the leader knew to be committed: the rest was not.
     told_end: Offset,
 }
 

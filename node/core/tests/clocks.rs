@@ -1,4 +1,4 @@
-//! What time it is: what a majority's clocks agree on, what a leader's records are stamped with, and what is known of a log's end.
+//! The time: what a majority's clocks agree on, what a leader's records are stamped with, and what is known of a log's end.
 
 #![allow(clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 

@@ -1,4 +1,4 @@
-//! Where the log starts: what a leader trims, what a follower keeps to, and what happens to one that fell behind the start.
+//! The start of the log: what a leader trims, what a follower keeps to, and what happens to one that fell behind the start.
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
@@ -266,7 +266,7 @@ fn refusal(out: &[Output]) -> Option<Refusal> {
     })
 }
 
-/// What was answered to a start: where the logs are joined, and what of that is durable.
+/// The answer to a start: where the logs are joined, and what of that is durable.
 fn answered(out: &[Output]) -> Option<(Tail, Tail)> {
     out.iter().find_map(|output| match output {
         Output::SendStarted { log, durable, .. } => Some((*log, *durable)),
@@ -288,7 +288,7 @@ fn held(replica: &Replica) -> (Tail, Tail, Offset, Offset, History) {
     (log, durable, replica.commit_end(), replica.log_start(), history)
 }
 
-/// What a follower makes of a leader's start, and of what follows: where it cuts to, `Err` for what it refuses, `None` if it begins
+/// A follower's reaction to a leader's start, and to what follows: where it cuts to, `Err` for what it refuses, `None` if it begins
 /// anew. The start alone changes nothing of what it holds.
 fn joined(follower: &mut Replica, with: Input) -> Result<Option<Tail>, Refusal> {
     let before = held(follower);

@@ -183,9 +183,12 @@ impl<T: Standby> Sender<T> {
 
     fn sends<B: AsRef<Batch>>(&mut self, batches: &[B], news: &News<'_, T>) -> With {
         let tail = batches.last().map_or(self.sent, |last| last.as_ref().tail());
+        debug_assert!(batches.iter().all(|batch| batch.as_ref().prev() >= self.sent), "frames are sent twice");
+        debug_assert!(self.sent <= tail && tail <= news.log, "frames lead back, or behind the leader's log");
         let bytes = batches.iter().map(|batch| batch.as_ref().bytes().len()).sum();
         self.window.push_back((tail, bytes));
         self.window_bytes += bytes;
+        debug_assert!(self.window.iter().is_sorted_by(|(a, _), (b, _)| a < b), "messages under way are out of order");
         (self.commit_sent, self.round_sent) = (news.commit_end, news.round);
         let prev = std::mem::replace(&mut self.sent, tail);
         With { prev, commit_end: news.commit_end, round: news.round }

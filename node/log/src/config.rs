@@ -8,8 +8,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 32 << 10;
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// The most milliseconds that a sync may be put off by [`Durability::Interval`].
 pub const SYNC_INTERVAL_MS_MAX: u32 = 60_000;
-/// What records leave free in a segment, bytes: epoch starts find room there when the disk is full.
+/// The room that records leave free in a segment, bytes: epoch starts find room there when the disk is full.
 pub const RESERVE_BYTES: u64 = 8 << 10;
+const _: () = assert!(RESERVE_BYTES < SEGMENT_BYTES_MIN / 2, "records find no room in the smallest segment");
 
 /// The least there may be between two entries of an index, bytes.
 pub(crate) const INDEX_INTERVAL_BYTES_MIN: u32 = 256;
@@ -37,9 +38,9 @@ impl Durability {
 /// The settings of compaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompactionConfig {
-    /// How long a record with a key and an empty value, which deletes the key, is kept at least, ms.
+    /// The least time for which a record with a key and an empty value, which deletes the key, is kept, ms.
     pub tombstone_retention_ms: u64,
-    /// How much of what may be compacted has not been yet when compaction begins, in percent of its bytes: from 1 to 100.
+    /// The share of what may be compacted, and has not been yet, at which compaction begins, in percent of its bytes: from 1 to 100.
     pub dirty_percent: u8,
 }
 
@@ -54,7 +55,7 @@ impl Default for CompactionConfig {
 pub struct LogConfig {
     /// The length of a segment file, bytes. One that begins with a larger batch is as long as that needs.
     pub segment_bytes_max: u64,
-    /// How many bytes of log there are between two entries of an index.
+    /// The number of bytes of log between two entries of an index.
     pub index_interval_bytes: u32,
     /// When appended records count as durable.
     pub durability: Durability,

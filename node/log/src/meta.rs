@@ -42,16 +42,16 @@ pub struct Meta {
     pub promise: Promise,
     /// Everything before this is committed and durable; more may be. Never falls.
     pub commit_end: Offset,
-    /// What lies before is trimmed: it is not read any more, and may be gone. Never falls, and is at most the commit end.
+    /// The offset before which all is trimmed: it is not read any more, and may be gone. Never falls, and is at most the commit end.
     pub log_start: Offset,
-    /// Where the log may have ended before the disk lost or damaged a part of it: up to there it may have acknowledged what it does
-    /// not hold. None once it holds as much again.
+    /// The tail at which the log may have ended before the disk lost or damaged a part of it: up to there it may have acknowledged what it
+    /// does not hold. None once it holds as much again.
     pub suspect: Option<Tail>,
     /// Of the records before this, only the newest of each key are left.
     pub(crate) compacted: Offset,
     /// The durable part of the log when this was written.
     pub(crate) synced: Synced,
-    /// How it ran last.
+    /// Its last session.
     pub(crate) last_use: LastUse,
 }
 
@@ -60,7 +60,7 @@ pub struct Meta {
 pub struct Starts {
     /// The number.
     pub count: u64,
-    /// What the last times of them drew at random, newest first: a copy of this disk would draw other numbers. 0 before the first.
+    /// The random numbers of the last starts, newest first: a copy of this disk would draw other numbers. 0 before the first.
     pub(crate) nonces: [u64; LINEAGE_MAX],
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Synced {
     pub(crate) tail: Tail,
 }
 
-/// How a log was used since it was opened.
+/// The use of a log since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LastUse {
     /// The boot of the machine.
@@ -135,7 +135,9 @@ impl Meta {
         });
         let (nonces, words) = (nonces.map(u64::to_le_bytes).concat(), words.map(u64::to_le_bytes).concat());
         let fields = [ids.map(u128::to_le_bytes).concat(), words, nonces, runs.concat()].concat();
-        block::encode(MAGIC, flags, &fields)
+        let bytes = block::encode(MAGIC, flags, &fields);
+        debug_assert_eq!(Self::decode(&bytes), Ok(*self), "a meta file that says something else");
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
@@ -198,12 +200,15 @@ impl Meta {
         if let Some(newest) = nonces.first_mut() {
             *newest = nonce;
         }
-        Self { starts: Starts { count: count.saturating_add(1), nonces }, ..*self }
+        let starts = Starts { count: count.saturating_add(1), nonces };
+        assert!(starts.count > count, "a start is not told from the one before");
+        Self { starts, ..*self }
     }
 
     /// The meta with these starts of others.
     pub(crate) fn with_runs(&self, runs: &Runs) -> Self {
         let mut all = [NONE; RUNS_MAX];
+        debug_assert!(runs.iter().count() <= RUNS_MAX, "more starts are known than are written down");
         all.iter_mut().zip(runs.iter()).for_each(|(place, run)| *place = run);
         Self { runs: all, ..*self }
     }
@@ -226,6 +231,8 @@ impl Meta {
             return Err(LogError::OtherCluster { held, asked });
         }
         let leader = if epoch == promised { leader.or(bound) } else { leader };
+        assert!(epoch >= promised, "a promise fell");
+        assert!(epoch > promised || bound.is_none() || leader == bound, "an epoch is promised to two leaders");
         Ok(Self { promise: Promise { epoch, leader }, cluster: cluster.or(self.cluster), ..*self })
     }
 }

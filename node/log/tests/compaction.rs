@@ -108,7 +108,7 @@ fn damages(log: &SimLog) -> Vec<Damage> {
     std::iter::from_fn(|| verifier.step(300).unwrap()).filter_map(|verified| verified.damage).collect()
 }
 
-/// What compaction leaves of the records before `sealed`, if that is where the active segment begins.
+/// The records before `sealed` that compaction leaves, if that is where the active segment begins.
 fn left(records: &BTreeMap<u64, Record>, sealed: u64, deletes_kept_from_ms: u64) -> BTreeMap<u64, Record> {
     let newer = |offset: u64, key: &Option<u8>| records.range(offset + 1..sealed).any(|(_, (other, _))| other == key);
     let stays = |offset: u64, (key, value): &Record| {

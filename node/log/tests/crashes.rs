@@ -174,14 +174,14 @@ const WORKLOAD: &[Step] = &[
     Append(1, 9000),
 ];
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Clone, PartialEq, Debug)]
 struct State {
     log_start: u64,
     /// From the start on.
     records: Vec<(u64, Vec<u8>)>,
     epochs: Vec<(u64, u64)>,
-    /// Who appended what.
+    /// The appends of the producers.
     producers: Producers,
 }
 
@@ -200,7 +200,7 @@ impl State {
     }
 }
 
-/// What a log may hold after a crash.
+/// The content that a log may have after a crash.
 #[derive(Debug)]
 struct Allowed {
     /// The last state that was durable for certain, and all since then.
@@ -478,7 +478,7 @@ fn whichever_call_of_the_disk_fails_nothing_durable_is_lost_and_nothing_else_app
     }
 }
 
-/// What the process that was killed had renamed is there when the next one opens, and may still be gone after a crash.
+/// A name that the killed process had given is there when the next one opens, and may still be gone after a crash.
 #[test]
 fn a_machine_that_stops_while_a_log_opens_whose_process_was_killed_loses_nothing() {
     let operations = run(0, None).0.operations();

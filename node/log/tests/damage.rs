@@ -24,7 +24,7 @@ fn tail(epoch: u64, end: u64) -> Tail {
     Tail { epoch: Epoch(epoch), end: Offset(end) }
 }
 
-/// Where the file's frames end: at the last byte that is not zero.
+/// The position at which the file's frames end: at the last byte that is not zero.
 fn used(disk: &SimDisk, name: &str) -> usize {
     disk.content(name).unwrap().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }

@@ -32,7 +32,7 @@ struct Held {
     timestamp_ms: u64,
 }
 
-/// What is found in a directory that nobody has open.
+/// The finding in a directory that nobody has open.
 enum Found {
     /// Something is wrong, and this is said.
     Noticed,
@@ -89,7 +89,7 @@ fn small() -> SimDisk {
     disk
 }
 
-/// Where the file's frames end: at the last byte that is not zero.
+/// The position at which the file's frames end: at the last byte that is not zero.
 fn used(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }

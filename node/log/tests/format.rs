@@ -182,7 +182,7 @@ fn one_append_has_one_producer_in_sequence() {
     }
 }
 
-/// What is exceeded by so many records of that key, that length of value and those headers.
+/// The limit that is exceeded by so many records of that key, that length of value and those headers.
 type Case<'a> = (Bounded, usize, Option<&'a [u8]>, usize, Vec<(&'a str, &'a [u8])>);
 
 #[test]

@@ -51,7 +51,7 @@ fn end_of(disk: &SimDisk, name: &str) -> usize {
 
 type Harm = (&'static str, fn(&SimDisk));
 
-/// What may have happened to a directory.
+/// Harm that may have come to a directory.
 const HARMS: [Harm; 9] = [
     ("nothing", |_| {}),
     ("a torn tail", |disk| {

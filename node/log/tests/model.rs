@@ -26,11 +26,11 @@ enum Step {
         skip: u64,
     },
     Sync,
-    /// What is kept of the frames, in 255ths.
+    /// The part of the frames that is kept, in 255ths.
     Cut {
         kept: u8,
     },
-    /// What is taken of what is left, in 255ths.
+    /// The part that is taken of what is left, in 255ths.
     Trim {
         taken: u8,
     },
@@ -105,7 +105,7 @@ impl Model {
         Tail { epoch: Epoch(self.epochs().last().map_or(0, |(epoch, _)| *epoch)), end: Offset(self.end()) }
     }
 
-    /// What is there of the records and epochs of a log that begins later.
+    /// The records and epochs of a log that begins later.
     fn from(&self, log_start: u64) -> Held {
         let (mut records, mut epochs) = (self.records(), self.epochs());
         let begun = epochs.iter().filter(|(_, start)| *start < log_start).count();

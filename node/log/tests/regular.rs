@@ -1,4 +1,4 @@
-//! What of a directory is no file, or no file of the length that belongs there; and for whom what is made is.
+//! Names in a directory that are no files, or files of another length than belongs there; and the rights of what is made.
 
 #![allow(
     clippy::unwrap_used,

@@ -227,7 +227,7 @@ type Value = (Option<u8>, Vec<u8>);
 /// A record: epoch, key, value.
 type Record = (u64, Option<u8>, Vec<u8>);
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Clone, PartialEq)]
 struct State {
     range: Range<u64>,
@@ -238,7 +238,7 @@ struct State {
     producers: Producers,
 }
 
-/// What a segment that is written anew changes.
+/// The change by a segment that is written anew.
 #[derive(Default)]
 struct Change {
     gone: BTreeSet<u64>,
@@ -384,7 +384,7 @@ impl From<OpenError> for Failed {
 struct Run {
     disk: SimDisk,
     log: Option<SimLog>,
-    /// What the other replicas have: the frame of each record.
+    /// The frames that the other replicas have, one a record.
     frames: BTreeMap<u64, Vec<u8>>,
     /// Every record there ever was at the offset and is not cut.
     whole: BTreeMap<u64, Record>,
@@ -530,7 +530,7 @@ impl Run {
         names.iter().filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect()
     }
 
-    /// Where what is compacted ends: at a segment.
+    /// The position at which what is compacted ends: at a segment.
     fn committed_base(&mut self) -> u64 {
         let committed = self.log().meta().commit_end.0;
         self.bases().into_iter().filter(|base| *base <= committed).max().unwrap()
@@ -595,7 +595,7 @@ impl Run {
         }
     }
 
-    /// What the other replicas have of the range.
+    /// The part of the range that the other replicas have.
     fn fetch(&self, (from, to): (Offset, Offset)) -> Vec<Excerpt> {
         let mut excerpts: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut next = None;
@@ -758,7 +758,7 @@ fn newest(state: &State) -> BTreeMap<u64, Record> {
     state.records.iter().filter(|(at, _)| !outdated.contains(*at)).map(|(at, record)| (*at, record.clone())).collect()
 }
 
-/// What a failure leaves is what was there before the step or after it. Reads go on; a failed write or sync poisons until the log is
+/// Checks that a failure leaves what was there before the step or after it. Reads go on; a failed write or sync poisons until the log is
 /// opened again, and nothing else does.
 fn after_failure(run: &mut Run, failed: Failed, kind: ErrorKind, at: &str) {
     let was_closed = run.log.is_none();

@@ -71,7 +71,7 @@ enum Step {
     Cut {
         records: u64,
     },
-    /// What lies before so many of the last records is trimmed away.
+    /// All before so many of the last records is trimmed away.
     Trim {
         records: u64,
     },

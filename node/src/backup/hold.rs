@@ -15,7 +15,7 @@ use crate::driver::state::ReplicaView;
 pub(crate) struct Hold {
     requests: BackupRequests,
     view: watch::Receiver<ReplicaView>,
-    /// Whether it was told that the disk is full.
+    /// True if it was told that the disk is full.
     told: Arc<AtomicBool>,
 }
 

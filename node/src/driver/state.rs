@@ -55,9 +55,9 @@ pub(crate) struct ReplicaView {
     pub(crate) epoch: Epoch,
     pub(crate) leader: Option<v1::LeaderHint>,
     pub(crate) members: Arc<[Member]>,
-    /// What a leader knows.
+    /// The knowledge of a leader.
     pub(crate) as_leader: LeaderView,
-    /// What a follower knows.
+    /// The knowledge of a follower.
     pub(crate) as_follower: FollowerView,
     /// Why appends wait for the disk.
     pub(crate) full: Option<Stalled>,
@@ -72,7 +72,7 @@ pub(crate) struct ReplicaView {
     pub(crate) standby: Option<Arc<Standby>>,
 }
 
-/// What a leader knows; empty elsewhere.
+/// The knowledge of a leader; empty elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LeaderView {
     /// Whom it does not reach, and why.
@@ -85,7 +85,7 @@ pub(crate) struct LeaderView {
     pub(crate) elected_by: Option<Arc<str>>,
 }
 
-/// What a follower knows; empty elsewhere.
+/// The knowledge of a follower; empty elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct FollowerView {
     /// True while the leader's stream is open.

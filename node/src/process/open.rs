@@ -13,7 +13,7 @@ use crate::num::length;
 /// A data directory that does not open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenNodeError {
-    #[error("cannot make the data directory {}", dir.display())]
+    #[error("cannot create the data directory {}", dir.display())]
     MakeDir { dir: std::path::PathBuf, source: io::Error },
     #[error("the log does not open")]
     Log(#[from] OpenError),

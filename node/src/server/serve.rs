@@ -145,7 +145,7 @@ async fn serve_http2(connection: Connection, door: Arc<Door>, http: Http2, stop:
 enum End {
     /// It made way for others, or said no hello in time.
     Now,
-    /// What it was opened with is not believed any more: it has so long to end.
+    /// The certificate that it was opened with is not believed any more: it has so long to end.
     Outlived(Duration),
 }
 

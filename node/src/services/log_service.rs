@@ -51,7 +51,7 @@ pub(crate) struct LogService {
     pub(crate) security: Security,
     /// Of one that makes backups.
     pub(crate) backups: Option<BackupRequests>,
-    /// Where trims leave what is in no backup.
+    /// The end of what trims may take, where they leave what is in no backup.
     pub(crate) hold: Option<Hold>,
 }
 

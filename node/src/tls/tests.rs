@@ -1,4 +1,4 @@
-//! What counts of the files, each for itself, and who is let in by it.
+//! The files that are in force, each for itself, and who is let in by them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -111,7 +111,7 @@ fn a_certificate_that_cannot_be_used_does_not_hold_up_that_its_authority_is_gone
     // Its own is of the authority that goes: a mistake, as long as it is whole.
     let (said, problems) = made.places().read_again(&before);
     assert_eq!((&said.peers.sha256, problems.len()), (&before.peers.sha256, 1), "{problems:?}");
-    assert!(problems[&File::Peers].contains("is not to be believed by who has"), "{problems:?}");
+    assert!(problems[&File::Peers].contains("is not trusted by the authorities in"), "{problems:?}");
     made.write("tls.key", "");
     let (said, problems) = made.places().read_again(&before);
     assert_eq!(problems.keys().collect::<Vec<_>>(), [&File::Leaf], "{problems:?}");

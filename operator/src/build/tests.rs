@@ -1,4 +1,4 @@
-//! What the objects of a cluster must say.
+//! The required content of a cluster's objects.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ pub struct Backup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub credentials_secret_name: Option<String>,
-    /// Annotations of the pods' ServiceAccount, as clouds want them that give a pod its identity.
+    /// Annotations of the pods' ServiceAccount, by which a cloud gives pods an identity.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub service_account_annotations: BTreeMap<String, String>,

@@ -26,7 +26,7 @@ use security::{Access, Monitoring, Tls};
 pub use settings::NodeSettings;
 pub use status::ZueClusterStatus;
 
-/// A replicated append-only log: its replicas, their storage, and who leads.
+/// A replicated append-only log: its replicas, their storage, and its leader.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[kube(
     group = "zue.io",
@@ -48,10 +48,10 @@ pub use status::ZueClusterStatus;
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether appends are taken"
+        description = "True while appends are committed"
     ),
-    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader", description = "The pod that leads"),
-    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "The greatest epoch"),
+    printcolumn(name = "Leader", type_ = "string", json_path = ".status.leader", description = "The leader's pod"),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "The newest epoch"),
     printcolumn(
         name = "ISR",
         type_ = "integer",
@@ -62,20 +62,20 @@ pub use status::ZueClusterStatus;
         name = "Lag",
         type_ = "integer",
         json_path = ".status.lagRecords",
-        description = "Records that the last follower is behind"
+        description = "Records that the slowest follower is behind"
     ),
     printcolumn(
         name = "Attention",
         type_ = "string",
         json_path = ".status.attention",
-        description = "What a person may have to look at"
+        description = "Conditions that a person may have to look at"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Commit end",
         type_ = "integer",
         json_path = ".status.commitEnd",
-        description = "The end of what is committed",
+        description = "The end of the committed records",
         priority = 1
     ),
     printcolumn(
@@ -90,14 +90,14 @@ pub use status::ZueClusterStatus;
         name = "Elected by",
         type_ = "string",
         json_path = ".status.electedBy",
-        description = "Who elected the leader",
+        description = "The elector of the leader",
         priority = 1
     ),
     printcolumn(
         name = "Why",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
-        description = "What Ready says",
+        description = "The message of the condition Ready",
         priority = 1
     ),
     // One that is not changed is no matter: a status that somebody wrote must not keep the operator from writing another.
@@ -168,7 +168,7 @@ pub struct ZueClusterSpec {
     /// Encryption of connections, and proof of who is at their other end.
     #[serde(default)]
     pub tls: Tls,
-    /// The clients that have access; with `tls.mode: Required` no others have any. Each finds what it has to show in the Secret
+    /// The clients that have access; with `tls.mode: Required` no others have any. The credentials of each are in the Secret
     /// `<cluster>-client-<name>`. A change takes effect within minutes, without a restart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
@@ -186,7 +186,7 @@ fn default_replicas() -> u32 {
     3
 }
 
-/// Who leads.
+/// The leader.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Leader {
@@ -207,8 +207,8 @@ pub struct Leader {
     /// From 300ms to 1m, and at least three times `config.replication.heartbeatInterval`. A shorter time finds a machine that hangs
     /// sooner, a longer one is less easily mistaken.
     pub detection_time: Time,
-    /// The time after that without an act of a controller before a node elects by itself: the operator, or the way to the API server, may be
-    /// away. From 200ms to 1h. The nodes elect among the voters, and never against `Static`.
+    /// The time after the loss of the leader for which no controller has acted, before a node elects by itself: the operator, or the way to
+    /// the API server, may be away. From 200ms to 1h. The nodes elect among the voters, and never against `Static`.
     pub standby_after: Time,
 }
 

@@ -7,8 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A backup of a log, made once. What is made stays in the store when this resource goes; `spec.backup.keep` of the ZueCluster says how
-/// long.
+/// A backup of a log, made once. It stays in the store when this resource is deleted; `spec.backup.keep` of the ZueCluster says how long.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[kube(
     group = "zue.io",
@@ -20,23 +19,39 @@ use serde::{Deserialize, Serialize};
     status = "ZueBackupStatus",
     derive = "PartialEq",
     annotation("helm.sh/resource-policy", "keep"),
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster", description = "Whose log"),
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "How far it has come"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".spec.cluster",
+        description = "The ZueCluster of the log"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "The phase of the backup"
+    ),
     printcolumn(
         name = "End",
         type_ = "integer",
         json_path = ".status.end",
         description = "The offset up to which it has the log"
     ),
-    printcolumn(name = "Made", type_ = "date", json_path = ".status.time", description = "How long ago it was made"),
+    printcolumn(name = "Made", type_ = "date", json_path = ".status.time", description = "The time since it was made"),
     printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.message",
-        description = "What it waits for, or why it failed"
+        description = "The reason for which it waits, or failed"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Pod", type_ = "string", json_path = ".status.pod", description = "Who makes it", priority = 1),
+    printcolumn(
+        name = "Pod",
+        type_ = "string",
+        json_path = ".status.pod",
+        description = "The pod that makes it",
+        priority = 1
+    ),
     printcolumn(
         name = "Backup",
         type_ = "string",
@@ -48,7 +63,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf").message("a backup is made once: make another ZueBackup"))]
 pub struct ZueBackupSpec {
-    /// The ZueCluster, in the same namespace. Its `spec.backup` says where to.
+    /// The ZueCluster, in the same namespace. Its `spec.backup` names the store.
     #[schemars(length(min = 1, max = 40), regex(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub cluster: String,
 }
@@ -57,7 +72,7 @@ pub struct ZueBackupSpec {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct ZueBackupStatus {
-    /// The phase that it is in: `Done` and `Failed` are the end.
+    /// The phase of the backup: `Done` and `Failed` are final.
     #[serde(default)]
     pub phase: Phase,
     /// The pod that makes it.

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Tls {
-    /// `Required`: nobody gets in without. `Permissive`: both are taken, and who comes without may do everything. `"Off"`, in quotes,
-    /// since YAML takes it for `false` without: no TLS, and everybody may do everything. Where no mode is given, a new ZueCluster has
-    /// `Required`, and one that is there stays as it is: `status.tlsMode` says how. A running cluster is moved in steps, over
-    /// `Permissive`.
+    /// `Required`: every connection has TLS, and a certificate or a token. `Permissive`: connections with and without TLS are taken; one
+    /// without may do everything. `"Off"`, in quotes, since YAML takes it for `false` without: no TLS, and everybody may do everything.
+    /// Where no mode is given, a new ZueCluster has `Required`, and one that exists keeps its mode, `status.tlsMode`. A running cluster is
+    /// moved in steps, over `Permissive`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<TlsMode>,
     /// A Secret with the authority that signs nodes and the operator: `tls.crt` and `tls.key`, as cert-manager makes them with
@@ -21,7 +21,7 @@ pub struct Tls {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
-    /// The same for the authority that signs clients.
+    /// A Secret with the authority that signs clients, as `secretName` has it for nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub client_ca_secret_name: Option<String>,
@@ -67,14 +67,13 @@ impl TlsMode {
         .field_path(".name")
 )]
 pub struct Access {
-    /// Its name. What it shows is in the Secret `<cluster>-client-<name>`.
+    /// Its name. Its credentials are in the Secret `<cluster>-client-<name>`.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
     /// Its rights: append records, read them, or trim the log and switch the leader over.
     #[schemars(length(max = 3))]
     pub rights: Vec<Right>,
-    /// True if it shows a token (`token` in the Secret) instead of a certificate (`tls.crt`, `tls.key`). Of a token the nodes know the
-    /// hash alone.
+    /// True for a token (`token` in the Secret) instead of a certificate (`tls.crt`, `tls.key`). The nodes know only the token's hash.
     #[serde(default)]
     pub token: bool,
     /// The pods of the client, in the words of a NetworkPolicy: by default in the namespace of the ZueCluster, and anywhere where there is

@@ -1,4 +1,4 @@
-//! What the operator says of a ZueCluster. Five fields are written down before something is done; all others are a report.
+//! The operator's report on a ZueCluster. Five fields are written down before something is done; all others are a report.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -22,22 +22,22 @@ pub struct ZueClusterStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Written down before an epoch begins: the greatest epoch ever reserved. No epoch is used twice.
+    /// The greatest epoch ever reserved, written before it begins. No epoch is used twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
-    /// Written down once it was seen to lead: the replica id of the last leader. No decision reads it.
+    /// The replica id of the last leader that was seen to lead. No decision reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub recorded_leader: Option<String>,
-    /// Written down once a replica was seen to belong to it: the id of the log. It forbids that another one is begun in its place.
+    /// The id of the log, written once a replica was seen to belong to it. It forbids that another log is begun in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub cluster_id: Option<String>,
-    /// Written down when the cluster is made, and before it is changed: whether there is TLS. `spec.tls.mode` says what it is to be.
+    /// The TLS mode in force, written when the cluster is made, and before each change. `spec.tls.mode` is the intended one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_mode: Option<TlsMode>,
-    /// Written down once `zue.io/unsafe-recover` is confirmed, before anything is done: a majority of the replicas is gone for good. Absent
-    /// once all replicas run again.
+    /// The recovery from the loss of a majority, written once `zue.io/unsafe-recover` is confirmed, before anything is done. Absent once
+    /// all replicas run again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
     /// The reasons of conditions that a person may have to look at; absent while there are none.
@@ -48,11 +48,11 @@ pub struct ZueClusterStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), regex(pattern = r"^[1-9][0-9]*([kKMGTPE]i?)?$"))]
     pub storage_size: Option<String>,
-    /// The pod that leads; absent while none does.
+    /// The leader's pod; absent while nobody leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub leader: Option<String>,
-    /// The one who elected it: an operator or another controller, or a replica that stood by for them; absent while none leads.
+    /// The elector of the leader: an operator or another controller, or a replica that stood by for them; absent while nobody leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub elected_by: Option<String>,
@@ -69,10 +69,10 @@ pub struct ZueClusterStatus {
     /// The number of records that the follower furthest behind lacks; absent while nobody leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<u64>,
-    /// The end of what is committed, when it was last written here: a log in use is ahead of it.
+    /// The end of the committed records when it was last written here: a log in use is ahead of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit_end: Option<u64>,
-    /// The outcome of a restore; absent where the nodes make no backups.
+    /// The newest backup, which a restore would give; absent where the nodes make no backups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupStatus>,
     /// The number of replicas, those included that are still to go.
@@ -111,7 +111,7 @@ pub struct BackupStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 40))]
     pub time: Option<Time>,
-    /// Whose last try failed, and why; absent while none fails.
+    /// The pod whose last try failed, and the error; absent while none fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500))]
     pub problem: Option<String>,
@@ -121,16 +121,16 @@ pub struct BackupStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovery {
-    /// The pod of the replica whose log goes on. No other runs.
+    /// The pod of the replica whose log goes on. The other pods are stopped.
     #[schemars(length(max = 63))]
     pub pod: String,
-    /// That replica in the lost cluster.
+    /// The id of that replica in the lost cluster.
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub replica_id: String,
-    /// The lost cluster. Nothing that bears its id takes part in the new one.
+    /// The id of the lost cluster. A replica with that id takes no part in the new one.
     #[schemars(length(max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub cluster_id: String,
-    /// Where that log ended: what the lost cluster acknowledged from there on is lost.
+    /// The end of that log: what the lost cluster acknowledged from there on is lost.
     pub end: u64,
 }
 
@@ -148,7 +148,7 @@ impl Recovery {
         ORDINALS.map(|ordinal| format!("{cluster}-{ordinal}")).into_iter().filter(|pod| *pod != self.pod).collect()
     }
 
-    /// Whether it makes sense for that cluster, whoever wrote it.
+    /// Returns whether it makes sense for that cluster, whoever wrote it.
     fn is_sound(&self, cluster: &str) -> bool {
         let is_id = |id: &String| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
         self.ordinal(cluster).is_some() && [&self.replica_id, &self.cluster_id].into_iter().all(is_id)
@@ -170,7 +170,7 @@ pub struct Member {
     /// Its pod.
     #[schemars(length(max = 63))]
     pub pod: String,
-    /// Its data directory's id; another one means that its disk was emptied.
+    /// The id of its data directory; another id means that its disk was emptied.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub replica_id: Option<String>,

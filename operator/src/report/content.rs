@@ -1,4 +1,4 @@
-//! What a look at a cluster hands in to be told and done.
+//! News and deeds that a look at a cluster hands in.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

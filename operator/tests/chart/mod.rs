@@ -46,7 +46,7 @@ fn helm() -> Option<PathBuf> {
     found
 }
 
-/// What helm says to these arguments.
+/// Runs helm with these arguments.
 pub(crate) fn helm_of(args: &[&str]) -> Option<Output> {
     Some(Command::new(helm()?).args(args).current_dir(root()).output().unwrap())
 }

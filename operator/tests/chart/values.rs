@@ -13,7 +13,7 @@ const THEIRS: [&str; 7] = [
     "pod.imagePullSecrets",
 ];
 
-/// What is no part of the spec.
+/// The values that are no part of the spec.
 pub(crate) fn own() -> Value {
     let texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
     json!({

@@ -16,7 +16,7 @@ const THREADS: usize = 16;
 struct Contender {
     name: &'static str,
     make: Make,
-    /// Whether it can append without a sync, and with one.
+    /// True if it can append without a sync, and with one.
     unsynced: bool,
     synced: bool,
 }

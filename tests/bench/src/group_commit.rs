@@ -26,11 +26,11 @@ struct Turn {
     /// The number of syncs that have begun, and how many of them have ended.
     begun: u64,
     ended: u64,
-    /// What was durable after the last one; `None` if that failed.
+    /// The durable tail after the last one; `None` if that failed.
     durable: Option<Tail>,
     /// The number of threads that wait for the sync that begins next.
     waiting: usize,
-    /// How many threads the last sync let go, and how many have come since.
+    /// The numbers of threads that the last sync let go, and that have come since.
     released: usize,
     back: usize,
     /// The time it took.

@@ -29,15 +29,15 @@ use crate::report::Report;
 /// Measures some of it.
 type Part = fn(&Plan, &mut Report) -> anyhow::Result<()>;
 
-/// How much is measured.
+/// The amount of measuring.
 pub(crate) struct Plan {
     /// Rounds in which everybody has a turn.
     pub(crate) rounds: usize,
-    /// How much longer or shorter a turn is.
+    /// The factor by which a turn is longer or shorter.
     pub(crate) scale: f64,
     /// Bytes of the large log that is opened.
     pub(crate) large_bytes: u64,
-    /// Where logs are written: on the disk that is to be measured.
+    /// The directory of the logs: on the disk that is to be measured.
     pub(crate) dir: PathBuf,
     pub(crate) bar: ProgressBar,
 }

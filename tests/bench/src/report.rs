@@ -1,4 +1,4 @@
-//! What was measured, as CSV, as a table and as plots; and whether the goals were met.
+//! Results as CSV, as a table and as plots; and whether the goals were met.
 
 use std::fmt::Write as _;
 use std::path::Path;

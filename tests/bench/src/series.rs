@@ -3,7 +3,7 @@
 /// One figure of several contenders, round by round.
 #[derive(Debug)]
 pub struct Series {
-    /// What was measured.
+    /// The measured quantity.
     pub title: String,
     /// Of the values.
     pub unit: &'static str,
@@ -17,7 +17,7 @@ impl Series {
         Self { title: title.to_owned(), unit, runs: Vec::new() }
     }
 
-    /// What a contender has reached in a round.
+    /// Adds the value that a contender has reached in a round.
     pub fn add(&mut self, name: &str, value: f64) {
         match self.runs.iter_mut().find(|(known, _)| known == name) {
             Some((_, values)) => values.push(value),
@@ -25,7 +25,7 @@ impl Series {
         }
     }
 
-    /// What a contender has reached, round by round.
+    /// The values that a contender has reached, round by round.
     pub fn of(&self, name: &str) -> Option<&[f64]> {
         self.runs.iter().find(|(known, _)| known == name).map(|(_, values)| values.as_slice())
     }

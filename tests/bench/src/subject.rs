@@ -1,4 +1,4 @@
-//! What is measured: this log, the raw disk, and the peers, each configured as its users would for such a workload.
+//! The contenders: this log, the raw disk, and the peers, each configured as its users would for such a workload.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(4);
 const VALUE_BYTES_MAX: usize = 400;
 const RECORDS_MAX: usize = 4;
 
-/// What all clients share.
+/// The state that all clients share.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     pub(crate) client: Client,

@@ -11,7 +11,7 @@ use zue_tests::identities::{Identities, LIFE};
 use zue_tests::programs::Process;
 use zue_tls::Role;
 
-/// Where a node runs.
+/// The place where a node runs.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeHost {
     pub(crate) name: String,
@@ -21,7 +21,7 @@ pub(crate) struct NodeHost {
     pub(crate) data: PathBuf,
 }
 
-/// Who leads, and since which epoch.
+/// A leader and its epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Leader {
     pub(crate) node: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Cluster {
     secured: Option<Secured>,
 }
 
-/// What a cluster with TLS has: the authorities, and what they gave out.
+/// The TLS of a cluster: the authorities, and what they gave out.
 pub(crate) struct Secured {
     identities: Identities,
     controller: PathBuf,
@@ -56,7 +56,7 @@ impl Secured {
         Self { identities, controller, client }
     }
 
-    /// What nodes are told of it.
+    /// The part of the nodes' file about it.
     fn config(&self) -> String {
         let (folder, access) = (text(&self.identities.node()), text(&self.identities.access()));
         format!("tls: {{mode: Required, folder: {folder}}}\naccess: {{file: {access}}}\n")
@@ -132,7 +132,7 @@ impl Cluster {
         &self.places[node].data
     }
 
-    /// Where clients go.
+    /// The servers that clients ask.
     pub(crate) fn servers(&self) -> Vec<String> {
         addresses(&self.places)
     }
@@ -163,7 +163,7 @@ impl Cluster {
         text(&self.programs.join(name))
     }
 
-    /// What clients show, where there is TLS.
+    /// The certificate of clients, where there is TLS.
     pub(crate) fn of_client(&self) -> Option<[PathBuf; 3]> {
         self.secured.as_ref().map(Secured::of_client)
     }
@@ -173,7 +173,7 @@ impl Cluster {
         self.nodes.iter().flatten().map(Process::id)
     }
 
-    /// How much memory a node says it takes at most.
+    /// The memory that a node says it takes at most.
     pub(crate) fn memory_bound(&self) -> Result<u64> {
         let config = zue_node::read_config(&self.dir.join("node.yaml"))?;
         Ok(MemoryBound::of(&config).bytes())
@@ -231,12 +231,12 @@ impl Cluster {
         self.controllers[which] = None;
     }
 
-    /// What every node says of itself.
+    /// The status of every node.
     pub(crate) async fn status(&self) -> Vec<ReplicaStatus> {
         self.eye.status().await
     }
 
-    /// Who leads by what the nodes say.
+    /// The leader, by what the nodes say.
     pub(crate) async fn leader(&self) -> Option<Leader> {
         self.leading(&self.status().await)
     }
@@ -262,7 +262,7 @@ impl Cluster {
         }
     }
 
-    /// Who leads, if all the others follow and are in sync.
+    /// The leader, if all the others follow and are in sync.
     pub(crate) fn whole(&self, status: &[ReplicaStatus]) -> Option<Leader> {
         let leader = self.leading(status)?;
         let answers: Vec<_> = status.iter().filter_map(|one| one.answer.as_ref().ok()).collect();

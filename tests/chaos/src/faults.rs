@@ -1,4 +1,4 @@
-//! What goes wrong, in an order that the seed gives: a deck of cards is drawn again and again, and each fault lasts a while.
+//! Faults in an order that the seed gives: a deck of cards is drawn again and again, and each fault lasts a while.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ pub(crate) enum Whom {
     Follower,
 }
 
-/// Which packets are lost, as seen from the node that is struck.
+/// The direction in which packets are lost, as seen from the node that is struck.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Way {
     In,
@@ -71,19 +71,19 @@ const DECK: [(Fault, usize); 19] = [
     (Fault::SecondController, 1),
 ];
 
-/// How long a fault lasts, ms, and how long until the next one begins: at times they overlap.
+/// The lengths of a fault and of the time until the next one begins, ms: at times they overlap.
 const LASTS: std::ops::Range<u64> = 200..3_500;
 const UNTIL_NEXT: std::ops::Range<u64> = 500..3_500;
 /// Longer than a disk that is lost takes to be noticed, and a replica to count as in sync no more.
 const BETWEEN_WIPES: Duration = Duration::from_secs(10);
 const SLOW_KBIT: u64 = 1_000;
-/// How much is lost by a roll-back.
+/// The time that a roll-back loses.
 const ROLLED_BACK: Duration = Duration::from_secs(2);
 const ROLLED_BACK_WITHIN: Duration = Duration::from_secs(30);
 /// The faults of nodes that may last at the same time.
 const STRUCK_MAX: usize = 2;
 
-/// How a fault ends.
+/// The end of a fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Cure {
     Start,
@@ -116,7 +116,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// What is done goes to a log, too.
+    /// Makes the faults; what is done goes to a log, too.
     pub(crate) fn new(seed: u64, network: Network, volumes: Vec<Volume>, log: &Path) -> Result<Self> {
         let dice = Xoshiro256PlusPlus::seed_from_u64(seed);
         let (deck, struck, counts, log) = (vec![], vec![], BTreeMap::new(), File::create(log)?);
@@ -191,7 +191,7 @@ impl Faults {
         }
     }
 
-    /// Whether all replicas are voters and have what was acknowledged. That is known a while after the last loss only.
+    /// Returns whether all replicas are voters and have what was acknowledged. That is known a while after the last loss only.
     async fn may_wipe(&self, cluster: &Cluster) -> bool {
         let is_long_ago = self.wiped.is_none_or(|wiped| wiped.elapsed() > BETWEEN_WIPES);
         is_long_ago && cluster.whole(&cluster.status().await).is_some()

@@ -33,10 +33,10 @@ const NO_CONFIG: &str = "{}";
 #[derive(Debug, Parser)]
 #[command(name = "zue-chaos")]
 struct Arguments {
-    /// Where the replicas' data and what the programs say is kept; deleted after a run that found nothing
+    /// Directory of the replicas' data and of what the programs say; deleted after a run that found nothing
     #[arg(long, default_value_os_t = target_dir().join("chaos"))]
     dir: PathBuf,
-    /// What the nodes' file says in a measurement, to try settings
+    /// Content of the nodes' file in a measurement, to try settings
     #[arg(long, default_value = NO_CONFIG, global = true)]
     node_config: String,
     #[command(subcommand)]
@@ -51,7 +51,7 @@ enum Command {
     Load(speed::load::Options),
 }
 
-/// What happens in a world of its own.
+/// Commands that run in a world of their own.
 #[derive(Debug, Subcommand)]
 enum Inside {
     /// Kills, stops, cuts off and fills at random, and checks every answer
@@ -62,7 +62,7 @@ enum Inside {
         /// Seconds of faults
         #[arg(long, default_value_t = 300)]
         duration: u64,
-        /// How many replicas [default: 3, with every fourth seed 5]
+        /// Number of replicas [default: 3, with every fourth seed 5]
         #[arg(long)]
         replicas: Option<usize>,
         /// Fewer kills of a leader fail the run [default: one for each 15 seconds of faults]

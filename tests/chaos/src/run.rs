@@ -20,7 +20,7 @@ const APPENDING: usize = 4;
 const PIPELINES: usize = 3;
 const PEEKING: usize = 2;
 const ASKING: usize = 3;
-/// How long clients try. Some give up early, so that there are appends of which nobody was told what became of them.
+/// The time for which clients try. Some give up early, so that there are appends of which nobody was told what became of them.
 const PATIENT: Duration = Duration::from_secs(15);
 const IMPATIENT: Duration = Duration::from_millis(150);
 /// Once nothing is wrong any more, the log must be writable, and all replicas the same, within this time.
@@ -28,10 +28,10 @@ const HEALED_WITHIN: Duration = Duration::from_mins(1);
 /// Small segments, so that many are begun, cut and left.
 const NODE_CONFIG: &str = "log: {segmentBytesMax: 2MiB}\n";
 const VOLUME_BYTES: u64 = 256 << 20;
-/// What a second of the load may take.
+/// The bytes that a second of the load may take.
 const BYTES_A_SECOND: u64 = 2 << 20;
 
-/// What is to be run.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) seed: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     pub(crate) broken: Option<Break>,
 }
 
-/// What no run may pass with.
+/// A fault of Zue that no run may pass with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Break {
     /// All disks are put back to how they were a while before.

@@ -30,7 +30,7 @@ impl Volume {
         Ok(Self { mount })
     }
 
-    /// Where the replica's directory is.
+    /// The directory of the replica.
     pub(crate) fn data(&self) -> PathBuf {
         self.mount.join("data")
     }

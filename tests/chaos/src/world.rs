@@ -26,7 +26,7 @@ pub(crate) fn enter() -> Result<()> {
     Err(error).context("unshare cannot be run: it is part of util-linux")
 }
 
-/// Whether files may be mounted as disks.
+/// Returns whether files may be mounted as disks.
 pub(crate) fn has_loop_devices() -> bool {
     std::env::var_os(INSIDE).is_some_and(|inside| inside == "root")
 }

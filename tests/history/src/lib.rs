@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-/// How many contradictions are told.
+/// The number of contradictions that are told.
 const PROBLEMS_MAX: usize = 20;
 
 /// One record that a client wanted to append: the `number`th of `producer`. Used once.
@@ -24,7 +24,7 @@ impl Value {
         text
     }
 
-    /// What [`Value::encode`] has made.
+    /// Parses what [`Value::encode`] has made.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut words = text.split(|byte| *byte == b':');
         let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
@@ -35,16 +35,16 @@ impl Value {
 /// A record as a replica gave it. The digest is of all its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeenRecord {
-    /// Which one it is.
+    /// Its value.
     pub value: Value,
     /// Of all its bytes.
     pub digest: u64,
 }
 
-/// What is known of one record.
+/// The known fate of one record.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fate {
-    /// What was known to be committed before it was sent: it must stand behind that.
+    /// The end of what was known to be committed before it was sent: it must stand behind that.
     floor: u64,
     acked: Option<u64>,
     /// It was said that it is not in the log and never will be.
@@ -52,7 +52,7 @@ struct Fate {
     seen: Option<u64>,
 }
 
-/// What was told, in the order in which it was.
+/// The answers, in the order in which they came.
 #[derive(Debug, Default)]
 pub struct History {
     /// By producer and number.
@@ -142,7 +142,7 @@ impl History {
         }
     }
 
-    /// Where a linearizable read that begins now has to reach at least.
+    /// The least end that a linearizable read has to reach that begins now.
     pub fn floor(&self) -> u64 {
         self.committed_end
     }
@@ -156,7 +156,7 @@ impl History {
         }
     }
 
-    /// What is wrong with all of it, once the whole log was read up to `end`.
+    /// The contradictions in all of it, once the whole log was read up to `end`.
     pub fn finish(&mut self, end: u64) -> Vec<String> {
         if self.committed_end > end {
             self.problem(format!("{} records were committed, the log ends at {end}: lost", self.committed_end));

@@ -76,12 +76,12 @@ pub(crate) struct Batch {
     gone: Arc<[Offset]>,
 }
 
-/// What a producer's records are like.
+/// The shape of a producer's records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// The longest value, about.
     pub(crate) bytes: usize,
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) keys: u64,
 }
 
@@ -176,7 +176,7 @@ impl Batch {
         Self { frames, records, gone: batches.iter().flat_map(|batch| batch.gone().iter().copied()).collect() }
     }
 
-    /// What arrives of it on the other side of the network.
+    /// The batch as it arrives on the other side of the network.
     pub(crate) fn arrive(&self) -> Result<Self, String> {
         let (bytes, prev) = (self.frames.bytes().clone(), self.frames.prev());
         let frames = zue_log::Batch::decode(bytes, prev, &Limits::default()).map_err(|error| error.to_string())?;

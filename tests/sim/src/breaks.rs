@@ -69,7 +69,7 @@ pub enum Break {
     TrimAnsweredEarly,
     /// A follower does not tell a new leader where its log begins.
     TrimUntold,
-    /// Who begins anew does not hear who appended what before.
+    /// A replica that begins anew does not hear who appended what before.
     ResetForgetsProducers,
     /// A producer is called unknown before what it was forgotten for is committed.
     ForgottenEarly,
@@ -77,7 +77,7 @@ pub enum Break {
     UnknownUnconfirmed,
     /// Damage is not repaired, and forgotten.
     DamageForgotten,
-    /// What is durable is compacted, committed or not.
+    /// All that is durable is compacted, committed or not.
     CompactUncommitted,
     /// Records that delete are compacted away before their time.
     DeletesGoEarly,
@@ -91,11 +91,11 @@ pub enum Break {
     AnyEpochPromised,
     /// A controller takes the epoch above all that are promised, however few would accept it.
     EpochsNotClimbed,
-    /// Where nobody writes down which epoch is taken, the next one is.
+    /// The next epoch is taken where nobody writes down which one is.
     EpochsNotSkipped,
-    /// Where the appointed one does not answer, another is appointed for the same epoch.
+    /// Another is appointed for the same epoch where the appointed one does not answer.
     TwoCandidates,
-    /// What a stranger says of starts of disks is believed.
+    /// A stranger's word about starts of disks is believed.
     StartBelieved,
     /// Whoever opens a stream says where the log begins.
     AnyLogStart,
@@ -111,7 +111,7 @@ pub enum Break {
     StandbyUntold,
     /// A leader does not tell its followers by what to stand by.
     StandbyUnlearned,
-    /// What a leader says of standing by is believed before its epoch has begun.
+    /// A leader's standby terms are believed before its epoch has begun.
     StandbyBelieved,
     /// A leader is told that others than the voters stand by.
     StandbyOfOthers,
@@ -187,7 +187,7 @@ impl Break {
 }
 
 impl Break {
-    /// What is chosen instead.
+    /// The broken choice.
     pub(crate) fn choose(
         self,
         chosen: Option<Choice>,

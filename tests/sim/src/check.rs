@@ -25,25 +25,25 @@ use crate::node::standby::Standby;
 pub(crate) struct Checker {
     /// Every record that was ever committed, by offset.
     committed: Vec<Record>,
-    /// Where a producer's record was committed: nonce and sequence.
+    /// The offset of each committed record of a producer, by nonce and sequence.
     places: BTreeMap<(u64, u64), u64>,
     leaders: BTreeMap<Epoch, Leadership>,
     /// With whom each epoch began.
     begun: BTreeMap<Epoch, EpochStart>,
-    /// How far each epoch's leader has committed.
+    /// The commit end of each epoch's leader.
     committed_in: BTreeMap<Epoch, Offset>,
     /// Whom a replica follows in an epoch.
     bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
     replicas: BTreeMap<ReplicaId, Told>,
-    /// How far a replica has acknowledged an epoch whose start it held.
+    /// The end up to which a replica has acknowledged an epoch whose start it held.
     acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
     /// Voters that a leader was or may be appointed with, and their quorum.
     electorates: Vec<(Vec<ReplicaId>, usize)>,
-    /// Who has said that it holds the start of an epoch.
+    /// The replicas that have said that they hold the start of an epoch.
     holds: BTreeSet<(ReplicaId, Epoch)>,
     lost: BTreeSet<ReplicaId>,
     restored: BTreeSet<ReplicaId>,
-    /// Where a replica has said that its log begins.
+    /// The offset at which a replica has said that its log begins.
     said_start: BTreeMap<ReplicaId, Offset>,
     /// Up to where anybody has asked for a trim.
     trim_asked: Offset,
@@ -52,7 +52,7 @@ pub(crate) struct Checker {
     keys: gone::Keys,
     /// By what controllers have told leaders to stand by.
     terms: Vec<Standby>,
-    /// What it all began with, if with a restored log.
+    /// The restored log that it all began with, if it did.
     pub(crate) from_backup: Option<Begun>,
     /// The epoch of what a replica stands by, in which life.
     stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
@@ -74,7 +74,7 @@ struct Leadership {
     start: Offset,
 }
 
-/// What a replica has told others, and what was seen of it.
+/// Words of a replica to others, and what was seen of it.
 #[derive(Debug, Default)]
 struct Told {
     sealed: Epoch,

@@ -1,4 +1,4 @@
-//! What went wrong on purpose, counted by kind.
+//! Intended faults, counted by kind.
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -81,7 +81,7 @@ impl Fault {
     }
 }
 
-/// How often each kind of fault happened.
+/// The number of times that each kind of fault happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Coverage([u64; KINDS.len()]);
 
@@ -108,7 +108,7 @@ impl Coverage {
         KINDS.iter().copied().zip(self.0.iter().copied())
     }
 
-    /// How many faults there were, besides single messages that were lost, late or doubled and syncs that took long.
+    /// The number of faults besides single messages that were lost, late or doubled and syncs that took long.
     pub fn faults(&self) -> u64 {
         self.iter().filter(|(kind, _)| !kind.is_of_messages()).map(|(_, count)| count).sum()
     }

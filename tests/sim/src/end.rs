@@ -13,22 +13,22 @@ use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
 use crate::world::World;
 
-/// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
+/// The time for which the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
 const REST_MS: u64 = 60_000;
 
-/// How many events a run has at least, and faults, those of single messages aside.
+/// The least number of events of a run, and of faults, those of single messages aside.
 pub(crate) const EVENTS_MIN: u64 = 2000;
 /// See [`EVENTS_MIN`].
 pub(crate) const FAULTS_MIN: u64 = 10;
 
-/// What to run.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many events there are at least until everything is put right.
+    /// The number of events at least until everything is put right.
     pub events: u64,
     /// The rule to break.
     pub broken: Option<Break>,
-    /// How many lines of a failed run are told.
+    /// The number of lines of a failed run that are told.
     pub lines: usize,
 }
 
@@ -38,12 +38,12 @@ impl Default for Options {
     }
 }
 
-/// What happened in a run that went well.
+/// The events of a run that went well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Report {
     /// Events, healing included.
     pub events: u64,
-    /// What went wrong on purpose.
+    /// The intended faults.
     pub faults: Coverage,
     /// Virtual milliseconds until everything was put right, and until all was at rest.
     pub faulty_ms: u64,
@@ -65,21 +65,21 @@ pub struct Report {
     pub resets: u64,
     /// Records that were trimmed because of their age.
     pub aged_out: u64,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub by_standbys: u64,
-    /// How it began, if with a restored log.
+    /// The beginning, if it was a restored log.
     pub from_backup: FromBackup,
-    /// Whether faults took committed records from all voters that held them.
+    /// True if faults took committed records from all voters that held them.
     pub lossy: bool,
-    /// Whether it ended without rest, for that or because too few voters were left.
+    /// True if it ended without rest, for that or because too few voters were left.
     pub stuck: bool,
     /// Of everything that happened.
     pub trace_hash: u64,
 }
 
-/// What was violated, and where.
+/// The violated rule, and the place.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The seed to replay.
@@ -200,7 +200,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether trimmed records are damaged anywhere, which nobody may hold any more. Who lacks them cannot be fed from there.
+    /// Returns whether trimmed records are damaged anywhere, which nobody may hold any more. Who lacks them cannot be fed from there.
     fn is_held_up(&self) -> bool {
         self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.holds_damaged_trimmed())
     }
@@ -213,7 +213,7 @@ impl World {
             && self.stand_by()
     }
 
-    /// Where nodes stand by, all voters know how.
+    /// Checks that all voters know how to stand by, where nodes do.
     fn stand_by(&self) -> bool {
         let is_told = |leader| self.are_told(&self.voters(leader), leader);
         !self.params.control.stands_by || self.leader().is_some_and(is_told)

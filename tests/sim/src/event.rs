@@ -1,4 +1,4 @@
-//! What happens at a time, and to whom.
+//! Events, their times, and those whom they befall.
 
 use zue_core::{Epoch, ReplicaId, Session, Ticket};
 

@@ -10,14 +10,14 @@ use zue_core::{Epoch, Offset, Origin, ProducerId, ProducerLimits, ReplicaId};
 use crate::batch::{Batch, Record};
 use crate::disk::{Storage, Work};
 
-/// How runs went that began with a restored log.
+/// The course of runs that began with a restored log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FromBackup {
-    /// How many there were.
+    /// Their number.
     pub runs: u64,
-    /// How often the restored replica started again before its first epoch start was durable.
+    /// The number of times that the restored replica started again before its first epoch start was durable.
     pub restarts: u64,
-    /// How often its appointment had died with it.
+    /// The number of times that its appointment had died with it.
     pub died: u64,
     /// Appends from before that were tried again, and known.
     pub known: u64,
@@ -33,12 +33,12 @@ impl FromBackup {
     }
 }
 
-/// What an earlier cluster has left.
+/// The log that an earlier cluster has left.
 #[derive(Debug)]
 pub(crate) struct Left {
     /// Every record up to the place, also those that were trimmed.
     records: Vec<Record>,
-    /// Where the log begins, if it was trimmed.
+    /// The start of the log, if it was trimmed.
     origin: Option<Origin>,
     batches: Vec<Batch>,
     /// The last append of each producer.
@@ -48,7 +48,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Where it ends.
+    /// The offset at which it ends.
     pub(crate) fn end(&self) -> Offset {
         Offset(u64::try_from(self.records.len()).unwrap_or(u64::MAX))
     }

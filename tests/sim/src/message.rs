@@ -1,4 +1,4 @@
-//! What travels: calls of controllers and clients, their answers, and the two directions of a stream.
+//! Messages: calls of controllers and clients, their answers, and the two directions of a stream.
 
 use bytes::Bytes;
 use zue_core::control::machine::{NodeReport, StandbyTerms};
@@ -17,12 +17,12 @@ pub(crate) enum Address {
     Clients,
 }
 
-/// Who made a call, and which.
+/// The caller, and its call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Caller {
     Controller {
         controller: usize,
-        /// Where it is: a standby is at its node.
+        /// The machine that it is on: a standby is at its node.
         address: Address,
         life: u64,
         /// The look, or the attempt.
@@ -121,7 +121,7 @@ pub(crate) enum Call {
         from: Offset,
         records_max: u64,
     },
-    /// Where the log ends, linearizably.
+    /// The end of the log, linearizably.
     End,
     Trim {
         before: Offset,

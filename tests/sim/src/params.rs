@@ -1,4 +1,4 @@
-//! What differs from run to run, so that rare things happen in some of them.
+//! Parameters that differ from run to run, so that rare things happen in some of them.
 
 mod control;
 mod rare;
@@ -13,7 +13,7 @@ use crate::dice::Dice;
 use crate::node::ages::ClockParams;
 pub(crate) use control::ControlParams;
 
-/// How a run is shaped. Times are in virtual milliseconds, probabilities within 0 and 1.
+/// The shape of a run. Times are in virtual milliseconds, probabilities within 0 and 1.
 #[derive(Clone, Debug)]
 pub(crate) struct Params {
     pub(crate) machines: usize,
@@ -28,15 +28,15 @@ pub(crate) struct Params {
     /// The one machine whose acknowledgements do not wait for its disk.
     pub(crate) lazy: Option<usize>,
     pub(crate) tick_ms: u64,
-    /// How long a stream may be silent.
+    /// The time for which a stream may be silent.
     pub(crate) stream_timeout_ms: u64,
-    /// How many bytes of frames a leader keeps in memory for its followers.
+    /// The number of bytes of frames that a leader keeps in memory for its followers.
     pub(crate) memory_bytes: usize,
-    /// How much goes to a follower at once.
+    /// The amount that goes to a follower at once.
     pub(crate) pace: Pace,
-    /// How often a stranger speaks to a replica, if one does.
+    /// The time between two words of a stranger to a replica, if one speaks.
     pub(crate) stranger: Option<(u64, u64)>,
-    /// What is trimmed stays on the disks for a while.
+    /// True if what is trimmed stays on the disks for a while.
     pub(crate) keeps_trimmed: bool,
     /// Logs are looked after while they are used.
     pub(crate) upkeep: Option<UpkeepParams>,
@@ -46,18 +46,18 @@ pub(crate) struct Params {
 #[derive(Clone, Debug)]
 pub(crate) struct UpkeepParams {
     pub(crate) turn_ms: u64,
-    /// How much later than it should it may be.
+    /// The delay that it may have.
     pub(crate) late_ms: u64,
-    /// How much is read, or written, at once.
+    /// The number of bytes that are read, or written, at once.
     pub(crate) piece_bytes: usize,
-    /// How many bytes of records are given for a repair at once, and how long they are waited for.
+    /// The number of bytes of records that are given for a repair at once, and the time that they are waited for.
     pub(crate) answer_bytes: usize,
     pub(crate) answer_ms: u64,
-    /// How long until damage is looked at again.
+    /// The time for which until damage is looked at again.
     pub(crate) retry_ms: u64,
-    /// What repairs and compactions may take.
+    /// The bytes that repairs and compactions may take.
     pub(crate) bytes_per_second: u64,
-    /// How long what is trimmed stays, where it does.
+    /// The time for which what is trimmed stays, where it does.
     pub(crate) trim_delay_ms: u64,
     pub(crate) compaction: Option<CompactionConfig>,
     /// Records go once they are so old.
@@ -99,9 +99,9 @@ pub(crate) struct ClientParams {
     /// A producer that waits for nothing begins anew, and knows no leader.
     pub(crate) reopen: f64,
     pub(crate) shape: Shape,
-    /// How often a client asks for a trim; never if 0.
+    /// The time between two trims of a client; none if 0.
     pub(crate) trim_ms: (u64, u64),
-    /// How many records such a client leaves at most.
+    /// The number of records that such a client leaves at most.
     pub(crate) trim_keeps: u64,
 }
 
@@ -109,7 +109,7 @@ pub(crate) struct ClientParams {
 pub(crate) struct FaultParams {
     pub(crate) pause_ms: (u64, u64),
     pub(crate) lasts_ms: (u64, u64),
-    /// How likely each fault is, relative to the others; see `faults`.
+    /// The likelihood of each fault, relative to the others; see `faults`.
     pub(crate) crash: u64,
     pub(crate) crash_all: u64,
     pub(crate) pause: u64,
@@ -221,7 +221,7 @@ fn pace(dice: &mut Dice) -> Pace {
     }
 }
 
-/// How patient a leader is, and what it takes on.
+/// The patience of a leader, and what it takes on.
 fn limits(dice: &mut Dice, lag_ms_max: u64) -> Limits {
     let (lag_records_max, lag_bytes_max) = (dice.between((1, 60)), dice.pick(&[3, 20, 1 << 20]));
     let sync = SyncLimits { lag_records_max, lag_bytes_max, lag_ms_max };

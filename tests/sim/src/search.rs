@@ -10,14 +10,14 @@ use crate::end::{Failure, Options, Report, replay, run};
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
 
-/// What many runs amount to.
+/// The sum of many runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
     /// Runs.
     pub seeds: u64,
     /// Events in all of them.
     pub events: u64,
-    /// What went wrong on purpose.
+    /// The intended faults.
     pub faults: Coverage,
     /// The fewest events and faults of a run.
     pub fewest: (u64, u64),
@@ -37,7 +37,7 @@ pub struct Totals {
     pub resets: u64,
     /// Records that were trimmed because of their age.
     pub aged_out: u64,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub by_standbys: u64,

@@ -1,4 +1,4 @@
-//! What happened: a hash of all of it, and its last lines in words.
+//! The trace of a run: a hash of all of it, and its last lines in words.
 
 use std::collections::VecDeque;
 use std::fmt::Arguments;

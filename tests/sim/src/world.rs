@@ -24,7 +24,7 @@ use crate::node::upkeep::Kept;
 use crate::params::{NetParams, Params};
 use crate::trace::Trace;
 
-/// How many runs have more faults of disks than can be made good.
+/// The share of runs that have more faults of disks than can be made good.
 const RECKLESS: f64 = 0.02;
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Ord for Scheduled {
 pub(crate) struct Machine {
     pub(crate) storage: Storage,
     pub(crate) process: Option<Process>,
-    /// What happens to a paused process, in order, once it goes on.
+    /// Events for a paused process, in order, once it goes on.
     pub(crate) held: Option<Vec<Event>>,
     pub(crate) clock: Clock,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Machine {
 /// The network: who cannot reach whom, and the order within streams.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    /// How many partitions keep messages from one to the other.
+    /// The number of partitions that keep messages from one to the other.
     pub(crate) blocked: BTreeMap<(Address, Address), u64>,
     broken: BTreeSet<Session>,
     last: BTreeMap<(Session, Address), u64>,
@@ -85,13 +85,13 @@ pub(crate) struct Counts {
     pub(crate) resets: u64,
     /// Records that were trimmed because of their age.
     pub(crate) aged_out: u64,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub(crate) kept: Kept,
     /// Leaders that nodes elected by themselves.
     pub(crate) by_standbys: u64,
     /// Committed records could be lost.
     pub(crate) lossy: bool,
-    /// How it began, if with a restored log.
+    /// The beginning, if it was a restored log.
     pub(crate) from_backup: FromBackup,
     /// Too few voters were left to go on.
     pub(crate) stuck: bool,
@@ -113,15 +113,15 @@ pub(crate) struct World {
     pub(crate) check: Checker,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
-    /// Where each replica was first seen; it stays there as long as its disk does.
+    /// The machine on which each replica was first seen; it stays there as long as its disk does.
     pub(crate) homes: BTreeMap<ReplicaId, usize>,
-    /// What faults have taken.
+    /// The losses by faults.
     pub(crate) losses: Losses,
     /// Disks are lost and damaged however many are already.
     pub(crate) reckless: bool,
     /// Faults are over.
     pub(crate) healed: bool,
-    /// What is restored to a machine when the world begins.
+    /// The log that is restored to a machine when the world begins.
     pub(crate) left: Option<(usize, Left)>,
     next_id: u64,
 }

@@ -1,4 +1,4 @@
-//! Which module imports which, and the circles among them. An import of a name that another module hands on is one of where it is
+//! The imports of modules, and the circles among them. An import of a name that another module hands on is one of where it is
 //! defined; handing it on is none.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use crate::source::{File, is_test};
 
 type Module = Vec<String>;
 
-/// Which module imports which.
+/// The imports of each module.
 pub(crate) struct Imports(BTreeMap<Module, BTreeSet<Module>>);
 
 impl Imports {

@@ -77,7 +77,7 @@ pub(crate) fn files(checkout: &Path, root: &Root) -> Vec<File> {
     listed(checkout).into_iter().filter_map(file).collect()
 }
 
-/// Whether the crate has no library of which `main.rs` would be a second root.
+/// Returns whether the crate has no library of which `main.rs` would be a second root.
 fn is_only_main(checkout: &Path, root: &Root) -> bool {
     !checkout.join(&root.folder).join("lib.rs").is_file()
 }

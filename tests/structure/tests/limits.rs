@@ -45,8 +45,11 @@ const FIELDS: &[(&str, usize)] = &[
 /// Lines of a function, its signature included.
 const FUNCTION_MAX: usize = 74;
 
-/// Doc comments that open with a question word, of all, in percent: to go down.
-const QUESTIONS_MAX: usize = 34;
+/// Doc comments that open with a question word, of all, in percent.
+const QUESTIONS_MAX: usize = 1;
+
+/// Assertions for a hundred functions, in the crates whose mistakes cost records: to go up. Only what a bug alone can break is asserted.
+const ASSERTS_MIN: &[(&str, usize)] = &[("node/core", 28), ("node/log", 21)];
 
 static CRATES: LazyLock<Vec<(Root, Measures)>> = LazyLock::new(|| {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -102,5 +105,14 @@ fn a_comment_names_a_thing_or_an_action() {
     for (root, measures) in CRATES.iter() {
         let percent = measures.questions * 100 / measures.comments.max(1);
         assert!(percent <= QUESTIONS_MAX, "{}: {percent} % of comments open with a question word", root.name);
+    }
+}
+
+#[test]
+fn the_rules_and_the_log_hold_their_invariants() {
+    for (name, least) in ASSERTS_MIN {
+        let (_, measures) = CRATES.iter().find(|(root, _)| root.name == *name).expect("the crate is there");
+        let found = measures.asserts * 100 / measures.function_lines.len().max(1);
+        assert!(found >= *least, "{name}: {found} assertions for a hundred functions, {least} are the least");
     }
 }

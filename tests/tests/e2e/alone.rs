@@ -22,7 +22,7 @@ impl<F: Fn()> Drop for Outage<F> {
     }
 }
 
-/// What the nodes say of themselves, a row each: no API server is asked.
+/// The statuses of the nodes, a row each: no API server is asked.
 pub fn rows(cluster: &Zue) -> Vec<Value> {
     let output = cluster.zue(&["-o", "json", "status"], b"");
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

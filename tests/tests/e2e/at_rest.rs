@@ -1,4 +1,4 @@
-//! What many clusters at rest cost the operator: CPU and memory of its process, and what is written for them. Many are `CLUSTERS`, at
+//! The cost of many clusters at rest for the operator: CPU and memory of its process, and what is written for them. Many are `CLUSTERS`, at
 //! rest for `REST` seconds.
 
 use std::collections::BTreeMap;

@@ -13,9 +13,9 @@ use crate::mounted::Mounted;
 
 pub const STORE: &str = "e2e-store";
 const STORAGE: &str = "{size: 1Gi}";
-/// How many records are acknowledged in front of each step.
+/// The number of records that are acknowledged in front of each step.
 const RECORDS: usize = 1500;
-/// How many pairs of phases are compared, one with and one without backups, and how long each is.
+/// The number of pairs of phases that are compared, one with and one without backups, and the length of each.
 const PAIRS: usize = 9;
 const PHASE: Duration = Duration::from_secs(6);
 
@@ -190,7 +190,7 @@ fn with_all_volumes_gone_the_log_comes_back_up_to_an_offset_and_up_to_a_moment()
     println!("{} acknowledged; restored to offset {offset}, and to a moment at which {acked} were: {end}", acks.len());
 }
 
-/// How many records of a cluster are acknowledged in one phase, while as many are appended as it takes.
+/// The number of records of a that cluster are acknowledged in one phase, while as many are appended as it takes.
 fn phase(cluster: &Zue, name: &str) -> usize {
     let load = Load::start_with(&cluster.servers, &cluster.flags(), name, Duration::ZERO);
     load.expect_acks(100, PATIENCE);

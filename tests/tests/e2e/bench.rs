@@ -18,7 +18,7 @@ use crate::changes::{acting_operator, expect_members, follower, switch_over};
 use crate::cut_off::{CutOff, machine_of_the_acting_operator};
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, operator, renew_namespace, root, run};
 
-/// What one time of a row took.
+/// The time that one time of a row took.
 #[derive(Clone, Copy, Debug)]
 struct Took {
     /// The longest time without an acknowledgement.
@@ -27,7 +27,7 @@ struct Took {
     done: Option<Duration>,
 }
 
-/// What a row does once.
+/// One time of a row.
 type Once = fn(&Bench) -> Took;
 
 /// The cluster and its load.
@@ -36,7 +36,7 @@ struct Bench {
     load: Load,
 }
 
-/// How often what is cheap is repeated, and the rows of the table: a name, how often, and what is done.
+/// The number of times that what is cheap is repeated, and the rows of the table: a name, a number of times, and what is done.
 const TIMES: usize = 5;
 const ROWS: &[(&str, usize, Once)] = &[
     ("leader's pod deleted by force", TIMES, deleted_by_force),
@@ -56,7 +56,7 @@ const ROWS: &[(&str, usize, Once)] = &[
     ("3 to 1 replica", 1, |bench| scaled(bench, 1)),
     ("1 to 3 replicas", 1, |bench| scaled(bench, 3)),
 ];
-/// How many clusters stand beside each other in the last row.
+/// The number of clusters that stand beside each other in the last row.
 const MANY: usize = 30;
 
 impl Bench {

@@ -1,4 +1,4 @@
-//! What is changed on purpose, and what is lost, while records are appended: members, disks, leaders, operators.
+//! Intended changes, and losses, while records are appended: members, disks, leaders, operators.
 
 use std::time::Instant;
 

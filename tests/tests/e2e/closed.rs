@@ -1,4 +1,5 @@
-//! Who gets into a closed cluster and who does not, and that neither new certificates nor a change of the mode is felt by who appends.
+//! Callers that get into a closed cluster and those that do not, and that neither new certificates nor a change of the mode is felt by who
+//! appends.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::kubernetes::{NAME, PATIENCE, Zue, get, kubectl, pods, run};
 use crate::mounted::{Mounted, secret};
 use crate::ports;
 
-/// What is mounted reaches a pod within a minute or two, twice for an authority.
+/// The time in which what is mounted reaches a pod: a minute or two, twice for an authority.
 const ROTATED: Duration = Duration::from_mins(10);
 
 #[test]
@@ -90,7 +91,7 @@ fn strangers_at_the_peer_port(ours: &Zue, theirs: &Zue, own: &Path) {
     });
 }
 
-/// What everybody shows, what signs it, and which authorities are the ones that sign.
+/// The certificates that everybody shows, what signs them, and which authorities are the ones that sign.
 fn shown(namespace: &str) -> Vec<String> {
     let of = [
         ("peer-ca", "tls.crt"),

@@ -1,4 +1,4 @@
-//! What is asked of the operator while records are appended: a restart, a pause, a replacement, a deletion. Machines and operators that
+//! Requests to the operator while records are appended: a restart, a pause, a replacement, a deletion. Machines and operators that
 //! go away meanwhile.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::alone::{Outage, rows, signal};
 use crate::changes::{acting_operator, expect_members, follower, replica_id};
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 
-/// What a planned change may cost.
+/// The time that a planned change may cost.
 const STALL_MAX: Duration = Duration::from_millis(500);
 
 /// Waits until every pod is another than before, and the cluster whole.

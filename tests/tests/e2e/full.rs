@@ -1,4 +1,4 @@
-//! What takes long: the same failure again and again, and failures that follow one another, with how long appends stood still.
+//! Long tests: the same failure again and again, and failures that follow one another, with how long appends stood still.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use zue_tests::replicas::eventually;
 use crate::changes::expect_members;
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, operator, renew_namespace, run};
 
-/// How often each operator's container was restarted.
+/// The number of times that each operator's container was restarted.
 fn restarts() -> u64 {
     let pods = get(&["-n", "zue-system", "pods", "-l", "app.kubernetes.io/name=zue-operator"]);
     let count = |pod: &Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
@@ -18,7 +18,7 @@ fn manifest(name: &str, spec: &Value) -> String {
         .to_string()
 }
 
-/// How often the status of a resource is written within ten seconds at rest: an operator that goes round in circles writes.
+/// The number of times that the status of a resource is written within ten seconds at rest: an operator that goes round in circles writes.
 fn writes_at_rest(namespace: &str, name: &str) -> bool {
     let version = || get(&["-n", namespace, "zue", name])["metadata"]["resourceVersion"].clone();
     let mut before = version();
@@ -34,8 +34,8 @@ fn writes_at_rest(namespace: &str, name: &str) -> bool {
     true
 }
 
-/// What the API server takes although it cannot work, and a word by which the status says why; none where Kubernetes makes no pod, whose
-/// state would say it.
+/// Documents that the API server takes although they cannot work, and a word by which the status says why; none where Kubernetes makes no
+/// pod, whose state would say it.
 const TAKEN: &[(&str, &str, &str)] = &[
     ("image", r#"{"replicas": 1, "image": "nope/nope:nope"}"#, "Pull"),
     ("memory", r#"{"replicas": 1, "resources": {"requests": {"memory": "500Gi"}}}"#, "emory"),
@@ -46,7 +46,7 @@ const TAKEN: &[(&str, &str, &str)] = &[
     ("authority", r#"{"replicas": 1, "tls": {"secretName": "nope"}}"#, "nope"),
 ];
 
-/// What it must refuse, beside what `main.rs` has.
+/// Documents that it must refuse, beside what `main.rs` has.
 const REFUSED: &[&str] = &[
     "3",
     "[]",

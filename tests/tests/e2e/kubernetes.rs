@@ -83,13 +83,13 @@ pub fn operator() {
 pub struct Zue {
     pub namespace: String,
     pub servers: String,
-    /// What the tests show to it, where it asks for something.
+    /// The certificate that the tests show to it, where it asks for one.
     pub mounted: Option<Mounted>,
     /// By what it was made.
     pub manifest: String,
 }
 
-/// What each test's cluster is called.
+/// The name of each test's cluster.
 pub const NAME: &str = "events";
 
 /// The client that the tests are, and who collects the metrics.
@@ -139,7 +139,7 @@ impl Zue {
         zue
     }
 
-    /// What a command needs to get in.
+    /// The flags that a command needs to get in.
     pub fn flags(&self) -> Vec<String> {
         self.mounted.as_ref().map(Mounted::flags).unwrap_or_default()
     }
@@ -279,7 +279,7 @@ impl Zue {
 }
 
 impl Drop for Zue {
-    /// What failed is left for a look.
+    /// Leaves what failed for a look.
     fn drop(&mut self) {
         if std::thread::panicking() {
             tell_of_failure(&self.namespace);

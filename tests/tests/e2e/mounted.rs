@@ -1,4 +1,4 @@
-//! What a pod would find mounted: the Secret of a client of a cluster, in files of this machine.
+//! Files that a pod would find mounted: the Secret of a client of a cluster, in files of this machine.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use zue_tests::replicas::eventually;
 
 use crate::kubernetes::{PATIENCE, run};
 
-/// What stands between the texts of two keys, and in none of them.
+/// The separator between the texts of two keys, which is in none of them.
 const BETWEEN: &str = "\n\t\n";
 
 /// The text of a key of a Secret; none while it is not there.
@@ -51,12 +51,12 @@ impl Mounted {
         true
     }
 
-    /// Where it is.
+    /// The place where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What tells a command of it.
+    /// The flags that tell a command of it.
     pub fn flags(&self) -> Vec<String> {
         let file = |(flag, file): (&str, &str)| [flag.to_owned(), self.path().join(file).display().to_string()];
         [("--ca", "ca.crt"), ("--cert", "tls.crt"), ("--key", "tls.key")].map(file).concat()

@@ -36,7 +36,7 @@ impl Plugin {
         (output.status.code(), printed, said)
     }
 
-    /// What it printed; it must succeed.
+    /// Runs it, and gives what it printed; it must succeed.
     fn done(&self, args: &[&str], input: &str) -> String {
         let (code, printed, said) = self.call(args, input);
         assert_eq!(code, Some(0), "{args:?}: {printed}{said}");

@@ -14,26 +14,26 @@ fn text(namespace: &str, of: &str, key: &str) -> String {
     secret(namespace, &format!("{NAME}-{of}"), key).unwrap_or_else(|| panic!("no {key} in {NAME}-{of}"))
 }
 
-/// What the peer authority of a namespace's cluster signs.
+/// A certificate by the peer authority of a namespace's cluster.
 pub fn issued(namespace: &str, identity: &Identity) -> Issued {
     let (certificate, key) = (text(namespace, "peer-ca", "tls.crt"), text(namespace, "peer-ca", "tls.key"));
     let authority = Authority::load(Kind::Peer, &certificate, &key).expect("the authority is whole");
     authority.issue(identity, &Names::default(), Duration::from_hours(1)).expect("it signs")
 }
 
-/// What is mounted in a folder.
+/// Reads what is mounted in a folder.
 #[cfg(feature = "e2e-full")]
 pub fn read(folder: &std::path::Path) -> Issued {
     let text = |file: &str| std::fs::read_to_string(folder.join(file)).expect("it is mounted");
     Issued { certificate: text("tls.crt"), key: text("tls.key") }
 }
 
-/// Who a namespace's cluster calls a node or a controller.
+/// The identity of a node or controller of a namespace's cluster.
 pub fn identity(namespace: &str, role: Role) -> Identity {
     Cluster::new(namespace, NAME).expect("it is a name").identity(role)
 }
 
-/// How the controller of a cluster reaches its nodes.
+/// The way of a cluster's controller to its nodes.
 pub fn controller(namespace: &str) -> Dial {
     let issued = issued(namespace, &identity(namespace, Role::Controller));
     let leaf = Leaf::from_pem(("what was issued", &issued.certificate), ("its key", &issued.key)).expect("it is whole");

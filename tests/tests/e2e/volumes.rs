@@ -14,7 +14,7 @@ use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 const GROW: &str = "grow";
 const IMAGE: &str = "/var/zue-e2e.img";
 pub const MOUNT: &str = "/var/zue-e2e";
-/// What takes the difference between the two sizes, beside the directory that is the volume.
+/// The file that takes the difference between the two sizes, beside the directory that is the volume.
 const BALLAST: &str = "/var/zue-e2e/ballast";
 pub const VOLUME: &str = "/var/zue-e2e/volume";
 pub const SMALL: &str = "96Mi";
@@ -76,7 +76,7 @@ impl Volumes {
         format!("{}-{machine}", class(self.of))
     }
 
-    /// What a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
+    /// Does what a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
     fn grow(&self, namespace: &str) {
         for machine in &self.workers {
             on(machine, &format!("rm {BALLAST}")).expect("there is more room");

@@ -22,7 +22,7 @@ use crate::{ports, prometheus};
 const VOLUMES: &str = "watched";
 
 const WINDOWS: Windows = Windows { short: "8s", long: "60s" };
-/// What is made with processes of one machine alone (`watched/`): clocks that differ, and a thread that panics.
+/// Alerts that are made with processes of one machine alone (`watched/`): clocks that differ, and a thread that panics.
 const ELSEWHERE: [&str; 2] = ["ZueClockOff", "ZueUpkeepEnded"];
 const NAMESPACE: &str = "e2e-watched";
 
@@ -240,7 +240,7 @@ fn certificates(cluster: &Zue, watch: &Watch) {
     watch.expect_cleared(&["ZueCertificateExpiring", "ZueTlsFilesUnusable"]);
 }
 
-/// What begins as TLS, and is none.
+/// Bytes that begin as TLS, and are none.
 const NO_HELLO: &[u8] = b"\x16\x03\x01\x00\x05hello";
 
 /// Somebody who does not get in comes again and again.

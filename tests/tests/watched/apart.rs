@@ -18,7 +18,7 @@ use zue_tls::Role;
 
 use crate::local::{LOOK, Prometheus, leader};
 
-/// Where the test is when it runs in mounts of its own.
+/// The place where the test is when it runs in mounts of its own.
 const INSIDE: &str = "ZUE_WATCHED_INSIDE";
 const NAME: &str = "apart::disks_certificates_and_strangers_set_off_alerts_that_clear";
 const DISK_BYTES: u64 = 48 << 20;
@@ -57,7 +57,7 @@ fn start(identities: &Identities) -> Cluster {
     })
 }
 
-/// What the nodes show and believe.
+/// The certificates that the nodes show and believe.
 fn certificates(identities: &Identities, prometheus: &Watch) {
     prometheus.expect_firing("certificates of an hour", &["ZueCertificateExpiring"]);
     identities.give_nodes(LONG);
@@ -70,7 +70,7 @@ fn certificates(identities: &Identities, prometheus: &Watch) {
     prometheus.expect_cleared(&["ZueTlsFilesUnusable"]);
 }
 
-/// What begins as TLS, and is none.
+/// Bytes that begin as TLS, and are none.
 const NO_HELLO: &[u8] = b"\x16\x03\x01\x00\x05hello";
 
 /// Somebody who does not get in comes again and again.

@@ -11,7 +11,7 @@ use zue_tests::replicas::eventually;
 use zue_tests::three::{Cluster, SOON};
 use zue_tests::watch::{Watch, Windows, hurried};
 
-/// How often everybody is looked at.
+/// The interval at which everybody is looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// A Prometheus that runs.
@@ -57,7 +57,7 @@ impl Prometheus {
     }
 }
 
-/// What is at a path of a server.
+/// The page at a path of a server.
 fn get(address: &str, path: &str) -> Result<String, String> {
     let mut answer = String::new();
     let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;

@@ -32,7 +32,7 @@ use local::{LOOK, Prometheus, leader};
 
 /// Rates and counts look back as far as that.
 const WINDOWS: Windows = Windows { short: "4s", long: "4s" };
-/// What it sees of them it is told by themselves.
+/// The pods that it sees: what it knows of the nodes, they tell themselves.
 const NO_PODS: [Arc<Pod>; 0] = [];
 
 /// The metrics of an operator that acts for these nodes, by what they say themselves. It has no Kubernetes, and does nothing.
@@ -97,14 +97,14 @@ fn take_nodes_away(cluster: &mut Cluster, prometheus: &Watch, operator: &Metrics
     prometheus.expect_quiet();
 }
 
-/// Where backups go from now on, in one step.
+/// The place where backups go from now on, in one step.
 fn lead_backups(store: &Path, to: &Path) {
     let next = store.with_extension("next");
     std::os::unix::fs::symlink(to, &next).expect("a link can be made");
     std::fs::rename(&next, store).expect("it can take the place of another");
 }
 
-/// Where backups go is a file for a while, where a directory has to be.
+/// The place where backups go is a file for a while, where a directory has to be.
 fn take_backups_away(prometheus: &Watch, store: &Path) {
     let (there, file) = (std::fs::read_link(store).expect("a link"), store.with_extension("file"));
     std::fs::write(&file, "in the way").expect("a file can be there");

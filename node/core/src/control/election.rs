@@ -76,7 +76,7 @@ pub enum Unchanged {
     /// The voters after the change would commit nothing.
     #[error("{answered} of the {voters} voters to be answered, {needed} are needed to commit")]
     BelowQuorum {
-        /// How many of them answered.
+        /// The number of them that answered.
         answered: usize,
         /// Their number after the change.
         voters: usize,
@@ -111,7 +111,7 @@ pub enum NoChoice {
         /// The voters that did not.
         missing: Vec<ReplicaId>,
     },
-    /// What a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
+    /// Records that a voter has lost may have been committed, and nobody who answers holds it; one who does not answer may.
     #[error(
         "replica {replica} lost data that it may have acknowledged, up to {suspect}, and no answer reaches that far: every voter \
          must answer, {} did not", .missing.len()
@@ -119,7 +119,7 @@ pub enum NoChoice {
     Suspect {
         /// The replica that has lost it.
         replica: ReplicaId,
-        /// Where its log may have ended.
+        /// The tail at which its log may have ended.
         suspect: Tail,
         /// The replicas that may hold it and did not answer.
         missing: Vec<ReplicaId>,
@@ -135,7 +135,7 @@ pub enum NoChoice {
     /// More than one was restored from a backup, and nobody can say which log is meant.
     #[error("{} replicas were restored from a backup, and a new cluster begins with one: empty the disks of the others", .0.len())]
     ManyRestored(Vec<ReplicaId>),
-    /// What was restored is not whole.
+    /// The restored log is not whole.
     #[error("the restored log of replica {0} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt(ReplicaId),
     /// The cluster has begun, and those who answer have heard of none of its epochs.

@@ -1,4 +1,4 @@
-//! Who is to be fed and who is to vote, while a leader leads: one small step at a time towards the first `replicas` nodes. Knows
+//! Changes of the members under a leader: one small step at a time towards the first `replicas` nodes. Knows
 //! nothing of steps taken before: each follows from what is seen, so any may be lost, repeated, or taken by two controllers.
 
 use alloc::vec::Vec;
@@ -73,8 +73,8 @@ impl Look<'_> {
         }
     }
 
-    /// Whether the next epoch may change the voters, by what the replicas say: a majority of each electorate holds the epoch's start.
-    /// A quorum that is larger may never hold it, once a disk is lost.
+    /// Returns whether the next epoch may change the voters, by what the replicas say: a majority of each electorate holds the epoch's
+    /// start. A quorum that is larger may never hold it, once a disk is lost.
     fn is_held(&self, start: &EpochStart) -> bool {
         let holds = |id: &ReplicaId| {
             let last = self.seen(*id).and_then(|seen| seen.last.as_ref());
@@ -127,7 +127,7 @@ impl Look<'_> {
     }
 }
 
-/// How many of the nodes have to run, the first ones: the wished ones, and all up to the last one that has a say. Those behind may
+/// The number of nodes that have to run, the first ones: the wished ones, and all up to the last one that has a say. Those behind may
 /// be stopped for good.
 pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
     let all = nodes.len().max(wish.replicas);

@@ -7,7 +7,7 @@ use super::*;
 use crate::control::election::Change::{self, Add, Remove};
 use crate::quorum::effective_quorum;
 
-/// What is at a node.
+/// The replica at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum At {
     Silent,

@@ -1,8 +1,9 @@
-//! What a controller does next, from what it sees. Reads no clock and no network; level-triggered: every step may be lost,
+//! The next step of a controller, from what it sees. Reads no clock and no network; level-triggered: every step may be lost,
 //! repeated, or done by another controller, since the replicas' promises make it safe.
 
 mod climb;
 pub mod election;
+mod led;
 pub mod machine;
 mod members;
 #[cfg(test)]
@@ -46,7 +47,7 @@ pub struct Wish {
     pub detection_ms: u64,
     /// The number of voters that commit; none asks for a majority.
     pub quorum: Option<u32>,
-    /// How long after a leader is lost nobody has to have acted before a node elects by itself; none tells the nodes nothing.
+    /// The time after the loss of a leader in which nobody has acted, before a node elects by itself; none tells the nodes nothing.
     pub standby_after_ms: Option<u64>,
 }
 
@@ -108,7 +109,7 @@ pub enum SeenRole {
     },
     /// Follows the leader of the epoch that it has promised.
     Follower {
-        /// How long ago it heard from that leader.
+        /// The time since it heard from that leader.
         silence_ms: u64,
         /// True if that leader's stream is open.
         connected: bool,
@@ -145,8 +146,8 @@ pub enum Step {
         epoch: Epoch,
         /// The winner of ties.
         prefer: Option<ReplicaId>,
-        /// Who is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the longest
-        /// log, and would be chosen again.
+        /// The replica that is not asked for a promise: a leader that answers, but that a majority of the voters has lost. It has the
+        /// longest log, and would be chosen again.
         without: Option<ReplicaId>,
         /// The voter to add or to remove with this epoch.
         change: Option<Change>,
@@ -202,7 +203,7 @@ pub trait Rules {
         choose(ballot.answers, ballot.prefer, ballot.first, ballot.quorum, ballot.change)
     }
 
-    /// How many epochs to pass over where nobody writes down which one is taken.
+    /// The number of epochs to pass over where nobody writes down which one is taken.
     fn skipped(&self, random: u64) -> u64 {
         random
     }
@@ -295,7 +296,7 @@ pub enum Blocked {
         /// The recorded cluster, or that of the others.
         cluster: ClusterId,
     },
-    /// What was restored is not whole.
+    /// The restored log is not whole.
     #[error("the restored log of replica {ordinal} is damaged or incomplete: empty its disk, and restore again")]
     RestoredHurt {
         /// Its ordinal.

@@ -69,7 +69,7 @@ impl Producers {
     }
 }
 
-/// How many bytes an append has.
+/// The number of bytes of an append.
 const APPEND_BYTES: usize = 8 + 4 + 8;
 
 /// A producer as it stands in the bytes; nothing is copied.
@@ -98,10 +98,10 @@ fn append(bytes: &[u8; APPEND_BYTES]) -> (u64, u32, Offset) {
     (sequence, u32::from_le_bytes([c0, c1, c2, c3]), Offset(u64::from_le_bytes(base)))
 }
 
-/// What the limits leave of a table, found out before any of it is made: a table of other limits may be far larger than one may be
+/// The part of a table that the limits leave, found out before any of it is made: a table of other limits may be far larger than one may be
 /// here.
 struct Kept {
-    /// How many of its last appends each producer keeps, by the offset of its last record.
+    /// The number of its last appends that each producer keeps, by the offset of its last record.
     appends: BTreeMap<Offset, usize>,
     horizon: Offset,
 }

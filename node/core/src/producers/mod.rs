@@ -66,10 +66,10 @@ pub enum Verdict {
 pub struct ProducerLimits {
     /// The number of producers that are remembered; the one that appended longest ago is forgotten first.
     pub producers_max: usize,
-    /// How many appends of each are remembered with their offsets, while there is room for so many.
+    /// The number of appends of each that are remembered with their offsets, while there is room for so many.
     pub appends_max: usize,
-    /// How many appends of all are, if that is at least one of each. Beyond it the producer that appended longest ago keeps no more
-    /// than its share of them.
+    /// The number of appends of all that are remembered, if that is at least one of each. Beyond it the producer that appended longest ago
+    /// keeps no more than its share of them.
     pub all_appends_max: usize,
 }
 
@@ -80,7 +80,7 @@ impl Default for ProducerLimits {
 }
 
 impl ProducerLimits {
-    /// How many appends of each producer there is always room for.
+    /// The number of appends of each producer that there is always room for.
     fn share(self) -> usize {
         self.all_appends_max.checked_div(self.producers_max).unwrap_or_default().max(1)
     }

@@ -1,4 +1,4 @@
-//! How many bytes of a leader's log lie behind a place in it. Knows the appends of one leadership, as totals at some of their ends:
+//! The number of bytes of a leader's log behind a place in it. Knows the appends of one leadership, as totals at some of their ends:
 //! near the log's end to the grain, far from it as a number that is too small rather than too large.
 
 use alloc::collections::VecDeque;
@@ -41,7 +41,7 @@ impl Backlog {
         debug_assert!(!self.marks.is_empty() && self.marks.len() <= MARKS_MAX, "no total is kept, or too many are");
     }
 
-    /// How many bytes lie between two ends of appends.
+    /// The number of bytes between two ends of appends.
     pub(crate) fn between(&self, from: Offset, to: Offset) -> u64 {
         if from >= to { 0 } else { self.total_at(to).saturating_sub(self.total_at(from)) }
     }

@@ -8,7 +8,7 @@ use crate::types::io::{Millis, Shown};
 use crate::types::recovered::SyncLimits;
 use crate::types::{Offset, ReplicaId};
 
-/// How far ahead of the agreed time a leader's timestamps may be.
+/// The greatest lead of a leader's timestamps over the agreed time.
 pub const CLOCK_TOLERANCE_MS: u64 = 10_000;
 
 impl Leader {

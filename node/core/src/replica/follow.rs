@@ -199,7 +199,7 @@ impl Replica {
         }
     }
 
-    /// What the leader has committed and is durable here is committed here.
+    /// Commits what the leader has committed and is durable here.
     /// Only once the leader's epoch has begun here: whoever was not elected may say anything of what an earlier leader has left.
     pub(crate) fn follow_commit(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(following) = &self.role else { return };
@@ -210,9 +210,9 @@ impl Replica {
     }
 }
 
-/// Whether an epoch start may come next in the log of a replica that follows. Where the log was restored before it came here, those of
-/// the cluster that the log is from and the first one of the new cluster come one after the other: of those that hold such a log, the new
-/// one alone names any.
+/// Returns whether an epoch start may come next in the log of a replica that follows. Where the log was restored before it came here, those
+/// of the cluster that the log is from and the first one of the new cluster come one after the other: of those that hold such a log, the
+/// new one alone names any.
 fn may_come(me: ReplicaId, history: &History, next: &EpochStart) -> Result<(), Refusal> {
     if history.is_left_by(next) && !history.names(me) { Ok(()) } else { may_vote(history, next) }
 }

@@ -1,4 +1,4 @@
-//! What a replica makes of starts of disks, its own and others': a disk that was restored from a copy takes part in nothing.
+//! Starts of disks, a replica's own and those of others: a disk that was restored from a copy takes part in nothing.
 
 use alloc::vec::Vec;
 
@@ -89,7 +89,7 @@ impl Replica {
         }
     }
 
-    /// What was learned is durable; whether more may be committed now.
+    /// Notes that what was learned is durable; returns whether more may be committed now.
     pub(crate) fn note_runs(&mut self, runs: Runs) -> bool {
         self.starts.noted = runs;
         self.recount();
@@ -105,8 +105,8 @@ impl Replica {
         }
     }
 
-    /// Whether a leader speaks of a start of its disk that is over, or that a copy of it has made: nobody is to cut what it holds for
-    /// that. Whoever is elected next tells it.
+    /// Returns whether a leader speaks of a start of its disk that is over, or that a copy of it has made: nobody is to cut what it holds
+    /// for that. Whoever is elected next tells it.
     pub(crate) fn contradicts(&self, leader: ReplicaId, told: &Runs) -> bool {
         let (Some(known), Some(told)) = (self.starts.runs.get(leader), told.get(leader)) else { return false };
         let is_over = known.starts > told.starts && known.starts - told.starts <= STARTS_AHEAD_MAX;

@@ -1,4 +1,4 @@
-//! Where a follower's log and a leader's are joined. A leader's start says where; it is carried out once something comes that follows
+//! Joints of a follower's log and its leader's. A leader's start says where; it is carried out once something comes that follows
 //! the joint. So no one message takes anything of a log: until then, and if nothing comes, the log is as it was.
 
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use crate::types::output::Output;
 use crate::types::refusal::Refusal;
 use crate::types::{Epoch, OFFSETS_AHEAD_MAX, Offset, Tail};
 
-/// How a follower's log goes on from a leader's start.
+/// The way in which a follower's log goes on from a leader's start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Joint {
     /// From its end: the leader has all of it.
@@ -24,7 +24,7 @@ pub enum Joint {
 }
 
 impl Pending {
-    /// Where the log ends then.
+    /// The tail of the log then.
     pub(crate) fn tail(&self) -> Tail {
         match self {
             Self::Cut(to) => *to,
@@ -32,7 +32,7 @@ impl Pending {
         }
     }
 
-    /// What stays of what is durable.
+    /// The part of the durable log that stays.
     fn durable(&self, durable: Tail) -> Tail {
         match self {
             Self::Cut(to) => durable.min(*to),
@@ -42,7 +42,7 @@ impl Pending {
 }
 
 impl Replica {
-    /// Where the logs are to be joined. A replica begins anew where all that is missing, and all that it holds, lies before what the
+    /// The joint of the two logs. A replica begins anew where all that is missing, and all that it holds, lies before what the
     /// leader still has: that is committed, a quorum without this replica holds it. Never where it knows more to be committed.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Replica {
         Ok(Joint::Origin)
     }
 
-    /// What is committed, by all that is known: also what a log that is still being begun anew begins behind.
+    /// The end of what is committed, by all that is known: also what a log that is still being begun anew begins behind.
     fn known_committed(&self) -> Offset {
         let begun = self.disk.effects.iter().filter_map(|(_, effect)| match effect {
             Effect::Reset(at) => Some(*at),
@@ -89,7 +89,7 @@ impl Replica {
         }
     }
 
-    /// Where the log ends and what of it is durable, as its leader is told: no more than what the joint leaves, or the leader would
+    /// The end of the log and what of it is durable, as its leader is told: no more than what the joint leaves, or the leader would
     /// count what it does not have.
     pub(crate) fn as_joined(&self) -> (Tail, Tail) {
         self.pending()

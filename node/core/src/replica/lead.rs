@@ -65,7 +65,7 @@ impl Replica {
         }
     }
 
-    /// What a producer's append is: what is told of an earlier try must be true of a committed one.
+    /// Judges a producer's append: what is told of an earlier try must be true of a committed one.
     fn judge(&self, id: ProducerId, sequence: u64, count: u32) -> Verdict {
         let too_many = || Verdict::Refuse(Refusal::ProducerOverloaded(self.log.producers.limits().appends_max));
         match self.log.producers.check(id, sequence, count) {

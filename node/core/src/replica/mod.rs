@@ -166,8 +166,8 @@ impl Replica {
         if is_near { Ok(()) } else { Err(Refusal::TooFarAhead { asked: epoch, promised }) }
     }
 
-    /// Whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start, and one
-    /// that was only named binds nobody. One that was restored has a log and no cluster: it begins one, and follows nobody.
+    /// Returns whether a message of this cluster may be served at all. A blank replica serves any: a cluster begins with an epoch start,
+    /// and one that was only named binds nobody. One that was restored has a log and no cluster: it begins one, and follows nobody.
     pub(crate) fn may_serve(&self, cluster: Option<ClusterId>) -> Result<(), Refusal> {
         let has_begun = !self.log.history.is_empty() || self.doubts.suspect.is_some();
         match (&self.role, self.cluster.filter(|_| has_begun)) {

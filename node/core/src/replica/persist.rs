@@ -1,4 +1,4 @@
-//! What waits for the disk, and what waits for a commit. Every effect follows all the work asked for before it.
+//! Steps that wait for the disk, and appends that wait for a commit. Every effect follows all the work asked for before it.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;

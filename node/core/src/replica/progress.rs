@@ -29,9 +29,9 @@ pub struct Progress {
     pub lineage: Option<Lineage>,
     /// True if that start of its disk is durably known here: before, it does not count for commits.
     pub counts: bool,
-    /// What it has acknowledged as durable in this epoch.
+    /// The tail that it has acknowledged as durable in this epoch.
     pub durable: Tail,
-    /// Where its log durably starts.
+    /// The offset at which its log durably starts.
     pub log_start: Offset,
     /// The last round of questions that it has answered as a follower in this epoch.
     pub round: u64,
@@ -41,7 +41,7 @@ pub struct Progress {
     pub caught_up: Option<Millis>,
     /// In sync, as of the last look.
     pub in_sync: bool,
-    /// How many bytes of records it lacked, as of the last look; where it lacks very many, perhaps more.
+    /// The number of bytes of records that it lacked, as of the last look; where it lacks very many, perhaps more.
     pub lag_bytes: u64,
     pace: Pace,
 }
@@ -73,11 +73,11 @@ pub(crate) struct HandOver {
 /// A leader's knowledge of its own means.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Own {
-    /// How its disk follows what is committed.
+    /// The progress of its disk behind what is committed.
     disk: Progress,
     /// When enough voters could write last, or when it began to lead.
     quorum_seen: Millis,
-    /// What was committed as of the last look, and when that last was all there is, or more than before.
+    /// The commit end as of the last look, and when that last was all there is, or more than before.
     committed: (Offset, Millis),
 }
 
@@ -335,7 +335,7 @@ impl Progress {
         self.pace.mark = (log, now);
     }
 
-    /// How many records it lacks.
+    /// The number of records that it lacks.
     pub fn lag_records(&self, log_end: Offset) -> u64 {
         log_end.since(self.durable.end)
     }

@@ -27,7 +27,7 @@ pub enum RoleView {
         epoch: Epoch,
         /// True if a stream is open.
         connected: bool,
-        /// How long ago the leader was heard from, in milliseconds.
+        /// The time since the leader was heard from, in milliseconds.
         silence_ms: u64,
         /// The leader's log end, as last heard.
         leader_log_end: Offset,
@@ -42,13 +42,13 @@ pub enum RoleView {
         handing_over: bool,
         /// Whom it feeds, and how far they are.
         followers: Vec<(ReplicaId, Progress)>,
-        /// Who votes as far as that is settled: while a change of voters is under way, those before it, who are still asked.
+        /// The voters as far as they are settled: while a change of voters is under way, those before it, who are still asked.
         electorate: Vec<ReplicaId>,
         /// Those of them in sync, itself included.
         isr: Vec<ReplicaId>,
         /// The number of voters that an append must reach.
         quorum: u32,
-        /// How many can write, by all that is known, itself included.
+        /// The number of voters that can write, by all that is known, itself included.
         writing: usize,
     },
     /// Its disk or log failed.

@@ -43,10 +43,10 @@ pub(crate) struct Following {
     pub(crate) leader: ReplicaId,
     pub(crate) epoch: Epoch,
     pub(crate) heard: Millis,
-    /// What the leader said is committed; may lie beyond what is durable here.
+    /// The commit end as the leader told it; may lie beyond what is durable here.
     pub(crate) commit_end: Offset,
     pub(crate) leader_log_end: Offset,
-    /// Where the leader's log starts; may lie beyond what is known here to be committed.
+    /// The offset at which the leader's log starts; may lie beyond what is known here to be committed.
     pub(crate) log_start: Offset,
     /// The greatest round that the leader has told on this stream.
     pub(crate) round: u64,
@@ -54,7 +54,7 @@ pub(crate) struct Following {
     pub(crate) agreed_ms: Option<u64>,
     /// The starts of replicas that the leader knows of.
     pub(crate) runs: Runs,
-    /// What is to go of the log before anything of the leader's follows. Only while its stream is open.
+    /// The part of the log that is to go before anything of the leader's follows. Only while its stream is open.
     pub(crate) pending: Option<Pending>,
 }
 

@@ -1,4 +1,4 @@
-//! Where the log starts: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it.
+//! The start of the log: the leader decides, the followers follow, and a trim is answered once a quorum durably keeps to it.
 
 use alloc::vec::Vec;
 
@@ -21,7 +21,7 @@ impl Leader {
         }
     }
 
-    /// Where the log starts at least, durably, on a quorum of the voters, and on a majority of the old ones while a change is
+    /// The offset at which the log starts at least, durably, on a quorum of the voters, and on a majority of the old ones while a change is
     /// unsettled: so every later leader hears of it before it commits anything new.
     fn trimmed(&self, own: Offset) -> Option<Offset> {
         let start = |id: &ReplicaId| {
@@ -32,7 +32,7 @@ impl Leader {
 }
 
 impl Replica {
-    /// Where the log starts, as asked of the disk.
+    /// The start of the log, as asked of the disk.
     pub fn log_start(&self) -> Offset {
         self.log.start
     }

@@ -45,7 +45,7 @@ impl Reads {
         self.early.len() + self.waiting.len()
     }
 
-    /// What all that wait are told when it turns out that nobody can say. A stranger may know a later leader.
+    /// Refuses all that wait, when it turns out that nobody can answer. A stranger may know a later leader.
     pub(crate) fn refuse(self, refusal: &Refusal, out: &mut Vec<Output>) {
         let readers = self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request));
         let strangers = self.strangers.into_iter().map(|(_, request)| (request, Refusal::NotLeader));
@@ -59,6 +59,6 @@ impl Reads {
 pub(crate) struct Trims {
     /// Those that wait, by where the log is to start.
     pub(crate) waiting: BTreeSet<(Offset, RequestId)>,
-    /// Where the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
+    /// The offset at which the log of a follower starts: an earlier leader's decision. Followed once that much is known to be committed.
     pub(crate) told: Offset,
 }

@@ -65,8 +65,8 @@ impl EpochStart {
         self.electorates().flatten().any(|elector| *elector == id)
     }
 
-    /// Whether its voters follow from those of the epoch start before it in a log, as any choice of a leader has them: the same, or one
-    /// more or less with the ones before as old voters, or those that a change was made from. A change that was not settled may be
+    /// Returns whether its voters follow from those of the epoch start before it in a log, as any choice of a leader has them: the same, or
+    /// one more or less with the ones before as old voters, or those that a change was made from. A change that was not settled may be
     /// carried on from a log that does not hold its start, and so one step further is allowed.
     pub fn follows(&self, before: &Self) -> bool {
         let is_base = |voters: &Vec<ReplicaId>| before.electorates().any(|base| difference(base, voters) == 0);
@@ -88,7 +88,7 @@ impl EpochStart {
     }
 }
 
-/// How many are in one and not in the other.
+/// The number of replicas that are in one and not in the other.
 fn difference(a: &[ReplicaId], b: &[ReplicaId]) -> usize {
     let without = |a: &[ReplicaId], b: &[ReplicaId]| a.iter().filter(|id| !b.contains(id)).count();
     without(a, b) + without(b, a)
@@ -104,11 +104,11 @@ pub struct History(Vec<EpochStart>);
 pub struct OutOfOrder {
     /// The refused epoch.
     pub epoch: Epoch,
-    /// Where it would have started.
+    /// The offset at which it would have started.
     pub start: Offset,
     /// The last epoch held.
     pub last_epoch: Epoch,
-    /// Where that one starts.
+    /// The offset at which that one starts.
     pub last_start: Offset,
 }
 
@@ -169,8 +169,8 @@ impl History {
         self.0.iter().any(|start| start.names(replica))
     }
 
-    /// Whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names, as a
-    /// replica that is restored has a new id, and so has each that is blank. And it has the restored one as the voters before: until
+    /// Returns whether an epoch start behind these begins a new cluster with a log that was restored: it names nobody that the log names,
+    /// as a replica that is restored has a new id, and so has each that is blank. And it has the restored one as the voters before: until
     /// enough of the others hold the log, nobody is elected without it.
     pub fn is_left_by(&self, next: &EpochStart) -> bool {
         let restored = core::slice::from_ref(&next.leader);
@@ -218,7 +218,7 @@ impl History {
     }
 }
 
-/// Where a log begins that lacks what lies before.
+/// The beginning of a log that lacks what lies before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Origin {
     /// The first offset there is.

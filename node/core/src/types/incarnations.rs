@@ -1,5 +1,5 @@
-//! Which start of a replica its word is from. A disk that was restored from a copy has forgotten promises and acknowledgements, and
-//! nothing on it says so: what others remember of the replica's starts tells it from one that only restarted.
+//! Starts of replicas: each word of one is from one start. A disk that was restored from a copy has forgotten promises and
+//! acknowledgements, and nothing on it says so: what others remember of the replica's starts tells it from one that only restarted.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use crate::types::ReplicaId;
 use crate::types::history::VOTERS_MAX;
 
-/// How many of its starts a disk tells apart.
+/// The number of its starts that a disk tells apart.
 pub const LINEAGE_MAX: usize = 16;
-/// How far a start may lie above those that a disk has seen, or others know of it, to be believed: a disk is not restored from a copy
-/// from so many starts ago.
+/// The greatest distance of a start above those that a disk has seen, or others know of it, to be believed: a disk is not restored from a
+/// copy from so many starts ago.
 pub(crate) const STARTS_AHEAD_MAX: u64 = 1 << 20;
-/// How many replicas' starts are remembered: voters, old ones and learners.
+/// The number of replicas whose starts are remembered: voters, old ones and learners.
 pub const RUNS_MAX: usize = 20;
 const _: () = assert!(RUNS_MAX > 2 * VOTERS_MAX + 1, "there is no room for the starts of all voters and learners");
 

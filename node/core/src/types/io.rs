@@ -52,7 +52,7 @@ pub struct Start {
     pub commit_end: Offset,
     /// The start of the leader's log; all before it is gone. All of it is committed.
     pub oldest: Offset,
-    /// What a follower has to begin with that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
+    /// The origin for a follower that cannot be fed otherwise; given once it has said so. It begins at `oldest`.
     pub origin: Option<Origin>,
     /// The starts that the leader knows of, its own and the follower's among them.
     pub runs: Runs,
@@ -108,7 +108,7 @@ pub enum Input {
         epoch: Epoch,
         /// The next leader.
         to: ReplicaId,
-        /// How long new appends are held, in milliseconds.
+        /// The time for which new appends are held, in milliseconds.
         deadline_ms: u64,
     },
     /// A client appends `count` records as one.
@@ -117,9 +117,9 @@ pub enum Input {
         request: RequestId,
         /// The producer and the first sequence.
         producer: Option<(ProducerId, u64)>,
-        /// How many records; at least 1.
+        /// The number of records; at least 1.
         count: u32,
-        /// How long they are together, about: a follower that lacks many bytes is not in sync.
+        /// Their length together, about: a follower that lacks many bytes is not in sync.
         bytes: u64,
     },
     /// A client wants to read all that is committed by now.

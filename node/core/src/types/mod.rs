@@ -37,7 +37,7 @@ pub struct Tail {
     pub end: Offset,
 }
 
-/// How far above its promise an epoch may lie that a replica promises: epochs are counted up one by one, and no one message may use
+/// The greatest distance between a replica's promise and the next one: epochs are counted up one by one, and no one message may use
 /// up those that are left.
 pub const EPOCHS_AHEAD_MAX: u64 = 1 << 20;
 
@@ -52,8 +52,8 @@ impl Epoch {
 /// The greatest offset that a log reaches: half of all numbers, so that what is added to one never wraps around.
 pub const OFFSET_MAX: Offset = Offset(1 << 63);
 
-/// How many offsets one message may take, or pass over: no log holds as many records, and no one message may use up the offsets that
-/// are left.
+/// The number of offsets that one message may take, or pass over: no log holds as many records, and no one message may use up the offsets
+/// that are left.
 pub const OFFSETS_AHEAD_MAX: u64 = 1 << 40;
 const _: () = assert!(OFFSET_MAX.0.checked_add(OFFSETS_AHEAD_MAX).is_some(), "what is added to an offset wraps around");
 
@@ -70,7 +70,7 @@ impl Offset {
         Self(self.0.saturating_add(records))
     }
 
-    /// How many records lie between `earlier` and this offset; 0 if `earlier` is not earlier.
+    /// The number of records between `earlier` and this offset; 0 if `earlier` is not earlier.
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

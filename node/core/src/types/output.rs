@@ -70,7 +70,7 @@ pub enum Output {
         request: RequestId,
         /// Its place in the disk's work.
         ticket: Ticket,
-        /// Where they begin.
+        /// The offset at which they begin.
         base: Offset,
         /// The epoch they carry.
         epoch: Epoch,
@@ -141,7 +141,7 @@ pub enum Reply {
     HandedOver(Tail),
     /// The records are committed.
     Appended {
-        /// Where they begin.
+        /// The offset at which they begin.
         base: Offset,
         /// Their number.
         count: u32,

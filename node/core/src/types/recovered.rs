@@ -37,9 +37,10 @@ impl Promise {
         next.epoch > self.epoch || (next.epoch == self.epoch && (self.leader.is_none() || self.leader == next.leader))
     }
 
-    /// Whether a replica that names a cluster is of it, with `last` as its newest epoch start. A cluster begins with an epoch start: one
-    /// that was only named, by an appointment that died, binds nobody. That is so of a replica that holds none; and of a restored one
-    /// that was to lead a later epoch than the restored log has: nobody is appointed by the terms of a log that does not name it.
+    /// Returns whether a replica that names a cluster is of it, with `last` as its newest epoch start. A cluster begins with an epoch
+    /// start: one that was only named, by an appointment that died, binds nobody. That is so of a replica that holds none; and of a
+    /// restored one that was to lead a later epoch than the restored log has: nobody is appointed by the terms of a log that does not name
+    /// it.
     pub fn binds(&self, replica: ReplicaId, last: Option<&EpochStart>) -> bool {
         let is_to_lead = |last: &EpochStart| self.leader == Some(replica) && self.epoch > last.epoch;
         last.is_some_and(|last| !is_to_lead(last) || last.names(replica))
@@ -61,11 +62,11 @@ pub struct Recovered {
     pub log: Tail,
     /// The commit end, as it knew it; at most the log's end.
     pub commit_end: Offset,
-    /// Where its log starts; at most that.
+    /// The start of its log; at most that.
     pub log_start: Offset,
     /// The appends of the producers.
     pub producers: Producers,
-    /// Where its log may have ended before the disk lost or damaged a part of it.
+    /// The tail at which its log may have ended before the disk lost or damaged a part of it.
     pub suspect: Option<Tail>,
     /// True if records within its log are damaged.
     pub damaged: bool,

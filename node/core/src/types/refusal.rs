@@ -86,7 +86,7 @@ pub enum Refusal {
     Gap {
         /// The tail that they follow.
         prev: Tail,
-        /// Where the log ends.
+        /// The end of the log.
         log: Tail,
     },
     /// The leader has forgotten what would follow this log: it has to begin anew, and needs to be told with what.
@@ -98,9 +98,9 @@ pub enum Refusal {
     /// A trim of what is not committed.
     #[error("a trim before {before} is not within {log_start} and {commit_end}, the end of what is committed")]
     TrimOutOfRange {
-        /// Where the log was to start.
+        /// The offset at which the log was to start.
         before: Offset,
-        /// Where it starts.
+        /// The start of the log.
         log_start: Offset,
         /// The end of what is committed.
         commit_end: Offset,
@@ -110,9 +110,9 @@ pub enum Refusal {
         "the log ends at offset {end}, and {count} more records would pass {OFFSET_MAX}, the greatest there is: begin a new log"
     )]
     OffsetsUsedUp {
-        /// Where the log ends.
+        /// The end of the log.
         end: Offset,
-        /// How many records were to be appended.
+        /// The number of records that were to be appended.
         count: u32,
     },
     /// The disk or the log failed.

@@ -17,7 +17,7 @@ pub struct Sealed {
     pub durable: Tail,
     /// The commit end, as it knows it.
     pub commit_end: Offset,
-    /// Where its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
+    /// The tail at which its log may have ended before its disk lost or damaged a part of it: up to there it may have acknowledged what it
     /// does not hold any more. Above `durable`; none once it holds as much again.
     pub suspect: Option<Tail>,
     /// Records within its log are damaged. What it holds counts all the same: it may be committed. But it is not to lead while another

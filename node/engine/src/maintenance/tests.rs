@@ -118,7 +118,7 @@ impl World {
         self.step(Some((ask.number, Err(Unanswered { reason: format!("{:?} has not", ask.of), is_damaged }))));
     }
 
-    /// What was said last of what is damaged.
+    /// The last report of what is damaged.
     fn damages(&self) -> Damages {
         let damaged = |event: &Event| if let Event::Damaged(damages) = event { Some(damages.clone()) } else { None };
         self.events.iter().rev().find_map(damaged).expect("something was said")

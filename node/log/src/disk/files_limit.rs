@@ -22,7 +22,7 @@ pub(crate) struct NoMoreFiles {
     kept: u64,
 }
 
-/// How many of the files that this process may have open a log makes no segments of: what would it be worth without connections? None
+/// The number of files that this process may have open, and a log leaves to others: what would it be worth without connections? None
 /// where any number may be open.
 pub fn files_kept_for_connections() -> Option<u64> {
     getrlimit(Resource::Nofile).current.map(kept_of)

@@ -60,7 +60,7 @@ impl Drop for Watched {
     }
 }
 
-/// Where a map is. The handler reads it at any time, in any thread. It never goes away, and serves one map after the other.
+/// The place of a map. The handler reads it at any time, in any thread. It never goes away, and serves one map after the other.
 #[derive(Debug)]
 struct Slot {
     /// 0: it is free; 1: someone has claimed it.
@@ -119,6 +119,8 @@ impl Slot {
                 }
             }
         };
+        debug_assert!(start > 1, "a map at an address that marks a slot as free, or as claimed");
+        debug_assert_eq!(claimed.end.load(Ordering::Relaxed), 0, "a slot is claimed that has a map");
         claimed.faulted.store(false, Ordering::Relaxed);
         claimed.start.store(start, Ordering::Release);
         claimed.end.store(start.saturating_add(bytes), Ordering::Release);

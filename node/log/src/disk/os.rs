@@ -28,7 +28,7 @@ pub struct OsDisk {
     read_only: bool,
 }
 
-/// What is opened once: where no further file can be opened, the log goes on.
+/// Files that are opened once: where no further file can be opened, the log goes on.
 #[derive(Debug)]
 struct Open {
     dir: File,
@@ -83,6 +83,7 @@ impl OsFile {
 
     fn slice(map: &MappedFile, range: Range<u64>) -> io::Result<Bytes> {
         let (start, end) = (length(range.start), length(range.end));
+        debug_assert!(start <= end, "a range ends before it begins");
         if end > map.bytes.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(map.bytes.slice(start..end)) }
     }
 

@@ -119,7 +119,7 @@ impl<T> Context<T> for io::Result<T> {
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// Where the faulty frame begins.
+    /// The position at which the faulty frame begins.
     pub position: u64,
     /// The first record that is in doubt.
     pub from: Offset,
@@ -173,9 +173,9 @@ pub enum LogError {
     /// The trim would take what is not known to be committed.
     #[error("a trim before {before} is not within {log_start} and {commit_end}, the end of what is committed")]
     AboveCommit {
-        /// Where the log was to start.
+        /// The offset at which the log was to start.
         before: Offset,
-        /// Where it starts.
+        /// The start of the log.
         log_start: Offset,
         /// The end of what is committed.
         commit_end: Offset,
@@ -183,7 +183,7 @@ pub enum LogError {
     /// The cut would take committed records.
     #[error("a cut to {end} would remove committed records; the committed end is {commit_end}")]
     BelowCommit {
-        /// Where the log was to end.
+        /// The offset at which the log was to end.
         end: Offset,
         /// The end of what is committed.
         commit_end: Offset,
@@ -191,7 +191,7 @@ pub enum LogError {
     /// The cut would end inside an append.
     #[error("a cut to {end} would end inside an append")]
     InsideAppend {
-        /// Where the log was to end.
+        /// The offset at which the log was to end.
         end: Offset,
     },
     /// The promise contradicts an earlier one.
@@ -214,7 +214,7 @@ pub enum LogError {
         /// The one asked for.
         asked: ClusterId,
     },
-    /// What is there cannot be read.
+    /// Its content cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -227,9 +227,9 @@ pub enum ReadError {
     OutOfRange {
         /// The offset asked for.
         from: Offset,
-        /// Where the log starts.
+        /// The start of the log.
         log_start: Offset,
-        /// Where it ends, or where the reader said to end.
+        /// The end of the log, or that of the range that was asked for.
         end: Offset,
     },
     /// The log asked for parts from this one: it has no prefix with that tail.

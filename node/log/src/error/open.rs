@@ -108,7 +108,7 @@ pub enum OpenError {
         /// That of the segment that was in use.
         known: u64,
     },
-    /// What a segment rests on is damaged.
+    /// The head of a segment is damaged.
     #[error("{0}. {REMEDY}")]
     Damaged(Damage),
     /// An epoch may have started where committed records are damaged.
@@ -130,7 +130,7 @@ impl OpenError {
 }
 
 impl HeaderFault {
-    /// What it says of the file.
+    /// The error for that file.
     pub(crate) fn of(self, path: PathBuf) -> OpenError {
         match self {
             Self::Later(what) => OpenError::Later { path, what },
@@ -160,7 +160,7 @@ pub enum Disagreement {
         /// Its leader by the meta file.
         promised: ReplicaId,
     },
-    /// What is trimmed was in the log before.
+    /// The log ends before it starts.
     #[error("its meta file has the log start at {log_start}, and its segments end at {end}")]
     StartBehindEnd {
         /// The log's start by the meta file.
@@ -179,9 +179,9 @@ pub enum BadCopy {
     /// A frame is not what was written.
     #[error("byte {position}: {fault}")]
     Frame {
-        /// Where it begins.
+        /// The position at which it begins.
         position: u64,
-        /// What is wrong with it.
+        /// Its fault.
         fault: Fault,
     },
 }

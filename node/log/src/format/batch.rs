@@ -18,7 +18,7 @@ use crate::num::{length, wide};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("byte {position} of the batch: {fault}")]
 pub struct FrameError {
-    /// Where the faulty frame begins.
+    /// The position at which the faulty frame begins.
     pub position: u64,
     /// The fault in it.
     pub fault: Fault,
@@ -54,14 +54,15 @@ impl Batch {
         sequence.start(&start)?;
         let mut bytes = Vec::new();
         put_start(&mut bytes, &start);
-        Ok(Self {
-            bytes: bytes.into(),
-            prev,
-            end: sequence.tail,
-            timestamps_ms: None,
-            starts: Arc::new([start]),
-            producers: Arc::default(),
-        })
+        let (bytes, end) = (Bytes::from(bytes), sequence.tail);
+        let batch =
+            Self { bytes, prev, end, timestamps_ms: None, starts: Arc::new([start]), producers: Arc::default() };
+        debug_assert_eq!(
+            Self::decode(batch.bytes.clone(), prev, &Limits::NONE).as_ref(),
+            Ok(&batch),
+            "no follower takes it"
+        );
+        Ok(batch)
     }
 
     /// Checks bytes that a peer sent: every CRC and limit, and that they are whole appends and epoch starts which follow `prev`
@@ -200,7 +201,7 @@ pub struct BatchBuilder {
     end: Offset,
     timestamp_ms: u64,
     limits: Limits,
-    /// Where the last frame begins; its flags are not final until it is known whether another follows.
+    /// The place where the last frame begins; its flags are not final until it is known whether another follows.
     open_frame: Option<usize>,
     run: Option<ProducerRun>,
 }
@@ -247,6 +248,7 @@ impl BatchBuilder {
         }
         let head = RecordHead { offset, epoch, timestamp_ms, producer, key };
         let frame_at = head.put(&mut self.bytes, value, headers);
+        debug_assert_eq!(self.bytes.len() - frame_at, bytes, "a record takes other room than was counted");
         self.open_frame = Some(frame_at);
         self.end = offset.plus(1);
         self.run = producer.map(|Producer { id, sequence }| {
@@ -264,13 +266,19 @@ impl BatchBuilder {
         let last = self.open_frame.ok_or(Fault::Empty)?;
         set_more(&mut self.bytes, last, false);
         close_frame(&mut self.bytes, last);
-        Ok(Batch {
+        let batch = Batch {
             bytes: self.bytes.into(),
             prev: self.prev,
             end: Tail { epoch: self.prev.epoch, end: self.end },
             timestamps_ms: Some((self.timestamp_ms, self.timestamp_ms)),
             starts: Arc::default(),
             producers: self.run.map_or_else(Arc::default, |run| Arc::from([run])),
-        })
+        };
+        debug_assert_eq!(
+            Batch::decode(batch.bytes.clone(), batch.prev, &self.limits).as_ref(),
+            Ok(&batch),
+            "no follower takes it"
+        );
+        Ok(batch)
     }
 }

@@ -78,7 +78,7 @@ pub enum Later {
     /// A frame whose CRC is right.
     #[error("{fault} at byte {position}")]
     Frame {
-        /// Where it begins in the file.
+        /// The position at which it begins in the file.
         position: u64,
         /// Its unknown part.
         fault: Fault,

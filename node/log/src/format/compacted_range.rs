@@ -10,7 +10,7 @@ use crate::format::producer::Producer;
 use crate::format::producer::ProducerRun;
 use crate::num::Cursor;
 
-/// How many appends one gap remembers at most; what removes more makes several.
+/// The number of appends that one gap remembers at most; what removes more makes several.
 pub(crate) const COMPACTED_RUNS_MAX: usize = 4096;
 /// An append of a producer, as bytes.
 const RUN_BYTES: usize = 40;
@@ -44,6 +44,7 @@ pub(crate) struct Open {
 impl CompactedRange {
     /// The part of it behind `from`, which lies inside it.
     pub(crate) fn behind(mut self, from: Offset) -> Self {
+        debug_assert!(from < self.end, "nothing is behind");
         self.from = self.from.max(from);
         self.runs.retain(|run| run.end() > from);
         self
@@ -61,6 +62,11 @@ impl CompactedRange {
 
     /// Puts its frame.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.is_sound(), "a compacted range that contradicts itself");
+        self.put_as_is(out);
+    }
+
+    fn put_as_is(&self, out: &mut Vec<u8>) {
         let Self { from, end, epoch, timestamp_ms, open, runs } = self;
         let producer = open.and_then(|open| open.producer);
         let flags = if open.is_some() { FLAG_MORE } else { 0 } | if producer.is_some() { FLAG_PRODUCER } else { 0 };
@@ -98,18 +104,17 @@ pub(crate) fn parse_compacted(mut body: Cursor<'_>, flags: u8) -> Result<Compact
             Some(ProducerRun { id: run.u128()?, sequence: run.u64()?, base: Offset(run.u64()?), count: run.u64()? })
         };
         let runs: Vec<ProducerRun> = runs.iter().map(run).collect::<Option<_>>()?;
-        Some(CompactedRange { from, end, epoch, timestamp_ms, open, runs }).filter(|gap| gap.is_sound(flags, base))
+        let is_plain = open.is_some() || (flags & FLAG_PRODUCER == 0 && base.0 == 0);
+        let gap = CompactedRange { from, end, epoch, timestamp_ms, open, runs };
+        Some(gap).filter(|gap| is_plain && gap.is_sound())
     };
     parse().ok_or(Fault::Layout)
 }
 
 impl CompactedRange {
-    fn is_sound(&self, flags: u8, base: Offset) -> bool {
+    fn is_sound(&self) -> bool {
         let Self { from, end, open, runs, .. } = self;
-        let open = match open {
-            Some(open) => open.base < *end,
-            None => flags & FLAG_PRODUCER == 0 && base.0 == 0,
-        };
+        let open = open.is_none_or(|open| open.base < *end);
         let inside = |run: &ProducerRun| {
             let run_end = run.base.0.checked_add(run.count);
             run.count > 0 && run_end.is_some_and(|run_end| from.0 < run_end && run_end <= end.0)
@@ -147,7 +152,7 @@ mod tests {
 
     fn bytes(gap: &CompactedRange) -> Vec<u8> {
         let mut out = Vec::new();
-        gap.put(&mut out);
+        gap.put_as_is(&mut out);
         out
     }
 

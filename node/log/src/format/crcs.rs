@@ -7,7 +7,7 @@ use crc32fast::Hasher;
 
 use crate::num::wide;
 
-/// How far apart the places are up to which the CRC is remembered.
+/// The distance of the places up to which the CRC is remembered.
 const STEP_BYTES: usize = 1024;
 
 /// Bytes, and the CRCs of as much of their beginning as was needed so far.

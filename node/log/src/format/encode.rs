@@ -12,9 +12,10 @@ use crate::format::producer::Producer;
 
 /// The length of a sync mark.
 pub(crate) const SYNC_MARK_BYTES: usize = 40;
-/// Where the count of headers is.
+const _: () = assert!(SYNC_MARK_BYTES >= RECORD_BYTES_MIN, "a sync mark is taken for what is no frame");
+/// The place of the count of headers.
 const HEADER_COUNT_AT: usize = 10;
-/// What a header has besides its name and value: the length of either.
+/// The bytes of a header besides its name and value: the length of either.
 const HEADER_BYTES: usize = 2 + 4;
 
 /// Puts the head of a frame, its CRC and length open, and gives where the frame begins.
@@ -27,6 +28,7 @@ pub(crate) fn open_frame(out: &mut Vec<u8>, kind: u8, flags: u8, key_bytes: u32)
 }
 
 fn patch(out: &mut [u8], at: usize, bytes: &[u8]) {
+    debug_assert!(at + bytes.len() <= out.len(), "a field is put behind its frame");
     if let Some(place) = out.get_mut(at..at + bytes.len()) {
         place.copy_from_slice(bytes);
     }
@@ -34,6 +36,8 @@ fn patch(out: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// Fills in the length and CRC of the frame that begins at `frame_at` and ends with `out`.
 pub(crate) fn close_frame(out: &mut [u8], frame_at: usize) {
+    debug_assert!(frame_at + RECORD_BYTES_MIN <= out.len(), "a frame is shorter than any");
+    debug_assert!(u32::try_from(out.len() - frame_at).is_ok(), "a frame is longer than its length can say");
     let frame_bytes = u32::try_from(out.len() - frame_at - PREFIX_BYTES).unwrap_or(u32::MAX);
     patch(out, frame_at + LENGTH_AT, &frame_bytes.to_le_bytes());
     let crc = crc32fast::hash(out.get(frame_at + LENGTH_AT..).unwrap_or_default());
@@ -42,6 +46,7 @@ pub(crate) fn close_frame(out: &mut [u8], frame_at: usize) {
 
 /// Says whether further records of the same append follow the one that begins at `frame_at`; before it is closed.
 pub(crate) fn set_more(out: &mut [u8], frame_at: usize, more: bool) {
+    debug_assert!(frame_at + FLAGS_AT < out.len(), "flags are put behind their frame");
     if let Some(flags) = out.get_mut(frame_at + FLAGS_AT) {
         *flags = if more { *flags | FLAG_MORE } else { *flags & !FLAG_MORE };
     }
@@ -143,6 +148,7 @@ pub(crate) fn put_start(out: &mut Vec<u8>, start: &EpochStart) {
 /// The frame of a snapshot. Its CRC is masked by `mask`.
 pub(crate) fn put_snapshot(out: &mut Vec<u8>, snapshot: &Snapshot, mask: u32) {
     let Snapshot { base, timestamp_ms, starts, producers } = snapshot;
+    debug_assert!(starts.is_sorted_by(|a, b| a.epoch < b.epoch), "epoch starts of a snapshot are out of order");
     let frame_at = open_frame(out, KIND_SNAPSHOT, 0, 0);
     out.extend_from_slice(&base.0.to_le_bytes());
     out.extend_from_slice(&timestamp_ms.to_le_bytes());
@@ -163,11 +169,13 @@ pub(crate) fn put_sync_mark(out: &mut Vec<u8>, mark: SyncMark) {
     for word in [position, tail.epoch.0, tail.end.0] {
         out.extend_from_slice(&word.to_le_bytes());
     }
+    debug_assert_eq!(out.len() - frame_at, SYNC_MARK_BYTES, "a sync mark takes other room than is counted for it");
     close_frame(out, frame_at);
 }
 
 /// Masks, or unmasks, the CRC of the frame that begins at `frame_at`.
 pub(crate) fn mask_crc(out: &mut [u8], frame_at: usize, mask: u32) {
+    debug_assert!(frame_at + LENGTH_AT <= out.len(), "a CRC is masked behind its frame");
     let Some(crc) = out.get_mut(frame_at..frame_at + 4) else { return };
     for (byte, mask) in crc.iter_mut().zip(mask.to_le_bytes()) {
         *byte ^= mask;

@@ -11,7 +11,7 @@ pub enum Fault {
     /// The bytes end before the frame does.
     #[error("{have} bytes where a frame needs {need}")]
     Truncated {
-        /// How many bytes the frame needs.
+        /// The number of bytes that the frame needs.
         need: u64,
         /// Their number.
         have: u64,
@@ -48,7 +48,7 @@ pub enum Fault {
         quorum: u32,
         /// The number of voters.
         voters: usize,
-        /// How many old voters.
+        /// The number of old voters.
         old_voters: usize,
     },
     /// A record that is not the next one.
@@ -72,11 +72,11 @@ pub enum Fault {
     EpochStart {
         /// The epoch that would start.
         epoch: Epoch,
-        /// Where it would start.
+        /// The offset at which it would start.
         start: Offset,
         /// The epoch in force.
         last_epoch: Epoch,
-        /// Where it belongs.
+        /// The offset at which it belongs.
         end: Offset,
     },
     /// A timestamp before the one of the record before.

@@ -179,7 +179,7 @@ pub(crate) fn parse(bytes: &[u8], mask: u32) -> Result<(Frame<'_>, usize), Fault
     parse_unchecked(checked.get(PREFIX_BYTES - LENGTH_AT..).unwrap_or_default()).map(|frame| (frame, total))
 }
 
-/// What a frame is by all that is behind its prefix, whatever its CRC.
+/// Parses a frame by all that is behind its prefix, whatever its CRC.
 pub(crate) fn parse_unchecked(body: &[u8]) -> Result<Frame<'_>, Fault> {
     let mut cursor = Cursor(body);
     let mut head = || Some((cursor.u8()?, cursor.u8()?, cursor.u16()?, cursor.u32()?));

@@ -1,4 +1,4 @@
-//! Where the fields of a frame are, and the numbers of its kinds and flags.
+//! The places of the fields of a frame, and the numbers of its kinds and flags.
 
 /// CRC and length, in front of every frame.
 pub(crate) const PREFIX_BYTES: usize = 8;
@@ -6,13 +6,13 @@ pub(crate) const PREFIX_BYTES: usize = 8;
 /// A record without producer, key, headers and value.
 pub(crate) const RECORD_BYTES_MIN: usize = 40;
 
-/// What it has more with a producer.
+/// The bytes that a producer adds.
 pub(crate) const PRODUCER_BYTES: usize = 24;
 
-/// Where the length is, and where what it counts begins.
+/// The place of the length, behind which all that it counts begins.
 pub(crate) const LENGTH_AT: usize = 4;
 
-/// Where the kind is, and the flags.
+/// The places of the kind and of the flags.
 pub(crate) const KIND_AT: usize = 8;
 
 pub(crate) const FLAGS_AT: usize = 9;

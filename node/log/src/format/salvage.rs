@@ -23,7 +23,7 @@ const PIECE_BYTES: usize = 32;
 pub(crate) struct DamagedRange {
     /// In the segment.
     pub(crate) position: u64,
-    /// Where in the segment something good follows, if the bytes were looked at.
+    /// The position in the segment at which something good follows, if the bytes were looked at.
     pub(crate) until: u64,
     pub(crate) from: Offset,
     pub(crate) to: Offset,
@@ -33,7 +33,7 @@ pub(crate) struct DamagedRange {
 /// A good frame behind damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Good {
-    /// Where it begins among the bytes.
+    /// The position at which it begins among the bytes.
     pub(crate) at: usize,
     /// Its length.
     pub(crate) bytes: usize,
@@ -149,7 +149,7 @@ impl Iterator for GoodFrames<'_, '_> {
     }
 }
 
-/// How many bytes lie in front of the first that a frame may begin with, by its kind and flags: most cannot be, and that is seen of
+/// The number of bytes in front of the first that a frame may begin with, by its kind and flags: most cannot be, and that is seen of
 /// many at once.
 fn skipped(bytes: &[u8]) -> usize {
     let (kinds, flags) = (bytes.get(KIND_AT..).unwrap_or_default(), bytes.get(FLAGS_AT..).unwrap_or_default());
@@ -185,12 +185,12 @@ pub(crate) struct Frames<'a> {
     bytes: &'a [u8],
     crcs: Crcs<'a>,
     mask: u32,
-    /// Where the bytes are in the segment.
+    /// The position at which the bytes are in the segment.
     position: u64,
     at: usize,
     /// The record that is next.
     next: Offset,
-    /// Where the records end.
+    /// The offset at which the records end.
     end: Offset,
 }
 
@@ -198,7 +198,7 @@ pub(crate) struct Frames<'a> {
 pub(crate) enum Piece<'a> {
     /// A record, and where its frame begins in the segment.
     Record(u64, RecordView<'a>),
-    /// What stands for records that were removed, and where its frame begins; of the first, a part may lie before what is asked for.
+    /// A compacted range in place of removed records, and where its frame begins; of the first, a part may lie before what is asked for.
     Compacted(u64, CompactedRange),
     Damaged(DamagedRange),
 }
@@ -210,7 +210,7 @@ impl<'a> Frames<'a> {
         Self { bytes, crcs: Crcs::new(bytes), mask, position, at: 0, next, end }
     }
 
-    /// Where the frame begins that comes next, and the record that it should be or stand in front of.
+    /// The offset at which the frame begins that comes next, and the record that it should be or stand in front of.
     pub(crate) fn place(&self) -> (u64, Offset) {
         (self.position.saturating_add(wide(self.at)), self.next)
     }
@@ -221,6 +221,7 @@ impl<'a> Frames<'a> {
         let goes_on = |good: Good| good.missing_end().filter(|end| *end <= self.end).map(|end| (good.at, end));
         let good = GoodFrames::behind(&mut self.crcs, self.mask, bad_at, after).find_map(goes_on);
         (self.at, self.next) = good.unwrap_or((self.bytes.len(), self.end));
+        assert!(self.at > bad_at || self.next > from, "damage is not passed over");
         let (position, until) =
             (self.position.saturating_add(wide(bad_at)), self.position.saturating_add(wide(self.at)));
         Piece::Damaged(DamagedRange { position, until, from, to: self.next, fault })
@@ -280,7 +281,7 @@ pub(crate) fn first_damage(bytes: &[u8], mask: u32, position: u64, records: Rang
     Frames::new(bytes, mask, position, records.start, records.end).find_map(damaged)
 }
 
-/// How many of the bytes there are before the trailing zeroes.
+/// The number of bytes before the trailing zeroes.
 pub(crate) fn used(bytes: &[u8]) -> usize {
     const PAGE: [u8; 4096] = [0; 4096];
     let (_, pages) = bytes.as_rchunks::<4096>();

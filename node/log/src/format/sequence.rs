@@ -45,6 +45,7 @@ impl FrameSequence {
         let count = before + 1;
         Bounded::AppendRecords.check(crate::num::length(count), limits.append_records_max)?;
         self.tail.end = record.offset.checked_plus(1).ok_or(Fault::LastOffset(record.offset))?;
+        debug_assert!(append.base < self.tail.end, "an append ends before it begins");
         self.timestamp_ms = record.timestamp_ms;
         self.append = record.more.then_some(append);
         let run = |first: Producer| ProducerRun { id: first.id, sequence: first.sequence, base: append.base, count };
@@ -62,6 +63,7 @@ impl FrameSequence {
         if gap.timestamp_ms < self.timestamp_ms {
             return Err(Fault::Timestamp { previous: self.timestamp_ms, found: gap.timestamp_ms });
         }
+        debug_assert!(self.tail.end < gap.end, "a compacted range of no records");
         (self.tail.end, self.timestamp_ms, self.append) = (gap.end, gap.timestamp_ms, gap.open);
         Ok(())
     }
@@ -81,7 +83,7 @@ impl FrameSequence {
         self.append
     }
 
-    /// Where the append begins that is not whole yet.
+    /// The offset at which the append begins that is not whole yet.
     pub(crate) fn unfinished(&self) -> Option<Offset> {
         self.append.map(|append| append.base)
     }

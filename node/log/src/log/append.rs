@@ -39,6 +39,7 @@ impl<D: Disk> Log<D> {
         self.check_next(first)?;
         if !self.fits(first, 0) {
             self.roll(wide(first.bytes().len() + SYNC_MARK_BYTES))?;
+            assert!(self.fits(first, 0), "an append has no room in the segment that was made for it");
         }
         let segment = Arc::clone(&self.view.active);
         self.writer.mark(segment.mask, self.ends.synced);
@@ -56,6 +57,7 @@ impl<D: Disk> Log<D> {
         let written = segment.file.write_at(self.writer.position, &self.writer.buffer);
         self.disk_result(written.context(Operation::Write, || segment.place.path.clone()))?;
         self.writer.position += wide(self.writer.buffer.len());
+        assert!(self.writer.position <= segment.file_bytes, "an append reaches behind its segment");
         segment.extend_index(&self.writer.entries);
         self.writer.index.extend(&self.writer.entries);
         batches.take(count).for_each(|batch| self.appended(batch));
@@ -71,6 +73,8 @@ impl<D: Disk> Log<D> {
             self.show(ReadView::new(Arc::clone(&self.view.sealed), active, Arc::new(history), self.view.log_start));
         }
         assert_eq!(self.view.tail(), self.ends.tail, "readers see another tail than the writer");
+        let seen = self.view.active_part().bytes_end;
+        debug_assert_eq!(seen, self.writer.position, "readers see other bytes than the writer");
         Ok(count)
     }
 
@@ -96,6 +100,7 @@ impl<D: Disk> Log<D> {
 
     /// Notes a batch that was written.
     fn appended(&mut self, batch: &Batch) {
+        assert_eq!(batch.prev(), self.ends.tail, "an append follows another place than the log's end");
         assert!(self.ends.tail <= batch.tail(), "an append shortened the log");
         self.ends.tail = batch.tail();
         if let Some((_, last)) = batch.timestamps_ms() {

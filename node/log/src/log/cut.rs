@@ -51,10 +51,10 @@ impl<D: Disk> Log<D> {
         self.cut_at(point, history)
     }
 
-    /// Where the prefix with that tail ends.
+    /// The place where the prefix with that tail ends: behind its last record, and what takes no offset and belongs to it.
     fn cut_point(&self, tail: Tail) -> Result<Point<D>, LogError> {
         let parts = self.view.parts();
-        let Some(mut part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
+        let Some(part) = parts.iter().rfind(|part| part.segment.base() < tail.end).cloned() else {
             // The first segment is replaced by an empty one.
             let mut part = parts.first().cloned().unwrap_or_else(|| self.view.active_part());
             let body = part.body()?;
@@ -62,45 +62,27 @@ impl<D: Disk> Log<D> {
             (part.bytes_end, part.end) = (data_start, tail.end);
             return Ok(Point { part, timestamp_ms });
         };
-        let (mut position, bytes) = match part.find(Offset(tail.end.0.saturating_sub(1))) {
+        let (position, timestamp_ms) = match part.find(Offset(tail.end.0.saturating_sub(1))) {
             // The last record that stays is damaged, and stays so.
-            Err(ReadError::Damaged(damage)) => (damage.position, Bytes::new()),
-            found => found?,
-        };
-        let (mut at, mut timestamp_ms) = (0, None);
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let Ok((frame, length)) = parse(rest, part.segment.mask) else {
-                // What is damaged may be cut there; what cannot be read may not.
-                part.segment.place.all_could_be_read().map_err(ReadError::from)?;
-                break;
-            };
-            match frame {
-                Frame::Record(record) if timestamp_ms.is_none() && !record.more => {
-                    timestamp_ms = Some(record.timestamp_ms);
-                }
-                Frame::Compacted(gap) if timestamp_ms.is_none() && gap.end == tail.end && gap.open.is_none() => {
-                    timestamp_ms = Some(gap.timestamp_ms);
-                }
-                Frame::Record(_) | Frame::Compacted(_) if timestamp_ms.is_none() => {
-                    return Err(LogError::InsideAppend { end: tail.end });
-                }
-                Frame::Start(start) if start.epoch <= tail.epoch => {}
-                Frame::SyncMark(_) => {}
-                _ => break,
+            Err(ReadError::Damaged(damage)) => (damage.position, None),
+            found => {
+                let (position, bytes) = found?;
+                let (length, timestamp_ms) = prefix_in(&part, &bytes, tail)?;
+                (position + wide(length), timestamp_ms)
             }
-            at += length;
-            position += wide(length);
-        }
+        };
+        assert!(position <= part.bytes_end, "a cut ends behind its segment");
         let before = part.body()?.timestamp_ms.unwrap_or_default();
-        (part.bytes_end, part.end) = (position, tail.end);
-        Ok(Point { timestamp_ms: timestamp_ms.unwrap_or(before), part })
+        let part = Part { bytes_end: position, end: tail.end, ..part };
+        Ok(Point { part, timestamp_ms: timestamp_ms.unwrap_or(before) })
     }
 
     /// Makes the cut.
     pub(crate) fn cut_at(&mut self, point: Point<D>, history: History) -> Result<(), LogError> {
         let Point { part, timestamp_ms } = point;
         let tail = Tail { epoch: history.last_epoch(), end: part.end };
+        assert!(tail <= self.ends.tail, "a cut makes the log longer");
+        assert!(self.ends.commit_end <= tail.end, "a cut takes what is committed");
         let mut producers = self.producers.clone();
         producers.cut(tail.end);
         let draft = self.draft(&part, history.starts(), timestamp_ms, &producers);
@@ -120,9 +102,34 @@ impl<D: Disk> Log<D> {
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         self.ends.timestamp_ms = timestamp_ms;
         assert_eq!(self.view.tail(), tail, "the cut has left another tail");
-        assert!(self.ends.commit_end <= tail.end, "the cut took what is committed");
         self.retire(dead)
     }
+}
+
+/// The length of what belongs to the prefix with that tail, of bytes that begin with its last record; and that record's time.
+fn prefix_in<D: Disk>(part: &Part<D>, bytes: &Bytes, tail: Tail) -> Result<(usize, Option<u64>), LogError> {
+    let (mut at, mut last_ms) = (0, None);
+    while at < bytes.len() {
+        let Ok((frame, length)) = parse(bytes.get(at..).unwrap_or_default(), part.segment.mask) else {
+            // What is damaged may be cut there; what cannot be read may not.
+            part.segment.place.all_could_be_read().map_err(ReadError::from)?;
+            break;
+        };
+        match frame {
+            Frame::Record(record) if last_ms.is_none() && !record.more => last_ms = Some(record.timestamp_ms),
+            Frame::Compacted(gap) if last_ms.is_none() && gap.end == tail.end && gap.open.is_none() => {
+                last_ms = Some(gap.timestamp_ms);
+            }
+            Frame::Record(_) | Frame::Compacted(_) if last_ms.is_none() => {
+                return Err(LogError::InsideAppend { end: tail.end });
+            }
+            Frame::Start(start) if start.epoch <= tail.epoch => {}
+            Frame::SyncMark(_) => {}
+            _ => break,
+        }
+        at += length;
+    }
+    Ok((at, last_ms))
 }
 
 impl<D: Disk> Reader<D> {

@@ -91,12 +91,12 @@ impl<D: Disk> Log<D> {
         &self.meta
     }
 
-    /// Where the log ends: after what was appended last, durable or not.
+    /// The end of the log: after what was appended last, durable or not.
     pub fn tail(&self) -> Tail {
         self.ends.tail
     }
 
-    /// Where its durable part ends.
+    /// The end of its durable part.
     pub fn durable(&self) -> Tail {
         self.ends.durable
     }
@@ -199,6 +199,7 @@ impl<D: Disk> Log<D> {
         self.check_poison()?;
         self.sync_disk()?;
         self.writer.index.write_all();
+        assert_eq!(self.ends.synced, self.ends.tail, "a log is closed that is not all on the disk");
         let mut meta = self.meta;
         meta.last_use.clean = true;
         self.replace_meta(&meta)?;
@@ -229,6 +230,7 @@ impl<D: Disk> Log<D> {
         let suspect = meta.suspect.filter(|suspect| *suspect > synced.tail);
         let meta = Meta { commit_end, suspect, synced, ..*meta };
         assert_eq!(meta.replica, self.meta.replica, "the meta file is of another replica");
+        assert!(meta.commit_end <= synced.tail.end, "what is not on the disk is called committed");
         assert!(meta.promise.epoch >= self.meta.promise.epoch, "the promise fell");
         assert!(meta.commit_end >= self.meta.commit_end, "the commit end fell");
         assert!(meta.log_start <= meta.commit_end, "the log starts behind what is committed");
@@ -251,6 +253,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn show(&mut self, view: ReadView<D>) {
         assert!(view.oldest() <= view.log_start, "readers see a log that starts before its segments");
         assert!(view.log_start <= view.tail().end, "readers see a log that starts behind its end");
+        view.check();
         self.view = Arc::new(view);
         *self.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&self.view);
     }

@@ -23,6 +23,7 @@ impl<D: Disk> Log<D> {
     /// Takes the names of segments that have others, and that are durably not in the log any more.
     pub(crate) fn unname(&mut self, dead: &[Part<D>]) -> Result<(), LogError> {
         for base in dead.iter().map(|part| part.segment.base()) {
+            assert!(!self.view.has_segment(base), "a segment of the log loses its name");
             let _ = self.disk.remove(&segment_name(base));
             let _ = self.disk.remove(&index_name(base));
         }
@@ -42,6 +43,7 @@ impl<D: Disk> Log<D> {
         let mut spare = None;
         for Part { segment, bytes_end, .. } in dead.into_iter().rev() {
             let (base, file_bytes) = (segment.base(), segment.file_bytes);
+            assert!(!self.view.has_segment(base), "a segment of the log is removed");
             if wanted
                 && file_bytes == self.config.segment_bytes_max
                 && let Some(file) = unread(segment)
@@ -105,3 +107,4 @@ impl<D: Disk> Log<D> {
 }
 
 pub(crate) const RESERVE_FILE_BYTES: u64 = 64 << 10;
+const _: () = assert!(RESERVE_FILE_BYTES > RESERVE_BYTES, "the reserve has no room for a segment");

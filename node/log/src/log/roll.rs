@@ -19,6 +19,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn roll(&mut self, first_bytes: u64) -> Result<(), LogError> {
         let active = self.view.active_part();
         let draft = self.draft(&active, self.view.history.starts(), self.ends.timestamp_ms, &self.producers);
+        assert_eq!(active.end, self.ends.tail.end, "a segment is sealed that readers do not see the end of");
         let reserved =
             Draft { first_bytes, ..draft }.reserve(&self.disk, &mut self.beside.spare).map_err(LogError::NoRoom)?;
         // Before the next segment is there, so that only the last one can have a torn tail.
@@ -50,6 +51,7 @@ impl<D: Disk> Log<D> {
             segment.header.prev
         } else {
             let (sequence, generation) = (segment.header.sequence, segment.header.generation());
+            assert!(segment.base() < *base, "a segment ends before it begins");
             Some(Prev { base: segment.base(), sequence, end: *bytes_end, generation })
         };
         Draft { prev, ..self.draft_at(*base, starts, timestamp_ms, producers) }
@@ -106,5 +108,6 @@ impl<D: Disk> Log<D> {
         self.writer.spacing = Spacing::new(self.config.index_interval_bytes, data_start);
         let index_file = self.disk.create(&index_name(segment.base())).ok();
         self.writer.index = IndexWriter::new(index_file, segment.header.nonce, segment.mask, &[]);
+        assert!(self.writer.position <= segment.file_bytes, "a segment is shorter than its head");
     }
 }

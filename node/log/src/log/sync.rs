@@ -46,7 +46,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// What a sync now has to do, so that another thread can do it while this one appends on; `None` if what was appended counts
+    /// The work of a sync now, so that another thread can do it while this one appends on; `None` if what was appended counts
     /// as durable already, or does now.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl<D: Disk> Log<D> {
         Ok(None)
     }
 
-    /// What it takes to have on the disk all that was appended, whatever the durability.
+    /// The sync that brings all that was appended to the disk, whatever the durability.
     ///
     /// # Errors
     /// When the log is poisoned.
@@ -72,12 +72,15 @@ impl<D: Disk> Log<D> {
         }
         let segment = Arc::clone(&self.view.active);
         if let Some(zeroes) = self.writer.preallocation.next(self.writer.position, segment.file_bytes) {
+            assert!(self.writer.position <= zeroes.start, "zeroes would be written over records");
+            assert!(zeroes.end <= segment.file_bytes, "zeroes would be written behind the segment");
             let filled = write_zeroes(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
         if let Some(range) = self.writer.preallocation.want(self.writer.position) {
             segment.file.will_write(range);
         }
+        assert!(self.writer.synced <= self.writer.position, "more is on the disk than was written");
         let (position, tail, cuts) = (self.writer.position, self.ends.tail, self.beside.cuts);
         Ok(Some(SyncPoint { segment, position, tail, cuts }))
     }
@@ -92,6 +95,7 @@ impl<D: Disk> Log<D> {
         }
         self.disk_result(result)?;
         self.check_poison()?;
+        assert!(point.cuts <= self.beside.cuts, "a sync is of a log to come");
         if point.cuts == self.beside.cuts {
             self.ends.synced = self.ends.synced.max(point.tail);
             self.ends.durable = self.ends.durable.max(point.tail);
@@ -104,7 +108,7 @@ impl<D: Disk> Log<D> {
         Ok(self.ends.durable)
     }
 
-    /// What it takes to have the next segment's file ready before it is needed; `None` while it is too early, or under way, or
+    /// The preparation of the next segment's file, before it is needed; `None` while it is too early, or under way, or
     /// done, or there is no room.
     pub fn prepare(&mut self) -> Option<Preparation<D>> {
         let early = self.writer.position < self.view.active.file_bytes / 2;
@@ -141,6 +145,7 @@ impl<D: Disk> Log<D> {
             self.synced(&point, result)?;
         }
         self.ends.durable = self.ends.tail;
+        assert_eq!(self.ends.synced, self.ends.tail, "a sync has left something out");
         Ok(())
     }
 }

@@ -49,6 +49,7 @@ impl<D: Disk> Log<D> {
         if before > self.ends.synced.end {
             self.sync_disk()?;
         }
+        assert!(before <= self.ends.synced.end, "a log begins behind what is on the disk");
         self.replace_meta(&Meta { log_start: before, ..self.meta })?;
         let history = Arc::clone(&self.view.history);
         self.show(ReadView::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, before));
@@ -70,6 +71,10 @@ impl<D: Disk> Log<D> {
         }
         let sealed = Arc::clone(&self.view.sealed);
         let (gone, kept) = sealed.split_at(dead);
+        assert!(
+            gone.iter().all(|part| part.end <= self.meta.log_start),
+            "a segment goes that is not trimmed on the disk"
+        );
         let (gone, kept) = (gone.to_vec(), Arc::<[_]>::from(kept));
         drop(sealed);
         let mut history = Arc::clone(&self.view.history);
@@ -127,6 +132,7 @@ impl<D: Disk> Log<D> {
         self.show(ReadView::new(Arc::new([]), active, Arc::new(History::clone(history)), at));
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
+        assert_eq!(self.view.tail(), tail, "a log has begun anew with another tail");
         if is_kept {
             self.unname(&dead)?;
         } else {
@@ -141,7 +147,7 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Reader<D> {
-    /// How many segments there still are of which nothing is in the log any more.
+    /// The number of segments that are still there, though nothing of them is in the log any more.
     pub fn trimmed_segments(&self) -> usize {
         let view = self.view();
         view.sealed.iter().take_while(|part| part.end <= view.log_start).count()
@@ -154,7 +160,7 @@ impl<D: Disk> Reader<D> {
         (Arc::clone(&view.history), feeds_from(&view))
     }
 
-    /// What a log has to begin with so that what can be replicated from this one follows it.
+    /// The origin of a log that goes on with what can be replicated from this one.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -179,6 +185,7 @@ impl<D: Disk> Reader<D> {
             producers.forget(at);
             (0, producers)
         });
+        debug_assert!(history.last().is_none_or(|last| last.start <= at), "a log begins before its epoch does");
         Ok(Origin { at, history, timestamp_ms, producers })
     }
 }
@@ -193,10 +200,15 @@ fn feeds_from<D: Disk>(view: &ReadView<D>) -> Offset {
             damaged.filter(|damage| damage.from < damage.to.min(view.log_start)).map(|damage| damage.to).max()?;
         if until >= part.end { Some(part.end) } else { end_of_append(view, until, part.end) }
     });
-    behind.filter(|end| *end <= view.log_start).unwrap_or_else(|| view.oldest())
+    let from = behind.filter(|end| *end <= view.log_start).unwrap_or_else(|| view.oldest());
+    debug_assert!(
+        view.oldest() <= from && from <= view.log_start,
+        "a log is fed from where it is not, or not all of it"
+    );
+    from
 }
 
-/// Where the append ends that holds the record, if all of it from there on is good.
+/// The offset at which the append ends that holds the record, if all of it from there on is good.
 fn end_of_append<D: Disk>(view: &ReadView<D>, offset: Offset, part_end: Offset) -> Option<Offset> {
     let chunk = read(view, offset, part_end, 0).ok()?;
     chunk.records().all(|record| record.is_ok()).then(|| chunk.end())

@@ -11,7 +11,7 @@ use crate::read::read_view::Walk;
 use crate::segment::index::{Entry, IndexWriter, Spacing};
 use crate::segment::preallocate::Preallocation;
 
-/// Where the next bytes go.
+/// The place of the next bytes.
 #[derive(Debug)]
 pub(crate) struct Writer<F> {
     /// The position in the active segment.
@@ -59,5 +59,7 @@ impl<F> Writer<F> {
             }
             walk.pass(frame);
         }
+        debug_assert!(walk.rest().is_empty(), "a batch has bytes that are no frame");
+        debug_assert!(self.entries.is_sorted_by(|a, b| a.offset < b.offset), "offsets of an index fell");
     }
 }

@@ -24,7 +24,7 @@ use crate::read::reader::Reader;
 use crate::segment::header::SEGMENT_REWRITTEN;
 use crate::segment::part::Part;
 
-/// How many keys one round maps: about 18 MiB.
+/// The number of keys that one round maps: about 18 MiB.
 const KEYS_MAX: usize = 900_000;
 /// For how many producers of a segment it is known which of their appends is the newest: about 4 MiB. Of all others every append
 /// that goes is kept in mind.
@@ -43,7 +43,7 @@ pub struct Compaction<D: Disk> {
     /// what is trimmed meanwhile can go.
     parts: std::vec::IntoIter<Offset>,
     all: Vec<Offset>,
-    /// What was mapped: from the end of the round before, up to where this one is to end.
+    /// The range that is mapped: from the end of the round before, up to where this one is to end.
     from: Offset,
     end: Offset,
     phase: Phase<D>,
@@ -72,7 +72,7 @@ pub enum Compacting<D: Disk> {
     Done,
 }
 
-/// Where the newest record of each key is.
+/// The newest record of each key.
 #[derive(Debug)]
 struct Keys {
     newest: HashMap<u64, Offset>,
@@ -85,7 +85,7 @@ struct Keys {
 /// The part of a segment to remove.
 #[derive(Debug, Default)]
 struct Judgement {
-    /// Which of 64 offsets each go, those of which none does left out: after a compaction a segment may span all offsets there are.
+    /// A set of 64 offsets each that go, those of which none does left out: after a compaction a segment may span all offsets there are.
     goes: Vec<(u64, u64)>,
     /// The last offset of each producer.
     producers: HashMap<u128, Offset>,
@@ -95,6 +95,7 @@ impl Judgement {
     /// Offsets rise.
     fn set(&mut self, offset: Offset) {
         let (word, bit) = (offset.0 / 64, 1 << (offset.0 % 64));
+        debug_assert!(self.goes.last().is_none_or(|(last, bits)| (*last, *bits) < (word, bit)), "offsets fell");
         match self.goes.last_mut() {
             Some((last, bits)) if *last == word => *bits |= bit,
             _ => self.goes.push((word, bit)),
@@ -126,7 +127,12 @@ impl Keys {
         if self.newest.len() >= self.max && !self.newest.contains_key(&hash) {
             return false;
         }
-        self.newest.insert(hash, offset);
+        let before = self.newest.insert(hash, offset);
+        debug_assert!(
+            before.is_none_or(|before| before < offset),
+            "an older record is taken for the newest of its key"
+        );
+        debug_assert!(self.newest.len() <= self.max, "more keys are mapped than there is memory for");
         true
     }
 
@@ -183,6 +189,8 @@ impl<D: Disk> Log<D> {
         let base = |part: &&Part<D>| part.segment.base();
         let dirty: Vec<_> = all.iter().filter(|part| part.end > from).map(base).collect();
         let (end, all) = (all.last().map_or(from, |part| part.end), all.iter().map(base).collect());
+        assert!(end <= self.meta.commit_end, "what is not committed is to be compacted");
+        debug_assert!(from <= end, "a round of compaction ends before it begins");
         self.beside.compacting = true;
         Some(Compaction {
             reader: self.reader(),
@@ -213,6 +221,7 @@ impl<D: Disk> Log<D> {
         if round.keys.incomplete || self.meta.compacted != round.from {
             return Ok(());
         }
+        assert!(round.end <= self.meta.commit_end, "what is not committed was compacted");
         match self.replace_meta(&Meta { compacted: round.end, ..self.meta }) {
             Err(LogError::NoRoom(_)) => Ok(()),
             replaced => replaced,
@@ -316,14 +325,14 @@ impl<D: Disk> Compaction<D> {
                     if let Some(producer) = record.producer {
                         judgement.saw(producer.id, record.offset);
                     }
-                    if let Some(key) = record.key.filter(|_| record.offset < end)
-                        && (keys.has_newer(&view, key, record.offset)
-                            || (record.value.is_empty()
-                                && aged.is_old(record.offset, kept_ms, record.timestamp_ms)
-                                && !*may_hold_more
-                                && !keys.incomplete))
-                    {
-                        judgement.set(record.offset);
+                    if let Some(key) = record.key.filter(|_| record.offset < end) {
+                        let is_outdated = keys.has_newer(&view, key, record.offset);
+                        // A record that deletes outlives all that it deletes.
+                        let is_last = !*may_hold_more && !keys.incomplete;
+                        let is_old = || aged.is_old(record.offset, kept_ms, record.timestamp_ms);
+                        if is_outdated || (record.value.is_empty() && is_last && is_old()) {
+                            judgement.set(record.offset);
+                        }
                     }
                 }
                 Piece::Compacted(_, gap) => {
@@ -337,13 +346,13 @@ impl<D: Disk> Compaction<D> {
             Ok::<_, ReadError>(())
         };
         let (bytes, more) = source.step(bytes_max, &mut take)?;
-        self.phase = match more {
-            true => Phase::Judging(source, judgement),
-            false if judgement.goes.is_empty() => Phase::Compact,
-            false => {
-                let anew = Rewrite::begin(&self.disk, &source.part, &self.reader.view(), self.limits)?;
-                Phase::Writing(Source::new(source.part)?, Box::new(anew), judgement)
-            }
+        self.phase = if more {
+            Phase::Judging(source, judgement)
+        } else if judgement.goes.is_empty() {
+            Phase::Compact
+        } else {
+            let anew = Rewrite::begin(&self.disk, &source.part, &self.reader.view(), self.limits)?;
+            Phase::Writing(Source::new(source.part)?, Box::new(anew), judgement)
         };
         Ok(Compacting::Bytes(bytes))
     }

@@ -29,7 +29,7 @@ pub struct FetchPlan {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("what is before {end} is not known to be committed")]
 pub struct NotCommitted {
-    /// Where they end.
+    /// The offset at which they end.
     pub end: Offset,
 }
 
@@ -70,6 +70,7 @@ impl FetchPlan {
 
     fn go_on_at(&mut self, at: Offset) {
         let Some((from, end)) = self.ranges.front_mut() else { return };
+        debug_assert!(*from < at, "what was fetched is asked for again");
         *from = at;
         if at >= *end {
             self.ranges.pop_front();

@@ -183,7 +183,7 @@ pub struct Repair<D: Disk> {
 }
 
 impl<D: Disk> Log<D> {
-    /// What it takes to repair the damaged segment with what was fetched from other replicas: each excerpt within what is missing, in
+    /// The repair of the damaged segment with what was fetched from other replicas: each excerpt within what is missing, in
     /// order. `None` if the segment is not in the log any more. The active segment is sealed first.
     ///
     /// # Errors

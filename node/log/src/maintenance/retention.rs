@@ -20,7 +20,7 @@ pub struct Retention {
 type Sealed = (Offset, u64);
 
 impl Retention {
-    /// Where the first segment that is kept begins; `None` if all are. `newest_ms` tells the time of the newest record of a segment, or
+    /// The base of the first segment that is kept; `None` if all are. `newest_ms` tells the time of the newest record of a segment, or
     /// a later one, if any is known; it is asked of no segment behind the first that is kept.
     fn first_kept<E>(
         self,
@@ -51,12 +51,12 @@ impl Retention {
 }
 
 impl<D: Disk> Reader<D> {
-    /// How many bytes its segments hold, those among them that are trimmed and still there.
+    /// The number of bytes that its segments hold, those among them that are trimmed and still there.
     pub fn bytes(&self) -> u64 {
         self.view().parts().iter().fold(0, |held, part| held.saturating_add(part.bytes_end))
     }
 
-    /// Where the log is to begin by the retention, if anything is to go: at the end of a sealed segment, and not above `commit_end`.
+    /// The start of the log by the retention, if anything is to go: at the end of a sealed segment, and not above `commit_end`.
     /// Reads of each segment at most its snapshot, once.
     ///
     /// # Errors

@@ -82,6 +82,11 @@ fn timestamp_before<D: Disk>(view: &ReadView<D>, base: Offset) -> Result<u64, Re
     }
 }
 
+/// Returns whether appends of two ranges that become one follow each other. A peer may have sent others.
+fn are_in_order(before: &[ProducerRun], behind: &[ProducerRun]) -> bool {
+    before.last().zip(behind.first()).is_none_or(|(last, first)| last.base < first.base)
+}
+
 impl<D: Disk> Rewrite<D> {
     pub(crate) fn begin(
         disk: &D,
@@ -137,6 +142,7 @@ impl<D: Disk> Rewrite<D> {
             return Err(RewriteError::Fault(Fault::Layout));
         }
         mask_crc(&mut self.out, frame_at, mask ^ self.header.mask());
+        debug_assert_eq!(self.next(), record.offset.plus(1), "a record is put in another's place");
         self.write_some()
     }
 
@@ -171,9 +177,11 @@ impl<D: Disk> Rewrite<D> {
         match &mut self.gap {
             Some(gap)
                 if gap.epoch == more.epoch
+                    && are_in_order(&gap.runs, &more.runs)
                     && gap.runs.len() + more.runs.len() <= COMPACTED_RUNS_MAX
                     && more.end.since(gap.from) <= OFFSETS_AHEAD_MAX =>
             {
+                debug_assert_eq!(gap.end, more.from, "something lies between two ranges that become one");
                 (gap.end, gap.timestamp_ms, gap.open) = (more.end, more.timestamp_ms, more.open);
                 gap.runs.extend(more.runs);
                 Ok(())
@@ -242,6 +250,8 @@ impl<D: Disk> Rewrite<D> {
     pub(crate) fn finish(mut self) -> Result<Rewritten<D>, RewriteError> {
         self.close_compacted()?;
         self.write()?;
+        assert!(self.next() >= self.part.end, "records are missing in a rewritten segment");
+        assert!(self.out.is_empty() && self.gap.is_none(), "a rewritten segment is not all in its file");
         let generation = self.header.generation();
         self.header.rewritten = Some(header::Rewritten { generation, end: self.position });
         let path = || self.disk.path(SEGMENT_REWRITTEN);
@@ -254,10 +264,10 @@ impl<D: Disk> Rewrite<D> {
 /// Why a segment is not written anew. The old one stays.
 #[derive(Debug, thiserror::Error)]
 pub enum RewriteError {
-    /// What is there cannot be read, or the new file cannot be written.
+    /// The old file cannot be read, or the new one cannot be written.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What was read or fetched does not belong there.
+    /// A frame that was read or fetched does not belong there.
     #[error(transparent)]
     Fault(#[from] Fault),
 }
@@ -287,6 +297,9 @@ impl<D: Disk> Log<D> {
             // What is back may be outdated by what follows it.
             self.replace_meta(&Meta { compacted: restored, ..self.meta }).inspect_err(|_| self.forget_rewrite())?;
         }
+        let (old, generation) = (part.segment.header, header.generation());
+        assert!(header.base == old.base && header.sequence == old.sequence, "a segment takes the place of another");
+        assert!(generation > old.generation(), "an older form of a segment takes the place of a newer one");
         let name = segment_name(header.base);
         let kept = kept_name(&part.segment.header);
         if self.meta.suspect.is_some() && self.disk.open(&kept).is_err() {

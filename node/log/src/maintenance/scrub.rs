@@ -24,7 +24,7 @@ use crate::segment::part::Part;
 #[derive(Debug)]
 pub struct Verifier<D: Disk> {
     reader: Reader<D>,
-    /// Where the log ended when it began.
+    /// The offset at which the log ended when it began.
     end: Offset,
     now: Option<Cursor<D>>,
     last: Option<Begun<D>>,

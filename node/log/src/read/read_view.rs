@@ -22,7 +22,7 @@ pub(crate) struct ReadView<D: Disk> {
     pub(crate) sealed: Arc<[Part<D>]>,
     pub(crate) active: Arc<Segment<D>>,
     pub(crate) history: Arc<History>,
-    /// What lies before is not read any more, except for replication.
+    /// The log's start: what lies before is read for replication only.
     pub(crate) log_start: Offset,
     bytes_end: AtomicU64,
     end: AtomicU64,
@@ -42,6 +42,19 @@ impl<D: Disk> ReadView<D> {
     /// The first offset that is still in a segment; at most the log's start.
     pub(crate) fn oldest(&self) -> Offset {
         self.sealed.first().map_or(self.active.base(), |first| first.segment.base())
+    }
+
+    /// Holds its invariant: its segments follow each other without a gap.
+    pub(crate) fn check(&self) {
+        let bases = self.sealed.iter().skip(1).map(|next| next.segment.base()).chain([self.active.base()]);
+        let follows = |(part, next): (&Part<D>, Offset)| part.segment.base() < next && part.end == next;
+        debug_assert!(self.sealed.iter().zip(bases).all(follows), "readers see segments with a gap between them");
+        assert!(self.active.base() <= self.tail().end, "readers see a segment that ends before it begins");
+    }
+
+    /// Returns whether a segment with that base is in it.
+    pub(crate) fn has_segment(&self, base: Offset) -> bool {
+        self.active.base() == base || self.sealed.binary_search_by_key(&base, |part| part.segment.base()).is_ok()
     }
 
     /// Shows further bytes that have been written; `end` is the end of an append.
@@ -74,13 +87,15 @@ impl<D: Disk> ReadView<D> {
             return Some(active);
         }
         let after = self.sealed.partition_point(|part| part.segment.base() <= offset);
-        self.sealed.get(after.checked_sub(1)?).cloned()
+        let part = self.sealed.get(after.checked_sub(1)?).cloned();
+        debug_assert!(part.as_ref().is_none_or(|part| offset < part.end), "a record lies between two segments");
+        part
     }
 }
 
 impl<D: Disk> Part<D> {
-    /// Where the record is, or the gap that stands for it, and the bytes from there to the end of the part. The frames that it walks past are not checked as long
-    /// as each is in its place.
+    /// The position of the record, or of the gap that stands for it, and the bytes from there to the end of the part. The frames that it
+    /// walks past are not checked as long as each is in its place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
         let (from, first) = match self.near(offset)? {
             Some(near) => (near.position, Offset(near.offset)),
@@ -140,7 +155,7 @@ impl<D: Disk> Part<D> {
 /// A walk over frames that does not check their CRCs.
 pub(crate) struct Walk<'a> {
     pub(crate) bytes: &'a [u8],
-    /// Where the frame that is next begins.
+    /// The position at which the frame that is next begins.
     pub(crate) at: usize,
 }
 
@@ -158,6 +173,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(crate) fn pass(&mut self, peek: Peek) {
+        debug_assert!(0 < peek.bytes && peek.bytes <= self.rest().len(), "a frame ends behind the bytes, or is empty");
         self.at += peek.bytes;
     }
 }

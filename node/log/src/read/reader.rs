@@ -43,7 +43,7 @@ pub struct Chunk {
     mask: u32,
     first: Offset,
     end: Offset,
-    /// Where the bytes are; `None` if there are none.
+    /// The place of the bytes; `None` if there are none.
     place: Option<(Arc<SegmentFile>, u64)>,
 }
 
@@ -90,7 +90,10 @@ impl<D: Disk> Reader<D> {
             let end = upto.min(view.tail().end);
             return Err(ReadError::OutOfRange { from, log_start: view.log_start, end });
         }
-        read(&*view, from, upto, bytes_max)
+        let chunk = read(&*view, from, upto, bytes_max);
+        let is_asked_for = |chunk: &Chunk| chunk.first == from && chunk.end <= upto;
+        debug_assert!(chunk.iter().all(is_asked_for), "other records are read than were asked for");
+        chunk
     }
 
     /// The offset of the first record that can be read and is no older than a time, ms since the Unix epoch: committed or not. The
@@ -159,12 +162,15 @@ pub(crate) fn read<D: Disk>(
         return Ok(Chunk { bytes: Bytes::new(), mask: 0, first: from, end: from, place: None });
     };
     let (position, bytes) = part.find(from)?;
-    let (bytes_end, end) = measure(&part, &bytes, position, from..end.min(part.end), bytes_max)?;
+    let range = from..end.min(part.end);
+    let (bytes_end, end) = measure(&part, &bytes, position, range.clone(), bytes_max)?;
+    debug_assert!(range.start <= end && end <= range.end, "other records are read than were asked for");
+    debug_assert!(bytes_end <= bytes.len(), "records end behind their bytes");
     let place = Some((Arc::clone(&part.segment.place), position));
     Ok(Chunk { bytes: bytes.slice(..bytes_end), mask: part.segment.mask, first: from, end, place })
 }
 
-/// How many bytes of the part to give out, and the offset they end at: an end of an append, or where damage begins.
+/// The number of bytes of the part to give out, and the offset that they end at: an end of an append, or where damage begins.
 fn measure<D: Disk>(
     part: &Part<D>,
     bytes: &Bytes,
@@ -195,30 +201,33 @@ fn walk<D: Disk>(
     range: Range<Offset>,
     bytes_max: usize,
 ) -> Result<(usize, Offset), ReadError> {
+    debug_assert!(at <= bytes.len() && range.start <= range.end, "a walk begins behind its end");
     let mut walk = Walk { bytes, at };
     let mut next = range.start;
-    let mut whole = (0, next);
+    // The end of the last whole append, in bytes and as an offset.
+    let mut whole = None;
     while next < range.end {
-        let frame = walk.frame().filter(|frame| !frame.takes_offsets() || frame.holds(next));
-        let Some(frame) = frame else {
-            return match (whole, walk.at) {
-                ((1.., _), _) => Ok(whole),
-                (_, at) if next > range.start => Ok((at, next)),
-                (_, at) => Err(part.damage(position.saturating_add(wide(at)), next)),
+        let Some(frame) = walk.frame().filter(|frame| !frame.takes_offsets() || frame.holds(next)) else {
+            // Damaged: what lies in front is given out, as whole appends if there are any.
+            return match whole {
+                Some(whole) => Ok(whole),
+                None if next > range.start => Ok((walk.at, next)),
+                None => Err(part.damage(position.saturating_add(wide(walk.at)), next)),
             };
         };
         walk.pass(frame);
         if frame.takes_offsets() {
             next = Offset(frame.end).min(range.end);
         }
-        if !frame.more || next == range.end {
-            if whole.0 > 0 && walk.at > bytes_max {
-                break;
-            }
-            whole = (walk.at, next);
+        let ends_append = !frame.more || next == range.end;
+        if ends_append && whole.is_some() && walk.at > bytes_max {
+            break;
+        }
+        if ends_append {
+            whole = Some((walk.at, next));
         }
     }
-    Ok(whole)
+    Ok(whole.unwrap_or((0, range.start)))
 }
 
 /// The frames between two tails as they travel, unchecked.

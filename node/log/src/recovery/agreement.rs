@@ -6,7 +6,7 @@ use zue_core::{EpochStart, Offset, Promise, Tail};
 use crate::error::open::Disagreement;
 use crate::meta::Meta;
 
-/// What they contradict each other in, if anything: `last` is the newest epoch start, `reached` the greatest tail of which the segments
+/// Their contradiction, if there is any: `last` is the newest epoch start, `reached` the greatest tail of which the segments
 /// tell, `end` where the log ends.
 pub(crate) fn disagreement(meta: &Meta, last: Option<&EpochStart>, reached: Tail, end: Offset) -> Option<Disagreement> {
     let Promise { epoch: promised, leader } = meta.promise;

@@ -1,4 +1,4 @@
-//! Which segments of a directory are the log, and whether they are whole. Changes nothing.
+//! The segments of a directory that are the log, and whether they are whole. Changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::format::salvage::DamagedRange;
 use crate::meta::Meta;
 use crate::num::wide;
 use crate::recovery::scan::State;
-use crate::recovery::tail_check::{Forbids, Known, check_tail};
+use crate::recovery::tail_check::{Active, Forbids, Known, check_tail};
 use crate::segment::header::{Header, base_of, index_name, segment_name};
 use crate::segment::index::{self, IndexWriter, Spacing};
 use crate::segment::part::Part;
@@ -33,14 +33,14 @@ pub(crate) type Chain<F> = Vec<Candidate<F>>;
 pub(crate) struct Checked<D: Disk> {
     pub(crate) sealed: Vec<Part<D>>,
     pub(crate) active: Part<D>,
-    /// Where its frames begin.
+    /// The position at which its frames begin.
     pub(crate) data_start: u64,
     /// Of the active segment's index.
     pub(crate) spacing: Spacing,
     pub(crate) state: State,
     pub(crate) damaged: Vec<Damage>,
     pub(crate) suspect: Option<Tail>,
-    /// What is behind the last whole append, and not zero.
+    /// The number of bytes behind the last whole append that are not zero.
     pub(crate) torn_bytes: u64,
     /// The log has to go on in another segment, so that what is left behind its end never counts.
     pub(crate) renew: bool,
@@ -127,6 +127,9 @@ pub(crate) fn chain<D: Disk>(
         }
     }
     chain.reverse();
+    let rises =
+        |a: &Candidate<_>, b: &Candidate<_>| a.header.base < b.header.base && a.header.sequence < b.header.sequence;
+    assert!(chain.is_sorted_by(rises), "a segment follows one that was made later, or lies behind it");
     Ok(chain)
 }
 
@@ -144,28 +147,33 @@ pub(crate) fn check<D: Disk>(
     if found < known {
         return Err(OpenError::NewestGone { dir: disk.path(""), found, known });
     }
-    let mut damaged = Vec::new();
-    let mut seal = |(candidate, next): (Candidate<D::File>, &Header)| {
-        let segment = candidate.segment(disk, config);
-        let need = segment.header.end_before(next);
-        let (have, end) = (segment.file_bytes, next.base);
-        if need > have {
-            let fault = Fault::Truncated { need, have };
-            damaged.push(segment.place.note(DamagedRange {
-                position: have,
-                until: have,
-                from: segment.base(),
-                to: end,
-                fault,
-            }));
-        }
-        Part { segment: segment.into(), bytes_end: need.min(have), end }
-    };
-    let sealed = chain.into_iter().zip(&followers).map(&mut seal).collect();
+    let segments = chain.into_iter().map(|candidate| candidate.segment(disk, config));
+    let sealed: Vec<Part<D>> = segments.zip(&followers).map(|(segment, next)| seal(segment, next)).collect();
     if !meta.last_use.clean {
         last.file.settle().context(Operation::Sync, || disk.path(&segment_name(last.header.base)))?;
     }
-    let segment = last.segment(disk, config);
+    let damaged = sealed.iter().flat_map(|part| part.segment.place.damaged()).collect();
+    check_active(last.segment(disk, config), (sealed, damaged), config, meta)
+}
+
+/// A segment that is followed by another, which says where it ends. A file that is shorter is damaged.
+fn seal<D: Disk>(segment: Segment<D>, next: &Header) -> Part<D> {
+    let (need, have) = (segment.header.end_before(next), segment.file_bytes);
+    let (from, to) = (segment.base(), next.base);
+    if need > have {
+        let fault = Fault::Truncated { need, have };
+        segment.place.note(DamagedRange { position: have, until: have, from, to, fault });
+    }
+    Part { segment: segment.into(), bytes_end: need.min(have), end: to }
+}
+
+/// Looks at every byte of the last segment: what of it is in the log, and what may be lost.
+fn check_active<D: Disk>(
+    segment: Segment<D>,
+    (sealed, mut damaged): (Vec<Part<D>>, Vec<Damage>),
+    config: &LogConfig,
+    meta: &Meta,
+) -> Result<Checked<D>, OpenError> {
     let (snapshot, data_start) = segment.snapshot().map_err(into_open)?;
     let body = Body::new(data_start, Some(snapshot.timestamp_ms));
     let base = segment.base();
@@ -175,19 +183,19 @@ pub(crate) fn check<D: Disk>(
     let mut state = State::at_start(snapshot, config.producers).map_err(in_snapshot)?;
     let bytes = segment.view(data_start, segment.file_bytes).map_err(into_open)?;
     let mut spacing = Spacing::new(config.index_interval_bytes, data_start);
-    let is_same = found == known;
-    let synced = if is_same { meta.synced.tail } else { state.sequence.tail };
-    let (closed, used) = (is_same && meta.last_use.clean, segment.header.used);
+    // Of a segment that was made since, the meta file says nothing.
+    let is_told_of = segment.header.sequence == meta.synced.sequence;
+    let synced = if is_told_of { meta.synced.tail } else { state.sequence.tail };
+    let (closed, used) = (is_told_of && meta.last_use.clean, segment.header.used);
     let known = Known { commit_end: meta.commit_end, synced, closed, used };
-    let tail_check =
-        check_tail(&mut state, &bytes, segment.mask, data_start, &mut spacing, known).map_err(
-            |forbids| match forbids {
-                Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
-                Forbids::Later { position, fault } => {
-                    OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
-                }
-            },
-        );
+    let active = Active { bytes: &bytes, mask: segment.mask, position: data_start };
+    let tail_check = check_tail(&mut state, active, &mut spacing, known);
+    let tail_check = tail_check.map_err(|forbids| match forbids {
+        Forbids::HistoryGap(damaged) => OpenError::HistoryGap(segment.place.damage(damaged)),
+        Forbids::Later { position, fault } => {
+            OpenError::Later { path: segment.place.path.clone(), what: Later::Frame { position, fault } }
+        }
+    });
     // Before anything is made of it.
     segment.place.all_could_be_read()?;
     let tail_check = tail_check?;
@@ -201,6 +209,7 @@ pub(crate) fn check<D: Disk>(
     segment.begin(body);
     let (torn_bytes, renew) = (wide(tail_check.torn_bytes), tail_check.renew);
     let bytes_end = data_start.saturating_add(wide(tail_check.bytes));
+    assert!(bytes_end <= segment.file_bytes, "more is in a segment than its file holds");
     let active = Part { segment: segment.into(), bytes_end, end: state.sequence.tail.end };
     Ok(Checked { sealed, active, data_start, spacing, state, damaged, suspect: tail_check.suspect, torn_bytes, renew })
 }

@@ -17,7 +17,7 @@ use crate::log::{Beside, Ends, Log, share};
 use crate::meta::{self, LastUse, META_FILE, Meta, MetaFile};
 use crate::read::read_view::ReadView;
 use crate::recovery::agreement::disagreement;
-use crate::recovery::chain::{Checked, chain, check, check_index, read_headers};
+use crate::recovery::chain::{Checked, Found, chain, check, check_index, read_headers};
 use crate::segment::create::Draft;
 use crate::segment::header::{
     SEGMENT_REWRITTEN, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name,
@@ -37,7 +37,7 @@ pub struct Recovered {
     /// The damage, as far as it was looked at. Committed records among it are in the log and cannot be read; others are behind
     /// its end, and their bytes are kept as long as they are suspect.
     pub damaged: Vec<Damage>,
-    /// Where the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
+    /// The tail at which the log may have ended before the disk lost or damaged a part of it, now or earlier: up to there it may have
     /// acknowledged what it does not hold. As in [`Meta::suspect`].
     pub suspect: Option<Tail>,
     /// The machine has stopped while acknowledgements did not wait for the disk, or the disk has dropped what was written: any of them
@@ -60,60 +60,27 @@ impl<D: Disk> Log<D> {
         // A process that was stopped, or could not sync, may have left names there that the disk does not have yet.
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
-        let mut meta_file = MetaFile::new(disk.clone());
         let last_use = LastUse { boot, lazy: !config.durability.waits_for_disk(), clean: false };
-        let known = read_meta(&disk, &names)?;
-        let meta = if let Some(meta) = known {
-            meta
-        } else {
-            let meta = Meta::new(fresh_id, last_use);
-            meta_file.replace(&meta)?;
-            meta
-        };
-        let mut candidates = read_headers(&disk, &names)?;
-        if candidates.is_empty() {
-            if meta.starts.count > 0 {
-                return Err(OpenError::NoSegments { dir: disk.path("") });
-            }
-            make_first(&disk, &config)?;
-            candidates = read_headers(&disk, &[segment_name(Offset(0))])?;
-        }
-        let chain = chain(&disk, (meta.log_start, meta.synced.sequence), candidates)?;
+        let (mut meta_file, meta, initialised) = own_meta(&disk, &names, Meta::new(fresh_id, last_use))?;
+        let found = segments(&disk, &config, &meta, &names)?;
+        let chain = chain(&disk, (meta.log_start, meta.synced.sequence), found)?;
         if meta.last_use.lazy && !meta.last_use.clean {
             // What cannot be written now is dropped, and that is told once: a second try would miss nothing.
             let last_use = LastUse { boot: NO_BOOT, ..meta.last_use };
             meta_file.replace(&Meta { last_use, ..meta })?;
         }
         let checked = check(&disk, &config, &meta, chain)?;
-        let tail = checked.state.sequence.tail;
-        let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
-        if let Some(what) = disagreement(&meta, checked.state.starts.last(), reached, tail.end) {
-            return Err(OpenError::Disagrees { dir: disk.path(""), what });
-        }
-        // Before its first epoch start it has acknowledged nothing.
-        let may_have_forgotten = tail.epoch > Epoch(0) && may_have_forgotten(&meta, boot);
-        // How much of its last epoch it has forgotten is not known. Epoch starts are never forgotten.
-        let forgotten = may_have_forgotten.then_some(Tail { epoch: tail.epoch, end: Offset(u64::MAX) });
-        let suspect = meta.suspect.max(checked.suspect).max(forgotten).filter(|suspect| *suspect > tail);
-        let (cut_bytes, damaged) = (checked.torn_bytes, checked.damaged.clone());
-        let recovered = Recovered { initialised: known.is_none(), cut_bytes, damaged, suspect, may_have_forgotten };
-        let renew = checked.renew;
+        let recovered = Recovered { initialised, ..judge(&disk, &meta, boot, &checked)? };
+        // Nothing was found that forbids to open: only from here on the log is changed.
+        let (renew, suspect) = (checked.renew, recovered.suspect);
         let mut log = Self::assemble(disk, config, (meta, meta_file), lock, checked);
         if renew {
-            // They may take the room that the cut needs.
-            for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_REWRITTEN] {
-                let _ = log.disk.remove(name);
-            }
-            log.cut_what_is_torn(suspect)?;
+            log.go_on_elsewhere(suspect)?;
         }
         let nonce = log.disk.entropy().context(Operation::Random, || log.disk.path(META_FILE))?;
         log.replace_meta(&Meta { suspect, last_use, ..log.meta.started(nonce) }).map_err(into_open)?;
-        // Only now, that nothing has been found which forbids to open.
-        for name in names.iter().filter(|name| log.is_dead(name)) {
-            let _ = log.disk.remove(name);
-        }
-        log.beside.former = former::newest(&names);
-        log.keep_reserve();
+        log.remove_dead(&names);
+        log.check_opened();
         Ok((log, recovered))
     }
 
@@ -128,8 +95,27 @@ impl<D: Disk> Log<D> {
         if suspect == self.meta.suspect { Ok(()) } else { self.replace_meta(&Meta { suspect, ..self.meta }) }
     }
 
-    /// Ends the log where what is whole ends. What may have been acknowledged is written down first, and its bytes stay.
-    fn cut_what_is_torn(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
+    /// Holds what is true of a log that was just opened: all of it is on the disk, all that was committed is in it, and readers see it.
+    fn check_opened(&self) {
+        self.ends.check();
+        self.view.check();
+        let Ends { tail, synced, commit_end, .. } = self.ends;
+        assert_eq!(synced, tail, "a log is opened that is not all on the disk");
+        assert_eq!(self.view.tail(), tail, "readers see another tail than the writer");
+        assert!(self.meta.commit_end <= commit_end && commit_end <= tail.end, "what is committed is not in the log");
+        assert!(self.meta.suspect.is_none_or(|suspect| suspect > tail), "what is in the log is called lost");
+        assert!(self.meta.promise.epoch >= tail.epoch, "the log is of a later epoch than is promised");
+        assert!(self.meta.starts.count > 0, "a start was not counted");
+        assert_eq!(self.writer.sequence, self.view.active.header.sequence, "the sequence of segments has another end");
+    }
+
+    /// Ends the log where what is whole ends, and goes on in another segment. What may have been acknowledged is written down first, and
+    /// its bytes stay.
+    fn go_on_elsewhere(&mut self, suspect: Option<Tail>) -> Result<(), OpenError> {
+        // They may take the room that the cut needs.
+        for name in [SEGMENT_TEMP, SEGMENT_SPARE, SEGMENT_REWRITTEN] {
+            let _ = self.disk.remove(name);
+        }
         let (part, history) = (self.view.active_part(), History::clone(&self.view.history));
         if suspect.is_some() {
             // Not closed any more: whoever opens it next has to look again.
@@ -144,6 +130,15 @@ impl<D: Disk> Log<D> {
         }
         let timestamp_ms = self.ends.timestamp_ms;
         self.cut_at(Point { part, timestamp_ms }, history).map_err(into_open)
+    }
+
+    /// Removes what is left over in the directory, and makes the reserve again.
+    fn remove_dead(&mut self, names: &[String]) {
+        for name in names.iter().filter(|name| self.is_dead(name)) {
+            let _ = self.disk.remove(name);
+        }
+        self.beside.former = former::newest(names);
+        self.keep_reserve();
     }
 
     /// Returns whether the file is left over from a cut, from a segment that was not finished, or from a question that is settled.
@@ -196,7 +191,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// What stops a change stops opening.
+/// Turns an error of a change into one of opening.
 fn into_open(error: LogError) -> OpenError {
     match error {
         LogError::Disk(error) | LogError::NoRoom(error) => OpenError::Disk(error),
@@ -228,6 +223,45 @@ fn read_meta<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Meta>, OpenEr
         Some(segment) => Err(OpenError::NoMeta { dir: disk.path(""), segment: segment.clone() }),
         None => Ok(None),
     }
+}
+
+/// The meta file of the directory; a `fresh` one if that is empty, and whether it was.
+fn own_meta<D: Disk>(disk: &D, names: &[String], fresh: Meta) -> Result<(MetaFile<D>, Meta, bool), OpenError> {
+    let mut file = MetaFile::new(disk.clone());
+    if let Some(meta) = read_meta(disk, names)? {
+        return Ok((file, meta, false));
+    }
+    file.replace(&fresh)?;
+    Ok((file, fresh, true))
+}
+
+/// The segments of the directory; a first one if there is none and never was.
+fn segments<D: Disk>(disk: &D, config: &LogConfig, meta: &Meta, names: &[String]) -> Result<Found<D::File>, OpenError> {
+    let found = read_headers(disk, names)?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    if meta.starts.count > 0 {
+        return Err(OpenError::NoSegments { dir: disk.path("") });
+    }
+    make_first(disk, config)?;
+    read_headers(disk, &[segment_name(Offset(0))])
+}
+
+/// The findings, as far as the segments and the meta file can be of the same moment: what of the log may be lost, and why.
+fn judge<D: Disk>(disk: &D, meta: &Meta, boot: u128, checked: &Checked<D>) -> Result<Recovered, OpenError> {
+    let tail = checked.state.sequence.tail;
+    let reached = checked.suspect.map_or(tail, |suspect| suspect.max(tail));
+    if let Some(what) = disagreement(meta, checked.state.starts.last(), reached, tail.end) {
+        return Err(OpenError::Disagrees { dir: disk.path(""), what });
+    }
+    // Before its first epoch start it has acknowledged nothing.
+    let may_have_forgotten = tail.epoch > Epoch(0) && may_have_forgotten(meta, boot);
+    // How much of its last epoch it has forgotten is not known. Epoch starts are never forgotten.
+    let forgotten = may_have_forgotten.then_some(Tail { epoch: tail.epoch, end: Offset(u64::MAX) });
+    let suspect = meta.suspect.max(checked.suspect).max(forgotten).filter(|suspect| *suspect > tail);
+    let (cut_bytes, damaged) = (checked.torn_bytes, checked.damaged.clone());
+    Ok(Recovered { initialised: false, cut_bytes, damaged, suspect, may_have_forgotten })
 }
 
 fn make_first<D: Disk>(disk: &D, config: &LogConfig) -> Result<(), DiskError> {

@@ -21,15 +21,15 @@ pub(crate) struct State {
 /// The result of a scan.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// How many bytes of whole appends and epoch starts there are.
+    /// The number of bytes of whole appends and epoch starts.
     pub(crate) bytes: usize,
     /// The index entries of their records.
     pub(crate) entries: Vec<Entry>,
-    /// Where the scan ended, if that is not with a whole append at the end of the bytes.
+    /// The place where the scan ended, if that is not with a whole append at the end of the bytes.
     pub(crate) stop: Option<Stop>,
 }
 
-/// Where something else is than what belongs there.
+/// The place of something that does not belong there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
     /// Among the bytes that were scanned.
@@ -94,6 +94,8 @@ impl State {
             }
         }
         found.entries.truncate(entries_whole);
+        assert!(found.bytes <= bytes.len(), "more was found than there is");
+        debug_assert!(self.sequence.unfinished().is_none(), "a log ends inside an append");
         let unfinished = || sequence.unfinished().map(|base| Stop { at, sequence, fault: Fault::Unfinished(base) });
         found.stop = found.stop.or_else(unfinished);
         found

@@ -1,4 +1,4 @@
-//! What the active segment amounts to when a log is opened: what is whole, what is damaged, what may be lost, what is torn. Looks
+//! The check of the active segment when a log is opened: what is whole, what is damaged, what may be lost, what is torn. Looks
 //! at bytes only and changes nothing.
 
 use zue_core::{Epoch, Offset, Tail};
@@ -28,17 +28,17 @@ pub(crate) struct Known {
 /// The result.
 #[derive(Debug, Default)]
 pub(crate) struct TailCheck {
-    /// How many of the bytes are in the log.
+    /// The number of bytes that are in the log.
     pub(crate) bytes: usize,
     /// The index entries of their records.
     pub(crate) entries: Vec<Entry>,
     /// Damage among them, and where what may be lost began.
     pub(crate) ranges: Vec<DamagedRange>,
-    /// What is behind the log's end and not zero, unless the file was used before.
+    /// The number of bytes behind the log's end that are not zero, unless the file was used before.
     pub(crate) torn_bytes: usize,
     /// The log has to go on in another segment.
     pub(crate) renew: bool,
-    /// Where the log may have ended before a part of it was lost.
+    /// The tail at which the log may have ended before a part of it was lost.
     pub(crate) suspect: Option<Tail>,
 }
 
@@ -51,78 +51,132 @@ pub(crate) enum Forbids {
     Later { position: u64, fault: Fault },
 }
 
-/// Takes all frames that `bytes` begin with into the state. Bad ones that were committed are passed over; the first other one ends
-/// the log. `position` is where the bytes are in the file.
+/// The bytes of the active segment behind its snapshot.
+#[derive(Clone, Copy)]
+pub(crate) struct Active<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) mask: u32,
+    /// The position of the first of them in the file.
+    pub(crate) position: u64,
+}
+
+impl<'a> Active<'a> {
+    /// Those from the one of that number on.
+    fn rest(self, at: usize) -> &'a [u8] {
+        self.bytes.get(at..).unwrap_or_default()
+    }
+
+    /// The position in the file.
+    fn at(self, at: usize) -> u64 {
+        self.position.saturating_add(wide(at))
+    }
+}
+
+/// The end of the log, and the frame behind it that is not what belongs there.
+#[derive(Clone, Copy)]
+enum LogEnd {
+    /// The last append is whole.
+    Whole(Stop),
+    /// The last committed records are damaged.
+    Damaged(Stop),
+}
+
+/// Takes all frames that the bytes begin with into the state. Bad ones that were committed are passed over; the first other one ends
+/// the log.
 ///
 /// # Errors
 /// What forbids to go on.
 pub(crate) fn check_tail(
     state: &mut State,
-    bytes: &[u8],
-    mask: u32,
-    position: u64,
+    active: Active<'_>,
     spacing: &mut Spacing,
     known: Known,
 ) -> Result<TailCheck, Forbids> {
     let mut tail_check = TailCheck::default();
-    let mut crcs = Crcs::new(bytes);
-    // The last committed records are damaged.
-    let mut ends_in_damage = false;
-    let stop = loop {
-        let rest = bytes.get(tail_check.bytes..).unwrap_or_default();
-        let found = state.scan(rest, mask, position.saturating_add(wide(tail_check.bytes)), spacing);
-        tail_check.entries.extend(found.entries);
-        let nothing = Stop { at: found.bytes, sequence: state.sequence, fault: Fault::Empty };
-        let stop = found.stop.unwrap_or(nothing);
-        let stop = Stop { at: stop.at.saturating_add(tail_check.bytes), ..stop };
-        tail_check.bytes = tail_check.bytes.saturating_add(found.bytes);
-        if stop.fault.is_of_later_version() {
-            return Err(Forbids::Later { position: position.saturating_add(wide(stop.at)), fault: stop.fault });
-        }
+    let mut crcs = Crcs::new(active.bytes);
+    let end = loop {
+        let stop = tail_check.take_whole(state, active, spacing)?;
         if state.sequence.tail.end >= known.commit_end {
-            break stop;
+            break LogEnd::Whole(stop);
         }
-        let (after, bad_at) = (stop.sequence.tail, position.saturating_add(wide(stop.at)));
-        let damaged = |to| DamagedRange { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
-        let next = next_place(&mut crcs, mask, stop).filter(|next| next.offset <= known.commit_end);
-        let end = next.map_or(known.commit_end, |next| next.offset).max(after.end);
-        if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
-            return Err(Forbids::HistoryGap(damaged(end)));
-        }
-        tail_check.ranges.push(damaged(end));
-        state.sequence = FrameSequence::after(Tail { end, ..after }, stop.sequence.timestamp_ms);
-        // Who appended what is in there is not known.
-        state.producers.forget(end);
-        // The bytes stay with the segment: who repairs or rewrites it keeps them.
-        tail_check.bytes =
-            next.map_or_else(|| stop.at + used(bytes.get(stop.at..).unwrap_or_default()), |next| next.at);
-        if next.is_none() {
-            ends_in_damage = true;
-            break stop;
+        if !tail_check.pass_over(state, active, &mut crcs, stop, known)? {
+            break LogEnd::Damaged(stop);
         }
     };
-    let tail = state.sequence.tail;
-    let rest = bytes.get(tail_check.bytes..).unwrap_or_default();
-    if !ends_in_damage && known.closed && tail == known.synced && (known.used || used(rest) == 0) {
-        return Ok(tail_check);
-    }
-    let position = position.saturating_add(wide(stop.at));
-    let behind = behind(&mut crcs, mask, stop.at, position, stop.sequence.tail);
-    // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
-    let was_durable = behind.was_durable || ends_in_damage || known.synced > tail;
-    tail_check.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
-    if let Some(suspect) = tail_check.suspect
-        && !ends_in_damage
-    {
-        let to = suspect.end.max(tail.end);
-        tail_check.ranges.push(DamagedRange { position, until: position, from: tail.end, to, fault: stop.fault });
-    }
-    tail_check.torn_bytes = if known.used { 0 } else { used(rest) };
-    tail_check.renew = known.used || ends_in_damage || tail_check.torn_bytes > 0;
+    assert!(state.sequence.tail.end >= known.commit_end, "what is committed is left out of the log");
+    assert!(tail_check.bytes <= active.bytes.len(), "more is in a segment than its file holds");
+    debug_assert!(tail_check.entries.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
+    tail_check.judge_rest(end, state.sequence.tail, active, &mut crcs, known);
     Ok(tail_check)
 }
 
-/// Where the frames go on.
+impl TailCheck {
+    /// Takes whole appends and epoch starts, up to the first frame that is not what belongs there.
+    fn take_whole(&mut self, state: &mut State, active: Active<'_>, spacing: &mut Spacing) -> Result<Stop, Forbids> {
+        let found = state.scan(active.rest(self.bytes), active.mask, active.at(self.bytes), spacing);
+        self.entries.extend(found.entries);
+        let nothing = Stop { at: found.bytes, sequence: state.sequence, fault: Fault::Empty };
+        let stop = found.stop.unwrap_or(nothing);
+        let stop = Stop { at: stop.at.saturating_add(self.bytes), ..stop };
+        self.bytes = self.bytes.saturating_add(found.bytes);
+        if stop.fault.is_of_later_version() {
+            return Err(Forbids::Later { position: active.at(stop.at), fault: stop.fault });
+        }
+        Ok(stop)
+    }
+
+    /// Passes over what is damaged and was committed; returns whether frames follow that were committed.
+    fn pass_over(
+        &mut self,
+        state: &mut State,
+        active: Active<'_>,
+        crcs: &mut Crcs<'_>,
+        stop: Stop,
+        known: Known,
+    ) -> Result<bool, Forbids> {
+        let (after, bad_at) = (stop.sequence.tail, active.at(stop.at));
+        let next = next_place(crcs, active.mask, stop).filter(|next| next.offset <= known.commit_end);
+        let to = next.map_or(known.commit_end, |next| next.offset).max(after.end);
+        let damaged = DamagedRange { position: bad_at, until: bad_at, from: after.end, to, fault: stop.fault };
+        if next.map_or(known.synced.epoch > after.epoch, |next| !next.same_epoch) {
+            return Err(Forbids::HistoryGap(damaged));
+        }
+        self.ranges.push(damaged);
+        state.sequence = FrameSequence::after(Tail { end: to, ..after }, stop.sequence.timestamp_ms);
+        // Who appended what is in there is not known.
+        state.producers.forget(to);
+        // The bytes stay with the segment: who repairs or rewrites it keeps them.
+        self.bytes = next.map_or_else(|| stop.at + used(active.rest(stop.at)), |next| next.at);
+        Ok(next.is_some())
+    }
+
+    /// Judges what lies behind the log's end: what a crash has torn, what may be lost, and whether the log has to go on elsewhere.
+    fn judge_rest(&mut self, end: LogEnd, tail: Tail, active: Active<'_>, crcs: &mut Crcs<'_>, known: Known) {
+        let rest = active.rest(self.bytes);
+        let (is_damaged, stop) = match end {
+            LogEnd::Whole(stop) => (false, stop),
+            LogEnd::Damaged(stop) => (true, stop),
+        };
+        if !is_damaged && known.closed && tail == known.synced && (known.used || used(rest) == 0) {
+            return;
+        }
+        let position = active.at(stop.at);
+        let behind = behind(crcs, active.mask, stop.at, position, stop.sequence.tail);
+        // What a crash tears was never acknowledged; what was on the disk before it, and all behind that, may have been.
+        let was_durable = behind.was_durable || is_damaged || known.synced > tail;
+        self.suspect = Some(behind.tail.max(known.synced)).filter(|suspect| was_durable && *suspect > tail);
+        if let Some(suspect) = self.suspect
+            && !is_damaged
+        {
+            let to = suspect.end.max(tail.end);
+            self.ranges.push(DamagedRange { position, until: position, from: tail.end, to, fault: stop.fault });
+        }
+        self.torn_bytes = if known.used { 0 } else { used(rest) };
+        self.renew = known.used || is_damaged || self.torn_bytes > 0;
+    }
+}
+
+/// The place where the frames go on.
 #[derive(Clone, Copy)]
 struct Next {
     at: usize,

@@ -8,6 +8,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Context, DiskError, Operation};
 use crate::format::block::BLOCK_BYTES;
 use crate::format::encode::put_snapshot;
+use crate::format::frame::parse;
 use crate::format::local::Snapshot;
 use crate::num::wide;
 use crate::segment::header::{Header, Prev, RESERVE_FILE, SEGMENT_SPARE, SEGMENT_TEMP, segment_name};
@@ -25,9 +26,9 @@ pub(crate) struct Draft<'a> {
     pub(crate) timestamp_ms: u64,
     /// The appends of the producers before it.
     pub(crate) producers: &'a Producers,
-    /// What must find room in it besides header, snapshot and reserve.
+    /// The bytes that must find room in it besides header, snapshot and reserve.
     pub(crate) first_bytes: u64,
-    /// How long the file is to be, if that is enough.
+    /// The length of the file, if that is enough.
     pub(crate) file_bytes: u64,
     /// True if it has to be made if it can be: a shorter file will do when the disk is full.
     pub(crate) may_be_short: bool,
@@ -38,7 +39,7 @@ pub(crate) struct Draft<'a> {
 /// A segment file with room reserved, not yet in the log.
 pub(crate) struct Reserved<D: Disk> {
     spare: Spare<D::File>,
-    /// What it is called until it is in the log.
+    /// Its name until it is in the log.
     name: &'static str,
     header: Header,
     head: Vec<u8>,
@@ -65,6 +66,10 @@ impl Draft<'_> {
             may_be_short,
             zero_bytes,
         } = *self;
+        debug_assert!(
+            starts.last().is_none_or(|last| last.start <= base),
+            "an epoch starts behind the segment before which it does"
+        );
         let path = || disk.path(SEGMENT_TEMP);
         let nonce = disk.entropy().context(Operation::Random, path)?;
         let mut header = Header { nonce, sequence, base, prev, rewritten: None, used: false };
@@ -75,7 +80,9 @@ impl Draft<'_> {
         let least = head_bytes.saturating_add(first_bytes).saturating_add(RESERVE_BYTES);
         let spare = spare.take_if(|spare| least <= spare.file_bytes);
         header.used = spare.as_ref().is_some_and(|spare| spare.used);
+        debug_assert!(parse(&snapshot, header.mask()).is_ok(), "a snapshot that is not read again");
         let head = [header.encode().as_slice(), &snapshot].concat();
+        assert_eq!(wide(head.len()), head_bytes, "the head of a segment is longer than was counted");
         if let Some(spare) = spare {
             return Ok(Reserved { spare, name: SEGMENT_SPARE, header, head, timestamp_ms, zero_bytes });
         }
@@ -99,6 +106,7 @@ impl Draft<'_> {
             })?,
             reserved => reserved?,
         };
+        assert!(least <= file_bytes, "a segment has less room than it needs");
         let spare = Spare { file, file_bytes, filled: 0, used: false };
         Ok(Reserved { spare, name: SEGMENT_TEMP, header, head, timestamp_ms, zero_bytes })
     }
@@ -110,6 +118,7 @@ impl<D: Disk> Reserved<D> {
         let Self { spare, name, header, head, timestamp_ms, zero_bytes } = self;
         let Spare { file, file_bytes, filled, .. } = spare;
         let path = || disk.path(name);
+        assert!(wide(head.len()) <= file_bytes, "a segment is shorter than its head");
         file.write_at(0, &head).context(Operation::Write, path)?;
         let filled = write_zeroes(&file, filled.max(wide(head.len())), zero_bytes.min(file_bytes));
         let filled = filled.context(Operation::Write, path)?;

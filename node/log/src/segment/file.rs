@@ -1,4 +1,4 @@
-//! Where bytes are: a segment file, and what of it is known to be damaged. Shared by all who read the segment.
+//! The place of bytes: a segment file, and what of it is known to be damaged. Shared by all who read the segment.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::disk::DiskFile;
 use crate::error::{Context, Damage, DiskError, Operation, ReadError};
 use crate::format::salvage::{DamagedRange, first_damage};
 
-/// How many damaged places of one segment are remembered one by one.
+/// The number of damaged places of one segment that are remembered one by one.
 const DAMAGED_RANGES_MAX: usize = 256;
 
 /// A segment file.

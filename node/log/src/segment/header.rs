@@ -70,7 +70,9 @@ impl Header {
         let rewritten = rewritten.map_or([0; 2], |Rewritten { generation, end }| [generation, end]);
         let words = [[nonce, sequence, base.0].as_slice(), &prev, &rewritten].concat();
         let fields: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
-        block::encode(MAGIC, if used { FLAG_USED } else { 0 }, &fields)
+        let bytes = block::encode(MAGIC, if used { FLAG_USED } else { 0 }, &fields);
+        debug_assert_eq!(Self::decode(&bytes), Ok(*self), "a header that says something else");
+        bytes
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
@@ -94,8 +96,8 @@ impl Header {
         self.rewritten.map_or(0, |rewritten| rewritten.generation)
     }
 
-    /// Where its valid bytes end, given the segment that follows it. What that says of this generation counts: a cut may have taken
-    /// some of the bytes.
+    /// The position at which its valid bytes end, given the segment that follows it. What that says of this generation counts: a cut may
+    /// have taken some of the bytes.
     pub(crate) fn end_before(&self, next: &Self) -> u64 {
         let (generation, end) = next.prev.map_or((0, 0), |prev| (prev.generation, prev.end));
         self.rewritten.filter(|own| own.generation > generation).map_or(end, |own| own.end)

@@ -12,8 +12,9 @@ pub(crate) const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 32;
 /// Entries are written in pieces of this many bytes.
 const PIECE_BYTES: usize = 4096;
+const _: () = assert!(HEADER_BYTES == ENTRY_BYTES, "entries do not lie at multiples of their length");
 
-/// Where a record is.
+/// The place of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
     pub(crate) offset: u64,
@@ -86,6 +87,7 @@ impl<F: crate::DiskFile> IndexWriter<F> {
         if self.pending.is_empty() {
             return;
         }
+        debug_assert!(self.pending.len().is_multiple_of(ENTRY_BYTES), "a part of an entry is to be written");
         if self.file.as_ref().is_some_and(|file| file.write_at(self.position, &self.pending).is_err()) {
             self.file = None;
         }
@@ -194,7 +196,7 @@ fn encode_entry(Entry { offset, position, timestamp_ms }: Entry, mask: u32) -> [
     out
 }
 
-/// What the bytes of an entry say, which may not be what was written.
+/// Parses the bytes of an entry, which may not be those that were written.
 fn parse_entry(bytes: &[u8; ENTRY_BYTES]) -> Entry {
     let (words, _) = bytes.as_chunks();
     let word = |at: usize| words.get(at).map_or(0, |word| u64::from_le_bytes(*word));
@@ -246,7 +248,7 @@ pub(crate) fn bytes_max(segment_bytes: u64) -> u64 {
     entries.saturating_mul(wide(ENTRY_BYTES)).saturating_add(wide(HEADER_BYTES))
 }
 
-/// Where the entry of that number is in an index file.
+/// The position of the entry of that number in an index file.
 pub(crate) fn position_of(entry: usize) -> u64 {
     wide(HEADER_BYTES + entry * ENTRY_BYTES)
 }

@@ -1,4 +1,4 @@
-//! Where to look for a record in a segment: by its index, which is in memory while the segment is written, and is searched in its
+//! The lookup of a record in a segment: by its index, which is in memory while the segment is written, and is searched in its
 //! mapped file from then on. So what a log keeps in memory does not grow with it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,9 +38,13 @@ impl Lookup {
             return;
         }
         if let Index::Held(held) = &mut *self.index.write().unwrap_or_else(PoisonError::into_inner) {
+            // Those before were looked at when they came.
+            let from = held.len().saturating_sub(1);
             held.extend_from_slice(entries);
-            debug_assert!(held.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
-            debug_assert!(held.is_sorted_by(|a, b| a.offset < b.offset), "offsets of an index fell");
+            let news = held.get(from..).unwrap_or_default();
+            debug_assert!(news.is_sorted_by(|a, b| a.position < b.position), "positions of an index fell");
+            debug_assert!(news.is_sorted_by(|a, b| a.offset < b.offset), "offsets of an index fell");
+            debug_assert!(news.is_sorted_by(|a, b| a.timestamp_ms <= b.timestamp_ms), "times of an index fell");
         }
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct Segment<D: Disk> {
 /// The facts of a segment, known once it is used.
 #[derive(Debug)]
 pub(crate) struct Body {
-    /// Where the frames behind the snapshot begin.
+    /// The position at which the frames behind the snapshot begin.
     pub(crate) data_start: u64,
     /// Of the last record before the segment; unknown when the snapshot is damaged.
     pub(crate) timestamp_ms: Option<u64>,

@@ -61,7 +61,7 @@ impl<D: Disk> Part<D> {
         Ok(*segment.timestamp_ms.get_or_init(|| found))
     }
 
-    /// Where the first good frame begins that is not the snapshot.
+    /// The place where the first good frame begins that is not the snapshot.
     fn first_frame(&self) -> Result<u64, ReadError> {
         let bytes = self.segment.view(0, self.bytes_end)?;
         let before = Tail { epoch: Epoch(0), end: self.segment.base() };

@@ -17,16 +17,18 @@ const SYNC_BYTES_MAX: u64 = 64 << 10;
 const SYNCS_AHEAD: u64 = 32;
 const ZERO_BYTES_MIN: u64 = 64 << 10;
 const ZERO_BYTES_MAX: u64 = 2 << 20;
-/// How far ahead pages are asked for.
+const _: () =
+    assert!(ZERO_BYTES_MIN <= ZERO_BYTES_MAX && SYNC_BYTES_MAX * SYNCS_AHEAD <= ZERO_BYTES_MAX, "too little is filled");
+/// The distance for which pages are asked for ahead.
 const WANTED_BYTES: u64 = 1 << 20;
 
 /// The number of bytes written at once: what is cached in larger pieces is slower to write over by less.
 static ZEROES: [u8; 32 << 10] = [0; 32 << 10];
 
-/// How far a segment has been written, zeroes included.
+/// The progress of writing a segment, zeroes included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Preallocation {
-    /// Where the last sync ended.
+    /// The position at which the last sync ended.
     synced: u64,
     filled: u64,
     /// Up to where pages were asked for.
@@ -36,6 +38,7 @@ pub(crate) struct Preallocation {
 impl Preallocation {
     /// At a position in a file that has been written up to `filled`.
     pub(crate) fn new(position: u64, filled: u64) -> Self {
+        debug_assert!(position <= filled, "a segment is written further than it is filled");
         Self { synced: position, filled, wanted: position }
     }
 
@@ -46,6 +49,7 @@ impl Preallocation {
         }
         let start = self.wanted.max(position);
         self.wanted = position.saturating_add(WANTED_BYTES).min(self.filled).max(start);
+        debug_assert!(position <= start, "pages are asked for that were written");
         (start < self.wanted).then_some(start..self.wanted)
     }
 
@@ -71,6 +75,7 @@ pub(crate) fn write_zeroes<F: DiskFile>(file: &F, from: u64, bytes_max: u64) -> 
         file.write_at(at, zeroes)?;
         at = at.saturating_add(wide(zeroes.len()));
     }
+    debug_assert!(from <= at, "a file is filled backwards");
     Ok(at)
 }
 
@@ -113,6 +118,7 @@ impl<D: Disk> Preparation<D> {
         let upto = self.file_bytes.min(self.filled.saturating_add(ZERO_BYTES_MAX));
         let path = || self.disk.path(SEGMENT_SPARE);
         self.filled = write_zeroes(&self.file, self.filled, upto).context(Operation::Write, path)?;
+        assert!(self.filled <= self.file_bytes, "a segment is filled behind its end");
         self.file.sync_data().context(Operation::Sync, path)?;
         Ok(self.filled < self.file_bytes)
     }

@@ -25,7 +25,7 @@ impl<D: Disk> Part<D> {
         self.last_entry(None, |entry| entry.timestamp_ms < timestamp_ms && entry.position < self.bytes_end)
     }
 
-    /// Where to begin to look for the record: a frame at or before it, if any is indexed.
+    /// The place to begin to look for the record: a frame at or before it, if any is indexed.
     pub(crate) fn near(&self, offset: Offset) -> Result<Option<Entry>, ReadError> {
         let base = self.segment.base();
         self.last_entry(Some(Share(offset.since(base), self.end.since(base))), |entry| entry.offset <= offset.0)

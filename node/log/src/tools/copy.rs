@@ -22,7 +22,7 @@ use crate::recovery::chain::{chain, read_headers};
 use crate::segment::Segment;
 use crate::segment::header::{Header, segment_name};
 
-/// How far a copy is to reach.
+/// The point up to which a copy is to reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
     /// The records before this one.
@@ -31,10 +31,10 @@ pub enum Until {
     Time(u64),
 }
 
-/// Where a copy of a segment ends: behind the last append that lies wholly in front of the point asked for.
+/// The place where a copy of a segment ends: behind the last append that lies wholly in front of the point asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CutPlace {
-    /// How many bytes of the segment these are.
+    /// The number of bytes of the segment.
     pub bytes: u64,
     /// The state of the log there.
     pub tail: Tail,
@@ -79,6 +79,7 @@ pub fn cut_place(bytes: &[u8], until: Until) -> Result<CutPlace, BadCopy> {
             whole = CutPlace { bytes: wide(at), tail: sequence.tail, timestamp_ms: sequence.timestamp_ms };
         }
     }
+    debug_assert!(whole.bytes <= wide(bytes.len()), "a segment is cut behind its end");
     Ok(whole)
 }
 
@@ -185,6 +186,8 @@ impl<D: Disk> Reader<D> {
             }
             pieces.push(piece);
         }
+        let follow = |(piece, next): (&Piece<D>, &Piece<D>)| piece.end == next.base;
+        debug_assert!(pieces.iter().zip(pieces.iter().skip(1)).all(follow), "pieces with a gap between them");
         let starts = view.history.starts().iter().filter(|start| start.epoch <= epoch).cloned().collect();
         Ok((pieces, starts))
     }
@@ -212,7 +215,7 @@ pub fn read_meta<D: Disk>(disk: &D) -> Result<Meta, OpenError> {
 pub struct Adopted {
     /// The id of the new replica.
     pub replica: ReplicaId,
-    /// Where the log starts.
+    /// The start of the log.
     pub log_start: Offset,
     /// Up to where the copied one was compacted.
     pub compacted: Offset,

@@ -26,7 +26,7 @@ use crate::segment::header::{Header, segment_name};
 pub struct Dumped<'a> {
     /// The file.
     pub path: &'a Path,
-    /// Where in the file it begins, bytes.
+    /// The position in the file at which it begins, bytes.
     pub position: u64,
     /// Its length, bytes.
     pub bytes: u64,

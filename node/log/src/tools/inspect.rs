@@ -43,7 +43,7 @@ pub enum IndexFault {
     Wrong {
         /// Of the entry in the index file.
         position: u64,
-        /// Which the entry names.
+        /// The offset that the entry names.
         offset: Offset,
     },
 }

@@ -1,4 +1,4 @@
-//! What the tests of the log share: small logs on a simulated disk, and what they hold as plain values.
+//! Parts that the tests of the log share: small logs on a simulated disk, and what they hold as plain values.
 #![allow(dead_code, reason = "each test uses a part")]
 
 use zue_core::{Epoch, EpochStart, Offset, ProducerLimits, ReplicaId, Tail};

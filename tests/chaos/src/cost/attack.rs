@@ -1,4 +1,4 @@
-//! What strangers at all the ports of all the nodes cost those who append: windows with and without, in turns; and the memory that
+//! The cost of strangers at all the ports of all the nodes for those who append: windows with and without, in turns; and the memory that
 //! the nodes take, beside what they say they may.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How fast a replica whose disk was lost catches up, and what that costs those who append meanwhile.
+//! The speed at which a replica whose disk was lost catches up, and the cost for those who append meanwhile.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_mins(2);
 const GOAL_MB: f64 = 200.0;
 const GOAL_OF_COPY: f64 = 0.4;
 
-/// What one round has found.
+/// The result of one round.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     took: Duration,

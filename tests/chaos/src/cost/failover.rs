@@ -1,4 +1,4 @@
-//! How long the log is not writable after its leader was killed.
+//! The time for which the log is not writable after its leader was killed.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use super::table::Table;
 use crate::cluster::{Cluster, Leader};
 
 const GOAL_MS: f64 = 1000.0;
-/// Where no controller is there.
+/// Elections without a controller.
 const ALONE_GOAL_MS: f64 = 3000.0;
 const WITHIN: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(3);
 
-/// What befalls the leader.
+/// The end of the leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
     Kill,

@@ -40,7 +40,7 @@ pub(crate) struct Load {
     samples: Arc<Mutex<Vec<Sample>>>,
 }
 
-/// What happened in a time.
+/// The counts of a time span.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Window {
     /// Records a second.
@@ -63,7 +63,7 @@ impl Load {
         std::mem::take(&mut *self.samples.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What happens from now on, for so long.
+    /// Counts from now on, for so long.
     pub(crate) async fn window(&self, lasting: Duration) -> Window {
         drop(self.take());
         let begun = Instant::now();

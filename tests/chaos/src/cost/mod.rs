@@ -1,4 +1,4 @@
-//! What failover, catch-up and a stopped follower cost, with real processes under load.
+//! The cost of failover, of catch-up and of a stopped follower, with real processes under load.
 
 #![allow(
     clippy::as_conversions,

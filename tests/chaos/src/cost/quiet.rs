@@ -1,4 +1,4 @@
-//! Whether a machine that is merely busy makes a leader look dead.
+//! Measures whether a machine that is merely busy makes a leader look dead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

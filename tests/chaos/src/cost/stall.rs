@@ -1,4 +1,4 @@
-//! What one stopped follower of three costs those who append: windows with and without, in turns.
+//! The cost of one stopped follower of three for those who append: windows with and without, in turns.
 
 use std::time::Duration;
 

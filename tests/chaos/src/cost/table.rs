@@ -1,4 +1,4 @@
-//! What was measured: a table for people, a file for programs.
+//! Results: a table for people, a file for programs.
 
 use std::fmt::Write as _;
 

@@ -1,11 +1,11 @@
-//! What is measured: a way to use the log, the size of the records, and the nodes' durability. Pure.
+//! Cells of a measurement: a way to use the log, the size of the records, and the nodes' durability. Pure.
 
 use std::fmt;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
-/// How the log is used.
+/// The way in which the log is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Kind {
     /// One client, one append at a time
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// What its latencies are of.
+    /// The thing that its latencies are of.
     pub(crate) fn waits_for(self) -> &'static str {
         match self {
             Self::Lat | Self::Clients64 | Self::Tasks64 => "an append",

@@ -1,4 +1,4 @@
-//! What the servers have taken so far, by the kernel's own count.
+//! The use of processors and disks by the servers so far, by the kernel's own count.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -6,24 +6,24 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// Where the flushes are in a device's stat file, from 0 (Documentation/block/stat.rst).
+/// The place of the flushes in a device's stat file, from 0 (Documentation/block/stat.rst).
 const FLUSHES_FIELD: usize = 15;
 
-/// What one thread has taken.
+/// The use of one thread.
 #[derive(Clone, Copy, Debug, Default)]
 struct Thread {
     cpu_ns: u64,
     switches: u64,
 }
 
-/// What was counted until now.
+/// The counts until now.
 #[derive(Debug)]
 pub(crate) struct Counters {
     threads: BTreeMap<u32, Thread>,
     flushes: Option<u64>,
 }
 
-/// What was taken between two moments.
+/// The use between two moments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Taken {
     pub(crate) cpu_ns: u64,
@@ -51,7 +51,7 @@ impl Counters {
         Ok(Self { threads, flushes: flushes(folder)? })
     }
 
-    /// What was taken since then. What a thread took that has ended since is not known.
+    /// The use since then. What a thread took that has ended since is not known.
     pub(crate) fn since(&self, before: &Self) -> Taken {
         let (mut cpu_ns, mut switches) = (0, 0);
         for (id, thread) in &self.threads {

@@ -20,13 +20,13 @@ const WITHIN: Duration = Duration::from_mins(1);
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// What is measured, by words with commas between: lat, clients64, tasks64, pipe, read; 100B, 1KiB; Sync, Os [default: all]
+    /// Cells to measure, by words with commas between: lat, clients64, tasks64, pipe, read; 100B, 1KiB; Sync, Os [default: all]
     #[arg(long, default_value = "", hide_default_value = true)]
     cells: String,
-    /// How often everything is measured
+    /// Number of rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
-    /// How long a cell is measured in a round
+    /// Time for which a cell is measured in a round
     #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u64).range(100..))]
     millis: u64,
     /// The folder with the programs of another build, which is named as it is: measured in turns with this one
@@ -48,10 +48,10 @@ pub(crate) struct Build {
     has_tls: bool,
 }
 
-/// What was found in one cell in one round.
+/// The result of one cell in one round.
 pub(crate) struct Found {
     pub(crate) round: u64,
-    /// Which of the builds.
+    /// The build.
     pub(crate) build: usize,
     pub(crate) cell: Cell,
     pub(crate) outcome: Outcome,

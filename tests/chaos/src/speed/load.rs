@@ -32,7 +32,7 @@ pub(crate) struct Options {
     servers: Vec<String>,
     #[arg(long, value_enum)]
     kind: Kind,
-    /// How long a value is
+    /// Length of a value
     #[arg(long)]
     bytes: usize,
     #[arg(long)]
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     key: Option<PathBuf>,
 }
 
-/// What has come of it. Another build may leave out, or add, what it likes.
+/// The outcome. Another build may leave out, or add, what it likes.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Outcome {
@@ -65,7 +65,7 @@ pub(crate) struct Outcome {
     pub(crate) max_us: f64,
 }
 
-/// What was counted by one task.
+/// The counts of one task.
 struct Tally {
     records: u64,
     failed: u64,

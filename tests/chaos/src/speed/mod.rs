@@ -1,4 +1,4 @@
-//! What single appends, many clients, pipelined appends and reads cost, of one build or of two in turns.
+//! The cost of single appends, many clients, pipelined appends and reads, of one build or of two in turns.
 
 #![allow(
     clippy::as_conversions,

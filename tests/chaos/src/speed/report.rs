@@ -1,4 +1,4 @@
-//! What was measured: a line when it is, in the end a table, a file for programs, and plots.
+//! Results: a line for each as it comes, in the end a table, a file for programs, and plots.
 
 use std::fmt::Write as _;
 use std::path::Path;

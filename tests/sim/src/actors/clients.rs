@@ -29,7 +29,7 @@ pub(crate) struct Producer {
     next_sequence: u64,
     /// By first sequence: how many records, and the attempt under way.
     pending: BTreeMap<u64, Pending>,
-    /// Where it believes the leader to be.
+    /// The replica that it believes to lead.
     target: usize,
 }
 
@@ -68,7 +68,7 @@ impl Clients {
         }
     }
 
-    /// What of all this cannot be true, when this is the log.
+    /// The part of all this that cannot be true, when this is the log.
     pub(crate) fn contradictions(&mut self, log: &[Record]) -> Vec<String> {
         self.read("the end", log);
         self.history.finish(u64::try_from(log.len()).unwrap_or(u64::MAX))
@@ -99,12 +99,12 @@ impl Clients {
         self.producers.len() - 1
     }
 
-    /// Whether every append was answered.
+    /// Returns whether every append was answered.
     pub(crate) fn is_quiet(&self) -> bool {
         self.producers.iter().all(|producer| producer.pending.is_empty())
     }
 
-    /// Where one of them believes the leader to be.
+    /// The replica that one of them believes to lead.
     pub(crate) fn believed_leader(&self) -> usize {
         self.producers.first().map_or(0, |producer| producer.target)
     }

@@ -24,9 +24,9 @@ pub(crate) struct Controller {
     pub(crate) duty: Option<Duty<Standby>>,
     /// No two machines have the same: what answers one is for no other.
     life: u64,
-    /// What the timer must name to be heard.
+    /// The number that the timer must name to be heard.
     timer: u64,
-    /// What the nodes said last.
+    /// The last statuses of the nodes.
     seen: Vec<Option<Seen>>,
     /// It goes on whatever the store says: no mistake of a controller may do harm.
     careless: bool,
@@ -35,7 +35,7 @@ pub(crate) struct Controller {
     appointed: Option<Appointed>,
     /// The plan that the trace told last.
     told: Step,
-    /// What happens to it, in order, once it is no longer paused.
+    /// Events for it, in order, once it is no longer paused.
     pub(crate) held: Option<Vec<Event>>,
 }
 

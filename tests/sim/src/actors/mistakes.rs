@@ -12,7 +12,7 @@ use crate::breaks::Break;
 /// An election that nothing asks for, of an epoch that may be taken, and a change of some replica, a voter or not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whim {
-    /// How far from the next epoch, from two below on.
+    /// The distance from the next epoch, from two below on.
     pub(crate) epoch: u64,
     pub(crate) prefer: usize,
     pub(crate) changed: usize,

@@ -1,4 +1,4 @@
-//! Where controllers write down what they do: compare-and-swap, read late, refused, or restored from an old backup.
+//! The store in which controllers write down what they do: compare-and-swap, read late, refused, or restored from an old backup.
 
 mod acts;
 

@@ -16,17 +16,17 @@ use crate::event::Event;
 use crate::node::standby::Standby;
 use crate::world::World;
 
-/// What it does.
+/// A deed of a stranger.
 type Message = fn(&mut World, usize);
 
-/// What it says after its first words.
+/// Its words after the first ones.
 enum Then {
     Standby(Standby),
     Fact(Input),
     Frames(Batch),
 }
 
-/// Who it says to be, and what it knows of the one it speaks to: that tells all of it to whoever asks.
+/// The identity that it claims, and its knowledge of the one it speaks to: that tells all of it to whoever asks.
 struct Spoken {
     me: ReplicaId,
     id: ReplicaId,
@@ -87,7 +87,7 @@ impl World {
         Some((process.replica().role(now) == RoleView::Failed, process.replica().promise().epoch))
     }
 
-    /// What it says of itself; none of a replica that has nothing yet.
+    /// Its words about itself; none of a replica that has nothing yet.
     fn spoken_to(&mut self, machine: usize) -> Option<Spoken> {
         let me = ReplicaId(self.dice.id());
         let others: Vec<ReplicaId> = self.machines.iter().map(|at| at.storage.id()).collect();
@@ -313,7 +313,7 @@ impl World {
         self.stranger_says(machine, start, vec![then], session);
     }
 
-    /// What a controller says, and what a follower says that it has named.
+    /// Sends words of a controller, and of a follower that it has named.
     fn stranger_controls(&mut self, machine: usize) {
         let Some(spoken) = self.spoken_to(machine) else { return };
         let Some(request) = self.process(machine).map(|process| process.driver.request()) else { return };
@@ -368,12 +368,12 @@ impl Spoken {
     }
 }
 
-/// What no start is to change.
+/// The state that no start is to change.
 fn held(replica: &Replica) -> (Tail, Offset, Offset, usize) {
     (replica.log(), replica.log_start(), replica.commit_end(), replica.history().depth())
 }
 
-/// Where the log goes on, and from what time, where a joint takes something of it.
+/// The end and the time from which the log goes on, where a joint takes something of it.
 fn joined(joint: Joint, start: &Start) -> Option<(Tail, u64)> {
     match joint {
         Joint::End => None,

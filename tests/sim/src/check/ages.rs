@@ -1,4 +1,4 @@
-//! What went because of its age was old, by the true time; and timestamps are near it. As far as most clocks were right.
+//! Records that went because of their age were old, by the true time; and timestamps are near it. As far as most clocks were right.
 
 use zue_core::{Aged, CLOCK_TOLERANCE_MS, Offset};
 
@@ -6,10 +6,10 @@ use super::{Checker, index};
 use crate::batch::{Batch, Record};
 use crate::node::ages::Clock;
 
-/// How far what is known of other clocks, or was seen of the log, may be outdated, ms.
+/// The greatest age of what is known of other clocks, or was seen of the log, ms.
 const OUTDATED_MS: u64 = 5000;
 
-/// How records are judged, and when.
+/// A judgement of records and its time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judge {
     /// The true time.

@@ -1,4 +1,4 @@
-//! What became of disks, and who has to do without.
+//! Fates of disks, and those who have to do without.
 
 use zue_core::{Epoch, ReplicaId};
 
@@ -19,12 +19,12 @@ impl Checker {
         self.lost.contains(&replica)
     }
 
-    /// What it holds may be damaged: electorates have to do without it, although it goes on.
+    /// Notes that what it holds may be damaged: electorates have to do without it, although it goes on.
     pub(crate) fn impair(&mut self, replica: ReplicaId) {
         self.lost.insert(replica);
     }
 
-    /// What it holds is whole again.
+    /// Notes that what it holds is whole again.
     pub(crate) fn mend(&mut self, replica: ReplicaId) {
         if !self.restored.contains(&replica) {
             self.lost.remove(&replica);
@@ -50,7 +50,7 @@ impl Checker {
         }
     }
 
-    /// Whether anybody has led that epoch.
+    /// Returns whether anybody has led that epoch.
     pub(crate) fn was_led(&self, epoch: Epoch) -> bool {
         self.leaders.contains_key(&epoch)
     }

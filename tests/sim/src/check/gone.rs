@@ -1,4 +1,4 @@
-//! What was compacted away: only what a newer committed record of its key has replaced, or what deleted its key long ago.
+//! Compacted records: only what a newer committed record of its key has replaced, or what deleted its key long ago.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use zue_core::Offset;
 use super::{Checker, index};
 use crate::batch::Record;
 
-/// What may be compacted away.
+/// The records that may be compacted away.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     /// The newest committed record of each key.

@@ -1,4 +1,4 @@
-//! What producers are told: a repeated append is in the log, and a producer that is called unknown can find out by reading it.
+//! Answers to producers: a repeated append is in the log, and a producer that is called unknown can find out by reading it.
 
 use zue_core::{Epoch, Offset, ProducerId, Refusal};
 
@@ -13,7 +13,7 @@ impl Checker {
         });
     }
 
-    /// Whether it lies in what an earlier cluster has left.
+    /// Returns whether it lies in what an earlier cluster has left.
     pub(crate) fn was_left(&self, base: Offset) -> bool {
         self.from_backup.is_some() && self.committed_in.get(&Epoch(0)).is_some_and(|end| base < *end)
     }

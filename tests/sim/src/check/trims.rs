@@ -1,4 +1,4 @@
-//! Where logs begin: never in front of where they did, never behind what is committed, and as every answered trim said.
+//! The starts of logs: never in front of where they did, never behind what is committed, and as every answered trim said.
 
 use zue_core::{Offset, ReplicaId};
 
@@ -20,7 +20,7 @@ impl Checker {
         self.trim_asked = self.trim_asked.max(before);
     }
 
-    /// Where its log begins never falls, and all before is committed, and somebody has asked for it.
+    /// Checks the start of a log: it never falls, all before is committed, and somebody has asked for it.
     pub(super) fn begins(&mut self, process: &Process, storage: &Storage) {
         let replica = process.replica();
         let (id, log_start, commit_end) = (replica.id(), replica.log_start(), replica.commit_end());

@@ -1,4 +1,4 @@
-//! How the voters may change from one epoch to the next.
+//! Changes of the voters from one epoch to the next.
 
 use std::ops::Bound;
 
@@ -10,7 +10,7 @@ use crate::left::Begun;
 use crate::node::process::Process;
 
 impl Checker {
-    /// What was committed before there was a leader.
+    /// Notes what was committed before there was a leader.
     pub(crate) fn must_hold(&mut self, end: Offset) {
         self.committed_in.insert(Epoch(0), end);
     }
@@ -23,7 +23,7 @@ impl Checker {
         self.ensure(epoch > last, || format!("epoch {epoch} begins behind epoch {last} of a restored log"));
     }
 
-    /// Whether it is in the first epoch behind a restored log.
+    /// Returns whether it is in the first epoch behind a restored log.
     pub(super) fn is_first(&self, process: &Process) -> bool {
         let before = process.replica().history().starts().iter().rev().nth(1);
         self.from_backup.zip(before).is_some_and(|(begun, before)| before.epoch <= begun.last)

@@ -23,7 +23,7 @@ impl Storage {
         self.copy.get_or_insert(DiskCopy { disk, records, began_anew, starts, harm, standby });
     }
 
-    /// Whether there is a copy from before the last start, and the disk is none.
+    /// Returns whether there is a copy from before the last start, and the disk is none.
     pub(crate) fn has_old_copy(&self) -> bool {
         !self.restored && self.copy.as_ref().is_some_and(|copy| copy.starts < self.lineage.starts)
     }
@@ -40,7 +40,7 @@ impl Storage {
         (self.trimmed, self.began_anew) = (Offset(0), began_anew);
     }
 
-    /// Whether the disk is an old copy.
+    /// Returns whether the disk is an old copy.
     pub(crate) fn is_restored(&self) -> bool {
         self.restored
     }

@@ -7,7 +7,7 @@ use super::{Flip, Harm, Storage};
 /// After that many syncs with work of their own, what was synced before is marked as such on the disk.
 const FLIP_SYNCS: u32 = 3;
 
-/// What a segment begins with.
+/// The bytes that a segment begins with.
 const HEADER_BYTES: usize = 128;
 
 impl Storage {
@@ -35,7 +35,7 @@ impl Storage {
         });
     }
 
-    /// Whether the bit may flip now.
+    /// Returns whether the bit may flip now.
     pub(crate) fn flip_is_due(&self) -> bool {
         self.flip.as_ref().is_some_and(|flip| flip.syncs == 0)
     }
@@ -55,7 +55,7 @@ impl Storage {
         Some(name)
     }
 
-    /// Whether a bit was flipped.
+    /// Returns whether a bit was flipped.
     pub(crate) fn is_damaged(&self) -> bool {
         self.harm.any
     }

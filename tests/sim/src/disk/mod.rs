@@ -36,7 +36,7 @@ pub(crate) enum WorkError {
     Wrong(String),
 }
 
-/// What is found when the log is opened.
+/// The findings when the log is opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) recovered: Recovered,
@@ -46,7 +46,7 @@ pub(crate) struct Opened {
     pub(crate) last_ms: u64,
 }
 
-/// What bits were flipped.
+/// The bits that were flipped.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Harm {
     /// Any: what is read may be an error, never another record.
@@ -57,7 +57,7 @@ pub(crate) struct Harm {
     pub(crate) known: bool,
 }
 
-/// What was on the disk once, after so many starts.
+/// The disk's earlier content, after so many starts.
 pub(crate) struct DiskCopy {
     disk: SimDisk,
     records: Held,
@@ -84,7 +84,7 @@ impl Flip {
     }
 }
 
-/// What was on the disk before a promise.
+/// The disk's content before a promise.
 pub(crate) struct Unpromised {
     disk: SimDisk,
     promise: Promise,
@@ -96,14 +96,14 @@ pub(crate) struct Storage {
     pub(crate) disk: SimDisk,
     pub(crate) durability: Durability,
     pub(crate) log: Option<Log<SimDisk>>,
-    /// What must be there after a crash.
+    /// The tail that must be there after a crash.
     pub(crate) synced: Tail,
     pub(crate) promise: Promise,
-    /// Where the log must begin at least after a crash.
+    /// The offset at which the log must begin at least after a crash.
     pub(crate) trimmed: Offset,
     /// The records of the log, synced or not, whatever befalls the disk.
     pub(crate) records: Held,
-    /// Where it began anew, or not: the disk failed meanwhile.
+    /// The log began anew, or not: the disk failed meanwhile.
     pub(crate) began_anew: Option<Tail>,
     pub(crate) flip: Option<Flip>,
     pub(crate) harm: Harm,
@@ -116,7 +116,7 @@ pub(crate) struct Storage {
     pub(crate) keeps_unpromised: bool,
     /// The disk is such a copy.
     pub(crate) restored: bool,
-    /// What is trimmed stays until its room is needed, or it is dropped.
+    /// True if what is trimmed stays until its room is needed, or it is dropped.
     pub(crate) keeps_trimmed: bool,
     /// By what the node stands by, in a file of its own.
     pub(crate) standby: Option<Arc<Standby>>,
@@ -161,12 +161,12 @@ impl Storage {
         self.log.as_ref().expect("a process that runs has its log open")
     }
 
-    /// What is written.
+    /// The tail of what is written.
     pub(crate) fn tail(&self) -> Tail {
         self.log().tail()
     }
 
-    /// What would be left if the machine stopped now, and the promise.
+    /// The tail that would be left if the machine stopped now, and the promise.
     pub(crate) fn synced(&self) -> (Tail, Promise) {
         (self.synced, self.promise)
     }
@@ -261,7 +261,7 @@ impl Storage {
         (self.records, self.synced, self.began_anew) = (Held::at(tail.end), tail, None);
     }
 
-    /// Where the log begins, durably.
+    /// The offset at which the log begins, durably.
     pub(crate) fn log_start(&self) -> Offset {
         self.trimmed
     }
@@ -272,7 +272,7 @@ impl Storage {
         (History::clone(&history), oldest)
     }
 
-    /// What a follower that cannot be fed otherwise begins anew with.
+    /// The origin for a follower that cannot be fed otherwise.
     pub(crate) fn origin(&self, limits: ProducerLimits) -> Result<Origin, ReadError> {
         self.log().reader().origin(limits)
     }

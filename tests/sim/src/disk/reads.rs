@@ -1,4 +1,4 @@
-//! What a log gives to those who read it, beside what was written to it.
+//! Reads of a log, beside what was written to it.
 
 use zue_core::{Offset, ProducerLimits, Tail};
 use zue_log::ReadError;

@@ -1,4 +1,4 @@
-//! Whether what upkeep does to a log leaves all of it whole.
+//! True if what upkeep does to a log leaves all of it whole.
 
 use zue_core::{Offset, ProducerLimits};
 use zue_engine::room::Access;
@@ -16,7 +16,7 @@ impl Access<SimDisk> for Storage {
 }
 
 impl Storage {
-    /// Whether a segment is being written anew.
+    /// Returns whether a segment is being written anew.
     pub(crate) fn is_rewriting(&self) -> bool {
         self.disk.list().is_ok_and(|names| names.iter().any(|name| name == "segment.anew"))
     }
@@ -28,7 +28,7 @@ impl Storage {
         Some(format!("{:?}: meta {}, suspect {suspect:?} at {durable}, {damages:?}", self.id(), self.harm.in_meta))
     }
 
-    /// Whether all can be read: nothing is damaged but what is trimmed, or lost, which perhaps nobody has any more.
+    /// Returns whether all can be read: nothing is damaged but what is trimmed, or lost, which perhaps nobody has any more.
     pub(crate) fn is_readable(&self, is_lost: impl Fn(Offset) -> bool) -> bool {
         let is_lost = |damage: &Damage| (damage.from.0..damage.to.0).all(|at| is_lost(Offset(at)));
         let is_trimmed =
@@ -37,7 +37,7 @@ impl Storage {
         !self.harm.any || (self.harm.known && damages().iter().all(is_trimmed))
     }
 
-    /// Whether anything that is damaged is trimmed.
+    /// Returns whether anything that is damaged is trimmed.
     pub(crate) fn holds_damaged_trimmed(&self) -> bool {
         let is_trimmed = |damage: &Damage| damage.to <= self.log_start();
         self.harm.any && self.log.as_ref().is_some_and(|log| log.damaged().iter().any(is_trimmed))

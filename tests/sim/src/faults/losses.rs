@@ -1,4 +1,4 @@
-//! What faults have taken, and so what may be lost: records that no voter need hold any more, and a majority. Whatever is not named here
+//! Losses by faults, and so what may be lost: records that no voter need hold any more, and a majority. Whatever is not named here
 //! must be there in the end.
 
 mod acts;
@@ -13,16 +13,16 @@ pub(crate) type Range = (Offset, Offset);
 
 const ALL: Range = (Offset(0), Offset(u64::MAX));
 
-/// What faults have taken of what replicas held.
+/// The parts of what replicas held that faults have taken.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     /// Whose disk was emptied, or put back to an old copy.
     gone: BTreeSet<ReplicaId>,
-    /// What was damaged on a disk since it was whole.
+    /// The damage to a disk since it was whole.
     damaged: BTreeMap<ReplicaId, Vec<Range>>,
     /// Up to where a replica has durably held what was committed.
     held: BTreeMap<ReplicaId, Offset>,
-    /// How far a replica has called records committed.
+    /// The end up to which a replica has called records committed.
     committed: BTreeMap<ReplicaId, Offset>,
     /// The newest epoch start whose leader has committed anything.
     newest: Option<EpochStart>,
@@ -48,13 +48,13 @@ impl Losses {
         *held = end.max(*held);
     }
 
-    /// Whether it holds records that are committed, and nothing of its disk was hurt.
+    /// Returns whether it holds records that are committed, and nothing of its disk was hurt.
     pub(crate) fn remembers(&self, replica: ReplicaId) -> bool {
         self.taken(replica).is_empty() && self.held.get(&replica).is_some_and(|end| *end > Offset(0))
     }
 
-    /// Whether too few of those that the epoch start asks have kept their disk, or know all that they may have acknowledged, to elect or
-    /// to commit.
+    /// Returns whether too few of those that the epoch start asks have kept their disk, or know all that they may have acknowledged, to
+    /// elect or to commit.
     fn lacks_majority(&self, start: &EpochStart) -> bool {
         let is_sure = |id: &&ReplicaId| !self.taken(**id).iter().any(|(_, end)| *end == ALL.1);
         let left = |voters: &[ReplicaId]| voters.iter().filter(is_sure).count();
@@ -63,13 +63,13 @@ impl Losses {
             || start.old_voters.as_ref().is_some_and(|old| left(old) < majority(old.len()))
     }
 
-    /// What was taken from a disk.
+    /// The ranges that were taken from a disk.
     fn taken(&self, replica: ReplicaId) -> &[Range] {
         let all: &[Range] = &[ALL];
         if self.gone.contains(&replica) { all } else { self.damaged.get(&replica).map_or(&[], Vec::as_slice) }
     }
 
-    /// Whether no voter need hold the committed record any more: each that did has lost it.
+    /// Returns whether no voter need hold the committed record any more: each that did has lost it.
     fn may_lack(&self, start: &EpochStart, record: Offset) -> bool {
         let is_kept = |id: &ReplicaId| {
             let held = self.held.get(id).is_some_and(|end| record < *end);

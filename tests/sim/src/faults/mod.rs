@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is put right at the end.
+//! Faults, and how they are put right at the end.
 
 mod forgotten;
 pub(crate) mod losses;
@@ -17,7 +17,7 @@ use crate::message::Address;
 use crate::node::ages::Clock;
 use crate::world::{Machine, World};
 
-/// How likely it is, and what it does.
+/// Its weight, and what it does.
 type Kind = (u64, fn(&mut World));
 
 impl World {
@@ -189,7 +189,7 @@ impl World {
 
     // ---- disks
 
-    /// Whether every electorate does without this replica and those that are lost already.
+    /// Returns whether every electorate does without this replica and those that are lost already.
     pub(crate) fn is_dispensable(&self, replica: ReplicaId) -> bool {
         let survives = |(voters, quorum): &(Vec<ReplicaId>, usize)| {
             let lost = |id: &&ReplicaId| **id == replica || self.check.is_lost(**id);

@@ -14,14 +14,14 @@ use crate::event::{Event, ProcessEvent};
 use crate::params::Params;
 use crate::world::World;
 
-/// How long the earlier cluster is watched at most.
+/// The time for which the earlier cluster is watched at most.
 const EVENTS_MAX: u64 = 6000;
 
-/// How many runs begin so.
+/// The share of runs that begin so.
 const RUNS: f64 = 0.08;
 
 impl Left {
-    /// What there is to begin with in the run of that seed, if anything.
+    /// The log to begin with in the run of that seed, if there is any.
     pub(crate) fn draw(seed: u64, params: &Params) -> Option<Self> {
         let mut dice = Dice::new(seed.rotate_left(16));
         if !dice.chance(RUNS) {
@@ -37,7 +37,7 @@ impl Left {
 }
 
 impl World {
-    /// What this cluster leaves: what one of its replicas holds of what is committed, or the beginning of that.
+    /// The log that this cluster leaves: what one of its replicas holds of what is committed, or the beginning of that.
     fn leave(&self, dice: &mut Dice) -> Option<Left> {
         if let Some(what) = self.check.violation() {
             panic!("an earlier cluster: {what}");

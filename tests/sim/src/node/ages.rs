@@ -1,4 +1,4 @@
-//! How old records are, where some go because of that: by monotonic clocks and by wall clocks that are ahead, behind and set.
+//! Ages of records, where some go because of them: by monotonic clocks and by wall clocks that are ahead, behind and set.
 
 mod acts;
 
@@ -7,7 +7,7 @@ use zue_core::{Aged, Ages, Millis, Offset};
 use crate::dice::Dice;
 use crate::params::{ClientParams, FaultParams, UpkeepParams};
 
-/// How long a process may do without a look at the log, and still know what came meanwhile.
+/// The time for which a process may do without a look at the log, and still know what came meanwhile.
 const LAPSE_MS: u64 = 1500;
 
 /// A machine's clocks: how fast the monotonic one goes, how far it has jumped, and how far the wall clock is off.
@@ -21,7 +21,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// A wall clock that may fall without reaching 1970.
     const WALL_MS: (u64, u64) = (0, 100_000_000);
-    /// What is added to the virtual time by one that is right.
+    /// The amount that a right clock adds to the virtual time.
     pub(crate) const RIGHT_MS: u64 = 50_000_000;
 
     pub(crate) fn draw(dice: &mut Dice, params: &ClockParams, machine: usize) -> Self {
@@ -36,7 +36,7 @@ impl Clock {
         }
     }
 
-    /// What a wall clock is set to: right, ahead, or anything.
+    /// The setting of a wall clock: right, ahead, or anything.
     pub(crate) fn draw_wall(dice: &mut Dice) -> u64 {
         match dice.index(3) {
             0 => Self::RIGHT_MS,
@@ -46,7 +46,7 @@ impl Clock {
     }
 }
 
-/// What clocks are like.
+/// The behaviour of clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClockParams {
     /// Wall clocks show anything. Otherwise all are right, but for one machine's.
@@ -81,7 +81,7 @@ impl ClockParams {
     }
 }
 
-/// What a process has seen of the ages of records, with regard to one age.
+/// A process's view of the ages of records, with regard to one age.
 #[derive(Debug)]
 pub(crate) struct Aging {
     pub(crate) age_ms: u64,

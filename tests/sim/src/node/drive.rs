@@ -1,4 +1,4 @@
-//! What a machine's driver is told, and what follows: the network, the disk and the checks in the place of a node's.
+//! Inputs of a machine's driver, and what follows: the network, the disk and the checks in the place of a node's.
 
 mod acts;
 

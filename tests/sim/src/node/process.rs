@@ -25,7 +25,7 @@ pub(crate) struct Process {
     /// The records of the log as the replica knows it, written or not.
     pub(crate) records: Held,
     pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
-    /// Where those are that it was told of: the node of each.
+    /// The nodes of those that it was told of.
     pub(crate) members: BTreeMap<ReplicaId, Option<usize>>,
     /// The epoch in which it last led.
     pub(crate) led: Option<Epoch>,
@@ -34,7 +34,7 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    /// Where logs are looked after.
+    /// The upkeep of logs, in runs that have it.
     pub(crate) upkeep: Option<Upkeep>,
     pub(crate) standing: Standing<Standby>,
 }
@@ -45,7 +45,7 @@ impl Process {
     }
 }
 
-/// Who waits for a reply.
+/// The one who waits for a reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     pub(crate) caller: Caller,

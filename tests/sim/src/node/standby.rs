@@ -54,7 +54,7 @@ impl Standby {
         self.terms.members.get(place).map(|member| member.ordinal)
     }
 
-    /// What a node says, of those nodes alone that are known here, by their places.
+    /// The status of a node, of those nodes alone that are known here, by their places.
     pub(crate) fn known_of(&self, mut told: NodeReport) -> NodeReport {
         let place = |placed: &mut Placed| {
             let found = self.terms.members.iter().position(|member| member.ordinal == placed.ordinal);

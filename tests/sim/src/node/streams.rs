@@ -131,7 +131,7 @@ impl World {
         }
     }
 
-    /// What a follower is sent next. Where what it lacks cannot be read, the stream ends.
+    /// Sends a follower the next message. Where what it lacks cannot be read, the stream ends.
     fn next_down(&mut self, machine: usize, follower: ReplicaId) -> Option<(Session, Down)> {
         let (agreed_ms, tells) = (self.agreed_ms(machine), !self.broken_by(Break::StandbyUnlearned));
         let at = self.machines.get_mut(machine)?;

@@ -1,4 +1,4 @@
-//! Where logs begin: clients with snapshots, what the disk is asked to forget, and followers that begin anew.
+//! The starts of logs: clients with snapshots, what the disk is asked to forget, and followers that begin anew.
 
 use zue_core::{Offset, Origin, Producers, ReplicaId, Start};
 
@@ -60,7 +60,7 @@ impl World {
         self.broken_by(Break::TrimUntold) && self.check.has_said_trimmed(id, log_start)
     }
 
-    /// What a leader says first on a stream; none if it cannot say where a follower may begin anew.
+    /// The first words of a leader on a stream; none if it cannot say where a follower may begin anew.
     pub(crate) fn first_words(&mut self, machine: usize, follower: ReplicaId) -> Option<Start> {
         let (limits, forgets) = (self.params.producer_limits, self.broken_by(Break::ResetForgetsProducers));
         let at = self.machine(machine);

@@ -1,4 +1,4 @@
-//! What looks after a log while it is used: the engine's upkeep, and what follows of what it says. Questions and answers travel as
+//! The upkeep of a log while it is used: the engine's upkeep, and what follows of what it says. Questions and answers travel as
 //! everything does.
 
 mod acts;
@@ -10,7 +10,7 @@ use zue_log::{Reader, Retention};
 use crate::node::ages::Aging;
 use crate::params::UpkeepParams;
 
-/// How much is read again in each turn at least.
+/// The least number of bytes that are read again in each turn.
 const SCRUB_BYTES: u64 = 4 << 10;
 
 /// The same once all is put right: nothing else is left to wait for then.
@@ -20,7 +20,7 @@ const SCRUB_BYTES_HEALED: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     engine: zue_engine::maintenance::Maintenance<SimDisk>,
-    /// How old records are, where some go because of that.
+    /// The ages of records, where some go because of them.
     pub(crate) retention: Option<Aging>,
     pub(crate) deletes: Option<Aging>,
 }
@@ -53,7 +53,7 @@ fn settings(params: &UpkeepParams, healed: bool) -> Settings {
     }
 }
 
-/// What was done.
+/// The work that was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Kept {
     /// Damaged segments that were written anew.

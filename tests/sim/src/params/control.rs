@@ -1,4 +1,4 @@
-//! What controllers, their store and nodes that stand by are like.
+//! Controllers, their store and nodes that stand by, as a run has them.
 
 use zue_core::control::machine::{Backoff, StandbyTimes};
 
@@ -8,7 +8,7 @@ use crate::dice::Dice;
 #[derive(Clone, Debug)]
 pub(crate) struct ControlParams {
     pub(crate) controllers: usize,
-    /// How many replicas all but the first of them wish for, if those are of another mind.
+    /// The number of replicas that all but the first of them wish for, if they are of another mind.
     pub(crate) disagree: Option<usize>,
     pub(crate) turn_ms: (u64, u64),
     pub(crate) call_timeout_ms: u64,

@@ -6,9 +6,9 @@ use zue_core::control::Policy;
 use super::Params;
 use crate::dice::Dice;
 
-/// How many runs forget promises.
+/// The share of runs that forget promises.
 const FORGETFUL: f64 = 0.06;
-/// How many trim their logs and lose the leaders that did.
+/// The share of runs that trim their logs and lose the leaders that did.
 const TRIMMED: f64 = 0.06;
 /// In how many only clients reach the leader, who do not know that it leads no more.
 const DEPOSED: f64 = 0.05;

@@ -16,8 +16,8 @@ use crate::types::io::Terms;
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
 
-/// How many epochs an attempt passes over at most that nobody writes down: should a voter's disk have been put back to an older state,
-/// another attempt may pick the same one, and two logs would end in it.
+/// The number of epochs that an attempt passes over at most that nobody writes down: should a voter's disk have been put back to an older
+/// state, another attempt may pick the same one, and two logs would end in it.
 const EPOCHS_SKIPPED_MAX: u64 = 1024;
 const _: () = assert!(EPOCHS_SKIPPED_MAX < EPOCHS_AHEAD_MAX, "no replica accepts an epoch behind those passed over");
 
@@ -52,7 +52,7 @@ pub(super) struct Attempt {
     pub(super) cluster: Option<ClusterId>,
     pub(super) wished: Voters,
     pub(super) handing: Option<Handing>,
-    /// Who is to hand over, once the epoch is reserved: the epoch it leads, and to whom.
+    /// The hand-over to ask for once the epoch is reserved: the epoch that is led, by whom, and to whom it goes.
     pub(super) asks: Option<(Epoch, ReplicaId, ReplicaId)>,
     /// True if the reservation has been written down, or nobody is asked to.
     pub(super) is_reserved: bool,
@@ -63,7 +63,7 @@ pub(super) struct Attempt {
 pub(super) struct Answers {
     pub(super) sealed: Vec<(usize, Sealed)>,
     pub(super) refusals: Vec<(usize, String)>,
-    /// How many have not answered.
+    /// The number of replicas that have not answered.
     pub(super) missing: usize,
     /// When those that have not are waited for no more.
     pub(super) until: Millis,

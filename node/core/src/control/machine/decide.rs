@@ -10,9 +10,9 @@ use super::{Machine, Node};
 use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
 use crate::types::{Epoch, Millis, ReplicaId};
 
-/// How long all has to be as wished before a record that is too high is corrected.
+/// The time for which all is as wished before a record that is too high is corrected.
 const STEADY_MS: u64 = 10_000;
-/// How long all has to be as wished before nothing counts as undone any more.
+/// The time for which all is as wished before nothing counts as undone any more.
 const CONTESTED_MS: u64 = 600_000;
 
 impl<R: Rules> Machine<R> {
@@ -148,8 +148,8 @@ impl<R: Rules> Machine<R> {
         vain.is_due(now) && (!is_wish || self.is_uncontested(now, seen, out))
     }
 
-    /// Whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else undoes
-    /// it with an epoch of its own. Then both wait, longer and longer.
+    /// Returns whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else
+    /// undoes it with an epoch of its own. Then both wait, longer and longer.
     fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
         let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
         if let (Some(begun), Some(newest)) = (&self.epochs.begun, newest)
@@ -165,7 +165,7 @@ impl<R: Rules> Machine<R> {
         self.pauses.contested.is_due(now)
     }
 
-    /// What is to be written down: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for
+    /// The record that is to be written: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for
     /// people; and the newest epoch, should the record have fallen behind, or be too high for long.
     fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
         let newest = seen.iter().flatten().filter_map(Seen::begun).map(|last| last.epoch).max();

@@ -1,4 +1,4 @@
-//! What a leader that is well is asked for: whom to feed beside the voters, where they are, and to hand over.
+//! Requests to a leader that is well: whom to feed beside the voters, where they are, and to hand over.
 
 use alloc::vec::Vec;
 

@@ -15,7 +15,7 @@ use crate::types::{ClusterId, Epoch, ReplicaId};
 pub struct NodeReport {
     /// Of itself.
     pub seen: Seen,
-    /// Where it was told that the members are: by ordinal, those at nodes that the controller knows by name.
+    /// The nodes of the members as it was told: by ordinal, those at nodes that the controller knows by name.
     pub members: Vec<Placed>,
     /// As a leader: those of its followers that it does not reach.
     pub unreached: Vec<ReplicaId>,
@@ -28,7 +28,7 @@ pub struct NodeReport {
 }
 
 impl NodeReport {
-    /// Where others are, as far as it knows.
+    /// The nodes of others, as far as it knows.
     pub(super) fn places(&self) -> impl Iterator<Item = Placed> {
         self.members.iter().chain(self.standby.iter().flat_map(|terms| &terms.members)).copied()
     }
@@ -43,13 +43,13 @@ pub struct StandbyTerms {
     pub preferred: usize,
     /// A voter that hears nothing of a leader for so long has lost it.
     pub detection_ms: u64,
-    /// How long after that nobody else has to have acted.
+    /// The time after that in which nobody else has acted.
     pub after_ms: u64,
     /// The voters, in the order of the ordinals.
     pub members: Vec<Placed>,
 }
 
-/// Where a replica is said to be.
+/// A replica and the node that it is said to be at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placed {
     /// The replica.
@@ -133,7 +133,7 @@ pub enum Action {
     Look {
         /// The look.
         look: u64,
-        /// How long the nodes have: later, they count as silent.
+        /// The time that the nodes have: later, they count as silent.
         within_ms: u64,
     },
     /// Read what is written down.
@@ -145,9 +145,9 @@ pub enum Action {
     Swap {
         /// The operation.
         op: u64,
-        /// What is there now.
+        /// The present record.
         from: Recorded,
-        /// What is to be there.
+        /// The new record.
         to: Recorded,
     },
     /// Ask one node for something.
@@ -259,7 +259,7 @@ pub enum Event {
         to: Who,
         /// The new epoch.
         epoch: Epoch,
-        /// How long appends had to wait.
+        /// The time that appends had to wait.
         took_ms: u64,
     },
     /// A planned hand-over did not come about.
@@ -324,7 +324,7 @@ pub enum Event {
     },
     /// Nothing can be done; told once, until the reason changes.
     Blocked(Blocked),
-    /// What controllers write down could not be read or written; told once, until the reason changes.
+    /// The record of the controllers could not be read or written; told once, until the reason changes.
     StoreFailed {
         /// The error of the store.
         why: String,
@@ -344,7 +344,7 @@ pub enum Failure {
     NoChoice {
         /// Why.
         choice: NoChoice,
-        /// What those nodes said that did not promise.
+        /// The answers of those nodes that did not promise.
         refusals: Vec<(usize, String)>,
     },
     /// The cluster is recorded, but every replica that answers is blank.

@@ -51,7 +51,7 @@ struct Pauses {
     quorum: Retry,
     /// Steps towards a promise that is far ahead.
     far: Retry,
-    /// What another controller undoes.
+    /// The pause for changes that another controller undoes.
     contested: Retry,
     /// By what the nodes stand by, where another controller tells them otherwise.
     terms: Retry,
@@ -196,7 +196,7 @@ impl<R: Rules> Machine<R> {
         Self { standby: Some(Standby::new(own, times)), ..Self::new(rules, patience, seed) }
     }
 
-    /// What is wished for from the next look on, and how many nodes there are.
+    /// Sets the wish from the next look on, and the number of nodes.
     pub fn wish(&mut self, wish: Wish, nodes: usize) {
         self.plan.wish = wish;
         self.look.nodes.resize(nodes, Node::Unknown);
@@ -212,12 +212,12 @@ impl<R: Rules> Machine<R> {
         self.record.problem()
     }
 
-    /// What was planned last. An election or hand-over whose last try failed is planned again at once, and done after a pause.
+    /// The last plan. An election or hand-over whose last try failed is planned again at once, and done after a pause.
     pub fn planned(&self) -> &Step {
         &self.plan.step
     }
 
-    /// How many of the nodes have to run, the first ones; those behind may be stopped for good.
+    /// The number of nodes that have to run, the first ones; those behind may be stopped for good.
     pub fn needed(&self) -> usize {
         self.plan.needed
     }

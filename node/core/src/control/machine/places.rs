@@ -35,7 +35,7 @@ impl Places {
         }
     }
 
-    /// Where each voter is. One that does not answer now is where it was known to be, else it is looked for at the node of its place
+    /// The node of each voter. One that does not answer now is where it was known to be, else it is looked for at the node of its place
     /// among the voters (the order of a bootstrap), else at the first node that no voter is at. A wrong guess does no harm: a replica
     /// refuses what is meant for another, and the leader is told better once that voter answers.
     pub(super) fn of(&self, voters: &[ReplicaId], seen: &[Option<Seen>]) -> Vec<(ReplicaId, Option<usize>)> {

@@ -27,7 +27,7 @@ enum Doing {
 
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    /// What was there when it was last known.
+    /// The record when it was last known.
     last: Recorded,
     /// True if that is there still, for all that is known.
     is_known: bool,
@@ -35,11 +35,11 @@ pub(super) struct Record {
     /// The number of that, and when it is given up.
     op: u64,
     until: Millis,
-    /// What is to be reserved once what is under way is done, and what was there when that was decided.
+    /// The epoch to reserve once what is under way is done, and what was there when that was decided.
     wanted: Option<(Epoch, Recorded)>,
     /// Why nothing could be read or written last.
     problem: Option<String>,
-    /// What could not be written, if that is why.
+    /// The record that could not be written, if that is why.
     unwritten: Option<Recorded>,
     retry: Retry,
 }
@@ -110,7 +110,7 @@ impl Record {
         self.go_on(now, within_ms, out);
     }
 
-    /// What the attempt that ended wanted is wanted no more.
+    /// Drops the reservation of an attempt that has ended.
     pub(super) fn abandon(&mut self) {
         self.wanted = None;
         if let Doing::Swapping { reserves, .. } = &mut self.doing {

@@ -8,7 +8,7 @@ use crate::types::{ClusterId, Epoch, Millis};
 /// When a standby acts; milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StandbyTimes {
-    /// How long nobody else has to have acted: no promise rose.
+    /// The time in which nobody else has acted: no promise rose.
     pub after_ms: u64,
     /// The delay by which each further node acts, so that they don't outbid each other; twice as much at most at random.
     pub stagger_ms: u64,
@@ -33,7 +33,7 @@ pub(super) struct Standby {
     /// Its node.
     own: usize,
     times: StandbyTimes,
-    /// What has to be done, since when nobody does it, and for how long that has to be so.
+    /// The need for a step, since when nobody has met it, and for how long that has to be so.
     need: Option<(Need, Millis, u64)>,
     /// The greatest promise that it has seen.
     promised: Epoch,
@@ -53,7 +53,7 @@ impl Standby {
         Self { own, times, need: None, promised: Epoch(0), tries: 0, vain: Retry::default() }
     }
 
-    /// What of the plan a standby does now.
+    /// The part of the plan that a standby does now.
     pub(super) fn filter(&mut self, now: Millis, step: Step, seen: &[Option<Seen>], random: &mut Random) -> Step {
         let hands_over = match &step {
             Step::HandOver { .. } => true,
@@ -116,7 +116,7 @@ impl Standby {
     }
 }
 
-/// What stands in the way, where the cluster began long ago: nobody is told by what to stand by before that. Where none of those that
+/// The obstacle, where the cluster began long ago: nobody is told by what to stand by before that. Where none of those that
 /// answer is part of it, those that are have to come back.
 fn of_established(blocked: Blocked) -> Blocked {
     match blocked {

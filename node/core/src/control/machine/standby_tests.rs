@@ -13,7 +13,7 @@ fn standby(own: usize) -> Bench {
     Bench::new(Machine::standing_by(Sound, Patience::default(), 7, own, StandbyTimes::default()))
 }
 
-/// How long it takes until a standby seals; none within a minute.
+/// The time until a standby seals; none within a minute.
 fn acts_after(bench: &mut Bench, mut nodes: impl FnMut(u64) -> [Option<NodeReport>; 3]) -> Option<u64> {
     let begun = bench.now;
     while bench.now < begun + 60_000 {

@@ -373,7 +373,7 @@ fn standing_by() -> Wish {
     Wish { standby_after_ms: Some(1000), ..WISH }
 }
 
-/// What the leader is told, within some looks.
+/// The terms that the leader is told within some looks.
 fn terms_told(wish: &Wish, nodes: &[Option<NodeReport>; 3]) -> Option<StandbyTerms> {
     let mut bench = Bench::controller();
     bench.machine.wish(wish.clone(), 3);

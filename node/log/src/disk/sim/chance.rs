@@ -8,7 +8,7 @@ use crate::num::{length, wide};
 pub trait Chance {
     /// One of so many possibilities, counted from 0.
     fn pick(&mut self, of: u64) -> u64;
-    /// Which part of a write of so many bytes is left.
+    /// The part of a write of so many bytes that is left.
     fn part(&mut self, bytes: usize) -> Range<usize>;
 }
 

@@ -48,7 +48,7 @@ struct World {
     locked: bool,
     /// The number of operations that have changed, or tried to change, anything.
     operations: u64,
-    /// How many calls there were, reads among them.
+    /// The number of calls, reads among them.
     calls: u64,
     faults: Faults,
 }
@@ -82,7 +82,7 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many operations there were that change the disk: writes, syncs, creations, renames, removals, reservations.
+    /// The number of operations that change the disk: writes, syncs, creations, renames, removals, reservations.
     pub fn operations(&self) -> u64 {
         self.world().operations
     }
@@ -153,7 +153,7 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(self.world().clone())))
     }
 
-    /// How many calls there were, those that only read among them.
+    /// The number of calls, those that only read among them.
     pub fn calls(&self) -> u64 {
         self.world().calls
     }

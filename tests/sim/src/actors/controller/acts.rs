@@ -304,7 +304,7 @@ impl World {
         self.step_controller(controller, input);
     }
 
-    /// What a controller wishes for, and how many nodes it knows: those behind the first may be of another mind.
+    /// The wish of a controller, and the number of nodes that it knows: those behind the first may be of another mind.
     fn wish_of(&self, controller: usize) -> (Wish, usize) {
         if let Some((standby, _)) = self.controllers.get(controller).and_then(|at| at.duty.as_ref()) {
             return (standing::wish(standby.as_ref()), standby.terms.members.len());
@@ -315,7 +315,7 @@ impl World {
         (Wish { replicas, standby_after_ms, ..self.params.wish.clone() }, self.machines.len())
     }
 
-    /// What a node says to a controller beside what it is: where it was told that the voters are, and whom it does not reach.
+    /// The report of a node to a controller beside its own state: where it was told that the voters are, and whom it does not reach.
     pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::NodeReport {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
         let known = process.and_then(|process| process.standing.known());

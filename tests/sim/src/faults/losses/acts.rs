@@ -1,4 +1,4 @@
-//! What disks hold in the end, beside what they must.
+//! Disks in the end, beside what they must hold.
 
 use zue_core::{EpochStart, Offset, ReplicaId, RoleView};
 use zue_log::{Log, LogConfig, ReadError};
@@ -9,7 +9,7 @@ use crate::disk::Storage;
 use crate::world::World;
 
 impl Storage {
-    /// What cannot be read any more of the disk as it is, were it opened now; without an end where the log's is among it.
+    /// The ranges that cannot be read any more of the disk as it is, were it opened now; without an end where the log's is among it.
     pub(crate) fn unreadable(&self) -> Vec<Range> {
         let disk = self.disk.fork();
         disk.kill();
@@ -39,7 +39,7 @@ impl Storage {
 }
 
 impl World {
-    /// Whether this replica's disk may be lost or damaged. One other at least remembers the cluster, or another may begin.
+    /// Returns whether this replica's disk may be lost or damaged. One other at least remembers the cluster, or another may begin.
     pub(crate) fn may_be_hurt(&self, replica: ReplicaId) -> bool {
         let others = || self.machines.iter().map(|at| at.storage.id()).filter(|id| *id != replica);
         let is_reckless = self.reckless && self.has_begun() && others().any(|id| self.losses.remembers(id));
@@ -79,17 +79,17 @@ impl World {
         starts.chain(&self.losses.newest).max_by_key(|start| start.epoch)
     }
 
-    /// Whether too few voters have kept their disks to elect or to commit.
+    /// Returns whether too few voters have kept their disks to elect or to commit.
     pub(crate) fn lacks_majority(&self) -> bool {
         self.newest().is_some_and(|start| self.losses.lacks_majority(start))
     }
 
-    /// Whether the committed record may be lost.
+    /// Returns whether the committed record may be lost.
     pub(crate) fn may_be_lost(&self, record: Offset) -> bool {
         self.newest().is_some_and(|start| self.losses.may_lack(start, record))
     }
 
-    /// Whether any record that is not trimmed may be lost.
+    /// Returns whether any record that is not trimmed may be lost.
     pub(crate) fn may_lack_records(&self) -> bool {
         let start = self.machines.iter().map(|at| at.storage.log_start()).max().unwrap_or_default();
         (start.0..self.check.committed_end().0).any(|at| self.may_be_lost(Offset(at)))
@@ -122,7 +122,7 @@ impl World {
         self.check.violation().map_or(Ok(()), |what| Err(what.to_owned()))
     }
 
-    /// Where no more is to be asked for, each disk still holds all that it held and that no fault took.
+    /// Checks that each disk still holds all that it held and that no fault took, where no more is to be asked for.
     pub(crate) fn compare_each(&mut self) -> Result<(), String> {
         for machine in 0..self.machines.len() {
             let Some(id) = self.machines.get(machine).map(|at| at.storage.id()) else { continue };

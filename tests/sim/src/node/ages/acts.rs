@@ -35,7 +35,7 @@ impl World {
         self.counts.faults.count(Fault::ClockJumped);
     }
 
-    /// What a machine's wall clock shows.
+    /// The time on a machine's wall clock.
     pub(crate) fn wall(&mut self, machine: usize) -> u64 {
         self.now + self.machine(machine).clock.wall_ms
     }
@@ -46,7 +46,7 @@ impl World {
         self.process(machine)?.replica().agreed_ms(now, own_ms)
     }
 
-    /// Whether fewer than a majority of the clocks that decide what time it is for this machine are wrong.
+    /// Returns whether fewer than a majority of the clocks that decide what time it is for this machine are wrong.
     pub(crate) fn is_borne_out(&mut self, machine: usize) -> bool {
         let liar = self.params.clocks.liar;
         let is_wild = self.params.clocks.wild;
@@ -57,7 +57,7 @@ impl World {
         !is_wild && !decides_alone
     }
 
-    /// How old records are, as far as a machine knows; and how far that has to be right.
+    /// The ages of records, as far as a machine knows; and how far that has to be right.
     pub(crate) fn aged(&mut self, machine: usize, which: Which) -> Option<(Aged, Judge)> {
         let (now, clock, own_ms) = (self.now, self.clock(machine), self.wall(machine));
         let alone = self.broken_by(Break::LeadersClockDeletes);

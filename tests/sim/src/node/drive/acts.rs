@@ -85,7 +85,7 @@ impl World {
         work
     }
 
-    /// What a follower says to its leader.
+    /// Sends a follower's words to its leader.
     pub(crate) fn say(&mut self, machine: usize, session: Session, word: Word) {
         let clock_ms = self.wall(machine);
         let Some(process) = self.process(machine) else { return };
@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    /// Where those are that it is to feed, or are guessed to be.
+    /// The machines of those that it is to feed, as known or guessed.
     pub(crate) fn learn_places(&mut self, machine: usize, epoch: Epoch, places: Vec<(ReplicaId, Option<usize>)>) {
         let Some(process) = self.process(machine) else { return };
         if process.replica().promise().epoch == epoch {
@@ -304,7 +304,7 @@ impl World {
     }
 }
 
-/// What a replica says of itself to a controller.
+/// The status of a replica for a controller.
 fn seen(process: &Process, now: Millis) -> Seen {
     let replica = process.replica();
     let role = match replica.role(now) {

@@ -267,7 +267,7 @@ impl World {
         }
     }
 
-    /// Whether the disk did what was asked. If not, the replica is told, or the machine has stopped.
+    /// Returns whether the disk did what was asked. If not, the replica is told, or the machine has stopped.
     pub(crate) fn disk_did(&mut self, machine: usize, done: Result<(), WorkError>) -> bool {
         match done {
             Ok(()) => return true,
@@ -293,7 +293,7 @@ impl World {
         }
     }
 
-    /// What a machine's monotonic clock says.
+    /// The time on a machine's monotonic clock.
     pub(crate) fn clock(&self, machine: usize) -> Millis {
         let Some(Machine { clock, .. }) = self.machines.get(machine) else { return Millis(self.now) };
         Millis(self.now * clock.percent / 100 + clock.ahead_ms)

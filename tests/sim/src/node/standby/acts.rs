@@ -15,13 +15,13 @@ use crate::node::process::{Waiting, WaitingFor};
 use crate::world::World;
 
 impl World {
-    /// What the machine's node has to do.
+    /// The duty of the machine's node.
     pub(crate) fn duty(&self, machine: usize) -> Option<Duty<Standby>> {
         let process = self.machines.get(machine)?.process.as_ref()?;
         process.standing.duty(process.replica().id())
     }
 
-    /// What a node that starts knows.
+    /// The standby knowledge of a node that starts.
     pub(crate) fn standing_of(&mut self, machine: usize) -> Standing<Standby> {
         let kept = self.machine(machine).storage.standby.clone();
         Standing::new(if self.broken_by(Break::StandbyUntold) { Some(self.untold()) } else { kept })
@@ -137,7 +137,7 @@ impl World {
         });
     }
 
-    /// Whether all voters stand by as their leader does, and it by who votes; and whether that is on their disks.
+    /// Returns whether all voters stand by as their leader does, and it by who votes; and whether that is on their disks.
     pub(crate) fn are_told(&self, voters: &[ReplicaId], leader: usize) -> bool {
         let standing = |machine: usize| {
             let at = self.machines.get(machine)?;

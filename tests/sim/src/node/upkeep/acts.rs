@@ -82,7 +82,7 @@ impl World {
         if due || all { storage.change(Log::write_commit).map_err(work_error) } else { Ok(()) }
     }
 
-    /// Who else may have what is damaged here.
+    /// The others who may have what is damaged here.
     fn others(&mut self, machine: usize) -> Vec<ReplicaId> {
         let id = self.machine(machine).storage.id();
         let start = self.process(machine).and_then(|process| process.replica().history().last());
@@ -141,7 +141,7 @@ impl World {
         Ok(())
     }
 
-    /// What was damaged is whole: it counts again.
+    /// Notes that what was damaged is whole: it counts again.
     fn mended(&mut self, machine: usize) {
         let storage = &self.machine(machine).storage;
         let (id, is_restored) = (storage.id(), storage.is_restored());
