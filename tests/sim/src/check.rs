@@ -112,6 +112,14 @@ impl Checker {
         &self.committed
     }
 
+    /// Where the append ends that holds the record before that place, or one of the same producer right behind it.
+    pub(crate) fn append_end(&self, to: Offset) -> Offset {
+        let behind = self.committed.get(index(to)..).unwrap_or_default();
+        let last = to.0.checked_sub(1).and_then(|last| self.committed.get(index(Offset(last))));
+        let of_same = behind.iter().take_while(|record| last.is_some_and(|last| last.nonce == record.nonce));
+        to.plus(u64::try_from(of_same.count()).unwrap_or(u64::MAX))
+    }
+
     // ---- steps
 
     /// A process starts: its log must be whole.

@@ -4,17 +4,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use zue_core::control::Policy;
-use zue_core::{ReplicaId, RoleView};
+use zue_core::Offset;
 
 use crate::breaks::Break;
 use crate::coverage::Coverage;
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
 use crate::world::World;
-
-/// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
-const REST_MS: u64 = 60_000;
 
 /// How many events a run has at least, and faults, those of single messages aside.
 pub(crate) const EVENTS_MIN: u64 = 2000;
@@ -73,7 +69,9 @@ pub struct Report {
     pub from_backup: FromBackup,
     /// Whether faults took committed records from all voters that held them.
     pub lossy: bool,
-    /// Whether it ended without rest, for that or because too few voters were left.
+    /// Whether a person had to trim those.
+    pub trimmed_by_hand: bool,
+    /// Whether a person would have to give the cluster up.
     pub stuck: bool,
     /// Of everything that happened.
     pub trace_hash: u64,
@@ -157,7 +155,7 @@ impl World {
         self.counts.faulty_ms = self.now;
         self.heal();
         self.rest()?;
-        self.counts.lossy = self.may_lack_records();
+        self.counts.lossy |= self.may_lack_records();
         if self.counts.stuck {
             return self.compare_each();
         }
@@ -178,110 +176,11 @@ impl World {
         contradictions.into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn turn_checked(&mut self) -> Result<(), String> {
+    pub(crate) fn turn_checked(&mut self) -> Result<(), String> {
         if !self.turn() {
             return Err("nothing happens any more".to_owned());
         }
         self.check.violation().map_or(Ok(()), |what| Err(what.to_owned()))
-    }
-
-    /// Goes on until all appends are answered and all voters are equal; or until it is plain that too few voters are left for that, or
-    /// that what was lost cannot be copied.
-    fn rest(&mut self) -> Result<(), String> {
-        let until = self.now + REST_MS;
-        while !self.is_at_rest() {
-            if self.now > until {
-                let may_stop = self.lacks_majority() || (self.leader().is_some() && self.may_lack_records());
-                self.counts.stuck = may_stop || self.is_held_up();
-                return if self.counts.stuck { Ok(()) } else { Err(self.unrest()) };
-            }
-            self.turn_checked()?;
-        }
-        Ok(())
-    }
-
-    /// Whether trimmed records are damaged anywhere, which nobody may hold any more. Who lacks them cannot be fed from there.
-    fn is_held_up(&self) -> bool {
-        self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.holds_damaged_trimmed())
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.clients.is_quiet()
-            && self.is_led_as_wished()
-            && self.is_staffed_as_wished()
-            && self.unequal().is_empty()
-            && self.stand_by()
-    }
-
-    /// Where nodes stand by, all voters know how.
-    fn stand_by(&self) -> bool {
-        let is_told = |leader| self.are_told(&self.voters(leader), leader);
-        !self.params.control.stands_by || self.leader().is_some_and(is_told)
-    }
-
-    /// The replicas at the first machines vote, nobody else does, and no change is under way.
-    fn is_staffed_as_wished(&self) -> bool {
-        let process = self.leader().and_then(|leader| self.machines.get(leader)?.process.as_ref());
-        let Some(start) = process.and_then(|process| process.replica().history().last()) else { return false };
-        let wished = || self.machines.iter().take(self.params.wish.replicas).map(|at| at.storage.id());
-        let all_vote = wished().all(|id| start.voters.contains(&id)) && start.voters.len() == self.params.wish.replicas;
-        all_vote && start.old_voters.is_none()
-    }
-
-    /// Static: the named replica leads; if its disk was lost, any other. Automatic: any leads.
-    fn is_led_as_wished(&self) -> bool {
-        let Some(leader) = self.leader() else { return false };
-        if self.params.wish.policy == Policy::Automatic {
-            return true;
-        }
-        let ordinal = self.params.wish.ordinal;
-        let named = self.machines.get(ordinal).map(|at| at.storage.id());
-        leader == ordinal || named.is_none_or(|named| !self.voters(leader).contains(&named))
-    }
-
-    fn voters(&self, leader: usize) -> Vec<ReplicaId> {
-        let process = self.machines.get(leader).and_then(|at| at.process.as_ref());
-        let start = process.and_then(|process| process.replica().history().last());
-        start.map(|start| start.voters.clone()).unwrap_or_default()
-    }
-
-    /// The machine that leads the newest epoch.
-    fn leader(&self) -> Option<usize> {
-        let leads = |machine: &usize| {
-            let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
-            process.is_some_and(|p| {
-                matches!(p.replica().role(self.clock(*machine)), RoleView::Leader { settled: true, .. })
-            })
-        };
-        let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica().log().epoch);
-        (0..self.machines.len()).filter(leads).max_by_key(epoch)
-    }
-
-    /// The machines that are down, and those whose replicas vote and do not hold all of the leader's log, committed.
-    fn unequal(&self) -> Vec<usize> {
-        let process = |machine: usize| self.machines.get(machine).and_then(|at| Some((at, at.process.as_ref()?)));
-        let Some(machine) = self.leader() else { return Vec::new() };
-        let Some((_, leader)) = process(machine) else { return Vec::new() };
-        let voters = self.voters(machine);
-        let is_equal = |machine: &usize| {
-            process(*machine).is_some_and(|(at, process)| {
-                !voters.contains(&at.storage.id())
-                    || (process.replica().log() == leader.replica().log()
-                        && process.replica().log_start() == leader.replica().log_start()
-                        && at.storage.is_readable(|record| self.may_be_lost(record))
-                        && self.check.is_whole(process, &at.storage))
-            })
-        };
-        (0..self.machines.len()).filter(|machine| !is_equal(machine)).collect()
-    }
-
-    fn unrest(&self) -> String {
-        let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
-        let (staffed, told) = (self.is_staffed_as_wished(), self.stand_by());
-        let damaged: Vec<_> = self.machines.iter().filter_map(|at| at.storage.doubt()).collect();
-        format!(
-            "no rest, {damaged:?}: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}, who stand by as told: {told}"
-        )
     }
 
     /// Compares the voters' logs on disk, record for record: only what may be lost may be missing.
@@ -312,6 +211,7 @@ impl World {
             by_standbys: self.counts.by_standbys,
             from_backup: self.counts.from_backup,
             lossy: self.counts.lossy,
+            trimmed_by_hand: self.counts.trimmed_by_hand > Offset(0),
             stuck: self.counts.stuck,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,

@@ -15,6 +15,8 @@ mod left;
 mod message;
 mod node;
 mod params;
+mod person;
+mod rest;
 mod search;
 mod trace;
 mod world;

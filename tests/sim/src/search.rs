@@ -45,7 +45,9 @@ pub struct Totals {
     pub from_backup: FromBackup,
     /// Runs in which faults took committed records from all voters that held them.
     pub lossy: u64,
-    /// Runs that ended without rest, for that or because too few voters were left.
+    /// Runs in which a person had to trim those.
+    pub trimmed_by_hand: u64,
+    /// Runs that a person would have had to give up.
     pub stuck: u64,
 }
 
@@ -68,6 +70,7 @@ impl Totals {
         self.by_standbys += report.by_standbys;
         self.from_backup.add(&report.from_backup);
         self.lossy += u64::from(report.lossy);
+        self.trimmed_by_hand += u64::from(report.trimmed_by_hand);
         self.stuck += u64::from(report.stuck);
     }
 }

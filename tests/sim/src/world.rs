@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use zue_core::{ReplicaId, Session};
+use zue_core::{Offset, ReplicaId, Session};
 use zue_log::Durability;
 
 use crate::actors::clients::Clients;
@@ -93,7 +93,9 @@ pub(crate) struct Counts {
     pub(crate) lossy: bool,
     /// How it began, if with a restored log.
     pub(crate) from_backup: FromBackup,
-    /// Too few voters were left to go on.
+    /// Up to where a person has trimmed what was lost.
+    pub(crate) trimmed_by_hand: Offset,
+    /// A person would have to give it up.
     pub(crate) stuck: bool,
 }
 

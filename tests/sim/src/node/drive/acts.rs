@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    fn take_trim(&mut self, machine: usize, caller: Caller, before: Offset) {
+    pub(crate) fn take_trim(&mut self, machine: usize, caller: Caller, before: Offset) {
         self.check.trim_asked(before);
         let early = self.broken_by(Break::TrimAnsweredEarly);
         let waiting = Waiting { caller, of: WaitingFor::Trim(before) };
