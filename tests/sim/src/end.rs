@@ -1,16 +1,21 @@
 //! A run from its seed to its verdict: faults, then healing, then quiet.
 
+pub(crate) mod done;
+mod person;
+mod rest;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use zue_core::Offset;
 
+use self::done::{Done, Lost};
 use crate::breaks::Break;
 use crate::coverage::Coverage;
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
-use crate::world::World;
+use crate::world::{Counts, World};
 
 /// How many events a run has at least, and faults, those of single messages aside.
 pub(crate) const EVENTS_MIN: u64 = 2000;
@@ -45,34 +50,14 @@ pub struct Report {
     pub faulty_ms: u64,
     /// See `faulty_ms`.
     pub total_ms: u64,
-    /// Leaderships.
-    pub elections: u64,
-    /// Records committed.
-    pub committed: u64,
-    /// Appends answered.
-    pub acknowledged: u64,
-    /// Reads answered.
-    pub reads: u64,
-    /// Linearizable ones among the clients' questions that were answered.
-    pub linearizable: u64,
-    /// Trims answered.
-    pub trims: u64,
-    /// Replicas that began anew where their leader's log begins.
-    pub resets: u64,
-    /// Records that were trimmed because of their age.
-    pub aged_out: u64,
+    /// What was done.
+    pub done: Done,
     /// What was done to logs while they were used.
     pub kept: Kept,
-    /// Leaders that nodes elected by themselves.
-    pub by_standbys: u64,
     /// How it began, if with a restored log.
     pub from_backup: FromBackup,
-    /// Whether faults took committed records from all voters that held them.
-    pub lossy: bool,
-    /// Whether a person had to trim those.
-    pub trimmed_by_hand: bool,
-    /// Whether a person would have to give the cluster up.
-    pub stuck: bool,
+    /// What no rule can bring back.
+    pub lost: Lost,
     /// Of everything that happened.
     pub trace_hash: u64,
 }
@@ -154,6 +139,11 @@ impl World {
         }
         self.counts.faulty_ms = self.now;
         self.heal();
+        self.conclude()
+    }
+
+    /// Whether all is well in the end.
+    pub(crate) fn conclude(&mut self) -> Result<(), String> {
         self.rest()?;
         self.counts.lossy |= self.may_lack_records();
         if self.counts.stuck {
@@ -196,26 +186,20 @@ impl World {
     }
 
     fn report(&self) -> Report {
-        Report {
-            events: self.counts.events,
-            faults: self.counts.faults,
-            faulty_ms: self.counts.faulty_ms,
-            total_ms: self.now,
-            elections: self.counts.elections,
+        let Counts { events, faults, faulty_ms, done, kept, from_backup, lossy, trimmed_by_hand, stuck } = self.counts;
+        let lost = Lost {
+            records: u64::from(lossy),
+            trimmed: u64::from(trimmed_by_hand > Offset(0)),
+            given_up: u64::from(stuck),
+        };
+        let done = Done {
             committed: self.check.committed_end().0,
             linearizable: self.clients.history.linearizable_reads,
-            trims: self.counts.trims,
-            resets: self.counts.resets,
-            aged_out: self.counts.aged_out,
-            kept: self.counts.kept,
-            by_standbys: self.counts.by_standbys,
-            from_backup: self.counts.from_backup,
-            lossy: self.counts.lossy,
-            trimmed_by_hand: self.counts.trimmed_by_hand > Offset(0),
-            stuck: self.counts.stuck,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,
-            trace_hash: self.trace.hash(),
-        }
+            ..done
+        };
+        let (total_ms, trace_hash) = (self.now, self.trace.hash());
+        Report { events, faults, faulty_ms, total_ms, done, kept, from_backup, lost, trace_hash }
     }
 }

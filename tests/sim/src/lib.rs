@@ -15,14 +15,13 @@ mod left;
 mod message;
 mod node;
 mod params;
-mod person;
-mod rest;
 mod search;
 mod trace;
 mod world;
 
 pub use breaks::Break;
 pub use coverage::{Coverage, Fault};
+pub use end::done::{Done, Lost};
 pub use end::{Failure, Options, Report, replay, run};
 pub use left::FromBackup;
 pub use node::upkeep::Kept;

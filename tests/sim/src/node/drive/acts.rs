@@ -251,7 +251,7 @@ impl World {
                 self.check.acknowledged(producer.nonce, sequence, count, *base);
             }
             (Reply::Trimmed(at_least), WaitingFor::Trim(before)) => {
-                self.counts.trims += 1;
+                self.counts.done.trims += 1;
                 self.check.trim_answered(process, &at.storage, before, *at_least);
             }
             (Reply::Refused(Refusal::OtherVoters { epoch, before }), _)

@@ -18,7 +18,7 @@ use crate::world::World;
 impl World {
     /// Does what comes next, and again later.
     pub(crate) fn upkeep(&mut self, machine: usize) {
-        let Some(late_ms) = self.params.upkeep.as_ref().map(|params| params.late_ms) else { return };
+        let Some(late_ms) = self.params.node.upkeep.as_ref().map(|params| params.late_ms) else { return };
         let life = self.process(machine).map(|process| process.life);
         let waits_ms = self.look_after(machine, None).max(1);
         if life == self.process(machine).map(|process| process.life) {
@@ -29,7 +29,9 @@ impl World {
     /// Lets the upkeep take its turn, or an answer; how long it waits then.
     fn look_after(&mut self, machine: usize, answer: Option<(u64, Result<Excerpt, Unanswered>)>) -> u64 {
         let now = self.clock(machine);
-        let Some(settings) = self.params.upkeep.as_ref().map(|params| settings(params, self.healed)) else { return 0 };
+        let Some(settings) = self.params.node.upkeep.as_ref().map(|params| settings(params, self.healed)) else {
+            return 0;
+        };
         let is_failed = |process: &Process| process.replica().role(now) == RoleView::Failed;
         if self.process(machine).is_none_or(|process| is_failed(process)) {
             return settings.turn_ms;
@@ -97,7 +99,7 @@ impl World {
         event: Event,
         (by_age, deletes): (Option<Judge>, Option<(Aged, Judge)>),
     ) -> Result<(), WorkError> {
-        let (limits, kept) = (self.params.producer_limits, &mut self.counts.kept);
+        let (limits, kept) = (self.params.node.producer_limits, &mut self.counts.kept);
         let storage = &mut self.machines.get_mut(machine).expect("a machine of this world").storage;
         match event {
             Event::Ask(ask) => self.ask_other(machine, ask),
@@ -164,7 +166,7 @@ impl World {
         if let Some(judge) = judge {
             self.check.old_by_age(&judge, log_start, before);
         }
-        self.counts.aged_out += before.since(log_start);
+        self.counts.done.aged_out += before.since(log_start);
         self.check.trim_asked(before);
         self.step(machine, Input::Trim { request, before });
     }
@@ -186,7 +188,7 @@ impl World {
 
     /// Gives committed records to a replica that lacks them.
     pub(crate) fn give(&mut self, machine: usize, caller: Caller, cluster: ClusterId, (from, upto): (Offset, Offset)) {
-        let answer_bytes = self.params.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
+        let answer_bytes = self.params.node.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
         let at = self.machine(machine);
         let (Some(process), storage) = (&at.process, &at.storage) else { return };
         let replica = process.replica();

@@ -3,6 +3,9 @@
 //! a replica that lacks it, and no program may call it lost: whoever held it may yet come back. A person may, and trims the log behind it
 //! (docs/runbooks/ZueRecordsLost.md); then all has to go on. Everything else comes to rest without them.
 
+#[cfg(test)]
+mod tests;
+
 use zue_core::{Offset, RoleView};
 use zue_log::Damage;
 
@@ -54,7 +57,8 @@ impl World {
     fn lost_at(&self, machine: usize) -> Option<(Offset, Offset)> {
         let storage = &self.machines.get(machine)?.storage;
         let is_gone = |at: Offset| at < storage.log_start() || self.may_be_lost(at);
-        let is_lost = |damage: &Damage| damage.from < damage.to && (damage.from.0..damage.to.0).all(|at| is_gone(Offset(at)));
+        let is_lost =
+            |damage: &Damage| damage.from < damage.to && (damage.from.0..damage.to.0).all(|at| is_gone(Offset(at)));
         let damages = storage.log.as_ref()?.damaged();
         damages.iter().filter(|damage| is_lost(damage)).map(|damage| (damage.from, damage.to)).max_by_key(|(_, to)| *to)
     }

@@ -3,7 +3,7 @@
 use zue_core::control::Policy;
 use zue_core::{ReplicaId, RoleView};
 
-use crate::person::Help;
+use super::person::Help;
 use crate::world::World;
 
 /// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
