@@ -136,6 +136,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let mut params = Params::draw(&mut dice);
         params.make_rare(&mut Dice::new(seed.rotate_left(32)));
+        params.hold_back(&mut Dice::new(seed.rotate_left(48)));
         Self {
             now: 0,
             agenda: Agenda::default(),
@@ -192,6 +193,9 @@ impl World {
         self.after((0, 50), Event::Read);
         if self.params.clients.trim_ms.1 > 0 {
             self.after(self.params.clients.trim_ms, Event::Trim);
+        }
+        if let Some(pause_ms) = self.backup_ms() {
+            self.after(pause_ms, Event::BackUp);
         }
         if let Some(pause_ms) = self.params.stranger {
             self.after(pause_ms, Event::Stranger);
@@ -287,6 +291,7 @@ impl World {
             Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
             Event::Read => self.read_somewhere(),
             Event::Trim => self.take_snapshot(),
+            Event::BackUp => self.back_up(),
             Event::Stranger => self.stranger(),
             Event::Fault => self.fault(),
             Event::Forget { epoch } => self.forget_promise(epoch),

@@ -18,6 +18,8 @@ pub(super) struct Trims {
     asked: Offset,
     /// Up to where a trim was answered, by the epoch of the leader that did.
     pub(super) answered: BTreeMap<Epoch, Offset>,
+    /// The end of what is in backups.
+    backed_up: Offset,
 }
 
 impl Checker {
@@ -31,6 +33,18 @@ impl Checker {
     /// Somebody asks for a trim.
     pub(crate) fn trim_asked(&mut self, before: Offset) {
         self.trims.asked = self.trims.asked.max(before);
+    }
+
+    /// A backup is made that ends there. The end of all that is in backups.
+    pub(crate) fn backed_up(&mut self, end: Offset) -> Offset {
+        self.trims.backed_up = self.trims.backed_up.max(end);
+        self.trims.backed_up
+    }
+
+    /// What lies before that goes because of its age, where it is to be in a backup first.
+    pub(crate) fn is_backed_up(&mut self, before: Offset) {
+        let end = self.trims.backed_up;
+        self.ensure(before <= end, || format!("what lies before {before} goes, and backups end at {end}"));
     }
 
     /// Where its log begins never falls, and all before is committed, and somebody has asked for it.

@@ -40,6 +40,8 @@ pub(crate) struct UpkeepParams {
     pub(crate) compaction: Option<CompactionConfig>,
     /// Records go once they are so old.
     pub(crate) retention_ms: Option<u64>,
+    /// How often a backup is made, where retention waits for backups.
+    pub(crate) backup_ms: Option<(u64, u64)>,
 }
 
 impl UpkeepParams {
@@ -59,6 +61,7 @@ impl UpkeepParams {
             trim_delay_ms: dice.pick(&[0, 200, 2000, 1 << 40]),
             compaction,
             retention_ms: dice.chance(0.4).then(|| dice.pick(&[300, 3000, 20_000, 1 << 40])),
+            backup_ms: None,
         }
     }
 }

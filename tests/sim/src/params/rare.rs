@@ -17,6 +17,8 @@ const DEPOSED: f64 = 0.05;
 const DAMAGED: f64 = 0.05;
 /// In how many disks are put back while the leader fails and another was away.
 const RESTORED: f64 = 0.06;
+/// In how many of those that let old records go these wait for backups.
+const HELD_BACK: f64 = 0.5;
 
 impl Params {
     /// Perhaps makes a run of something that is rare otherwise.
@@ -31,6 +33,14 @@ impl Params {
             self.damage(dice);
         } else if dice.chance(RESTORED) {
             self.restore(dice);
+        }
+    }
+
+    /// Where records go because of their age, that perhaps waits until they are in a backup.
+    pub(crate) fn hold_back(&mut self, dice: &mut Dice) {
+        if let Some(upkeep) = &mut self.node.upkeep {
+            let holds = upkeep.retention_ms.is_some() && dice.chance(HELD_BACK);
+            upkeep.backup_ms = holds.then(|| (50, dice.between((100, 3000))));
         }
     }
 
