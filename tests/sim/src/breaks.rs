@@ -85,6 +85,8 @@ pub enum Break {
     LeadersClockDeletes,
     /// Timestamps decide what is old, whatever was seen.
     TimestampsAlone,
+    /// Retention does not wait for backups.
+    BackupsPassedOver,
     /// A leader stamps records as its own clock shows.
     LeaderStampsAlone,
     /// A replica promises an epoch however far ahead it is.
@@ -125,7 +127,7 @@ pub enum Break {
 
 impl Break {
     /// All of them.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 58] = [
         Self::AckEarly,
         Self::PromiseEarly,
         Self::ResetEarly,
@@ -165,6 +167,7 @@ impl Break {
         Self::DeletesGoEarly,
         Self::LeadersClockDeletes,
         Self::TimestampsAlone,
+        Self::BackupsPassedOver,
         Self::LeaderStampsAlone,
         Self::AnyEpochPromised,
         Self::EpochsNotClimbed,

@@ -19,43 +19,15 @@ use crate::batch::{Held, Record};
 use crate::disk::Storage;
 use crate::left::Begun;
 use crate::node::process::Process;
-use crate::node::standby::Standby;
 
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
-    /// Every record that was ever committed, by offset.
-    committed: Vec<Record>,
-    /// The offset of each committed record of a producer, by nonce and sequence.
-    places: BTreeMap<(u64, u64), u64>,
-    leaders: BTreeMap<Epoch, Leadership>,
-    /// With whom each epoch began.
-    begun: BTreeMap<Epoch, EpochStart>,
-    /// The commit end of each epoch's leader.
-    committed_in: BTreeMap<Epoch, Offset>,
-    /// Whom a replica follows in an epoch.
-    bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
-    replicas: BTreeMap<ReplicaId, Told>,
-    /// The end up to which a replica has acknowledged an epoch whose start it held.
-    acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
-    /// Voters that a leader was or may be appointed with, and their quorum.
-    electorates: Vec<(Vec<ReplicaId>, usize)>,
-    /// The replicas that have said that they hold the start of an epoch.
-    holds: BTreeSet<(ReplicaId, Epoch)>,
-    lost: BTreeSet<ReplicaId>,
-    restored: BTreeSet<ReplicaId>,
-    /// The offset at which a replica has said that its log begins.
-    said_start: BTreeMap<ReplicaId, Offset>,
-    /// Up to where anybody has asked for a trim.
-    trim_asked: Offset,
-    /// Up to where a trim was answered, by the epoch of the leader that did.
-    trims: BTreeMap<Epoch, Offset>,
-    keys: gone::Keys,
-    /// By what controllers have told leaders to stand by.
-    terms: Vec<Standby>,
-    /// The restored log that it all began with, if it did.
-    pub(crate) from_backup: Option<Begun>,
-    /// The epoch of what a replica stands by, in which life.
-    stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
+    log: Committed,
+    epochs: Epochs,
+    said: Said,
+    disks: disks::Disks,
+    trims: trims::Trims,
+    standby: standby::StoodBy,
     /// When a leader appended a record of its epoch.
     appended: BTreeMap<(Epoch, Offset), u64>,
     /// Streams give all that is sent, in order.
@@ -65,6 +37,40 @@ pub(crate) struct Checker {
     violation: Option<String>,
     pub(crate) acknowledged: u64,
     pub(crate) reads: u64,
+}
+
+/// Every record that was ever committed.
+#[derive(Debug, Default)]
+struct Committed {
+    /// By offset.
+    records: Vec<Record>,
+    /// Where a producer's record was committed: nonce and sequence.
+    places: BTreeMap<(u64, u64), u64>,
+    keys: gone::Keys,
+}
+
+/// Who has led, with whom, and how far.
+#[derive(Debug, Default)]
+struct Epochs {
+    leaders: BTreeMap<Epoch, Leadership>,
+    /// With whom each epoch began.
+    begun: BTreeMap<Epoch, EpochStart>,
+    /// How far each epoch's leader has committed.
+    committed_in: BTreeMap<Epoch, Offset>,
+    /// Who has said that it holds the start of an epoch.
+    holds: BTreeSet<(ReplicaId, Epoch)>,
+    /// What it all began with, if with a restored log.
+    from_backup: Option<Begun>,
+}
+
+/// What replicas have told others.
+#[derive(Debug, Default)]
+struct Said {
+    replicas: BTreeMap<ReplicaId, Told>,
+    /// Whom a replica follows in an epoch.
+    bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
+    /// How far a replica has acknowledged an epoch whose start it held.
+    acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
 }
 
 #[derive(Debug)]
@@ -105,11 +111,19 @@ impl Checker {
     }
 
     pub(crate) fn committed_end(&self) -> Offset {
-        Offset(u64::try_from(self.committed.len()).unwrap_or(u64::MAX))
+        Offset(u64::try_from(self.log.records.len()).unwrap_or(u64::MAX))
     }
 
     pub(crate) fn committed_records(&self) -> &[Record] {
-        &self.committed
+        &self.log.records
+    }
+
+    /// Where the append ends that holds the record before that place, or one of the same producer right behind it.
+    pub(crate) fn append_end(&self, to: Offset) -> Offset {
+        let behind = self.log.records.get(index(to)..).unwrap_or_default();
+        let last = to.0.checked_sub(1).and_then(|last| self.log.records.get(index(Offset(last))));
+        let of_same = behind.iter().take_while(|record| last.is_some_and(|last| last.nonce == record.nonce));
+        to.plus(u64::try_from(of_same.count()).unwrap_or(u64::MAX))
     }
 
     // ---- steps
@@ -122,13 +136,13 @@ impl Checker {
         self.ensure(commit_end <= end || !lossless, || {
             format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}")
         });
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         told.commit_end = commit_end.min(end);
         let log_start = recovered.log_start;
         (told.log_start, told.commit_end) = (log_start, told.commit_end.max(log_start));
         let acked = told.acked;
-        let trimmed = self.said_start.get(&id).copied().unwrap_or_default();
-        self.ensure(trimmed <= log_start || self.restored.contains(&id), || {
+        let trimmed = self.trims.said.get(&id).copied().unwrap_or_default();
+        self.ensure(trimmed <= log_start || self.disks.restored.contains(&id), || {
             format!("{id:?} said it begins at {trimmed}, and recovered {log_start}")
         });
         // What it has lost, it knows about.
@@ -142,14 +156,14 @@ impl Checker {
     pub(crate) fn stepped(&mut self, process: &Process, storage: &Storage) {
         let replica = process.replica();
         let (id, commit_end) = (replica.id(), replica.commit_end());
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.commit_end, commit_end);
         self.ensure(before <= commit_end, || format!("{id:?}'s commit end fell from {before} to {commit_end}"));
         let records = process.records.end();
         self.ensure(records == replica.log().end, || {
             format!("{id:?} has records up to {records} in {}", replica.log())
         });
-        if let zue_core::Promise { epoch, leader: Some(leader) } = storage.promise {
+        if let zue_core::Promise { epoch, leader: Some(leader) } = storage.must.promise {
             self.follows(id, epoch, leader);
         }
         self.begins(process, storage);
@@ -160,15 +174,16 @@ impl Checker {
     pub(crate) fn leads(&mut self, process: &Process, epoch: Epoch) {
         let (replica, life) = (process.replica().id(), process.life);
         let start = process.replica().history().last().map(|start| start.start).unwrap_or_default();
-        let same = self.leaders.get(&epoch).is_none_or(|leader| (leader.replica, leader.life) == (replica, life));
+        let same =
+            self.epochs.leaders.get(&epoch).is_none_or(|leader| (leader.replica, leader.life) == (replica, life));
         self.ensure(same, || format!("epoch {epoch} is led twice, now by {replica:?}"));
-        self.leaders.insert(epoch, Leadership { replica, life, start });
+        self.epochs.leaders.insert(epoch, Leadership { replica, life, start });
         self.begins_with_the_restored(replica, epoch);
-        let must = self.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
+        let must = self.epochs.committed_in.range(..epoch).map(|(_, end)| *end).max().unwrap_or_default();
         let has = process.records.end() >= must && self.are_committed(&process.records, must);
         self.ensure(has, || format!("{replica:?} leads epoch {epoch} without all of the {must} committed records"));
         self.begins_from_settled(process.replica().history().starts());
-        self.begun.extend(process.replica().history().last().map(|start| (epoch, start.clone())));
+        self.epochs.begun.extend(process.replica().history().last().map(|start| (epoch, start.clone())));
         // Who appended what is in its log, and was in front of it, it knows, or knows that it does not.
         let is_known = |record: &Record| {
             let id = ProducerId { born: record.born, nonce: record.nonce };
@@ -177,7 +192,7 @@ impl Checker {
         };
         let begins = process.records.first();
         let own = process.records.range(begins, process.records.end());
-        let before = self.committed.get(..index(begins)).unwrap_or_default();
+        let before = self.log.records.get(..index(begins)).unwrap_or_default();
         if let Some(Record { nonce, sequence, .. }) = before.iter().chain(own).find(|record| !is_known(record)) {
             let what = format!("{replica:?} leads, and does not know record {sequence} of producer {nonce:x}");
             self.violated(what);
@@ -185,7 +200,7 @@ impl Checker {
     }
 
     fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {
-        let bound = *self.bound.entry((replica, epoch)).or_insert(leader);
+        let bound = *self.said.bound.entry((replica, epoch)).or_insert(leader);
         self.ensure(bound == leader, || format!("{replica:?} follows {bound:?} and {leader:?} in epoch {epoch}"));
     }
 
@@ -193,7 +208,7 @@ impl Checker {
     pub(crate) fn committed(&mut self, process: &Process, storage: &Storage, leads: bool, end: Offset) {
         let (id, log, durable) = (process.replica().id(), process.replica().log(), process.replica().durable());
         if leads {
-            let later = self.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
+            let later = self.epochs.leaders.range(log.epoch..).skip(1).find(|(_, leader)| leader.start < end);
             if let Some((epoch, leader)) = later {
                 let start = leader.start;
                 self.violated(format!(
@@ -201,7 +216,7 @@ impl Checker {
                     log.epoch
                 ));
             }
-            self.committed_in.insert(log.epoch, end);
+            self.epochs.committed_in.insert(log.epoch, end);
             self.quorum_has(process, storage, Tail { epoch: log.epoch, end });
             self.keeps_to_trims(process);
         } else {
@@ -209,7 +224,7 @@ impl Checker {
                 format!("{id:?} follows, and commits {end} beyond its durable {durable}")
             });
         }
-        let from = self.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
+        let from = self.said.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
         // What lies before where it began anew was committed by others.
         let held = from.max(process.records.first()).min(end);
         let others = self.committed_end();
@@ -218,7 +233,7 @@ impl Checker {
             let Some(record) = process.records.get(Offset(at)) else {
                 return self.violated(format!("{id:?} commits record {at} that it does not have"));
             };
-            match self.committed.get(index(Offset(at))) {
+            match self.log.records.get(index(Offset(at))) {
                 Some(known) => self.ensure(*known == record, || format!("{id:?} commits another record {at}")),
                 None => self.first_commit(record),
             }
@@ -231,7 +246,7 @@ impl Checker {
         let count = |voters: &[ReplicaId], tail: Tail| {
             let has = |id: &&ReplicaId| {
                 let own = **id == storage.id() && storage.synced().0 >= tail;
-                own || self.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
+                own || self.said.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
             };
             voters.iter().filter(has).count()
         };
@@ -250,10 +265,10 @@ impl Checker {
 
     pub(crate) fn first_commit(&mut self, record: Record) {
         let at = self.committed_end().0;
-        self.committed.push(record);
-        self.keys.note(&record);
+        self.log.records.push(record);
+        self.log.keys.note(&record);
         let Record { nonce, sequence, .. } = record;
-        let other = self.places.insert((nonce, sequence), at);
+        let other = self.log.places.insert((nonce, sequence), at);
         self.ensure(other.is_none(), || {
             format!("record {sequence} of producer {nonce:x} is committed at {other:?} and {at}")
         });
@@ -262,7 +277,7 @@ impl Checker {
     /// A replica forgets what its leader does not have; never what it has acknowledged to that leader.
     pub(crate) fn cut(&mut self, process: &Process, to: Tail) {
         let (id, epoch) = (process.replica().id(), process.replica().promise().epoch);
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         let (acked_in, acked) = told.acked_in;
         told.acked = told.acked.min(to);
         // What its disk has lost since, it knows about.
@@ -275,7 +290,7 @@ impl Checker {
     /// A replica forgets all, and knows nothing to be durable until the disk is done.
     pub(crate) fn began_anew(&mut self, process: &Process) {
         self.cut(process, process.replica().log());
-        let told = self.replicas.entry(process.replica().id()).or_default();
+        let told = self.said.replicas.entry(process.replica().id()).or_default();
         (told.acked, told.acked_in.1) = (Tail::default(), Tail::default());
     }
 
@@ -284,13 +299,13 @@ impl Checker {
         let promised = promise.epoch;
         self.ensure(promised >= epoch, || format!("{id:?} says it has promised {epoch}, on disk is {promised}"));
         self.ensure(sealed.durable <= synced, || format!("{id:?} says {} is durable, {synced} is", sealed.durable));
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         told.sealed = told.sealed.max(epoch);
         let acked = told.acked;
         let reported = sealed.suspect.map_or(sealed.durable, |suspect| suspect.max(sealed.durable));
         self.ensure(reported >= acked, || format!("{id:?} acknowledged {acked} and reports {reported}"));
         let last = sealed.last.as_ref().map_or(Epoch(0), |start| start.epoch);
-        self.holds.insert((id, last));
+        self.epochs.holds.insert((id, last));
         self.ensure(last == sealed.durable.epoch, || format!("{id:?} holds {last} and reports {}", sealed.durable));
     }
 
@@ -307,9 +322,9 @@ impl Checker {
         self.ensure(promised >= stream_epoch, || {
             format!("{id:?} acknowledges in {stream_epoch}, on disk is {promised}")
         });
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         told.acked = told.acked.max(durable);
-        let acked = self.acked_in.entry((id, durable.epoch)).or_default();
+        let acked = self.said.acked_in.entry((id, durable.epoch)).or_default();
         *acked = durable.end.max(*acked);
         let (last, before) = told.acked_in;
         told.acked_in = if stream_epoch > last { (stream_epoch, durable) } else { (last, before.max(durable)) };
@@ -322,8 +337,11 @@ impl Checker {
     pub(crate) fn acknowledged(&mut self, nonce: u64, sequence: u64, count: u32, base: Offset) {
         self.acknowledged += 1;
         for k in 0..u64::from(count) {
-            let there =
-                self.committed.get(index(base.plus(k))).is_some_and(|r| (r.nonce, r.sequence) == (nonce, sequence + k));
+            let there = self
+                .log
+                .records
+                .get(index(base.plus(k)))
+                .is_some_and(|r| (r.nonce, r.sequence) == (nonce, sequence + k));
             self.ensure(there, || {
                 format!(
                     "record {sequence}+{k} of producer {nonce:x} is acknowledged at {base}+{k} and not committed there"
@@ -336,7 +354,7 @@ impl Checker {
     pub(crate) fn read(&mut self, from: Offset, end: Offset, records: &[Record]) {
         self.reads += 1;
         let is_known = |record: &Record| {
-            (from..end).contains(&record.offset) && self.committed.get(index(record.offset)) == Some(record)
+            (from..end).contains(&record.offset) && self.log.records.get(index(record.offset)) == Some(record)
         };
         let known = records.iter().all(is_known) && records.is_sorted_by(|a, b| a.offset < b.offset);
         self.ensure(known && end <= self.committed_end(), || format!("a read from {from} gave what is not committed"));
@@ -350,7 +368,7 @@ impl Checker {
         let replica = process.replica();
         let end = self.committed_end();
         let follows = !matches!(replica.role(Millis(0)), RoleView::Idle { .. } | RoleView::Failed);
-        let trimmed = self.trims.values().max().is_none_or(|trimmed| *trimmed <= replica.log_start());
+        let trimmed = self.trims.answered.values().max().is_none_or(|trimmed| *trimmed <= replica.log_start());
         let begins = trimmed && storage.log_start() == replica.log_start();
         let ends = replica.log().end == end && replica.commit_end() == end && storage.synced().0 == replica.log();
         follows && begins && ends

@@ -1,20 +1,21 @@
 //! A run from its seed to its verdict: faults, then healing, then quiet.
 
+pub(crate) mod done;
+mod person;
+mod rest;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use zue_core::control::Policy;
-use zue_core::{ReplicaId, RoleView};
+use zue_core::Offset;
 
+use self::done::{Done, Lost};
 use crate::breaks::Break;
 use crate::coverage::Coverage;
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
-use crate::world::World;
-
-/// The time for which the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
-const REST_MS: u64 = 60_000;
+use crate::world::{Counts, World};
 
 /// The least number of events of a run, and of faults, those of single messages aside.
 pub(crate) const EVENTS_MIN: u64 = 2000;
@@ -49,32 +50,14 @@ pub struct Report {
     pub faulty_ms: u64,
     /// See `faulty_ms`.
     pub total_ms: u64,
-    /// Leaderships.
-    pub elections: u64,
-    /// Records committed.
-    pub committed: u64,
-    /// Appends answered.
-    pub acknowledged: u64,
-    /// Reads answered.
-    pub reads: u64,
-    /// Linearizable ones among the clients' questions that were answered.
-    pub linearizable: u64,
-    /// Trims answered.
-    pub trims: u64,
-    /// Replicas that began anew where their leader's log begins.
-    pub resets: u64,
-    /// Records that were trimmed because of their age.
-    pub aged_out: u64,
-    /// The upkeep of logs while they were used.
+    /// What was done.
+    pub done: Done,
+    /// What was done to logs while they were used.
     pub kept: Kept,
-    /// Leaders that nodes elected by themselves.
-    pub by_standbys: u64,
-    /// The beginning, if it was a restored log.
+    /// How it began, if with a restored log.
     pub from_backup: FromBackup,
-    /// True if faults took committed records from all voters that held them.
-    pub lossy: bool,
-    /// True if it ended without rest, for that or because too few voters were left.
-    pub stuck: bool,
+    /// What no rule can bring back.
+    pub lost: Lost,
     /// Of everything that happened.
     pub trace_hash: u64,
 }
@@ -156,8 +139,13 @@ impl World {
         }
         self.counts.faulty_ms = self.now;
         self.heal();
+        self.conclude()
+    }
+
+    /// Whether all is well in the end.
+    pub(crate) fn conclude(&mut self) -> Result<(), String> {
         self.rest()?;
-        self.counts.lossy = self.may_lack_records();
+        self.counts.lossy |= self.may_lack_records();
         if self.counts.stuck {
             return self.compare_each();
         }
@@ -178,110 +166,11 @@ impl World {
         contradictions.into_iter().next().map_or(Ok(()), Err)
     }
 
-    fn turn_checked(&mut self) -> Result<(), String> {
+    pub(crate) fn turn_checked(&mut self) -> Result<(), String> {
         if !self.turn() {
             return Err("nothing happens any more".to_owned());
         }
         self.check.violation().map_or(Ok(()), |what| Err(what.to_owned()))
-    }
-
-    /// Goes on until all appends are answered and all voters are equal; or until it is plain that too few voters are left for that, or
-    /// that what was lost cannot be copied.
-    fn rest(&mut self) -> Result<(), String> {
-        let until = self.now + REST_MS;
-        while !self.is_at_rest() {
-            if self.now > until {
-                let may_stop = self.lacks_majority() || (self.leader().is_some() && self.may_lack_records());
-                self.counts.stuck = may_stop || self.is_held_up();
-                return if self.counts.stuck { Ok(()) } else { Err(self.unrest()) };
-            }
-            self.turn_checked()?;
-        }
-        Ok(())
-    }
-
-    /// Returns whether trimmed records are damaged anywhere, which nobody may hold any more. Who lacks them cannot be fed from there.
-    fn is_held_up(&self) -> bool {
-        self.machines.iter().any(|at| at.storage.is_damaged() && at.storage.holds_damaged_trimmed())
-    }
-
-    fn is_at_rest(&self) -> bool {
-        self.clients.is_quiet()
-            && self.is_led_as_wished()
-            && self.is_staffed_as_wished()
-            && self.unequal().is_empty()
-            && self.stand_by()
-    }
-
-    /// Checks that all voters know how to stand by, where nodes do.
-    fn stand_by(&self) -> bool {
-        let is_told = |leader| self.are_told(&self.voters(leader), leader);
-        !self.params.control.stands_by || self.leader().is_some_and(is_told)
-    }
-
-    /// The replicas at the first machines vote, nobody else does, and no change is under way.
-    fn is_staffed_as_wished(&self) -> bool {
-        let process = self.leader().and_then(|leader| self.machines.get(leader)?.process.as_ref());
-        let Some(start) = process.and_then(|process| process.replica().history().last()) else { return false };
-        let wished = || self.machines.iter().take(self.params.wish.replicas).map(|at| at.storage.id());
-        let all_vote = wished().all(|id| start.voters.contains(&id)) && start.voters.len() == self.params.wish.replicas;
-        all_vote && start.old_voters.is_none()
-    }
-
-    /// Static: the named replica leads; if its disk was lost, any other. Automatic: any leads.
-    fn is_led_as_wished(&self) -> bool {
-        let Some(leader) = self.leader() else { return false };
-        if self.params.wish.policy == Policy::Automatic {
-            return true;
-        }
-        let ordinal = self.params.wish.ordinal;
-        let named = self.machines.get(ordinal).map(|at| at.storage.id());
-        leader == ordinal || named.is_none_or(|named| !self.voters(leader).contains(&named))
-    }
-
-    fn voters(&self, leader: usize) -> Vec<ReplicaId> {
-        let process = self.machines.get(leader).and_then(|at| at.process.as_ref());
-        let start = process.and_then(|process| process.replica().history().last());
-        start.map(|start| start.voters.clone()).unwrap_or_default()
-    }
-
-    /// The machine that leads the newest epoch.
-    fn leader(&self) -> Option<usize> {
-        let leads = |machine: &usize| {
-            let process = self.machines.get(*machine).and_then(|at| at.process.as_ref());
-            process.is_some_and(|p| {
-                matches!(p.replica().role(self.clock(*machine)), RoleView::Leader { settled: true, .. })
-            })
-        };
-        let epoch = |machine: &usize| self.machines.get(*machine)?.process.as_ref().map(|p| p.replica().log().epoch);
-        (0..self.machines.len()).filter(leads).max_by_key(epoch)
-    }
-
-    /// The machines that are down, and those whose replicas vote and do not hold all of the leader's log, committed.
-    fn unequal(&self) -> Vec<usize> {
-        let process = |machine: usize| self.machines.get(machine).and_then(|at| Some((at, at.process.as_ref()?)));
-        let Some(machine) = self.leader() else { return Vec::new() };
-        let Some((_, leader)) = process(machine) else { return Vec::new() };
-        let voters = self.voters(machine);
-        let is_equal = |machine: &usize| {
-            process(*machine).is_some_and(|(at, process)| {
-                !voters.contains(&at.storage.id())
-                    || (process.replica().log() == leader.replica().log()
-                        && process.replica().log_start() == leader.replica().log_start()
-                        && at.storage.is_readable(|record| self.may_be_lost(record))
-                        && self.check.is_whole(process, &at.storage))
-            })
-        };
-        (0..self.machines.len()).filter(|machine| !is_equal(machine)).collect()
-    }
-
-    fn unrest(&self) -> String {
-        let (leader, unequal, pending) = (self.leader(), self.unequal(), self.clients.pending());
-        let (staffed, told) = (self.is_staffed_as_wished(), self.stand_by());
-        let damaged: Vec<_> = self.machines.iter().filter_map(|at| at.storage.doubt()).collect();
-        format!(
-            "no rest, {damaged:?}: leader {leader:?}, behind {unequal:?}, {pending} appends without an answer, members as wished: {staffed}, who stand by as told: {told}"
-        )
     }
 
     /// Compares the voters' logs on disk, record for record: only what may be lost may be missing.
@@ -297,25 +186,20 @@ impl World {
     }
 
     fn report(&self) -> Report {
-        Report {
-            events: self.counts.events,
-            faults: self.counts.faults,
-            faulty_ms: self.counts.faulty_ms,
-            total_ms: self.now,
-            elections: self.counts.elections,
+        let Counts { events, faults, faulty_ms, done, kept, from_backup, lossy, trimmed_by_hand, stuck } = self.counts;
+        let lost = Lost {
+            records: u64::from(lossy),
+            trimmed: u64::from(trimmed_by_hand > Offset(0)),
+            given_up: u64::from(stuck),
+        };
+        let done = Done {
             committed: self.check.committed_end().0,
             linearizable: self.clients.history.linearizable_reads,
-            trims: self.counts.trims,
-            resets: self.counts.resets,
-            aged_out: self.counts.aged_out,
-            kept: self.counts.kept,
-            by_standbys: self.counts.by_standbys,
-            from_backup: self.counts.from_backup,
-            lossy: self.counts.lossy,
-            stuck: self.counts.stuck,
             acknowledged: self.check.acknowledged,
             reads: self.check.reads,
-            trace_hash: self.trace.hash(),
-        }
+            ..done
+        };
+        let (total_ms, trace_hash) = (self.now, self.trace.hash());
+        Report { events, faults, faulty_ms, total_ms, done, kept, from_backup, lost, trace_hash }
     }
 }

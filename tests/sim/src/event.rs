@@ -17,6 +17,7 @@ pub(crate) enum Event {
     AppendTimeout { producer: usize, sequence: u64, attempt: u64 },
     Read,
     Trim,
+    BackUp,
     Stranger,
     Fault,
     Forget { epoch: Epoch },

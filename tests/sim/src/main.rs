@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zue_sim::{Break, Failure, FromBackup, Kept, Options, Totals, search};
+use zue_sim::{Break, Done, Failure, FromBackup, Kept, Lost, Options, Totals, search};
 
 const USAGE: &str =
     "usage: zue-sim [--seeds N] [--from S] [--events M] [--lines L] [--break NAME | --breaks]; SEED=n replays one seed";
@@ -111,8 +111,9 @@ fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
 }
 
 fn line(totals: &Totals, began: Instant) -> String {
-    let Totals { seeds, events, faults, fewest, elections, committed, acknowledged, reads, .. } = *totals;
-    let Totals { linearizable, trims, resets, aged_out, kept, by_standbys, from_backup, lossy, stuck, .. } = *totals;
+    let Totals { seeds, events, faults, fewest, done, kept, from_backup, lost } = *totals;
+    let Done { elections, by_standbys, committed, acknowledged, reads, linearizable, trims, resets, aged_out } = done;
+    let Lost { records: lossy, trimmed: trimmed_by_hand, given_up } = lost;
     let Kept { repairs, restored, mended, compactions, compacted, interrupted } = kept;
     let FromBackup { runs, restarts, died, known } = from_backup;
     let (faults, fewest_faults) = (faults.faults(), fewest.1);
@@ -122,7 +123,7 @@ fn line(totals: &Totals, began: Instant) -> String {
          {acknowledged} answered appends, {reads} reads, {linearizable} linearizable, \
          {trims} trims, {aged_out} records too old, {resets} replicas begun anew, {repairs} repairs of {restored} records, {mended} disks whole again, \
          {compactions} compactions of {compacted} segments, {interrupted} rewrites interrupted, {runs} runs from a restored log ({restarts} restarts before it led, {died} after its appointment had \
-         died, {known} retries from before known), {lossy} runs in which records could be lost, {stuck} without rest",
+         died, {known} retries from before known), {lossy} runs in which records could be lost, {trimmed_by_hand} of them trimmed by hand, {given_up} given up",
         events.saturating_mul(1000) / ms
     )
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{available_parallelism, scope};
 
 use crate::coverage::Coverage;
+use crate::end::done::{Done, Lost};
 use crate::end::{Failure, Options, Report, replay, run};
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
@@ -21,32 +22,14 @@ pub struct Totals {
     pub faults: Coverage,
     /// The fewest events and faults of a run.
     pub fewest: (u64, u64),
-    /// Leaderships.
-    pub elections: u64,
-    /// Records committed.
-    pub committed: u64,
-    /// Appends answered.
-    pub acknowledged: u64,
-    /// Reads answered.
-    pub reads: u64,
-    /// Linearizable ones.
-    pub linearizable: u64,
-    /// Trims answered.
-    pub trims: u64,
-    /// Replicas that began anew where their leader's log begins.
-    pub resets: u64,
-    /// Records that were trimmed because of their age.
-    pub aged_out: u64,
-    /// The upkeep of logs while they were used.
+    /// What was done.
+    pub done: Done,
+    /// What was done to logs while they were used.
     pub kept: Kept,
-    /// Leaders that nodes elected by themselves.
-    pub by_standbys: u64,
     /// Of runs that began with a restored log.
     pub from_backup: FromBackup,
-    /// Runs in which faults took committed records from all voters that held them.
-    pub lossy: u64,
-    /// Runs that ended without rest, for that or because too few voters were left.
-    pub stuck: u64,
+    /// What no rule can bring back.
+    pub lost: Lost,
 }
 
 impl Totals {
@@ -56,19 +39,10 @@ impl Totals {
         self.faults.add_all(&report.faults);
         let (events, faults) = if self.seeds == 1 { (u64::MAX, u64::MAX) } else { self.fewest };
         self.fewest = (events.min(report.events), faults.min(report.faults.faults()));
-        self.elections += report.elections;
-        self.committed += report.committed;
-        self.acknowledged += report.acknowledged;
-        self.reads += report.reads;
-        self.linearizable += report.linearizable;
-        self.trims += report.trims;
-        self.resets += report.resets;
-        self.aged_out += report.aged_out;
+        self.done.add(&report.done);
         self.kept.add(&report.kept);
-        self.by_standbys += report.by_standbys;
         self.from_backup.add(&report.from_backup);
-        self.lossy += u64::from(report.lossy);
-        self.stuck += u64::from(report.stuck);
+        self.lost.add(&report.lost);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use zue_core::{ReplicaId, Session};
+use zue_core::{Offset, ReplicaId, Session};
 use zue_log::Durability;
 
 use crate::actors::clients::Clients;
@@ -14,6 +14,7 @@ use crate::check::Checker;
 use crate::coverage::{Coverage, Fault};
 use crate::dice::Dice;
 use crate::disk::Storage;
+use crate::end::done::Done;
 use crate::event::{Event, ProcessEvent};
 use crate::faults::losses::Losses;
 use crate::left::{FromBackup, Left};
@@ -54,6 +55,14 @@ impl Ord for Scheduled {
     }
 }
 
+/// What is to happen, and what it is numbered by.
+#[derive(Debug, Default)]
+struct Agenda {
+    order: u64,
+    events: BinaryHeap<Reverse<Scheduled>>,
+    next_id: u64,
+}
+
 /// A machine: its disk survives, its process may not.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -64,44 +73,39 @@ pub(crate) struct Machine {
     pub(crate) clock: Clock,
 }
 
-/// The network: who cannot reach whom, and the order within streams.
+/// The network: who is where, who cannot reach whom, and the order within streams.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    /// The number of partitions that keep messages from one to the other.
+    /// Where each replica was first seen; it stays there as long as its disk does.
+    pub(crate) homes: BTreeMap<ReplicaId, usize>,
+    /// How many partitions keep messages from one to the other.
     pub(crate) blocked: BTreeMap<(Address, Address), u64>,
     broken: BTreeSet<Session>,
     last: BTreeMap<(Session, Address), u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) events: u64,
     pub(crate) faults: Coverage,
     pub(crate) faulty_ms: u64,
-    pub(crate) elections: u64,
-    /// Trims that were answered.
-    pub(crate) trims: u64,
-    /// Replicas that began anew.
-    pub(crate) resets: u64,
-    /// Records that were trimmed because of their age.
-    pub(crate) aged_out: u64,
-    /// The upkeep of logs while they were used.
+    pub(crate) done: Done,
+    /// What was done to logs while they were used.
     pub(crate) kept: Kept,
-    /// Leaders that nodes elected by themselves.
-    pub(crate) by_standbys: u64,
+    /// How it began, if with a restored log.
+    pub(crate) from_backup: FromBackup,
     /// Committed records could be lost.
     pub(crate) lossy: bool,
-    /// The beginning, if it was a restored log.
-    pub(crate) from_backup: FromBackup,
-    /// Too few voters were left to go on.
+    /// Up to where a person has trimmed what was lost.
+    pub(crate) trimmed_by_hand: Offset,
+    /// A person would have to give it up.
     pub(crate) stuck: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) now: u64,
-    order: u64,
-    events: BinaryHeap<Reverse<Scheduled>>,
+    agenda: Agenda,
     pub(crate) dice: Dice,
     pub(crate) params: Params,
     pub(crate) broken: Option<Break>,
@@ -113,26 +117,17 @@ pub(crate) struct World {
     pub(crate) check: Checker,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
-    /// The machine on which each replica was first seen; it stays there as long as its disk does.
-    pub(crate) homes: BTreeMap<ReplicaId, usize>,
-    /// The losses by faults.
+    /// What faults have taken.
     pub(crate) losses: Losses,
-    /// Disks are lost and damaged however many are already.
-    pub(crate) reckless: bool,
     /// Faults are over.
     pub(crate) healed: bool,
-    /// The log that is restored to a machine when the world begins.
-    pub(crate) left: Option<(usize, Left)>,
-    next_id: u64,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, broken: Option<Break>, lines_max: Option<usize>) -> Self {
         let mut world = Self::empty(seed, broken, lines_max);
-        if let Some(left) = Left::draw(seed, &world.params) {
-            world.begin_with(left);
-        }
-        world.populate();
+        let left = Left::draw(seed, &world.params).map(|left| world.begin_with(left));
+        world.populate(left);
         world
     }
 
@@ -141,10 +136,10 @@ impl World {
         let mut dice = Dice::new(seed);
         let mut params = Params::draw(&mut dice);
         params.make_rare(&mut Dice::new(seed.rotate_left(32)));
+        params.hold_back(&mut Dice::new(seed.rotate_left(48)));
         Self {
             now: 0,
-            order: 0,
-            events: BinaryHeap::new(),
+            agenda: Agenda::default(),
             broken,
             machines: Vec::new(),
             controllers: Vec::new(),
@@ -154,18 +149,15 @@ impl World {
             check: Checker::default(),
             trace: Trace::new(lines_max),
             counts: Counts::default(),
-            homes: BTreeMap::new(),
-            losses: Losses::default(),
-            reckless: Dice::new(!seed).chance(RECKLESS),
+            losses: Losses::new(Dice::new(!seed).chance(RECKLESS)),
             healed: false,
-            left: None,
-            next_id: 0,
             dice,
             params,
         }
     }
 
-    pub(crate) fn populate(&mut self) {
+    /// Whatever there is begins, with what is restored to a machine.
+    pub(crate) fn populate(&mut self, mut left: Option<(usize, Left)>) {
         self.check.ordered = !self.params.net.wild_streams;
         for _ in 0..self.params.control.controllers {
             let controller = self.new_controller(None);
@@ -176,13 +168,15 @@ impl World {
             let (mut storage, clock) =
                 (Storage::new(id, seed), Clock::draw(&mut self.dice, &self.params.clocks, machine));
             storage.keeps_trimmed = self.params.keeps_trimmed;
-            storage.keeps_unpromised = self.params.faults.forget_promise > 0.0;
+            storage.former.keeps_unpromised = self.params.faults.moments.forget_promise > 0.0;
             if self.params.lazy == Some(machine) {
                 storage.durability = Durability::Os;
             }
-            self.restore_to(machine, &mut storage);
+            if let Some((_, left)) = left.take_if(|(at, _)| *at == machine) {
+                self.restore_to(machine, &mut storage, &left);
+            }
             self.machines.push(Machine { storage, process: None, held: None, clock });
-            self.homes.insert(id, machine);
+            self.net.homes.insert(id, machine);
             self.start_process(machine);
         }
         let standbys = if self.params.control.stands_by { self.machines.len() } else { 0 };
@@ -200,6 +194,9 @@ impl World {
         if self.params.clients.trim_ms.1 > 0 {
             self.after(self.params.clients.trim_ms, Event::Trim);
         }
+        if let Some(pause_ms) = self.backup_ms() {
+            self.after(pause_ms, Event::BackUp);
+        }
         if let Some(pause_ms) = self.params.stranger {
             self.after(pause_ms, Event::Stranger);
         }
@@ -212,8 +209,8 @@ impl World {
 
     /// A number that was never used before.
     pub(crate) fn next_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
+        self.agenda.next_id += 1;
+        self.agenda.next_id
     }
 
     pub(crate) fn machine(&mut self, machine: usize) -> &mut Machine {
@@ -225,8 +222,8 @@ impl World {
     }
 
     pub(crate) fn at(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        self.events.push(Reverse(Scheduled { at, order: self.order, event }));
+        self.agenda.order += 1;
+        self.agenda.events.push(Reverse(Scheduled { at, order: self.agenda.order, event }));
     }
 
     pub(crate) fn after(&mut self, delay_ms: (u64, u64), event: Event) {
@@ -241,7 +238,7 @@ impl World {
 
     /// Takes the next event. False when there is none.
     pub(crate) fn turn(&mut self) -> bool {
-        let Some(Reverse(Scheduled { at, order, event })) = self.events.pop() else { return false };
+        let Some(Reverse(Scheduled { at, order, event })) = self.agenda.events.pop() else { return false };
         self.now = at;
         self.counts.events += 1;
         self.trace.mix(at);
@@ -294,6 +291,7 @@ impl World {
             Event::AppendTimeout { producer, sequence, attempt } => self.append_again(producer, sequence, attempt),
             Event::Read => self.read_somewhere(),
             Event::Trim => self.take_snapshot(),
+            Event::BackUp => self.back_up(),
             Event::Stranger => self.stranger(),
             Event::Fault => self.fault(),
             Event::Forget { epoch } => self.forget_promise(epoch),

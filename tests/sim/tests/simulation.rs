@@ -23,7 +23,10 @@ fn every_seed_holds_every_invariant() {
                 let never: Vec<_> = totals.faults.iter().filter(|(_, count)| *count == 0).collect();
                 assert!(never.is_empty(), "these faults never happen: {never:?}");
                 let often = totals.seeds / 50;
-                assert!(totals.trims > 20 * often && totals.resets > often, "logs are hardly ever trimmed: {totals:?}");
+                assert!(
+                    totals.done.trims > 20 * often && totals.done.resets > often,
+                    "logs are hardly ever trimmed: {totals:?}"
+                );
                 let Kept { repairs, restored, mended, compactions, compacted, interrupted } = totals.kept;
                 let rarest = [repairs, restored, mended, compactions, compacted, interrupted].into_iter().min();
                 assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.kept);
@@ -34,8 +37,8 @@ fn every_seed_holds_every_invariant() {
                     "what is restored is hardly ever tried: {:?}",
                     totals.from_backup
                 );
-                assert!(totals.by_standbys > often, "nodes hardly ever elect by themselves: {totals:?}");
-                assert!(totals.stuck < often, "too many runs end without rest: {totals:?}");
+                assert!(totals.done.by_standbys > often, "nodes hardly ever elect by themselves: {totals:?}");
+                assert!(totals.lost.given_up < often, "too many runs end without rest: {totals:?}");
             }
         }
         Err(failure) => panic!("{failure}\nreplay it with SEED={}", failure.seed),

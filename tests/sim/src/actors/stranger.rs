@@ -276,7 +276,7 @@ impl World {
         let at = spoken.log.end.plus(ahead);
         let Start { epoch, .. } = spoken.start(1);
         let Ok(history) = History::new(vec![spoken.epoch_start(epoch, spoken.log.end)]) else { return };
-        let producers = Producers::new(self.params.producer_limits);
+        let producers = Producers::new(self.params.node.producer_limits);
         let origin = Origin { at, history: history.clone(), timestamp_ms: spoken.last_ms, producers };
         let log = Tail { epoch, end: at.plus(self.dice.between((0, 8))) };
         let session = Session(self.next_id());
@@ -293,7 +293,7 @@ impl World {
             1 => Start { commit_end: OFFSET_MAX, ..spoken.start(EPOCHS_AHEAD_MAX) },
             _ => {
                 let at = Offset(self.dice.pick(&[spoken.log.end.0 + OFFSETS_AHEAD_MAX + 1, OFFSET_MAX.0, u64::MAX]));
-                let (history, producers) = (History::default(), Producers::new(self.params.producer_limits));
+                let (history, producers) = (History::default(), Producers::new(self.params.node.producer_limits));
                 let origin = Some(Origin { at, history, timestamp_ms: u64::MAX, producers });
                 let start = spoken.start(1);
                 let log = Tail { end: at, ..start.log };

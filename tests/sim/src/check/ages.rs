@@ -47,7 +47,7 @@ impl Checker {
 
     /// These are trimmed because of their age.
     pub(crate) fn old_by_age(&mut self, judge: &Judge, from: Offset, upto: Offset) {
-        let records = self.committed.get(index(from)..index(upto)).unwrap_or_default();
+        let records = self.log.records.get(index(from)..index(upto)).unwrap_or_default();
         if let Some(record) = records.iter().find(|record| !self.is_old(judge, record)) {
             let (at, appended) = (record.offset, self.appended.get(&(record.epoch, record.offset)).copied());
             self.violated(format!("record {at}, appended at {appended:?}, is too old: {judge:?}"));
@@ -59,12 +59,12 @@ impl Checker {
         let age_ms = judge.age_ms;
         let goes = |record: &&Record| {
             record.deletes
-                && !self.keys.may_go.contains(&record.offset)
+                && !self.log.keys.may_go.contains(&record.offset)
                 && aged.is_old(record.offset, age_ms, record.timestamp_ms)
         };
-        let going: Vec<Record> = self.committed.iter().filter(goes).copied().collect();
+        let going: Vec<Record> = self.log.records.iter().filter(goes).copied().collect();
         for record in going {
-            self.keys.may_go.insert(record.offset);
+            self.log.keys.may_go.insert(record.offset);
             let is_old = self.is_old(judge, &record);
             self.ensure(is_old, || format!("record {} deletes, and is called old: {judge:?}", record.offset));
         }

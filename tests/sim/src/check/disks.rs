@@ -1,58 +1,69 @@
 //! Fates of disks, and those who have to do without.
 
+use std::collections::BTreeSet;
+
 use zue_core::{Epoch, ReplicaId};
 
 use super::Checker;
 
+/// What became of disks, and those who have to do without.
+#[derive(Debug, Default)]
+pub(super) struct Disks {
+    /// Voters that a leader was or may be appointed with, and their quorum.
+    electorates: Vec<(Vec<ReplicaId>, usize)>,
+    lost: BTreeSet<ReplicaId>,
+    pub(super) restored: BTreeSet<ReplicaId>,
+}
+
 impl Checker {
     pub(crate) fn electorate(&mut self, voters: &[ReplicaId], quorum: usize) {
-        if !self.electorates.iter().any(|(known, _)| known == voters) {
-            self.electorates.push((voters.to_vec(), quorum));
+        if !self.disks.electorates.iter().any(|(known, _)| known == voters) {
+            self.disks.electorates.push((voters.to_vec(), quorum));
         }
     }
 
     pub(crate) fn electorates(&self) -> impl Iterator<Item = &(Vec<ReplicaId>, usize)> {
-        self.electorates.iter()
+        self.disks.electorates.iter()
     }
 
     pub(crate) fn is_lost(&self, replica: ReplicaId) -> bool {
-        self.lost.contains(&replica)
+        self.disks.lost.contains(&replica)
     }
 
     /// Notes that what it holds may be damaged: electorates have to do without it, although it goes on.
     pub(crate) fn impair(&mut self, replica: ReplicaId) {
-        self.lost.insert(replica);
+        self.disks.lost.insert(replica);
     }
 
     /// Notes that what it holds is whole again.
     pub(crate) fn mend(&mut self, replica: ReplicaId) {
-        if !self.restored.contains(&replica) {
-            self.lost.remove(&replica);
+        if !self.disks.restored.contains(&replica) {
+            self.disks.lost.remove(&replica);
         }
     }
 
     pub(crate) fn lose(&mut self, replica: ReplicaId) {
-        self.lost.insert(replica);
-        self.replicas.remove(&replica);
+        self.disks.lost.insert(replica);
+        self.said.replicas.remove(&replica);
     }
 
     /// Its disk is put back to an old copy: what it has said since binds nobody to believe it.
     pub(crate) fn restore(&mut self, replica: ReplicaId) {
         self.lose(replica);
-        self.bound.retain(|(bound, _), _| *bound != replica);
-        self.restored.insert(replica);
+        self.said.bound.retain(|(bound, _), _| *bound != replica);
+        self.disks.restored.insert(replica);
     }
 
     /// Its disk forgets all that it has promised beyond an epoch.
     pub(crate) fn forgets(&mut self, replica: ReplicaId, left: Epoch) {
-        if let Some(told) = self.replicas.get_mut(&replica) {
+        if let Some(told) = self.said.replicas.get_mut(&replica) {
             told.sealed = told.sealed.min(left);
         }
     }
 
     /// Returns whether anybody has led that epoch.
     pub(crate) fn was_led(&self, epoch: Epoch) -> bool {
-        self.leaders.contains_key(&epoch)
+        self.epochs.leaders.contains_key(&epoch)
     }
 
     /// A replica says that its disk is an old copy.

@@ -34,7 +34,8 @@ impl Keys {
 impl Checker {
     /// Somebody finds that these were compacted away.
     pub(crate) fn are_gone(&mut self, who: impl Debug, gone: &[Offset]) {
-        let may_go = |at: &&Offset| self.committed.get(index(**at)).is_some_and(|record| self.keys.may_go(record));
+        let may_go =
+            |at: &&Offset| self.log.records.get(index(**at)).is_some_and(|record| self.log.keys.may_go(record));
         if let Some(at) = gone.iter().find(|at| !may_go(at)) {
             self.violated(format!("record {at} was compacted away, which nothing committed has replaced ({who:?})"));
         }

@@ -7,7 +7,7 @@ use crate::node::process::Process;
 
 impl Checker {
     pub(crate) fn called_duplicate(&mut self, nonce: u64, sequence: u64, count: u32) {
-        let there = (0..u64::from(count)).all(|k| self.places.contains_key(&(nonce, sequence + k)));
+        let there = (0..u64::from(count)).all(|k| self.log.places.contains_key(&(nonce, sequence + k)));
         self.ensure(there, || {
             format!("append {sequence} of producer {nonce:x} is called a duplicate, and is not committed")
         });
@@ -15,7 +15,7 @@ impl Checker {
 
     /// Returns whether it lies in what an earlier cluster has left.
     pub(crate) fn was_left(&self, base: Offset) -> bool {
-        self.from_backup.is_some() && self.committed_in.get(&Epoch(0)).is_some_and(|end| base < *end)
+        self.epochs.from_backup.is_some() && self.epochs.committed_in.get(&Epoch(0)).is_some_and(|end| base < *end)
     }
 
     /// A replica refuses a producer's append.

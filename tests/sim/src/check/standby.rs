@@ -1,33 +1,45 @@
 //! By what nodes stand by: as a controller has told some leader, of the voters of its epoch, and nothing older than was known.
 
-use zue_core::ReplicaId;
+use std::collections::BTreeMap;
+
+use zue_core::{Epoch, ReplicaId};
 use zue_engine::standing::Standby as _;
 
 use super::Checker;
 use crate::node::standby::Standby;
 
+/// By what nodes stand by.
+#[derive(Debug, Default)]
+pub(super) struct StoodBy {
+    /// By what controllers have told leaders to stand by.
+    terms: Vec<Standby>,
+    /// The epoch of what a replica stands by, in which life.
+    stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
+}
+
 impl Checker {
     /// A controller has told a leader.
     pub(crate) fn told_to_stand_by(&mut self, standby: &Standby) {
-        if !self.terms.contains(standby) {
-            self.terms.push(standby.clone());
+        if !self.standby.terms.contains(standby) {
+            self.standby.terms.push(standby.clone());
         }
     }
 
     /// A node stands by as it was told just now.
     pub(crate) fn stands_by(&mut self, id: ReplicaId, life: u64, standby: &Standby) {
         let epoch = standby.epoch;
-        let before = self.stood_by.insert(id, (life, epoch)).filter(|(of, _)| *of == life).map(|(_, before)| before);
+        let before =
+            self.standby.stood_by.insert(id, (life, epoch)).filter(|(of, _)| *of == life).map(|(_, before)| before);
         self.ensure(before <= Some(epoch), || format!("{id:?} stood by as told in {before:?}, and now as in {epoch}"));
         self.is_told(id, standby);
-        let voters = self.begun.get(&epoch).map(|start| start.voters.clone()).unwrap_or_default();
+        let voters = self.epochs.begun.get(&epoch).map(|start| start.voters.clone()).unwrap_or_default();
         let are_they = standby.members().count() == voters.len() && standby.members().all(|id| voters.contains(&id));
         self.ensure(are_they, || format!("{id:?} stands by among others than the voters of epoch {epoch}: {voters:?}"));
     }
 
     /// A node may act by this.
     pub(crate) fn is_told(&mut self, id: ReplicaId, standby: &Standby) {
-        let is_told = self.terms.contains(standby);
+        let is_told = self.standby.terms.contains(standby);
         self.ensure(is_told, || format!("{id:?} stands by as nobody has told: {standby:?}"));
     }
 }

@@ -1,33 +1,60 @@
 //! The starts of logs: never in front of where they did, never behind what is committed, and as every answered trim said.
 
-use zue_core::{Offset, ReplicaId};
+use std::collections::BTreeMap;
+
+use zue_core::{Epoch, Offset, ReplicaId};
 
 use super::{Checker, index};
 use crate::batch::Held;
 use crate::disk::Storage;
 use crate::node::process::Process;
 
+/// Where logs are to begin.
+#[derive(Debug, Default)]
+pub(super) struct Trims {
+    /// Where a replica has said that its log begins.
+    pub(super) said: BTreeMap<ReplicaId, Offset>,
+    /// Up to where anybody has asked for a trim.
+    asked: Offset,
+    /// Up to where a trim was answered, by the epoch of the leader that did.
+    pub(super) answered: BTreeMap<Epoch, Offset>,
+    /// The end of what is in backups.
+    backed_up: Offset,
+}
+
 impl Checker {
     /// Every record before that it holds is the committed one.
     pub(super) fn are_committed(&self, records: &Held, upto: Offset) -> bool {
         let own = records.range(Offset(0), upto);
         let first = index(records.first());
-        self.committed.get(first..first + own.len()).is_some_and(|known| known == own)
+        self.log.records.get(first..first + own.len()).is_some_and(|known| known == own)
     }
 
     /// Somebody asks for a trim.
     pub(crate) fn trim_asked(&mut self, before: Offset) {
-        self.trim_asked = self.trim_asked.max(before);
+        self.trims.asked = self.trims.asked.max(before);
+    }
+
+    /// A backup is made that ends there. The end of all that is in backups.
+    pub(crate) fn backed_up(&mut self, end: Offset) -> Offset {
+        self.trims.backed_up = self.trims.backed_up.max(end);
+        self.trims.backed_up
+    }
+
+    /// What lies before that goes because of its age, where it is to be in a backup first.
+    pub(crate) fn is_backed_up(&mut self, before: Offset) {
+        let end = self.trims.backed_up;
+        self.ensure(before <= end, || format!("what lies before {before} goes, and backups end at {end}"));
     }
 
     /// Checks the start of a log: it never falls, all before is committed, and somebody has asked for it.
     pub(super) fn begins(&mut self, process: &Process, storage: &Storage) {
         let replica = process.replica();
         let (id, log_start, commit_end) = (replica.id(), replica.log_start(), replica.commit_end());
-        let told = self.replicas.entry(id).or_default();
+        let told = self.said.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.log_start, log_start);
         self.ensure(before <= log_start, || format!("{id:?}'s log began at {before} and begins at {log_start}"));
-        let asked = self.trim_asked;
+        let asked = self.trims.asked;
         self.ensure(log_start <= asked, || {
             format!("{id:?} begins at {log_start}, {asked} is the most that was asked for")
         });
@@ -42,12 +69,12 @@ impl Checker {
     pub(crate) fn says_trimmed(&mut self, storage: &Storage, log_start: Offset) {
         let (id, on_disk) = (storage.id(), storage.log_start());
         self.ensure(log_start <= on_disk, || format!("{id:?} says it begins at {log_start}, on disk it is {on_disk}"));
-        let said = self.said_start.entry(id).or_default();
+        let said = self.trims.said.entry(id).or_default();
         *said = log_start.max(*said);
     }
 
     pub(crate) fn has_said_trimmed(&self, replica: ReplicaId, log_start: Offset) -> bool {
-        self.said_start.get(&replica).copied().unwrap_or_default() >= log_start
+        self.trims.said.get(&replica).copied().unwrap_or_default() >= log_start
     }
 
     /// A leader answers a trim: a quorum keeps to it.
@@ -63,7 +90,7 @@ impl Checker {
         let (had, quorum) =
             (start.voters.iter().filter(has).count(), usize::try_from(start.quorum).unwrap_or(usize::MAX));
         self.ensure(had >= quorum, || format!("a trim before {before} is answered with {had} of {quorum} voters"));
-        let answered = self.trims.entry(epoch).or_default();
+        let answered = self.trims.answered.entry(epoch).or_default();
         *answered = before.max(*answered);
     }
 
@@ -71,7 +98,7 @@ impl Checker {
     pub(super) fn keeps_to_trims(&mut self, process: &Process) {
         let (id, epoch, log_start) =
             (process.replica().id(), process.replica().log().epoch, process.replica().log_start());
-        let must = self.trims.range(..epoch).map(|(_, before)| *before).max().unwrap_or_default();
+        let must = self.trims.answered.range(..epoch).map(|(_, before)| *before).max().unwrap_or_default();
         self.ensure(log_start >= must || !self.ordered || self.starting, || {
             format!("{id:?} commits in epoch {epoch} from {log_start} on, a trim before {must} was answered")
         });

@@ -90,33 +90,44 @@ pub(crate) struct Unpromised {
     promise: Promise,
 }
 
+/// What must be there after a crash.
+#[derive(Debug, Default)]
+pub(crate) struct Must {
+    pub(crate) synced: Tail,
+    pub(crate) promise: Promise,
+    /// Where the log must begin at least.
+    pub(crate) trimmed: Offset,
+    /// The starts that are written down: its own last one, and those of others.
+    pub(crate) lineage: Lineage,
+    pub(crate) runs: Runs,
+}
+
+/// The disk as it was, for one that is put back.
+#[derive(Default)]
+pub(crate) struct Former {
+    copy: Option<DiskCopy>,
+    /// The disk before the last promises, if nothing else was written since.
+    unpromised: Option<Unpromised>,
+    pub(crate) keeps_unpromised: bool,
+    /// The disk is such a copy.
+    restored: bool,
+}
+
 /// A machine's disk and the log that is open on it.
 pub(crate) struct Storage {
     id: ReplicaId,
     pub(crate) disk: SimDisk,
     pub(crate) durability: Durability,
     pub(crate) log: Option<Log<SimDisk>>,
-    /// The tail that must be there after a crash.
-    pub(crate) synced: Tail,
-    pub(crate) promise: Promise,
-    /// The offset at which the log must begin at least after a crash.
-    pub(crate) trimmed: Offset,
+    pub(crate) must: Must,
     /// The records of the log, synced or not, whatever befalls the disk.
     pub(crate) records: Held,
     /// The log began anew, or not: the disk failed meanwhile.
     pub(crate) began_anew: Option<Tail>,
     pub(crate) flip: Option<Flip>,
     pub(crate) harm: Harm,
-    /// The starts that are written down: its own last one, and those of others.
-    pub(crate) lineage: Lineage,
-    pub(crate) runs: Runs,
-    pub(crate) copy: Option<DiskCopy>,
-    /// The disk before the last promises, if nothing else was written since.
-    pub(crate) unpromised: Option<Unpromised>,
-    pub(crate) keeps_unpromised: bool,
-    /// The disk is such a copy.
-    pub(crate) restored: bool,
-    /// True if what is trimmed stays until its room is needed, or it is dropped.
+    pub(crate) former: Former,
+    /// What is trimmed stays until its room is needed, or it is dropped.
     pub(crate) keeps_trimmed: bool,
     /// By what the node stands by, in a file of its own.
     pub(crate) standby: Option<Arc<Standby>>,
@@ -124,7 +135,7 @@ pub(crate) struct Storage {
 
 impl std::fmt::Debug for Storage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Storage").field("id", &self.id).field("synced", &self.synced).finish_non_exhaustive()
+        f.debug_struct("Storage").field("id", &self.id).field("synced", &self.must.synced).finish_non_exhaustive()
     }
 }
 
@@ -135,19 +146,12 @@ impl Storage {
             disk: SimDisk::new(seed),
             durability: Durability::Sync,
             log: None,
-            synced: Tail::default(),
-            promise: Promise::default(),
-            trimmed: Offset(0),
+            must: Must::default(),
             records: Held::default(),
             began_anew: None,
             flip: None,
             harm: Harm::default(),
-            lineage: Lineage::default(),
-            runs: Runs::default(),
-            copy: None,
-            unpromised: None,
-            keeps_unpromised: false,
-            restored: false,
+            former: Former::default(),
             keeps_trimmed: false,
             standby: None,
         }
@@ -168,7 +172,7 @@ impl Storage {
 
     /// The tail that would be left if the machine stopped now, and the promise.
     pub(crate) fn synced(&self) -> (Tail, Promise) {
-        (self.synced, self.promise)
+        (self.must.synced, self.must.promise)
     }
 
     /// The next change of the disk but `after` fails; or the machine stops there.
@@ -206,7 +210,7 @@ impl Storage {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         if let Work::Cut(to) = work {
             // Should the disk stop here, it may have been made or not.
-            self.synced = self.synced.min(*to);
+            self.must.synced = self.must.synced.min(*to);
         }
         let done = apply_first(works.clone(), log).map_err(work_error);
         let has_room = !matches!(done, Err(WorkError::Full));
@@ -242,9 +246,9 @@ impl Storage {
     pub(crate) fn sync(&mut self) -> Result<(), WorkError> {
         let Some(log) = &mut self.log else { return Err(WorkError::Disk) };
         log.sync().map_err(work_error)?;
-        let before = self.synced;
+        let before = self.must.synced;
         self.note_synced();
-        if let Some(flip) = self.flip.as_mut().filter(|_| before < self.synced) {
+        if let Some(flip) = self.flip.as_mut().filter(|_| before < self.must.synced) {
             flip.synced();
         }
         Ok(())
@@ -252,18 +256,18 @@ impl Storage {
 
     pub(crate) fn note_synced(&mut self) {
         let zue_log::Promise { epoch, leader } = self.log().meta().promise;
-        (self.synced, self.promise) = (self.log().durable(), Promise { epoch, leader });
-        (self.lineage, self.runs) = (self.log().meta().lineage(), self.log().meta().runs());
-        self.trimmed = self.log().log_start();
+        (self.must.synced, self.must.promise) = (self.log().durable(), Promise { epoch, leader });
+        (self.must.lineage, self.must.runs) = (self.log().meta().lineage(), self.log().meta().runs());
+        self.must.trimmed = self.log().log_start();
     }
 
     fn begin_anew(&mut self, tail: Tail) {
-        (self.records, self.synced, self.began_anew) = (Held::at(tail.end), tail, None);
+        (self.records, self.must.synced, self.began_anew) = (Held::at(tail.end), tail, None);
     }
 
     /// The offset at which the log begins, durably.
     pub(crate) fn log_start(&self) -> Offset {
-        self.trimmed
+        self.must.trimmed
     }
 
     /// The epoch starts in the log, and the first offset that can still be replicated.
@@ -324,9 +328,9 @@ impl Storage {
         }
         // What was synced is there, or is known to be missing.
         let found_tail = found.suspect.map_or(tail, |suspect| suspect.max(tail));
-        let lost = found_tail < self.synced || epoch < self.promise.epoch || replica != self.id;
-        if lost || log_start < self.trimmed {
-            let (synced, promise, trimmed) = (self.synced, self.promise, self.trimmed);
+        let lost = found_tail < self.must.synced || epoch < self.must.promise.epoch || replica != self.id;
+        if lost || log_start < self.must.trimmed {
+            let (synced, promise, trimmed) = (self.must.synced, self.must.promise, self.must.trimmed);
             return Err(WorkError::Wrong(format!(
                 "{:?} had synced {synced} and {promise:?}, trimmed to {trimmed}, and finds {tail} and {epoch} from {log_start} ({replica:?})",
                 self.id
@@ -348,7 +352,7 @@ impl Storage {
             producers,
             suspect: found.suspect,
             damaged,
-            starts: KnownStarts { lineage: self.lineage.clone(), runs: self.runs.clone() },
+            starts: KnownStarts { lineage: self.must.lineage.clone(), runs: self.must.runs.clone() },
             restored,
         };
         Ok(Opened { recovered, records: self.records.clone(), gone, last_ms })

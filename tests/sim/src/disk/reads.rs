@@ -39,7 +39,7 @@ impl Storage {
         let Some(frames) = reader.read_frames(from, reader.tail(), bytes_max)? else { return Ok(None) };
         let (begin, end) = (frames.prev().end, frames.tail().end);
         // What is trimmed is read no more, but still replicated; what was compacted away is known from before.
-        let start = begin.max(self.trimmed).min(end);
+        let start = begin.max(self.must.trimmed).min(end);
         let mut records = self.records.range(begin, end).to_vec();
         let mut gone = Vec::new();
         let mut read = self.read(start, end)?.into_iter().peekable();

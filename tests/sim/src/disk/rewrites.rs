@@ -37,12 +37,6 @@ impl Storage {
         !self.harm.any || (self.harm.known && damages().iter().all(is_trimmed))
     }
 
-    /// Returns whether anything that is damaged is trimmed.
-    pub(crate) fn holds_damaged_trimmed(&self) -> bool {
-        let is_trimmed = |damage: &Damage| damage.to <= self.log_start();
-        self.harm.any && self.log.as_ref().is_some_and(|log| log.damaged().iter().any(is_trimmed))
-    }
-
     /// Takes the disk for whole again once all of it is: nothing is damaged any more, or in doubt.
     pub(crate) fn mend(&mut self, limits: ProducerLimits) -> Result<bool, WorkError> {
         let log = self.log();

@@ -45,7 +45,7 @@ impl World {
         let (seed, at) = (self.dice.bits(), self.machine(machine));
         let id = at.storage.id();
         at.storage.forget_promise(seed);
-        let promise = at.storage.promise;
+        let promise = at.storage.must.promise;
         self.check.forgets(id, promise.epoch);
         self.counts.faults.count(Fault::PromiseForgotten);
         self.trace.say(self.now, format_args!("{machine} forgets that it promised {epoch}: {promise:?} is left"));

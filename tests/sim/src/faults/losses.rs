@@ -16,6 +16,8 @@ const ALL: Range = (Offset(0), Offset(u64::MAX));
 /// The parts of what replicas held that faults have taken.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
+    /// Disks are lost and damaged however many are already.
+    reckless: bool,
     /// Whose disk was emptied, or put back to an old copy.
     gone: BTreeSet<ReplicaId>,
     /// The damage to a disk since it was whole.
@@ -29,6 +31,10 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
+    pub(crate) fn new(reckless: bool) -> Self {
+        Self { reckless, ..Self::default() }
+    }
+
     pub(crate) fn lose(&mut self, replica: ReplicaId) {
         self.gone.insert(replica);
         self.mend(replica);

@@ -27,20 +27,20 @@ impl World {
         }
         let f = &self.params.faults;
         let kinds: [Kind; 15] = [
-            (f.crash, Self::crash_one),
-            (f.crash_all, Self::crash_all),
-            (f.pause, Self::pause_one),
-            (f.pause_controller, Self::pause_controller),
-            (f.partition, Self::partition),
-            (f.wipe, Self::wipe_one),
-            (f.restore_disk, Self::restore_disk),
-            (f.flip, Self::flip_later),
-            (f.fill, Self::fill_disk),
-            (f.wall_clock, Self::jump_wall_clock),
-            (f.clock, Self::jump_clock),
-            (f.restore_store, Self::restore_store),
-            (f.silence_store, Self::silence_store),
-            (f.raise_record, Self::raise_record),
+            (f.processes.crash, Self::crash_one),
+            (f.processes.crash_all, Self::crash_all),
+            (f.processes.pause, Self::pause_one),
+            (f.processes.pause_controller, Self::pause_controller),
+            (f.partitions.any, Self::partition),
+            (f.disks.wipe, Self::wipe_one),
+            (f.disks.restore, Self::restore_disk),
+            (f.disks.flip, Self::flip_later),
+            (f.disks.fill, Self::fill_disk),
+            (f.clocks.wall, Self::jump_wall_clock),
+            (f.clocks.monotonic, Self::jump_clock),
+            (f.store.restore, Self::restore_store),
+            (f.store.silence, Self::silence_store),
+            (f.store.raise, Self::raise_record),
             (f.scale, Self::scale),
         ];
         let mut left = self.dice.between((1, kinds.iter().map(|(weight, _)| weight).sum()));
@@ -148,12 +148,12 @@ impl World {
             (0..machines).map(Address::Machine).chain(controllers).chain([Address::Clients])
         };
         let mut all: Vec<_> = everybody(self.machines.len(), self.controllers.len()).collect();
-        if self.dice.chance(self.params.faults.partition_replicas) {
+        if self.dice.chance(self.params.faults.partitions.of_replicas) {
             // Only the replicas cannot reach one another.
             all.truncate(self.machines.len());
         }
         let mut side: BTreeSet<_> = all.iter().copied().filter(|_| self.dice.chance(0.4)).collect();
-        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(self.params.faults.partition_leader)) {
+        if let Some(leader) = self.feeding().filter(|_| self.dice.chance(self.params.faults.partitions.of_leader)) {
             // Only its clients reach the leader.
             all.retain(|who| *who != Address::Clients);
             side = BTreeSet::from([Address::Machine(leader)]);
@@ -225,8 +225,8 @@ impl World {
         let seed = self.dice.bits();
         self.machine(machine).storage = Storage::new(id, seed);
         self.machine(machine).storage.keeps_trimmed = self.params.keeps_trimmed;
-        self.machine(machine).storage.keeps_unpromised = self.params.faults.forget_promise > 0.0;
-        self.homes.insert(id, machine);
+        self.machine(machine).storage.former.keeps_unpromised = self.params.faults.moments.forget_promise > 0.0;
+        self.net.homes.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
     }
 
@@ -335,9 +335,11 @@ impl World {
         (p.net.drop, p.net.duplicate, p.net.long_delay, p.net.wild_streams) = (0.0, 0.0, 0.0, false);
         (p.disk.fail, p.disk.stop, p.disk.slow_sync) = (0.0, 0.0, 0.0);
         let c = &mut p.control;
-        (c.whim, c.stop, c.stale_read, c.refused_write, c.lost_answer) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        (p.faults.crash_leading, p.faults.forget_promise, p.faults.crash_trimmed) = (0.0, 0.0, 0.0);
-        if let Some(upkeep) = &mut p.upkeep {
+        (c.whim, c.stop) = (0.0, 0.0);
+        c.store.be_well();
+        (p.faults.moments.crash_leading, p.faults.moments.forget_promise, p.faults.moments.crash_trimmed) =
+            (0.0, 0.0, 0.0);
+        if let Some(upkeep) = &mut p.node.upkeep {
             // A pass over the log does not take for ever.
             (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);
             // Of a long log each segment takes a few turns.
@@ -347,7 +349,7 @@ impl World {
         // A change that needs an answer must not be put off for ever because it came a little late.
         c.seal_grace_ms = c.seal_grace_ms.max(200);
         // A stream must outlast a round trip, or nothing is ever copied.
-        p.stream_timeout_ms = p.stream_timeout_ms.max(300);
+        p.node.stream_timeout_ms = p.node.stream_timeout_ms.max(300);
 
         for controller in 0..self.controllers.len() {
             self.resume(Address::Controller(controller));
@@ -368,7 +370,7 @@ impl World {
         // A wall clock that is wrong stays so.
         let wall_ms = if liar == Some(machine) { clock.wall_ms } else { Clock::RIGHT_MS };
         *clock = Clock { percent: 100, ahead_ms, wall_ms };
-        let repairs = self.params.upkeep.is_some();
+        let repairs = self.params.node.upkeep.is_some();
         let storage = &self.machine(machine).storage;
         let is_repaired = repairs && !storage.is_restored();
         if is_repaired && storage.harm.in_meta {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use zue_core::{Offset, Origin, ReplicaId, Tail};
+use zue_core::{Offset, Origin, Tail};
 
-use super::{Begun, Left};
+use super::Left;
 use crate::actors::clients::Clients;
 use crate::check::Checker;
 use crate::coverage::Fault;
@@ -29,7 +29,7 @@ impl Left {
         }
         let mut earlier = World::empty(dice.bits(), None, None);
         earlier.params.leave(params, &mut dice);
-        earlier.populate();
+        earlier.populate(None);
         let records = dice.between((1, 100));
         while earlier.check.committed_end().0 < records && earlier.counts.events < EVENTS_MAX && earlier.turn() {}
         earlier.leave(&mut dice)
@@ -51,7 +51,8 @@ impl World {
         let oldest = storage.held().1;
         let cut =
             if dice.chance(0.5) { committed } else { Offset(dice.between((oldest.0.min(committed.0), committed.0))) };
-        let origin = if oldest > Offset(0) { Some(storage.origin(self.params.producer_limits).ok()?) } else { None };
+        let origin =
+            if oldest > Offset(0) { Some(storage.origin(self.params.node.producer_limits).ok()?) } else { None };
         let mut tail = origin.as_ref().map_or_else(Tail::default, Origin::tail);
         let (mut batches, mut appends) = (Vec::new(), BTreeMap::new());
         while let Ok(Some(batch)) = storage.read_frames(tail, 1) {
@@ -70,8 +71,8 @@ impl World {
         (!is_empty).then_some(Left { records, origin, batches, appends, at: self.now })
     }
 
-    /// Lets the world begin with it.
-    pub(crate) fn begin_with(&mut self, left: Left) {
+    /// Lets the world begin with it, on one of its machines.
+    pub(crate) fn begin_with(&mut self, left: Left) -> (usize, Left) {
         self.now = left.at + self.dice.between((1, 5000));
         self.params.begin_restored(&mut self.dice);
         self.counts.from_backup.runs = 1;
@@ -80,27 +81,24 @@ impl World {
         for (producer, sequence) in retries {
             self.after((0, 400), Event::AppendTimeout { producer, sequence, attempt: 0 });
         }
-        self.left = Some((self.dice.index(self.params.machines), left));
+        (self.dice.index(self.params.machines), left)
     }
 
     /// Perhaps one that was restored crashes while it is appointed.
     pub(crate) fn crash_restored(&mut self, machine: usize) {
         let is_seed = self.process(machine).is_some_and(|process| process.replica().is_seed());
-        if is_seed && self.dice.chance(self.params.faults.crash_leading) {
+        if is_seed && self.dice.chance(self.params.faults.moments.crash_leading) {
             self.counts.faults.count(Fault::LeaderStopped);
             let sync_ms = self.params.disk.sync_ms.1;
             self.after_of(machine, (0, sync_ms + 5), ProcessEvent::Crash);
         }
     }
 
-    /// Restores it to this machine, if it is the one.
-    pub(crate) fn restore_to(&mut self, machine: usize, storage: &mut Storage) {
-        if let Some((_, left)) = self.left.take_if(|(at, _)| *at == machine) {
-            left.restore(storage, self.params.producer_limits);
-            self.check.is_restored_to(storage.id());
-            self.trace
-                .say(self.now, format_args!("{machine} was restored up to {}, epoch {}", left.end(), left.last()));
-        }
+    /// Restores it to this machine.
+    pub(crate) fn restore_to(&mut self, machine: usize, storage: &mut Storage, left: &Left) {
+        left.restore(storage, self.params.node.producer_limits);
+        self.check.is_restored_to(storage.id());
+        self.trace.say(self.now, format_args!("{machine} was restored up to {}, epoch {}", left.end(), left.last()));
     }
 }
 
@@ -110,11 +108,7 @@ impl Checker {
         left.records.iter().for_each(|record| self.first_commit(*record));
         self.must_hold(left.end());
         self.trim_asked(left.origin.as_ref().map_or(Offset(0), |origin| origin.at));
-        self.from_backup = Some(Begun { replica: None, last: left.last() });
-    }
-
-    fn is_restored_to(&mut self, replica: ReplicaId) {
-        self.from_backup = self.from_backup.map(|begun| Begun { replica: Some(replica), ..begun });
+        self.begins_behind(left.last());
     }
 }
 

@@ -72,10 +72,10 @@ impl ClockParams {
         let liar = (!wild && machines > 1).then(|| dice.index(machines));
         let steady = dice.chance(0.5);
         if !wild {
-            faults.wall_clock = faults.wall_clock.max(dice.between((0, 8)));
+            faults.clocks.wall = faults.clocks.wall.max(dice.between((0, 8)));
         }
         if steady {
-            faults.clock = 0;
+            faults.clocks.monotonic = 0;
         }
         Self { wild, liar, steady }
     }

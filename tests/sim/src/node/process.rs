@@ -72,6 +72,13 @@ pub(crate) struct Writer {
     written: Ticket,
 }
 
+impl Writer {
+    /// Whether there was no room for what comes next.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
+    }
+}
+
 /// A stream to a follower.
 #[derive(Debug)]
 pub(crate) struct Feed {

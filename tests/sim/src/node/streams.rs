@@ -26,7 +26,7 @@ impl World {
             || Feed { session: None, sender: None, news_due: false, heard: now, retry_at: now, with_origin: false };
         process.feeds.extend(new.iter().map(|id| (*id, feed())));
         if begins {
-            self.counts.elections += 1;
+            self.counts.done.elections += 1;
             self.check.leads(process, epoch);
         }
         self.trace.say(now, format_args!("{machine} leads {epoch} and feeds {followers:?}"));
@@ -35,13 +35,13 @@ impl World {
                 self.send_down(machine, follower, session, Down::Close);
             }
         }
-        if begins && self.dice.chance(self.params.faults.forget_promise) {
+        if begins && self.dice.chance(self.params.faults.moments.forget_promise) {
             self.cut_off_leader(machine, epoch);
         }
         for follower in new {
             self.open_feed(machine, follower);
         }
-        if begins && self.dice.chance(self.params.faults.crash_leading) {
+        if begins && self.dice.chance(self.params.faults.moments.crash_leading) {
             self.counts.faults.count(Fault::LeaderStopped);
             self.after_of(machine, (0, 12), ProcessEvent::Crash);
         }
@@ -97,7 +97,7 @@ impl World {
     pub(crate) fn tick(&mut self, machine: usize) {
         self.step(machine, Input::Tick);
         self.look_for_leader(machine);
-        let (now, timeout) = (self.now, self.params.stream_timeout_ms);
+        let (now, timeout) = (self.now, self.params.node.stream_timeout_ms);
         let Some(process) = self.process(machine) else { return };
         let silent = |heard: u64| now.saturating_sub(heard) > timeout;
         process.inbound.retain(|_, inbound| now.saturating_sub(inbound.heard) < 4 * timeout);
@@ -200,7 +200,7 @@ impl World {
     }
 
     pub(crate) fn hear_follower(&mut self, machine: usize, session: Session, from: ReplicaId, body: Up) {
-        let (now, pace) = (self.now, self.params.pace);
+        let (now, pace) = (self.now, self.params.node.pace);
         let Some(process) = self.process(machine) else { return };
         let leading = process.replica().log().epoch;
         let feed = process.feeds.get_mut(&from).filter(|feed| feed.session == Some(session));

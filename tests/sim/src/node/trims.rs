@@ -37,7 +37,7 @@ impl World {
 
     pub(crate) fn note_reset(&mut self, machine: usize, origin: &Origin) {
         self.trace.say(self.now, format_args!("{machine} begins anew after {}", origin.tail()));
-        self.counts.resets += 1;
+        self.counts.done.resets += 1;
         if let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) {
             process.records = Held::at(origin.at);
             self.check.began_anew(process);
@@ -47,7 +47,7 @@ impl World {
 
     /// Perhaps the leader crashes: what it knows of the trims, another has to know.
     pub(crate) fn crash_trimmed(&mut self, delay_ms: (u64, u64)) {
-        if self.dice.chance(self.params.faults.crash_trimmed)
+        if self.dice.chance(self.params.faults.moments.crash_trimmed)
             && let Some(leader) = self.feeding()
         {
             self.after_of(leader, delay_ms, ProcessEvent::Crash);
@@ -62,7 +62,7 @@ impl World {
 
     /// The first words of a leader on a stream; none if it cannot say where a follower may begin anew.
     pub(crate) fn first_words(&mut self, machine: usize, follower: ReplicaId) -> Option<Start> {
-        let (limits, forgets) = (self.params.producer_limits, self.broken_by(Break::ResetForgetsProducers));
+        let (limits, forgets) = (self.params.node.producer_limits, self.broken_by(Break::ResetForgetsProducers));
         let at = self.machine(machine);
         let process = at.process.as_ref()?;
         let mut origin = None;

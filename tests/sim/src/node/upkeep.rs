@@ -3,6 +3,7 @@
 
 mod acts;
 
+use zue_core::Offset;
 use zue_engine::maintenance::Settings;
 use zue_log::sim::SimDisk;
 use zue_log::{Reader, Retention};
@@ -23,6 +24,8 @@ pub(crate) struct Upkeep {
     /// The ages of records, where some go because of them.
     pub(crate) retention: Option<Aging>,
     pub(crate) deletes: Option<Aging>,
+    /// The end of the newest backup that its node has heard of.
+    backed_up: Offset,
 }
 
 impl Upkeep {
@@ -30,7 +33,7 @@ impl Upkeep {
         let engine = zue_engine::maintenance::Maintenance::new(reader, settings(params, false));
         let retention = params.retention_ms.map(Aging::new);
         let deletes = params.compaction.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
-        Self { engine, retention, deletes }
+        Self { engine, retention, deletes, backed_up: Offset(0) }
     }
 }
 

@@ -18,15 +18,21 @@ pub(crate) struct ControlParams {
     pub(crate) whim: f64,
     /// A controller stops before a step.
     pub(crate) stop: f64,
-    pub(crate) stale_read: f64,
-    pub(crate) refused_write: f64,
-    pub(crate) lost_answer: f64,
-    pub(crate) store_ms: (u64, u64),
+    pub(crate) store: StoreParams,
     /// The nodes elect by themselves where no controller does, and when.
     pub(crate) stands_by: bool,
     /// When the controllers are gone, until all is put right.
     pub(crate) gone_after_ms: Option<u64>,
     pub(crate) standby: StandbyTimes,
+}
+
+/// The store of the record, and how well it answers.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreParams {
+    pub(crate) stale_read: f64,
+    pub(crate) refused_write: f64,
+    pub(crate) lost_answer: f64,
+    pub(crate) answer_ms: (u64, u64),
 }
 
 impl ControlParams {
@@ -42,10 +48,12 @@ impl ControlParams {
             hand_over_ms: dice.between((50, 500)),
             whim: up_to(dice, 80),
             stop: up_to(dice, 100),
-            stale_read: up_to(dice, 300),
-            refused_write: up_to(dice, 100),
-            lost_answer: up_to(dice, 100),
-            store_ms: (0, dice.between((1, 40))),
+            store: StoreParams {
+                stale_read: up_to(dice, 300),
+                refused_write: up_to(dice, 100),
+                lost_answer: up_to(dice, 100),
+                answer_ms: (0, dice.between((1, 40))),
+            },
             stands_by: dice.chance(0.6),
             gone_after_ms: dice.chance(0.6).then(|| dice.between((200, 4000))),
             standby: StandbyTimes {
@@ -67,11 +75,19 @@ impl ControlParams {
     }
 }
 
+impl StoreParams {
+    /// It answers all, and with what it holds.
+    pub(crate) fn be_well(&mut self) {
+        (self.stale_read, self.refused_write, self.lost_answer) = (0.0, 0.0, 0.0);
+    }
+}
+
 /// The replicas cannot reach one another for long, while voters change and few answers decide: epoch starts stay where they were
 /// written.
 impl ControlParams {
     pub(super) fn split(&mut self, dice: &mut Dice) {
         (self.controllers, self.turn_ms, self.seal_grace_ms) = (2, (10, dice.between((40, 200))), 0);
-        (self.whim, self.stop, self.stale_read, self.refused_write, self.lost_answer) = (0.5, 0.0, 0.0, 0.0, 0.0);
+        (self.whim, self.stop) = (0.5, 0.0);
+        self.store.be_well();
     }
 }

@@ -225,7 +225,7 @@ impl World {
         self.trace.say(self.now, format_args!("controller {controller}: {event:?}"));
         let home = self.controllers.get(controller).and_then(|at| at.home);
         match event {
-            Happened::LeaderElected { .. } if home.is_some() => self.counts.by_standbys += 1,
+            Happened::LeaderElected { .. } if home.is_some() => self.counts.done.by_standbys += 1,
             Happened::ElectionFailed { why: Failure::NotAppointed { .. }, .. }
                 if self.broken_by(Break::TwoCandidates) =>
             {

@@ -6,17 +6,17 @@ use zue_core::{EPOCHS_AHEAD_MAX, Epoch};
 use super::{StoreAnswer, StoreCall};
 use crate::coverage::Fault;
 use crate::event::Event;
+use crate::params::StoreParams;
 use crate::world::World;
 
 impl World {
     pub(crate) fn call_store(&mut self, controller: usize, op: (u64, u64), call: StoreCall) {
-        self.after(self.params.control.store_ms, Event::StoreCall { controller, op, call });
+        self.after(self.params.control.store.answer_ms, Event::StoreCall { controller, op, call });
     }
 
     pub(crate) fn store_call(&mut self, controller: usize, op: (u64, u64), call: StoreCall) {
-        let control = &self.params.control;
-        let (stale_read, refused, lost, store_ms) =
-            (control.stale_read, control.refused_write, control.lost_answer, control.store_ms);
+        let StoreParams { stale_read, refused_write: refused, lost_answer: lost, answer_ms } =
+            self.params.control.store;
         let answer = match call {
             StoreCall::Load if !self.status.past.is_empty() && self.dice.chance(stale_read) => {
                 self.counts.faults.count(Fault::StoreStale);
@@ -42,7 +42,7 @@ impl World {
         if is_away || self.dice.chance(lost) {
             self.counts.faults.count(Fault::StoreSilent);
         } else {
-            self.after(store_ms, Event::StoreAnswer { controller, op, answer });
+            self.after(answer_ms, Event::StoreAnswer { controller, op, answer });
         }
     }
 

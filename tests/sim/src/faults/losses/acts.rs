@@ -18,7 +18,7 @@ impl Storage {
         while let Ok(Some(_)) = verifier.step(1 << 20) {}
         let damaged = log.damaged().into_iter().map(|damage| (damage.from, damage.to));
         let end = log.tail().end;
-        damaged.chain((end < self.synced.end).then_some((end, ALL.1))).collect()
+        damaged.chain((end < self.must.synced.end).then_some((end, ALL.1))).collect()
     }
 
     /// The records in `from..upto` that can be read, and what cannot.
@@ -42,7 +42,7 @@ impl World {
     /// Returns whether this replica's disk may be lost or damaged. One other at least remembers the cluster, or another may begin.
     pub(crate) fn may_be_hurt(&self, replica: ReplicaId) -> bool {
         let others = || self.machines.iter().map(|at| at.storage.id()).filter(|id| *id != replica);
-        let is_reckless = self.reckless && self.has_begun() && others().any(|id| self.losses.remembers(id));
+        let is_reckless = self.losses.reckless && self.has_begun() && others().any(|id| self.losses.remembers(id));
         self.is_dispensable(replica) || is_reckless
     }
 

@@ -205,7 +205,7 @@ impl World {
         }
     }
 
-    fn take_trim(&mut self, machine: usize, caller: Caller, before: Offset) {
+    pub(crate) fn take_trim(&mut self, machine: usize, caller: Caller, before: Offset) {
         self.check.trim_asked(before);
         let early = self.broken_by(Break::TrimAnsweredEarly);
         let waiting = Waiting { caller, of: WaitingFor::Trim(before) };
@@ -251,7 +251,7 @@ impl World {
                 self.check.acknowledged(producer.nonce, sequence, count, *base);
             }
             (Reply::Trimmed(at_least), WaitingFor::Trim(before)) => {
-                self.counts.trims += 1;
+                self.counts.done.trims += 1;
                 self.check.trim_answered(process, &at.storage, before, *at_least);
             }
             (Reply::Refused(Refusal::OtherVoters { epoch, before }), _)

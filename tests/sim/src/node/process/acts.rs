@@ -21,12 +21,12 @@ use crate::world::{Machine, World};
 impl World {
     pub(crate) fn start_process(&mut self, machine: usize) {
         let life = self.next_id();
-        let limits = self.params.producer_limits;
+        let limits = self.params.node.producer_limits;
         if self.dice.chance(self.params.disk.stop * 10.0) {
             let after = self.dice.between((0, 8));
             self.machine(machine).storage.fail_soon(after, true);
         }
-        let compaction = self.params.upkeep.as_ref().and_then(|upkeep| upkeep.compaction);
+        let compaction = self.params.node.upkeep.as_ref().and_then(|upkeep| upkeep.compaction);
         let Opened { mut recovered, records, gone, last_ms } =
             match self.machine(machine).storage.open(limits, compaction) {
                 Ok(opened) => opened,
@@ -50,9 +50,9 @@ impl World {
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
         let reader = self.machine(machine).storage.log().reader();
-        let upkeep = self.params.upkeep.as_ref().map(|params| Upkeep::new(reader, params));
+        let upkeep = self.params.node.upkeep.as_ref().map(|params| Upkeep::new(reader, params));
         let standing = self.standing_of(machine);
-        let replica = Replica::new(self.params.limits, recovered);
+        let replica = Replica::new(self.params.node.limits, recovered);
         if replica.is_seed() {
             self.counts.from_backup.restarts += u64::from(replica.lineage().starts > 2);
             self.counts.from_backup.died += u64::from(is_named);
@@ -65,7 +65,7 @@ impl World {
             feeds: BTreeMap::new(),
             members: BTreeMap::new(),
             led: None,
-            memory: Ring::new(self.params.memory_bytes),
+            memory: Ring::new(self.params.node.memory_bytes),
             inbound: BTreeMap::new(),
             followed: None,
             upkeep,
@@ -73,15 +73,15 @@ impl World {
         };
         self.machine(machine).process = Some(process);
         self.restart_standby(machine);
-        self.after_of(machine, (0, self.params.tick_ms), ProcessEvent::Tick);
-        if let Some(UpkeepParams { turn_ms, .. }) = self.params.upkeep {
+        self.after_of(machine, (0, self.params.node.tick_ms), ProcessEvent::Tick);
+        if let Some(UpkeepParams { turn_ms, .. }) = self.params.node.upkeep {
             self.after_of(machine, (1, turn_ms), ProcessEvent::Upkeep);
         }
     }
 
     /// Spoils what a process has found on its disk, where a rule about that is to be broken.
     fn mistake(&mut self, machine: usize, life: u64, recovered: &mut Recovered) {
-        let limits = self.params.producer_limits;
+        let limits = self.params.node.producer_limits;
         if self.broken_by(Break::ForgetPromise) {
             recovered.promise = zue_core::Promise { epoch: recovered.log.epoch, leader: None };
         }
@@ -115,7 +115,7 @@ impl World {
         machine.process = None;
         machine.storage.stop(machine_too);
         machine.held = None;
-        if self.params.faults.restore_disk > 0 && self.dice.chance(0.6) {
+        if self.params.faults.disks.restore > 0 && self.dice.chance(0.6) {
             self.machine(at).storage.copy();
         }
     }
@@ -124,7 +124,7 @@ impl World {
         match event {
             ProcessEvent::Tick => {
                 self.tick(machine);
-                let tick_ms = self.params.tick_ms;
+                let tick_ms = self.params.node.tick_ms;
                 self.after_of(machine, (tick_ms, tick_ms), ProcessEvent::Tick);
             }
             ProcessEvent::CommitNews { follower, session } => self.commit_news(machine, follower, session),
@@ -201,7 +201,7 @@ impl World {
         if slow {
             self.counts.faults.count(Fault::SyncSlow);
         }
-        let stall_ms = self.params.limits.sync.lag_ms_max;
+        let stall_ms = self.params.node.limits.sync.lag_ms_max;
         let sync_ms = match slow {
             true if self.dice.chance(0.05) => (stall_ms, 10 * stall_ms),
             true => (sync_ms.1, sync_ms.1 * 20),
@@ -300,6 +300,6 @@ impl World {
     }
 
     pub(crate) fn address_of(&self, replica: ReplicaId) -> Option<Address> {
-        self.homes.get(&replica).map(|machine| Address::Machine(*machine))
+        self.net.homes.get(&replica).map(|machine| Address::Machine(*machine))
     }
 }

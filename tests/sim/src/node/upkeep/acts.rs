@@ -1,7 +1,7 @@
 //! The upkeep takes its turns; questions and answers travel.
 
 use zue_core::{Aged, ClusterId, Input, Offset, ReplicaId, RoleView};
-use zue_engine::maintenance::{Ask, Event, Facts, Unanswered};
+use zue_engine::maintenance::{Ask, Event as Happened, Facts, Unanswered};
 use zue_engine::room::Access as _;
 use zue_log::{Excerpt, Log, LogError, ReadError};
 
@@ -9,7 +9,7 @@ use super::{Upkeep, settings};
 use crate::breaks::Break;
 use crate::check::Judge;
 use crate::disk::{WorkError, work_error};
-use crate::event::ProcessEvent;
+use crate::event::{Event, ProcessEvent};
 use crate::message::{Address, Answer, Call, Caller, Message};
 use crate::node::ages::Which;
 use crate::node::process::Process;
@@ -18,7 +18,7 @@ use crate::world::World;
 impl World {
     /// Does what comes next, and again later.
     pub(crate) fn upkeep(&mut self, machine: usize) {
-        let Some(late_ms) = self.params.upkeep.as_ref().map(|params| params.late_ms) else { return };
+        let Some(late_ms) = self.params.node.upkeep.as_ref().map(|params| params.late_ms) else { return };
         let life = self.process(machine).map(|process| process.life);
         let waits_ms = self.look_after(machine, None).max(1);
         if life == self.process(machine).map(|process| process.life) {
@@ -29,7 +29,9 @@ impl World {
     /// Lets the upkeep take its turn, or an answer; how long it waits then.
     fn look_after(&mut self, machine: usize, answer: Option<(u64, Result<Excerpt, Unanswered>)>) -> u64 {
         let now = self.clock(machine);
-        let Some(settings) = self.params.upkeep.as_ref().map(|params| settings(params, self.healed)) else { return 0 };
+        let Some(settings) = self.params.node.upkeep.as_ref().map(|params| settings(params, self.healed)) else {
+            return 0;
+        };
         let is_failed = |process: &Process| process.replica().role(now) == RoleView::Failed;
         if self.process(machine).is_none_or(|process| is_failed(process)) {
             return settings.turn_ms;
@@ -38,6 +40,7 @@ impl World {
         let mut done = self.write_commit_now_and_then(machine);
         let (aged, deletes) = (self.aged(machine, Which::Retention), self.aged(machine, Which::Deletes));
         let (others, go_early) = (self.others(machine), self.broken_by(Break::DeletesGoEarly));
+        let backed_up = self.held_from(machine).filter(|_| !self.broken_by(Break::BackupsPassedOver));
         let at = self.machine(machine);
         let Some(process) = at.process.as_mut() else { return settings.turn_ms };
         let facts = Facts {
@@ -49,7 +52,7 @@ impl World {
                 deletes => deletes.map_or(Aged::unknown(), |(aged, _)| aged),
             },
             others: Some(&others),
-            backed_up: None,
+            backed_up,
         };
         let mut events = Vec::new();
         let Some(Upkeep { engine, .. }) = &mut process.upkeep else { return settings.turn_ms };
@@ -94,23 +97,23 @@ impl World {
     fn take(
         &mut self,
         machine: usize,
-        event: Event,
+        event: Happened,
         (by_age, deletes): (Option<Judge>, Option<(Aged, Judge)>),
     ) -> Result<(), WorkError> {
-        let (limits, kept) = (self.params.producer_limits, &mut self.counts.kept);
+        let (limits, kept) = (self.params.node.producer_limits, &mut self.counts.kept);
         let storage = &mut self.machines.get_mut(machine).expect("a machine of this world").storage;
         match event {
-            Event::Ask(ask) => self.ask_other(machine, ask),
-            Event::Expired(before) => self.expired(machine, before, by_age),
-            Event::Damaged(found) => {
+            Happened::Ask(ask) => self.ask_other(machine, ask),
+            Happened::Expired(before) => self.expired(machine, before, by_age),
+            Happened::Damaged(found) => {
                 self.trace.say(self.now, format_args!("{machine} is damaged: {found:?}"));
                 let is_told = found.ranges > 0 && !self.broken_by(Break::DamageForgotten);
                 self.step(machine, Input::Damaged(is_told));
             }
             // Nothing has changed for want of room, or of a file to read.
-            Event::Failed(LogError::NoRoom(_) | LogError::Read(ReadError::Disk(_))) => return Err(WorkError::Full),
-            Event::Failed(error) => return Err(work_error(error)),
-            Event::Repaired(damage, missing, still) => {
+            Happened::Failed(LogError::NoRoom(_) | LogError::Read(ReadError::Disk(_))) => return Err(WorkError::Full),
+            Happened::Failed(error) => return Err(work_error(error)),
+            Happened::Repaired(damage, missing, still) => {
                 storage.flip = None;
                 (kept.repairs, kept.restored) =
                     (kept.repairs + 1, kept.restored + count(&missing).saturating_sub(count(&still)));
@@ -118,24 +121,24 @@ impl World {
                 self.check.are_gone(id, &gone);
                 self.trace.say(self.now, format_args!("{machine} has repaired {damage}: {missing:?}, but {still:?}"));
             }
-            Event::Compacts => {
+            Happened::Compacts => {
                 self.trace.say(self.now, format_args!("{machine} compacts"));
                 if let Some((aged, judge)) = deletes {
                     self.check.deletes_may_go(&judge, &aged);
                 }
             }
-            Event::Compacted(taken) => {
+            Happened::Compacted(taken) => {
                 storage.flip = None;
                 kept.compacted += u64::from(taken);
             }
-            Event::CompactionDone => kept.compactions += 1,
-            Event::Checked(checked) => {
+            Happened::CompactionDone => kept.compactions += 1,
+            Happened::Checked(checked) => {
                 if let Some(damage) = checked.damage.filter(|_| !storage.is_damaged()) {
                     return Err(WorkError::Wrong(format!("it is taken for damaged: {damage}")));
                 }
             }
-            Event::CheckedAll if storage.mend(limits)? => self.mended(machine),
-            Event::CheckedAll | Event::CompactedBytes(_) | Event::Found(_) | Event::Trimmed { .. } => {}
+            Happened::CheckedAll if storage.mend(limits)? => self.mended(machine),
+            Happened::CheckedAll | Happened::CompactedBytes(_) | Happened::Found(_) | Happened::Trimmed { .. } => {}
             event => self.trace.say(self.now, format_args!("{machine}'s upkeep: {event:?}")),
         }
         Ok(())
@@ -161,12 +164,43 @@ impl World {
         };
         let (log_start, request) = (process.replica().log_start(), process.driver.request());
         self.trace.say(self.now, format_args!("{machine} trims what is too old, before {before}"));
+        if self.held_from(machine).is_some() {
+            self.check.is_backed_up(before);
+        }
         if let Some(judge) = judge {
             self.check.old_by_age(&judge, log_start, before);
         }
-        self.counts.aged_out += before.since(log_start);
+        self.counts.done.aged_out += before.since(log_start);
         self.check.trim_asked(before);
         self.step(machine, Input::Trim { request, before });
+    }
+
+    // ---- backups, where retention waits for them
+
+    pub(crate) fn backup_ms(&self) -> Option<(u64, u64)> {
+        self.params.node.upkeep.as_ref()?.backup_ms
+    }
+
+    /// From where on retention is to leave what is in no backup, as far as a node knows; nowhere on a full disk.
+    fn held_from(&mut self, machine: usize) -> Option<Offset> {
+        self.backup_ms()?;
+        let process = self.process(machine).filter(|process| !process.writer.is_full())?;
+        process.upkeep.as_ref().map(|upkeep| upkeep.backed_up)
+    }
+
+    /// A backup is made of what one node can read, and some hear of it.
+    pub(crate) fn back_up(&mut self) {
+        let Some(pause_ms) = self.backup_ms() else { return };
+        let made_by = self.dice.index(self.machines.len());
+        let readable = |process: &Process| process.replica().commit_end().min(process.replica().durable().end);
+        let newest = self.process(made_by).map(|process| readable(process)).unwrap_or_default();
+        let newest = self.check.backed_up(newest);
+        for machine in 0..self.machines.len() {
+            let hears = self.dice.chance(0.5);
+            let upkeep = self.process(machine).and_then(|process| process.upkeep.as_mut());
+            upkeep.filter(|_| hears).into_iter().for_each(|upkeep| upkeep.backed_up = newest);
+        }
+        self.after(pause_ms, Event::BackUp);
     }
 
     // ---- questions and answers
@@ -186,7 +220,7 @@ impl World {
 
     /// Gives committed records to a replica that lacks them.
     pub(crate) fn give(&mut self, machine: usize, caller: Caller, cluster: ClusterId, (from, upto): (Offset, Offset)) {
-        let answer_bytes = self.params.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
+        let answer_bytes = self.params.node.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
         let at = self.machine(machine);
         let (Some(process), storage) = (&at.process, &at.storage) else { return };
         let replica = process.replica();
