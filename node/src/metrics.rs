@@ -318,7 +318,7 @@ metrics! {
     );
     tls_failed_handshakes: IntCounterVec = counters(
         "zue_node_tls_failed_handshakes_total",
-        "Connections that came to no terms of TLS.",
+        "Connections that came to no terms of TLS. One whose other end goes away before is none of them.",
         &[closed("port", &TLS_PORTS)],
     );
     tls_plain_connections: IntCounterVec = counters(
