@@ -57,6 +57,8 @@ fn told(nodes: &[NodeAddress], status: &v1::StatusResponse) -> Result<NodeReport
         can_stand_by: status.can_stand_by,
         standby: status.standby.as_ref().map(|wire| standby(wire, placed)),
         standby_epoch: Epoch(status.standby.as_ref().map_or(0, |wire| wire.epoch)),
+        // Such a node says its name, and no controller bears that of one.
+        by_standby: status.role() == v1::Role::Leader && nodes.iter().any(|node| node.name == status.elected_by),
     })
 }
 

@@ -318,7 +318,7 @@ metrics! {
     );
     tls_failed_handshakes: IntCounterVec = counters(
         "zue_node_tls_failed_handshakes_total",
-        "Connections whose TLS handshake failed.",
+        "Connections whose TLS handshake failed. One that the other end closed before is none of them.",
         &[closed("port", &TLS_PORTS)],
     );
     tls_plain_connections: IntCounterVec = counters(

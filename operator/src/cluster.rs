@@ -210,6 +210,11 @@ impl Cluster {
         self.ordinals().map(|ordinal| self.pod(ordinal)).collect()
     }
 
+    /// The names that a pod of it may have, however many there are to be.
+    pub fn pods_ever(&self) -> impl Iterator<Item = String> {
+        (0..REPLICAS_MAX).map(|ordinal| self.pod(ordinal))
+    }
+
     /// The headless Service that gives each pod its name.
     pub fn nodes_service(&self) -> String {
         format!("{}-nodes", self.name)

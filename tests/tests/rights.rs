@@ -133,10 +133,13 @@ impl Served {
         Self { node: Node::start(config).await.unwrap(), identities, _data: data }
     }
 
-    fn channel(&self, port: Port, dial: &Dial) -> Channel {
+    fn address(&self, port: Port) -> SocketAddr {
         let addresses = self.node.addresses();
-        let address = if port == Port::Client { addresses.client } else { addresses.peer };
-        zue_proto::net::channel(&address.to_string(), dial).unwrap()
+        if port == Port::Client { addresses.client } else { addresses.peer }
+    }
+
+    fn channel(&self, port: Port, dial: &Dial) -> Channel {
+        zue_proto::net::channel(&self.address(port).to_string(), dial).unwrap()
     }
 
     /// Checks that those methods get through that were to.
@@ -498,6 +501,30 @@ async fn whose_authority_is_replaced_during_the_handshake_opens_no_connection() 
     assert!(!is_let_in(&refused) && error_of(&refused).is_none(), "no call is even answered: {refused:?}");
     assert_eq!(failed(), before + 1);
     passing.abort();
+    served.node.stop().await;
+}
+
+/// Sends that much of a handshake, and waits until the node has done with it.
+async fn begin_handshake(served: &Served, port: Port, bytes: &[u8]) {
+    let mut stream = tokio::net::TcpStream::connect(served.address(port)).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_dies_in_a_handshake_is_not_counted_among_those_that_are_refused() {
+    let served = Served::with(TlsMode::Required).await;
+    let metrics = served.node.metrics();
+    for (port, name) in [(Port::Client, "client"), (Port::Peer, "peer")] {
+        let failed = || metrics.tls_failed_handshakes.with_label_values(&[name]).get();
+        for _ in 0..5 {
+            begin_handshake(&served, port, b"\x16\x03\x01\x02\x00\x01").await;
+        }
+        begin_handshake(&served, port, b"\x16\x03\x01\x00\x05hello").await;
+        eventually_async(SOON, async || (failed() > 0).then_some(()), || "garbage is refused".to_owned()).await;
+        assert_eq!(failed(), 1, "at the port of {name}s");
+    }
     served.node.stop().await;
 }
 

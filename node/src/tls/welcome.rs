@@ -1,5 +1,6 @@
 //! The welcome of a connection: with TLS or without, and with what it shows of its other end.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,11 @@ impl Kept {
                 let name = shown.client().map(ToOwned::to_owned);
                 return Some(rest.secured(stream, shown, name.as_deref()));
             }
+            Ok(Err((error, _))) if is_gone(&error) => {
+                // One that died, or was killed, is not refused.
+                tracing::debug!(port = port.name(), %error, "a caller went away in a handshake of TLS");
+                return None;
+            }
             Ok(Err((error, stream))) => {
                 let_hear(stream).await;
                 error.to_string()
@@ -88,6 +94,12 @@ impl Kept {
         };
         refuse_connection(port, &rest, &why, metrics)
     }
+}
+
+/// Tells whether the other end broke off, or the way to it, without a word. Whoever refuses this node says so.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | TimedOut)
 }
 
 fn refuse_connection(port: Port, rest: &Rest, why: &str, metrics: &Metrics) -> Option<Connection> {

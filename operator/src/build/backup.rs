@@ -1,13 +1,11 @@
-//! Parts of a pod for backups: the nodes' settings and credentials, and the container that restores a log before the first node starts.
+//! Parts of a pod for backups: the credentials, and the container that restores a log before the first node starts.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, SecretKeySelector};
-use serde::Serialize;
-use zue_settings::BackupSettings;
 
 use super::args::{CONFIG_DIRECTORY, DATA_DIRECTORY};
 use super::beside::beside;
 use crate::cluster::Cluster;
-use crate::crd::backup::{Backup, RestoreFrom};
+use crate::crd::backup::RestoreFrom;
 
 /// The beginning of a key of the ConfigMap that orders a restore, of the pod whose ordinal follows.
 const ORDER: &str = "restore-";
@@ -15,19 +13,6 @@ const ORDER: &str = "restore-";
 /// The variables with credentials, and whether there need be none.
 const CREDENTIALS: [(&str, bool); 3] =
     [("AWS_ACCESS_KEY_ID", false), ("AWS_SECRET_ACCESS_KEY", false), ("AWS_SESSION_TOKEN", true)];
-
-/// The section of the nodes' configuration file about backups.
-#[derive(Serialize)]
-struct Section<'a> {
-    backup: &'a BackupSettings,
-}
-
-/// The part of the nodes' configuration file; nothing where there are no backups.
-pub(super) fn settings(cluster: &Cluster) -> String {
-    let Some(Backup { settings, .. }) = &cluster.spec.backup else { return String::new() };
-    // Numbers and strings: nothing in them can fail to be written.
-    serde_yaml::to_string(&Section { backup: settings }).unwrap_or_default()
-}
 
 /// The variables of a node.
 pub(super) fn environment(cluster: &Cluster) -> Vec<EnvVar> {
@@ -104,8 +89,7 @@ bootstrap: {from: {backup: 's3://logs/orders', clusterId: 0000000000000000000000
     fn backups_are_settings_of_the_nodes_and_credentials_are_none() {
         let cluster = cluster(BACKED_UP);
         let backup = file(&cluster)["backup"].clone();
-        assert_eq!((backup["to"].as_str(), backup["interval"].as_str()), (Some("s3://logs/orders"), Some("1m")));
-        assert_eq!((backup["keep"].as_str(), backup["bytesPerSecond"].as_str()), (Some("168h"), Some("32MiB")));
+        assert_eq!((backup["to"].as_str(), backup["keep"].as_str()), (Some("s3://logs/orders"), Some("168h")));
         assert!(backup.get("credentialsSecretName").is_none());
         let objects = objects(&cluster);
         let annotations = objects.service_account.metadata.annotations.unwrap();

@@ -36,8 +36,8 @@ impl Deeds {
     }
 
     /// Does what the latest report asks for, each time the latest, until there are no more.
-    pub(super) async fn run(mut self, mut latest: watch::Receiver<Option<Report>>) {
-        let newest = |latest: &mut watch::Receiver<Option<Report>>| latest.borrow_and_update().clone();
+    pub(super) async fn run(mut self, mut latest: watch::Receiver<Option<Arc<Report>>>) {
+        let newest = |latest: &mut watch::Receiver<Option<Arc<Report>>>| latest.borrow_and_update().clone();
         while latest.changed().await.is_ok() {
             if let Some(report) = newest(&mut latest) {
                 self.obeyed(&report).await;

@@ -9,6 +9,7 @@ pub mod paused;
 mod reporter;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use futures::future::join3;
 use kube::Client;
@@ -29,14 +30,14 @@ const EVENTS_MAX: usize = 64;
 /// The place where a task hands in its reports. Nothing waits here.
 #[derive(Debug)]
 pub struct ReportSender {
-    reports: watch::Sender<Option<Report>>,
+    reports: watch::Sender<Option<Arc<Report>>>,
     events: mpsc::Sender<ClusterEvent>,
 }
 
 impl ReportSender {
     /// Of the reports that are still to be told, only the latest is.
     pub fn report(&self, report: Report) {
-        self.reports.send_replace(Some(report));
+        self.reports.send_replace(Some(Arc::new(report)));
     }
 
     /// Logs it and makes an Event of it, unless too many wait already.
@@ -53,7 +54,7 @@ pub fn open(
     before: ZueClusterStatus,
     workload: SharedWorkload,
 ) -> (ReportSender, impl Future<Output = ()> + use<>) {
-    let (reports, mut latest) = watch::channel(None::<Report>);
+    let (reports, mut latest) = watch::channel(None::<Arc<Report>>);
     let (events, mut told) = mpsc::channel(EVENTS_MAX);
     let mut recorder = EventRecorder::new(client.clone(), cluster, instance);
     let doing = Deeds::new(client.clone(), events.clone()).run(latest.clone());

@@ -44,12 +44,11 @@ impl Shared {
         Some(found).filter(|found| found.uid().as_ref() == Some(&cluster.uid))
     }
 
+    /// Its pods, looked up by every name that one may have: of many clusters, none looks through the pods of all.
     pub(super) fn pods_of(&self, cluster: &Cluster) -> Vec<Arc<Pod>> {
-        let is_its = |pod: &Arc<Pod>| {
-            let of_cluster = pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
-            of_cluster && pod.namespace().as_ref() == Some(&cluster.namespace)
-        };
-        self.pods.state().into_iter().filter(is_its).collect()
+        let is_its = |pod: &Arc<Pod>| pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
+        let named = |name: String| self.pods.get(&ObjectRef::new(&name).within(&cluster.namespace));
+        cluster.pods_ever().filter_map(named).filter(is_its).collect()
     }
 
     pub(super) fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use zue_tests::load::Load;
 use zue_tests::replicas::eventually;
 
 use crate::alone::{Outage, rows, signal};
-use crate::changes::{acting_operator, expect_members, follower, replica_id};
+use crate::changes::{expect_members, follower, replica_id};
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 
 /// The time that a planned change may cost.
@@ -178,46 +177,10 @@ fn whole(cluster: &Zue) -> Option<()> {
     (status["status"]["isr"].as_array()?.len() == 3).then_some(())
 }
 
-/// Deletes the acting operator's pod by force again and again, until what is asked for is done.
-fn while_operators_die(load: &Load, what: &str, is_done: impl Fn() -> bool) {
-    let (begun, mut killed) = (Instant::now(), 0_u32);
-    while !is_done() {
-        assert!(begun.elapsed() < 3 * PATIENCE, "{what} does not come to its end");
-        // Later each time: so that they die at each of its steps.
-        std::thread::sleep(Duration::from_millis(2500) + Duration::from_millis(700) * killed);
-        if let Some(acting) = acting_operator().filter(|_| killed < 12) {
-            drop(run("kubectl", &["delete", "pod", "-n", "zue-system", &acting, "--grace-period=0", "--force"]));
-            killed += 1;
-        }
-    }
-    load.expect_acks(200, PATIENCE);
-    println!("{what}: done after {:?} and {killed} operators that died", begun.elapsed());
-}
-
-#[test]
-fn whatever_step_an_operator_dies_at_the_next_one_goes_on() {
-    let cluster = Zue::create("e2e-steps", 31210);
-    expect_members(&cluster, 3);
-    let load = cluster.load();
-    load.expect_acks(500, PATIENCE);
-    let has = |replicas: usize| {
-        let status = cluster.status();
-        let members = status["members"].as_array().cloned().unwrap_or_default();
-        let in_sync = members.iter().filter(|member| member["inSync"] == true).count();
-        members.len() == replicas && in_sync == replicas && status["replicas"] == json!(replicas)
-    };
-    for replicas in [5, 3] {
-        cluster.patch(&json!({ "replicas": replicas }));
-        while_operators_die(&load, &format!("{replicas} replicas"), || has(replicas));
-    }
-    let before = cluster.uids();
-    cluster.annotate("zue.io/restart=steps");
-    let restarted = || cluster.uids().iter().all(|(pod, uid)| before.get(pod) != Some(uid)) && has(3);
-    while_operators_die(&load, "a restart", restarted);
-    let lost = follower(&cluster);
-    let id = replica_id(&cluster, &lost);
-    cluster.annotate(&format!("zue.io/replace={lost}"));
-    let replaced = || replica_id(&cluster, &lost).is_some_and(|now| id.as_ref() != Some(&now)) && has(3);
-    while_operators_die(&load, "a replacement", replaced);
-    cluster.check(load);
+/// Tells whether so many replicas vote and are in sync, and there are no others.
+pub fn has_members(cluster: &Zue, replicas: usize) -> bool {
+    let status = cluster.status();
+    let members = status["members"].as_array().cloned().unwrap_or_default();
+    let in_sync = members.iter().filter(|member| member["inSync"] == true).count();
+    members.len() == replicas && in_sync == replicas && status["replicas"] == json!(replicas)
 }

@@ -30,6 +30,8 @@ mod cut_off;
 #[cfg(feature = "e2e-full")]
 mod day_two;
 #[cfg(feature = "e2e-full")]
+mod deaths;
+#[cfg(feature = "e2e-full")]
 mod full;
 #[cfg(feature = "e2e-full")]
 mod garbage;
@@ -42,6 +44,8 @@ mod ports;
 mod prometheus;
 #[cfg(feature = "e2e-full")]
 mod recovered;
+#[cfg(feature = "e2e-full")]
+mod steps;
 #[cfg(feature = "e2e-full")]
 mod volumes;
 #[cfg(feature = "e2e-full")]

@@ -9,13 +9,13 @@ use zue_tests::replicas::eventually;
 use crate::changes::{expect_members, switch_over};
 use crate::kubernetes::{NAME, PATIENCE, Zue, get, kubectl};
 
-fn recovering(cluster: &Zue) -> (String, String) {
+pub fn recovering(cluster: &Zue) -> (String, String) {
     let condition = cluster.condition("Recovering");
     let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
     (text("reason"), text("message"))
 }
 
-fn recorded(cluster: &Zue) -> Option<String> {
+pub fn recorded(cluster: &Zue) -> Option<String> {
     cluster.status()["clusterId"].as_str().map(str::to_owned)
 }
 

@@ -11,7 +11,6 @@ use crate::alone::machines;
 use crate::changes::expect_members;
 use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, run};
 
-const GROW: &str = "grow";
 const IMAGE: &str = "/var/zue-e2e.img";
 pub const MOUNT: &str = "/var/zue-e2e";
 /// The file that takes the difference between the two sizes, beside the directory that is the volume.
@@ -72,12 +71,19 @@ impl Volumes {
         volumes
     }
 
+    /// A cluster on them, to which what is written is soon much.
+    pub fn create(&self, namespace: &str, port: u16) -> Zue {
+        let storage = format!("{{size: {SMALL}, storageClassName: {}}}", class(self.of));
+        let spec = "  tls: {mode: \"Off\"}\n  config: {log: {segmentBytesMax: 8MiB}}\n";
+        Zue::create_on(&storage, namespace, port, spec)
+    }
+
     fn name(&self, machine: &str) -> String {
         format!("{}-{machine}", class(self.of))
     }
 
     /// Does what a driver does once a claim asks for more: there is more room, and the volume and the claim say so.
-    fn grow(&self, namespace: &str) {
+    pub fn grow(&self, namespace: &str) {
         for machine in &self.workers {
             on(machine, &format!("rm {BALLAST}")).expect("there is more room");
             let volume = json!({ "spec": { "capacity": { "storage": LARGE } } }).to_string();
@@ -108,21 +114,17 @@ impl Drop for Volumes {
     }
 }
 
-fn create(namespace: &str, port: u16) -> Zue {
-    let storage = format!("{{size: {SMALL}, storageClassName: {}}}", class(GROW));
-    let spec = "  tls: {mode: \"Off\"}\n  config: {log: {segmentBytesMax: 8MiB}}\n";
-    Zue::create_on(&storage, namespace, port, spec)
+/// How many claims ask for as much as there is to be.
+pub fn asked(cluster: &Zue) -> Option<usize> {
+    let claims = get(&["-n", &cluster.namespace, "pvc"]);
+    let claims = claims["items"].as_array()?;
+    Some(claims.iter().filter(|claim| claim["spec"]["resources"]["requests"]["storage"] == LARGE).count())
 }
 
-/// Waits until every claim asks for as much.
+/// Waits until every claim does.
 pub fn expect_asked(cluster: &Zue) {
-    let asked = || {
-        let claims = get(&["-n", &cluster.namespace, "pvc"]);
-        let claims = claims["items"].as_array()?;
-        let asks = claims.iter().filter(|claim| claim["spec"]["resources"]["requests"]["storage"] == LARGE).count();
-        (asks == 3).then_some(())
-    };
-    eventually(PATIENCE, asked, || format!("all claims ask for {LARGE}: {:#}", cluster.status()));
+    let all = || asked(cluster).filter(|count| *count == 3);
+    eventually(PATIENCE, all, || format!("all claims ask for {LARGE}: {:#}", cluster.status()));
 }
 
 /// The same, and plays the driver.
@@ -136,8 +138,8 @@ fn expect_growth(cluster: &Zue, volumes: &Volumes) {
 
 #[test]
 fn volumes_grow_under_load_and_full_ones_take_appends_again() {
-    let volumes = Volumes::make(GROW);
-    let cluster = create("e2e-grows", 31220);
+    let volumes = Volumes::make("grow");
+    let cluster = volumes.create("e2e-grows", 31220);
     expect_members(&cluster, 3);
     let load = cluster.load();
     load.expect_acks(500, PATIENCE);

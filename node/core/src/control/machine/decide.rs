@@ -149,13 +149,14 @@ impl<R: Rules> Machine<R> {
     }
 
     /// Returns whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else
-    /// undoes it with an epoch of its own. Then both wait, longer and longer.
+    /// undoes it with an epoch of its own. Then both wait, longer and longer. A node that stood by wishes for nothing: it replaced a leader.
     fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
         let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
         if let (Some(begun), Some(newest)) = (&self.epochs.begun, newest)
             && newest.epoch > begun.epoch.max(self.epochs.appointed)
             && self.epochs.contested.is_none_or(|told| told < newest.epoch)
             && (&newest.voters, newest.quorum, newest.leader) != (&begun.voters, begun.quorum, begun.leader)
+            && !self.is_by_standby(newest.epoch)
         {
             let epoch = newest.epoch;
             self.epochs.contested = Some(epoch);
@@ -163,6 +164,11 @@ impl<R: Rules> Machine<R> {
             out.push(Action::Tell(Event::Contested { epoch }));
         }
         self.pauses.contested.is_due(now)
+    }
+
+    fn is_by_standby(&self, epoch: Epoch) -> bool {
+        let leads_it = |told: &&NodeReport| told.seen.last.as_ref().is_some_and(|last| last.epoch == epoch);
+        self.look.nodes.iter().filter_map(Node::told).filter(leads_it).any(|told| told.by_standby)
     }
 
     /// The record that is to be written: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for

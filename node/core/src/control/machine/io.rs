@@ -25,6 +25,8 @@ pub struct NodeReport {
     pub standby: Option<StandbyTerms>,
     /// The epoch whose leader was told so; 0 if it is not known.
     pub standby_epoch: Epoch,
+    /// As a leader: true if a node elected it, for want of a controller.
+    pub by_standby: bool,
 }
 
 impl NodeReport {

@@ -125,6 +125,41 @@ fn an_own_epoch_that_was_answered_too_late_is_nobody_elses() {
     assert!(!bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Contested { .. }))));
 }
 
+/// How long it takes until a wish is acted on, after so many changes of leader that each undid what was begun before.
+fn waits_after(changes: u64, by_standby: bool) -> (u64, bool) {
+    let mut bench = Bench::controller();
+    let mut is_contested = false;
+    // What it began before is over, and the record is read anew.
+    let mut acts = |bench: &mut Bench, epoch| {
+        (bench.machine.work, bench.machine.record) = (Work::Resting, Record::new());
+        bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
+        let mut nodes = well(epoch, &[1, 2, 3], [1, 2, 3], None);
+        nodes.iter_mut().flatten().for_each(|told| told.by_standby = by_standby);
+        bench.look(nodes);
+        is_contested |= bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Contested { .. })));
+        !bench.machine.is_at_rest()
+    };
+    let epochs = (4..).step_by(2).take(usize::try_from(changes).unwrap());
+    for epoch in epochs {
+        let voters = [1, 2, 3].map(ReplicaId).to_vec();
+        // It had the second replica lead; the first one does, in a later epoch.
+        bench.machine.epochs.begun = Some(Begun { epoch: Epoch(epoch - 1), leader: ReplicaId(2), voters, quorum: 2 });
+        acts(&mut bench, epoch);
+    }
+    let since = bench.now;
+    while !acts(&mut bench, 2 + 2 * changes) {
+        assert!(bench.now < since + 600_000, "it never acts");
+    }
+    (bench.now - since, is_contested)
+}
+
+#[test]
+fn what_nodes_that_stood_by_have_done_contests_nothing_and_what_another_controller_does_costs_ever_longer_pauses() {
+    assert_eq!(waits_after(8, true), (100, false));
+    let (waited, is_contested) = waits_after(8, false);
+    assert!(waited > 20_000 && is_contested, "{waited} ms");
+}
+
 #[test]
 fn a_record_is_too_high_only_once_it_has_been_for_long() {
     let mut bench = Bench::controller();

@@ -41,7 +41,15 @@ pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> NodeReport {
         leaving: false,
         role,
     };
-    NodeReport { seen, members: vec![], unreached: vec![], can_stand_by: true, standby: None, standby_epoch: Epoch(0) }
+    NodeReport {
+        seen,
+        members: vec![],
+        unreached: vec![],
+        can_stand_by: true,
+        standby: None,
+        standby_epoch: Epoch(0),
+        by_standby: false,
+    }
 }
 
 pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };

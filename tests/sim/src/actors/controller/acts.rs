@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use zue_core::control::machine::{
-    Action, Answer as Told, Backoff, Call as Asked, Event as Happened, Failure, Input, Machine, Patience, Placed,
-    StandbyTimes, StorePatience,
+    Action, Answer as Told, Backoff, Call as Asked, Event as Happened, Failure, Input, Machine, NodeReport, Patience,
+    Placed, StandbyTimes, StorePatience,
 };
 use zue_core::control::{Seen, SeenRole, Step, Wish};
 use zue_core::{Epoch, Millis, ReplicaId, Reply};
@@ -316,7 +316,7 @@ impl World {
     }
 
     /// The report of a node to a controller beside its own state: where it was told that the voters are, and whom it does not reach.
-    pub(crate) fn told(&self, machine: usize, seen: Seen) -> zue_core::control::machine::NodeReport {
+    pub(crate) fn told(&self, machine: usize, seen: Seen) -> NodeReport {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
         let known = process.and_then(|process| process.standing.known());
         let (standby, standby_epoch) =
@@ -328,6 +328,9 @@ impl World {
         let members = members.filter_map(placed).collect();
         let feeds = process.filter(|_| leads).into_iter().flat_map(|process| &process.feeds);
         let unreached = feeds.filter(|(_, feed)| feed.sender.is_none()).map(|(id, _)| *id).collect();
-        zue_core::control::machine::NodeReport { seen, members, unreached, can_stand_by: true, standby, standby_epoch }
+        let can_stand_by = true;
+        // Who elected a leader is not kept: the pauses for which it matters are short here.
+        let by_standby = false;
+        NodeReport { seen, members, unreached, can_stand_by, standby, standby_epoch, by_standby }
     }
 }
