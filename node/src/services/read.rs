@@ -54,6 +54,7 @@ pub(crate) struct Read {
 
 /// Limits of a read.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "each is the most of something")]
 pub(crate) struct ReadLimits {
     /// The bytes of one message.
     pub(crate) bytes_max: usize,

@@ -136,9 +136,9 @@ impl Leader {
             debug_assert!(follower.round <= round, "a follower has answered a round that was never asked");
             debug_assert!(!follower.counts || follower.lineage.is_some(), "a disk counts whose starts are not known");
         }
-        let rounds = self.reads.waiting.iter().map(|(round, ..)| *round);
+        let mut rounds = self.reads.waiting.iter().map(|(round, ..)| *round);
         debug_assert!(
-            rounds.clone().is_sorted() && rounds.last().is_none_or(|last| last <= round),
+            rounds.clone().is_sorted() && rounds.next_back().is_none_or(|last| last <= round),
             "reads out of order"
         );
     }

@@ -61,7 +61,7 @@ impl<D: Disk> Log<D> {
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
         let names = disk.list().context(Operation::List, || disk.path(""))?;
         let last_use = LastUse { boot, lazy: !config.durability.waits_for_disk(), clean: false };
-        let (mut meta_file, meta, initialised) = own_meta(&disk, &names, Meta::new(fresh_id, last_use))?;
+        let (mut meta_file, meta, initialised) = own_meta(&disk, &names, &Meta::new(fresh_id, last_use))?;
         let found = segments(&disk, &config, &meta, &names)?;
         let chain = chain(&disk, (meta.log_start, meta.synced.sequence), found)?;
         if meta.last_use.lazy && !meta.last_use.clean {
@@ -226,13 +226,13 @@ fn read_meta<D: Disk>(disk: &D, names: &[String]) -> Result<Option<Meta>, OpenEr
 }
 
 /// The meta file of the directory; a `fresh` one if that is empty, and whether it was.
-fn own_meta<D: Disk>(disk: &D, names: &[String], fresh: Meta) -> Result<(MetaFile<D>, Meta, bool), OpenError> {
+fn own_meta<D: Disk>(disk: &D, names: &[String], fresh: &Meta) -> Result<(MetaFile<D>, Meta, bool), OpenError> {
     let mut file = MetaFile::new(disk.clone());
     if let Some(meta) = read_meta(disk, names)? {
         return Ok((file, meta, false));
     }
-    file.replace(&fresh)?;
-    Ok((file, fresh, true))
+    file.replace(fresh)?;
+    Ok((file, *fresh, true))
 }
 
 /// The segments of the directory; a first one if there is none and never was.
