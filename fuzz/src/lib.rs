@@ -1,4 +1,4 @@
-//! What the targets share: each takes arbitrary bytes and says, by a panic, when the log does with them what it must not.
+//! The targets: each takes arbitrary bytes and says, by a panic, when the log does with them what it must not.
 //!
 //! A CRC would keep a fuzzer from everything behind it, so the first byte of an input tells whether the CRCs are made right.
 

@@ -6,7 +6,7 @@ use super::attempt::{self, Attempt, Voters};
 use super::feed::Feed;
 use super::io::{Action, Event, NodeReport};
 use super::pause::Retry;
-use super::{Machine, Node};
+use super::{Machine, Node, Work};
 use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
 use crate::types::{Epoch, Millis, ReplicaId};
 
@@ -197,6 +197,28 @@ impl<R: Rules> Machine<R> {
         let found = seen.iter().flatten().find_map(|seen| seen.cluster);
         let leader = newest_leader(seen, epoch).or(recorded.leader);
         Some(Recorded { epoch, leader, cluster: recorded.cluster.or(found) })
+    }
+
+    /// Holds the invariants of the work under way.
+    pub(super) fn check(&self) {
+        match &self.work {
+            Work::Looking { begun, until } => assert!(begun <= until, "a look ends before it begins"),
+            Work::Feeding { attempt, .. } => assert!(*attempt <= self.epochs.attempts, "an attempt without a number"),
+            Work::Reserving(attempt) => {
+                assert!(!attempt.is_reserved, "a reservation is waited for that is made");
+                assert!(!self.is_alone(), "a node that stands by waits for a store");
+            }
+            Work::Sealing(attempt, answers) => {
+                let answered = answers.sealed.len() + answers.refusals.len();
+                assert!(answered + answers.missing <= attempt.seen.len(), "more answers than nodes are waited for");
+            }
+            Work::Appointing { attempt, choice, .. } => {
+                assert!(attempt.is_reserved, "a leader is appointed in an epoch that is not reserved");
+                assert!(attempt.epoch <= self.epochs.appointed, "an epoch may get a second candidate");
+                assert!(!choice.bootstrap || !self.is_alone(), "a node that stands by begins a cluster");
+            }
+            Work::Resting | Work::HandingOver { .. } => {}
+        }
     }
 
     fn are_all_seen(&self) -> bool {

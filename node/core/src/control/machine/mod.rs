@@ -314,28 +314,6 @@ impl<R: Rules> Machine<R> {
         self.check();
     }
 
-    /// Holds the invariants of the work under way.
-    fn check(&self) {
-        match &self.work {
-            Work::Looking { begun, until } => assert!(begun <= until, "a look ends before it begins"),
-            Work::Feeding { attempt, .. } => assert!(*attempt <= self.epochs.attempts, "an attempt without a number"),
-            Work::Reserving(attempt) => {
-                assert!(!attempt.is_reserved, "a reservation is waited for that is made");
-                assert!(!self.is_alone(), "a node that stands by waits for a store");
-            }
-            Work::Sealing(attempt, answers) => {
-                let answered = answers.sealed.len() + answers.refusals.len();
-                assert!(answered + answers.missing <= attempt.seen.len(), "more answers than nodes are waited for");
-            }
-            Work::Appointing { attempt, choice, .. } => {
-                assert!(attempt.is_reserved, "a leader is appointed in an epoch that is not reserved");
-                assert!(attempt.epoch <= self.epochs.appointed, "an epoch may get a second candidate");
-                assert!(!choice.bootstrap || !self.is_alone(), "a node that stands by begins a cluster");
-            }
-            Work::Resting | Work::HandingOver { .. } => {}
-        }
-    }
-
     /// Once more than half of the nodes have told their status, the others are not waited for much longer: one that hangs is not to
     /// hold up what they say.
     fn hurry(&mut self) {
