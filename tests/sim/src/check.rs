@@ -44,32 +44,32 @@ pub(crate) struct Checker {
 struct Committed {
     /// By offset.
     records: Vec<Record>,
-    /// Where a producer's record was committed: nonce and sequence.
+    /// The offset of each committed record of a producer, by nonce and sequence.
     places: BTreeMap<(u64, u64), u64>,
     keys: gone::Keys,
 }
 
-/// Who has led, with whom, and how far.
+/// The leaderships, their voters, and how far they came.
 #[derive(Debug, Default)]
 struct Epochs {
     leaders: BTreeMap<Epoch, Leadership>,
     /// With whom each epoch began.
     begun: BTreeMap<Epoch, EpochStart>,
-    /// How far each epoch's leader has committed.
+    /// The commit end of each epoch's leader.
     committed_in: BTreeMap<Epoch, Offset>,
-    /// Who has said that it holds the start of an epoch.
+    /// The replicas that have said that they hold the start of an epoch.
     holds: BTreeSet<(ReplicaId, Epoch)>,
-    /// What it all began with, if with a restored log.
+    /// The restored log that it all began with, if it did.
     from_backup: Option<Begun>,
 }
 
-/// What replicas have told others.
+/// Words of replicas to others.
 #[derive(Debug, Default)]
 struct Said {
     replicas: BTreeMap<ReplicaId, Told>,
     /// Whom a replica follows in an epoch.
     bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
-    /// How far a replica has acknowledged an epoch whose start it held.
+    /// The end up to which a replica has acknowledged an epoch whose start it held.
     acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
 }
 
@@ -118,7 +118,7 @@ impl Checker {
         &self.log.records
     }
 
-    /// Where the append ends that holds the record before that place, or one of the same producer right behind it.
+    /// The offset at which the append ends that holds the record before that place, or one of the same producer right behind it.
     pub(crate) fn append_end(&self, to: Offset) -> Offset {
         let behind = self.log.records.get(index(to)..).unwrap_or_default();
         let last = to.0.checked_sub(1).and_then(|last| self.log.records.get(index(Offset(last))));

@@ -50,13 +50,13 @@ pub struct Report {
     pub faulty_ms: u64,
     /// See `faulty_ms`.
     pub total_ms: u64,
-    /// What was done.
+    /// The work that was done.
     pub done: Done,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub kept: Kept,
-    /// How it began, if with a restored log.
+    /// The beginning, if it was a restored log.
     pub from_backup: FromBackup,
-    /// What no rule can bring back.
+    /// The losses that no rule can bring back.
     pub lost: Lost,
     /// Of everything that happened.
     pub trace_hash: u64,
@@ -142,7 +142,7 @@ impl World {
         self.conclude()
     }
 
-    /// Whether all is well in the end.
+    /// Returns whether all is well in the end.
     pub(crate) fn conclude(&mut self) -> Result<(), String> {
         self.rest()?;
         self.counts.lossy |= self.may_lack_records();

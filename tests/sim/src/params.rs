@@ -27,7 +27,7 @@ pub(crate) struct Params {
     pub(crate) faults: FaultParams,
     /// The one machine whose acknowledgements do not wait for its disk.
     pub(crate) lazy: Option<usize>,
-    /// How often a stranger speaks to a replica, if one does.
+    /// The time between two words of a stranger to a replica, if one speaks.
     pub(crate) stranger: Option<(u64, u64)>,
     /// True if what is trimmed stays on the disks for a while.
     pub(crate) keeps_trimmed: bool,

@@ -22,13 +22,13 @@ pub struct Totals {
     pub faults: Coverage,
     /// The fewest events and faults of a run.
     pub fewest: (u64, u64),
-    /// What was done.
+    /// The work that was done.
     pub done: Done,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub kept: Kept,
     /// Of runs that began with a restored log.
     pub from_backup: FromBackup,
-    /// What no rule can bring back.
+    /// The losses that no rule can bring back.
     pub lost: Lost,
 }
 

@@ -55,7 +55,7 @@ impl Ord for Scheduled {
     }
 }
 
-/// What is to happen, and what it is numbered by.
+/// The events to come, and their numbers.
 #[derive(Debug, Default)]
 struct Agenda {
     order: u64,
@@ -76,9 +76,9 @@ pub(crate) struct Machine {
 /// The network: who is where, who cannot reach whom, and the order within streams.
 #[derive(Debug, Default)]
 pub(crate) struct Net {
-    /// Where each replica was first seen; it stays there as long as its disk does.
+    /// The machine on which each replica was first seen; it stays there as long as its disk does.
     pub(crate) homes: BTreeMap<ReplicaId, usize>,
-    /// How many partitions keep messages from one to the other.
+    /// The number of partitions that keep messages from one to the other.
     pub(crate) blocked: BTreeMap<(Address, Address), u64>,
     broken: BTreeSet<Session>,
     last: BTreeMap<(Session, Address), u64>,
@@ -90,9 +90,9 @@ pub(crate) struct Counts {
     pub(crate) faults: Coverage,
     pub(crate) faulty_ms: u64,
     pub(crate) done: Done,
-    /// What was done to logs while they were used.
+    /// The upkeep of logs while they were used.
     pub(crate) kept: Kept,
-    /// How it began, if with a restored log.
+    /// The beginning, if it was a restored log.
     pub(crate) from_backup: FromBackup,
     /// Committed records could be lost.
     pub(crate) lossy: bool,
@@ -117,7 +117,7 @@ pub(crate) struct World {
     pub(crate) check: Checker,
     pub(crate) trace: Trace,
     pub(crate) counts: Counts,
-    /// What faults have taken.
+    /// The losses by faults.
     pub(crate) losses: Losses,
     /// Faults are over.
     pub(crate) healed: bool,

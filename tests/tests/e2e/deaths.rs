@@ -17,10 +17,10 @@ const KILLS_MAX: usize = 40;
 /// Nothing new for so long, and what there is already has been told.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What of an object tells of a step.
+/// The steps that an object tells of.
 type Steps = fn(&Value) -> Vec<String>;
 
-/// What is watched: the path below the namespace.
+/// The watched paths below the namespace.
 const WATCHED: [(&str, &str, Steps); 4] = [
     ("apis/zue.io/v1alpha1", "zueclusters", of_resource),
     ("apis/apps/v1", "statefulsets", of_set),

@@ -22,7 +22,7 @@ fn begin(namespace: &str, port: u16) -> (Zue, Load) {
     (cluster, load)
 }
 
-/// What was acknowledged is there, and the operators live for the next test.
+/// Checks that what was acknowledged is there, and lets the operators live for the next test.
 fn end(cluster: &Zue, load: Load) {
     expect_members(cluster, 3);
     load.expect_acks(200, PATIENCE);

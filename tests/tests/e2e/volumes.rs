@@ -114,7 +114,7 @@ impl Drop for Volumes {
     }
 }
 
-/// How many claims ask for as much as there is to be.
+/// The number of claims that ask for as much as there is to be.
 pub fn asked(cluster: &Zue) -> Option<usize> {
     let claims = get(&["-n", &cluster.namespace, "pvc"]);
     let claims = claims["items"].as_array()?;

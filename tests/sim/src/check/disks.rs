@@ -6,7 +6,7 @@ use zue_core::{Epoch, ReplicaId};
 
 use super::Checker;
 
-/// What became of disks, and those who have to do without.
+/// Fates of disks, and those who have to do without.
 #[derive(Debug, Default)]
 pub(super) struct Disks {
     /// Voters that a leader was or may be appointed with, and their quorum.

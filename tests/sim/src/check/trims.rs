@@ -9,10 +9,10 @@ use crate::batch::Held;
 use crate::disk::Storage;
 use crate::node::process::Process;
 
-/// Where logs are to begin.
+/// The starts that logs are to have.
 #[derive(Debug, Default)]
 pub(super) struct Trims {
-    /// Where a replica has said that its log begins.
+    /// The offset at which a replica has said that its log begins.
     pub(super) said: BTreeMap<ReplicaId, Offset>,
     /// Up to where anybody has asked for a trim.
     asked: Offset,
@@ -41,7 +41,7 @@ impl Checker {
         self.trims.backed_up
     }
 
-    /// What lies before that goes because of its age, where it is to be in a backup first.
+    /// Checks what goes because of its age, where it is to be in a backup first.
     pub(crate) fn is_backed_up(&mut self, before: Offset) {
         let end = self.trims.backed_up;
         self.ensure(before <= end, || format!("what lies before {before} goes, and backups end at {end}"));

@@ -90,12 +90,12 @@ pub(crate) struct Unpromised {
     promise: Promise,
 }
 
-/// What must be there after a crash.
+/// The tail that must be there after a crash.
 #[derive(Debug, Default)]
 pub(crate) struct Must {
     pub(crate) synced: Tail,
     pub(crate) promise: Promise,
-    /// Where the log must begin at least.
+    /// The offset at which the log must begin at least.
     pub(crate) trimmed: Offset,
     /// The starts that are written down: its own last one, and those of others.
     pub(crate) lineage: Lineage,
@@ -127,7 +127,7 @@ pub(crate) struct Storage {
     pub(crate) flip: Option<Flip>,
     pub(crate) harm: Harm,
     pub(crate) former: Former,
-    /// What is trimmed stays until its room is needed, or it is dropped.
+    /// True if what is trimmed stays until its room is needed, or it is dropped.
     pub(crate) keeps_trimmed: bool,
     /// By what the node stands by, in a file of its own.
     pub(crate) standby: Option<Arc<Standby>>,

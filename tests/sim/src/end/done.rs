@@ -1,4 +1,4 @@
-//! What a cluster has done, whatever went wrong.
+//! Deeds of a cluster, whatever went wrong.
 
 /// The work of one run, or of many.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,7 +39,7 @@ impl Done {
     }
 }
 
-/// What faults took that no rule can bring back.
+/// The losses by faults that no rule can bring back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lost {
     /// Runs in which that was committed records: all voters that held them lost them.

@@ -22,7 +22,7 @@ pub(crate) enum Help {
 }
 
 impl World {
-    /// What a person is to do for a world that does not come to rest; nothing where they could not tell it from a fault of the program.
+    /// The help of a person for a world that does not come to rest; nothing where they could not tell it from a fault of the program.
     pub(crate) fn help_needed(&self) -> Option<Help> {
         if self.lacks_majority() {
             return Some(Help::GiveUp);

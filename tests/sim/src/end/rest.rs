@@ -6,7 +6,7 @@ use zue_core::{ReplicaId, RoleView};
 use super::person::Help;
 use crate::world::World;
 
-/// How long the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
+/// The time for which the world may take to come to rest once nothing goes wrong any more, virtual milliseconds.
 const REST_MS: u64 = 60_000;
 
 impl World {
@@ -41,7 +41,7 @@ impl World {
             && self.stand_by()
     }
 
-    /// Where nodes stand by, all voters know how.
+    /// Checks that all voters know how to stand by, where nodes do.
     fn stand_by(&self) -> bool {
         let is_told = |leader| self.are_told(&self.voters(leader), leader);
         !self.params.control.stands_by || self.leader().is_some_and(is_told)

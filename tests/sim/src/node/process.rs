@@ -73,7 +73,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Whether there was no room for what comes next.
+    /// Returns whether there was no room for what comes next.
     pub(crate) fn is_full(&self) -> bool {
         self.full
     }

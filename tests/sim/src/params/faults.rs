@@ -1,4 +1,4 @@
-//! How likely each fault is, relative to the others, and how long it lasts.
+//! The likelihood of each fault, relative to the others, and its length.
 
 use super::per_mille;
 use crate::dice::Dice;
@@ -59,7 +59,7 @@ pub(crate) struct StoreFaults {
     pub(crate) raise: u64,
 }
 
-/// What goes wrong at the worst moment.
+/// Faults at the worst moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Moments {
     /// A leader crashes as it begins to lead.

@@ -11,11 +11,11 @@ pub(crate) struct NodeParams {
     pub(crate) limits: Limits,
     pub(crate) producer_limits: ProducerLimits,
     pub(crate) tick_ms: u64,
-    /// How long a stream may be silent.
+    /// The time for which a stream may be silent.
     pub(crate) stream_timeout_ms: u64,
-    /// How many bytes of frames a leader keeps in memory for its followers.
+    /// The number of bytes of frames that a leader keeps in memory for its followers.
     pub(crate) memory_bytes: usize,
-    /// How much goes to a follower at once.
+    /// The amount that goes to a follower at once.
     pub(crate) pace: Pace,
     /// Logs are looked after while they are used.
     pub(crate) upkeep: Option<UpkeepParams>,
@@ -24,23 +24,23 @@ pub(crate) struct NodeParams {
 #[derive(Clone, Debug)]
 pub(crate) struct UpkeepParams {
     pub(crate) turn_ms: u64,
-    /// How much later than it should it may be.
+    /// The delay that it may have.
     pub(crate) late_ms: u64,
-    /// How much is read, or written, at once.
+    /// The number of bytes that are read, or written, at once.
     pub(crate) piece_bytes: usize,
-    /// How many bytes of records are given for a repair at once, and how long they are waited for.
+    /// The number of bytes of records that are given for a repair at once, and the time that they are waited for.
     pub(crate) answer_bytes: usize,
     pub(crate) answer_ms: u64,
-    /// How long until damage is looked at again.
+    /// The time until damage is looked at again.
     pub(crate) retry_ms: u64,
-    /// What repairs and compactions may take.
+    /// The bytes that repairs and compactions may take.
     pub(crate) bytes_per_second: u64,
-    /// How long what is trimmed stays, where it does.
+    /// The time for which what is trimmed stays, where it does.
     pub(crate) trim_delay_ms: u64,
     pub(crate) compaction: Option<CompactionConfig>,
     /// Records go once they are so old.
     pub(crate) retention_ms: Option<u64>,
-    /// How often a backup is made, where retention waits for backups.
+    /// The time between two backups, where retention waits for backups.
     pub(crate) backup_ms: Option<(u64, u64)>,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn pace(dice: &mut Dice) -> Pace {
     }
 }
 
-/// How patient a leader is, and what it takes on.
+/// The patience of a leader, and what it takes on.
 pub(super) fn limits(dice: &mut Dice, lag_ms_max: u64) -> Limits {
     let (lag_records_max, lag_bytes_max) = (dice.between((1, 60)), dice.pick(&[3, 20, 1 << 20]));
     let sync = SyncLimits { lag_records_max, lag_bytes_max, lag_ms_max };

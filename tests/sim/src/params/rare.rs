@@ -36,7 +36,7 @@ impl Params {
         }
     }
 
-    /// Where records go because of their age, that perhaps waits until they are in a backup.
+    /// Lets records that go because of their age perhaps wait until they are in a backup.
     pub(crate) fn hold_back(&mut self, dice: &mut Dice) {
         if let Some(upkeep) = &mut self.node.upkeep {
             let holds = upkeep.retention_ms.is_some() && dice.chance(HELD_BACK);

@@ -125,7 +125,7 @@ fn an_own_epoch_that_was_answered_too_late_is_nobody_elses() {
     assert!(!bench.asked.iter().any(|action| matches!(action, Action::Tell(Event::Contested { .. }))));
 }
 
-/// How long it takes until a wish is acted on, after so many changes of leader that each undid what was begun before.
+/// The time until a wish is acted on, after so many changes of leader that each undid what was begun before.
 fn waits_after(changes: u64, by_standby: bool) -> (u64, bool) {
     let mut bench = Bench::controller();
     let mut is_contested = false;

@@ -15,7 +15,7 @@ struct Parted {
     leader: usize,
     follower: usize,
     away: usize,
-    /// Where the log of the one that is away ends.
+    /// The offset at which the log of the one that is away ends.
     end: Offset,
 }
 
