@@ -3,21 +3,22 @@
 mod ages;
 mod disks;
 mod gone;
+mod known;
 mod producers;
 mod standby;
 mod trims;
 mod voters;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use zue_core::election::Sealed;
 use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal, ReplicaId, RoleView, Tail, Verdict};
 
 pub(crate) use self::ages::Judge;
+use self::known::{Committed, Disks, Epochs, Leadership, Said, StoodBy, Trims};
 use crate::batch::{Held, Record};
 use crate::disk::Storage;
-use crate::left::Begun;
 use crate::node::process::Process;
 
 #[derive(Debug, Default)]
@@ -25,9 +26,9 @@ pub(crate) struct Checker {
     log: Committed,
     epochs: Epochs,
     said: Said,
-    disks: disks::Disks,
-    trims: trims::Trims,
-    standby: standby::StoodBy,
+    disks: Disks,
+    trims: Trims,
+    standby: StoodBy,
     /// When a leader appended a record of its epoch.
     appended: BTreeMap<(Epoch, Offset), u64>,
     /// Streams give all that is sent, in order.
@@ -37,58 +38,6 @@ pub(crate) struct Checker {
     violation: Option<String>,
     pub(crate) acknowledged: u64,
     pub(crate) reads: u64,
-}
-
-/// Every record that was ever committed.
-#[derive(Debug, Default)]
-struct Committed {
-    /// By offset.
-    records: Vec<Record>,
-    /// The offset of each committed record of a producer, by nonce and sequence.
-    places: BTreeMap<(u64, u64), u64>,
-    keys: gone::Keys,
-}
-
-/// The leaderships, their voters, and how far they came.
-#[derive(Debug, Default)]
-struct Epochs {
-    leaders: BTreeMap<Epoch, Leadership>,
-    /// With whom each epoch began.
-    begun: BTreeMap<Epoch, EpochStart>,
-    /// The commit end of each epoch's leader.
-    committed_in: BTreeMap<Epoch, Offset>,
-    /// The replicas that have said that they hold the start of an epoch.
-    holds: BTreeSet<(ReplicaId, Epoch)>,
-    /// The restored log that it all began with, if it did.
-    from_backup: Option<Begun>,
-}
-
-/// Words of replicas to others.
-#[derive(Debug, Default)]
-struct Said {
-    replicas: BTreeMap<ReplicaId, Told>,
-    /// Whom a replica follows in an epoch.
-    bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
-    /// The end up to which a replica has acknowledged an epoch whose start it held.
-    acked_in: BTreeMap<(ReplicaId, Epoch), Offset>,
-}
-
-#[derive(Debug)]
-struct Leadership {
-    replica: ReplicaId,
-    life: u64,
-    start: Offset,
-}
-
-/// Words of a replica to others, and what was seen of it.
-#[derive(Debug, Default)]
-struct Told {
-    sealed: Epoch,
-    acked: Tail,
-    /// The epoch of the streams it acknowledged on last, and how far on those.
-    acked_in: (Epoch, Tail),
-    commit_end: Offset,
-    log_start: Offset,
 }
 
 fn index(offset: Offset) -> usize {

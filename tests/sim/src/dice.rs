@@ -39,3 +39,7 @@ impl Dice {
         (u128::from(self.bits()) << 64 | u128::from(self.bits())).max(1)
     }
 }
+
+pub(crate) fn per_mille(value: u64) -> f64 {
+    f64::from(u32::try_from(value).unwrap_or(u32::MAX)) / 1000.0
+}

@@ -8,7 +8,7 @@ mod rare;
 use zue_core::control::{Policy, Wish};
 
 use crate::batch::Shape;
-use crate::dice::Dice;
+use crate::dice::{Dice, per_mille};
 use crate::node::ages::ClockParams;
 pub(crate) use control::{ControlParams, StoreParams};
 pub(crate) use faults::FaultParams;
@@ -213,8 +213,4 @@ impl ClientParams {
         self.shape = Shape { bytes: dice.pick(&[3000, 10_000, 40_000]), keys: dice.pick(&[1, 3, 12]) };
         self.trim_keeps = self.trim_keeps.max(dice.pick(&[0, 30, 100]));
     }
-}
-
-fn per_mille(value: u64) -> f64 {
-    f64::from(u32::try_from(value).unwrap_or(u32::MAX)) / 1000.0
 }

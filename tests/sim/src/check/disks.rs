@@ -1,19 +1,8 @@
 //! Fates of disks, and those who have to do without.
 
-use std::collections::BTreeSet;
-
 use zue_core::{Epoch, ReplicaId};
 
 use super::Checker;
-
-/// Fates of disks, and those who have to do without.
-#[derive(Debug, Default)]
-pub(super) struct Disks {
-    /// Voters that a leader was or may be appointed with, and their quorum.
-    electorates: Vec<(Vec<ReplicaId>, usize)>,
-    lost: BTreeSet<ReplicaId>,
-    pub(super) restored: BTreeSet<ReplicaId>,
-}
 
 impl Checker {
     pub(crate) fn electorate(&mut self, voters: &[ReplicaId], quorum: usize) {

@@ -1,21 +1,10 @@
 //! By what nodes stand by: as a controller has told some leader, of the voters of its epoch, and nothing older than was known.
 
-use std::collections::BTreeMap;
-
-use zue_core::{Epoch, ReplicaId};
+use zue_core::ReplicaId;
 use zue_engine::standing::Standby as _;
 
 use super::Checker;
 use crate::node::standby::Standby;
-
-/// By what nodes stand by.
-#[derive(Debug, Default)]
-pub(super) struct StoodBy {
-    /// By what controllers have told leaders to stand by.
-    terms: Vec<Standby>,
-    /// The epoch of what a replica stands by, in which life.
-    stood_by: BTreeMap<ReplicaId, (u64, Epoch)>,
-}
 
 impl Checker {
     /// A controller has told a leader.

@@ -1,26 +1,11 @@
 //! The starts of logs: never in front of where they did, never behind what is committed, and as every answered trim said.
 
-use std::collections::BTreeMap;
-
-use zue_core::{Epoch, Offset, ReplicaId};
+use zue_core::{Offset, ReplicaId};
 
 use super::{Checker, index};
 use crate::batch::Held;
 use crate::disk::Storage;
 use crate::node::process::Process;
-
-/// The starts that logs are to have.
-#[derive(Debug, Default)]
-pub(super) struct Trims {
-    /// The offset at which a replica has said that its log begins.
-    pub(super) said: BTreeMap<ReplicaId, Offset>,
-    /// Up to where anybody has asked for a trim.
-    asked: Offset,
-    /// Up to where a trim was answered, by the epoch of the leader that did.
-    pub(super) answered: BTreeMap<Epoch, Offset>,
-    /// The end of what is in backups.
-    backed_up: Offset,
-}
 
 impl Checker {
     /// Every record before that it holds is the committed one.

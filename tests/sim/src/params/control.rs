@@ -2,8 +2,7 @@
 
 use zue_core::control::machine::{Backoff, StandbyTimes};
 
-use super::per_mille;
-use crate::dice::Dice;
+use crate::dice::{Dice, per_mille};
 
 #[derive(Clone, Debug)]
 pub(crate) struct ControlParams {

@@ -1,7 +1,6 @@
 //! The likelihood of each fault, relative to the others, and its length.
 
-use super::per_mille;
-use crate::dice::Dice;
+use crate::dice::{Dice, per_mille};
 
 #[derive(Clone, Debug)]
 pub(crate) struct FaultParams {

@@ -45,7 +45,7 @@ pub(crate) struct UpkeepParams {
 }
 
 impl UpkeepParams {
-    pub(super) fn draw(dice: &mut Dice) -> Self {
+    pub(crate) fn draw(dice: &mut Dice) -> Self {
         let compaction = dice.chance(0.6).then(|| CompactionConfig {
             tombstone_retention_ms: dice.pick(&[0, 500, 20_000, 1 << 40]),
             dirty_percent: dice.pick(&[1, 50]),

@@ -5,7 +5,7 @@ use zue_log::Disk as _;
 use super::*;
 use crate::disk::Harm;
 use crate::message::Address;
-use crate::params::FaultParams;
+use crate::params::{FaultParams, UpkeepParams};
 
 /// Longer than any run.
 const FOR_EVER_MS: u64 = 1 << 40;
@@ -32,12 +32,12 @@ fn run_until(world: &mut World, done: impl Fn(&World) -> bool) {
 
 fn parted() -> Parted {
     let mut world = World::empty(1, None, None);
-    let upkeep = world.params.node.upkeep.take().expect("a seed whose logs are looked after");
     world.params.machines = 3;
     world.params.calm();
     world.params.faults = FaultParams::clocks_alone();
     world.params.control.stands_by = false;
-    world.params.node.upkeep = Some(crate::params::UpkeepParams { compaction: None, retention_ms: None, ..upkeep });
+    let upkeep = UpkeepParams::draw(&mut world.dice);
+    world.params.node.upkeep = Some(UpkeepParams { compaction: None, retention_ms: None, ..upkeep });
     world.params.clients.trim_ms = (0, 0);
     world.populate(None);
     run_until(&mut world, |world| world.check.committed_end() > Offset(20) && world.leader().is_some());
@@ -59,21 +59,29 @@ fn cut_off(world: &mut World, away: usize) {
 }
 
 impl Parted {
-    /// The leader's disk damages what it has appended first since the one is away.
+    /// The leader's disk damages something of what it has appended since the one is away, and nothing else.
     fn damage(&mut self) {
-        let from = self.world.machine(self.away).storage.tail();
+        let since = self.end..self.world.check.committed_end();
         let storage = &mut self.world.machine(self.leader).storage;
-        let append = storage.read_frames(from, 1).expect("it can be read").expect("more was appended");
-        let bytes = append.as_ref().bytes();
         let names = storage.disk.list().expect("its files");
-        let place = |name: &String| {
-            let content = storage.disk.content(name)?;
-            Some((name.clone(), content.windows(bytes.len()).position(|window| window == &bytes[..])?))
+        let places = names.iter().filter(|name| name.ends_with(".log")).flat_map(|name| {
+            let used = storage.disk.content(name).and_then(|content| content.iter().rposition(|byte| *byte != 0));
+            (0..used.unwrap_or_default()).step_by(53).map(|at| (name.clone(), at)).collect::<Vec<_>>()
+        });
+        let harms = |(name, at): &(String, usize)| {
+            storage.disk.damage(name, |content| content[*at] ^= 1);
+            let unreadable = storage.unreadable();
+            let harms = !unreadable.is_empty()
+                && unreadable.iter().all(|(from, to)| from < to && since.contains(from) && since.contains(to));
+            if !harms {
+                storage.disk.damage(name, |content| content[*at] ^= 1);
+            }
+            harms.then_some(unreadable)
         };
-        let (name, at) = names.iter().find_map(place).expect("it is in a file");
-        storage.disk.damage(&name, |content| content[at + bytes.len() - 1] ^= 1);
+        let places: Vec<_> = places.collect();
+        let unreadable = places.iter().find_map(harms).expect("a place that does");
         storage.harm = Harm { any: true, ..Harm::default() };
-        let (id, unreadable) = (storage.id(), storage.unreadable());
+        let id = storage.id();
         self.world.check.impair(id);
         self.world.losses.damage(id, unreadable);
         self.world.crash(self.leader);
