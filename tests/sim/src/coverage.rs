@@ -1,5 +1,7 @@
 //! Intended faults, counted by kind.
 
+pub(crate) mod done;
+
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[expect(missing_docs, reason = "the names say it")]

@@ -1,6 +1,5 @@
 //! A run from its seed to its verdict: faults, then healing, then quiet.
 
-pub(crate) mod done;
 mod person;
 mod rest;
 
@@ -10,9 +9,9 @@ use std::sync::Once;
 
 use zue_core::Offset;
 
-use self::done::{Done, Lost};
 use crate::breaks::Break;
 use crate::coverage::Coverage;
+use crate::coverage::done::{Done, Lost};
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
 use crate::world::{Counts, World};

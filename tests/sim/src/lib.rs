@@ -20,8 +20,8 @@ mod trace;
 mod world;
 
 pub use breaks::Break;
+pub use coverage::done::{Done, Lost};
 pub use coverage::{Coverage, Fault};
-pub use end::done::{Done, Lost};
 pub use end::{Failure, Options, Report, replay, run};
 pub use left::FromBackup;
 pub use node::upkeep::Kept;

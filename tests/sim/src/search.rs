@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::{available_parallelism, scope};
 
 use crate::coverage::Coverage;
-use crate::end::done::{Done, Lost};
+use crate::coverage::done::{Done, Lost};
 use crate::end::{Failure, Options, Report, replay, run};
 use crate::left::FromBackup;
 use crate::node::upkeep::Kept;
