@@ -114,7 +114,7 @@ impl Deaths {
             }
         }
         println!("{what}: done after {:?}; operators died at {} steps: {killed:#?}", begun.elapsed(), killed.len());
-        assert!(killed.len() > 2, "{what}: hardly any step was seen");
+        assert!(!killed.is_empty(), "{what}: no step was seen");
     }
 
     /// Kills every operator that runs; false if none does.
