@@ -10,7 +10,7 @@ use crate::changes::{expect_members, follower, replica_id};
 use crate::cut_off::machine_of_the_acting_operator;
 use crate::day_two::has_members;
 use crate::deaths::Deaths;
-use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, pods};
+use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, pods, renew_namespace};
 use crate::recovered;
 use crate::volumes::{self, LARGE, Volumes};
 
@@ -93,6 +93,8 @@ fn again() -> String {
 
 #[test]
 fn volumes_grow_whatever_step_the_operators_die_at() {
+    // Claims that a run which failed has left would take the volumes.
+    renew_namespace("e2e-steps-grow");
     let volumes = Volumes::make("steps");
     let cluster = volumes.create("e2e-steps-grow", 31370);
     expect_members(&cluster, 3);
