@@ -30,7 +30,7 @@ pub const PAUSED_ANNOTATION: &str = "zue.io/paused";
 const RESTART_CHARS_MAX: usize = 100;
 
 /// The replicas there may be at most.
-const REPLICAS_MAX: u32 = 9;
+pub const REPLICAS_MAX: u32 = 9;
 /// Pod names, and the hash that a StatefulSet adds to its own, must fit into labels of 63 characters.
 const NAME_BYTES_MAX: usize = 40;
 
@@ -208,11 +208,6 @@ impl Cluster {
     /// The names of all pods, by ordinal.
     pub fn pods(&self) -> Vec<String> {
         self.ordinals().map(|ordinal| self.pod(ordinal)).collect()
-    }
-
-    /// The names that a pod of it may have, however many there are to be.
-    pub fn pods_ever(&self) -> impl Iterator<Item = String> {
-        (0..REPLICAS_MAX).map(|ordinal| self.pod(ordinal))
     }
 
     /// The headless Service that gives each pod its name.

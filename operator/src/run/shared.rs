@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use zue_controller::NodeAddress;
 
 use crate::build::INSTANCE_LABEL;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, REPLICAS_MAX};
 use crate::metrics::Metrics;
 use crate::observe::pods;
 use crate::observe::watched::{Clusters, Guarded};
@@ -47,8 +47,8 @@ impl Shared {
     /// Its pods, looked up by every name that one may have: of many clusters, none looks through the pods of all.
     pub(super) fn pods_of(&self, cluster: &Cluster) -> Vec<Arc<Pod>> {
         let is_its = |pod: &Arc<Pod>| pod.labels().get(INSTANCE_LABEL) == Some(&cluster.name);
-        let named = |name: String| self.pods.get(&ObjectRef::new(&name).within(&cluster.namespace));
-        cluster.pods_ever().filter_map(named).filter(is_its).collect()
+        let named = |ordinal| self.pods.get(&ObjectRef::new(&cluster.pod(ordinal)).within(&cluster.namespace));
+        (0..REPLICAS_MAX).filter_map(named).filter(is_its).collect()
     }
 
     pub(super) fn addresses_of(&self, cluster: &Cluster) -> Vec<NodeAddress> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::alone::machines;
+use crate::cut_off::machine_of_the_acting_operator;
 use crate::kubernetes::{PATIENCE, Zue, run};
 
 /// So often at most they die of one thing that is asked for: it is to come to its end.
@@ -94,6 +95,8 @@ impl Deaths {
 
     /// Asks for something, and kills all operators at every step towards it, until it is done. How often, and how long it took.
     pub fn at_each_step_of(&mut self, what: &str, ask: impl FnOnce(), is_done: impl Fn() -> bool) {
+        // Those of the step before may still be away.
+        machine_of_the_acting_operator();
         while let Ok(step) = self.steps.recv_timeout(SETTLED) {
             self.seen.insert(step);
         }

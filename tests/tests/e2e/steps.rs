@@ -1,7 +1,7 @@
 //! Whatever step all operators die at, those that follow take the next one: each thing that is asked for comes to its end, and nothing of
 //! what was acknowledged is lost.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use zue_tests::load::Load;
 use zue_tests::replicas::eventually;
 
@@ -10,7 +10,7 @@ use crate::changes::{expect_members, follower, replica_id};
 use crate::cut_off::machine_of_the_acting_operator;
 use crate::day_two::has_members;
 use crate::deaths::Deaths;
-use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, pods};
+use crate::kubernetes::{NAME, PATIENCE, Zue, apply, get, kubectl, pods, renew_namespace, run};
 use crate::recovered;
 use crate::volumes::{self, LARGE, Volumes};
 
@@ -93,22 +93,22 @@ fn again() -> String {
 
 #[test]
 fn volumes_grow_whatever_step_the_operators_die_at() {
+    // Claims that a run which failed has left would take the volumes.
+    renew_namespace("e2e-steps-grow");
     let volumes = Volumes::make("steps");
     let cluster = volumes.create("e2e-steps-grow", 31370);
     expect_members(&cluster, 3);
     let load = cluster.load();
     load.expect_acks(500, PATIENCE);
     let mut deaths = Deaths::of(&cluster);
-    let is_asked = || volumes::asked(&cluster) == Some(3);
-    deaths.at_each_step_of("volumes that ask", || cluster.patch(&json!({ "storage": { "size": LARGE } })), is_asked);
-    let is_grown = || {
-        let set =
-            crate::kubernetes::run("kubectl", &["get", "-n", &cluster.namespace, "statefulset", NAME, "-o", "json"]);
-        let set: serde_json::Value = set.ok().and_then(|set| serde_json::from_str(&set).ok()).unwrap_or_default();
-        set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"] == LARGE
-            && cluster.status()["storageSize"] == LARGE
+    let is_asked = || {
+        let set = run("kubectl", &["get", "-n", &cluster.namespace, "statefulset", NAME, "-o", "json"]);
+        let set: Value = set.ok().and_then(|set| serde_json::from_str(&set).ok()).unwrap_or_default();
+        let template = &set["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"];
+        *template == LARGE && volumes::asked(&cluster) == Some(3) && cluster.status()["storageSize"] == LARGE
     };
-    deaths.at_each_step_of("volumes that have grown", || volumes.grow(&cluster.namespace), is_grown);
+    deaths.at_each_step_of("larger volumes", || cluster.patch(&json!({ "storage": { "size": LARGE } })), is_asked);
+    volumes.grow(&cluster.namespace);
     end(&cluster, load);
 }
 
