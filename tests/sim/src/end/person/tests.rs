@@ -64,7 +64,7 @@ impl Parted {
         let since = self.end..self.world.check.committed_end();
         let storage = &mut self.world.machine(self.leader).storage;
         let names = storage.disk.list().expect("its files");
-        let places = names.iter().filter(|name| name.ends_with(".log")).flat_map(|name| {
+        let places = names.iter().filter(|name| name.contains(".log")).flat_map(|name| {
             let used = storage.disk.content(name).and_then(|content| content.iter().rposition(|byte| *byte != 0));
             (0..used.unwrap_or_default()).step_by(53).map(|at| (name.clone(), at)).collect::<Vec<_>>()
         });
