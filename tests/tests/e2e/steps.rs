@@ -117,7 +117,9 @@ fn a_majority_is_given_up_whatever_step_the_operators_die_at() {
     let cluster = Zue::create("e2e-steps-recover", 31380);
     expect_members(&cluster, 3);
     cluster.zue_ok(&["append"], b"a\nb\n");
-    pods().iter().for_each(|pod| drop(cluster.read_lines(pod, 2)));
+    for pod in &pods() {
+        cluster.read_lines(pod, 2);
+    }
     let before = recovered::recorded(&cluster).expect("the cluster is written down");
     let cordons = [cluster.hold_down(&format!("{NAME}-0")), cluster.hold_down(&format!("{NAME}-1"))];
     let survivor = format!("{NAME}-2");
