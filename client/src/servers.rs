@@ -109,16 +109,16 @@ impl Servers {
     }
 
     pub(crate) fn client(&self, address: &str) -> Result<LogClient<Link>, Error> {
-        Ok(self.on(self.channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(LogClient::new(self.link(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The connection to a server, on which the token is shown.
     pub(crate) fn link(&self, address: &str) -> Result<Link, Error> {
-        Ok(Link::new(self.channel(address)?, self.bearer.clone()))
+        Ok(self.on(self.channel(address)?))
     }
 
-    fn on(&self, channel: Channel) -> LogClient<Link> {
-        LogClient::with_interceptor(channel, self.bearer.clone())
+    fn on(&self, channel: Channel) -> Link {
+        Link::new(channel, self.bearer.clone())
     }
 
     /// After a failure the leader is looked for anew. One that was not reached is connected anew as well: its name may lead
@@ -226,7 +226,7 @@ impl Servers {
     }
 
     fn describe_one(&self, address: String, within: Duration) -> BoxFuture<'static, Described> {
-        let channel = self.channel(&address).map(|channel| (self.on(channel.clone()), channel));
+        let channel = self.channel(&address).map(|channel| (LogClient::new(self.on(channel.clone())), channel));
         Box::pin(async move {
             let (mut client, channel) = match channel {
                 Ok(both) => both,

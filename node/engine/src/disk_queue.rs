@@ -37,28 +37,6 @@ pub enum Work<B = Batch> {
 }
 
 impl<B: AsRef<Batch>> Work<B> {
-    /// Does it on an open log. What is cut, promised or begun anew is durable by that; what is appended is not before a sync.
-    ///
-    /// # Errors
-    /// The log's answer. After [`LogError::NoRoom`] nothing has changed.
-    pub fn apply<D: Disk>(&self, log: &mut Log<D>) -> Result<(), LogError> {
-        match self {
-            Self::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster),
-            Self::Runs(runs) => log.set_runs(runs),
-            Self::Restored => log.set_restored(),
-            Self::Suspect(suspect) => log.bound_suspect(*suspect),
-            Self::Cut(to) => log.cut(*to),
-            // The files go some time later, or when their room is needed.
-            Self::Trim(before) => {
-                log.note_commit(*before);
-                log.begin_at(*before).map(drop)
-            }
-            Self::Reset(origin) => log.reset(origin),
-            Self::Write(batch) => log.append(batch.as_ref()).map(drop),
-            Self::Done => Ok(()),
-        }
-    }
-
     /// Tells whether it changes which records are the log.
     fn changes_the_log(&self) -> bool {
         matches!(self, Self::Cut(_) | Self::Reset(_))
@@ -71,19 +49,35 @@ impl<B: AsRef<Batch>> Work<B> {
 }
 
 /// Does the first of the works on an open log, and with an append those behind it that go into the same write. Returns how many are done.
+/// What is cut, promised or begun anew is durable by that; what is appended is not before a sync.
 ///
 /// # Errors
-/// As [`Work::apply`], for the first.
+/// The log's answer to the first. After [`LogError::NoRoom`] nothing has changed.
 pub fn apply_first<'a, B: AsRef<Batch> + 'a, D: Disk>(
     works: impl Iterator<Item = &'a Work<B>> + Clone,
     log: &mut Log<D>,
 ) -> Result<usize, LogError> {
-    let appends =
-        works.clone().map_while(|work| if let Work::Write(batch) = work { Some(batch.as_ref()) } else { None });
-    match log.append_first(appends)? {
-        0 => works.take(1).try_fold(0, |_, work| work.apply(log).map(|()| 1)),
-        count => Ok(count),
+    let Some(first) = works.clone().next() else { return Ok(0) };
+    match first {
+        Work::Promise { epoch, leader, cluster } => log.set_promise(*epoch, *leader, *cluster)?,
+        Work::Runs(runs) => log.set_runs(runs)?,
+        Work::Restored => log.set_restored()?,
+        Work::Suspect(suspect) => log.bound_suspect(*suspect)?,
+        Work::Cut(to) => log.cut(*to)?,
+        // The files go some time later, or when their room is needed.
+        Work::Trim(before) => {
+            log.note_commit(*before);
+            log.begin_at(*before).map(drop)?;
+        }
+        Work::Reset(origin) => log.reset(origin)?,
+        Work::Write(_) => {
+            let appends =
+                works.map_while(|work| if let Work::Write(batch) = work { Some(batch.as_ref()) } else { None });
+            return log.append_first(appends);
+        }
+        Work::Done => {}
     }
+    Ok(1)
 }
 
 /// Work and its place in the order. `S` is a share of what is bounded, given back with it.
