@@ -163,8 +163,8 @@ fn environment(cluster: &Cluster) -> Vec<EnvVar> {
         from_field("POD_NAME", "metadata.name"),
         from_field("POD_INDEX", "metadata.labels['apps.kubernetes.io/pod-index']"),
     ];
-    // The pod itself, which names the others: by the name that it has inside, whatever it tells clients.
-    let own = format!("$(POD_NAME).{}.{}.svc:{CLIENT_PORT}", cluster.nodes_service(), cluster.namespace);
+    // The pod itself, which names the others: by its host name, which /etc/hosts has even where DNS does not answer or does not know the pod yet.
+    let own = format!("$(POD_NAME):{CLIENT_PORT}");
     variables.push(EnvVar { name: "ZUE_SERVERS".to_owned(), value: Some(own), value_from: None });
     if cluster.tls_mode == TlsMode::Required {
         let file = |(name, file): (&str, &str)| EnvVar {

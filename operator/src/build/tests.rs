@@ -161,7 +161,7 @@ fn the_command_in_a_pod_asks_the_pod_itself() {
     for spec in ["{}", "externalAccess: {addressTemplate: 'example.com:3094{ordinal}'}"] {
         let set = container_of(&objects(&cluster(spec))).env.unwrap();
         let servers = set.into_iter().find(|variable| variable.name == "ZUE_SERVERS").unwrap().value;
-        assert_eq!(servers.as_deref(), Some("$(POD_NAME).orders-nodes.shop.svc:9440"), "{spec}");
+        assert_eq!(servers.as_deref(), Some("$(POD_NAME):9440"), "{spec}");
     }
 }
 

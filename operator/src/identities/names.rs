@@ -60,6 +60,7 @@ mod tests {
             "*.orders-nodes.shop.svc",
             "*.orders-nodes.shop.svc.cluster.local",
             "orders-8.shop.svc",
+            "orders-8",
             "localhost",
             "log.example.com",
         ] {
