@@ -73,9 +73,9 @@ chaos: ## Real processes killed, stopped, cut off and starved for DURATION=secon
 bench-log: ## What the log costs, beside the raw disk and other embedded logs: target/bench-log (QUICK=1: a minute)
 	cargo run --release --locked -p zue-bench --features peers
 
-bench-cluster: ## What appends and reads cost on three replicas: target/bench-cluster (BASE=commit: in turns with that one; TLS=1: without and with TLS in turns; CELLS=lat,100B,Sync; ROUNDS=3; QUICK=1)
+bench-cluster: ## What appends and reads cost on three replicas: target/bench-cluster (BASE=commit: in turns with that one; TLS=1: without and with TLS in turns; FLOOR=1: beside bare tonic; CELLS=lat,100B,Sync; ROUNDS=3; QUICK=1)
 	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
-	$(if $(BASE),base=$$(tests/chaos/build-commit $(BASE)) && )$(TARGET)/release/zue-chaos speed $(if $(BASE),--base "$$base") $(if $(TLS),--tls) \
+	$(if $(BASE),base=$$(tests/chaos/build-commit $(BASE)) && )$(TARGET)/release/zue-chaos speed $(if $(BASE),--base "$$base") $(if $(TLS),--tls) $(if $(FLOOR),--floor) \
 	  $(addprefix --cells ,$(CELLS)) $(addprefix --rounds ,$(ROUNDS)) $(if $(QUICK),--millis 1000)
 
 bench-failover bench-catchup bench-stall bench-quiet bench-attack: bench-%: ## Three real replicas under load: target/bench-cluster

@@ -2,6 +2,7 @@
 //! Never tries again after a failed write or sync. Knows no protocol.
 
 mod facts;
+mod in_memory;
 mod maintenance;
 mod shortage;
 mod stalled;
@@ -18,12 +19,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use zue_core::Offset;
+use zue_core::{Offset, Ticket};
 pub(crate) use zue_engine::disk_queue::Work;
 use zue_log::{Batch, Disk, Log, SharedLog};
 
 use self::facts::tell;
 pub(crate) use self::facts::{DiskFact, Share};
+use self::in_memory::{InMemory, Write};
 use self::maintenance::Maintenance;
 pub(crate) use self::maintenance::{Answer, Around, Fetch, MaintenanceSettings};
 pub(crate) use self::stalled::Stalled;
@@ -56,7 +58,18 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     tasks: Tasks,
+    /// The disk's thread has taken work, and has not come for more.
+    is_busy: bool,
     closed: bool,
+}
+
+impl Waiting {
+    /// Takes all there is.
+    fn take(&mut self) -> Tasks {
+        let tasks = std::mem::take(&mut self.tasks);
+        self.is_busy = !tasks.is_empty();
+        tasks
+    }
 }
 
 impl Queue {
@@ -73,11 +86,17 @@ impl Queue {
     /// Waits for work and takes all there is, perhaps nothing after a while; none once it is closed and done.
     fn take(&self) -> Option<Tasks> {
         let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
-        let (mut waiting, _) = self
-            .ready
-            .wait_timeout_while(self.waiting(), COMMIT_INTERVAL, idle)
-            .unwrap_or_else(PoisonError::into_inner);
-        if waiting.tasks.is_empty() && waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
+        let mut waiting = self.waiting();
+        waiting.is_busy = false;
+        let (mut waiting, _) =
+            self.ready.wait_timeout_while(waiting, COMMIT_INTERVAL, idle).unwrap_or_else(PoisonError::into_inner);
+        if waiting.tasks.is_empty() && waiting.closed { None } else { Some(waiting.take()) }
+    }
+
+    /// Returns whether all work that came was done and told.
+    fn is_done(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.tasks.is_empty() && !waiting.is_busy && !waiting.closed
     }
 
     fn is_empty(&self) -> bool {
@@ -97,6 +116,7 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Storage {
     queue: Arc<Queue>,
+    in_memory: Box<dyn Write>,
     done: Option<oneshot::Receiver<()>>,
 }
 
@@ -135,18 +155,34 @@ impl Storage {
             let syncer = Arc::clone(&syncer);
             spawn(format!("sync {name}"), &facts, failed, move || syncer.run())?
         };
+        let in_memory = Box::new(InMemory::new(&log, &queue, &syncer));
         let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
         spawn(format!("disk {name}"), &facts, failed, move || {
             worker.run(syncing, (&to_maintenance, keeping));
             let _ = done_tx.send(());
         })?;
-        Ok(Self { queue, done: Some(done) })
+        Ok(Self { queue, in_memory, done: Some(done) })
     }
 
     /// Adds work, in order.
     pub(crate) fn push(&self, tasks: impl Iterator<Item = Task>) {
         self.queue.waiting().tasks.extend(tasks);
         self.queue.ready.notify_one();
+    }
+
+    /// Does the work here if that is a short copy into memory, and nothing waits before it. Returns the ticket up to which all is done, as
+    /// [`DiskFact::Persisted`] would tell it. Leaves to the disk's thread what it does not do.
+    ///
+    /// Whoever calls may have to wait for the disk all the same, once: for room in the system's memory.
+    pub(crate) fn write(&mut self, tasks: impl Iterator<Item = Task>) -> Option<Ticket> {
+        let mut all = Tasks::default();
+        all.extend(tasks);
+        let done = self.in_memory.write(&mut all);
+        if !all.is_empty() {
+            self.queue.waiting().tasks.append(all);
+            self.queue.ready.notify_one();
+        }
+        done
     }
 
     /// The number of tasks that wait.

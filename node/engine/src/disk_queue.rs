@@ -80,6 +80,23 @@ pub fn apply_first<'a, B: AsRef<Batch> + 'a, D: Disk>(
     Ok(1)
 }
 
+/// The bytes that are copied at most where the disk's thread would do the rest.
+const COPIED_BYTES_MAX: usize = 16 << 10;
+
+/// Returns whether all of the works are records that an open log takes by a short copy into memory: a hand-over to another thread takes
+/// longer than that.
+pub fn is_short_copy<'a, B: AsRef<Batch> + 'a, D: Disk>(
+    works: impl Iterator<Item = &'a Work<B>>,
+    log: &Log<D>,
+) -> bool {
+    let records = |work: &Work<B>| match work {
+        Work::Write(batch) if batch.as_ref().epoch_starts().is_empty() => Some(work.bytes()),
+        _ => None,
+    };
+    let bytes = works.map(records).try_fold(0_usize, |sum, bytes| Some(sum.saturating_add(bytes?)));
+    bytes.is_some_and(|bytes| bytes <= COPIED_BYTES_MAX && log.only_copies(bytes))
+}
+
 /// Work and its place in the order. `S` is a share of what is bounded, given back with it.
 #[derive(Debug)]
 pub struct Task<B = Batch, S = ()> {

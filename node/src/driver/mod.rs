@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown};
+use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown, Ticket};
 use zue_engine::driver::Now;
 use zue_engine::standing::are_voters;
 
@@ -215,11 +215,7 @@ impl Driver {
 
     fn disk_fact(&mut self, fact: DiskFact) {
         match fact {
-            DiskFact::Persisted(ticket) => {
-                let epoch = self.engine.replica().durable().epoch;
-                self.step(Input::Persisted(ticket));
-                self.turn.view_is_stale |= self.engine.replica().durable().epoch != epoch;
-            }
+            DiskFact::Persisted(ticket) => self.persisted(ticket),
             DiskFact::Promised(ticket) => {
                 self.step(Input::Promised(ticket));
                 self.turn.view_is_stale = true;
@@ -242,6 +238,13 @@ impl Driver {
             }
             DiskFact::Failed(problem) => self.fail(problem),
         }
+    }
+
+    /// All work up to this ticket is durable.
+    pub(crate) fn persisted(&mut self, ticket: Ticket) {
+        let epoch = self.engine.replica().durable().epoch;
+        self.step(Input::Persisted(ticket));
+        self.turn.view_is_stale |= self.engine.replica().durable().epoch != epoch;
     }
 
     /// Nobody waits for the answer.

@@ -232,8 +232,8 @@ impl Driver {
 
     /// Gives the disk its work, the others the news, and then those who wait their answers.
     pub(crate) fn publish(&mut self) {
-        if !self.turn.tasks.is_empty() {
-            self.parts.storage.push(self.turn.tasks.drain(..));
+        while !self.turn.tasks.is_empty() {
+            self.give_work();
         }
         self.publish_ends();
         if std::mem::take(&mut self.turn.view_is_stale) {
@@ -241,6 +241,17 @@ impl Driver {
             replace(&self.parts.published.view, view);
         }
         self.parts.answers.give(&mut self.turn.answers);
+    }
+
+    /// A follower that waits for its disk holds up nobody: the leader goes on with another. One that leads must not wait.
+    fn give_work(&mut self) {
+        let tasks = self.turn.tasks.drain(..);
+        if self.leading.is_some() || !self.parts.inbox.disk.is_empty() {
+            return self.parts.storage.push(tasks);
+        }
+        if let Some(ticket) = self.parts.storage.write(tasks) {
+            self.persisted(ticket);
+        }
     }
 
     fn publish_ends(&self) {

@@ -96,13 +96,7 @@ impl<D: Disk> Syncer<D> {
         if !self.waits {
             let bytes = written.bytes;
             self.sync(written, SharedLog::sync);
-            self.prepare();
-            let mut state = self.state();
-            state.unflushed_bytes += bytes;
-            if state.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
-                self.ready.notify_one();
-            }
-            return;
+            return self.is_in_memory(bytes);
         }
         let mut state = self.state();
         state.written.append(written);
@@ -116,6 +110,16 @@ impl<D: Disk> Syncer<D> {
         self.sync(written, SharedLog::sync);
         self.prepare();
         self.end();
+    }
+
+    /// Takes note of so many bytes that were acknowledged before they are on the disk.
+    pub(super) fn is_in_memory(&self, bytes: usize) {
+        self.prepare();
+        let mut state = self.state();
+        state.unflushed_bytes += bytes;
+        if state.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
+            self.ready.notify_one();
+        }
     }
 
     fn end(&self) {

@@ -49,6 +49,9 @@ enum Command {
     Inside(Inside),
     /// The load of `speed`: waits for a line on its input once it is ready, and ends with a line of JSON
     Load(speed::load::Options),
+    /// A server of `speed --floor`
+    #[command(hide = true)]
+    Floor(speed::floor::Options),
 }
 
 /// Commands that run in a world of their own.
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Inside(command) => run_in_a_world(dir, node_config, command),
         Command::Load(options) => speed::load::run(options),
+        Command::Floor(options) => speed::floor::run(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -78,6 +78,13 @@ impl<D: Disk> Log<D> {
         Ok(count)
     }
 
+    /// Returns whether batches of so many bytes that hold records alone are appended and acknowledged by a copy into the system's memory: no
+    /// file is made and no sync is waited for.
+    pub fn only_copies(&self, bytes: usize) -> bool {
+        let waits = self.config.durability.waits_for_disk() || self.ends.synced.epoch < self.ends.tail.epoch;
+        !waits && self.has_room(bytes.saturating_add(SYNC_MARK_BYTES), RESERVE_BYTES)
+    }
+
     fn check_next(&self, batch: &Batch) -> Result<(), LogError> {
         let log = &self.ends;
         if batch.prev() != log.tail {
@@ -93,9 +100,12 @@ impl<D: Disk> Log<D> {
 
     /// Returns whether the segment has room for the batch behind so many bytes that are to be written. Epoch starts may use the reserve.
     fn fits(&self, batch: &Batch, behind: usize) -> bool {
-        let bytes = wide(batch.bytes().len() + SYNC_MARK_BYTES + behind);
         let reserve = if batch.record_count() == 0 { 0 } else { RESERVE_BYTES };
-        self.writer.position.saturating_add(bytes).saturating_add(reserve) <= self.view.active.file_bytes
+        self.has_room(batch.bytes().len() + SYNC_MARK_BYTES + behind, reserve)
+    }
+
+    fn has_room(&self, bytes: usize, reserve: u64) -> bool {
+        self.writer.position.saturating_add(wide(bytes)).saturating_add(reserve) <= self.view.active.file_bytes
     }
 
     /// Notes a batch that was written.

@@ -25,6 +25,11 @@ impl<D: Disk> SharedLog<D> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The log, if no other thread has it, and none has panicked with it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Log<D>>> {
+        self.0.try_lock().ok()
+    }
+
     /// Returns whether a thread has panicked while it had the log: an invariant may be broken.
     pub fn is_broken(&self) -> bool {
         self.0.is_poisoned()

@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
-use super::cells::{self, Cell};
+use super::cells::{self, Cell, Kind};
 use super::counters::{Counters, Taken};
+use super::floor;
 use super::load::{Outcome, READY};
 use super::report::Report;
 use crate::cluster::{Cluster, Secured};
@@ -35,6 +36,17 @@ pub(crate) struct Options {
     /// This build once without TLS and once with it, in turns
     #[arg(long, conflicts_with = "base")]
     tls: bool,
+    /// Beside the same messages in bare tonic, without a log, in turns
+    #[arg(long, conflicts_with_all = ["base", "tls"])]
+    floor: bool,
+}
+
+/// What is measured of a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Nodes,
+    NodesWithTls,
+    Floor,
 }
 
 /// Programs of one commit.
@@ -45,7 +57,7 @@ pub(crate) struct Build {
     programs: PathBuf,
     /// Its load, if it has one, else this program's.
     load: PathBuf,
-    has_tls: bool,
+    what: What,
 }
 
 /// The result of one cell in one round.
@@ -58,11 +70,14 @@ pub(crate) struct Found {
     pub(crate) taken: Taken,
 }
 
-pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base, tls }: Options) -> Result<()> {
-    let cells = cells::select(&cells)?;
+pub(crate) async fn run(dir: &Path, Options { cells, rounds, millis, base, tls, floor }: Options) -> Result<()> {
+    let mut cells = cells::select(&cells)?;
+    // The floor holds no records.
+    cells.retain(|cell| !floor || cell.kind != Kind::Read);
     let builds = match base {
         Some(base) => vec![Build::base(&base)?, Build::this()?],
         None if tls => vec![Build { name: "off".to_owned(), ..Build::this()? }, Build::with_tls()?],
+        None if floor => vec![Build::floor()?, Build::this()?],
         None => vec![Build::this()?],
     };
     let mut report = Report::new(builds, rounds, millis);
@@ -89,11 +104,15 @@ impl Build {
         let git = git.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
         let commit = if git.is_empty() { "this tree".to_owned() } else { git };
         let load = std::env::current_exe()?;
-        Ok(Self { name: "zue".to_owned(), commit, programs: PathBuf::new(), load, has_tls: false })
+        Ok(Self { name: "zue".to_owned(), commit, programs: PathBuf::new(), load, what: What::Nodes })
     }
 
     fn with_tls() -> Result<Self> {
-        Ok(Self { name: "tls".to_owned(), has_tls: true, ..Self::this()? })
+        Ok(Self { name: "tls".to_owned(), what: What::NodesWithTls, ..Self::this()? })
+    }
+
+    fn floor() -> Result<Self> {
+        Ok(Self { name: "floor".to_owned(), what: What::Floor, ..Self::this()? })
     }
 
     fn base(folder: &Path) -> Result<Self> {
@@ -105,7 +124,7 @@ impl Build {
         let asked = Command::new(&own).args(["load", "--help"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let load = if asked.is_ok_and(|status| status.success()) { own } else { std::env::current_exe()? };
         let commit = programs.file_name().unwrap_or_default().to_string_lossy().chars().take(9).collect();
-        Ok(Self { name: "base".to_owned(), commit, programs, load, has_tls: false })
+        Ok(Self { name: "base".to_owned(), commit, programs, load, what: What::Nodes })
     }
 
     pub(crate) fn has_load(&self) -> bool {
@@ -115,16 +134,19 @@ impl Build {
 
 async fn measure(dir: &Path, build: &Build, cell: Cell, millis: u64) -> Result<(Outcome, Taken)> {
     std::fs::create_dir(dir)?;
+    if build.what == What::Floor {
+        let floor = floor::Servers::start(dir);
+        let load = Load::start(&build.load, &floor.servers(), None, cell, millis)?;
+        let found = load.measure(|| floor.processes(), dir, millis).await?;
+        std::fs::remove_dir_all(dir)?;
+        return Ok(found);
+    }
     let config = format!("log: {{durability: {}}}\n", cell.durability.name());
-    let secured = build.has_tls.then(Secured::new);
+    let secured = (build.what == What::NodesWithTls).then(Secured::new);
     let cluster = Cluster::of_build((&build.programs, secured), dir, &config).await?;
     let leader = cluster.expect_whole(WITHIN).await?;
-    let mut load = Load::start(&build.load, &cluster, cell, millis)?;
-    load.expect_ready().await?;
-    let before = Counters::now(cluster.processes(), dir)?;
-    load.begin().await?;
-    let outcome = load.outcome(Duration::from_millis(millis) + WITHIN).await?;
-    let taken = Counters::now(cluster.processes(), dir)?.since(&before);
+    let load = Load::start(&build.load, &cluster.servers(), cluster.of_client(), cell, millis)?;
+    let found = load.measure(|| cluster.processes(), dir, millis).await?;
     let after = cluster.expect_whole(WITHIN).await?;
     ensure!(
         leader == after,
@@ -134,10 +156,9 @@ async fn measure(dir: &Path, build: &Build, cell: Cell, millis: u64) -> Result<(
         cluster.name(after.node),
         after.epoch
     );
-    ensure!(outcome.records > 0, "no record was acknowledged, {} failed: {:?}", outcome.failed, outcome.why);
     drop(cluster);
     std::fs::remove_dir_all(dir)?;
-    Ok((outcome, taken))
+    Ok(found)
 }
 
 /// The load, a process of its own.
@@ -148,10 +169,10 @@ struct Load {
 }
 
 impl Load {
-    fn start(program: &Path, cluster: &Cluster, cell: Cell, millis: u64) -> Result<Self> {
+    fn start(program: &Path, servers: &[String], tls: Option<[PathBuf; 3]>, cell: Cell, millis: u64) -> Result<Self> {
         let mut command = tokio::process::Command::new(program);
-        command.args(["load", "--servers", &cluster.servers().join(","), "--kind", cell.kind.name()]);
-        if let Some([ca, cert, key]) = cluster.of_client() {
+        command.args(["load", "--servers", &servers.join(","), "--kind", cell.kind.name()]);
+        if let Some([ca, cert, key]) = tls {
             command.arg("--ca").arg(ca).arg("--cert").arg(cert).arg("--key").arg(key);
         }
         command.args(["--bytes", &cell.bytes.to_string(), "--millis", &millis.to_string()]);
@@ -160,6 +181,22 @@ impl Load {
         let input = child.stdin.take().context("its input is piped")?;
         let lines = BufReader::new(child.stdout.take().context("its output is piped")?).lines();
         Ok(Self { child, input, lines })
+    }
+
+    /// Lets it go on for so long; what it says, and what the servers have taken meanwhile.
+    async fn measure<P: Iterator<Item = u32>>(
+        mut self,
+        processes: impl Fn() -> P,
+        dir: &Path,
+        millis: u64,
+    ) -> Result<(Outcome, Taken)> {
+        self.expect_ready().await?;
+        let before = Counters::now(processes(), dir)?;
+        self.begin().await?;
+        let outcome = self.outcome(Duration::from_millis(millis) + WITHIN).await?;
+        let taken = Counters::now(processes(), dir)?.since(&before);
+        ensure!(outcome.records > 0, "no record was acknowledged, {} failed: {:?}", outcome.failed, outcome.why);
+        Ok((outcome, taken))
     }
 
     async fn line(&mut self, within: Duration) -> Result<String> {

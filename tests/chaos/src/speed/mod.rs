@@ -11,6 +11,7 @@
 pub(crate) mod cells;
 mod counters;
 mod driver;
+pub(crate) mod floor;
 pub(crate) mod load;
 mod report;
 
