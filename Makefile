@@ -66,7 +66,7 @@ model: ## The replication's design as a random walk, WALKS=N (default 2000)
 sim-breaks: ## Breaks every rule on purpose, and says which of SEEDS=N seeds finds it
 	cargo run --profile sim --locked -p zue-sim -- --breaks --seeds $(SEEDS)
 
-chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order
+chaos: ## Real processes killed, stopped, cut off and starved for DURATION=seconds (default 300), every answer checked; SEED=n: that order, with durability Os where it is odd
 	cargo build --release --locked -p zue-node -p zue-cli -p zue-chaos --bins
 	$(TARGET)/release/zue-chaos run --duration $(DURATION) $(addprefix --seed ,$(SEED))
 

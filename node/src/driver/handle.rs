@@ -189,6 +189,15 @@ impl Heard {
         self.listening_since.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// For so long nobody could listen: that is no silence.
+    pub(crate) fn was_away(&self, time: Duration) {
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let since = self.listening_since.load(Ordering::Relaxed);
+        if since != u64::MAX {
+            self.listening_since.store(since.saturating_add(time).min(self.age_ms()), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn silence_ms(&self) -> u64 {
         self.age_ms().saturating_sub(self.listening_since.load(Ordering::Relaxed))
     }
@@ -331,6 +340,19 @@ impl Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_that_this_node_was_away_is_no_silence_of_its_leader() {
+        let Some(born) = Instant::now().checked_sub(Duration::from_secs(60)) else { return };
+        let heard = Heard { born, listening_since: AtomicU64::new(0) };
+        heard.was_away(Duration::from_secs(50));
+        assert!((10_000..11_000).contains(&heard.silence_ms()), "{}", heard.silence_ms());
+        heard.was_away(Duration::MAX);
+        assert!(heard.silence_ms() < 1000, "no more than there was");
+        heard.is_busy();
+        heard.was_away(Duration::from_secs(1));
+        assert_eq!(heard.silence_ms(), 0, "nobody listens yet");
+    }
 
     #[test]
     fn an_append_takes_as_much_room_as_is_said_before_it_is_encoded_or_is_refused_for_the_same_reason() {

@@ -243,13 +243,18 @@ impl Driver {
         self.parts.answers.give(&mut self.turn.answers);
     }
 
-    /// A follower that waits for its disk holds up nobody: the leader goes on with another. One that leads must not wait.
+    /// A follower may wait for its disk, once: the leader goes on with another. One that leads must not.
     fn give_work(&mut self) {
         let tasks = self.turn.tasks.drain(..);
         if self.leading.is_some() || !self.parts.inbox.disk.is_empty() {
             return self.parts.storage.push(tasks);
         }
-        if let Some(ticket) = self.parts.storage.write(tasks) {
+        let begun = Instant::now();
+        let done = self.parts.storage.write(tasks);
+        if let Some(heard) = &self.following.heard {
+            heard.was_away(begun.elapsed());
+        }
+        if let Some(ticket) = done {
             self.persisted(ticket);
         }
     }

@@ -38,6 +38,12 @@ impl<D: Disk> InMemory<D> {
         let (log, syncer) = (Arc::downgrade(log), Arc::downgrade(syncer));
         Self { log, queue: Arc::clone(queue), syncer, avoided_until: None }
     }
+
+    fn took(&mut self, time: Duration) {
+        if time > SLOW {
+            self.avoided_until = Some(Instant::now() + AVOIDED);
+        }
+    }
 }
 
 impl<D: Disk> Write for InMemory<D> {
@@ -60,13 +66,12 @@ impl<D: Disk> Write for InMemory<D> {
             }
         }
         self.queue.timestamp_ms.store(log.last_timestamp_ms(), Ordering::Release);
-        let is_acknowledged = matches!(log.sync_point(), Ok(None));
+        let acknowledged = log.sync_point();
+        debug_assert!(!matches!(acknowledged, Ok(Some(_))), "a short copy waits for a sync");
         drop(log);
-        if begun.elapsed() > SLOW {
-            self.avoided_until = Some(begun + AVOIDED);
-        }
-        syncer.is_in_memory(bytes);
-        ticket.filter(|_| is_acknowledged)
+        syncer.acknowledged(bytes);
+        self.took(begun.elapsed());
+        ticket.filter(|_| acknowledged.is_ok())
     }
 }
 
@@ -84,7 +89,7 @@ mod tests {
     use zue_core::{Epoch, EpochStart, ReplicaId, Tail};
     use zue_engine::disk_queue::Work;
     use zue_log::sim::SimDisk;
-    use zue_log::{Batch, BatchBuilder, Durability, Limits, Log, LogConfig, LogError, SEGMENT_BYTES_MIN};
+    use zue_log::{Batch, BatchBuilder, Disk as _, Durability, Limits, Log, LogConfig, LogError, SEGMENT_BYTES_MIN};
 
     use super::super::Task;
     use super::*;
@@ -95,7 +100,6 @@ mod tests {
         log: Arc<SharedLog<SimDisk>>,
         queue: Arc<Queue>,
         in_memory: InMemory<SimDisk>,
-        #[expect(dead_code, reason = "held for whoever writes")]
         syncer: Arc<Syncer<SimDisk>>,
         tasks: Tasks,
     }
@@ -148,10 +152,12 @@ mod tests {
             let mut bench = Bench::new(durability);
             let first = Bench::batch(bench.tail(), 10);
             let second = Bench::batch(first.tail(), 20);
-            let end = second.tail();
+            let (end, log_bytes) = (second.tail(), first.bytes().len() + second.bytes().len());
             assert_eq!(bench.write([first, second].map(Work::Write)), (Some(Ticket(2)), 0));
             let log = bench.log.lock();
             assert_eq!((log.tail(), log.durable()), (end, end));
+            assert_eq!(bench.queue.timestamp_ms.load(Ordering::Acquire), log.last_timestamp_ms());
+            assert_eq!(bench.syncer.unflushed_bytes(), log_bytes);
         }
     }
 
@@ -171,9 +177,32 @@ mod tests {
         assert_eq!(bench.append(10), LEFT, "an epoch's start is not synced yet");
         bench.log.flush().unwrap();
         assert_eq!(bench.append(10), (Some(Ticket(1)), 0));
-        while bench.append(8000) == (Some(Ticket(1)), 0) {}
-        assert_eq!(bench.append(8000), LEFT, "the segment is full");
+        while bench.append(7000) == (Some(Ticket(1)), 0) {}
+        assert_eq!(bench.append(7000), LEFT, "the segment is full");
         assert_eq!(bench.append(10), (Some(Ticket(1)), 0));
+        assert_eq!(bench.disk.content("segment.spare"), None, "the next segment is made by another thread");
+    }
+
+    #[test]
+    fn two_appends_at_a_segments_end_make_no_file() {
+        // The room that the first leaves is less than a mark of what was synced before it takes, and more.
+        for spared in 0..100 {
+            let mut bench = Bench::new(Durability::Os);
+            while bench.log.lock().only_copies(6000) {
+                bench.append(2000);
+            }
+            // A mark of that is to be written with what comes next.
+            bench.log.flush().unwrap();
+            let room = (0..usize::try_from(SEGMENT_BYTES_MIN).unwrap())
+                .rev()
+                .find(|bytes| bench.log.lock().only_copies(*bytes));
+            let first = Bench::batch(bench.tail(), 1000);
+            let overhead = first.bytes().len() - 1000;
+            let second = Bench::batch(first.tail(), room.unwrap() - first.bytes().len() - overhead - spared);
+            let segments = bench.disk.list().unwrap().len();
+            let (_, left) = bench.write([first, second].map(Work::Write));
+            assert_eq!(bench.disk.list().unwrap().len(), segments, "{spared} bytes spared, {left} left");
+        }
     }
 
     #[test]
@@ -187,8 +216,13 @@ mod tests {
         assert_eq!(bench.append(10), LEFT, "work waits");
         assert_eq!(bench.queue.take().map(|tasks| tasks.len()), Some(1));
         assert_eq!(bench.append(10), LEFT, "it is being done");
-        bench.queue.waiting().is_busy = false;
-        bench.in_memory.avoided_until = Some(Instant::now() + AVOIDED);
+        bench.queue.waiting().tasks.extend([Task { ticket: Ticket(10), work: Work::Restored, share: None }]);
+        assert_eq!(bench.queue.pause().map(|tasks| tasks.len()), Some(1));
+        assert_eq!(bench.append(10), LEFT, "more waits for room");
+        bench.queue.close();
+        assert!(bench.queue.take().is_none());
+        bench.queue.waiting().closed = false;
+        bench.in_memory.took(Duration::from_secs(60));
         assert_eq!(bench.append(10), LEFT, "the disk was slow");
         bench.in_memory.avoided_until = Some(Instant::now());
         let log = Arc::clone(&bench.log);
@@ -206,5 +240,18 @@ mod tests {
         assert_eq!(bench.append(10), LEFT);
         let again = apply_first(bench.tasks.works(), &mut bench.log.lock());
         assert!(matches!(again, Err(LogError::Poisoned { .. })), "{again:?}");
+    }
+
+    #[test]
+    fn what_was_written_before_a_refusal_is_told_and_the_rest_is_left() {
+        let mut bench = Bench::new(Durability::Os);
+        let first = Bench::batch(bench.tail(), 10);
+        // Its time lies before the first one's: the two are no single write, and the log refuses it.
+        let mut builder = BatchBuilder::new(first.tail(), 0, Limits::default());
+        builder.push(None, b"value", [], None).unwrap();
+        let second = builder.finish().unwrap();
+        assert_eq!(bench.write([first, second].map(Work::Write)), (Some(Ticket(1)), 1));
+        let again = apply_first(bench.tasks.works(), &mut bench.log.lock());
+        assert!(matches!(again, Err(LogError::TimestampFell { .. })), "{again:?}");
     }
 }

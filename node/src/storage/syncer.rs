@@ -96,7 +96,8 @@ impl<D: Disk> Syncer<D> {
         if !self.waits {
             let bytes = written.bytes;
             self.sync(written, SharedLog::sync);
-            return self.is_in_memory(bytes);
+            self.prepare();
+            return self.acknowledged(bytes);
         }
         let mut state = self.state();
         state.written.append(written);
@@ -113,13 +114,17 @@ impl<D: Disk> Syncer<D> {
     }
 
     /// Takes note of so many bytes that were acknowledged before they are on the disk.
-    pub(super) fn is_in_memory(&self, bytes: usize) {
-        self.prepare();
+    pub(super) fn acknowledged(&self, bytes: usize) {
         let mut state = self.state();
         state.unflushed_bytes += bytes;
         if state.unflushed_bytes >= UNFLUSHED_BYTES_MAX {
             self.ready.notify_one();
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn unflushed_bytes(&self) -> usize {
+        self.state().unflushed_bytes
     }
 
     fn end(&self) {
@@ -178,6 +183,7 @@ impl<D: Disk> Syncer<D> {
             if is_closed || !self.sync(Written::default(), SharedLog::flush) {
                 return;
             }
+            self.prepare();
         }
     }
 

@@ -159,6 +159,9 @@ impl<D: Disk> Worker<D> {
         self.note_commit();
         let Self { log, syncer, .. } = self;
         drop(syncer);
+        if log.is_broken() {
+            return tracing::error!("a thread panicked with the log: it is not closed, and checked when it is opened");
+        }
         let Some(log) = Arc::into_inner(log) else {
             return tracing::error!("the log is still in use and cannot be closed cleanly");
         };

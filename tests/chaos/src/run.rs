@@ -25,8 +25,6 @@ const PATIENT: Duration = Duration::from_secs(15);
 const IMPATIENT: Duration = Duration::from_millis(150);
 /// Once nothing is wrong any more, the log must be writable, and all replicas the same, within this time.
 const HEALED_WITHIN: Duration = Duration::from_mins(1);
-/// Small segments, so that many are begun, cut and left.
-const NODE_CONFIG: &str = "log: {segmentBytesMax: 2MiB}\n";
 const VOLUME_BYTES: u64 = 256 << 20;
 /// The bytes that a second of the load may take.
 const BYTES_A_SECOND: u64 = 2 << 20;
@@ -53,7 +51,8 @@ pub(crate) enum Break {
 
 pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
     let Options { seed, lasting, replicas, leader_kills_min, broken } = options;
-    println!("seed {seed}: {replicas} replicas, {lasting:?} of faults");
+    let durability = if seed.is_multiple_of(2) { "Sync" } else { "Os" };
+    println!("seed {seed}: {replicas} replicas with durability {durability}, {lasting:?} of faults");
     let names: Vec<_> = (0..replicas).map(|node| format!("zue-{node}")).collect();
     let network = Network::new(names.iter().cloned().chain((0..2).map(|n| format!("control-{n}"))).collect())?;
     let bytes = VOLUME_BYTES + lasting.as_secs() * BYTES_A_SECOND;
@@ -65,7 +64,10 @@ pub(crate) async fn run(dir: &Path, options: Options) -> Result<()> {
         data: volume.data(),
     };
     let places = names.iter().zip(&volumes).enumerate().map(place).collect();
-    let mut cluster = Cluster::start(dir, places, NODE_CONFIG).await?;
+    // Small segments, so that many are begun, cut and left. Processes are killed here, no machines: with either durability nothing may be
+    // lost.
+    let config = format!("log: {{segmentBytesMax: 2MiB, durability: {durability}}}\n");
+    let mut cluster = Cluster::start(dir, places, &config).await?;
     let clients = Clients::new(cluster.client(patience(PATIENT))?, seed);
     let (mut appending, mut reading) = (JoinSet::new(), JoinSet::new());
     let over = |deadline| anyhow::Ok(clients.over(cluster.client(patience(deadline))?));

@@ -82,7 +82,8 @@ impl<D: Disk> Log<D> {
     /// file is made and no sync is waited for.
     pub fn only_copies(&self, bytes: usize) -> bool {
         let waits = self.config.durability.waits_for_disk() || self.ends.synced.epoch < self.ends.tail.epoch;
-        !waits && self.has_room(bytes.saturating_add(SYNC_MARK_BYTES), RESERVE_BYTES)
+        // One mark that is to be written, and one that is counted for each batch.
+        !waits && self.has_room(bytes.saturating_add(2 * SYNC_MARK_BYTES), RESERVE_BYTES)
     }
 
     fn check_next(&self, batch: &Batch) -> Result<(), LogError> {
