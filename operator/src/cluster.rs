@@ -70,7 +70,10 @@ pub enum Invalid {
     #[error("metadata.{0} is missing")]
     Missing(&'static str),
     /// The name fits into no label.
-    #[error("metadata.name is {bytes} bytes long; at most {NAME_BYTES_MAX} are allowed")]
+    #[error(
+        "metadata.name is {bytes} bytes long; at most {NAME_BYTES_MAX} are allowed, and a name cannot be changed: make a ZueCluster \
+         with a shorter one"
+    )]
     NameTooLong {
         /// Its length.
         bytes: usize,

@@ -44,7 +44,10 @@ pub(super) async fn run(data: PathBuf, to: &str, output: Output) -> anyhow::Resu
     let tail = log.tail().end;
     let mut lines = vec![format!("{}: records {start} to {end}, {uploaded} bytes uploaded", made.id)];
     if tail.0 > end {
-        lines.push(format!("{} records behind are not known to be committed here, and not in it", tail.0 - end));
+        lines.push(format!(
+            "{} records behind are not known to be committed here, and not in it",
+            tail.0 - end
+        ));
     }
     show(output, &json, &lines)
 }

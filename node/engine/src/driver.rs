@@ -53,7 +53,7 @@ pub type Written<A> = (<A as Append>::Batch, <A as Append>::Waiter, <A as Append
 
 /// A message to a leader on its stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum StreamAnswer {
     /// The end of the log, and of what is durable.
     Started(Tail, Tail),
     /// The durable end, and the greatest round heard of.
@@ -74,7 +74,7 @@ pub enum Action<A: Append> {
     /// Somebody who waits is to be answered.
     Answer(A::Waiter, Reply),
     /// A leader is to be told that.
-    Say(Session, Word),
+    Say(Session, StreamAnswer),
     /// These followers are to be fed, and no others.
     Lead(Epoch, Vec<ReplicaId>),
     /// Nobody is to be fed any more.
@@ -297,10 +297,10 @@ impl<A: Append> Driver<A> {
         Some(match output {
             Output::WriteEpochStart { ticket, start } => self.epoch_start(ticket, start),
             Output::Reply(request, reply) => Action::Answer(self.waiters.remove(&request)?, reply),
-            Output::SendStarted { session, log, durable } => Action::Say(session, Word::Started(log, durable)),
-            Output::SendAck { session, durable, round } => Action::Say(session, Word::Ack(durable, round)),
-            Output::SendTrimmed { session, log_start } => Action::Say(session, Word::Trimmed(log_start)),
-            Output::Refuse { session, refusal } => Action::Say(session, Word::Refused(refusal)),
+            Output::SendStarted { session, log, durable } => Action::Say(session, StreamAnswer::Started(log, durable)),
+            Output::SendAck { session, durable, round } => Action::Say(session, StreamAnswer::Ack(durable, round)),
+            Output::SendTrimmed { session, log_start } => Action::Say(session, StreamAnswer::Trimmed(log_start)),
+            Output::Refuse { session, refusal } => Action::Say(session, StreamAnswer::Refused(refusal)),
             Output::Lead { epoch, followers } => Action::Lead(epoch, followers),
             Output::StepDown => Action::StepDown,
             Output::Committed(end) => Action::Committed(end),

@@ -18,7 +18,7 @@ use zue_log::{
 
 use self::repair::{Asking, Repairing};
 use self::trimmed::Trimmed;
-use crate::room::{Access, Gone, change_lacks_room, full, make_room, rewrite_lacks_room};
+use crate::room::{Access, MadeRoom, change_lacks_room, full, make_room, rewrite_lacks_room};
 
 /// The cost that the maintenance may have, and what is to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +149,7 @@ pub enum Event {
         bytes: u64,
     },
     /// There was no room, and that went for it.
-    Gone(Gone),
+    MadeRoom(MadeRoom),
 }
 
 /// Damage, whatever file it is in by now.
@@ -161,7 +161,7 @@ fn key_of(damage: &Damage) -> DamageKey {
 
 /// Damage, as far as it is known.
 #[derive(Clone, Debug)]
-struct Known {
+struct DamageState {
     retry_at: Millis,
     lost: bool,
     why: String,
@@ -186,7 +186,7 @@ pub struct Maintenance<D: Disk> {
     trimmed: Trimmed<D>,
     doing: Doing<D>,
     asked: u64,
-    damaged: BTreeMap<DamageKey, Known>,
+    damaged: BTreeMap<DamageKey, DamageState>,
     reported: Damages,
     /// Room was made for what had none: it is tried again.
     made_room: bool,
@@ -282,7 +282,7 @@ impl<D: Disk> Maintenance<D> {
             match make_room(log) {
                 Ok(gone) => {
                     self.made_room = gone.is_some();
-                    out.extend(gone.map(Event::Gone));
+                    out.extend(gone.map(Event::MadeRoom));
                 }
                 Err(error) => out.push(Event::Failed(error)),
             }

@@ -20,7 +20,7 @@ impl<D: Disk> Access<D> for &SharedLog<D> {
 
 /// Files that went for room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Gone {
+pub enum MadeRoom {
     /// The oldest segment that was trimmed.
     Segment,
     /// The files of the oldest former log.
@@ -51,16 +51,16 @@ pub(crate) fn rewrite_lacks_room(error: &RewriteError) -> bool {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn make_room<D: Disk>(log: &mut impl Access<D>) -> Result<Option<Gone>, LogError> {
+pub fn make_room<D: Disk>(log: &mut impl Access<D>) -> Result<Option<MadeRoom>, LogError> {
     let dropped = log.change(|log| {
         let log_start = log.log_start();
         log.drop_trimmed(log_start, 1)
     })?;
     if dropped > 0 {
-        return Ok(Some(Gone::Segment));
+        return Ok(Some(MadeRoom::Segment));
     }
     let oldest = log.change(|log| log.former_logs()).first().copied();
-    Ok(oldest.filter(|(number, _)| drop_former(log, *number)).map(|(number, bytes)| Gone::Former { number, bytes }))
+    Ok(oldest.filter(|(number, _)| drop_former(log, *number)).map(|(number, bytes)| MadeRoom::Former { number, bytes }))
 }
 
 /// Removes the files of former logs up to that one; whether there were any.

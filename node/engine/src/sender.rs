@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zue_core::{Offset, Runs, Tail};
 use zue_log::Batch;
 
-use crate::standing::{Standby, Telling};
+use crate::standby::{Standby, Telling};
 
 /// The time for which a follower may be left without word of commits: the next frames carry it, too.
 pub const COMMIT_NEWS_WITHIN_MS: u64 = 2;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use zue_core::{ReplicaId, RoleView};
-use zue_engine::standing::{self, Duty};
+use zue_engine::standby::{self, Duty};
 use zue_proto::v1::ElectionReason;
 
 use crate::driver::Driver;
@@ -15,8 +15,8 @@ pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the vo
 
 /// Standing by, as the driver knows it.
 #[derive(Debug)]
-pub(crate) struct Standing {
-    pub(crate) rule: standing::Standing<Standby>,
+pub(crate) struct DriverStandby {
+    pub(crate) rule: standby::StandbyState<Standby>,
     /// By what it does, for who does it.
     pub(crate) terms: watch::Sender<Option<Arc<Standby>>>,
     /// Its duty.
@@ -27,7 +27,7 @@ pub(crate) struct Standing {
     pub(crate) elected_for: ElectionReason,
 }
 
-impl Standing {
+impl DriverStandby {
     /// Tells who stands by what is new; and whether that is by what.
     fn publish(&self, own: ReplicaId) -> bool {
         let duty = self.rule.duty(own);

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown};
+use zue_core::{ClockReading, Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session};
 use zue_engine::driver::Now;
-use zue_engine::standing::are_voters;
+use zue_engine::standby::are_voters;
 
 use crate::driver::answers::{Answer, AnswerSender};
 use crate::driver::clock::{Clocks, unix_ms};
 use crate::driver::handle::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
-use crate::driver::leaderless::{OTHER_VOTERS, Standing};
+use crate::driver::leaderless::{DriverStandby, OTHER_VOTERS};
 use crate::driver::measure::Change;
 use crate::driver::member::Member;
 use crate::driver::pace::in_step;
@@ -48,11 +48,11 @@ pub(crate) type Action = zue_engine::driver::Action<Append>;
 pub(crate) struct Leading {
     pub(crate) stop: CancellationToken,
     pub(crate) members: Arc<[Member]>,
-    pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+    pub(crate) feeds: BTreeMap<ReplicaId, SenderTask>,
 }
 
 /// The task that feeds one follower.
-pub(crate) struct Feed {
+pub(crate) struct SenderTask {
     pub(crate) note: Arc<PeerNote>,
     pub(crate) stop: CancellationToken,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) tick: Duration,
     /// The time for which no leader may feed it before those who wait for news are to look elsewhere.
     pub(crate) unfed_max: Duration,
-    pub(crate) standing: Standing,
+    pub(crate) standing: DriverStandby,
 }
 
 /// The queues of what the driver is told and asked.
@@ -380,7 +380,7 @@ impl Driver {
                 self.carry_out(actions);
             }
             Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
-                self.step(Input::Clock(Shown::Agreed { session, agreed_ms }));
+                self.step(Input::Clock(ClockReading::Agreed { session, agreed_ms }));
                 self.step(Input::Heartbeat { session, commit_end, log_end, round });
                 self.step(Input::LogStart { session, log_start });
             }

@@ -97,7 +97,7 @@ pub(crate) struct FollowerView {
 /// The driver has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("this replica is shutting down")]
-pub(crate) struct Gone;
+pub(crate) struct DriverEnded;
 
 /// A leadership, as its peer tasks need it.
 #[derive(Clone, Debug)]

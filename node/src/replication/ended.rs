@@ -6,7 +6,7 @@ use tonic::Status;
 use zue_proto::place::NotReached;
 use zue_proto::v1::{self, Reason};
 
-use crate::driver::state::Gone;
+use crate::driver::state::DriverEnded;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     #[error("the log cannot be read: {0}")]
     Read(String),
     #[error(transparent)]
-    Gone(#[from] Gone),
+    Gone(#[from] DriverEnded),
 }
 
 impl Ended {

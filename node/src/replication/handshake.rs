@@ -3,7 +3,7 @@
 use zue_core::{Origin, ProducerLimits, Producers};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::driver::state::{Ends, Gone};
+use crate::driver::state::{DriverEnded, Ends};
 use crate::replication::ended::Ended;
 use crate::replication::peer::Peer;
 
@@ -16,7 +16,7 @@ pub(crate) async fn start_message(peer: &Peer, with_origin: bool) -> Result<v1::
     let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
     let origin = if with_origin {
         let read = tokio::task::spawn_blocking(move || reader.origin(producers).map(|origin| to_wire(&origin))).await;
-        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(zue_engine::room::full(&error)))?;
+        let origin = read.map_err(|_| DriverEnded)?.map_err(|error| Ended::Read(zue_engine::room::full(&error)))?;
         Some(origin)
     } else {
         None

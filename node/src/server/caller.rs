@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::owner::Owner;
 use crate::server::slots::{Occupant, Slot, Slots};
-use crate::tls::{Shown, Token};
+use crate::tls::{PresentedIdentity, Token};
 
 /// Whoever is at the other end of a connection.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct Caller {
     pub(crate) owner: Owner,
     pub(crate) occupant: Arc<Occupant>,
     /// The identity that it has shown with the connection, and with its calls.
-    pub(crate) shown: Shown,
+    pub(crate) shown: PresentedIdentity,
     tokens: Mutex<Vec<Token>>,
     /// It is to send nothing new on this connection, which ends soon.
     pub(crate) ends: CancellationToken,
@@ -28,7 +28,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// One that has no connection, for tests.
     #[cfg(test)]
-    pub(crate) fn of_test(owner: Owner, port: &Arc<Slots>, shown: Shown) -> Arc<Self> {
+    pub(crate) fn of_test(owner: Owner, port: &Arc<Slots>, shown: PresentedIdentity) -> Arc<Self> {
         let slot = Arc::new(port.take(owner).expect("there is a place"));
         Self::new(owner, (&slot.occupant, port), shown, &slot)
     }
@@ -36,7 +36,7 @@ impl Caller {
     pub(super) fn new(
         owner: Owner,
         (occupant, port): (&Arc<Occupant>, &Arc<Slots>),
-        shown: Shown,
+        shown: PresentedIdentity,
         slot: &Arc<Slot>,
     ) -> Arc<Self> {
         Arc::new(Self {

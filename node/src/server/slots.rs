@@ -41,7 +41,7 @@ impl Occupant {
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     /// In the order in which they came, each with whose it is.
     occupants: BTreeMap<u64, (Owner, Arc<Occupant>)>,
     next: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Slots {
     max: usize,
     /// The number of them that hosts may have together that are not known.
     strangers_max: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 /// A place; given up when this is dropped.
@@ -93,7 +93,7 @@ impl Slots {
         self.max
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSlots> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -19,7 +19,7 @@ use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 use crate::server::owner::Owner;
-use crate::server::room::{Held, Room};
+use crate::server::room::{HeldRoom, Room};
 use crate::services::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
 use crate::services::newcomers::Newcomers;
 
@@ -72,7 +72,7 @@ impl Appends {
         &self,
         request: v1::AppendRequest,
         owner: Owner,
-        received: Option<Held>,
+        received: Option<HeldRoom>,
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<Pending, v1::Error> {

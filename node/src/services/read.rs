@@ -20,7 +20,7 @@ use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::server::owner::Owner;
-use crate::server::room::{Held, Room};
+use crate::server::room::{HeldRoom, Room};
 use crate::server::slots::Slot;
 use crate::services::aside::aside;
 use crate::services::errors::{
@@ -80,7 +80,7 @@ pub(crate) fn unfed_max(lag_max: Duration) -> Duration {
 const ENDLESS: Offset = Offset(u64::MAX);
 
 /// A message, and the room that it takes until the next one is asked for.
-type Responses = mpsc::Sender<(v1::ReadResponse, Held)>;
+type Responses = mpsc::Sender<(v1::ReadResponse, HeldRoom)>;
 
 /// Why a read ends before its end.
 enum End {
@@ -144,7 +144,7 @@ impl Read {
             }
         });
         futures::stream::unfold((messages, Some(end), None), |(mut messages, end, held)| async move {
-            drop::<Option<Held>>(held);
+            drop::<Option<HeldRoom>>(held);
             if let Some((message, held)) = messages.recv().await {
                 return Some((Ok(message), (messages, end, Some(held))));
             }

@@ -42,19 +42,19 @@ pub(crate) struct Fetch {
 #[derive(Debug)]
 pub(crate) struct Reply {
     number: u64,
-    to: Sender<Said>,
+    to: Sender<ThreadMessage>,
 }
 
 impl Reply {
     /// Nobody listens any more once the maintenance has ended.
     pub(crate) fn send(self, answer: Answer) {
-        let _ = self.to.send(Said::Answer(self.number, answer));
+        let _ = self.to.send(ThreadMessage::Answer(self.number, answer));
     }
 }
 
 /// News for the thread.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum ThreadMessage {
     Answer(u64, Answer),
     Stop,
 }
@@ -88,8 +88,8 @@ pub(super) struct Maintenance<D: Disk> {
     facts: mpsc::Sender<DiskFact>,
     metrics: Arc<Metrics>,
     around: Around,
-    said: Receiver<Said>,
-    ours: Sender<Said>,
+    said: Receiver<ThreadMessage>,
+    ours: Sender<ThreadMessage>,
     born: Instant,
     /// Ages of records, and of those that delete, where any are to go for it.
     ages: Option<Ages>,
@@ -103,7 +103,7 @@ impl<D: Disk> Maintenance<D> {
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
         around: Around,
-    ) -> (Self, Sender<Said>) {
+    ) -> (Self, Sender<ThreadMessage>) {
         let MaintenanceSettings { engine: settings, deletes_kept_ms } = around.settings;
         let engine = zue_engine::maintenance::Maintenance::new(log.lock().reader(), settings);
         let (ages, deletes) = (settings.retention.age_ms.map(Ages::new), deletes_kept_ms.map(Ages::new));
@@ -116,8 +116,8 @@ impl<D: Disk> Maintenance<D> {
         let (mut wait, mut events) = (Duration::ZERO, Vec::new());
         loop {
             let said = match self.said.recv_timeout(wait) {
-                Ok(Said::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Said::Answer(number, answer)) => Some((number, answer)),
+                Ok(ThreadMessage::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(ThreadMessage::Answer(number, answer)) => Some((number, answer)),
                 Err(RecvTimeoutError::Timeout) => None,
             };
             let others = (self.around.others)();
@@ -197,7 +197,7 @@ impl<D: Disk> Maintenance<D> {
                 bytes,
                 "the files of a former log go: with the log they are more than log.retentionBytes"
             ),
-            Event::Gone(gone) => tell_of(gone),
+            Event::MadeRoom(gone) => tell_of(gone),
         }
     }
 

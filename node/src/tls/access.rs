@@ -95,7 +95,10 @@ impl Access {
         for AccessClient { name, rights, token_sha256 } in parsed.clients {
             cluster.client(&name).map_err(|source| AccessError::Name { path: path.to_owned(), source })?;
             if token_sha256.len() > TOKENS_MAX {
-                return Err(wrong(format!("{name} has {} tokens, and {TOKENS_MAX} may be", token_sha256.len())));
+                return Err(wrong(format!(
+                    "{name} has {} tokens, and {TOKENS_MAX} may be",
+                    token_sha256.len()
+                )));
             }
             let client = Arc::new(Client { rights: Rights::of(&rights), name });
             for text in token_sha256 {

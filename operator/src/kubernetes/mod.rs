@@ -59,7 +59,9 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// Another's object bears the name.
-    #[error("{kind} {name} does not belong to this ZueCluster; rename one of them")]
+    #[error(
+        "{kind} {name} does not belong to this ZueCluster; rename one of them"
+    )]
     NotOurs {
         /// The object.
         kind: String,

@@ -51,7 +51,10 @@ mod tests {
         nobodys.metadata.name = Some("orders".to_owned());
         for found in [another, nobodys] {
             let said = check(&found, &cluster).unwrap_err().to_string();
-            assert_eq!(said, "Service orders does not belong to this ZueCluster; rename one of them");
+            assert_eq!(
+                said,
+                "Service orders does not belong to this ZueCluster; rename one of them"
+            );
         }
     }
 }

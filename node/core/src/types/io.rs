@@ -35,7 +35,7 @@ pub struct Terms {
     pub old_voters: Option<Vec<ReplicaId>>,
 }
 
-/// A leader's first words to a follower.
+/// A leader's handshake with a follower: the first message of its stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Start {
     /// The leader's cluster.
@@ -140,7 +140,7 @@ pub enum Input {
     /// Time passes.
     Tick,
     /// The time that a wall clock showed.
-    Clock(Shown),
+    Clock(ClockReading),
     /// Leader: a follower has opened its log at `log` and is fed from there.
     Started {
         /// The sender.
@@ -244,7 +244,7 @@ pub enum Input {
 
 /// The time that a wall clock showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shown {
+pub enum ClockReading {
     /// Leader: a follower's.
     Follower {
         /// The sender.

@@ -40,14 +40,14 @@ pub type Duty<T> = (Arc<T>, usize);
 
 /// Standing by, as a replica knows it.
 #[derive(Debug)]
-pub struct Standing<T> {
+pub struct StandbyState<T> {
     known: Option<Arc<T>>,
     /// The word of its leader, and the stream that it came on.
     told: Option<(Session, T)>,
     needed: bool,
 }
 
-impl<T: Standby> Standing<T> {
+impl<T: Standby> StandbyState<T> {
     /// Of a replica that starts, by what it kept.
     pub fn new(kept: Option<Arc<T>>) -> Self {
         Self { known: kept, told: None, needed: false }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn only_a_voter_that_was_told_how_stands_by() {
-        let mut standing = Standing { known: None, told: None, needed: true };
+        let mut standing = StandbyState { known: None, told: None, needed: true };
         assert_eq!(standing.duty(ReplicaId(2)), None, "nobody has told it");
         standing.known = Some(Arc::new(Terms(Epoch(1), 1000)));
         assert_eq!(standing.duty(ReplicaId(2)).map(|(_, own)| own), Some(1));
