@@ -140,7 +140,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same, whatever its settings are: whose it is and how it is called holds all the same.
+    /// The same without checking its settings: its name and owner are right even if those are not.
     pub fn unchecked(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
         let mut spec = resource.spec.clone();
         spec.config.replication = spec.config.replication.with_detection_time(spec.leader.detection_time.0);

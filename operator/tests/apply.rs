@@ -167,7 +167,7 @@ async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
     let (_, errors) = applied(&client, "1Gi").await;
     let of = |kind| {
         format!(
-            "{kind} orders does not belong to this ZueCluster; rename one of them"
+            "{kind} orders does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
         )
     };
     assert_eq!(errors, [of("Service")]);
@@ -189,7 +189,7 @@ async fn pods_are_neither_made_nor_changed_while_what_they_use_is_anothers_but_t
         let client = api.serve().await;
         api.put(collection, name, None, json!({}));
         let refused = vec![format!(
-            "{kind} {name} does not belong to this ZueCluster; rename one of them"
+            "{kind} {name} does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
         )];
         assert_eq!(applied(&client, "1Gi").await, (None, refused.clone()));
         assert_eq!((api.get(SETS, "orders"), api.get(collection, name).unwrap().get("data")), (None, None), "{kind}");
@@ -218,7 +218,7 @@ async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
     assert_eq!(
         errors,
         [
-            "StatefulSet orders does not belong to this ZueCluster; rename one of them"
+            "StatefulSet orders does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
         ]
     );
     assert_eq!(api.writes(), []);

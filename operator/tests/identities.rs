@@ -269,7 +269,7 @@ async fn who_has_no_access_any_more_loses_it_whatever_else_is_wrong() {
     let said = made.settle("access: [{name: till, rights: [read]}]", Rotate::default()).await.unwrap_err().to_string();
     assert_eq!(
         said,
-        "Secret orders-client-till does not belong to this ZueCluster; rename one of them"
+        "Secret orders-client-till does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
     );
     let access = made.text("orders-tls", "access.yaml");
     assert!(!access.contains("shop") && access.contains("till"), "{access}");
@@ -321,7 +321,7 @@ async fn authorities_made_elsewhere_are_taken_only_if_they_are_fit_and_nobody_el
     let said = made.settle("tls: {secretName: bills-peer-ca}", Rotate::default()).await.unwrap_err().to_string();
     assert_eq!(
         said,
-        "Secret bills-peer-ca does not belong to this ZueCluster; rename one of them"
+        "Secret bills-peer-ca does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
     );
 
     made.settled("tls: {secretName: one}").await;

@@ -276,7 +276,7 @@ async fn each_method_is_for_those_whose_right_it_is_and_for_nobody_else() {
         ),
         (ours.dial(None), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "no certificate and no token"),
         (ours.dial(None), "/zue.v1.Log/Read", Some(revoked), Reason::Unauthenticated, "wrong, or was revoked"),
-        (Dial::plain(), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "this port takes TLS alone"),
+        (Dial::plain(), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "this port requires TLS"),
     ] {
         let status = call(served.channel(c, &dial), path, token.map(|token| token.text.as_str())).await;
         let error = error_of(&status).expect("it is told in our words");

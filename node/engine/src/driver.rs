@@ -22,7 +22,7 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// An append, as whoever drives was given it.
+/// An append, as the caller hands it to the driver.
 pub trait Append: Sized {
     /// Frames, with whatever goes with them.
     type Batch: AsRef<Batch> + From<Batch>;
@@ -42,7 +42,7 @@ pub trait Append: Sized {
     /// The frames that follow `prev`, who waits, and what is held until they are durable.
     ///
     /// # Errors
-    /// It is not within the limits that it was found to be within.
+    /// The frames are over a limit that the append was checked against before.
     fn write(self, prev: Tail, timestamp_ms: u64) -> Result<Written<Self>, Fault>;
     /// The one who waits, where nothing is written.
     fn into_waiter(self) -> Self::Waiter;
@@ -98,7 +98,7 @@ pub struct Driver<A: Append> {
 }
 
 impl<A: Append> Driver<A> {
-    /// Of a replica that starts, whose log's last record has that time.
+    /// The driver of a replica that starts. `last_timestamp_ms` is the time of its last record.
     pub fn new(replica: Replica, last_timestamp_ms: u64) -> Self {
         let (waiters, held, outputs) = (BTreeMap::new(), VecDeque::new(), Vec::new());
         Self { replica, waiters, requests: 0, held, last_timestamp_ms, outputs }

@@ -80,7 +80,7 @@ pub(crate) fn ask(requests: Option<&BackupRequests>, name: &str) -> Result<Asked
 }
 
 impl BackupRequests {
-    /// Of a node that makes a backup so often.
+    /// The requests to a node that makes a backup once an `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { known: Arc::new(watch::Sender::default()), interval }
     }

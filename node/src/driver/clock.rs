@@ -7,7 +7,7 @@ use zue_core::{Millis, Offset};
 
 use crate::metrics::Metrics;
 
-/// By how much a clock, or the log's time, has to be off for a warning.
+/// The error of a clock, or of the log's time, from which on there is a warning.
 const WARN_MS: i64 = 60_000;
 
 /// The time of this node's wall clock, milliseconds since the Unix epoch.
@@ -84,7 +84,7 @@ impl Clocks {
         }
     }
 
-    /// By how much the clock was set since the last look, if by more than a minute.
+    /// The time by which the clock was set since the last look, if more than a minute.
     fn stepped(&mut self, now: Millis, own_ms: u64) -> Option<i64> {
         let (then, was_ms) = self.last.replace((now, own_ms))?;
         let by_ms = difference(own_ms, was_ms.saturating_add(now.since(then)));

@@ -218,7 +218,7 @@ pub(crate) enum Follow {
         agreed_ms: Option<u64>,
     },
     Runs(Runs),
-    /// By what it stands by.
+    /// The terms by which the follower stands by.
     Standby(Standby),
     Ended,
 }

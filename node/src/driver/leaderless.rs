@@ -10,14 +10,14 @@ use zue_proto::v1::ElectionReason;
 use crate::driver::Driver;
 use crate::standby::Standby;
 
-/// Why it does not stand by as it is told.
-pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the voters of the epoch's start";
+/// The reason why this replica refuses the terms that it is told.
+pub(crate) const OTHER_VOTERS: &str = "the members told to stand by are not the voters of this epoch";
 
-/// Standing by, as the driver knows it.
+/// The driver's part of standing by.
 #[derive(Debug)]
 pub(crate) struct DriverStandby {
     pub(crate) rule: standby::StandbyState<Standby>,
-    /// By what it does, for who does it.
+    /// The terms, for the task that elects.
     pub(crate) terms: watch::Sender<Option<Arc<Standby>>>,
     /// Its duty.
     pub(crate) duty: watch::Sender<Option<Duty<Standby>>>,
@@ -28,7 +28,7 @@ pub(crate) struct DriverStandby {
 }
 
 impl DriverStandby {
-    /// Tells who stands by what is new; and whether that is by what.
+    /// Tells the task that elects what is new. Returns whether the terms are.
     fn publish(&self, own: ReplicaId) -> bool {
         let duty = self.rule.duty(own);
         self.duty.send_if_modified(|known| replaced(known, duty));

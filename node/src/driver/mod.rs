@@ -91,7 +91,7 @@ pub(crate) struct Published {
 #[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) tasks: Vec<Task>,
-    /// An answer must not overtake the news of what it answers: whoever has it reads what was appended.
+    /// Answers, sent after the new view is published: a client that has its answer can read what it appended.
     pub(crate) answers: Vec<Answer>,
     /// True if what is published is to be made anew.
     pub(crate) view_is_stale: bool,
@@ -102,7 +102,7 @@ pub(crate) struct Turn {
 pub(crate) struct Orders {
     /// The members that were named with the last appointment.
     pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
-    /// Whom this leader is to feed beside them.
+    /// The learners that this leader feeds beside the voters.
     pub(crate) learners: Vec<Member>,
     /// The replica that is wanted to lead in place of this one in that epoch, and until when.
     pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,

@@ -263,7 +263,7 @@ impl Driver {
         members.iter().map(|member| Member { voter: electorate.contains(&member.id), ..member.clone() }).collect()
     }
 
-    /// Whom the leader does not reach, and why.
+    /// The followers that the leader does not reach, and why.
     fn unreached(&self) -> Arc<[(ReplicaId, String)]> {
         let feeds = self.leading.iter().flat_map(|leading| &leading.feeds);
         feeds.filter_map(|(id, feed)| Some((*id, feed.note.problem()?))).collect()

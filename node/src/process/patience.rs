@@ -62,7 +62,7 @@ impl<'a> Patience<'a> {
 /// An error that another process may be the cause of, which holds something.
 pub(crate) trait HeldByAnother: Error {
     fn is_held(&self) -> bool;
-    /// By which process, where the error does not say so itself.
+    /// The process that holds it, if the error does not say so itself.
     fn holder(&self) -> String {
         String::new()
     }

@@ -87,7 +87,7 @@ impl Ended {
         }
     }
 
-    /// Tells whether the one who answers there is not believed: nothing more is sent to it, on whatever stream.
+    /// Tells whether the server at that address failed to prove its identity: then nothing more is sent to it, on any stream.
     pub(crate) fn is_distrusted(&self) -> bool {
         matches!(self, Self::Connect(why) if why.is_distrusted())
     }

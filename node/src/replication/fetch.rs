@@ -58,7 +58,8 @@ impl Fetcher {
         ask
     }
 
-    /// Answers until it is stopped. Nobody asks any more once the maintenance has ended, which is told of, and is no reason to end more.
+    /// Answers until it is stopped. Once the maintenance has ended, nobody asks any more: the maintenance reports that itself, so this
+    /// task only waits for its stop.
     async fn run(mut self, stop: CancellationToken) {
         let answers = async {
             while let Some(Fetch { ask, reply }) = self.fetches.recv().await {

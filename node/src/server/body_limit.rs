@@ -99,7 +99,7 @@ impl Parcel {
 #[derive(Debug, Default)]
 struct Messages {
     prefix: Vec<u8>,
-    /// Of the message under way.
+    /// The bytes that are left of the message under way.
     left: usize,
 }
 
@@ -163,11 +163,11 @@ struct Received<S> {
     owner: Owner,
     /// Done when the first message has come.
     at_first: Option<AtFirst>,
-    /// Until when what is under way must have come.
+    /// The deadline for the message under way.
     due: Option<Instant>,
     /// The right by which the call goes on.
     call_right: CallRight,
-    /// Of a stream: ends when it may not go on.
+    /// Ends when a stream may not go on; none for other calls.
     lost: Option<Rarely<v1::Error>>,
 }
 

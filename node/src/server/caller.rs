@@ -1,4 +1,4 @@
-//! Whoever is at the other end of a connection: whose share it takes, and what it has shown of itself.
+//! The caller at the other end of a connection: the share that it uses, and the identity that it has shown.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -10,7 +10,7 @@ use crate::server::owner::Owner;
 use crate::server::slots::{Occupant, Slot, Slots};
 use crate::tls::{PresentedIdentity, Token};
 
-/// Whoever is at the other end of a connection.
+/// The caller at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
@@ -51,7 +51,7 @@ impl Caller {
         })
     }
 
-    /// It has said hello, all of it.
+    /// The caller has finished its greeting.
     pub(super) fn has_greeted(&self) {
         self.occupant.greeted.store(true, Ordering::Relaxed);
         self.greeted.notify_one();
@@ -67,7 +67,7 @@ impl Caller {
         request.extensions().get::<Arc<Self>>().cloned()
     }
 
-    /// It has shown that it belongs here: the places that its port keeps for such are for its host.
+    /// The caller has shown that it belongs to this cluster: its host may use the slots reserved for members.
     pub(crate) fn belongs_here(&self) {
         self.port.know(self.owner.host);
     }

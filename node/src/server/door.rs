@@ -164,7 +164,7 @@ impl Door {
         is_admitted
     }
 
-    /// Serves one call. Appends that fail are counted here, whoever refused them, but for those of a stream that goes on: its service does.
+    /// Serves one call. Failed appends are counted here, wherever they were refused; only a stream that goes on counts its own.
     pub(crate) async fn serve(&self, caller: Arc<Caller>, request: http::Request<Incoming>) -> http::Response<Body> {
         let kind = Kind::of(request.uri().path());
         let answer = self.answer(kind, caller, request).await;

@@ -71,7 +71,7 @@ pub(crate) struct Rest {
 }
 
 impl Connection {
-    /// Whoever is at the other end.
+    /// The caller at the other end.
     pub(crate) fn caller(&self) -> &Arc<Caller> {
         &self.rest.caller
     }

@@ -148,12 +148,12 @@ pub(crate) struct Outflow {
     trailers: Option<HeaderMap>,
     /// Sees the end on its way.
     explain: Explain,
-    /// Ends when whom it goes to may have no more of it.
+    /// Ends when the caller has lost the right to the rest.
     lost: Option<Rarely<Error>>,
 }
 
 impl Outflow {
-    /// With what it goes on by, if that may be taken away.
+    /// The outflow of a call, with the right by which it goes on, if that can be lost.
     pub(crate) fn new(body: Body, call: &Call, explain: Explain, call_right: Option<CallRight>) -> Self {
         let lost = call_right.map(|call_right| Rarely::new(call_right.lost()));
         Self { body, flow: Arc::clone(&call.flow), left: Bytes::new(), has_ended: false, trailers: None, explain, lost }

@@ -150,7 +150,7 @@ impl Appends {
         match records.encoded_bytes(&self.limits) {
             Ok(bytes) => Ok(bytes),
             Err(Fault::Limit(limit)) => Err(error(Reason::TooLarge, limit.to_string())),
-            Err(Fault::Empty) => Err(invalid("an append of no records")),
+            Err(Fault::Empty) => Err(invalid("the append has no records: send at least one")),
             Err(fault) => Err(invalid(fault)),
         }
     }

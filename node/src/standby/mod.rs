@@ -1,5 +1,5 @@
-//! By what this node elects where no controller does: as it travels, and as it is kept in `standby.yaml` of the data directory. Nothing
-//! depends on that file: a node without it waits until it is told again.
+//! The terms by which this node elects while no controller does: on the wire, and in `standby.yaml` of the data directory. Nothing is
+//! lost with that file: a node without it waits until it is told the terms again.
 
 pub(crate) mod elect;
 
@@ -26,7 +26,7 @@ pub const NAME: &str = "standby.yaml";
 const BYTES_MAX: u64 = 64 << 10;
 /// The file is for its owner alone.
 const MODE: u32 = 0o600;
-/// By what this node elects where no controller does.
+/// The terms by which this node elects while no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Standby {
     pub(crate) policy: Policy,
@@ -40,7 +40,7 @@ pub(crate) struct Standby {
     pub(crate) epoch: Epoch,
 }
 
-/// By what no node stands by: no wrong word lets nodes elect all the time, or never, or fills their disks.
+/// Terms that a node refuses: wrong ones could have it elect all the time, or never, or fill its disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BadStandby {
     #[error(transparent)]
@@ -145,7 +145,7 @@ impl standby::Standby for Standby {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct StandbyFile {
-    /// Whose it is: on a copy of the volume at another place the addresses are the original's, which a copy must not touch.
+    /// The identity of the node that wrote it. A copy of the volume elsewhere must not use the addresses: they are the original's.
     home: String,
     static_leader: bool,
     preferred: u32,

@@ -156,7 +156,7 @@ impl<D: Disk> Maintenance<D> {
                 tell(&self.facts, DiskFact::Damaged(problem.map(Arc::from)));
             }
             Event::Failed(error) => {
-                tracing::error!(error = %full(&error), "the log could not be looked after");
+                tracing::error!(error = %full(&error), "the maintenance of the log failed");
                 if let zue_log::LogError::Disk(_) = error {
                     tell(&self.facts, DiskFact::Failed(full(&error).into()));
                 }
@@ -182,7 +182,7 @@ impl<D: Disk> Maintenance<D> {
                 tracing::error!(error = %full(&error), "a part of the log cannot be read again");
             }
             Event::Ageless(error) => {
-                tracing::error!(error = %full(&error), "it cannot be read how old a part of the log is");
+                tracing::error!(error = %full(&error), "cannot read the age of a part of the log");
             }
             Event::Trimmed { log_start, segments } => {
                 tracing::info!(%log_start, kept = segments, delay_ms, "trimmed segments are kept for a while");
@@ -195,7 +195,7 @@ impl<D: Disk> Maintenance<D> {
             Event::SurplusGone { number, bytes } => tracing::warn!(
                 files = format!("*-{number}.former"),
                 bytes,
-                "the files of a former log go: with the log they are more than log.retentionBytes"
+                "deleting the files of a former log: with the log they exceed log.retentionBytes"
             ),
             Event::MadeRoom(gone) => tell_of(gone),
         }

@@ -18,7 +18,7 @@ pub(super) fn tell_of(gone: MadeRoom) {
         tracing::warn!(
             files = format!("*-{number}.former"),
             bytes,
-            "the disk is full: the files of a log before it was begun anew go"
+            "the disk is full: deleting the files of a former log"
         );
     }
 }

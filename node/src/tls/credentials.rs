@@ -82,7 +82,7 @@ impl Current {
     }
 }
 
-/// Keeps it.
+/// The credentials of this node: reads the files again when they change, and replaces what is in force.
 #[derive(Debug)]
 pub(super) struct Credentials {
     mode: TlsMode,
@@ -207,7 +207,7 @@ impl Credentials {
                 return false;
             }
             if let Some(why) = &told {
-                tracing::error!(why, "TLS files are unusable: their previous content stays in force");
+                tracing::error!(why, "the files for TLS are unusable: their former content stays in force");
             }
             *problem = told.as_deref().map(Into::into);
             true

@@ -1,5 +1,5 @@
-//! The files, each for itself: what is whole of one counts whatever has become of the others, so that nothing holds up what another one
-//! takes back. What is not whole, or does not go with the others, is told, and what it said before is kept.
+//! The files, read one by one. A valid file counts even if another one is broken, so a broken file cannot hold up a revocation in
+//! another. A file that is invalid, or does not fit the others, is reported, and its former content stays in force.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -128,7 +128,7 @@ struct NewContents {
 }
 
 impl NewContents {
-    /// Of each, what is new where it goes with the others, and else what was there before. Who is believed to be a peer goes first.
+    /// Each file's new content if it fits the others, else its former one. The authorities of the peers are judged first.
     fn beside(self, before: &FileContents) -> (Leaf, Bundle, Bundle, Problems) {
         let mut problems = Problems::new();
         let peers = whole(&mut problems, File::Peers, self.peers.map_err(TlsError::from));
@@ -143,7 +143,7 @@ impl NewContents {
             let own = leaf.iter().chain([&before.leaf]).find(goes_with);
             let (Some((peers_now, clients_now)), Some(own)) = (apart, own) else { continue };
             let mut passed_over = |file, why: Option<FileError>| {
-                let why = why.map_or_else(|| "it does not go with the other files".to_owned(), |why| full(&why));
+                let why = why.map_or_else(|| "it does not fit the other files".to_owned(), |why| full(&why));
                 problems.insert(file, why);
             };
             if let Some(found) = peers.as_ref().filter(|found| found.sha256 != peers_now.sha256) {

@@ -206,7 +206,7 @@ impl Asked {
         let Self { caller, port, path, need, token } = self;
         let party = match (&caller.shown, token) {
             (PresentedIdentity::Plain, Some(_)) => {
-                let why = "a token is taken over TLS alone, and others may have read this one: replace it";
+                let why = "the token came without TLS, and others may have read it: replace it, and send tokens over TLS alone";
                 return Err(unauthenticated(why));
             }
             (PresentedIdentity::Plain, None) if mode == TlsMode::Permissive => return Ok(Some(Party::Anybody)),
@@ -224,7 +224,7 @@ impl Asked {
     }
 }
 
-/// Whose token that is. Those of a connection are remembered, so that they are not looked for with every call.
+/// The client whose token that is. The tokens of a connection are remembered, so that not every call searches for them.
 fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Client>, Error> {
     let mut tokens = caller.tokens();
     let count = tokens.len();
@@ -234,7 +234,7 @@ fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Cl
     }
     let unknown = || {
         unauthenticated(
-            "the token is none that this node knows: it is wrong, or was revoked; show another (zue --token-file FILE)",
+            "this node does not know the token: it is wrong, or was revoked; show another (zue --token-file FILE)",
         )
     };
     let client = Arc::clone(current.files.access.by_token(&hash).ok_or_else(unknown)?);

@@ -19,7 +19,7 @@ impl Port {
         }
     }
 
-    /// Whose signature it believes.
+    /// The authorities that it believes.
     pub(super) fn bundle(self, current: &Current) -> &Bundle {
         match self {
             Self::Client => &current.files.clients,

@@ -34,12 +34,12 @@ pub(crate) struct VerifiedPeer {
     pub(crate) identity: Identity,
     certificates: Vec<CertificateDer<'static>>,
     port: Port,
-    /// Until when it is believed, or why it is not, by what counted in that generation.
+    /// The generation of the files that it was judged by, and the result: the time until when it is believed, or why it is not.
     held: Mutex<(u64, Result<SystemTime, Untrusted>)>,
 }
 
 impl VerifiedPeer {
-    /// Until when it is believed, all of its chain. Looked into once for whatever counts.
+    /// The time until when all of its chain is believed. Computed once for each generation of the files.
     pub(super) fn holds(&self, current: &Current) -> Result<SystemTime, Untrusted> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.0 != current.generation {
@@ -74,9 +74,9 @@ impl PresentedIdentity {
     /// The party, and so what it may do.
     pub(super) fn party(&self, current: &Current) -> Result<Party, Error> {
         let known = match self {
-            Self::Plain => return Err(unauthenticated("this port takes TLS alone: connect with it (zue --ca FILE)")),
+            Self::Plain => return Err(unauthenticated("this port requires TLS: connect with it (zue --ca FILE)")),
             Self::Nobody => {
-                let missing = "no certificate and no token is shown: show one (zue --cert FILE --key FILE, or --token-file FILE)";
+                let missing = "the call shows no certificate and no token: show one (zue --cert FILE --key FILE, or --token-file FILE)";
                 return Err(unauthenticated(missing));
             }
             Self::Doubtful(why) => {
@@ -140,7 +140,7 @@ pub(super) fn token(headers: &http::HeaderMap) -> Option<Result<[u8; 32], Error>
     let token =
         token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map(|(_, token)| token.trim_ascii());
     Some(token.map(sha256).ok_or_else(|| {
-        unauthenticated("the authorization of the call is no token: Bearer TOKEN is expected")
+        unauthenticated("the authorization header of the call holds no token: Bearer TOKEN is expected")
     }))
 }
 
@@ -149,7 +149,7 @@ pub(super) fn token(headers: &http::HeaderMap) -> Option<Result<[u8; 32], Error>
 pub(crate) struct Token {
     pub(super) hash: [u8; 32],
     pub(super) client: Arc<Client>,
-    /// Of what it was looked for in last.
+    /// The generation of the files that it was looked up in last.
     pub(super) generation: u64,
 }
 

@@ -30,7 +30,7 @@ impl Signer {
     }
 }
 
-/// The authorities of a kind whose keys there are: the newest, and the one before for as long as that still signs.
+/// The authorities of one kind whose keys the operator has: the newest, and the one before while that still signs.
 pub(super) struct AuthorityKeys {
     pub(super) newest: Signer,
     former: Option<Signer>,
@@ -162,7 +162,7 @@ fn signer(kind: Kind, certificates: &str, key: &str) -> Result<Signer, String> {
     Ok(Signer { authority, certificate })
 }
 
-/// Whom the nodes were told to believe, as it is written in their Secret.
+/// The authorities that the nodes were told to believe, from their Secret.
 pub(super) fn told(kind: Kind, found: &StoredSecret) -> Trust {
     let (file, signs, since) = places(kind);
     let since = found.note(since).parse().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));

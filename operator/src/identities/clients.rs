@@ -20,7 +20,7 @@ const RESERVED: &str = "ca";
 pub(super) struct Access {
     /// The file by which the nodes know them.
     pub(super) file: String,
-    /// The first error. The file is right all the same: nobody keeps access because of another's Secret.
+    /// The first error. The file is complete even so: a Secret that belongs to someone else keeps no client's access alive.
     pub(super) failed: Option<Error>,
 }
 

@@ -60,7 +60,7 @@ pub struct Certificate {
     pub ends: SystemTime,
 }
 
-/// Whom everybody is told to believe, and who signs.
+/// The authorities that everybody is told to believe, and the one that signs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trust {
     /// The authorities that are believed, the newest first.
@@ -76,9 +76,9 @@ pub struct Trust {
 pub struct NodeTls {
     /// In which mode it runs.
     pub mode: TlsMode,
-    /// Whom it believes to be peers, by the hash of the bundle.
+    /// The authorities that it believes for peers, by the hash of the bundle.
     pub peers: String,
-    /// Whom it believes to be clients.
+    /// The same for clients.
     pub clients: String,
     /// Its certificate, by hash.
     pub certificate: String,
@@ -109,7 +109,7 @@ pub struct TakenNews {
 }
 
 impl NodeTls {
-    /// By what it says of itself; a node of an earlier version says nothing, and has no TLS.
+    /// Reads the status of a node. A node of an earlier version reports no TLS, and has none.
     pub fn of(status: &StatusResponse) -> Self {
         let plain = || Self {
             mode: TlsMode::Off,

@@ -101,15 +101,15 @@ impl<'a> Secrets<'a> {
         named.clone().map_or_else(|| (format!("{}-{own}", self.cluster.name), None), |name| (name, Some(field)))
     }
 
-    /// One that the operator makes; another's is refused.
+    /// A Secret that the operator makes. One that belongs to someone else is refused.
     pub(super) async fn own(&self, name: &str) -> Result<Option<StoredSecret>, Error> {
         let Some(found) = self.get(name).await? else { return Ok(None) };
         owned::check(&found, self.cluster)?;
         Ok(Some(StoredSecret::of(found, &self.cluster.uid)))
     }
 
-    /// One that somebody else makes, but not an operator for another cluster: who may make a `ZueCluster` would else get certificates of
-    /// that one.
+    /// A Secret that somebody else makes. One that an operator made for another cluster is refused: otherwise anyone who may make a
+    /// `ZueCluster` could use the certificates of that cluster.
     pub(super) async fn others(&self, name: &str) -> Result<Option<StoredSecret>, Error> {
         let Some(found) = self.get(name).await? else { return Ok(None) };
         let is_of_cluster =

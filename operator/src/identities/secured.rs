@@ -99,8 +99,8 @@ pub async fn settle(
     Ok(secured)
 }
 
-/// Takes what was asked for away before it is done: whoever asks again meanwhile is heard. Nothing is done where it cannot be taken
-/// away, or was changed since: left there, it would be done again and again.
+/// Removes the annotation before its request is carried out, so that a request made meanwhile is not lost. If it cannot be removed, or
+/// has changed, nothing is carried out: a request that stays there would be repeated for ever.
 async fn take_away(api: &Api<ZueCluster>, found: &ZueCluster) -> Result<(), Error> {
     let metadata = json!({ "resourceVersion": found.resource_version(), "annotations": { ROTATE_ANNOTATION: null } });
     let (patch, params) = (Patch::Merge(json!({ "metadata": metadata })), manager());

@@ -29,7 +29,7 @@ pub enum Recover {
     Refused(String),
 }
 
-/// Since when too few voters answer.
+/// The time since when too few voters answer.
 #[derive(Debug, Default)]
 pub struct MajorityOutage(Option<Instant>);
 
@@ -186,7 +186,7 @@ pub fn stage(progress: Progress<'_>) -> Stage {
     }
 }
 
-/// By what a controller has begun: with another, it begins anew. Whether the lost cluster is forgotten counts, too.
+/// The facts that a controller starts from; when they change, it starts over. One of them is whether the lost cluster is forgotten.
 pub fn footing(resource: Option<&ZueCluster>) -> (Option<Recovery>, bool) {
     let recovery = resource.and_then(ZueCluster::recovery);
     let has_none = |resource: &ZueCluster| resource.status.as_ref().is_none_or(|status| status.cluster_id.is_none());

@@ -111,7 +111,7 @@ impl Context {
                 return waits(
                     before,
                     &format!(
-                        "the spec of ZueCluster {name} makes no sense: {invalid}"
+                        "the spec of ZueCluster {name} is invalid: {invalid}. The backup is made once that is mended"
                     ),
                 );
             }

@@ -135,7 +135,7 @@ struct ClusterTask<'a> {
     dials: &'a mut Dials,
     reports: ReportSender,
     memory: Memory,
-    /// Of a majority that is given up, by what the controller has begun.
+    /// The facts of the recovery that the controller started from.
     footing: Option<(Option<Recovery>, bool)>,
     /// The resource as it is: what is asked for by annotation, and the status that it shows.
     found: Option<Arc<Guarded>>,

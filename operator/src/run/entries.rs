@@ -25,7 +25,7 @@ use crate::status::{InvalidResource, PodFacts, PodZones, SharedWorkload, TaskNew
 
 /// The pause after a reconciliation that failed.
 pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
+/// The pause after which an operator that only listens checks its certificate again: it does not watch Secrets.
 const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// News that reconciliations leave behind for each other.
@@ -55,7 +55,7 @@ struct ClusterEntry {
 }
 
 impl Drop for Context {
-    /// One that watches no more leaves all clusters alone.
+    /// Ends the tasks of all clusters once nothing is watched any more.
     fn drop(&mut self) {
         let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
         for entry in tasks.values() {
@@ -107,7 +107,7 @@ impl Context {
         PodZones { zones, problem: problem.map(|problem| format!("spec.leader.preferredZone: {problem}")) }
     }
 
-    /// Sees to it that somebody says of a cluster that it is left alone.
+    /// Starts the task of a paused cluster, which reports that nothing is changed.
     pub(super) fn rest(&self, resource: &ZueCluster) {
         if let Ok(cluster) = Cluster::new(resource, &self.shared.default_image) {
             self.take_care(cluster, Workload::default());

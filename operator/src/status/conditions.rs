@@ -34,7 +34,7 @@ const OWN: [&str; 7] =
 
 /// The resource is invalid; nothing else can be said.
 pub fn invalid(message: &str) -> Fact {
-    fact(RECONCILED, false, "Invalid", message.to_owned())
+    fact(RECONCILED, false, "Invalid", format!("{message}. Nothing is changed until the spec is valid"))
 }
 
 /// Everything that conditions say.

@@ -23,7 +23,7 @@ pub use workload::{GivenUp, InvalidResource, PodFacts, PodZones, SharedWorkload,
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
-/// And who elected the leader to this one.
+/// The same for the name of the elector.
 const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that are written down before something is done; a report never touches them.
 const RECORDED: [&str; 5] = ["epoch", "recordedLeader", "clusterId", "tlsMode", "recovery"];
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));
         assert_eq!(
             (condition.message.as_str(), condition.observed_generation),
-            ("spec.replicas is 10", Some(5))
+            ("spec.replicas is 10. Nothing is changed until the spec is valid", Some(5))
         );
         assert_eq!(condition.last_transition_time.0, at(20));
         assert_eq!(first.observed_generation, Some(4));

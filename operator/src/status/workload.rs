@@ -64,7 +64,7 @@ pub struct VolumeFacts {
     pub growth_refused: Option<String>,
 }
 
-/// A task's news for reconciliations and for whoever tells of the cluster.
+/// The findings of a cluster's task, for reconciliations and reports.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TaskNews {
     /// True if the cluster can spare a pod.

@@ -35,7 +35,7 @@ fn later(reason: String) -> NotFetched {
 pub(super) struct Asking {
     lack: Lack,
     fetch_plan: FetchPlan,
-    /// Whom to ask next for the same; none are known.
+    /// The replicas to ask next for the same; `None` while none are known.
     others: Option<VecDeque<ReplicaId>>,
     /// The answers of those who were asked for it, and whether all of them lack it.
     reasons: Vec<String>,
@@ -58,7 +58,7 @@ impl Asking {
         self.reasons.push(reason);
     }
 
-    /// Nobody has given what comes next: what is behind it may be had.
+    /// No replica gave the next range: goes on with the one behind it.
     fn missed(&mut self) {
         // Lost is only what nobody has, wherever it is.
         let others_lack = self.problem.as_ref().is_none_or(|before| before.all_asked);
