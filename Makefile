@@ -15,12 +15,13 @@ run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./
 test: ## Everything that has to pass, what is independent side by side, with the time of each part
 	tests/run
 
-check: ## Formatting, lints, and the licences, bans and sources of what is depended on
+check: ## Formatting, lints, the pages of rustdoc, and the licences, bans and sources of what is depended on
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	tests/deny
 	cargo clippy --locked --workspace --all-targets --features zue-tests/bench-kind -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+	$(MAKE) --no-print-directory doc
 
 doc: ## The pages that rustdoc makes; a warning fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
