@@ -15,17 +15,19 @@ run: ## Builds Zue and starts three replicas on 127.0.0.1, with their data in ./
 test: ## Everything that has to pass, what is independent side by side, with the time of each part
 	tests/run
 
-check: ## Formatting and lints
+check: ## Formatting, lints, the pages of rustdoc, and the licences, bans and sources of what is depended on
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	tests/deny
 	cargo clippy --locked --workspace --all-targets --features zue-tests/bench-kind -- -D warnings
 	CARGO_TARGET_DIR=$(TARGET)/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
+	$(MAKE) --no-print-directory doc
 
 doc: ## The pages that rustdoc makes; a warning fails
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
-deny: ## Licences, bans, sources and advisories of what is depended on: needs cargo-deny, and its list. `make unit` checks all but advisories
-	cargo deny --locked check
+deny: ## Advisories against what is depended on, and all of it that `make check` checks: their list is on GitHub
+	tests/deny all
 
 # The programs and the tests in one call: what only tests need of a crate would otherwise have it compiled twice.
 compile: ## The programs and the tests, unoptimised

@@ -18,8 +18,8 @@ pub use manifest::{Kind, Manifest, Part, Segment};
 pub use names::{BackupId, PartName};
 pub use plan::{OBJECT_BYTES_MAX, Plan, Upload, Want, plan};
 pub use restore::{Point, RestoreOptions, Restored, choose, is_unfinished, restore, takes};
-pub use retention::{GRACE_MS, Keep, Known, removable};
-pub use store::{Found, Pace, Store};
+pub use retention::{GRACE_MS, Keep, StoreContent, removable};
+pub use store::{Pace, Store, StoredObject};
 pub use verify::{Bad, Verified, verify};
 
 /// The number of bytes of a SHA-256 names and manifests have: as many as it takes that no two objects have the same.

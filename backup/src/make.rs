@@ -12,8 +12,8 @@ use crate::error::{BackupError, Fault};
 use crate::manifest::{EpochBegun, Kind, Manifest, Part, Segment};
 use crate::names::{BackupId, PartName, SEGMENTS, manifests_of, segments_of};
 use crate::plan::{Plan, Upload, Want, plan};
-use crate::retention::{Keep, Known, removable};
-use crate::store::{Found, Pace, Store};
+use crate::retention::{Keep, StoreContent, removable};
+use crate::store::{Pace, Store, StoredObject};
 use crate::{hex, wide};
 
 /// The number of manifests that are read at a time.
@@ -46,7 +46,7 @@ pub struct Made {
 }
 
 /// A log at one moment.
-struct Taken<D: Disk> {
+struct LogSnapshot<D: Disk> {
     pieces: Vec<Piece<D>>,
     starts: Vec<EpochStart>,
     log_start: Offset,
@@ -105,11 +105,11 @@ pub async fn make<D: Disk>(
     Ok(Made { id, manifest, uploaded })
 }
 
-fn take<D: Disk>(reader: &Reader<D>, upto: Offset) -> Result<Taken<D>, BackupError> {
+fn take<D: Disk>(reader: &Reader<D>, upto: Offset) -> Result<LogSnapshot<D>, BackupError> {
     // Before the pieces: what is trimmed between is there all the same.
     let log_start = reader.log_start();
     let (pieces, starts) = reader.pieces(upto)?;
-    Ok(Taken { pieces, starts, log_start })
+    Ok(LogSnapshot { pieces, starts, log_start })
 }
 
 fn want<D: Disk>(piece: &Piece<D>) -> Want {
@@ -178,7 +178,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not tell.
-    pub async fn parts(&self, cluster: ClusterId) -> Result<Vec<Found>, BackupError> {
+    pub async fn parts(&self, cluster: ClusterId) -> Result<Vec<StoredObject>, BackupError> {
         self.list(&format!("{cluster}/{SEGMENTS}/")).await
     }
 
@@ -246,7 +246,7 @@ impl Store {
         let listed = self.parts(cluster).await?;
         // Listed behind the manifests: what is not named by one then may be of one to come, and is too young.
         let parts = listed.into_iter().map(|found| (found.object, found.put_ms)).collect();
-        let (ids, dead) = removable(&Known { backups, parts }, keep, now_ms);
+        let (ids, dead) = removable(&StoreContent { backups, parts }, keep, now_ms);
         let objects: Vec<String> = ids.iter().map(|id| id.object(cluster)).collect();
         self.remove(&objects).await?;
         if !bad.is_empty() {

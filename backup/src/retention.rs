@@ -24,7 +24,7 @@ pub struct Keep {
 
 /// The known content of a store.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct StoreContent {
     /// The backups of a cluster, in the order of their names, which is that of their times.
     pub backups: BTreeMap<BackupId, Manifest>,
     /// The parts there are, and when each was put there, ms since the Unix epoch.
@@ -32,7 +32,7 @@ pub struct Known {
 }
 
 /// The objects that may be removed now: backups, to go first, and then objects that none of the others needs. Never all backups.
-pub fn removable(known: &Known, keep: Keep, now_ms: u64) -> (Vec<BackupId>, Vec<String>) {
+pub fn removable(known: &StoreContent, keep: Keep, now_ms: u64) -> (Vec<BackupId>, Vec<String>) {
     let all: Vec<(&BackupId, &Manifest)> = known.backups.iter().collect();
     let mut gone: BTreeSet<&BackupId> = BTreeSet::new();
     if let Some(age_ms) = keep.age_ms {
@@ -113,14 +113,14 @@ mod tests {
         (BackupId::new(made_ms, ReplicaId(2), &format!("{bytes:064}")), manifest)
     }
 
-    fn known(backups: impl IntoIterator<Item = (BackupId, Manifest)>) -> Known {
+    fn known(backups: impl IntoIterator<Item = (BackupId, Manifest)>) -> StoreContent {
         let backups: BTreeMap<_, _> = backups.into_iter().collect();
         let parts = backups.values().flat_map(|manifest| manifest.objects().map(|name| (name.to_owned(), 0))).collect();
-        Known { backups, parts }
+        StoreContent { backups, parts }
     }
 
     /// How old the backups are that go, in hours, and how many objects.
-    fn gone(known: &Known, keep: Keep, now_ms: u64) -> (Vec<u64>, Vec<String>) {
+    fn gone(known: &StoreContent, keep: Keep, now_ms: u64) -> (Vec<u64>, Vec<String>) {
         let (backups, parts) = removable(known, keep, now_ms);
         (backups.iter().map(|id| known.backups[id].made_ms / HOUR).collect(), parts)
     }

@@ -35,7 +35,7 @@ pub struct Store {
 
 /// An object that is there.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct StoredObject {
     /// Its name, below the store's address.
     pub object: String,
     /// Its length.
@@ -122,13 +122,13 @@ impl Store {
     ///
     /// # Errors
     /// When the store does not tell.
-    pub async fn list(&self, folder: &str) -> Result<Vec<Found>, BackupError> {
+    pub async fn list(&self, folder: &str) -> Result<Vec<StoredObject>, BackupError> {
         let prefix = if folder.is_empty() { self.prefix.clone() } else { self.path(folder.trim_end_matches('/')) };
         let own = self.prefix.parts().count();
         let found = |meta: object_store::ObjectMeta| {
             let words: Vec<String> = meta.location.parts().skip(own).map(|part| part.as_ref().to_owned()).collect();
             let put_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or_default();
-            Found { object: words.join("/"), bytes: meta.size, put_ms }
+            StoredObject { object: words.join("/"), bytes: meta.size, put_ms }
         };
         let all = self.inner.list(Some(&prefix)).map_ok(found).try_collect();
         self.call("list", folder, all).await

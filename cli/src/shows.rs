@@ -46,7 +46,7 @@ impl Shows {
                 return Ok(config);
             }
             return wrong(
-                "--cert and --token-file are shown over TLS alone: --ca (ZUE_CA) says whose signature servers have",
+                "--cert and --token-file need TLS: give --ca (ZUE_CA), the authority of the servers' certificates",
             );
         };
         if own.is_some() && token.is_some() {

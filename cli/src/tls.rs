@@ -130,7 +130,7 @@ pub(crate) fn run(tls: Tls) -> anyhow::Result<()> {
             }
             Authorities::make(&dir, &cluster, DAY * days)?;
             output::line(&format!(
-                "the authorities of {cluster} are in {}: who can read it can be anybody",
+                "the authorities of {cluster} are in {}: anyone who can read them can pass for any node or client",
                 dir.display()
             ))
         }

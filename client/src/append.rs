@@ -6,7 +6,7 @@ use zue_proto::v1::{self, NewRecord};
 
 use crate::client::Failures;
 use crate::error::{AppendError, Error};
-use crate::find::Wanted;
+use crate::find::AppendSearch;
 use crate::line::{Idle, Line};
 use crate::names::{AppendId, Producer};
 use crate::servers::Server;
@@ -139,7 +139,7 @@ impl Append<'_> {
         let found = if self.is_unknown {
             let appends = vec![(producer.next_sequence, u32::try_from(self.records.len()).unwrap_or(u32::MAX))];
             let have_keys = self.records.iter().any(|record| record.key.is_some());
-            let wanted = Wanted::since_opened(producer.id, appends, have_keys).not_before(producer.known_end);
+            let wanted = AppendSearch::since_opened(producer.id, appends, have_keys).not_before(producer.known_end);
             self.client.find(&wanted, begun).await.map_err(|why| error.unfound(why))?
         } else {
             Vec::new()

@@ -12,7 +12,7 @@ use zue_proto::net::{self, BadAddress};
 /// Why a request failed.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum Error {
-    /// An address makes no sense.
+    /// An address is not of the form host:port.
     #[error(transparent)]
     BadAddress(#[from] BadAddress),
     /// A token would be there for everybody to read.
@@ -81,7 +81,7 @@ pub enum Error {
         /// The offset that came.
         found: u64,
     },
-    /// An answer that makes no sense.
+    /// An answer that breaks the protocol.
     #[error("malformed response from {server}: {what}")]
     Malformed {
         /// The server that answered.

@@ -8,7 +8,7 @@ use crate::{AppendId, Appended, Client, ReadOptions};
 
 /// The search: appends of one producer in their order, none before this offset.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct AppendSearch {
     pub(crate) producer: [u8; 16],
     pub(crate) from: u64,
     /// Of each the first sequence and how many records it has.
@@ -37,7 +37,7 @@ struct AppendPosition {
     epoch: u64,
 }
 
-impl Wanted {
+impl AppendSearch {
     /// The records that a producer may have appended of which nothing else is known. None of it lies before the end of the log that the
     /// producer was opened at, which its first 8 bytes tell.
     pub(crate) fn since_opened(producer: [u8; 16], appends: Vec<(u64, u32)>, have_keys: bool) -> Self {
@@ -74,12 +74,12 @@ impl Wanted {
 impl Client {
     /// Finds which of the appends are in the log: the first of them, as producers leave no gaps. All is read that was committed anywhere
     /// when this was called, within the deadline of what was begun then.
-    pub(crate) async fn find(&self, wanted: &Wanted, begun: Instant) -> Result<Vec<Appended>, Unfound> {
+    pub(crate) async fn find(&self, wanted: &AppendSearch, begun: Instant) -> Result<Vec<Appended>, Unfound> {
         let left = self.config().deadline.saturating_sub(begun.elapsed()).max(self.time_left(begun));
         timeout(left, self.search(wanted, begun)).await.unwrap_or(Err(Unfound::Late))
     }
 
-    async fn search(&self, wanted: &Wanted, begun: Instant) -> Result<Vec<Appended>, Unfound> {
+    async fn search(&self, wanted: &AppendSearch, begun: Instant) -> Result<Vec<Appended>, Unfound> {
         let unread = |error: crate::Error| Unfound::Unread(error.to_string());
         let end = self.end_of(begun, &mut Failures::default()).await.map_err(unread)?;
         let mut places = vec![None; wanted.appends.len()];
@@ -116,7 +116,8 @@ mod tests {
     #[test]
     fn what_is_found_is_the_first_of_them_and_what_may_be_compacted_is_not_called_absent() {
         let place = |base_offset| Some(AppendPosition { base_offset, epoch: 3 });
-        let wanted = |have_keys| Wanted { have_keys, ..Wanted::since_opened([0; 16], vec![(4, 2), (6, 1)], false) };
+        let wanted =
+            |have_keys| AppendSearch { have_keys, ..AppendSearch::since_opened([0; 16], vec![(4, 2), (6, 1)], false) };
         let bases = |appended: Vec<Appended>| appended.iter().map(|one| (one.base_offset, one.count)).collect();
         let answer = |places: [Option<AppendPosition>; 2], have_keys, whole| -> Result<Vec<(u64, u32)>, Unfound> {
             wanted(have_keys).answer(&places, whole).map(bases)
@@ -132,6 +133,6 @@ mod tests {
     fn nothing_of_a_producer_lies_before_where_it_was_opened() {
         let mut producer = [7; 16];
         producer[..8].copy_from_slice(&900_u64.to_be_bytes());
-        assert_eq!(Wanted::since_opened(producer, vec![], false).from, 900);
+        assert_eq!(AppendSearch::since_opened(producer, vec![], false).from, 900);
     }
 }

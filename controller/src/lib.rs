@@ -4,9 +4,9 @@
 mod event;
 mod file_store;
 mod names;
+mod node_reports;
 pub mod notices;
 mod peers;
-mod seen;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -201,7 +201,7 @@ impl<S: Store + 'static> Controller<S> {
             let happened = self.next().await;
             self.step(happened, &mut turn);
         }
-        let noticed = seen::notices(nodes, &self.statuses, self.machine.recorded().cluster);
+        let noticed = node_reports::notices(nodes, &self.statuses, self.machine.recorded().cluster);
         let news = noticed.iter().filter(|notice| !self.noticed.contains(notice)).cloned().map(Event::Noticed);
         let events = turn.events.into_iter().chain(news).collect();
         self.noticed = noticed;
@@ -249,7 +249,7 @@ impl<S: Store + 'static> Controller<S> {
         let input = match happened {
             Happened::Came(input) => input,
             Happened::Answered { look, ordinal, mut answer } => {
-                let told = seen::one(&self.peers.located(turn.nodes), &self.statuses, ordinal, &mut answer);
+                let told = node_reports::one(&self.peers.located(turn.nodes), &self.statuses, ordinal, &mut answer);
                 if let Some(status) = self.statuses.get_mut(ordinal) {
                     *status = *answer;
                 }

@@ -53,32 +53,36 @@ impl Names<'_> {
     }
 
     pub(super) fn event(&self, event: machine::Event) -> Event {
-        use machine::Event as Told;
+        use machine::Event as MachineEvent;
         match event {
-            Told::Bootstrapped { cluster, epoch } => Event::Bootstrapped { cluster, epoch },
-            Told::LeaderElected { epoch, leader, reason } => {
+            MachineEvent::Bootstrapped { cluster, epoch } => Event::Bootstrapped { cluster, epoch },
+            MachineEvent::LeaderElected { epoch, leader, reason } => {
                 Event::LeaderElected { epoch, leader: self.of(leader), reason }
             }
-            Told::ElectionFailed { epoch, why } => Event::ElectionFailed { epoch, why: self.why(&why) },
-            Told::HandedOver { from, to, epoch, took_ms } => {
+            MachineEvent::ElectionFailed { epoch, why } => Event::ElectionFailed { epoch, why: self.why(&why) },
+            MachineEvent::HandedOver { from, to, epoch, took_ms } => {
                 Event::HandedOver { from: self.of(from), to: self.of(to), epoch, took: Duration::from_millis(took_ms) }
             }
-            Told::HandOverFailed { from, to, why } => {
+            MachineEvent::HandOverFailed { from, to, why } => {
                 let why = why.unwrap_or_else(|| "it was not elected".to_owned());
                 Event::HandOverFailed { from: self.of(from), to: self.of(to), why }
             }
-            Told::VoterAdded { epoch, voter, voters } => Event::VoterAdded { epoch, name: self.of(voter), voters },
-            Told::VoterRemoved { epoch, voter, voters } => Event::VoterRemoved { epoch, name: self.of(voter), voters },
-            Told::VotersSettled { epoch, voters } => Event::VotersSettled { epoch, voters },
-            Told::VotersUnchanged { epoch, voters, why } => {
+            MachineEvent::VoterAdded { epoch, voter, voters } => {
+                Event::VoterAdded { epoch, name: self.of(voter), voters }
+            }
+            MachineEvent::VoterRemoved { epoch, voter, voters } => {
+                Event::VoterRemoved { epoch, name: self.of(voter), voters }
+            }
+            MachineEvent::VotersSettled { epoch, voters } => Event::VotersSettled { epoch, voters },
+            MachineEvent::VotersUnchanged { epoch, voters, why } => {
                 let why = why.map_or_else(|| "too few answered".to_owned(), |why| self.within(&why.to_string()));
                 Event::VotersUnchanged { epoch, voters, why }
             }
-            Told::LearnersRefused { leader, why } => Event::LearnersRefused { leader: self.of(leader), why },
-            Told::Contested { epoch } => Event::Contested { epoch },
-            Told::TermsContested { epoch } => Event::TermsContested { epoch },
-            Told::Blocked(blocked) => Event::Blocked(blocked),
-            Told::StoreFailed { why } => Event::StoreFailed { why },
+            MachineEvent::LearnersRefused { leader, why } => Event::LearnersRefused { leader: self.of(leader), why },
+            MachineEvent::Contested { epoch } => Event::Contested { epoch },
+            MachineEvent::TermsContested { epoch } => Event::TermsContested { epoch },
+            MachineEvent::Blocked(blocked) => Event::Blocked(blocked),
+            MachineEvent::StoreFailed { why } => Event::StoreFailed { why },
         }
     }
 }

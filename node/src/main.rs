@@ -50,7 +50,7 @@ fn prepare(args: &Args, config: NodeConfig) -> anyhow::Result<()> {
     ended
 }
 
-/// On as many threads as there are cores beside that of the replica.
+/// The runtime of the clients, with a thread for each core but the replica's.
 fn runtime_of_clients() -> std::io::Result<Runtime> {
     match std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1)) {
         0 | 1 => Builder::new_current_thread().enable_all().build(),

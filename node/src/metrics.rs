@@ -362,7 +362,7 @@ impl Metrics {
         self.append_failures.with_label_values(&[reason, outcome]).inc();
     }
 
-    /// From now on this follower is fed, and nothing has gone wrong yet.
+    /// Shows the metrics of a follower that is fed from now on, with no errors yet.
     pub(crate) fn feeds(&self, peer: &str) {
         self.peer_connected.with_label_values(&[peer]).set(0);
         for error in Ended::NAMES {
@@ -371,7 +371,7 @@ impl Metrics {
         }
     }
 
-    /// From now on this follower is not fed, and none that is missed. What has failed stays counted.
+    /// Removes the metrics of a follower that is not fed any more, so that it is not taken for missing. Its errors stay counted.
     pub(crate) fn feeds_no_more(&self, peer: &str) {
         // There may be none.
         let _ = self.peer_connected.remove_label_values(&[peer]);

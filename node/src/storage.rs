@@ -230,13 +230,13 @@ fn spawn(
     })
 }
 
-/// Without the thread, nothing is to be trusted that was written.
+/// The fact that the disk's thread ended: nothing that it wrote can be trusted.
 fn failed(problem: String) -> DiskFact {
     tracing::error!(problem, "the disk failed: this replica acknowledges nothing any more");
     DiskFact::Failed(problem.into())
 }
 
-/// Without the thread, the log is as good as it was, and gets worse.
+/// The fact that the thread of the maintenance ended: the log is intact, and is not looked after any more.
 fn neglected(problem: String) -> DiskFact {
     let problem = format!(
         "{problem}: nothing is repaired, read again, compacted or retained until this process is started again"

@@ -60,7 +60,7 @@ async fn what_is_over_a_limit_is_named_with_its_size_and_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_makes_no_sense_is_told_why() {
+async fn an_invalid_request_is_told_why() {
     let mut cluster = Cluster::start(1, |_| {}).await;
     cluster.elect(None).await;
     let mut client = cluster.client(0).await;

@@ -271,7 +271,7 @@ async fn a_leader_feeds_voters_that_it_was_told_nothing_or_wrong_of_once_it_is_t
         assert!(begun.elapsed() < Duration::from_secs(5), "clients are told why as well");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(why(&cluster.status(0).await, 2), "no address is known of it: it is not fed");
+    assert_eq!(why(&cluster.status(0).await, 2), "its address is not known, so it gets no records");
     cluster.tell(0, &[], &[1, 2]).await;
     cluster.settle(0).await;
 }

@@ -70,7 +70,10 @@ pub enum Invalid {
     #[error("metadata.{0} is missing")]
     Missing(&'static str),
     /// The name fits into no label.
-    #[error("metadata.name is {bytes} bytes long; at most {NAME_BYTES_MAX} are allowed")]
+    #[error(
+        "metadata.name is {bytes} bytes long; at most {NAME_BYTES_MAX} are allowed, and a name cannot be changed: make a ZueCluster \
+         with a shorter one"
+    )]
     NameTooLong {
         /// Its length.
         bytes: usize,
@@ -137,7 +140,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same, whatever its settings are: whose it is and how it is called holds all the same.
+    /// The same without checking its settings: its name and owner are right even if those are not.
     pub fn unchecked(resource: &ZueCluster, default_image: &str) -> Result<Self, Invalid> {
         let mut spec = resource.spec.clone();
         spec.config.replication = spec.config.replication.with_detection_time(spec.leader.detection_time.0);

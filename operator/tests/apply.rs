@@ -165,7 +165,11 @@ async fn what_is_anothers_is_left_alone_and_all_else_is_applied() {
     api.put(SERVICES, "orders", None, json!({ "spec": { "selector": { "app": "shop" } } }));
     api.put(BUDGETS, "orders", Some(owner("Deployment", "orders", "u-9")), json!({}));
     let (_, errors) = applied(&client, "1Gi").await;
-    let of = |kind| format!("{kind} orders does not belong to this ZueCluster; rename one of them");
+    let of = |kind| {
+        format!(
+            "{kind} orders does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+        )
+    };
     assert_eq!(errors, [of("Service")]);
     let refused = apply::disruption_budget(&client, &cluster("1Gi"), true).await.unwrap_err();
     assert_eq!(refused.to_string(), of("PodDisruptionBudget"));
@@ -184,7 +188,9 @@ async fn pods_are_neither_made_nor_changed_while_what_they_use_is_anothers_but_t
         let api = Api::default();
         let client = api.serve().await;
         api.put(collection, name, None, json!({}));
-        let refused = vec![format!("{kind} {name} does not belong to this ZueCluster; rename one of them")];
+        let refused = vec![format!(
+            "{kind} {name} does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+        )];
         assert_eq!(applied(&client, "1Gi").await, (None, refused.clone()));
         assert_eq!((api.get(SETS, "orders"), api.get(collection, name).unwrap().get("data")), (None, None), "{kind}");
         api.put(SETS, "orders", Some(owner("ZueCluster", "orders", UID)), set("1Gi"));
@@ -209,7 +215,12 @@ async fn anothers_stateful_set_keeps_its_volumes_and_lives() {
     api.put(SETS, "orders", None, set("1Gi"));
     api.put(CLAIMS, "data-orders-0", None, claim("1Gi"));
     let (_, errors) = applied(&client, "2Gi").await;
-    assert_eq!(errors, ["StatefulSet orders does not belong to this ZueCluster; rename one of them"]);
+    assert_eq!(
+        errors,
+        [
+            "StatefulSet orders does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+        ]
+    );
     assert_eq!(api.writes(), []);
     // That of a resource which bore the name goes by itself.
     api.put(SETS, "orders", Some(owner("ZueCluster", "orders", "u-0")), set("1Gi"));

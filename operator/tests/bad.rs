@@ -1,4 +1,4 @@
-//! Manifests that make no sense, and ones made up at random: refused by the CRD with the field's name, or else followed. The operator
+//! Invalid manifests, and ones made up at random: refused by the CRD with the field's name, or else followed. The operator
 //! panics at none, and says the same of each for ever.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "what fails here fails the test")]
 
@@ -12,7 +12,7 @@ use zue_operator::build;
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::{ZueCluster, ZueClusterStatus, schema};
 use zue_operator::observe::pods;
-use zue_operator::observe::view::{ClusterView, PodState, Reach, Replica};
+use zue_operator::observe::view::{ClusterView, LogExtent, PodState, Replica};
 use zue_operator::plan::replace;
 use zue_operator::plan::switchover;
 use zue_operator::status::{self, GivenUp, Workload};
@@ -140,7 +140,7 @@ fn view(cluster: &Cluster) -> ClusterView {
         committing: 0,
         is_changing: false,
         wished: cluster.spec.replicas,
-        log: Reach::default(),
+        log: LogExtent::default(),
         blocked: None,
         notices: Vec::new(),
     }

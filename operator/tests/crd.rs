@@ -43,7 +43,7 @@ fn what_makes_sense_is_taken() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_its_field() {
+fn invalid_values_are_refused_with_their_field() {
     let cases = [
         ("{replicas: 3, quorum: 1}", "spec.quorum", "more than half"),
         ("{replicas: 3, quorum: 4}", "spec.quorum", "no more than there are"),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use zue_operator::cluster::Cluster;
 use zue_operator::crd::ZueCluster;
 use zue_operator::crd::security::TlsMode;
-use zue_operator::identities::plan::{FORMER_FOR, Shown, TOLD_FOR};
+use zue_operator::identities::plan::{FORMER_FOR, NodeTls, TOLD_FOR};
 use zue_operator::identities::rotate::Rotate;
 use zue_operator::identities::{Error, Input, Link, Settled, listen, settle};
 use zue_tls::{Authority, Bundle, Kind, Leaf, Usage};
@@ -71,7 +71,7 @@ struct Made {
     client: Client,
     link: Link,
     now: SystemTime,
-    shown: Vec<Option<Shown>>,
+    shown: Vec<Option<NodeTls>>,
 }
 
 impl Made {
@@ -128,7 +128,8 @@ impl Made {
     fn read_by_nodes(&mut self) {
         let (peers, clients) = (self.bundle("peer-ca.crt").sha256, self.bundle("client-ca.crt").sha256);
         let certificate = self.leaf("orders-tls").sha256;
-        self.shown = vec![Some(Shown { mode: TlsMode::Required, peers, clients, certificate, has_problem: false }); 3];
+        self.shown =
+            vec![Some(NodeTls { mode: TlsMode::Required, peers, clients, certificate, has_problem: false }); 3];
     }
 
     fn leaf(&self, secret: &str) -> Leaf {
@@ -266,7 +267,10 @@ async fn who_has_no_access_any_more_loses_it_whatever_else_is_wrong() {
     made.insert("orders-client-shop", None, &[]);
     made.insert("orders-client-till", None, &[]);
     let said = made.settle("access: [{name: till, rights: [read]}]", Rotate::default()).await.unwrap_err().to_string();
-    assert_eq!(said, "Secret orders-client-till does not belong to this ZueCluster; rename one of them");
+    assert_eq!(
+        said,
+        "Secret orders-client-till does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+    );
     let access = made.text("orders-tls", "access.yaml");
     assert!(!access.contains("shop") && access.contains("till"), "{access}");
     assert!(!made.link.dials().borrow().may_be_plain(), "the operator reaches the nodes all the same");
@@ -315,7 +319,10 @@ async fn authorities_made_elsewhere_are_taken_only_if_they_are_fit_and_nobody_el
     let owner = json!({ "apiVersion": "zue.io/v1alpha1", "kind": "ZueCluster", "name": "bills", "uid": "u-2" });
     made.insert("bills-peer-ca", Some(owner), &data);
     let said = made.settle("tls: {secretName: bills-peer-ca}", Rotate::default()).await.unwrap_err().to_string();
-    assert_eq!(said, "Secret bills-peer-ca does not belong to this ZueCluster; rename one of them");
+    assert_eq!(
+        said,
+        "Secret bills-peer-ca does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+    );
 
     made.settled("tls: {secretName: one}").await;
     made.now += DAY * 2;

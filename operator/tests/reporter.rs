@@ -20,7 +20,7 @@ use zue_operator::cluster::Cluster;
 use zue_operator::crd::status::{MemberRole, Recovery};
 use zue_operator::crd::{ZueCluster, ZueClusterStatus};
 use zue_operator::kubernetes::store::StatusStore;
-use zue_operator::observe::view::{ClusterView, PodState, Reach, Replica};
+use zue_operator::observe::view::{ClusterView, LogExtent, PodState, Replica};
 use zue_operator::plan::event::ClusterEvent;
 use zue_operator::plan::recover::{Recover, Stage};
 use zue_operator::plan::replace::{self, Replace};
@@ -106,7 +106,7 @@ fn report(quorum: u32) -> Report {
         epoch: 1,
         quorum,
         wished: 1,
-        log: Reach::default(),
+        log: LogExtent::default(),
         committing: 0,
         is_changing: false,
         notices: Vec::new(),

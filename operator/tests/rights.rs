@@ -18,7 +18,7 @@ const UNSEEN: &[(&str, &str)] = &[
 
 const KINDS: &[(&str, &str)] = &[
     ("ZueCluster", "zue.io/zueclusters"),
-    // A ZueCluster that may make no sense.
+    // A ZueCluster that may be invalid.
     ("Guarded", "zue.io/zueclusters"),
     ("ZueBackup", "zue.io/zuebackups"),
     ("GuardedBackup", "zue.io/zuebackups"),

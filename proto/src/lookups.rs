@@ -12,16 +12,16 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 const LOOKUPS_MAX: usize = 16;
 
 /// The addresses of a name, or in words why there are none.
-type Found = Result<Arc<[SocketAddr]>, Arc<str>>;
-type Pending = watch::Receiver<Option<Found>>;
+type Resolved = Result<Arc<[SocketAddr]>, Arc<str>>;
+type Pending = watch::Receiver<Option<Resolved>>;
 
 /// A look-up by the system.
-type Look = fn(&str) -> io::Result<Vec<SocketAddr>>;
+type Resolver = fn(&str) -> io::Result<Vec<SocketAddr>>;
 
 /// The look-ups of a program.
 #[derive(Debug)]
 pub(crate) struct Lookups {
-    look: Look,
+    look: Resolver,
     turns: Semaphore,
     /// Those that have not been answered yet.
     pending: Mutex<Option<HashMap<String, Pending>>>,
@@ -31,12 +31,12 @@ pub(crate) struct Lookups {
 pub(crate) static LOOKUPS: Lookups = Lookups::by(|name| Ok(name.to_socket_addrs()?.collect()));
 
 impl Lookups {
-    pub(crate) const fn by(look: Look) -> Self {
+    pub(crate) const fn by(look: Resolver) -> Self {
         Self { look, turns: Semaphore::const_new(LOOKUPS_MAX), pending: Mutex::new(None) }
     }
 
     /// The addresses of a `host:port`. Who stops waiting does not stop the look-up: whoever asks for the name meanwhile has its answer.
-    pub(crate) async fn look_up(&'static self, name: &str) -> Found {
+    pub(crate) async fn look_up(&'static self, name: &str) -> Resolved {
         let mut pending = if let Some(pending) = self.join(name) {
             pending
         } else {
@@ -64,7 +64,7 @@ impl Lookups {
             return Ok(pending.clone());
         }
         let (told, answer) = watch::channel(None);
-        let asked = Asked { lookups: self, name: name.to_owned(), _turn: turn };
+        let asked = PendingLookup { lookups: self, name: name.to_owned(), _turn: turn };
         let look = self.look;
         let run = move || {
             let found = look(&asked.name);
@@ -81,13 +81,13 @@ impl Lookups {
 }
 
 /// A name that is being looked up; however that ends, it is no more.
-struct Asked {
+struct PendingLookup {
     lookups: &'static Lookups,
     name: String,
     _turn: SemaphorePermit<'static>,
 }
 
-impl Drop for Asked {
+impl Drop for PendingLookup {
     fn drop(&mut self) {
         if let Some(pending) = self.lookups.pending().as_mut() {
             pending.remove(&self.name);

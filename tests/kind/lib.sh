@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What `cluster` and `images` share: an engine that answers, and the base that images stand on.
+# What the scripts share: programs that are there, an engine that answers, and the base that images stand on.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -135,7 +135,7 @@ impl Identities {
     /// A way to the nodes by their names, whoever they say they are themselves.
     ///
     /// # Panics
-    /// When it makes no sense.
+    /// When the files cannot be used.
     pub fn dial(&self, own: Option<&Issued>) -> Dial {
         dial_as(&self.node().join("peer-ca.crt"), own)
     }
@@ -144,7 +144,7 @@ impl Identities {
 /// A way to nodes by their names for somebody who believes the authorities in a file, whoever they say they are themselves.
 ///
 /// # Panics
-/// When it makes no sense.
+/// When the files cannot be used.
 pub fn dial_as(bundle: &Path, own: Option<&Issued>) -> Dial {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(bundle).expect("the bundle is there") {

@@ -96,7 +96,7 @@ fn who_is_not_believed_or_does_not_believe_is_told_so_at_once() {
             &["spiffe://zue.io/dev/zue/client/dev", "none of the authorities that are trusted here has signed it"],
         ),
         (&own_server, &["--ca", &ca, "--token-file", token], &["wrong, or was revoked", "--token-file FILE"]),
-        (&own_server, &["--ca", &ca], &["no certificate and no token is shown", "--cert FILE"]),
+        (&own_server, &["--ca", &ca], &["the call shows no certificate and no token", "--cert FILE"]),
         // A client does not get into the port of the nodes.
         (&peers, &own, &["does not believe the certificate", "--cert FILE"]),
     ] {

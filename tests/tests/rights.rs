@@ -276,7 +276,7 @@ async fn each_method_is_for_those_whose_right_it_is_and_for_nobody_else() {
         ),
         (ours.dial(None), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "no certificate and no token"),
         (ours.dial(None), "/zue.v1.Log/Read", Some(revoked), Reason::Unauthenticated, "wrong, or was revoked"),
-        (Dial::plain(), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "this port takes TLS alone"),
+        (Dial::plain(), "/zue.v1.Log/Read", None, Reason::Unauthenticated, "this port requires TLS"),
     ] {
         let status = call(served.channel(c, &dial), path, token.map(|token| token.text.as_str())).await;
         let error = error_of(&status).expect("it is told in our words");
@@ -448,7 +448,7 @@ async fn whose_authority_is_gone_says_nothing_more_on_what_it_has_open() {
     let why = tokio::time::timeout(PROMPT, end(watch.into_inner())).await.expect("it ends").expect("it is told why");
     assert_eq!(error_of(&why).map(|error| error.reason()), Some(Reason::Unauthenticated), "{why:?}");
     assert!(!is_let_in(&call(controller, "/zue.v1.Control/Status", None).await));
-    // The leader's stream is told in its own words: at once, and not when its first words are late.
+    // The leader's stream is told in its own words: at once, and not when its handshake is late.
     let mut follow = follow.into_inner();
     let told = tokio::time::timeout(Duration::from_secs(2), follow.message()).await.expect("it is told").unwrap();
     let Some(v1::follower_message::Message::Refused(refused)) = told.and_then(|told| told.message) else {

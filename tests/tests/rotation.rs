@@ -247,5 +247,5 @@ fn a_running_cluster_is_moved_to_tls_and_no_append_fails() {
     secured.finish();
     let refused = zue(&cluster.servers(), &["append", "x"], b"");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("this port takes TLS alone"), "{said}");
+    assert!(!refused.status.success() && said.contains("this port requires TLS"), "{said}");
 }

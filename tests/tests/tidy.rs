@@ -130,47 +130,6 @@ fn the_crates_depend_on_each_other_in_one_direction() {
     }
 }
 
-/// Of a list in `deny.toml`, its texts.
-fn listed(text: &str, name: &str) -> Vec<String> {
-    let list = text.split(&format!("\n{name} = [\n")).nth(1).and_then(|list| list.split("\n]").next());
-    let list = list.unwrap_or_else(|| panic!("deny.toml has no list {name}"));
-    let lines = list.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.trim_end_matches(',').trim_matches('"').to_owned()).collect()
-}
-
-/// Returns whether one of the ways in which it is licensed is allowed whole.
-fn is_allowed(expression: &str, allowed: &[String]) -> bool {
-    let expression = expression.replace('/', " OR ");
-    // `A AND (B OR C)`: what is within is judged first.
-    if let Some((before, rest)) = expression.split_once('(') {
-        let (within, after) = rest.split_once(')').expect("it is closed");
-        let judged = if is_allowed(within, allowed) { "allowed" } else { "refused" };
-        return is_allowed(&format!("{before}{judged}{after}"), allowed);
-    }
-    let fits = |one: &str| one.trim() == "allowed" || allowed.iter().any(|allowed| allowed == one.trim());
-    expression.split(" OR ").any(|way| way.split(" AND ").all(fits))
-}
-
-#[test]
-fn what_is_depended_on_is_licensed_kept_up_and_from_where_it_should_be() {
-    let deny = std::fs::read_to_string(root().join("deny.toml")).expect("there is a deny.toml");
-    let (allowed, banned) = (listed(&deny, "allow"), listed(&deny, "deny"));
-    assert!(allowed.contains(&"MIT".to_owned()) && banned.contains(&"openssl".to_owned()), "{allowed:?} {banned:?}");
-    let arguments = ["metadata", "--format-version", "1", "--locked", "--all-features"];
-    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo runs");
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
-    let problem = |package: &serde_json::Value| {
-        let (name, license) = (package["name"].as_str()?, package["license"].as_str().unwrap_or_default());
-        let is_registry =
-            package["source"].as_str().is_none_or(|source| source.ends_with("/rust-lang/crates.io-index"));
-        let is_fine = is_allowed(license, &allowed) && !banned.iter().any(|banned| banned == name) && is_registry;
-        (!is_fine).then(|| format!("{name}: {license}, from {}", package["source"]))
-    };
-    let packages = metadata["packages"].as_array().expect("packages");
-    assert!(packages.len() > 100, "{}", packages.len());
-    assert_eq!(packages.iter().filter_map(problem).collect::<Vec<_>>(), Vec::<String>::new());
-}
-
 #[test]
 fn an_image_is_built_from_every_crate() {
     let read = |file: &str| std::fs::read_to_string(root().join(file)).expect("it is there");

@@ -16,7 +16,7 @@ use crate::files::{Bundle, FileError, Leaf};
 use crate::identity::{Cluster, Role};
 use crate::stream::{Stream, wire};
 use crate::trust::Usage;
-use crate::verifiers::{Wanted, client};
+use crate::verifiers::{ExpectedServer, client};
 
 /// The name to ask for where the one that is looked for can be none in TLS. Whoever checks names refuses it.
 const NO_NAME: &str = "node.zue.invalid";
@@ -139,7 +139,7 @@ impl Dial {
     /// # Errors
     /// When rustls cannot work with it.
     pub fn peer_config(leaf: &Leaf, bundle: &Bundle) -> Result<Arc<ClientConfig>, DialError> {
-        let wanted = Wanted::Node(leaf.cluster().clone());
+        let wanted = ExpectedServer::Node(leaf.cluster().clone());
         client(Some(leaf), bundle, wanted).map_err(|error| DialError::Config(error.to_string()))
     }
 
@@ -171,7 +171,7 @@ impl Dial {
             Way::Tls(configs, _) => {
                 let mut configs = configs.clone();
                 configs.mark_unchanged();
-                Newer::Told(configs)
+                Newer::Watched(configs)
             }
             Way::Files(files, _) => Newer::Read(Arc::clone(files), files.known()),
         })
@@ -207,7 +207,7 @@ pub struct Renewal(Newer);
 #[derive(Debug)]
 enum Newer {
     Never,
-    Told(watch::Receiver<Arc<ClientConfig>>),
+    Watched(watch::Receiver<Arc<ClientConfig>>),
     Read(Arc<Files>, Option<Arc<ClientConfig>>),
 }
 
@@ -216,7 +216,7 @@ impl Renewal {
     pub async fn due(&mut self) {
         match &mut self.0 {
             Newer::Never => std::future::pending().await,
-            Newer::Told(configs) => {
+            Newer::Watched(configs) => {
                 if configs.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
@@ -261,11 +261,11 @@ struct Files {
     ca: PathBuf,
     own: Option<(PathBuf, PathBuf)>,
     is_peer: bool,
-    known: Mutex<Option<Known>>,
+    known: Mutex<Option<LoadedConfig>>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct LoadedConfig {
     hashes: (String, Option<String>),
     config: Arc<ClientConfig>,
 }
@@ -298,15 +298,15 @@ impl Files {
         let of = leaf.as_ref().map(|leaf| leaf.cluster().clone());
         let config = client(leaf.as_ref(), &bundle, self.wanted(of));
         let config = config.map_err(|error| DialError::Config(error.to_string()))?;
-        *known = Some(Known { hashes, config: Arc::clone(&config) });
+        *known = Some(LoadedConfig { hashes, config: Arc::clone(&config) });
         Ok(config)
     }
 
-    fn wanted(&self, own: Option<Cluster>) -> Wanted {
+    fn wanted(&self, own: Option<Cluster>) -> ExpectedServer {
         match own {
-            Some(cluster) if self.is_peer => Wanted::Node(cluster),
-            Some(cluster) => Wanted::NodeOrName(cluster),
-            None => Wanted::Name,
+            Some(cluster) if self.is_peer => ExpectedServer::Node(cluster),
+            Some(cluster) => ExpectedServer::NodeOrName(cluster),
+            None => ExpectedServer::Name,
         }
     }
 

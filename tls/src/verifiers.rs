@@ -160,7 +160,7 @@ impl ClientCertVerifier for AnyClient {
 
 /// Whom one who opens connections wants to reach.
 #[derive(Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum ExpectedServer {
     /// A node of this cluster, whatever its name is.
     Node(Cluster),
     /// A node of this cluster if the certificate names one, and a server of the name that was looked for otherwise.
@@ -172,7 +172,7 @@ pub(crate) enum Wanted {
 #[derive(Debug)]
 struct Servers {
     bundle: Bundle,
-    wanted: Wanted,
+    wanted: ExpectedServer,
 }
 
 /// The names that a server shows.
@@ -199,9 +199,9 @@ impl Servers {
                 .map_err(|_| refused(Stranger { found: names(&parsed), expected: name.to_str().into_owned() }))
         };
         let (cluster, may_be_named) = match &self.wanted {
-            Wanted::Node(cluster) => (cluster, false),
-            Wanted::NodeOrName(cluster) => (cluster, true),
-            Wanted::Name => return by_name(),
+            ExpectedServer::Node(cluster) => (cluster, false),
+            ExpectedServer::NodeOrName(cluster) => (cluster, true),
+            ExpectedServer::Name => return by_name(),
         };
         match read(certificate)?.identity {
             Ok(Identity { cluster: found, role: Role::Node }) if found == *cluster => Ok(()),
@@ -263,7 +263,7 @@ pub fn server_for_clients(leaf: &Leaf) -> Result<Arc<ServerConfig>, Error> {
 }
 
 /// Of one who opens connections, and shows who it is where it has something to show.
-pub(crate) fn client(leaf: Option<&Leaf>, bundle: &Bundle, wanted: Wanted) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn client(leaf: Option<&Leaf>, bundle: &Bundle, wanted: ExpectedServer) -> Result<Arc<ClientConfig>, Error> {
     let verifier = Arc::new(Servers { bundle: bundle.clone(), wanted });
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);

@@ -44,7 +44,10 @@ pub(super) async fn run(data: PathBuf, to: &str, output: Output) -> anyhow::Resu
     let tail = log.tail().end;
     let mut lines = vec![format!("{}: records {start} to {end}, {uploaded} bytes uploaded", made.id)];
     if tail.0 > end {
-        lines.push(format!("{} records behind are not known to be committed here, and not in it", tail.0 - end));
+        lines.push(format!(
+            "the last {} records of the log are not in it: they are not known to be committed here",
+            tail.0 - end
+        ));
     }
     show(output, &json, &lines)
 }

@@ -15,7 +15,7 @@ pub(crate) struct Of {
     /// The store
     #[arg(long, value_name = "URL")]
     pub(super) from: String,
-    /// Whose backups, if there are several clusters'
+    /// The cluster, if the store holds backups of several
     #[arg(long, value_name = "ID", value_parser = cluster)]
     cluster: Option<ClusterId>,
 }

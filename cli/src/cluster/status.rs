@@ -92,7 +92,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// By the word of the leader. One of an earlier version does not say so: there a majority is needed, and who is in sync counts.
+    /// The leader's own figures. A leader of an earlier version gives none: then a majority is needed, and the replicas in sync count.
     pub(crate) fn of(leader: &DescribeResponse) -> Self {
         let voters = leader.members.iter().filter(|member| member.voter).count();
         if leader.quorum > 0 {
@@ -192,7 +192,7 @@ impl Default for Row {
 }
 
 impl Row {
-    /// With what is odd about it beside the others.
+    /// The row, with a note on how it differs from the others.
     fn with(mut self, odd: Option<Notice>) -> Self {
         let problems: Vec<String> = self.problem.into_iter().chain(odd.map(|odd| odd.to_string())).collect();
         self.problem = Some(problems.join("; ")).filter(|problem| !problem.is_empty());

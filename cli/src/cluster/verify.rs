@@ -268,7 +268,7 @@ impl Comparison {
     }
 }
 
-/// In what two records at the same offset differ.
+/// The difference between two records at the same offset.
 fn difference(one: &Record, other: &Record) -> String {
     if one.epoch != other.epoch {
         return format!("of epoch {}, not {}", other.epoch, one.epoch);

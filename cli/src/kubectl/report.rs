@@ -107,7 +107,7 @@ fn of_operator(pod: &Value) -> Vec<Piece> {
 /// A compressed tar file that is being written.
 struct Archive {
     tar: tar::Builder<GzEncoder<File>>,
-    /// Files, and those in the place of which stands why they could not be had.
+    /// The number of files, and of those that hold only the reason why they could not be fetched.
     whole: usize,
     missing: usize,
 }

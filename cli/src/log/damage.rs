@@ -43,7 +43,7 @@ impl From<Damage> for Finding {
 /// The damage that keeps a log from being opened.
 ///
 /// # Errors
-/// What keeps it from being looked at.
+/// The log cannot be looked at: a node runs on it, a later version wrote it, or the disk or the settings fail.
 pub(crate) fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
     let whole = |file: PathBuf, position| Finding { file, position, from: None, to: None, what: String::new() };
     let what = error.to_string();
@@ -52,7 +52,7 @@ pub(crate) fn closed_by(error: OpenError) -> anyhow::Result<Finding> {
             return Err(Usage(format!("{what}: stop the node that runs on it, and try again")).into());
         }
         OpenError::Disk(error) => return Err(Usage(format!("{error}: {}", error.source)).into()),
-        // Not damage: whoever takes it for that loses the log.
+        // Not damage: a repair would destroy the log.
         error @ OpenError::Later { .. } => return Err(Usage(error.to_string()).into()),
         OpenError::Config(error) => return Err(Usage(error.to_string()).into()),
         OpenError::NoMeta { dir, .. }

@@ -147,7 +147,7 @@ fn meaning(report: &Report) -> Vec<String> {
     ]
 }
 
-/// By what its node stood by for the others goes first: it would ask those of the old cluster.
+/// Detaches the log. The terms of standing by are deleted first: they name replicas of the old cluster.
 fn begin_anew(dir: &Path, log: Log<OsDisk>) -> anyhow::Result<()> {
     match fs::remove_file(dir.join(zue_node::STANDBY_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),

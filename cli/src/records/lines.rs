@@ -8,7 +8,7 @@ const LINE_BYTES_MAX: usize = 32 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    #[error("line {line} is longer than {LINE_BYTES_MAX} bytes: no record can be")]
+    #[error("line {line} is longer than {LINE_BYTES_MAX} bytes, the most that a record may have")]
     TooLong { line: u64 },
     #[error("line {line} cannot be read")]
     Io { line: u64, source: std::io::Error },

@@ -179,7 +179,7 @@ fn address(replica: &Replica) -> NodeAddress {
 /// Another process has it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Held(String);
+struct HeldByAnother(String);
 
 /// Tries until another process has let go, or that takes too long.
 async fn until_free<T>(end: Instant, mut attempt: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
@@ -187,7 +187,7 @@ async fn until_free<T>(end: Instant, mut attempt: impl AsyncFnMut() -> anyhow::R
     loop {
         let tried = attempt().await;
         match &tried {
-            Err(error) if error.is::<Held>() && Instant::now() < end => {
+            Err(error) if error.is::<HeldByAnother>() && Instant::now() < end => {
                 if !has_told {
                     zue_telemetry::say(format!("{error}: waiting up to {START_WAIT_MAX} until it is free"));
                 }
@@ -218,7 +218,7 @@ fn open(dir: &Path, replicas: u16) -> anyhow::Result<(FileStore, u16)> {
         Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
     };
     let store = FileStore::open(dir.join(CONTROL_FILE)).map_err(|error| match error {
-        FileStoreError::InUse(_) => Held(format!("{} is in use by another `zue dev`", dir.display())).into(),
+        FileStoreError::InUse(_) => HeldByAnother(format!("{} is in use by another `zue dev`", dir.display())).into(),
         error => anyhow::Error::new(error),
     })?;
     let made_for =
@@ -244,7 +244,7 @@ async fn check_ports(replicas: &[Replica]) -> anyhow::Result<()> {
                 let holder = if is_held { zue_node::port_holder(*address) } else { String::new() };
                 let why =
                     format!("{name} cannot listen on {address} for {what}: {error}{holder}; choose another --port");
-                return Err(if is_held { Held(why).into() } else { anyhow::Error::msg(why) });
+                return Err(if is_held { HeldByAnother(why).into() } else { anyhow::Error::msg(why) });
             }
         }
     }

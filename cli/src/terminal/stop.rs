@@ -51,12 +51,12 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Of a service: it ends in no other way, and heeds both whatever it was started with.
+    /// The signals of a service, which ends in no other way: both count, even if it was started to ignore them.
     pub(crate) fn of_a_service() -> io::Result<Self> {
         Self::new(0)
     }
 
-    /// Of a command: a signal that it was started to ignore, as a script's background jobs are, stays ignored.
+    /// The signals of a command. One that it was started to ignore, like a background job of a script, stays ignored.
     fn of_a_command() -> io::Result<Self> {
         Self::new(ignored())
     }

@@ -19,7 +19,7 @@ pub(crate) struct Waiting {
     servers: String,
     /// None gives up never.
     deadline: Option<Duration>,
-    /// Since when something goes wrong that was told, when that was, and what.
+    /// A problem that was reported: since when there is one, when it was reported last, and its text.
     told: Option<(Instant, Instant, String)>,
 }
 

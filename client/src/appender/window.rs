@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use zue_proto::v1::{AppendRequest, AppendResponse, NewRecord};
 
-use crate::find::Wanted;
+use crate::find::AppendSearch;
 use crate::{AppendId, Appended};
 
 /// A batch under way.
@@ -69,14 +69,14 @@ impl Window {
     }
 
     /// The appends to look for in the log if its producer is forgotten; none while nothing of it may be there.
-    pub(super) fn wanted(&self) -> Option<Wanted> {
+    pub(super) fn wanted(&self) -> Option<AppendSearch> {
         let producer = self.producer.filter(|_| self.is_unknown())?;
         let append =
             |batch: &Batch| (batch.request.sequence, u32::try_from(batch.request.records.len()).unwrap_or(u32::MAX));
         let mut records = self.batches.iter().flat_map(|batch| &batch.request.records);
         let have_keys = records.any(|record| record.key.is_some());
         let appends = self.batches.iter().map(append).collect();
-        Some(Wanted::since_opened(producer, appends, have_keys).not_before(self.known_end))
+        Some(AppendSearch::since_opened(producer, appends, have_keys).not_before(self.known_end))
     }
 
     /// So many of the oldest batches were found in the log, and no others.

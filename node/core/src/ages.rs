@@ -66,7 +66,7 @@ impl Aged {
 
 /// A look at the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Look {
+struct LogSample {
     at: Millis,
     agreed_ms: u64,
     /// All before was committed.
@@ -80,7 +80,7 @@ struct Look {
 pub struct Ages {
     age_ms: u64,
     /// The oldest first.
-    looks: VecDeque<Look>,
+    looks: VecDeque<LogSample>,
 }
 
 impl Ages {
@@ -94,12 +94,13 @@ impl Ages {
     pub fn look(&mut self, now: Millis, agreed_ms: u64, commit_end: Offset, told_end: Offset) -> Aged {
         debug_assert!(commit_end <= told_end, "more is committed here than the leader knows of");
         debug_assert!(self.looks.back().is_none_or(|last| last.at <= now), "the monotonic clock went back");
-        let is_due = |last: &Look| now.since(last.at) >= self.age_ms / LOOKS;
+        let is_due = |last: &LogSample| now.since(last.at) >= self.age_ms / LOOKS;
         if self.looks.back().is_none_or(is_due) {
-            self.looks.push_back(Look { at: now, agreed_ms, commit_end, told_end });
+            self.looks.push_back(LogSample { at: now, agreed_ms, commit_end, told_end });
         }
         let age_ms = self.age_ms;
-        let is_old = |look: &Look| now.since(look.at) >= age_ms && agreed_ms.saturating_sub(look.agreed_ms) >= age_ms;
+        let is_old =
+            |look: &LogSample| now.since(look.at) >= age_ms && agreed_ms.saturating_sub(look.agreed_ms) >= age_ms;
         // The newest look that is old says all that those before it say.
         if let Some(newest) = self.looks.iter().rposition(is_old) {
             self.looks.drain(..newest);

@@ -20,7 +20,7 @@ pub use replica::role_view::RoleView;
 pub use replica::state::Replica;
 pub use types::history::{EpochStart, History, Origin, OutOfOrder, VOTERS_MAX};
 pub use types::incarnations::{KnownStarts, LINEAGE_MAX, Lineage, RUNS_MAX, Run, Runs};
-pub use types::io::{FrameFacts, Input, Millis, RequestId, Session, Shown, Start, Terms, Ticket};
+pub use types::io::{ClockReading, FrameFacts, Input, Millis, RequestId, Session, Start, Terms, Ticket};
 pub use types::output::{Output, Reply};
 pub use types::recovered::{Limits, Promise, Recovered, SyncLimits};
 pub use types::refusal::Refusal;

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
 use zue_core::{
-    CLOCK_TOLERANCE_MS, ClusterId, Epoch, EpochStart, History, Input, KnownStarts, Limits, Lineage, Millis, Offset,
-    Producers, Promise, Recovered, Replica, ReplicaId, RequestId, Run, Runs, Session, Shown, Start, Tail, Terms,
-    Ticket,
+    CLOCK_TOLERANCE_MS, ClockReading, ClusterId, Epoch, EpochStart, History, Input, KnownStarts, Limits, Lineage,
+    Millis, Offset, Producers, Promise, Recovered, Replica, ReplicaId, RequestId, Run, Runs, Session, Start, Tail,
+    Terms, Ticket,
 };
 
 const CLUSTER: ClusterId = ClusterId(7);
@@ -63,7 +63,7 @@ fn acked(leader: &mut Replica, from: u128, now: u64, clock_ms: Option<u64>) {
 fn acked_with(leader: &mut Replica, from: u128, now: u64, clock_ms: Option<u64>, epoch: Epoch) {
     let (from, session, durable) = (ReplicaId(from), Session(1), Tail { epoch, end: Offset(0) });
     if let Some(clock_ms) = clock_ms {
-        step(leader, now, Input::Clock(Shown::Follower { from, clock_ms }));
+        step(leader, now, Input::Clock(ClockReading::Follower { from, clock_ms }));
     }
     let (lineage, runs) = (Lineage::default(), Runs::default());
     step(leader, now, Input::Started { from, session, log: durable, durable, lineage, runs });
@@ -191,7 +191,7 @@ fn a_follower_takes_its_leaders_word_for_the_time_but_no_more_than_its_own_clock
     step(&mut follower, 0, Input::Start { session, start });
     assert_eq!(follower.told_end(), Some(end), "what its leader knows to be committed");
     assert_eq!(follower.agreed_ms(Millis(0), TRUE), None, "a leader of an older version never says it");
-    let agreed = |session, agreed_ms| Input::Clock(Shown::Agreed { session, agreed_ms: Some(agreed_ms) });
+    let agreed = |session, agreed_ms| Input::Clock(ClockReading::Agreed { session, agreed_ms: Some(agreed_ms) });
     step(&mut follower, 0, agreed(Session(3), TRUE));
     assert_eq!(follower.agreed_ms(Millis(0), TRUE), None, "another stream's");
     step(&mut follower, 0, agreed(session, TRUE));
@@ -199,7 +199,7 @@ fn a_follower_takes_its_leaders_word_for_the_time_but_no_more_than_its_own_clock
     assert_eq!(follower.told_ms(Millis(0), TRUE + HOUR), Some(TRUE));
     assert_eq!(follower.agreed_ms(Millis(0), TRUE - HOUR), Some(TRUE - HOUR));
     assert_eq!(follower.told_ms(Millis(0), TRUE - HOUR), Some(TRUE));
-    step(&mut follower, 0, Input::Clock(Shown::Agreed { session, agreed_ms: None }));
+    step(&mut follower, 0, Input::Clock(ClockReading::Agreed { session, agreed_ms: None }));
     assert_eq!(follower.agreed_ms(Millis(0), TRUE), None, "its leader does not know any more");
     step(&mut follower, 0, agreed(session, TRUE));
     step(&mut follower, 0, Input::StreamEnded { session });

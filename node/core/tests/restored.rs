@@ -2,7 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "this is a test: what is not there fails it")]
 
-use zue_core::control::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish, plan};
+use zue_core::control::{Blocked, Policy, Reason, Recorded, ReplicaRole, ReplicaStatus, Step, Wish, plan};
 use zue_core::election::{Choice, First, NoChoice, Sealed, choose};
 use zue_core::{
     ClusterId, Epoch, EpochStart, FrameFacts, History, Input, KnownStarts, Limits, Lineage, Millis, Offset, Output,
@@ -14,7 +14,7 @@ const NEW: ClusterId = ClusterId(7);
 /// At the nodes of the new cluster; the earlier one had other replicas.
 const ALL: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
 const FIRST: Option<First<'_>> = Some(First { voters: &ALL, listed: &ALL });
-const IDLE: SeenRole = SeenRole::Idle { waiting_ms: 10 };
+const IDLE: ReplicaRole = ReplicaRole::Idle { waiting_ms: 10 };
 
 fn start(epoch: u64, at: u64, voters: &[u128]) -> EpochStart {
     let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
@@ -58,10 +58,21 @@ fn member(replica: u128) -> Sealed {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a node that says nothing is none")]
-fn seen(sealed: Sealed) -> Option<Seen> {
+fn seen(sealed: Sealed) -> Option<ReplicaStatus> {
     let Sealed { replica, cluster, last, durable, suspect, damaged, .. } = sealed;
     let promised = last.as_ref().map_or(Epoch(0), |last| last.epoch);
-    Some(Seen { replica, cluster, promised, bound: None, last, durable, suspect, damaged, leaving: false, role: IDLE })
+    Some(ReplicaStatus {
+        replica,
+        cluster,
+        promised,
+        bound: None,
+        last,
+        durable,
+        suspect,
+        damaged,
+        leaving: false,
+        role: IDLE,
+    })
 }
 
 fn wish(policy: Policy, ordinal: usize) -> Wish {

@@ -13,7 +13,7 @@ pub enum Work<B = Batch> {
     Promise {
         /// The epoch.
         epoch: Epoch,
-        /// Whom it is bound to in it, if to anybody.
+        /// The only leader that it may follow in that epoch; none if it is bound to nobody.
         leader: Option<ReplicaId>,
         /// The cluster that it belongs to from then on.
         cluster: Option<ClusterId>,
@@ -48,8 +48,8 @@ impl<B: AsRef<Batch>> Work<B> {
     }
 }
 
-/// Does the first of the works on an open log, and with an append those behind it that go into the same write. Returns how many are done.
-/// What is cut, promised or begun anew is durable by that; what is appended is not before a sync.
+/// Does the first piece of work on an open log. An append takes the appends behind it along that fit into the same write. Returns how
+/// many pieces are done. A cut, a promise or a new beginning is durable then; an append only after a sync.
 ///
 /// # Errors
 /// The log's answer to the first. After [`LogError::NoRoom`] nothing has changed.

@@ -22,7 +22,7 @@ pub struct Now {
     pub wall_ms: u64,
 }
 
-/// An append, as whoever drives was given it.
+/// An append, as the caller hands it to the driver.
 pub trait Append: Sized {
     /// Frames, with whatever goes with them.
     type Batch: AsRef<Batch> + From<Batch>;
@@ -42,7 +42,7 @@ pub trait Append: Sized {
     /// The frames that follow `prev`, who waits, and what is held until they are durable.
     ///
     /// # Errors
-    /// It is not within the limits that it was found to be within.
+    /// The frames are over a limit that the append was checked against before.
     fn write(self, prev: Tail, timestamp_ms: u64) -> Result<Written<Self>, Fault>;
     /// The one who waits, where nothing is written.
     fn into_waiter(self) -> Self::Waiter;
@@ -53,7 +53,7 @@ pub type Written<A> = (<A as Append>::Batch, <A as Append>::Waiter, <A as Append
 
 /// A message to a leader on its stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Word {
+pub enum StreamAnswer {
     /// The end of the log, and of what is durable.
     Started(Tail, Tail),
     /// The durable end, and the greatest round heard of.
@@ -74,7 +74,7 @@ pub enum Action<A: Append> {
     /// Somebody who waits is to be answered.
     Answer(A::Waiter, Reply),
     /// A leader is to be told that.
-    Say(Session, Word),
+    Say(Session, StreamAnswer),
     /// These followers are to be fed, and no others.
     Lead(Epoch, Vec<ReplicaId>),
     /// Nobody is to be fed any more.
@@ -98,7 +98,7 @@ pub struct Driver<A: Append> {
 }
 
 impl<A: Append> Driver<A> {
-    /// Of a replica that starts, whose log's last record has that time.
+    /// The driver of a replica that starts. `last_timestamp_ms` is the time of its last record.
     pub fn new(replica: Replica, last_timestamp_ms: u64) -> Self {
         let (waiters, held, outputs) = (BTreeMap::new(), VecDeque::new(), Vec::new());
         Self { replica, waiters, requests: 0, held, last_timestamp_ms, outputs }
@@ -297,10 +297,10 @@ impl<A: Append> Driver<A> {
         Some(match output {
             Output::WriteEpochStart { ticket, start } => self.epoch_start(ticket, start),
             Output::Reply(request, reply) => Action::Answer(self.waiters.remove(&request)?, reply),
-            Output::SendStarted { session, log, durable } => Action::Say(session, Word::Started(log, durable)),
-            Output::SendAck { session, durable, round } => Action::Say(session, Word::Ack(durable, round)),
-            Output::SendTrimmed { session, log_start } => Action::Say(session, Word::Trimmed(log_start)),
-            Output::Refuse { session, refusal } => Action::Say(session, Word::Refused(refusal)),
+            Output::SendStarted { session, log, durable } => Action::Say(session, StreamAnswer::Started(log, durable)),
+            Output::SendAck { session, durable, round } => Action::Say(session, StreamAnswer::Ack(durable, round)),
+            Output::SendTrimmed { session, log_start } => Action::Say(session, StreamAnswer::Trimmed(log_start)),
+            Output::Refuse { session, refusal } => Action::Say(session, StreamAnswer::Refused(refusal)),
             Output::Lead { epoch, followers } => Action::Lead(epoch, followers),
             Output::StepDown => Action::StepDown,
             Output::Committed(end) => Action::Committed(end),

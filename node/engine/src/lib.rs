@@ -9,4 +9,4 @@ pub mod maintenance;
 pub mod ring;
 pub mod room;
 pub mod sender;
-pub mod standing;
+pub mod standby;

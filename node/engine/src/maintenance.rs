@@ -18,7 +18,7 @@ use zue_log::{
 
 use self::repair::{Asking, Repairing};
 use self::trimmed::Trimmed;
-use crate::room::{Access, Gone, change_lacks_room, full, make_room, rewrite_lacks_room};
+use crate::room::{Access, MadeRoom, change_lacks_room, full, make_room, rewrite_lacks_room};
 
 /// The cost that the maintenance may have, and what is to go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,7 @@ pub struct Settings {
     pub piece_bytes: usize,
     /// 0: nothing is read again.
     pub scrub_bytes_per_second: u64,
-    /// From the beginning of one pass to that of the next.
+    /// The time from the beginning of one pass to that of the next.
     pub scrub_interval_ms: u64,
     /// The bytes that compaction and repairs may read and write in a second.
     pub compaction_bytes_per_second: u64,
@@ -71,9 +71,9 @@ pub struct Ask {
     pub number: u64,
     /// The replica that is asked.
     pub of: ReplicaId,
-    /// For records from here on.
+    /// The first of the records asked for.
     pub from: Offset,
-    /// And before here.
+    /// The end of the records asked for.
     pub upto: Offset,
 }
 
@@ -108,7 +108,7 @@ pub enum Event {
     Damaged(Damages),
     /// A change of the log has failed.
     Failed(LogError),
-    /// That was not known to be damaged.
+    /// Damage that was not known before.
     Found(Damage),
     /// A damaged segment was written anew. What was missing in it, and what still is.
     Repaired(Damage, Vec<(Offset, Offset)>, Vec<(Offset, Offset)>),
@@ -116,13 +116,13 @@ pub enum Event {
     NotRewritten(String),
     /// A round of compaction begins.
     Compacts,
-    /// It has read, and perhaps written, so many bytes.
+    /// Compaction has read, and perhaps written, so many bytes.
     CompactedBytes(u64),
     /// A segment is compacted; whether it has taken the old one's place.
     Compacted(bool),
     /// The round is done.
     CompactionDone,
-    /// It is given up for now.
+    /// Compaction is given up for now.
     CompactionGivenUp(String),
     /// So much was read again.
     Checked(Verified),
@@ -149,7 +149,7 @@ pub enum Event {
         bytes: u64,
     },
     /// There was no room, and that went for it.
-    Gone(Gone),
+    MadeRoom(MadeRoom),
 }
 
 /// Damage, whatever file it is in by now.
@@ -161,7 +161,7 @@ fn key_of(damage: &Damage) -> DamageKey {
 
 /// Damage, as far as it is known.
 #[derive(Clone, Debug)]
-struct Known {
+struct DamageState {
     retry_at: Millis,
     lost: bool,
     why: String,
@@ -186,7 +186,7 @@ pub struct Maintenance<D: Disk> {
     trimmed: Trimmed<D>,
     doing: Doing<D>,
     asked: u64,
-    damaged: BTreeMap<DamageKey, Known>,
+    damaged: BTreeMap<DamageKey, DamageState>,
     reported: Damages,
     /// Room was made for what had none: it is tried again.
     made_room: bool,
@@ -203,7 +203,7 @@ fn after(now: Millis, ms: u64) -> Millis {
 }
 
 impl<D: Disk> Maintenance<D> {
-    /// Of an open log. Whoever opened it knows whether it is damaged.
+    /// The maintenance of an open log, with the damage that was found when it was opened.
     pub fn new(reader: Reader<D>, settings: Settings) -> Self {
         let trimmed = Trimmed::new(reader.clone(), settings.trim_delay_ms, settings.retention);
         let damaged = reader.damaged();
@@ -269,7 +269,7 @@ impl<D: Disk> Maintenance<D> {
         Duration::from_millis(self.settings.turn_ms)
     }
 
-    /// As long as so many bytes may take.
+    /// The time that so many bytes may take.
     fn pace(&self, bytes: u64) -> Duration {
         Duration::from_micros(bytes.saturating_mul(1_000_000) / self.settings.compaction_bytes_per_second.max(1))
     }
@@ -282,7 +282,7 @@ impl<D: Disk> Maintenance<D> {
             match make_room(log) {
                 Ok(gone) => {
                     self.made_room = gone.is_some();
-                    out.extend(gone.map(Event::Gone));
+                    out.extend(gone.map(Event::MadeRoom));
                 }
                 Err(error) => out.push(Event::Failed(error)),
             }

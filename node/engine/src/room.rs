@@ -18,9 +18,9 @@ impl<D: Disk> Access<D> for &SharedLog<D> {
     }
 }
 
-/// Files that went for room.
+/// The files that were deleted to make room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Gone {
+pub enum MadeRoom {
     /// The oldest segment that was trimmed.
     Segment,
     /// The files of the oldest former log.
@@ -37,7 +37,7 @@ pub fn lacks_room(error: &DiskError) -> bool {
     matches!(error.shortage(), Shortage::Room | Shortage::Files)
 }
 
-/// Tells whether it was room that a change of the log lacked, and the log goes on.
+/// Tells whether a change of the log failed for lack of space alone: then the log can still be used.
 pub(crate) fn change_lacks_room(error: &LogError) -> bool {
     matches!(error, LogError::NoRoom(error) | LogError::Read(ReadError::Disk(error)) if lacks_room(error))
 }
@@ -47,20 +47,21 @@ pub(crate) fn rewrite_lacks_room(error: &RewriteError) -> bool {
     matches!(error, RewriteError::Read(ReadError::Disk(error)) if lacks_room(error))
 }
 
-/// Makes room of the oldest segment that is trimmed and still there, or of the files of the oldest former log; of which, if of any.
+/// Makes room: deletes the oldest trimmed segment that is still there, else the files of the oldest former log. Returns which one, if
+/// there was any.
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn make_room<D: Disk>(log: &mut impl Access<D>) -> Result<Option<Gone>, LogError> {
+pub fn make_room<D: Disk>(log: &mut impl Access<D>) -> Result<Option<MadeRoom>, LogError> {
     let dropped = log.change(|log| {
         let log_start = log.log_start();
         log.drop_trimmed(log_start, 1)
     })?;
     if dropped > 0 {
-        return Ok(Some(Gone::Segment));
+        return Ok(Some(MadeRoom::Segment));
     }
     let oldest = log.change(|log| log.former_logs()).first().copied();
-    Ok(oldest.filter(|(number, _)| drop_former(log, *number)).map(|(number, bytes)| Gone::Former { number, bytes }))
+    Ok(oldest.filter(|(number, _)| drop_former(log, *number)).map(|(number, bytes)| MadeRoom::Former { number, bytes }))
 }
 
 /// Removes the files of former logs up to that one; whether there were any.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use zue_core::{Offset, Runs, Tail};
 use zue_log::Batch;
 
-use crate::standing::{Standby, Telling};
+use crate::standby::{Standby, Telling};
 
 /// The time for which a follower may be left without word of commits: the next frames carry it, too.
 pub const COMMIT_NEWS_WITHIN_MS: u64 = 2;
@@ -36,7 +36,7 @@ pub struct News<'a, T> {
     pub log_start: Offset,
     /// The starts of disks that it knows.
     pub runs: &'a Runs,
-    /// By what to stand by.
+    /// The terms by which to stand by.
     pub standby: Option<&'a Arc<T>>,
 }
 
@@ -106,7 +106,8 @@ pub struct Sender<T> {
 }
 
 impl<T: Standby> Sender<T> {
-    /// To a follower whose log ends there, where the leader's ends at `log` and what follows is in memory or not.
+    /// The sender to a follower whose log ends at `follower`. The leader's ends at `log`; `in_memory` says whether what lies between is in
+    /// memory.
     pub fn new(pace: Pace, follower: Tail, (log, in_memory): (Tail, bool), can_stand_by: bool) -> Self {
         let lag = log.end.since(follower.end);
         Self {
@@ -129,7 +130,7 @@ impl<T: Standby> Sender<T> {
         self.repairing
     }
 
-    /// It is to hear where the leader is, whatever is new.
+    /// A heartbeat is due: the follower is to hear from the leader, even if nothing is new.
     pub fn heartbeat_due(&mut self) {
         self.heartbeat_due = true;
     }

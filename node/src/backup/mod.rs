@@ -47,7 +47,7 @@ pub(crate) struct Backups {
 }
 
 impl Backups {
-    /// Of a node with these settings; none if it is to make no backups.
+    /// The backups of a node with these settings; none if it is to make none.
     pub(crate) fn new(
         config: &NodeConfig,
         handle: &Handle,
@@ -78,7 +78,7 @@ impl Backups {
         self.requests.clone()
     }
 
-    /// Up to where the log may be let go, if retention and trims are to wait for backups.
+    /// The hold that backups have on retention and trims, if those are to wait for them.
     pub(crate) fn hold(&self) -> Option<Hold> {
         let hold = || Hold::new(self.requests.clone(), self.handle.view.clone());
         self.settings.hold_trim.then(hold)

@@ -19,12 +19,12 @@ const NAME_BYTES_MAX: usize = 64;
 /// The desk where those who make backups and those who ask for them meet.
 #[derive(Clone, Debug)]
 pub(crate) struct BackupRequests {
-    known: Arc<watch::Sender<Known>>,
+    known: Arc<watch::Sender<BackupStates>>,
     interval: Duration,
 }
 
 #[derive(Clone, Default, Debug)]
-struct Known {
+struct BackupStates {
     newest: Option<BackupMade>,
     problem: String,
     /// The oldest first.
@@ -35,7 +35,7 @@ fn is_running(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Running(_))
 }
 
-impl Known {
+impl BackupStates {
     /// Looks how far the one of this name has come; asks for it, if nobody has.
     fn ask(&mut self, name: &str) -> Result<Outcome, String> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -80,7 +80,7 @@ pub(crate) fn ask(requests: Option<&BackupRequests>, name: &str) -> Result<Asked
 }
 
 impl BackupRequests {
-    /// Of a node that makes a backup so often.
+    /// The requests to a node that makes a backup once an `interval`.
     pub(super) fn new(interval: Duration) -> Self {
         Self { known: Arc::new(watch::Sender::default()), interval }
     }

@@ -1,5 +1,5 @@
-//! Whose turn it is to make a backup. Pure: from what a replica knows of the others, and from what is in the store. Two that both think
-//! it is theirs do no harm: their objects have other names.
+//! The replica whose turn it is to make a backup. Pure: from what a replica knows of the others, and from what is in the store.
+//! If two replicas both take a turn, that does no harm: their objects have other names.
 
 use std::time::Duration;
 

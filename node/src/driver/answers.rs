@@ -5,7 +5,7 @@
 use tokio::sync::{mpsc, oneshot};
 use zue_core::Reply;
 
-/// Whoever waits, and the answer. Nobody may wait any more.
+/// An answer, and the caller to send it to, who may have gone.
 pub(crate) type Answer = (oneshot::Sender<Reply>, Reply);
 
 /// The driver's end.

@@ -7,7 +7,7 @@ use zue_core::{Millis, Offset};
 
 use crate::metrics::Metrics;
 
-/// By how much a clock, or the log's time, has to be off for a warning.
+/// The error of a clock, or of the log's time, from which on there is a warning.
 const WARN_MS: i64 = 60_000;
 
 /// The time of this node's wall clock, milliseconds since the Unix epoch.
@@ -18,7 +18,7 @@ pub(crate) fn unix_ms() -> u64 {
 
 /// The agreed time, known while a leader is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Known {
+pub(crate) struct AgreedTime {
     /// The time that a majority's clocks have reached, ms since the Unix epoch.
     pub(crate) agreed_ms: u64,
     /// The end of what the leader knows to be committed.
@@ -27,18 +27,18 @@ pub(crate) struct Known {
 
 /// The same, told by the driver to those who look at it when they need it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SharedTime(Arc<Mutex<Option<Known>>>);
+pub(crate) struct SharedTime(Arc<Mutex<Option<AgreedTime>>>);
 
 impl SharedTime {
-    fn cell(&self) -> MutexGuard<'_, Option<Known>> {
+    fn cell(&self) -> MutexGuard<'_, Option<AgreedTime>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn tell(&self, known: Option<Known>) {
+    pub(crate) fn tell(&self, known: Option<AgreedTime>) {
         *self.cell() = known;
     }
 
-    pub(crate) fn known(&self) -> Option<Known> {
+    pub(crate) fn known(&self) -> Option<AgreedTime> {
         *self.cell()
     }
 }
@@ -84,7 +84,7 @@ impl Clocks {
         }
     }
 
-    /// By how much the clock was set since the last look, if by more than a minute.
+    /// The time by which the clock was set since the last look, if more than a minute.
     fn stepped(&mut self, now: Millis, own_ms: u64) -> Option<i64> {
         let (then, was_ms) = self.last.replace((now, own_ms))?;
         let by_ms = difference(own_ms, was_ms.saturating_add(now.since(then)));

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use zue_core::{
-    ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Shown, Start, Tail,
-    Terms,
+    ClockReading, ClusterId, Epoch, Lineage, Offset, ProducerId, Refusal, ReplicaId, Reply, Run, Runs, Session, Start,
+    Tail, Terms,
 };
 use zue_log::{Batch, BatchBuilder, Bounded, Fault, Limits, Producer, record_bytes};
 use zue_proto::v1;
 
 use crate::driver::clock::SharedTime;
 use crate::driver::member::{Identity, Member};
-use crate::driver::state::{Ends, Gone, ReplicaView};
+use crate::driver::state::{DriverEnded, Ends, ReplicaView};
 use crate::num::wide;
-use crate::server::room::Held;
+use crate::server::room::HeldRoom;
 use crate::standby::Standby;
 use crate::storage::Share;
 
@@ -30,9 +30,9 @@ pub(crate) struct Append {
     pub(crate) bytes: usize,
     pub(crate) limits: Limits,
     /// Its share of the bytes that may be on their way to the disk.
-    pub(crate) room: Held,
+    pub(crate) room: HeldRoom,
     /// The room that it takes as it was received, until it is encoded.
-    pub(crate) received: Option<Held>,
+    pub(crate) received: Option<HeldRoom>,
     /// Dropped when nobody waits any more; if that is before the append has an offset, it never gets one.
     pub(crate) reply: oneshot::Sender<Reply>,
 }
@@ -227,7 +227,7 @@ pub(crate) enum Follow {
         agreed_ms: Option<u64>,
     },
     Runs(Runs),
-    /// By what it stands by.
+    /// The terms by which the follower stands by.
     Standby(Standby),
     Ended,
 }
@@ -252,7 +252,7 @@ pub(crate) enum Fact {
         run: Run,
     },
     /// The time of a follower's wall clock.
-    Clock(Shown),
+    Clock(ClockReading),
     /// A follower's log durably starts there.
     Trimmed {
         from: ReplicaId,
@@ -297,43 +297,43 @@ impl Handle {
         Session(self.sessions.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) async fn control(&self, control: Control) -> Result<Reply, Gone> {
+    pub(crate) async fn control(&self, control: Control) -> Result<Reply, DriverEnded> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Control(control, reply)).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)
+        self.requests.send(Request::Control(control, reply)).await.map_err(|_| DriverEnded)?;
+        answer.await.map_err(|_| DriverEnded)
     }
 
-    pub(crate) async fn follow(&self, session: Session, message: Follow) -> Result<(), Gone> {
-        self.requests.send(Request::Follow(session, message)).await.map_err(|_| Gone)
+    pub(crate) async fn follow(&self, session: Session, message: Follow) -> Result<(), DriverEnded> {
+        self.requests.send(Request::Follow(session, message)).await.map_err(|_| DriverEnded)
     }
 
-    pub(crate) async fn fact(&self, fact: Fact) -> Result<(), Gone> {
-        self.facts.send(fact).await.map_err(|_| Gone)
+    pub(crate) async fn fact(&self, fact: Fact) -> Result<(), DriverEnded> {
+        self.facts.send(fact).await.map_err(|_| DriverEnded)
     }
 
-    pub(crate) async fn trim(&self, before: Offset) -> Result<Reply, Gone> {
+    pub(crate) async fn trim(&self, before: Offset) -> Result<Reply, DriverEnded> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Trim { before, reply }).await.map_err(|_| Gone)?;
-        answer.await.map_err(|_| Gone)
+        self.requests.send(Request::Trim { before, reply }).await.map_err(|_| DriverEnded)?;
+        answer.await.map_err(|_| DriverEnded)
     }
 
-    pub(crate) async fn confirm_read(&self) -> Result<Reply, Gone> {
+    pub(crate) async fn confirm_read(&self) -> Result<Reply, DriverEnded> {
         let (reply, answer) = oneshot::channel();
         self.fact(Fact::ConfirmRead(reply)).await?;
-        answer.await.map_err(|_| Gone)
+        answer.await.map_err(|_| DriverEnded)
     }
 
     /// Outer: the driver has ended. Inner: what stands against it.
-    pub(crate) async fn switch_over(&self, to: String, within: Duration) -> Result<Result<(), v1::Error>, Gone> {
+    pub(crate) async fn switch_over(&self, to: String, within: Duration) -> Result<Result<(), v1::Error>, DriverEnded> {
         let (reply, answer) = oneshot::channel();
         self.fact(Fact::SwitchOver { to, within, reply }).await?;
-        answer.await.map_err(|_| Gone)
+        answer.await.map_err(|_| DriverEnded)
     }
 
-    pub(crate) async fn status(&self) -> Result<v1::StatusResponse, Gone> {
+    pub(crate) async fn status(&self) -> Result<v1::StatusResponse, DriverEnded> {
         let (reply, answer) = oneshot::channel();
         self.fact(Fact::Status(reply)).await?;
-        answer.await.map_err(|_| Gone)
+        answer.await.map_err(|_| DriverEnded)
     }
 }
 

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use zue_core::{ReplicaId, RoleView};
-use zue_engine::standing::{self, Duty};
+use zue_engine::standby::{self, Duty};
 use zue_proto::v1::ElectionReason;
 
 use crate::driver::Driver;
 use crate::standby::Standby;
 
-/// Why it does not stand by as it is told.
-pub(crate) const OTHER_VOTERS: &str = "those that are to stand by are not the voters of the epoch's start";
+/// The reason why this replica refuses the terms that it is told.
+pub(crate) const OTHER_VOTERS: &str = "the members told to stand by are not the voters of this epoch";
 
-/// Standing by, as the driver knows it.
+/// The driver's part of standing by.
 #[derive(Debug)]
-pub(crate) struct Standing {
-    pub(crate) rule: standing::Standing<Standby>,
-    /// By what it does, for who does it.
+pub(crate) struct DriverStandby {
+    pub(crate) rule: standby::StandbyState<Standby>,
+    /// The terms, for the task that elects.
     pub(crate) terms: watch::Sender<Option<Arc<Standby>>>,
     /// Its duty.
     pub(crate) duty: watch::Sender<Option<Duty<Standby>>>,
@@ -27,8 +27,8 @@ pub(crate) struct Standing {
     pub(crate) elected_for: ElectionReason,
 }
 
-impl Standing {
-    /// Tells who stands by what is new; and whether that is by what.
+impl DriverStandby {
+    /// Tells the task that elects what is new. Returns whether the terms are.
     fn publish(&self, own: ReplicaId) -> bool {
         let duty = self.rule.duty(own);
         self.duty.send_if_modified(|known| replaced(known, duty));

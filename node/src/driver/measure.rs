@@ -7,7 +7,7 @@ use zue_core::{Epoch, RoleView};
 use zue_proto::v1::ElectionReason;
 
 use crate::driver::Driver;
-use crate::driver::clock::{Known, unix_ms};
+use crate::driver::clock::{AgreedTime, unix_ms};
 use crate::driver::handle::Heard;
 use crate::driver::state::Reach;
 use crate::metrics::{FAILOVERS, STALLS};
@@ -59,7 +59,7 @@ impl Driver {
     pub(crate) fn measure(&mut self) {
         let (now, own_ms, metrics) = (self.now(), unix_ms(), &self.parts.metrics);
         let replica = self.engine.replica();
-        let known = |(agreed_ms, told_end)| Known { agreed_ms, told_end };
+        let known = |(agreed_ms, told_end)| AgreedTime { agreed_ms, told_end };
         self.parts.handle.time.tell(replica.agreed_ms(now, own_ms).zip(replica.told_end()).map(known));
         let told_ms = replica.told_ms(now, own_ms);
         self.clocks.look((now, own_ms), told_ms, self.engine.last_timestamp_ms(), metrics);

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session, Shown, Ticket};
+use zue_core::{ClockReading, Epoch, Input, Millis, Offset, Refusal, Replica, ReplicaId, Reply, RequestId, Session};
 use zue_engine::driver::Now;
-use zue_engine::standing::are_voters;
+use zue_engine::standby::are_voters;
 
 use crate::driver::answers::{Answer, AnswerSender};
 use crate::driver::clock::{Clocks, unix_ms};
 use crate::driver::handle::{Append, Control, Fact, Follow, Handle, Heard, Outbox, Request, Waiter};
-use crate::driver::leaderless::{OTHER_VOTERS, Standing};
+use crate::driver::leaderless::{DriverStandby, OTHER_VOTERS};
 use crate::driver::measure::Change;
 use crate::driver::member::Member;
 use crate::driver::pace::in_step;
@@ -48,11 +48,11 @@ pub(crate) type Action = zue_engine::driver::Action<Append>;
 pub(crate) struct Leading {
     pub(crate) stop: CancellationToken,
     pub(crate) members: Arc<[Member]>,
-    pub(crate) feeds: BTreeMap<ReplicaId, Feed>,
+    pub(crate) feeds: BTreeMap<ReplicaId, SenderTask>,
 }
 
 /// The task that feeds one follower.
-pub(crate) struct Feed {
+pub(crate) struct SenderTask {
     pub(crate) note: Arc<PeerNote>,
     pub(crate) stop: CancellationToken,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Parts {
     pub(crate) tick: Duration,
     /// The time for which no leader may feed it before those who wait for news are to look elsewhere.
     pub(crate) unfed_max: Duration,
-    pub(crate) standing: Standing,
+    pub(crate) standing: DriverStandby,
 }
 
 /// The queues of what the driver is told and asked.
@@ -91,7 +91,7 @@ pub(crate) struct Published {
 #[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) tasks: Vec<Task>,
-    /// An answer must not overtake the news of what it answers: whoever has it reads what was appended.
+    /// Answers, sent after the new view is published: a client that has its answer can read what it appended.
     pub(crate) answers: Vec<Answer>,
     /// True if what is published is to be made anew.
     pub(crate) view_is_stale: bool,
@@ -102,7 +102,7 @@ pub(crate) struct Turn {
 pub(crate) struct Orders {
     /// The members that were named with the last appointment.
     pub(crate) appointed: Option<(Epoch, Vec<Member>)>,
-    /// Whom this leader is to feed beside them.
+    /// The learners that this leader feeds beside the voters.
     pub(crate) learners: Vec<Member>,
     /// The replica that is wanted to lead in place of this one in that epoch, and until when.
     pub(crate) switch_to: Option<(Epoch, ReplicaId, Instant)>,
@@ -238,13 +238,6 @@ impl Driver {
             }
             DiskFact::Failed(problem) => self.fail(problem),
         }
-    }
-
-    /// All work up to this ticket is durable.
-    pub(crate) fn persisted(&mut self, ticket: Ticket) {
-        let epoch = self.engine.replica().durable().epoch;
-        self.step(Input::Persisted(ticket));
-        self.turn.view_is_stale |= self.engine.replica().durable().epoch != epoch;
     }
 
     /// Nobody waits for the answer.
@@ -383,7 +376,7 @@ impl Driver {
                 self.carry_out(actions);
             }
             Follow::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
-                self.step(Input::Clock(Shown::Agreed { session, agreed_ms }));
+                self.step(Input::Clock(ClockReading::Agreed { session, agreed_ms }));
                 self.step(Input::Heartbeat { session, commit_end, log_end, round });
                 self.step(Input::LogStart { session, log_start });
             }

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use zue_core::{Epoch, Joint, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
-use zue_engine::driver::Word;
+use zue_core::{Epoch, Input, Joint, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
+use zue_engine::driver::StreamAnswer;
 use zue_log::Batch;
 
 use crate::driver::handle::{Outbox, Waiter};
 use crate::driver::member::Member;
 use crate::driver::state::{Ends, FollowerView, LeaderView, Leadership, ReplicaView, Role};
-use crate::driver::{Action, Driver, Feed, Leading};
+use crate::driver::{Action, Driver, Leading, SenderTask};
 use crate::num::wide;
 use crate::services::status::RESTORED;
 use crate::storage::{Share, Task, Work};
@@ -81,18 +81,18 @@ impl Driver {
         self.turn.answers.push((waiter, reply));
     }
 
-    fn say(&mut self, session: Session, word: Word) {
+    fn say(&mut self, session: Session, word: StreamAnswer) {
         match word {
-            Word::Started(log, durable) => {
+            StreamAnswer::Started(log, durable) => {
                 // All that was asked of the disk is done. What a joint takes is still there.
                 let last_ms = self.parts.storage.last_timestamp_ms();
                 self.send(session, |outbox| {
                     outbox.started = Some((log, durable, outbox.joint_ms.unwrap_or(last_ms)));
                 });
             }
-            Word::Ack(durable, round) => self.send(session, |outbox| outbox.ack = Some((durable, round))),
-            Word::Trimmed(log_start) => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
-            Word::Refused(refusal) => self.refuse(session, refusal),
+            StreamAnswer::Ack(durable, round) => self.send(session, |outbox| outbox.ack = Some((durable, round))),
+            StreamAnswer::Trimmed(log_start) => self.send(session, |outbox| outbox.trimmed = Some(log_start)),
+            StreamAnswer::Refused(refusal) => self.refuse(session, refusal),
         }
     }
 
@@ -141,7 +141,7 @@ impl Driver {
         let Some(cluster) = self.engine.replica().cluster() else { return };
         let (me, members) = self.members(epoch);
         let leadership = Arc::new(Leadership { cluster, epoch, me, members: Arc::clone(&members) });
-        // A leader's first words must not name an end that lies before its epoch's start.
+        // A leader's handshake must not name an end that lies before its epoch's start.
         self.publish_ends();
         let (stop, fed, mut feeds) = self.leading.take().map_or_else(
             || (CancellationToken::new(), Arc::default(), BTreeMap::new()),
@@ -166,7 +166,7 @@ impl Driver {
             };
             let stop = stop.child_token();
             let note = self.parts.peers.spawn(&leadership, member, self.parts.handle.clone(), stop.clone());
-            feeds.insert(*follower, Feed { note, stop });
+            feeds.insert(*follower, SenderTask { note, stop });
         }
         tracing::info!(%epoch, followers = wide(followers.len()), "leading");
         self.begins_to_lead(epoch);
@@ -259,6 +259,13 @@ impl Driver {
         }
     }
 
+    /// All work up to this ticket is durable.
+    pub(crate) fn persisted(&mut self, ticket: Ticket) {
+        let epoch = self.engine.replica().durable().epoch;
+        self.step(Input::Persisted(ticket));
+        self.turn.view_is_stale |= self.engine.replica().durable().epoch != epoch;
+    }
+
     fn publish_ends(&self) {
         let replica = self.engine.replica();
         let (log, durable, commit_end) = (replica.log(), replica.durable(), replica.commit_end());
@@ -279,7 +286,7 @@ impl Driver {
         members.iter().map(|member| Member { voter: electorate.contains(&member.id), ..member.clone() }).collect()
     }
 
-    /// Whom the leader does not reach, and why.
+    /// The followers that the leader does not reach, and why.
     fn unreached(&self) -> Arc<[(ReplicaId, String)]> {
         let feeds = self.leading.iter().flat_map(|leading| &leading.feeds);
         feeds.filter_map(|(id, feed)| Some((*id, feed.note.problem()?))).collect()

@@ -61,21 +61,21 @@ pub(crate) struct ReplicaView {
     pub(crate) as_follower: FollowerView,
     /// Why appends wait for the disk.
     pub(crate) full: Option<Stalled>,
-    /// That this replica is no member any more, in words: what it holds is old, and others have what came since. `leader` is whom it
-    /// followed last.
+    /// Set once this replica is no member any more, in words: its records are old, and newer ones are elsewhere. `leader` is the one
+    /// that it followed last.
     pub(crate) left: Option<Arc<str>>,
     /// Why the role is `Failed`, or what else a person should know.
     pub(crate) problem: Option<Arc<str>>,
     /// The starts of replicas that it knows of.
     pub(crate) runs: Arc<Runs>,
-    /// By what it stands by.
+    /// The terms by which it stands by.
     pub(crate) standby: Option<Arc<Standby>>,
 }
 
 /// The knowledge of a leader; empty elsewhere.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LeaderView {
-    /// Whom it does not reach, and why.
+    /// The followers that it does not reach, and why.
     pub(crate) unreached: Arc<[(ReplicaId, String)]>,
     /// The names of the voters in sync.
     pub(crate) isr: Arc<[String]>,
@@ -97,7 +97,7 @@ pub(crate) struct FollowerView {
 /// The driver has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("this replica is shutting down")]
-pub(crate) struct Gone;
+pub(crate) struct DriverEnded;
 
 /// A leadership, as its peer tasks need it.
 #[derive(Clone, Debug)]

@@ -22,7 +22,7 @@ use crate::num::{length, narrow};
 use crate::process::node::{Addresses, StartError, set_up};
 use crate::process::open::Opened;
 use crate::process::vital::Vitals;
-use crate::replication::address_book::Whereabouts;
+use crate::replication::address_book::AddressBook;
 use crate::replication::cache::TailCache;
 use crate::replication::fetch::{FetchServer, Fetcher};
 use crate::replication::peer::Peers;
@@ -98,7 +98,7 @@ impl Built {
         let replication = config.replication;
         let cache = Arc::new(TailCache::new(replication.inline_catchup_bytes.length()));
         let peers = peers(config, (&reader, &cache), metrics, security);
-        let asking = Fetcher::spawn(&handle, &peers.whereabouts, (stop_calls, vitals));
+        let asking = Fetcher::spawn(&handle, &peers.address_book, (stop_calls, vitals));
         let backups = Backups::new(config, &handle, reader.clone(), metrics).map_err(set_up)?;
         let (asked, hold) = (backups.as_ref().map(Backups::requests), backups.as_ref().and_then(Backups::hold));
         let around = around(config, &handle, asking, hold.clone());
@@ -148,7 +148,7 @@ fn peers(
         settings: config.replication,
         producers: config.limits.to_producers(),
         metrics: Arc::clone(metrics),
-        whereabouts: Whereabouts::by(security.dial()),
+        address_book: AddressBook::by(security.dial()),
     }
 }
 

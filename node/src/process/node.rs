@@ -25,7 +25,7 @@ use crate::process::open::{OpenNodeError, Opened, open};
 use crate::process::open_files::connections_max;
 use crate::process::patience::Patience;
 use crate::process::vital::Vitals;
-use crate::server::http::{Readiness, Shown, router};
+use crate::server::http::{PortFacts, Readiness, router};
 use crate::server::listener::{Greeting, Listener};
 use crate::server::serve::{Gate, serve_http};
 use crate::server::slots::Slots;
@@ -154,7 +154,7 @@ impl Node {
         let stop_guard = stop_calls.clone().drop_guard();
         let data_dir: Arc<Path> = config.data_dir.as_path().into();
         let turn = Arc::new(Semaphore::new(1));
-        let shown = Shown { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir, turn };
+        let shown = PortFacts { metrics: Arc::clone(&metrics), readiness: readiness_seen, data_dir, turn };
         let served = serve_http(metrics_port, router(shown), stop_calls.clone());
         servers.spawn(vitals.task("the metrics port", &stop_calls).run(served));
         let (client_at, client_port) = binder.bind("client", config.listen.client, Greeting::Http2, &clients).await?;

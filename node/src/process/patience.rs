@@ -35,7 +35,7 @@ impl<'a> Patience<'a> {
     /// Tries until it works, fails for another reason than another process, or that has taken too long.
     pub(crate) async fn until_free<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, E>
     where
-        E: Held,
+        E: HeldByAnother,
         F: Future<Output = Result<T, E>>,
     {
         let mut told = None;
@@ -60,15 +60,15 @@ impl<'a> Patience<'a> {
 }
 
 /// An error that another process may be the cause of, which holds something.
-pub(crate) trait Held: Error {
+pub(crate) trait HeldByAnother: Error {
     fn is_held(&self) -> bool;
-    /// By which process, where the error does not say so itself.
+    /// The process that holds it, if the error does not say so itself.
     fn holder(&self) -> String {
         String::new()
     }
 }
 
-impl Held for StartError {
+impl HeldByAnother for StartError {
     fn is_held(&self) -> bool {
         matches!(self, Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse)
     }
@@ -78,7 +78,7 @@ impl Held for StartError {
     }
 }
 
-impl Held for OpenNodeError {
+impl HeldByAnother for OpenNodeError {
     fn is_held(&self) -> bool {
         matches!(self, Self::Log(OpenError::Locked { .. }))
     }

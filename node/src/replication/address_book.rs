@@ -15,13 +15,13 @@ const REPLICAS_MAX: usize = 128;
 
 /// Shared by all that connects to other replicas.
 #[derive(Clone, Debug)]
-pub(crate) struct Whereabouts {
+pub(crate) struct AddressBook {
     known: Arc<Mutex<BTreeMap<ReplicaId, Place>>>,
     /// The way in which they are reached.
     dial: Dial,
 }
 
-impl Whereabouts {
+impl AddressBook {
     pub(crate) fn by(dial: Dial) -> Self {
         Self { known: Arc::default(), dial }
     }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn where_a_replica_answered_is_remembered_under_its_name_alone() {
-        let whereabouts = Whereabouts::by(Dial::plain());
+        let address_book = AddressBook::by(Dial::plain());
         let member = |id: u128, name: &str, at: Option<&str>| Member {
             id: ReplicaId(id),
             name: "zue-0".to_owned(),
@@ -63,16 +63,16 @@ mod tests {
             dial_address: at.map(|at| at.parse().unwrap()),
             voter: true,
         };
-        let known = |member: Member| whereabouts.of(&member).known().map(|at| at.to_string());
+        let known = |member: Member| address_book.of(&member).known().map(|at| at.to_string());
         assert_eq!(known(member(1, "zue-0:1", None)), None);
         assert_eq!(known(member(1, "zue-0:1", Some("10.0.0.1:1"))).as_deref(), Some("10.0.0.1:1"));
-        whereabouts.of(&member(1, "zue-0:1", None)).worked("10.0.0.2:1".parse().unwrap());
+        address_book.of(&member(1, "zue-0:1", None)).worked("10.0.0.2:1".parse().unwrap());
         assert_eq!(known(member(1, "zue-0:1", Some("10.0.0.3:1"))).as_deref(), Some("10.0.0.2:1"));
         assert_eq!(known(member(2, "zue-0:1", None)), None, "another replica");
         assert_eq!(known(member(1, "zue-1:1", None)), None, "another name");
         for id in 0..1000 {
-            whereabouts.of(&member(id, "zue-0:1", None));
+            address_book.of(&member(id, "zue-0:1", None));
         }
-        assert!(whereabouts.known.lock().unwrap().len() <= REPLICAS_MAX);
+        assert!(address_book.known.lock().unwrap().len() <= REPLICAS_MAX);
     }
 }

@@ -6,7 +6,7 @@ use tonic::Status;
 use zue_proto::place::NotReached;
 use zue_proto::v1::{self, Reason};
 
-use crate::driver::state::Gone;
+use crate::driver::state::DriverEnded;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub(crate) enum Ended {
     #[error("the log cannot be read: {0}")]
     Read(String),
     #[error(transparent)]
-    Gone(#[from] Gone),
+    Gone(#[from] DriverEnded),
 }
 
 impl Ended {
@@ -87,7 +87,7 @@ impl Ended {
         }
     }
 
-    /// Tells whether the one who answers there is not believed: nothing more is sent to it, on whatever stream.
+    /// Tells whether the server at that address failed to prove its identity: then nothing more is sent to it, on any stream.
     pub(crate) fn is_distrusted(&self) -> bool {
         matches!(self, Self::Connect(why) if why.is_distrusted())
     }

@@ -19,7 +19,7 @@ use crate::driver::handle::Handle;
 use crate::driver::member::Identity;
 use crate::driver::state::{Ends, ReplicaView};
 use crate::process::vital::Vitals;
-use crate::replication::address_book::Whereabouts;
+use crate::replication::address_book::AddressBook;
 use crate::server::caller::Caller;
 use crate::server::net;
 use crate::server::outflow::Call;
@@ -39,7 +39,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS);
 /// Asks for what the maintenance of the log lacks.
 pub(crate) struct Fetcher {
     view: watch::Receiver<ReplicaView>,
-    whereabouts: Whereabouts,
+    address_book: AddressBook,
     fetches: mpsc::Receiver<Fetch>,
 }
 
@@ -47,18 +47,19 @@ impl Fetcher {
     /// Takes questions for what is damaged here to the replicas that they are for, until it is stopped.
     pub(crate) fn spawn(
         handle: &Handle,
-        whereabouts: &Whereabouts,
+        address_book: &AddressBook,
         (stop, vitals): (&CancellationToken, &Vitals),
     ) -> mpsc::Sender<Fetch> {
         let (ask, fetches) = mpsc::channel(1);
-        let (view, whereabouts) = (handle.view.clone(), whereabouts.clone());
-        let asking = Self { view, whereabouts, fetches };
+        let (view, address_book) = (handle.view.clone(), address_book.clone());
+        let asking = Self { view, address_book, fetches };
         let (vital, stop) = (vitals.task("who fetches what is damaged", stop), stop.clone());
         tokio::spawn(vital.run(asking.run(stop)));
         ask
     }
 
-    /// Answers until it is stopped. Nobody asks any more once the maintenance has ended, which is told of, and is no reason to end more.
+    /// Answers until it is stopped. Once the maintenance has ended, nobody asks any more: the maintenance reports that itself, so this
+    /// task only waits for its stop.
     async fn run(mut self, stop: CancellationToken) {
         let answers = async {
             while let Some(Fetch { ask, reply }) = self.fetches.recv().await {
@@ -85,7 +86,7 @@ impl Fetcher {
             from: from.0,
             upto: upto.0,
         };
-        let place = self.whereabouts.of(&member);
+        let place = self.address_book.of(&member);
         let name = &member.name;
         let Ok(answer) = timeout(ANSWER_TIMEOUT, ask_at(&place, request, from)).await else {
             if let Some(at) = place.last() {
@@ -182,8 +183,8 @@ mod tests {
     async fn maintenance_that_has_ended_ends_nothing_else() {
         let (ask, fetches) = mpsc::channel(1);
         let (vitals, stop) = (Vitals::new(), CancellationToken::new());
-        let (view, whereabouts) = (watch::channel(ReplicaView::default()).1, Whereabouts::by(Dial::plain()));
-        let asking = Fetcher { view, whereabouts, fetches };
+        let (view, address_book) = (watch::channel(ReplicaView::default()).1, AddressBook::by(Dial::plain()));
+        let asking = Fetcher { view, address_book, fetches };
         let running = tokio::spawn(vitals.task("who fetches", &stop).run(asking.run(stop.clone())));
         drop(ask);
         assert!(timeout(Duration::from_millis(50), vitals.ended()).await.is_err());

@@ -3,11 +3,11 @@
 use zue_core::{Origin, ProducerLimits, Producers};
 use zue_proto::{PROTOCOL_VERSION, id_bytes, v1};
 
-use crate::driver::state::{Ends, Gone};
+use crate::driver::state::{DriverEnded, Ends};
 use crate::replication::ended::Ended;
 use crate::replication::peer::Peer;
 
-/// The size of the table of who appended what that a follower is told to begin anew with: there is room for the rest of the message.
+/// The most bytes of the table of producers that a follower gets to begin anew with: the rest of the message fits beside it.
 const TABLE_BYTES_MAX: usize = 60 << 20;
 
 /// The first message to a follower; with the place to begin anew, if it has asked for that.
@@ -16,7 +16,7 @@ pub(crate) async fn start_message(peer: &Peer, with_origin: bool) -> Result<v1::
     let (reader, producers) = (peer.shared.reader.clone(), peer.shared.producers);
     let origin = if with_origin {
         let read = tokio::task::spawn_blocking(move || reader.origin(producers).map(|origin| to_wire(&origin))).await;
-        let origin = read.map_err(|_| Gone)?.map_err(|error| Ended::Read(zue_engine::room::full(&error)))?;
+        let origin = read.map_err(|_| DriverEnded)?.map_err(|error| Ended::Read(zue_engine::room::full(&error)))?;
         Some(origin)
     } else {
         None
@@ -40,8 +40,8 @@ pub(crate) async fn start_message(peer: &Peer, with_origin: bool) -> Result<v1::
     })
 }
 
-/// An origin as it is sent. Of a table of producers that is too large for a message, those who appended longest ago are left out:
-/// the follower refuses them as it refuses whom it has forgotten.
+/// An origin as it is sent. If the table of producers is too large for a message, those that appended longest ago are left out:
+/// the follower refuses them like forgotten ones.
 fn to_wire(origin: &Origin) -> v1::Origin {
     let (mut table, mut producers_max) = (origin.producers.encode(), origin.producers.len());
     while table.len() > TABLE_BYTES_MAX && producers_max > 0 {

@@ -16,7 +16,7 @@ use crate::driver::handle::Handle;
 use crate::driver::member::Member;
 use crate::driver::state::Leadership;
 use crate::metrics::Metrics;
-use crate::replication::address_book::Whereabouts;
+use crate::replication::address_book::AddressBook;
 use crate::replication::cache::TailCache;
 use crate::replication::ended::Ended;
 use crate::replication::sender::FollowerStream;
@@ -34,7 +34,7 @@ pub(crate) struct Peers {
     pub(crate) settings: ReplicationSettings,
     pub(crate) producers: ProducerLimits,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) whereabouts: Whereabouts,
+    pub(crate) address_book: AddressBook,
 }
 
 /// Why the last stream to a follower ended, if none is open.
@@ -95,7 +95,7 @@ impl Peer {
         let (mut backoff, mut with_origin, mut is_fruitless) = (BACKOFF_MIN, false, false);
         let mut told = None;
         loop {
-            let renewal = self.shared.whereabouts.renewal();
+            let renewal = self.shared.address_book.renewal();
             let opened = FollowerStream::open(self, with_origin).await;
             with_origin = matches!(opened, Err(Ended::NeedsOrigin(_)));
             let ended = match opened {

@@ -32,7 +32,7 @@ use crate::services::errors::{error, invalid, refused, shutting_down, status};
 use crate::services::target::{self, Target};
 use crate::standby::Standby;
 
-/// The time that a leader may take to begin with its first words; once they have begun, they may take longer if they are long.
+/// The time that a leader may take to begin its handshake; a long one may take longer, once it has begun.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of answers that wait for the connection.
 const ANSWERS_MAX: usize = 4;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
-use zue_core::{Offset, Run, Shown, Tail};
+use zue_core::{ClockReading, Offset, Run, Tail};
 use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Pace, Sender, With};
 use zue_log::{Batch, ReadError};
 use zue_proto::v1::replication_client::ReplicationClient;
@@ -19,7 +19,7 @@ use zue_settings::fixed::PEER_MESSAGE_BYTES_MAX;
 
 use crate::driver::handle::Fact;
 use crate::driver::pace::{Alarm, in_step};
-use crate::driver::state::{Ends, Gone, ReplicaView};
+use crate::driver::state::{DriverEnded, Ends, ReplicaView};
 use crate::num::wide;
 use crate::rarely::Rarely;
 use crate::replication::ended::Ended;
@@ -65,7 +65,7 @@ pub(crate) struct FollowerStream<'a> {
 struct Watched {
     ends: watch::Receiver<Ends>,
     view: watch::Receiver<ReplicaView>,
-    view_changes: Rarely<Result<(), Gone>>,
+    view_changes: Rarely<Result<(), DriverEnded>>,
 }
 
 /// The use that a stream was of.
@@ -128,9 +128,9 @@ impl Drop for FollowerStream<'_> {
 }
 
 /// Waits for the next change from here on.
-fn next_change(mut view: watch::Receiver<ReplicaView>) -> Rarely<Result<(), Gone>> {
+fn next_change(mut view: watch::Receiver<ReplicaView>) -> Rarely<Result<(), DriverEnded>> {
     view.mark_unchanged();
-    Rarely::new(async move { view.changed().await.map_err(|_| Gone) })
+    Rarely::new(async move { view.changed().await.map_err(|_| DriverEnded) })
 }
 
 /// News for the follower.
@@ -147,7 +147,7 @@ impl<'a> FollowerStream<'a> {
     /// Opens a stream and agrees on where the follower's log ends.
     pub(crate) async fn open(peer: &'a Peer, with_origin: bool) -> Result<Self, Ended> {
         let start_message = start_message(peer, with_origin).await?;
-        let place = peer.shared.whereabouts.of(&peer.member);
+        let place = peer.shared.address_book.of(&peer.member);
         let (channel, at) = net::connect(&place).await.map_err(Ended::Connect)?;
         let opened = Self::agree(peer, channel, start_message).await;
         match opened.as_ref().map_or_else(Ended::is_of_the_follower, |_| Some(true)) {
@@ -225,7 +225,7 @@ impl<'a> FollowerStream<'a> {
             return Ok(());
         }
         self.timers.clock_due = Instant::now() + self.peer.shared.settings.heartbeat();
-        self.tell(Fact::Clock(Shown::Follower { from: self.peer.member.id, clock_ms })).await
+        self.tell(Fact::Clock(ClockReading::Follower { from: self.peer.member.id, clock_ms })).await
     }
 
     /// Feeds the follower until something ends that; and whether it was of use. If not, the next stream may fare no better: what is
@@ -259,7 +259,7 @@ impl<'a> FollowerStream<'a> {
                 self.watched.view_changes = next_change(self.watched.view.clone());
                 Event::News
             }
-            changed = self.watched.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| Gone)?,
+            changed = self.watched.ends.changed(), if idle => changed.map(|()| Event::News).map_err(|_| DriverEnded)?,
             _ = timers.heartbeat.tick() => Event::HeartbeatDue,
             () = timers.commit_news.wait(timers.commit_news_due), if idle => Event::HeartbeatDue,
             () = timers.silence.wait(Some(timers.heard + silence)) => return Err(Ended::Timeout(silence)),

@@ -20,10 +20,10 @@ use zue_settings::fixed::PART_BYTES;
 use crate::num::{length, narrow, wide};
 use crate::rarely::Rarely;
 use crate::server::owner::Owner;
-use crate::server::room::{Held, Room};
+use crate::server::room::{HeldRoom, Room};
 use crate::services::append::WhenFull;
 use crate::services::errors::{error, invalid, status};
-use crate::tls::Standing;
+use crate::tls::CallRight;
 
 /// The prefix of a message of gRPC: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -58,7 +58,7 @@ pub(crate) struct Parcel(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
 struct Contents {
-    room: Option<Held>,
+    room: Option<HeldRoom>,
     refused: Option<v1::Error>,
     /// The length of the message that is under way.
     announced: u32,
@@ -79,7 +79,7 @@ impl Parcel {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, room: Option<Held>, refused: Option<v1::Error>) {
+    fn put(&self, room: Option<HeldRoom>, refused: Option<v1::Error>) {
         *self.contents() = Contents { room, refused, announced: 0 };
     }
 
@@ -89,7 +89,7 @@ impl Parcel {
     }
 
     /// The room that the message takes, to be kept as long as it is; or why it was refused and is empty.
-    pub(crate) fn open(&self) -> Result<Option<Held>, v1::Error> {
+    pub(crate) fn open(&self) -> Result<Option<HeldRoom>, v1::Error> {
         let Contents { room, refused, announced: _ } = std::mem::take(&mut *self.contents());
         refused.map_or(Ok(room), Err)
     }
@@ -99,13 +99,13 @@ impl Parcel {
 #[derive(Debug, Default)]
 struct Messages {
     prefix: Vec<u8>,
-    /// Of the message under way.
+    /// The bytes that are left of the message under way.
     left: usize,
 }
 
 /// A message begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Begun {
+struct MessageStart {
     compressed: u8,
     bytes: u32,
 }
@@ -116,7 +116,7 @@ impl Messages {
     }
 
     /// Cuts the next piece off; what begins if a prefix ends here. A piece lies within one message.
-    fn piece(&mut self, bytes: &mut Bytes) -> (Bytes, Option<Begun>) {
+    fn piece(&mut self, bytes: &mut Bytes) -> (Bytes, Option<MessageStart>) {
         let missing = PREFIX_BYTES.saturating_sub(self.prefix.len());
         let piece = bytes.split_to(bytes.len().min(if missing > 0 { missing } else { self.left }));
         let mut begun = None;
@@ -124,7 +124,7 @@ impl Messages {
             self.prefix.extend_from_slice(&piece);
             if let [compressed, a, b, c, d] = *self.prefix {
                 let bytes = u32::from_be_bytes([a, b, c, d]);
-                (self.left, begun) = (length(bytes), Some(Begun { compressed, bytes }));
+                (self.left, begun) = (length(bytes), Some(MessageStart { compressed, bytes }));
             }
         } else {
             self.left -= piece.len();
@@ -140,7 +140,7 @@ impl Messages {
 #[derive(Debug)]
 struct Message {
     counter: Counter,
-    room: Held,
+    room: HeldRoom,
     /// The memory that it takes beside its bytes, as counted so far.
     parts: usize,
     /// It was refused: what is left of it is passed over.
@@ -163,11 +163,11 @@ struct Received<S> {
     owner: Owner,
     /// Done when the first message has come.
     at_first: Option<AtFirst>,
-    /// Until when what is under way must have come.
+    /// The deadline for the message under way.
     due: Option<Instant>,
     /// The right by which the call goes on.
-    standing: Standing,
-    /// Of a stream: ends when it may not go on.
+    call_right: CallRight,
+    /// Ends when a stream may not go on; none for other calls.
     lost: Option<Rarely<v1::Error>>,
 }
 
@@ -209,7 +209,7 @@ where
                 Ok(()) => {
                     if self.messages.is_between() {
                         // Whoever may not say this any more has not said it.
-                        if let Err(why) = self.standing.check() {
+                        if let Err(why) = self.call_right.check() {
                             return Some(Err(self.rules.status(why).into()));
                         }
                         self.parcel.put(self.message.take().map(|message| message.room), None);
@@ -264,8 +264,8 @@ where
         })
     }
 
-    fn begin(&mut self, begun: Begun) -> Result<(), v1::Error> {
-        let Begun { compressed, bytes } = begun;
+    fn begin(&mut self, begun: MessageStart) -> Result<(), v1::Error> {
+        let MessageStart { compressed, bytes } = begun;
         self.due = self.due.map(|due| due + longer(bytes.into()));
         let counter = Counter::new(bytes.into(), self.rules.fields);
         let room = self.rules.room.hold(self.owner);
@@ -349,14 +349,14 @@ impl Rules {
 /// The body as the service receives it, and what is given beside it.
 pub(crate) fn received(
     body: Body,
-    (rules, standing): (Rules, Standing),
+    (rules, call_right): (Rules, CallRight),
     owner: Owner,
     at_first: Option<AtFirst>,
 ) -> (Body, Parcel) {
     let body = axum::body::Body::new(body).into_data_stream();
     let parcel = Parcel::default();
     let due = (!rules.is_stream).then(|| Instant::now() + rules.receive_within);
-    let lost = rules.is_stream.then(|| Rarely::new(standing.clone().lost()));
+    let lost = rules.is_stream.then(|| Rarely::new(call_right.clone().lost()));
     let received = Received {
         body,
         bytes: Bytes::new(),
@@ -368,7 +368,7 @@ pub(crate) fn received(
         owner,
         at_first,
         due,
-        standing,
+        call_right,
         lost,
     };
     let pieces = futures::stream::unfold(received, |mut received| async move {

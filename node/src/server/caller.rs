@@ -1,4 +1,4 @@
-//! Whoever is at the other end of a connection: whose share it takes, and what it has shown of itself.
+//! The caller at the other end of a connection: the share that it uses, and the identity that it has shown.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,15 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::owner::Owner;
 use crate::server::slots::{Occupant, Slot, Slots};
-use crate::tls::{Shown, Token};
+use crate::tls::{PresentedIdentity, Token};
 
-/// Whoever is at the other end of a connection.
+/// The caller at the other end of a connection.
 #[derive(Debug)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
     pub(crate) occupant: Arc<Occupant>,
     /// The identity that it has shown with the connection, and with its calls.
-    pub(crate) shown: Shown,
+    pub(crate) shown: PresentedIdentity,
     tokens: Mutex<Vec<Token>>,
     /// It is to send nothing new on this connection, which ends soon.
     pub(crate) ends: CancellationToken,
@@ -28,7 +28,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// One that has no connection, for tests.
     #[cfg(test)]
-    pub(crate) fn of_test(owner: Owner, port: &Arc<Slots>, shown: Shown) -> Arc<Self> {
+    pub(crate) fn of_test(owner: Owner, port: &Arc<Slots>, shown: PresentedIdentity) -> Arc<Self> {
         let slot = Arc::new(port.take(owner).expect("there is a place"));
         Self::new(owner, (&slot.occupant, port), shown, &slot)
     }
@@ -36,7 +36,7 @@ impl Caller {
     pub(super) fn new(
         owner: Owner,
         (occupant, port): (&Arc<Occupant>, &Arc<Slots>),
-        shown: Shown,
+        shown: PresentedIdentity,
         slot: &Arc<Slot>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -51,7 +51,7 @@ impl Caller {
         })
     }
 
-    /// It has said hello, all of it.
+    /// The caller has finished its greeting.
     pub(super) fn has_greeted(&self) {
         self.occupant.greeted.store(true, Ordering::Relaxed);
         self.greeted.notify_one();
@@ -67,7 +67,7 @@ impl Caller {
         request.extensions().get::<Arc<Self>>().cloned()
     }
 
-    /// It has shown that it belongs here: the places that its port keeps for such are for its host.
+    /// The caller has shown that it belongs to this cluster: its host may use the slots reserved for members.
     pub(crate) fn belongs_here(&self) {
         self.port.know(self.owner.host);
     }

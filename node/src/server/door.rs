@@ -164,7 +164,7 @@ impl Door {
         is_admitted
     }
 
-    /// Serves one call. Appends that fail are counted here, whoever refused them, but for those of a stream that goes on: its service does.
+    /// Serves one call. Failed appends are counted here, wherever they were refused; only a stream that goes on counts its own.
     pub(crate) async fn serve(&self, caller: Arc<Caller>, request: http::Request<Incoming>) -> http::Response<Body> {
         let kind = Kind::of(request.uri().path());
         let answer = self.answer(kind, caller, request).await;
@@ -180,7 +180,7 @@ impl Door {
         let path = cut(request.uri().path().to_owned());
         let Gate { port, security, metrics } = &self.gate;
         let admitted = security.admit(&caller, *port, request.uri().path(), request.headers());
-        let Admitted { party, owner, standing } = match admitted {
+        let Admitted { party, owner, call_right } = match admitted {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return unknown(kind, &path),
             Err(error) => {
@@ -197,7 +197,7 @@ impl Door {
         let within = grpc_timeout(&head.headers);
         let rules = self.rules(kind, head.uri.path());
         let (body, parcel) =
-            received(Body::new(body), (rules, standing.clone()), owner, at_first(kind, &call, &caller));
+            received(Body::new(body), (rules, call_right.clone()), owner, at_first(kind, &call, &caller));
         head.extensions.insert(parcel);
         head.extensions.insert(caller);
         head.extensions.insert(owner);
@@ -216,7 +216,7 @@ impl Door {
         let explain = move |headers: &mut http::HeaderMap| explain(headers, kind, &path);
         explain(answer.headers_mut());
         // Streams of appends and of leaders end by what comes in: what was taken on before is answered.
-        let goes_on_by = matches!(kind, Kind::Other | Kind::Aside).then_some(standing);
+        let goes_on_by = matches!(kind, Kind::Other | Kind::Aside).then_some(call_right);
         answer.map(|body| Body::new(Outflow::new(body, &call, Box::new(explain), goes_on_by)))
     }
 }

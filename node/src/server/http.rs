@@ -33,7 +33,7 @@ pub(crate) enum Readiness {
 
 /// The facts that the port shows.
 #[derive(Clone, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct PortFacts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: watch::Receiver<Readiness>,
     pub(crate) data_dir: Arc<Path>,
@@ -41,7 +41,7 @@ pub(crate) struct Shown {
     pub(crate) turn: Arc<Semaphore>,
 }
 
-pub(crate) fn router(shown: Shown) -> Router {
+pub(crate) fn router(shown: PortFacts) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -49,7 +49,7 @@ pub(crate) fn router(shown: Shown) -> Router {
         .with_state(shown)
 }
 
-async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
+async fn ready(State(shown): State<PortFacts>) -> (StatusCode, String) {
     let unready = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"));
     match &*shown.readiness.borrow() {
         Readiness::Opening => unready("the log is being opened"),
@@ -66,7 +66,7 @@ async fn ready(State(shown): State<Shown>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(shown): State<Shown>) -> Response {
+async fn metrics(State(shown): State<PortFacts>) -> Response {
     // Looking at the files may wait for the disk.
     let Ok(turn) = Arc::clone(&shown.turn).acquire_owned().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -83,8 +83,8 @@ async fn metrics(State(shown): State<Shown>) -> Response {
 }
 
 /// Sets what is found out when it is asked for.
-fn look_at_disk(shown: &Shown) {
-    let Shown { metrics, readiness, data_dir, turn: _ } = shown;
+fn look_at_disk(shown: &PortFacts) {
+    let PortFacts { metrics, readiness, data_dir, turn: _ } = shown;
     if let Readiness::Open { reader, .. } = &*readiness.borrow() {
         metrics.log_start.set(gauge(reader.log_start().0));
     }

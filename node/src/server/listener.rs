@@ -21,7 +21,7 @@ use crate::num::wide;
 use crate::server::caller::Caller;
 use crate::server::owner::Owner;
 use crate::server::slots::{Slot, Slots};
-use crate::tls::Shown;
+use crate::tls::PresentedIdentity;
 
 /// The pause after the system could not accept a connection: it is out of something.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ pub(crate) struct Rest {
 }
 
 impl Connection {
-    /// Whoever is at the other end.
+    /// The caller at the other end.
     pub(crate) fn caller(&self) -> &Arc<Caller> {
         &self.rest.caller
     }
@@ -95,7 +95,7 @@ impl Rest {
     }
 
     /// The same connection once more is known of who is at the other end: its name, if that is to have a share.
-    pub(crate) fn secured(self, stream: Stream, shown: Shown, name: Option<&str>) -> Connection {
+    pub(crate) fn secured(self, stream: Stream, shown: PresentedIdentity, name: Option<&str>) -> Connection {
         let before = &self.caller;
         let owner = name.map_or(before.owner, |name| before.owner.named(name));
         self.slot.is_of(owner);
@@ -185,7 +185,7 @@ impl Listener {
             tracing::debug!(%error, "a connection keeps its delay");
         }
         let slot = Arc::new(slot);
-        let caller = Caller::new(owner, (&slot.occupant, &self.slots), Shown::Plain, &slot);
+        let caller = Caller::new(owner, (&slot.occupant, &self.slots), PresentedIdentity::Plain, &slot);
         let greeting = (self.greeting == Greeting::Http2).then(Hello::default);
         Some(Connection {
             stream: Stream::Plain(stream),

@@ -42,7 +42,7 @@ pub(crate) async fn connect(place: &Place) -> Result<(Channel, SocketAddr), NotR
     channel.map(|channel| (channel, at)).map_err(failed)
 }
 
-/// A connection that is open. When it breaks there is no other: whoever has it opens a new one, and perhaps another way.
+/// An open connection. It never reconnects: its owner opens a new one, perhaps to another address.
 struct Opened(Option<TokioIo<Stream>>);
 
 impl Service<Uri> for Opened {

@@ -21,7 +21,7 @@ use zue_settings::fixed::{UNTAKEN_BYTES_MAX, UNTAKEN_END_BYTES_MAX};
 
 use crate::rarely::Rarely;
 use crate::server::slots::Slot;
-use crate::tls::Standing;
+use crate::tls::CallRight;
 
 /// The most bytes that are handed to the connection in one piece.
 const PIECE_BYTES: usize = 16 << 10;
@@ -148,14 +148,14 @@ pub(crate) struct Outflow {
     trailers: Option<HeaderMap>,
     /// Sees the end on its way.
     explain: Explain,
-    /// Ends when whom it goes to may have no more of it.
+    /// Ends when the caller has lost the right to the rest.
     lost: Option<Rarely<Error>>,
 }
 
 impl Outflow {
-    /// With what it goes on by, if that may be taken away.
-    pub(crate) fn new(body: Body, call: &Call, explain: Explain, standing: Option<Standing>) -> Self {
-        let lost = standing.map(|standing| Rarely::new(standing.lost()));
+    /// The outflow of a call, with the right by which it goes on, if that can be lost.
+    pub(crate) fn new(body: Body, call: &Call, explain: Explain, call_right: Option<CallRight>) -> Self {
+        let lost = call_right.map(|call_right| Rarely::new(call_right.lost()));
         Self { body, flow: Arc::clone(&call.flow), left: Bytes::new(), has_ended: false, trailers: None, explain, lost }
     }
 

@@ -1,5 +1,5 @@
-//! Whose something is: of which host, and of which of its connections. A share of what many need is a host's, and within it a
-//! connection's: to open one connection more gives nobody more. Who has shown who it is has one share, wherever it comes from.
+//! Owners of shares: a host, and one of its connections. Scarce room is shared among hosts, then among the connections of a host, so
+//! opening more connections gains nothing. A client with a proven identity has one share, wherever it connects from.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -37,7 +37,7 @@ impl Owner {
         Self { host: Host::Named(KEY.hash_one(name)), ..self }
     }
 
-    /// Whose a request is; those whose origin is not known are of one.
+    /// The owner of a request. Requests of unknown origin share one owner.
     pub(crate) fn of<T>(request: &Request<T>) -> Self {
         let unknown = || Self::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         let of_call = request.extensions().get::<Self>().copied();

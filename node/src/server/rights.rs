@@ -47,9 +47,9 @@ pub(crate) fn need(path: &str) -> Option<Need> {
 /// The caller, as far as rights go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Party {
-    /// Whoever it is: nobody asks.
+    /// Anyone: no identity is asked for.
     Anybody,
-    /// Of whom nothing is known.
+    /// A caller without an identity.
     Nobody,
     Node,
     Controller,

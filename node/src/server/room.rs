@@ -60,7 +60,7 @@ pub(crate) struct Room {
 
 /// Room that one connection has; given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldRoom {
     room: Arc<Room>,
     owner: Owner,
     bytes: usize,
@@ -81,12 +81,12 @@ impl Room {
     }
 
     /// Nothing of it yet, for that connection.
-    pub(crate) fn hold(self: &Arc<Self>, owner: Owner) -> Held {
-        Held { room: Arc::clone(self), owner, bytes: 0, beyond: None }
+    pub(crate) fn hold(self: &Arc<Self>, owner: Owner) -> HeldRoom {
+        HeldRoom { room: Arc::clone(self), owner, bytes: 0, beyond: None }
     }
 }
 
-impl Held {
+impl HeldRoom {
     /// Takes more, if there is some.
     pub(crate) fn try_grow(&mut self, bytes: usize) -> bool {
         if self.beyond.is_some() {
@@ -119,7 +119,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldRoom {
     fn drop(&mut self) {
         self.beyond = None;
         self.room.used().give_back(self.owner, self.bytes);
@@ -133,7 +133,7 @@ mod tests {
     use crate::server::owner::tests::owner;
 
     /// The share of each that takes all that it can, one after the other.
-    fn greedy(room: &Arc<Room>, owners: impl IntoIterator<Item = Owner>) -> Vec<Held> {
+    fn greedy(room: &Arc<Room>, owners: impl IntoIterator<Item = Owner>) -> Vec<HeldRoom> {
         let take_all = |owner| {
             let mut held = room.hold(owner);
             while held.try_grow(1) {}
@@ -142,7 +142,7 @@ mod tests {
         owners.into_iter().map(take_all).collect()
     }
 
-    fn bytes(held: &[Held]) -> Vec<usize> {
+    fn bytes(held: &[HeldRoom]) -> Vec<usize> {
         held.iter().map(|held| held.bytes).collect()
     }
 

@@ -1,5 +1,5 @@
-//! Slots of which there are only so many, and who makes way when all are taken: nobody can keep the others out by taking all of
-//! them.
+//! A limited number of slots, and the rule by which an occupant makes way when all are taken: nobody can lock the others out by
+//! taking all of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ pub(crate) enum Rank {
     Busy,
 }
 
-/// Whoever has a place, as the others see it.
+/// The occupant of a slot, as the others see it.
 #[derive(Debug)]
 pub(crate) struct Occupant {
     /// True once it has said what it wants.
@@ -41,8 +41,8 @@ impl Occupant {
 }
 
 #[derive(Debug, Default)]
-struct Taken {
-    /// In the order in which they came, each with whose it is.
+struct TakenSlots {
+    /// The occupants in the order in which they came, each with its owner.
     occupants: BTreeMap<u64, (Owner, Arc<Occupant>)>,
     next: u64,
     /// Hosts that have shown that they belong here, the last to do so last.
@@ -58,7 +58,7 @@ pub(crate) struct Slots {
     max: usize,
     /// The number of them that hosts may have together that are not known.
     strangers_max: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<TakenSlots>,
 }
 
 /// A place; given up when this is dropped.
@@ -74,7 +74,7 @@ impl Slots {
         Self::reserved(max, max)
     }
 
-    /// Of which hosts that are not known may have only so many.
+    /// Slots of which unknown hosts together may have at most `strangers_max`.
     pub(crate) fn reserved(max: usize, strangers_max: usize) -> Arc<Self> {
         Arc::new(Self { max, strangers_max, taken: Mutex::default() })
     }
@@ -93,7 +93,7 @@ impl Slots {
         self.max
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSlots> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,7 +136,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// From now on it is this one's, who has shown who it is.
+    /// Gives the slot to a new owner: the caller has shown its identity.
     pub(crate) fn is_of(&self, owner: Owner) {
         if let Some((whose, _)) = self.slots.taken().occupants.get_mut(&self.id) {
             *whose = owner;

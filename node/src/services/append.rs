@@ -19,7 +19,7 @@ use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::{gauge, wide};
 use crate::server::owner::Owner;
-use crate::server::room::{Held, Room};
+use crate::server::room::{HeldRoom, Room};
 use crate::services::errors::{error, invalid, not_leader, refused, shutting_down, storage_failed, unknown};
 use crate::services::newcomers::Newcomers;
 
@@ -72,7 +72,7 @@ impl Appends {
         &self,
         request: v1::AppendRequest,
         owner: Owner,
-        received: Option<Held>,
+        received: Option<HeldRoom>,
         deadline: Instant,
         when_full: WhenFull,
     ) -> Result<Pending, v1::Error> {
@@ -150,7 +150,7 @@ impl Appends {
         match records.encoded_bytes(&self.limits) {
             Ok(bytes) => Ok(bytes),
             Err(Fault::Limit(limit)) => Err(error(Reason::TooLarge, limit.to_string())),
-            Err(Fault::Empty) => Err(invalid("an append of no records")),
+            Err(Fault::Empty) => Err(invalid("the append has no records: send at least one")),
             Err(fault) => Err(invalid(fault)),
         }
     }

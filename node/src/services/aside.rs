@@ -2,8 +2,8 @@
 
 use tokio::task::JoinError;
 
-/// Works, and gives the result. What the work has a share of, a turn or a place, is given back only when it is done, whoever still
-/// waits for it: else many who ask and go would have more under way than may be.
+/// Does the work on another thread, and gives the result. Its share, a turn or a place, is given back only when the work is done, even
+/// if the caller has gone: otherwise callers who ask and leave could have more work under way than is allowed.
 pub(crate) async fn aside<S, T>(share: S, work: impl FnOnce() -> T + Send + 'static) -> Result<(T, S), JoinError>
 where
     S: Send + 'static,

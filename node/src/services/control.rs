@@ -1,4 +1,4 @@
-//! The service for controllers: status, a promise, to lead, whom to feed, to hand over.
+//! The service for controllers: status, seal, appoint, learners, hand over.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -130,7 +130,7 @@ impl ControlApi for ControlService {
             Party::Nobody | Party::Client(_) => {
                 return Err(status(error(
                     Reason::PermissionDenied,
-                    "a controller or a node appoints, and nobody else",
+                    "only a controller or a node may appoint a leader",
                 )));
             }
         }

@@ -14,7 +14,7 @@ pub(crate) fn error(reason: Reason, message: impl Into<String>) -> Error {
     Error { reason: reason.into(), outcome: Outcome::NotAppended.into(), message, ..Error::default() }
 }
 
-/// A request that makes no sense.
+/// An invalid request.
 pub(crate) fn invalid(message: impl ToString) -> Error {
     error(Reason::Invalid, message.to_string())
 }

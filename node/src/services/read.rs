@@ -20,7 +20,7 @@ use crate::gauged::Gauged;
 use crate::metrics::Metrics;
 use crate::num::wide;
 use crate::server::owner::Owner;
-use crate::server::room::{Held, Room};
+use crate::server::room::{HeldRoom, Room};
 use crate::server::slots::Slot;
 use crate::services::aside::aside;
 use crate::services::errors::{
@@ -80,7 +80,7 @@ pub(crate) fn unfed_max(lag_max: Duration) -> Duration {
 const ENDLESS: Offset = Offset(u64::MAX);
 
 /// A message, and the room that it takes until the next one is asked for.
-type Responses = mpsc::Sender<(v1::ReadResponse, Held)>;
+type Responses = mpsc::Sender<(v1::ReadResponse, HeldRoom)>;
 
 /// Why a read ends before its end.
 enum End {
@@ -144,7 +144,7 @@ impl Read {
             }
         });
         futures::stream::unfold((messages, Some(end), None), |(mut messages, end, held)| async move {
-            drop::<Option<Held>>(held);
+            drop::<Option<HeldRoom>>(held);
             if let Some((message, held)) = messages.recv().await {
                 return Some((Ok(message), (messages, end, Some(held))));
             }
@@ -310,7 +310,7 @@ fn elsewhere(view: &ReplicaView) -> v1::Error {
 /// The refusal of a read whose records do not come to this disk.
 fn stands_still(at: Offset, lag_max: Duration) -> v1::Error {
     let message = format!(
-        "what is committed from offset {at} on has not come to this replica's disk within {lag_max:?}; read another replica"
+        "this replica is behind: the committed records from offset {at} on did not reach its disk within {lag_max:?}; read another replica"
     );
     error(v1::Reason::Overloaded, message)
 }
@@ -326,7 +326,7 @@ fn unfed(unfed_max: Duration, view: &ReplicaView) -> v1::Error {
 /// The client does not take what it is sent.
 fn takes_nothing(at: u64, stall_max: Duration) -> v1::Error {
     let message = format!(
-        "nothing of this read was taken for {stall_max:?} (limits.stallDeadline), so it has ended: read on from offset {at}"
+        "the client took nothing of this read for {stall_max:?} (limits.stallDeadline), so it was ended: read on from offset {at}"
     );
     error(v1::Reason::Overloaded, message)
 }

@@ -135,7 +135,7 @@ impl Driver {
         known.or_else(|| self.left()).or_else(|| self.clocks.problem().map(Into::into))
     }
 
-    /// That it is no member any more, in words: nobody feeds it, and by the newest epoch that it knows it does not vote.
+    /// The words for people if it is no member any more: nobody feeds it, and it is no voter of the newest epoch that it knows.
     pub(crate) fn left(&self) -> Option<Arc<str>> {
         let replica = self.engine.replica();
         let fed = match replica.role(self.now()) {
@@ -175,7 +175,7 @@ impl Driver {
         let member = leading.and_then(|leading| leading.members.iter().find(|member| member.id == id));
         let problem = leading.and_then(|leading| match leading.feeds.get(&id) {
             Some(feed) => feed.note.problem(),
-            None => Some("no address is known of it: it is not fed".to_owned()),
+            None => Some("its address is not known, so it gets no records".to_owned()),
         });
         let log_end = self.engine.replica().log().end;
         let lag_records = progress.lag_records(log_end);

@@ -13,8 +13,8 @@ pub(crate) struct Target<'a> {
     pub(crate) target: &'a [u8],
 }
 
-/// Refuses what is for another replica, or in another version of the protocol. The cluster is the replica's own to check. Who knows
-/// for whom its message is belongs here, as far as anybody can tell who has no proof.
+/// Refuses what is for another replica, or in another version of the protocol. The cluster is the replica's own to check. A caller
+/// that names the right target counts as one of this cluster, where there is no better proof.
 pub(crate) fn check(identity: &Identity, caller: Option<&Caller>, message: &Target<'_>) -> Result<(), Error> {
     let Target { protocol_version, target } = *message;
     if protocol_version != PROTOCOL_VERSION {

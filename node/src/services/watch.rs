@@ -32,7 +32,7 @@ pub(crate) struct Sources {
 struct Watch {
     sources: Sources,
     view: watch::Receiver<ReplicaView>,
-    /// For how long a leader may be silent before that is news, milliseconds.
+    /// The silence of a leader, in milliseconds, from which on it is news.
     detection_ms: u64,
     /// The status that it was told last, and when.
     told: Option<(v1::StatusResponse, Instant)>,

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zue_controller::{Controller, NodeAddress, Patience, StandbyTimes, Store};
 use zue_core::control::Recorded;
-use zue_engine::standing::{self, Duty};
+use zue_engine::standby::{self, Duty};
 use zue_tls::Dial;
 
-use crate::driver::leaderless::Standing;
+use crate::driver::leaderless::DriverStandby;
 use crate::driver::member::Identity;
 use crate::process::vital::Vitals;
 use crate::standby::{Standby, keep, load};
@@ -48,7 +48,7 @@ pub(crate) fn begin(
     (identity, listening): (&Arc<Identity>, SocketAddr),
     (vitals, stop): (&Vitals, &CancellationToken),
     dial: Dial,
-) -> Standing {
+) -> DriverStandby {
     let known = load(data_dir, identity).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the standby settings: no standby until the leader sends them again");
         None
@@ -61,7 +61,13 @@ pub(crate) fn begin(
     let (vital, stop) = (vitals.task("who stands by", stop), stop.clone());
     tokio::spawn(vital.run(async move { _ = stop.run_until_cancelled(standing_by.run()).await }));
     let elected_for = zue_proto::v1::ElectionReason::Unspecified;
-    Standing { rule: standing::Standing::new(known), terms: told, duty: duties, elected_by: "".into(), elected_for }
+    DriverStandby {
+        rule: standby::StandbyState::new(known),
+        terms: told,
+        duty: duties,
+        elected_by: "".into(),
+        elected_for,
+    }
 }
 
 /// The address at which this process reaches itself, whatever its name is resolved to.
@@ -128,7 +134,7 @@ impl StandingBy {
         };
         let nodes: Vec<NodeAddress> = terms.members.iter().map(node).collect();
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let wish = standing::wish(terms.as_ref());
+        let wish = standby::wish(terms.as_ref());
         let times = StandbyTimes { after_ms: ms(terms.after), ..StandbyTimes::default() };
         let patience = Patience { call_ms: CALL_MS, ..Patience::default() };
         let controller = Controller::standing_by(Nowhere, *own, self.identity.name.clone(), times, patience);

@@ -1,5 +1,5 @@
-//! By what this node elects where no controller does: as it travels, and as it is kept in `standby.yaml` of the data directory. Nothing
-//! depends on that file: a node without it waits until it is told again.
+//! The terms by which this node elects while no controller does: on the wire, and in `standby.yaml` of the data directory. Nothing is
+//! lost with that file: a node without it waits until it is told the terms again.
 
 pub(crate) mod elect;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zue_controller::{DETECTION_TIME_MAX, DETECTION_TIME_MIN, STANDBY_AFTER_MAX, STANDBY_AFTER_MIN};
 use zue_core::control::Policy;
 use zue_core::{Epoch, ReplicaId, VOTERS_MAX};
-use zue_engine::standing;
+use zue_engine::standby;
 use zue_proto::v1;
 use zue_settings::HEARTBEATS_MIN;
 
@@ -26,7 +26,7 @@ pub const NAME: &str = "standby.yaml";
 const BYTES_MAX: u64 = 64 << 10;
 /// The file is for its owner alone.
 const MODE: u32 = 0o600;
-/// By what this node elects where no controller does.
+/// The terms by which this node elects while no controller does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Standby {
     pub(crate) policy: Policy,
@@ -40,7 +40,7 @@ pub(crate) struct Standby {
     pub(crate) epoch: Epoch,
 }
 
-/// By what no node stands by: no wrong word lets nodes elect all the time, or never, or fills their disks.
+/// Terms that a node refuses: wrong ones could have it elect all the time, or never, or fill its disk.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum BadStandby {
     #[error(transparent)]
@@ -115,7 +115,7 @@ impl Standby {
     }
 }
 
-impl standing::Standby for Standby {
+impl standby::Standby for Standby {
     fn policy(&self) -> Policy {
         self.policy
     }
@@ -144,8 +144,8 @@ impl standing::Standby for Standby {
 /// The content of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Kept {
-    /// Whose it is: on a copy of the volume at another place the addresses are the original's, which a copy must not touch.
+struct StandbyFile {
+    /// The identity of the node that wrote it. A copy of the volume elsewhere must not use the addresses: they are the original's.
     home: String,
     static_leader: bool,
     preferred: u32,
@@ -193,7 +193,7 @@ pub(crate) fn load(data_dir: &Path, identity: &Identity) -> io::Result<Option<St
     let mut text = String::new();
     File::open(&path)?.take(BYTES_MAX + 1).read_to_string(&mut text)?;
     check_length(&text)?;
-    let kept: Kept = serde_yaml::from_str(&text).map_err(io::Error::other)?;
+    let kept: StandbyFile = serde_yaml::from_str(&text).map_err(io::Error::other)?;
     if kept.home != home(identity) {
         return Ok(None);
     }
@@ -202,7 +202,7 @@ pub(crate) fn load(data_dir: &Path, identity: &Identity) -> io::Result<Option<St
         let KeptMember { name, peer: peer_address, client: client_address, dial: dial_address, .. } = kept;
         v1::Member { replica_id: zue_proto::id_bytes(id), name, peer_address, client_address, dial_address }
     };
-    let Kept { static_leader, preferred, detection_ms, after_ms, members, epoch, .. } = kept;
+    let StandbyFile { static_leader, preferred, detection_ms, after_ms, members, epoch, .. } = kept;
     let members = members.into_iter().map(member).collect();
     let wire = v1::Standby { static_leader, preferred, detection_ms, after_ms, members, epoch };
     Standby::parse(wire, identity.heartbeat).map(Some).map_err(io::Error::other)
@@ -219,7 +219,7 @@ pub(crate) fn keep(data_dir: &Path, identity: &Identity, standby: &Standby) -> i
         dial: member.dial_address.map(|at| at.to_string()).unwrap_or_default(),
     };
     let members = standby.members.iter().map(member).collect();
-    let kept = Kept { home: home(identity), static_leader, preferred, detection_ms, after_ms, members, epoch };
+    let kept = StandbyFile { home: home(identity), static_leader, preferred, detection_ms, after_ms, members, epoch };
     let text = serde_yaml::to_string(&kept).map_err(io::Error::other)?;
     check_length(&text)?;
     let (path, new): (PathBuf, PathBuf) = (data_dir.join(NAME), data_dir.join(format!("{NAME}.new")));

@@ -42,19 +42,19 @@ pub(crate) struct Fetch {
 #[derive(Debug)]
 pub(crate) struct Reply {
     number: u64,
-    to: Sender<Said>,
+    to: Sender<ThreadMessage>,
 }
 
 impl Reply {
     /// Nobody listens any more once the maintenance has ended.
     pub(crate) fn send(self, answer: Answer) {
-        let _ = self.to.send(Said::Answer(self.number, answer));
+        let _ = self.to.send(ThreadMessage::Answer(self.number, answer));
     }
 }
 
 /// News for the thread.
 #[derive(Debug)]
-pub(crate) enum Said {
+pub(crate) enum ThreadMessage {
     Answer(u64, Answer),
     Stop,
 }
@@ -88,8 +88,8 @@ pub(super) struct Maintenance<D: Disk> {
     facts: mpsc::Sender<DiskFact>,
     metrics: Arc<Metrics>,
     around: Around,
-    said: Receiver<Said>,
-    ours: Sender<Said>,
+    said: Receiver<ThreadMessage>,
+    ours: Sender<ThreadMessage>,
     born: Instant,
     /// Ages of records, and of those that delete, where any are to go for it.
     ages: Option<Ages>,
@@ -103,7 +103,7 @@ impl<D: Disk> Maintenance<D> {
         facts: mpsc::Sender<DiskFact>,
         metrics: Arc<Metrics>,
         around: Around,
-    ) -> (Self, Sender<Said>) {
+    ) -> (Self, Sender<ThreadMessage>) {
         let MaintenanceSettings { engine: settings, deletes_kept_ms } = around.settings;
         let engine = zue_engine::maintenance::Maintenance::new(log.lock().reader(), settings);
         let (ages, deletes) = (settings.retention.age_ms.map(Ages::new), deletes_kept_ms.map(Ages::new));
@@ -116,8 +116,8 @@ impl<D: Disk> Maintenance<D> {
         let (mut wait, mut events) = (Duration::ZERO, Vec::new());
         loop {
             let said = match self.said.recv_timeout(wait) {
-                Ok(Said::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Said::Answer(number, answer)) => Some((number, answer)),
+                Ok(ThreadMessage::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(ThreadMessage::Answer(number, answer)) => Some((number, answer)),
                 Err(RecvTimeoutError::Timeout) => None,
             };
             let others = (self.around.others)();
@@ -156,7 +156,7 @@ impl<D: Disk> Maintenance<D> {
                 tell(&self.facts, DiskFact::Damaged(problem.map(Arc::from)));
             }
             Event::Failed(error) => {
-                tracing::error!(error = %full(&error), "the log could not be looked after");
+                tracing::error!(error = %full(&error), "the maintenance of the log failed");
                 if let zue_log::LogError::Disk(_) = error {
                     tell(&self.facts, DiskFact::Failed(full(&error).into()));
                 }
@@ -182,7 +182,7 @@ impl<D: Disk> Maintenance<D> {
                 tracing::error!(error = %full(&error), "a part of the log cannot be read again");
             }
             Event::Ageless(error) => {
-                tracing::error!(error = %full(&error), "it cannot be read how old a part of the log is");
+                tracing::error!(error = %full(&error), "cannot read the age of a part of the log");
             }
             Event::Trimmed { log_start, segments } => {
                 tracing::info!(%log_start, kept = segments, delay_ms, "trimmed segments are kept for a while");
@@ -195,9 +195,9 @@ impl<D: Disk> Maintenance<D> {
             Event::SurplusGone { number, bytes } => tracing::warn!(
                 files = format!("*-{number}.former"),
                 bytes,
-                "the files of a former log go: with the log they are more than log.retentionBytes"
+                "deleting the files of a former log: with the log they exceed log.retentionBytes"
             ),
-            Event::Gone(gone) => tell_of(gone),
+            Event::MadeRoom(gone) => tell_of(gone),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A disk without room: what is kept only so that a person can have it back goes for it.
 
-use zue_engine::room::{Gone, make_room};
+use zue_engine::room::{MadeRoom, make_room};
 use zue_log::{Disk, LogError, SharedLog};
 
 /// Makes room, if that can be.
@@ -13,12 +13,12 @@ pub(super) fn has_made_room<D: Disk>(mut log: &SharedLog<D>) -> Result<bool, Log
 }
 
 /// Says what went, where somebody may miss it.
-pub(super) fn tell_of(gone: Gone) {
-    if let Gone::Former { number, bytes } = gone {
+pub(super) fn tell_of(gone: MadeRoom) {
+    if let MadeRoom::Former { number, bytes } = gone {
         tracing::warn!(
             files = format!("*-{number}.former"),
             bytes,
-            "the disk is full: the files of a log before it was begun anew go"
+            "the disk is full: deleting the files of a former log"
         );
     }
 }

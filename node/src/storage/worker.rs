@@ -13,7 +13,7 @@ use zue_engine::room::{full, lacks_room};
 use zue_log::{Disk, LogError, SharedLog};
 
 use super::facts::{DiskFact, tell};
-use super::maintenance::Said;
+use super::maintenance::ThreadMessage;
 use super::shortage::has_made_room;
 use super::syncer::{Syncer, Written};
 use super::{COMMIT_INTERVAL, Queue, Stalled, Task, Tasks, Work};
@@ -47,10 +47,14 @@ impl<D: Disk> Worker<D> {
         Self { log, queue, facts, syncer, written: Written::default(), commit_written: Instant::now() }
     }
 
-    pub(super) fn run(mut self, syncing: JoinHandle<()>, (maintenance, keeping): (&Sender<Said>, JoinHandle<()>)) {
+    pub(super) fn run(
+        mut self,
+        syncing: JoinHandle<()>,
+        (maintenance, keeping): (&Sender<ThreadMessage>, JoinHandle<()>),
+    ) {
         let stopped = self.work();
         // It may have ended before.
-        let _ = maintenance.send(Said::Stop);
+        let _ = maintenance.send(ThreadMessage::Stop);
         self.syncer.close();
         // At once: what the other threads are at may take long, or hang with the disk.
         if let Stopped::Failed(error) = &stopped {

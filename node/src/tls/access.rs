@@ -90,12 +90,15 @@ impl Access {
         let parsed: AccessFile = serde_yaml::from_value(value).map_err(parse)?;
         let mut access = Self { sha256: hex(&sha256(&text)), ..Self::default() };
         if parsed.clients.len() > CLIENTS_MAX {
-            return Err(wrong(format!("it names {} clients, and {CLIENTS_MAX} may be", parsed.clients.len())));
+            return Err(wrong(format!("it names {} clients; at most {CLIENTS_MAX} are allowed", parsed.clients.len())));
         }
         for AccessClient { name, rights, token_sha256 } in parsed.clients {
             cluster.client(&name).map_err(|source| AccessError::Name { path: path.to_owned(), source })?;
             if token_sha256.len() > TOKENS_MAX {
-                return Err(wrong(format!("{name} has {} tokens, and {TOKENS_MAX} may be", token_sha256.len())));
+                return Err(wrong(format!(
+                    "{name} has {} tokens; at most {TOKENS_MAX} are allowed",
+                    token_sha256.len()
+                )));
             }
             let client = Arc::new(Client { rights: Rights::of(&rights), name });
             for text in token_sha256 {
@@ -112,7 +115,7 @@ impl Access {
             }
         }
         if access.tokens.len() > ALL_TOKENS_MAX {
-            return Err(wrong(format!("it has {} tokens, and {ALL_TOKENS_MAX} may be", access.tokens.len())));
+            return Err(wrong(format!("it has {} tokens; at most {ALL_TOKENS_MAX} are allowed", access.tokens.len())));
         }
         Ok(access)
     }
@@ -121,7 +124,7 @@ impl Access {
         self.clients.get(name)
     }
 
-    /// Whose token has this hash. How long that takes does not depend on how much of it is right.
+    /// The client whose token has this hash. The time that takes does not depend on how much of the hash is right.
     pub(crate) fn by_token(&self, hash: &[u8; 32]) -> Option<&Arc<Client>> {
         let mut found = None;
         for (known, client) in &self.tokens {
@@ -222,10 +225,10 @@ mod tests {
                 ),
                 "a token of b is there twice",
             ),
-            (many(1001, &|n| format!("{{name: c{n}, rights: []}}")), "1001 clients, and 1000 may be"),
+            (many(1001, &|n| format!("{{name: c{n}, rights: []}}")), "1001 clients; at most 1000 are allowed"),
             (
                 format!("clients: [{{name: a, rights: [], tokenSha256: [{}]}}]", hashes(9)),
-                "a has 9 tokens, and 8 may be",
+                "a has 9 tokens; at most 8 are allowed",
             ),
         ] {
             let error = read(&yaml).unwrap_err();

@@ -1,5 +1,5 @@
-//! The files, each for itself: what is whole of one counts whatever has become of the others, so that nothing holds up what another one
-//! takes back. What is not whole, or does not go with the others, is told, and what it said before is kept.
+//! The files, read one by one. A valid file counts even if another one is broken, so a broken file cannot hold up a revocation in
+//! another. A file that is invalid, or does not fit the others, is reported, and its former content stays in force.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -10,8 +10,8 @@ use zue_engine::room::full;
 use zue_tls::{Bundle, Cluster, DialError, FileError, Leaf, Role, Usage};
 
 use super::access::{Access, AccessError};
+use super::credentials::TlsError;
 use super::file::File;
-use super::kept::TlsError;
 
 /// A node's certificate serves others, and opens connections to them.
 const USAGES: [Usage; 2] = [Usage::Server, Usage::Client];
@@ -25,7 +25,7 @@ pub(super) struct Places {
 
 /// The content of the files.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct FileContents {
     pub(super) leaf: Leaf,
     /// Each believes nobody by way of the other.
     pub(super) peers: Bundle,
@@ -36,7 +36,7 @@ pub(super) struct Said {
 /// Why what some of them say now does not count.
 pub(super) type Problems = BTreeMap<File, String>;
 
-impl Said {
+impl FileContents {
     pub(super) fn hashes(&self) -> [&str; 4] {
         [&self.leaf.sha256, &self.peers.sha256, &self.clients.sha256, &self.access.sha256]
     }
@@ -80,28 +80,28 @@ impl Places {
     }
 
     /// Reads them at first: all of them have to be whole.
-    pub(super) fn read_all(&self) -> Result<Said, TlsError> {
+    pub(super) fn read_all(&self) -> Result<FileContents, TlsError> {
         let (leaf, peers, clients) = (self.leaf(None)?, self.peers()?, self.clients()?);
         leaf.check(&peers, &USAGES)?;
         let (peers, clients) = (peers.apart_from(&clients)?, clients.apart_from(&peers)?);
         let access = self.access(leaf.cluster())?;
-        Ok(Said { leaf, peers, clients, access })
+        Ok(FileContents { leaf, peers, clients, access })
     }
 
     /// Reads them again, where they said this before.
-    pub(super) fn read_again(&self, before: &Said) -> (Said, Problems) {
+    pub(super) fn read_again(&self, before: &FileContents) -> (FileContents, Problems) {
         let cluster = before.leaf.cluster();
-        let found = Found { leaf: self.leaf(Some(cluster)), peers: self.peers(), clients: self.clients() };
+        let found = NewContents { leaf: self.leaf(Some(cluster)), peers: self.peers(), clients: self.clients() };
         let (leaf, peers, clients, mut problems) = found.beside(before);
         let access = self.access(cluster).unwrap_or_else(|why| {
             problems.insert(File::Access, full(&why));
             before.access.clone()
         });
-        (Said { leaf, peers, clients, access }, problems)
+        (FileContents { leaf, peers, clients, access }, problems)
     }
 
     /// Changes whenever one of them is replaced, and mostly when it is written to.
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn look(&self) -> FileStamps {
         let names = ["tls.crt", "tls.key", "peer-ca.crt", "client-ca.crt"].map(|name| self.folder.join(name));
         let one = |path: &PathBuf| {
             let facts = |file: Metadata| -> Outside {
@@ -109,7 +109,7 @@ impl Places {
             };
             std::fs::metadata(path).ok().map(facts)
         };
-        Look(names.iter().chain(&self.access).map(one).collect())
+        FileStamps(names.iter().chain(&self.access).map(one).collect())
     }
 }
 
@@ -118,18 +118,18 @@ type Outside = (u64, u64, u64, [i64; 4]);
 
 /// The files, seen from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Look(Vec<Option<Outside>>);
+pub(super) struct FileStamps(Vec<Option<Outside>>);
 
 /// The new content of the files that have to go together.
-struct Found {
+struct NewContents {
     leaf: Result<Leaf, TlsError>,
     peers: Result<Bundle, FileError>,
     clients: Result<Bundle, FileError>,
 }
 
-impl Found {
-    /// Of each, what is new where it goes with the others, and else what was there before. Who is believed to be a peer goes first.
-    fn beside(self, before: &Said) -> (Leaf, Bundle, Bundle, Problems) {
+impl NewContents {
+    /// Each file's new content if it fits the others, else its former one. The authorities of the peers are judged first.
+    fn beside(self, before: &FileContents) -> (Leaf, Bundle, Bundle, Problems) {
         let mut problems = Problems::new();
         let peers = whole(&mut problems, File::Peers, self.peers.map_err(TlsError::from));
         let clients = whole(&mut problems, File::Clients, self.clients.map_err(TlsError::from));
@@ -143,7 +143,7 @@ impl Found {
             let own = leaf.iter().chain([&before.leaf]).find(goes_with);
             let (Some((peers_now, clients_now)), Some(own)) = (apart, own) else { continue };
             let mut passed_over = |file, why: Option<FileError>| {
-                let why = why.map_or_else(|| "it does not go with the other files".to_owned(), |why| full(&why));
+                let why = why.map_or_else(|| "it does not fit the other files".to_owned(), |why| full(&why));
                 problems.insert(file, why);
             };
             if let Some(found) = peers.as_ref().filter(|found| found.sha256 != peers_now.sha256) {
@@ -158,7 +158,7 @@ impl Found {
             }
             return (own.clone(), peers_now, clients_now, problems);
         }
-        let Said { leaf, peers, clients, access: _ } = before.clone();
+        let FileContents { leaf, peers, clients, access: _ } = before.clone();
         (leaf, peers, clients, problems)
     }
 }
@@ -169,7 +169,7 @@ fn whole<T>(problems: &mut Problems, file: File, found: Result<T, TlsError>) -> 
 }
 
 /// A node's own certificate, if those believe it who have the new bundle, or the one before.
-fn believed(leaf: Leaf, peers: Option<&Bundle>, before: &Said) -> Result<Leaf, TlsError> {
+fn believed(leaf: Leaf, peers: Option<&Bundle>, before: &FileContents) -> Result<Leaf, TlsError> {
     let by_new = peers.map(|peers| leaf.check(peers, &USAGES));
     if matches!(by_new, Some(Ok(()))) {
         return Ok(leaf);

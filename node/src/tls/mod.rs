@@ -2,12 +2,12 @@
 //! and everybody may do everything.
 
 mod access;
+mod call_right;
+mod credentials;
 mod file;
 mod files;
-mod kept;
 mod port;
-mod shown;
-mod standing;
+mod presented;
 #[cfg(test)]
 mod tests;
 mod welcome;
@@ -24,14 +24,14 @@ use zue_tls::Dial;
 
 pub use access::AccessError;
 pub(crate) use access::{Client, Rights};
+pub(crate) use call_right::CallRight;
+pub use credentials::TlsError;
+use credentials::{Credentials, Current};
 pub(crate) use file::File;
-pub use kept::TlsError;
-use kept::{Current, Kept};
 pub(crate) use port::Port;
-pub(crate) use shown::Shown;
-pub(crate) use shown::Token;
-use shown::{token, unauthenticated};
-pub(crate) use standing::Standing;
+pub(crate) use presented::PresentedIdentity;
+pub(crate) use presented::Token;
+use presented::{token, unauthenticated};
 
 use crate::metrics::Metrics;
 use crate::process::vital::Vital;
@@ -50,7 +50,7 @@ const TOKENS_MAX: usize = 16;
 
 /// The door's judge: who gets in.
 #[derive(Clone, Debug)]
-pub(crate) struct Security(Option<Arc<Kept>>);
+pub(crate) struct Security(Option<Arc<Credentials>>);
 
 /// The caller that was let in, and whose share of what many need it takes from.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ pub(crate) struct Admitted {
     pub(crate) party: Party,
     pub(crate) owner: Owner,
     /// The right by which the call goes on.
-    pub(crate) standing: Standing,
+    pub(crate) call_right: CallRight,
 }
 
 impl Security {
@@ -75,7 +75,7 @@ impl Security {
         if access.file.is_none() {
             tracing::warn!("no client has access over TLS: access.file names none");
         }
-        Ok(Self(Some(Arc::new(Kept::read(tls, access, folder).await?))))
+        Ok(Self(Some(Arc::new(Credentials::read(tls, access, folder).await?))))
     }
 
     /// The way in which this node reaches others.
@@ -113,8 +113,8 @@ impl Security {
         headers: &http::HeaderMap,
     ) -> Result<Option<Admitted>, Error> {
         let Some(kept) = &self.0 else {
-            let (party, owner, standing) = (Party::Anybody, caller.owner, Standing::lasting());
-            return Ok(Some(Admitted { party, owner, standing }));
+            let (party, owner, call_right) = (Party::Anybody, caller.owner, CallRight::lasting());
+            return Ok(Some(Admitted { party, owner, call_right }));
         };
         let asked =
             Asked { caller: Arc::clone(caller), port, need: need(path), path: path.to_owned(), token: token(headers) };
@@ -124,24 +124,24 @@ impl Security {
             Party::Client(client) => caller.owner.named(&client.name),
             Party::Anybody | Party::Nobody | Party::Node | Party::Controller => caller.owner,
         };
-        let standing = match &party {
-            Party::Anybody | Party::Nobody => Standing::lasting(),
-            Party::Node | Party::Controller | Party::Client(_) => Standing::of(kept, asked, generation),
+        let call_right = match &party {
+            Party::Anybody | Party::Nobody => CallRight::lasting(),
+            Party::Node | Party::Controller | Party::Client(_) => CallRight::of(kept, asked, generation),
         };
-        Ok(Some(Admitted { party, owner, standing }))
+        Ok(Some(Admitted { party, owner, call_right }))
     }
 
     /// Ends when what a connection has shown does not hold any more, or soon will not: with how long it may still go on.
     pub(crate) async fn outlived(&self, caller: &Caller) -> Duration {
-        let Some(kept) = self.0.as_ref().filter(|_| !matches!(caller.shown, Shown::Plain)) else {
+        let Some(kept) = self.0.as_ref().filter(|_| !matches!(caller.shown, PresentedIdentity::Plain)) else {
             return std::future::pending().await;
         };
         let mut replaced = kept.changes.subscribe();
         let begun = Basis::of(caller, &kept.current.load());
         let left = match (&caller.shown, begun.until) {
-            (Shown::Known(_), Some(until)) => until.duration_since(SystemTime::now()).unwrap_or_default(),
-            (Shown::Known(_), None) => return ENDS_AFTER,
-            (Shown::Plain | Shown::Nobody | Shown::Doubtful(_), _) => Duration::MAX,
+            (PresentedIdentity::Known(_), Some(until)) => until.duration_since(SystemTime::now()).unwrap_or_default(),
+            (PresentedIdentity::Known(_), None) => return ENDS_AFTER,
+            (PresentedIdentity::Plain | PresentedIdentity::Nobody | PresentedIdentity::Doubtful(_), _) => Duration::MAX,
         };
         let jitter = JITTER.mul_f64(rand::random::<f64>());
         // One that lives no longer than that is told in its last quarter.
@@ -183,8 +183,8 @@ struct Basis {
 impl Basis {
     fn of(caller: &Caller, current: &Current) -> Self {
         let until = match &caller.shown {
-            Shown::Known(known) => known.holds(current).ok(),
-            Shown::Plain | Shown::Nobody | Shown::Doubtful(_) => None,
+            PresentedIdentity::Known(known) => known.holds(current).ok(),
+            PresentedIdentity::Plain | PresentedIdentity::Nobody | PresentedIdentity::Doubtful(_) => None,
         };
         Self { until, rights: caller.shown.rights(current) }
     }
@@ -205,12 +205,12 @@ impl Asked {
     fn party(&self, mode: TlsMode, current: &Current) -> Result<Option<Party>, Error> {
         let Self { caller, port, path, need, token } = self;
         let party = match (&caller.shown, token) {
-            (Shown::Plain, Some(_)) => {
-                let why = "a token is taken over TLS alone, and others may have read this one: replace it";
+            (PresentedIdentity::Plain, Some(_)) => {
+                let why = "the token came without TLS, and others may have read it: replace it, and send tokens over TLS alone";
                 return Err(unauthenticated(why));
             }
-            (Shown::Plain, None) if mode == TlsMode::Permissive => return Ok(Some(Party::Anybody)),
-            (Shown::Plain, None) => caller.shown.party(current)?,
+            (PresentedIdentity::Plain, None) if mode == TlsMode::Permissive => return Ok(Some(Party::Anybody)),
+            (PresentedIdentity::Plain, None) => caller.shown.party(current)?,
             _ if *need == Some(Need::Open) => return Ok(Some(Party::Nobody)),
             (_, Some(token)) if *port == Port::Client => Party::Client(by_token(caller, current, token.clone()?)?),
             (shown, _) => shown.party(current)?,
@@ -224,7 +224,7 @@ impl Asked {
     }
 }
 
-/// Whose token that is. Those of a connection are remembered, so that they are not looked for with every call.
+/// The client whose token that is. The tokens of a connection are remembered, so that not every call searches for them.
 fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Client>, Error> {
     let mut tokens = caller.tokens();
     let count = tokens.len();
@@ -234,10 +234,10 @@ fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Cl
     }
     let unknown = || {
         unauthenticated(
-            "the token is none that this node knows: it is wrong, or was revoked; show another (zue --token-file FILE)",
+            "this node does not know the token: it is wrong, or was revoked; show another (zue --token-file FILE)",
         )
     };
-    let client = Arc::clone(current.said.access.by_token(&hash).ok_or_else(unknown)?);
+    let client = Arc::clone(current.files.access.by_token(&hash).ok_or_else(unknown)?);
     match known {
         // What it stood for at first is kept: if that is not so any more, the connection ends.
         Some(token) if token.client == client => token.generation = current.generation,
@@ -260,7 +260,7 @@ fn by_token(caller: &Caller, current: &Current, hash: [u8; 32]) -> Result<Arc<Cl
 fn denied(caller: &Caller, party: &Party, need: Need, path: &str) -> Error {
     let who = match (party, &caller.shown) {
         (Party::Client(client), _) => format!("client/{}, whose rights are {},", client.name, client.rights),
-        (_, Shown::Known(known)) => known.identity.to_string(),
+        (_, PresentedIdentity::Known(known)) => known.identity.to_string(),
         _ => "who calls".to_owned(),
     };
     error(Reason::PermissionDenied, format!("{who} may not call {path}: that needs {need}"))

@@ -2,7 +2,7 @@
 
 use zue_tls::{Bundle, Role};
 
-use super::kept::Current;
+use super::credentials::Current;
 
 /// The ports that may have TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,11 +19,11 @@ impl Port {
         }
     }
 
-    /// Whose signature it believes.
+    /// The authorities that it believes.
     pub(super) fn bundle(self, current: &Current) -> &Bundle {
         match self {
-            Self::Client => &current.said.clients,
-            Self::Peer => &current.said.peers,
+            Self::Client => &current.files.clients,
+            Self::Peer => &current.files.peers,
         }
     }
 

@@ -54,16 +54,16 @@ impl Made {
         Places { folder: self.folder.path().to_owned(), access: Some(self.folder.path().join("access.yaml")) }
     }
 
-    async fn kept(&self) -> Arc<Kept> {
+    async fn kept(&self) -> Arc<Credentials> {
         let tls = TlsSettings { mode: TlsMode::Required, folder: None };
         let access = AccessSettings { file: self.places().access };
-        Arc::new(Kept::read(&tls, &access, self.folder.path()).await.unwrap())
+        Arc::new(Credentials::read(&tls, &access, self.folder.path()).await.unwrap())
     }
 }
 
 /// A connection that shows no certificate.
 fn stranger() -> Arc<Caller> {
-    Caller::of_test(owner(1, 1), &Slots::new(8), Shown::Nobody)
+    Caller::of_test(owner(1, 1), &Slots::new(8), PresentedIdentity::Nobody)
 }
 
 fn other(kind: Kind, of: &Made) -> Authority {
@@ -172,7 +172,7 @@ async fn nobody_is_let_in_by_a_token_that_is_revoked_while_it_is_looked_for() {
     made.write("access.yaml", list);
     let kept = made.kept().await;
     made.write("access.yaml", "clients: []");
-    let (revoked, problems) = made.places().read_again(&kept.current.load().said);
+    let (revoked, problems) = made.places().read_again(&kept.current.load().files);
     assert!(problems.is_empty(), "{problems:?}");
     let caller = stranger();
     let asked = || Asked {
@@ -195,9 +195,9 @@ async fn nobody_is_let_in_by_a_token_that_is_revoked_while_it_is_looked_for() {
     let why = party.expect_err("it is revoked");
     assert_eq!((why.reason(), generation), (Reason::Unauthenticated, 1), "{why:?}");
     // What was let in just before is found out, though nothing changes after it.
-    let standing = Standing::of(&kept, asked(), 0);
-    assert_eq!(standing.check().unwrap_err().reason(), Reason::Unauthenticated);
-    let why = standing.lost().now_or_never().expect("it ends at once");
+    let call_right = CallRight::of(&kept, asked(), 0);
+    assert_eq!(call_right.check().unwrap_err().reason(), Reason::Unauthenticated);
+    let why = call_right.lost().now_or_never().expect("it ends at once");
     assert!(why.message.contains("was revoked"), "{why:?}");
 }
 
@@ -217,16 +217,16 @@ async fn a_call_goes_on_while_what_it_stands_on_is_there_whatever_else_is_replac
         http::HeaderValue::try_from(format!("Bearer {}", token.text)).unwrap(),
     )]);
     let admitted = security.admit(&stranger(), Port::Client, "/zue.v1.Log/Read", &headers);
-    let Admitted { standing, .. } = admitted.unwrap().expect("there is such a method");
-    let mut end = Box::pin(standing.clone().lost());
+    let Admitted { call_right, .. } = admitted.unwrap().expect("there is such a method");
+    let mut end = Box::pin(call_right.clone().lost());
     let replace = || {
-        let (said, _) = made.places().read_again(&kept.current.load().said);
+        let (said, _) = made.places().read_again(&kept.current.load().files);
         kept.take(said).unwrap();
     };
     for rights in ["[read]", "[read, admin]"] {
         list(rights);
         replace();
-        assert!(end.as_mut().now_or_never().is_none() && standing.check().is_ok(), "{rights}");
+        assert!(end.as_mut().now_or_never().is_none() && call_right.check().is_ok(), "{rights}");
     }
     list("[append]");
     replace();

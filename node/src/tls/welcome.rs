@@ -10,9 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 use zue_settings::TlsMode;
 use zue_tls::{Stream, TlsAcceptor, Wire, wire};
 
-use super::kept::Kept;
+use super::credentials::Credentials;
 use super::port::Port;
-use super::{Security, Shown};
+use super::{PresentedIdentity, Security};
 use crate::metrics::Metrics;
 use crate::server::listener::{Connection, Rest};
 
@@ -49,7 +49,7 @@ impl Security {
     }
 }
 
-impl Kept {
+impl Credentials {
     async fn shake_hands(
         &self,
         connection: Connection,
@@ -70,9 +70,9 @@ impl Kept {
                 let stream = Stream::Tls(Box::new(stream.into()));
                 // The files may have been replaced meanwhile: who is believed no more is not.
                 let current = self.current.load_full();
-                let shown = Shown::of(stream.certificates(), port, &current);
+                let shown = PresentedIdentity::of(stream.certificates(), port, &current);
                 match (port, &shown) {
-                    (Port::Peer, Shown::Known(_)) => rest.caller().belongs_here(),
+                    (Port::Peer, PresentedIdentity::Known(_)) => rest.caller().belongs_here(),
                     (Port::Peer, _) => {
                         return refuse_connection(port, &rest, "its certificate is not believed any more", metrics);
                     }

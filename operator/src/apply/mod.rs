@@ -26,7 +26,7 @@ use crate::plan::scale::{self, Spare};
 pub struct Applied {
     /// The StatefulSet as the API server has it now.
     pub stateful_set: Option<StatefulSet>,
-    /// True if a StatefulSet that is not this cluster's bears its name.
+    /// True if a StatefulSet of this name belongs to someone else.
     pub is_anothers: bool,
     /// The number of pods that there were and that there are, where the last ones were let go.
     pub scaled_down: Option<(i32, i32)>,
@@ -125,7 +125,7 @@ where
     within(format!("apply {} {name}", K::kind(&())), api.patch(&name, &params, &Patch::Apply(object))).await
 }
 
-/// The object of this name, if there is one; an error if it is another's.
+/// The object of this name, if there is one; an error if it belongs to someone else.
 async fn read<K>(api: &Api<K>, name: &str, cluster: &Cluster) -> Result<Option<K>, Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,

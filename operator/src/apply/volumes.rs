@@ -65,7 +65,7 @@ impl Refusal {
 pub async fn grow_claims(client: &Client, cluster: &Cluster) -> Growth {
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     let found = match within("read the StatefulSet", sets.get_opt(&cluster.name)).await {
-        // The claims of another's pods, or of a ZueCluster that was deleted, are left alone.
+        // Claims of other pods, or of a deleted ZueCluster of this name, are left alone.
         Ok(Some(found)) if owned::check(&found, cluster).is_err() => return Growth::default(),
         Ok(found) => found,
         Err(error) => return Growth { refused: Some(error.to_string()), ..Growth::default() },

@@ -36,7 +36,7 @@ pub(super) fn policy(cluster: &Cluster, operator_namespace: &str) -> Option<Netw
     Some(NetworkPolicy { metadata: meta(cluster, &cluster.name), spec: Some(spec) })
 }
 
-/// From where clients come; none where that may be anywhere: node ports and load balancers may hide who is behind them.
+/// The sources of clients; none if they may come from anywhere: node ports and load balancers may hide the client's address.
 fn clients(cluster: &Cluster, pods: NetworkPolicyPeer) -> Option<Vec<NetworkPolicyPeer>> {
     let access = &cluster.spec.access;
     let is_unsaid = access.is_empty() || access.iter().any(|client| client.from.is_empty());

@@ -28,7 +28,7 @@ pub(super) fn of(cluster: &Cluster) -> ResourceRequirements {
     })
 }
 
-/// With TLS, whether or not there is any: a change of the mode is to change nothing else.
+/// The bound of memory. It counts TLS even where there is none, so that a change of the mode changes nothing else.
 fn bound(cluster: &Cluster) -> u64 {
     let (replication, limits) = (cluster.spec.config.replication, cluster.spec.config.limits);
     let tls = TlsSettings { mode: zue_settings::TlsMode::Required, ..TlsSettings::default() };

@@ -269,7 +269,7 @@ fn while_a_majority_is_given_up_only_the_survivor_runs_and_its_log_is_detached_f
         ["log", "detach", "/data", &format!("--cluster={}", id(9)), &format!("--replica={}", id(3)), "--once"];
     assert_eq!(args, expected);
     assert!(before[0].volume_mounts.as_ref().unwrap().iter().any(|mount| mount.mount_path == "/data"));
-    // What makes no sense is not followed: whoever wrote it, pods run.
+    // Invalid values are not followed: whoever wrote them, pods run.
     for wrong in [
         Recovery { pod: "orders-9".to_owned(), ..recovery.clone() },
         Recovery { pod: "bills-2".to_owned(), ..recovery.clone() },

@@ -59,7 +59,7 @@ pub(super) fn stateful_set(cluster: &Cluster, config: &str) -> StatefulSet {
     StatefulSet { metadata: meta(cluster, &cluster.name), spec: Some(spec), status: None }
 }
 
-/// Without labels: a claim outlives its cluster, and belongs to whoever bears the name.
+/// The claim of a volume. It has no labels: it outlives its cluster, and the next cluster of that name takes it over.
 fn claim(cluster: &Cluster) -> PersistentVolumeClaim {
     let size = Quantity(cluster.spec.storage.size.clone());
     let spec = PersistentVolumeClaimSpec {

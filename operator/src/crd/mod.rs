@@ -1,5 +1,5 @@
 //! The ZueCluster resource, `zue.io/v1alpha1`: what its owner asks for. The status is in [`status`], the CRD itself is made by
-//! [`generate`]. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
+//! `generate`. What the API server can check is checked by it: ranges, patterns and rules stand at the fields.
 
 pub mod backup;
 pub mod bounds;

@@ -148,7 +148,7 @@ impl Recovery {
         ORDINALS.map(|ordinal| format!("{cluster}-{ordinal}")).into_iter().filter(|pod| *pod != self.pod).collect()
     }
 
-    /// Returns whether it makes sense for that cluster, whoever wrote it.
+    /// Returns whether the fields are valid for that cluster: anybody may have written them.
     fn is_sound(&self, cluster: &str) -> bool {
         let is_id = |id: &String| id.len() == 32 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
         self.ordinal(cluster).is_some() && [&self.replica_id, &self.cluster_id].into_iter().all(is_id)

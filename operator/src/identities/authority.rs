@@ -8,8 +8,8 @@ use zue_tls::rustls::pki_types::pem::PemObject as _;
 use zue_tls::{Authority, Cluster, Identity, IssueError, Issued, Kind, Names, facts, hex, sha256};
 
 use super::error::Error;
-use super::plan::{AUTHORITY_LIFETIME, Certificate, Input, Shown, Trust, is_due};
-use super::secret::{CERTIFICATE, CLIENT_CA, Found, KEY, PEER_CA, Secrets, Texts, texts};
+use super::plan::{AUTHORITY_LIFETIME, Certificate, Input, NodeTls, Trust, is_due};
+use super::secret::{CERTIFICATE, CLIENT_CA, KEY, PEER_CA, Secrets, StoredSecret, Texts, texts};
 
 /// The authority before, in the Secret of one that does not sign yet.
 const FORMER_CERTIFICATE: &str = "former.crt";
@@ -30,13 +30,13 @@ impl Signer {
     }
 }
 
-/// The authorities of a kind whose keys there are: the newest, and the one before for as long as that still signs.
-pub(super) struct Known {
+/// The authorities of one kind whose keys the operator has: the newest, and the one before while that still signs.
+pub(super) struct AuthorityKeys {
     pub(super) newest: Signer,
     former: Option<Signer>,
 }
 
-impl Known {
+impl AuthorityKeys {
     /// The content of their Secret.
     fn data(&self) -> Texts {
         let newest = [(CERTIFICATE, self.newest.authority.certificate()), (KEY, &self.newest.authority.key())];
@@ -67,7 +67,7 @@ fn places(kind: Kind) -> (&'static str, &'static str, &'static str) {
 }
 
 /// The bundle of that kind that a node shows, by hash.
-pub(super) fn hash_of(kind: Kind, shown: &Shown) -> &String {
+pub(super) fn hash_of(kind: Kind, shown: &NodeTls) -> &String {
     match kind {
         Kind::Peer => &shown.peers,
         Kind::Client => &shown.clients,
@@ -83,7 +83,7 @@ pub(super) async fn known(
     told: &Trust,
     input: Input<'_>,
     news: &mut Vec<String>,
-) -> Result<Known, Error> {
+) -> Result<AuthorityKeys, Error> {
     let (name, others) = secrets.authority(kind);
     let unusable = |why: String| Error::Unusable { name: name.clone(), why };
     let found = there(secrets, kind).await?;
@@ -101,7 +101,7 @@ pub(super) async fn known(
     };
     let times = found.as_ref().and_then(|found| time_of(found.text(CERTIFICATE)));
     let is_spent = times.is_none_or(|(begun, ends)| is_due(begun, ends, input.now));
-    let signs = |kept: &Known| told.signs.is_empty() || told.signs == kept.newest.certificate.sha256;
+    let signs = |kept: &AuthorityKeys| told.signs.is_empty() || told.signs == kept.newest.certificate.sha256;
     match kept {
         Some(kept) if is_spent || is_asked && signs(&kept) => {
             news.push(match kind {
@@ -112,7 +112,7 @@ pub(super) async fn known(
         }
         Some(kept) if kept.former.is_some() && signs(&kept) => {
             // Nobody needs the key of one that signs no more.
-            let known = Known { newest: kept.newest, former: None };
+            let known = AuthorityKeys { newest: kept.newest, former: None };
             secrets.write(&name, found.as_ref(), known.data(), Texts::new()).await?;
             Ok(known)
         }
@@ -126,32 +126,32 @@ async fn make(
     secrets: &Secrets<'_>,
     who: &Cluster,
     kind: Kind,
-    found: Option<&Found>,
+    found: Option<&StoredSecret>,
     former: Option<Signer>,
-) -> Result<Known, Error> {
+) -> Result<AuthorityKeys, Error> {
     let (name, _) = secrets.authority(kind);
     let authority = Authority::new(kind, who, AUTHORITY_LIFETIME)?;
     let certificate = certificate(authority.certificate())
         .ok_or_else(|| Error::Unusable { name: name.clone(), why: "the issued certificate is malformed".to_owned() })?;
-    let known = Known { newest: Signer { authority, certificate }, former };
+    let known = AuthorityKeys { newest: Signer { authority, certificate }, former };
     secrets.write(&name, found, known.data(), Texts::new()).await?;
     Ok(known)
 }
 
 /// Those that there are, if any; makes none.
-pub(super) async fn there_are(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Known>, Error> {
+pub(super) async fn there_are(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<AuthorityKeys>, Error> {
     let unusable = |why: String| Error::Unusable { name: secrets.authority(kind).0, why };
     there(secrets, kind).await?.map(|found| load(kind, &found).map_err(unusable)).transpose()
 }
 
-async fn there(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<Found>, crate::kubernetes::Error> {
+async fn there(secrets: &Secrets<'_>, kind: Kind) -> Result<Option<StoredSecret>, crate::kubernetes::Error> {
     let (name, others) = secrets.authority(kind);
     if others.is_some() { secrets.others(&name).await } else { secrets.own(&name).await }
 }
 
-fn load(kind: Kind, found: &Found) -> Result<Known, String> {
+fn load(kind: Kind, found: &StoredSecret) -> Result<AuthorityKeys, String> {
     let newest = signer(kind, found.text(CERTIFICATE), found.text(KEY))?;
-    Ok(Known { newest, former: signer(kind, found.text(FORMER_CERTIFICATE), found.text(FORMER_KEY)).ok() })
+    Ok(AuthorityKeys { newest, former: signer(kind, found.text(FORMER_CERTIFICATE), found.text(FORMER_KEY)).ok() })
 }
 
 fn signer(kind: Kind, certificates: &str, key: &str) -> Result<Signer, String> {
@@ -162,8 +162,8 @@ fn signer(kind: Kind, certificates: &str, key: &str) -> Result<Signer, String> {
     Ok(Signer { authority, certificate })
 }
 
-/// Whom the nodes were told to believe, as it is written in their Secret.
-pub(super) fn told(kind: Kind, found: &Found) -> Trust {
+/// The authorities that the nodes were told to believe, from their Secret.
+pub(super) fn told(kind: Kind, found: &StoredSecret) -> Trust {
     let (file, signs, since) = places(kind);
     let since = found.note(since).parse().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     let bundle: Vec<Certificate> = split(found.text(file)).iter().filter_map(|pem| certificate(pem)).collect();

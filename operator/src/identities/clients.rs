@@ -6,8 +6,8 @@ use zue_settings::{AccessClient, AccessFile};
 use zue_tls::{Cluster as Who, Names, NewToken, hex, sha256};
 
 use super::error::Error;
-use super::plan::{Input, LEAF_LIFETIME, Wanted, issues};
-use super::secret::{CA, CERTIFICATE, Found, KEY, NAMES, SIGNED_BY, Secrets, TOKEN, Texts, texts};
+use super::plan::{DesiredCertificate, Input, LEAF_LIFETIME, issues};
+use super::secret::{CA, CERTIFICATE, KEY, NAMES, SIGNED_BY, Secrets, StoredSecret, TOKEN, Texts, texts};
 use super::signing::{Signing, held};
 use crate::build::args::ACCESS_FILE;
 use crate::cluster::{Cluster, PODS_CLIENT};
@@ -20,7 +20,7 @@ const RESERVED: &str = "ca";
 pub(super) struct Access {
     /// The file by which the nodes know them.
     pub(super) file: String,
-    /// The first error. The file is right all the same: nobody keeps access because of another's Secret.
+    /// The first error. The file is complete even so: a Secret that belongs to someone else keeps no client's access alive.
     pub(super) failed: Option<Error>,
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn settle(
     cluster: &Cluster,
     who: &Who,
     signing: (&Signing, &Signing),
-    nodes: Option<&Found>,
+    nodes: Option<&StoredSecret>,
     input: Input<'_>,
 ) -> Access {
     // What the pods themselves show: so that commands work in them.
@@ -96,7 +96,7 @@ async fn one(
         return Ok(vec![hex(&sha256(token.as_bytes()))]);
     }
     let held = found.as_ref().and_then(held);
-    let wanted = Wanted { authority: &clients.trust.signs, names: "", anew: input.rotate.certificates };
+    let wanted = DesiredCertificate { authority: &clients.trust.signs, names: "", anew: input.rotate.certificates };
     let signer = clients.signer();
     let is_due = signer.is_some() && issues(held.as_ref(), &wanted, input.now);
     let kept = found.as_ref().filter(|_| held.is_some() && !is_due);

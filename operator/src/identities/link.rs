@@ -8,7 +8,7 @@ use zue_tls::{Bundle, ClientConfig, Dial, Insecure, Leaf, Names, Role};
 
 use super::authority;
 use super::error::Error;
-use super::plan::{Held, LEAF_LIFETIME, Wanted, issues};
+use super::plan::{DesiredCertificate, IssuedCertificate, LEAF_LIFETIME, issues};
 use super::rotate::Rotate;
 use super::signing::Signing;
 use crate::crd::security::TlsMode;
@@ -24,7 +24,7 @@ pub struct Link {
 struct Own {
     mode: TlsMode,
     leaf: Leaf,
-    held: Held,
+    held: IssuedCertificate,
     bundle: String,
     configs: watch::Sender<Arc<ClientConfig>>,
 }
@@ -64,7 +64,7 @@ impl Link {
         now: SystemTime,
     ) -> Result<(), Error> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = Wanted { authority: &peers.trust.signs, names: "", anew: rotate.certificates };
+        let wanted = DesiredCertificate { authority: &peers.trust.signs, names: "", anew: rotate.certificates };
         let held = own.as_ref().map(|own| &own.held);
         // An operator that has just started has none. Where the key of the authority that signs is gone, one of the newest is believed soon.
         let is_due = held.is_none() || peers.signer().is_some() && issues(held, &wanted, now);
@@ -94,7 +94,7 @@ impl Link {
     }
 }
 
-fn issue(who: &zue_tls::Cluster, peers: &Signing) -> Result<(Leaf, Held), Error> {
+fn issue(who: &zue_tls::Cluster, peers: &Signing) -> Result<(Leaf, IssuedCertificate), Error> {
     let signer = peers.signer().unwrap_or(&peers.known.newest);
     let issued = signer.issues(&who.identity(Role::Controller), &Names::default(), LEAF_LIFETIME)?;
     let unusable = |why: String| Error::Unusable { name: "of the authority of the peers".to_owned(), why };
@@ -103,5 +103,5 @@ fn issue(who: &zue_tls::Cluster, peers: &Signing) -> Result<(Leaf, Held), Error>
     let (begun, ends) = authority::time_of(&issued.certificate)
         .ok_or_else(|| unusable("the issued certificate is malformed".to_owned()))?;
     let authority = signer.certificate.sha256.clone();
-    Ok((leaf, Held { authority, names: String::new(), begun, ends }))
+    Ok((leaf, IssuedCertificate { authority, names: String::new(), begun, ends }))
 }

@@ -20,9 +20,9 @@ use zue_tls::{Bundle, Kind, Role};
 pub use error::Error;
 pub use link::Link;
 pub use plan::Input;
-use plan::{LEAF_LIFETIME, Shown, Taken, Wanted, issues};
+use plan::{DesiredCertificate, LEAF_LIFETIME, NodeTls, TakenNews, issues};
 use rotate::Rotate;
-use secret::{CERTIFICATE, CLIENT_CA, Found, KEY, NAMES, PEER_CA, SIGNED_BY, Secrets, Texts, texts};
+use secret::{CERTIFICATE, CLIENT_CA, KEY, NAMES, PEER_CA, SIGNED_BY, Secrets, StoredSecret, Texts, texts};
 use signing::{Signing, held, leaf};
 
 use crate::build::args::ACCESS_FILE;
@@ -100,7 +100,7 @@ async fn signing(
     secrets: &Secrets<'_>,
     who: &zue_tls::Cluster,
     kind: Kind,
-    found: Option<&Found>,
+    found: Option<&StoredSecret>,
     input: Input<'_>,
     news: &mut Vec<String>,
 ) -> Result<Signing, Error> {
@@ -108,10 +108,10 @@ async fn signing(
     let known = authority::known(secrets, who, kind, &told, input, news).await?;
     let hash = Bundle::from_pem("the authorities", &told.pem()).map(|bundle| bundle.sha256).unwrap_or_default();
     let leaf = found.and_then(leaf).map(|leaf| leaf.sha256).unwrap_or_default();
-    let all = |has: &dyn Fn(&Shown) -> bool| {
+    let all = |has: &dyn Fn(&NodeTls) -> bool| {
         !input.shown.is_empty() && input.shown.iter().all(|shown| shown.as_ref().is_some_and(has))
     };
-    let taken = Taken {
+    let taken = TakenNews {
         bundle: all(&|shown| *authority::hash_of(kind, shown) == hash),
         // Clients are given theirs by this authority; what nodes show is signed by that of the peers.
         certificate: kind == Kind::Client || all(&|shown| shown.certificate == leaf),
@@ -137,12 +137,12 @@ fn nodes(
     cluster: &Cluster,
     who: &zue_tls::Cluster,
     peers: &Signing,
-    found: Option<&Found>,
+    found: Option<&StoredSecret>,
     input: Input<'_>,
 ) -> Result<(Texts, Texts), Error> {
     let names = names::names(cluster, input.services_suffix);
     let hash = names::hash(&names);
-    let wanted = Wanted { authority: &peers.trust.signs, names: &hash, anew: input.rotate.certificates };
+    let wanted = DesiredCertificate { authority: &peers.trust.signs, names: &hash, anew: input.rotate.certificates };
     let kept = found.filter(|found| !issues(held(found).as_ref(), &wanted, input.now));
     let Some(signer) = peers.signer().filter(|_| kept.is_none()) else {
         let kept = found.cloned().unwrap_or_default();

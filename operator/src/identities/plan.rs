@@ -27,7 +27,7 @@ pub const AUTHORITY_LIFETIME: Duration = Duration::from_hours(24 * 365 * 5);
 
 /// A certificate, as far as it matters for what is to be done with it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Held {
+pub struct IssuedCertificate {
     /// The authority that signed it, by hash.
     pub authority: String,
     /// The names in it, by hash.
@@ -40,7 +40,7 @@ pub struct Held {
 
 /// A certificate as it is to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wanted<'a> {
+pub struct DesiredCertificate<'a> {
     /// Signed by this authority.
     pub authority: &'a str,
     /// With these names, by hash.
@@ -60,7 +60,7 @@ pub struct Certificate {
     pub ends: SystemTime,
 }
 
-/// Whom everybody is told to believe, and who signs.
+/// The authorities that everybody is told to believe, and the one that signs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trust {
     /// The authorities that are believed, the newest first.
@@ -73,12 +73,12 @@ pub struct Trust {
 
 /// The TLS that a node shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Shown {
+pub struct NodeTls {
     /// In which mode it runs.
     pub mode: TlsMode,
-    /// Whom it believes to be peers, by the hash of the bundle.
+    /// The authorities that it believes for peers, by the hash of the bundle.
     pub peers: String,
-    /// Whom it believes to be clients.
+    /// The same for clients.
     pub clients: String,
     /// Its certificate, by hash.
     pub certificate: String,
@@ -90,7 +90,7 @@ pub struct Shown {
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The identity that every node shows, by ordinal; none of those that do not say, and nothing if nobody has looked.
-    pub shown: &'a [Option<Shown>],
+    pub shown: &'a [Option<NodeTls>],
     /// The replacements that were asked for.
     pub rotate: Rotate,
     /// The part that follows the name of a Service in full.
@@ -101,15 +101,15 @@ pub struct Input<'a> {
 
 /// The news that all nodes are known to have taken of the last that was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Taken {
+pub struct TakenNews {
     /// The bundle.
     pub bundle: bool,
     /// The certificate of the authority that signs.
     pub certificate: bool,
 }
 
-impl Shown {
-    /// By what it says of itself; a node of an earlier version says nothing, and has no TLS.
+impl NodeTls {
+    /// Reads the status of a node. A node of an earlier version reports no TLS, and has none.
     pub fn of(status: &StatusResponse) -> Self {
         let plain = || Self {
             mode: TlsMode::Off,
@@ -136,7 +136,7 @@ pub fn is_due(begun: SystemTime, ends: SystemTime, now: SystemTime) -> bool {
 }
 
 /// Tells whether a certificate is to be issued, in place of this one if there is one.
-pub fn issues(held: Option<&Held>, wanted: &Wanted<'_>, now: SystemTime) -> bool {
+pub fn issues(held: Option<&IssuedCertificate>, wanted: &DesiredCertificate<'_>, now: SystemTime) -> bool {
     held.is_none_or(|held| {
         wanted.anew
             || held.authority != wanted.authority
@@ -151,7 +151,7 @@ impl Trust {
     /// The trust that is to be told after this, where `newest` is the authority that there is now, and `taken` what the nodes have of this.
     /// `is_spent` is whether what was signed last has expired: then nobody believes it any more, and there is nothing to wait for.
     #[must_use]
-    pub fn next(&self, newest: &Certificate, taken: Taken, is_spent: bool, now: SystemTime) -> Self {
+    pub fn next(&self, newest: &Certificate, taken: TakenNews, is_spent: bool, now: SystemTime) -> Self {
         let former = || self.bundle.iter().filter(|one| one.sha256 != newest.sha256 && one.ends > now).cloned();
         let all = || std::iter::once(newest.clone()).chain(former()).collect();
         let can_sign = self.bundle.iter().any(|one| one.sha256 == self.signs && one.ends > now);
@@ -209,29 +209,29 @@ mod tests {
         Certificate { pem: format!("{name}\n"), sha256: name.to_owned(), ends: at(1000) }
     }
 
-    fn held() -> Held {
-        Held { authority: "a".to_owned(), names: "n".to_owned(), begun: at(0), ends: at(90) }
+    fn held() -> IssuedCertificate {
+        IssuedCertificate { authority: "a".to_owned(), names: "n".to_owned(), begun: at(0), ends: at(90) }
     }
 
-    const WANTED: Wanted<'static> = Wanted { authority: "a", names: "n", anew: false };
+    const WANTED: DesiredCertificate<'static> = DesiredCertificate { authority: "a", names: "n", anew: false };
 
     #[test]
     fn a_certificate_is_replaced_after_two_thirds_of_its_life_or_when_asked_or_when_it_says_something_else() {
-        let issued = |wanted: Wanted<'_>, day| issues(Some(&held()), &wanted, at(day));
+        let issued = |wanted: DesiredCertificate<'_>, day| issues(Some(&held()), &wanted, at(day));
         assert_eq!([0, 59, 60, 200].map(|day| issued(WANTED, day)), [false, false, true, true]);
-        assert!(issued(Wanted { anew: true, ..WANTED }, 1));
-        assert!(issued(Wanted { names: "m", ..WANTED }, 1));
-        assert!(issued(Wanted { authority: "b", ..WANTED }, 1));
+        assert!(issued(DesiredCertificate { anew: true, ..WANTED }, 1));
+        assert!(issued(DesiredCertificate { names: "m", ..WANTED }, 1));
+        assert!(issued(DesiredCertificate { authority: "b", ..WANTED }, 1));
         assert!(issues(None, &WANTED, at(0)));
-        let early = Held { begun: at(10), ends: at(100), ..held() };
+        let early = IssuedCertificate { begun: at(10), ends: at(100), ..held() };
         assert!(issues(Some(&early), &WANTED, at(9)), "of a clock that was ahead");
     }
 
     #[test]
     fn an_authority_signs_only_once_all_believe_it_and_the_one_before_is_believed_for_a_while_yet() {
-        const ALL: Taken = Taken { bundle: true, certificate: true };
-        const NONE: Taken = Taken { bundle: false, certificate: false };
-        const BUNDLE: Taken = Taken { bundle: true, certificate: false };
+        const ALL: TakenNews = TakenNews { bundle: true, certificate: true };
+        const NONE: TakenNews = TakenNews { bundle: false, certificate: false };
+        const BUNDLE: TakenNews = TakenNews { bundle: true, certificate: false };
         let next = |trust: &Trust, newest, taken, at| trust.next(&authority(newest), taken, false, at);
         let first = next(&Trust::default(), "a", NONE, at(0));
         assert_eq!((first.pem().as_str(), first.signs.as_str()), ("a\n", "a"));
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_authority_that_is_worth_nothing_any_more_is_not_waited_for() {
-        let none = Taken::default();
+        let none = TakenNews::default();
         let first = Trust::default().next(&authority("a"), none, false, at(0));
         let expired = first.next(&authority("b"), none, false, at(2000));
         assert_eq!((expired.pem().as_str(), expired.signs.as_str()), ("b\n", "b"), "the former has expired");

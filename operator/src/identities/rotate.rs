@@ -16,7 +16,7 @@ pub struct Rotate {
     pub client_ca: bool,
 }
 
-/// Reads the annotation, or says why it makes no sense.
+/// Reads the annotation, or says what is wrong with it and what it may be.
 pub fn parse(text: &str) -> Result<Rotate, String> {
     let mut asked = Rotate::default();
     for word in text.split(',').map(str::trim) {

@@ -39,7 +39,7 @@ pub(super) fn texts<const N: usize>(pairs: [(&str, &str); N]) -> Texts {
 
 /// A Secret as it was found. What it holds is not shown by `Debug`.
 #[derive(Clone, Default)]
-pub(super) struct Found {
+pub(super) struct StoredSecret {
     /// Its content.
     pub(super) data: Texts,
     /// The operator's notes beside that.
@@ -49,13 +49,13 @@ pub(super) struct Found {
     is_owned: bool,
 }
 
-impl std::fmt::Debug for Found {
+impl std::fmt::Debug for StoredSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Found").field("notes", &self.notes).finish_non_exhaustive()
+        f.debug_struct("StoredSecret").field("notes", &self.notes).finish_non_exhaustive()
     }
 }
 
-impl Found {
+impl StoredSecret {
     fn of(secret: Secret, uid: &str) -> Self {
         let is_owned = secret.owner_references().iter().any(|owner| owner.uid == uid);
         let text = |ByteString(bytes)| String::from_utf8(bytes).unwrap_or_default();
@@ -101,23 +101,23 @@ impl<'a> Secrets<'a> {
         named.clone().map_or_else(|| (format!("{}-{own}", self.cluster.name), None), |name| (name, Some(field)))
     }
 
-    /// One that the operator makes; another's is refused.
-    pub(super) async fn own(&self, name: &str) -> Result<Option<Found>, Error> {
+    /// A Secret that the operator makes. One that belongs to someone else is refused.
+    pub(super) async fn own(&self, name: &str) -> Result<Option<StoredSecret>, Error> {
         let Some(found) = self.get(name).await? else { return Ok(None) };
         owned::check(&found, self.cluster)?;
-        Ok(Some(Found::of(found, &self.cluster.uid)))
+        Ok(Some(StoredSecret::of(found, &self.cluster.uid)))
     }
 
-    /// One that somebody else makes, but not an operator for another cluster: who may make a `ZueCluster` would else get certificates of
-    /// that one.
-    pub(super) async fn others(&self, name: &str) -> Result<Option<Found>, Error> {
+    /// A Secret that somebody else makes. One that an operator made for another cluster is refused: otherwise anyone who may make a
+    /// `ZueCluster` could use the certificates of that cluster.
+    pub(super) async fn others(&self, name: &str) -> Result<Option<StoredSecret>, Error> {
         let Some(found) = self.get(name).await? else { return Ok(None) };
         let is_of_cluster =
             |owner: &OwnerReference| owner.kind == ZueCluster::kind(&()) && owner.uid != self.cluster.uid;
         if found.owner_references().iter().any(is_of_cluster) {
             return Err(Error::NotOurs { kind: "Secret".to_owned(), name: name.to_owned() });
         }
-        Ok(Some(Found::of(found, &self.cluster.uid)))
+        Ok(Some(StoredSecret::of(found, &self.cluster.uid)))
     }
 
     async fn get(&self, name: &str) -> Result<Option<Secret>, Error> {
@@ -128,7 +128,7 @@ impl<'a> Secrets<'a> {
     pub(super) async fn write(
         &self,
         name: &str,
-        before: Option<&Found>,
+        before: Option<&StoredSecret>,
         data: Texts,
         notes: Texts,
     ) -> Result<bool, Error> {

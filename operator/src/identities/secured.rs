@@ -15,7 +15,7 @@ use crate::build::{self, args::MODE_ARGUMENT};
 use crate::cluster::Cluster;
 use crate::crd::ZueCluster;
 use crate::crd::security::TlsMode;
-use crate::identities::plan::{self, Shown};
+use crate::identities::plan::{self, NodeTls};
 use crate::identities::rotate::{self, ROTATE_ANNOTATION, Rotate};
 use crate::identities::{self, Input, Link};
 use crate::kubernetes::manager;
@@ -43,7 +43,7 @@ pub async fn settle(
     client: &Client,
     cluster: &mut Cluster,
     link: &Arc<Link>,
-    shown: &[Option<Shown>],
+    shown: &[Option<NodeTls>],
     services_suffix: &str,
 ) -> Result<Secured, Error> {
     let api: Api<ZueCluster> = Api::namespaced(client.clone(), &cluster.namespace);
@@ -99,8 +99,8 @@ pub async fn settle(
     Ok(secured)
 }
 
-/// Takes what was asked for away before it is done: whoever asks again meanwhile is heard. Nothing is done where it cannot be taken
-/// away, or was changed since: left there, it would be done again and again.
+/// Removes the annotation before its request is carried out, so that a request made meanwhile is not lost. If it cannot be removed, or
+/// has changed, nothing is carried out: a request that stays there would be repeated for ever.
 async fn take_away(api: &Api<ZueCluster>, found: &ZueCluster) -> Result<(), Error> {
     let metadata = json!({ "resourceVersion": found.resource_version(), "annotations": { ROTATE_ANNOTATION: null } });
     let (patch, params) = (Patch::Merge(json!({ "metadata": metadata })), manager());
@@ -113,7 +113,7 @@ async fn mode(
     api: &Api<ZueCluster>,
     cluster: &Cluster,
     found: &ZueCluster,
-    shown: &[Option<Shown>],
+    shown: &[Option<NodeTls>],
 ) -> Result<(TlsMode, Option<ClusterEvent>), Error> {
     let written = found.status.as_ref().and_then(|status| status.tls_mode);
     let current = match written {
@@ -121,7 +121,7 @@ async fn mode(
         None => adopted(client, cluster, found).await?,
     };
     // One that refuses what came last cannot follow.
-    let sound = |node: &Option<Shown>| node.as_ref().filter(|node| !node.has_problem).map(|node| node.mode);
+    let sound = |node: &Option<NodeTls>| node.as_ref().filter(|node| !node.has_problem).map(|node| node.mode);
     let nodes: Vec<Option<TlsMode>> = shown.iter().map(sound).collect();
     let next = plan::mode(cluster.spec.tls.mode, current, &nodes);
     if written == Some(next) {

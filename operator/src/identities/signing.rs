@@ -2,13 +2,13 @@
 
 use zue_tls::Leaf;
 
-use super::authority::{self, Known, Signer};
-use super::plan::{Held, Trust};
-use super::secret::{CERTIFICATE, Found, KEY, NAMES, SIGNED_BY};
+use super::authority::{self, AuthorityKeys, Signer};
+use super::plan::{IssuedCertificate, Trust};
+use super::secret::{CERTIFICATE, KEY, NAMES, SIGNED_BY, StoredSecret};
 
 /// The means by which an authority's certificates are issued.
 pub(super) struct Signing {
-    pub(super) known: Known,
+    pub(super) known: AuthorityKeys,
     pub(super) trust: Trust,
 }
 
@@ -25,15 +25,15 @@ impl Signing {
 }
 
 /// The certificate in a Secret, with its key, if the two belong together.
-pub(super) fn leaf(found: &Found) -> Option<Leaf> {
+pub(super) fn leaf(found: &StoredSecret) -> Option<Leaf> {
     let certificate = ("its certificate", found.text(CERTIFICATE));
     Leaf::from_pem(certificate, ("its key", found.text(KEY))).ok()
 }
 
 /// The same, as far as it matters for what is to be done with it.
-pub(super) fn held(found: &Found) -> Option<Held> {
+pub(super) fn held(found: &StoredSecret) -> Option<IssuedCertificate> {
     leaf(found)?;
     let (begun, ends) = authority::time_of(found.text(CERTIFICATE))?;
     let (authority, names) = (found.note(SIGNED_BY).to_owned(), found.note(NAMES).to_owned());
-    Some(Held { authority, names, begun, ends })
+    Some(IssuedCertificate { authority, names, begun, ends })
 }

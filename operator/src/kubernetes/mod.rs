@@ -58,8 +58,10 @@ pub enum Error {
         /// The words of the API server or the network.
         source: Box<kube::Error>,
     },
-    /// Another's object bears the name.
-    #[error("{kind} {name} does not belong to this ZueCluster; rename one of them")]
+    /// An object of that name belongs to someone else.
+    #[error(
+        "{kind} {name} does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+    )]
     NotOurs {
         /// The object.
         kind: String,

@@ -1,4 +1,4 @@
-//! Whose an object is. Names are anybody's: one that stands there already may be another's, and is not touched. Pure.
+//! Ownership of objects. An object of the expected name may belong to someone else; then it is not touched. Pure.
 
 use kube::{Resource, ResourceExt as _};
 
@@ -51,7 +51,10 @@ mod tests {
         nobodys.metadata.name = Some("orders".to_owned());
         for found in [another, nobodys] {
             let said = check(&found, &cluster).unwrap_err().to_string();
-            assert_eq!(said, "Service orders does not belong to this ZueCluster; rename one of them");
+            assert_eq!(
+                said,
+                "Service orders does not belong to this ZueCluster: remove it if unused, or give the ZueCluster another name"
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct IsrTracker {
     /// The replicas in sync by what was told.
     told: Vec<String>,
     has_begun: bool,
-    /// Since when pods have been otherwise than was told.
+    /// The time since when each pod differs from its last report.
     since: BTreeMap<String, Instant>,
 }
 

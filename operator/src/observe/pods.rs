@@ -1,4 +1,4 @@
-//! A pod's own word: whether it is ready, whose it is, and why it does not run. Pure.
+//! The state of a pod: whether it is ready, its owner, and why it does not run. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -38,7 +38,7 @@ pub fn set(pod: &Pod) -> Option<&str> {
 pub struct Sets {
     /// The uids of those that were its own.
     pub own: Vec<String>,
-    /// True if another's bears its name, by what was seen last.
+    /// True if a pod of its name belongs to someone else, by what was seen last.
     pub is_anothers: bool,
 }
 

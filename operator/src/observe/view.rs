@@ -73,7 +73,7 @@ pub struct ClusterView {
     /// The number of replicas that there are to be.
     pub wished: u32,
     /// The extent of the log.
-    pub log: Reach,
+    pub log: LogExtent,
     /// Why the control logic can do nothing, if it cannot.
     pub blocked: Option<Blocked>,
     /// Notices about the replicas side by side.
@@ -82,7 +82,7 @@ pub struct ClusterView {
 
 /// The extent of a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Reach {
+pub struct LogExtent {
     /// The end of what is committed, as far as anyone who answers knows.
     pub commit_end: Option<u64>,
     /// The part of it that is in backups, if any are made.
@@ -157,7 +157,7 @@ pub fn view(cluster: &Cluster, seen: Observed<'_>, its_pods: &[impl AsRef<Pod>])
         is_changing: start.is_some_and(|start| !start.old_voters.is_empty()),
         wished: cluster.spec.replicas,
         quorum: start.map_or_else(|| effective_quorum(names.len(), cluster.spec.quorum), |start| start.quorum),
-        log: Reach {
+        log: LogExtent {
             commit_end: answers().filter(|status| !status.cluster_id.is_empty()).map(|status| status.commit_end).max(),
             backups: backups(replicas.iter().zip(seen.nodes).filter_map(by_name)),
         },

@@ -29,11 +29,11 @@ pub enum Recover {
     Refused(String),
 }
 
-/// Since when too few voters answer.
+/// The time since when too few voters answer.
 #[derive(Debug, Default)]
-pub struct Gone(Option<Instant>);
+pub struct MajorityOutage(Option<Instant>);
 
-impl Gone {
+impl MajorityOutage {
     /// For how long that has been so.
     pub fn look(&mut self, nodes: &[Result<v1::StatusResponse, String>], now: Instant) -> Duration {
         self.0 = are_too_few(nodes).then(|| self.0.unwrap_or(now));
@@ -62,7 +62,7 @@ fn are_too_few(nodes: &[Result<v1::StatusResponse, String>]) -> bool {
 
 /// Facts of the cluster whose majority is gone.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct RecoveryFacts<'a> {
     /// The cluster.
     pub cluster: &'a Cluster,
     /// The look at it.
@@ -76,7 +76,7 @@ pub struct Known<'a> {
 }
 
 /// Reads the annotation, if it is there and not obeyed yet.
-pub fn asked(known: Known<'_>, annotation: Option<&str>) -> Option<Recover> {
+pub fn asked(known: RecoveryFacts<'_>, annotation: Option<&str>) -> Option<Recover> {
     let text = annotation.filter(|_| known.cluster.recovery.is_none())?;
     let (pod, confirmed) = text.split_once('@').map_or((text, None), |(pod, end)| (pod, Some(end)));
     Some(match survivor(known, pod) {
@@ -90,8 +90,8 @@ pub fn asked(known: Known<'_>, annotation: Option<&str>) -> Option<Recover> {
 }
 
 /// The replica that is left and holds most, if it is that one; or why it is not.
-fn survivor(known: Known<'_>, pod: &str) -> Result<Recovery, String> {
-    let Known { cluster, view, nodes, .. } = known;
+fn survivor(known: RecoveryFacts<'_>, pod: &str) -> Result<Recovery, String> {
+    let RecoveryFacts { cluster, view, nodes, .. } = known;
     if view.takes_appends() || !are_too_few(nodes) {
         return Err("enough voters are in reach: nothing has to be given up".to_owned());
     }
@@ -120,8 +120,8 @@ fn survivor(known: Known<'_>, pod: &str) -> Result<Recovery, String> {
 }
 
 /// The consequences, said before it is done.
-fn meaning(known: Known<'_>, recovery: &Recovery) -> String {
-    let Known { cluster, gone_for, commit_end, .. } = known;
+fn meaning(known: RecoveryFacts<'_>, recovery: &Recovery) -> String {
+    let RecoveryFacts { cluster, gone_for, commit_end, .. } = known;
     let Recovery { pod, end, .. } = recovery;
     let lost = match commit_end.filter(|committed| committed > end) {
         Some(committed) => {
@@ -186,7 +186,7 @@ pub fn stage(progress: Progress<'_>) -> Stage {
     }
 }
 
-/// By what a controller has begun: with another, it begins anew. Whether the lost cluster is forgotten counts, too.
+/// The facts that a controller starts from; when they change, it starts over. One of them is whether the lost cluster is forgotten.
 pub fn footing(resource: Option<&ZueCluster>) -> (Option<Recovery>, bool) {
     let recovery = resource.and_then(ZueCluster::recovery);
     let has_none = |resource: &ZueCluster| resource.status.as_ref().is_none_or(|status| status.cluster_id.is_none());
@@ -274,7 +274,7 @@ mod tests {
 
     fn ask(view: &ClusterView, nodes: &[Result<v1::StatusResponse, String>], secs: u64, text: &str) -> Option<Recover> {
         let gone_for = Duration::from_secs(secs);
-        asked(Known { cluster: &cluster("{}"), view, nodes, gone_for, commit_end: Some(90) }, Some(text))
+        asked(RecoveryFacts { cluster: &cluster("{}"), view, nodes, gone_for, commit_end: Some(90) }, Some(text))
     }
 
     fn refused(view: &ClusterView, nodes: &[Result<v1::StatusResponse, String>], text: &str) -> String {
@@ -289,7 +289,13 @@ mod tests {
         let nodes = [silent(), silent(), status(3, 4, 80)];
         assert_eq!(
             asked(
-                Known { cluster: &cluster("{}"), view: &lost(), nodes: &nodes, gone_for: GONE_FOR, commit_end: None },
+                RecoveryFacts {
+                    cluster: &cluster("{}"),
+                    view: &lost(),
+                    nodes: &nodes,
+                    gone_for: GONE_FOR,
+                    commit_end: None
+                },
                 None
             ),
             None
@@ -383,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_majority_that_comes_and_goes_is_not_gone() {
-        let (mut gone, begun) = (Gone::default(), Instant::now());
+        let (mut gone, begun) = (MajorityOutage::default(), Instant::now());
         let one = [silent(), silent(), status(3, 4, 80)];
         let two = [silent(), status(2, 4, 80), status(3, 4, 80)];
         let mut at = |second: u64, nodes: &[_; 3]| gone.look(nodes, begun + Duration::from_secs(second)).as_secs();

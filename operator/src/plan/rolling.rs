@@ -15,7 +15,7 @@ pub struct Rolling {
     is_under_way: bool,
     /// The replica that is to take over from the leader before its pod goes.
     to: Option<usize>,
-    /// Since when anybody was to.
+    /// The time since when somebody was to take over.
     since: Option<Instant>,
 }
 

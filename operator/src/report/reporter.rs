@@ -18,7 +18,7 @@ use crate::kubernetes::store::recorded;
 use crate::kubernetes::{WritePause, manager, within};
 use crate::plan::budget::BudgetWritten;
 use crate::plan::labels::{self, Relabel};
-use crate::status::{self, Known, SharedWorkload};
+use crate::status::{self, KnownStatus, SharedWorkload};
 
 /// Offsets alone are not written more often than this.
 const OFFSETS_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,14 +29,14 @@ pub(super) struct Reporter {
     budget: BudgetWritten,
     /// The number of times that the objects had been applied when the budget was told last.
     rounds: u64,
-    known: Known,
+    known: KnownStatus,
     pause: WritePause,
 }
 
 impl Reporter {
     /// `before` is the status as it was found.
     pub(super) fn new(client: Client, workload: SharedWorkload, before: ZueClusterStatus) -> Self {
-        let (known, pause) = (Known::new(before, Instant::now()), WritePause::none());
+        let (known, pause) = (KnownStatus::new(before, Instant::now()), WritePause::none());
         Self { client, workload, budget: BudgetWritten::default(), rounds: 0, known, pause }
     }
 
@@ -66,7 +66,7 @@ impl Reporter {
     /// Lets a pod be evicted only while the cluster can spare one: by the newest word, not by that of the report. Nobody else writes the
     /// budget, so that it is written again whenever the objects are applied: somebody may have changed it.
     async fn limit_evictions(&mut self, Report { cluster, workload, .. }: &Report) {
-        let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).word.may_evict;
+        let may_evict = self.workload.lock().unwrap_or_else(PoisonError::into_inner).news.may_evict;
         if workload.rounds != self.rounds {
             self.rounds = workload.rounds;
             self.budget = BudgetWritten::default();

@@ -107,7 +107,14 @@ impl Context {
         let Ok(resource) = &found.0 else { return waits(before, &format!("ZueCluster {name} cannot be read")) };
         let cluster = match Cluster::new(resource, &self.shared.default_image) {
             Ok(cluster) => cluster,
-            Err(invalid) => return waits(before, &format!("ZueCluster {name} makes no sense: {invalid}")),
+            Err(invalid) => {
+                return waits(
+                    before,
+                    &format!(
+                        "the spec of ZueCluster {name} is invalid: {invalid}. The backup is made once that is mended"
+                    ),
+                );
+            }
         };
         if cluster.spec.backup.is_none() {
             return failed(None, &format!("spec.backup of ZueCluster {name} names no store"));

@@ -19,7 +19,7 @@ use zue_tls::Dial;
 use crate::cluster::{self, Cluster};
 use crate::crd::status::Recovery;
 use crate::crd::{ZueCluster, ZueClusterStatus};
-use crate::identities::plan::Shown;
+use crate::identities::plan::NodeTls;
 use crate::kubernetes::store::{StatusStore, recorded};
 use crate::metrics::Sample;
 use crate::observe::isr::IsrTracker;
@@ -28,7 +28,7 @@ use crate::observe::watched::Guarded;
 use crate::plan::budget::Budget;
 use crate::plan::event::ClusterEvent;
 use crate::plan::homing::{self, Homing};
-use crate::plan::recover::{self, Gone, Known, RECOVER_ANNOTATION};
+use crate::plan::recover::{self, MajorityOutage, RECOVER_ANNOTATION, RecoveryFacts};
 use crate::plan::replace::{self, REPLACE_ANNOTATION};
 use crate::plan::rolling::Rolling;
 use crate::plan::rollout::PodRevision;
@@ -135,7 +135,7 @@ struct ClusterTask<'a> {
     dials: &'a mut Dials,
     reports: ReportSender,
     memory: Memory,
-    /// Of a majority that is given up, by what the controller has begun.
+    /// The facts of the recovery that the controller started from.
     footing: Option<(Option<Recovery>, bool)>,
     /// The resource as it is: what is asked for by annotation, and the status that it shows.
     found: Option<Arc<Guarded>>,
@@ -148,7 +148,7 @@ struct Memory {
     rolling: Rolling,
     stuck: Stuck,
     asking: Asking,
-    gone: Gone,
+    gone: MajorityOutage,
     homing: Homing,
 }
 
@@ -167,7 +167,7 @@ impl<'a> ClusterTask<'a> {
             rolling: Rolling::default(),
             stuck: Stuck::default(),
             asking: Asking::default(),
-            gone: Gone::default(),
+            gone: MajorityOutage::default(),
             homing: Homing::default(),
         };
         let told = Arc::clone(&workload);
@@ -218,7 +218,7 @@ impl<'a> ClusterTask<'a> {
         let mut wish = self.cluster.wish();
         let asked_to = if let Some(Switchover::To(ordinal)) = asked { Some(ordinal) } else { self.memory.rolling.to() };
         wish.switch_to = asked_to.or(self.memory.homing.to());
-        let zones = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods.whereabouts.zones.clone();
+        let zones = self.workload.lock().unwrap_or_else(PoisonError::into_inner).pods.pod_zones.zones.clone();
         let zone = self.cluster.spec.leader.preferred_zone.clone();
         wish.ordinal = homing::winner(&self.cluster.pods(), &zones, zone.as_deref(), wish.ordinal);
         let turn = self.controller.turn(&addresses, &wish).await;
@@ -236,17 +236,17 @@ impl<'a> ClusterTask<'a> {
         self.memory.homing.look(&view, &zones, zone.as_deref(), asked_to.is_some(), Instant::now());
         {
             let mut workload = self.workload.lock().unwrap_or_else(PoisonError::into_inner);
-            workload.word.may_evict = may_evict;
+            workload.news.may_evict = may_evict;
             // A reconciliation may have changed it since.
             let counted = known.filter(|_| workload.pods.count == known && self.cluster.recovery.is_none());
-            workload.word.spare = Spare::seen(counted, turn.needed, Instant::now());
+            workload.news.spare = Spare::seen(counted, turn.needed, Instant::now());
             let is_behind = workload.given_up.applied != self.cluster.recovery;
-            if self.memory.asking.is_due(workload.word.spare.is_some() || is_behind, Instant::now()) {
+            if self.memory.asking.is_due(workload.news.spare.is_some() || is_behind, Instant::now()) {
                 // Where many are asked for, this one is asked for again.
                 let resource = ObjectRef::new(&self.cluster.name).within(&self.cluster.namespace);
                 drop(self.shared.again.try_send(resource));
             }
-            workload.word.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(Shown::of)).collect();
+            workload.news.shown = turn.nodes.iter().map(|node| node.as_ref().ok().map(NodeTls::of)).collect();
         }
         let events = self.take_note(&turn, &view);
         for event in events {
@@ -287,7 +287,7 @@ impl<'a> ClusterTask<'a> {
     ) {
         let gone_for = self.memory.gone.look(&turn.nodes, Instant::now());
         let commit_end = self.resource().and_then(|resource| resource.status.as_ref()?.commit_end);
-        let known = Known { cluster: &self.cluster, view, nodes: &turn.nodes, gone_for, commit_end };
+        let known = RecoveryFacts { cluster: &self.cluster, view, nodes: &turn.nodes, gone_for, commit_end };
         workload.given_up.majority = recover::asked(known, self.annotation(RECOVER_ANNOTATION));
         workload.given_up.stage =
             recover::seen(self.resource(), pods, turn.nodes.first().and_then(|node| node.as_ref().ok()));

@@ -12,7 +12,7 @@ use tracing::{Instrument as _, info_span, warn};
 use crate::apply::volumes::{self, Growth, Refusal};
 use crate::cluster::{Cluster, Invalid};
 use crate::crd::ZueCluster;
-use crate::identities::plan::Shown;
+use crate::identities::plan::NodeTls;
 use crate::identities::{self, Link};
 use crate::metrics::Key;
 use crate::observe::watched::Guarded;
@@ -21,11 +21,11 @@ use crate::plan::event::ClusterEvent;
 use crate::plan::scale::Spare;
 use crate::run::cluster_task;
 use crate::run::shared::Shared;
-use crate::status::{InvalidResource, PodFacts, SharedWorkload, VolumeFacts, Whereabouts, Word, Workload};
+use crate::status::{InvalidResource, PodFacts, PodZones, SharedWorkload, TaskNews, VolumeFacts, Workload};
 
 /// The pause after a reconciliation that failed.
 pub(super) const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// One that only listens looks again whether it has what the nodes ask for after this: it is not told of Secrets that change.
+/// The pause after which an operator that only listens checks its certificate again: it does not watch Secrets.
 const LISTEN_AGAIN: Duration = Duration::from_mins(1);
 
 /// News that reconciliations leave behind for each other.
@@ -55,7 +55,7 @@ struct ClusterEntry {
 }
 
 impl Drop for Context {
-    /// One that watches no more leaves all clusters alone.
+    /// Ends the tasks of all clusters once nothing is watched any more.
     fn drop(&mut self) {
         let tasks = self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner);
         for entry in tasks.values() {
@@ -84,10 +84,10 @@ impl Context {
     }
 
     /// The TLS that its nodes show, as far as its task knows.
-    pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<Shown>> {
+    pub(super) fn shown(&self, cluster: &Cluster) -> Vec<Option<NodeTls>> {
         let workload = self.shared_with(&cluster.key(), &cluster.uid);
         workload
-            .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).word.shown.clone())
+            .map(|workload| workload.lock().unwrap_or_else(PoisonError::into_inner).news.shown.clone())
             .unwrap_or_default()
     }
 
@@ -95,19 +95,19 @@ impl Context {
     pub(super) fn spare(&self, cluster: &Cluster) -> Option<Spare> {
         let workload = self.shared_with(&cluster.key(), &cluster.uid)?;
         let known = workload.lock().unwrap_or_else(PoisonError::into_inner);
-        known.word.spare
+        known.news.spare
     }
 
     /// In which zone each of its pods is, where that matters.
-    pub(super) async fn whereabouts(&self, cluster: &Cluster) -> Whereabouts {
+    pub(super) async fn pod_zones(&self, cluster: &Cluster) -> PodZones {
         if cluster.spec.leader.preferred_zone.is_none() {
-            return Whereabouts::default();
+            return PodZones::default();
         }
         let (zones, problem) = self.zones.of(&self.shared.client, &self.shared.pods_of(cluster)).await;
-        Whereabouts { zones, problem: problem.map(|problem| format!("spec.leader.preferredZone: {problem}")) }
+        PodZones { zones, problem: problem.map(|problem| format!("spec.leader.preferredZone: {problem}")) }
     }
 
-    /// Sees to it that somebody says of a cluster that it is left alone.
+    /// Starts the task of a paused cluster, which reports that nothing is changed.
     pub(super) fn rest(&self, resource: &ZueCluster) {
         if let Ok(cluster) = Cluster::new(resource, &self.shared.default_image) {
             self.take_care(cluster, Workload::default());
@@ -143,7 +143,7 @@ impl Context {
         grown
     }
 
-    /// Lets the task say that the resource makes no sense; false if there is none.
+    /// Lets the task say that the resource is invalid; false if there is none.
     pub(super) fn tell_invalid(&self, resource: &ZueCluster, invalid: &Invalid) -> bool {
         let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else { return false };
         let Some(workload) = self.shared_with(&(namespace, resource.name_any()), &uid) else { return false };
@@ -152,7 +152,7 @@ impl Context {
         true
     }
 
-    /// Sees to it that the nodes of a cluster that makes sense are listened to, with a certificate where that takes one.
+    /// Sees to it that the nodes of a valid cluster are listened to, with a certificate where that takes one.
     pub(super) async fn listen_to(&self, resource: &Guarded) -> Action {
         let Ok(resource) = &resource.0 else { return Action::await_change() };
         let cluster = Cluster::new(resource, &self.shared.default_image);
@@ -175,7 +175,7 @@ impl Context {
         let key = cluster.key();
         if let Some(shared) = self.shared_with(&key, &cluster.uid) {
             let mut known = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let word = Word { spare: None, ..known.word.clone() };
+            let news = TaskNews { spare: None, ..known.news.clone() };
             let pods = PodFacts {
                 count: workload.pods.count.or(known.pods.count),
                 sets: workload.pods.sets.clone().since(&known.pods.sets),
@@ -184,7 +184,7 @@ impl Context {
             let size = workload.volumes.size.or_else(|| known.volumes.size.clone());
             let volumes = VolumeFacts { size, ..workload.volumes };
             let (budget_problem, rounds) = (known.budget_problem.clone(), known.rounds.wrapping_add(1));
-            *known = Workload { pods, volumes, budget_problem, rounds, word, ..workload };
+            *known = Workload { pods, volumes, budget_problem, rounds, news, ..workload };
             return;
         }
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);

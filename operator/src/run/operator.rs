@@ -56,7 +56,7 @@ enum ReconcileError {
     /// The resource is not one that this version knows.
     #[error("the resource cannot be read: {0}")]
     Unreadable(String),
-    /// The resource makes no sense.
+    /// A value in the resource is not allowed.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// Objects could not be applied.
@@ -205,7 +205,7 @@ async fn reconcile_one(resource: &Guarded, context: &Context) -> Result<Action, 
             own: set.and_then(kube::ResourceExt::uid).into_iter().collect(),
             is_anothers: applied.is_anothers,
         },
-        whereabouts: context.whereabouts(&cluster).await,
+        pod_zones: context.pod_zones(&cluster).await,
         ..PodFacts::default()
     };
     let workload = Workload {
@@ -240,11 +240,11 @@ fn revision(set: &StatefulSet) -> Option<String> {
     status.update_revision.clone().filter(|revision| is_current && !revision.is_empty())
 }
 
-/// Says in the status that the resource makes no sense, where no task does.
+/// Says in the status that the resource is invalid, where no task does.
 async fn say_invalid(resource: &ZueCluster, invalid: &Invalid, client: &Client) {
     let Some(namespace) = resource.namespace() else { return };
     let before = resource.status.clone().unwrap_or_default();
-    let facts = [status::invalid(invalid.to_string())];
+    let facts = [status::invalid(&invalid.to_string())];
     let conditions = status::merge(&before.conditions, &facts, resource.metadata.generation, Timestamp::now());
     if conditions == before.conditions {
         return;

@@ -56,7 +56,7 @@ impl Shared {
         cluster.addresses(&self.services_suffix, |name| pods::ip_of(&pods, name))
     }
 
-    /// The cluster as its resource says now. One that makes no sense any more leaves the cluster as it was; the reconciliation says so.
+    /// The cluster as its resource says now. An invalid one leaves the cluster as it was; the reconciliation says so.
     pub(super) fn renewed(&self, cluster: Cluster, found: &Guarded) -> Cluster {
         let Ok(resource) = &found.0 else { return cluster };
         let is_known = resource.metadata.generation == cluster.generation && resource.recovery() == cluster.recovery;

@@ -4,7 +4,7 @@ use super::fact::{Fact, fact};
 use super::workload::Workload;
 use crate::cluster::Cluster;
 use crate::crd::security::TlsMode;
-use crate::identities::plan::Shown;
+use crate::identities::plan::NodeTls;
 
 /// The condition `Closed`; none before the mode is settled.
 pub(super) fn closed(cluster: &Cluster, workload: &Workload) -> Option<Fact> {
@@ -12,7 +12,7 @@ pub(super) fn closed(cluster: &Cluster, workload: &Workload) -> Option<Fact> {
     let type_ = "Closed";
     let wished = cluster.spec.tls.mode.filter(|wished| *wished != mode);
     if let Some(wished) = wished {
-        let waits = waits_for(cluster, mode, &workload.word.shown);
+        let waits = waits_for(cluster, mode, &workload.news.shown);
         let message =
             format!("tls.mode goes from {} to {}{waits}; {}", mode.name(), wished.name(), who_gets_in(cluster, mode));
         return Some(fact(type_, mode == TlsMode::Required, "Moving", message));
@@ -33,8 +33,8 @@ fn who_gets_in(cluster: &Cluster, mode: TlsMode) -> String {
 }
 
 /// The replicas that do not run in a mode that others are to leave, and why.
-fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<Shown>]) -> String {
-    let why = |shown: Option<&Option<Shown>>| match shown {
+fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<NodeTls>]) -> String {
+    let why = |shown: Option<&Option<NodeTls>>| match shown {
         None | Some(None) => Some("does not answer".to_owned()),
         Some(Some(shown)) if shown.has_problem => Some("refuses the newest certificates".to_owned()),
         Some(Some(shown)) if shown.mode != mode => Some(format!("still runs with {}", shown.mode.name())),
@@ -48,21 +48,21 @@ fn waits_for(cluster: &Cluster, mode: TlsMode, shown: &[Option<Shown>]) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::workload::Word;
+    use super::super::workload::TaskNews;
     use super::*;
     use crate::cluster::tests::cluster;
 
-    fn said(spec: &str, mode: TlsMode, shown: Vec<Option<Shown>>) -> (bool, &'static str, String) {
-        let word = Word { shown, ..Word::default() };
-        let workload = Workload { tls_mode: Some(mode), word, ..Workload::default() };
+    fn said(spec: &str, mode: TlsMode, shown: Vec<Option<NodeTls>>) -> (bool, &'static str, String) {
+        let news = TaskNews { shown, ..TaskNews::default() };
+        let workload = Workload { tls_mode: Some(mode), news, ..Workload::default() };
         let Fact { type_, holds, reason, message } = closed(&cluster(spec), &workload).unwrap();
         assert_eq!(type_, "Closed");
         (holds, reason, message)
     }
 
-    fn runs(mode: TlsMode) -> Shown {
+    fn runs(mode: TlsMode) -> NodeTls {
         let unsaid = String::new;
-        Shown { mode, peers: unsaid(), clients: unsaid(), certificate: unsaid(), has_problem: false }
+        NodeTls { mode, peers: unsaid(), clients: unsaid(), certificate: unsaid(), has_problem: false }
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_move_that_does_not_end_names_the_replicas_that_it_waits_for() {
         use TlsMode::{Off, Permissive};
-        let refuses = Shown { has_problem: true, ..runs(Permissive) };
+        let refuses = NodeTls { has_problem: true, ..runs(Permissive) };
         let (holds, reason, message) =
             said("tls: {mode: Required}", Permissive, vec![Some(runs(Off)), None, Some(refuses)]);
         assert_eq!((holds, reason), (false, "Moving"));

@@ -32,9 +32,9 @@ pub const REPLACING: &str = "Replacing";
 const OWN: [&str; 7] =
     ["Ready", "Progressing", "Degraded", "LeaderElected", "FullyReplicated", "FailoverBlocked", BACKED_UP];
 
-/// The resource makes no sense; nothing else can be said.
-pub fn invalid(message: String) -> Fact {
-    fact(RECONCILED, false, "Invalid", message)
+/// The resource is invalid; nothing else can be said.
+pub fn invalid(message: &str) -> Fact {
+    fact(RECONCILED, false, "Invalid", format!("{message}. Nothing is changed until the spec is valid"))
 }
 
 /// Everything that conditions say.
@@ -197,7 +197,7 @@ const fn reason(blocked: &Blocked) -> &'static str {
 
 fn reconciled(workload: &Workload) -> Fact {
     if let Some(refused) = &workload.invalid {
-        return invalid(refused.message.clone());
+        return invalid(&refused.message);
     }
     if let Some(why) = &workload.volumes.growth_refused {
         let also = workload.problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
@@ -206,7 +206,7 @@ fn reconciled(workload: &Workload) -> Fact {
         );
         return fact(RECONCILED, false, "VolumeGrowthRefused", message);
     }
-    let problems = workload.problem.iter().chain(&workload.budget_problem).chain(&workload.pods.whereabouts.problem);
+    let problems = workload.problem.iter().chain(&workload.budget_problem).chain(&workload.pods.pod_zones.problem);
     let problems: Vec<&str> = problems.map(String::as_str).collect();
     match Some(problems.join("; ")).filter(|problems| !problems.is_empty()) {
         Some(problem) => fact(RECONCILED, false, "ApplyFailed", problem),

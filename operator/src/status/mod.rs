@@ -4,7 +4,7 @@ mod backed_up;
 mod closed;
 mod conditions;
 mod fact;
-mod known;
+mod known_status;
 mod workload;
 
 use k8s_openapi::jiff::Timestamp;
@@ -18,12 +18,12 @@ use crate::observe::view::{ClusterView, Replica};
 
 pub use conditions::{RECONCILED, RECOVERING, REPLACING, facts, invalid, merge, unwatched};
 pub use fact::Fact;
-pub use known::Known;
-pub use workload::{GivenUp, InvalidResource, PodFacts, SharedWorkload, VolumeFacts, Whereabouts, Word, Workload};
+pub use known_status::KnownStatus;
+pub use workload::{GivenUp, InvalidResource, PodFacts, PodZones, SharedWorkload, TaskNews, VolumeFacts, Workload};
 
 /// A problem is cut to this length.
 const PROBLEM_CHARS_MAX: usize = 400;
-/// And who elected the leader to this one.
+/// The same for the name of the elector.
 const ELECTED_BY_CHARS_MAX: usize = 253;
 /// The fields that are written down before something is done; a report never touches them.
 const RECORDED: [&str; 5] = ["epoch", "recordedLeader", "clusterId", "tlsMode", "recovery"];
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_that_makes_no_sense_is_reported_the_same_for_ever() {
+    fn an_invalid_resource_is_reported_the_same_for_ever() {
         let refused = InvalidResource { generation: Some(5), message: "spec.replicas is 10".to_owned() };
         let workload = Workload { invalid: Some(refused), ..workload() };
         let facts = facts(&cluster("{}"), &healthy(), &workload);
@@ -187,7 +187,10 @@ mod tests {
         let first = reported(&self::reported(&healthy(), &ZueClusterStatus::default(), 10), 20);
         let condition = first.conditions.iter().find(|condition| condition.type_ == RECONCILED).unwrap();
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "Invalid"));
-        assert_eq!((condition.message.as_str(), condition.observed_generation), ("spec.replicas is 10", Some(5)));
+        assert_eq!(
+            (condition.message.as_str(), condition.observed_generation),
+            ("spec.replicas is 10. Nothing is changed until the spec is valid", Some(5))
+        );
         assert_eq!(condition.last_transition_time.0, at(20));
         assert_eq!(first.observed_generation, Some(4));
         assert_eq!(reported(&first, 30), first);

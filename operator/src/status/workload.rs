@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::crd::security::TlsMode;
 use crate::crd::status::Recovery;
-use crate::identities::plan::Shown;
+use crate::identities::plan::NodeTls;
 use crate::observe::pods::{Sets, Zones};
 use crate::plan::recover::{Recover, Stage};
 use crate::plan::replace::Replace;
@@ -28,7 +28,7 @@ pub struct Workload {
     /// The replica or majority that is given up.
     pub given_up: GivenUp,
     /// Its task's news for reconciliations.
-    pub word: Word,
+    pub news: TaskNews,
     /// In which mode of TLS the cluster is, once that is settled.
     pub tls_mode: Option<TlsMode>,
     /// Why the resource as it is now can't be followed; the cluster goes on as it was.
@@ -52,7 +52,7 @@ pub struct PodFacts {
     /// The pods of its name that are not: those of a ZueCluster that was deleted.
     pub foreign: Vec<String>,
     /// The places of the pods.
-    pub whereabouts: Whereabouts,
+    pub pod_zones: PodZones,
 }
 
 /// Volumes.
@@ -64,20 +64,20 @@ pub struct VolumeFacts {
     pub growth_refused: Option<String>,
 }
 
-/// A task's news for reconciliations and for whoever tells of the cluster.
+/// The findings of a cluster's task, for reconciliations and reports.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Word {
+pub struct TaskNews {
     /// True if the cluster can spare a pod.
     pub may_evict: bool,
     /// The pods that nothing depends on any more.
     pub spare: Option<Spare>,
     /// The TLS that each node shows, by ordinal; none of those that do not answer.
-    pub shown: Vec<Option<Shown>>,
+    pub shown: Vec<Option<NodeTls>>,
 }
 
 /// In which zone each pod is.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Whereabouts {
+pub struct PodZones {
     /// As far as it was asked for and is known.
     pub zones: Zones,
     /// The error that stood in the way of knowing it.
@@ -97,7 +97,7 @@ pub struct GivenUp {
     pub applied: Option<Recovery>,
 }
 
-/// A resource that makes no sense.
+/// An invalid resource.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InvalidResource {
     /// Its generation.

@@ -16,7 +16,7 @@ use zue_core::quorum::majority;
 use zue_core::{Epoch, EpochStart, Millis, Offset, ProducerId, Recovered, Refusal, ReplicaId, RoleView, Tail, Verdict};
 
 pub(crate) use self::ages::Judge;
-use self::known::{Committed, Disks, Epochs, Leadership, Said, StoodBy, Trims};
+use self::known::{Claims, Committed, Disks, Epochs, Leadership, StoodBy, Trims};
 use crate::batch::{Held, Record};
 use crate::disk::Storage;
 use crate::node::process::Process;
@@ -25,7 +25,7 @@ use crate::node::process::Process;
 pub(crate) struct Checker {
     log: Committed,
     epochs: Epochs,
-    said: Said,
+    claims: Claims,
     disks: Disks,
     trims: Trims,
     standby: StoodBy,
@@ -85,7 +85,7 @@ impl Checker {
         self.ensure(commit_end <= end || !lossless, || {
             format!("{id:?} recovered a commit end {commit_end} beyond its log's {end}")
         });
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         told.commit_end = commit_end.min(end);
         let log_start = recovered.log_start;
         (told.log_start, told.commit_end) = (log_start, told.commit_end.max(log_start));
@@ -105,7 +105,7 @@ impl Checker {
     pub(crate) fn stepped(&mut self, process: &Process, storage: &Storage) {
         let replica = process.replica();
         let (id, commit_end) = (replica.id(), replica.commit_end());
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.commit_end, commit_end);
         self.ensure(before <= commit_end, || format!("{id:?}'s commit end fell from {before} to {commit_end}"));
         let records = process.records.end();
@@ -149,7 +149,7 @@ impl Checker {
     }
 
     fn follows(&mut self, replica: ReplicaId, epoch: Epoch, leader: ReplicaId) {
-        let bound = *self.said.bound.entry((replica, epoch)).or_insert(leader);
+        let bound = *self.claims.bound.entry((replica, epoch)).or_insert(leader);
         self.ensure(bound == leader, || format!("{replica:?} follows {bound:?} and {leader:?} in epoch {epoch}"));
     }
 
@@ -173,7 +173,7 @@ impl Checker {
                 format!("{id:?} follows, and commits {end} beyond its durable {durable}")
             });
         }
-        let from = self.said.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
+        let from = self.claims.replicas.get(&id).map_or(Offset(0), |told| told.commit_end);
         // What lies before where it began anew was committed by others.
         let held = from.max(process.records.first()).min(end);
         let others = self.committed_end();
@@ -195,7 +195,7 @@ impl Checker {
         let count = |voters: &[ReplicaId], tail: Tail| {
             let has = |id: &&ReplicaId| {
                 let own = **id == storage.id() && storage.synced().0 >= tail;
-                own || self.said.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
+                own || self.claims.acked_in.get(&(**id, tail.epoch)).is_some_and(|acked| *acked >= tail.end)
             };
             voters.iter().filter(has).count()
         };
@@ -226,7 +226,7 @@ impl Checker {
     /// A replica forgets what its leader does not have; never what it has acknowledged to that leader.
     pub(crate) fn cut(&mut self, process: &Process, to: Tail) {
         let (id, epoch) = (process.replica().id(), process.replica().promise().epoch);
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         let (acked_in, acked) = told.acked_in;
         told.acked = told.acked.min(to);
         // What its disk has lost since, it knows about.
@@ -239,7 +239,7 @@ impl Checker {
     /// A replica forgets all, and knows nothing to be durable until the disk is done.
     pub(crate) fn began_anew(&mut self, process: &Process) {
         self.cut(process, process.replica().log());
-        let told = self.said.replicas.entry(process.replica().id()).or_default();
+        let told = self.claims.replicas.entry(process.replica().id()).or_default();
         (told.acked, told.acked_in.1) = (Tail::default(), Tail::default());
     }
 
@@ -248,7 +248,7 @@ impl Checker {
         let promised = promise.epoch;
         self.ensure(promised >= epoch, || format!("{id:?} says it has promised {epoch}, on disk is {promised}"));
         self.ensure(sealed.durable <= synced, || format!("{id:?} says {} is durable, {synced} is", sealed.durable));
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         told.sealed = told.sealed.max(epoch);
         let acked = told.acked;
         let reported = sealed.suspect.map_or(sealed.durable, |suspect| suspect.max(sealed.durable));
@@ -271,9 +271,9 @@ impl Checker {
         self.ensure(promised >= stream_epoch, || {
             format!("{id:?} acknowledges in {stream_epoch}, on disk is {promised}")
         });
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         told.acked = told.acked.max(durable);
-        let acked = self.said.acked_in.entry((id, durable.epoch)).or_default();
+        let acked = self.claims.acked_in.entry((id, durable.epoch)).or_default();
         *acked = durable.end.max(*acked);
         let (last, before) = told.acked_in;
         told.acked_in = if stream_epoch > last { (stream_epoch, durable) } else { (last, before.max(durable)) };

@@ -13,7 +13,7 @@ use crate::breaks::Break;
 use crate::coverage::Coverage;
 use crate::coverage::done::{Done, Lost};
 use crate::left::FromBackup;
-use crate::node::upkeep::Kept;
+use crate::node::maintenance::MaintenanceCounts;
 use crate::world::{Counts, World};
 
 /// The least number of events of a run, and of faults, those of single messages aside.
@@ -51,8 +51,8 @@ pub struct Report {
     pub total_ms: u64,
     /// The work that was done.
     pub done: Done,
-    /// The upkeep of logs while they were used.
-    pub kept: Kept,
+    /// The maintenance of logs while they were used.
+    pub maintenance: MaintenanceCounts,
     /// The beginning, if it was a restored log.
     pub from_backup: FromBackup,
     /// The losses that no rule can bring back.
@@ -185,7 +185,8 @@ impl World {
     }
 
     fn report(&self) -> Report {
-        let Counts { events, faults, faulty_ms, done, kept, from_backup, lossy, trimmed_by_hand, stuck } = self.counts;
+        let Counts { events, faults, faulty_ms, done, maintenance, from_backup, lossy, trimmed_by_hand, stuck } =
+            self.counts;
         let lost = Lost {
             records: u64::from(lossy),
             trimmed: u64::from(trimmed_by_hand > Offset(0)),
@@ -199,6 +200,6 @@ impl World {
             ..done
         };
         let (total_ms, trace_hash) = (self.now, self.trace.hash());
-        Report { events, faults, faulty_ms, total_ms, done, kept, from_backup, lost, trace_hash }
+        Report { events, faults, faulty_ms, total_ms, done, maintenance, from_backup, lost, trace_hash }
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum ProcessEvent {
     DiskWrite,
     DiskSync,
     Persisted(Ticket),
-    Upkeep,
+    Maintenance,
     /// By what it stands by gets to the disk.
     Keep,
     /// A follower is to hear of what is committed.

@@ -24,5 +24,5 @@ pub use coverage::done::{Done, Lost};
 pub use coverage::{Coverage, Fault};
 pub use end::{Failure, Options, Report, replay, run};
 pub use left::FromBackup;
-pub use node::upkeep::Kept;
+pub use node::maintenance::MaintenanceCounts;
 pub use search::{Totals, search};

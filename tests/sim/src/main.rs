@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use zue_sim::{Break, Done, Failure, FromBackup, Kept, Lost, Options, Totals, search};
+use zue_sim::{Break, Done, Failure, FromBackup, Lost, MaintenanceCounts, Options, Totals, search};
 
 const USAGE: &str =
     "usage: zue-sim [--seeds N] [--from S] [--events M] [--lines L] [--break NAME | --breaks]; SEED=n replays one seed";
@@ -111,10 +111,10 @@ fn find_all(seeds: Range<u64>, options: Options) -> ExitCode {
 }
 
 fn line(totals: &Totals, began: Instant) -> String {
-    let Totals { seeds, events, faults, fewest, done, kept, from_backup, lost } = *totals;
+    let Totals { seeds, events, faults, fewest, done, maintenance, from_backup, lost } = *totals;
     let Done { elections, by_standbys, committed, acknowledged, reads, linearizable, trims, resets, aged_out } = done;
     let Lost { records: lossy, trimmed: trimmed_by_hand, given_up } = lost;
-    let Kept { repairs, restored, mended, compactions, compacted, interrupted } = kept;
+    let MaintenanceCounts { repairs, restored, mended, compactions, compacted, interrupted } = maintenance;
     let FromBackup { runs, restarts, died, known } = from_backup;
     let (faults, fewest_faults) = (faults.faults(), fewest.1);
     let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);

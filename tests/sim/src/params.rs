@@ -12,7 +12,7 @@ use crate::dice::{Dice, per_mille};
 use crate::node::ages::ClockParams;
 pub(crate) use control::{ControlParams, StoreParams};
 pub(crate) use faults::FaultParams;
-pub(crate) use node::{NodeParams, UpkeepParams};
+pub(crate) use node::{MaintenanceParams, NodeParams};
 
 /// The shape of a run. Times are in virtual milliseconds, probabilities within 0 and 1.
 #[derive(Clone, Debug)]
@@ -103,18 +103,18 @@ impl Params {
             faults.lasts_ms.1 = faults.lasts_ms.1.max(dice.between((100, 2000)));
         }
         control.disagree(dice, machines, if policy == Policy::Static { ordinal + 1 } else { 1 });
-        let upkeep = dice.chance(0.7).then(|| UpkeepParams::draw(dice));
-        if upkeep.is_some() {
+        let maintenance = dice.chance(0.7).then(|| MaintenanceParams::draw(dice));
+        if maintenance.is_some() {
             faults.disks.flip = faults.disks.flip.max(dice.between((0, 16)));
             if dice.chance(0.1) {
                 // Hardly anything but bits that flip, and opening what they have damaged.
                 (faults.disks.flip, faults.disks.wipe, faults.disks.restore, faults.scale) = (100, 0, 0, 0);
             }
         }
-        if upkeep.as_ref().is_some_and(|upkeep| upkeep.compaction.is_some()) {
+        if maintenance.as_ref().is_some_and(|maintenance| maintenance.compaction.is_some()) {
             clients.compact(dice);
         }
-        let clocks = ClockParams::draw(dice, machines, upkeep.as_ref(), &mut clients, &mut faults);
+        let clocks = ClockParams::draw(dice, machines, maintenance.as_ref(), &mut clients, &mut faults);
         let lazy = lazy(dice, machines, &mut faults, (&mut control, &mut net));
         let producers_max = dice.pick(&[2, 5, 65_536]);
         let detection_ms = dice.between((150, 600));
@@ -128,7 +128,7 @@ impl Params {
             stream_timeout_ms: 2 * tick_ms + dice.between((50, 400)),
             memory_bytes: dice.pick(&[0, 2000, 1 << 20]),
             pace: node::pace(dice),
-            upkeep,
+            maintenance,
         };
         let stranger = dice.chance(0.4).then(|| (20, dice.between((50, 800))));
         let keeps_trimmed = dice.chance(0.4);

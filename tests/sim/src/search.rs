@@ -9,7 +9,7 @@ use crate::coverage::Coverage;
 use crate::coverage::done::{Done, Lost};
 use crate::end::{Failure, Options, Report, replay, run};
 use crate::left::FromBackup;
-use crate::node::upkeep::Kept;
+use crate::node::maintenance::MaintenanceCounts;
 
 /// The sum of many runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,8 +24,8 @@ pub struct Totals {
     pub fewest: (u64, u64),
     /// The work that was done.
     pub done: Done,
-    /// The upkeep of logs while they were used.
-    pub kept: Kept,
+    /// The maintenance of logs while they were used.
+    pub maintenance: MaintenanceCounts,
     /// Of runs that began with a restored log.
     pub from_backup: FromBackup,
     /// The losses that no rule can bring back.
@@ -40,7 +40,7 @@ impl Totals {
         let (events, faults) = if self.seeds == 1 { (u64::MAX, u64::MAX) } else { self.fewest };
         self.fewest = (events.min(report.events), faults.min(report.faults.faults()));
         self.done.add(&report.done);
-        self.kept.add(&report.kept);
+        self.maintenance.add(&report.maintenance);
         self.from_backup.add(&report.from_backup);
         self.lost.add(&report.lost);
     }

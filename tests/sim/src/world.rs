@@ -20,8 +20,8 @@ use crate::faults::losses::Losses;
 use crate::left::{FromBackup, Left};
 use crate::message::{Address, Message};
 use crate::node::ages::Clock;
+use crate::node::maintenance::MaintenanceCounts;
 use crate::node::process::Process;
-use crate::node::upkeep::Kept;
 use crate::params::{NetParams, Params};
 use crate::trace::Trace;
 
@@ -77,7 +77,7 @@ pub(crate) struct Machine {
 #[derive(Debug, Default)]
 pub(crate) struct Net {
     /// The machine on which each replica was first seen; it stays there as long as its disk does.
-    pub(crate) homes: BTreeMap<ReplicaId, usize>,
+    pub(crate) address_book: BTreeMap<ReplicaId, usize>,
     /// The number of partitions that keep messages from one to the other.
     pub(crate) blocked: BTreeMap<(Address, Address), u64>,
     broken: BTreeSet<Session>,
@@ -90,8 +90,8 @@ pub(crate) struct Counts {
     pub(crate) faults: Coverage,
     pub(crate) faulty_ms: u64,
     pub(crate) done: Done,
-    /// The upkeep of logs while they were used.
-    pub(crate) kept: Kept,
+    /// The maintenance of logs while they were used.
+    pub(crate) maintenance: MaintenanceCounts,
     /// The beginning, if it was a restored log.
     pub(crate) from_backup: FromBackup,
     /// Committed records could be lost.
@@ -176,7 +176,7 @@ impl World {
                 self.restore_to(machine, &mut storage, &left);
             }
             self.machines.push(Machine { storage, process: None, held: None, clock });
-            self.net.homes.insert(id, machine);
+            self.net.address_book.insert(id, machine);
             self.start_process(machine);
         }
         let standbys = if self.params.control.stands_by { self.machines.len() } else { 0 };

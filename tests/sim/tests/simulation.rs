@@ -1,7 +1,7 @@
 //! The simulation as a test: thousands of seeds hold every invariant, and every rule that is broken on purpose is found.
 //! `SEEDS=n` runs as many; `SEED=n` runs that one only.
 
-use zue_sim::{Break, FromBackup, Kept, Options, replay, run, search};
+use zue_sim::{Break, FromBackup, MaintenanceCounts, Options, replay, run, search};
 
 const SEEDS: u64 = 5000;
 /// Every broken rule is found within so many seeds.
@@ -27,9 +27,10 @@ fn every_seed_holds_every_invariant() {
                     totals.done.trims > 20 * often && totals.done.resets > often,
                     "logs are hardly ever trimmed: {totals:?}"
                 );
-                let Kept { repairs, restored, mended, compactions, compacted, interrupted } = totals.kept;
+                let MaintenanceCounts { repairs, restored, mended, compactions, compacted, interrupted } =
+                    totals.maintenance;
                 let rarest = [repairs, restored, mended, compactions, compacted, interrupted].into_iter().min();
-                assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.kept);
+                assert!(rarest >= Some(often / 4), "logs are hardly looked after: {:?}", totals.maintenance);
                 let FromBackup { runs, restarts, died, known } = totals.from_backup;
                 assert!(runs > often && restarts > often, "restored logs hardly ever begin: {:?}", totals.from_backup);
                 assert!(

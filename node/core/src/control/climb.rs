@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Recorded, Seen, SeenRole};
+use super::{Recorded, ReplicaRole, ReplicaStatus};
 use crate::quorum::majority;
 use crate::types::history::EpochStart;
 use crate::types::{EPOCHS_AHEAD_MAX, Epoch, ReplicaId};
@@ -24,16 +24,16 @@ impl Group {
 /// The epoch to elect next, `without` asking one of them. `newest` names who elects; without it all nodes do.
 pub(super) fn next_epoch(
     recorded: &Recorded,
-    nodes: &[&Seen],
+    nodes: &[&ReplicaStatus],
     newest: Option<&EpochStart>,
     without: Option<ReplicaId>,
 ) -> Epoch {
-    let known = |seen: &&Seen| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
+    let known = |seen: &&ReplicaStatus| seen.promised.max(seen.last.as_ref().map_or(Epoch(0), |last| last.epoch));
     let highest = nodes.iter().map(known).max().unwrap_or_default().max(recorded.epoch);
     let highest = Epoch(highest.0.saturating_add(1));
     // One that has failed answers, and promises nothing: counted, it would be waited for with epoch after epoch.
-    let can_promise = |seen: &&Seen| seen.role != SeenRole::Failed && Some(seen.replica) != without;
-    let able: Vec<&Seen> = nodes.iter().copied().filter(can_promise).collect();
+    let can_promise = |seen: &&ReplicaStatus| seen.role != ReplicaRole::Failed && Some(seen.replica) != without;
+    let able: Vec<&ReplicaStatus> = nodes.iter().copied().filter(can_promise).collect();
     let groups: Vec<Group> = match newest {
         None => {
             let promised: Vec<Epoch> = able.iter().map(|seen| seen.promised).collect();
@@ -45,7 +45,7 @@ pub(super) fn next_epoch(
     // those.
     let can_tell = are_enough(&able);
     let can_choose = |epoch: Epoch| {
-        let accept: Vec<&Seen> = able.iter().copied().filter(|seen| epoch.follows(seen.promised)).collect();
+        let accept: Vec<&ReplicaStatus> = able.iter().copied().filter(|seen| epoch.follows(seen.promised)).collect();
         !can_tell || are_enough(&accept)
     };
     let is_enough = |epoch: &Epoch| groups.iter().all(|group| group.accepts(*epoch)) && can_choose(*epoch);
@@ -72,7 +72,7 @@ pub(super) fn next_epoch(
 
 /// Each voter has to accept where all of them have to answer: to say what one of them may have lost, or, while some hold no epoch start
 /// yet, whether there is one.
-fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
+fn group(voters: &[ReplicaId], nodes: &[&ReplicaStatus]) -> Group {
     let voting = || nodes.iter().filter(|seen| voters.contains(&seen.replica));
     let promised: Vec<Epoch> = voting().map(|seen| seen.promised).collect();
     let all = if voting().any(|seen| seen.suspect.is_some() || seen.last.is_none()) { promised.len() } else { 0 };
@@ -80,7 +80,7 @@ fn group(voters: &[ReplicaId], nodes: &[&Seen]) -> Group {
 }
 
 /// Returns whether somebody could be chosen from their answers, by the newest start that any of them holds.
-fn are_enough(nodes: &[&Seen]) -> bool {
+fn are_enough(nodes: &[&ReplicaStatus]) -> bool {
     let newest = nodes.iter().filter_map(|seen| seen.begun()).max_by_key(|last| last.epoch);
     newest.is_none_or(|newest| {
         newest.electorates().map(|voters| group(voters, nodes)).all(|group| group.promised.len() >= group.needed)
@@ -118,7 +118,7 @@ mod tests {
         let (epoch, start) = (Epoch(1), Offset(0));
         let newest = EpochStart { epoch, start, leader: ReplicaId(1), voters, quorum: 2, old_voters: None };
         let last = begun.then(|| newest.clone());
-        let seen = |(id, promised): (u128, &u64)| Seen {
+        let seen = |(id, promised): (u128, &u64)| ReplicaStatus {
             replica: ReplicaId(id),
             cluster: Some(ClusterId(9)),
             promised: Epoch(*promised),
@@ -128,10 +128,10 @@ mod tests {
             suspect,
             damaged: false,
             leaving: false,
-            role: if failed.contains(&id) { SeenRole::Failed } else { SeenRole::Idle { waiting_ms: 0 } },
+            role: if failed.contains(&id) { ReplicaRole::Failed } else { ReplicaRole::Idle { waiting_ms: 0 } },
         };
-        let nodes: Vec<Seen> = (1..).zip(promised).map(seen).collect();
-        let nodes: Vec<&Seen> = nodes.iter().collect();
+        let nodes: Vec<ReplicaStatus> = (1..).zip(promised).map(seen).collect();
+        let nodes: Vec<&ReplicaStatus> = nodes.iter().collect();
         let recorded = Recorded { epoch: Epoch(recorded), ..Recorded::default() };
         next_epoch(&recorded, &nodes, Some(&newest), without.map(ReplicaId)).0
     }
@@ -240,7 +240,7 @@ mod tests {
             quorum: 2,
             old_voters: None,
         };
-        let seen = |id: u128, promised: u64, last: EpochStart| Seen {
+        let seen = |id: u128, promised: u64, last: EpochStart| ReplicaStatus {
             replica: ReplicaId(id),
             cluster: Some(ClusterId(9)),
             promised: Epoch(promised),
@@ -250,12 +250,12 @@ mod tests {
             suspect: None,
             damaged: false,
             leaving: false,
-            role: SeenRole::Idle { waiting_ms: 0 },
+            role: ReplicaRole::Idle { waiting_ms: 0 },
         };
         let newest = start(5, &[1, 2, 3]);
         let nodes =
             [seen(1, 5, newest.clone()), seen(2, STEP + 9, start(4, &[1, 2])), seen(3, STEP + 9, start(3, &[1, 2, 3]))];
-        let nodes: Vec<&Seen> = nodes.iter().collect();
+        let nodes: Vec<&ReplicaStatus> = nodes.iter().collect();
         let recorded = Recorded { epoch: Epoch(STEP + 9), ..Recorded::default() };
         assert_eq!(next_epoch(&recorded, &nodes, Some(&newest), None), Epoch(STEP + 5));
         // Without it they can do nothing, and try what they can.

@@ -3,8 +3,8 @@
 
 use alloc::vec::Vec;
 
-use super::plan::{Look, is_lost};
-use super::{Policy, Reason, Seen, SeenRole, Step};
+use super::plan::{NodeReports, is_lost};
+use super::{Policy, Reason, ReplicaRole, ReplicaStatus, Step};
 use crate::control::election::{Change, Choice, choose};
 use crate::types::history::EpochStart;
 use crate::types::incarnations::{Lineage, Runs};
@@ -22,10 +22,10 @@ enum Deafness {
     Far,
 }
 
-impl Look<'_> {
+impl NodeReports<'_> {
     /// The first of these that applies: what must not wait, the wishes, and a promise so far above that it takes many steps to come up to
     /// it.
-    pub(super) fn led(&self, newest: &EpochStart, leader: &Seen) -> Step {
+    pub(super) fn led(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Step {
         let deafness = self.deafness(newest, leader);
         let urgent =
             if deafness == Deafness::Near { Some(self.take_back(Reason::HigherPromise, leader)) } else { None };
@@ -51,9 +51,10 @@ impl Look<'_> {
     }
 
     /// Those that the leader feeds and that can't follow it, for a promise that they have made, as far as an election would be won.
-    fn deafness(&self, newest: &EpochStart, leader: &Seen) -> Deafness {
+    fn deafness(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Deafness {
         let fed = newest.electorates().flatten().copied().chain(self.learners(newest));
-        let deaf: Vec<&Seen> = fed.filter_map(|id| self.seen(id)).filter(|seen| is_deaf(seen, newest)).collect();
+        let deaf: Vec<&ReplicaStatus> =
+            fed.filter_map(|id| self.seen(id)).filter(|seen| is_deaf(seen, newest)).collect();
         let can_elect = || self.would_choose(self.going_on(leader), None, None).is_some();
         match () {
             () if deaf.is_empty() || !can_elect() => Deafness::None,
@@ -63,12 +64,12 @@ impl Look<'_> {
     }
 
     /// An epoch in which those that are deaf can follow again.
-    fn take_back(&self, reason: Reason, leader: &Seen) -> Step {
+    fn take_back(&self, reason: Reason, leader: &ReplicaStatus) -> Step {
         self.elect(reason, self.going_on(leader), None)
     }
 
     /// The leader, which goes on if it can; under Static the named one.
-    fn going_on(&self, leader: &Seen) -> Option<ReplicaId> {
+    fn going_on(&self, leader: &ReplicaStatus) -> Option<ReplicaId> {
         match self.wish.policy {
             Policy::Automatic => Some(leader.replica),
             Policy::Static => self.preferred(),
@@ -77,7 +78,7 @@ impl Look<'_> {
 
     /// An election without a leader that a majority has lost: it can commit nothing, and they can, without it. Under Static only the
     /// named one is waited for.
-    fn pass_over_lost(&self, newest: &EpochStart, leader: &Seen) -> Option<Step> {
+    fn pass_over_lost(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Option<Step> {
         let may_go = self.wish.policy == Policy::Automatic || Some(leader.replica) != self.preferred();
         let has_lost = |id| id != leader.replica && self.seen(id).is_some_and(|seen| self.waits(seen));
         let without = Some(leader.replica);
@@ -88,19 +89,19 @@ impl Look<'_> {
     }
 
     /// An election of one that is whole, where a damaged leader may never commit anything.
-    fn replace_stuck(&self, leader: &Seen) -> Option<Step> {
+    fn replace_stuck(&self, leader: &ReplicaStatus) -> Option<Step> {
         self.is_stuck(leader).then(|| self.elect(Reason::LeaderLost, self.preferred(), None))
     }
 
     /// An election of a voter that may reach the quorum that the leader misses.
-    fn connect_better(&self, newest: &EpochStart, leader: &Seen) -> Option<Step> {
+    fn connect_better(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Option<Step> {
         let is_automatic = self.wish.policy == Policy::Automatic;
         let to = self.better_connected(newest, leader).filter(|_| is_automatic)?;
         Some(self.elect(Reason::QuorumLost, Some(to), None))
     }
 
     /// The next step towards the wishes, under a leader that is well: a hand-over first, then the members. No leader is sealed in vain.
-    fn wished(&self, newest: &EpochStart, leader: &Seen) -> Step {
+    fn wished(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Step {
         let step = match self.successor(newest, leader) {
             Some(to) => Step::HandOver { epoch: newest.epoch, from: leader.replica, to, next: self.next(None) },
             None => self.membership(newest, leader),
@@ -118,7 +119,7 @@ impl Look<'_> {
     /// leader to be spared.
     fn why_far(&self, newest: &EpochStart) -> Reason {
         let follows =
-            |id: &&ReplicaId| self.seen(**id).is_some_and(|s| s.role != SeenRole::Failed && !is_deaf(s, newest));
+            |id: &&ReplicaId| self.seen(**id).is_some_and(|s| s.role != ReplicaRole::Failed && !is_deaf(s, newest));
         let able = newest.voters.iter().filter(follows).count();
         let is_quorum = u32::try_from(able).is_ok_and(|able| able >= newest.quorum);
         if is_quorum { Reason::FarPromise } else { Reason::HigherPromise }
@@ -126,8 +127,8 @@ impl Look<'_> {
 
     /// The voter that may reach a quorum, where the leader misses one for want of a voter that waits for it in vain: the link between the
     /// two may be cut, and no other. One that would be elected: it holds all that the leader has.
-    fn better_connected(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
-        let SeenRole::Leader { followers, .. } = &leader.role else { return None };
+    fn better_connected(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Option<ReplicaId> {
+        let ReplicaRole::Leader { followers, .. } = &leader.role else { return None };
         let follows = |id: ReplicaId| followers.iter().any(|(follower, in_sync, _)| *follower == id && *in_sync);
         let waits = |id: ReplicaId| self.seen(id).is_some_and(|seen| self.waits(seen));
         let counts = |id: &&ReplicaId| **id == leader.replica || follows(**id);
@@ -145,19 +146,19 @@ impl Look<'_> {
 
     /// Returns whether a leader that has committed nothing yet may never do so: what it has damaged, perhaps nobody else holds, and nothing
     /// behind that can be given to anybody. Those that are whole can go on without it, and then it follows them.
-    fn is_stuck(&self, leader: &Seen) -> bool {
-        let settled = matches!(leader.role, SeenRole::Leader { settled: true, .. });
+    fn is_stuck(&self, leader: &ReplicaStatus) -> bool {
+        let settled = matches!(leader.role, ReplicaRole::Leader { settled: true, .. });
         let another = || self.would_choose(self.preferred(), None, None).is_some_and(|c| c.leader != leader.replica);
         leader.damaged && !settled && another()
     }
 
     /// Returns whether a voter has waited in vain for a leader that leads by its own word. A stream that ended may be opened again.
-    fn waits(&self, seen: &Seen) -> bool {
+    fn waits(&self, seen: &ReplicaStatus) -> bool {
         match seen.role {
-            SeenRole::Idle { waiting_ms: ms } | SeenRole::Follower { silence_ms: ms, .. } => {
+            ReplicaRole::Idle { waiting_ms: ms } | ReplicaRole::Follower { silence_ms: ms, .. } => {
                 ms >= self.wish.detection_ms
             }
-            SeenRole::Leader { .. } | SeenRole::Failed => false,
+            ReplicaRole::Leader { .. } | ReplicaRole::Failed => false,
         }
     }
 
@@ -165,8 +166,8 @@ impl Look<'_> {
 
     /// The voter that is to take over from a leader that is well. Only one that is in sync and whole, and lacks little: no other could win the
     /// election.
-    fn successor(&self, newest: &EpochStart, leader: &Seen) -> Option<ReplicaId> {
-        let SeenRole::Leader { followers, far, handing_over, switch_to, .. } = &leader.role else { return None };
+    fn successor(&self, newest: &EpochStart, leader: &ReplicaStatus) -> Option<ReplicaId> {
+        let ReplicaRole::Leader { followers, far, handing_over, switch_to, .. } = &leader.role else { return None };
         let is_ready = |id: &ReplicaId| {
             let is_in_sync = followers.iter().any(|(replica, in_sync, _)| replica == id && *in_sync);
             let is_fit = self.is_wished(*id) && self.seen(*id).is_some_and(|seen| !seen.leaving && !seen.damaged);
@@ -202,7 +203,7 @@ impl Look<'_> {
         change: Option<Change>,
         without: Option<ReplicaId>,
     ) -> Option<Choice> {
-        let can_vote = |seen: &&&Seen| seen.role != SeenRole::Failed && Some(seen.replica) != without;
+        let can_vote = |seen: &&&ReplicaStatus| seen.role != ReplicaRole::Failed && Some(seen.replica) != without;
         let answers: Vec<Sealed> = self.ours.iter().filter(can_vote).map(|seen| sealed(seen)).collect();
         choose(&answers, prefer, None, self.wish.quorum, change).ok()
     }
@@ -219,8 +220,8 @@ impl Look<'_> {
 }
 
 /// Its answer to a seal, as far as is known.
-fn sealed(seen: &Seen) -> Sealed {
-    let Seen { replica, cluster, durable, suspect, damaged, .. } = *seen;
+fn sealed(seen: &ReplicaStatus) -> Sealed {
+    let ReplicaStatus { replica, cluster, durable, suspect, damaged, .. } = *seen;
     let (last, commit_end) = (seen.last.clone(), Offset(0));
     let (lineage, runs) = (Lineage::default(), Runs::default());
     Sealed { replica, cluster, last, durable, commit_end, suspect, damaged, lineage, runs }
@@ -228,8 +229,8 @@ fn sealed(seen: &Seen) -> Sealed {
 
 /// Returns whether it can't follow the leader of that epoch any more: it has promised a later one, or is bound to another leader of that one.
 /// One that has failed follows nobody, whatever the epoch.
-fn is_deaf(seen: &Seen, newest: &EpochStart) -> bool {
-    if seen.role == SeenRole::Failed {
+fn is_deaf(seen: &ReplicaStatus, newest: &EpochStart) -> bool {
+    if seen.role == ReplicaRole::Failed {
         return false;
     }
     let is_bound_elsewhere = seen.bound.is_some_and(|bound| bound != newest.leader);

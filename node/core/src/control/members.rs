@@ -3,8 +3,8 @@
 
 use alloc::vec::Vec;
 
-use super::plan::Look;
-use super::{Reason, Seen, SeenRole, Step, Wish};
+use super::plan::NodeReports;
+use super::{Reason, ReplicaRole, ReplicaStatus, Step, Wish};
 use crate::control::election::Change;
 use crate::quorum::{effective_quorum, is_majority, majority};
 use crate::types::ReplicaId;
@@ -47,10 +47,10 @@ fn elects(start: &EpochStart, id: ReplicaId) -> bool {
     start.elects(id)
 }
 
-impl Look<'_> {
+impl NodeReports<'_> {
     /// The next step towards the wished members, under a leader that is well.
-    pub(super) fn membership(&self, start: &EpochStart, leader: &Seen) -> Step {
-        let SeenRole::Leader { followers, settled, handing_over: false, .. } = &leader.role else {
+    pub(super) fn membership(&self, start: &EpochStart, leader: &ReplicaStatus) -> Step {
+        let ReplicaRole::Leader { followers, settled, handing_over: false, .. } = &leader.role else {
             return Step::Nothing;
         };
         let fed = Fed { leader: leader.replica, start, followers };
@@ -92,7 +92,7 @@ impl Look<'_> {
     /// Whoever is at a wished node and does not vote.
     pub(super) fn learners(&self, start: &EpochStart) -> impl Iterator<Item = ReplicaId> {
         let wished = (0..self.wish.replicas).filter_map(|ordinal| self.at(ordinal));
-        let is_fit = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != SeenRole::Failed);
+        let is_fit = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != ReplicaRole::Failed);
         wished.filter(move |id| !elects(start, *id) && is_fit(id))
     }
 
@@ -129,13 +129,14 @@ impl Look<'_> {
 
 /// The number of nodes that have to run, the first ones: the wished ones, and all up to the last one that has a say. Those behind may
 /// be stopped for good.
-pub fn nodes_needed(wish: &Wish, nodes: &[Option<Seen>]) -> usize {
+pub fn nodes_needed(wish: &Wish, nodes: &[Option<ReplicaStatus>]) -> usize {
     let all = nodes.len().max(wish.replicas);
-    let newest = nodes.iter().flatten().filter_map(Seen::begun).max_by_key(|start| start.epoch);
-    let leads =
-        |seen: &&Seen| seen.last.as_ref() == newest && matches!(seen.role, SeenRole::Leader { settled: true, .. });
+    let newest = nodes.iter().flatten().filter_map(ReplicaStatus::begun).max_by_key(|start| start.epoch);
+    let leads = |seen: &&ReplicaStatus| {
+        seen.last.as_ref() == newest && matches!(seen.role, ReplicaRole::Leader { settled: true, .. })
+    };
     let (Some(start), Some(_)) = (newest, nodes.iter().flatten().find(leads)) else { return all };
-    let has_say = |seen: &Option<Seen>| seen.as_ref().is_some_and(|seen| elects(start, seen.replica));
+    let has_say = |seen: &Option<ReplicaStatus>| seen.as_ref().is_some_and(|seen| elects(start, seen.replica));
     let is_seen = |id: &ReplicaId| nodes.iter().flatten().any(|seen| seen.replica == *id);
     // One that is not seen may be at any node that does not answer.
     let hidden = !start.electorates().flatten().all(is_seen);

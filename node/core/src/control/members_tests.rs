@@ -64,7 +64,7 @@ impl Shape {
         }
     }
 
-    fn nodes(&self) -> Vec<Option<Seen>> {
+    fn nodes(&self) -> Vec<Option<ReplicaStatus>> {
         let old = self.old.iter().flatten().filter(|id| !self.voters.contains(id));
         let fed = self.voters.iter().chain(old).chain(&self.learners).filter(|id| **id != self.leader);
         let follower = |id: &u128| (ReplicaId(*id), !self.late.contains(id), Offset(5));
@@ -82,9 +82,9 @@ impl Shape {
             let Replica(id) = *at else { return None };
             let (log_end, settled, followers) = (Offset(5), self.settled, followers.clone());
             let leader =
-                SeenRole::Leader { log_end, settled, followers, far: vec![], handing_over: false, switch_to: None };
-            let follower = SeenRole::Follower { silence_ms: 9, connected: true };
-            Some(Seen {
+                ReplicaRole::Leader { log_end, settled, followers, far: vec![], handing_over: false, switch_to: None };
+            let follower = ReplicaRole::Follower { silence_ms: 9, connected: true };
+            Some(ReplicaStatus {
                 replica: ReplicaId(id),
                 cluster: Some(ClusterId(9)),
                 promised: Epoch(4),
@@ -305,7 +305,7 @@ fn a_voter_at_no_wished_node_makes_room_for_one_that_is() {
 fn strangers_and_failed_replicas_do_not_learn() {
     let mut nodes = Shape::new(3, &[1], &FIVE[..3]).nodes();
     nodes[1].as_mut().unwrap().cluster = Some(ClusterId(8));
-    nodes[2].as_mut().unwrap().role = SeenRole::Failed;
+    nodes[2].as_mut().unwrap().role = ReplicaRole::Failed;
     let recorded = Recorded { epoch: Epoch(4), leader: None, cluster: Some(ClusterId(9)) };
     assert_eq!(plan(&Shape::new(3, &[1], &[]).wish(), &recorded, &nodes), Step::Nothing);
 }
@@ -336,11 +336,11 @@ fn a_voter_that_was_removed_and_has_promised_a_higher_epoch_does_not_keep_the_ch
 fn a_new_cluster_begins_only_when_all_nodes_are_blank_be_they_wished_for_or_not() {
     let blank = |id: u128| {
         let seen = Shape::new(3, &[1], &[Replica(id)]).nodes().remove(0);
-        seen.map(|seen| Seen {
+        seen.map(|seen| ReplicaStatus {
             cluster: None,
             last: None,
             durable: Tail::default(),
-            role: SeenRole::Idle { waiting_ms: 0 },
+            role: ReplicaRole::Idle { waiting_ms: 0 },
             ..seen
         })
     };

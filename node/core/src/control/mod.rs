@@ -64,7 +64,7 @@ pub struct Recorded {
 
 /// The status of one replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Seen {
+pub struct ReplicaStatus {
     /// Its identity.
     pub replica: ReplicaId,
     /// Its cluster; none before its first epoch start is durable.
@@ -84,10 +84,10 @@ pub struct Seen {
     /// True if it is about to stop, and wants to lead no more.
     pub leaving: bool,
     /// Its role.
-    pub role: SeenRole,
+    pub role: ReplicaRole,
 }
 
-impl Seen {
+impl ReplicaStatus {
     /// Returns whether it holds a log, and belongs to no cluster: it was restored from a backup.
     pub fn is_seed(&self) -> bool {
         self.cluster.is_none() && (self.last.is_some() || self.durable != Tail::default())
@@ -101,7 +101,7 @@ impl Seen {
 
 /// The role of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SeenRole {
+pub enum ReplicaRole {
     /// Neither leads nor follows.
     Idle {
         /// The time that it has waited for a leader, since it started or made its last promise.
@@ -194,7 +194,7 @@ pub struct Ballot<'a> {
 /// The rules a [`machine::Machine`] decides by. The simulation breaks them, one at a time.
 pub trait Rules {
     /// The next step.
-    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<ReplicaStatus>]) -> Step {
         plan(wish, recorded, nodes)
     }
 

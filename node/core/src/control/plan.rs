@@ -3,33 +3,33 @@
 use alloc::vec::Vec;
 
 use super::climb::next_epoch;
-use super::{Blocked, Policy, Reason, Recorded, Seen, SeenRole, Step, Wish};
+use super::{Blocked, Policy, Reason, Recorded, ReplicaRole, ReplicaStatus, Step, Wish};
 use crate::quorum::{is_majority, majority};
 use crate::types::history::EpochStart;
 use crate::types::{ClusterId, Epoch, ReplicaId};
 
 /// The reports of the nodes, sorted.
-pub(super) struct Look<'a> {
+pub(super) struct NodeReports<'a> {
     pub(super) wish: &'a Wish,
-    pub(super) nodes: &'a [Option<Seen>],
+    pub(super) nodes: &'a [Option<ReplicaStatus>],
     cluster: Option<ClusterId>,
     /// The replicas of the cluster, and blank ones, that answer, and those that were restored where no cluster is; in the order of the
     /// ordinals.
-    pub(super) ours: Vec<&'a Seen>,
+    pub(super) ours: Vec<&'a ReplicaStatus>,
     recorded: &'a Recorded,
     /// The newest epoch start that one of them holds.
     newest: Option<&'a EpochStart>,
 }
 
 /// The next step. `nodes` are in the order of the ordinals; none stands for one that does not answer.
-pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<ReplicaStatus>]) -> Step {
     let cluster = match one_cluster(recorded, nodes) {
         Ok(cluster) => cluster,
         Err(blocked) => return Step::Blocked(blocked),
     };
-    let ours: Vec<&Seen> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
+    let ours: Vec<&ReplicaStatus> = nodes.iter().flatten().filter(|seen| is_ours(seen, cluster)).collect();
     let newest = ours.iter().filter_map(|seen| seen.begun()).max_by_key(|start| start.epoch);
-    let look = Look { wish, nodes, cluster, ours, recorded, newest };
+    let look = NodeReports { wish, nodes, cluster, ours, recorded, newest };
     let Some(newest) = newest else { return look.begin() };
     match look.ours.iter().find(|seen| leads(seen, newest)) {
         Some(leader) => look.led(newest, leader),
@@ -37,7 +37,7 @@ pub fn plan(wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
     }
 }
 
-impl Look<'_> {
+impl NodeReports<'_> {
     /// No replica that answers holds an epoch start.
     fn begin(&self) -> Step {
         let recorded = self.recorded;
@@ -81,7 +81,7 @@ impl Look<'_> {
     fn not_led(&self, newest: &EpochStart) -> Step {
         let is_silent = self.seen(newest.leader).is_none();
         let reason = if is_silent { Reason::LeaderLost } else { Reason::NoLeader };
-        let can_vote = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != SeenRole::Failed);
+        let can_vote = |id: &ReplicaId| self.seen(*id).is_some_and(|seen| seen.role != ReplicaRole::Failed);
         let has_lost = |id| can_vote(&id) && self.seen(id).is_some_and(|seen| !self.hears(seen, newest, is_silent));
         if self.wish.policy == Policy::Static {
             // The leader itself counts: it hears itself, wherever it is.
@@ -110,8 +110,8 @@ impl Look<'_> {
 
     /// Returns whether a voter hears a leader, of the newest epoch or of one that began out of sight. The leader of the newest epoch leads
     /// no more if it answers otherwise.
-    fn hears(&self, seen: &Seen, newest: &EpochStart, leader_may_lead: bool) -> bool {
-        let SeenRole::Follower { silence_ms, connected } = seen.role else { return false };
+    fn hears(&self, seen: &ReplicaStatus, newest: &EpochStart, leader_may_lead: bool) -> bool {
+        let ReplicaRole::Follower { silence_ms, connected } = seen.role else { return false };
         let of_leader = if leader_may_lead { seen.promised >= newest.epoch } else { seen.promised > newest.epoch };
         // A stream that ended tells at once what silence tells only after a while.
         of_leader && connected && silence_ms < self.wish.detection_ms
@@ -126,7 +126,7 @@ impl Look<'_> {
         next_epoch(self.recorded, &self.ours, self.newest, without)
     }
 
-    pub(super) fn seen(&self, id: ReplicaId) -> Option<&Seen> {
+    pub(super) fn seen(&self, id: ReplicaId) -> Option<&ReplicaStatus> {
         self.ours.iter().copied().find(|seen| seen.replica == id)
     }
 
@@ -157,23 +157,23 @@ pub(super) fn is_lost(newest: &EpochStart, has_lost: impl Fn(ReplicaId) -> bool)
 }
 
 /// One that was restored is of no cluster that there is.
-fn is_ours(seen: &Seen, cluster: Option<ClusterId>) -> bool {
+fn is_ours(seen: &ReplicaStatus, cluster: Option<ClusterId>) -> bool {
     seen.cluster == cluster || (seen.cluster.is_none() && !seen.is_seed())
 }
 
-fn leads(seen: &Seen, newest: &EpochStart) -> bool {
+fn leads(seen: &ReplicaStatus, newest: &EpochStart) -> bool {
     let is_newest = seen.last.as_ref().is_some_and(|last| last.epoch == newest.epoch);
-    is_newest && matches!(seen.role, SeenRole::Leader { .. })
+    is_newest && matches!(seen.role, ReplicaRole::Leader { .. })
 }
 
 /// The cluster that is recorded, else the one that the replicas belong to. While none is recorded, replicas of two clusters are
 /// left alone, and members beside one that was restored: nobody can say which one is meant.
-fn one_cluster(recorded: &Recorded, nodes: &[Option<Seen>]) -> Result<Option<ClusterId>, Blocked> {
+fn one_cluster(recorded: &Recorded, nodes: &[Option<ReplicaStatus>]) -> Result<Option<ClusterId>, Blocked> {
     let mut found = nodes.iter().enumerate().filter_map(|(ordinal, seen)| Some((ordinal, seen.as_ref()?.cluster?)));
     let Some(expected) = recorded.cluster.or_else(|| found.clone().next().map(|(_, cluster)| cluster)) else {
         return Ok(None);
     };
-    let seed = nodes.iter().position(|seen| seen.as_ref().is_some_and(Seen::is_seed));
+    let seed = nodes.iter().position(|seen| seen.as_ref().is_some_and(ReplicaStatus::is_seed));
     if let Some(ordinal) = seed.filter(|_| recorded.cluster.is_none()) {
         return Err(Blocked::RestoredBesideCluster { ordinal, cluster: expected });
     }

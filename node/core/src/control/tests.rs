@@ -19,8 +19,8 @@ const STATIC: Wish = Wish { policy: Policy::Static, ..AUTOMATIC };
 const CLUSTER: ClusterId = ClusterId(9);
 
 #[expect(clippy::unnecessary_wraps, reason = "a node as the plan sees it")]
-fn blank(replica: u128) -> Option<Seen> {
-    Some(Seen {
+fn blank(replica: u128) -> Option<ReplicaStatus> {
+    Some(ReplicaStatus {
         replica: ReplicaId(replica),
         cluster: None,
         promised: Epoch(0),
@@ -34,24 +34,38 @@ fn blank(replica: u128) -> Option<Seen> {
     })
 }
 
-fn member(replica: u128, epoch: u64, role: SeenRole) -> Option<Seen> {
+fn member(replica: u128, epoch: u64, role: ReplicaRole) -> Option<ReplicaStatus> {
     let voters = vec![ReplicaId(1), ReplicaId(2), ReplicaId(3)];
     let start =
         EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None };
     let durable = Tail { epoch: Epoch(epoch), end: Offset(0) };
-    Some(Seen { cluster: Some(CLUSTER), promised: Epoch(epoch), last: Some(start), durable, role, ..blank(replica)? })
+    Some(ReplicaStatus {
+        cluster: Some(CLUSTER),
+        promised: Epoch(epoch),
+        last: Some(start),
+        durable,
+        role,
+        ..blank(replica)?
+    })
 }
 
-fn leading(followers: &[(u128, bool)]) -> SeenRole {
+fn leading(followers: &[(u128, bool)]) -> ReplicaRole {
     let followers = followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect();
-    SeenRole::Leader { log_end: Offset(5), settled: true, followers, far: vec![], handing_over: false, switch_to: None }
+    ReplicaRole::Leader {
+        log_end: Offset(5),
+        settled: true,
+        followers,
+        far: vec![],
+        handing_over: false,
+        switch_to: None,
+    }
 }
 
-const IDLE: SeenRole = SeenRole::Idle { waiting_ms: 10 };
-const FORSAKEN: SeenRole = SeenRole::Idle { waiting_ms: 1000 };
-const HEARS: SeenRole = SeenRole::Follower { silence_ms: 90, connected: true };
-const ENDED: SeenRole = SeenRole::Follower { silence_ms: 90, connected: false };
-const SILENT: SeenRole = SeenRole::Follower { silence_ms: 1000, connected: true };
+const IDLE: ReplicaRole = ReplicaRole::Idle { waiting_ms: 10 };
+const FORSAKEN: ReplicaRole = ReplicaRole::Idle { waiting_ms: 1000 };
+const HEARS: ReplicaRole = ReplicaRole::Follower { silence_ms: 90, connected: true };
+const ENDED: ReplicaRole = ReplicaRole::Follower { silence_ms: 90, connected: false };
+const SILENT: ReplicaRole = ReplicaRole::Follower { silence_ms: 1000, connected: true };
 
 fn recorded(epoch: u64) -> Recorded {
     Recorded { epoch: Epoch(epoch), leader: None, cluster: Some(CLUSTER) }
@@ -105,7 +119,9 @@ fn replicas_that_are_all_of_another_cluster_than_the_recorded_one_are_told_as_su
 fn a_follower_that_lacks_many_bytes_is_handed_over_to_once_it_lacks_few() {
     let led = |far: &[u128]| {
         let mut led = member(1, 4, leading(&[(2, true), (3, true)]));
-        let Some(Seen { role: SeenRole::Leader { far: lacks, switch_to, .. }, .. }) = &mut led else { panic!() };
+        let Some(ReplicaStatus { role: ReplicaRole::Leader { far: lacks, switch_to, .. }, .. }) = &mut led else {
+            panic!()
+        };
         (*lacks, *switch_to) = (far.iter().copied().map(ReplicaId).collect(), Some(ReplicaId(2)));
         [led, member(2, 4, HEARS), member(3, 4, HEARS)]
     };
@@ -200,7 +216,7 @@ fn an_interim_leader_hands_over_once_the_named_one_is_in_sync() {
 fn a_damaged_leader_that_commits_nothing_makes_way_for_one_that_is_whole_if_nothing_can_be_lost() {
     let nodes = |settled, other_damaged, other_answers: bool| {
         let mut role = leading(&[]);
-        let SeenRole::Leader { settled: is_settled, .. } = &mut role else { unreachable!() };
+        let ReplicaRole::Leader { settled: is_settled, .. } = &mut role else { unreachable!() };
         *is_settled = settled;
         let mut nodes = [member(1, 4, role), member(2, 4, HEARS), member(3, 4, HEARS)];
         let leader = nodes[0].as_mut().unwrap();
@@ -258,10 +274,10 @@ fn a_named_replica_with_an_empty_disk_lets_the_candidate_lead() {
 
 // ---- Automatic
 
-type Node = Option<Seen>;
+type Node = Option<ReplicaStatus>;
 
 /// Nodes of a cluster of three in epoch 4, led by replica 1.
-fn three(roles: [Option<SeenRole>; 3]) -> [Node; 3] {
+fn three(roles: [Option<ReplicaRole>; 3]) -> [Node; 3] {
     let mut replica = 0;
     roles.map(|role| {
         replica += 1;
@@ -269,7 +285,7 @@ fn three(roles: [Option<SeenRole>; 3]) -> [Node; 3] {
     })
 }
 
-fn five(roles: [Option<SeenRole>; 5]) -> [Node; 5] {
+fn five(roles: [Option<ReplicaRole>; 5]) -> [Node; 5] {
     let mut replica = 0;
     roles.map(|role| {
         replica += 1;
@@ -294,7 +310,7 @@ fn no_majority(answered: usize, voters: usize) -> Step {
     Step::Blocked(Blocked::NoMajority { answered, voters, needed: majority(voters) })
 }
 
-fn all_in_sync() -> SeenRole {
+fn all_in_sync() -> ReplicaRole {
     leading(&[(2, true), (3, true)])
 }
 
@@ -310,12 +326,12 @@ fn a_leader_is_replaced_once_the_controller_and_a_majority_of_the_voters_have_lo
         ([None, Some(HEARS), Some(HEARS)], Step::Nothing),
         ([None, Some(HEARS), None], no_majority(1, 3)),
         ([None, Some(SILENT), None], no_majority(1, 3)),
-        ([None, Some(SILENT), Some(SeenRole::Failed)], no_majority(1, 3)),
+        ([None, Some(SILENT), Some(ReplicaRole::Failed)], no_majority(1, 3)),
         // Its own word, whatever the others have not noticed yet.
         ([Some(IDLE), Some(HEARS), Some(HEARS)], gone()),
         ([Some(IDLE), Some(HEARS), None], gone()),
-        ([Some(SeenRole::Failed), Some(HEARS), Some(HEARS)], gone()),
-        ([Some(SeenRole::Failed), Some(HEARS), None], no_majority(1, 3)),
+        ([Some(ReplicaRole::Failed), Some(HEARS), Some(HEARS)], gone()),
+        ([Some(ReplicaRole::Failed), Some(HEARS), None], no_majority(1, 3)),
         ([Some(IDLE), None, None], no_majority(1, 3)),
     ] {
         assert_eq!(plan(&AUTOMATIC, &recorded(4), &three(roles.clone())), step, "{roles:?}");
@@ -345,7 +361,7 @@ fn a_leader_that_answers_but_that_a_majority_has_lost_is_passed_over() {
         (ENDED, ENDED, Step::Nothing),
         (SILENT, HEARS, Step::Nothing),
         // It could not be elected without it.
-        (SILENT, SeenRole::Failed, Step::Nothing),
+        (SILENT, ReplicaRole::Failed, Step::Nothing),
     ] {
         let nodes = three([Some(all_in_sync()), Some(two), Some(three_)]);
         assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), step, "{nodes:?}");
@@ -410,10 +426,10 @@ fn hands_over_to(to: u128) -> Step {
 #[test]
 fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
     let by_leader = |to, in_sync, handing_over| {
-        let SeenRole::Leader { log_end, followers, .. } = leading(&[(2, true), (3, in_sync)]) else { panic!() };
+        let ReplicaRole::Leader { log_end, followers, .. } = leading(&[(2, true), (3, in_sync)]) else { panic!() };
         let switch_to = Some(ReplicaId(to));
         three([
-            Some(SeenRole::Leader { log_end, settled: true, followers, far: vec![], handing_over, switch_to }),
+            Some(ReplicaRole::Leader { log_end, settled: true, followers, far: vec![], handing_over, switch_to }),
             Some(HEARS),
             Some(HEARS),
         ])
@@ -436,7 +452,7 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
 fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
     let leaving = |followers: &[(u128, bool, u64)], also: Option<usize>| {
         let followers = followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect();
-        let role = SeenRole::Leader {
+        let role = ReplicaRole::Leader {
             log_end: Offset(5),
             settled: true,
             followers,
@@ -518,7 +534,8 @@ fn a_leader_that_misses_its_quorum_makes_way_for_a_voter_that_may_have_one() {
 #[test]
 fn a_new_leader_that_reaches_nobody_yet_is_not_sealed_in_vain() {
     // Its followers have promised its epoch, or the one after, and hold nothing: they can elect nobody without it.
-    let forsaken = |id, promised| blank(id).map(|seen| Seen { promised: Epoch(promised), role: FORSAKEN, ..seen });
+    let forsaken =
+        |id, promised| blank(id).map(|seen| ReplicaStatus { promised: Epoch(promised), role: FORSAKEN, ..seen });
     let begun = member(1, 1, leading(&[(2, false), (3, false)]));
     assert_eq!(plan(&AUTOMATIC, &recorded(1), &[begun.clone(), forsaken(2, 1), forsaken(3, 1)]), Step::Nothing);
     // One that holds its start makes a majority with another: they may go on without it.
@@ -530,7 +547,7 @@ fn a_new_leader_that_reaches_nobody_yet_is_not_sealed_in_vain() {
 #[test]
 fn a_voter_that_is_bound_to_another_leader_of_the_epoch_is_not_left_behind() {
     let leader = member(1, 4, leading(&[(2, true), (3, false)]));
-    let bound_to = |id| member(3, 4, IDLE).map(|seen| Seen { bound: Some(ReplicaId(id)), ..seen });
+    let bound_to = |id| member(3, 4, IDLE).map(|seen| ReplicaStatus { bound: Some(ReplicaId(id)), ..seen });
     assert_eq!(plan(&AUTOMATIC, &recorded(4), &[leader.clone(), member(2, 4, HEARS), bound_to(1)]), Step::Nothing);
     let step = plan(&AUTOMATIC, &recorded(4), &[leader, member(2, 4, HEARS), bound_to(77)]);
     assert!(matches!(step, Step::Elect { epoch: Epoch(5), reason: Reason::HigherPromise, .. }), "{step:?}");
@@ -540,7 +557,7 @@ fn a_voter_that_is_bound_to_another_leader_of_the_epoch_is_not_left_behind() {
 fn a_voter_that_has_promised_an_epoch_far_ahead_is_caught_up_with_and_so_is_the_record() {
     let far = EPOCHS_AHEAD_MAX + 4;
     let leader = member(1, 4, leading(&[(2, true), (3, false)]));
-    let deaf = member(3, 4, IDLE).map(|seen| Seen { promised: Epoch(far), ..seen });
+    let deaf = member(3, 4, IDLE).map(|seen| ReplicaStatus { promised: Epoch(far), ..seen });
     let nodes = [leader, member(2, 4, HEARS), deaf];
     for (written, epoch) in [(4, far), (1 << 40, far), (far, far - 1)] {
         let step = plan(&AUTOMATIC, &recorded(written), &nodes);
@@ -552,7 +569,7 @@ fn a_voter_that_has_promised_an_epoch_far_ahead_is_caught_up_with_and_so_is_the_
 #[test]
 fn one_that_has_failed_is_not_taken_back_whatever_it_has_promised() {
     for promised in [6, EPOCHS_AHEAD_MAX + 4, 1 << 40] {
-        let failed = member(3, 4, SeenRole::Failed).map(|seen| Seen { promised: Epoch(promised), ..seen });
+        let failed = member(3, 4, ReplicaRole::Failed).map(|seen| ReplicaStatus { promised: Epoch(promised), ..seen });
         let nodes = [member(1, 4, leading(&[(2, true), (3, false)])), member(2, 4, HEARS), failed];
         assert_eq!(plan(&AUTOMATIC, &recorded(4), &nodes), Step::Nothing, "{promised}");
     }
@@ -560,7 +577,7 @@ fn one_that_has_failed_is_not_taken_back_whatever_it_has_promised() {
 
 #[test]
 fn a_promise_that_the_next_epoch_does_not_reach_keeps_nothing_else_waiting() {
-    let deaf = |promised| member(3, 4, SILENT).map(|seen| Seen { promised: Epoch(promised), ..seen });
+    let deaf = |promised| member(3, 4, SILENT).map(|seen| ReplicaStatus { promised: Epoch(promised), ..seen });
     let far = deaf(1 << 40);
     let led = || member(1, 4, leading(&[(2, true), (3, false)]));
     let reason = |step: &Step| if let Step::Elect { reason, .. } = step { Some(*reason) } else { None };
@@ -570,22 +587,22 @@ fn a_promise_that_the_next_epoch_does_not_reach_keeps_nothing_else_waiting() {
     let step = plan(&switch, &recorded(4), &[led(), member(2, 4, HEARS), far.clone()]);
     assert!(matches!(step, Step::HandOver { to: ReplicaId(2), .. }), "{step:?}");
     // Where no quorum is in sight without it, no leader is to be spared.
-    for second in [None, member(2, 4, SeenRole::Failed)] {
+    for second in [None, member(2, 4, ReplicaRole::Failed)] {
         let step = plan(&AUTOMATIC, &recorded(4), &[member(1, 4, leading(&[])), second.clone(), far.clone()]);
         assert_eq!(reason(&step), Some(Reason::HigherPromise), "{second:?}: {step:?}");
     }
     // Nor one that the next epoch does reach.
-    let nodes = [led(), deaf(6).map(|seen| Seen { replica: ReplicaId(2), ..seen }), far];
+    let nodes = [led(), deaf(6).map(|seen| ReplicaStatus { replica: ReplicaId(2), ..seen }), far];
     assert_eq!(reason(&plan(&AUTOMATIC, &recorded(4), &nodes)), Some(Reason::HigherPromise));
 }
 
 #[test]
 fn a_hand_over_does_not_keep_back_the_voter_without_which_it_would_never_be_over() {
-    let of_all = |seen: Option<Seen>| {
+    let of_all = |seen: Option<ReplicaStatus>| {
         let seen = seen.unwrap();
-        Some(Seen { last: seen.last.map(|start| EpochStart { quorum: 3, ..start }), ..seen })
+        Some(ReplicaStatus { last: seen.last.map(|start| EpochStart { quorum: 3, ..start }), ..seen })
     };
-    let deaf = member(3, 4, IDLE).map(|seen| Seen { promised: Epoch(EPOCHS_AHEAD_MAX + 4), ..seen });
+    let deaf = member(3, 4, IDLE).map(|seen| ReplicaStatus { promised: Epoch(EPOCHS_AHEAD_MAX + 4), ..seen });
     let nodes = [member(1, 4, leading(&[(2, true), (3, false)])), member(2, 4, HEARS), deaf].map(of_all);
     for wish in [Wish { switch_to: Some(1), ..AUTOMATIC }, Wish { ordinal: 1, ..STATIC }] {
         let wish = Wish { quorum: Some(3), ..wish };

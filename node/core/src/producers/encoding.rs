@@ -55,7 +55,7 @@ impl Producers {
         let count = u32::from_le_bytes(array(rest)?);
         let horizon = Offset(u64::from_le_bytes(array(rest)?));
         let entries = *rest;
-        let kept = Kept::of(rest, count, horizon, limits)?;
+        let kept = TablePart::of(rest, count, horizon, limits)?;
         let mut table = Self { horizon: kept.horizon, ..Self::new(limits) };
         let mut rest = entries;
         for _ in 0..count {
@@ -100,13 +100,13 @@ fn append(bytes: &[u8; APPEND_BYTES]) -> (u64, u32, Offset) {
 
 /// The part of a table that the limits leave, found out before any of it is made: a table of other limits may be far larger than one may be
 /// here.
-struct Kept {
+struct TablePart {
     /// The number of its last appends that each producer keeps, by the offset of its last record.
     appends: BTreeMap<Offset, usize>,
     horizon: Offset,
 }
 
-impl Kept {
+impl TablePart {
     /// Never has more than one producer too many.
     fn of(rest: &mut &[u8], count: u32, mut horizon: Offset, limits: ProducerLimits) -> Option<Self> {
         let mut kept = BTreeMap::new();
@@ -221,7 +221,7 @@ mod tests {
                 assert_eq!(Producers::decode(&bytes, limits), Ok(cut_down(&bytes, limits)), "{limits:?}");
                 let mut entries = &bytes[16..];
                 let kept =
-                    Kept::of(&mut entries, u32::from_le_bytes(bytes[4..8].try_into().unwrap()), Offset(0), limits);
+                    TablePart::of(&mut entries, u32::from_le_bytes(bytes[4..8].try_into().unwrap()), Offset(0), limits);
                 assert!(entries.is_empty() && kept.unwrap().appends.len() <= producers_max);
             }
         }

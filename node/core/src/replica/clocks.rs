@@ -4,7 +4,7 @@
 use crate::quorum::majority;
 use crate::replica::progress::Leader;
 use crate::replica::state::{Replica, Role};
-use crate::types::io::{Millis, Shown};
+use crate::types::io::{ClockReading, Millis};
 use crate::types::recovered::SyncLimits;
 use crate::types::{Offset, ReplicaId};
 
@@ -27,14 +27,16 @@ impl Leader {
 }
 
 impl Replica {
-    pub(crate) fn hear_clock(&mut self, shown: Shown) {
+    pub(crate) fn hear_clock(&mut self, shown: ClockReading) {
         match (&mut self.role, shown) {
-            (Role::Leader(leader), Shown::Follower { from, clock_ms }) => {
+            (Role::Leader(leader), ClockReading::Follower { from, clock_ms }) => {
                 if let Some(follower) = leader.followers.get_mut(&from) {
                     follower.clock_ms = Some(clock_ms);
                 }
             }
-            (Role::Follower(following), Shown::Agreed { session, agreed_ms }) if following.session == Some(session) => {
+            (Role::Follower(following), ClockReading::Agreed { session, agreed_ms })
+                if following.session == Some(session) =>
+            {
                 following.agreed_ms = agreed_ms;
             }
             _ => {}

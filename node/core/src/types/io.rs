@@ -10,7 +10,7 @@ use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
 pub use crate::types::Millis;
 
-/// Names a request that waits for a [`Reply`]; given by the caller, never used twice.
+/// Names a request that waits for a [`crate::Reply`]; given by the caller, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RequestId(pub u64);
 
@@ -35,7 +35,7 @@ pub struct Terms {
     pub old_voters: Option<Vec<ReplicaId>>,
 }
 
-/// A leader's first words to a follower.
+/// A leader's handshake with a follower: the first message of its stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Start {
     /// The leader's cluster.
@@ -74,7 +74,7 @@ pub struct FrameFacts {
 pub enum Input {
     /// A controller asks for a promise.
     Seal {
-        /// Answered with [`Reply::Sealed`].
+        /// Answered with [`crate::Reply::Sealed`].
         request: RequestId,
         /// The cluster it speaks of; none at the first epoch.
         cluster: Option<ClusterId>,
@@ -83,7 +83,7 @@ pub enum Input {
     },
     /// A controller appoints this replica.
     Appoint {
-        /// Answered with [`Reply::Appointed`].
+        /// Answered with [`crate::Reply::Appointed`].
         request: RequestId,
         /// The cluster; a blank replica adopts it.
         cluster: ClusterId,
@@ -93,7 +93,7 @@ pub enum Input {
     /// A controller names those that the leader is to feed beside the voters; whom it named before and does not name now is fed no
     /// more. Lasts as long as the leadership.
     Learners {
-        /// Answered with [`Reply::Learners`].
+        /// Answered with [`crate::Reply::Learners`].
         request: RequestId,
         /// The epoch it leads.
         epoch: Epoch,
@@ -102,7 +102,7 @@ pub enum Input {
     },
     /// A controller asks the leader to let `to` catch up wholly.
     HandOver {
-        /// Answered with [`Reply::HandedOver`].
+        /// Answered with [`crate::Reply::HandedOver`].
         request: RequestId,
         /// The epoch it leads.
         epoch: Epoch,
@@ -113,7 +113,7 @@ pub enum Input {
     },
     /// A client appends `count` records as one.
     Append {
-        /// Answered with [`Reply::Appended`] once committed.
+        /// Answered with [`crate::Reply::Appended`] once committed.
         request: RequestId,
         /// The producer and the first sequence.
         producer: Option<(ProducerId, u64)>,
@@ -124,7 +124,7 @@ pub enum Input {
     },
     /// A client wants to read all that is committed by now.
     ConfirmRead {
-        /// Answered with [`Reply::ReadConfirmed`].
+        /// Answered with [`crate::Reply::ReadConfirmed`].
         request: RequestId,
     },
     /// All work on disk up to this ticket is durable.
@@ -140,7 +140,7 @@ pub enum Input {
     /// Time passes.
     Tick,
     /// The time that a wall clock showed.
-    Clock(Shown),
+    Clock(ClockReading),
     /// Leader: a follower has opened its log at `log` and is fed from there.
     Started {
         /// The sender.
@@ -221,7 +221,7 @@ pub enum Input {
     },
     /// Leader: a client wants the log to start there.
     Trim {
-        /// Answered with [`Reply::Trimmed`].
+        /// Answered with [`crate::Reply::Trimmed`].
         request: RequestId,
         /// The first offset to be kept.
         before: Offset,
@@ -244,7 +244,7 @@ pub enum Input {
 
 /// The time that a wall clock showed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Shown {
+pub enum ClockReading {
     /// Leader: a follower's.
     Follower {
         /// The sender.

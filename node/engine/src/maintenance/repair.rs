@@ -7,8 +7,8 @@ use zue_core::{Millis, ReplicaId};
 use zue_log::{Disk, Excerpt, FetchPlan, Repair};
 
 use super::{
-    Access, Ask, Damage, DamageKey, Damages, Doing, Duration, Event, Facts, Known, Maintenance, NOT_AT_ALL, Offset,
-    Unanswered, after, change_lacks_room, full, key_of,
+    Access, Ask, Damage, DamageKey, DamageState, Damages, Doing, Duration, Event, Facts, Maintenance, NOT_AT_ALL,
+    Offset, Unanswered, after, change_lacks_room, full, key_of,
 };
 
 /// The segment that is repaired, and what is missing there.
@@ -34,8 +34,8 @@ fn later(reason: String) -> NotFetched {
 #[derive(Debug)]
 pub(super) struct Asking {
     lack: Lack,
-    wanted: FetchPlan,
-    /// Whom to ask next for the same; none are known.
+    fetch_plan: FetchPlan,
+    /// The replicas to ask next for the same; `None` while none are known.
     others: Option<VecDeque<ReplicaId>>,
     /// The answers of those who were asked for it, and whether all of them lack it.
     reasons: Vec<String>,
@@ -58,7 +58,7 @@ impl Asking {
         self.reasons.push(reason);
     }
 
-    /// Nobody has given what comes next: what is behind it may be had.
+    /// No replica gave the next range: goes on with the one behind it.
     fn missed(&mut self) {
         // Lost is only what nobody has, wherever it is.
         let others_lack = self.problem.as_ref().is_none_or(|before| before.all_asked);
@@ -69,7 +69,7 @@ impl Asking {
             std::mem::take(&mut self.reasons).join("; ")
         };
         self.problem = Some(NotFetched { reason, all_asked });
-        self.wanted.missed();
+        self.fetch_plan.missed();
     }
 }
 
@@ -93,7 +93,7 @@ impl<D: Disk> Maintenance<D> {
                 out.push(Event::Found(damage.clone()));
             }
             let known = before.get(&key_of(damage)).cloned();
-            let known = known.unwrap_or(Known { retry_at: now, lost: false, why: String::new() });
+            let known = known.unwrap_or(DamageState { retry_at: now, lost: false, why: String::new() });
             self.damaged.insert(key_of(damage), known);
         }
         self.report(&found, out);
@@ -104,8 +104,8 @@ impl<D: Disk> Maintenance<D> {
     fn report(&mut self, remaining: &[Damage], out: &mut Vec<Event>) {
         let problem = remaining.first().map(|damage| {
             let state = match self.damaged.get(&key_of(damage)) {
-                Some(Known { lost: true, .. }) => "no other replica has them whole".to_owned(),
-                Some(Known { why, .. }) if !why.is_empty() => format!("to be repaired: {why}"),
+                Some(DamageState { lost: true, .. }) => "no other replica has them whole".to_owned(),
+                Some(DamageState { why, .. }) if !why.is_empty() => format!("to be repaired: {why}"),
                 _ => "to be repaired".to_owned(),
             };
             let more = remaining.len().saturating_sub(1);
@@ -123,10 +123,10 @@ impl<D: Disk> Maintenance<D> {
     /// A repair is over; when the damage is looked at again, if it is still there.
     fn ended(&mut self, damage: &Damage, done: Result<(), NotFetched>, now: Millis, out: &mut Vec<Event>) -> Duration {
         let known = match done {
-            Ok(()) => Known { retry_at: now, lost: false, why: String::new() },
+            Ok(()) => DamageState { retry_at: now, lost: false, why: String::new() },
             Err(NotFetched { reason, all_asked }) => {
                 let retry_ms = if all_asked { self.settings.retry_lost_ms } else { self.settings.retry_ms };
-                Known { retry_at: self.retry_at(now, retry_ms), lost: all_asked, why: reason }
+                DamageState { retry_at: self.retry_at(now, retry_ms), lost: all_asked, why: reason }
             }
         };
         let is_due = known.retry_at <= now;
@@ -146,19 +146,19 @@ impl<D: Disk> Maintenance<D> {
         out: &mut Vec<Event>,
     ) -> Duration {
         let committed = log.change(|log| log.meta().commit_end).max(facts.committed);
-        let wanted = match self.reader.missing(&damage) {
-            Ok(missing) => {
-                FetchPlan::new(&missing, committed).map(|wanted| (missing, wanted)).map_err(|why| why.to_string())
-            }
+        let fetch_plan = match self.reader.missing(&damage) {
+            Ok(missing) => FetchPlan::new(&missing, committed)
+                .map(|fetch_plan| (missing, fetch_plan))
+                .map_err(|why| why.to_string()),
             Err(error) => Err(full(&error)),
         };
-        let (missing, wanted) = match wanted {
-            Ok(wanted) => wanted,
+        let (missing, fetch_plan) = match fetch_plan {
+            Ok(fetch_plan) => fetch_plan,
             Err(reason) => return self.ended(&damage, Err(later(reason)), facts.now, out),
         };
         let mut asking = Asking {
             lack: Lack { damage, missing },
-            wanted,
+            fetch_plan,
             others: None,
             reasons: Vec::new(),
             all_lack_it: true,
@@ -178,7 +178,7 @@ impl<D: Disk> Maintenance<D> {
         log: &mut impl Access<D>,
         out: &mut Vec<Event>,
     ) -> Duration {
-        while let Some((from, upto)) = asking.wanted.next() {
+        while let Some((from, upto)) = asking.fetch_plan.next() {
             if let Some(of) = asking.others.as_mut().and_then(VecDeque::pop_front) {
                 self.asked += 1;
                 (asking.number, asking.until) = (self.asked, after(facts.now, self.settings.answer_ms));
@@ -221,7 +221,7 @@ impl<D: Disk> Maintenance<D> {
             Doing::Asking(mut asking) if asking.number == number => {
                 match answer {
                     Ok(excerpt) => {
-                        asking.wanted.got(excerpt);
+                        asking.fetch_plan.got(excerpt);
                         asking.anew(facts.others);
                     }
                     Err(unanswered) => asking.note(unanswered),
@@ -242,8 +242,8 @@ impl<D: Disk> Maintenance<D> {
         log: &mut impl Access<D>,
         out: &mut Vec<Event>,
     ) -> Duration {
-        let Asking { lack, wanted, problem, .. } = asking;
-        let excerpts = wanted.into_excerpts();
+        let Asking { lack, fetch_plan, problem, .. } = asking;
+        let excerpts = fetch_plan.into_excerpts();
         if excerpts.is_empty() && !lack.missing.is_empty() {
             let problem = problem.unwrap_or_else(|| later("nobody was asked".to_owned()));
             return self.ended(&lack.damage, Err(problem), now, out);

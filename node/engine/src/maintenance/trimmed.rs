@@ -19,7 +19,7 @@ pub(super) struct Trimmed<D: Disk> {
     delay_ms: u64,
     /// The bytes that retention keeps, if there is any by bytes.
     retention: Option<Retention>,
-    /// Since when the log begins at an offset, or behind it; rising. When the node starts, it is not known since when.
+    /// The times since when the log begins at an offset or behind it, rising. They are not known when the node starts.
     since: VecDeque<(Millis, Offset)>,
     /// The same of former logs.
     former: VecDeque<(Millis, u64)>,
@@ -93,7 +93,7 @@ impl<D: Disk> Trimmed<D> {
         }
     }
 
-    /// Up to where segments are more than retention by bytes keeps.
+    /// The offset up to which segments exceed retention by bytes.
     fn surplus(&self) -> Result<Offset, LogError> {
         let Some(retention) = self.retention else { return Ok(Offset(0)) };
         let log_start = self.reader.log_start();

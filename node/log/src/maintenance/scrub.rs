@@ -27,14 +27,14 @@ pub struct Verifier<D: Disk> {
     /// The offset at which the log ended when it began.
     end: Offset,
     now: Option<Cursor<D>>,
-    last: Option<Begun<D>>,
+    last: Option<LastSegment<D>>,
     /// The state after the segments so far, unless the last one is damaged.
     before: Option<State>,
 }
 
 /// The last segment that was begun, and where it ended then.
 #[derive(Debug)]
-struct Begun<D: Disk> {
+struct LastSegment<D: Disk> {
     segment: Weak<Segment<D>>,
     base: Offset,
     ends: (u64, Offset),
@@ -96,7 +96,7 @@ impl<D: Disk> Verifier<D> {
             None => match self.next_part() {
                 Some((part, follows)) => {
                     let (segment, base) = (Arc::downgrade(&part.segment), part.segment.base());
-                    self.last = Some(Begun { segment, base, ends: (part.bytes_end, part.end) });
+                    self.last = Some(LastSegment { segment, base, ends: (part.bytes_end, part.end) });
                     Cursor::enter(part, before.as_ref().filter(|_| follows))?
                 }
                 None => return Ok(None),

@@ -13,7 +13,7 @@ use crate::format::salvage::DamagedRange;
 use crate::meta::Meta;
 use crate::num::wide;
 use crate::recovery::scan::State;
-use crate::recovery::tail_check::{Active, Forbids, Known, check_tail};
+use crate::recovery::tail_check::{Active, Forbids, LogFacts, check_tail};
 use crate::segment::header::{Header, base_of, index_name, segment_name};
 use crate::segment::index::{self, IndexWriter, Spacing};
 use crate::segment::part::Part;
@@ -47,10 +47,10 @@ pub(crate) struct Checked<D: Disk> {
 }
 
 /// The segment files by the bases in their names, also those whose headers are bad.
-pub(crate) type Found<F> = BTreeMap<Offset, Result<Candidate<F>, HeaderFault>>;
+pub(crate) type SegmentFiles<F> = BTreeMap<Offset, Result<Candidate<F>, HeaderFault>>;
 
 /// Reads the header of every segment file. Also looks at the heads of the index files, for what a later version has written.
-pub(crate) fn read_headers<D: Disk>(disk: &D, names: &[String]) -> Result<Found<D::File>, OpenError> {
+pub(crate) fn read_headers<D: Disk>(disk: &D, names: &[String]) -> Result<SegmentFiles<D::File>, OpenError> {
     names
         .iter()
         .filter(|name| base_of(name, ".index").is_some())
@@ -85,7 +85,7 @@ fn check_index_version<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
 pub(crate) fn chain<D: Disk>(
     disk: &D,
     (log_start, known): (Offset, u64),
-    found: Found<D::File>,
+    found: SegmentFiles<D::File>,
 ) -> Result<Chain<D::File>, OpenError> {
     let (mut all, mut bad) = (BTreeMap::new(), BTreeMap::new());
     for (base, header) in found {
@@ -187,7 +187,7 @@ fn check_active<D: Disk>(
     let is_told_of = segment.header.sequence == meta.synced.sequence;
     let synced = if is_told_of { meta.synced.tail } else { state.sequence.tail };
     let (closed, used) = (is_told_of && meta.last_use.clean, segment.header.used);
-    let known = Known { commit_end: meta.commit_end, synced, closed, used };
+    let known = LogFacts { commit_end: meta.commit_end, synced, closed, used };
     let active = Active { bytes: &bytes, mask: segment.mask, position: data_start };
     let tail_check = check_tail(&mut state, active, &mut spacing, known);
     let tail_check = tail_check.map_err(|forbids| match forbids {

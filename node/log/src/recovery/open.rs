@@ -17,7 +17,7 @@ use crate::log::{Beside, Ends, Log, share};
 use crate::meta::{self, LastUse, META_FILE, Meta, MetaFile};
 use crate::read::read_view::ReadView;
 use crate::recovery::agreement::disagreement;
-use crate::recovery::chain::{Checked, Found, chain, check, check_index, read_headers};
+use crate::recovery::chain::{Checked, SegmentFiles, chain, check, check_index, read_headers};
 use crate::segment::create::Draft;
 use crate::segment::header::{
     SEGMENT_REWRITTEN, SEGMENT_SPARE, SEGMENT_TEMP, base_of, is_kept, kept_name, segment_name,
@@ -236,7 +236,12 @@ fn own_meta<D: Disk>(disk: &D, names: &[String], fresh: &Meta) -> Result<(MetaFi
 }
 
 /// The segments of the directory; a first one if there is none and never was.
-fn segments<D: Disk>(disk: &D, config: &LogConfig, meta: &Meta, names: &[String]) -> Result<Found<D::File>, OpenError> {
+fn segments<D: Disk>(
+    disk: &D,
+    config: &LogConfig,
+    meta: &Meta,
+    names: &[String],
+) -> Result<SegmentFiles<D::File>, OpenError> {
     let found = read_headers(disk, names)?;
     if !found.is_empty() {
         return Ok(found);

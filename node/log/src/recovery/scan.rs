@@ -20,7 +20,7 @@ pub(crate) struct State {
 
 /// The result of a scan.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct ScanResult {
     /// The number of bytes of whole appends and epoch starts.
     pub(crate) bytes: usize,
     /// The index entries of their records.
@@ -50,8 +50,8 @@ impl State {
     }
 
     /// Takes all whole appends and epoch starts that `bytes` begin with. `position` is where they are in the file.
-    pub(crate) fn scan(&mut self, bytes: &[u8], mask: u32, position: u64, spacing: &mut Spacing) -> Found {
-        let mut found = Found { bytes: 0, entries: Vec::new(), stop: None };
+    pub(crate) fn scan(&mut self, bytes: &[u8], mask: u32, position: u64, spacing: &mut Spacing) -> ScanResult {
+        let mut found = ScanResult { bytes: 0, entries: Vec::new(), stop: None };
         let (mut at, mut sequence, mut spaced) = (0, self.sequence, *spacing);
         let mut entries_whole = 0;
         while at < bytes.len() {

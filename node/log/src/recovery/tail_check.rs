@@ -14,7 +14,7 @@ use crate::segment::index::{Entry, Spacing};
 
 /// The facts of a log besides its bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
+pub(crate) struct LogFacts {
     /// Everything before it is committed.
     pub(crate) commit_end: Offset,
     /// So much of the segment was on the disk once.
@@ -90,7 +90,7 @@ pub(crate) fn check_tail(
     state: &mut State,
     active: Active<'_>,
     spacing: &mut Spacing,
-    known: Known,
+    known: LogFacts,
 ) -> Result<TailCheck, Forbids> {
     let mut tail_check = TailCheck::default();
     let mut crcs = Crcs::new(active.bytes);
@@ -132,7 +132,7 @@ impl TailCheck {
         active: Active<'_>,
         crcs: &mut Crcs<'_>,
         stop: Stop,
-        known: Known,
+        known: LogFacts,
     ) -> Result<bool, Forbids> {
         let (after, bad_at) = (stop.sequence.tail, active.at(stop.at));
         let next = next_place(crcs, active.mask, stop).filter(|next| next.offset <= known.commit_end);
@@ -151,7 +151,7 @@ impl TailCheck {
     }
 
     /// Judges what lies behind the log's end: what a crash has torn, what may be lost, and whether the log has to go on elsewhere.
-    fn judge_rest(&mut self, end: LogEnd, tail: Tail, active: Active<'_>, crcs: &mut Crcs<'_>, known: Known) {
+    fn judge_rest(&mut self, end: LogEnd, tail: Tail, active: Active<'_>, crcs: &mut Crcs<'_>, known: LogFacts) {
         let rest = active.rest(self.bytes);
         let (is_damaged, stop) = match end {
             LogEnd::Whole(stop) => (false, stop),

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use zue_core::control::machine::Machine;
-use zue_core::control::{Seen, Step};
+use zue_core::control::{ReplicaStatus, Step};
 use zue_core::{ClusterId, ReplicaId, Terms};
-use zue_engine::standing::Duty;
+use zue_engine::standby::Duty;
 
 use crate::actors::mistakes::{PerhapsBroken, Whim};
 use crate::event::Event;
@@ -27,7 +27,7 @@ pub(crate) struct Controller {
     /// The number that the timer must name to be heard.
     timer: u64,
     /// The last statuses of the nodes.
-    seen: Vec<Option<Seen>>,
+    seen: Vec<Option<ReplicaStatus>>,
     /// It goes on whatever the store says: no mistake of a controller may do harm.
     careless: bool,
     whim: Rc<Cell<Option<Whim>>>,

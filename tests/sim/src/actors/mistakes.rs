@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use zue_core::Epoch;
-use zue_core::control::{Ballot, Reason, Recorded, Rules, Seen, Step, Wish, plan};
+use zue_core::control::{Ballot, Reason, Recorded, ReplicaStatus, Rules, Step, Wish, plan};
 use zue_core::election::{Change, Choice, NoChoice, choose};
 
 use crate::breaks::Break;
@@ -21,7 +21,7 @@ pub(crate) struct Whim {
 }
 
 impl Whim {
-    fn step(self, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+    fn step(self, recorded: &Recorded, nodes: &[Option<ReplicaStatus>]) -> Step {
         let epoch = Epoch((next_epoch(recorded, nodes).0 + self.epoch).saturating_sub(2).max(1));
         let at = |ordinal: usize| nodes.get(ordinal).and_then(Option::as_ref).map(|seen| seen.replica);
         let first = nodes.iter().all(|seen| seen.as_ref().is_some_and(|seen| seen.begun().is_none()));
@@ -40,7 +40,7 @@ pub(crate) struct PerhapsBroken {
 }
 
 impl Rules for PerhapsBroken {
-    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<Seen>]) -> Step {
+    fn plan(&self, wish: &Wish, recorded: &Recorded, nodes: &[Option<ReplicaStatus>]) -> Step {
         if let Some(whim) = self.whim.take() {
             return whim.step(recorded, nodes);
         }
@@ -73,7 +73,7 @@ impl Rules for PerhapsBroken {
     }
 }
 
-fn next_epoch(recorded: &Recorded, seen: &[Option<Seen>]) -> Epoch {
+fn next_epoch(recorded: &Recorded, seen: &[Option<ReplicaStatus>]) -> Epoch {
     let known = seen.iter().flatten().map(|seen| seen.promised).max().unwrap_or_default();
     Epoch(known.max(recorded.epoch).0 + 1)
 }

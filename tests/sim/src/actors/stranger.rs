@@ -344,7 +344,7 @@ impl World {
 }
 
 impl Spoken {
-    /// The first words of one who leads an epoch so far above the promise, and whose log has all of this one's.
+    /// The handshake of one who leads an epoch so far above the promise, and whose log has all of this one's.
     fn start(&self, ahead: u64) -> Start {
         let epoch = Epoch(self.promised.0.saturating_add(ahead));
         let mut history = self.history.clone();

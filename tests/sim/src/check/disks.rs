@@ -33,19 +33,19 @@ impl Checker {
 
     pub(crate) fn lose(&mut self, replica: ReplicaId) {
         self.disks.lost.insert(replica);
-        self.said.replicas.remove(&replica);
+        self.claims.replicas.remove(&replica);
     }
 
     /// Its disk is put back to an old copy: what it has said since binds nobody to believe it.
     pub(crate) fn restore(&mut self, replica: ReplicaId) {
         self.lose(replica);
-        self.said.bound.retain(|(bound, _), _| *bound != replica);
+        self.claims.bound.retain(|(bound, _), _| *bound != replica);
         self.disks.restored.insert(replica);
     }
 
     /// Its disk forgets all that it has promised beyond an epoch.
     pub(crate) fn forgets(&mut self, replica: ReplicaId, left: Epoch) {
-        if let Some(told) = self.said.replicas.get_mut(&replica) {
+        if let Some(told) = self.claims.replicas.get_mut(&replica) {
             told.sealed = told.sealed.min(left);
         }
     }

@@ -34,8 +34,8 @@ pub(super) struct Epochs {
 
 /// Words of replicas to others.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) replicas: BTreeMap<ReplicaId, Told>,
+pub(super) struct Claims {
+    pub(super) replicas: BTreeMap<ReplicaId, ReplicaClaims>,
     /// Whom a replica follows in an epoch.
     pub(super) bound: BTreeMap<(ReplicaId, Epoch), ReplicaId>,
     /// The end up to which a replica has acknowledged an epoch whose start it held.
@@ -51,7 +51,7 @@ pub(super) struct Leadership {
 
 /// Words of a replica to others, and what was seen of it.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ReplicaClaims {
     pub(super) sealed: Epoch,
     pub(super) acked: Tail,
     /// The epoch of the streams it acknowledged on last, and how far on those.

@@ -1,7 +1,7 @@
 //! By what nodes stand by: as a controller has told some leader, of the voters of its epoch, and nothing older than was known.
 
 use zue_core::ReplicaId;
-use zue_engine::standing::Standby as _;
+use zue_engine::standby::Standby as _;
 
 use super::Checker;
 use crate::node::standby::Standby;

@@ -36,7 +36,7 @@ impl Checker {
     pub(super) fn begins(&mut self, process: &Process, storage: &Storage) {
         let replica = process.replica();
         let (id, log_start, commit_end) = (replica.id(), replica.log_start(), replica.commit_end());
-        let told = self.said.replicas.entry(id).or_default();
+        let told = self.claims.replicas.entry(id).or_default();
         let before = std::mem::replace(&mut told.log_start, log_start);
         self.ensure(before <= log_start, || format!("{id:?}'s log began at {before} and begins at {log_start}"));
         let asked = self.trims.asked;

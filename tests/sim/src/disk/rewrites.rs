@@ -1,4 +1,4 @@
-//! True if what upkeep does to a log leaves all of it whole.
+//! True if what maintenance does to a log leaves all of it whole.
 
 use zue_core::{Offset, ProducerLimits};
 use zue_engine::room::Access;

@@ -226,7 +226,7 @@ impl World {
         self.machine(machine).storage = Storage::new(id, seed);
         self.machine(machine).storage.keeps_trimmed = self.params.keeps_trimmed;
         self.machine(machine).storage.former.keeps_unpromised = self.params.faults.moments.forget_promise > 0.0;
-        self.net.homes.insert(id, machine);
+        self.net.address_book.insert(id, machine);
         self.after(self.params.faults.lasts_ms, Event::Restart { machine });
     }
 
@@ -339,11 +339,11 @@ impl World {
         c.store.be_well();
         (p.faults.moments.crash_leading, p.faults.moments.forget_promise, p.faults.moments.crash_trimmed) =
             (0.0, 0.0, 0.0);
-        if let Some(upkeep) = &mut p.node.upkeep {
+        if let Some(maintenance) = &mut p.node.maintenance {
             // A pass over the log does not take for ever.
-            (upkeep.piece_bytes, upkeep.answer_bytes, upkeep.answer_ms) = (1 << 20, 1 << 20, 500);
+            (maintenance.piece_bytes, maintenance.answer_bytes, maintenance.answer_ms) = (1 << 20, 1 << 20, 500);
             // Of a long log each segment takes a few turns.
-            (upkeep.turn_ms, upkeep.late_ms, upkeep.bytes_per_second) = (10, 10, 1 << 30);
+            (maintenance.turn_ms, maintenance.late_ms, maintenance.bytes_per_second) = (10, 10, 1 << 30);
         }
         c.call_timeout_ms = 500;
         // A change that needs an answer must not be put off for ever because it came a little late.
@@ -370,7 +370,7 @@ impl World {
         // A wall clock that is wrong stays so.
         let wall_ms = if liar == Some(machine) { clock.wall_ms } else { Clock::RIGHT_MS };
         *clock = Clock { percent: 100, ahead_ms, wall_ms };
-        let repairs = self.params.node.upkeep.is_some();
+        let repairs = self.params.node.maintenance.is_some();
         let storage = &self.machine(machine).storage;
         let is_repaired = repairs && !storage.is_restored();
         if is_repaired && storage.harm.in_meta {

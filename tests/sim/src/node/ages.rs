@@ -5,7 +5,7 @@ mod acts;
 use zue_core::{Aged, Ages, Millis, Offset};
 
 use crate::dice::Dice;
-use crate::params::{ClientParams, FaultParams, UpkeepParams};
+use crate::params::{ClientParams, FaultParams, MaintenanceParams};
 
 /// The time for which a process may do without a look at the log, and still know what came meanwhile.
 const LAPSE_MS: u64 = 1500;
@@ -60,11 +60,11 @@ impl ClockParams {
     pub(crate) fn draw(
         dice: &mut Dice,
         machines: usize,
-        upkeep: Option<&UpkeepParams>,
+        maintenance: Option<&MaintenanceParams>,
         clients: &mut ClientParams,
         faults: &mut FaultParams,
     ) -> Self {
-        if upkeep.is_some_and(|upkeep| upkeep.retention_ms.is_some()) {
+        if maintenance.is_some_and(|maintenance| maintenance.retention_ms.is_some()) {
             // Large records: segments are soon full, and grow old.
             clients.shape.bytes = clients.shape.bytes.max(dice.pick(&[3000, 30_000]));
         }

@@ -8,13 +8,13 @@ use zue_core::{Epoch, Offset, ProducerId, Replica, ReplicaId, Session, Ticket};
 use zue_engine::disk_queue::Queue;
 use zue_engine::ring::Ring;
 use zue_engine::sender::Sender;
-use zue_engine::standing::Standing;
+use zue_engine::standby::StandbyState;
 
 use crate::batch::{Batch, Held};
 use crate::message::Caller;
 use crate::node::drive::Driver;
+use crate::node::maintenance::Maintenance;
 use crate::node::standby::Standby;
-use crate::node::upkeep::Upkeep;
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -34,9 +34,9 @@ pub(crate) struct Process {
     pub(crate) inbound: BTreeMap<Session, Inbound>,
     /// The stream that was last followed.
     pub(crate) followed: Option<Session>,
-    /// The upkeep of logs, in runs that have it.
-    pub(crate) upkeep: Option<Upkeep>,
-    pub(crate) standing: Standing<Standby>,
+    /// The maintenance of logs, in runs that have it.
+    pub(crate) maintenance: Option<Maintenance>,
+    pub(crate) standing: StandbyState<Standby>,
 }
 
 impl Process {

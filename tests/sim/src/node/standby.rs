@@ -15,7 +15,7 @@ pub(crate) struct Standby {
     pub(crate) epoch: Epoch,
 }
 
-impl zue_engine::standing::Standby for Standby {
+impl zue_engine::standby::Standby for Standby {
     fn policy(&self) -> Policy {
         self.terms.policy
     }

@@ -1,6 +1,6 @@
 //! Streams from a leader to its followers, from both ends.
 
-use zue_core::{Epoch, Input, ReplicaId, Session, Shown, Tail};
+use zue_core::{ClockReading, Epoch, Input, ReplicaId, Session, Tail};
 use zue_engine::sender::{COMMIT_NEWS_WITHIN_MS, News, Next, Sender, With};
 
 use crate::batch::Batch;
@@ -62,7 +62,7 @@ impl World {
         let session = Session(self.next_id());
         let now = self.now;
         let retry_at = now + self.dice.between((0, 60));
-        let Some(start) = self.first_words(machine, follower) else {
+        let Some(start) = self.handshake(machine, follower) else {
             let feed = self.process(machine).and_then(|process| process.feeds.get_mut(&follower));
             return feed.map_or((), |feed| feed.retry_at = retry_at);
         };
@@ -220,7 +220,7 @@ impl World {
         let counted = |durable: Tail, old: bool| if old { Tail { epoch: leading, ..durable } } else { durable };
         let old = self.broken_by(Break::CountOldEpochs);
         if let Up::Started { clock_ms, .. } | Up::Acked { clock_ms, .. } = body {
-            self.step(machine, Input::Clock(Shown::Follower { from, clock_ms }));
+            self.step(machine, Input::Clock(ClockReading::Follower { from, clock_ms }));
         }
         match body {
             Up::Started { log, durable, lineage, runs, .. } => {
@@ -294,7 +294,7 @@ impl World {
             }
             Down::Frames { batch, commit_end, round } => self.frames(machine, session, batch, commit_end, round),
             Down::Heartbeat { commit_end, log_end, round, log_start, agreed_ms } => {
-                self.step(machine, Input::Clock(Shown::Agreed { session, agreed_ms }));
+                self.step(machine, Input::Clock(ClockReading::Agreed { session, agreed_ms }));
                 self.step(machine, Input::Heartbeat { session, commit_end, log_end, round });
                 self.step(machine, Input::LogStart { session, log_start });
             }

@@ -60,8 +60,8 @@ impl World {
         self.broken_by(Break::TrimUntold) && self.check.has_said_trimmed(id, log_start)
     }
 
-    /// The first words of a leader on a stream; none if it cannot say where a follower may begin anew.
-    pub(crate) fn first_words(&mut self, machine: usize, follower: ReplicaId) -> Option<Start> {
+    /// A leader's handshake on a stream; none if it cannot say where a follower may begin anew.
+    pub(crate) fn handshake(&mut self, machine: usize, follower: ReplicaId) -> Option<Start> {
         let (limits, forgets) = (self.params.node.producer_limits, self.broken_by(Break::ResetForgetsProducers));
         let at = self.machine(machine);
         let process = at.process.as_ref()?;

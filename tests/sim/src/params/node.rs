@@ -18,11 +18,11 @@ pub(crate) struct NodeParams {
     /// The amount that goes to a follower at once.
     pub(crate) pace: Pace,
     /// Logs are looked after while they are used.
-    pub(crate) upkeep: Option<UpkeepParams>,
+    pub(crate) maintenance: Option<MaintenanceParams>,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct UpkeepParams {
+pub(crate) struct MaintenanceParams {
     pub(crate) turn_ms: u64,
     /// The delay that it may have.
     pub(crate) late_ms: u64,
@@ -44,7 +44,7 @@ pub(crate) struct UpkeepParams {
     pub(crate) backup_ms: Option<(u64, u64)>,
 }
 
-impl UpkeepParams {
+impl MaintenanceParams {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         let compaction = dice.chance(0.6).then(|| CompactionConfig {
             tombstone_retention_ms: dice.pick(&[0, 500, 20_000, 1 << 40]),

@@ -38,9 +38,9 @@ impl Params {
 
     /// Lets records that go because of their age perhaps wait until they are in a backup.
     pub(crate) fn hold_back(&mut self, dice: &mut Dice) {
-        if let Some(upkeep) = &mut self.node.upkeep {
-            let holds = upkeep.retention_ms.is_some() && dice.chance(HELD_BACK);
-            upkeep.backup_ms = holds.then(|| (50, dice.between((100, 3000))));
+        if let Some(maintenance) = &mut self.node.maintenance {
+            let holds = maintenance.retention_ms.is_some() && dice.chance(HELD_BACK);
+            maintenance.backup_ms = holds.then(|| (50, dice.between((100, 3000))));
         }
     }
 
@@ -49,7 +49,7 @@ impl Params {
     fn forget_promises(&mut self, dice: &mut Dice) {
         self.machines = dice.pick(&[3, 3, 3, 5]);
         (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
-        (self.lazy, self.stranger, self.node.upkeep) = (None, None, None);
+        (self.lazy, self.stranger, self.node.maintenance) = (None, None, None);
         self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
         let c = &mut self.control;
         (c.controllers, c.disagree, c.whim) = (1, None, 0.0);
@@ -67,7 +67,7 @@ impl Params {
     fn trim_and_fail(&mut self, dice: &mut Dice) {
         self.machines = 3;
         (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
-        (self.lazy, self.stranger, self.node.upkeep) = (None, None, None);
+        (self.lazy, self.stranger, self.node.maintenance) = (None, None, None);
         self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
         (self.net.wild_streams, self.keeps_trimmed) = (false, dice.chance(0.2));
         (self.control.disagree, self.control.whim) = (None, 0.0);
@@ -98,7 +98,7 @@ impl Params {
     /// All machines vote, and nobody is strange, whimsical or lazy; only the faults that are asked for happen.
     pub(crate) fn calm(&mut self) {
         (self.wish.replicas, self.wish.policy, self.wish.quorum) = (self.machines, Policy::Automatic, None);
-        (self.lazy, self.stranger, self.node.upkeep) = (None, None, None);
+        (self.lazy, self.stranger, self.node.maintenance) = (None, None, None);
         self.clocks.liar = self.clocks.liar.filter(|liar| *liar < self.machines);
         (self.control.disagree, self.control.whim, self.net.wild_streams) = (None, 0.0, false);
         (self.disk.fail, self.disk.stop) = (0.0, 0.0);

@@ -9,9 +9,9 @@ use super::io::{Action, Answer, Call, Event, Failure, Who};
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::record::Reserved;
-use super::{Begun, Machine, Node, StorePatience, Work};
+use super::{Machine, Node, StartedEpoch, StorePatience, Work};
 use crate::control::election::{Change, Choice, First, NoChoice};
-use crate::control::{Ballot, Reason, Rules, Seen};
+use crate::control::{Ballot, Reason, ReplicaStatus, Rules};
 use crate::types::io::Terms;
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, EPOCHS_AHEAD_MAX, Epoch, Millis, ReplicaId};
@@ -41,7 +41,7 @@ pub(super) struct Voters {
 pub(super) struct Attempt {
     /// Its number: what answers it says so.
     pub(super) id: u64,
-    pub(super) seen: Vec<Option<Seen>>,
+    pub(super) seen: Vec<Option<ReplicaStatus>>,
     pub(super) epoch: Epoch,
     pub(super) prefer: Option<ReplicaId>,
     /// The replicas that are not sealed.
@@ -81,7 +81,7 @@ impl Attempt {
 
     /// Whom to seal: not those of another cluster.
     fn targets(&self) -> Vec<(usize, ReplicaId)> {
-        let is_asked = |seen: &&Seen| {
+        let is_asked = |seen: &&ReplicaStatus| {
             let is_of_another = seen.is_seed() && self.reason != Reason::Bootstrap;
             let is_ours = seen.cluster.is_none() || seen.cluster == self.cluster;
             is_ours && !is_of_another && Some(seen.replica) != self.without
@@ -264,7 +264,7 @@ impl<R: Rules> Machine<R> {
     fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
         (self.pauses.election, self.pauses.appoint, self.epochs.told_in_vain) = (Retry::default(), Retry::default(), 0);
         let Choice { leader, quorum, ref voters, .. } = *choice;
-        self.epochs.begun = Some(Begun { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
+        self.epochs.begun = Some(StartedEpoch { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
         let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
         if choice.bootstrap {
             out.push(Action::Tell(Event::Bootstrapped { cluster, epoch }));

@@ -7,7 +7,7 @@ use super::feed::Feed;
 use super::io::{Action, Event, NodeReport};
 use super::pause::Retry;
 use super::{Machine, Node, Work};
-use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
+use crate::control::{Blocked, Reason, Recorded, ReplicaRole, ReplicaStatus, Rules, Step, Wish, nodes_needed};
 use crate::types::{Epoch, Millis, ReplicaId};
 
 /// The time for which all is as wished before a record that is too high is corrected.
@@ -22,7 +22,7 @@ impl<R: Rules> Machine<R> {
         let mut recorded = self.record.recorded().clone();
         if let Some(standby) = &self.standby {
             // The quorum stays as it is, and the cluster is its own: it has no record.
-            let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
+            let newest = seen.iter().flatten().filter_map(ReplicaStatus::begun).max_by_key(|last| last.epoch);
             self.plan.wish.quorum = newest.map(|newest| newest.quorum);
             recorded.cluster = standby.cluster(&seen);
         }
@@ -51,10 +51,10 @@ impl<R: Rules> Machine<R> {
 
     fn tell_blocked(&mut self, step: &Step, out: &mut Vec<Action>) {
         let blocked = if let Step::Blocked(blocked) = step { Some(blocked.clone()) } else { None };
-        if let Some(blocked) = blocked.as_ref().filter(|now| self.said.blocked.as_ref() != Some(*now)) {
+        if let Some(blocked) = blocked.as_ref().filter(|now| self.announced.blocked.as_ref() != Some(*now)) {
             out.push(Action::Tell(Event::Blocked(blocked.clone())));
         }
-        self.said.blocked = blocked;
+        self.announced.blocked = blocked;
     }
 
     /// Nobody has to be elected.
@@ -67,7 +67,7 @@ impl<R: Rules> Machine<R> {
         }
     }
 
-    fn take(&mut self, now: Millis, step: Step, seen: Vec<Option<Seen>>, out: &mut Vec<Action>) {
+    fn take(&mut self, now: Millis, step: Step, seen: Vec<Option<ReplicaStatus>>, out: &mut Vec<Action>) {
         match step {
             Step::Nothing => {
                 if self.pauses.feeding.is_due(now)
@@ -112,7 +112,7 @@ impl<R: Rules> Machine<R> {
 
     fn attempt_of(
         &mut self,
-        seen: Vec<Option<Seen>>,
+        seen: Vec<Option<ReplicaStatus>>,
         epoch: Epoch,
         prefer: Option<ReplicaId>,
         reason: Reason,
@@ -137,7 +137,7 @@ impl<R: Rules> Machine<R> {
     }
 
     /// Returns whether an epoch may begin for that, as far as one that did and came to nothing is long enough ago.
-    fn is_due(&mut self, now: Millis, reason: Reason, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
+    fn is_due(&mut self, now: Millis, reason: Reason, seen: &[Option<ReplicaStatus>], out: &mut Vec<Action>) -> bool {
         let vain = match reason {
             Reason::QuorumLost => self.pauses.quorum,
             Reason::FarPromise => self.pauses.far,
@@ -150,8 +150,8 @@ impl<R: Rules> Machine<R> {
 
     /// Returns whether what is wished for may be tried, as far as other controllers are concerned: one that wishes for something else
     /// undoes it with an epoch of its own. Then both wait, longer and longer. A node that stood by wishes for nothing: it replaced a leader.
-    fn is_uncontested(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> bool {
-        let newest = seen.iter().flatten().filter_map(Seen::begun).max_by_key(|last| last.epoch);
+    fn is_uncontested(&mut self, now: Millis, seen: &[Option<ReplicaStatus>], out: &mut Vec<Action>) -> bool {
+        let newest = seen.iter().flatten().filter_map(ReplicaStatus::begun).max_by_key(|last| last.epoch);
         if let (Some(begun), Some(newest)) = (&self.epochs.begun, newest)
             && newest.epoch > begun.epoch.max(self.epochs.appointed)
             && self.epochs.contested.is_none_or(|told| told < newest.epoch)
@@ -173,8 +173,8 @@ impl<R: Rules> Machine<R> {
 
     /// The record that is to be written: a cluster that a replica is part of, which forbids another bootstrap; who is seen to lead, for
     /// people; and the newest epoch, should the record have fallen behind, or be too high for long.
-    fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<Seen>]) -> Option<Recorded> {
-        let newest = seen.iter().flatten().filter_map(Seen::begun).map(|last| last.epoch).max();
+    fn record_of(&mut self, now: Millis, step: &Step, seen: &[Option<ReplicaStatus>]) -> Option<Recorded> {
+        let newest = seen.iter().flatten().filter_map(ReplicaStatus::begun).map(|last| last.epoch).max();
         let written = self.record.recorded().epoch;
         self.plan.steady = match (step, newest) {
             (Step::Nothing, Some(epoch)) => {
@@ -222,14 +222,14 @@ impl<R: Rules> Machine<R> {
     }
 
     fn are_all_seen(&self) -> bool {
-        self.look.nodes.iter().all(|node| matches!(node, Node::Told(_)))
+        self.look.nodes.iter().all(|node| matches!(node, Node::Answered(_)))
     }
 }
 
 /// The leader of the newest epoch that is led, if it is that one or a newer one: any older is outdated.
-fn newest_leader(seen: &[Option<Seen>], epoch: Epoch) -> Option<ReplicaId> {
-    let leads = |seen: &&Seen| matches!(seen.role, SeenRole::Leader { .. });
-    let led = |seen: &Seen| seen.last.as_ref().map(|last| (last.epoch, seen.replica));
+fn newest_leader(seen: &[Option<ReplicaStatus>], epoch: Epoch) -> Option<ReplicaId> {
+    let leads = |seen: &&ReplicaStatus| matches!(seen.role, ReplicaRole::Leader { .. });
+    let led = |seen: &ReplicaStatus| seen.last.as_ref().map(|last| (last.epoch, seen.replica));
     let newest = seen.iter().flatten().filter(leads).filter_map(led).max()?;
     Some(newest).filter(|(led, _)| *led >= epoch).map(|(_, leader)| leader)
 }

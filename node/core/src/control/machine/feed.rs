@@ -7,7 +7,7 @@ use super::io::{Action, Answer, Call, Event, NodeReport, Placed, StandbyTerms, W
 use super::pause::Retry;
 use super::places::ordinal_of;
 use super::{Machine, Node, Work};
-use crate::control::{Rules, Seen, SeenRole, Wish};
+use crate::control::{ReplicaRole, ReplicaStatus, Rules, Wish};
 use crate::types::history::EpochStart;
 use crate::types::{Epoch, Millis, ReplicaId};
 
@@ -26,11 +26,11 @@ pub(super) struct Feed {
 
 impl<R: Rules> Machine<R> {
     /// The message to a leader. By what the nodes stand by only after a while, where another controller tells them otherwise.
-    pub(super) fn news(&mut self, now: Millis, seen: &[Option<Seen>], out: &mut Vec<Action>) -> Option<Feed> {
+    pub(super) fn news(&mut self, now: Millis, seen: &[Option<ReplicaStatus>], out: &mut Vec<Action>) -> Option<Feed> {
         let mut feed = self.untold(seen)?;
         let terms = feed.standby.take().map(|terms| (feed.epoch, terms));
-        if terms.is_some() && self.said.terms == terms {
-            self.said.terms = None;
+        if terms.is_some() && self.announced.terms == terms {
+            self.announced.terms = None;
             self.pauses.terms.failed(now, self.patience.contested_retry, &mut self.random);
             // Once may be an answer from before.
             if self.pauses.terms.failures() > 1 {
@@ -43,11 +43,11 @@ impl<R: Rules> Machine<R> {
 
     /// The message to a leader that looks for voters where they are not: they were silent when it was appointed, and guessed at. Only
     /// of those that answer now, and that it does not reach. And by what the nodes stand by, if it knows that otherwise.
-    fn untold(&self, seen: &[Option<Seen>]) -> Option<Feed> {
-        let leads = |told: &&NodeReport| matches!(told.seen.role, SeenRole::Leader { .. });
+    fn untold(&self, seen: &[Option<ReplicaStatus>]) -> Option<Feed> {
+        let leads = |told: &&NodeReport| matches!(told.seen.role, ReplicaRole::Leader { .. });
         let led = |told: &&NodeReport| told.seen.last.as_ref().map(|last| last.epoch);
         let leader = self.look.nodes.iter().filter_map(Node::told).filter(leads).max_by_key(led)?;
-        let (SeenRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
+        let (ReplicaRole::Leader { followers, .. }, Some(start)) = (&leader.seen.role, &leader.seen.last) else {
             return None;
         };
         let elects = |id: &ReplicaId| start.elects(*id);
@@ -70,7 +70,7 @@ impl<R: Rules> Machine<R> {
 
     /// By what the nodes are to stand by, once it is known of every voter that it can, and where it is; none if the leader knows that.
     /// One that is silent is where it was when the leader was told of it: it could then.
-    fn standby_news(&self, seen: &[Option<Seen>], start: &EpochStart) -> Option<StandbyTerms> {
+    fn standby_news(&self, seen: &[Option<ReplicaStatus>], start: &EpochStart) -> Option<StandbyTerms> {
         let after_ms = self.plan.wish.standby_after_ms.filter(|_| start.old_voters.is_none())?;
         let at = |ordinal: usize| self.look.nodes.get(ordinal).and_then(Node::told).filter(|told| told.can_stand_by);
         let leader = at(ordinal_of(seen, start.leader)?)?;
@@ -101,7 +101,7 @@ impl<R: Rules> Machine<R> {
     }
 
     /// Tells the leader whom to feed beside the voters, and where they are.
-    pub(super) fn feed(&mut self, now: Millis, feed: Feed, seen: &[Option<Seen>], out: &mut Vec<Action>) {
+    pub(super) fn feed(&mut self, now: Millis, feed: Feed, seen: &[Option<ReplicaStatus>], out: &mut Vec<Action>) {
         let Some(ordinal) = ordinal_of(seen, feed.leader) else { return };
         let cluster = self.cluster(seen);
         let mut places = self.places.of(&feed.learners, seen);
@@ -117,7 +117,7 @@ impl<R: Rules> Machine<R> {
     pub(super) fn fed(&mut self, now: Millis, answer: Answer, out: &mut Vec<Action>) {
         let Work::Feeding { feed, .. } = core::mem::replace(&mut self.work, Work::Resting) else { return };
         if let (Answer::Fed, Some(terms)) = (&answer, &feed.standby) {
-            self.said.terms = Some((feed.epoch, terms.clone()));
+            self.announced.terms = Some((feed.epoch, terms.clone()));
         }
         match answer {
             // It is given time to get through to them.

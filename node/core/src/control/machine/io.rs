@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::control::election::{NoChoice, Unchanged};
-use crate::control::{Blocked, Policy, Reason, Recorded, Seen};
+use crate::control::{Blocked, Policy, Reason, Recorded, ReplicaStatus};
 use crate::types::io::Terms;
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Epoch, ReplicaId};
@@ -14,7 +14,7 @@ use crate::types::{ClusterId, Epoch, ReplicaId};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeReport {
     /// Of itself.
-    pub seen: Seen,
+    pub seen: ReplicaStatus,
     /// The nodes of the members as it was told: by ordinal, those at nodes that the controller knows by name.
     pub members: Vec<Placed>,
     /// As a leader: those of its followers that it does not reach.

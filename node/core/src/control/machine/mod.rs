@@ -20,7 +20,7 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Blocked, Recorded, Rules, Seen, Step, Wish};
+use super::{Blocked, Recorded, ReplicaStatus, Rules, Step, Wish};
 use crate::types::{ClusterId, Epoch, Millis, ReplicaId};
 use attempt::{Answers, Attempt, Handing};
 use feed::Feed;
@@ -90,7 +90,7 @@ enum Work {
 enum Node {
     Unknown,
     Silent,
-    Told(Box<NodeReport>),
+    Answered(Box<NodeReport>),
 }
 
 impl Node {
@@ -99,7 +99,7 @@ impl Node {
     }
 
     fn told(&self) -> Option<&NodeReport> {
-        if let Self::Told(told) = self { Some(told) } else { None }
+        if let Self::Answered(told) = self { Some(told) } else { None }
     }
 }
 
@@ -119,7 +119,7 @@ struct Epochs {
     /// The greatest epoch for which somebody was appointed, perhaps in vain: never another for the same.
     appointed: Epoch,
     /// The newest epoch that this one began, and what it began with.
-    begun: Option<Begun>,
+    begun: Option<StartedEpoch>,
     /// The most nodes that had told their status when an election came to nothing, since one came to something or none was needed.
     told_in_vain: usize,
     /// The epoch that another one began after that, once it is told.
@@ -128,7 +128,7 @@ struct Epochs {
 
 /// News that was told, and is not told twice.
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct Announced {
     /// The terms that it told the nodes to stand by last, and the epoch whose leader it told.
     terms: Option<(Epoch, StandbyTerms)>,
     blocked: Option<Blocked>,
@@ -160,12 +160,12 @@ pub struct Machine<R> {
     record: Record,
     work: Work,
     pauses: Pauses,
-    said: Said,
+    announced: Announced,
 }
 
 /// The start of an epoch.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Begun {
+struct StartedEpoch {
     epoch: Epoch,
     leader: ReplicaId,
     voters: Vec<ReplicaId>,
@@ -187,7 +187,7 @@ impl<R: Rules> Machine<R> {
             record: Record::new(),
             work: Work::Resting,
             pauses: Pauses::default(),
-            said: Said::default(),
+            announced: Announced::default(),
         }
     }
 
@@ -233,7 +233,7 @@ impl<R: Rules> Machine<R> {
     }
 
     /// The cluster that calls are about: by the record, or the own replica of a standby, else what anybody says.
-    fn cluster(&self, seen: &[Option<Seen>]) -> Option<ClusterId> {
+    fn cluster(&self, seen: &[Option<ReplicaStatus>]) -> Option<ClusterId> {
         let own = || self.standby.as_ref().and_then(|standby| standby.cluster(seen));
         let found = || seen.iter().flatten().find_map(|seen| seen.cluster);
         self.record.recorded().cluster.or_else(own).or_else(found)
@@ -280,7 +280,7 @@ impl<R: Rules> Machine<R> {
             Input::Tick => None,
             Input::Status { look, ordinal, told } => {
                 if let Some(node) = self.look.nodes.get_mut(ordinal).filter(|_| look == self.look.number) {
-                    *node = told.map_or(Node::Silent, Node::Told);
+                    *node = told.map_or(Node::Silent, Node::Answered);
                 }
                 self.hurry();
                 None
@@ -369,13 +369,13 @@ impl<R: Rules> Machine<R> {
 
     fn tell_problem(&mut self, out: &mut Vec<Action>) {
         let problem = self.record.problem().cloned();
-        if problem == self.said.problem {
+        if problem == self.announced.problem {
             return;
         }
         if let Some(why) = problem.clone() {
             out.push(Action::Tell(Event::StoreFailed { why }));
         }
-        self.said.problem = problem;
+        self.announced.problem = problem;
     }
 
     /// Decides once every node has answered or is silent, and what is written down is known as far as it can be.
@@ -387,7 +387,7 @@ impl<R: Rules> Machine<R> {
         }
     }
 
-    fn seen(&self) -> Vec<Option<Seen>> {
+    fn seen(&self) -> Vec<Option<ReplicaStatus>> {
         self.look.nodes.iter().map(|node| node.told().map(|told| told.seen.clone())).collect()
     }
 }

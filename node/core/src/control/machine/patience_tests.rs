@@ -117,7 +117,8 @@ fn nothing_is_due_while_only_the_store_is_waited_for() {
 #[test]
 fn an_own_epoch_that_was_answered_too_late_is_nobody_elses() {
     let mut bench = Bench::controller();
-    bench.machine.epochs.begun = Some(Begun { epoch: Epoch(4), leader: ReplicaId(1), voters: vec![], quorum: 2 });
+    bench.machine.epochs.begun =
+        Some(StartedEpoch { epoch: Epoch(4), leader: ReplicaId(1), voters: vec![], quorum: 2 });
     bench.machine.epochs.appointed = Epoch(5);
     bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
     bench.look(well(5, &[1, 2, 3], [1, 2, 3], None));
@@ -143,7 +144,8 @@ fn waits_after(changes: u64, by_standby: bool) -> (u64, bool) {
     for epoch in epochs {
         let voters = [1, 2, 3].map(ReplicaId).to_vec();
         // It had the second replica lead; the first one does, in a later epoch.
-        bench.machine.epochs.begun = Some(Begun { epoch: Epoch(epoch - 1), leader: ReplicaId(2), voters, quorum: 2 });
+        bench.machine.epochs.begun =
+            Some(StartedEpoch { epoch: Epoch(epoch - 1), leader: ReplicaId(2), voters, quorum: 2 });
         acts(&mut bench, epoch);
     }
     let since = bench.now;

@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::io::Placed;
-use crate::control::Seen;
+use crate::control::ReplicaStatus;
 use crate::types::ReplicaId;
 
 /// The ordinal of each replica's node, of those that answer or vote.
@@ -12,13 +12,13 @@ use crate::types::ReplicaId;
 pub(super) struct Places(BTreeMap<ReplicaId, usize>);
 
 /// The node at which a replica answers.
-pub(super) fn ordinal_of(seen: &[Option<Seen>], replica: ReplicaId) -> Option<usize> {
+pub(super) fn ordinal_of(seen: &[Option<ReplicaStatus>], replica: ReplicaId) -> Option<usize> {
     seen.iter().position(|seen| seen.as_ref().is_some_and(|seen| seen.replica == replica))
 }
 
 impl Places {
     /// Takes note of who answered where, and of what those say.
-    pub(super) fn learn(&mut self, seen: &[Option<Seen>], told: impl Iterator<Item = Placed>) {
+    pub(super) fn learn(&mut self, seen: &[Option<ReplicaStatus>], told: impl Iterator<Item = Placed>) {
         for placed in told {
             self.0.entry(placed.replica).or_insert(placed.ordinal);
         }
@@ -27,7 +27,7 @@ impl Places {
                 self.0.insert(seen.replica, ordinal);
             }
         }
-        let starts = || seen.iter().flatten().filter_map(Seen::begun);
+        let starts = || seen.iter().flatten().filter_map(ReplicaStatus::begun);
         if starts().next().is_some() {
             let answers = |id: &ReplicaId| seen.iter().flatten().any(|seen| seen.replica == *id);
             let votes = |id: &ReplicaId| starts().any(|start| start.elects(*id));
@@ -38,7 +38,7 @@ impl Places {
     /// The node of each voter. One that does not answer now is where it was known to be, else it is looked for at the node of its place
     /// among the voters (the order of a bootstrap), else at the first node that no voter is at. A wrong guess does no harm: a replica
     /// refuses what is meant for another, and the leader is told better once that voter answers.
-    pub(super) fn of(&self, voters: &[ReplicaId], seen: &[Option<Seen>]) -> Vec<(ReplicaId, Option<usize>)> {
+    pub(super) fn of(&self, voters: &[ReplicaId], seen: &[Option<ReplicaStatus>]) -> Vec<(ReplicaId, Option<usize>)> {
         let is_free = |place: &usize| !voters.iter().any(|voter| ordinal_of(seen, *voter) == Some(*place));
         let known = |voter: ReplicaId| ordinal_of(seen, voter).or_else(|| self.0.get(&voter).copied().filter(is_free));
         let taken: Vec<usize> = voters.iter().filter_map(|voter| known(*voter)).collect();
@@ -56,15 +56,15 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::control::SeenRole;
+    use crate::control::ReplicaRole;
     use crate::types::history::EpochStart;
     use crate::types::{ClusterId, Epoch, Offset, Tail};
 
     #[expect(clippy::unnecessary_wraps, reason = "stands beside nodes that do not answer")]
-    fn voter(replica: u128) -> Option<Seen> {
+    fn voter(replica: u128) -> Option<ReplicaStatus> {
         let voters = [1, 2, 3].map(ReplicaId).to_vec();
         let (epoch, start, leader) = (Epoch(1), Offset(0), ReplicaId(1));
-        Some(Seen {
+        Some(ReplicaStatus {
             replica: ReplicaId(replica),
             cluster: Some(ClusterId(9)),
             promised: Epoch(1),
@@ -74,15 +74,15 @@ mod tests {
             suspect: None,
             damaged: false,
             leaving: false,
-            role: SeenRole::Idle { waiting_ms: 0 },
+            role: ReplicaRole::Idle { waiting_ms: 0 },
         })
     }
 
-    fn blank(replica: u128) -> Option<Seen> {
-        Some(Seen { last: None, cluster: None, ..voter(replica)? })
+    fn blank(replica: u128) -> Option<ReplicaStatus> {
+        Some(ReplicaStatus { last: None, cluster: None, ..voter(replica)? })
     }
 
-    fn places(known: &Places, seen: &[Option<Seen>]) -> Vec<Option<usize>> {
+    fn places(known: &Places, seen: &[Option<ReplicaStatus>]) -> Vec<Option<usize>> {
         known.of(&[1, 2, 3].map(ReplicaId), seen).into_iter().map(|(_, ordinal)| ordinal).collect()
     }
 

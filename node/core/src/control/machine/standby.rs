@@ -1,7 +1,7 @@
 //! Standing by: a node that acts where no controller does. It begins no cluster, changes no members, and keeps to the policy.
 
 use super::pause::{Backoff, Random, Retry};
-use crate::control::{Blocked, Reason, Seen, SeenRole, Step};
+use crate::control::{Blocked, Reason, ReplicaRole, ReplicaStatus, Step};
 use crate::quorum::majority;
 use crate::types::{ClusterId, Epoch, Millis};
 
@@ -54,7 +54,13 @@ impl Standby {
     }
 
     /// The part of the plan that a standby does now.
-    pub(super) fn filter(&mut self, now: Millis, step: Step, seen: &[Option<Seen>], random: &mut Random) -> Step {
+    pub(super) fn filter(
+        &mut self,
+        now: Millis,
+        step: Step,
+        seen: &[Option<ReplicaStatus>],
+        random: &mut Random,
+    ) -> Step {
         let hands_over = match &step {
             Step::HandOver { .. } => true,
             Step::Elect { change: None, reason, .. } if is_failover(*reason) => false,
@@ -99,14 +105,14 @@ impl Standby {
     }
 
     /// The cluster that its own replica is part of.
-    pub(super) fn cluster(&self, seen: &[Option<Seen>]) -> Option<ClusterId> {
+    pub(super) fn cluster(&self, seen: &[Option<ReplicaStatus>]) -> Option<ClusterId> {
         seen.get(self.own)?.as_ref()?.cluster
     }
 
-    fn wait_ms(&self, hands_over: bool, seen: &[Option<Seen>], random: &mut Random) -> u64 {
+    fn wait_ms(&self, hands_over: bool, seen: &[Option<ReplicaStatus>], random: &mut Random) -> u64 {
         let StandbyTimes { after_ms, stagger_ms, leaving_ms, .. } = self.times;
         let own = seen.get(self.own).and_then(Option::as_ref);
-        let leads = own.is_some_and(|own| matches!(own.role, SeenRole::Leader { .. }));
+        let leads = own.is_some_and(|own| matches!(own.role, ReplicaRole::Leader { .. }));
         if hands_over && leads {
             return leaving_ms;
         }

@@ -5,7 +5,7 @@ use alloc::string::ToString as _;
 use super::tests::{Bench, LOST, WISH, leaderless, leading, sealed, start, told};
 use super::*;
 use crate::EpochStart;
-use crate::control::{Policy, SeenRole, Sound};
+use crate::control::{Policy, ReplicaRole, Sound};
 use crate::types::sealed::Sealed;
 use crate::types::{ClusterId, Tail};
 
@@ -43,7 +43,7 @@ fn a_standby_waits_as_long_as_somebody_acts_or_leads_and_begins_no_cluster_and_c
         [None, Some(told(2, promised, LOST)), Some(told(3, promised, LOST))]
     };
     assert_eq!(acts_after(&mut standby(1), rising), None);
-    let hears = || Some(told(2, 4, SeenRole::Follower { silence_ms: 10, connected: true }));
+    let hears = || Some(told(2, 4, ReplicaRole::Follower { silence_ms: 10, connected: true }));
     let led = |_| [Some(told(1, 4, leading())), hears(), None];
     assert_eq!(acts_after(&mut standby(1), led), None);
     let blank = |id| {
@@ -57,7 +57,7 @@ fn a_standby_waits_as_long_as_somebody_acts_or_leads_and_begins_no_cluster_and_c
         other.seen.last = None;
         [
             Some(told(1, 4, leading())),
-            Some(told(2, 4, SeenRole::Follower { silence_ms: 1, connected: true })),
+            Some(told(2, 4, ReplicaRole::Follower { silence_ms: 1, connected: true })),
             Some(other),
         ]
     };
@@ -88,7 +88,7 @@ fn a_standby_repeats_the_old_voters_settled_or_not_and_a_controller_lets_them_go
     let joint = || EpochStart { old_voters: old_voters.clone(), ..start(4) };
     let node = |replica| {
         let told = told(replica, 4, LOST);
-        Some(NodeReport { seen: Seen { last: Some(joint()), ..told.seen }, ..told })
+        Some(NodeReport { seen: ReplicaStatus { last: Some(joint()), ..told.seen }, ..told })
     };
     let nodes = || [node(1), node(2), node(3)];
     let mut standby = standby(1);
@@ -183,7 +183,7 @@ fn a_replica_of_another_cluster_at_a_voters_address_keeps_no_standby_from_acting
 fn a_leader_that_wants_to_go_hands_over_without_a_controller() {
     let mut bench = standby(0);
     let leaving = |_| {
-        let hears = |id| Some(told(id, 4, SeenRole::Follower { silence_ms: 10, connected: true }));
+        let hears = |id| Some(told(id, 4, ReplicaRole::Follower { silence_ms: 10, connected: true }));
         let mut leader = told(1, 4, leading());
         leader.seen.leaving = true;
         [Some(leader), hears(2), hears(3)]
@@ -197,7 +197,7 @@ fn a_leader_that_wants_to_go_hands_over_without_a_controller() {
 fn a_voter_that_a_seal_has_left_deaf_is_taken_back() {
     let mut bench = standby(2);
     let deaf = |_| {
-        let hears = told(2, 4, SeenRole::Follower { silence_ms: 10, connected: true });
+        let hears = told(2, 4, ReplicaRole::Follower { silence_ms: 10, connected: true });
         [Some(told(1, 4, leading())), Some(hears), Some(told(3, 6, LOST))]
     };
     assert!(acts_after(&mut bench, deaf).is_some_and(|took| took < 2000));

@@ -5,7 +5,7 @@ use alloc::string::ToString as _;
 use alloc::vec;
 
 use super::*;
-use crate::control::{Reason, SeenRole, Sound};
+use crate::control::{Reason, ReplicaRole, Sound};
 use crate::types::ReplicaId;
 use crate::types::history::EpochStart;
 use crate::types::incarnations::{Lineage, Runs};
@@ -28,8 +28,8 @@ pub(super) fn start(epoch: u64) -> EpochStart {
     EpochStart { epoch: Epoch(epoch), start: Offset(0), leader: ReplicaId(1), voters, quorum: 2, old_voters: None }
 }
 
-pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> NodeReport {
-    let seen = Seen {
+pub(super) fn told(replica: u128, promised: u64, role: ReplicaRole) -> NodeReport {
+    let seen = ReplicaStatus {
         replica: ReplicaId(replica),
         cluster: Some(CLUSTER),
         promised: Epoch(promised),
@@ -52,11 +52,18 @@ pub(super) fn told(replica: u128, promised: u64, role: SeenRole) -> NodeReport {
     }
 }
 
-pub(super) const LOST: SeenRole = SeenRole::Idle { waiting_ms: 5000 };
+pub(super) const LOST: ReplicaRole = ReplicaRole::Idle { waiting_ms: 5000 };
 
-pub(super) fn leading() -> SeenRole {
+pub(super) fn leading() -> ReplicaRole {
     let followers = [2, 3].map(|id| (ReplicaId(id), true, Offset(0))).to_vec();
-    SeenRole::Leader { log_end: Offset(0), settled: true, followers, far: vec![], handing_over: false, switch_to: None }
+    ReplicaRole::Leader {
+        log_end: Offset(0),
+        settled: true,
+        followers,
+        far: vec![],
+        handing_over: false,
+        switch_to: None,
+    }
 }
 
 pub(super) fn sealed(replica: u128) -> Answer {
@@ -227,7 +234,7 @@ fn an_epoch_has_one_candidate_whatever_answer_is_lost() {
 #[test]
 fn a_first_epoch_waits_for_the_store_and_for_every_node() {
     let blank = |id| {
-        let mut told = told(id, 0, SeenRole::Idle { waiting_ms: 0 });
+        let mut told = told(id, 0, ReplicaRole::Idle { waiting_ms: 0 });
         (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
         Some(told)
     };
@@ -250,7 +257,7 @@ fn a_first_epoch_waits_for_the_store_and_for_every_node() {
 #[test]
 fn no_first_epoch_begins_while_the_store_is_away() {
     let blank = |id| {
-        let mut told = told(id, 0, SeenRole::Idle { waiting_ms: 0 });
+        let mut told = told(id, 0, ReplicaRole::Idle { waiting_ms: 0 });
         (told.seen.cluster, told.seen.last, told.seen.durable) = (None, None, Tail::default());
         Some(told)
     };
@@ -270,7 +277,7 @@ fn no_first_epoch_begins_while_the_store_is_away() {
 fn a_record_that_was_put_back_is_raised_and_one_that_is_too_high_is_corrected_in_time() {
     let mut bench = Bench::controller();
     let well = || {
-        let hears = || SeenRole::Follower { silence_ms: 10, connected: true };
+        let hears = || ReplicaRole::Follower { silence_ms: 10, connected: true };
         let mut nodes = [told(1, 7, leading()), told(2, 7, hears()), told(3, 7, hears())];
         for told in &mut nodes {
             told.seen.last = Some(start(7));
@@ -321,7 +328,7 @@ fn two_controllers_that_undo_each_other_wait_longer_and_longer() {
     let (mut epoch, mut begun) = (4, Vec::new());
     while begun.len() < 5 && bench.now < 1_000_000 {
         bench.machine.wish(Wish { replicas: 2, ..WISH }, 3);
-        let hears = || SeenRole::Follower { silence_ms: 10, connected: true };
+        let hears = || ReplicaRole::Follower { silence_ms: 10, connected: true };
         let mut nodes = [told(1, epoch, leading()), told(2, epoch, hears()), told(3, epoch, hears())];
         for told in &mut nodes {
             told.seen.last = Some(start(epoch));
@@ -359,7 +366,7 @@ pub(super) fn well(
 ) -> [Option<NodeReport>; 3] {
     let voters: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
     ids.map(|id| {
-        let role = if id == 1 { leading() } else { SeenRole::Follower { silence_ms: 10, connected: true } };
+        let role = if id == 1 { leading() } else { ReplicaRole::Follower { silence_ms: 10, connected: true } };
         let mut told = told(id, epoch, role);
         told.seen.last = Some(EpochStart { voters: voters.clone(), ..start(epoch) });
         told.seen.durable.epoch = Epoch(epoch);
@@ -400,7 +407,7 @@ fn where_the_named_leader_does_not_vote_the_nodes_are_told_to_wait_for_it() {
     let places = |terms: &StandbyTerms| terms.members.iter().map(|member| member.ordinal).collect::<Vec<_>>();
     let mut nodes = well(4, &[1, 2], [1, 2, 9], None);
     if let Some(told) = &mut nodes[2] {
-        (told.seen.role, told.seen.last) = (SeenRole::Idle { waiting_ms: 0 }, None);
+        (told.seen.role, told.seen.last) = (ReplicaRole::Idle { waiting_ms: 0 }, None);
     }
     let mut bench = Bench::controller();
     bench.machine.wish(two, 3);

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use zue_core::control::machine::{
-    Action, Answer as Told, Backoff, Call as Asked, Event as Happened, Failure, Input, Machine, NodeReport, Patience,
-    Placed, StandbyTimes, StorePatience,
+    Action, Answer as MachineAnswer, Backoff, Call as MachineCall, Event as MachineEvent, Failure, Input, Machine,
+    NodeReport, Patience, Placed, StandbyTimes, StorePatience,
 };
-use zue_core::control::{Seen, SeenRole, Step, Wish};
+use zue_core::control::{ReplicaRole, ReplicaStatus, Step, Wish};
 use zue_core::{Epoch, Millis, ReplicaId, Reply};
-use zue_engine::standing::{self};
+use zue_engine::standby::{self};
 
 use super::{Appointed, Controller};
 use crate::actors::mistakes::{PerhapsBroken, Whim};
@@ -198,8 +198,8 @@ impl World {
             Action::Call { attempt, ordinal, target, call, .. } => {
                 let placed = |world: &Self, places| world.controllers.get(controller).map(|at| at.machines_of(places));
                 let call = match call {
-                    Asked::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
-                    Asked::Appoint { cluster, terms, places, reason: _ } => {
+                    MachineCall::Seal { cluster, epoch } => Call::Seal { cluster, epoch },
+                    MachineCall::Appoint { cluster, terms, places, reason: _ } => {
                         self.check_electorate(&terms.voters);
                         if let Some(at) = self.controllers.get_mut(controller) {
                             let sealed = at.seen.iter().enumerate();
@@ -210,10 +210,10 @@ impl World {
                         }
                         Call::Appoint { cluster, terms, places: placed(self, places).unwrap_or_default() }
                     }
-                    Asked::Learners { epoch, learners, places, standby, .. } => {
+                    MachineCall::Learners { epoch, learners, places, standby, .. } => {
                         Call::Learners { epoch, learners, places, standby }
                     }
-                    Asked::HandOver { epoch, to, deadline_ms, .. } => Call::HandOver { epoch, to, deadline_ms },
+                    MachineCall::HandOver { epoch, to, deadline_ms, .. } => Call::HandOver { epoch, to, deadline_ms },
                 };
                 self.ask(controller, (attempt, false), ordinal, Some(target), call);
             }
@@ -221,12 +221,12 @@ impl World {
         }
     }
 
-    fn happened(&mut self, controller: usize, event: &Happened) {
+    fn happened(&mut self, controller: usize, event: &MachineEvent) {
         self.trace.say(self.now, format_args!("controller {controller}: {event:?}"));
         let home = self.controllers.get(controller).and_then(|at| at.home);
         match event {
-            Happened::LeaderElected { .. } if home.is_some() => self.counts.done.by_standbys += 1,
-            Happened::ElectionFailed { why: Failure::NotAppointed { .. }, .. }
+            MachineEvent::LeaderElected { .. } if home.is_some() => self.counts.done.by_standbys += 1,
+            MachineEvent::ElectionFailed { why: Failure::NotAppointed { .. }, .. }
                 if self.broken_by(Break::TwoCandidates) =>
             {
                 let Some(at) = self.controllers.get_mut(controller) else { return };
@@ -292,12 +292,12 @@ impl World {
             let answer = match answer {
                 Answer::Reply(Reply::Sealed(mut sealed)) => {
                     sealed.cluster = sealed.cluster.filter(|_| sealed.durable.epoch > Epoch(0));
-                    Told::Sealed(Box::new(sealed))
+                    MachineAnswer::Sealed(Box::new(sealed))
                 }
-                Answer::Reply(Reply::Appointed(_)) => Told::Appointed,
-                Answer::Reply(Reply::Learners(_)) => Told::Fed,
-                Answer::Reply(Reply::HandedOver(_)) => Told::HandedOver,
-                answer => Told::Failed(format!("{answer:?}")),
+                Answer::Reply(Reply::Appointed(_)) => MachineAnswer::Appointed,
+                Answer::Reply(Reply::Learners(_)) => MachineAnswer::Fed,
+                Answer::Reply(Reply::HandedOver(_)) => MachineAnswer::HandedOver,
+                answer => MachineAnswer::Failed(format!("{answer:?}")),
             };
             Input::Answer { attempt: number, ordinal, answer }
         };
@@ -307,7 +307,7 @@ impl World {
     /// The wish of a controller, and the number of nodes that it knows: those behind the first may be of another mind.
     fn wish_of(&self, controller: usize) -> (Wish, usize) {
         if let Some((standby, _)) = self.controllers.get(controller).and_then(|at| at.duty.as_ref()) {
-            return (standing::wish(standby.as_ref()), standby.terms.members.len());
+            return (standby::wish(standby.as_ref()), standby.terms.members.len());
         }
         let control = &self.params.control;
         let standby_after_ms = control.stands_by.then_some(control.standby.after_ms);
@@ -316,12 +316,12 @@ impl World {
     }
 
     /// The report of a node to a controller beside its own state: where it was told that the voters are, and whom it does not reach.
-    pub(crate) fn told(&self, machine: usize, seen: Seen) -> NodeReport {
+    pub(crate) fn told(&self, machine: usize, seen: ReplicaStatus) -> NodeReport {
         let process = self.machines.get(machine).and_then(|at| at.process.as_ref());
         let known = process.and_then(|process| process.standing.known());
         let (standby, standby_epoch) =
             (known.map(|known| known.terms.clone()), known.map_or(Epoch(0), |known| known.epoch));
-        let leads = matches!(seen.role, SeenRole::Leader { .. });
+        let leads = matches!(seen.role, ReplicaRole::Leader { .. });
         let members = process.filter(|_| leads).into_iter().flat_map(|process| &process.members);
         let placed =
             |(id, at): (&ReplicaId, &Option<usize>)| Some(Placed { replica: *id, ordinal: (*at)?, is_reachable: true });

@@ -5,7 +5,7 @@ use zue_log::Disk as _;
 use super::*;
 use crate::disk::Harm;
 use crate::message::Address;
-use crate::params::{FaultParams, UpkeepParams};
+use crate::params::{FaultParams, MaintenanceParams};
 
 /// Longer than any run.
 const FOR_EVER_MS: u64 = 1 << 40;
@@ -36,8 +36,8 @@ fn parted() -> Parted {
     world.params.calm();
     world.params.faults = FaultParams::clocks_alone();
     world.params.control.stands_by = false;
-    let upkeep = UpkeepParams::draw(&mut world.dice);
-    world.params.node.upkeep = Some(UpkeepParams { compaction: None, retention_ms: None, ..upkeep });
+    let maintenance = MaintenanceParams::draw(&mut world.dice);
+    world.params.node.maintenance = Some(MaintenanceParams { compaction: None, retention_ms: None, ..maintenance });
     world.params.clients.trim_ms = (0, 0);
     world.populate(None);
     run_until(&mut world, |world| world.check.committed_end() > Offset(20) && world.leader().is_some());
@@ -113,7 +113,7 @@ fn what_another_replica_holds_comes_back_without_a_person() {
     assert_eq!(parted.world.conclude(), Ok(()));
     let counts = &parted.world.counts;
     assert_eq!((counts.trimmed_by_hand, counts.lossy, counts.stuck), (Offset(0), false, false));
-    assert!(counts.kept.repairs > 0, "{counts:?}");
+    assert!(counts.maintenance.repairs > 0, "{counts:?}");
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::world::World;
 impl Process {
     fn aging(&mut self, which: Which) -> Option<&mut Aging> {
         match which {
-            Which::Retention => self.upkeep.as_mut()?.retention.as_mut(),
-            Which::Deletes => self.upkeep.as_mut()?.deletes.as_mut(),
+            Which::Retention => self.maintenance.as_mut()?.retention.as_mut(),
+            Which::Deletes => self.maintenance.as_mut()?.deletes.as_mut(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A driver takes a step, and what it asks for is carried out.
 
-use zue_core::control::{Seen, SeenRole};
+use zue_core::control::{ReplicaRole, ReplicaStatus};
 use zue_core::{Epoch, Input, Millis, Offset, Refusal, ReplicaId, Reply, RoleView, Session, Ticket};
 use zue_engine::disk_queue::Task;
-use zue_engine::driver::{Now, Word};
+use zue_engine::driver::{Now, StreamAnswer};
 use zue_log::ReadError;
 
 use super::Driver;
@@ -86,16 +86,16 @@ impl World {
     }
 
     /// Sends a follower's words to its leader.
-    pub(crate) fn say(&mut self, machine: usize, session: Session, word: Word) {
+    pub(crate) fn say(&mut self, machine: usize, session: Session, word: StreamAnswer) {
         let clock_ms = self.wall(machine);
         let Some(process) = self.process(machine) else { return };
         let (lineage, runs) = (process.replica().lineage().clone(), process.replica().runs().clone());
         let body = match word {
-            Word::Started(log, durable) => Up::Started { log, durable, lineage, runs, clock_ms },
-            Word::Ack(durable, round) => Up::Acked { durable, round, run: lineage.run(), clock_ms },
-            Word::Trimmed(log_start) if self.is_untold(machine, log_start) => return,
-            Word::Trimmed(log_start) => Up::Trimmed { log_start },
-            Word::Refused(refusal) => {
+            StreamAnswer::Started(log, durable) => Up::Started { log, durable, lineage, runs, clock_ms },
+            StreamAnswer::Ack(durable, round) => Up::Acked { durable, round, run: lineage.run(), clock_ms },
+            StreamAnswer::Trimmed(log_start) if self.is_untold(machine, log_start) => return,
+            StreamAnswer::Trimmed(log_start) => Up::Trimmed { log_start },
+            StreamAnswer::Refused(refusal) => {
                 self.trace.say(self.now, format_args!("{machine} refuses stream {}: {refusal}", session.0));
                 Up::Refused { needs_origin: matches!(refusal, Refusal::NeedsOrigin { .. }) }
             }
@@ -305,13 +305,13 @@ impl World {
 }
 
 /// The status of a replica for a controller.
-fn seen(process: &Process, now: Millis) -> Seen {
+fn seen(process: &Process, now: Millis) -> ReplicaStatus {
     let replica = process.replica();
     let role = match replica.role(now) {
-        RoleView::Idle { waiting_ms } => SeenRole::Idle { waiting_ms },
-        RoleView::Failed => SeenRole::Failed,
-        RoleView::Follower { silence_ms, connected, .. } => SeenRole::Follower { silence_ms, connected },
-        RoleView::Leader { handing_over, followers, settled, .. } => SeenRole::Leader {
+        RoleView::Idle { waiting_ms } => ReplicaRole::Idle { waiting_ms },
+        RoleView::Failed => ReplicaRole::Failed,
+        RoleView::Follower { silence_ms, connected, .. } => ReplicaRole::Follower { silence_ms, connected },
+        RoleView::Leader { handing_over, followers, settled, .. } => ReplicaRole::Leader {
             log_end: replica.log().end,
             settled,
             followers: followers
@@ -323,7 +323,7 @@ fn seen(process: &Process, now: Millis) -> Seen {
             switch_to: None,
         },
     };
-    Seen {
+    ReplicaStatus {
         replica: replica.id(),
         cluster: replica.begun_cluster(),
         promised: replica.promise().epoch,

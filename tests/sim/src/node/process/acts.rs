@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use zue_core::{Lineage, Millis, Offset, Producers, Recovered, Replica, ReplicaId, Ticket};
 use zue_engine::disk_queue::{Ahead, Task};
-use zue_engine::driver::Word;
+use zue_engine::driver::StreamAnswer;
 use zue_engine::ring::Ring;
 
 use super::{Process, Writer};
@@ -14,8 +14,8 @@ use crate::disk::{Opened, Work, WorkError};
 use crate::event::{Event, ProcessEvent};
 use crate::message::Address;
 use crate::node::drive::Driver;
-use crate::node::upkeep::Upkeep;
-use crate::params::UpkeepParams;
+use crate::node::maintenance::Maintenance;
+use crate::params::MaintenanceParams;
 use crate::world::{Machine, World};
 
 impl World {
@@ -26,7 +26,7 @@ impl World {
             let after = self.dice.between((0, 8));
             self.machine(machine).storage.fail_soon(after, true);
         }
-        let compaction = self.params.node.upkeep.as_ref().and_then(|upkeep| upkeep.compaction);
+        let compaction = self.params.node.maintenance.as_ref().and_then(|maintenance| maintenance.compaction);
         let Opened { mut recovered, records, gone, last_ms } =
             match self.machine(machine).storage.open(limits, compaction) {
                 Ok(opened) => opened,
@@ -50,7 +50,7 @@ impl World {
             format_args!("{machine} starts with {log}, {commit_end} committed, {promise:?} ({:?})", recovered.id),
         );
         let reader = self.machine(machine).storage.log().reader();
-        let upkeep = self.params.node.upkeep.as_ref().map(|params| Upkeep::new(reader, params));
+        let maintenance = self.params.node.maintenance.as_ref().map(|params| Maintenance::new(reader, params));
         let standing = self.standing_of(machine);
         let replica = Replica::new(self.params.node.limits, recovered);
         if replica.is_seed() {
@@ -68,14 +68,14 @@ impl World {
             memory: Ring::new(self.params.node.memory_bytes),
             inbound: BTreeMap::new(),
             followed: None,
-            upkeep,
+            maintenance,
             standing,
         };
         self.machine(machine).process = Some(process);
         self.restart_standby(machine);
         self.after_of(machine, (0, self.params.node.tick_ms), ProcessEvent::Tick);
-        if let Some(UpkeepParams { turn_ms, .. }) = self.params.node.upkeep {
-            self.after_of(machine, (1, turn_ms), ProcessEvent::Upkeep);
+        if let Some(MaintenanceParams { turn_ms, .. }) = self.params.node.maintenance {
+            self.after_of(machine, (1, turn_ms), ProcessEvent::Maintenance);
         }
     }
 
@@ -110,7 +110,7 @@ impl World {
         let machine_too = self.dice.chance(0.7).then(|| self.dice.bits());
         self.counts.faults.count(if machine_too.is_some() { Fault::MachineStopped } else { Fault::ProcessKilled });
         let at = machine;
-        self.counts.kept.interrupted += u64::from(self.machine(at).storage.is_rewriting());
+        self.counts.maintenance.interrupted += u64::from(self.machine(at).storage.is_rewriting());
         let machine = self.machine(machine);
         machine.process = None;
         machine.storage.stop(machine_too);
@@ -131,7 +131,7 @@ impl World {
             ProcessEvent::Keep => self.keep_standby(machine),
             ProcessEvent::DiskWrite => self.disk_write(machine),
             ProcessEvent::DiskSync => self.disk_sync(machine),
-            ProcessEvent::Upkeep => self.upkeep(machine),
+            ProcessEvent::Maintenance => self.maintenance(machine),
             ProcessEvent::Crash => self.crash_for_a_while(machine),
             ProcessEvent::Persisted(ticket) => self.step(machine, zue_core::Input::Persisted(ticket)),
         }
@@ -289,7 +289,7 @@ impl World {
     fn ack_late(&mut self, machine: usize) {
         let Some(process) = self.process(machine) else { return };
         if let (Some(session), durable) = (process.followed, process.replica().durable()) {
-            self.say(machine, session, Word::Ack(durable, 0));
+            self.say(machine, session, StreamAnswer::Ack(durable, 0));
         }
     }
 
@@ -300,6 +300,6 @@ impl World {
     }
 
     pub(crate) fn address_of(&self, replica: ReplicaId) -> Option<Address> {
-        self.net.homes.get(&replica).map(|machine| Address::Machine(*machine))
+        self.net.address_book.get(&replica).map(|machine| Address::Machine(*machine))
     }
 }

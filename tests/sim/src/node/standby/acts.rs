@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zue_core::control::machine::{Placed, StandbyTerms};
 use zue_core::{Epoch, Input, Refusal, Replica, ReplicaId, Reply, RequestId, Session};
 use zue_engine::driver::Action;
-use zue_engine::standing::{Duty, Standing, are_voters};
+use zue_engine::standby::{Duty, StandbyState, are_voters};
 
 use super::Standby;
 use crate::breaks::Break;
@@ -22,9 +22,9 @@ impl World {
     }
 
     /// The standby knowledge of a node that starts.
-    pub(crate) fn standing_of(&mut self, machine: usize) -> Standing<Standby> {
+    pub(crate) fn standing_of(&mut self, machine: usize) -> StandbyState<Standby> {
         let kept = self.machine(machine).storage.standby.clone();
-        Standing::new(if self.broken_by(Break::StandbyUntold) { Some(self.untold()) } else { kept })
+        StandbyState::new(if self.broken_by(Break::StandbyUntold) { Some(self.untold()) } else { kept })
     }
 
     /// Breaks a rule: what nobody has told.
@@ -42,7 +42,7 @@ impl World {
     }
 
     /// Something is told, or looked at. What that changes is kept, and acted on.
-    fn stand(&mut self, machine: usize, change: impl FnOnce(&mut Standing<Standby>, &Replica)) {
+    fn stand(&mut self, machine: usize, change: impl FnOnce(&mut StandbyState<Standby>, &Replica)) {
         let Some(process) = self.machines.get_mut(machine).and_then(|at| at.process.as_mut()) else { return };
         let before = process.standing.known().cloned();
         change(&mut process.standing, process.driver.replica());

@@ -1,4 +1,4 @@
-//! The upkeep of a log while it is used: the engine's upkeep, and what follows of what it says. Questions and answers travel as
+//! The maintenance of a log while it is used: the engine's maintenance, and what follows of what it says. Questions and answers travel as
 //! everything does.
 
 mod acts;
@@ -9,7 +9,7 @@ use zue_log::sim::SimDisk;
 use zue_log::{Reader, Retention};
 
 use crate::node::ages::Aging;
-use crate::params::UpkeepParams;
+use crate::params::MaintenanceParams;
 
 /// The least number of bytes that are read again in each turn.
 const SCRUB_BYTES: u64 = 4 << 10;
@@ -17,9 +17,9 @@ const SCRUB_BYTES: u64 = 4 << 10;
 /// The same once all is put right: nothing else is left to wait for then.
 const SCRUB_BYTES_HEALED: u64 = 1 << 20;
 
-/// The state of one process's upkeep.
+/// The state of one process's maintenance.
 #[derive(Debug)]
-pub(crate) struct Upkeep {
+pub(crate) struct Maintenance {
     engine: zue_engine::maintenance::Maintenance<SimDisk>,
     /// The ages of records, where some go because of them.
     pub(crate) retention: Option<Aging>,
@@ -28,8 +28,8 @@ pub(crate) struct Upkeep {
     backed_up: Offset,
 }
 
-impl Upkeep {
-    pub(crate) fn new(reader: Reader<SimDisk>, params: &UpkeepParams) -> Self {
+impl Maintenance {
+    pub(crate) fn new(reader: Reader<SimDisk>, params: &MaintenanceParams) -> Self {
         let engine = zue_engine::maintenance::Maintenance::new(reader, settings(params, false));
         let retention = params.retention_ms.map(Aging::new);
         let deletes = params.compaction.map(|compaction| Aging::new(compaction.tombstone_retention_ms));
@@ -37,7 +37,7 @@ impl Upkeep {
     }
 }
 
-fn settings(params: &UpkeepParams, healed: bool) -> Settings {
+fn settings(params: &MaintenanceParams, healed: bool) -> Settings {
     let least = if healed { SCRUB_BYTES_HEALED } else { SCRUB_BYTES };
     let piece_bytes = params.piece_bytes;
     let scrubbed = least.max(u64::try_from(piece_bytes).unwrap_or(u64::MAX));
@@ -58,7 +58,7 @@ fn settings(params: &UpkeepParams, healed: bool) -> Settings {
 
 /// The work that was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Kept {
+pub struct MaintenanceCounts {
     /// Damaged segments that were written anew.
     pub repairs: u64,
     /// Records that came back with them.
@@ -73,7 +73,7 @@ pub struct Kept {
     pub interrupted: u64,
 }
 
-impl Kept {
+impl MaintenanceCounts {
     pub(crate) fn add(&mut self, other: &Self) {
         self.repairs += other.repairs;
         self.restored += other.restored;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use zue_core::control::machine::{NodeReport, Placed, StandbyTerms};
-use zue_core::control::{Policy, Seen, SeenRole};
+use zue_core::control::{Policy, ReplicaRole, ReplicaStatus};
 use zue_core::{ClusterId, Epoch, Offset, ReplicaId};
 use zue_proto::{Malformed, v1};
 
@@ -16,8 +16,8 @@ use crate::NodeAddress;
 /// say how much, as before this version, records alone count.
 const HAND_OVER_BYTES_MAX: u64 = 8 << 20;
 
-/// The answer of a node. A status that makes no sense, or comes from a replica that has answered already at another node, becomes an
-/// error.
+/// The answer of a node. A malformed status becomes an error, and so does one from a replica that has answered already at another
+/// node.
 pub(super) fn one(
     nodes: &[NodeAddress],
     statuses: &[Result<v1::StatusResponse, String>],
@@ -78,9 +78,9 @@ fn standby(wire: &v1::Standby, placed: impl Fn(&v1::Member) -> Option<Placed>) -
     }
 }
 
-fn seen(status: &v1::StatusResponse) -> Result<Seen, Malformed> {
+fn seen(status: &v1::StatusResponse) -> Result<ReplicaStatus, Malformed> {
     let durable = zue_proto::tail(status.durable);
-    Ok(Seen {
+    Ok(ReplicaStatus {
         replica: zue_proto::replica_id("replica_id", &status.replica_id)?,
         cluster: begun_cluster(&status.cluster_id, durable)?,
         promised: Epoch(status.promised),
@@ -128,12 +128,12 @@ fn bound_to(status: &v1::StatusResponse) -> Result<Option<ReplicaId>, Malformed>
     leader.map(|id| zue_proto::replica_id("promised_leader", id)).transpose()
 }
 
-fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
+fn role(status: &v1::StatusResponse) -> Result<ReplicaRole, Malformed> {
     let silence_ms = status.leader_silence_ms.unwrap_or(u64::MAX);
     Ok(match status.role() {
-        v1::Role::Unspecified | v1::Role::Idle => SeenRole::Idle { waiting_ms: silence_ms },
-        v1::Role::Failed => SeenRole::Failed,
-        v1::Role::Follower => SeenRole::Follower { silence_ms, connected: status.leader_connected },
+        v1::Role::Unspecified | v1::Role::Idle => ReplicaRole::Idle { waiting_ms: silence_ms },
+        v1::Role::Failed => ReplicaRole::Failed,
+        v1::Role::Follower => ReplicaRole::Follower { silence_ms, connected: status.leader_connected },
         v1::Role::Leader => {
             let follower = |follower: &v1::FollowerStatus| {
                 let id = zue_proto::replica_id("followers", &follower.replica_id)?;
@@ -148,7 +148,7 @@ fn role(status: &v1::StatusResponse) -> Result<SeenRole, Malformed> {
             let log_end: Offset = zue_proto::tail(status.log).end;
             let switch_to = Some(&status.switch_to).filter(|id| !id.is_empty());
             let switch_to = switch_to.map(|id| zue_proto::replica_id("switch_to", id)).transpose()?;
-            SeenRole::Leader {
+            ReplicaRole::Leader {
                 log_end,
                 settled: status.settled,
                 followers,

@@ -10,14 +10,14 @@ use zue_tls::rustls::pki_types::CertificateDer;
 use zue_tls::{Facts, Identity, Role, Untrusted, Usage, facts, sha256};
 
 use super::access::{Client, Rights};
-use super::kept::Current;
+use super::credentials::Current;
 use super::port::Port;
 use crate::server::rights::Party;
 use crate::services::errors::error;
 
 /// The identity that a connection has shown.
 #[derive(Clone, Debug)]
-pub(crate) enum Shown {
+pub(crate) enum PresentedIdentity {
     /// It came without TLS.
     Plain,
     /// It came with TLS, and shows no certificate.
@@ -25,21 +25,21 @@ pub(crate) enum Shown {
     /// A certificate that is not believed, and why not.
     Doubtful(Arc<str>),
     /// A certificate.
-    Known(Arc<Known>),
+    Known(Arc<VerifiedPeer>),
 }
 
 /// A certificate that was believed when it was shown.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct VerifiedPeer {
     pub(crate) identity: Identity,
     certificates: Vec<CertificateDer<'static>>,
     port: Port,
-    /// Until when it is believed, or why it is not, by what counted in that generation.
+    /// The generation of the files that it was judged by, and the result: the time until when it is believed, or why it is not.
     held: Mutex<(u64, Result<SystemTime, Untrusted>)>,
 }
 
-impl Known {
-    /// Until when it is believed, all of its chain. Looked into once for whatever counts.
+impl VerifiedPeer {
+    /// The time until when all of its chain is believed. Computed once for each generation of the files.
     pub(super) fn holds(&self, current: &Current) -> Result<SystemTime, Untrusted> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.0 != current.generation {
@@ -50,7 +50,7 @@ impl Known {
     }
 }
 
-impl Shown {
+impl PresentedIdentity {
     /// The identity that these certificates show to a port.
     pub(super) fn of(certificates: Option<&[CertificateDer<'static>]>, port: Port, of: &Current) -> Self {
         let Some((first, rest)) = certificates.and_then(<[_]>::split_first) else { return Self::Nobody };
@@ -58,7 +58,7 @@ impl Shown {
             let identity = identity.map_err(|none| format!("it names nobody of a cluster: {none}"))?;
             let until = port.bundle(of).check(first, rest, Usage::Client);
             let until = until.map_err(|why| format!("it is of {identity}, and {why}"))?;
-            let ours = of.said.leaf.cluster();
+            let ours = of.files.leaf.cluster();
             if identity.cluster != *ours {
                 return Err(format!("it is of {identity}, and this is cluster {ours}"));
             }
@@ -66,7 +66,7 @@ impl Shown {
                 return Err(format!("it is of {identity}, which is not served on this port"));
             }
             let certificates = [std::slice::from_ref(first), rest].concat();
-            Ok(Known { identity, certificates, port, held: Mutex::new((of.generation, Ok(until))) })
+            Ok(VerifiedPeer { identity, certificates, port, held: Mutex::new((of.generation, Ok(until))) })
         });
         believed.map_or_else(|why| Self::Doubtful(why.into()), |known| Self::Known(Arc::new(known)))
     }
@@ -74,10 +74,9 @@ impl Shown {
     /// The party, and so what it may do.
     pub(super) fn party(&self, current: &Current) -> Result<Party, Error> {
         let known = match self {
-            Self::Plain => return Err(unauthenticated("this port takes TLS alone: connect with it (zue --ca FILE)")),
+            Self::Plain => return Err(unauthenticated("this port requires TLS: connect with it (zue --ca FILE)")),
             Self::Nobody => {
-                let missing =
-                    "no certificate and no token is shown: show one (zue --cert FILE --key FILE, or --token-file FILE)";
+                let missing = "the call shows no certificate and no token: show one (zue --cert FILE --key FILE, or --token-file FILE)";
                 return Err(unauthenticated(missing));
             }
             Self::Doubtful(why) => {
@@ -100,7 +99,7 @@ impl Shown {
         match &known.identity.role {
             Role::Node => Ok(Party::Node),
             Role::Controller => Ok(Party::Controller),
-            Role::Client(name) => match current.said.access.by_name(name) {
+            Role::Client(name) => match current.files.access.by_name(name) {
                 Some(client) => Ok(Party::Client(Arc::clone(client))),
                 None => Err(error(
                     Reason::PermissionDenied,
@@ -126,7 +125,7 @@ impl Shown {
 
     /// The rights that it has as a client, by its certificate; none if it has none or is no client.
     pub(super) fn rights(&self, current: &Current) -> Option<Rights> {
-        Some(current.said.access.by_name(self.client()?)?.rights)
+        Some(current.files.access.by_name(self.client()?)?.rights)
     }
 }
 
@@ -140,11 +139,9 @@ pub(super) fn token(headers: &http::HeaderMap) -> Option<Result<[u8; 32], Error>
     let token = shown.as_bytes().split_at_checked(b"bearer ".len());
     let token =
         token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")).map(|(_, token)| token.trim_ascii());
-    Some(
-        token
-            .map(sha256)
-            .ok_or_else(|| unauthenticated("the authorization of the call is no token: Bearer TOKEN is expected")),
-    )
+    Some(token.map(sha256).ok_or_else(|| {
+        unauthenticated("the authorization header of the call holds no token: Bearer TOKEN is expected")
+    }))
 }
 
 /// A token that was believed when it was shown first.
@@ -152,14 +149,14 @@ pub(super) fn token(headers: &http::HeaderMap) -> Option<Result<[u8; 32], Error>
 pub(crate) struct Token {
     pub(super) hash: [u8; 32],
     pub(super) client: Arc<Client>,
-    /// Of what it was looked for in last.
+    /// The generation of the files that it was looked up in last.
     pub(super) generation: u64,
 }
 
 impl Token {
     /// Tells whether it stands for the same now.
     pub(super) fn holds(&self, current: &Current) -> bool {
-        current.said.access.by_token(&self.hash) == Some(&self.client)
+        current.files.access.by_token(&self.hash) == Some(&self.client)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The standing of a call that was let in: what it stands on may be gone from the files before it ends. Lets nobody in.
+//! The right by which a call that was let in goes on: the files may take it away before the call ends. Lets nobody in.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zue_proto::v1::Error;
 
 use super::Asked;
-use super::kept::Kept;
+use super::credentials::Credentials;
 
 /// The right by which a call goes on. Clones are of the same call.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing(Option<Arc<Stands>>);
+pub(crate) struct CallRight(Option<Arc<Stands>>);
 
 #[derive(Debug)]
 struct Stands {
-    kept: Arc<Kept>,
+    kept: Arc<Credentials>,
     asked: Asked,
     /// Until which generation it was found to hold.
     generation: AtomicU64,
 }
 
-impl Standing {
+impl CallRight {
     /// Nothing that could be taken away.
     pub(super) fn lasting() -> Self {
         Self(None)
     }
 
     /// The admission, of this generation.
-    pub(super) fn of(kept: &Arc<Kept>, asked: Asked, generation: u64) -> Self {
+    pub(super) fn of(kept: &Arc<Credentials>, asked: Asked, generation: u64) -> Self {
         let (kept, generation) = (Arc::clone(kept), AtomicU64::new(generation));
         Self(Some(Arc::new(Stands { kept, asked, generation })))
     }

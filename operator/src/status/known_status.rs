@@ -1,4 +1,5 @@
-//! The status that a new one is compared with before it is written: what the resource shows, not only what was written last. Pure: it is told the time.
+//! The status that a new one is compared with before it is written: what the resource shows, not only what was written last.
+//! Pure: it is told the time.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +10,14 @@ const BEHIND_FOR: Duration = Duration::from_secs(2);
 
 /// A status as the resource has it, by all that is known.
 #[derive(Debug)]
-pub struct Known {
+pub struct KnownStatus {
     status: ZueClusterStatus,
     /// The version that the watch had when it was written.
     before: Option<String>,
     written_at: Instant,
 }
 
-impl Known {
+impl KnownStatus {
     /// As it was found.
     pub fn new(status: ZueClusterStatus, now: Instant) -> Self {
         Self { status, before: None, written_at: now }
@@ -58,7 +59,7 @@ mod tests {
     fn what_somebody_else_wrote_is_noticed_and_what_the_watch_has_not_seen_yet_is_not_taken_for_it() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut known = Known::new(of("a"), at(0));
+        let mut known = KnownStatus::new(of("a"), at(0));
         known.wrote(of("b"), Some("7"), at(10));
         // It still shows what was there before, however long that takes.
         known.see(Some("7"), &of("a"), at(99));

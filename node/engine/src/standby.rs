@@ -1,11 +1,12 @@
-//! Standing by: by what a replica does, as its leader or a controller says; whether it has to; and what of it a leader tells on.
+//! Standing by: the terms by which a replica elects while no controller does, as its leader or a controller has told them; whether it
+//! has to elect now; and what a leader passes on to its followers.
 
 use std::sync::Arc;
 
 use zue_core::control::{Policy, Wish};
 use zue_core::{Epoch, Replica, ReplicaId, RoleView, Session};
 
-/// By what a replica elects where no controller does.
+/// The terms by which a replica elects where no controller does.
 pub trait Standby: PartialEq + Sized {
     /// The policy: who is to lead.
     fn policy(&self) -> Policy;
@@ -22,7 +23,7 @@ pub trait Standby: PartialEq + Sized {
     fn told_in(self, epoch: Epoch) -> Self;
 }
 
-/// The wish of one who stands by like this.
+/// The wish that these terms make, as a controller would have it.
 pub fn wish(standby: &impl Standby) -> Wish {
     Wish {
         replicas: standby.members().count(),
@@ -35,42 +36,42 @@ pub fn wish(standby: &impl Standby) -> Wish {
     }
 }
 
-/// By what a replica has to stand by, and its own place among the members.
+/// The terms by which a replica has to elect, and its own place among the members.
 pub type Duty<T> = (Arc<T>, usize);
 
-/// Standing by, as a replica knows it.
+/// The terms that a replica knows, and whether it has to elect by them.
 #[derive(Debug)]
-pub struct Standing<T> {
+pub struct StandbyState<T> {
     known: Option<Arc<T>>,
-    /// The word of its leader, and the stream that it came on.
+    /// The terms that its leader sent last, and the stream that they came on.
     told: Option<(Session, T)>,
     needed: bool,
 }
 
-impl<T: Standby> Standing<T> {
-    /// Of a replica that starts, by what it kept.
+impl<T: Standby> StandbyState<T> {
+    /// The state of a replica that starts, with the terms that it kept.
     pub fn new(kept: Option<Arc<T>>) -> Self {
         Self { known: kept, told: None, needed: false }
     }
 
-    /// By what it stands by.
+    /// The terms in force.
     pub fn known(&self) -> Option<&Arc<T>> {
         self.known.as_ref()
     }
 
-    /// The duty of now: none as long as nobody has told it how, or it does not vote.
+    /// The duty at present; none while the replica knows no terms, or does not vote.
     pub fn duty(&self, own: ReplicaId) -> Option<Duty<T>> {
         let known = self.known.as_ref().filter(|_| self.needed)?;
         let own = known.members().position(|member| member == own)?;
         Some((Arc::clone(known), own))
     }
 
-    /// A controller tells the leader of that epoch, which has taken what was said beside.
+    /// A controller has told this replica the terms, as the leader of that epoch.
     pub fn tell(&mut self, replica: &Replica, epoch: Epoch, standby: T) {
         self.take(replica, standby.told_in(epoch));
     }
 
-    /// Its leader tells it on an open stream. It is believed at the next look, if that is the leader of this epoch.
+    /// The leader has sent the terms on an open stream. They count from the next look, if it leads this epoch.
     pub fn hear(&mut self, session: Session, standby: T) {
         self.told = Some((session, standby));
     }
@@ -103,7 +104,7 @@ pub fn are_voters(replica: &Replica, epoch: Epoch, standby: &impl Standby) -> bo
     standby.members().count() == start.voters.len() && start.voters.iter().all(is_named)
 }
 
-/// Tells whether what is told takes the place of what is known. Nothing was told in an epoch that has not begun.
+/// Tells whether new terms replace the known ones. Terms of an epoch that has not begun are not believed.
 fn is_newer<T: Standby>(told: &T, known: Option<&T>, promised: Epoch) -> bool {
     told.epoch() <= promised && known.is_none_or(|known| told != known && told.epoch() >= known.epoch())
 }
@@ -217,7 +218,7 @@ mod tests {
 
     #[test]
     fn only_a_voter_that_was_told_how_stands_by() {
-        let mut standing = Standing { known: None, told: None, needed: true };
+        let mut standing = StandbyState { known: None, told: None, needed: true };
         assert_eq!(standing.duty(ReplicaId(2)), None, "nobody has told it");
         standing.known = Some(Arc::new(Terms(Epoch(1), 1000)));
         assert_eq!(standing.duty(ReplicaId(2)).map(|(_, own)| own), Some(1));

@@ -1,11 +1,11 @@
-//! The upkeep takes its turns; questions and answers travel.
+//! The maintenance takes its turns; questions and answers travel.
 
 use zue_core::{Aged, ClusterId, Input, Offset, ReplicaId, RoleView};
 use zue_engine::maintenance::{Ask, Event as Happened, Facts, Unanswered};
 use zue_engine::room::Access as _;
 use zue_log::{Excerpt, Log, LogError, ReadError};
 
-use super::{Upkeep, settings};
+use super::{Maintenance, settings};
 use crate::breaks::Break;
 use crate::check::Judge;
 use crate::disk::{WorkError, work_error};
@@ -17,19 +17,19 @@ use crate::world::World;
 
 impl World {
     /// Does what comes next, and again later.
-    pub(crate) fn upkeep(&mut self, machine: usize) {
-        let Some(late_ms) = self.params.node.upkeep.as_ref().map(|params| params.late_ms) else { return };
+    pub(crate) fn maintenance(&mut self, machine: usize) {
+        let Some(late_ms) = self.params.node.maintenance.as_ref().map(|params| params.late_ms) else { return };
         let life = self.process(machine).map(|process| process.life);
         let waits_ms = self.look_after(machine, None).max(1);
         if life == self.process(machine).map(|process| process.life) {
-            self.after_of(machine, (waits_ms, waits_ms + late_ms), ProcessEvent::Upkeep);
+            self.after_of(machine, (waits_ms, waits_ms + late_ms), ProcessEvent::Maintenance);
         }
     }
 
-    /// Lets the upkeep take its turn, or an answer; how long it waits then.
+    /// Lets the maintenance take its turn, or an answer; how long it waits then.
     fn look_after(&mut self, machine: usize, answer: Option<(u64, Result<Excerpt, Unanswered>)>) -> u64 {
         let now = self.clock(machine);
-        let Some(settings) = self.params.node.upkeep.as_ref().map(|params| settings(params, self.healed)) else {
+        let Some(settings) = self.params.node.maintenance.as_ref().map(|params| settings(params, self.healed)) else {
             return 0;
         };
         let is_failed = |process: &Process| process.replica().role(now) == RoleView::Failed;
@@ -55,7 +55,7 @@ impl World {
             backed_up,
         };
         let mut events = Vec::new();
-        let Some(Upkeep { engine, .. }) = &mut process.upkeep else { return settings.turn_ms };
+        let Some(Maintenance { engine, .. }) = &mut process.maintenance else { return settings.turn_ms };
         engine.settings = settings;
         let waits = match answer {
             Some((number, answer)) => engine.answered(number, answer, &facts, &mut at.storage, &mut events),
@@ -93,14 +93,14 @@ impl World {
         voters.into_iter().filter(|voter| *voter != id).collect()
     }
 
-    /// Does what the upkeep asks for, and judges what it has done.
+    /// Does what the maintenance asks for, and judges what it has done.
     fn take(
         &mut self,
         machine: usize,
         event: Happened,
         (by_age, deletes): (Option<Judge>, Option<(Aged, Judge)>),
     ) -> Result<(), WorkError> {
-        let (limits, kept) = (self.params.node.producer_limits, &mut self.counts.kept);
+        let (limits, kept) = (self.params.node.producer_limits, &mut self.counts.maintenance);
         let storage = &mut self.machines.get_mut(machine).expect("a machine of this world").storage;
         match event {
             Happened::Ask(ask) => self.ask_other(machine, ask),
@@ -139,7 +139,7 @@ impl World {
             }
             Happened::CheckedAll if storage.mend(limits)? => self.mended(machine),
             Happened::CheckedAll | Happened::CompactedBytes(_) | Happened::Found(_) | Happened::Trimmed { .. } => {}
-            event => self.trace.say(self.now, format_args!("{machine}'s upkeep: {event:?}")),
+            event => self.trace.say(self.now, format_args!("{machine}'s maintenance: {event:?}")),
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ impl World {
     fn mended(&mut self, machine: usize) {
         let storage = &self.machine(machine).storage;
         let (id, is_restored) = (storage.id(), storage.is_restored());
-        self.counts.kept.mended += 1;
+        self.counts.maintenance.mended += 1;
         self.trace.say(self.now, format_args!("{machine} is whole again"));
         if !is_restored {
             self.check.mend(id);
@@ -178,14 +178,14 @@ impl World {
     // ---- backups, where retention waits for them
 
     pub(crate) fn backup_ms(&self) -> Option<(u64, u64)> {
-        self.params.node.upkeep.as_ref()?.backup_ms
+        self.params.node.maintenance.as_ref()?.backup_ms
     }
 
     /// From where on retention is to leave what is in no backup, as far as a node knows; nowhere on a full disk.
     fn held_from(&mut self, machine: usize) -> Option<Offset> {
         self.backup_ms()?;
         let process = self.process(machine).filter(|process| !process.writer.is_full())?;
-        process.upkeep.as_ref().map(|upkeep| upkeep.backed_up)
+        process.maintenance.as_ref().map(|maintenance| maintenance.backed_up)
     }
 
     /// A backup is made of what one node can read, and some hear of it.
@@ -197,8 +197,8 @@ impl World {
         let newest = self.check.backed_up(newest);
         for machine in 0..self.machines.len() {
             let hears = self.dice.chance(0.5);
-            let upkeep = self.process(machine).and_then(|process| process.upkeep.as_mut());
-            upkeep.filter(|_| hears).into_iter().for_each(|upkeep| upkeep.backed_up = newest);
+            let maintenance = self.process(machine).and_then(|process| process.maintenance.as_mut());
+            maintenance.filter(|_| hears).into_iter().for_each(|maintenance| maintenance.backed_up = newest);
         }
         self.after(pause_ms, Event::BackUp);
     }
@@ -220,7 +220,7 @@ impl World {
 
     /// Gives committed records to a replica that lacks them.
     pub(crate) fn give(&mut self, machine: usize, caller: Caller, cluster: ClusterId, (from, upto): (Offset, Offset)) {
-        let answer_bytes = self.params.node.upkeep.as_ref().map_or(0, |upkeep| upkeep.answer_bytes);
+        let answer_bytes = self.params.node.maintenance.as_ref().map_or(0, |maintenance| maintenance.answer_bytes);
         let at = self.machine(machine);
         let (Some(process), storage) = (&at.process, &at.storage) else { return };
         let replica = process.replica();

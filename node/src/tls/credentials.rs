@@ -18,7 +18,7 @@ use zue_tls::{
 
 use super::access::AccessError;
 use super::file::File;
-use super::files::{Places, Problems, Said};
+use super::files::{FileContents, Places, Problems};
 use crate::metrics::Metrics;
 use crate::num::gauge;
 
@@ -62,7 +62,7 @@ pub enum TlsError {
 /// The files in force.
 #[derive(Debug)]
 pub(super) struct Current {
-    pub(super) said: Said,
+    pub(super) files: FileContents,
     pub(super) for_clients: Arc<ServerConfig>,
     pub(super) for_peers: Arc<ServerConfig>,
     dialling: Arc<ClientConfig>,
@@ -71,20 +71,20 @@ pub(super) struct Current {
 }
 
 impl Current {
-    fn of(said: Said, generation: u64) -> Result<Self, TlsError> {
-        let (for_clients, for_peers) = (server_for_clients(&said.leaf)?, server_for_peers(&said.leaf, &said.peers)?);
-        let dialling = Dial::peer_config(&said.leaf, &said.peers)?;
-        Ok(Self { said, for_clients, for_peers, dialling, generation })
+    fn of(files: FileContents, generation: u64) -> Result<Self, TlsError> {
+        let (for_clients, for_peers) = (server_for_clients(&files.leaf)?, server_for_peers(&files.leaf, &files.peers)?);
+        let dialling = Dial::peer_config(&files.leaf, &files.peers)?;
+        Ok(Self { files, for_clients, for_peers, dialling, generation })
     }
 
     fn hashes(&self) -> [&str; 4] {
-        self.said.hashes()
+        self.files.hashes()
     }
 }
 
-/// Keeps it.
+/// The credentials of this node: reads the files again when they change, and replaces what is in force.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct Credentials {
     mode: TlsMode,
     places: Places,
     pub(super) current: ArcSwap<Current>,
@@ -98,11 +98,11 @@ pub(super) struct Kept {
     pub(super) handshakes: Handle,
 }
 
-impl Kept {
+impl Credentials {
     pub(super) async fn read(tls: &TlsSettings, access: &AccessSettings, folder: &Path) -> Result<Self, TlsError> {
         let places = Places { folder: folder.to_owned(), access: access.file.clone() };
-        let said = places.aside(Places::read_all).await??;
-        Ok(Self::of(tls.mode, places, Current::of(said, 0)?))
+        let files = places.aside(Places::read_all).await??;
+        Ok(Self::of(tls.mode, places, Current::of(files, 0)?))
     }
 
     fn of(mode: TlsMode, places: Places, current: Current) -> Self {
@@ -142,10 +142,13 @@ impl Kept {
 
     /// The problem, for people.
     pub(super) fn problem(&self) -> Option<String> {
-        let problem =
-            self.problem.borrow().as_ref().map(|why| format!("what is in the files for TLS is not used: {why}"));
+        let problem = self
+            .problem
+            .borrow()
+            .as_ref()
+            .map(|why| format!("the files for TLS are unusable, and their former content stays in force: {why}"));
         problem.or_else(|| {
-            let left = self.current.load().said.leaf.not_after.duration_since(SystemTime::now());
+            let left = self.current.load().files.leaf.not_after.duration_since(SystemTime::now());
             left.is_err().then(|| "the certificate of this node has expired: nobody believes it any more".to_owned())
         })
     }
@@ -157,7 +160,7 @@ impl Kept {
         v1::TlsStatus {
             mode: mode.to_owned(),
             certificate_sha256: certificate,
-            expires_s: unix_s(current.said.leaf.not_after),
+            expires_s: unix_s(current.files.leaf.not_after),
             peer_bundle_sha256: peers,
             client_bundle_sha256: clients,
             access_sha256: access,
@@ -169,7 +172,7 @@ impl Kept {
     pub(super) async fn keep(&self, metrics: &Metrics, stop: &CancellationToken) {
         let (mut found, mut seen, mut without) = (Problems::new(), None, Without::default());
         for look in 0_u64.. {
-            metrics.tls_expires.set(gauge(unix_s(self.current.load().said.leaf.not_after)));
+            metrics.tls_expires.set(gauge(unix_s(self.current.load().files.leaf.not_after)));
             if stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await.is_none() {
                 return;
             }
@@ -180,9 +183,9 @@ impl Kept {
                 continue;
             }
             let before = self.current.load_full();
-            let read = self.places.aside(move |places| places.read_again(&before.said)).await;
-            let Ok((said, mut problems)) = read else { continue };
-            if let Err(error) = self.take(said) {
+            let read = self.places.aside(move |places| places.read_again(&before.files)).await;
+            let Ok((files, mut problems)) = read else { continue };
+            if let Err(error) = self.take(files) {
                 problems.insert(File::Leaf, full(&error));
             }
             self.tell(&problems, &found, metrics);
@@ -204,7 +207,7 @@ impl Kept {
                 return false;
             }
             if let Some(why) = &told {
-                tracing::error!(why, "TLS files are unusable: their previous content stays in force");
+                tracing::error!(why, "the files for TLS are unusable: their former content stays in force");
             }
             *problem = told.as_deref().map(Into::into);
             true
@@ -212,12 +215,12 @@ impl Kept {
     }
 
     /// From now on this counts.
-    pub(super) fn take(&self, said: Said) -> Result<(), TlsError> {
+    pub(super) fn take(&self, files: FileContents) -> Result<(), TlsError> {
         let before = self.current.load_full();
-        if said.hashes() == before.hashes() {
+        if files.hashes() == before.hashes() {
             return Ok(());
         }
-        let now = Current::of(said, before.generation + 1)?;
+        let now = Current::of(files, before.generation + 1)?;
         let [certificate, peers, clients, access] = now.hashes();
         tracing::info!(
             certificate,
@@ -226,7 +229,7 @@ impl Kept {
             access,
             "the files for TLS have changed: what they say counts from now on"
         );
-        let is_for_peers = [certificate, peers] != [&before.said.leaf.sha256, &before.said.peers.sha256];
+        let is_for_peers = [certificate, peers] != [&before.files.leaf.sha256, &before.files.peers.sha256];
         let (dialling, generation) = (Arc::clone(&now.dialling), now.generation);
         self.current.store(Arc::new(now));
         if is_for_peers {
