@@ -177,11 +177,14 @@ impl Replica {
                 assert_eq!((promise.epoch, promise.leader), (leader.start.epoch, Some(self.id)), "it leads unpromised");
                 assert_eq!(log.history.last(), Some(&leader.start), "a leader's log goes on in another epoch");
                 assert!(!leader.settled || log.commit_end >= leader.start.start, "an epoch is settled uncommitted");
+                debug_assert!(self.cluster.is_some(), "it leads in no cluster");
+                debug_assert!(leader.reads.len() <= self.limits.reads_max, "more reads wait than may");
             }
             Role::Follower(following) => {
                 let promised = (promise.epoch, promise.leader);
                 assert_eq!(promised, (following.epoch, Some(following.leader)), "it follows unpromised");
                 assert!(following.leader != self.id, "a replica follows itself");
+                debug_assert!(self.cluster.is_some(), "it follows in no cluster");
                 assert!(following.session.is_some() || following.pending.is_none(), "a closed stream is to be joined");
                 let joint = following.pending.as_ref().map(Pending::tail);
                 assert!(joint.is_none_or(|joint| joint.end >= log.commit_end), "what is committed is to be cut");
