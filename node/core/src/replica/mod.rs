@@ -144,6 +144,7 @@ impl Replica {
         // From here on nothing of a lower epoch is accepted or acknowledged. Waiting appends are kept: this replica has the
         // longest log and may well be appointed again.
         self.leave_role(out);
+        debug_assert!(self.role == Role::Idle, "a replica promises an epoch, and goes on in an earlier one");
         self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
         self.after_disk(Effect::Sealed(request, epoch));
     }
@@ -201,6 +202,8 @@ impl Replica {
         if let Err(_out_of_order) = self.log.history.push(start.clone()) {
             return out.push(Output::Reply(request, Reply::Refused(Refusal::AlreadyStarted(epoch))));
         }
+        debug_assert!(self.role == Role::Idle, "one is to lead that leads or follows already");
+        debug_assert!(self.doubts.sealed_before_start < epoch, "one leads that may have forgotten an acknowledgement");
         self.write_promise(Promise { epoch, leader: Some(self.id) }, Some(cluster), out);
         self.log.tail.epoch = epoch;
         let ticket = self.next_ticket();

@@ -316,6 +316,7 @@ impl Progress {
     /// Takes note of what the follower holds, at a time when the leader's log had this tail. One that ends as far without the epoch's
     /// start has not caught up.
     pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
+        debug_assert!(self.pace.heard <= now, "the monotonic clock went back");
         self.pace.heard = now;
         self.pace.joint.take_if(|joint| durable > *joint);
         if durable > self.durable || self.durable.end >= log.end {

@@ -251,7 +251,9 @@ impl<R: Rules> Machine<R> {
             // Only the store is waited for.
             Work::Looking { .. } | Work::Reserving(_) | Work::Sealing(..) => None,
         };
-        work.into_iter().chain(self.record.deadline()).min()
+        let deadline = work.into_iter().chain(self.record.deadline()).min();
+        debug_assert!(deadline.is_some(), "nothing wakes it, whatever it waits for");
+        deadline
     }
 
     /// Looks now, unless something is under way.
