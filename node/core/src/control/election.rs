@@ -188,6 +188,9 @@ pub fn choose(
     nothing_is_lost(newest, answers, leader)?;
     let choice = |voters: Vec<ReplicaId>, old_voters, unchanged| {
         let quorum = effective_quorum(voters.len(), quorum);
+        let next = EpochStart { voters, old_voters, ..newest.clone() };
+        debug_assert!(next.follows(newest), "voters are chosen that no replica accepts");
+        let EpochStart { voters, old_voters, .. } = next;
         Choice { leader, voters, quorum, old_voters, bootstrap: false, unchanged }.checked()
     };
     let voters = newest.voters.clone();

@@ -74,6 +74,7 @@ impl Replica {
         let (promise_before, round_before) = (self.promise, self.counts.round);
         let (asked_before, begun_before) = (self.disk.issued, self.cluster.filter(|_| !self.log.history.is_empty()));
         let (was_idle, had_failed) = (self.role == Role::Idle, self.role == Role::Failed);
+        let (led, others) = (matches!(self.role, Role::Leader(_)), out.len());
         if let Role::Leader(leader) = &mut self.role
             && !leader.begun
         {
@@ -132,6 +133,9 @@ impl Replica {
         assert!(asked_before <= self.disk.issued, "a ticket was given twice");
         assert!(begun_before.is_none_or(|before| self.cluster == Some(before)), "the log has gone to another cluster");
         assert!(!had_failed || self.role == Role::Failed, "a failed replica takes part again");
+        let asked = out.get(others..).unwrap_or_default();
+        self.check_asked(asked_before, asked);
+        self.check_told((promise_before, commit_before, led), asked);
         self.check();
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::attempt::{self, Attempt, Voters};
 use super::feed::Feed;
-use super::io::{Action, Event, NodeReport};
+use super::io::{Action, Call, Event, NodeReport};
 use super::pause::Retry;
 use super::{Machine, Node, Work};
 use crate::control::{Blocked, Reason, Recorded, Rules, Seen, SeenRole, Step, Wish, nodes_needed};
@@ -235,6 +235,20 @@ impl<R: Rules> Machine<R> {
             }
             Work::Resting | Work::Feeding { .. } => {}
         }
+    }
+
+    /// Holds what is true of what a step asks for.
+    pub(super) fn check_asked(&self, attempt_before: u64, asked: &[Action]) {
+        let is_of_store = |asked: &Action| matches!(asked, Action::Load { .. } | Action::Swap { .. });
+        debug_assert!(!self.is_alone() || !asked.iter().any(is_of_store), "a node that stands by asks a store");
+        let is_numbered = |asked: &Action| match asked {
+            Action::Call { attempt, .. } => (attempt_before..=self.epochs.attempts).contains(attempt),
+            Action::Look { look, .. } => *look == self.look.number,
+            _ => true,
+        };
+        debug_assert!(asked.iter().all(is_numbered), "an answer is not told from one to an earlier question");
+        let appoints = |asked: &&Action| matches!(asked, Action::Call { call: Call::Appoint { .. }, .. });
+        debug_assert!(asked.iter().filter(appoints).count() <= 1, "two are appointed at a time");
     }
 
     fn are_all_seen(&self) -> bool {

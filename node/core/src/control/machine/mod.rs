@@ -277,7 +277,7 @@ impl<R: Rules> Machine<R> {
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Action>) {
         let within = (self.patience.store.answer_ms, self.patience.store.retry);
         let (look_before, attempt_before) = (self.look.number, self.epochs.attempts);
-        let appointed_before = self.epochs.appointed;
+        let (appointed_before, others) = (self.epochs.appointed, out.len());
         let reserved = match input {
             Input::Tick => None,
             Input::Status { look, ordinal, told } => {
@@ -313,6 +313,7 @@ impl<R: Rules> Machine<R> {
         assert!(look_before <= self.look.number, "the number of a look was given twice");
         assert!(attempt_before <= self.epochs.attempts, "the number of an attempt was given twice");
         assert!(appointed_before <= self.epochs.appointed, "an epoch may get a second candidate");
+        self.check_asked(attempt_before, out.get(others..).unwrap_or_default());
         self.check();
     }
 
