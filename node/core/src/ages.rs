@@ -56,6 +56,7 @@ impl Aged {
 
     /// The age of the record as it was seen, if that decides.
     fn seen(&self, record: Offset) -> Option<bool> {
+        debug_assert!(self.old_before <= self.young_from, "a record is old and young");
         if record < self.old_before { Some(true) } else { (record >= self.young_from).then_some(false) }
     }
 

@@ -41,7 +41,7 @@ const FUNCTION_MAX: usize = 74;
 const QUESTIONS_MAX: usize = 1;
 
 /// Assertions for a hundred functions, in the crates whose mistakes cost records: to go up. Only what a bug alone can break is asserted.
-const ASSERTS_MIN: &[(&str, usize)] = &[("node/core", 28), ("node/log", 21)];
+const ASSERTS_MIN: &[(&str, usize)] = &[("node/core", 46), ("node/log", 29)];
 
 static CRATES: LazyLock<Vec<(Root, Measures)>> = LazyLock::new(|| {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");

@@ -60,14 +60,16 @@ pub(super) fn next_epoch(
     };
     let promised = || groups.iter().flat_map(|group| &group.promised);
     let accepted = promised().flat_map(steps).filter(is_new).filter(is_enough).max();
-    accepted.unwrap_or_else(|| {
+    let epoch = accepted.unwrap_or_else(|| {
         // Too few are near each other: those furthest behind come first. One that could have taken what is written down, and did not,
         // may never move: then it is the turn of the next.
         let was_passed_over = |promised: &&Epoch| recorded.epoch.follows(**promised);
         let lowest = promised().filter(|promised| !was_passed_over(promised)).min().or_else(|| promised().min());
         let lowest = lowest.copied().unwrap_or_default();
         steps(&lowest).into_iter().filter(is_new).max().unwrap_or(highest)
-    })
+    });
+    debug_assert!(epoch <= highest, "an epoch is passed over that nobody has seen");
+    epoch
 }
 
 /// Each voter has to accept where all of them have to answer: to say what one of them may have lost, or, while some hold no epoch start

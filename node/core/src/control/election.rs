@@ -41,6 +41,7 @@ impl Choice {
         assert!(self.voters.contains(&self.leader), "a leader is chosen that does not vote");
         assert!(quorum >= majority(self.voters.len()), "two quorums need not meet");
         assert!(quorum <= self.voters.len(), "a quorum that nobody can reach");
+        debug_assert!(self.unchanged.is_none() || !self.bootstrap, "the first voters are to change");
         self
     }
 }
@@ -183,9 +184,13 @@ pub fn choose(
         has_majority(electorate, answers)?;
     }
     let leader = candidate(answers, newest, prefer, change).ok_or(NoChoice::NoAnswers)?;
+    debug_assert!(answer_of(answers, leader).is_some(), "one is chosen that did not answer");
     nothing_is_lost(newest, answers, leader)?;
     let choice = |voters: Vec<ReplicaId>, old_voters, unchanged| {
         let quorum = effective_quorum(voters.len(), quorum);
+        let next = EpochStart { voters, old_voters, ..newest.clone() };
+        debug_assert!(next.follows(newest), "voters are chosen that no replica accepts");
+        let EpochStart { voters, old_voters, .. } = next;
         Choice { leader, voters, quorum, old_voters, bootstrap: false, unchanged }.checked()
     };
     let voters = newest.voters.clone();
@@ -255,6 +260,7 @@ fn choose_first(
     quorum: Option<u32>,
 ) -> Result<Choice, NoChoice> {
     let First { voters, listed } = first;
+    debug_assert!(voters.iter().all(|voter| listed.contains(voter)), "a first voter is at none of the nodes");
     let is_fresh = |id: &ReplicaId| {
         answer_of(answers, *id).is_some_and(Sealed::is_blank) || seeds.iter().any(|seed| seed.replica == *id)
     };
@@ -274,6 +280,7 @@ fn choose_first(
         voters.pop();
         voters.push(leader);
     }
+    debug_assert!(voters.len() == first.voters.len().max(1), "more or fewer vote than are to");
     // What was restored is on one disk: while it is not on those of a majority, nobody is elected without that one.
     let old_voters = (!seeds.is_empty() && voters.len() > 1).then(|| alloc::vec![leader]);
     let quorum = effective_quorum(voters.len(), quorum);
@@ -329,6 +336,8 @@ fn candidate(
     prefer: Option<ReplicaId>,
     change: Option<Change>,
 ) -> Option<ReplicaId> {
+    let is_newest = |answer: &Sealed| answer.last.as_ref().is_none_or(|last| last.epoch <= newest.epoch);
+    debug_assert!(answers.iter().all(is_newest), "an answer holds a later epoch than the one that says who elects");
     let best = preferred(answers, &newest.voters, prefer, change)?;
     if answer_of(answers, best).is_none_or(|answer| !answer.damaged) {
         return Some(best);

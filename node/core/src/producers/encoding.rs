@@ -35,6 +35,8 @@ impl Producers {
                 out.extend(base.0.to_le_bytes());
             }
         }
+        let length = HEADER_BYTES + self.known.len() * PRODUCER_BYTES + self.appends * APPEND_BYTES;
+        debug_assert_eq!(out.len(), length, "the remembered appends are counted wrongly");
         out
     }
 
@@ -69,6 +71,10 @@ impl Producers {
     }
 }
 
+/// The number of bytes in front of the producers.
+const HEADER_BYTES: usize = 4 + 4 + 8;
+/// The number of bytes of a producer, without its appends.
+const PRODUCER_BYTES: usize = 16 + 8 + 8 + 4;
 /// The number of bytes of an append.
 const APPEND_BYTES: usize = 8 + 4 + 8;
 
@@ -123,6 +129,7 @@ impl TablePart {
             {
                 horizon = horizon.max(last.plus(1));
             }
+            debug_assert!(kept.len() <= limits.producers_max);
         }
         // Then those that appended longest ago keep no more than their share.
         let mut total: usize = kept.values().sum();
@@ -134,6 +141,8 @@ impl TablePart {
             total -= *appends - share;
             *appends = share;
         }
+        debug_assert_eq!(kept.values().sum::<usize>(), total, "appends are taken off that are kept");
+        debug_assert!(total <= limits.all_appends_max || kept.values().all(|appends| *appends <= limits.share()));
         Some(Self { appends: kept, horizon })
     }
 }

@@ -175,6 +175,7 @@ impl Producers {
         }
         self.put(id, producer);
         self.forget_surplus();
+        debug_assert!(self.appends <= self.limits.all_appends_max || self.rich.is_empty(), "too much is remembered");
     }
 
     fn take(&mut self, id: ProducerId) -> Option<Producer> {
@@ -192,7 +193,9 @@ impl Producers {
             self.rich.insert(producer.last, id);
         }
         self.appends += producer.appends.len();
-        self.known.insert(id, producer);
+        let before = self.known.insert(id, producer);
+        debug_assert_eq!(before, None, "a producer's appends are counted that are remembered no more");
+        debug_assert!(self.rich.len() <= self.by_age.len(), "a producer has more than its share, and no age");
     }
 
     /// Forgets those that appended longest ago, and then their oldest appends, until the rest is within the limits.

@@ -30,6 +30,7 @@ impl Backlog {
     pub(crate) fn push(&mut self, end: Offset, bytes: u64) {
         debug_assert!(self.last.0 < end, "an append ends before the one in front of it");
         self.last = (end, self.last.1.saturating_add(bytes));
+        debug_assert!(self.marks.back().is_some_and(|marked| *marked <= self.last), "a total is of a later end");
         let marked = self.marks.back().map_or(0, |(_, total)| *total);
         if self.last.1 <= marked.saturating_add(self.grain) {
             return;
@@ -43,7 +44,17 @@ impl Backlog {
 
     /// The number of bytes between two ends of appends.
     pub(crate) fn between(&self, from: Offset, to: Offset) -> u64 {
-        if from >= to { 0 } else { self.total_at(to).saturating_sub(self.total_at(from)) }
+        if from >= to {
+            return 0;
+        }
+        let (before, all) = (self.total_at(from), self.total_at(to));
+        debug_assert!(before <= all, "totals are out of order");
+        all.saturating_sub(before)
+    }
+
+    /// The end of the last append.
+    pub(crate) fn end(&self) -> Offset {
+        self.last.0
     }
 
     fn total_at(&self, end: Offset) -> u64 {

@@ -154,6 +154,7 @@ impl Replica {
         assert_eq!(self.log.tail, log, "frames follow another place than where the logs were joined");
         self.log.tail = end;
         for append in appends {
+            debug_assert!(append.base < end.end, "an append lies behind the frames it is among");
             self.log.producers.record(append);
         }
         Ok(())

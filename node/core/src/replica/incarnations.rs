@@ -91,6 +91,11 @@ impl Replica {
 
     /// Notes that what was learned is durable; returns whether more may be committed now.
     pub(crate) fn note_runs(&mut self, runs: Runs) -> bool {
+        debug_assert_eq!(
+            runs.get(self.id),
+            self.starts.runs.get(self.id),
+            "another start of this disk is written down"
+        );
         self.starts.noted = runs;
         self.recount();
         matches!(self.role, Role::Leader(_))

@@ -260,6 +260,7 @@ impl Replica {
                 } else if leader.hand_over.is_some() {
                     Refusal::HandingOver
                 } else {
+                    debug_assert!(leader.followers.contains_key(&to), "the target is not fed");
                     let until = Millis(now.0.saturating_add(deadline_ms));
                     leader.hand_over = Some(HandOver { request: Some(request), to, until });
                     return self.finish_hand_over(out);

@@ -74,6 +74,7 @@ impl Replica {
         let (promise_before, round_before) = (self.promise, self.counts.round);
         let (asked_before, begun_before) = (self.disk.issued, self.cluster.filter(|_| !self.log.history.is_empty()));
         let (was_idle, had_failed) = (self.role == Role::Idle, self.role == Role::Failed);
+        let (led, others) = (matches!(self.role, Role::Leader(_)), out.len());
         if let Role::Leader(leader) = &mut self.role
             && !leader.begun
         {
@@ -132,6 +133,9 @@ impl Replica {
         assert!(asked_before <= self.disk.issued, "a ticket was given twice");
         assert!(begun_before.is_none_or(|before| self.cluster == Some(before)), "the log has gone to another cluster");
         assert!(!had_failed || self.role == Role::Failed, "a failed replica takes part again");
+        let asked = out.get(others..).unwrap_or_default();
+        self.check_asked(asked_before, asked);
+        self.check_told((promise_before, commit_before, led), asked);
         self.check();
     }
 
@@ -144,6 +148,7 @@ impl Replica {
         // From here on nothing of a lower epoch is accepted or acknowledged. Waiting appends are kept: this replica has the
         // longest log and may well be appointed again.
         self.leave_role(out);
+        debug_assert!(self.role == Role::Idle, "a replica promises an epoch, and goes on in an earlier one");
         self.write_promise(Promise { epoch, leader: None }, self.cluster, out);
         self.after_disk(Effect::Sealed(request, epoch));
     }
@@ -201,6 +206,8 @@ impl Replica {
         if let Err(_out_of_order) = self.log.history.push(start.clone()) {
             return out.push(Output::Reply(request, Reply::Refused(Refusal::AlreadyStarted(epoch))));
         }
+        debug_assert!(self.role == Role::Idle, "one is to lead that leads or follows already");
+        debug_assert!(self.doubts.sealed_before_start < epoch, "one leads that may have forgotten an acknowledgement");
         self.write_promise(Promise { epoch, leader: Some(self.id) }, Some(cluster), out);
         self.log.tail.epoch = epoch;
         let ticket = self.next_ticket();

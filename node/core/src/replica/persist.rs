@@ -38,6 +38,7 @@ impl Replica {
     }
 
     pub(crate) fn after_write(&mut self) -> Ticket {
+        debug_assert!(self.log.durable < self.log.tail, "what is to be written is durable already");
         let ticket = self.next_ticket();
         self.after_disk(Effect::Durable(self.log.tail));
         ticket
@@ -98,6 +99,7 @@ impl Replica {
                 let reply = match &mut self.role {
                     Role::Leader(leader) if leader.start.epoch == epoch => {
                         assert!(self.log.durable.epoch >= epoch, "a leader begins whose epoch start is not durable");
+                        debug_assert!(!leader.begun, "a leadership begins twice");
                         leader.begun = true;
                         out.push(Output::Lead { epoch, followers: leader.followers.keys().copied().collect() });
                         Reply::Appointed(leader.start.clone())
@@ -109,6 +111,7 @@ impl Replica {
             Effect::Started(session) => {
                 if matches!(&self.role, Role::Follower(following) if following.session == Some(session)) {
                     let (log, durable) = self.as_joined();
+                    debug_assert!(durable <= log, "more is called durable than is left of the log");
                     out.push(Output::SendStarted { session, log, durable });
                     self.tell_trimmed(out);
                 }
@@ -155,7 +158,9 @@ impl Replica {
 
     pub(crate) fn wait(&mut self, end: Offset, request: RequestId, base: Offset, count: u32, duplicate: bool) {
         debug_assert!(base < end, "an append of no records waits");
-        self.waiting.insert((end, request), Waiting { base, count, duplicate });
+        debug_assert_eq!(base.plus(u64::from(count)), end, "an append waits for another end than its own");
+        let before = self.waiting.insert((end, request), Waiting { base, count, duplicate });
+        debug_assert_eq!(before, None, "a request waits twice, and is answered once");
     }
 
     pub(crate) fn waiting_count(&self) -> usize {

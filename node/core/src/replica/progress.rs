@@ -134,13 +134,11 @@ impl Leader {
             debug_assert_eq!(follower.voter, self.start.voters.contains(id), "a vote is counted wrongly");
             debug_assert!(follower.durable <= log.tail, "a follower holds more than its leader");
             debug_assert!(follower.round <= round, "a follower has answered a round that was never asked");
+            debug_assert!(follower.log_start <= log.tail.end, "a follower's log starts behind the end of its leader's");
             debug_assert!(!follower.counts || follower.lineage.is_some(), "a disk counts whose starts are not known");
         }
-        let mut rounds = self.reads.waiting.iter().map(|(round, ..)| *round);
-        debug_assert!(
-            rounds.clone().is_sorted() && rounds.next_back().is_none_or(|last| last <= round),
-            "reads out of order"
-        );
+        debug_assert_eq!(self.backlog.end(), log.tail.end, "an append is not counted, or one that is not in the log");
+        self.reads.check(round, self.settled);
     }
 
     /// Nobody is late before it is fed: until then all clocks begin with every step.
@@ -318,6 +316,7 @@ impl Progress {
     /// Takes note of what the follower holds, at a time when the leader's log had this tail. One that ends as far without the epoch's
     /// start has not caught up.
     pub(crate) fn note(&mut self, durable: Tail, log: Tail, now: Millis) {
+        debug_assert!(self.pace.heard <= now, "the monotonic clock went back");
         self.pace.heard = now;
         self.pace.joint.take_if(|joint| durable > *joint);
         if durable > self.durable || self.durable.end >= log.end {

@@ -101,11 +101,12 @@ impl Replica {
 
     /// Answers the reads whose round is confirmed.
     pub(crate) fn answer_reads(&mut self, out: &mut Vec<Output>) {
-        let own = self.counts.round;
+        let (own, commit_end) = (self.counts.round, self.log.commit_end);
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(confirmed) = leader.confirmed(own) else { return };
         assert!(confirmed <= own, "a round is confirmed that was never asked");
         while let Some((_, request, end)) = leader.reads.waiting.pop_front_if(|(round, ..)| *round <= confirmed) {
+            debug_assert!(end <= commit_end, "a read is told more than is committed");
             out.push(Output::Reply(request, Reply::ReadConfirmed { commit_end: end }));
         }
         while let Some((_, request)) = leader.reads.strangers.pop_front_if(|(round, _)| *round <= confirmed) {

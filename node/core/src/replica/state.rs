@@ -9,6 +9,7 @@ use crate::replica::waiting::{Effect, Waiting};
 use crate::types::history::{History, Origin};
 use crate::types::incarnations::{Lineage, Runs};
 use crate::types::io::{Millis, RequestId, Session, Ticket};
+use crate::types::output::Output;
 use crate::types::recovered::{Limits, Promise};
 use crate::types::{ClusterId, Epoch, Offset, ReplicaId, Tail};
 
@@ -177,11 +178,14 @@ impl Replica {
                 assert_eq!((promise.epoch, promise.leader), (leader.start.epoch, Some(self.id)), "it leads unpromised");
                 assert_eq!(log.history.last(), Some(&leader.start), "a leader's log goes on in another epoch");
                 assert!(!leader.settled || log.commit_end >= leader.start.start, "an epoch is settled uncommitted");
+                debug_assert!(self.cluster.is_some(), "it leads in no cluster");
+                debug_assert!(leader.reads.len() <= self.limits.reads_max, "more reads wait than may");
             }
             Role::Follower(following) => {
                 let promised = (promise.epoch, promise.leader);
                 assert_eq!(promised, (following.epoch, Some(following.leader)), "it follows unpromised");
                 assert!(following.leader != self.id, "a replica follows itself");
+                debug_assert!(self.cluster.is_some(), "it follows in no cluster");
                 assert!(following.session.is_some() || following.pending.is_none(), "a closed stream is to be joined");
                 let joint = following.pending.as_ref().map(Pending::tail);
                 assert!(joint.is_none_or(|joint| joint.end >= log.commit_end), "what is committed is to be cut");
@@ -189,6 +193,29 @@ impl Replica {
             Role::Failed => assert!(self.disk.effects.is_empty(), "what a failed disk has done is told"),
             Role::Idle => {}
         }
+    }
+
+    /// Holds what is true of what a step asks for: each piece of the disk's work once and in order, and no word of what is not durable.
+    pub(crate) fn check_asked(&self, before: Ticket, asked: &[Output]) {
+        let tickets = asked.iter().filter_map(Output::ticket);
+        let given = (before.0..self.disk.issued.0).map(|last| Ticket(last.saturating_add(1)));
+        debug_assert!(tickets.eq(given), "the disk is asked for something out of order, or not at all");
+        let is_durable = |told: &Output| match told {
+            Output::SendAck { durable, .. } | Output::SendStarted { durable, .. } => *durable <= self.log.durable,
+            Output::SendTrimmed { log_start, .. } => *log_start <= self.log.trimmed,
+            _ => true,
+        };
+        debug_assert!(asked.iter().all(is_durable), "what is not durable is told");
+    }
+
+    /// Holds that a step told of what it changed: the promise, the commit end, and that it leads no more.
+    pub(crate) fn check_told(&self, (promise, commit_end, led): (Promise, Offset, bool), asked: &[Output]) {
+        let is_promise = |told: &Output| matches!(told, Output::WritePromise { .. });
+        debug_assert!(promise == self.promise || asked.iter().any(is_promise), "a promise is not written down");
+        let is_told = commit_end == self.log.commit_end || asked.contains(&Output::Committed(self.log.commit_end));
+        debug_assert!(is_told, "a commit is not told");
+        let leads = matches!(self.role, Role::Leader(_));
+        debug_assert!(!led || leads || asked.contains(&Output::StepDown), "one leads no more, and its streams go on");
     }
 
     /// Appends wait for a commit, and only where somebody may still commit them here.

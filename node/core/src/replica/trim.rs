@@ -48,6 +48,7 @@ impl Replica {
             Role::Leader(leader) if leader.trims.waiting.len() >= TRIMS_MAX => Refusal::Overloaded(TRIMS_MAX),
             Role::Leader(leader) => {
                 leader.trims.waiting.insert((before, request));
+                debug_assert!(leader.trims.waiting.len() <= TRIMS_MAX);
                 self.start_at(before, out);
                 return self.answer_trims(out);
             }
@@ -84,7 +85,8 @@ impl Replica {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(reached) = leader.trimmed(own) else { return };
         while leader.trims.waiting.first().is_some_and(|(before, _)| *before <= reached) {
-            let Some((_, request)) = leader.trims.waiting.pop_first() else { break };
+            let Some((before, request)) = leader.trims.waiting.pop_first() else { break };
+            debug_assert!(before <= log_start, "a trim is answered that was not made");
             out.push(Output::Reply(request, Reply::Trimmed(log_start)));
         }
     }

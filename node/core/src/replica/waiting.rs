@@ -45,6 +45,25 @@ impl Reads {
         self.early.len() + self.waiting.len()
     }
 
+    /// Holds the invariants of what waits, as of the newest round. Once the epoch has committed something, nothing is early.
+    pub(crate) fn check(&self, round: u64, is_settled: bool) {
+        let last = |rounds: Option<u64>| rounds.unwrap_or_default();
+        debug_assert!(self.waiting.iter().is_sorted_by_key(|(round, ..)| *round), "reads are out of order");
+        debug_assert!(
+            last(self.waiting.back().map(|(round, ..)| *round)) <= round,
+            "a read waits for what nobody asks"
+        );
+        debug_assert!(
+            self.strangers.iter().is_sorted_by_key(|(round, _)| *round),
+            "appends of strangers are out of order"
+        );
+        debug_assert!(
+            last(self.strangers.back().map(|(round, _)| *round)) <= round,
+            "a stranger waits for what nobody asks"
+        );
+        debug_assert!(!is_settled || self.early.is_empty(), "a read waits for a commit that was");
+    }
+
     /// Refuses all that wait, when it turns out that nobody can answer. A stranger may know a later leader.
     pub(crate) fn refuse(self, refusal: &Refusal, out: &mut Vec<Output>) {
         let readers = self.early.into_iter().chain(self.waiting.into_iter().map(|(_, request, _)| request));

@@ -190,6 +190,10 @@ impl History {
         let (begun, last) = (self.0.partition_point(|start| start.start < log_start), self.last_epoch());
         self.0.drain(..begun.saturating_sub(1));
         debug_assert_eq!(self.last_epoch(), last, "a trim has taken the newest epoch start");
+        debug_assert!(
+            self.0.get(1).is_none_or(|second| second.start >= log_start),
+            "a trim has left what is not needed"
+        );
     }
 
     /// The newest epoch start that a log prefix with last epoch `epoch` holds.
@@ -206,6 +210,10 @@ impl History {
         let depth = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
         let epoch = ours.get(depth.checked_sub(1)?)?.epoch;
         let end_of_shared = |starts: &[EpochStart], end| starts.get(depth).map_or(end, |next| next.start);
+        debug_assert!(
+            self.at(epoch).is_some_and(|shared| other.at(epoch) == Some(shared)),
+            "an epoch start is not shared"
+        );
         Some(Tail { epoch, end: end_of_shared(ours, end).min(end_of_shared(theirs, other_end)) })
     }
 

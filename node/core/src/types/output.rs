@@ -128,6 +128,25 @@ pub enum Output {
     Committed(Offset),
 }
 
+impl Output {
+    /// The place of the work in that of the disk, if it is work for the disk.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        match self {
+            Self::WritePromise { ticket, .. }
+            | Self::WriteRuns { ticket, .. }
+            | Self::WriteRestored { ticket }
+            | Self::WriteSuspect(ticket, _)
+            | Self::Cut { ticket, .. }
+            | Self::Trim { ticket, .. }
+            | Self::Reset { ticket, .. }
+            | Self::WriteEpochStart { ticket, .. }
+            | Self::WriteAppend { ticket, .. }
+            | Self::WriteFrames { ticket } => Some(*ticket),
+            _ => None,
+        }
+    }
+}
+
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {

@@ -128,6 +128,7 @@ impl Slot {
     }
 
     fn release(&self) {
+        debug_assert!(self.start.load(Ordering::Relaxed) > 1, "a slot is released that has no map");
         self.end.store(0, Ordering::Release);
         self.start.store(0, Ordering::Release);
     }

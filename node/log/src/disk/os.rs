@@ -215,6 +215,7 @@ impl DiskFile for OsFile {
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        debug_assert!(range.start <= range.end, "a range ends before it begins");
         let mut bytes = vec![0; length(range.end.saturating_sub(range.start))];
         self.file.read_exact_at(&mut bytes, range.start)?;
         Ok(bytes.into())

@@ -110,6 +110,9 @@ impl Batch {
         if bytes.is_empty() {
             return Err(at(0)(Fault::Empty));
         }
+        debug_assert!(prev < sequence.tail, "a batch that leads nowhere");
+        let last_epoch = starts.last().map_or(prev.epoch, |last: &EpochStart| last.epoch);
+        debug_assert_eq!(last_epoch, sequence.tail.epoch, "a batch ends in another epoch than the last that starts");
         let count = sequence.tail.end.since(prev.end);
         if count > OFFSETS_AHEAD_MAX {
             return Err(at(0)(Fault::TooManyOffsets { count }));
@@ -162,6 +165,10 @@ impl Batch {
 
     /// The bytes of batches that follow one another.
     pub fn join(batches: &[impl AsRef<Self>]) -> Bytes {
+        debug_assert!(
+            batches.is_sorted_by(|a, b| a.as_ref().end == b.as_ref().prev),
+            "batches are joined that do not follow one another"
+        );
         if let [only] = batches {
             return only.as_ref().bytes.clone();
         }

@@ -53,6 +53,7 @@ impl CompactedRange {
     /// The part of it in front of `end`, which lies inside it between two appends. What the last timestamp was there is not known: it
     /// is at least `timestamp_ms`.
     pub(crate) fn before(mut self, end: Offset, timestamp_ms: u64) -> Self {
+        debug_assert!(self.from < end, "nothing is in front");
         if end < self.end {
             (self.end, self.timestamp_ms, self.open) = (end, timestamp_ms, None);
             self.runs.retain(|run| run.end() <= end);

@@ -35,6 +35,7 @@ impl<'a> Crcs<'a> {
         // others (crc32_combine of zlib).
         let drawn_out = appended(self.up_to(first)?, 0, steps.len());
         let steps_crc = self.up_to(last)? ^ drawn_out;
+        debug_assert_eq!(head.len() + steps.len() + tail.len(), bytes.len(), "a part is of other bytes");
         let mut crc = Hasher::new_with_initial(appended(crc32fast::hash(head), steps_crc, steps.len()));
         crc.update(tail);
         Some(crc.finalize())

@@ -96,6 +96,7 @@ impl RecordHead<'_> {
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
     ) -> usize {
         let key = self.key.unwrap_or_default();
+        debug_assert!(u32::try_from(key.len()).is_ok(), "a key is longer than its length can say");
         let flags =
             if self.key.is_some() { FLAG_KEY } else { 0 } | if self.producer.is_some() { FLAG_PRODUCER } else { 0 };
         let frame_at = open_frame(out, KIND_RECORD, flags, u32::try_from(key.len()).unwrap_or(u32::MAX));
@@ -117,6 +118,9 @@ impl RecordHead<'_> {
 fn put_headers<'h>(out: &mut Vec<u8>, headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> u16 {
     let mut count = 0_u16;
     for (name, value) in headers {
+        debug_assert!(count < u16::MAX, "there are more headers than their number can say");
+        debug_assert!(u16::try_from(name.len()).is_ok(), "a header's name is longer than its length can say");
+        debug_assert!(u32::try_from(value.len()).is_ok(), "a header's value is longer than its length can say");
         out.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());

@@ -41,6 +41,14 @@ impl<'a> RecordView<'a> {
         Headers(Cursor(self.headers))
     }
 
+    /// Returns whether it is the same record, borrowed from the same bytes.
+    fn is_as(&self, other: &Self) -> bool {
+        let place = |record: &Self| (record.offset, record.epoch, record.timestamp_ms, record.more);
+        let content =
+            |record: &Self| (record.producer, record.key.map(<[u8]>::as_ptr_range), record.value.as_ptr_range());
+        place(self) == place(other) && content(self) == content(other)
+    }
+
     /// The number of headers.
     pub fn header_count(&self) -> u16 {
         self.header_count
@@ -160,7 +168,12 @@ pub(crate) fn record(bytes: &[u8], mask: u32) -> Option<(RecordView<'_>, usize)>
     }
     let (offset, epoch, timestamp_ms) = (Offset(cursor.u64()?), Epoch(cursor.u64()?), cursor.u64()?);
     let body = Cursor(bytes.get(RECORD_BYTES_MIN..total)?);
-    Some((finish_record(body, (offset, epoch, timestamp_ms), flags, 0, key_bytes).ok()?, total))
+    let record = finish_record(body, (offset, epoch, timestamp_ms), flags, 0, key_bytes).ok()?;
+    debug_assert!(
+        matches!(parse(bytes, mask), Ok((Frame::Record(full), length)) if length == total && full.is_as(&record)),
+        "the short way gives another record"
+    );
+    Some((record, total))
 }
 
 /// Checks the frame that `bytes` begin with, and gives its length. The CRC is expected to be masked by `mask`: 0 on the wire.

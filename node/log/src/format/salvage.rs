@@ -159,7 +159,9 @@ fn skipped(bytes: &[u8]) -> usize {
     let any = |(kinds, flags): (&[u8], &[u8])| kinds.iter().zip(flags).fold(false, |any, head| any | may_begin(head));
     let passed = pieces().take_while(|piece| !any(*piece)).count();
     let rest = pieces().nth(passed).and_then(|(kinds, flags)| kinds.iter().zip(flags).position(may_begin));
-    rest.map_or(bytes.len(), |rest| passed * PIECE_BYTES + rest)
+    let skipped = rest.map_or(bytes.len(), |rest| passed * PIECE_BYTES + rest);
+    debug_assert!(skipped <= bytes.len(), "a frame is looked for behind the bytes");
+    skipped
 }
 
 /// The findings behind a bad frame.

@@ -48,6 +48,7 @@ impl<D: Disk> Log<D> {
             return self.sync_disk();
         }
         let point = self.cut_point(to)?;
+        debug_assert_eq!((history.last_epoch(), point.part.end), (to.epoch, to.end), "the log is cut elsewhere");
         self.cut_at(point, history)
     }
 
@@ -102,6 +103,11 @@ impl<D: Disk> Log<D> {
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         self.ends.timestamp_ms = timestamp_ms;
         assert_eq!(self.view.tail(), tail, "the cut has left another tail");
+        debug_assert!(
+            self.producers.horizon() <= tail.end,
+            "a producer was forgotten that appended behind the log's end"
+        );
+        self.check();
         self.retire(dead)
     }
 }

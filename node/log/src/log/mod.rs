@@ -86,6 +86,25 @@ impl Ends {
 }
 
 impl<D: Disk> Log<D> {
+    /// Holds what is true between two changes: readers, the writer, the ends and the meta file tell of the same log.
+    pub(crate) fn check(&self) {
+        self.ends.check();
+        let (tail, active) = (self.ends.tail, self.view.active_part());
+        self.writer.check(&active);
+        debug_assert_eq!(self.view.tail(), tail, "readers see another tail than the writer");
+        debug_assert!(
+            self.view.history.last().is_none_or(|last| last.start <= tail.end),
+            "an epoch starts behind the log"
+        );
+        debug_assert!(self.meta.log_start <= self.view.log_start, "readers see what is trimmed on the disk");
+        debug_assert!(self.meta.commit_end <= self.ends.synced.end, "what is called committed is not on the disk");
+        debug_assert!(self.meta.synced.sequence <= self.writer.sequence, "the meta file tells of a segment to come");
+        let is_written = self.ends.synced < tail || self.writer.synced == self.writer.position;
+        debug_assert!(is_written, "the log is on the disk, and not all bytes of its segment");
+    }
+}
+
+impl<D: Disk> Log<D> {
     /// The replica's knowledge of itself, as it is on the disk.
     pub fn meta(&self) -> &Meta {
         &self.meta
@@ -147,6 +166,7 @@ impl<D: Disk> Log<D> {
         let is_bound = is_of_it || self.meta.suspect.is_some();
         let bound = self.meta.cluster.filter(|_| is_bound);
         let meta = Meta { cluster: bound, ..self.meta }.promise(epoch, leader, cluster)?;
+        debug_assert_eq!(meta.promise.epoch, epoch, "another epoch is promised than was asked for");
         if meta == self.meta { Ok(()) } else { self.replace_meta(&meta) }
     }
 
@@ -203,6 +223,8 @@ impl<D: Disk> Log<D> {
         let mut meta = self.meta;
         meta.last_use.clean = true;
         self.replace_meta(&meta)?;
+        self.check();
+        debug_assert_eq!(self.meta.synced.tail, self.ends.tail, "the next open does not know where the log ended");
         Ok(self.meta)
     }
 

@@ -35,6 +35,8 @@ impl<D: Disk> Log<D> {
     /// the newest one that nobody can still read becomes the spare, if there is none: who reads goes on, and is never waited for.
     /// What cannot be removed is removed by the next open.
     pub(crate) fn retire(&mut self, dead: Vec<Part<D>>) -> Result<(), LogError> {
+        let rises = |a: &Part<D>, b: &Part<D>| a.segment.base() < b.segment.base();
+        debug_assert!(dead.is_sorted_by(rises), "another segment than the newest is used again");
         // While something is suspect, bytes behind the end of a segment may be needed.
         let mut wanted = self.beside.spare.is_none() && !self.beside.preparing && self.meta.suspect.is_none();
         // The reserve comes first: a full disk may take it to start again.

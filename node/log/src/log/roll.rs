@@ -29,6 +29,7 @@ impl<D: Disk> Log<D> {
         let next = self.disk_result(next)?;
         let history = Arc::clone(&self.view.history);
         self.go_on_in(next, &active, history);
+        self.check();
         self.keep_reserve();
         let meta = self.meta;
         match self.replace_meta(&meta) {

@@ -77,6 +77,7 @@ impl<D: Disk> Log<D> {
             let filled = write_zeroes(&*segment.file, zeroes.start, zeroes.end);
             self.disk_result(filled.context(Operation::Write, || segment.place.path.clone()))?;
         }
+        debug_assert_eq!(segment.header.sequence, self.writer.sequence, "another segment is synced than was written");
         if let Some(range) = self.writer.preallocation.want(self.writer.position) {
             segment.file.will_write(range);
         }
@@ -100,10 +101,11 @@ impl<D: Disk> Log<D> {
             self.ends.synced = self.ends.synced.max(point.tail);
             self.ends.durable = self.ends.durable.max(point.tail);
             if Arc::ptr_eq(&point.segment, &self.view.active) {
+                debug_assert!(point.position <= self.writer.position, "more of a segment is synced than was written");
                 self.writer.synced = self.writer.synced.max(point.position);
             }
         }
-        self.ends.check();
+        self.check();
         self.writer.index.write_some();
         Ok(self.ends.durable)
     }

@@ -53,6 +53,8 @@ impl<D: Disk> Log<D> {
         self.replace_meta(&Meta { log_start: before, ..self.meta })?;
         let history = Arc::clone(&self.view.history);
         self.show(ReadView::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, before));
+        self.check();
+        debug_assert_eq!(self.meta.log_start, before, "what is not read any more is back after a crash");
         Ok(before)
     }
 
@@ -80,6 +82,7 @@ impl<D: Disk> Log<D> {
         let mut history = Arc::clone(&self.view.history);
         Arc::make_mut(&mut history).trim(kept.first().unwrap_or(&active).segment.base());
         self.show(ReadView::new(kept, active, history, self.view.log_start));
+        self.check();
         self.retire(gone)?;
         Ok(dead)
     }
@@ -97,6 +100,7 @@ impl<D: Disk> Log<D> {
             self.replace_meta(&Meta { log_start: oldest, ..self.meta })?;
             let history = Arc::clone(&self.view.history);
             self.show(ReadView::new(Arc::clone(&self.view.sealed), self.view.active_part(), history, oldest));
+            self.check();
         }
         Ok(oldest)
     }
@@ -133,6 +137,9 @@ impl<D: Disk> Log<D> {
         (self.ends.tail, self.ends.durable, self.ends.synced) = (tail, tail, tail);
         (self.ends.commit_end, self.ends.timestamp_ms) = (at, timestamp_ms);
         assert_eq!(self.view.tail(), tail, "a log has begun anew with another tail");
+        debug_assert!(self.view.sealed.is_empty(), "readers see segments of the log that was before");
+        debug_assert_eq!(self.view.active.base(), at, "a log begins anew elsewhere than it is said to");
+        self.check();
         if is_kept {
             self.unname(&dead)?;
         } else {

@@ -2,6 +2,7 @@
 
 use zue_core::Tail;
 
+use crate::disk::Disk;
 use crate::format::batch::Batch;
 use crate::format::encode::{mask_crc, put_sync_mark};
 use crate::format::layout::KIND_RECORD;
@@ -9,6 +10,7 @@ use crate::format::local::SyncMark;
 use crate::num::wide;
 use crate::read::read_view::Walk;
 use crate::segment::index::{Entry, IndexWriter, Spacing};
+use crate::segment::part::Part;
 use crate::segment::preallocate::Preallocation;
 
 /// The place of the next bytes.
@@ -32,6 +34,14 @@ pub(crate) struct Writer<F> {
 }
 
 impl<F> Writer<F> {
+    /// Holds what is true of the place between two writes to the segment, as much of which as readers see.
+    pub(crate) fn check<D: Disk>(&self, active: &Part<D>) {
+        debug_assert_eq!(self.sequence, active.segment.header.sequence, "the next bytes go to another segment");
+        debug_assert_eq!(self.position, active.bytes_end, "readers see other bytes than the writer");
+        debug_assert!(self.position <= active.segment.file_bytes, "more is written than the segment has room for");
+        debug_assert!(self.marked <= self.synced && self.synced <= self.position, "more is synced than is written");
+    }
+
     /// Begins a write to a segment with that mask: with a mark of what is synced, if more is than was marked.
     pub(crate) fn mark(&mut self, mask: u32, synced: Tail) {
         debug_assert!(self.synced <= self.position, "more of a segment is synced than was written");

@@ -212,6 +212,8 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// When the disk refuses. Without room for the meta file, the round may be done again.
     pub fn compacted(&mut self, round: Compaction<D>, done: bool) -> Result<(), LogError> {
+        debug_assert!(self.beside.compacting, "a round ends that did not begin");
+        debug_assert!(round.from <= round.end, "a round of compaction ends before it begins");
         self.beside.compacting = false;
         if !done {
             self.forget_rewrite();

@@ -42,6 +42,7 @@ impl FetchPlan {
         if let Some((_, end)) = missing.iter().find(|(_, end)| *end > committed) {
             return Err(NotCommitted { end: *end });
         }
+        debug_assert!(missing.is_sorted_by(|(_, end), (next, _)| end <= next), "ranges overlap, or are out of order");
         let ranges = missing.iter().copied().filter(|(from, end)| from < end).collect();
         Ok(Self { ranges, misses: 0, pass: 1, excerpts: Vec::new(), bytes: 0 })
     }

@@ -197,6 +197,7 @@ impl<D: Disk> Rewrite<D> {
     /// Passes over what stays damaged; its bytes stay, too.
     pub(crate) fn damaged(&mut self, bytes: &[u8], damaged: DamagedRange) -> Result<(), RewriteError> {
         self.close_compacted()?;
+        debug_assert!(self.next() < damaged.to || !bytes.is_empty(), "damage that takes no place");
         let position = self.position.saturating_add(wide(self.out.len()));
         self.out.extend_from_slice(bytes);
         let until = position.saturating_add(wide(bytes.len()));
@@ -322,6 +323,7 @@ impl<D: Disk> Log<D> {
         }
         let (active, history) = (self.view.active_part(), Arc::clone(&self.view.history));
         self.show(ReadView::new(sealed.into(), active, history, self.view.log_start));
+        self.check();
         Ok(true)
     }
 

@@ -50,6 +50,9 @@ impl<D: Disk> ReadView<D> {
         let follows = |(part, next): (&Part<D>, Offset)| part.segment.base() < next && part.end == next;
         debug_assert!(self.sealed.iter().zip(bases).all(follows), "readers see segments with a gap between them");
         assert!(self.active.base() <= self.tail().end, "readers see a segment that ends before it begins");
+        let sequences =
+            self.sealed.iter().map(|part| part.segment.header.sequence).chain([self.active.header.sequence]);
+        debug_assert!(sequences.is_sorted_by(|a, b| a < b), "readers see a segment in front of an older one");
     }
 
     /// Returns whether a segment with that base is in it.
@@ -97,6 +100,7 @@ impl<D: Disk> Part<D> {
     /// The position of the record, or of the gap that stands for it, and the bytes from there to the end of the part. The frames that it
     /// walks past are not checked as long as each is in its place.
     pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Bytes), ReadError> {
+        debug_assert!(self.segment.base() <= offset && offset < self.end, "a record is looked for in another segment");
         let (from, first) = match self.near(offset)? {
             Some(near) => (near.position, Offset(near.offset)),
             None => (self.body()?.data_start, self.segment.base()),

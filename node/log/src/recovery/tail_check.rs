@@ -119,6 +119,7 @@ impl TailCheck {
         let stop = found.stop.unwrap_or(nothing);
         let stop = Stop { at: stop.at.saturating_add(self.bytes), ..stop };
         self.bytes = self.bytes.saturating_add(found.bytes);
+        debug_assert!(self.bytes <= stop.at, "what stops a scan is taken");
         if stop.fault.is_of_later_version() {
             return Err(Forbids::Later { position: active.at(stop.at), fault: stop.fault });
         }
@@ -147,6 +148,7 @@ impl TailCheck {
         state.producers.forget(to);
         // The bytes stay with the segment: who repairs or rewrites it keeps them.
         self.bytes = next.map_or_else(|| stop.at + used(active.rest(stop.at)), |next| next.at);
+        debug_assert!(next.is_none() || self.bytes > stop.at || to > after.end, "damage is not passed over");
         Ok(next.is_some())
     }
 

@@ -127,6 +127,7 @@ impl<D: Disk> Reserved<D> {
         // Without room for the name, that of the file is given back.
         renamed.inspect_err(|_| drop(disk.remove(name))).context(Operation::Rename, path)?;
         disk.sync_dir().context(Operation::Sync, || disk.path(""))?;
+        debug_assert!(filled <= file_bytes, "a segment is filled behind its end");
         let segment = Segment::new(disk, file, file_bytes, header, index_interval);
         let data_start = wide(head.len());
         segment.begin(Body::new(data_start, Some(timestamp_ms)));

@@ -88,6 +88,7 @@ impl<F: crate::DiskFile> IndexWriter<F> {
             return;
         }
         debug_assert!(self.pending.len().is_multiple_of(ENTRY_BYTES), "a part of an entry is to be written");
+        debug_assert!(self.position.is_multiple_of(wide(ENTRY_BYTES)), "an entry is written into another");
         if self.file.as_ref().is_some_and(|file| file.write_at(self.position, &self.pending).is_err()) {
             self.file = None;
         }
@@ -181,18 +182,21 @@ fn encode_header(nonce: u64) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     let fields = [MAGIC, u64::from(VERSION).to_le_bytes(), nonce.to_le_bytes()].concat();
     let crc = crc32fast::hash(&fields).to_le_bytes();
+    debug_assert!(fields.len() + crc.len() <= HEADER_BYTES, "the head of an index is cut off");
     for (place, byte) in out.iter_mut().zip(fields.into_iter().chain(crc)) {
         *place = byte;
     }
     out
 }
 
-fn encode_entry(Entry { offset, position, timestamp_ms }: Entry, mask: u32) -> [u8; ENTRY_BYTES] {
+fn encode_entry(entry: Entry, mask: u32) -> [u8; ENTRY_BYTES] {
+    let Entry { offset, position, timestamp_ms } = entry;
     let words = [offset, position, timestamp_ms].map(u64::to_le_bytes);
     let crc = u64::from(crc32fast::hash(words.as_flattened()) ^ mask).to_le_bytes();
     let [offset, position, timestamp_ms] = words;
     let mut out = [0; ENTRY_BYTES];
     out.as_chunks_mut().0.copy_from_slice(&[offset, position, timestamp_ms, crc]);
+    debug_assert_eq!(parse_entry(&out), entry, "an entry that says something else");
     out
 }
 

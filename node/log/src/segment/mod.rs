@@ -70,6 +70,7 @@ impl Body {
 
 impl<D: Disk> Segment<D> {
     pub(crate) fn new(disk: &D, file: D::File, file_bytes: u64, header: Header, index_interval: u32) -> Self {
+        debug_assert!(file_bytes >= wide(BLOCK_BYTES), "a segment is shorter than its header");
         let (path, mask) = (disk.path(&segment_name(header.base)), header.mask());
         let file = Arc::new(file);
         let same: Arc<dyn DiskFile> = Arc::<D::File>::clone(&file);

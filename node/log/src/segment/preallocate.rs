@@ -55,6 +55,8 @@ impl Preallocation {
 
     /// The range to fill before a sync of what was written up to `position`.
     pub(crate) fn next(&mut self, position: u64, file_bytes: u64) -> Option<Range<u64>> {
+        debug_assert!(self.synced <= position, "a segment is written backwards");
+        debug_assert!(self.filled <= file_bytes, "a segment is filled behind its end");
         let bytes = position.saturating_sub(self.synced);
         self.synced = position;
         if bytes == 0 || bytes > SYNC_BYTES_MAX || position.saturating_add(bytes) <= self.filled {

@@ -83,6 +83,8 @@ impl<D: Disk> Part<D> {
                 }
             }
         }
+        let rises = |a: &Entry, b: &Entry| a.offset < b.offset && a.position < b.position;
+        debug_assert!(entries.is_sorted_by(rises), "entries of an index are out of order");
         Ok(entries)
     }
 

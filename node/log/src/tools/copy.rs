@@ -188,6 +188,7 @@ impl<D: Disk> Reader<D> {
         }
         let follow = |(piece, next): (&Piece<D>, &Piece<D>)| piece.end == next.base;
         debug_assert!(pieces.iter().zip(pieces.iter().skip(1)).all(follow), "pieces with a gap between them");
+        debug_assert!(pieces.iter().rev().skip(1).all(|piece| piece.is_sealed), "a piece follows one that still grows");
         let starts = view.history.starts().iter().filter(|start| start.epoch <= epoch).cloned().collect();
         Ok((pieces, starts))
     }

@@ -93,6 +93,7 @@ impl Attempt {
     fn choose(&self, rules: &impl Rules, sealed: &[(usize, Sealed)]) -> Result<Choice, NoChoice> {
         let mut in_order: Vec<_> = sealed.iter().collect();
         in_order.sort_by_key(|(ordinal, _)| *ordinal);
+        debug_assert!(in_order.is_sorted_by(|(a, _), (b, _)| a < b), "a node has answered twice");
         let answers: Vec<Sealed> = in_order.into_iter().map(|(_, sealed)| sealed.clone()).collect();
         let (voters, listed) = (self.at_first(self.wished.replicas), self.at_first(self.seen.len()));
         // A first epoch needs an answer of every node: one that is silent may hold the cluster.
@@ -109,6 +110,9 @@ impl<R: Rules> Machine<R> {
     /// Begins an attempt: reserves its epoch where a store answers, and seals. Where nobody leads, both at once; a leader that is well
     /// is not deposed, and a first epoch not begun, before the store has answered.
     pub(super) fn begin(&mut self, now: Millis, mut attempt: Attempt, out: &mut Vec<Action>) {
+        debug_assert!(self.is_at_rest(), "two attempts at a time");
+        debug_assert!(!self.is_alone() || attempt.change.is_none(), "a node that stands by changes the voters");
+        debug_assert!(!self.record.is_reserving(), "another attempt's epoch is still being reserved");
         if let Some(standby) = &mut self.standby {
             standby.acts(now, &mut self.random);
         }
@@ -176,6 +180,7 @@ impl<R: Rules> Machine<R> {
         if has_answered {
             return;
         }
+        debug_assert!(answers.missing > 0, "one has answered that was not asked");
         answers.missing = answers.missing.saturating_sub(1);
         match answer {
             Answer::Sealed(sealed) => {
@@ -210,6 +215,8 @@ impl<R: Rules> Machine<R> {
                 return self.failed(now, &attempt, why, out);
             }
         };
+        let is_first = attempt.reason == Reason::Bootstrap;
+        debug_assert!(!choice.bootstrap || is_first, "a cluster begins that was not to");
         if let (true, Some(cluster)) = (choice.bootstrap, attempt.cluster) {
             return self.failed(now, &attempt, Failure::DataGone(cluster), out);
         }
@@ -264,6 +271,8 @@ impl<R: Rules> Machine<R> {
     fn elected(&mut self, now: Millis, attempt: &Attempt, choice: &Choice, cluster: ClusterId, out: &mut Vec<Action>) {
         (self.pauses.election, self.pauses.appoint, self.epochs.told_in_vain) = (Retry::default(), Retry::default(), 0);
         let Choice { leader, quorum, ref voters, .. } = *choice;
+        let before = self.epochs.begun.as_ref().map(|begun| begun.epoch);
+        debug_assert!(before <= Some(attempt.epoch), "an epoch begins after a later one");
         self.epochs.begun = Some(StartedEpoch { epoch: attempt.epoch, leader, voters: voters.clone(), quorum });
         let (epoch, leader, reason) = (attempt.epoch, attempt.who(choice.leader), attempt.reason);
         if choice.bootstrap {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::attempt::{self, Attempt, Voters};
 use super::feed::Feed;
-use super::io::{Action, Event, NodeReport};
+use super::io::{Action, Call, Event, NodeReport};
 use super::pause::Retry;
 use super::{Machine, Node, Work};
 use crate::control::{Blocked, Reason, Recorded, ReplicaRole, ReplicaStatus, Rules, Step, Wish, nodes_needed};
@@ -17,6 +17,8 @@ const CONTESTED_MS: u64 = 600_000;
 
 impl<R: Rules> Machine<R> {
     pub(super) fn decide(&mut self, now: Millis, out: &mut Vec<Action>) {
+        debug_assert!(self.is_at_rest(), "a step is decided beside other work");
+        debug_assert!(!self.look.nodes.iter().any(Node::is_unknown), "a step is decided before all have answered");
         let seen = self.seen();
         self.places.learn(&seen, self.look.nodes.iter().filter_map(Node::told).flat_map(NodeReport::places));
         let mut recorded = self.record.recorded().clone();
@@ -201,24 +203,52 @@ impl<R: Rules> Machine<R> {
 
     /// Holds the invariants of the work under way.
     pub(super) fn check(&self) {
+        self.record.check();
+        let begun = self.epochs.begun.as_ref().map_or(Epoch(0), |begun| begun.epoch);
+        debug_assert!(begun <= self.epochs.appointed, "an epoch began for which nobody was appointed");
+        let may_reserve =
+            matches!(self.work, Work::Reserving(_) | Work::Sealing(Attempt { is_reserved: false, .. }, _));
+        debug_assert!(may_reserve || !self.record.is_reserving(), "an epoch is reserved for no attempt");
+        debug_assert!(self.attempt().is_none_or(|id| id <= self.epochs.attempts), "an attempt without a number");
         match &self.work {
             Work::Looking { begun, until } => assert!(begun <= until, "a look ends before it begins"),
-            Work::Feeding { attempt, .. } => assert!(*attempt <= self.epochs.attempts, "an attempt without a number"),
             Work::Reserving(attempt) => {
                 assert!(!attempt.is_reserved, "a reservation is waited for that is made");
                 assert!(!self.is_alone(), "a node that stands by waits for a store");
+                debug_assert!(self.record.is_reserving(), "a reservation is waited for that nobody makes");
             }
             Work::Sealing(attempt, answers) => {
                 let answered = answers.sealed.len() + answers.refusals.len();
                 assert!(answered + answers.missing <= attempt.seen.len(), "more answers than nodes are waited for");
+                let is_reserving = attempt.is_reserved || self.record.is_reserving();
+                debug_assert!(is_reserving, "a reservation is waited for that nobody makes");
+                debug_assert!(attempt.asks.is_none(), "a leader is sealed before it has handed over");
             }
             Work::Appointing { attempt, choice, .. } => {
                 assert!(attempt.is_reserved, "a leader is appointed in an epoch that is not reserved");
                 assert!(attempt.epoch <= self.epochs.appointed, "an epoch may get a second candidate");
                 assert!(!choice.bootstrap || !self.is_alone(), "a node that stands by begins a cluster");
             }
-            Work::Resting | Work::HandingOver { .. } => {}
+            Work::HandingOver { attempt, .. } => {
+                debug_assert!(attempt.is_reserved, "appends are held up for an epoch that is not reserved");
+                debug_assert!(attempt.handing.is_none(), "a leader hands over twice in an attempt");
+            }
+            Work::Resting | Work::Feeding { .. } => {}
         }
+    }
+
+    /// Holds what is true of what a step asks for.
+    pub(super) fn check_asked(&self, attempt_before: u64, asked: &[Action]) {
+        let is_of_store = |asked: &Action| matches!(asked, Action::Load { .. } | Action::Swap { .. });
+        debug_assert!(!self.is_alone() || !asked.iter().any(is_of_store), "a node that stands by asks a store");
+        let is_numbered = |asked: &Action| match asked {
+            Action::Call { attempt, .. } => (attempt_before..=self.epochs.attempts).contains(attempt),
+            Action::Look { look, .. } => *look == self.look.number,
+            _ => true,
+        };
+        debug_assert!(asked.iter().all(is_numbered), "an answer is not told from one to an earlier question");
+        let appoints = |asked: &&Action| matches!(asked, Action::Call { call: Call::Appoint { .. }, .. });
+        debug_assert!(asked.iter().filter(appoints).count() <= 1, "two are appointed at a time");
     }
 
     fn are_all_seen(&self) -> bool {

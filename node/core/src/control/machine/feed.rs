@@ -107,6 +107,8 @@ impl<R: Rules> Machine<R> {
         let mut places = self.places.of(&feed.learners, seen);
         places.extend(self.places.of(&feed.moved, seen));
         let (learners, moved, standby) = (feed.learners.clone(), feed.moved.clone(), feed.standby.clone());
+        debug_assert!(self.is_at_rest(), "a leader is told whom to feed beside other work");
+        debug_assert!(!self.is_alone(), "a node that stands by tells a leader whom to feed");
         self.epochs.attempts += 1;
         let (attempt, within_ms, target) = (self.epochs.attempts, self.patience.call_ms, feed.leader);
         let call = Call::Learners { cluster, epoch: feed.epoch, learners, moved, places, standby };

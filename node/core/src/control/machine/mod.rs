@@ -251,7 +251,9 @@ impl<R: Rules> Machine<R> {
             // Only the store is waited for.
             Work::Looking { .. } | Work::Reserving(_) | Work::Sealing(..) => None,
         };
-        work.into_iter().chain(self.record.deadline()).min()
+        let deadline = work.into_iter().chain(self.record.deadline()).min();
+        debug_assert!(deadline.is_some(), "nothing wakes it, whatever it waits for");
+        deadline
     }
 
     /// Looks now, unless something is under way.
@@ -275,7 +277,7 @@ impl<R: Rules> Machine<R> {
     pub fn step(&mut self, now: Millis, input: Input, out: &mut Vec<Action>) {
         let within = (self.patience.store.answer_ms, self.patience.store.retry);
         let (look_before, attempt_before) = (self.look.number, self.epochs.attempts);
-        let appointed_before = self.epochs.appointed;
+        let (appointed_before, others) = (self.epochs.appointed, out.len());
         let reserved = match input {
             Input::Tick => None,
             Input::Status { look, ordinal, told } => {
@@ -311,6 +313,7 @@ impl<R: Rules> Machine<R> {
         assert!(look_before <= self.look.number, "the number of a look was given twice");
         assert!(attempt_before <= self.epochs.attempts, "the number of an attempt was given twice");
         assert!(appointed_before <= self.epochs.appointed, "an epoch may get a second candidate");
+        self.check_asked(attempt_before, out.get(others..).unwrap_or_default());
         self.check();
     }
 

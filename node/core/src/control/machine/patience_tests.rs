@@ -146,6 +146,7 @@ fn waits_after(changes: u64, by_standby: bool) -> (u64, bool) {
         // It had the second replica lead; the first one does, in a later epoch.
         bench.machine.epochs.begun =
             Some(StartedEpoch { epoch: Epoch(epoch - 1), leader: ReplicaId(2), voters, quorum: 2 });
+        bench.machine.epochs.appointed = Epoch(epoch - 1);
         acts(&mut bench, epoch);
     }
     let since = bench.now;

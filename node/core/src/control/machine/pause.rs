@@ -14,6 +14,7 @@ pub struct Backoff {
 impl Backoff {
     /// The longest pause after `failures` failures in a row.
     pub fn bound(self, failures: u32) -> u64 {
+        debug_assert!(self.min_ms <= self.max_ms, "the first pause is longer than the longest");
         let doublings = failures.saturating_sub(1).min(20);
         self.min_ms.saturating_mul(1 << doublings).min(self.max_ms)
     }

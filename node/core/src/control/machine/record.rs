@@ -74,6 +74,25 @@ impl Record {
         self.problem.as_ref()
     }
 
+    /// Returns whether an epoch is reserved, or is to be next.
+    pub(super) fn is_reserving(&self) -> bool {
+        self.wanted.is_some() || matches!(self.doing, Doing::Swapping { reserves: true, .. })
+    }
+
+    /// Holds the invariants of the operation under way.
+    pub(super) fn check(&self) {
+        let (is_known, reserves) = match &self.doing {
+            Doing::Nothing => (self.is_known, false),
+            Doing::Loading => (false, false),
+            Doing::Swapping { reserves, .. } => (true, *reserves),
+        };
+        assert_eq!(self.is_known, is_known, "what is known is read, or what is not is replaced");
+        debug_assert!(self.wanted.is_none() || !reserves, "two epochs are reserved at a time");
+        let is_doing = !matches!(self.doing, Doing::Nothing);
+        debug_assert!(self.wanted.is_none() || is_doing, "an epoch is to be reserved after nothing");
+        debug_assert!(self.unwritten.is_none() || self.is_away(), "a store is well that could not be written");
+    }
+
     /// Returns whether there is nothing to wait for before something is decided.
     pub(super) fn is_ready(&self) -> bool {
         self.is_known || self.is_away()
@@ -140,12 +159,17 @@ impl Record {
     fn swap(&mut self, now: Millis, within_ms: u64, to: Recorded, reserves: bool, out: &mut Vec<Action>) {
         let from = self.last.clone();
         assert!(self.is_known, "what is there is replaced, and not known");
+        debug_assert!(from.cluster.is_none() || to.cluster == from.cluster, "a recorded cluster is forgotten");
         self.begin(now, within_ms, Doing::Swapping { to: to.clone(), reserves });
         out.push(Action::Swap { op: self.op, from, to });
     }
 
     fn begin(&mut self, now: Millis, within_ms: u64, doing: Doing) {
         assert!(matches!(self.doing, Doing::Nothing), "two operations on the record at a time");
+        debug_assert!(
+            self.wanted.is_none() || matches!(doing, Doing::Loading),
+            "a reservation waits for another write"
+        );
         self.op += 1;
         self.until = Millis(now.0.saturating_add(within_ms));
         self.doing = doing;

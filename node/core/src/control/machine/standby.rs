@@ -96,6 +96,8 @@ impl Standby {
 
     /// It does what it was to do.
     pub(super) fn acts(&mut self, now: Millis, random: &mut Random) {
+        debug_assert!(self.need.is_some(), "it acts without a need");
+        debug_assert!(self.vain.is_due(now), "it acts in a pause");
         self.tries += 1;
         if self.tries >= TRIES_MAX {
             self.vain.failed(now, self.times.vain, random);

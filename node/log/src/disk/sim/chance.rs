@@ -66,7 +66,8 @@ impl Chance for Every {
         if self.picked.len() == self.at {
             self.picked.push((0, of));
         }
-        let picked = self.picked.get(self.at).map_or(0, |(picked, _)| *picked);
+        let (picked, known) = self.picked.get(self.at).copied().unwrap_or_default();
+        debug_assert_eq!(known, of, "what goes on is not what was begun");
         self.at += 1;
         picked
     }

@@ -96,6 +96,7 @@ impl DiskFile for SimFile {
     }
 
     fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        debug_assert!(range.start <= range.end, "a range ends before it begins");
         self.disk.world().call()?;
         self.with(false, |inode| {
             let bytes = inode.bytes.get(length(range.start)..length(range.end));

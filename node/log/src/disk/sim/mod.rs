@@ -278,6 +278,7 @@ impl World {
     }
 
     fn inode(&self, name: &str) -> io::Result<usize> {
+        debug_assert!(self.names.values().all(|inode| *inode < self.inodes.len()), "a name is of no file");
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
