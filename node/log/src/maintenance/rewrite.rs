@@ -168,6 +168,11 @@ impl<D: Disk> Rewrite<D> {
     ) -> Result<(), RewriteError> {
         self.begin_epochs()?;
         let mut gap = gap.behind(self.next());
+        // A peer may have sent one that hides where an epoch starts.
+        if let Some(EpochStart { epoch, start, .. }) = self.starts.front().filter(|start| start.start < gap.end) {
+            let (epoch, start, last_epoch, end) = (*epoch, *start, self.sequence.tail.epoch, gap.end);
+            return Err(Fault::EpochStart { epoch, start, last_epoch, end }.into());
+        }
         self.sequence.gap(&gap)?;
         gap.runs.retain(is_newest);
         self.extend_compacted(gap)
@@ -253,6 +258,7 @@ impl<D: Disk> Rewrite<D> {
         self.write()?;
         assert!(self.next() >= self.part.end, "records are missing in a rewritten segment");
         assert!(self.out.is_empty() && self.gap.is_none(), "a rewritten segment is not all in its file");
+        assert!(self.starts.is_empty(), "an epoch start is missing in a rewritten segment");
         let generation = self.header.generation();
         self.header.rewritten = Some(header::Rewritten { generation, end: self.position });
         let path = || self.disk.path(SEGMENT_REWRITTEN);
@@ -331,5 +337,43 @@ impl<D: Disk> Log<D> {
     pub fn forget_rewrite(&self) {
         // If it cannot be removed, the next open does it.
         let _ = self.disk.remove(SEGMENT_REWRITTEN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zue_core::{Epoch, ReplicaId};
+
+    use super::*;
+    use crate::disk::sim::SimDisk;
+    use crate::{Batch, BatchBuilder, Limits, LogConfig};
+
+    #[test]
+    fn a_gap_that_hides_an_epoch_start_is_refused() {
+        let (mut log, _) = Log::open(SimDisk::new(1), LogConfig::default(), ReplicaId(1)).unwrap();
+        for epoch in [1, 2] {
+            let (voters, leader, tail) = (vec![ReplicaId(1)], ReplicaId(1), log.tail());
+            let start =
+                EpochStart { epoch: Epoch(epoch), start: tail.end, leader, voters, quorum: 1, old_voters: None };
+            log.append(&Batch::epoch_start(tail.epoch, start).unwrap()).unwrap();
+            let mut builder = BatchBuilder::new(log.tail(), 1, Limits::default());
+            (0..5).for_each(|_| builder.push(None, b"value", [], None).unwrap());
+            log.append(&builder.finish().unwrap()).unwrap();
+        }
+        let view = &log.view;
+        let begin = || Rewrite::begin(&SimDisk::new(2), &view.active_part(), view, ProducerLimits::default()).unwrap();
+        let gap = |from: u64, end: u64, epoch: u64| {
+            let (from, end, epoch) = (Offset(from), Offset(end), Epoch(epoch));
+            CompactedRange { from, end, epoch, timestamp_ms: 1, open: None, runs: vec![] }
+        };
+        for end in [6, 10] {
+            let hidden = begin().gap(gap(0, end, 1), |_| true);
+            let is_told = matches!(hidden, Err(RewriteError::Fault(Fault::EpochStart { epoch: Epoch(2), .. })));
+            assert!(is_told, "{hidden:?}");
+        }
+        let mut whole = begin();
+        whole.gap(gap(0, 5, 1), |_| true).unwrap();
+        whole.gap(gap(5, 10, 2), |_| true).unwrap();
+        whole.finish().unwrap();
     }
 }

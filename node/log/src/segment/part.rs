@@ -37,7 +37,10 @@ impl<D: Disk> Part<D> {
             return Ok(body);
         }
         let body = match segment.snapshot() {
-            Ok((Snapshot { timestamp_ms, .. }, data_start)) => Body::new(data_start, Some(timestamp_ms)),
+            // The next segment's header says where this one ends, and may be wrong.
+            Ok((Snapshot { timestamp_ms, .. }, data_start)) => {
+                Body::new(data_start.min(self.bytes_end), Some(timestamp_ms))
+            }
             // The records can be read without it.
             Err(ReadError::Damaged(_)) => Body::new(self.first_frame()?, None),
             Err(error) => return Err(error),

@@ -117,14 +117,18 @@ async fn lead(
             count = appends.recv_many(&mut taken, JOINED_MAX) => if count == 0 { return },
             Some(done) = heard.recv(), if !feeds.is_empty() => {
                 while let Some((_, batch)) = waiting.pop_front_if(|(number, _)| *number <= done) {
-                    batch.into_iter().for_each(|append| append.answer(&mut offset));
+                    for append in batch {
+                        append.answer(&mut offset);
+                    }
                 }
                 continue;
             }
         }
         let mut batch = std::mem::take(&mut taken);
         if feeds.is_empty() {
-            batch.into_iter().for_each(|append| append.answer(&mut offset));
+            for append in batch {
+                append.answer(&mut offset);
+            }
             continue;
         }
         number += 1;
