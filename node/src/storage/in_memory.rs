@@ -222,7 +222,7 @@ mod tests {
         bench.queue.close();
         assert!(bench.queue.take().is_none());
         bench.queue.waiting().closed = false;
-        bench.in_memory.took(Duration::from_secs(60));
+        bench.in_memory.took(Duration::from_mins(1));
         assert_eq!(bench.append(10), LEFT, "the disk was slow");
         bench.in_memory.avoided_until = Some(Instant::now());
         let log = Arc::clone(&bench.log);
