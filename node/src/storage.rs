@@ -4,6 +4,7 @@
 mod facts;
 mod in_memory;
 mod maintenance;
+mod queue;
 mod shortage;
 mod stalled;
 mod syncer;
@@ -13,104 +14,25 @@ mod worker;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use zue_core::{Offset, Ticket};
-pub(crate) use zue_engine::disk_queue::Work;
-use zue_log::{Batch, Disk, Log, SharedLog};
+use zue_log::{Disk, Log, SharedLog};
 
 use self::facts::tell;
 pub(crate) use self::facts::{DiskFact, Share};
 use self::in_memory::{InMemory, Write};
 use self::maintenance::Maintenance;
 pub(crate) use self::maintenance::{Answer, Around, Fetch, MaintenanceSettings};
+use self::queue::{Queue, Tasks};
+pub(crate) use self::queue::{Task, Work};
 pub(crate) use self::stalled::Stalled;
 use self::syncer::Syncer;
 use self::worker::Worker;
 use crate::metrics::Metrics;
-
-/// The pause before looking for room on a full disk again.
-const ROOM_RETRY: Duration = Duration::from_millis(500);
-
-/// The interval at which the commit end is written down, so that a replica that starts alone can serve it.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Work and its place in the order, with a share of the bytes that may be on their way to the disk.
-pub(crate) type Task = zue_engine::disk_queue::Task<Batch, Option<Share>>;
-
-/// The work that waits, in its order.
-type Tasks = zue_engine::disk_queue::Queue<Batch, Option<Share>>;
-
-/// The work that waits. The driver takes no more requests while it is long, which bounds it.
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    ready: Condvar,
-    committed: AtomicU64,
-    /// Of the last record that is written, ms since the Unix epoch.
-    timestamp_ms: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    tasks: Tasks,
-    /// The disk's thread has taken work, and has not come for more.
-    is_busy: bool,
-    closed: bool,
-}
-
-impl Waiting {
-    /// Takes all there is.
-    fn take(&mut self) -> Tasks {
-        let tasks = std::mem::take(&mut self.tasks);
-        self.is_busy = !tasks.is_empty();
-        tasks
-    }
-}
-
-impl Queue {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing panics while it holds the lock.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close(&self) {
-        self.waiting().closed = true;
-        self.ready.notify_all();
-    }
-
-    /// Waits for work and takes all there is, perhaps nothing after a while; none once it is closed and done.
-    fn take(&self) -> Option<Tasks> {
-        let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
-        let mut waiting = self.waiting();
-        waiting.is_busy = false;
-        let (mut waiting, _) =
-            self.ready.wait_timeout_while(waiting, COMMIT_INTERVAL, idle).unwrap_or_else(PoisonError::into_inner);
-        if waiting.tasks.is_empty() && waiting.closed { None } else { Some(waiting.take()) }
-    }
-
-    /// Returns whether all work that came was done and told.
-    fn is_done(&self) -> bool {
-        let waiting = self.waiting();
-        waiting.tasks.is_empty() && !waiting.is_busy && !waiting.closed
-    }
-
-    fn is_empty(&self) -> bool {
-        self.waiting().tasks.is_empty()
-    }
-
-    /// Waits a little, but not beyond the next work, which is taken; `None` once it is closed.
-    fn pause(&self) -> Option<Tasks> {
-        let idle = |waiting: &mut Waiting| waiting.tasks.is_empty() && !waiting.closed;
-        let (mut waiting, _) =
-            self.ready.wait_timeout_while(self.waiting(), ROOM_RETRY, idle).unwrap_or_else(PoisonError::into_inner);
-        if waiting.closed { None } else { Some(std::mem::take(&mut waiting.tasks)) }
-    }
-}
 
 /// The disk's threads, seen from the driver.
 #[derive(Debug)]

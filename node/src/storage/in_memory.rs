@@ -10,8 +10,8 @@ use zue_core::Ticket;
 use zue_engine::disk_queue::{apply_first, is_short_copy};
 use zue_log::{Disk, SharedLog};
 
+use super::queue::{Queue, Tasks};
 use super::syncer::Syncer;
-use super::{Queue, Tasks};
 
 /// A copy that takes longer waited for the disk.
 const SLOW: Duration = Duration::from_millis(2);
@@ -91,9 +91,9 @@ mod tests {
     use zue_log::sim::SimDisk;
     use zue_log::{Batch, BatchBuilder, Disk as _, Durability, Limits, Log, LogConfig, LogError, SEGMENT_BYTES_MIN};
 
-    use super::super::Task;
     use super::*;
     use crate::metrics::Metrics;
+    use crate::storage::queue::Task;
 
     struct Bench {
         disk: SimDisk,

@@ -13,8 +13,8 @@ use zue_engine::maintenance::{Ask, Damages, Event, Facts, Settings, Unanswered};
 use zue_engine::room::full;
 use zue_log::{Disk, Excerpt, SharedLog};
 
-use super::Queue;
 use super::facts::{DiskFact, tell};
+use super::queue::Queue;
 use super::shortage::tell_of;
 use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;

@@ -13,9 +13,10 @@ use zue_log::{Batch, BatchBuilder, CompactionConfig, Disk as _, Limits, Log, Log
 use zue_settings::LogSettings;
 
 use super::maintenance::Others;
+use super::queue::Queue;
 use super::syncer::{Syncer, Written};
 use super::worker::Worker;
-use super::{Around, DiskFact, Fetch, Queue, Storage, Task, Work};
+use super::{Around, DiskFact, Fetch, Storage, Task, Work};
 use crate::driver::clock::SharedTime;
 use crate::metrics::Metrics;
 

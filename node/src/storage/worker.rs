@@ -14,9 +14,10 @@ use zue_log::{Disk, LogError, SharedLog};
 
 use super::facts::{DiskFact, tell};
 use super::maintenance::ThreadMessage;
+use super::queue::{COMMIT_INTERVAL, Queue, Task, Tasks, Work};
 use super::shortage::has_made_room;
+use super::stalled::Stalled;
 use super::syncer::{Syncer, Written};
-use super::{COMMIT_INTERVAL, Queue, Stalled, Task, Tasks, Work};
 
 pub(super) struct Worker<D: Disk> {
     log: Arc<SharedLog<D>>,
