@@ -38,7 +38,8 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(crate) struct Storage {
     queue: Arc<Queue>,
-    in_memory: Box<dyn Write>,
+    /// None where each acknowledgement waits for a sync.
+    in_memory: Option<Box<dyn Write>>,
     done: Option<oneshot::Receiver<()>>,
 }
 
@@ -77,7 +78,8 @@ impl Storage {
             let syncer = Arc::clone(&syncer);
             spawn(format!("sync {name}"), &facts, failed, move || syncer.run())?
         };
-        let in_memory = Box::new(InMemory::new(&log, &queue, &syncer));
+        let in_memory: Option<Box<dyn Write>> =
+            if durability.waits_for_disk() { None } else { Some(Box::new(InMemory::new(&log, &queue, &syncer))) };
         let worker = Worker::new(log, Arc::clone(&queue), facts.clone(), syncer);
         spawn(format!("disk {name}"), &facts, failed, move || {
             worker.run(syncing, (&to_maintenance, keeping));
@@ -99,7 +101,7 @@ impl Storage {
     pub(crate) fn write(&mut self, tasks: impl Iterator<Item = Task>) -> Option<Ticket> {
         let mut all = Tasks::default();
         all.extend(tasks);
-        let done = self.in_memory.write(&mut all);
+        let done = self.in_memory.as_mut().and_then(|in_memory| in_memory.write(&mut all));
         if !all.is_empty() {
             self.queue.waiting().tasks.append(all);
             self.queue.ready.notify_one();

@@ -80,7 +80,7 @@ pub fn apply_first<'a, B: AsRef<Batch> + 'a, D: Disk>(
     Ok(1)
 }
 
-/// The bytes that are copied at most where the disk's thread would do the rest.
+/// The most bytes that are written without a hand-over to the disk's thread.
 const COPIED_BYTES_MAX: usize = 16 << 10;
 
 /// Returns whether all of the works are records that an open log takes by a short copy into memory: a hand-over to another thread takes

@@ -50,7 +50,10 @@ fn member(replica: u128, epoch: u64, role: ReplicaRole) -> Option<ReplicaStatus>
 }
 
 fn leading(followers: &[(u128, bool)]) -> ReplicaRole {
-    let followers = followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect();
+    leading_at(followers.iter().map(|(id, in_sync)| (ReplicaId(*id), *in_sync, Offset(5))).collect())
+}
+
+fn leading_at(followers: Vec<(ReplicaId, bool, Offset)>) -> ReplicaRole {
     ReplicaRole::Leader {
         log_end: Offset(5),
         settled: true,
@@ -451,15 +454,7 @@ fn whoever_is_asked_for_takes_over_once_it_is_in_sync() {
 #[test]
 fn a_leader_that_is_leaving_hands_over_to_whoever_holds_most() {
     let leaving = |followers: &[(u128, bool, u64)], also: Option<usize>| {
-        let followers = followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect();
-        let role = ReplicaRole::Leader {
-            log_end: Offset(5),
-            settled: true,
-            followers,
-            far: vec![],
-            handing_over: false,
-            switch_to: None,
-        };
+        let role = leading_at(followers.iter().map(|(id, ok, end)| (ReplicaId(*id), *ok, Offset(*end))).collect());
         let mut nodes = three([Some(role), Some(HEARS), Some(HEARS)]);
         for ordinal in core::iter::once(0).chain(also) {
             nodes[ordinal].as_mut().unwrap().leaving = true;

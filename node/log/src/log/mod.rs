@@ -91,7 +91,7 @@ impl<D: Disk> Log<D> {
         self.ends.check();
         let (tail, active) = (self.ends.tail, self.view.active_part());
         self.writer.check(&active);
-        debug_assert_eq!(self.view.tail(), tail, "readers see another tail than the writer");
+        assert_eq!(self.view.tail(), tail, "readers see another tail than the writer");
         debug_assert!(
             self.view.history.last().is_none_or(|last| last.start <= tail.end),
             "an epoch starts behind the log"

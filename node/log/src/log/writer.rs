@@ -36,7 +36,7 @@ pub(crate) struct Writer<F> {
 impl<F> Writer<F> {
     /// Holds what is true of the place between two writes to the segment, as much of which as readers see.
     pub(crate) fn check<D: Disk>(&self, active: &Part<D>) {
-        debug_assert_eq!(self.sequence, active.segment.header.sequence, "the next bytes go to another segment");
+        assert_eq!(self.sequence, active.segment.header.sequence, "the next bytes go to another segment");
         debug_assert_eq!(self.position, active.bytes_end, "readers see other bytes than the writer");
         debug_assert!(self.position <= active.segment.file_bytes, "more is written than the segment has room for");
         debug_assert!(self.marked <= self.synced && self.synced <= self.position, "more is synced than is written");

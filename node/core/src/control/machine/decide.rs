@@ -209,7 +209,7 @@ impl<R: Rules> Machine<R> {
         let may_reserve =
             matches!(self.work, Work::Reserving(_) | Work::Sealing(Attempt { is_reserved: false, .. }, _));
         debug_assert!(may_reserve || !self.record.is_reserving(), "an epoch is reserved for no attempt");
-        debug_assert!(self.attempt().is_none_or(|id| id <= self.epochs.attempts), "an attempt without a number");
+        assert!(self.attempt().is_none_or(|id| id <= self.epochs.attempts), "an attempt without a number");
         match &self.work {
             Work::Looking { begun, until } => assert!(begun <= until, "a look ends before it begins"),
             Work::Reserving(attempt) => {
